@@ -1,0 +1,1 @@
+"""Which tracked runs to combine per task; export, predict, serve."""

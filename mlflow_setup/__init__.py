@@ -1,0 +1,1 @@
+"""Where results are tracked: the words used there, run records in, run records out."""

@@ -1,0 +1,186 @@
+"""The contract between the floors: names used in MLflow, and the records of a trial.
+
+Free of mlflow. A trial's folder (`trainable.record`) holds these records as JSON; the mirror
+projects them onto an MLflow run; `runs.py` reads them back as `RunRecord`s.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+EXPERIMENT = "ensweep"
+SCHEMA_VERSION = 1
+
+OVERALL = "dev/overall"
+"""The objective of a sweep: mean over the tasks that were trained and have a metric, in [0, 1]."""
+
+
+class Tag(StrEnum):
+    """MLflow tags. A run is found again by `KIND`, `SWEEP` and `TRIAL`, never by memory."""
+
+    KIND = "kind"  # one of RunKind
+    SWEEP = "sweep"
+    TRIAL = "trial"
+    RECIPE = "recipe"
+    OUTCOME = "outcome"
+    REASON = "outcome_reason"
+    SEED = "seed"
+    PRETRAIN = "pretrain"
+    DATA = "data_fingerprint"
+    GIT_REVISION = "git_revision"
+    WEIGHTS_URI = "weights_uri"
+    KEPT_EPOCHS = "kept_epochs"
+
+
+class RunKind(StrEnum):
+    SWEEP = "sweep"
+    TRIAL = "trial"
+    ENSEMBLE = "ensemble"
+
+
+class Outcome(StrEnum):
+    """How a trial ended. Every end state has a name, and every reader handles each of them."""
+
+    FINISHED = "finished"  # ran all its epochs
+    PRUNED = "pruned"  # stopped by the scheduler
+    DIVERGED = "diverged"  # a loss or metric was not finite
+    FAILED = "failed"  # an error, after its retries
+    STOPPED = "stopped"  # asked to stop; resumable
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the trial will not run on: all but `stopped`."""
+        return self is not Outcome.STOPPED
+
+
+RUN_STATUS: dict[Outcome, str] = {
+    Outcome.FINISHED: "FINISHED",
+    Outcome.PRUNED: "FINISHED",
+    Outcome.DIVERGED: "FAILED",
+    Outcome.FAILED: "FAILED",
+    Outcome.STOPPED: "KILLED",
+}
+"""MLflow's status for each outcome; readers filter on the outcome tag, not on the status."""
+
+CONFIG_ARTIFACT = "config.json"
+PREDICTIONS_ARTIFACT = "predictions"
+
+
+def metric_name(split: str, task: str, metric: str) -> str:
+    """`dev/sentiment/accuracy`, `train/sentiment/loss`: the one spelling of a metric."""
+    return f"{split}/{task}/{metric}"
+
+
+def prediction_path(task: str, epoch: int) -> str:
+    """`<task>/0007.parquet`, below `predictions` in the trial's folder and among its artifacts."""
+    return f"{task}/{epoch:04d}.parquet"
+
+
+class _Record:
+    """JSON in and out; a record that does not fit its fields is refused by name."""
+
+    __slots__ = ()
+
+    def to_json(self) -> str:
+        """Raises ValueError when a number is not finite: JSON has no such numbers."""
+        content = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError when `text` is not JSON or lacks or exceeds the record's fields."""
+        content = json.loads(text)
+        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if not isinstance(content, dict) or not set(content) <= known:
+            raise ValueError(f"not a {cls.__name__}: expected the keys {', '.join(sorted(known))}")
+        content = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(f"not a {cls.__name__}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord(_Record):
+    """What a trial is: `config.json`, written once before the first step."""
+
+    trial: str
+    sweep: str | None
+    recipe: str
+    config: dict[str, Any]  # dotted name -> JSON value
+    origin: dict[str, str]  # dotted name -> where the value came from
+    seed: int
+    data_fingerprint: str
+    git_revision: str | None
+    start_time: float  # seconds since the Unix epoch
+    searched: tuple[str, ...] = ()  # dotted names that the search chose
+    notes: dict[str, int] = dataclasses.field(default_factory=dict)  # e.g. dropped rows
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord(_Record):
+    """What an epoch gave: `epochs/0007.json`, written once. Epochs count from 1."""
+
+    epoch: int
+    metrics: dict[str, float]  # finite; metric_name(...) -> value
+    dev_train: dict[str, float]  # the same dev metrics on the dev-train half alone
+    seconds: float
+    wall_time: float  # seconds since the Unix epoch, at the end of the epoch
+    flags: tuple[str, ...] = ()  # e.g. "dev/similarity/pearson is undefined"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(_Record):
+    """What the scheduler said after an epoch: `epochs/0007.decision.json`."""
+
+    epoch: int
+    action: str  # "continue" | "stop"
+    reason: str  # "rung 2: 0.612 below cut-off 0.655 of 14"
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRecord(_Record):
+    """How a trial ended: `outcome.json`, written once (a `stopped` one is replaced on resume)."""
+
+    outcome: Outcome
+    reason: str
+    epoch: int  # epochs completed
+    wall_time: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outcome", Outcome(self.outcome))
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSnapshot:
+    """All of a trial's folder that is projected onto its MLflow run."""
+
+    record: TrialRecord
+    epochs: tuple[EpochRecord, ...]
+    outcome: OutcomeRecord | None
+    predictions: dict[str, Path]  # artifact path below PREDICTIONS_ARTIFACT -> local file
+    weights_uri: str
+    kept_epochs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A tracked trial as MLflow knows it: what `leaderboard` and `ensemble` start from."""
+
+    run_id: str
+    trial: str
+    sweep: str | None
+    status: str
+    outcome: Outcome | None
+    params: dict[str, str]
+    metrics: dict[str, float]  # last value of each
+    tags: dict[str, str]
+
+    @property
+    def overall(self) -> float:
+        """The best overall dev score of any epoch, or NaN when no epoch was completed."""
+        return self.metrics.get(f"best/{OVERALL}", float("nan"))

@@ -1,0 +1,1 @@
+"""What to try, where it runs, what came of it."""

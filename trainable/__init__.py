@@ -1,0 +1,1 @@
+"""One trial: data, model, losses, training, evaluation, and its folder on disk."""
