@@ -92,8 +92,7 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return {
-            str(key.value): self.construct_object(value, deep=True)
-            for key, value in node.value
+            str(key.value): self.construct_object(value, deep=True) for key, value in node.value
         }
 
 

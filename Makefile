@@ -1,0 +1,40 @@
+# Two commands from a fresh clone, with only Python, pip and make:
+#   make demo   set up, then sweep, select, export and predict on a generated data set
+#   make test   set up, then lint, types and tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.installed
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test lint faults setup clean
+.DEFAULT_GOAL := test
+
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(SETUP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -n 2
+
+# The promises under many more faults than `make test` plays (up to an hour).
+faults: $(SETUP)
+	ENSWEEP_FAULTS_SCALE=10 $(BIN)/pytest tests/faults
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo

@@ -1,0 +1,99 @@
+"""Shared stand-ins: a tiny random BERT on disk and a tiny data set in the paper's file format."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+WORDS = ["a", "the", "film", "story", "plot", "cast", "joke", "scene", "is", "was", "looks", "feels", "good", "bad", "dull", "warm", "bright", "slow", "very", "not", "and", "but", "how", "do", "can", "i", "learn", "cook", "fix", "play", "guitar", "bread", "bike", "chess", "fast", "well", "cheap"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither read nor fill the user's cache."""
+    os.environ["ENSWEEP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random two-layer BERT and its tokenizer: what any hub encoder looks like."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: i for i, word in enumerate([*specials, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    settings = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        pad_token_id=0,
+    )
+    BertModel(settings).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 training, 32 dev and 8 test rows a task, and 24 entailment pairs; seeded."""
+    folder = tmp_path_factory.mktemp("tiny-data")
+    write_tiny_data(folder)
+    return folder
+
+
+def write_tiny_data(folder: Path, num_train: int = 48, num_dev: int = 32, seed: int = 0) -> None:
+    """Random sentences whose labels follow from their words, in the paper's file names."""
+    draw = random.Random(seed)
+    sizes = {"train": num_train, "dev": num_dev, "test-student": 8}
+    for part, size in sizes.items():
+        sentiment, paraphrase, similarity = [], [], []
+        for row in range(size):
+            one, two = _sentence(draw), _sentence(draw)
+            grade = min(4, sum(word in {"good", "warm", "bright", "fast"} for word in one.split()))
+            sentiment.append((f"s-{part}-{row}", one, grade))
+            same = draw.random() < 0.5
+            paraphrase.append((f"p-{part}-{row}", one, f"{one} well" if same else two, float(same)))
+            shared = len(set(one.split()) & set(two.split()))
+            similarity.append((f"t-{part}-{row}", one, two, float(min(5, shared))))
+        _write(folder / f"ids-sst-{part}.csv", "id\tsentence\tsentiment", sentiment)
+        _write(folder / f"quora-{part}.csv", "id\tsentence1\tsentence2\tis_duplicate", paraphrase)
+        _write(folder / f"sts-{part}.csv", "id\tsentence1\tsentence2\tsimilarity", similarity)
+    lines = [f'["{one}", "{one} well"]\n' for one in (_sentence(draw) for _ in range(24))]
+    (folder / "AllNLI.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def _sentence(draw: random.Random) -> str:
+    return " ".join(draw.choices(WORDS, k=draw.randint(3, 12)))
+
+
+def _write(path: Path, header: str, rows: list[tuple[object, ...]]) -> None:
+    is_test = "test" in path.name
+    columns = header.split("\t")[:-1] if is_test else header.split("\t")
+    lines = ["\t".join(["", *columns])]
+    for i, row in enumerate(rows):
+        cells = row[:-1] if is_test else row
+        lines.append("\t".join([str(i), *map(str, cells)]))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

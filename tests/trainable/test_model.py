@@ -1,0 +1,163 @@
+"""Model: heads of every architecture, one encoder call, gradients, saving and loading."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from mlflow_setup.errors import ConfigError, IntegrityError
+from trainable.config import Config, from_flat
+from trainable.encoder import pool
+from trainable.model import MultitaskBert, build_model, load_member
+from trainable.objective import objective
+
+
+def _config(encoder: Path, **settings: object) -> Config:
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    return from_flat({"model.encoder": str(encoder), "model.fcn_size": 8, **dotted})
+
+
+def _batch(num_sentences: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    ids = torch.randint(5, 40, (num_sentences, 7))
+    mask = torch.ones_like(ids)
+    mask[0, 4:] = 0
+    return ids, mask
+
+
+@pytest.mark.parametrize(
+    ("shared", "nonlinear", "structure"), list(itertools.product([False, True], repeat=3))
+)
+def test_every_switch_combination_trains_every_task(
+    tiny_encoder: Path, shared: bool, nonlinear: bool, structure: bool
+) -> None:
+    config = _config(
+        tiny_encoder,
+        data__tasks=["sentiment", "paraphrase", "similarity", "nli"],
+        model__shared_fcn=shared,
+        model__nonlinear_heads=nonlinear,
+        model__paraphrase_structure=structure,
+        loss__mnr__enabled=True,
+    )
+    model = build_model(config)
+    labels = torch.tensor([0.0, 1.0, 1.0])
+    shapes = {"sentiment": (3, 5), "paraphrase": (3,), "similarity": (3,), "nli": (3,)}
+    for name, task in config.task_records().items():
+        num_sides = 2 if task.kind.is_pair else 1
+        output = model(name, *_batch(3 * num_sides), num_sides)
+        assert output.outputs.shape == shapes[name]
+        model.zero_grad()
+        objective(name, task, output, labels, None, config.loss).backward()
+        head = model.heads[model.head_names[name]]
+        unused = [k for k, p in head.named_parameters() if p.grad is None]
+        assert unused == []
+        assert model.encoder.embeddings.word_embeddings.weight.grad.abs().sum() > 0
+
+
+def test_one_encoder_call_for_both_sides_and_the_second_view(tiny_encoder: Path) -> None:
+    config = _config(tiny_encoder, loss__simcse__enabled=True)
+    model = build_model(config).train()
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    output = model("similarity", *_batch(9), 3)
+    assert len(calls) == 1
+    assert len(output.embeddings) == 3
+    view_of = torch.tensor([0, 1, 0])
+    loss = objective(
+        "similarity",
+        config.task_records()["similarity"],
+        output,
+        torch.zeros(3),
+        view_of,
+        config.loss,
+    )
+    assert loss.isfinite()
+
+
+def test_two_dropout_views_of_one_sentence_differ_in_training_only(tiny_encoder: Path) -> None:
+    model = build_model(_config(tiny_encoder))
+    ids, mask = _batch(1)
+    twice = ids.repeat(3, 1), mask.repeat(3, 1)
+    trained = model.train()("similarity", *twice, 3).embeddings
+    assert not torch.equal(trained[0], trained[2])
+    still = model.eval()("similarity", *twice, 3).embeddings
+    assert torch.allclose(still[0], still[2], atol=1e-6)
+
+
+def test_similarity_is_max_score_times_cosine(tiny_encoder: Path) -> None:
+    model = build_model(_config(tiny_encoder)).eval()
+    ids, mask = _batch(2)
+    output = model("similarity", ids.repeat(2, 1), mask.repeat(2, 1), 2)
+    assert output.outputs.tolist() == pytest.approx([5.0, 5.0], abs=1e-5)
+
+
+def test_nli_shares_the_similarity_head(tiny_encoder: Path) -> None:
+    tasks = ["sentiment", "similarity", "nli"]
+    model = build_model(_config(tiny_encoder, data__tasks=tasks, loss__mnr__enabled=True))
+    assert model.head_names["nli"] == "similarity"
+    assert set(model.heads) == {"sentiment", "similarity"}
+
+
+def test_pooling_ignores_padding() -> None:
+    hidden = torch.tensor([[[1.0], [3.0], [100.0]]])
+    mask = torch.tensor([[1, 1, 0]])
+    assert pool(hidden, None, mask, "mean").item() == 2.0
+    assert pool(hidden, None, mask, "cls").item() == 1.0
+    assert pool(hidden, torch.tensor([[7.0]]), mask, "pooler").item() == 7.0
+    with pytest.raises(ConfigError, match="this encoder has none"):
+        pool(hidden, None, mask, "pooler")
+
+
+def test_dropout_settings_reach_the_encoder_and_the_heads(tiny_encoder: Path) -> None:
+    model = build_model(_config(tiny_encoder, model__encoder_dropout=0.25, model__head_dropout=0.5))
+    inside = {m.p for m in model.encoder.modules() if isinstance(m, nn.Dropout)}
+    above = {m.p for m in model.heads.modules() if isinstance(m, nn.Dropout)}
+    assert (inside, above) == ({0.25}, {0.5})
+
+
+def test_saved_and_loaded_weights_give_the_same_outputs(tiny_encoder: Path, tmp_path: Path) -> None:
+    config = _config(tiny_encoder, model__shared_fcn=True)
+    model = build_model(config).eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    loaded = load_member(tmp_path, tiny_encoder, config)
+    for name, sides in (("sentiment", 1), ("paraphrase", 2)):
+        batch = _batch(2 * sides)
+        assert torch.equal(model(name, *batch, sides).outputs, loaded(name, *batch, sides).outputs)
+
+
+def test_weights_of_another_shape_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+    config = _config(tiny_encoder)
+    save_file(build_model(config).state_dict(), tmp_path / "model.safetensors")
+    other = _config(tiny_encoder, model__shared_fcn=True)
+    with pytest.raises(IntegrityError, match="weights cannot be loaded"):
+        load_member(tmp_path, tiny_encoder, other)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(IntegrityError, match="model.safetensors"):
+        load_member(tmp_path, tiny_encoder, config)
+
+
+def test_an_encoder_that_is_not_there_is_named_with_a_fix(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="model.encoder=.*cannot be loaded") as caught:
+        build_model(_config(tmp_path / "nowhere"))
+    assert "minilm" in (caught.value.fix or "")
+
+
+def test_a_hub_encoder_is_loaded_by_name(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`some-org/tiny` resolves through the hub's cache layout, as a downloaded encoder would."""
+    import shutil
+
+    snapshot = tmp_path / "models--some-org--tiny" / "snapshots" / ("0" * 40)
+    shutil.copytree(tiny_encoder, snapshot)
+    reference = tmp_path / "models--some-org--tiny" / "refs" / "main"
+    reference.parent.mkdir()
+    reference.write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = build_model(from_flat({"model.encoder": "some-org/tiny"}))
+    assert isinstance(model, MultitaskBert)
+    assert model.max_length == 32

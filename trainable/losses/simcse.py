@@ -1,0 +1,14 @@
+"""Unsupervised SimCSE: two dropout views of a sentence are each other's positive (section 4.4)."""
+
+from torch import Tensor
+
+from trainable.losses.ranking import Similarity, ranking
+
+
+def simcse(view1: Tensor, view2: Tensor, similarity: Similarity, temperature: float) -> Tensor:
+    """Ranking between two views [K, Z] of the same K sentences.
+
+    The paper's form is the plain dot product; with `cosine` the similarity is divided by
+    `temperature` as in the original.
+    """
+    return ranking(view1, view2, similarity, 1.0 if similarity == "dot" else 1.0 / temperature)

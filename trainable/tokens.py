@@ -1,0 +1,155 @@
+"""Sentences are tokenised once, cached on disk, and padded batch by batch.
+
+Legend: N sentences, S sentences of a batch, L tokens of the longest of them.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mlflow_setup.files import write_atomic
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from mlflow_setup.errors import ConfigError
+from trainable.encoder import locate
+from trainable.reading import Examples
+
+Tokenizer = Any  # transformers.PreTrainedTokenizerFast; the library is untyped
+
+_CHUNK = 10_000
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of N sentences, end to end, special tokens included."""
+
+    flat: NDArray[np.int32]  # all ids
+    offsets: NDArray[np.int64]  # [N + 1]
+    pad_id: int
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sentence, [N]."""
+        return np.diff(self.offsets)
+
+    def pad(self, rows: NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
+        """`input_ids` and `attention_mask`, both int64 [S, L], of the sentences `rows` [S]."""
+        lengths = self.lengths[rows]
+        columns = np.arange(int(lengths.max(initial=1)))
+        mask = columns < lengths[:, None]
+        position = self.offsets[rows][:, None] + columns
+        ids = np.where(mask, self.flat[np.minimum(position, len(self.flat) - 1)], self.pad_id)
+        return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The n tokenised examples of a task and split; sentence (side, row) is side * n + row."""
+
+    tokens: Tokens
+    num_examples: int
+    num_sides: int
+    labels: Tensor | None  # float32 [n]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example's longest sentence, [n]."""
+        per_side = self.tokens.lengths.reshape(self.num_sides, self.num_examples)
+        return np.asarray(per_side.max(axis=0))
+
+    def sentences(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sentence numbers of the examples `rows` [B], side after side: [num_sides * B]."""
+        sides = np.arange(self.num_sides)[:, None] * self.num_examples
+        return np.asarray((sides + rows).ravel())
+
+
+def load_tokenizer(name: str | Path, revision: str | None = None) -> Tokenizer:
+    """The fast tokenizer of an encoder, by hub name, folder or `minilm`.
+
+    Raises:
+        ConfigError: there is no such tokenizer, or it has no fast form.
+    """
+    place = locate(str(name))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, use_fast=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model.encoder={name}: no tokenizer found: {reason}",
+            fix="name a hub encoder that can be reached, a local folder, or minilm",
+        ) from None
+    if not tokenizer.is_fast:
+        raise ConfigError(f"model.encoder={name}: its tokenizer has no fast form")
+    return tokenizer
+
+
+def tokenizer_fingerprint(tokenizer: Tokenizer, max_length: int) -> str:
+    """16 hex characters over the vocabulary, the rules and the length sentences are cut at."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    rules = tokenizer.backend_tokenizer.to_str()
+    return hashlib.sha256(f"{rules}\0{max_length}".encode()).hexdigest()[:16]
+
+
+def encode(examples: Examples, tokenizer: Tokenizer, max_length: int) -> Encoded:
+    """Tokenise the examples, or take them from the cache."""
+    key = f"{examples.fingerprint}-{tokenizer_fingerprint(tokenizer, max_length)}"
+    path = cache_folder() / "tokens" / f"{key}.safetensors"
+    sentences = [sentence for side in examples.sentences for sentence in side]
+    tokens = _read(path, len(sentences), tokenizer.pad_token_id)
+    if tokens is None:
+        tokens = tokenise(sentences, tokenizer, max_length)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, save({"flat": tokens.flat, "offsets": tokens.offsets}))
+    labels = examples.labels
+    return Encoded(
+        tokens,
+        num_examples=len(examples),
+        num_sides=len(examples.sentences),
+        labels=None if labels is None else torch.from_numpy(labels.astype(np.float32)),
+    )
+
+
+def tokenise(sentences: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Tokens:
+    """Tokenise sentences, each cut at `max_length` tokens with its special tokens."""
+    pieces, lengths = [], [0]
+    for start in range(0, len(sentences), _CHUNK):
+        chunk = list(sentences[start : start + _CHUNK])
+        rows = tokenizer(
+            chunk,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        pieces += [np.asarray(row, np.int32) for row in rows]
+        lengths += [len(row) for row in rows]
+    flat = np.concatenate(pieces) if pieces else np.zeros(1, np.int32)
+    return Tokens(flat, np.cumsum(lengths, dtype=np.int64), int(tokenizer.pad_token_id))
+
+
+def cache_folder() -> Path:
+    """`ENSWEEP_CACHE`, or `ensweep` in the user's cache folder. Safe to delete at any time."""
+    given = os.environ.get("ENSWEEP_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ensweep"
+
+
+def _read(path: Path, num_sentences: int, pad_id: int) -> Tokens | None:
+    """The cached tokens; None when they are not there or not whole."""
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError):
+        return None
+    tokens = Tokens(arrays["flat"], arrays["offsets"], pad_id)
+    return tokens if len(tokens.offsets) == num_sentences + 1 else None
