@@ -4,6 +4,8 @@ The embedded default is an SQLite file in the storage folder with an artifact fo
 anything else is a tracking server (http, https) or a database that MLflow knows.
 """
 
+import json
+import math
 import os
 import re
 import sqlite3
@@ -12,17 +14,20 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlflow_setup.client import MlflowClient, MlflowException, Run
-from mlflow_setup.errors import ConfigError, EnsweepError
+from mlflow_setup.client import Metric, MlflowClient, MlflowException, Param, Run, RunTag
+from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
 from mlflow_setup.schema import EXPERIMENT
 
 ARTIFACTS_FOLDER = "mlartifacts"
 _LOCK_SECONDS = 60
 _PAGE = 1000
+_PARAMS_PER_BATCH = 100
+_MAX_VALUE = 5_990  # MLflow cuts a param's value at 6,000 characters without a mark
 
 
 def resolve_tracking(storage: Path, uri: str | None = None) -> "Tracking":
@@ -34,11 +39,11 @@ def resolve_tracking(storage: Path, uri: str | None = None) -> "Tracking":
         ConfigError: the path of an SQLite file that a URI cannot spell.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
-    tracking = Tracking(uri.strip())
+    tracking = Tracking(uri)
     if tracking.database is None:
         return tracking
     if set("%?") & set(str(tracking.database)):
-        raise ConfigError(f"{tracking.database}: the path of an SQLite file has no % and no ?")
+        raise ConfigError(f"{tracking.database}: the path of an SQLite file must not have % or ?")
     # a relative path would mean another file in another working directory
     return Tracking(f"sqlite:///{tracking.database.absolute()}")
 
@@ -53,7 +58,7 @@ class Tracking:
     @property
     def database(self) -> Path | None:
         """The SQLite file, or None when a server or another database keeps the runs."""
-        path = self.uri.removeprefix("sqlite:///").partition("?")[0]
+        path = self.uri.removeprefix("sqlite:///")
         return Path(path) if self.uri.startswith("sqlite:///") and path else None
 
     @property
@@ -142,6 +147,39 @@ class Tracking:
             if not token:
                 return runs
 
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        timestamp: int = 0,
+        step: int = 0,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """One batch onto a run (one more for every 100 params); long values are cut.
+
+        `timestamp` of the metrics in milliseconds since the Unix epoch. Params that are not text
+        are written as JSON, and must not be on the run yet with another value.
+
+        Raises:
+            IntegrityError: a metric that is not finite; nothing is logged.
+        """
+        points = []
+        for key, value in (metrics or {}).items():
+            if not math.isfinite(value):
+                raise IntegrityError(f"metric {key} at step {step} is {value}, not a finite number")
+            points.append(Metric(key, value, timestamp, step))
+        texts = [Param(key, _text(value)) for key, value in (params or {}).items()]
+        self.client.log_batch(
+            run_id,
+            metrics=points,
+            params=texts[:_PARAMS_PER_BATCH],
+            tags=[RunTag(key, cut(value)) for key, value in (tags or {}).items()],
+        )
+        for first in range(_PARAMS_PER_BATCH, len(texts), _PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=texts[first : first + _PARAMS_PER_BATCH])
+
     def check(self) -> None:
         """Prove that runs can be tracked here, creating the database and the experiment.
 
@@ -156,13 +194,15 @@ class Tracking:
         """Whatever MLflow, its database, the network or the disk raises becomes `error`."""
         try:
             yield
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as cause:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as cause:
             reason = redact(str(cause)).strip().partition("\n")[0] or type(cause).__name__
             raise error(
                 f"MLflow tracking at {redact(self.uri)}: {reason}", fix=self._fix(reason)
             ) from None
 
     def _fix(self, reason: str) -> str:
+        if "No module named" in reason:
+            return "install the driver of the database that the URI names"
         if "schema" in reason:
             return "take a copy of the database, then: mlflow db upgrade DATABASE_URI"
         if "Invalid Host header" in reason:
@@ -178,6 +218,15 @@ class Tracking:
             "a tracking URI is http://HOST:PORT, sqlite:///FILE or another database's URI; the "
             "older ./mlruns folders are converted by mlflow migrate-filestore"
         )
+
+
+def cut(value: str) -> str:
+    """`value` as it fits into a param or a tag."""
+    return value if len(value) <= _MAX_VALUE else f"{value[: _MAX_VALUE - 3]}..."
+
+
+def _text(value: Any) -> str:
+    return cut(value if isinstance(value, str) else json.dumps(value))
 
 
 def redact(text: str) -> str:

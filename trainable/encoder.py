@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from mlflow_setup.errors import ConfigError
+from trainable.attention import NAME as ATTENTION
 from trainable.dropout import use_fast_dropout
 from trainable.embedding import use_row_gradients
 
@@ -54,7 +55,7 @@ def load_pretrained(name: str, revision: str | None, dropout: float) -> nn.Modul
             config=settings,
             use_safetensors=True,
             dtype=torch.float32,
-            attn_implementation=attention_implementation(dropout),
+            attn_implementation=ATTENTION,
         )
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
@@ -78,15 +79,8 @@ def build_untrained(folder: Path, dropout: float) -> nn.Module:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: no encoder configuration: {error}") from None
     _set_dropout(settings, dropout, str(folder))
-    model = AutoModel.from_config(
-        settings, dtype=torch.float32, attn_implementation=attention_implementation(dropout)
-    )
+    model = AutoModel.from_config(settings, dtype=torch.float32, attn_implementation=ATTENTION)
     return use_row_gradients(use_fast_dropout(model))
-
-
-def attention_implementation(dropout: float) -> str:
-    """`eager` on a CPU with dropout: there the fused kernel cannot drop and is the slower one."""
-    return "sdpa"
 
 
 def pool(hidden: Tensor, pooler_output: Tensor | None, mask: Tensor, pooling: Pooling) -> Tensor:

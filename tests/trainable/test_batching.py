@@ -1,5 +1,7 @@
 """Batches: every example once, seeded, bucketed by length, in the order the strategy says."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def test_each_example_once_in_batches_of_the_size(strategy: str) -> None:
 def test_round_robin_runs_through_one_task_after_the_other_and_even_mixes() -> None:
     def switches(strategy: str) -> int:
         names = [step.task_name for step in plan_epoch(LENGTHS, strategy, 16, seed=0, epoch=1)]
-        return sum(one != two for one, two in zip(names, names[1:], strict=False))
+        return sum(one != two for one, two in itertools.pairwise(names))
 
     assert switches("round_robin") == 1
     assert switches("even") > 20

@@ -135,12 +135,12 @@ def test_weights_of_another_shape_are_refused(tiny_encoder: Path, tmp_path: Path
     with pytest.raises(IntegrityError, match="weights cannot be loaded"):
         load_member(tmp_path, tiny_encoder, other)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(IntegrityError, match="model.safetensors"):
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
         load_member(tmp_path, tiny_encoder, config)
 
 
 def test_an_encoder_that_is_not_there_is_named_with_a_fix(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="model.encoder=.*cannot be loaded") as caught:
+    with pytest.raises(ConfigError, match=r"model\.encoder=.*cannot be loaded") as caught:
         build_model(_config(tmp_path / "nowhere"))
     assert "minilm" in (caught.value.fix or "")
 

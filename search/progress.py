@@ -1,0 +1,132 @@
+"""What a sweep shows while it runs: a live table in a terminal, a line an event elsewhere."""
+
+import time
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from mlflow_setup.schema import OVERALL, EpochRecord, Outcome
+
+SHOWN_ENDED = 12
+"""Rows of the live table for the best trials that have ended."""
+
+
+@dataclass
+class _Row:
+    num_epochs: int
+    epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)  # dev metric -> best so far
+    last: dict[str, float] = field(default_factory=dict)
+    state: str = "running"
+
+    @property
+    def overall(self) -> float:
+        return self.best.get(OVERALL, float("-inf"))
+
+
+class Progress:
+    """The trials of a sweep as seen from the driver. Shows; keeps nothing that matters."""
+
+    def __init__(self, console: Console, num_samples: int, max_concurrent_trials: int) -> None:
+        self.console, self.num_samples = console, num_samples
+        self.max_concurrent_trials = max_concurrent_trials
+        self.rows: dict[str, _Row] = {}
+        self.epoch_seconds: list[float] = []
+        self._live = Live(console=console, refresh_per_second=1) if console.is_terminal else None
+
+    def open(self) -> None:
+        """Start the live table, where there is one."""
+        if self._live is not None:
+            self._live.start()
+
+    def close(self) -> None:
+        """Leave the table as it is now."""
+        if self._live is not None:
+            self._live.stop()
+
+    def started(self, trial: str, num_epochs: int, note: str) -> None:
+        """A trial begins, or goes on after a crash."""
+        self.rows.setdefault(trial, _Row(num_epochs)).state = "running"
+        self._show(f"{trial}: started, {note}")
+
+    def epoch(self, trial: str, record: EpochRecord) -> None:
+        """A trial has finished an epoch."""
+        row = self.rows[trial]
+        row.epoch, row.last = record.epoch, dev_metrics(record.metrics)
+        for key, value in row.last.items():
+            row.best[key] = max(value, row.best.get(key, value))
+        self.epoch_seconds.append(record.seconds)
+        scores = "  ".join(f"{_short(key)} {value:.4f}" for key, value in row.last.items())
+        self._show(f"{trial}: epoch {row.epoch}/{row.num_epochs}  {scores}  {self._eta()}")
+
+    def ended(self, trial: str, outcome: Outcome, reason: str) -> None:
+        """A trial has ended."""
+        row = self.rows.setdefault(trial, _Row(0))
+        row.state = outcome.value
+        self._show(f"{trial}: {outcome.value}, {reason}")
+
+    def remaining_seconds(self) -> float | None:
+        """An estimate for the whole sweep from the epochs so far; None before the first."""
+        if not self.epoch_seconds:
+            return None
+        running = [row for row in self.rows.values() if row.state == "running"]
+        ended = [row for row in self.rows.values() if row.state != "running"]
+        of_running = sum(row.num_epochs - row.epoch for row in running)
+        usual = max(row.num_epochs for row in self.rows.values())
+        if ended:  # pruned trials are shorter than they might be
+            usual = sum(row.epoch for row in ended) / len(ended)
+        to_come = max(0, self.num_samples - len(self.rows)) * usual
+        mean_seconds = sum(self.epoch_seconds) / len(self.epoch_seconds)
+        return (of_running + to_come) * mean_seconds / self.max_concurrent_trials
+
+    def _eta(self) -> str:
+        seconds = self.remaining_seconds()
+        if seconds is None:
+            return ""
+        end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+        return f"ETA {end} ({_duration(seconds)})"
+
+    def _show(self, line: str) -> None:
+        if self._live is None:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._live.update(self._table())
+
+    def _table(self) -> Table:
+        num_ended = sum(row.state != "running" for row in self.rows.values())
+        table = Table(
+            title=f"{num_ended} of {self.num_samples} trials  {self._eta()}", title_justify="left"
+        )
+        metrics = list(dict.fromkeys(key for row in self.rows.values() for key in row.best))
+        for header in ("trial", "epoch", *(f"best {_short(key)}" for key in metrics), "state"):
+            table.add_column(header)
+        running = [item for item in self.rows.items() if item[1].state == "running"]
+        ended = [item for item in self.rows.items() if item[1].state != "running"]
+        best = sorted(ended, key=lambda item: item[1].overall, reverse=True)[:SHOWN_ENDED]
+        for trial, row in [*running, *best]:
+            scores = (f"{row.best[key]:.4f}" if key in row.best else "" for key in metrics)
+            epoch = f"{row.epoch}/{row.num_epochs}"
+            table.add_row(escape(trial), epoch, *scores, row.state)
+        return table
+
+
+def dev_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """Those that are maximised: `dev/overall` and each task's own."""
+    return {
+        key: value
+        for key, value in metrics.items()
+        if key.startswith("dev/") and not key.endswith("/loss")
+    }
+
+
+def _short(key: str) -> str:
+    """`dev/sentiment/accuracy` -> `sentiment`."""
+    return key.split("/")[1]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
