@@ -19,16 +19,17 @@ from statistics import median
 import numpy as np
 import torch
 from torch import nn
-from trainable.reading import Dataset, Examples, read_dataset
-from trainable.record import TrialFolder
 from transformers import AutoModel
 
 from trainable.batching import Step, plan_epoch
 from trainable.config import Config
+from trainable.dataset import Dataset, read_dataset
 from trainable.dropout import Dropout
 from trainable.encoder import locate
 from trainable.model import MultitaskBert
 from trainable.objective import has_second_view, objective
+from trainable.reading import Examples
+from trainable.record import TrialFolder
 from trainable.resolve import resolve
 from trainable.seeding import generator
 from trainable.tokens import load_tokenizer

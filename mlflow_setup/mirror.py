@@ -119,7 +119,7 @@ class Mirror:
         return found[0].info.status if found else None
 
     def finish(self, status: str) -> None:
-        """End the sweep's run as FINISHED, FAILED or KILLED. Trials that are RUNNING in MLflow become KILLED."""
+        """End the sweep's run as FINISHED, FAILED or KILLED; trials still RUNNING become KILLED."""
         with self.tracking.errors(PartialError):
             client, parent_id = self.tracking.client, self._parent_id()
             for child in self.tracking.search(self._tags(RunKind.TRIAL), status="RUNNING"):

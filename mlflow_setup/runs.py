@@ -1,7 +1,6 @@
 """Runs read back: frozen `RunRecord`s, and artifacts through a local cache."""
 
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -86,7 +85,7 @@ def download(tracking: Tracking, run_id: str, artifact_path: str, cache: Path) -
     try:
         with tracking.errors():
             fetched = tracking.client.download_artifacts(run_id, artifact_path, folder)
-            os.replace(fetched, target)  # whole or not at all
+            Path(fetched).replace(target)  # whole or not at all
     finally:
         shutil.rmtree(folder)
     return target

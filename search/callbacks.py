@@ -12,7 +12,6 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from mlflow_setup.errors import EnsweepError
 from mlflow_setup.mirror import Mirror
 from mlflow_setup.schema import CONFIG_ARTIFACT, Outcome, OutcomeRecord, TrialRecord
 from search.progress import Progress, dev_metrics
@@ -70,7 +69,10 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         decision = self.scheduler.decisions.get(name)
         if decision is not None:
             folder.write_decision(decision)
-        record = folder.epochs()[epoch - 1]
+        record = next((item for item in folder.epochs() if item.epoch == epoch), None)
+        if record is None:
+            _logger.warning("trial %s: the record of epoch %d cannot be read", name, epoch)
+            return
         best = self.best.setdefault(name, {})
         for key, value in dev_metrics(record.metrics).items():
             best[key] = max(value, best.get(key, value))
@@ -93,12 +95,6 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     ) -> None:
         """A trial has failed, after its retries."""
         self._end(trial.config, Outcome.FAILED, first_line_of_error(str(trial.get_error())))
-
-    def end_unfinished(self, configs: Mapping[str, Mapping[str, Any]], reason: str) -> None:
-        """Record trials as stopped that were under way when the sweep was interrupted."""
-        for name, config in configs.items():
-            if (self._folder(name).path / CONFIG_ARTIFACT).exists():
-                self._end(config, Outcome.STOPPED, reason)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given and nobody reads it
@@ -133,7 +129,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def _project(self, name: str) -> None:
         try:
             snapshot = self._folder(name).snapshot()
-        except (OSError, EnsweepError) as error:  # tracking never ends a sweep
+        except (OSError, ValueError) as error:  # tracking never ends a sweep
             _logger.warning("trial %s cannot be tracked: %s", name, error)
             self.mirror.dirty.add(name)
             return

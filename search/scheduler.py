@@ -89,16 +89,12 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         self.halving = halving
         self.decisions: dict[str, Decision] = {}  # trial's name -> its newest decision
 
-    def on_trial_result(
-        self, tune_controller: object, trial: Trial, result: dict[str, Any]
-    ) -> str:
+    def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Called for each epoch that a trial reports, before the callbacks are."""
         if self.halving is None or result.get(DIVERGED):
             return str(TrialScheduler.CONTINUE)
         name = trial.config["trial"]
-        decision = self.halving.decide(
-            name, result[EPOCH], result[BEST_VALUE], result[NUM_EPOCHS]
-        )
+        decision = self.halving.decide(name, result[EPOCH], result[BEST_VALUE], result[NUM_EPOCHS])
         self.decisions[name] = decision
         return str(TrialScheduler.STOP if decision.action == STOP else TrialScheduler.CONTINUE)
 

@@ -6,14 +6,16 @@ failed one as failed. A value that is not finite is never told.
 """
 
 import math
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from search.space import pick, suggest
+from search.space import suggest
 from search.sweep_config import SweepConfig, TrialSettings
 from trainable.trial import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS
 
@@ -86,6 +88,11 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             given, _ = self.sweep.first(number)
             return given, f"{number + 1:04d}-{_label(given.recipe)}"
         return self.sweep.base(), f"{number + 1:04d}"
+
+
+def _label(recipe: str) -> str:
+    """A recipe's name, or its file's, as part of a trial's name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", Path(recipe).stem)
 
 
 def _create_study(sweep: SweepConfig) -> optuna.Study:

@@ -1,44 +1,11 @@
-"""Randomness as an argument: seeded generators by purpose, and the state of the global ones."""
+"""Randomness as an argument: generators that depend on their purpose alone."""
 
 import hashlib
-import random
-from typing import Any
 
 import numpy as np
-import torch
 
 
 def generator(*purpose: int | str) -> np.random.Generator:
     """A NumPy generator that depends on `purpose` alone: (seed, "batches", epoch), say."""
     digest = hashlib.sha256(repr(purpose).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
-
-
-def seed_globals(seed: int) -> None:
-    """Seed torch (weights, dropout), NumPy and Python: libraries draw from these."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def rng_state() -> dict[str, Any]:
-    """The state of every global generator, as tensors and plain values."""
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    version, internal, gauss_next = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        "python": [version, list(internal), gauss_next],
-    }
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` returned."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    version, internal, gauss_next = state["python"]
-    random.setstate((version, tuple(internal), gauss_next))

@@ -24,13 +24,14 @@ from mlflow_setup.schema import (
 from trainable.batching import Step, plan_epoch
 from trainable.checkpoint import load_newest, save_checkpoint
 from trainable.config import Config
+from trainable.dataset import Dataset, read_dataset
 from trainable.evaluate import evaluate, outputs_of, predictions_of
 from trainable.model import WEIGHTS_FILE, build_model, choose_device, choose_precision
 from trainable.objective import has_second_view, objective
 from trainable.optim import build_optimizer, learning_rate
-from trainable.reading import Dataset, read_dataset
 from trainable.record import TrialFolder, epochs_to_keep
-from trainable.seeding import generator, rng_state, seed_globals, set_rng_state
+from trainable.rng_state import rng_state, seed_globals, set_rng_state
+from trainable.seeding import generator
 from trainable.tokens import encode, load_tokenizer, tokenizer_fingerprint
 
 CHECK_EVERY = 20
@@ -164,7 +165,7 @@ class Trainer:
         loss = objective(name, self.tasks[name], output, labels, view_of, self.config.loss)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad(set_to_none=True)
         self.loss_sums[name] += torch.stack([loss.detach(), torch.ones_like(loss)])
         self.steps_done = number + 1
 

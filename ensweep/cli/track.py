@@ -62,18 +62,19 @@ def sync(
 ) -> None:
     """Bring MLflow up to a sweep's folder, after an outage say. Run it as often as you like."""
     from mlflow_setup.mirror import Mirror
+    from mlflow_setup.schema import CONFIG_ARTIFACT
     from mlflow_setup.tracking import resolve_tracking
 
     folder = _sweep_folder(storage, sweep)
     tracking = resolve_tracking(storage, tracking_uri)
     tracking.check()
     mirror = Mirror(tracking, folder.name)
-    trials = sorted(path for path in (folder / "trials").iterdir() if path.is_dir())
+    trials = sorted(path.parent for path in folder.glob(f"trials/*/{CONFIG_ARTIFACT}"))
     missed = _project(mirror, trials)
     typer.echo(f"{folder.name}: {len(trials) - len(missed)} of {len(trials)} trials are in MLflow")
     if missed:
         raise PartialError(
-            f"sweep {folder.name}: {len(missed)} trials are not in MLflow:\n  "
+            f"sweep {folder.name}: not in MLflow: {len(missed)} of {len(trials)} trials\n  "
             + "\n  ".join(missed),
             fix=f"mend them, then run ensweep sync {folder.name} again",
         )

@@ -1,0 +1,203 @@
+"""`ensweep sweep`, `ensweep sweeps`, `ensweep leaderboard`: many trials, and what came of them.
+
+ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlflow_setup.errors import NothingUsableError, PartialError
+
+if TYPE_CHECKING:
+    from search.results import Row
+    from search.sweep import SweepResult
+
+Storage = Annotated[
+    Path,
+    typer.Option("--storage", envvar="ENSWEEP_STORAGE", help="Folder with the sweeps."),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        envvar="MLFLOW_TRACKING_URI",
+        help="Where runs are tracked; default: mlflow.db in the storage folder.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    app.command("sweep")(sweep)
+    app.command("sweeps")(sweeps)
+    app.command("leaderboard")(leaderboard)
+
+
+def sweep(
+    name_or_file: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings of every trial, or search.*, scheduler.*, resources.* of the sweep.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Default: SWEEP with date and time.")
+    ] = None,
+    num_samples: Annotated[
+        int | None, typer.Option("--num-samples", help="Trials; search.num_samples.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
+    ] = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Search for good configurations: many trials, each tracked, the weak ones stopped early."""
+    options = {"search.num_samples": num_samples, "search.seed": seed, "data.dir": data_dir}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+
+    from search.sweep_config import read_sweep
+
+    resolved = read_sweep(name_or_file, [*(overrides or []), *given])
+
+    from datetime import datetime
+
+    from mlflow_setup.tracking import resolve_tracking
+    from search.sweep import run_sweep
+
+    chosen = name or f"{resolved.name}-{datetime.now():%Y%m%d-%H%M}"
+    tracking = resolve_tracking(storage, tracking_uri)
+    typer.echo(f"sweep {chosen}: {resolved.search.num_samples} trials", err=True)
+    result = run_sweep(resolved, chosen, storage, tracking)
+    _print_result(result)
+    _raise_for(result)
+
+
+def sweeps(as_json: AsJson = False) -> None:
+    """List the packaged sweeps with a line each."""
+    from search.sweep_config import read_sweep, sweep_names
+
+    listed = {name: read_sweep(name, environment={}).description for name in sweep_names()}
+    if as_json:
+        typer.echo(json.dumps({"schema_version": 1, "sweeps": listed}))
+        return
+    width = max(map(len, listed))
+    for name, description in listed.items():
+        typer.echo(f"{name:<{width}}  {description}")
+
+
+def leaderboard(
+    sweep_name: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Default: the latest.")
+    ] = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """The trials of a sweep, the best first, with what they differ in."""
+    from mlflow_setup.runs import find_trials, latest_sweep
+    from mlflow_setup.tracking import resolve_tracking
+    from search.results import leaderboard as rows_of
+
+    tracking = resolve_tracking(storage, tracking_uri)
+    chosen = sweep_name or latest_sweep(tracking)
+    rows = rows_of(find_trials(tracking, chosen))
+    if not rows:
+        raise NothingUsableError(
+            f"no trial of a sweep {chosen!r} is tracked",
+            fix="ensweep leaderboard without a name shows the latest sweep",
+        )
+    if as_json:
+        content = [row.to_json() for row in rows]
+        typer.echo(json.dumps({"schema_version": 1, "sweep": chosen, "trials": content}))
+        return
+    typer.echo(f"sweep {chosen}", err=True)
+    _print_table(*_leaderboard_table(rows))
+
+
+def _leaderboard_table(rows: "list[Row]") -> tuple[list[str], list[list[str]]]:
+    metrics = sorted({name for row in rows for name in row.metrics})
+    params = list(dict.fromkeys(name for row in rows for name in row.params))
+    header = ["#", "trial", "recipe", "outcome", "epochs", "overall"]
+    header += [name.split("/")[1] for name in metrics] + params
+    table = [
+        [
+            str(row.rank),
+            row.trial,
+            row.recipe,
+            row.outcome,
+            "" if row.epochs is None else str(row.epochs),
+            _number(row.overall),
+            *(_number(row.metrics.get(name)) for name in metrics),
+            *(_setting(row.params.get(name, "")) for name in params),
+        ]
+        for row in rows
+    ]
+    return header, table
+
+
+def _print_result(result: "SweepResult") -> None:
+    from mlflow_setup.schema import Outcome
+
+    if result.rungs:
+        header = ["rung", "epoch", "arrivals", "stops"]
+        _print_table(
+            header,
+            [
+                [str(rung.number), str(rung.epoch), str(len(rung.arrivals)), str(len(rung.stops))]
+                for rung in result.rungs
+            ],
+        )
+    counts = ((outcome.value, len(result.ended(outcome))) for outcome in Outcome)
+    typer.echo("trials: " + ", ".join(f"{count} {outcome}" for outcome, count in counts if count))
+    if result.best is not None:
+        trial, epoch, value = result.best
+        typer.echo(f"best: {trial} with overall {value:.4f} after epoch {epoch}")
+    typer.echo(f"in {result.folder}")
+    for verb in ("leaderboard", "ensemble"):
+        typer.echo(f"next: ensweep {verb} {result.name}", err=True)
+
+
+def _raise_for(result: "SweepResult") -> None:
+    """Exit codes 5 and 4: nothing to go on with, or done in part."""
+    from mlflow_setup.schema import Outcome
+
+    if not result.ended(Outcome.FINISHED):
+        raise NothingUsableError(
+            f"no trial of sweep {result.name} has finished",
+            fix=f"ensweep leaderboard {result.name} --json gives the reason of each",
+        )
+    failed = result.ended(Outcome.FAILED)
+    if failed:
+        raise PartialError(
+            f"{len(failed)} of {len(result.trials)} trials failed: {', '.join(failed)}",
+            fix=f"ensweep leaderboard {result.name} --json gives the reason of each",
+        )
+    if result.unsynced:
+        raise PartialError(f"MLflow has missed: {', '.join(result.unsynced)}")
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Aligned columns on stdout, never cut: the output may be a file."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip(), file=sys.stdout)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

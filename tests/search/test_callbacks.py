@@ -1,0 +1,243 @@
+"""The driver's side of a trial: decisions, outcomes, what is kept of pruned trials."""
+
+import io
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord, TrialSnapshot
+from search.callbacks import SweepCallback, first_line_of_error, near_top
+from search.progress import Progress
+from search.scheduler import SuccessiveHalving, TuneScheduler
+from trainable.record import TrialFolder
+from trainable.trial import Place
+
+
+@dataclass
+class FakeTrial:
+    """What the driver sees of a trial."""
+
+    name: str
+    error: str = ""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        settings = {"optim.lr": 1e-4, "train.num_epochs": 4}
+        searched = ["optim.lr"]
+        given = {"settings": settings, "origin": {}, "searched": searched, "recipe": "b3"}
+        return {"trial": self.name, **given}
+
+    def get_error(self) -> str:
+        return self.error
+
+
+@dataclass
+class FakeMirror:
+    """Remembers what was projected."""
+
+    snapshots: list[TrialSnapshot] = field(default_factory=list)
+    dirty: set[str] = field(default_factory=set)
+
+    def try_project(self, snapshot: TrialSnapshot) -> bool:
+        self.snapshots.append(snapshot)
+        return True
+
+
+class Sweep:
+    """A driver with its scheduler, and trials that are written by hand."""
+
+    def __init__(self, storage: Path, keep_pruned_top: int = 1) -> None:
+        self.place = Place(storage, "s", 1, False)
+        self.mirror = FakeMirror()
+        self.scheduler = TuneScheduler(SuccessiveHalving(1, 2))
+        self.text = io.StringIO()
+        self.progress = Progress(Console(file=self.text, width=200), 10, 1)
+        self.callback = SweepCallback(
+            self.place,
+            self.mirror,  # type: ignore[arg-type]
+            self.scheduler,
+            self.progress,
+            keep_pruned_top,
+        )
+
+    def start(self, name: str) -> FakeTrial:
+        trial = FakeTrial(name)
+        record = TrialRecord(name, "s", "b3", {"seed": 0}, {}, 0, "data", None, time.time())
+        self.folder(name).create(record)
+        self.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type,list-item]
+        return trial
+
+    def epoch(self, trial: FakeTrial, epoch: int, overall: float, sentiment: float = 0.1) -> str:
+        """What the trial's process writes and reports; the scheduler's word."""
+        folder = self.folder(trial.name)
+        metrics = {"dev/overall": overall, "dev/sentiment/accuracy": sentiment}
+        metrics["train/sentiment/loss"] = 9.0
+        folder.write_epoch(EpochRecord(epoch, metrics, {}, 1.0, time.time()))
+        if epoch not in folder.kept_epochs():
+            folder.keep_weights(epoch, lambda path: None)
+        result = {"epoch": epoch, "num_epochs": 4, "diverged": 0}
+        result |= {"overall": overall, "best_overall": overall}  # type: ignore[dict-item]
+        word = self.scheduler.on_trial_result(None, trial, result)
+        self.callback.on_trial_result(0, [], trial, result)  # type: ignore[arg-type]
+        return word
+
+    def end(self, trial: FakeTrial) -> OutcomeRecord:
+        self.callback.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
+        outcome = self.folder(trial.name).outcome()
+        assert outcome is not None
+        return outcome
+
+    def folder(self, name: str) -> TrialFolder:
+        return TrialFolder(self.place.folder(name))
+
+
+def test_a_stopped_trial_is_pruned_with_the_schedulers_reason(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    good, bad = sweep.start("0001"), sweep.start("0002")
+    assert sweep.epoch(good, 1, 0.7) == "CONTINUE"
+    assert sweep.epoch(bad, 1, 0.6) == "STOP"
+    outcome = sweep.end(bad)
+    reason = "rung 1: 0.600 below cut-off 0.700 of 2"
+    assert (outcome.outcome, outcome.reason, outcome.epoch) == (Outcome.PRUNED, reason, 1)
+    decisions = [decision.action for decision in sweep.folder("0002").decisions()]
+    assert decisions == ["stop"]
+    last = sweep.mirror.snapshots[-1]
+    assert last.record.trial == "0002"
+    assert last.outcome == outcome
+    assert f"0002: pruned, {reason}" in sweep.text.getvalue()
+
+
+def test_a_trial_keeps_the_outcome_that_it_wrote_itself(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    sweep.epoch(trial, 1, 0.7)
+    folder = sweep.folder("0001")
+    folder.checkpoint_dir.mkdir(parents=True)
+    own = OutcomeRecord(Outcome.FINISHED, "ran 1 epochs", 1, time.time())
+    folder.write_outcome(own)
+    assert sweep.end(trial) == own
+    assert not folder.checkpoint_dir.exists()
+    assert folder.kept_epochs() == [1]
+
+
+def test_a_failed_trial_says_why_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    sweep.epoch(trial, 1, 0.7)
+    folder = sweep.folder("0001")
+    folder.checkpoint_dir.mkdir(parents=True)
+    trial.error = "Failure # 2 (occurred at x)\n  File y\nValueError: no luck\nfix: try again\n"
+    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    outcome = folder.outcome()
+    assert outcome is not None
+    assert (outcome.outcome, outcome.reason) == (Outcome.FAILED, "ValueError: no luck")
+    assert folder.checkpoint_dir.exists()
+
+
+def test_a_trial_that_failed_before_its_first_word_is_on_record(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    trial = FakeTrial("0001", "ConfigError: no encoder")
+    sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    (snapshot,) = sweep.mirror.snapshots
+    assert snapshot.outcome is not None
+    assert snapshot.outcome.reason == "ConfigError: no encoder"
+    assert snapshot.record.config["optim.lr"] == 1e-4
+
+
+def test_a_replayed_epoch_is_seen_once(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    sweep.epoch(trial, 1, 0.7)
+    sweep.epoch(trial, 1, 0.7)
+    assert len(sweep.mirror.snapshots) == 1
+    assert len(sweep.progress.epoch_seconds) == 1
+
+
+def test_pruned_trials_keep_weights_only_near_the_top(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, keep_pruned_top=1)
+    best = sweep.start("0001")
+    sweep.epoch(best, 1, 0.7, sentiment=0.4)
+    for name, sentiment, kept in (("0002", 0.5, [1]), ("0003", 0.3, [])):
+        pruned = sweep.start(name)
+        assert sweep.epoch(pruned, 1, 0.6, sentiment) == "STOP"
+        sweep.end(pruned)
+        assert sweep.folder(name).kept_epochs() == kept
+    sweep.epoch(best, 2, 0.7, sentiment=0.6)  # 0002 is no longer the best for sentiment
+    sweep.end(best)
+    assert sweep.folder("0002").kept_epochs() == []
+    assert sweep.folder("0001").kept_epochs() == [1, 2]
+    assert sweep.mirror.snapshots[-2].kept_epochs == ()
+
+
+def test_a_folder_that_cannot_be_read_does_not_end_the_sweep(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    sweep.epoch(trial, 1, 0.7)
+    (sweep.folder("0001").path / "config.json").write_text("{", encoding="utf-8")
+    sweep.end(trial)
+    assert sweep.mirror.dirty == {"0001"}
+    assert "trial 0001 cannot be tracked" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, set()), (1, {"a", "b"}), (2, {"a", "b", "c", "d"}), (9, {"a", "b", "c", "d"})],
+)
+def test_near_top(count: int, expected: set[str]) -> None:
+    best = {
+        "a": {"x": 0.9, "y": 0.1},
+        "b": {"x": 0.1, "y": 0.9},
+        "c": {"x": 0.5, "y": 0.2},
+        "d": {"x": 0.2, "y": 0.2},
+    }
+    assert near_top(best, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("Failure # 1\n\x1b[36mray::f()\x1b[39m\n  File x\n    code\nValueError: no\n", None),
+        ("", "unknown error"),
+        ("The actor died.\n\tclass_name: F\n\tpid: 1\nThe worker was killed.", None),
+    ],
+)
+def test_the_first_line_of_an_error(text: str, line: str | None) -> None:
+    expected = line or text.splitlines()[-1]
+    assert first_line_of_error(text) == expected
+
+
+def test_progress_estimates_the_rest_of_the_sweep() -> None:
+    text = io.StringIO()
+    progress = Progress(Console(file=text, width=200), num_samples=3, max_concurrent_trials=2)
+    progress.started("0001", 4, "lr=1")
+    assert progress.remaining_seconds() is None
+    metrics = {"dev/overall": 0.5, "dev/sentiment/accuracy": 0.25}
+    progress.epoch("0001", EpochRecord(1, metrics, {}, 10.0, 0.0))
+    assert progress.remaining_seconds() == (3 + 2 * 4) * 10 / 2
+    progress.ended("0001", Outcome.PRUNED, "rung 1")
+    assert progress.remaining_seconds() == 2 * 1 * 10 / 2  # as long as the trials so far
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "0001: started, lr=1"
+    assert lines[1].startswith("0001: epoch 1/4  overall 0.5000  sentiment 0.2500  ETA ")
+    assert lines[2] == "0001: pruned, rung 1"
+
+
+def test_a_terminal_gets_a_table() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=120, force_terminal=True)
+    progress = Progress(console, num_samples=1, max_concurrent_trials=1)
+    progress.open()
+    progress.started("0001-b2", 4, "")
+    progress.epoch("0001-b2", EpochRecord(1, {"dev/overall": 0.5}, {}, 10.0, 0.0))
+    progress.ended("0001-b2", Outcome.FINISHED, "ran 4 epochs")
+    progress.close()
+    shown = text.getvalue()
+    for part in ("1 of 1 trials", "best overall", "0001-b2", "1/4", "0.5000", "finished"):
+        assert part in shown

@@ -1,0 +1,117 @@
+"""cluster.yaml passes Ray's own schema check, and what that check lets through."""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NODE_KEYS = {
+    "InstanceType",
+    "ImageId",
+    "InstanceMarketOptions",
+    "MetadataOptions",
+    "BlockDeviceMappings",
+}
+"""Of boto3's create_instances. Ray accepts any key here, a misspelt one too."""
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def prepared(written: dict[str, Any]) -> dict[str, Any]:
+    """As Ray sees it: its defaults merged in, its schema and rules applied."""
+    return check(written)
+
+
+def check(config: dict[str, Any]) -> dict[str, Any]:
+    from ray.autoscaler._private.util import check_legacy_fields, prepare_config, validate_config
+
+    prepared: dict[str, Any] = prepare_config(copy.deepcopy(config))
+    validate_config(prepared)
+    check_legacy_fields(prepared)
+    return prepared
+
+
+def test_ray_accepts_it(prepared: dict[str, Any], written: dict[str, Any]) -> None:
+    assert set(prepared["available_node_types"]) == {"head", "gpu_spot"}
+    assert prepared["setup_commands"] == written["setup_commands"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("no_such_key",), 1),
+        (("head_node_type",), "no_such_type"),
+        (("docker", "container_nam"), "ray"),
+        (("available_node_types", "gpu_spot", "resources"), {"GPU": 0.5}),
+        (("available_node_types", "gpu_spot", "min_workers"), 9),
+    ],
+)
+def test_the_check_notices_mistakes(
+    written: dict[str, Any], path: tuple[str, ...], value: object
+) -> None:
+    from jsonschema import ValidationError
+
+    broken = copy.deepcopy(written)
+    target = broken
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value
+    with pytest.raises((ValidationError, ValueError)):
+        check(broken)
+
+
+def test_ray_and_python_are_those_of_the_constraints(written: dict[str, Any]) -> None:
+    pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert written["docker"]["image"] == f"rayproject/ray:{pinned[1]}-py311-gpu"
+    install = " ".join(written["setup_commands"])
+    assert "pip install -q -c constraints.txt -e ." in install
+
+
+def test_every_request_needs_the_token(written: dict[str, Any]) -> None:
+    assert "--env RAY_AUTH_MODE=token" in written["docker"]["run_options"]  # of all nodes
+    assert written["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "chmod 600 ~/.ray/auth_token" in written["setup_commands"]
+
+
+def test_the_dashboard_listens_on_localhost(prepared: dict[str, Any]) -> None:
+    commands = " ".join(prepared["head_start_ray_commands"])
+    assert re.findall(r"--dashboard-host=(\S+)", commands) == ["127.0.0.1"]
+    every = " ".join(prepared["worker_start_ray_commands"]) + commands
+    assert "0.0.0.0" not in every
+    assert "ray-client-server-port" not in every
+
+
+def test_the_tracking_server_is_named_by_the_environment_on_the_head(
+    written: dict[str, Any],
+) -> None:
+    (option,) = written["docker"]["head_run_options"]
+    assert re.fullmatch(r"--env MLFLOW_TRACKING_URI=http://[^@\s]+:5000", option)
+
+
+def test_machines_are_pinned_and_spelt_right(prepared: dict[str, Any]) -> None:
+    types = prepared["available_node_types"]
+    for name, node in types.items():
+        assert set(node["node_config"]) - {"IamInstanceProfile"} <= NODE_KEYS, name
+        assert node["node_config"]["ImageId"].startswith("ami-"), name
+        assert node["node_config"]["MetadataOptions"] == {"HttpTokens": "required"}, name
+    assert types["gpu_spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert types["gpu_spot"]["resources"]["GPU"] == 1
+    assert "InstanceMarketOptions" not in types["head"]["node_config"]
+    assert types["head"]["resources"]["GPU"] == 0
+    region = prepared["provider"]["region"]
+    zones = prepared["provider"]["availability_zone"].split(",")
+    assert all(zone[:-1] == region for zone in zones)
+
+
+def test_data_and_runs_stay_at_home(written: dict[str, Any]) -> None:
+    assert {"**/.git", "**/data", "**/runs"} <= set(written["rsync_exclude"])

@@ -1,0 +1,213 @@
+"""A trial's folder: whole objects, each written once, that everything later is read from.
+
+config.json  epochs/0007.json  epochs/0007.decision.json  predictions/<task>/0007.parquet
+weights/0007/  encoder/  checkpoint/  outcome.json
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.files import atomic_folder, inside, remove_leftovers, write_atomic
+from mlflow_setup.schema import (
+    OVERALL,
+    PREDICTIONS_ARTIFACT,
+    Decision,
+    EpochRecord,
+    OutcomeRecord,
+    TrialRecord,
+    TrialSnapshot,
+    metric_name,
+    prediction_path,
+)
+from trainable.predictions import Predictions
+from trainable.tasks import Task
+
+
+class TrialFolder:
+    """Reads and writes one trial's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def encoder_dir(self) -> Path:
+        return self.path / "encoder"
+
+    def weights_dir(self, epoch: int) -> Path:
+        return self.path / "weights" / f"{epoch:04d}"
+
+    def predictions_path(self, task: str, epoch: int) -> Path:
+        """Raises IntegrityError when the task's name would leave the folder."""
+        return inside(self.path, f"{PREDICTIONS_ARTIFACT}/{prediction_path(task, epoch)}")
+
+    def create(self, record: TrialRecord) -> None:
+        """Write `config.json`; a folder of the same trial is entered again.
+
+        Raises:
+            ConfigError: the folder holds a trial of another configuration or other data.
+        """
+        path = self.path / "config.json"
+        if not path.exists():
+            write_atomic(path, record.to_json())
+            return
+        stored = self.trial()
+        keys = sorted(set(stored.config) | set(record.config))
+        different = [
+            f"{key}={stored.config.get(key)!r}, now {record.config.get(key)!r}"
+            for key in keys
+            if stored.config.get(key) != record.config.get(key)
+        ]
+        if stored.data_fingerprint != record.data_fingerprint:
+            different.append("the data has changed")
+        if different:
+            raise ConfigError(
+                f"{self.path}: holds a trial of another configuration: {'; '.join(different)}",
+                fix="train into another folder, or remove this one",
+            )
+
+    def trial(self) -> TrialRecord:
+        """Raises IntegrityError when `config.json` is missing or damaged."""
+        path = self.path / "config.json"
+        try:
+            return TrialRecord.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise IntegrityError(f"{path}: no trial record: {error}") from None
+
+    def write_epoch(self, record: EpochRecord) -> None:
+        write_atomic(self._epoch_path(record.epoch), record.to_json())
+
+    def epochs(self) -> list[EpochRecord]:
+        """Completed epochs from 1 on; a missing or damaged record ends the list."""
+        records: list[EpochRecord] = []
+        while True:
+            epoch = len(records) + 1
+            try:
+                text = self._epoch_path(epoch).read_text(encoding="utf-8")
+                record = EpochRecord.from_json(text)
+            except (OSError, ValueError):
+                return records
+            if record.epoch != epoch:
+                return records
+            records.append(record)
+
+    def write_predictions(self, epoch: int, predictions: Predictions) -> None:
+        predictions.write(self.predictions_path(predictions.task_name, epoch))
+
+    def write_decision(self, decision: Decision) -> None:
+        path = self._epoch_path(decision.epoch).with_suffix(".decision.json")
+        write_atomic(path, decision.to_json())
+
+    def decisions(self) -> list[Decision]:
+        """What the scheduler said, by epoch; damaged records are left out."""
+        found = []
+        for path in sorted((self.path / "epochs").glob("*.decision.json")):
+            try:
+                found.append(Decision.from_json(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def write_outcome(self, record: OutcomeRecord) -> None:
+        """Write how the trial ended. Only a `stopped` outcome is replaced by a later one."""
+        stored = self.outcome()
+        if stored is None or not stored.outcome.is_terminal:
+            write_atomic(self.path / "outcome.json", record.to_json())
+
+    def outcome(self) -> OutcomeRecord | None:
+        """How the trial ended; None while it has not, or where the record is damaged."""
+        try:
+            text = (self.path / "outcome.json").read_text(encoding="utf-8")
+            return OutcomeRecord.from_json(text)
+        except (OSError, ValueError):
+            return None
+
+    def kept_epochs(self) -> list[int]:
+        """Epochs whose weights are there."""
+        folder = self.path / "weights"
+        if not folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+    def keep_weights(self, epoch: int, write: Callable[[Path], None]) -> None:
+        """Have `write` fill a folder that becomes the epoch's weights, whole or not at all."""
+        self.drop_weights(epoch)
+        with atomic_folder(self.weights_dir(epoch)) as temporary:
+            write(temporary)
+
+    def keep_encoder(self, write: Callable[[Path], None]) -> None:
+        """Have `write` fill the encoder's folder, once."""
+        if not self.encoder_dir.exists():
+            with atomic_folder(self.encoder_dir) as temporary:
+                write(temporary)
+
+    def drop_weights(self, epoch: int) -> None:
+        shutil.rmtree(self.weights_dir(epoch), ignore_errors=True)
+
+    def drop_checkpoint(self) -> None:
+        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+
+    def forget_after(self, epoch: int) -> None:
+        """Remove what later epochs left, and leftovers of a crash: they will be run again."""
+        for folder in (self.path, *(path for path in self.path.glob("**/") if path.is_dir())):
+            remove_leftovers(folder)
+        for path in (self.path / "epochs").glob("*.json"):
+            if int(path.name.split(".")[0]) > epoch:
+                path.unlink()
+        for path in (self.path / PREDICTIONS_ARTIFACT).glob("*/*.parquet"):
+            if int(path.stem) > epoch:
+                path.unlink()
+        for kept in self.kept_epochs():
+            if kept > epoch:
+                self.drop_weights(kept)
+
+    def snapshot(self) -> TrialSnapshot:
+        """All that is projected onto the trial's MLflow run."""
+        epochs = self.epochs()
+        root = self.path / PREDICTIONS_ARTIFACT
+        files = sorted(root.glob("*/*.parquet"))
+        return TrialSnapshot(
+            record=self.trial(),
+            epochs=tuple(epochs),
+            outcome=self.outcome(),
+            predictions={
+                path.relative_to(root).as_posix(): path
+                for path in files
+                if int(path.stem) <= len(epochs)
+            },
+            weights_uri=str((self.path / "weights").resolve()),
+            kept_epochs=tuple(self.kept_epochs()),
+        )
+
+    def _epoch_path(self, epoch: int) -> Path:
+        return self.path / "epochs" / f"{epoch:04d}.json"
+
+
+def epochs_to_keep(records: Sequence[EpochRecord], tasks: Mapping[str, Task]) -> set[int]:
+    """The epochs whose weights are kept: the best overall, and the best for each task.
+
+    Judged on all of dev, and again on the dev-train half alone, so that an ensemble can choose
+    among epochs without the judged half having had a say. The earliest epoch wins a tie.
+    """
+    names = [OVERALL] + [
+        metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric
+    ]
+    return {
+        max(records, key=lambda record: (scores(record)[name], -record.epoch)).epoch
+        for name in names
+        for scores in (_on_all_rows, _on_dev_train)
+        if records
+    }
+
+
+def _on_all_rows(record: EpochRecord) -> dict[str, float]:
+    return record.metrics
+
+
+def _on_dev_train(record: EpochRecord) -> dict[str, float]:
+    return record.dev_train
