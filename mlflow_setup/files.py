@@ -2,17 +2,20 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from mlflow_setup.errors import ConfigError, IntegrityError
 
 TEMPORARY = ".tmp-"
+MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_PATH = 1024
 
@@ -20,7 +23,7 @@ _MAX_PATH = 1024
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file that readers see whole or not at all, on disk when the call returns."""
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -44,7 +47,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         raise FileExistsError(f"{path} exists")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
     try:
         yield temporary
@@ -56,6 +59,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder that readers see whole or not at all; none there is as good.
+
+    It is gone at once; what of it cannot be deleted now is a leftover.
+    """
+    if folder.exists():
+        doomed = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+        folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -88,6 +102,41 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """`manifest.json`: size and SHA-256 of each file that lies in `folder`, and `facts`.
+
+    Written after everything else: a folder without one is not whole.
+    """
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.iterdir())
+    }
+    write_atomic(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
+
+
+def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
+    """What of `folder` is not as its manifest says, or is not of `facts`; None when it is whole."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest.pop("files")
+        if manifest != facts:
+            return f"{MANIFEST} is of {manifest}, not of {facts}"[:300]
+        differing = {path.name for path in folder.iterdir()} ^ {MANIFEST, *files}
+        if differing:
+            return f"missing or not in {MANIFEST}: {', '.join(sorted(differing))}"[:300]
+        changed = [name for name, listed in files.items() if not _is_as(folder / name, listed)]
+        return f"changed since it was written: {', '.join(changed)}" if changed else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
+
+
+def _is_as(path: Path, listed: dict[str, Any]) -> bool:
+    is_plain = path.is_file() and not path.is_symlink()
+    return (
+        is_plain and path.stat().st_size == listed["size"] and sha256_file(path) == listed["sha256"]
+    )
+
+
 def safe_name(name: str, what: str) -> str:
     """`name` itself if it can name a file or folder of ours.
 
@@ -116,11 +165,20 @@ def inside(root: Path, relative: str) -> Path:
         and decoded.isprintable()
         and len(decoded) <= _MAX_PATH
         and not set(decoded) & set("\\\0:~")
-        and all(part not in ("", ".", "..") and len(part) <= 255 for part in parts)
+        and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
         and all(ord(character) < 0x2000 for character in decoded)
     )
     if is_plain:
-        path = (root / relative).resolve()
-        if path.is_relative_to(root.resolve()) and path != root.resolve():
-            return path
+        with contextlib.suppress(OSError, RuntimeError):  # links that lead in a circle
+            path = (root / relative).resolve()
+            if path.is_relative_to(root.resolve()) and path != root.resolve():
+                return path
     raise IntegrityError(f"{relative[:120]!r} is not a path inside {root}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder and its parents, their entries on disk too."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)

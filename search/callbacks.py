@@ -7,6 +7,7 @@ scheduler's decisions, and the outcome of a trial that was stopped or failed.
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -94,7 +95,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """A trial has failed, after its retries."""
-        self._end(trial.config, Outcome.FAILED, first_line_of_error(str(trial.get_error())))
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+        self._end(trial.config, Outcome.FAILED, first_line_of_error(text))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given and nobody reads it

@@ -75,7 +75,7 @@ class Progress:
         running = [row for row in self.rows.values() if row.state == "running"]
         ended = [row for row in self.rows.values() if row.state != "running"]
         of_running = sum(row.num_epochs - row.epoch for row in running)
-        usual = max(row.num_epochs for row in self.rows.values())
+        usual: float = max(row.num_epochs for row in self.rows.values())
         if ended:  # pruned trials are shorter than they might be
             usual = sum(row.epoch for row in ended) / len(ended)
         to_come = max(0, self.num_samples - len(self.rows)) * usual

@@ -78,7 +78,7 @@ class SuccessiveHalving:
         return [rung for rung in self.rungs if rung.epoch <= epoch]
 
     def _epoch_of(self, index: int) -> int:
-        return self.grace_period * self.reduction_factor**index
+        return self.grace_period * int(self.reduction_factor**index)
 
 
 class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped

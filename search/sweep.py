@@ -114,7 +114,7 @@ def run_sweep(
     scheduler = TuneScheduler(_halving(sweep))
     finished = False
     try:
-        with _environment(), _terminable(), _cluster() as total:
+        with _environment(), _cluster() as total, _terminable():
             slots = find_slots(sweep.resources, total)
             place = Place(storage, name, sweep.resources.cpus_per_trial, slots.gpus_per_trial > 0)
             concurrency = min(slots.max_concurrent_trials, sweep.search.num_samples)
@@ -280,13 +280,20 @@ def _environment() -> Iterator[None]:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """SIGTERM ends the sweep in order, as Ctrl-C does, with the exit code of a stop."""
+    is_terminated = False
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(STOPPED_EXIT_CODE)
+        nonlocal is_terminated
+        is_terminated = True
+        raise KeyboardInterrupt  # Ray changes the code of a SystemExit
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except KeyboardInterrupt:
+        if is_terminated:
+            raise SystemExit(STOPPED_EXIT_CODE) from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

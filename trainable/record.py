@@ -4,12 +4,20 @@ config.json  epochs/0007.json  epochs/0007.decision.json  predictions/<task>/000
 weights/0007/  encoder/  checkpoint/  outcome.json
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.files import atomic_folder, inside, remove_leftovers, write_atomic
+from mlflow_setup.files import (
+    atomic_folder,
+    find_damage,
+    inside,
+    remove_folder,
+    remove_leftovers,
+    safe_name,
+    write_atomic,
+    write_manifest,
+)
 from mlflow_setup.schema import (
     OVERALL,
     PREDICTIONS_ARTIFACT,
@@ -43,11 +51,17 @@ class TrialFolder:
         return self.path / "weights" / f"{epoch:04d}"
 
     def predictions_path(self, task: str, epoch: int) -> Path:
-        """Raises IntegrityError when the task's name would leave the folder."""
-        return inside(self.path, f"{PREDICTIONS_ARTIFACT}/{prediction_path(task, epoch)}")
+        """The file of one task and epoch, there or not.
+
+        Raises:
+            ConfigError: the task's name cannot name a folder.
+            IntegrityError: the folder is a link that leads out of the trial's.
+        """
+        path = prediction_path(safe_name(task, "task"), epoch)
+        return inside(self.path, f"{PREDICTIONS_ARTIFACT}/{path}")
 
     def create(self, record: TrialRecord) -> None:
-        """Write `config.json`; a folder of the same trial is entered again.
+        """Write `config.json`, once; a folder of the same configuration and data is entered again.
 
         Raises:
             ConfigError: the folder holds a trial of another configuration or other data.
@@ -68,7 +82,7 @@ class TrialFolder:
         if different:
             raise ConfigError(
                 f"{self.path}: holds a trial of another configuration: {'; '.join(different)}",
-                fix="train into another folder, or remove this one",
+                fix="choose another name or folder, or remove this one",
             )
 
     def trial(self) -> TrialRecord:
@@ -106,7 +120,7 @@ class TrialFolder:
     def decisions(self) -> list[Decision]:
         """What the scheduler said, by epoch; damaged records are left out."""
         found = []
-        for path in sorted((self.path / "epochs").glob("*.decision.json")):
+        for path in sorted((self.path / "epochs").glob("[0-9]*.decision.json")):
             try:
                 found.append(Decision.from_json(path.read_text(encoding="utf-8")))
             except (OSError, ValueError):
@@ -132,13 +146,32 @@ class TrialFolder:
         folder = self.path / "weights"
         if not folder.is_dir():
             return []
-        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
     def keep_weights(self, epoch: int, write: Callable[[Path], None]) -> None:
-        """Have `write` fill a folder that becomes the epoch's weights, whole or not at all."""
+        """Have `write` fill a folder that becomes the epoch's weights, whole or not at all.
+
+        A manifest with the SHA-256 and size of each file is written last.
+        """
         self.drop_weights(epoch)
         with atomic_folder(self.weights_dir(epoch)) as temporary:
             write(temporary)
+            write_manifest(temporary, {"epoch": epoch})
+
+    def require_weights(self, epoch: int) -> Path:
+        """The folder of an epoch's weights, proved to be what training wrote.
+
+        Raises:
+            IntegrityError: not kept, or damaged.
+        """
+        folder = self.weights_dir(epoch)
+        damage = find_damage(folder, {"epoch": epoch})
+        if damage is not None:
+            raise IntegrityError(
+                f"{folder}: weights are not whole: {damage}",
+                fix="leave the trial out, or train it again in another folder",
+            )
+        return folder
 
     def keep_encoder(self, write: Callable[[Path], None]) -> None:
         """Have `write` fill the encoder's folder, once."""
@@ -147,20 +180,19 @@ class TrialFolder:
                 write(temporary)
 
     def drop_weights(self, epoch: int) -> None:
-        shutil.rmtree(self.weights_dir(epoch), ignore_errors=True)
+        remove_folder(self.weights_dir(epoch))
 
     def drop_checkpoint(self) -> None:
-        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+        remove_folder(self.checkpoint_dir)
 
     def forget_after(self, epoch: int) -> None:
         """Remove what later epochs left, and leftovers of a crash: they will be run again."""
         for folder in (self.path, *(path for path in self.path.glob("**/") if path.is_dir())):
             remove_leftovers(folder)
-        for path in (self.path / "epochs").glob("*.json"):
-            if int(path.name.split(".")[0]) > epoch:
-                path.unlink()
-        for path in (self.path / PREDICTIONS_ARTIFACT).glob("*/*.parquet"):
-            if int(path.stem) > epoch:
+        written = [*(self.path / "epochs").glob("*.json"), *self._prediction_files()]
+        for path in written:
+            number = path.name.split(".")[0]
+            if number.isdecimal() and int(number) > epoch:
                 path.unlink()
         for kept in self.kept_epochs():
             if kept > epoch:
@@ -170,19 +202,22 @@ class TrialFolder:
         """All that is projected onto the trial's MLflow run."""
         epochs = self.epochs()
         root = self.path / PREDICTIONS_ARTIFACT
-        files = sorted(root.glob("*/*.parquet"))
         return TrialSnapshot(
             record=self.trial(),
             epochs=tuple(epochs),
             outcome=self.outcome(),
             predictions={
                 path.relative_to(root).as_posix(): path
-                for path in files
+                for path in self._prediction_files()
                 if int(path.stem) <= len(epochs)
             },
             weights_uri=str((self.path / "weights").resolve()),
             kept_epochs=tuple(self.kept_epochs()),
         )
+
+    def _prediction_files(self) -> list[Path]:
+        found = (self.path / PREDICTIONS_ARTIFACT).glob("*/*.parquet")
+        return sorted(path for path in found if path.stem.isdecimal())
 
     def _epoch_path(self, epoch: int) -> Path:
         return self.path / "epochs" / f"{epoch:04d}.json"

@@ -66,14 +66,11 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
 
     def run_trial(tune_config: dict[str, Any]) -> None:
         _limit_threads(place)
-        from trainable.train import Identity
+        import trainable.train as training  # torch, once the threads are limited
 
-        chosen = train
-        if chosen is None:
-            from trainable.train import train as chosen
         config = from_flat(tune_config["settings"], tune_config["origin"])
         folder = place.folder(tune_config["trial"])
-        identity = Identity(
+        identity = training.Identity(
             tune_config["trial"],
             place.sweep,
             tune_config["recipe"],
@@ -81,7 +78,8 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
             tuple(tune_config["searched"]),
         )
         reporter = _Reporter(TrialFolder(folder), config.train.num_epochs)
-        reporter.end(chosen(config, folder, identity=identity, report=reporter))
+        run = train or training.train
+        reporter.end(run(config, folder, identity=identity, report=reporter))
 
     return run_trial
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -172,7 +171,8 @@ def test_an_interrupted_sweep_leaves_nothing_running(
     script = tmp_path / "driver.py"
     script.write_text(_DRIVER, encoding="utf-8")
     command = [sys.executable, str(script), str(Path(__file__)), str(tmp_path)]
-    environment = {**os.environ, "SECONDS_AN_EPOCH": "30"}
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "SECONDS_AN_EPOCH": "30", "PYTHONPATH": root}
     driver = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/s/trials/*/epochs/*.json")):
@@ -181,11 +181,12 @@ def test_an_interrupted_sweep_leaves_nothing_running(
         time.sleep(0.2)
     time.sleep(1)
     driver.send_signal(number)
-    driver.communicate(timeout=60)
-    assert driver.returncode == exit_code
+    _, text = driver.communicate(timeout=60)
+    assert driver.returncode == exit_code, text
     records = find_trials(resolve_tracking(tmp_path / "runs"), "s")
-    assert Counter(run.outcome for run in records) == {Outcome.STOPPED: len(records)}
-    assert {run.status for run in records} == {"KILLED"}
+    statuses = {run.outcome: run.status for run in records}
+    assert statuses.pop(Outcome.STOPPED) == "KILLED"
+    assert statuses in ({}, {Outcome.PRUNED: "FINISHED"})
 
 
 _DRIVER = """

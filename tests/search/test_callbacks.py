@@ -22,7 +22,7 @@ class FakeTrial:
     """What the driver sees of a trial."""
 
     name: str
-    error: str = ""
+    error_file: str | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -30,9 +30,6 @@ class FakeTrial:
         searched = ["optim.lr"]
         given = {"settings": settings, "origin": {}, "searched": searched, "recipe": "b3"}
         return {"trial": self.name, **given}
-
-    def get_error(self) -> str:
-        return self.error
 
 
 @dataclass
@@ -130,7 +127,9 @@ def test_a_failed_trial_says_why_and_keeps_its_checkpoint(tmp_path: Path) -> Non
     sweep.epoch(trial, 1, 0.7)
     folder = sweep.folder("0001")
     folder.checkpoint_dir.mkdir(parents=True)
-    trial.error = "Failure # 2 (occurred at x)\n  File y\nValueError: no luck\nfix: try again\n"
+    error = tmp_path / "error.txt"
+    error.write_text("Failure # 2\n  File y\nValueError: no luck\nfix: try\n", encoding="utf-8")
+    trial.error_file = str(error)
     sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
     outcome = folder.outcome()
     assert outcome is not None
@@ -140,7 +139,9 @@ def test_a_failed_trial_says_why_and_keeps_its_checkpoint(tmp_path: Path) -> Non
 
 def test_a_trial_that_failed_before_its_first_word_is_on_record(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
-    trial = FakeTrial("0001", "ConfigError: no encoder")
+    error = tmp_path / "error.txt"
+    error.write_text("ConfigError: no encoder", encoding="utf-8")
+    trial = FakeTrial("0001", str(error))
     sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
     sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
     (snapshot,) = sweep.mirror.snapshots

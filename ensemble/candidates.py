@@ -1,0 +1,177 @@
+"""Tracked runs -> candidates with aligned dev predictions, and every run that is not one, and why.
+
+Predictions of other data than most runs have are refused by name, never aligned by guess.
+
+Legend: M candidates, N rows, C classes.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.run_predictions import DevData, Download, RunPredictions, read_run
+from mlflow_setup.errors import EnsweepError
+from mlflow_setup.schema import Outcome, RunRecord, Tag
+from trainable.tasks import Task
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One epoch of one run: an encoder with its heads, whose weights were kept."""
+
+    run_id: str
+    trial: str
+    sweep: str | None
+    epoch: int
+    weights_uri: str  # of the run: a folder with a folder of weights for each kept epoch
+    num_parameters: int  # 0: not recorded
+
+    @property
+    def key(self) -> str:
+        """`sweep.trial.0007`: the same whenever the same trial is tracked; fit for a file name."""
+        name = f"{self.trial}.{self.epoch:04d}"
+        return f"{self.sweep}.{name}" if self.sweep else name
+
+    @property
+    def label(self) -> str:
+        """`trial@7`, for people who look at one sweep."""
+        return f"{self.trial}@{self.epoch}"
+
+    @property
+    def order(self) -> tuple[int, str, str]:
+        """Where scores tie, the lowest is taken: fewer parameters, then the name."""
+        return self.num_parameters, self.key, self.run_id
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A run that gives no candidate."""
+
+    run_id: str
+    trial: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class TaskPool:
+    """The candidates of one task and what they put out for its dev rows."""
+
+    task: Task
+    data_fingerprint: str
+    ids: tuple[str, ...]  # sorted
+    labels: NDArray[np.float64]  # [N]
+    candidates: tuple[Candidate, ...]  # [M], by `order`: of the runs that have the task
+    outputs: NDArray[np.float32]  # [M, N], or logits [M, N, C]
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """What an ensemble can be chosen from."""
+
+    tasks: dict[str, TaskPool]  # in the order of the first run that has them
+    candidates: tuple[Candidate, ...]  # by `order`
+    rejected: tuple[Rejected, ...]  # by trial
+
+
+def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
+    """The candidates of all runs that ended well and have predictions of the same data.
+
+    The order of `runs` changes nothing. Runs that cannot be used are in `rejected`.
+    """
+    rejected: list[Rejected] = []
+    read: list[RunPredictions] = []
+    seen: dict[DevData, DevData] = {}
+    for run in sorted({run.run_id: run for run in runs}.values(), key=_run_order):
+        reason = _state_against(run)
+        if reason is None:
+            try:
+                read.append(read_run(run, download, seen))
+            except EnsweepError as error:
+                reason = error.problem
+        if reason is not None:
+            rejected.append(Rejected(run.run_id, run.trial, reason))
+    wanted = _most_common_data(read)
+    used: list[tuple[RunPredictions, list[Candidate]]] = []
+    for found in read:
+        differences = [
+            f"{name}: {data.difference(wanted[name], 'most runs')}"
+            for name, data in found.data.items()
+            if data != wanted[name]
+        ]
+        if differences:
+            rejected.append(Rejected(found.run.run_id, found.run.trial, "; ".join(differences)))
+        else:
+            used.append((found, _candidates(found)))
+    names = dict.fromkeys(name for found, _ in used for name in found.tasks)
+    return Pool(
+        tasks={name: _task_pool(name, wanted[name], used) for name in names},
+        candidates=tuple(
+            sorted((c for _, candidates in used for c in candidates), key=lambda c: c.order)
+        ),
+        rejected=tuple(sorted(rejected, key=lambda r: (r.trial, r.run_id))),
+    )
+
+
+def _state_against(run: RunRecord) -> str | None:
+    """Why the run cannot give a candidate, before any of its files is read."""
+    if run.outcome is None:
+        return "has not ended"
+    if run.outcome not in (Outcome.FINISHED, Outcome.PRUNED):
+        return f"{run.outcome}: {run.tags.get(Tag.REASON, 'no reason recorded')}"
+    if not run.tags.get(Tag.KEPT_EPOCHS):
+        return f"{run.outcome}, and no weights were kept"
+    if not run.tags.get(Tag.WEIGHTS_URI):
+        return f"{run.outcome}, but where its weights are is not recorded"
+    return None
+
+
+def _most_common_data(read: Sequence[RunPredictions]) -> dict[str, DevData]:
+    """For each task the data that most runs have; of equals, that of the first run."""
+    counts: dict[str, dict[DevData, int]] = defaultdict(lambda: defaultdict(int))
+    for found in read:
+        for name, data in found.data.items():
+            counts[name][data] += 1
+    return {name: max(by_data, key=by_data.__getitem__) for name, by_data in counts.items()}
+
+
+def _candidates(found: RunPredictions) -> list[Candidate]:
+    return [
+        Candidate(
+            run_id=found.run.run_id,
+            trial=found.run.trial,
+            sweep=found.run.sweep,
+            epoch=epoch,
+            weights_uri=found.run.tags[Tag.WEIGHTS_URI],
+            num_parameters=found.num_parameters,
+        )
+        for epoch in found.epochs
+    ]
+
+
+def _task_pool(
+    name: str, data: DevData, used: Sequence[tuple[RunPredictions, list[Candidate]]]
+) -> TaskPool:
+    having = [(found, candidates) for found, candidates in used if name in found.tasks]
+    rows = sorted(
+        (
+            (candidate, found.outputs[name][candidate.epoch])
+            for found, candidates in having
+            for candidate in candidates
+        ),
+        key=lambda row: row[0].order,
+    )
+    return TaskPool(
+        task=having[0][0].tasks[name],
+        data_fingerprint=data.fingerprint,
+        ids=data.ids,
+        labels=np.array(data.labels),
+        candidates=tuple(candidate for candidate, _ in rows),
+        outputs=np.stack([outputs for _, outputs in rows]),
+    )
+
+
+def _run_order(run: RunRecord) -> tuple[str, str, str]:
+    return run.sweep or "", run.trial, run.run_id

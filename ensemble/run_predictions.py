@@ -1,0 +1,202 @@
+"""The dev predictions of one tracked run, proved to be of one data set, and its best epochs.
+
+Epochs are chosen on the dev-train rows alone. Legend: N rows, C classes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.schema import (
+    CONFIG_ARTIFACT,
+    OVERALL,
+    PREDICTIONS_ARTIFACT,
+    EpochRecord,
+    RunRecord,
+    Tag,
+    TrialRecord,
+    metric_name,
+    prediction_path,
+)
+from trainable.config import from_flat
+from trainable.metrics import overall, task_metric
+from trainable.predictions import Predictions, dev_train_mask
+from trainable.record import epochs_to_keep
+from trainable.tasks import Kind, Task
+
+Download = Callable[[str, str], Path]
+"""(run id, artifact path) -> local file."""
+
+
+@dataclass(frozen=True)
+class DevData:
+    """What the predictions of a task are of; runs are compared by it."""
+
+    fingerprint: str
+    kind: Kind
+    num_classes: int
+    metric: str
+    ids: tuple[str, ...]  # sorted
+    labels: tuple[float, ...]
+
+    @cached_property
+    def dev_train(self) -> NDArray[np.bool_]:
+        """Which rows choices are made on, [N]."""
+        return dev_train_mask(self.ids)
+
+    def difference(self, wanted: "DevData", whose: str) -> str:
+        """The first thing in which this differs from `wanted`, the data of `whose`, in words."""
+        if self.fingerprint != wanted.fingerprint:
+            return f"data {self.fingerprint}, {whose}: {wanted.fingerprint}"
+        for field in ("kind", "num_classes", "metric"):
+            ours, theirs = getattr(self, field), getattr(wanted, field)
+            if ours != theirs:
+                return f"{field} {ours}, {whose}: {theirs}"
+        if self.ids != wanted.ids:
+            missing = len(set(wanted.ids) - set(self.ids))
+            unknown = len(set(self.ids) - set(wanted.ids))
+            return f"other rows than {whose}: {missing} ids missing, {unknown} unknown"
+        changed = sum(a != b for a, b in zip(self.labels, wanted.labels, strict=True))
+        return f"{changed} labels are not those of {whose}"
+
+
+@dataclass(frozen=True, eq=False)
+class RunPredictions:
+    """A run's epochs that are worth a candidate, and what they put out."""
+
+    run: RunRecord
+    epochs: tuple[int, ...]  # best on dev-train, overall or for a task, and kept
+    num_parameters: int  # 0: not recorded
+    tasks: Mapping[str, Task]  # those with a metric
+    data: Mapping[str, DevData]
+    outputs: Mapping[str, Mapping[int, NDArray[np.float32]]]  # task -> epoch -> [N] or [N, C]
+
+
+def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -> RunPredictions:
+    """Read the configuration and all predictions of a run that has kept weights.
+
+    `seen` is added to: runs of the same data share one copy of it.
+
+    Raises:
+        EnsweepError: something is missing, or not what the run says it is.
+    """
+    record = _trial_record(run, download)
+    trained = from_flat(record.config).task_records()
+    tasks = {name: task for name, task in trained.items() if task.is_evaluated}
+    kept = _kept_epochs(run)
+    reader = _Reader(run, download)
+    data: dict[str, DevData] = {}
+    outputs: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in tasks}
+    scores: dict[int, dict[str, float]] = {}
+    # An epoch after the last kept one is not the best of any task: training keeps those.
+    for epoch in range(1, max(kept) + 1):
+        scores[epoch] = {}
+        for name, task in tasks.items():
+            values, found = reader.read(name, task, epoch)
+            first = data.setdefault(name, seen.setdefault(found, found))
+            if found != first:
+                raise IntegrityError(f"{name}, epoch {epoch}: {found.difference(first, 'epoch 1')}")
+            rows, labels = first.dev_train, np.array(first.labels)
+            if rows.all() or not rows.any():
+                raise IntegrityError(
+                    f"{name}: {len(rows)} dev rows, too few to choose on one half of them and "
+                    "judge on the other"
+                )
+            scores[epoch][name], _ = task_metric(task, values[rows], labels[rows])
+            outputs[name][epoch] = values
+    epochs = tuple(sorted(_best_epochs(scores, tasks) & kept))
+    if not epochs:
+        raise IntegrityError("the weights of its best epochs were not kept")
+    return RunPredictions(
+        run=run,
+        epochs=epochs,
+        num_parameters=record.notes.get("num_parameters", 0),
+        tasks=tasks,
+        data=data,
+        outputs={name: {epoch: outputs[name][epoch] for epoch in epochs} for name in tasks},
+    )
+
+
+class _Reader:
+    """Reads the prediction files of one run, which are all of one tokenizer."""
+
+    def __init__(self, run: RunRecord, download: Download) -> None:
+        self.run, self.download = run, download
+        self.tokenizer: str | None = None
+
+    def read(self, name: str, task: Task, epoch: int) -> tuple[NDArray[np.float32], DevData]:
+        """Outputs in the order of the sorted ids, and the data they are of."""
+        artifact = f"{PREDICTIONS_ARTIFACT}/{prediction_path(name, epoch)}"
+        path = self.download(self.run.run_id, artifact)
+        found = Predictions.read(path)
+        found.require(
+            path,
+            task_name=name,
+            split="dev",
+            data_fingerprint=found.data_fingerprint,  # compared when all runs are known
+            tokenizer=self.tokenizer,
+        )
+        self.tokenizer = found.tokenizer
+        num_rows = len(found.ids)
+        is_flat = task.kind is not Kind.CLASSIFICATION
+        shape = (num_rows,) if is_flat else (num_rows, task.num_classes)
+        if found.kind is not task.kind or found.outputs.shape != shape:
+            raise IntegrityError(
+                f"{path}: outputs {list(found.outputs.shape)} of a {found.kind} task, expected "
+                f"{list(shape)} of a {task.kind} task"
+            )
+        if found.labels is None:
+            raise IntegrityError(f"{path}: no labels, hence nothing to choose by")
+        if not np.isfinite(found.outputs).all():
+            raise IntegrityError(f"{path}: outputs are not finite")
+        order = sorted(range(num_rows), key=found.ids.__getitem__)
+        ids = tuple(found.ids[row] for row in order)
+        data = DevData(
+            fingerprint=found.data_fingerprint,
+            kind=task.kind,
+            num_classes=task.num_classes,
+            metric=str(task.metric),
+            ids=ids,
+            labels=tuple(found.labels[order].tolist()),
+        )
+        return found.outputs[order], data
+
+
+def _trial_record(run: RunRecord, download: Download) -> TrialRecord:
+    path = download(run.run_id, CONFIG_ARTIFACT)
+    try:
+        record = TrialRecord.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{path}: no trial record: {error}") from None
+    if (record.trial, record.sweep) != (run.trial, run.sweep):
+        raise IntegrityError(
+            f"{path}: is of trial {record.trial!r} of sweep {record.sweep!r}, "
+            f"not of {run.trial!r} of {run.sweep!r}"
+        )
+    return record
+
+
+def _kept_epochs(run: RunRecord) -> set[int]:
+    text = run.tags[Tag.KEPT_EPOCHS]
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise IntegrityError(f"the tag {Tag.KEPT_EPOCHS} is {text!r}, not a list of epochs")
+    return {int(part) for part in parts}
+
+
+def _best_epochs(scores: Mapping[int, Mapping[str, float]], tasks: Mapping[str, Task]) -> set[int]:
+    """Best overall and best for each task, by the rule of training, on these scores alone."""
+    records = []
+    for epoch, by_task in scores.items():
+        metrics = {
+            metric_name("dev", name, str(tasks[name].metric)): score
+            for name, score in by_task.items()
+        }
+        metrics[OVERALL] = overall(by_task, tasks)
+        records.append(EpochRecord(epoch, metrics, metrics, seconds=0.0, wall_time=0.0))
+    return epochs_to_keep(records, tasks)

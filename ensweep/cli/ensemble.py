@@ -1,0 +1,124 @@
+"""`ensweep ensemble`: which runs to combine for each task, and what that is worth.
+
+ensweep ensemble demo --storage runs
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ensemble.candidates import Pool
+    from ensemble.validation import EnsembleChoice, Method, MethodChoice, Scores
+
+Storage = Annotated[
+    Path,
+    typer.Option("--storage", envvar="ENSWEEP_STORAGE", help="Folder with the sweeps."),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        envvar="MLFLOW_TRACKING_URI",
+        show_envvar=True,
+        help="MLflow server or database; default: mlflow.db in the storage folder.",
+    ),
+]
+CAVEAT = (
+    "chosen on dev-train, judged on dev-dev; the hyperparameter search has seen all of dev: "
+    "ensweep evaluate BUNDLE on labelled data that nothing has seen is the last word"
+)
+_WIDTH = 12
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's command to the command line."""
+    app.command("ensemble")(ensemble)
+
+
+def ensemble(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; default: the latest.")
+    ] = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Best single run, simple average and selective ensemble of each task, honestly judged."""
+    from ensemble.choose import choose_ensemble
+    from mlflow_setup.runs import latest_sweep
+    from mlflow_setup.tracking import resolve_tracking
+
+    tracking = resolve_tracking(storage, tracking_uri)
+    name = sweep or latest_sweep(tracking)
+    pool, choice = choose_ensemble(tracking, name, storage / ".cache")
+    if as_json:
+        content = {
+            "schema_version": 1,
+            "sweep": name,
+            "num_candidates": len(pool.candidates),
+            **choice.to_json(),
+            "rejected": [vars(run) for run in pool.rejected],
+            "note": CAVEAT,
+        }
+        typer.echo(json.dumps(content, allow_nan=False))
+        return
+    _print_pool(name, pool)
+    for task in choice.tasks:
+        _print_task(task, choice)
+    _print_overall(choice)
+    typer.echo(CAVEAT)
+    typer.echo(f"next: ensweep export {name} --output DIR", err=True)
+
+
+def _print_pool(name: str, pool: "Pool") -> None:
+    num_runs = len({candidate.run_id for candidate in pool.candidates})
+    typer.echo(f"sweep {name}: {len(pool.candidates)} candidates of {num_runs} runs")
+    for run in pool.rejected:
+        typer.echo(f"  rejected {run.trial}: {run.reason}")
+    typer.echo()
+
+
+def _print_task(name: str, choice: "EnsembleChoice") -> None:
+    task = choice.tasks[name]
+    typer.echo(
+        f"{name}: {task.metric} on dev-dev ({task.num_dev_dev} rows)"
+        + _dim(f"  and on dev-train ({task.num_dev_train} rows)")
+    )
+    for method, chosen in task.methods.items():
+        typer.echo(f"  {_line(method, chosen.scores)}  {_members(method, chosen)}")
+    if task.note is not None:
+        typer.echo(f"  {task.note}")
+    typer.echo()
+
+
+def _print_overall(choice: "EnsembleChoice") -> None:
+    typer.echo("overall")
+    for method, scores in choice.overall.items():
+        count = len(choice.candidates(method))
+        typer.echo(f"  {_line(method, scores)}  {count} encoder{'s' * (count != 1)}")
+    single = choice.one_for_all
+    if single is not None:
+        shown = "one for all".ljust(_WIDTH)
+        typer.echo(f"  {shown}{_scores(single.scores)}  {single.candidate.label}")
+    typer.echo()
+
+
+def _line(method: "Method", scores: "Scores") -> str:
+    return method.value.replace("_", " ").ljust(_WIDTH) + _scores(scores)
+
+
+def _scores(scores: "Scores") -> str:
+    return f"{scores.dev_dev:.4f}  " + _dim(f"{scores.dev_train:.4f}")
+
+
+def _members(method: "Method", chosen: "MethodChoice") -> str:
+    if method == "simple":
+        return f"{len(chosen.members)} runs, equal weights"
+    return ", ".join(f"{m.weight:.3f} {m.candidate.label}" for m in chosen.members)
+
+
+def _dim(text: str) -> str:
+    return typer.style(text, dim=True)

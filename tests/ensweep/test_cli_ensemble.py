@@ -1,0 +1,144 @@
+"""`ensweep ensemble` as a user types it, over a sweep that is tracked in a real MLflow."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from ensweep.cli import ensemble
+from mlflow_setup.errors import NothingUsableError
+from mlflow_setup.mirror import Mirror
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+from mlflow_setup.tracking import resolve_tracking
+from trainable.config import from_flat
+from trainable.predictions import Predictions
+from trainable.record import TrialFolder
+from trainable.tasks import PAPER_TASKS
+
+app = typer.Typer()
+ensemble.register(app)
+
+NUM_ROWS = 80
+LABELS = {
+    "paraphrase": np.arange(NUM_ROWS) % 2.0,
+    "similarity": np.arange(NUM_ROWS) % 6.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An old sweep, and a new one: two unsure runs with faults of their own, and a diverged one."""
+    storage = tmp_path_factory.mktemp("storage")
+    track(storage, "old", {"0001": (0, Outcome.FINISHED)})
+    track(
+        storage,
+        "new",
+        {
+            "0001": (0, Outcome.FINISHED),
+            "0002": (1, Outcome.PRUNED),
+            "0003": (2, Outcome.DIVERGED),
+        },
+    )
+    return storage
+
+
+def track(storage: Path, sweep: str, trials: dict[str, tuple[int, Outcome]]) -> None:
+    """One-epoch trials; number k is wrong and unsure on every third paraphrase row from k on."""
+    mirror = Mirror(resolve_tracking(storage), sweep)
+    mirror.start({}, {})
+    for trial, (number, outcome) in trials.items():
+        folder = TrialFolder(storage / sweep / "trials" / trial)
+        config = from_flat({"data.tasks": list(LABELS)}).flat()
+        folder.create(TrialRecord(trial, sweep, "b3", config, {}, 0, "data", None, time.time()))
+        right = 2 * LABELS["paraphrase"] - 1
+        logits = np.where(np.arange(NUM_ROWS) % 3 == number, -0.4 * right, right)
+        write(folder, "paraphrase", logits)
+        write(folder, "similarity", LABELS["similarity"] + (number + 1) * np.sin(np.arange(80)))
+        folder.keep_weights(1, lambda path: (path / "model.safetensors").touch())
+        metrics = {"dev/overall": 0.5}
+        folder.write_epoch(EpochRecord(1, metrics, metrics, 1.0, time.time()))
+        folder.write_outcome(OutcomeRecord(outcome, "because", 1, time.time()))
+        mirror.project(folder.snapshot())
+    mirror.finish("FINISHED")
+
+
+def write(folder: TrialFolder, task: str, outputs: np.ndarray) -> None:
+    ids = tuple(f"{task}-{row}" for row in range(NUM_ROWS))
+    kind, values = PAPER_TASKS[task].kind, outputs.astype(np.float32)
+    folder.write_predictions(
+        1, Predictions(task, kind, "dev", ids, values, LABELS[task], f"{task}-data", "tok")
+    )
+
+
+def invoke(*words: str) -> Result:
+    result = CliRunner().invoke(app, list(words))
+    if isinstance(result.exception, ValueError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_the_table_of_the_latest_sweep(storage: Path) -> None:
+    result = invoke("--storage", str(storage))
+    lines = result.stdout.splitlines()
+    assert lines[0] == "sweep new: 2 candidates of 2 runs"
+    assert lines[1] == "  rejected 0003: diverged: because"
+    start = lines.index(next(line for line in lines if line.startswith("paraphrase: accuracy")))
+    single, simple, selective = (line.split() for line in lines[start + 1 : start + 4])
+    assert single[:2] == ["best", "single"]
+    assert 0.5 < float(single[2]) < 1
+    assert single[4] == "1.000"
+    assert single[5] in ("0001@1", "0002@1")
+    assert simple == ["simple", "1.0000", "1.0000", "2", "runs,", "equal", "weights"]
+    assert selective == ["selective", *["1.0000"] * 2, "0.500", "0001@1,", "0.500", "0002@1"]
+    assert lines[start + 4] == ""  # selective is above best single: no note
+    overall = lines[lines.index("overall") + 1 :]
+    assert overall[2].split()[0] == "selective"
+    assert overall[2].endswith("2 encoders")
+    assert "the hyperparameter search has seen all of dev" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert result.stderr == "next: ensweep export new --output DIR\n"
+
+
+def test_where_selective_does_not_win_it_is_said(storage: Path) -> None:
+    lines = invoke("old", "--storage", str(storage)).stdout.splitlines()
+    notes = [line for line in lines if "is not above best single" in line]
+    assert len(notes) == len(LABELS)
+    assert all(line.endswith("on dev-dev") for line in notes)
+
+
+def test_json(storage: Path) -> None:
+    content = json.loads(invoke("new", "--storage", str(storage), "--json").stdout)
+    assert (content["schema_version"], content["sweep"]) == (1, "new")
+    assert content["num_candidates"] == 2
+    assert list(content["tasks"]) == list(LABELS)
+    assert content["num_encoders"]["selective"] == 2
+    assert [run["reason"] for run in content["rejected"]] == ["diverged: because"]
+    members = content["tasks"]["paraphrase"]["methods"]["selective"]["members"]
+    assert {member["trial"]: member["weight"] for member in members} == {"0001": 0.5, "0002": 0.5}
+    assert members[0]["weights_uri"].endswith("/weights")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["unknown"], "no trial of a sweep 'unknown' is tracked\nfix: ensweep ensemble without"),
+        ([], "no sweep is tracked"),
+    ],
+)
+def test_nothing_to_choose_from(
+    storage: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    where = storage if words else tmp_path
+    with pytest.raises(NothingUsableError, match=message):
+        invoke(*words, "--storage", str(where))

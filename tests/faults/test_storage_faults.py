@@ -1,0 +1,450 @@
+"""What is on disk survives crashes, kills and corruption (promises R9, R10, R11, R22).
+
+`ENSWEEP_FAULTS_SCALE` (default 1) multiplies the counts that are drawn at random: 100 kills, 300
+corruptions and as many clean loads, 200 prediction files. Write points are always all enumerated.
+"""
+
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.files import MANIFEST, TEMPORARY
+from mlflow_setup.schema import Outcome, OutcomeRecord
+from trainable.checkpoint import load_newest, save_checkpoint
+from trainable.predictions import Predictions
+from trainable.record import TrialFolder
+from trainable.tasks import Kind
+
+SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
+
+
+def state(step: int, seed: int = 0) -> dict[str, Any]:
+    weight = torch.randn(2500, generator=torch.Generator().manual_seed(1000 * seed + step))
+    return {"step": step, "weight": weight}
+
+
+def loaded_step(folder: Path) -> int:
+    """The step of the newest checkpoint, every part of which is of that step."""
+    found = load_newest(folder)
+    assert found is not None
+    step, content = found
+    assert content["step"] == step
+    assert torch.equal(content["weight"], state(step)["weight"])
+    return step
+
+
+# R9: a fault at every write point. Each target knows an old and a new state of its folder.
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that is written whole; `read` starts anew and tells 1 (old) or 2 (new)."""
+
+    prepare: Callable[[Path], object]
+    write: Callable[[Path], object]
+    read: Callable[[Path], int]
+
+
+def write_weights(epoch: int) -> Callable[[Path], object]:
+    return lambda folder: [
+        (folder / name).write_bytes(bytes([epoch]) * 3000) for name in ("model", "heads")
+    ]
+
+
+def newest_weights(path: Path) -> int:
+    trial = TrialFolder(path)
+    trial.forget_after(9)
+    for epoch in trial.kept_epochs():
+        folder = trial.require_weights(epoch)
+        assert (folder / "model").read_bytes() == bytes([epoch]) * 3000
+    return max(trial.kept_epochs())
+
+
+def outcome(number: int) -> OutcomeRecord:
+    kind = Outcome.STOPPED if number == 1 else Outcome.FINISHED
+    return OutcomeRecord(kind, f"outcome {number} " * 50, number, float(number))
+
+
+def stored_outcome(path: Path) -> int:
+    trial = TrialFolder(path)
+    trial.forget_after(9)
+    found = trial.outcome()
+    assert found is not None
+    assert found == outcome(found.epoch)
+    return found.epoch
+
+
+TARGETS = {
+    "checkpoint": Target(
+        prepare=lambda path: [save_checkpoint(path, step, state(step)) for step in (0, 1)],
+        write=lambda path: save_checkpoint(path, 2, state(2)),
+        read=loaded_step,
+    ),
+    "first checkpoint but one": Target(
+        prepare=lambda path: save_checkpoint(path, 1, state(1)),
+        write=lambda path: save_checkpoint(path, 2, state(2)),
+        read=loaded_step,
+    ),
+    "weights": Target(
+        prepare=lambda path: TrialFolder(path).keep_weights(1, write_weights(1)),
+        write=lambda path: TrialFolder(path).keep_weights(2, write_weights(2)),
+        read=newest_weights,
+    ),
+    "outcome": Target(
+        prepare=lambda path: TrialFolder(path).write_outcome(outcome(1)),
+        write=lambda path: TrialFolder(path).write_outcome(outcome(2)),
+        read=stored_outcome,
+    ),
+}
+
+OPERATIONS: list[tuple[Any, str]] = [
+    (io, "open"),
+    *((os, name) for name in ("open", "mkdir", "fsync", "rename", "replace", "unlink", "rmdir")),
+    (torch, "save"),
+]
+
+
+def arm(number: int, mode: str) -> list[str]:
+    """Make the operation `number` of this process fail; the list that it counts them in.
+
+    `error`: it raises; `dead disk`: it and all later ones raise; `kill`: the process is killed.
+    """
+    seen: list[str] = []
+
+    def wrap(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            seen.append(name)
+            if len(seen) == number and mode == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if len(seen) == number or (len(seen) > number and mode == "dead disk"):
+                raise OSError(28, f"{name} failed as asked")
+            return operation(*arguments, **options)
+
+        return counted
+
+    for module, name in OPERATIONS:
+        setattr(module, name, wrap(name, getattr(module, name)))
+    return seen
+
+
+def in_child(action: Callable[[], int | None]) -> int:
+    """Run `action` in a forked child: its result, 201 after an error of the disk, -9 if killed."""
+    child = os.fork()
+    if child == 0:
+        status = 202
+        try:
+            status = action() or 0
+        except (OSError, RuntimeError):  # torch's writer raises the latter
+            status = 201
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def assert_no_leftovers(folder: Path) -> None:
+    assert not list(folder.rglob(f"{TEMPORARY}*"))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_crash_at_any_operation_leaves_old_or_new(tmp_path: Path, name: str) -> None:
+    target, before = TARGETS[name], tmp_path / "before"
+    target.prepare(before)
+
+    def count() -> int:
+        seen = arm(-1, "error")
+        target.write(tmp_path / "count")
+        return len(seen)
+
+    shutil.copytree(before, tmp_path / "count")
+    num_points = in_child(count)
+    assert 6 <= num_points <= 100
+    for mode, expected in (("error", {0, 201}), ("dead disk", {0, 201}), ("kill", {-9})):
+        found = []
+        for number in range(1, num_points + 1):
+            folder = tmp_path / f"{mode}-{number}"
+            shutil.copytree(before, folder)
+
+            def crash(number: int = number, folder: Path = folder, mode: str = mode) -> None:
+                arm(number, mode)
+                target.write(folder)
+
+            assert in_child(crash) in expected
+            found.append(target.read(folder))
+            assert_no_leftovers(folder)
+            target.write(folder)  # and it goes on from there
+            assert target.read(folder) == 2
+        assert found == sorted(found), "old up to one operation, new from it on"
+        assert set(found) == {1, 2}
+
+
+@pytest.mark.parametrize("action", [signal.SIG_IGN, signal.SIG_DFL], ids=["error", "kill"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_crash_at_any_written_byte_leaves_old_or_new(
+    tmp_path: Path, name: str, action: signal.Handlers
+) -> None:
+    """No file may grow past a limit: the write that would raises, or the process is killed."""
+    target, before = TARGETS[name], tmp_path / "before"
+    target.prepare(before)
+    largest = max(path.stat().st_size for path in before.rglob("*") if path.is_file())
+    for limit in {*range(0, largest, 256), largest - 1}:
+        folder = tmp_path / str(limit)
+        shutil.copytree(before, folder)
+
+        def crash(limit: int = limit, folder: Path = folder) -> None:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            signal.signal(signal.SIGXFSZ, action)
+            target.write(folder)
+
+        assert in_child(crash) == (201 if action == signal.SIG_IGN else -signal.SIGXFSZ)
+        assert target.read(folder) == 1
+        assert_no_leftovers(folder)
+        target.write(folder)
+        assert target.read(folder) == 2
+
+
+# R10
+
+
+def save_for_ever(folder: Path, step: int, committed: int) -> None:
+    while True:
+        step += 1
+        save_checkpoint(folder, step, state(step))
+        os.write(committed, step.to_bytes(4))
+
+
+def test_kills_while_saving_lose_nothing_that_was_saved(tmp_path: Path) -> None:
+    draw = random.Random(10)
+    step, num_interrupted = 1, 0
+    save_checkpoint(tmp_path, step, state(step))
+    for _ in range(100 * SCALE):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                save_for_ever(tmp_path, step, writer)
+            finally:
+                os._exit(1)
+        os.close(writer)
+        time.sleep(draw.uniform(0, 0.05))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        with os.fdopen(reader, "rb") as committed:
+            last = int.from_bytes(committed.read()[-4:]) or step
+        num_interrupted += any(tmp_path.glob(f"{TEMPORARY}*"))
+        step = loaded_step(tmp_path)
+        assert step in (last, last + 1)
+        assert_no_leftovers(tmp_path)
+        assert not (tmp_path / "quarantine").exists()
+    assert num_interrupted > 0
+    assert step > 100 * SCALE / 2
+
+
+# R11
+
+
+def flip_bit(draw: random.Random, generation: Path, foreign: Path) -> None:
+    path = draw.choice([generation / "state.pt", generation / MANIFEST])
+    content = bytearray(path.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+
+
+def truncate(draw: random.Random, generation: Path, foreign: Path) -> None:
+    path = draw.choice([generation / "state.pt", generation / MANIFEST])
+    os.truncate(path, draw.randrange(path.stat().st_size))
+
+
+def zero_page(draw: random.Random, generation: Path, foreign: Path) -> None:
+    path = draw.choice([generation / "state.pt", generation / MANIFEST])
+    content = path.read_bytes()
+    start = draw.randrange(0, len(content), 4096)
+    zeroed = content[:start] + bytes(len(content[start : start + 4096])) + content[start + 4096 :]
+    assert zeroed != content
+    path.write_bytes(zeroed)
+
+
+def swap_files(draw: random.Random, generation: Path, foreign: Path) -> None:
+    one = generation / "state.pt"
+    other = draw.choice([generation / MANIFEST, foreign / "state.pt"])
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    if other.parent == generation:
+        other.write_bytes(content)
+
+
+def remove_file(draw: random.Random, generation: Path, foreign: Path) -> None:
+    draw.choice([generation / "state.pt", generation / MANIFEST]).unlink()
+
+
+def foreign_manifest(draw: random.Random, generation: Path, foreign: Path) -> None:
+    other = draw.choice([foreign, generation.parent / "00000001"])
+    shutil.copy(other / MANIFEST, generation / MANIFEST)
+
+
+def add_file(draw: random.Random, generation: Path, foreign: Path) -> None:
+    (generation / f"extra-{draw.randrange(100)}").write_bytes(b"x" * draw.randrange(2))
+
+
+def whole_of_another_step(draw: random.Random, generation: Path, foreign: Path) -> None:
+    shutil.rmtree(generation)
+    shutil.copytree(generation.parent / "00000001", generation)
+
+
+CORRUPTIONS = (
+    *(flip_bit, truncate, zero_page, swap_files, remove_file, foreign_manifest, add_file),
+    whole_of_another_step,
+)
+
+
+def test_every_corruption_is_found_and_nothing_else_is(tmp_path: Path) -> None:
+    draw = random.Random(11)
+    for step in (1, 2):
+        save_checkpoint(tmp_path / "clean", step, state(step))
+        save_checkpoint(tmp_path / "foreign", step, state(step, seed=1))
+    foreign = tmp_path / "foreign" / "00000002"
+    for number in range(300 * SCALE):
+        corrupt = CORRUPTIONS[number % len(CORRUPTIONS)]
+        folder = tmp_path / "corrupt"
+        shutil.copytree(tmp_path / "clean", folder)
+        corrupt(draw, folder / "00000002", foreign)
+        damaged = contents(folder / "00000002")
+        assert loaded_step(folder) == 1, corrupt.__name__
+        assert contents(folder / "quarantine" / "00000002-0") == damaged
+        shutil.rmtree(folder)
+        assert loaded_step(tmp_path / "clean") == 2
+    assert not (tmp_path / "clean" / "quarantine").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# R22
+
+
+def predictions(draw: random.Random) -> Predictions:
+    kind = draw.choice([Kind.CLASSIFICATION, Kind.PARAPHRASE, Kind.SIMILARITY])
+    num_rows = draw.randint(2, 60)
+    numbers = np.random.default_rng(draw.randrange(2**32))
+    shape = (num_rows, draw.randint(2, 5)) if kind is Kind.CLASSIFICATION else (num_rows,)
+    return Predictions(
+        task_name="mood",
+        kind=kind,
+        split="dev",
+        ids=tuple(f"{draw.randrange(2**64):x}" for _ in range(num_rows)),
+        outputs=numbers.normal(size=shape).astype(np.float32),
+        labels=draw.choice([None, numbers.integers(2, size=num_rows).astype(np.float64)]),
+        data_fingerprint="data",
+        tokenizer="words",
+    )
+
+
+def accept(path: Path) -> Predictions:
+    """What a reader does who wants the dev predictions of one task, data and tokenizer."""
+    found = Predictions.read(path)
+    found.require(path, task_name="mood", split="dev", data_fingerprint="data", tokenizer="words")
+    return found
+
+
+def cut_off(draw: random.Random, path: Path) -> None:
+    os.truncate(path, draw.randrange(path.stat().st_size))
+
+
+def rearrange(path: Path, rows: list[int]) -> None:
+    """Other rows under the header that the file had."""
+    table = pq.read_table(path)
+    pq.write_table(table.take(rows), path)
+    assert b"ensweep" in pq.read_schema(path).metadata
+
+
+def reorder(draw: random.Random, path: Path) -> None:
+    rows = list(range(pq.read_metadata(path).num_rows))
+    one, other = draw.sample(rows, 2)
+    shuffled = draw.sample(rows, len(rows))
+    rows[one], rows[other] = rows[other], rows[one]
+    rearrange(path, draw.choice([rows, shuffled if shuffled != sorted(rows) else rows]))
+
+
+def duplicate(draw: random.Random, path: Path) -> None:
+    rows = list(range(pq.read_metadata(path).num_rows))
+    one, other = draw.sample(rows, 2)
+    replaced = [one if row == other else row for row in rows]
+    rearrange(path, draw.choice([replaced, [*rows, one], rows * 2, rows[:one] + rows[one + 1 :]]))
+
+
+def make_foreign(draw: random.Random, path: Path) -> None:
+    key, value = draw.choice(
+        [
+            ("task_name", "other"),
+            ("split", "train"),
+            ("data_fingerprint", "later"),
+            ("tokenizer", "letters"),
+        ]
+    )
+    replace(Predictions.read(path), **{key: value}).write(path)  # type: ignore[arg-type]
+
+
+def make_other_format(draw: random.Random, path: Path) -> None:
+    table = pq.read_table(path)
+    write: list[Callable[[], object]] = [
+        lambda: path.write_text(json.dumps(table.to_pylist())),
+        lambda: path.write_text(table.to_pandas().to_csv()),
+        lambda: pq.write_table(table.replace_schema_metadata({}), path),
+        lambda: np.save(path.open("wb"), np.arange(9)),
+    ]
+    draw.choice(write)()
+
+
+HARM = (cut_off, reorder, duplicate, make_foreign, make_other_format)
+
+
+def test_predictions_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
+    draw = random.Random(22)
+    for number in range(200 * SCALE):
+        path = tmp_path / f"{number:04d}.parquet"
+        written = predictions(draw)
+        written.write(path)
+        assert accept(path).outputs.tobytes() == written.outputs.tobytes()
+        harm = HARM[number % len(HARM)]
+        harm(draw, path)
+        with pytest.raises(IntegrityError) as refused:
+            accept(path)
+        assert str(refused.value).startswith(f"{path}: "), harm.__name__
+        assert refused.value.exit_code == 6
+
+
+def test_flipped_bits_in_predictions_never_change_a_number(tmp_path: Path) -> None:
+    """A bit that no reader looks at may flip; all others are noticed."""
+    draw = random.Random(23)
+    num_refused = 0
+    for _ in range(100 * SCALE):
+        path = tmp_path / "file.parquet"
+        written = predictions(draw)
+        written.write(path)
+        content = bytearray(path.read_bytes())
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+        try:
+            found = accept(path)
+        except IntegrityError:
+            num_refused += 1
+        else:
+            assert found.ids == written.ids
+            assert found.outputs.tobytes() == written.outputs.tobytes()
+    assert num_refused > 0
