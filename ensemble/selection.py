@@ -112,7 +112,7 @@ class _AnyMetric:
         self.total = np.zeros_like(votes[0])
 
     def scores(self) -> Floats:
-        # metrics do not see the scale, so the sum serves as the mean
+        # Metrics do not see the scale; sums of float32 scores are exact, so that ranks tie.
         found = [task_metric(self.task, self.total + vote, self.labels)[0] for vote in self.votes]
         return np.array(found)
 

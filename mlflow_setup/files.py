@@ -103,13 +103,13 @@ def sha256_file(path: Path) -> str:
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """`manifest.json`: size and SHA-256 of each file that lies in `folder`, and `facts`.
+    """`manifest.json`: size and SHA-256 of each file below `folder`, and `facts`.
 
     Written after everything else: a folder without one is not whole.
     """
     files = {
-        path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in sorted(folder.iterdir())
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
+        for name in sorted(_files_below(folder))
     }
     write_atomic(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
 
@@ -121,13 +121,22 @@ def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
         files = manifest.pop("files")
         if manifest != facts:
             return f"{MANIFEST} is of {manifest}, not of {facts}"[:300]
-        differing = {path.name for path in folder.iterdir()} ^ {MANIFEST, *files}
+        differing = _files_below(folder) ^ {MANIFEST, *files}
         if differing:
             return f"missing or not in {MANIFEST}: {', '.join(sorted(differing))}"[:300]
         changed = [name for name, listed in files.items() if not _is_as(folder / name, listed)]
         return f"changed since it was written: {', '.join(changed)}" if changed else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
+
+
+def _files_below(folder: Path) -> set[str]:
+    """Names below `folder` of all that is not a plain folder: files, and links of any kind."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
 
 
 def _is_as(path: Path, listed: dict[str, Any]) -> bool:

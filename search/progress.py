@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -37,14 +38,13 @@ class Progress:
         self.epoch_seconds: list[float] = []
         self._live = Live(console=console, refresh_per_second=1) if console.is_terminal else None
 
-    def open(self) -> None:
-        """Start the live table, where there is one."""
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
+        return self
 
-    def close(self) -> None:
-        """Leave the table as it is now."""
-        if self._live is not None:
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:  # the table stays as it is now
             self._live.stop()
 
     def started(self, trial: str, num_epochs: int, note: str) -> None:

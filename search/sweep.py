@@ -4,17 +4,12 @@ State is the sweep's folder; Tune only starts, places, stops and restarts trials
 """
 
 import json
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import ray
 from ray import tune
 from rich.console import Console
 
@@ -31,29 +26,19 @@ from mlflow_setup.schema import (
 )
 from mlflow_setup.tracking import Tracking
 from search.callbacks import SweepCallback
+from search.cluster import cluster, environment, find_slots, terminable
 from search.progress import Progress
 from search.scheduler import Rung, SuccessiveHalving, TuneScheduler
 from search.searcher import OptunaSearcher
-from search.sweep_config import Resources, SweepConfig, TrialSettings
+from search.sweep_config import SweepConfig, TrialSettings
 from trainable.config import Config, from_flat
 from trainable.dataset import read_dataset
 from trainable.record import TrialFolder
 from trainable.trial import TRIALS, Place, Train, make_trainable
 
 SWEEP_FILE = "sweep.yaml"
-STOPPED_EXIT_CODE = 75
 _TUNE_FOLDER = ".tune"
 _MAX_FAILURES = 1
-_ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # progress is shown here
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep here, not in Tune
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the reason is in the trial's outcome
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing of Tune's own state is read back
-}
 
 
 @dataclass(frozen=True)
@@ -108,84 +93,58 @@ def run_sweep(
     storage = storage.resolve()
     folder = storage / safe_name(name, "sweep")
     _read_data(sweep)
-    _claim(sweep, folder, tracking)
+    _refuse_taken(folder, tracking)
     mirror = Mirror(tracking, name)
-    _start_mirror(mirror, sweep, folder)
     scheduler = TuneScheduler(_halving(sweep))
-    finished = False
+    is_ours = has_ended = False
     try:
-        with _environment(), _cluster() as total, _terminable():
+        with environment(), cluster() as total, terminable():
             slots = find_slots(sweep.resources, total)
+            _make_folder(sweep, folder)
+            is_ours = True
+            _start_mirror(mirror, sweep, folder)
             place = Place(storage, name, sweep.resources.cpus_per_trial, slots.gpus_per_trial > 0)
             concurrency = min(slots.max_concurrent_trials, sweep.search.num_samples)
             shown = console or Console(stderr=True)
-            progress = Progress(shown, sweep.search.num_samples, concurrency)
-            callback = SweepCallback(place, mirror, scheduler, progress, sweep.keep_pruned_top)
-            trainable = tune.with_resources(
-                make_trainable(place, train),
-                {"CPU": sweep.resources.cpus_per_trial, "GPU": slots.gpus_per_trial},
-            )
-            tuner = tune.Tuner(
-                trainable,
-                tune_config=tune.TuneConfig(
-                    search_alg=OptunaSearcher(sweep),
-                    scheduler=scheduler,
-                    num_samples=sweep.search.num_samples,
-                    max_concurrent_trials=concurrency,
-                    trial_name_creator=_trial_name,
-                    trial_dirname_creator=_trial_name,
-                ),
-                run_config=tune.RunConfig(
-                    name=_TUNE_FOLDER,
-                    storage_path=str(folder),
-                    callbacks=[callback],
-                    failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-                    verbose=0,
-                ),
-            )
-            progress.open()
-            try:
-                tuner.fit()
-            finally:
-                progress.close()
-        finished = True
-    finally:
-        unsynced = _settle(mirror, folder, "FINISHED" if finished else "KILLED")
+            with Progress(shown, sweep.search.num_samples, concurrency) as progress:
+                callback = SweepCallback(place, mirror, scheduler, progress, sweep.keep_pruned_top)
+                needs = {"CPU": sweep.resources.cpus_per_trial, "GPU": slots.gpus_per_trial}
+                trainable = tune.with_resources(make_trainable(place, train), needs)
+                _run_tune(sweep, folder, trainable, scheduler, callback, concurrency)
+        has_ended = True
+    finally:  # Ray is down: nobody writes into the trials' folders any more
+        if is_ours:
+            _settle(mirror, folder, "FINISHED" if has_ended else "KILLED")
     rungs = tuple(scheduler.halving.rungs) if scheduler.halving else ()
-    return SweepResult(name, folder, _snapshots(folder), rungs, unsynced)
+    return SweepResult(name, folder, _snapshots(folder), rungs, tuple(sorted(mirror.dirty)))
 
 
-@dataclass(frozen=True)
-class Slots:
-    """What a trial gets, and how many run at a time."""
-
-    gpus_per_trial: float
-    max_concurrent_trials: int
-
-
-def find_slots(resources: Resources, total: dict[str, float]) -> Slots:
-    """Fit trials into a cluster with `total` resources, by Ray's names.
-
-    Raises:
-        ConfigError: not one trial fits, and no number of trials was asked for.
-    """
-    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    each = resources.gpus_per_trial
-    if each is None:
-        each = 1.0 if gpus >= 1 else 0.0
-    if resources.max_concurrent_trials is not None:
-        return Slots(each, resources.max_concurrent_trials)
-    fits = int(cpus // resources.cpus_per_trial)
-    if each > 0:
-        fits = min(fits, int(gpus // each) if each >= 1 else int(gpus) * int(1 / each))
-    if fits < 1:
-        raise ConfigError(
-            f"resources: a trial needs {resources.cpus_per_trial} CPUs and {each:g} GPUs; the "
-            f"cluster has {cpus:g} and {gpus:g}",
-            fix="lower resources.cpus_per_trial or resources.gpus_per_trial, or set "
-            "resources.max_concurrent_trials for a cluster that grows",
-        )
-    return Slots(each, fits)
+def _run_tune(
+    sweep: SweepConfig,
+    folder: Path,
+    trainable: Any,
+    scheduler: TuneScheduler,
+    callback: SweepCallback,
+    max_concurrent_trials: int,
+) -> None:
+    tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearcher(sweep),
+            scheduler=scheduler,
+            num_samples=sweep.search.num_samples,
+            max_concurrent_trials=max_concurrent_trials,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=_TUNE_FOLDER,
+            storage_path=str(folder),
+            callbacks=[callback],
+            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+            verbose=0,
+        ),
+    ).fit()
 
 
 def _read_data(sweep: SweepConfig) -> None:
@@ -201,20 +160,28 @@ def _read_data(sweep: SweepConfig) -> None:
             read_dataset(config)
 
 
-def _claim(sweep: SweepConfig, folder: Path, tracking: Tracking) -> None:
-    """Make the sweep's folder; two sweeps never share one, nor a name in MLflow."""
+def _refuse_taken(folder: Path, tracking: Tracking) -> None:
+    """Two sweeps never share a folder, nor a name in MLflow."""
+    if folder.exists():
+        raise _taken(f"{folder.name!r} already exists: {folder}")
     tracking.check()
-    fix = "choose another name with --name"
     if folder.name in sweep_names(tracking):
-        raise ConfigError(f"sweep {folder.name!r} is already tracked in MLflow", fix=fix)
+        raise _taken(f"{folder.name!r} is already tracked in MLflow")
+
+
+def _make_folder(sweep: SweepConfig, folder: Path) -> None:
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
     except FileExistsError:
-        raise ConfigError(f"sweep {folder.name!r} already exists: {folder}", fix=fix) from None
+        raise _taken(f"{folder.name!r} already exists: {folder}") from None
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made: {error}", fix="set --storage") from None
     write_atomic(folder / SWEEP_FILE, json.dumps(sweep.to_file(), indent=1) + "\n")
+
+
+def _taken(how: str) -> ConfigError:
+    return ConfigError(f"sweep {how}", fix="choose another name with --name")
 
 
 def _start_mirror(mirror: Mirror, sweep: SweepConfig, folder: Path) -> None:
@@ -237,8 +204,8 @@ def _halving(sweep: SweepConfig) -> SuccessiveHalving | None:
     return SuccessiveHalving(sweep.scheduler.grace_period, sweep.scheduler.reduction_factor)
 
 
-def _settle(mirror: Mirror, folder: Path, status: str) -> tuple[str, ...]:
-    """The last word on every trial: none is left RUNNING. Returns what MLflow has missed."""
+def _settle(mirror: Mirror, folder: Path, status: str) -> None:
+    """The last word on every trial: none is left RUNNING. `mirror.dirty` is what MLflow missed."""
     for path in _trial_folders(folder):
         trial = TrialFolder(path)
         if trial.outcome() is None:
@@ -251,7 +218,6 @@ def _settle(mirror: Mirror, folder: Path, status: str) -> tuple[str, ...]:
         mirror.finish(status)
     except PartialError:
         mirror.dirty.add(mirror.sweep)
-    return tuple(sorted(mirror.dirty))
 
 
 def _snapshots(folder: Path) -> tuple[TrialSnapshot, ...]:
@@ -260,57 +226,6 @@ def _snapshots(folder: Path) -> tuple[TrialSnapshot, ...]:
 
 def _trial_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in (folder / TRIALS).glob(f"*/{CONFIG_ARTIFACT}"))
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    """Settings of Ray's that are environment variables, for as long as the sweep runs."""
-    before = {key: os.environ.get(key) for key in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the sweep in order, as Ctrl-C does, with the exit code of a stop."""
-    is_terminated = False
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal is_terminated
-        is_terminated = True
-        raise KeyboardInterrupt  # Ray changes the code of a SystemExit
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if is_terminated:
-            raise SystemExit(STOPPED_EXIT_CODE) from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _cluster() -> Iterator[dict[str, float]]:
-    """The resources of the cluster at RAY_ADDRESS, of the one in use, or of this machine."""
-    ours = not ray.is_initialized()
-    if ours and os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="error")
-    elif ours:
-        ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
-        yield dict(ray.cluster_resources())
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 def _trial_name(trial: Any) -> str:

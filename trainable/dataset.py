@@ -83,6 +83,18 @@ def check_directory(data_dir: Path, tasks: Mapping[str, Task]) -> list[Defect]:
     return defects
 
 
+def count_rows(data_dir: Path, tasks: Mapping[str, Task]) -> dict[str, dict[Split, int]]:
+    """Sound rows of each task and split whose file is there."""
+    return {
+        name: {
+            split: len(read_split(name, task, split, data_dir)[0])
+            for split in SPLITS
+            if split in task.files and (data_dir / task.files[split]).exists()
+        }
+        for name, task in tasks.items()
+    }
+
+
 def _overlaps(examples: Examples, seen: dict[tuple[str, ...], Split]) -> list[Defect]:
     """Rows whose sentences stand in an earlier split; adds this split's rows to `seen`."""
     rows = list(zip(*examples.sentences, strict=True))

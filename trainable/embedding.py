@@ -25,7 +25,7 @@ class RowGradEmbedding(nn.Embedding):
         if weight.is_cuda or not (weight.requires_grad and torch.is_grad_enabled()):
             return super().forward(input)
         rows = embedding(input, weight.detach(), self.padding_idx).requires_grad_()
-        rows.register_hook(lambda grad: self._accumulate(input, grad))
+        rows.register_hook(lambda grad: self._accumulate(input, grad))  # type: ignore[no-untyped-call]
         return rows
 
     def _accumulate(self, input: Tensor, grad: Tensor) -> None:

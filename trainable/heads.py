@@ -36,7 +36,8 @@ class SharedFCN(nn.Module):
         self.layer2 = nn.Linear(model.fcn_size, model.fcn_size)
 
     def forward(self, e: Tensor) -> Tensor:
-        return self.layer2(self.dropout(relu(self.layer1(self.dropout(e)))))
+        s: Tensor = self.layer2(self.dropout(relu(self.layer1(self.dropout(e)))))
+        return s
 
 
 class Branch(nn.Module):
@@ -146,7 +147,8 @@ class _DropoutOnly(nn.Module):
 
     def forward(self, e: Tensor, s: Tensor | None) -> Tensor:
         assert s is None
-        return self.dropout(e)
+        dropped: Tensor = self.dropout(e)
+        return dropped
 
 
 def _projection_width(model: Model) -> int:

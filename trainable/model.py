@@ -91,7 +91,7 @@ def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> Multita
 
 def _head_name(name: str, tasks: Mapping[str, Task]) -> str:
     shared = tasks[name].head
-    return shared if shared in tasks else name
+    return name if shared is None or shared not in tasks else shared
 
 
 def choose_device(wanted: str) -> torch.device:

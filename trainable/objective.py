@@ -30,7 +30,8 @@ def objective(
         view_of: [B] with 0 or 1, the side whose second view is the third embedding; or None.
     """
     if task.kind is Kind.ENTAILMENT:
-        return ranking(*output.embeddings[:2], loss.mnr.similarity, loss.mnr.scale)
+        anchors, entailed = output.embeddings
+        return ranking(anchors, entailed, loss.mnr.similarity, loss.mnr.scale)
     assert labels is not None
     total = task_loss(task.kind, output.outputs, labels)
     if task.kind is Kind.PARAPHRASE:

@@ -117,22 +117,27 @@ class _Reader:
         try:
             data = self.path.read_bytes()
         except OSError as error:
-            return self._stop("D01", f"cannot be read: {error.strerror or error}")
+            self._error_of_file("D01", f"cannot be read: {error.strerror or error}")
+            return None
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return self._stop("D02", "is UTF-16, not UTF-8")
+            self._error_of_file("D02", "is UTF-16, not UTF-8")
+            return None
         if data.startswith(b"\xef\xbb\xbf"):
             data = data[3:]
             self._warn("D21", 1, "", "", "starts with a byte-order mark")
         if (place := data.find(b"\0")) >= 0:
-            return self._stop("D02", "contains a NUL byte", data.count(b"\n", 0, place) + 1)
+            self._error_of_file("D02", "contains a NUL byte", data.count(b"\n", 0, place) + 1)
+            return None
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             byte = data[error.start]
             line = data.count(b"\n", 0, error.start) + 1
-            return self._stop("D02", f"byte 0x{byte:02x} is not UTF-8 (Latin-1?)", line)
+            self._error_of_file("D02", f"byte 0x{byte:02x} is not UTF-8 (Latin-1?)", line)
+            return None
         if not text.strip():
-            return self._stop("D13", "is empty")
+            self._error_of_file("D13", "is empty")
+            return None
         if "\r" in text:
             ends = "CR LF" if "\r\n" in text else "CR alone"
             self._warn("D24", 0, "", "", f"lines end in {ends}")
@@ -268,7 +273,7 @@ class _Reader:
             self._error("D08", line, name, text, message)
         return value
 
-    def _stop(self, code: str, message: str, line: int = 0) -> None:
+    def _error_of_file(self, code: str, message: str, line: int = 0) -> None:
         self._error(code, line, "", "", message)
 
     def _error(self, code: str, line: int, column: str, value: str, message: str) -> None:

@@ -17,6 +17,7 @@ def seed_globals(seed: int) -> None:
 def rng_state() -> dict[str, Any]:
     """The state of every global generator, as tensors and plain values."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
     version, internal, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),

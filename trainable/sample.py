@@ -29,9 +29,16 @@ _POLARITY = {
     1: ["pleasant", "warm", "lively", "decent", "charming"],
     2: ["dazzling", "superb", "masterful", "unforgettable", "glorious"],
 }
-_ASPECTS = (
-    ["the film", "the story", "the cast", "the script", "the ending", "the music", "the pacing", "each scene"]
-)
+_ASPECTS = [
+    "the film",
+    "the story",
+    "the cast",
+    "the script",
+    "the ending",
+    "the music",
+    "the pacing",
+    "each scene",
+]
 _VERBS = ["is", "feels", "looks", "remains", "turns out"]
 _JOINS = (" , and ", " ; ", " , while ")
 

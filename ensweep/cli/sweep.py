@@ -66,7 +66,7 @@ def sweep(
     options = {"search.num_samples": num_samples, "search.seed": seed, "data.dir": data_dir}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
 
-    from search.sweep_config import read_sweep
+    from search.sweep_file import read_sweep
 
     resolved = read_sweep(name_or_file, [*(overrides or []), *given])
 
@@ -85,7 +85,7 @@ def sweep(
 
 def sweeps(as_json: AsJson = False) -> None:
     """List the packaged sweeps with a line each."""
-    from search.sweep_config import read_sweep, sweep_names
+    from search.sweep_file import read_sweep, sweep_names
 
     listed = {name: read_sweep(name, environment={}).description for name in sweep_names()}
     if as_json:

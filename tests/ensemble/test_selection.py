@@ -42,7 +42,8 @@ def make_pool(
         signal = 2 * np.eye(task.num_classes)[labels.astype(int)]
     noise = rng.uniform(0.5, 3, num_candidates).reshape(-1, *[1] * signal.ndim)
     outputs = signal + noise * rng.standard_normal((num_candidates, *signal.shape))
-    return np.stack([to_vote(task, o) for o in outputs.round(decimals)]), labels
+    outputs = outputs.round(decimals).astype(np.float32)
+    return np.stack([to_vote(task, o) for o in outputs]), labels
 
 
 def naive(
@@ -55,8 +56,9 @@ def naive(
         entries = []
         for m in candidates or range(len(votes)):
             mean = (total + votes[m]) / (len(picks) + 1)
-            # sums that cancel leave rounding, which must not correlate
-            score, _ = task_metric(task, (total + votes[m]).round(8), labels)
+            score, _ = task_metric(task, total + votes[m], labels)
+            if task.metric == "pearson" and np.std(total + votes[m]) < 1e-6 * np.std(votes[m]):
+                score = 0.0  # they cancel: what is left is rounding
             if task.kind is Kind.SIMILARITY:
                 loss = float(((mean - labels) ** 2).mean())
             elif task.kind is Kind.PARAPHRASE:
@@ -73,7 +75,7 @@ def naive(
     return [picks[:length].count(m) / length for m in range(len(votes))], trajectory
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=25000, deadline=None)
 @given(
     metric=st.sampled_from(list(TASKS)),
     num_candidates=st.integers(1, 6),

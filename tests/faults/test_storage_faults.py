@@ -183,13 +183,16 @@ def test_a_crash_at_any_operation_leaves_old_or_new(tmp_path: Path, name: str) -
                 arm(number, mode)
                 target.write(folder)
 
-            assert in_child(crash) in expected
+            status = in_child(crash)
+            assert status in expected
             found.append(target.read(folder))
+            assert found[-1] == 2 or status != 0, "a write that did not raise was done"
             assert_no_leftovers(folder)
             target.write(folder)  # and it goes on from there
             assert target.read(folder) == 2
-        assert found == sorted(found), "old up to one operation, new from it on"
         assert set(found) == {1, 2}
+        if mode == "kill":
+            assert found == sorted(found), "old up to one operation, new from it on"
 
 
 @pytest.mark.parametrize("action", [signal.SIG_IGN, signal.SIG_DFL], ids=["error", "kill"])
@@ -232,7 +235,7 @@ def test_kills_while_saving_lose_nothing_that_was_saved(tmp_path: Path) -> None:
     draw = random.Random(10)
     step, num_interrupted = 1, 0
     save_checkpoint(tmp_path, step, state(step))
-    for _ in range(100 * SCALE):
+    for number in range(100 * SCALE):
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
@@ -241,18 +244,19 @@ def test_kills_while_saving_lose_nothing_that_was_saved(tmp_path: Path) -> None:
             finally:
                 os._exit(1)
         os.close(writer)
-        time.sleep(draw.uniform(0, 0.05))
+        first = os.read(reader, 4) if number % 2 else b""  # every other child gets somewhere
+        time.sleep(draw.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         with os.fdopen(reader, "rb") as committed:
-            last = int.from_bytes(committed.read()[-4:]) or step
+            last = int.from_bytes((first + committed.read())[-4:]) or step
         num_interrupted += any(tmp_path.glob(f"{TEMPORARY}*"))
         step = loaded_step(tmp_path)
         assert step in (last, last + 1)
         assert_no_leftovers(tmp_path)
         assert not (tmp_path / "quarantine").exists()
     assert num_interrupted > 0
-    assert step > 100 * SCALE / 2
+    assert step > 50 * SCALE
 
 
 # R11

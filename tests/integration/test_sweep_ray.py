@@ -18,9 +18,11 @@ from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import Tracking, resolve_tracking
+from search.cluster import find_slots
 from search.results import leaderboard
-from search.sweep import find_slots, run_sweep
-from search.sweep_config import Resources, SweepConfig, read_sweep
+from search.sweep import run_sweep
+from search.sweep_config import Resources, SweepConfig
+from search.sweep_file import read_sweep
 from trainable.record import TrialFolder
 from trainable.trial import Train
 

@@ -233,12 +233,10 @@ def test_progress_estimates_the_rest_of_the_sweep() -> None:
 def test_a_terminal_gets_a_table() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, force_terminal=True)
-    progress = Progress(console, num_samples=1, max_concurrent_trials=1)
-    progress.open()
-    progress.started("0001-b2", 4, "")
-    progress.epoch("0001-b2", EpochRecord(1, {"dev/overall": 0.5}, {}, 10.0, 0.0))
-    progress.ended("0001-b2", Outcome.FINISHED, "ran 4 epochs")
-    progress.close()
+    with Progress(console, num_samples=1, max_concurrent_trials=1) as progress:
+        progress.started("0001-b2", 4, "")
+        progress.epoch("0001-b2", EpochRecord(1, {"dev/overall": 0.5}, {}, 10.0, 0.0))
+        progress.ended("0001-b2", Outcome.FINISHED, "ran 4 epochs")
     shown = text.getvalue()
     for part in ("1 of 1 trials", "best overall", "0001-b2", "1/4", "0.5000", "finished"):
         assert part in shown

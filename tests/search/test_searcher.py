@@ -8,7 +8,8 @@ import yaml
 from optuna.trial import TrialState
 
 from search.searcher import OptunaSearcher
-from search.sweep_config import SweepConfig, read_sweep
+from search.sweep_config import SweepConfig
+from search.sweep_file import read_sweep
 from trainable.config import Config, from_flat
 
 SPACE = {

@@ -131,9 +131,10 @@ def test_crash_while_an_epoch_is_written_replays_it(
         if next(calls) == 1:
             raise Crash
 
-    with monkeypatch.context() as patched, pytest.raises(Crash):
-        patched.setattr(TrialFolder, lost, crash_late)
+    monkeypatch.setattr(TrialFolder, lost, crash_late)
+    with pytest.raises(Crash):
         _train(config, tmp_path / "t")
+    monkeypatch.setattr(TrialFolder, lost, original)
     assert _train(config, tmp_path / "t").outcome is Outcome.FINISHED
     assert _contents(tmp_path / "t") == expected
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from mlflow_setup.errors import ConfigError
-from search.sweep_config import SweepConfig, read_sweep, sweep_names
+from search.sweep_config import SweepConfig
+from search.sweep_file import read_sweep, sweep_names
 
 SWEEP = {
     "description": "a sweep",

@@ -1,0 +1,58 @@
+"""The `ensweep` command: every noun's commands, and what becomes of errors.
+
+    ensweep --help
+    ensweep config show b3 optim.lr=2e-5
+
+stdout is the result, stderr is progress and messages. Exit codes: 0 done, 1 a bug, 2 usage or
+configuration, 3 data, 4 done in part, 5 nothing usable, 6 integrity, 75 stopped and resumable,
+130 interrupted and resumable.
+"""
+
+import os
+import sys
+
+import typer
+
+from ensweep.cli import bundle, data, ensemble, sweep, track, train
+from mlflow_setup.errors import EnsweepError
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 done in part, 5 nothing usable, "
+    "6 integrity, 75 stopped and resumable, 130 interrupted."
+)
+
+app = typer.Typer(
+    name="ensweep",
+    help="Sweep multitask BERTs, track every run, ship the ensemble that is best for each task.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for noun in (data, train, sweep, ensemble, bundle, track):
+    noun.register(app)
+
+
+@app.callback()
+def common(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Options of every command."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if debug:
+        os.environ["ENSWEEP_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; an input's problem ends in one message and its exit code."""
+    try:
+        app()
+    except EnsweepError as error:
+        if os.environ.get("ENSWEEP_DEBUG"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)

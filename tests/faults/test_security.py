@@ -1,0 +1,564 @@
+"""Nothing that is read can run (promise S1), and no name leads out of its folder (S4).
+
+S1: a static check of every package's source, and 30 malicious files given to every reader. S4: 500
+paths given to every function that takes a name; `ENSWEEP_FAULTS_SCALE` (default 1) multiplies that.
+"""
+
+import ast
+import contextlib
+import gzip
+import io
+import itertools
+import json
+import marshal
+import os
+import pickle
+import random
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.numpy import save
+
+from mlflow_setup.errors import EnsweepError
+from mlflow_setup.files import MANIFEST, inside, safe_name, write_manifest
+from trainable.checkpoint import load_newest
+from trainable.config import Config
+from trainable.predictions import Predictions
+from trainable.reading import read_split
+from trainable.record import TrialFolder
+from trainable.resolve import read_recipe
+from trainable.strict_yaml import read_settings
+from trainable.tasks import PAPER_TASKS, Kind
+
+SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("ensweep", "search", "ensemble", "trainable", "mlflow_setup")
+
+# S1, the source.
+
+UNPICKLERS = {"pickle", "_pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"}
+UNPICKLING = {"read_pickle", "to_pickle"}
+RUNNING = {"eval", "exec", "compile", "__import__"}
+LOADERS = {"load", "load_all", "full_load", "full_load_all", "unsafe_load", "unsafe_load_all"}
+
+
+def dangers(source: str) -> list[str]:
+    """What in a Python source could run what it reads, each with its line."""
+    return [
+        f"{node.lineno}: {danger}"  # type: ignore[attr-defined]
+        for node in ast.walk(ast.parse(source))
+        for danger in _dangers_of(node)
+    ]
+
+
+def _dangers_of(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        modules = [getattr(node, "module", None) or "", *(name.name for name in node.names)]
+        found = {part for module in modules for part in module.split(".")}
+        found &= UNPICKLERS | UNPICKLING
+        if modules[0] in ("torch", "yaml", "numpy", "builtins"):
+            found |= set(modules[1:]) & (LOADERS | RUNNING)
+        return sorted(found)
+    if isinstance(node, ast.Attribute):
+        of_builtins = isinstance(node.value, ast.Name) and node.value.id == "builtins"
+        names = UNPICKLERS | UNPICKLING | (RUNNING if of_builtins else set())
+        return [node.attr] if node.attr in names else []
+    return _dangers_of_call(node) if isinstance(node, ast.Call) else []
+
+
+def _dangers_of_call(node: ast.Call) -> list[str]:
+    called = ast.unparse(node.func)
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    found = [called] if called in RUNNING else []
+    if called == "torch.load" and given.get("weights_only") != "True":
+        found.append("torch.load without weights_only=True")
+    if called.startswith("yaml.") and called.removeprefix("yaml.") in LOADERS:
+        found += [called] if given.get("Loader") not in ("_Loader", "yaml.SafeLoader") else []
+    if given.get("allow_pickle", "False") != "False" or (
+        called in ("np.load", "numpy.load") and len(node.args) > 2
+    ):
+        found.append("allow_pickle")
+    if given.get("trust_remote_code", "False") != "False":
+        found.append("trust_remote_code")
+    return found
+
+
+def test_no_source_can_run_what_it_reads() -> None:
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert {path.relative_to(ROOT).parts[0] for path in files} == set(PACKAGES)
+    found = [
+        f"{path.relative_to(ROOT)}:{danger}"
+        for path in sorted(files)
+        for danger in dangers(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "import pickle as p",
+        "import _pickle",
+        "from pickle import loads",
+        "def f():\n    import cloudpickle",
+        "import joblib.numpy_pickle",
+        "from ray import cloudpickle",
+        "from torch.serialization import pickle",
+        "import ray\nray.cloudpickle.loads(b'')",
+        "import dill, marshal",
+        "import shelve",
+        "import pandas as pd\npd.read_pickle('x')",
+        "from pandas import read_pickle",
+        "frame.to_pickle('x')",
+        "torch.load('x')",
+        "torch.load('x', weights_only=False)",
+        "torch.load('x', weights_only=flag)",
+        "from torch import load",
+        "yaml.load(text)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "yaml.load(text, yaml.UnsafeLoader)",
+        "yaml.unsafe_load(text)",
+        "yaml.full_load(text)",
+        "from yaml import load",
+        "eval(text)",
+        "exec(text)",
+        "compile(text, '', 'exec')",
+        "__import__(text)",
+        "builtins.eval(text)",
+        "from builtins import exec",
+        "np.load('x', allow_pickle=True)",
+        "np.load('x', allow_pickle=flag)",
+        "np.load('x', None, True)",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "AutoModel.from_pretrained(name, trust_remote_code=flag)",
+    ],
+)
+def test_the_static_check_finds(source: str) -> None:
+    assert dangers(source) != []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "model.eval()",
+        "torch.load('x', weights_only=True)",
+        "yaml.load(text, Loader=_Loader)",
+        "yaml.safe_load(text)",
+        "np.load('x')",
+        "np.load('x', allow_pickle=False)",
+        "re.compile('x')",
+        "json.load(stream)",
+        "'pickle'  # import pickle",
+        "AutoModel.from_pretrained(name, trust_remote_code=False)",
+    ],
+)
+def test_the_static_check_lets_pass(source: str) -> None:
+    assert dangers(source) == []
+
+
+# S1, the files. Each, read carelessly, makes the folder MARKER in the current one.
+
+MARKER = "executed"
+
+
+class Bomb:
+    """Unpickled, it calls what it is given."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call, self.arguments
+
+
+BOMB = Bomb(os.mkdir, MARKER)
+CODE = f"__import__('os').mkdir('{MARKER}')"
+
+
+def written(write: Callable[[Any], object]) -> bytes:
+    """What `write` puts into a stream."""
+    stream = io.BytesIO()
+    write(stream)
+    return stream.getvalue()
+
+
+def parquet(metadata: dict[str, str | bytes]) -> bytes:
+    table = pa.table({"id": ["a"], "score": np.zeros(1, np.float32)})
+    return written(lambda stream: pq.write_table(table.replace_schema_metadata(metadata), stream))
+
+
+def parquet_with_extension() -> bytes:
+    """A column whose type older readers unpickle."""
+    field = pa.field(
+        "score",
+        pa.float32(),
+        metadata={
+            "ARROW:extension:name": "arrow.py_extension_type",
+            "ARROW:extension:metadata": pickle.dumps(BOMB),
+        },
+    )
+    table = pa.table([pa.array([0.0], pa.float32())], schema=pa.schema([field]))
+    return written(lambda stream: pq.write_table(table, stream))
+
+
+def zip_slip() -> bytes:
+    def write(stream: io.BytesIO) -> None:
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps(BOMB, protocol=2))
+            archive.writestr("archive/version", "3\n")
+            archive.writestr(f"../../{MARKER}/file", "x")
+
+    return written(write)
+
+
+def tar_slip() -> bytes:
+    def write(stream: io.BytesIO) -> None:
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo(f"../{MARKER}/file"))
+            member = tarfile.TarInfo("pickle")
+            content = pickle.dumps(BOMB)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+    return written(write)
+
+
+def npy_header() -> bytes:
+    """A .npy file whose header is an expression."""
+    header = f"{{'descr': {CODE}, 'fortran_order': False, 'shape': (1,)}}".ljust(118).encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def safetensors_header(content: bytes) -> bytes:
+    return len(content).to_bytes(8, "little") + content
+
+
+OBJECTS = np.array([BOMB], dtype=object)
+PAYLOADS: dict[str, bytes] = {
+    **{f"pickle {protocol}": pickle.dumps(BOMB, protocol=protocol) for protocol in range(6)},
+    "pickle exec": pickle.dumps(Bomb(exec, f"import os; os.mkdir('{MARKER}')")),
+    "pickle eval": pickle.dumps(Bomb(eval, CODE)),
+    "pickle system": pickle.dumps(Bomb(os.system, f"mkdir {MARKER}")),
+    "pickle nested": pickle.dumps({"step": 2, "model": [{"weight": BOMB}]}),
+    "joblib zlib": zlib.compress(pickle.dumps(BOMB)),
+    "joblib gzip": gzip.compress(pickle.dumps(BOMB)),
+    "torch zip": written(lambda stream: torch.save({"model": BOMB}, stream)),
+    "torch legacy": written(
+        lambda stream: torch.save({"m": BOMB}, stream, _use_new_zipfile_serialization=False)
+    ),
+    "torch tensor and bomb": written(
+        lambda stream: torch.save([torch.zeros(3), Bomb(exec, CODE)], stream)
+    ),
+    "torch zip slip": zip_slip(),
+    "tar slip": tar_slip(),
+    "npy objects": written(lambda stream: np.save(stream, OBJECTS, allow_pickle=True)),
+    "npz objects": written(lambda stream: np.savez(stream, flat=OBJECTS, offsets=OBJECTS)),
+    "npy header": npy_header(),
+    "marshal": marshal.dumps(compile(CODE, "", "eval")),
+    "yaml apply": f"!!python/object/apply:os.mkdir [{MARKER}]".encode(),
+    "yaml new": f"seed: !!python/object/new:os.mkdir [{MARKER}]".encode(),
+    "yaml eval": f'optim: {{lr: !!python/object/apply:eval ["{CODE}"]}}'.encode(),
+    "yaml full tag": f"- !<tag:yaml.org,2002:python/object/apply:os.mkdir> [{MARKER}]".encode(),
+    "yaml tag directive": f"%TAG ! tag:yaml.org,2002:python/\n---\n!object/apply:os.mkdir "
+    f"[{MARKER}]".encode(),
+    "yaml module": b"seed: !!python/module:this",
+    "parquet extension": parquet_with_extension(),
+    "parquet header": parquet({"ensweep": pickle.dumps(BOMB), "pandas": pickle.dumps(BOMB)}),
+    "safetensors pickle": safetensors_header(pickle.dumps(BOMB)),
+    "safetensors metadata": save(
+        {"flat": np.zeros(1, np.int32)}, metadata={"python": CODE, "__reduce__": CODE}
+    ),
+    "json reduce": json.dumps(
+        {"py/object": "os.mkdir", "py/reduce": [{"py/function": "os.mkdir"}, [MARKER]]}
+    ).encode(),
+    "json code": json.dumps({"trial": CODE, "config": {"__reduce__": CODE}}).encode(),
+    "csv formula": f"id\tsentence\tsentiment\n1\t=cmd|'/c mkdir {MARKER}'!A0\t{CODE}\n".encode(),
+    "python": f"import os\nos.mkdir('{MARKER}')\n".encode(),
+}
+
+CARELESS: dict[str, Callable[[bytes], object]] = {
+    "pickle": pickle.loads,
+    "joblib zlib": lambda content: pickle.loads(zlib.decompress(content)),
+    "joblib gzip": lambda content: pickle.loads(gzip.decompress(content)),
+    "torch": lambda content: torch.load(io.BytesIO(content), weights_only=False),
+    "npy objects": lambda content: np.load(io.BytesIO(content), allow_pickle=True),
+    "npz objects": lambda content: np.load(io.BytesIO(content), allow_pickle=True)["flat"],
+    "marshal": lambda content: eval(marshal.loads(content)),
+    "yaml apply": yaml.unsafe_load,
+    "yaml new": yaml.unsafe_load,
+    "yaml eval": yaml.unsafe_load,
+    "yaml full": yaml.unsafe_load,
+    "yaml tag": yaml.unsafe_load,
+    "python": lambda content: exec(content),
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, in which nothing may be executed."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        (name, read)
+        for name in PAYLOADS
+        for prefix, read in CARELESS.items()
+        if name.startswith(prefix)
+    ],
+)
+def test_the_malicious_files_are_live(
+    here: Path, name: str, read: Callable[[bytes], object]
+) -> None:
+    assert len(PAYLOADS) >= 30
+    with contextlib.suppress(RuntimeError):  # torch, after the harm is done
+        read(PAYLOADS[name])
+    assert (here / MARKER).is_dir()
+
+
+def as_predictions(folder: Path, content: bytes) -> None:
+    (folder / "0001.parquet").write_bytes(content)
+    Predictions.read(folder / "0001.parquet")
+
+
+def as_checkpoint(folder: Path, content: bytes) -> None:
+    """Its manifest fits: whoever can write the state can write that too."""
+    generation = folder / "checkpoint" / "00000002"
+    generation.mkdir(parents=True)
+    (generation / "state.pt").write_bytes(content)
+    write_manifest(generation, {"step": 2})
+    load_newest(folder / "checkpoint")
+
+
+def as_manifest(folder: Path, content: bytes) -> None:
+    generation = folder / "checkpoint" / "00000002"
+    generation.mkdir(parents=True)
+    (generation / "state.pt").write_bytes(content)
+    (generation / MANIFEST).write_bytes(content)
+    assert load_newest(folder / "checkpoint") is None
+
+
+def as_trial(folder: Path, content: bytes) -> None:
+    names = ("config.json", "outcome.json", "epochs/0001.json", "epochs/0001.decision.json")
+    for name in (*names, "predictions/mood/0001.parquet", "weights/0001/manifest.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    trial = TrialFolder(folder)
+    assert (trial.epochs(), trial.decisions(), trial.outcome()) == ([], [], None)
+    with contextlib.suppress(EnsweepError):
+        trial.require_weights(1)
+    trial.snapshot()
+
+
+def as_settings(folder: Path, content: bytes) -> None:
+    (folder / "settings.yaml").write_bytes(content)
+    with contextlib.suppress(EnsweepError):
+        read_settings(folder / "settings.yaml")
+    read_recipe(str(folder / "settings.yaml"))
+
+
+def as_data(folder: Path, content: bytes) -> None:
+    for name in ("sentiment", "nli"):
+        task = PAPER_TASKS[name]
+        (folder / task.files["train"]).write_bytes(content)
+        read_split(name, task, "train", folder)
+
+
+READERS: dict[str, Callable[[Path, bytes], None]] = {
+    "predictions": as_predictions,
+    "checkpoint": as_checkpoint,
+    "manifest": as_manifest,
+    "trial": as_trial,
+    "settings": as_settings,
+    "data": as_data,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_no_reader_runs_a_malicious_file(here: Path, tmp_path: Path, reader: str) -> None:
+    num_refused = 0
+    for number, (name, content) in enumerate(PAYLOADS.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        try:
+            READERS[reader](folder, content)
+        except EnsweepError:
+            num_refused += 1
+        assert not (here / MARKER).exists(), name
+        assert not (tmp_path / MARKER).exists(), name
+    assert num_refused > 0 or reader in ("manifest", "data")
+
+
+def test_no_weights_or_encoder_run_a_malicious_file(
+    here: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    from trainable.encoder import load_pretrained
+    from trainable.model import load_member
+
+    for number, (name, content) in enumerate(PAYLOADS.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(content)
+        with pytest.raises(EnsweepError):
+            load_member(folder, tiny_encoder, Config())
+        (folder / "config.json").write_bytes((tiny_encoder / "config.json").read_bytes())
+        with pytest.raises((EnsweepError, SafetensorError)):
+            load_pretrained(str(folder), None, 0.1)
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+        with pytest.raises(EnsweepError):
+            load_pretrained(str(folder), None, 0.1)
+        assert not (here / MARKER).exists(), name
+
+
+# S4
+
+OUTSIDE = "secret"
+
+
+def climbing(draw: random.Random, count: int) -> list[str]:
+    """Names that try to leave their folder, no two alike; the last folder's name is `OUTSIDE`."""
+    ups = ["..", ".", "...", "%2e%2e", "%2E%2e", "%252e%252e", "%25252e%25252e", ".%2e", "%c0%ae"]
+    ups += ["\uff0e\uff0e", "\u2024\u2024", "\u2025", "\ufe52\ufe52", "..;", "..%00", "..\0", " .."]
+    ups += [".. ", "..\t", "..\n", "link", "~", "~root", "$HOME", "a/..", "\u202e..", "%u002e."]
+    slashes = [
+        "/",
+        "//",
+        "\\",
+        "\\\\",
+        "%2f",
+        "%252f",
+        "%5c",
+        "%c0%af",
+        "\u2215",
+        "\u2044",
+        "\uff0f",
+    ]
+    slashes += ["/./", "\0/", ":", "\n/"]
+    starts = [
+        "",
+        "/",
+        "//",
+        "\\\\server\\",
+        "C:\\",
+        "C:/",
+        "file:",
+        "file:///",
+        "file://localhost/",
+    ]
+    starts += ["s3://", "mlflow-artifacts:/", "/proc/self/root/", "a/", "#/", "?path=", "runs:/"]
+    ends = ["", OUTSIDE, f"{OUTSIDE}/file", "x" * 300, "file\0.json", "#fragment", "?query", "."]
+    single = [f"{up}{slash}{end}" for up, slash, end in itertools.product(ups, slashes, ends)]
+    fixed = ["", "x" * 101, "x" * 5000, "a" * 256, "/etc/passwd", "link", "link/file", "up/secret"]
+    found = dict.fromkeys(fixed)
+    while len(found) < count:
+        up, slash, times = draw.choice(ups), draw.choice(slashes), draw.randint(1, 6)
+        found[draw.choice(starts) + (up + slash) * times + draw.choice(ends)] = None
+        found[draw.choice(single)] = None
+    return list(found)[:count]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder beside a secret one, with links that lead there."""
+    folder = tmp_path / "root"
+    (tmp_path / OUTSIDE).mkdir()
+    (tmp_path / OUTSIDE / "file").write_text("secret")
+    for place in (folder, folder / "predictions"):
+        place.mkdir()
+        (place / "link").symlink_to(tmp_path / OUTSIDE)
+        (place / "up").symlink_to("..")
+        (place / "round").symlink_to("round")
+    return folder
+
+
+PATHS = climbing(random.Random(4), 500 * SCALE)
+
+
+def assert_below(path: Path, root: Path) -> None:
+    resolved = Path(os.path.realpath(path))
+    assert resolved != root.resolve()
+    assert resolved.is_relative_to(root.resolve())
+
+
+def test_no_path_leaves_its_root(root: Path) -> None:
+    num_refused = 0
+    for text in PATHS:
+        try:
+            found = inside(root, text)
+        except EnsweepError as error:
+            assert error.exit_code == 6
+            num_refused += 1
+        else:
+            assert_below(found, root)
+    assert len(set(PATHS)) == 500 * SCALE
+    assert num_refused > 0.9 * len(PATHS)
+
+
+def test_no_name_is_more_than_a_name(root: Path) -> None:
+    for text in PATHS:
+        try:
+            name = safe_name(text, "sweep")
+        except EnsweepError as error:
+            assert error.exit_code == 2
+            assert len(str(error)) < 600
+        else:
+            assert (root / name).parent == root
+            assert Path(name).name == name
+
+
+def test_no_task_leaves_the_trial(root: Path) -> None:
+    trial = TrialFolder(root)
+    outputs = np.zeros(1, np.float32)
+    plain = Predictions("mood", Kind.SIMILARITY, "dev", ("a",), outputs, None, "data", "words")
+    before = sorted(path for path in root.parent.rglob("*"))
+    for text in PATHS:
+        with contextlib.suppress(EnsweepError):
+            assert_below(trial.predictions_path(text, 1), root / "predictions")
+        with contextlib.suppress(EnsweepError):
+            trial.write_predictions(1, replace(plain, task_name=text))
+    new = set(root.parent.rglob("*")) - set(before)
+    assert all(path.is_relative_to(root / "predictions") for path in new)
+    assert list((root.parent / OUTSIDE).iterdir()) == [root.parent / OUTSIDE / "file"]
+
+
+def test_no_sweep_run_or_artifact_leaves_its_folder(root: Path) -> None:
+    from mlflow_setup.mirror import Mirror
+    from mlflow_setup.runs import download
+    from mlflow_setup.tracking import Tracking
+
+    tracking = Tracking(f"sqlite:///{root}/never-made.db")
+    for text in PATHS:
+        with contextlib.suppress(EnsweepError):
+            assert_below(root / Mirror(tracking, text).sweep, root)
+        with pytest.raises(EnsweepError):
+            download(tracking, text, "config.json", root)
+        if not is_plain(text):
+            with pytest.raises(EnsweepError):
+                download(tracking, "0123abc", text, root)
+    assert not (root / "never-made.db").exists()
+
+
+def is_plain(text: str) -> bool:
+    """Whether `inside` takes it: the tests above have shown where that leads."""
+    try:
+        inside(Path("/nowhere"), text)
+    except EnsweepError:
+        return False
+    return True
