@@ -227,6 +227,7 @@ class Mirror:
         tags = {
             Tag.WEIGHTS_URI.value: snapshot.weights_uri,
             Tag.KEPT_EPOCHS.value: ",".join(str(epoch) for epoch in snapshot.kept_epochs),
+            Tag.NUM_EPOCHS.value: str(len(snapshot.epochs)),
         }
         outcome = snapshot.outcome
         if outcome is not None:

@@ -33,6 +33,8 @@ class Tag(StrEnum):
     GIT_REVISION = "git_revision"
     WEIGHTS_URI = "weights_uri"
     KEPT_EPOCHS = "kept_epochs"
+    NUM_EPOCHS = "num_epochs"  # completed so far
+    NOTES = "notes"  # JSON counts: parameters, skipped rows
 
 
 class RunKind(StrEnum):
