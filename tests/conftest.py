@@ -102,3 +102,46 @@ def _write(path: Path, header: str, rows: list[tuple[object, ...]]) -> None:
         cells = row[:-1] if is_test else row
         lines.append("\t".join([str(i), *map(str, cells)]))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(
+    tiny_encoder: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A storage folder with the sweep `tiny`: two trained and tracked trials, without Ray."""
+    from mlflow_setup.mirror import Mirror
+    from mlflow_setup.tracking import resolve_tracking
+    from trainable.record import TrialFolder
+    from trainable.resolve import resolve
+    from trainable.train import Identity, train
+
+    storage = tmp_path_factory.mktemp("runs")
+    mirror = Mirror(resolve_tracking(storage), "tiny")
+    mirror.start({}, {})
+    for number, recipe in enumerate(("baseline", "b3"), start=1):
+        settings = [
+            f"data.dir={tiny_data}",
+            f"model.encoder={tiny_encoder}",
+            "model.fcn_size=8",
+            "train.num_epochs=2",
+            "optim.lr=1e-3",
+            "train.precision=fp32",
+        ]
+        resolved = resolve(recipe, settings, {})
+        name = f"{number:04d}-{recipe}"
+        folder = storage / "tiny" / "trials" / name
+        train(resolved.config, folder, identity=Identity(name, "tiny", recipe, resolved.origin))
+        mirror.project(TrialFolder(folder).snapshot())
+    mirror.finish("FINISHED")
+    return storage
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The selective ensemble of `tiny_runs`, exported."""
+    from ensemble.export import export
+    from mlflow_setup.tracking import resolve_tracking
+
+    output = tmp_path_factory.mktemp("bundles") / "bundle"
+    export(resolve_tracking(tiny_runs), "tiny", tiny_runs / ".cache", output)
+    return output

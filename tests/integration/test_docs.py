@@ -1,0 +1,103 @@
+"""Every command in the documentation runs, in the order a reader meets it.
+
+The demo script comes first; README and docs go on in its folder. Fewer training rows, set through
+the environment, keep it short: the commands are those of the text. Blocks marked `dry run` need a
+cloud: of them only the programs' help is asked for.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHORT = {
+    "ENSWEEP_DATA__MAX_TRAIN_EXAMPLES": "32",
+    "ENSWEEP_TRAIN__EVAL_BATCH_SIZE": "100",
+    "HF_HUB_OFFLINE": "1",
+}
+_BLOCK = re.compile(r"(?P<mark><!--[^\n]*-->\n)?```(?P<kind>sh|python)\n(?P<code>.*?)```", re.S)
+
+pytestmark = pytest.mark.slow
+
+
+def _blocks(kind: str) -> list[tuple[str, str, str]]:
+    """(page, mark, code) of every block of a kind."""
+    return [
+        (page.name, match["mark"] or "", match["code"])
+        for page in PAGES
+        for match in _BLOCK.finditer(page.read_text(encoding="utf-8"))
+        if match["kind"] == kind
+    ]
+
+
+def _commands() -> list[tuple[str, bool, str]]:
+    """(page, whether dry, command); comments are cut off."""
+    return [
+        (page, "dry run" in mark, line.partition(" #")[0].strip())
+        for page, mark, code in _blocks("sh")
+        for line in code.splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    done = _run(["sh", str(ROOT / "docs" / "demo.sh")], folder)
+    for word in ("best single", "simple", "selective", "probability_0", "bundle: demo/bundle"):
+        assert word in done.stdout, done.stdout + done.stderr
+    return folder
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, **SHORT, "PATH": path}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def test_the_documented_commands_run(demo: Path) -> None:
+    commands = _commands()
+    assert len(commands) > 20
+    for _, is_dry, command in commands:
+        words = shlex.split(command)
+        if words[0] == "make":
+            _run(["make", "-n", *words[1:]], ROOT)
+        elif is_dry:
+            _run([words[0], words[1], "--help"], demo)
+        else:
+            _run(words, demo)
+
+
+def test_the_documented_python_runs(demo: Path) -> None:
+    code = [code for page, _, code in _blocks("python") if page == "README.md"]
+    assert len(code) == 1
+    _run([sys.executable, "-c", code[0].replace("demo/mine", "demo/bundle")], demo)
+
+
+def test_yaml_in_the_docs_is_valid(tmp_path: Path) -> None:
+    from trainable.resolve import resolve
+
+    found = 0
+    for page in PAGES:
+        for code in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+            path = tmp_path / "recipe.yaml"
+            path.write_text(code)
+            resolve(str(path), (), {})
+            found += 1
+    assert found >= 2
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
