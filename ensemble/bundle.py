@@ -6,25 +6,31 @@
     README.md            model card
     manifest.json        size and SHA-256 of every file, written last
 
-Nothing of a bundle is read before all of it has been verified, and nothing is unpickled.
+Nothing of a bundle is read before all of it has been verified, nothing is unpickled, and it holds
+no code.
 """
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlflow_setup.errors import IntegrityError
-from mlflow_setup.files import find_damage, inside
+from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.files import MANIFEST, find_damage, inside
 from trainable.config import Config, from_flat
+from trainable.defects import printable
 from trainable.tasks import Task
 
-VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 ENSEMBLE, CARD, MEMBERS, ENCODERS = "ensemble.json", "README.md", "members", "encoders"
-FACTS = {"format": "ensweep-bundle", "version": VERSION}
+FACTS = {"format": "ensweep-bundle", "schema_version": SCHEMA_VERSION}
 """What the manifest of a bundle says beside its files."""
+
+WEIGHTS = "model.safetensors"
+_ENCODER_SUFFIXES = (".json", ".txt", ".model")
+"""Of an encoder's configuration and a tokenizer's vocabulary: data, not code."""
 
 
 class Share(BaseModel):
@@ -33,7 +39,7 @@ class Share(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     member: str
-    weight: float
+    weight: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
 class TaskEntry(BaseModel):
@@ -42,7 +48,7 @@ class TaskEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Task
-    members: tuple[Share, ...]
+    members: Annotated[tuple[Share, ...], Field(min_length=1)]  # weights sum to 1
     scores: dict[str, dict[str, float | None]]  # method -> {dev_train, dev_dev}
 
 
@@ -64,9 +70,12 @@ class Contents(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: int
-    tasks: dict[str, TaskEntry]
+    schema_version: Literal[1]
+    tasks: Annotated[dict[str, TaskEntry], Field(min_length=1)]
     members: dict[str, MemberEntry]
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path) -> "Bundle":
-        """Verify and read a bundle.
+        """Verify and read a bundle; weights are read later, by whoever needs them.
 
         Raises:
             IntegrityError: it is not whole, was changed, or names what it does not hold.
@@ -86,12 +95,14 @@ class Bundle:
         verify(folder)
         path = folder / ENSEMBLE
         try:
-            contents = Contents.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, ValidationError) as error:
-            reason = str(error).splitlines()[0]
-            raise IntegrityError(f"{path}: not a bundle's contents: {reason}") from None
+            contents = Contents.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise IntegrityError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            raise IntegrityError(f"{path}: not a bundle's contents: {_first(error)}") from None
         bundle = cls(folder, contents)
-        bundle._check()
+        bundle._check_tasks()
+        bundle._check_files()
         return bundle
 
     def weights_dir(self, member: str) -> Path:
@@ -103,38 +114,84 @@ class Bundle:
     def config(self, member: str) -> Config:
         return from_flat(self.contents.members[member].config)
 
-    def _check(self) -> None:
+    def _check_tasks(self) -> None:
+        """Each task has members that were trained on it, and weights that sum to 1."""
         path, contents = self.folder / ENSEMBLE, self.contents
-        if contents.version != VERSION:
-            raise IntegrityError(f"{path}: version {contents.version}, this reads {VERSION}")
+        trained = {name: self._tasks_of(name) for name in contents.members}
         for name, entry in contents.tasks.items():
-            unknown = [
-                share.member for share in entry.members if share.member not in contents.members
-            ]
-            if unknown or not entry.members:
-                raise IntegrityError(f"{path}: task {name} has no member {', '.join(unknown)}")
-            if abs(sum(share.weight for share in entry.members) - 1) > 1e-6:
-                raise IntegrityError(f"{path}: the weights of task {name} do not sum to 1")
-        for member in contents.members:
-            for folder in (self.weights_dir(member), self.encoder_dir(member)):
-                if not folder.is_dir():
-                    raise IntegrityError(f"{path}: member {member}: {folder} is missing")
+            shares = {share.member: share.weight for share in entry.members}
+            if len(shares) < len(entry.members):
+                raise IntegrityError(f"{path}: task {name!r} has a member twice")
+            if abs(sum(shares.values()) - 1) > 1e-9:
+                raise IntegrityError(f"{path}: the weights of task {name!r} do not sum to 1")
+            for member in shares:
+                if member not in trained:
+                    raise IntegrityError(f"{path}: task {name!r} has no member {member!r}")
+                if trained[member].get(name) != entry.task:
+                    raise IntegrityError(
+                        f"{path}: member {member!r} was not trained on the task {name!r} as it is "
+                        "declared here"
+                    )
+
+    def _tasks_of(self, member: str) -> dict[str, Task]:
+        try:
+            return self.config(member).task_records()
+        except ConfigError as error:
+            raise IntegrityError(
+                f"{self.folder / ENSEMBLE}: member {member!r}: {printable(error.problem)[:300]}"
+            ) from None
+
+    def _check_files(self) -> None:
+        """The folder holds what the contents name, and nothing else that could be loaded."""
+        members = self.contents.members
+        for member in members:  # no name leads out of the folder
+            self.weights_dir(member)
+            self.encoder_dir(member)
+        encoders = {f"{ENCODERS}/{entry.encoder}" for entry in members.values()}
+        wanted = {ENSEMBLE, CARD, MANIFEST}
+        wanted |= {f"{MEMBERS}/{member}/{WEIGHTS}" for member in members}
+        wanted |= {f"{encoder}/config.json" for encoder in encoders}
+        present = {
+            path.relative_to(self.folder).as_posix()
+            for path in self.folder.rglob("*")
+            if not path.is_dir()
+        }
+        foreign = {
+            name
+            for name in present - wanted
+            if str(PurePosixPath(name).parent) not in encoders
+            or PurePosixPath(name).suffix not in _ENCODER_SUFFIXES
+        }
+        for what, names in (("is missing", wanted - present), ("is no part of it", foreign)):
+            if names:
+                raise IntegrityError(f"{self.folder}: not a bundle: {min(names)!r} {what}")
 
 
 def verify(folder: Path) -> None:
-    """Prove that a bundle holds exactly the files of its manifest, unchanged.
+    """Prove that a folder holds exactly the files of its manifest, unchanged.
 
     Raises:
         IntegrityError: naming what is missing, extra or changed.
     """
-    damage = find_damage(folder, FACTS) if folder.is_dir() else "there is no such folder"
+    damage = _damage(folder)
     if damage is not None:
         raise IntegrityError(
-            f"{folder}: not a whole bundle: {damage}",
+            f"{folder}: not a whole bundle: {printable(damage)}",
             fix="export it again, or take an unchanged copy",
         )
 
 
-def to_json(contents: Contents) -> str:
-    """The text of `ensemble.json`."""
-    return json.dumps(contents.model_dump(mode="json"), indent=1, sort_keys=True)
+def _damage(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return "there is no such folder"
+    manifest = folder / MANIFEST
+    if manifest.is_symlink() or not manifest.is_file():
+        return f"{MANIFEST} is missing or not a plain file"
+    return find_damage(folder, FACTS)
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem and its place; the value is left out, it may be anything."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in detail["loc"])
+    return printable(f"{place}: {detail['msg']}" if place else detail["msg"])

@@ -1,5 +1,7 @@
 """The model card of a bundle: real figures, who answers for which task, and the caveats."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from ensemble.bundle import Contents
-from ensemble.validation import EnsembleChoice, Method
+from ensemble.validation import EnsembleChoice, Method, Scores, TaskChoice
+from trainable.tasks import Task
 
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
 
@@ -20,7 +23,11 @@ def model_card(sweep: str, contents: Contents, choice: EnsembleChoice) -> str:
         title=title,
         sweep=sweep,
         contents=contents,
-        rows=[_row(name, choice) for name in choice.tasks],
+        rows=[_row(name, task) for name, task in choice.tasks.items()],
+        overall=_cells(choice.overall),
+        num_encoders={method.value: len(choice.candidates(method)) for method in Method},
+        encoders={name: _encoder(member.config) for name, member in contents.members.items()},
+        example=_example(next(iter(contents.tasks.values())).task),
         notes=[f"{name}: {task.note}" for name, task in choice.tasks.items() if task.note],
     )
     results = [
@@ -33,18 +40,32 @@ def model_card(sweep: str, contents: Contents, choice: EnsembleChoice) -> str:
             metric_value=round(task.selective.scores.dev_dev, 4),
         )
         for name, task in choice.tasks.items()
+        if math.isfinite(task.selective.scores.dev_dev)
     ]
-    data = ModelCardData(model_name=title, library_name="ensweep", eval_results=results)
+    data = ModelCardData(model_name=title, library_name="ensweep", eval_results=results or None)
     return f"---\n{data.to_yaml()}\n---\n\n{text}"
 
 
-def _row(name: str, choice: EnsembleChoice) -> dict[str, Any]:
-    task = choice.tasks[name]
-    scores = {method.value: f"{task.methods[method].scores.dev_dev:.4f}" for method in Method}
+def _row(name: str, task: TaskChoice) -> dict[str, Any]:
     return {
         "task": name,
         "metric": task.metric,
         "num_rows": task.num_dev_dev,
-        "in_sample": f"{task.selective.scores.dev_train:.4f}",
-        **scores,
+        **_cells({method: chosen.scores for method, chosen in task.methods.items()}),
     }
+
+
+def _cells(scores: Mapping[Method, Scores]) -> dict[str, str]:
+    judged = {method.value: f"{found.dev_dev:.4f}" for method, found in scores.items()}
+    return {**judged, "in_sample": f"{scores[Method.SELECTIVE].dev_train:.4f}"}
+
+
+def _example(task: Task) -> str:
+    return '[("a sentence", "and another")]' if task.kind.is_pair else '["a sentence"]'
+
+
+def _encoder(config: Mapping[str, Any]) -> str:
+    """The encoder's name; of a folder its last part, fit for a cell of a table."""
+    name = str(config["model.encoder"])
+    shown = Path(name).name if Path(name).is_absolute() else name
+    return "".join(c if c.isalnum() or c in "._-/ " else "?" for c in shown)

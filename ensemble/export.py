@@ -10,94 +10,122 @@ from ensemble.bundle import (
     ENSEMBLE,
     FACTS,
     MEMBERS,
-    VERSION,
+    SCHEMA_VERSION,
+    WEIGHTS,
     Contents,
     MemberEntry,
     Share,
     TaskEntry,
-    to_json,
 )
 from ensemble.candidates import Candidate, Pool
 from ensemble.card import model_card
 from ensemble.choose import choose_ensemble
-from ensemble.validation import EnsembleChoice, Method
-from mlflow_setup.errors import ConfigError, NothingUsableError
-from mlflow_setup.files import MANIFEST, atomic_folder, safe_name, sha256_file, write_manifest
+from ensemble.validation import EnsembleChoice, Method, TaskChoice
+from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
+from mlflow_setup.files import atomic_folder, safe_name, sha256_file, write_manifest
 from mlflow_setup.tracking import Tracking
 from trainable.record import TrialFolder
+from trainable.tasks import Task
 
 
 def export(tracking: Tracking, sweep: str, cache: Path, output: Path) -> Contents:
     """Choose the selective ensemble of a sweep and write it as a bundle to `output`.
 
     Raises:
-        ConfigError: `output` exists.
+        ConfigError: `output` is there already and not empty, or cannot be written.
         NothingUsableError: no run can be a member, or the weights of one are out of reach.
         IntegrityError: weights are not what training wrote.
     """
-    if output.exists():
-        raise ConfigError(f"{output} exists", fix="name a new folder, or remove this one")
+    _require_free(output)
     pool, choice = choose_ensemble(tracking, sweep, cache)
     return write_bundle(output, sweep, pool, choice)
 
 
 def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -> Contents:
-    """Copy the members' weights and write what they are for; whole or not at all."""
-    members = choice.candidates(Method.SELECTIVE)
-    with atomic_folder(output) as folder:
-        entries = {candidate.key: _copy_member(candidate, folder) for candidate in members}
-        contents = Contents(
-            version=VERSION,
-            tasks={
-                name: TaskEntry(
-                    task=pool.tasks[name].task,
-                    members=tuple(
-                        Share(member=member.candidate.key, weight=member.weight)
-                        for member in task.selective.members
-                    ),
-                    scores={
-                        method.value: chosen.scores.to_json()
-                        for method, chosen in task.methods.items()
-                    },
-                )
-                for name, task in choice.tasks.items()
-            },
-            members=entries,
-        )
-        (folder / ENSEMBLE).write_text(to_json(contents), encoding="utf-8")
-        (folder / CARD).write_text(model_card(sweep, contents, choice), encoding="utf-8")
-        write_manifest(folder, FACTS)
+    """Copy the members' weights and write what they are for; whole or not at all.
+
+    Raises:
+        ConfigError, NothingUsableError, IntegrityError: as `export`.
+    """
+    _require_free(output)
+    try:
+        if output.is_dir():
+            output.rmdir()
+        with atomic_folder(output) as folder:
+            contents = Contents(
+                schema_version=SCHEMA_VERSION,
+                tasks={
+                    name: _task_entry(pool.tasks[name].task, task)
+                    for name, task in choice.tasks.items()
+                },
+                members={
+                    candidate.key: _copy_member(candidate, folder)
+                    for candidate in choice.candidates(Method.SELECTIVE)
+                },
+            )
+            (folder / ENSEMBLE).write_text(contents.to_json(), encoding="utf-8")
+            (folder / CARD).write_text(model_card(sweep, contents, choice), encoding="utf-8")
+            write_manifest(folder, FACTS)
+    except OSError as error:
+        raise ConfigError(
+            f"{output}: cannot be written: {error.strerror or error}",
+            fix="make room, or name a folder that can be written to",
+        ) from None
     return contents
 
 
+def _require_free(output: Path) -> None:
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError(f"{output} is there already", fix="name a new folder, or remove this one")
+
+
+def _task_entry(task: Task, choice: TaskChoice) -> TaskEntry:
+    return TaskEntry(
+        task=task,
+        members=tuple(
+            Share(member=member.candidate.key, weight=member.weight)
+            for member in choice.selective.members
+        ),
+        scores={method.value: chosen.scores.to_json() for method, chosen in choice.methods.items()},
+    )
+
+
 def _copy_member(candidate: Candidate, bundle: Path) -> MemberEntry:
-    trial_path = Path(candidate.weights_uri).parent
-    if not trial_path.is_dir():
+    trial = TrialFolder(Path(candidate.weights_uri).parent)
+    if not trial.path.is_dir():
         raise NothingUsableError(
             f"{candidate.label}: its weights at {candidate.weights_uri} are not reached from here",
             fix="run export where the sweep's storage folder is mounted",
         )
-    trial = TrialFolder(trial_path)
+    record = trial.trial()
+    if (record.trial, record.sweep) != (candidate.trial, candidate.sweep):
+        raise IntegrityError(
+            f"{trial.path}: holds trial {record.trial!r} of sweep {record.sweep!r}, not "
+            f"{candidate.trial!r} of {candidate.sweep!r}"
+        )
     source = trial.require_weights(candidate.epoch)
-    without_manifest = shutil.ignore_patterns(MANIFEST)
     target = bundle / MEMBERS / safe_name(candidate.key, "member")
-    shutil.copytree(source, target, ignore=without_manifest)
-    name = _content_name(trial.encoder_dir)
-    if not (bundle / ENCODERS / name).exists():
-        shutil.copytree(trial.encoder_dir, bundle / ENCODERS / name, ignore=without_manifest)
+    target.mkdir(parents=True)
+    shutil.copyfile(source / WEIGHTS, target / WEIGHTS)
     return MemberEntry(
         run_id=candidate.run_id,
         sweep=candidate.sweep,
         trial=candidate.trial,
         epoch=candidate.epoch,
-        encoder=name,
-        config=trial.trial().config,
+        encoder=_copy_encoder(trial.encoder_dir, bundle),
+        config=record.config,
     )
 
 
-def _content_name(folder: Path) -> str:
-    """A name that equal folders share: 12 hex characters over names and contents."""
+def _copy_encoder(source: Path, bundle: Path) -> str:
+    """Copy an encoder's folder unless an equal one is there; its name in the bundle."""
+    if not (source / "config.json").is_file():
+        raise IntegrityError(f"{source}: holds no encoder configuration")
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(source.iterdir()):
         digest.update(f"{path.name}\0{sha256_file(path)}\n".encode())
-    return digest.hexdigest()[:12]
+    name = digest.hexdigest()[:12]
+    target = bundle / ENCODERS / name
+    if not target.exists():
+        shutil.copytree(source, target)
+    return name

@@ -3,7 +3,8 @@
 Legend: N rows, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ensemble.bundle import Bundle
 from ensemble.combine import combine
@@ -21,12 +23,30 @@ from trainable.reading import Examples, read_split
 from trainable.tasks import Kind, Split, Task
 
 Sentences = str | Sequence[str] | Sequence[Sequence[str]] | pd.DataFrame
+PRECISIONS = ("fp32", "bf16", "auto")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a bundle scores on the labelled files of one split."""
+
+    split: Split
+    scores: dict[str, float]  # task -> its metric
+    overall: float
+    num_rows: dict[str, int]  # rows scored
+    num_skipped: dict[str, int]  # rows with defects, left out
+    undefined: tuple[str, ...]  # tasks whose predictions are constant: the score counts as 0
+    unscored: dict[str, str]  # task -> why it has no score
 
 
 class Ensemble:
     """A verified bundle that predicts. Members are loaded when a task first needs them."""
 
     def __init__(self, bundle: Bundle, batch_size: int = 64, precision: str = "fp32") -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}, must be at least 1")
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision is {precision!r}, must be one of {', '.join(PRECISIONS)}")
         self.bundle, self.batch_size, self.precision = bundle, batch_size, precision
         self._members: dict[str, tuple[Any, Any]] = {}  # member -> (model, tokenizer)
 
@@ -39,6 +59,7 @@ class Ensemble:
             precision: fp32, bf16, or auto (bf16 where the device multiplies it in hardware).
 
         Raises:
+            ConfigError: no such precision, or a batch size below 1.
             IntegrityError: the bundle is not whole or was changed.
         """
         return cls(Bundle.load(Path(folder)), batch_size, precision)
@@ -61,12 +82,30 @@ class Ensemble:
             `probability` (of 1).
 
         Raises:
-            ConfigError: no such task, or several that fit.
+            ConfigError: no such task, or not exactly one that fits.
             DataError: a sentence is missing, empty, or not text.
         """
-        name = self._task_for(sentences, task)
+        if isinstance(sentences, str):
+            sentences = [sentences]
+        elif not isinstance(sentences, pd.DataFrame):
+            sentences = list(sentences)
+        name = self.task_name(task) if task is not None else self._only_fitting(sentences)
         sides = _sides(sentences, self.tasks[name])
         return self._frame(name, self.outputs(name, sides))
+
+    def task_name(self, task: str | None) -> str:
+        """`task` itself if the bundle has it; None: its only one.
+
+        Raises:
+            ConfigError: no such task, or None and several.
+        """
+        names = list(self.tasks)
+        if task is None and len(names) == 1:
+            return names[0]
+        if task not in names:
+            problem = "no task is named" if task is None else f"no task {task!r}"
+            raise ConfigError(f"{problem}; this bundle has {', '.join(names)}", fix="name one")
+        return task
 
     def outputs(self, task: str, sides: tuple[tuple[str, ...], ...]) -> NDArray[np.float64]:
         """Combined outputs of N examples, given a tuple of N sentences for each side."""
@@ -90,36 +129,34 @@ class Ensemble:
 
     def evaluate(
         self, data_dir: Path, split: Split = "dev", skip_bad_rows: bool = False
-    ) -> dict[str, float]:
-        """The metric of each task whose file for `split` is in `data_dir`, and `overall`.
+    ) -> Evaluation:
+        """Score each task whose labelled file for `split` is in `data_dir`.
 
         Raises:
-            DataError: no labelled file for any task, or rows with defects.
+            DataError: no labelled file of any task, a file that cannot be read, or rows with
+                defects that are not to be skipped.
         """
-        scores: dict[str, float] = {}
+        scores, num_rows, num_skipped = {}, {}, {}
+        undefined: list[str] = []
+        unscored: dict[str, str] = {}
         for name, task in self.tasks.items():
             if split not in task.files or not (data_dir / task.files[split]).exists():
+                unscored[name] = f"{task.files.get(split, f'a {split} file')} is not there"
                 continue
-            examples = self._sound(name, split, data_dir, skip_bad_rows)
-            if examples.labels is None:
+            examples, num_bad = _sound(name, task, split, data_dir, skip_bad_rows)
+            if examples.labels is None or not len(examples):
+                unscored[name] = f"{task.files[split]} has no labelled rows"
                 continue
             outputs = self.outputs(name, examples.sentences)
-            scores[name], _ = task_metric(task, outputs, examples.labels)
+            scores[name], is_defined = task_metric(task, outputs, examples.labels)
+            num_rows[name], num_skipped[name] = len(examples), num_bad
+            if not is_defined:
+                undefined.append(name)
         if not scores:
-            raise DataError(f"{data_dir}: no labelled {split} file of {', '.join(self.tasks)}")
-        return {**scores, "overall": overall(scores, self.tasks)}
-
-    def _sound(self, name: str, split: Split, data_dir: Path, skip_bad_rows: bool) -> Examples:
-        examples, defects = read_split(name, self.tasks[name], split, data_dir)
-        errors = [defect for defect in defects if defect.severity == "error"]
-        fatal = [defect for defect in errors if not defect.is_of_row]
-        if fatal or (errors and not skip_bad_rows):
-            shown = fatal or errors
-            raise DataError(
-                f"{data_dir}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
-                fix="correct the rows, or leave them out: --on-bad-rows skip",
-            )
-        return examples
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
+            raise DataError(f"{data_dir}: nothing to score: {reasons}")
+        total = overall(scores, self.tasks)
+        return Evaluation(split, scores, total, num_rows, num_skipped, tuple(undefined), unscored)
 
     def _frame(self, name: str, outputs: NDArray[np.float64]) -> pd.DataFrame:
         kind = self.tasks[name].kind
@@ -130,7 +167,7 @@ class Ensemble:
         if kind is Kind.CLASSIFICATION:
             columns |= {f"probability_{c}": outputs[:, c] for c in range(outputs.shape[1])}
         elif kind is Kind.PARAPHRASE:
-            columns["probability"] = 1 / (1 + np.exp(-outputs))
+            columns["probability"] = expit(outputs)
         return pd.DataFrame(columns)
 
     def _member(self, name: str) -> tuple[Any, Any]:
@@ -145,76 +182,72 @@ class Ensemble:
             self._members[name] = model.to(choose_device("auto")), load_tokenizer(encoder_dir)
         return self._members[name]
 
-    def _task_for(self, sentences: Sentences, task: str | None) -> str:
-        if task is not None:
-            if task not in self.tasks:
-                raise ConfigError(f"no task {task!r}; this bundle has {', '.join(self.tasks)}")
-            return task
-        fitting = [name for name, known in self.tasks.items() if _fits(sentences, known)]
+    def _only_fitting(self, sentences: list[Any] | pd.DataFrame) -> str:
+        fitting = [name for name, task in self.tasks.items() if _fits(sentences, task)]
         if len(fitting) != 1:
+            which = f"{', '.join(fitting)} all take" if fitting else "no task takes"
             raise ConfigError(
-                f"{len(fitting)} tasks of {', '.join(self.tasks)} take such sentences",
-                fix="name one: task=...",
+                f"{which} such sentences; this bundle has {', '.join(self.tasks)}",
+                fix="name the task: task=...",
             )
         return fitting[0]
 
 
-def read_test_file(ensemble: Ensemble, task: str, path: Path) -> Examples:
-    """An unlabelled file in the task's own format.
+def check_row(place: str, cells: Iterable[Any], names: Sequence[str]) -> tuple[str, ...]:
+    """The sentences of one row, one for each of the columns `names`.
 
     Raises:
-        DataError: a row has a defect: a submission needs every id.
+        DataError: naming the place, if one is missing, empty or not text, or there are too many.
     """
-    from trainable.reading import read_file
-
-    examples, defects = read_file(task, ensemble.tasks[task], "test", path)
-    errors = [defect for defect in defects if defect.severity == "error"]
-    if errors:
-        raise DataError(f"{path}: {len(errors)} error(s):\n  {describe(errors)}")
-    return examples
-
-
-def submission(task: Task, ids: Sequence[str], labels: Sequence[float]) -> str:
-    """The course's submission file, byte for byte as its own writer prints it."""
-    header = task.submission_header or f"Predicted_{task.columns.label}"
-    lines = [f"id \t{header} "]
-    for id_, label in zip(ids, labels, strict=True):
-        value = int(label) if task.kind is Kind.CLASSIFICATION else float(label)
-        lines.append(f"{id_} , {value} ")
-    return "\n".join(lines) + "\n"
+    row = tuple(cells)
+    if len(row) != len(names):
+        raise DataError(
+            f"{place}: {len(row)} sentence(s), the task takes {len(names)} ({', '.join(names)})"
+        )
+    for name, cell in zip(names, row, strict=True):
+        if not isinstance(cell, str):
+            raise DataError(f"{place}: {name} is {repr(cell)[:40]}, not text")
+        if not cell.strip():
+            raise DataError(f"{place}: {name} is empty")
+    return tuple(cell.strip() for cell in row)
 
 
-def _fits(sentences: Sentences, task: Task) -> bool:
+def _fits(sentences: list[Any] | pd.DataFrame, task: Task) -> bool:
     if isinstance(sentences, pd.DataFrame):
         return set(task.columns.sentences) <= set(sentences.columns)
-    first = sentences if isinstance(sentences, str) else next(iter(sentences), "")
-    return isinstance(first, str) != task.kind.is_pair
+    return not sentences or isinstance(sentences[0], str) != task.kind.is_pair
 
 
-def _sides(sentences: Sentences, task: Task) -> tuple[tuple[str, ...], ...]:
+def _sides(sentences: list[Any] | pd.DataFrame, task: Task) -> tuple[tuple[str, ...], ...]:
     """A tuple of N sentences for each side; every one of them proved to be text."""
-    names, rows = task.columns.sentences, []
+    names = task.columns.sentences
     if isinstance(sentences, pd.DataFrame):
         missing = [name for name in names if name not in sentences.columns]
         if missing:
             raise DataError(f"no column {', '.join(missing)} for the task's sentences")
-        rows = list(sentences[list(names)].itertuples(index=False, name=None))
-    elif isinstance(sentences, str):
-        rows = [(sentences,)]
+        given: list[Any] = list(sentences[list(names)].itertuples(index=False, name=None))
     else:
-        rows = [(row,) if isinstance(row, str) else tuple(row) for row in sentences]
-    if not rows:
+        given = sentences
+    if not given:
         raise DataError("no sentences to predict")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(names):
-            raise DataError(f"row {number}: {len(row)} sentence(s), the task takes {len(names)}")
-        for name, cell in zip(names, row, strict=True):
-            if not isinstance(cell, str) or not cell.strip():
-                raise DataError(f"row {number}: {name} is empty or not text")
-    return tuple(tuple(row[side].strip() for row in rows) for side in range(len(names)))
+    rows = []
+    for number, row in enumerate(given, start=1):
+        cells = row if isinstance(row, tuple | list | np.ndarray) else (row,)
+        rows.append(check_row(f"row {number}", cells, names))
+    return tuple(tuple(row[side] for row in rows) for side in range(len(names)))
 
 
-def rows_from_mappings(rows: Sequence[Mapping[str, Any]], task: Task) -> pd.DataFrame:
-    """JSON objects or CSV rows -> a data frame with the task's sentence columns."""
-    names = task.columns.sentences
-    return pd.DataFrame([{name: row.get(name) for name in names} for row in rows])
+def _sound(
+    name: str, task: Task, split: Split, data_dir: Path, skip_bad_rows: bool
+) -> tuple[Examples, int]:
+    """The examples without defects, and how many rows had some."""
+    examples, defects = read_split(name, task, split, data_dir)
+    errors = [defect for defect in defects if defect.severity == "error"]
+    fatal = [defect for defect in errors if not defect.is_of_row]
+    if fatal or (errors and not skip_bad_rows):
+        shown = fatal or errors
+        raise DataError(
+            f"{data_dir}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
+            fix=None if fatal else "correct the rows, or leave them out: --on-bad-rows skip",
+        )
+    return examples, len({defect.line for defect in errors})

@@ -33,6 +33,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
+from ensemble.bundle import ENSEMBLE, FACTS, Bundle, Contents, MemberEntry
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
 from mlflow_setup.files import MANIFEST, inside, safe_name, write_manifest
 from trainable.checkpoint import load_newest
@@ -382,6 +383,23 @@ def as_data(folder: Path, content: bytes) -> None:
         read_split(name, task, "train", folder)
 
 
+def as_sweep(folder: Path, content: bytes) -> None:
+    from search.sweep_file import read_sweep
+
+    (folder / "sweep.yaml").write_bytes(content)
+    read_sweep(str(folder / "sweep.yaml"))
+
+
+def as_bundle(folder: Path, content: bytes) -> None:
+    """Its manifest fits, as in `as_checkpoint`; then it is the file itself."""
+    (folder / ENSEMBLE).write_bytes(content)
+    write_manifest(folder, FACTS)
+    with contextlib.suppress(EnsweepError):
+        Bundle.load(folder)
+    (folder / MANIFEST).write_bytes(content)
+    Bundle.load(folder)
+
+
 READERS: dict[str, Callable[[Path, bytes], None]] = {
     "predictions": as_predictions,
     "checkpoint": as_checkpoint,
@@ -389,6 +407,8 @@ READERS: dict[str, Callable[[Path, bytes], None]] = {
     "trial": as_trial,
     "settings": as_settings,
     "data": as_data,
+    "sweep": as_sweep,
+    "bundle": as_bundle,
 }
 
 
@@ -558,6 +578,16 @@ def test_no_task_leaves_the_trial(root: Path) -> None:
     new = set(root.parent.rglob("*")) - set(before)
     assert all(path.is_relative_to(root / "predictions") for path in new)
     assert list((root.parent / OUTSIDE).iterdir()) == [root.parent / OUTSIDE / "file"]
+
+
+def test_no_member_leaves_the_bundle(root: Path) -> None:
+    for text in PATHS:
+        entry = MemberEntry.model_construct(encoder=text)  # as if nothing had checked it
+        bundle = Bundle(root, Contents.model_construct(members={text: entry}))
+        with contextlib.suppress(EnsweepError):
+            assert_below(bundle.weights_dir(text), root)
+        with contextlib.suppress(EnsweepError):
+            assert_below(bundle.encoder_dir(text), root)
 
 
 def test_no_sweep_run_or_artifact_leaves_its_folder(root: Path) -> None:

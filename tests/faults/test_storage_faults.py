@@ -85,8 +85,15 @@ def newest_weights(path: Path) -> int:
     trial.forget_after(9)
     for epoch in trial.kept_epochs():
         folder = trial.require_weights(epoch)
+        assert {path.name for path in folder.iterdir()} == {"model", "heads", MANIFEST}
         assert (folder / "model").read_bytes() == bytes([epoch]) * 3000
     return max(trial.kept_epochs())
+
+
+def drop_state(path: Path) -> int:
+    """Old: both epochs' weights are there; new: the second one's are gone. None is half there."""
+    newest_weights(path)
+    return 1 if 2 in TrialFolder(path).kept_epochs() else 2
 
 
 def outcome(number: int) -> OutcomeRecord:
@@ -113,6 +120,13 @@ TARGETS = {
         prepare=lambda path: TrialFolder(path).keep_weights(1, write_weights(1)),
         write=lambda path: TrialFolder(path).keep_weights(2, write_weights(2)),
         read=newest_weights,
+    ),
+    "dropped weights": Target(
+        prepare=lambda path: [
+            TrialFolder(path).keep_weights(epoch, write_weights(epoch)) for epoch in (1, 2)
+        ],
+        write=lambda path: TrialFolder(path).drop_weights(2),
+        read=drop_state,
     ),
     "outcome": Target(
         prepare=lambda path: TrialFolder(path).write_outcome(outcome(1)),
@@ -181,7 +195,7 @@ def test_a_crash_at_any_operation_leaves_old_or_new(disk: Path, name: str) -> No
 
     shutil.copytree(before, disk / "count")
     num_points = in_child(count)
-    assert 6 <= num_points <= 100
+    assert 4 <= num_points <= 100
     for mode, expected in (("error", {0, 201}), ("dead disk", {0, 201}), ("kill", {-9})):
         found = []
         for number in range(1, num_points + 1):
@@ -205,7 +219,7 @@ def test_a_crash_at_any_operation_leaves_old_or_new(disk: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("action", [signal.SIG_IGN, signal.SIG_DFL], ids=["error", "kill"])
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", [name for name in TARGETS if not name.startswith("dropped")])
 def test_a_crash_at_any_written_byte_leaves_old_or_new(
     disk: Path, name: str, action: signal.Handlers
 ) -> None:

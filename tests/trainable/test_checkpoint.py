@@ -149,7 +149,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "state.pt is missing",
     ),
     "extra file": (lambda path: (path / "extra").touch(), "not in manifest.json: extra"),
-    "extra folder": (lambda path: (path / "extra").mkdir(), "not in manifest.json: extra"),
+    "extra folder": (
+        lambda path: shutil.copytree(path.parent / "00000001", path / "extra"),
+        "not in manifest.json: extra/manifest.json, extra/state.pt",
+    ),
     "everything gone": (
         lambda path: [file.unlink() for file in path.iterdir()],
         "state.pt is missing",
