@@ -1,0 +1,251 @@
+"""What bad files do: every defect is named with its place, and nothing crashes or hangs.
+
+The promises D1, D2, D4 and D6. Counts are those of `make test`; ENSWEEP_FAULTS_SCALE multiplies
+the random ones (`make faults`).
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trainable.dataset import check_directory
+from trainable.defects import Defect
+from trainable.reading import Examples, read_file
+from trainable.tasks import PAPER_TASKS
+
+SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
+VARIANTS = range(20 * SCALE)
+SHARED = Path(__file__).resolve().parents[2] / "../shared/data/cs224n"
+
+Rows = list[list[str]]
+
+
+def _rows(draw: random.Random) -> Rows:
+    """A sound sentiment file as cells: index, id, sentence, label."""
+    size = draw.randint(3, 30)
+    rows = [[str(i), f"id-{i}", f"sentence {i} ü 漢", str(draw.randrange(5))] for i in range(size)]
+    return [["", "id", "sentence", "sentiment"], *rows]
+
+
+def _text(rows: Rows, delimiter: str = "\t") -> str:
+    return "".join(delimiter.join(row) + "\n" for row in rows)
+
+
+def _set_cell(column: int, value: str) -> Callable[[Rows, random.Random], tuple[bytes, int]]:
+    def build(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+        line = draw.randint(2, len(rows))
+        rows[line - 1][column] = value
+        return _text(rows).encode(), line
+
+    return build
+
+
+def _missing_column(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    gone = draw.randint(1, 3)
+    return _text([row[:gone] + row[gone + 1 :] for row in rows]).encode(), 1
+
+
+def _extra_column(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    return _text([[*row, "note"] for row in rows]).encode(), 1
+
+
+def _missing_cell(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    line = draw.randint(2, len(rows))
+    rows[line - 1].pop()
+    return _text(rows).encode(), line
+
+
+def _wrong_delimiter(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    return _text(rows, draw.choice(",;|")).encode(), 1
+
+
+def _open_quote(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    line = draw.randint(2, len(rows))
+    rows[line - 1][2] = '"' + rows[line - 1][2]
+    return _text(rows).encode(), line
+
+
+def _byte_order_mark(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    return b"\xef\xbb\xbf" + _text(rows).encode(), 1
+
+
+def _utf16(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    return _text(rows).encode("utf-16"), 0
+
+
+def _latin1(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    line = draw.randint(2, len(rows))
+    rows = [[cell.replace(" ü 漢", "") for cell in row] for row in rows]
+    rows[line - 1][2] = "caf\xe9 noir"
+    return _text(rows).encode("latin-1"), line
+
+
+def _nul(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    line = draw.randint(2, len(rows))
+    rows[line - 1][2] += "\0"
+    return _text(rows).encode(), line
+
+
+def _cr_only(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    return _text(rows).replace("\n", "\r").encode(), 0
+
+
+def _crlf(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    return _text(rows).replace("\n", "\r\n").encode(), 0
+
+
+def _huge_cell(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    line = draw.randint(2, len(rows))
+    rows[line - 1][2] = "x" * 1_000_000
+    return _text(rows).encode(), line
+
+
+def _empty(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    return b"\n" * draw.randrange(3), 0
+
+
+def _header_only(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    return _text(rows[:1]).encode(), 0
+
+
+def _twice(changes_label: bool) -> Callable[[Rows, random.Random], tuple[bytes, int]]:
+    def build(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+        row = list(draw.choice(rows[1:]))
+        if changes_label:
+            row[3] = str((int(row[3]) + 1) % 5)
+        rows.append(row)
+        return _text(rows).encode(), len(rows)
+
+    return build
+
+
+DEFECTS: dict[str, tuple[Callable[[Rows, random.Random], tuple[bytes, int]], str, str]] = {
+    "missing column": (_missing_column, "D04", "no column"),
+    "extra column": (_extra_column, "D05", "5 cells|column note is not used"),
+    "missing cell": (_missing_cell, "D05", "3 cells, the header has 4"),
+    "wrong delimiter": (_wrong_delimiter, "D04", "the delimiter looks like a"),
+    "open quote": (_open_quote, "D03", "a quotation mark is open to the end of the file"),
+    "byte-order mark": (_byte_order_mark, "D21", "byte-order mark"),
+    "UTF-16": (_utf16, "D02", "is UTF-16"),
+    "Latin-1": (_latin1, "D02", "byte 0xe9 is not UTF-8"),
+    "NUL": (_nul, "D02", "NUL byte"),
+    "CR only": (_cr_only, "D24", "lines end in CR alone"),
+    "CR LF": (_crlf, "D24", "lines end in CR LF"),
+    "1 MB cell": (_huge_cell, "D11", "a cell of more than"),
+    "empty file": (_empty, "D13", "is empty"),
+    "header only": (_header_only, "D13", "a header and no rows"),
+    "duplicate id": (_twice(False), "D10", "stands twice$"),
+    "same id, another label": (_twice(True), "D10", "stands twice, with another label"),
+    "no id": (_set_cell(1, ""), "D06", "column id is empty"),
+    "label out of range": (_set_cell(3, "5"), "D08", "is '5', not a class in 0..4"),
+    "label a float": (_set_cell(3, "1.5"), "D08", "is '1.5', not a class"),
+    "label text": (_set_cell(3, "good"), "D08", "is 'good', not a class"),
+    "label infinite": (_set_cell(3, "inf"), "D08", "is 'inf', not a class"),
+    "label empty": (_set_cell(3, ""), "D07", "column sentiment is empty"),
+    "sentence empty": (_set_cell(2, ""), "D09", "column sentence is empty"),
+    "sentence blank": (_set_cell(2, "   "), "D09", "column sentence is empty"),
+    "like a formula": (_set_cell(2, "=1+1"), "D22", "starts like a formula"),
+}
+
+
+def _read(tmp_path: Path, content: bytes, task: str = "sentiment") -> tuple[Examples, list[Defect]]:
+    name = "ids-sst-train.csv" if task == "sentiment" else "AllNLI.jsonl"
+    path = tmp_path / name
+    path.write_bytes(content)
+    return read_file(task, PAPER_TASKS[task], "train", path)
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_d1_each_defect_has_its_message_and_its_line(defect: str, tmp_path: Path) -> None:
+    build, code, message = DEFECTS[defect]
+    for variant in VARIANTS:
+        draw = random.Random(f"{defect}{variant}")
+        rows = _rows(draw)
+        sound = len(rows) - 1
+        content, line = build(rows, draw)
+        examples, found = _read(tmp_path, content)
+        if defect == "extra column":
+            code = "D20"
+        matching = [d for d in found if d.code == code]
+        assert len(matching) == 1, [str(d) for d in found]
+        import re
+
+        assert re.search(message, matching[0].message), matching[0].message
+        assert matching[0].line == line
+        assert matching[0].file == "ids-sst-train.csv"
+        assert matching[0].fix
+        is_error = matching[0].severity == "error"
+        assert is_error == (code < "D20")
+        if not is_error:
+            assert len(examples) == sound
+        elif matching[0].is_of_row:
+            assert len(examples) == (sound if code == "D10" else sound - 1)
+
+
+def test_all_defects_are_named_in_one_pass(tmp_path: Path) -> None:
+    content = (
+        '\tid\tsentence\tsentiment\n0\ta\tfine\t1\n1\t\t\t9\n2\tb\t"two\nlines"\t2\n3\tc\tlast\t\n'
+    )
+    examples, found = _read(tmp_path, content.encode())
+    assert [(d.line, d.code) for d in found] == [(3, "D06"), (3, "D09"), (3, "D08"), (6, "D07")]
+    assert examples.ids == ("a", "b")
+    assert examples.sentences == (("fine", "two\nlines"),)
+
+
+def test_d2_mutated_bytes_give_rows_or_defects(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    for _ in range(500 * SCALE):
+        content = bytearray(_text(_rows(draw)).encode())
+        for _ in range(draw.randint(1, 8)):
+            place = draw.randrange(len(content))
+            action = draw.randrange(3)
+            if action == 0:
+                content[place] = draw.randrange(256)
+            elif action == 1:
+                del content[place]
+            else:
+                content[place:place] = draw.choice([b'"', b"\t", b"\n", b"\r", b"\0", b"\xff"])
+        examples, found = _read(tmp_path, bytes(content))
+        assert len(examples) or found
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('["one"]', "not a list of 2 or 3"),
+        ('["a", "b", "c", "d"]', "not a list of 2 or 3"),
+        ('["a", 1]', "an entry that is not text"),
+        ('["a", ["b"]]', "an entry that is not text"),
+        ('{"a": "b"}', "not a list of 2 or 3"),
+        ('["a", "b', "is not JSON"),
+        ("[" * 50_000, "is not JSON"),
+    ],
+)
+def test_d4_entailment_lines(line: str, message: str, tmp_path: Path) -> None:
+    sound = '["anchor", "entailed"]\n["anchor", "entailed", "not"]\n'
+    examples, found = _read(tmp_path, (sound + line + "\n").encode(), "nli")
+    assert examples.contradictions == ("", "not")
+    assert [(d.code, d.line) for d in found] == [("D12", 3)]
+    assert message in found[0].message
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the course's data is not here")
+def test_d6_the_courses_data_has_exactly_these_defects() -> None:
+    found = check_directory(SHARED, PAPER_TASKS)
+    errors = Counter((d.code, d.file) for d in found if d.severity == "error")
+    assert errors == {("D07", "quora-train.csv"): 2, ("D09", "quora-train.csv"): 1}
+    counts = Counter(d.code for d in found if d.severity == "warning")
+    assert counts == {"D20": 1, "D22": 17, "D23": 31}
+    stray = next(d for d in found if d.code == "D20")
+    assert (stray.file, stray.value) == ("ids-sst-test-student.csv", "0")
+    overlaps = Counter((d.file, d.message.split()[-2]) for d in found if d.code == "D23")
+    assert overlaps == {
+        ("sts-dev.csv", "train"): 13,
+        ("sts-test-student.csv", "train"): 14,
+        ("sts-test-student.csv", "dev"): 2,
+        ("ids-sst-test-student.csv", "train"): 2,
+    }
