@@ -68,7 +68,7 @@ def download(tracking: Tracking, run_id: str, artifact_path: str, cache: Path) -
         IntegrityError: a path that leaves the run's artifacts, or no such local artifact.
         ConfigError: MLflow cannot be read, or does not have the artifact.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,255}", run_id, re.ASCII):
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,127}", run_id, re.ASCII):
         raise ConfigError(f"{run_id!r} is not the id of a run")
     target = inside(cache / run_id, artifact_path)
     if target.is_file():

@@ -108,7 +108,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if not (folder.path / CONFIG_ARTIFACT).exists():
             folder.create(_record_of(config, self.place.sweep))
         ended = folder.outcome()
-        if ended is None:
+        if ended is None or not ended.outcome.is_terminal:
             ended = OutcomeRecord(outcome, reason, len(folder.epochs()), time.time())
             folder.write_outcome(ended)
         if ended.outcome in (Outcome.FINISHED, Outcome.PRUNED, Outcome.DIVERGED):

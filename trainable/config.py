@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.files import safe_name
 from trainable.tasks import PAPER_TASKS, Kind, Task
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -258,6 +259,11 @@ def _contradictions(config: Config) -> list[str]:
     """Settings that are valid one by one and not together."""
     known = PAPER_TASKS | config.tasks
     problems = []
+    for name in config.tasks:
+        try:
+            safe_name(name, "tasks: the task")
+        except ConfigError as error:
+            problems.append(f"{error.problem}: {error.fix}")
     for name in config.data.tasks:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

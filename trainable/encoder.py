@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils.logging import disable_progress_bar
@@ -42,25 +43,28 @@ def locate(name: str) -> str:
     return str(Path(spec.origin).parent / "model")
 
 
-def load_pretrained(name: str, revision: str | None, dropout: float) -> nn.Module:
+def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Pooling) -> nn.Module:
     """A pretrained encoder: safetensors only, no code from the hub, the given dropout inside.
 
     Raises:
-        ConfigError: it cannot be found, has no safetensors, or is not of the BERT family.
+        ConfigError: it cannot be found, has no safetensors, is not of the BERT family, or lacks
+            weights that would be random then (its pooler counts only where it is used).
     """
     place = locate(name)
     try:
-        settings = AutoConfig.from_pretrained(place, revision=revision)
+        settings = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         _set_dropout(settings, dropout, name)
-        model = AutoModel.from_pretrained(
+        model, report = AutoModel.from_pretrained(
             place,
             revision=revision,
             config=settings,
             use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
             dtype=torch.float32,
             attn_implementation=ATTENTION,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, ConfigError):
             raise
         reason = str(error).strip().splitlines()[0]
@@ -68,6 +72,16 @@ def load_pretrained(name: str, revision: str | None, dropout: float) -> nn.Modul
             f"model.encoder={name}: cannot be loaded: {reason}",
             fix="name a hub encoder that can be reached and has safetensors, a folder, or minilm",
         ) from None
+    missing = sorted(
+        key
+        for key in report["missing_keys"]
+        if pooling == "pooler" or not key.startswith("pooler.")
+    )
+    if missing:
+        raise ConfigError(
+            f"model.encoder={name}: its file lacks weights: {', '.join(missing[:5])}",
+            fix="name a whole encoder; one without a pooler needs model.pooling=cls or mean",
+        )
     return use_row_gradients(use_fast_dropout(model))
 
 
@@ -78,11 +92,15 @@ def build_untrained(folder: Path, dropout: float) -> nn.Module:
         ConfigError: the folder holds no encoder configuration.
     """
     try:
-        settings = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        settings = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: no encoder configuration: {error}") from None
     _set_dropout(settings, dropout, str(folder))
-    model = AutoModel.from_config(settings, dtype=torch.float32, attn_implementation=ATTENTION)
+    model = AutoModel.from_config(
+        settings, dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False
+    )
     return use_row_gradients(use_fast_dropout(model))
 
 

@@ -67,7 +67,9 @@ class MultitaskBert(nn.Module):
 def build_model(config: Config) -> MultitaskBert:
     """A model to train: pretrained encoder, fresh heads drawn from torch's global generator."""
     settings = config.model
-    encoder = load_pretrained(settings.encoder, settings.revision, settings.encoder_dropout)
+    encoder = load_pretrained(
+        settings.encoder, settings.revision, settings.encoder_dropout, settings.pooling
+    )
     return MultitaskBert(encoder, config)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mlflow_setup.files import write_atomic
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
@@ -20,6 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.files import write_atomic
 from trainable.encoder import locate
 from trainable.reading import Examples
 
@@ -80,7 +80,9 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> Tokenizer:
     """
     place = locate(str(name))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, revision=revision, use_fast=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

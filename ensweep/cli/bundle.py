@@ -157,8 +157,9 @@ def evaluate(
     ensemble = Ensemble.load(folder, batch_size, precision)
     found = ensemble.evaluate(data_dir, split, on_bad_rows == "skip")
     if as_json:
-        content = {"schema_version": 1, **dataclasses.asdict(found)}
-        typer.echo(json.dumps(content, allow_nan=False))
+        content = dataclasses.asdict(found)
+        content["scores"]["overall"] = content.pop("overall")
+        typer.echo(json.dumps({"schema_version": 1, **content}, allow_nan=False))
     else:
         _print_scores(found, ensemble.tasks)
     if split != "test":

@@ -1,11 +1,13 @@
 """Model: heads of every architecture, one encoder call, gradients, saving and loading."""
 
 import itertools
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mlflow_setup.errors import ConfigError, IntegrityError
@@ -145,12 +147,44 @@ def test_an_encoder_that_is_not_there_is_named_with_a_fix(tmp_path: Path) -> Non
     assert "minilm" in (caught.value.fix or "")
 
 
+@pytest.mark.parametrize(
+    ("dropped", "pooling", "is_refused"),
+    [("pooler.", "pooler", True), ("pooler.", "mean", False), ("encoder.layer.0.", "mean", True)],
+)
+def test_weights_that_would_be_random_are_refused(
+    tiny_encoder: Path, tmp_path: Path, dropped: str, pooling: str, is_refused: bool
+) -> None:
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith(dropped)}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    config = _config(folder, model__pooling=pooling)
+    if is_refused:
+        with pytest.raises(ConfigError, match=f"lacks weights: {dropped}"):
+            build_model(config)
+    else:
+        assert build_model(config).pooling == "mean"
+
+
+def test_code_that_an_encoder_brings_is_never_run(tiny_encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "unheard-of",
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    marker = tmp_path / "executed"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Config: pass\n")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        build_model(_config(folder))
+    assert not marker.exists()
+
+
 def test_a_hub_encoder_is_loaded_by_name(
     tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`some-org/tiny` resolves through the hub's cache layout, as a downloaded encoder would."""
-    import shutil
-
     snapshot = tmp_path / "models--some-org--tiny" / "snapshots" / ("0" * 40)
     shutil.copytree(tiny_encoder, snapshot)
     reference = tmp_path / "models--some-org--tiny" / "refs" / "main"

@@ -229,18 +229,20 @@ def test_learns_the_tiny_tasks(tiny_encoder: Path, tiny_data: Path, tmp_path: Pa
     config = _config(
         tiny_encoder,
         tiny_data,
-        "optim.lr=1e-2",
-        "train.num_epochs=8",
+        "optim.lr=5e-3",
+        "optim.lr_decay=0",
+        "train.num_epochs=12",
         "model.pooling=mean",
-        "loss.paraphrase_weight=1.0",
-        "model.encoder_dropout=0.1",
-        "model.head_dropout=0.0",
+        "model.encoder_dropout=0",
+        "model.head_dropout=0",
+        "loss.simcse.enabled=false",
+        "loss.mnr.enabled=false",
     )
     _train(config, tmp_path / "t")
-    losses = [
-        record.metrics["train/paraphrase/loss"] for record in TrialFolder(tmp_path / "t").epochs()
-    ]
-    assert np.mean(losses[-2:]) < 0.8 * losses[0]
+    records = TrialFolder(tmp_path / "t").epochs()
+    for name in ("sentiment", "similarity"):
+        losses = [record.metrics[f"train/{name}/loss"] for record in records]
+        assert np.mean(losses[-2:]) < 0.6 * losses[0], losses
 
 
 def test_neither_ray_nor_mlflow_is_imported() -> None:

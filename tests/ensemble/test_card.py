@@ -1,0 +1,104 @@
+"""The model card says what was measured, with the hub's metadata in front."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from ensemble.bundle import Contents, MemberEntry, Share, TaskEntry
+from ensemble.candidates import Pool
+from ensemble.card import model_card
+from ensemble.validation import EnsembleChoice, Method, choose
+from trainable.config import from_flat
+
+
+@pytest.fixture
+def pool(store: Any) -> Pool:
+    for number in (1, 2, 3):
+        store.add_usual(f"000{number}", seed=number)
+    return store.pool()
+
+
+def contents(pool: Pool, choice: EnsembleChoice, encoder: str = "minilm") -> Contents:
+    config = from_flat({"model.encoder": encoder}).flat()
+    return Contents(
+        schema_version=1,
+        tasks={
+            name: TaskEntry(
+                task=pool.tasks[name].task,
+                members=tuple(
+                    Share(member=m.candidate.key, weight=m.weight) for m in task.selective.members
+                ),
+                scores={},
+            )
+            for name, task in choice.tasks.items()
+        },
+        members={
+            c.key: MemberEntry(
+                run_id=c.run_id, sweep="s", trial=c.trial, epoch=c.epoch, encoder="k", config=config
+            )
+            for c in choice.candidates(Method.SELECTIVE)
+        },
+    )
+
+
+def test_figures_are_those_of_the_choice(pool: Pool) -> None:
+    choice = choose(pool)
+    text = model_card("s", contents(pool, choice), choice)
+    for name, task in choice.tasks.items():
+        scores = [task.best_single.scores.dev_dev, task.simple.scores.dev_dev]
+        cells = [name, task.metric, str(task.num_dev_dev), *(f"{score:.4f}" for score in scores)]
+        cells += [f"**{task.selective.scores.dev_dev:.4f}**"]
+        cells += [f"{task.selective.scores.dev_train:.4f}"]
+        assert f"| {' | '.join(cells)} |" in text.splitlines()
+        for member in task.selective.members:
+            line = f"| {name} | {member.weight:.3f} | `{member.candidate.key}` |"
+            assert line in text.splitlines()
+        assert (f"- {name}: selective" in text) == (task.note is not None)
+    assert f"{choice.overall[Method.SELECTIVE].dev_dev:.4f}" in text
+    assert "had seen all of dev" in text
+
+
+def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
+    choice = choose(pool)
+    _, block, text = model_card("s", contents(pool, choice), choice).split("---\n", 2)
+    data = yaml.safe_load(block)
+    assert data["library_name"] == "ensweep"
+    results = data["model-index"][0]["results"]
+    assert {
+        result["task"]["name"]: (
+            result["metrics"][0]["type"],
+            result["metrics"][0]["value"],
+        )
+        for result in results
+    } == {
+        name: (task.metric, round(task.selective.scores.dev_dev, 4))
+        for name, task in choice.tasks.items()
+    }
+    assert text.startswith("\n# Selective ensemble of s\n")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "shown"),
+    [
+        ("minilm", "minilm"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("/home/somebody/encoders/mine", "mine"),
+        ("a|b<script>`", "a?b?script??"),
+    ],
+)
+def test_the_encoder_is_named_and_its_folder_is_not(pool: Pool, encoder: str, shown: str) -> None:
+    choice = choose(pool)
+    text = model_card("s", contents(pool, choice, encoder), choice)
+    rows = [line for line in text.splitlines() if line.startswith("| `") and "run" in line]
+    assert {row.split(" | ")[1] for row in rows} == {shown}
+    assert "somebody" not in text
+
+
+def test_the_example_fits_the_first_task(store: Any) -> None:
+    outputs = {"similarity": store.outputs("similarity", 1)}
+    store.add("0001", {1: outputs})
+    pool = store.pool()
+    choice = choose(pool)
+    text = model_card("s", contents(pool, choice), choice)
+    assert 'predict([("a sentence", "and another")], task="similarity")' in text

@@ -1,0 +1,194 @@
+"""A choice among tracked runs becomes a bundle: whole, with each member's weights once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensemble.bundle import ENCODERS, ENSEMBLE, FACTS, MEMBERS, WEIGHTS, Bundle
+from ensemble.candidates import Pool
+from ensemble.export import export, write_bundle
+from ensemble.validation import EnsembleChoice, Method, choose
+from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError, NothingUsableError
+from mlflow_setup.files import MANIFEST, find_damage
+from mlflow_setup.schema import CONFIG_ARTIFACT, TrialRecord
+from mlflow_setup.tracking import resolve_tracking
+from trainable.record import TrialFolder
+
+TRIALS = ("0001", "0002", "0003")
+
+
+@pytest.fixture
+def trials(store: Any, tmp_path: Path) -> dict[str, TrialFolder]:
+    """Three runs of two epochs and their folders; the weights are told apart by their bytes."""
+    folders = {}
+    for number, trial in enumerate(TRIALS, start=1):
+        folder = TrialFolder(tmp_path / "s" / "trials" / trial)
+        uri = str(folder.path / "weights")
+        run = store.add_usual(trial, seed=number, tags={"weights_uri": uri})
+        artifact = store.root / run.run_id / CONFIG_ARTIFACT
+        folder.create(TrialRecord.from_json(artifact.read_text()))
+        for epoch in (1, 2):
+            content = f"{trial} {epoch}".encode()
+            folder.keep_weights(epoch, lambda path, data=content: _write(path / WEIGHTS, data))
+        # the third has an encoder of its own
+        settings = b'{"model_type": "bert"}' + b" " * (number == 3)
+        folder.keep_encoder(lambda path, data=settings: _write_encoder(path, data))
+        folders[trial] = folder
+    return folders
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _write_encoder(folder: Path, settings: bytes) -> None:
+    _write(folder / "config.json", settings)
+    _write(folder / "tokenizer.json", b"{}")
+
+
+@pytest.fixture
+def chosen(store: Any, trials: dict[str, TrialFolder]) -> tuple[Pool, EnsembleChoice]:
+    pool = store.pool()
+    return pool, choose(pool)
+
+
+def test_the_bundle_is_the_choice(
+    tmp_path: Path, trials: dict[str, TrialFolder], chosen: tuple[Pool, EnsembleChoice]
+) -> None:
+    pool, choice = chosen
+    contents = write_bundle(tmp_path / "out" / "bundle", "s", pool, choice)
+    bundle = Bundle.load(tmp_path / "out" / "bundle")
+    assert bundle.contents == contents
+    for name, task in choice.tasks.items():
+        entry = contents.tasks[name]
+        assert entry.task == pool.tasks[name].task
+        assert [(share.member, share.weight) for share in entry.members] == [
+            (member.candidate.key, member.weight) for member in task.selective.members
+        ]
+        assert entry.scores["best_single"] == task.best_single.scores.to_json()
+        assert set(entry.scores) == {"best_single", "simple", "selective"}
+    members = choice.candidates(Method.SELECTIVE)
+    assert len(members) > 1
+    assert set(contents.members) == {candidate.key for candidate in members}
+    for candidate in members:
+        member = contents.members[candidate.key]
+        assert (member.run_id, member.trial, member.epoch, member.sweep) == (
+            *(candidate.run_id, candidate.trial, candidate.epoch),
+            "s",
+        )
+        assert member.config == trials[candidate.trial].trial().config
+        weights = bundle.weights_dir(candidate.key) / WEIGHTS
+        assert weights.read_text() == f"{candidate.trial} {candidate.epoch}"
+
+
+def test_each_member_and_encoder_is_there_once(
+    tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
+) -> None:
+    contents = write_bundle(tmp_path / "bundle", "s", *chosen)
+    found = {path.relative_to(tmp_path / "bundle") for path in (tmp_path / "bundle").rglob("*.*")}
+    weights = {path for path in found if path.suffix == ".safetensors"}
+    assert weights == {Path(MEMBERS) / member / WEIGHTS for member in contents.members}
+    encoders = {member.trial: member.encoder for member in contents.members.values()}
+    assert {trial == "0003" for trial in encoders} == {True, False}
+    assert len(set(encoders.values())) == 2
+    folders = [path.name for path in (tmp_path / "bundle" / ENCODERS).iterdir()]
+    assert sorted(folders) == sorted(set(encoders.values()))
+
+
+def test_the_manifest_is_of_every_file(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
+    write_bundle(tmp_path / "bundle", "s", *chosen)
+    assert find_damage(tmp_path / "bundle", FACTS) is None
+
+
+def test_the_same_choice_gives_the_same_bytes(
+    tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
+) -> None:
+    for name in ("one", "two"):
+        write_bundle(tmp_path / name, "s", *chosen)
+    for name in (ENSEMBLE, MANIFEST, "README.md"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
+    (tmp_path / "bundle").mkdir()
+    write_bundle(tmp_path / "bundle", "s", *chosen)
+    Bundle.load(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_there_is_not_replaced(
+    tmp_path: Path, chosen: tuple[Pool, EnsembleChoice], kind: str
+) -> None:
+    output = tmp_path / "bundle"
+    kept = output / "kept" if kind == "folder" else output
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("mine")
+    with pytest.raises(ConfigError, match="is there already"):
+        write_bundle(output, "s", *chosen)
+    with pytest.raises(ConfigError, match="is there already"):  # before the runs are looked at
+        export(resolve_tracking(tmp_path / "none"), "s", tmp_path / "cache", output)
+    assert kept.read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"bundle: cannot be written: "):
+        write_bundle(tmp_path / "file" / "bundle", "s", *chosen)
+
+
+def _change(folder: TrialFolder) -> None:
+    for epoch in (1, 2):
+        (folder.weights_dir(epoch) / WEIGHTS).write_bytes(b"0001 x")
+
+
+def _drop(folder: TrialFolder) -> None:
+    for epoch in (1, 2):
+        folder.drop_weights(epoch)
+
+
+def _other_trial(folder: TrialFolder) -> None:
+    path = folder.path / "config.json"
+    path.write_text(path.read_text().replace('"trial": "', '"trial": "x'))
+
+
+@pytest.mark.parametrize(
+    ("harm", "error", "message"),
+    [
+        (_change, IntegrityError, "weights are not whole: changed since it was written"),
+        (_drop, IntegrityError, "weights are not whole: manifest.json is missing"),
+        (_other_trial, IntegrityError, "holds trial 'x000. of sweep 's', not '000."),
+        (
+            lambda folder: folder.encoder_dir.rename(folder.path / "moved"),
+            IntegrityError,
+            "holds no encoder configuration",
+        ),
+        (
+            lambda folder: folder.path.rename(folder.path.with_name(f"gone-{folder.path.name}")),
+            NothingUsableError,
+            "are not reached from here",
+        ),
+    ],
+)
+def test_members_that_cannot_be_had_leave_no_bundle(
+    tmp_path: Path,
+    trials: dict[str, TrialFolder],
+    chosen: tuple[Pool, EnsembleChoice],
+    harm: Callable[[TrialFolder], object],
+    error: type[EnsweepError],
+    message: str,
+) -> None:
+    for folder in trials.values():
+        harm(folder)
+    with pytest.raises(error, match=message):
+        write_bundle(tmp_path / "out" / "bundle", "s", *chosen)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_no_such_sweep(tmp_path: Path) -> None:
+    with pytest.raises(NothingUsableError, match="no trial of a sweep 'none' is tracked"):
+        export(resolve_tracking(tmp_path), "none", tmp_path / "cache", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
