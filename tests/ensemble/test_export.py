@@ -160,7 +160,7 @@ def _other_trial(folder: TrialFolder) -> None:
     [
         (_change, IntegrityError, "weights are not whole: changed since it was written"),
         (_drop, IntegrityError, "weights are not whole: manifest.json is missing"),
-        (_other_trial, IntegrityError, "holds trial 'x000. of sweep 's', not '000."),
+        (_other_trial, IntegrityError, "holds trial 'x0001' of sweep 's', not '0001'"),
         (
             lambda folder: folder.encoder_dir.rename(folder.path / "moved"),
             IntegrityError,

@@ -1,26 +1,30 @@
 """A loaded bundle gives what its members' dev predictions, averaged, give."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import ensweep
 from ensemble.combine import combine
-from ensemble.predict import Ensemble, submission
-from mlflow_setup.errors import ConfigError, DataError
+from ensemble.predict import Ensemble
+from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from trainable.predictions import Predictions
+from trainable.reading import read_split
 from trainable.record import TrialFolder
-from trainable.tasks import PAPER_TASKS
+
+TASKS = ["sentiment", "paraphrase", "similarity"]
+PAIRS = [("how do i learn chess", "can i learn chess well"), ("a film", "the dull plot is slow")]
 
 
 @pytest.fixture(scope="module")
 def ensemble(tiny_bundle: Path) -> Ensemble:
-    return ensweep.load(tiny_bundle)
+    return Ensemble.load(tiny_bundle)
 
 
-@pytest.mark.parametrize("task", ["sentiment", "paraphrase", "similarity"])
+@pytest.mark.parametrize("task", TASKS)
 def test_serving_equals_what_was_selected(
     ensemble: Ensemble, tiny_runs: Path, tiny_data: Path, task: str
 ) -> None:
@@ -35,8 +39,6 @@ def test_serving_equals_what_was_selected(
     expected = combine(
         entry.task, [p.outputs for p in recorded], [share.weight for share in entry.members]
     )
-    from trainable.reading import read_split
-
     examples, _ = read_split(task, entry.task, "dev", tiny_data)
     assert examples.ids == recorded[0].ids
     actual = ensemble.outputs(task, examples.sentences)
@@ -45,60 +47,177 @@ def test_serving_equals_what_was_selected(
 
 def test_frames(ensemble: Ensemble) -> None:
     frame = ensemble.predict(["a warm film", "a dull plot"], task="sentiment")
-    assert list(frame.columns) == ["label", *(f"probability_{c}" for c in range(5))]
-    assert frame.filter(like="probability").sum(axis=1).tolist() == pytest.approx([1, 1], abs=1e-5)
-    pairs = [("how do i learn chess", "can i learn chess well")]
-    frame = ensemble.predict(pairs, task="paraphrase")
-    assert frame["label"][0] == int(frame["probability"][0] > 0.5)
-    assert -5 <= ensemble.predict(pairs, task="similarity")["label"][0] <= 5
-    columns = pd.DataFrame({"sentence1": ["a film"], "sentence2": ["the film"], "other": [1]})
-    assert len(ensemble.predict(columns, task="similarity")) == 1
+    probabilities = [f"probability_{c}" for c in range(5)]
+    assert list(frame.columns) == ["label", *probabilities]
+    assert frame[probabilities].sum(axis=1).tolist() == pytest.approx([1, 1], abs=1e-5)
+    best = frame[probabilities].to_numpy().argmax(axis=1)
+    assert frame["label"].tolist() == best.tolist()
+    assert frame["label"].dtype.kind == "i"
+    frame = ensemble.predict(PAIRS, task="paraphrase")
+    assert list(frame.columns) == ["label", "probability"]
+    assert frame["label"].tolist() == (frame["probability"] > 0.5).astype(int).tolist()
+    frame = ensemble.predict(PAIRS, task="similarity")
+    assert list(frame.columns) == ["label"]
+    assert frame["label"].between(-5.001, 5.001).all()
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        PAIRS,
+        [list(pair) for pair in PAIRS],
+        tuple(PAIRS),
+        iter(PAIRS),
+        np.array(PAIRS),
+        pd.DataFrame(PAIRS, columns=["sentence1", "sentence2"]),
+        pd.DataFrame(
+            [(b, 7, f" {a} ") for a, b in PAIRS], columns=["sentence2", "other", "sentence1"]
+        ),
+    ],
+)
+def test_pairs_in_any_form(ensemble: Ensemble, sentences: Any) -> None:
+    expected = ensemble.predict(PAIRS, task="similarity")
+    pd.testing.assert_frame_equal(ensemble.predict(sentences, task="similarity"), expected)
+
+
+@pytest.mark.parametrize(
+    "sentences", ["a warm film", ["a warm film"], ("a warm film",), pd.Series(["a warm film"])]
+)
+def test_sentences_in_any_form(ensemble: Ensemble, sentences: Any) -> None:
+    expected = ensemble.predict([["a warm film"]], task="sentiment")
+    pd.testing.assert_frame_equal(ensemble.predict(sentences), expected)
+
+
+def test_rows_keep_their_order_whatever_their_length_and_batch(tiny_bundle: Path) -> None:
+    words = ["good", "bad", "film", "story", "warm", "dull"]
+    sentences = [" ".join(words[: 1 + (5 * n) % 6]) for n in range(11)]
+    one_by_one = pd.concat(
+        [Ensemble.load(tiny_bundle).predict(sentence) for sentence in sentences[:3]],
+        ignore_index=True,
+    )
+    together = Ensemble.load(tiny_bundle, batch_size=4).predict(sentences)
+    pd.testing.assert_frame_equal(together[:3], one_by_one, atol=1e-5)
+    assert together["probability_0"].nunique() == 6
+
+
+def test_each_distinct_member_runs_once_a_request(
+    ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainable import evaluate
+
+    seen: list[Any] = []
+
+    def counted(model: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(model)
+        return true_predict(model, *arguments, **options)
+
+    true_predict = evaluate.predict
+    monkeypatch.setattr(evaluate, "predict", counted)
+    for task in TASKS:
+        seen.clear()
+        ensemble.predict(["a film"] * 5 if task == "sentiment" else PAIRS, task=task)
+        members = ensemble.bundle.contents.tasks[task].members
+        assert len(seen) == len({id(model) for model in seen}) == len(members)
 
 
 def test_the_task_may_be_left_out_where_one_fits(ensemble: Ensemble) -> None:
-    assert len(ensemble.predict("a warm film")) == 1
-    with pytest.raises(ConfigError, match=r"2 tasks of .* take such sentences"):
-        ensemble.predict([("a", "b")])
-    with pytest.raises(ConfigError, match="no task 'mood'"):
+    pd.testing.assert_frame_equal(
+        ensemble.predict("a warm film"), ensemble.predict("a warm film", task="sentiment")
+    )
+    with pytest.raises(ConfigError, match="paraphrase, similarity all take such sentences"):
+        ensemble.predict(PAIRS)
+    with pytest.raises(ConfigError, match="no task takes such sentences"):
+        ensemble.predict(pd.DataFrame({"text": ["a"]}))
+    with pytest.raises(ConfigError, match="no task 'mood'; this bundle has sentiment, paraphrase"):
         ensemble.predict("a film", task="mood")
 
 
 @pytest.mark.parametrize(
-    ("sentences", "message"),
+    ("task", "sentences", "message"),
     [
-        ([], "no sentences"),
-        (["a film", ""], "row 2: sentence is empty"),
-        (["a film", None], "row 2"),
-        ([("a", "b")], "row 1: 2 sentence"),
-        (pd.DataFrame({"text": ["a"]}), "no column sentence"),
-        (pd.DataFrame({"sentence": [float("nan")]}), "row 1: sentence is empty or not text"),
+        ("sentiment", [], "no sentences"),
+        ("sentiment", "", "row 1: sentence is empty"),
+        ("sentiment", ["a film", " \t "], "row 2: sentence is empty"),
+        ("sentiment", ["a film", None], "row 2: sentence is None, not text"),
+        ("sentiment", [5], "row 1: sentence is 5, not text"),
+        ("sentiment", [{"sentence": "a"}], "row 1: sentence is {.*not text"),
+        ("sentiment", [("a", "b")], r"row 1: 2 sentence\(s\), the task takes 1 \(sentence\)"),
+        ("similarity", ["a film"], r"row 1: 1 sentence\(s\), the task takes 2 \(sentence1, se"),
+        ("similarity", [("a", "b"), ("a", "")], "row 2: sentence2 is empty"),
+        ("sentiment", pd.DataFrame({"text": ["a"]}), "no column sentence"),
+        ("sentiment", pd.DataFrame({"sentence": [float("nan")]}), "row 1: sentence is nan, not"),
+        ("sentiment", pd.DataFrame({"sentence": []}), "no sentences"),
     ],
 )
-def test_bad_input_is_named(ensemble: Ensemble, sentences: object, message: str) -> None:
-    with pytest.raises((DataError, ConfigError), match=message):
-        ensemble.predict(sentences, task="sentiment")
+def test_bad_input_is_named(ensemble: Ensemble, task: str, sentences: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        ensemble.predict(sentences, task=task)
 
 
-def test_evaluate(ensemble: Ensemble, tiny_data: Path, tmp_path: Path) -> None:
-    scores = ensemble.evaluate(tiny_data)
-    assert set(scores) == {"sentiment", "paraphrase", "similarity", "overall"}
-    parts = [scores["sentiment"], scores["paraphrase"], (scores["similarity"] + 1) / 2]
-    assert scores["overall"] == pytest.approx(np.mean(parts))
-    with pytest.raises(DataError, match="no labelled dev file"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0, must be at least 1"),
+        ({"precision": "fp16"}, "precision is 'fp16', must be one of fp32, bf16, auto"),
+    ],
+)
+def test_bad_settings(tiny_bundle: Path, settings: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Ensemble.load(tiny_bundle, **settings)
+
+
+def test_weights_that_do_not_fit_are_refused_when_they_are_needed(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    from ensemble.bundle import FACTS, MEMBERS, WEIGHTS
+    from mlflow_setup.files import MANIFEST, write_manifest
+
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    for path in (folder / MEMBERS).rglob(WEIGHTS):
+        path.write_bytes(b"\x80\x04N.")
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, FACTS)
+    with pytest.raises(IntegrityError, match="weights cannot be loaded"):
+        Ensemble.load(folder).predict("a film")
+
+
+def test_evaluate(ensemble: Ensemble, tiny_data: Path) -> None:
+    found = ensemble.evaluate(tiny_data)
+    assert list(found.scores) == TASKS
+    assert found.num_rows == dict.fromkeys(TASKS, 32)
+    assert found.num_skipped == dict.fromkeys(TASKS, 0)
+    assert found.unscored == {}
+    sentiment, paraphrase, similarity = found.scores.values()
+    assert found.overall == pytest.approx(np.mean([sentiment, paraphrase, (similarity + 1) / 2]))
+    task = ensemble.tasks["sentiment"]
+    examples, _ = read_split("sentiment", task, "dev", tiny_data)
+    labels = ensemble.predict(examples.sentences[0], task="sentiment")["label"]
+    assert sentiment == pytest.approx(float((labels == examples.labels).mean()))
+
+
+def test_what_cannot_be_scored_is_said(ensemble: Ensemble, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing to score: sentiment: ids-sst-dev.csv is not the"):
         ensemble.evaluate(tmp_path)
-
-
-def test_submission_is_byte_for_byte_the_courses() -> None:
-    cases = {
-        "sentiment": ("1ae91087064d5035fe6c0c63f", 1.0, "Predicted_Sentiment", "1"),
-        "paraphrase": ("fbfddc56315fb8a39e7608fa0", 1.0, "Predicted_Is_Paraphrase", "1.0"),
-        "similarity": (
-            "876d0172eef5db7776e39c5de",
-            1.8492281436920166,
-            "Predicted_Similiary",
-            "1.8492281436920166",
-        ),
+    with pytest.raises(DataError, match=r"ids-sst-test-student.csv has no labelled rows"):
+        ensemble.evaluate(tiny_data, "test")
+    shutil.copy(tiny_data / "sts-dev.csv", tmp_path)
+    found = ensemble.evaluate(tmp_path)
+    assert list(found.scores) == ["similarity"]
+    assert found.overall == pytest.approx((found.scores["similarity"] + 1) / 2)
+    assert found.unscored == {
+        "sentiment": "ids-sst-dev.csv is not there",
+        "paraphrase": "quora-dev.csv is not there",
     }
-    for name, (id_, label, header, value) in cases.items():
-        expected = f"id \t{header} \n{id_} , {value} \n"
-        assert submission(PAPER_TASKS[name], [id_], [label]) == expected
+
+
+def test_bad_rows_stop_or_are_counted(ensemble: Ensemble, tiny_data: Path, tmp_path: Path) -> None:
+    lines = (tiny_data / "ids-sst-dev.csv").read_text().splitlines()
+    lines[3] = "\t".join([*lines[3].split("\t")[:-2], "", "9"])  # two defects, one row
+    (tmp_path / "ids-sst-dev.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"(?s)ids-sst-dev.csv:4: .*--on-bad-rows skip"):
+        ensemble.evaluate(tmp_path)
+    found = ensemble.evaluate(tmp_path, skip_bad_rows=True)
+    assert (found.num_rows, found.num_skipped) == ({"sentiment": 31}, {"sentiment": 1})
+    (tmp_path / "ids-sst-dev.csv").write_text("id\ttext\tsentiment\n1\ta\t2\n")
+    with pytest.raises(DataError, match="no column sentence"):
+        ensemble.evaluate(tmp_path, skip_bad_rows=True)

@@ -444,7 +444,7 @@ def test_no_weights_or_encoder_run_a_malicious_file(
             load_pretrained(str(folder), None, 0.1, "pooler")
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
         with pytest.raises(EnsweepError):
-            load_pretrained(str(folder), None, 0.1)
+            load_pretrained(str(folder), None, 0.1, "pooler")
         assert not (here / MARKER).exists(), name
 
 
@@ -464,7 +464,7 @@ def test_no_encoder_runs_its_own_code(
         (folder / name).write_text(json.dumps(settings))
     (folder / "bomb.py").write_bytes(PAYLOADS["python"])
     for load in (
-        lambda: load_pretrained(str(folder), None, 0.1),
+        lambda: load_pretrained(str(folder), None, 0.1, "pooler"),
         lambda: build_untrained(folder, 0.1),
         lambda: load_tokenizer(folder),
     ):
