@@ -1,0 +1,201 @@
+"""Recipes, overrides, environment and their precedence; each value's origin; the named recipes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_setup.errors import ConfigError
+from trainable.config import from_flat, settings_without_effect
+from trainable.resolve import parse_override, read_recipe, recipe_names, resolve
+
+CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "b3": (
+        "baseline",
+        {
+            "batching.strategy": "even",
+            "model.shared_fcn": True,
+            "model.nonlinear_heads": True,
+            "model.paraphrase_structure": True,
+            "loss.paraphrase_weight": 0.1,
+            "loss.mnr.enabled": True,
+            "loss.simcse.enabled": True,
+            "optim.lr_decay": 0.8,
+            "train.num_epochs": 20,
+        },
+    ),
+    "b2": ("b3", {"model.head_dropout": 0.0}),
+    "b1": ("b2", {"data.tasks": ["sentiment", "paraphrase", "similarity", "nli"]}),
+}
+"""Recipe -> its parent and exactly what it changes (the named configurations of the paper)."""
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_recipe_differs_from_its_parent_exactly_so(name: str) -> None:
+    parent, expected = CHANGES[name]
+    ours, theirs = resolve(name, (), {}).config.flat(), resolve(parent, (), {}).config.flat()
+    assert {key: value for key, value in ours.items() if theirs[key] != value} == expected
+
+
+def test_the_baseline_is_the_papers() -> None:
+    config = resolve("baseline", (), {}).config
+    assert config == from_flat({})  # the defaults are the baseline
+    assert (config.optim.lr, config.train.num_epochs, config.model.head_dropout) == (1e-5, 10, 0.3)
+    assert (config.batching.batch_size, config.batching.strategy) == (16, "round_robin")
+    assert config.pretrain == "none"
+
+
+def test_every_recipe_has_a_line_and_no_setting_without_effect() -> None:
+    assert set(recipe_names()) == {*CHANGES, "baseline"}
+    for name in recipe_names():
+        assert len(read_recipe(name).description) > 20
+        assert settings_without_effect(resolve(name, (), {}).config) == []
+
+
+def test_precedence_and_origins(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: b3\noptim.lr: 2e-5\nmodel: {fcn_size: 64, head_dropout: 0.1}\n")
+    environment = {"ENSWEEP_MODEL__FCN_SIZE": "32", "ENSWEEP_SEED": "5", "ENSWEEP_STORAGE": "x"}
+    resolved = resolve(str(path), ["model.head_dropout=0.2"], environment)
+    expected = {
+        "optim.lr": (2e-5, f"file {path}"),
+        "model.fcn_size": (32, "env ENSWEEP_MODEL__FCN_SIZE"),
+        "model.head_dropout": (0.2, "command line"),
+        "seed": (5, "env ENSWEEP_SEED"),
+        "loss.mnr.enabled": (True, "recipe b3"),
+        "batching.batch_size": (16, "default"),
+    }
+    flat = resolved.config.flat()
+    assert {key: (flat[key], resolved.origin[key]) for key in expected} == expected
+    assert set(resolved.origin) == set(flat)
+
+
+def test_a_file_extends_another_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("extends: baseline\noptim.lr: 3e-5\n")
+    (tmp_path / "top.yaml").write_text("extends: base.yaml\nseed: 3\n")
+    config = resolve(str(tmp_path / "top.yaml"), (), {}).config
+    assert (config.optim.lr, config.seed) == (3e-5, 3)
+
+
+def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        resolve(str(tmp_path / "a.yaml"), (), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optim.lr=1e-4", ("optim.lr", 1e-4)),
+        ("seed=7", ("seed", 7)),
+        ("model.encoder=1234", ("model.encoder", "1234")),
+        ("model.revision=null", ("model.revision", None)),
+        ("data.tasks=sentiment,nli", ("data.tasks", ["sentiment", "nli"])),
+        ("data.tasks=[sentiment]", ("data.tasks", ["sentiment"])),
+        ("data.dir=a=b", ("data.dir", "a=b")),
+        ("loss.mnr.enabled=true", ("loss.mnr.enabled", True)),
+    ],
+)
+def test_overrides(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_override(text) == expected
+
+
+def test_all_problems_in_one_error_with_origin_and_nearest_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(
+            "b3",
+            ["optim.Lr=1", "model.pooling=men", "train.num_epochs=x", "loss.mnr.enabled=no"],
+            {},
+        )
+    text = str(caught.value)
+    for part in (
+        "4 problems",
+        "optim.Lr: no such key (did you mean optim.lr?) (command line)",
+        "model.pooling: input should be 'pooler', 'cls' or 'mean', got 'men'",
+        "train.num_epochs",
+        "loss.mnr.enabled: input should be a valid boolean, got 'no'",
+        "fix: ensweep config show",
+    ):
+        assert part in text
+
+
+def test_an_unknown_environment_variable_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"ENSWEEP_OPTIM__RATE: no key optim\.rate"):
+        resolve("b3", (), {"ENSWEEP_OPTIM__RATE": "1"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.tasks": ["sentiment", "nli"]}, "nli has no loss of its own"),
+        ({"data.tasks": ["nli"], "loss.mnr.enabled": True}, "needs a metric"),
+        ({"data.tasks": ["sentimant"]}, "did you mean sentiment"),
+        ({"data.tasks": ["sentiment", "sentiment"]}, "named twice"),
+        (
+            {
+                "loss.simcse.enabled": True,
+                "model.head_dropout": 0.0,
+                "model.encoder_dropout": 0.0,
+            },
+            "both views are identical",
+        ),
+        ({"loss.mnr.enabled": True, "loss.mnr.tasks": ["sentiment"]}, "not a similarity task"),
+        (
+            {
+                "tasks.my task.kind": "classification",
+                "tasks.my task.files.train": "t",
+                "tasks.my task.files.dev": "d",
+            },
+            "'my task' is not a name",
+        ),
+        ({"optim": 1, "optim.lr": 1e-4}, "optim"),
+    ],
+)
+def test_contradictions(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_flat(settings)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "message"),
+    [
+        ({"kind": "classification", "files": {"train": "t"}}, "must name a dev file"),
+        ({"kind": "paraphrase", "num_classes": 3}, "files"),
+        (
+            {"kind": "similarity", "files": {"train": "t", "dev": "d"}, "metric": "accuracy"},
+            "metric of a similarity task must be one of",
+        ),
+        (
+            {
+                "kind": "classification",
+                "files": {"train": "t", "dev": "d"},
+                "columns": {"sentences": ["a", "b"]},
+            },
+            "has 1 sentence column",
+        ),
+        ({"kind": "regression", "files": {"train": "t", "dev": "d"}}, "tasks.mine.kind"),
+        (
+            {"kind": "classification", "files": {"train": "t", "dev": "d"}, "clases": 3},
+            "tasks.mine.clases: no such key",
+        ),
+    ],
+)
+def test_bad_declarations_of_a_task(declaration: dict[str, Any], message: str) -> None:
+    from trainable.config import flatten
+
+    with pytest.raises(ConfigError, match=message):
+        from_flat(flatten({"tasks": {"mine": declaration}}))
+
+
+def test_settings_without_effect_are_named() -> None:
+    config = resolve("baseline", ["loss.mnr.weight=3", "loss.simcse.temperature=0.1"], {}).config
+    assert settings_without_effect(config) == [
+        "loss.mnr.weight=3.0 has no effect: loss.mnr.enabled is false",
+        "loss.simcse.temperature=0.1 has no effect: loss.simcse.enabled is false",
+    ]
+
+
+def test_flat_and_back() -> None:
+    config = resolve("b1", ["tasks.m={kind: similarity, files: {train: t, dev: d}}"], {}).config
+    assert from_flat(config.flat()) == config
