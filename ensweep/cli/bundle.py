@@ -12,22 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ensweep.cli.options import AsJson, Storage, SweepName, TrackingUri
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from ensemble.predict import Evaluation
     from trainable.tasks import Task
 
-Storage = Annotated[
-    Path,
-    typer.Option("--storage", envvar="ENSWEEP_STORAGE", help="Folder with the sweeps."),
-]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="Where runs are tracked."),
-]
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "auto"],
     typer.Option("--precision", help="auto: bf16 where the device multiplies it in hardware."),
@@ -45,9 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder; new.")],
-    sweep: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="Default: the latest.")
-    ] = None,
+    sweep: SweepName = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from ensweep.cli.options import AsJson
+
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the tasks' files.")]
 
 
@@ -31,7 +33,7 @@ def check(
     tasks: Annotated[
         str | None, typer.Option("--tasks", help="Names, comma-separated; default: all known.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Name every defect of a data folder (exit code 3 if there are errors)."""
     from mlflow_setup.errors import ConfigError

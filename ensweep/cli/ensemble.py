@@ -5,27 +5,16 @@ ensweep ensemble demo --storage runs
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from ensweep.cli.options import AsJson, Storage, SweepName, TrackingUri
 
 if TYPE_CHECKING:
     from ensemble.candidates import Pool
     from ensemble.validation import EnsembleChoice, Method, MethodChoice, Scores
 
-Storage = Annotated[
-    Path,
-    typer.Option("--storage", envvar="ENSWEEP_STORAGE", help="Folder with the sweeps."),
-]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri",
-        envvar="MLFLOW_TRACKING_URI",
-        show_envvar=True,
-        help="MLflow server or database; default: mlflow.db in the storage folder.",
-    ),
-]
 CAVEAT = (
     "chosen on dev-train, judged on dev-dev; the hyperparameter search has seen all of dev: "
     "ensweep evaluate BUNDLE on labelled data that nothing has seen is the last word"
@@ -39,12 +28,10 @@ def register(app: typer.Typer) -> None:
 
 
 def ensemble(
-    sweep: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; default: the latest.")
-    ] = None,
+    sweep: SweepName = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Best single run, simple average and selective ensemble of each task, honestly judged."""
     from ensemble.choose import choose_ensemble

@@ -10,25 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensweep.cli.options import AsJson, Storage, SweepName, TrackingUri
 from mlflow_setup.errors import NothingUsableError, PartialError
 
 if TYPE_CHECKING:
     from search.results import Row
     from search.sweep import SweepResult
-
-Storage = Annotated[
-    Path,
-    typer.Option("--storage", envvar="ENSWEEP_STORAGE", help="Folder with the sweeps."),
-]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri",
-        envvar="MLFLOW_TRACKING_URI",
-        help="Where runs are tracked; default: mlflow.db in the storage folder.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -97,9 +84,7 @@ def sweeps(as_json: AsJson = False) -> None:
 
 
 def leaderboard(
-    sweep_name: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="Default: the latest.")
-    ] = None,
+    sweep_name: SweepName = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,

@@ -8,24 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.options import Storage, SweepName, TrackingUri
 from mlflow_setup.errors import EnsweepError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
     from mlflow_setup.mirror import Mirror
-
-Storage = Annotated[
-    Path,
-    typer.Option("--storage", envvar="ENSWEEP_STORAGE", help="Folder with the sweeps."),
-]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri",
-        envvar="MLFLOW_TRACKING_URI",
-        show_envvar=True,
-        help="MLflow server or database; default: mlflow.db in the storage folder.",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,9 +41,7 @@ def ui(
 
 
 def sync(
-    sweep: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; default: the latest.")
-    ] = None,
+    sweep: SweepName = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:

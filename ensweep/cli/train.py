@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensweep.cli.options import AsJson
+
 if TYPE_CHECKING:
     from mlflow_setup.schema import EpochRecord
 
@@ -18,7 +20,6 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe's name or a YAML file.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -210,27 +210,25 @@ def test_a_task_of_ones_own_has_a_header_too() -> None:
 
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
 def test_a_submission_has_the_ids_of_the_test_file(
-    tiny_bundle: Path, tiny_data: Path, tmp_path: Path, name: str
+    tiny_bundle: Path, tmp_path: Path, name: str
 ) -> None:
     ensemble = Ensemble.load(tiny_bundle)
-    task = ensemble.tasks[name]
-    rows = (tiny_data / PAPER_TASKS["similarity"].files["test"]).read_text().splitlines()
+    columns = ensemble.tasks[name].columns.sentences
+    sentences = [["=good", "bad film"], ["a", "a film , warm"], ["@b", "not"]][: len(columns) + 1]
+    rows = [[str(n), f"iD{n}", *cells[: len(columns)]] for n, cells in enumerate(sentences)]
+    table = [["", "id", *columns], *rows]
     path = tmp_path / "test.csv"
-    header = "\t".join(["", "id", *task.columns.sentences])
-    lines = ["\t".join(row.split("\t")[: 2 + len(task.columns.sentences)]) for row in rows[1:]]
-    lines[0] = lines[0].replace("\t", "\t", 1).rsplit("\t", 1)[0] + "\t=1+1"
-    path.write_text("\n".join([header, *lines]) + "\n")
-    text = submission(ensemble, name, path)
-    written = text.split("\n")
-    assert written[-1] == ""
-    ids = [row.split("\t")[1] for row in rows[1:]]
-    assert [line.split(" , ")[0] for line in written[1:-1]] == ids
-    sentences = pd.DataFrame(
-        [row.split("\t")[2:] for row in lines], columns=list(task.columns.sentences)
-    )
-    labels = ensemble.predict(sentences, task=name)["label"].tolist()
-    values = [int(v) if name == "sentiment" else float(v) for v in labels]
-    assert [line.split(" , ")[1] for line in written[1:-1]] == [f"{v} " for v in values]
+    path.write_text("".join("\t".join(row) + "\n" for row in table))
+    frame = pd.DataFrame([row[2:] for row in rows], columns=list(columns))
+    labels = ensemble.predict(frame, task=name)["label"].tolist()
+    values = [repr(v if name == "sentiment" else float(v)) for v in labels]
+    header = {
+        "sentiment": "id \t Predicted_Sentiment \n",
+        "paraphrase": "id \t Predicted_Is_Paraphrase \n",
+        "similarity": "id \t Predicted_Similiary \n",
+    }[name]
+    lines = [f"{row[1]} , {value} \n" for row, value in zip(rows, values, strict=True)]
+    assert submission(ensemble, name, path) == header + "".join(lines)
 
 
 def test_a_submission_needs_every_row(tiny_bundle: Path, tmp_path: Path) -> None:
