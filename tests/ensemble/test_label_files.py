@@ -214,8 +214,8 @@ def test_a_submission_has_the_ids_of_the_test_file(
 ) -> None:
     ensemble = Ensemble.load(tiny_bundle)
     columns = ensemble.tasks[name].columns.sentences
-    sentences = [["=good", "bad film"], ["a", "a film , warm"], ["@b", "not"]][: len(columns) + 1]
-    rows = [[str(n), f"iD{n}", *cells[: len(columns)]] for n, cells in enumerate(sentences)]
+    sentences = [("=good", "bad film"), ("a", "a film , warm"), ("@b", "not")]
+    rows = [[str(n), f"iD{n}", *pair[: len(columns)]] for n, pair in enumerate(sentences)]
     table = [["", "id", *columns], *rows]
     path = tmp_path / "test.csv"
     path.write_text("".join("\t".join(row) + "\n" for row in table))

@@ -101,48 +101,6 @@ def test_train_prints_scores_and_goes_on_where_it_ended(
     assert RUNNER.invoke(app, arguments).stdout == first.stdout
 
 
-def test_verify_predict_and_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
-    assert "whole" in RUNNER.invoke(app, ["verify", str(tiny_bundle)]).stdout
-    typed = RUNNER.invoke(
-        app,
-        ["predict", str(tiny_bundle), "--task", "sentiment", "--text", "=a warm film", "--json"],
-    )
-    assert len(json.loads(typed.stdout)["predictions"]) == 1
-    table = RUNNER.invoke(
-        app, ["predict", str(tiny_bundle), "--task", "sentiment", "--text", "=1+1"]
-    )
-    assert table.stdout.splitlines()[1].endswith("'=1+1")
-    lines = RUNNER.invoke(
-        app, ["predict", str(tiny_bundle), "--task", "paraphrase"], input="a film\tthe film\n"
-    )
-    assert lines.stdout.splitlines()[0] == "label,probability,sentence,sentence2"
-    jsonl = tmp_path / "in.jsonl"
-    jsonl.write_text('{"sentence1": "a film", "sentence2": "the plot"}\n["a", "b"]\n'[:50])
-    named = RUNNER.invoke(app, ["predict", str(tiny_bundle), str(jsonl), "--task", "similarity"])
-    assert named.exit_code == 0
-    scored = RUNNER.invoke(
-        app, ["evaluate", str(tiny_bundle), "--data-dir", str(tiny_data), "--json"]
-    )
-    assert set(json.loads(scored.stdout)["scores"]) >= {"sentiment", "overall"}
-
-
-def test_submission_has_the_test_files_ids(
-    tiny_bundle: Path, tiny_data: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "sst.csv"
-    source = tiny_data / "ids-sst-test-student.csv"
-    result = RUNNER.invoke(
-        app,
-        ["predict", str(tiny_bundle), str(source), "--task", "sentiment", "--submission",
-         "--output", str(output)],
-    )  # fmt: skip
-    assert result.exit_code == 0
-    lines = output.read_text().splitlines()
-    assert lines[0] == "id \tPredicted_Sentiment "
-    assert [line.split(" , ")[0] for line in lines[1:]] == [f"s-test-student-{i}" for i in range(8)]
-    assert all(line.endswith(" ") and line.split(" , ")[1].strip() in "01234" for line in lines[1:])
-
-
 def test_ensemble_and_leaderboard_of_a_sweep(tiny_runs: Path) -> None:
     shown = RUNNER.invoke(app, ["ensemble", "--storage", str(tiny_runs)])
     for word in (

@@ -1,0 +1,186 @@
+"""`ensweep export`, `verify`, `predict` and `evaluate` as a user types them."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from ensweep.cli import bundle
+from mlflow_setup.errors import ConfigError, DataError, EnsweepError, IntegrityError
+
+app = typer.Typer()
+bundle.register(app)
+
+PAIR = ("how do i learn chess", "can i learn chess well")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def invoke(*words: str | Path, stdin: bytes | None = None) -> Result:
+    result = CliRunner().invoke(app, list(map(str, words)), input=stdin)
+    if isinstance(result.exception, EnsweepError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_export_and_verify(tiny_runs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out" / "bundle"
+    done = invoke("export", "--storage", tiny_runs, "--output", output)  # the latest sweep
+    assert str(output) in done.stdout
+    assert "member(s)" in done.stdout
+    assert f"{output}: whole" in invoke("verify", output).stdout
+    content = json.loads(invoke("verify", output, "--json").stdout)
+    assert content["tasks"] == ["sentiment", "paraphrase", "similarity"]
+    assert content["members"]
+    for sweep in ("tiny", "none"):
+        with pytest.raises(ConfigError, match="is there already"):
+            invoke("export", sweep, "--storage", tiny_runs, "--output", output)
+
+
+def test_a_tampered_bundle_is_refused_by_every_command(
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (folder / "README.md").write_text("better")
+    for words in (
+        ["verify", folder],
+        ["predict", folder, "--task", "sentiment", "--text", "a film"],
+        ["evaluate", folder, "--data-dir", tiny_data],
+    ):
+        with pytest.raises(IntegrityError, match=r"changed since it was written: README\.md"):
+            invoke(*words)
+
+
+def test_typed_sentences(tiny_bundle: Path) -> None:
+    words = ["predict", tiny_bundle, "--task", "sentiment", "--text", "=a film", "--text", "b\x1b"]
+    done = invoke(*words)
+    found = rows(done.stdout)
+    assert [row["sentence"] for row in found] == ["'=a film", "b?"]
+    assert all(row["label"] in "01234" for row in found)
+    predictions = json.loads(invoke(*words, "--json").stdout)["predictions"]
+    assert [str(row["label"]) for row in predictions] == [row["label"] for row in found]
+
+
+def test_pairs_in_every_way(tiny_bundle: Path, tmp_path: Path) -> None:
+    start = ["predict", tiny_bundle, "--task", "paraphrase"]
+    (tmp_path / "in.csv").write_text(f"sentence1,sentence2\n{PAIR[0]},{PAIR[1]}\n")
+    (tmp_path / "in.jsonl").write_text(json.dumps(PAIR) + "\n")
+    line = "\t".join(PAIR)
+    outputs = {
+        invoke(*start, "--text", PAIR[0], "--text2", PAIR[1]).stdout,
+        invoke(*start, "--text", line).stdout,
+        invoke(*start, stdin=f"{line}\n".encode()).stdout,
+        invoke(*start, "-", stdin=line.encode()).stdout,
+        invoke(*start, tmp_path / "in.csv").stdout,
+        invoke(*start, tmp_path / "in.jsonl").stdout,
+    }
+    (found,) = rows(outputs.pop())
+    assert outputs == set()
+    assert list(found) == ["label", "probability", "sentence1", "sentence2"]
+    assert (found["sentence1"], found["sentence2"]) == PAIR
+
+
+def test_labels_go_to_a_file(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+    source = tiny_data / "quora-dev.csv"
+    output = tmp_path / "new" / "labels.csv"
+    done = invoke("predict", tiny_bundle, source, "--task", "similarity", "--output", output)
+    assert done.stdout == ""
+    assert f"wrote {output}" in done.stderr
+    found = rows(output.read_text())
+    lines = source.read_text().splitlines()[1:]
+    assert [row["id"] for row in found] == [line.split("\t")[1] for line in lines]
+    assert [row["sentence2"] for row in found] == [line.split("\t")[3] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "header"),
+    [
+        ("sentiment", "ids-sst-test-student.csv", "id \t Predicted_Sentiment \n"),
+        ("paraphrase", "quora-test-student.csv", "id \t Predicted_Is_Paraphrase \n"),
+        ("similarity", "sts-test-student.csv", "id \t Predicted_Similiary \n"),
+    ],
+)
+def test_a_submission(
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path, task: str, name: str, header: str
+) -> None:
+    words = ["predict", tiny_bundle, tiny_data / name, "--task", task]
+    labels = [row["label"] for row in json.loads(invoke(*words, "--json").stdout)["predictions"]]
+    if task == "paraphrase":
+        labels = [float(label) for label in labels]
+    ids = [line.split("\t")[1] for line in (tiny_data / name).read_text().splitlines()[1:]]
+    expected = [f"{id_} , {label} \n" for id_, label in zip(ids, labels, strict=True)]
+    invoke(*words, "--submission", "--output", tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_bytes() == (header + "".join(expected)).encode()
+
+
+def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+    done = invoke("evaluate", tiny_bundle, "--data-dir", tiny_data, "--json")
+    content = json.loads(done.stdout)
+    assert list(content["scores"]) == ["sentiment", "paraphrase", "similarity", "overall"]
+    assert content["num_rows"]["sentiment"] == 32
+    assert "in-sample: the members were searched and chosen on it" in done.stderr
+    shown = invoke("evaluate", tiny_bundle, "--data-dir", tiny_data)
+    for name, score in content["scores"].items():
+        assert [
+            line for line in shown.stdout.splitlines() if name in line and f"{score:.4f}" in line
+        ]
+    lines = (tiny_data / "ids-sst-dev.csv").read_text().splitlines()
+    lines[1] = "\t".join([*lines[1].split("\t")[:-1], ""])
+    (tmp_path / "ids-sst-test-student.csv").write_text("\n".join(lines))
+    words = ["evaluate", tiny_bundle, "--data-dir", tmp_path, "--split", "test"]
+    with pytest.raises(DataError, match=r"ids-sst-test-student.csv:2: column sentiment is empty"):
+        invoke(*words)
+    skipped = invoke(*words, "--on-bad-rows", "skip")
+    assert "31 rows, 1 skipped" in skipped.stdout
+    assert "not scored: paraphrase: quora-test-student.csv is not there" in skipped.stderr
+    assert "in-sample" not in skipped.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--text", "a", "--text2", "b"], "no task is named; this bundle has sentiment, par"),
+        (["--task", "mood", "--text", "a"], "no task 'mood'; this bundle has sentiment, par"),
+        (["--task", "similarity", "--text", "a", "--text2", "b", "--text2", "c"], "1 --text but 2"),
+        (["--task", "similarity", "--text2", "b"], "0 --text but 1 --text2"),
+        (["--task", "sentiment", "--text", "a", "--text2", "b"], "the task takes single sentences"),
+        (["in.csv", "--task", "sentiment", "--text", "a"], "both --text and in.csv are given"),
+        (["--task", "sentiment", "--submission"], "--submission labels one test file"),
+        (["-", "--task", "sentiment", "--submission"], "--submission labels one test file"),
+        (["a.csv", "--task", "sentiment", "--submission", "--json"], "without --json"),
+    ],
+)
+def test_options_that_do_not_fit(tiny_bundle: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        invoke("predict", tiny_bundle, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "message"),
+    [
+        (["--task", "sentiment"], b"a film\n\nb\n", "standard input:2: sentence is empty"),
+        (["--task", "sentiment"], b"\xff\n", "standard input:1: is not UTF-8"),
+        (["--task", "similarity"], b"a film\n", "standard input:1: 1 sentence"),
+        (["--task", "similarity", "--text", "a"], None, "--text:1: 1 sentence"),
+        (["/nowhere/in.csv", "--task", "sentiment"], None, "/nowhere/in.csv: cannot be read"),
+    ],
+)
+def test_sentences_that_are_missing(
+    tiny_bundle: Path, words: list[str], stdin: bytes | None, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        invoke("predict", tiny_bundle, *words, stdin=stdin)
