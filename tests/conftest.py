@@ -56,6 +56,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=32,
         max_position_embeddings=32,
         pad_token_id=0,
+        initializer_range=0.5,  # so that outputs depend on the sentence
     )
     BertModel(settings).save_pretrained(folder)
     return folder

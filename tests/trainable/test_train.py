@@ -229,7 +229,7 @@ def test_learns_the_tiny_tasks(tiny_encoder: Path, tiny_data: Path, tmp_path: Pa
     config = _config(
         tiny_encoder,
         tiny_data,
-        "optim.lr=5e-3",
+        "optim.lr=2e-3",
         "optim.lr_decay=0",
         "train.num_epochs=12",
         "model.pooling=mean",
