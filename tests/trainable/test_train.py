@@ -229,7 +229,7 @@ def test_learns_the_tiny_tasks(tiny_encoder: Path, tiny_data: Path, tmp_path: Pa
     config = _config(
         tiny_encoder,
         tiny_data,
-        "optim.lr=2e-3",
+        "optim.lr=5e-3",
         "optim.lr_decay=0",
         "train.num_epochs=12",
         "model.pooling=mean",
@@ -242,7 +242,7 @@ def test_learns_the_tiny_tasks(tiny_encoder: Path, tiny_data: Path, tmp_path: Pa
     records = TrialFolder(tmp_path / "t").epochs()
     for name in ("sentiment", "similarity"):
         losses = [record.metrics[f"train/{name}/loss"] for record in records]
-        assert np.mean(losses[-2:]) < 0.6 * losses[0], losses
+        assert np.mean(losses[-2:]) < 0.7 * losses[0], losses
 
 
 def test_neither_ray_nor_mlflow_is_imported() -> None:
