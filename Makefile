@@ -30,7 +30,7 @@ lint: $(SETUP)
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # The promises under many more faults than `make test` plays (up to an hour).
 faults: $(SETUP)
