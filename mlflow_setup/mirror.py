@@ -227,11 +227,14 @@ class Mirror:
         tags = {
             Tag.WEIGHTS_URI.value: snapshot.weights_uri,
             Tag.KEPT_EPOCHS.value: ",".join(str(epoch) for epoch in snapshot.kept_epochs),
-            Tag.NUM_EPOCHS.value: str(len(snapshot.epochs)),
         }
         outcome = snapshot.outcome
         if outcome is not None:
-            tags |= {Tag.OUTCOME.value: outcome.outcome.value, Tag.REASON.value: outcome.reason}
+            tags |= {
+                Tag.OUTCOME.value: outcome.outcome.value,
+                Tag.REASON.value: outcome.reason,
+                Tag.NUM_EPOCHS.value: str(outcome.epoch),
+            }
         tags = {key: cut(value) for key, value in tags.items()}
         changed = {key: value for key, value in tags.items() if run.tags.get(key) != value}
         if changed:

@@ -84,7 +84,7 @@ def test_rows_are_answered_as_each_alone_would_be(lively: Path, tiny_data: Path,
                 value = value.softmax(0)
             expected[row] += share.weight * value.numpy()
     actual = ensemble.outputs(task, examples.sentences).reshape(expected.shape)
-    assert expected.std(axis=0).min() > 0.02
+    assert expected.std(axis=0).max() > 0.02  # a class may be out of every answer's reach
     np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
