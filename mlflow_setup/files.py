@@ -1,6 +1,7 @@
 """Files that are whole or not there, and names that cannot leave their folder."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ TEMPORARY = ".tmp-"
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_PATH = 1024
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -115,7 +117,11 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
-    """What of `folder` is not as its manifest says, or is not of `facts`; None when it is whole."""
+    """What of `folder` is not as its manifest says, or is not of `facts`; None when it is whole.
+
+    Raises:
+        IntegrityError: a file is there and cannot be read now: nobody knows whether it is damaged.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest.pop("files")
@@ -126,8 +132,14 @@ def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
             return f"missing or not in {MANIFEST}: {', '.join(sorted(differing))}"[:300]
         changed = [name for name, listed in files.items() if not _is_as(folder / name, listed)]
         return f"changed since it was written: {', '.join(changed)}" if changed else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
+        raise IntegrityError(
+            f"{folder}: cannot be read now: {error}", fix="try again once the cause is gone"
+        ) from None
 
 
 def _files_below(folder: Path) -> set[str]:

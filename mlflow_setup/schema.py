@@ -8,8 +8,11 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 EXPERIMENT = "ensweep"
 SCHEMA_VERSION = 1
@@ -33,7 +36,7 @@ class Tag(StrEnum):
     GIT_REVISION = "git_revision"
     WEIGHTS_URI = "weights_uri"
     KEPT_EPOCHS = "kept_epochs"
-    NUM_EPOCHS = "num_epochs"  # completed so far
+    NUM_EPOCHS = "num_epochs"  # completed when the trial ended
     NOTES = "notes"  # JSON counts: parameters, skipped rows
 
 
@@ -85,6 +88,7 @@ class _Record:
     """JSON in and out; a record that does not fit its fields is refused by name."""
 
     __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     def to_json(self) -> str:
         """Raises ValueError when a number is not finite: JSON has no such numbers."""
@@ -93,16 +97,19 @@ class _Record:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ValueError when `text` is not JSON or lacks or exceeds the record's fields."""
-        content = json.loads(text)
-        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        if not isinstance(content, dict) or not set(content) <= known:
-            raise ValueError(f"not a {cls.__name__}: expected the keys {', '.join(sorted(known))}")
-        content = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
+        """Raises ValueError when `text` is not JSON, or not of the record's fields and types."""
         try:
-            return cls(**content)
-        except TypeError as error:
-            raise ValueError(f"not a {cls.__name__}: {error}") from None
+            record: Self = _adapter(cls).validate_json(text)  # type: ignore[arg-type]
+        except ValidationError as error:
+            detail = error.errors(include_url=False, include_input=False)[0]
+            place = "".join(f"{part!r:.80}: " for part in detail["loc"])
+            raise ValueError(f"not a {cls.__name__}: {place}{detail['msg']}") from None
+        return record
+
+
+@cache
+def _adapter(record: type[_Record]) -> TypeAdapter[Any]:
+    return TypeAdapter(record)
 
 
 @dataclass(frozen=True, slots=True)

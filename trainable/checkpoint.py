@@ -47,7 +47,8 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     Damaged ones are moved to `quarantine/`, with a warning; leftovers of a crash are removed.
 
     Raises:
-        IntegrityError: a generation is as it was written, and yet not plain values and tensors.
+        IntegrityError: a generation cannot be read now, which is no damage, or is as it was written
+            and yet not plain values and tensors.
     """
     if not folder.is_dir():
         return None
@@ -91,5 +92,6 @@ def _put_aside(generation: Path) -> Path:
     places = (quarantine / f"{generation.name}-{number}" for number in itertools.count())
     place = next(place for place in places if not place.exists())
     generation.rename(place)
-    sync_folder(generation.parent)
+    for folder in (quarantine, generation.parent):
+        sync_folder(folder)
     return place

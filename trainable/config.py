@@ -6,13 +6,14 @@ override and the MLflow param. Where the values come from is `trainable.resolve`
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.files import safe_name
+from trainable.defects import SHOWN, printable
 from trainable.tasks import PAPER_TASKS, Kind, Task
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -28,7 +29,7 @@ class _Section(BaseModel):
 class Data(_Section):
     dir: str = ""
     """Folder with the tasks' files; `ensweep data sample DIR` writes a generated one."""
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = (
+    tasks: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)] = (
         "sentiment",
         "paraphrase",
         "similarity",
@@ -148,7 +149,10 @@ class Config(_Section):
 
     def flat(self) -> dict[str, Any]:
         """Dotted name -> JSON value; `from_flat` is its inverse."""
-        return flatten(self.model_dump(mode="json", exclude_unset=False))
+        values = self.model_dump(mode="json")
+        if not self.tasks:
+            del values["tasks"]
+        return flatten(values)
 
 
 def from_flat(values: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> Config:
@@ -159,22 +163,15 @@ def from_flat(values: Mapping[str, Any], origin: Mapping[str, str] | None = None
     """
     problems: list[str] = []
     nested = _nest(values, problems)
-    config = None
     try:
         config = Config.model_validate_json(json.dumps(nested))
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            key = ".".join(str(part) for part in detail["loc"])
-            place = (origin or {}).get(key)
-            problems.append(_describe(key, detail) + (f" ({place})" if place else ""))
-    if config is not None:
-        problems += _contradictions(config)
-    if problems or config is None:
-        count = "" if len(problems) == 1 else f"{len(problems)} problems:\n  "
-        raise ConfigError(
-            f"configuration: {count}" + "\n  ".join(problems),
-            fix="ensweep config show RECIPE lists every key and its value",
-        )
+        details = error.errors(include_url=False)
+        problems += [_describe(detail, origin or {}) for detail in details[:SHOWN]]
+        raise _refusal(problems, len(details[SHOWN:])) from None
+    problems += _contradictions(config)
+    if problems:
+        raise _refusal(problems, 0)
     return config
 
 
@@ -188,6 +185,9 @@ def settings_without_effect(config: Config) -> list[str]:
         idle += [(key, "loss.simcse.enabled is false") for key in given if "loss.simcse." in key]
     elif config.loss.simcse.similarity == "dot":
         idle += [("loss.simcse.temperature", "loss.simcse.similarity is dot")]
+    model = config.model
+    if not (model.shared_fcn or model.nonlinear_heads or model.paraphrase_structure):
+        idle += [("model.fcn_size", "the baseline's heads have a width of their own")]
     return [
         f"{key}={given[key]} has no effect: {reason}"
         for key, reason in idle
@@ -196,11 +196,11 @@ def settings_without_effect(config: Config) -> list[str]:
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'a': {'b': 1}} -> {'a.b': 1}; lists are values."""
+    """{'a': {'b': 1}} -> {'a.b': 1}; lists and empty mappings are values."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{name}.")
         else:
             flat[name] = value
@@ -241,18 +241,50 @@ def _nest(values: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
                 problems.append(f"{key}: {part} is a value, not a section")
                 child = {}
             branch = child
-        if isinstance(branch.get(leaf), dict):
+        if value == {}:  # an empty section changes nothing; elsewhere pydantic refuses it
+            branch.setdefault(leaf, {})
+        elif isinstance(branch.get(leaf), dict):
             problems.append(f"{key}: is a section; set one of its keys")
         else:
             branch[leaf] = value
     return nested
 
 
-def _describe(key: str, detail: Any) -> str:
+def _refusal(problems: Sequence[str], num_hidden: int) -> ConfigError:
+    """The first problems, and the number of all: those given and `num_hidden` more."""
+    lines = [printable(problem) for problem in problems[:SHOWN]]
+    num_problems = len(problems) + num_hidden
+    if num_problems > len(lines):
+        lines.append(f"... and {num_problems - len(lines)} more")
+    count = "" if num_problems == 1 else f"{num_problems} problems:\n  "
+    return ConfigError(
+        f"configuration: {count}" + "\n  ".join(lines),
+        fix="ensweep config show RECIPE lists every key and its value",
+    )
+
+
+def _describe(detail: Any, origin: Mapping[str, str]) -> str:
+    """One of pydantic's errors: key, what is wrong, the value and where it came from."""
+    key = ".".join(str(part) for part in detail["loc"])
+    place = _place(key, origin)
     if detail["type"] == "extra_forbidden":
-        return f"{key}: no such key{nearest_key(key)}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"
+        return f"{_short(key)}: no such key{nearest_key(key)}{place}"
+    message = _short(detail["msg"].removeprefix("Value error, "))
+    value = _short(repr(detail["input"]))
+    return f"{_short(key)}: {message[0].lower()}{message[1:]}, got {value}{place}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _place(key: str, origin: Mapping[str, str]) -> str:
+    """Where the key's value came from: that of a list for its items, of a key for its section."""
+    parts = key.split(".")
+    parents = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    below = (name for name in origin if name.startswith(f"{key}."))
+    found = next((name for name in (*parents, *below) if name in origin), None)
+    return "" if found is None else f" ({origin[found]})"
 
 
 def _contradictions(config: Config) -> list[str]:
@@ -264,7 +296,7 @@ def _contradictions(config: Config) -> list[str]:
             safe_name(name, "tasks: the task")
         except ConfigError as error:
             problems.append(f"{error.problem}: {error.fix}")
-    for name in config.data.tasks:
+    for name in dict.fromkeys(config.data.tasks):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
@@ -279,6 +311,11 @@ def _contradictions(config: Config) -> list[str]:
     for name, task in tasks.items():
         if task.kind is Kind.ENTAILMENT and not config.loss.mnr.enabled:
             problems.append(f"data.tasks: {name} has no loss of its own; set loss.mnr.enabled=true")
+        owner = tasks.get(task.head or name, task)
+        if not task.fits_head_of(owner):
+            problems.append(f"tasks.{name}.head: {task.head}'s head is not of its kind and size")
+        elif owner is not task and owner.head in tasks:
+            problems.append(f"tasks.{name}.head: {task.head} has no head of its own to share")
     for key, chosen in (("mnr", config.loss.mnr), ("simcse", config.loss.simcse)):
         for name in chosen.tasks:
             if name in tasks and tasks[name].kind is not Kind.SIMILARITY:

@@ -70,6 +70,14 @@ def check_directory(data_dir: Path, tasks: Mapping[str, Task]) -> list[Defect]:
 
     A missing test file is no defect.
     """
+    return read_directory(data_dir, tasks)[1]
+
+
+def read_directory(
+    data_dir: Path, tasks: Mapping[str, Task]
+) -> tuple[list[Examples], list[Defect]]:
+    """The sound rows of every file of the tasks, and the defects as `check_directory` has them."""
+    parts: list[Examples] = []
     defects: list[Defect] = []
     for name, task in tasks.items():
         seen: dict[tuple[str, ...], Split] = {}
@@ -80,19 +88,8 @@ def check_directory(data_dir: Path, tasks: Mapping[str, Task]) -> list[Defect]:
                 continue
             examples, found = read_split(name, task, split, data_dir)
             defects += found + _overlaps(examples, seen)
-    return defects
-
-
-def count_rows(data_dir: Path, tasks: Mapping[str, Task]) -> dict[str, dict[Split, int]]:
-    """Sound rows of each task and split whose file is there."""
-    return {
-        name: {
-            split: len(read_split(name, task, split, data_dir)[0])
-            for split in SPLITS
-            if split in task.files and (data_dir / task.files[split]).exists()
-        }
-        for name, task in tasks.items()
-    }
+            parts.append(examples)
+    return parts, defects
 
 
 def _overlaps(examples: Examples, seen: dict[tuple[str, ...], Split]) -> list[Defect]:

@@ -60,6 +60,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def is_text(text: str) -> bool:
+    """Whether `text` can be written as UTF-8: a lone half of a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def describe(defects: Sequence[Defect]) -> str:
     """The first 20 defects a line each, how many more there are, and what to do about each kind."""
     lines = [str(defect) for defect in defects[:SHOWN]]

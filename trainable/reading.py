@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainable.defects import Defect, printable
+from trainable.defects import Defect, is_text, printable
 from trainable.tasks import Kind, Split, Task
 
 _FORMULA = ("=", "+", "-", "@")
@@ -83,8 +83,10 @@ def read_file(
     reader = _Reader(task_name, task, split, path)
     text = reader.decode()
     if text is not None:
-        is_json = path.suffix == ".jsonl"
-        reader.read_json_lines(text) if is_json else reader.read_table(text)
+        if path.suffix == ".jsonl":
+            reader.read_json_lines(text)
+        else:
+            reader.read_table(text)
     return reader.examples(), reader.defects
 
 
@@ -116,8 +118,8 @@ class _Reader:
         """The file as text with `\\n` line ends; None where it cannot be."""
         try:
             data = self.path.read_bytes()
-        except OSError as error:
-            self._error_of_file("D01", f"cannot be read: {error.strerror or error}")
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            self._error_of_file("D01", f"cannot be read: {getattr(error, 'strerror', error)}")
             return None
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             self._error_of_file("D02", "is UTF-16, not UTF-8")
@@ -146,8 +148,11 @@ class _Reader:
 
     def read_table(self, text: str) -> None:
         rows = self._rows(text)
-        _, header = next(rows, (1, []))
-        places = self._places(header)
+        header = next(rows, None)
+        if header is None:  # and _rows has said why
+            return
+        num_cells = len(header[1])
+        places = self._places(header[1])
         if places is None:
             return
         id_place, sentence_places, label_place = places
@@ -155,17 +160,21 @@ class _Reader:
         num_rows = 0
         for line, row in rows:
             num_rows += 1
-            if len(row) != len(header):
-                message = f"{len(row)} cells, the header has {len(header)}"
+            if len(row) != num_cells:
+                message = f"{len(row)} cells, the header has {num_cells}"
                 self._error("D05", line, "", "", message)
                 continue
             cells = [row[place] for place in sentence_places]
             label = None if label_place is None else row[label_place].strip()
             self._add(line, row[id_place].strip(), cells, label)
-        if not num_rows and not self.defects:
+        if not num_rows and not any(defect.severity == "error" for defect in self.defects):
             self._error("D13", 0, "", "", "has a header and no rows")
 
     def read_json_lines(self, text: str) -> None:
+        if self.task.kind is not Kind.ENTAILMENT:
+            message = f"is JSON lines; a {self.task.kind} task is read from delimited text"
+            self._error("D04", 1, "", "", message)
+            return
         for line, content in enumerate(text.split("\n"), start=1):
             if not content.strip():
                 continue
@@ -178,9 +187,11 @@ class _Reader:
                 self._error("D12", line, "", content, "is not a list of 2 or 3 sentences")
             elif not all(isinstance(cell, str) for cell in row):
                 self._error("D12", line, "", content, "has an entry that is not text")
+            elif not all(is_text(cell) for cell in row):
+                self._error("D12", line, "", content, "has half of a surrogate pair")
             else:
-                if self._add(line, f"line-{line}", row[:2], None):
-                    self.contradictions.append(row[2].strip() if len(row) == 3 else "")
+                third = row[2].strip() if len(row) == 3 else ""
+                self._add(line, f"line-{line}", row[:2], None, third)
 
     def _rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
         """(line on which the row starts, cells); blank lines are passed over."""
@@ -229,7 +240,9 @@ class _Reader:
         label_place = names.index(columns.label) if columns.label in needed else None
         return names.index(columns.id), [names.index(n) for n in columns.sentences], label_place
 
-    def _add(self, line: int, id_: str, cells: list[str], label: str | None) -> bool:
+    def _add(
+        self, line: int, id_: str, cells: list[str], label: str | None, contradiction: str = ""
+    ) -> None:
         """Take the row in if it is sound; name every defect if it is not."""
         columns = self.task.columns
         before = len(self.defects)
@@ -246,7 +259,7 @@ class _Reader:
             message = f"id {id_} stands twice" + ("" if same else ", with another label")
             self._error("D10", line, columns.id, id_, message)
         if len(self.defects) > before:
-            return False
+            return
         for name, cell in zip(columns.sentences, cells, strict=True):
             if cell.startswith(_FORMULA):
                 shown = f"column {name} starts like a formula: {cell[:40]!r}"
@@ -254,15 +267,15 @@ class _Reader:
         self.ids[id_] = value
         for side, cell in zip(self.sides, cells, strict=True):
             side.append(cell.strip())
-        return True
+        self.contradictions.append(contradiction)
 
     def _label(self, line: int, text: str) -> float:
         name, task = self.task.columns.label, self.task
         if not text:
             self._error("D07", line, name, "", f"column {name} is empty")
             return math.nan
-        try:
-            value = float(text)
+        try:  # float() would take 1_0 and digits of every script
+            value = float(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             value = math.nan
         top = task.num_classes - 1 if task.kind.has_integer_labels else task.max_score

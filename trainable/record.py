@@ -4,6 +4,7 @@ config.json  epochs/0007.json  epochs/0007.decision.json  predictions/<task>/000
 weights/0007/  encoder/  checkpoint/  outcome.json
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from mlflow_setup.schema import (
 from trainable.predictions import Predictions
 from trainable.tasks import Task
 
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
 
 class TrialFolder:
     """Reads and writes one trial's folder."""
@@ -48,7 +51,12 @@ class TrialFolder:
         return self.path / "encoder"
 
     def weights_dir(self, epoch: int) -> Path:
-        return self.path / "weights" / f"{epoch:04d}"
+        """The folder of an epoch's weights, there or not.
+
+        Raises:
+            IntegrityError: it is a link that leads out of the trial's folder.
+        """
+        return inside(self.path, f"weights/{epoch:04d}")
 
     def predictions_path(self, task: str, epoch: int) -> Path:
         """The file of one task and epoch, there or not.
@@ -97,14 +105,18 @@ class TrialFolder:
         write_atomic(self._epoch_path(record.epoch), record.to_json())
 
     def epochs(self) -> list[EpochRecord]:
-        """Completed epochs from 1 on; a missing or damaged record ends the list."""
+        """Completed epochs from 1 on; a missing or damaged record ends the list.
+
+        Raises:
+            OSError: a record is there and cannot be read now.
+        """
         records: list[EpochRecord] = []
         while True:
             epoch = len(records) + 1
             try:
                 text = self._epoch_path(epoch).read_text(encoding="utf-8")
                 record = EpochRecord.from_json(text)
-            except (OSError, ValueError):
+            except (*_NOT_THERE, ValueError):
                 return records
             if record.epoch != epoch:
                 return records
@@ -134,11 +146,15 @@ class TrialFolder:
             write_atomic(self.path / "outcome.json", record.to_json())
 
     def outcome(self) -> OutcomeRecord | None:
-        """How the trial ended; None while it has not, or where the record is damaged."""
+        """How the trial ended; None while it has not, or where the record is damaged.
+
+        Raises:
+            OSError: the record is there and cannot be read now. The trial is not to be run again.
+        """
         try:
             text = (self.path / "outcome.json").read_text(encoding="utf-8")
             return OutcomeRecord.from_json(text)
-        except (OSError, ValueError):
+        except (*_NOT_THERE, ValueError):
             return None
 
     def kept_epochs(self) -> list[int]:
@@ -189,8 +205,7 @@ class TrialFolder:
         """Remove what later epochs left, and leftovers of a crash: they will be run again."""
         for folder in (self.path, *(path for path in self.path.glob("**/") if path.is_dir())):
             remove_leftovers(folder)
-        written = [*(self.path / "epochs").glob("*.json"), *self._prediction_files()]
-        for path in written:
+        for path in [*self._own("epochs/*.json"), *self._prediction_files()]:
             number = path.name.split(".")[0]
             if number.isdecimal() and int(number) > epoch:
                 path.unlink()
@@ -216,8 +231,14 @@ class TrialFolder:
         )
 
     def _prediction_files(self) -> list[Path]:
-        found = (self.path / PREDICTIONS_ARTIFACT).glob("*/*.parquet")
-        return sorted(path for path in found if path.stem.isdecimal())
+        found = self._own(f"{PREDICTIONS_ARTIFACT}/*/*.parquet")
+        return [path for path in found if path.stem.isdecimal()]
+
+    def _own(self, pattern: str) -> list[Path]:
+        """Files below the folder; what a link leads out to is not the trial's to send or delete."""
+        root = self.path.resolve()
+        found = self.path.glob(pattern)
+        return sorted(path for path in found if Path(os.path.realpath(path)).is_relative_to(root))
 
     def _epoch_path(self, epoch: int) -> Path:
         return self.path / "epochs" / f"{epoch:04d}.json"

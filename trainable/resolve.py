@@ -16,6 +16,7 @@ from trainable.strict_yaml import parse, read_settings
 
 RECIPES = Path(__file__).parent / "recipes"
 ENVIRONMENT_PREFIX = "ENSWEEP_"
+MAX_EXTENDS = 20
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
     path = _path_of(name)
     if str(path) in _seen:
         raise ConfigError(f"{path}: extends itself: {' -> '.join([*_seen, str(path)])}")
+    if len(_seen) > MAX_EXTENDS:  # a circle through `..` has a new name each time
+        raise ConfigError(f"{_seen[0]}: extends itself, or more than {MAX_EXTENDS} files in a row")
     content = read_settings(path)
     parent, description = content.pop("extends", None), content.pop("description", "")
     settings: dict[str, Any] = {}
@@ -75,7 +78,7 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
         if not isinstance(parent, str):
             raise ConfigError(f"{path}: extends must name one recipe or file, got {parent!r}")
         beside = path.parent / parent
-        known = beside if beside.suffix in (".yaml", ".yml") and beside.exists() else parent
+        known = beside if beside.suffix in (".yaml", ".yml") and _exists(beside) else parent
         base = read_recipe(str(known), (*_seen, str(path)))
         settings, origin = dict(base.settings), dict(base.origin)
     is_packaged = path.parent == RECIPES
@@ -121,6 +124,13 @@ def _path_of(name: str) -> Path:
     raise ConfigError(f"no recipe {name!r}{hint}", fix="ensweep recipes lists them")
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # the name is too long, for instance
+        return False
+
+
 def _from_overrides(overrides: Iterable[str]) -> list[tuple[str, Any, str]]:
     return [(*parse_override(text), "command line") for text in overrides]
 
@@ -149,7 +159,8 @@ def _assign(
 
 def _count_leaves(content: Mapping[str, Any]) -> int:
     return sum(
-        _count_leaves(value) if isinstance(value, Mapping) else 1 for value in content.values()
+        _count_leaves(value) if isinstance(value, Mapping) and value else 1
+        for value in content.values()
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mlflow_setup.errors import ConfigError
+from trainable.defects import is_text, printable
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -23,12 +24,13 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigError: unreadable, too large, not UTF-8, not YAML of this kind, or not a mapping.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ConfigError(f"{path}: {size} bytes; settings files have at most {MAX_BYTES}")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        text = data.decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{printable(str(path))}: cannot be read: {error}") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path}: settings files have at most {MAX_BYTES:,} bytes")
     content = parse(text, where=str(path))
     if content is None:
         return {}
@@ -66,7 +68,7 @@ class _Loader(yaml.SafeLoader):
             )
         if getattr(event, "tag", None):
             raise yaml.MarkedYAMLError(
-                problem=f"tag {event.tag!r} is not allowed in settings",
+                problem=f"tag {event.tag[:80]!r} is not allowed in settings",
                 problem_mark=event.start_mark,
             )
         self.depth += 1
@@ -79,6 +81,15 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if "\0" in node.value or not is_text(node.value):
+            raise yaml.MarkedYAMLError(
+                problem="NUL and halves of surrogate pairs are not text",
+                problem_mark=node.start_mark,
+            )
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
@@ -88,7 +99,7 @@ class _Loader(yaml.SafeLoader):
                 )
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark
+                    problem=f"key {key.value[:80]!r} is given twice", problem_mark=key.start_mark
                 )
             seen.add(key.value)
         return {

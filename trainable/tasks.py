@@ -58,11 +58,11 @@ class Task(BaseModel):
     files: dict[Split, str]
     """File name below the data directory for each split. `.jsonl` or delimited text."""
     columns: Columns = Columns()
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = "\t"
+    delimiter: Annotated[str, Field(pattern=r'^[^"\r\n\x00]$')] = "\t"
     """Between the columns of a delimited file. The paper's files are tab-separated."""
     num_classes: Annotated[int, Field(ge=2, le=1000)] = 2
     """Labels are 0..num_classes-1. Paraphrase tasks have 2."""
-    max_score: Annotated[float, Field(gt=0)] = 5.0
+    max_score: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     """Similarity labels lie in 0..max_score; the head puts out max_score x cosine."""
     metric: MetricName | None = None
     """Reported per task and maximised. Default: accuracy for classes, pearson for scores."""
@@ -118,6 +118,13 @@ class Task(BaseModel):
     def num_outputs(self) -> int:
         """Columns of the model's output: C logits, or one logit or score."""
         return self.num_classes if self.kind is Kind.CLASSIFICATION else 1
+
+    def fits_head_of(self, owner: "Task") -> bool:
+        """Whether `owner`'s head can serve this task too: as many sides, outputs and the scale."""
+        if self.kind is Kind.ENTAILMENT:
+            return owner.kind in (Kind.SIMILARITY, Kind.ENTAILMENT)
+        ours, theirs = ((task.kind, task.num_outputs, task.max_score) for task in (self, owner))
+        return ours == theirs
 
 
 PAPER_TASKS: dict[str, Task] = {

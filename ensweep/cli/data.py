@@ -7,11 +7,17 @@ ensweep data check demo/data
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ensweep.cli.options import AsJson
+from mlflow_setup.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainable.defects import Defect
+    from trainable.reading import Examples
+    from trainable.tasks import Task
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the tasks' files.")]
 
@@ -35,47 +41,37 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name every defect of a data folder (exit code 3 if there are errors)."""
-    from mlflow_setup.errors import ConfigError
-    from trainable.dataset import check_directory, count_rows
-    from trainable.defects import FIXES, SHOWN
-    from trainable.resolve import resolve
-    from trainable.tasks import PAPER_TASKS
+    """Rows and labels of each file, and every defect (exit code 3 if there are errors)."""
+    from trainable.dataset import read_directory
 
-    known = dict(PAPER_TASKS)
-    if recipe is not None:
-        known = resolve(recipe).config.task_records()
-    elif tasks is None:  # AllNLI is optional
-        known = {
-            n: t for n, t in known.items() if n != "nli" or (folder / t.files["train"]).exists()
-        }
-    names = list(known) if tasks is None else tasks.split(",")
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ConfigError(f"no task {', '.join(unknown)}; known: {', '.join(known)}")
-    chosen = {name: known[name] for name in names}
-    defects = check_directory(folder, chosen)
-    has_errors = any(defect.severity == "error" for defect in defects)
+    chosen = _choose_tasks(folder, recipe, tasks)
+    parts, defects = read_directory(folder, chosen)
     counts = Counter(defect.code for defect in defects)
-    rows = count_rows(folder, chosen)
+    has_errors = any(defect.severity == "error" for defect in defects)
     if as_json:
-        listed = [
-            {name: getattr(d, name) for name in ("code", "severity", "file", "line", "column")}
-            | {"message": str(d)}
-            for d in defects
-        ]
-        typer.echo(json.dumps({"schema_version": 1, "rows": rows, "defects": listed}))
+        rows: dict[str, dict[str, int]] = {name: {} for name in chosen}
+        labels: dict[str, dict[str, dict[str, float]]] = {name: {} for name in chosen}
+        for part in parts:
+            rows[part.task_name][part.split] = len(part)
+            labels[part.task_name][part.split] = _labels(part)
+        keys = ("code", "severity", "file", "line", "column")
+        listed = [{key: getattr(d, key) for key in keys} | {"message": str(d)} for d in defects]
+        typer.echo(
+            json.dumps(
+                {
+                    "schema_version": 1,
+                    "rows": rows,
+                    "labels": labels,
+                    "counts": counts,
+                    "defects": listed,
+                }
+            )
+        )
     else:
-        for name, by_split in rows.items():
-            parts = ", ".join(f"{split} {count}" for split, count in by_split.items())
-            typer.echo(f"{name:<12} {parts}")
+        for part in parts:
+            typer.echo(_line(part))
         for code in sorted(counts):
-            same = [defect for defect in defects if defect.code == code]
-            typer.echo(f"\n{code}, {len(same)} {same[0].severity}(s). fix: {FIXES[code]}")
-            for defect in same[:SHOWN]:
-                typer.echo(f"  {defect}")
-            if len(same) > SHOWN:
-                typer.echo(f"  ... and {len(same) - SHOWN} more")
+            typer.echo(_section(code, [defect for defect in defects if defect.code == code]))
         typer.echo("\nerrors found" if has_errors else "\nno errors")
     if has_errors:
         raise typer.Exit(3)
@@ -96,5 +92,55 @@ def fetch(folder: Folder) -> None:
     """Bring SST-5, QQP, STS-B and AllNLI from the public hub (needs a network)."""
     from trainable.hub import fetch as bring
 
-    bring(folder)
+    bring(folder, report=lambda line: typer.echo(line, err=True))
     typer.echo(f"wrote the public data sets to {folder}")
+
+
+def _choose_tasks(folder: Path, recipe: str | None, names: str | None) -> "dict[str, Task]":
+    """The named tasks of the recipe, or of the paper; AllNLI only if it is there or named."""
+    from trainable.resolve import resolve
+    from trainable.tasks import PAPER_TASKS
+
+    known = dict(PAPER_TASKS) if recipe is None else resolve(recipe).config.task_records()
+    if names is not None:
+        chosen = [name.strip() for name in names.split(",")]
+    elif recipe is None and not (folder / known["nli"].files["train"]).exists():
+        chosen = [name for name in known if name != "nli"]
+    else:
+        chosen = list(known)
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise ConfigError(f"--tasks: no task {', '.join(unknown)}; known: {', '.join(known)}")
+    return {name: known[name] for name in chosen}
+
+
+def _labels(part: "Examples") -> dict[str, float]:
+    """Class -> number of rows; of scores the least, the mean and the greatest."""
+    if part.labels is None or not len(part):
+        return {}
+    if part.task.kind.has_integer_labels:
+        counts = Counter(part.labels.astype(int).tolist())
+        return {str(label): counts[label] for label in sorted(counts)}
+    labels = part.labels
+    return {"min": labels.min().item(), "mean": labels.mean().item(), "max": labels.max().item()}
+
+
+def _line(part: "Examples") -> str:
+    from trainable.defects import SHOWN, printable
+
+    labels = [f"{name}: {value:.6g}" for name, value in _labels(part).items()]
+    more = [f"{len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
+    shown = ", ".join(labels[:SHOWN] + more) or "no labels"
+    file = printable(part.task.files[part.split])
+    return f"{part.task_name:<12} {part.split} {len(part)} rows in {file} ({shown})"
+
+
+def _section(code: str, defects: "list[Defect]") -> str:
+    """The first defects of one kind, how many there are, and what to do about them."""
+    from trainable.defects import FIXES, SHOWN
+
+    lines = [f"\n{code}, {len(defects)} {defects[0].severity}(s). fix: {FIXES[code]}"]
+    lines += [f"  {defect}" for defect in defects[:SHOWN]]
+    if len(defects) > SHOWN:
+        lines.append(f"  ... and {len(defects) - SHOWN} more")
+    return "\n".join(lines)

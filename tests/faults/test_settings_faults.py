@@ -78,7 +78,7 @@ def test_files_that_are_not_settings(name: str, tmp_path: Path) -> None:
     [
         (b"seed: \xff\n", "cannot be read"),
         ("seed: 1\n".encode("utf-16"), "cannot be read"),
-        (b"# " + b"x" * 1_000_001, "1000003 bytes"),
+        (b"# " + b"x" * 1_000_001, "at most 1,000,000 bytes"),
         (b"seed: 1\0\n", "recipe.yaml"),
     ],
 )

@@ -1,7 +1,7 @@
 """What is on disk survives crashes, kills and corruption (promises R9, R10, R11, R22).
 
 `ENSWEEP_FAULTS_SCALE` (default 1) multiplies the counts that are drawn at random: 100 kills, 300
-corruptions and as many clean loads, 200 prediction files. Write points are always all enumerated.
+corruptions and as many clean loads, 210 prediction files. Write points are always all enumerated.
 At 1 they are played on a file system in memory where there is one, for what takes time is fsync;
 above 1 on the disk of the temporary folder.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -34,6 +35,17 @@ from trainable.record import TrialFolder
 from trainable.tasks import Kind
 
 SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
+CHILD_SECONDS = 120
+"""A forked child that hangs is killed after this, and its test fails."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """A forked child has none of its parent's threads: torch must not wait for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -138,6 +150,7 @@ TARGETS = {
 OPERATIONS: list[tuple[Any, str]] = [
     (io, "open"),
     *((os, name) for name in ("open", "mkdir", "fsync", "rename", "replace", "unlink", "rmdir")),
+    *((os, name) for name in ("scandir", "listdir")),
     (torch, "save"),
 ]
 
@@ -170,9 +183,10 @@ def in_child(action: Callable[[], int | None]) -> int:
     child = os.fork()
     if child == 0:
         status = 202
+        signal.alarm(CHILD_SECONDS)
         try:
             status = action() or 0
-        except (OSError, RuntimeError):  # torch's writer raises the latter
+        except (OSError, RuntimeError, IntegrityError):  # torch's writer raises the second
             status = 201
         finally:
             os._exit(status)
@@ -183,39 +197,128 @@ def assert_no_leftovers(folder: Path) -> None:
     assert not list(folder.rglob(f"{TEMPORARY}*"))
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_a_crash_at_any_operation_leaves_old_or_new(disk: Path, name: str) -> None:
-    target, before = TARGETS[name], disk / "before"
-    target.prepare(before)
+MODES = {"error": {0, 201}, "dead disk": {0, 201}, "kill": {-signal.SIGKILL}}
+"""How an operation fails, and how the child that meets it may end."""
+
+
+def crashes(
+    disk: Path, before: Path, action: Callable[[Path], object], mode: str
+) -> Iterator[tuple[Path, int]]:
+    """Copies of `before`, in each of which another operation of `action` failed; how it ended."""
 
     def count() -> int:
         seen = arm(-1, "error")
-        target.write(disk / "count")
+        action(disk / "count")
         return len(seen)
 
     shutil.copytree(before, disk / "count")
     num_points = in_child(count)
+    shutil.rmtree(disk / "count")
     assert 4 <= num_points <= 100
-    for mode, expected in (("error", {0, 201}), ("dead disk", {0, 201}), ("kill", {-9})):
-        found = []
-        for number in range(1, num_points + 1):
-            folder = disk / f"{mode}-{number}"
-            shutil.copytree(before, folder)
+    for number in range(1, num_points + 1):
+        folder = disk / f"{mode}-{number}"
+        shutil.copytree(before, folder)
 
-            def crash(number: int = number, folder: Path = folder, mode: str = mode) -> None:
-                arm(number, mode)
-                target.write(folder)
+        def crash(number: int = number, folder: Path = folder) -> None:
+            arm(number, mode)
+            action(folder)
 
-            status = in_child(crash)
-            assert status in expected
-            found.append(target.read(folder))
-            assert found[-1] == 2 or status != 0, "a write that did not raise was done"
-            assert_no_leftovers(folder)
-            target.write(folder)  # and it goes on from there
-            assert target.read(folder) == 2
-        assert set(found) == {1, 2}
-        if mode == "kill":
-            assert found == sorted(found), "old up to one operation, new from it on"
+        status = in_child(crash)
+        assert status in MODES[mode]
+        yield folder, status
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_crash_at_any_operation_leaves_old_or_new(disk: Path, name: str, mode: str) -> None:
+    target, before = TARGETS[name], disk / "before"
+    target.prepare(before)
+    found = []
+    for folder, status in crashes(disk, before, target.write, mode):
+        found.append(target.read(folder))
+        assert found[-1] == 2 or status != 0, "a write that did not raise was done"
+        assert_no_leftovers(folder)
+        target.write(folder)  # and it goes on from there
+        assert target.read(folder) == 2
+    assert set(found) == {1, 2}
+    if mode == "kill":
+        assert found == sorted(found), "old up to one operation, new from it on"
+
+
+def damage_newest(folder: Path) -> None:
+    for step in (1, 2):
+        save_checkpoint(folder, step, state(step))
+    os.truncate(folder / "00000002" / "state.pt", 1000)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_crash_while_a_damaged_checkpoint_is_put_aside_loses_nothing(
+    disk: Path, mode: str
+) -> None:
+    before = disk / "before"
+    damage_newest(before)
+    (before / f"{TEMPORARY}half" / "folder").mkdir(parents=True)
+    damaged = contents(before / "00000002")
+    for folder, _ in crashes(disk, before, load_newest, mode):
+        assert loaded_step(folder) == 1
+        assert [contents(path) for path in (folder / "quarantine").iterdir()] == [damaged]
+        assert_no_leftovers(folder)
+
+
+PLACED = {
+    **{name: (target.prepare, target.write) for name, target in TARGETS.items()},
+    "damaged": (damage_newest, load_newest),
+    "encoder": (Path.exists, lambda path: TrialFolder(path / "new").keep_encoder(write_weights(1))),
+}
+del PLACED["dropped weights"]  # nothing is written
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_what_is_renamed_into_place_outlives_a_power_cut(
+    disk: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content is synced before the rename, its name before anything older is removed."""
+    prepare, write = PLACED[name]
+    prepare(disk)
+    fsync, before = os.fsync, {*disk.rglob("*"), disk, *disk.parents}
+    synced: dict[Path, object] = {}
+    entries: dict[Path, set[str]] = {}  # of synced folders
+    placed: list[Path] = []
+
+    def facts(path: Path) -> object:
+        stat = path.stat()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+    def watched_fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced[path] = facts(path)
+        entries[path] = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        fsync(descriptor)
+
+    def assert_placed_for_good() -> None:
+        for path in placed:
+            for new in {path, *path.parents} - before if path.exists() else ():
+                assert new.name in entries[new.parent], f"{new} may be gone"
+
+    def watched(rename: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        def checked(source: Any, place: Any) -> None:
+            if Path(source).name.startswith(TEMPORARY):
+                for path in (Path(source), *Path(source).rglob("*")):
+                    assert synced.get(path) == facts(path), f"{path} may be empty"
+            if Path(place).name.startswith(TEMPORARY):
+                assert_placed_for_good()
+            else:
+                placed.append(Path(place))
+            rename(source, place)
+
+        return checked
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    for operation in ("rename", "replace"):
+        monkeypatch.setattr(os, operation, watched(getattr(os, operation)))
+    write(disk)
+    assert any(path.exists() for path in placed)
+    assert_placed_for_good()
 
 
 @pytest.mark.parametrize("action", [signal.SIG_IGN, signal.SIG_DFL], ids=["error", "kill"])
@@ -262,6 +365,7 @@ def test_kills_while_saving_lose_nothing_that_was_saved(disk: Path) -> None:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
+            signal.alarm(CHILD_SECONDS)
             try:
                 save_for_ever(disk, step, writer)
             finally:
@@ -307,8 +411,8 @@ def zero_page(draw: random.Random, generation: Path, foreign: Path) -> None:
 
 
 def swap_files(draw: random.Random, generation: Path, foreign: Path) -> None:
-    one = generation / "state.pt"
-    other = draw.choice([generation / MANIFEST, foreign / "state.pt"])
+    one, previous = generation / "state.pt", generation.parent / "00000001"
+    other = draw.choice([generation / MANIFEST, foreign / "state.pt", previous / "state.pt"])
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     if other.parent == generation:
@@ -427,6 +531,30 @@ def make_foreign(draw: random.Random, path: Path) -> None:
     replace(Predictions.read(path), **{key: value}).write(path)  # type: ignore[arg-type]
 
 
+def edit_header(draw: random.Random, path: Path) -> None:
+    """Another value, or none, for one key of the header; all else as it was."""
+    table = pq.read_table(path)
+    header = json.loads(table.schema.metadata[b"ensweep"])
+    key = draw.choice(sorted(header))
+    other = draw.choice([None, "other", header[key] * 2, draw.choice(list(header.values())), ...])
+    if other in (..., header[key]):
+        del header[key]
+    else:
+        header[key] = other
+    pq.write_table(table.replace_schema_metadata({"ensweep": json.dumps(header)}), path)
+
+
+def edit_number(draw: random.Random, path: Path) -> None:
+    """The next number above in one cell; the header as it was."""
+    table = pq.read_table(path)
+    column = draw.randrange(1, table.num_columns)
+    numbers = table.column(column).to_numpy().copy()
+    row = draw.randrange(len(numbers))
+    numbers[row] = np.nextafter(numbers[row], np.array(np.inf, numbers.dtype))
+    changed = table.set_column(column, table.column_names[column], pa.array(numbers))
+    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), path)
+
+
 def make_other_format(draw: random.Random, path: Path) -> None:
     table = pq.read_table(path)
     write: list[Callable[[], object]] = [
@@ -438,12 +566,12 @@ def make_other_format(draw: random.Random, path: Path) -> None:
     draw.choice(write)()
 
 
-HARM = (cut_off, reorder, duplicate, make_foreign, make_other_format)
+HARM = (cut_off, reorder, duplicate, make_foreign, edit_header, edit_number, make_other_format)
 
 
 def test_predictions_that_do_not_fit_are_refused_by_name(disk: Path) -> None:
     draw = random.Random(22)
-    for number in range(200 * SCALE):
+    for number in range(210 * SCALE):
         path = disk / f"{number:04d}.parquet"
         written = predictions(draw)
         written.write(path)

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import resource
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,7 @@ def test_a_manifest_proves_its_folder(tmp_path: Path) -> None:
         (lambda folder: (folder / "b").rename(folder / "a"), "manifest.json: b"),
         (lambda folder: _link(folder / "a", folder.parent / "x"), "changed .*: a"),
         (lambda folder: (folder / MANIFEST).unlink(), "manifest.json is missing"),
+        (lambda folder: _link(folder / MANIFEST, folder / MANIFEST), "manifest.json is missing"),
         (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), "not a manifest"),
         (lambda folder: (folder / MANIFEST).write_text("[" * 100_000), "not a manifest"),
         (lambda folder: (folder / MANIFEST).write_text("[]"), "not a manifest"),
@@ -151,6 +153,19 @@ def test_damage_is_named(tmp_path: Path, harm: Callable[[Path], object], message
     found = find_damage(folder, {"epoch": 3})
     assert found is not None
     assert re.search(message, found)
+
+
+def test_what_cannot_be_read_now_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    write_manifest(tmp_path, {})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(IntegrityError, match=r"cannot be read now: .*Too many open files"):
+            find_damage(tmp_path, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert find_damage(tmp_path, {}) is None
 
 
 def _link(path: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import logging
 import re
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,21 @@ def test_nothing_in_quarantine_is_ever_overwritten(tmp_path: Path) -> None:
         path.name: (path / "state.pt").read_text() for path in (tmp_path / "quarantine").iterdir()
     }
     assert kept == {"00000001-0": "damage 2", "00000001-1": "damage 1"}
+
+
+def test_what_cannot_be_read_now_is_not_put_aside(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises((OSError, IntegrityError), match="Too many open files"):
+            load_newest(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert generations(tmp_path) == ["00000001", "00000002"]
+    found = load_newest(tmp_path)
+    assert found is not None
+    assert found[0] == 2
 
 
 def test_training_goes_on_after_damage(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_setup.errors import ConfigError, DataError
-from trainable.dataset import check_directory, count_rows, read_dataset
+from trainable.dataset import check_directory, read_dataset, read_directory
 from trainable.reading import read_file, read_split
 from trainable.resolve import resolve
 from trainable.sample import NUM_DEV, NUM_TRAIN, write_sample
@@ -112,8 +112,9 @@ def test_the_sample_is_seeded_sound_and_said_to_be_generated(tmp_path: Path) -> 
     assert "generated" in (tmp_path / "a" / "README.txt").read_text()
     errors = [d for d in check_directory(tmp_path / "a", PAPER_TASKS) if d.severity == "error"]
     assert errors == []
-    rows = count_rows(tmp_path / "a", PAPER_TASKS)
-    assert rows["paraphrase"] == {"train": NUM_TRAIN, "dev": NUM_DEV, "test": 60}
+    parts, _ = read_directory(tmp_path / "a", PAPER_TASKS)
+    rows = {part.split: len(part) for part in parts if part.task_name == "paraphrase"}
+    assert rows == {"train": NUM_TRAIN, "dev": NUM_DEV, "test": 60}
     examples, _ = read_split("sentiment", PAPER_TASKS["sentiment"], "train", tmp_path / "a")
     assert examples.labels is not None
     shares = np.bincount(examples.labels.astype(int)) / len(examples)

@@ -1,7 +1,11 @@
+import contextlib
 import dataclasses
+import json
+import resource
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +38,10 @@ RECORD = TrialRecord(
     searched=("optim.lr",),
     notes={"dropped": 3},
 )
+
+
+def changed_record(**changes: object) -> str:
+    return json.dumps(json.loads(RECORD.to_json()) | changes)
 
 
 def epoch_record(epoch: int) -> EpochRecord:
@@ -117,11 +125,30 @@ def test_a_folder_of_another_trial_is_refused(
     assert (trial.path / "config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"trial": "t"}', '{"unknown": 1}', "\0"])
-def test_a_damaged_trial_record_is_refused_by_name(trial: TrialFolder, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        *((content, "Invalid JSON") for content in ("", "{", "\0", "[" * 100_000)),
+        *((content, "should be an object") for content in ("[]", "null", "5")),
+        ("{}", "'trial': Field required"),
+        ('{"trial": "t"}', "'sweep': Field required"),
+        (RECORD.to_json().replace('"seed"', '"Seed"'), "'seed': Field required"),
+        (RECORD.to_json()[:-2] + ', "unknown": 1}', "'unknown': Unexpected"),
+        (RECORD.to_json()[:-2] + ', "\\u001b[2J": 1}', r"'\\x1b\[2J': Unexpected"),
+        (changed_record(config=["optim.lr"]), "'config': Input should be an object"),
+        (changed_record(trial=1), "'trial': Input should be a valid string"),
+        (changed_record(seed="0"), "'seed': Input should be a valid integer"),
+        (changed_record(notes={"dropped": "3"}), "'notes': 'dropped': Input should be a valid int"),
+        (changed_record(start_time=float("nan")), "'start_time': Input should be a finite number"),
+    ],
+)
+def test_a_damaged_trial_record_is_refused_by_name(
+    trial: TrialFolder, content: str, message: str
+) -> None:
     (trial.path / "config.json").write_text(content)
-    with pytest.raises(IntegrityError, match=r"config.json: no trial record"):
-        trial.trial()
+    for read in (trial.trial, lambda: trial.create(RECORD), trial.snapshot):
+        with pytest.raises(IntegrityError, match=rf"config.json: no trial record: .*{message}"):
+            read()
 
 
 @pytest.mark.parametrize(
@@ -131,6 +158,10 @@ def test_a_damaged_trial_record_is_refused_by_name(trial: TrialFolder, content: 
         lambda path: path.write_text(path.read_text()[:-5]),
         lambda path: path.write_bytes(b"\xff\x00"),
         lambda path: path.write_text(path.read_text().replace('"epoch": 2', '"epoch": 3')),
+        lambda path: path.write_text(path.read_text().replace("0.5", "NaN")),
+        lambda path: path.write_text(path.read_text().replace("0.5", '"0.5"')),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: (path.unlink(), path.mkdir()),
     ],
 )
 def test_the_first_damaged_epoch_ends_the_list(
@@ -163,6 +194,30 @@ def test_a_damaged_outcome_is_none_and_may_be_written_again(tmp_path: Path, cont
     (tmp_path / "outcome.json").write_text(content)
     assert trial.outcome() is None
     trial.write_outcome(OutcomeRecord(Outcome.FAILED, "x", 0, 1.0))
+    assert trial.outcome() is not None
+
+
+@contextlib.contextmanager
+def no_more_open_files() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_missing(trial: TrialFolder) -> None:
+    """A trial that has ended would be run again, and its epochs removed."""
+    trial.write_outcome(OutcomeRecord(Outcome.FINISHED, "ran 3 epochs", 3, 1.0))
+    for read in (trial.outcome, trial.epochs):
+        with pytest.raises(OSError, match="Too many open files"), no_more_open_files():
+            read()
+    with pytest.raises(IntegrityError, match="Too many open files"), no_more_open_files():
+        trial.trial()
+    with pytest.raises(IntegrityError, match="cannot be read now"), no_more_open_files():
+        trial.require_weights(3)
+    assert len(trial.epochs()) == 3
     assert trial.outcome() is not None
 
 
@@ -263,6 +318,34 @@ def test_a_task_folder_that_leads_out_is_refused(trial: TrialFolder, tmp_path: P
     with pytest.raises(IntegrityError, match="is not a path inside"):
         trial.write_predictions(1, predictions("mood"))
     assert not list((tmp_path / "outside").iterdir())
+
+
+def test_nothing_is_sent_or_deleted_through_a_link(trial: TrialFolder, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    for name in ("0002.parquet", "0009.parquet", "0009.json", "0009/model", f"{TEMPORARY}x/file"):
+        (outside / name).parent.mkdir(parents=True, exist_ok=True)
+        (outside / name).touch()
+    before = sorted(outside.rglob("*"))
+    folder = trial.path / "predictions"
+    (folder / "mood").symlink_to(outside)
+    (folder / "sentiment" / "0004.parquet").symlink_to(outside / "0009.parquet")
+    (trial.path / "more").symlink_to(outside)
+    assert list(trial.snapshot().predictions) == [f"sentiment/000{n}.parquet" for n in (1, 2, 3)]
+    trial.forget_after(1)
+    assert [record.epoch for record in trial.epochs()] == [1]
+    shutil.rmtree(trial.path / "epochs")
+    shutil.rmtree(trial.path / "weights")
+    for name in ("epochs", "weights"):
+        (trial.path / name).symlink_to(outside)
+    for change in (
+        lambda: trial.forget_after(1),
+        lambda: trial.drop_weights(9),
+        lambda: trial.keep_weights(9, write_weights),
+        lambda: trial.require_weights(9),
+    ):
+        with pytest.raises(IntegrityError, match=r"'weights/0009' is not a path inside"):
+            change()
+    assert sorted(outside.rglob("*")) == before
 
 
 TASKS: dict[str, Task] = {name: PAPER_TASKS[name] for name in ("sentiment", "similarity", "nli")}
