@@ -10,10 +10,8 @@ machine's speed hits all; ratios are of seconds for the same examples, the media
 """
 
 import argparse
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -21,19 +19,21 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
+from trainable.batch import Batch
 from trainable.batching import Step, plan_epoch
 from trainable.config import Config
 from trainable.dataset import Dataset, read_dataset
 from trainable.dropout import Dropout
 from trainable.encoder import locate
+from trainable.learner import Learner
 from trainable.model import MultitaskBert
-from trainable.objective import has_second_view, objective
+from trainable.objective import objective
 from trainable.reading import Examples
-from trainable.record import TrialFolder
 from trainable.resolve import resolve
+from trainable.rng_state import seed_globals
 from trainable.seeding import generator
+from trainable.stages import stages_of
 from trainable.tokens import load_tokenizer
-from trainable.train import Identity, Trainer
 
 BATCH_SIZE = 16
 Rows = Mapping[str, np.ndarray]
@@ -78,7 +78,7 @@ class Textbook:
         examples: Examples = self.dataset.train[name]
         sides = [[side[row] for row in rows] for side in examples.sentences]
         view_of = None
-        if has_second_view(name, self.config.loss):
+        if name in self.config.loss.simcse.tasks:
             draw = random.integers(len(sides), size=len(rows))
             sides.append([sides[side][i] for i, side in enumerate(draw)])
             view_of = torch.from_numpy(draw)
@@ -90,7 +90,8 @@ class Textbook:
         s = tuple(self.model.shared(side) for side in e)
         output = self.model.heads[name](e, s)
         labels = torch.tensor(examples.labels[rows], dtype=torch.float32)
-        loss = objective(name, self.tasks[name], output, labels, view_of, self.config.loss)
+        batch = Batch(name, rows, (len(rows),) * len(sides), labels, None, view_of, 0)
+        loss = objective(self.tasks[name], output, batch, self.config)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -100,17 +101,17 @@ class Textbook:
 class Ours:
     """The trial's own steps, planned over the chunk's rows as over an epoch."""
 
-    def __init__(self, config: Config, dataset: Dataset, folder: Path) -> None:
-        identity = Identity("benchmark", None, "b3", {})
-        self.trainer = Trainer(config, TrialFolder(folder), dataset, identity)
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        seed_globals(config.seed)
+        self.learner = Learner(config, dataset)
+        self.learner.enter(stages_of(config)[0])
 
     def run(self, chunk: Rows, number: int) -> None:
-        trainer = self.trainer
-        lengths = {name: trainer.train_tokens[name].lengths[rows] for name, rows in chunk.items()}
-        plan = plan_epoch(lengths, "even", BATCH_SIZE, trainer.config.seed, number)
-        for i, step in enumerate(plan):
+        learner, config = self.learner, self.learner.config
+        lengths = {name: learner.train_tokens[name].lengths[rows] for name, rows in chunk.items()}
+        for i, step in enumerate(plan_epoch(lengths, config.batching, config.seed, number)):
             rows = chunk[step.task_name][step.rows]
-            trainer.step(Step(step.task_name, rows), number, i)
+            learner.step(Step(step.task_name, rows), 1, i)
 
 
 def main() -> None:
@@ -123,17 +124,17 @@ def main() -> None:
         f"model.encoder={options.encoder}",
         f"model.pooling={options.pooling}",
         "optim.lr=1e-4",
+        "pretrain.enabled=false",
+        f"batching.batch_size={BATCH_SIZE}",
     ]
     config = resolve("b3", settings, {}).config
     dataset = read_dataset(config)
     textbook = Textbook(config, dataset)
-    with tempfile.TemporaryDirectory() as folder:
-        loops: dict[str, Textbook | Ours] = {"textbook fp32": textbook}
-        for precision in ("fp32", "bf16"):
-            train = config.train.model_copy(update={"precision": precision})
-            changed = config.model_copy(update={"train": train})
-            loops[f"ensweep {precision}"] = Ours(changed, dataset, Path(folder) / precision)
-        seconds = _time(loops, _chunks(dataset, options.examples, options.chunks))
+    loops: dict[str, Textbook | Ours] = {"textbook fp32": textbook}
+    for precision in ("fp32", "bf16"):
+        train = config.train.model_copy(update={"precision": precision})
+        loops[f"ensweep {precision}"] = Ours(config.model_copy(update={"train": train}), dataset)
+    seconds = _time(loops, _chunks(dataset, options.examples, options.chunks))
     _print(seconds, textbook, options)
 
 

@@ -284,7 +284,7 @@ def _fixed_tags(record: TrialRecord) -> dict[str, str]:
         Tag.RECIPE.value: record.recipe,
         Tag.SEED.value: str(record.seed),
         Tag.DATA.value: record.data_fingerprint,
-        Tag.PRETRAIN.value: str(record.config.get("pretrain", "none")),
+        Tag.PRETRAIN.value: "mlm" if record.config.get("pretrain.enabled") else "none",
     }
     if record.git_revision is not None:
         tags[Tag.GIT_REVISION.value] = record.git_revision

@@ -1,11 +1,11 @@
-"""Log an exported ensemble as a run of its own."""
+"""Log what was made of runs: an ensemble as a run of its own, a study's tables on its sweep's."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_setup.errors import IntegrityError
+from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.schema import RunKind, Tag
 from mlflow_setup.tracking import Tracking, cut
 
@@ -49,3 +49,17 @@ def log_ensemble(
         finally:
             client.set_terminated(run_id, status)
     return run_id
+
+
+def log_to_sweep(tracking: Tracking, sweep: str, files: Iterable[Path], folder: str) -> None:
+    """Log files as artifacts of the sweep's own run, below `folder`; those there are replaced.
+
+    Raises:
+        ConfigError: no such sweep is tracked, or MLflow cannot be written to.
+    """
+    with tracking.errors():
+        found = tracking.search({Tag.KIND.value: RunKind.SWEEP.value, Tag.SWEEP.value: sweep})
+        if not found:
+            raise ConfigError(f"no sweep {sweep!r} is tracked")
+        for file in files:
+            tracking.client.log_artifact(found[0].info.run_id, str(file), folder)

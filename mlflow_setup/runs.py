@@ -31,6 +31,20 @@ def find_trials(tracking: Tracking, sweep: str | None = None) -> list[RunRecord]
         return [_record(run) for run in tracking.search(tags)]
 
 
+def find_run(tracking: Tracking, run_id: str) -> RunRecord:
+    """One tracked trial.
+
+    Raises:
+        ConfigError: MLflow has no such run or cannot be read, or the run is no trial.
+    """
+    _require_id(run_id)
+    with tracking.errors():
+        run = tracking.client.get_run(run_id)
+    if run.data.tags.get(Tag.KIND.value) != RunKind.TRIAL.value:
+        raise ConfigError(f"run {run_id} is not a trial")
+    return _record(run)
+
+
 def sweep_names(tracking: Tracking) -> list[str]:
     """All tracked sweeps, the one that started last first.
 
@@ -68,8 +82,7 @@ def download(tracking: Tracking, run_id: str, artifact_path: str, cache: Path) -
         IntegrityError: a path that leaves the run's artifacts, or no such local artifact.
         ConfigError: MLflow cannot be read, or does not have the artifact.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,127}", run_id, re.ASCII):
-        raise ConfigError(f"{run_id!r} is not the id of a run")
+    _require_id(run_id)
     target = inside(cache / run_id, artifact_path)
     if target.is_file():
         return target
@@ -89,6 +102,11 @@ def download(tracking: Tracking, run_id: str, artifact_path: str, cache: Path) -
     finally:
         shutil.rmtree(folder)
     return target
+
+
+def _require_id(run_id: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,127}", run_id, re.ASCII):
+        raise ConfigError(f"{run_id!r} is not the id of a run")
 
 
 @lru_cache(maxsize=10_000)

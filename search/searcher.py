@@ -86,13 +86,13 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
     def _starting_point(self, number: int) -> tuple[TrialSettings, str]:
         if number < len(self.sweep.first_trials):
             given, _ = self.sweep.first(number)
-            return given, f"{number + 1:04d}-{_label(given.recipe)}"
+            return given, first_trial_name(number, given.recipe)
         return self.sweep.base(), f"{number + 1:04d}"
 
 
-def _label(recipe: str) -> str:
-    """A recipe's name, or its file's, as part of a trial's name."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", Path(recipe).stem)
+def first_trial_name(number: int, recipe: str) -> str:
+    """`0002-b2`: the name of first trial `number` (from 0), after its recipe or its file's name."""
+    return f"{number + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(recipe).stem)}"
 
 
 def _create_study(sweep: SweepConfig) -> optuna.Study:

@@ -27,6 +27,7 @@ from mlflow_setup.schema import (
 from mlflow_setup.tracking import Tracking
 from search.callbacks import SweepCallback
 from search.cluster import cluster, environment, find_slots, terminable
+from search.prepare import prepare
 from search.progress import Progress
 from search.scheduler import Rung, SuccessiveHalving, TuneScheduler
 from search.searcher import OptunaSearcher
@@ -106,9 +107,11 @@ def run_sweep(
             place = Place(storage, name, sweep.resources.cpus_per_trial, slots.gpus_per_trial > 0)
             concurrency = min(slots.max_concurrent_trials, sweep.search.num_samples)
             shown = console or Console(stderr=True)
+            needs = {"CPU": sweep.resources.cpus_per_trial, "GPU": slots.gpus_per_trial}
+            if train is None:
+                prepare(_known_configs(sweep), place, tracking, needs, shown)
             with Progress(shown, sweep.search.num_samples, concurrency) as progress:
                 callback = SweepCallback(place, mirror, scheduler, progress, sweep.keep_pruned_top)
-                needs = {"CPU": sweep.resources.cpus_per_trial, "GPU": slots.gpus_per_trial}
                 trainable = tune.with_resources(make_trainable(place, train), needs)
                 _run_tune(sweep, folder, trainable, scheduler, callback, concurrency)
         has_ended = True
@@ -149,15 +152,22 @@ def _run_tune(
 
 def _read_data(sweep: SweepConfig) -> None:
     """Data errors end a sweep before it starts, once for each way that its trials read data."""
-    starts: list[TrialSettings] = [sweep.base()]
-    starts += [sweep.first(number)[0] for number in range(len(sweep.first_trials))]
     seen: list[tuple[object, ...]] = []
-    for start in starts:
-        config: Config = from_flat(start.settings)
+    for config in _known_configs(sweep):
         what = (config.data, config.tasks, config.seed)
         if what not in seen:
             seen.append(what)
             read_dataset(config)
+
+
+def _known_configs(sweep: SweepConfig) -> list[Config]:
+    """The configurations that are known before the search draws: those of the first trials, and
+    the base of the others, if there are others."""
+    num_first = len(sweep.first_trials)
+    starts: list[TrialSettings] = [sweep.first(number)[0] for number in range(num_first)]
+    if sweep.search.num_samples > num_first:
+        starts.append(sweep.base())
+    return [from_flat(start.settings) for start in starts]
 
 
 def _refuse_taken(folder: Path, tracking: Tracking) -> None:

@@ -50,7 +50,20 @@ def read_sweep(
         ConfigError: every problem found; no such sweep.
     """
     path = _path_of(name_or_file)
-    content = read_settings(path)
+    return resolve_sweep(read_settings(path), path, overrides, environment)
+
+
+def resolve_sweep(
+    content: dict[str, Any],
+    path: Path,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> SweepConfig:
+    """The sweep that `content` of the file `path` describes, with `key=value` overrides.
+
+    Raises:
+        ConfigError: every problem found.
+    """
     problems: list[str] = []
     _shape(content, path, problems)
     fixed, origin = content["config"], dict.fromkeys(content["config"], f"sweep {path.stem}")

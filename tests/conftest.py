@@ -123,6 +123,7 @@ def tiny_runs(
         settings = [
             f"data.dir={tiny_data}",
             f"model.encoder={tiny_encoder}",
+            "pretrain.enabled=false",
             "model.fcn_size=8",
             "train.num_epochs=2",
             "optim.lr=1e-3",

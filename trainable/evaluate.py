@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mlflow_setup.schema import OVERALL, metric_name
 from trainable.losses.task import task_loss
@@ -60,9 +61,18 @@ def evaluate(
 
 
 def outputs_of(
-    model: MultitaskBert, task_name: str, encoded: Encoded, batch_size: int, precision: torch.dtype
+    model: MultitaskBert,
+    task_name: str,
+    encoded: Encoded,
+    batch_size: int,
+    precision: torch.dtype,
+    embeddings: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """Raw outputs of every example in row order: logits [N, C], or one logit or score [N]."""
+    """Raw outputs of every example in row order: logits [N, C], or one logit or score [N].
+
+    Args:
+        embeddings: [sentences, H] where they are known, in place of the encoder.
+    """
     device = next(model.parameters()).device
     order = np.argsort(encoded.lengths, kind="stable")
     was_training = model.training
@@ -72,8 +82,13 @@ def outputs_of(
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, use_autocast):
         for start in range(0, len(order), batch_size):
             rows = encoded.sentences(order[start : start + batch_size])
-            input_ids, mask = encoded.tokens.pad(rows)
-            output = model(task_name, input_ids.to(device), mask.to(device), encoded.num_sides)
+            if embeddings is None:
+                input_ids, mask = encoded.tokens.pad(rows)
+                e = model.embed(input_ids.to(device), mask.to(device))
+            else:
+                e = embeddings[torch.from_numpy(rows)].to(device)
+            sizes = [len(rows) // encoded.num_sides] * encoded.num_sides
+            output = model.answer(task_name, e, sizes)
             pieces.append(output.outputs.float().cpu().numpy())
     model.train(was_training)
     sorted_outputs = np.concatenate(pieces)

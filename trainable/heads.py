@@ -1,5 +1,8 @@
 """Task heads: sentence embeddings in, outputs and task embeddings out. No losses inside.
 
+A head answers for a task's own sides, the first one or two; further sides (a second dropout view,
+hard negatives), which may be of other lengths, are only embedded.
+
 Legend: B examples, H hidden size of the encoder, d `model.fcn_size`, C classes, Z width of a task
 embedding. e: pooled sentence embeddings [B, H] a side; s: shared representation [B, d] a side.
 Layout and dropout places follow section 4.3 and figure 1 of the paper.
@@ -11,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, relu
 
-from trainable.config import Model
 from trainable.dropout import Dropout
+from trainable.losses.widen import widen
+from trainable.sections import Model
 from trainable.tasks import Kind, Task
 
 BASELINE_PROJECTION = 32
@@ -23,7 +27,8 @@ class HeadOutput(NamedTuple):
     """What a head makes of a batch."""
 
     outputs: Tensor  # logits [B, C], or one logit or score [B]
-    embeddings: tuple[Tensor, ...]  # task embeddings z [B, Z], a side each (similarity heads)
+    embeddings: tuple[Tensor, ...]  # task embeddings z [B, Z], a side each
+    distilled: Tensor | None = None  # outputs of the distillation head, while it is trained
 
 
 class SharedFCN(nn.Module):
@@ -50,8 +55,7 @@ class Branch(nn.Module):
         self.width = width + (model.fcn_size if model.shared_fcn else 0)
 
     def forward(self, e: Tensor, s: Tensor | None) -> Tensor:
-        own = self.fcn(self.dropout(e))
-        return own if s is None else torch.cat([own, s], dim=-1)
+        return _beside(self.fcn(self.dropout(e)), s)
 
 
 class ClassificationHead(nn.Module):
@@ -69,8 +73,8 @@ class ClassificationHead(nn.Module):
         self.out = nn.Linear(width, task.num_classes)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
-        x = self.branch(e[0], s[0])
-        return HeadOutput(self.out(relu(x) if self.is_nonlinear else x), ())
+        z = tuple(self.branch(*side) for side in zip(e, s, strict=True))
+        return HeadOutput(self.out(relu(z[0]) if self.is_nonlinear else z[0]), z)
 
 
 class SiameseParaphraseHead(nn.Module):
@@ -82,10 +86,9 @@ class SiameseParaphraseHead(nn.Module):
         self.branch = Branch(hidden_size, _projection_width(model), model)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
-        left, right = self.branch(e[0], s[0]), self.branch(e[1], s[1])
-        if self.is_nonlinear:
-            left, right = relu(left), relu(right)
-        return HeadOutput((left * right).sum(-1), ())
+        z = tuple(self.branch(*side) for side in zip(e, s, strict=True))
+        left, right = (relu(z[0]), relu(z[1])) if self.is_nonlinear else z[:2]
+        return HeadOutput((left * right).sum(-1), z)
 
 
 class StructuredParaphraseHead(nn.Module):
@@ -104,19 +107,17 @@ class StructuredParaphraseHead(nn.Module):
         self.out = nn.Linear(2 * d if model.shared_fcn else d, 1)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
-        e1, e2 = self.dropout(e[0]), self.dropout(e[1])
-        product = self.fcn1(e1) * self.fcn1(e2)
-        q = self.fcn2(self.dropout(torch.cat([e1, e2, product], dim=-1)))
+        dropped = [self.dropout(side) for side in e]
+        p = [self.fcn1(side) for side in dropped]
+        q = self.fcn2(self.dropout(torch.cat([*dropped[:2], p[0] * p[1]], dim=-1)))
         if s[0] is not None and s[1] is not None:
             q = torch.cat([s[0] * s[1], q], dim=-1)
-        return HeadOutput(self.out(relu(q)).squeeze(-1), ())
+        z = tuple(_beside(*side) for side in zip(p, s, strict=True))
+        return HeadOutput(self.out(relu(q)).squeeze(-1), z)
 
 
 class SimilarityHead(nn.Module):
-    """z_i = [Linear(e_i); s_i], no activation; score = max_score x cos(z_1, z_2).
-
-    A third side, where given, is a second dropout view of one sentence of each pair (SimCSE).
-    """
+    """z_i = [Linear(e_i); s_i], no activation; score = max_score x cos(z_1, z_2)."""
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
@@ -124,7 +125,7 @@ class SimilarityHead(nn.Module):
         self.branch = Branch(hidden_size, _projection_width(model), model)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
-        z = tuple(self.branch(*side).float() for side in zip(e, s, strict=True))
+        z = tuple(widen(self.branch(*side)) for side in zip(e, s, strict=True))
         return HeadOutput(self.max_score * cosine_similarity(z[0], z[1], dim=-1), z)
 
 
@@ -149,6 +150,10 @@ class _DropoutOnly(nn.Module):
         assert s is None
         dropped: Tensor = self.dropout(e)
         return dropped
+
+
+def _beside(own: Tensor, s: Tensor | None) -> Tensor:
+    return own if s is None else torch.cat([own, s], dim=-1)
 
 
 def _projection_width(model: Model) -> int:

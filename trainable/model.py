@@ -3,8 +3,10 @@
 Legend: S sentences (sides x B examples), L tokens, H hidden size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors.torch import load_file
@@ -14,7 +16,7 @@ from mlflow_setup.errors import IntegrityError
 from trainable.config import Config
 from trainable.encoder import build_untrained, load_pretrained, pool
 from trainable.heads import HeadOutput, SharedFCN, build_head
-from trainable.tasks import Task
+from trainable.tasks import Kind, Task
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -40,37 +42,73 @@ class MultitaskBert(nn.Module):
                 if self.head_names[name] == name
             }
         )
+        self.distill_heads = nn.ModuleDict(
+            {
+                name: build_head(task, hidden_size, model)
+                for name, task in tasks.items()
+                if task.kind is not Kind.ENTAILMENT
+                and config.distill.enabled
+                and config.distill.place == "head"
+            }
+        )
+        self.is_encoder_frozen = False
 
     def forward(
         self, task_name: str, input_ids: Tensor, attention_mask: Tensor, num_sides: int
     ) -> HeadOutput:
         """Outputs of a batch whose sentences [S, L] stand side after side."""
-        e = self.embed(input_ids, attention_mask)  # [S, H]
-        s = self.shared(e) if self.shared is not None else None
-        sides = e.chunk(num_sides)
-        shared_sides = (None,) * num_sides if s is None else s.chunk(num_sides)
-        output = self.heads[self.head_names[task_name]](sides, shared_sides)
-        assert isinstance(output, HeadOutput)
-        return output
+        e = self.embed(input_ids, attention_mask)
+        return self.answer(task_name, e, [len(e) // num_sides] * num_sides)
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Pooled sentence embeddings [S, H]."""
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+    def embed(
+        self, input_ids: Tensor, attention_mask: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """Pooled sentence embeddings [S, H]; `noise` [S, L, H] is added to the embedding layer."""
+        with _added(self.encoder, noise):
+            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         pooler_output = getattr(states, "pooler_output", None)
         return pool(states.last_hidden_state, pooler_output, attention_mask, self.pooling)
+
+    def answer(self, task_name: str, e: Tensor, sizes: Sequence[int]) -> HeadOutput:
+        """What the task's head makes of sentence embeddings [S, H], `sizes` sentences a side."""
+        s = self.shared(e) if self.shared is not None else None
+        sides = torch.split(e, list(sizes))
+        shared_sides = (None,) * len(sizes) if s is None else torch.split(s, list(sizes))
+        output = self.heads[self.head_names[task_name]](sides, shared_sides)
+        assert isinstance(output, HeadOutput)
+        if self.training and task_name in self.distill_heads:
+            distilled = self.distill_heads[task_name](sides, shared_sides)
+            output = output._replace(distilled=distilled.outputs)
+        return output
+
+    def freeze_encoder(self, is_frozen: bool) -> None:
+        """Frozen: its weights take no gradient, and it stays in eval mode, without dropout."""
+        self.is_encoder_frozen = is_frozen
+        self.encoder.requires_grad_(not is_frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all but a frozen encoder."""
+        super().train(mode)
+        if self.is_encoder_frozen:
+            self.encoder.eval()
+        return self
 
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def build_model(config: Config) -> MultitaskBert:
-    """A model to train: pretrained encoder, fresh heads drawn from torch's global generator."""
+def build_model(config: Config, encoder: str | None = None) -> MultitaskBert:
+    """A model to train: pretrained encoder, fresh heads drawn from torch's global generator.
+
+    Args:
+        encoder: a folder in place of `model.encoder`, where additional pre-training has made one.
+    """
     settings = config.model
-    encoder = load_pretrained(
-        settings.encoder, settings.revision, settings.encoder_dropout, settings.pooling
-    )
-    return MultitaskBert(encoder, config)
+    name, revision = (settings.encoder, settings.revision) if encoder is None else (encoder, None)
+    loaded = load_pretrained(name, revision, settings.encoder_dropout, settings.pooling)
+    return MultitaskBert(loaded, config)
 
 
 def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> MultitaskBert:
@@ -89,6 +127,21 @@ def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> Multita
         reason = str(error).strip().splitlines()[0]
         raise IntegrityError(f"{path}: weights cannot be loaded: {reason}") from error
     return model.eval()
+
+
+@contextmanager
+def _added(encoder: nn.Module, noise: Tensor | None) -> Iterator[None]:
+    """Add noise to what the encoder's embedding layer puts out, for one pass."""
+    if noise is None:
+        yield
+        return
+    layer = encoder.embeddings
+    assert isinstance(layer, nn.Module)
+    handle = layer.register_forward_hook(lambda module, inputs, output: output + noise)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _head_name(name: str, tasks: Mapping[str, Task]) -> str:

@@ -2,49 +2,64 @@
 
 from torch import Tensor
 
-from trainable.config import Loss
+from trainable.batch import Batch
+from trainable.config import Config
 from trainable.heads import HeadOutput
-from trainable.losses.ranking import ranking, weighted_ranking
+from trainable.losses.distillation import soft_loss
+from trainable.losses.ranking import positive_ranking, ranking, weighted_ranking
 from trainable.losses.simcse import simcse
 from trainable.losses.task import task_loss
+from trainable.sections import Distill
 from trainable.tasks import Kind, Task
 
 
-def has_second_view(task_name: str, loss: Loss) -> bool:
-    """Whether batches of the task carry a second dropout view of one sentence a row."""
-    return loss.simcse.enabled and task_name in loss.simcse.tasks
-
-
-def objective(
-    task_name: str,
-    task: Task,
-    output: HeadOutput,
-    labels: Tensor | None,
-    view_of: Tensor | None,
-    loss: Loss,
-) -> Tensor:
-    """The scalar to differentiate for one batch.
-
-    Args:
-        labels: [B], or None for entailment.
-        view_of: [B] with 0 or 1, the side whose second view is the third embedding; or None.
-    """
+def objective(task: Task, output: HeadOutput, batch: Batch, config: Config) -> Tensor:
+    """The scalar to differentiate for one batch, SMART's penalty left out."""
+    loss = config.loss
     if task.kind is Kind.ENTAILMENT:
-        anchors, entailed = output.embeddings
-        return ranking(anchors, entailed, loss.mnr.similarity, loss.mnr.scale)
-    assert labels is not None
-    total = task_loss(task.kind, output.outputs, labels)
+        anchors, entailed = output.embeddings[:2]
+        negatives = output.embeddings[-1] if batch.num_negatives else None
+        return ranking(anchors, entailed, loss.mnr.similarity, loss.mnr.scale, negatives)
+    assert batch.labels is not None
+    labels = batch.labels.to(output.outputs.device)
+    total = _answers(task.kind, output, labels, batch.soft_labels, config.distill)
     if task.kind is Kind.PARAPHRASE:
         total = loss.paraphrase_weight * total
-    if loss.mnr.enabled and task_name in loss.mnr.tasks:
+    if loss.mnr.enabled and batch.task_name in loss.mnr.tasks:
         left, right = output.embeddings[:2]
-        total = total + loss.mnr.weight * weighted_ranking(
-            left, right, labels, loss.mnr.similarity, loss.mnr.scale, task.max_score
-        )
-    if view_of is not None:
-        left, right, view = output.embeddings
-        original = left.where(view_of[:, None] == 0, right)
+        settings = (loss.mnr.similarity, loss.mnr.scale)
+        if task.kind is Kind.PARAPHRASE:
+            added = positive_ranking(left, right, labels, *settings)
+        else:
+            added = weighted_ranking(left, right, labels, *settings, task.max_score)
+        total = total + loss.mnr.weight * added
+    if batch.view_of is not None:
+        *sides, view = output.embeddings
+        original = sides[0]
+        if len(sides) == 2:
+            is_first = batch.view_of.to(view.device)[:, None] == 0
+            original = sides[0].where(is_first, sides[1])
         total = total + loss.simcse.weight * simcse(
             original, view, loss.simcse.similarity, loss.simcse.temperature
         )
     return total
+
+
+def has_smart(task_name: str, task: Task, config: Config) -> bool:
+    """Whether SMART's penalty is added to the task's batches."""
+    smart = config.loss.smart
+    is_named = smart.tasks is None or task_name in smart.tasks
+    return smart.enabled and is_named and task.kind is not Kind.ENTAILMENT
+
+
+def _answers(
+    kind: Kind, output: HeadOutput, labels: Tensor, soft_labels: Tensor | None, distill: Distill
+) -> Tensor:
+    """The task's loss, the teacher's share mixed in or added."""
+    hard = task_loss(kind, output.outputs, labels)
+    if soft_labels is None:
+        return hard
+    if output.distilled is not None:
+        return hard + distill.weight * soft_loss(kind, output.distilled, soft_labels)
+    soft = soft_loss(kind, output.outputs, soft_labels)
+    return (1 - distill.weight) * hard + distill.weight * soft

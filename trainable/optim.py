@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from trainable.config import Optim
+from trainable.sections import Optim
 
 
 def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:

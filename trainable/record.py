@@ -33,6 +33,9 @@ from mlflow_setup.schema import (
 from trainable.predictions import Predictions
 from trainable.tasks import Task
 
+SHARED = ".shared"
+"""The folder of what trials share (encoders, teachers, soft labels), below the storage folder."""
+
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 

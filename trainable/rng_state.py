@@ -1,10 +1,13 @@
 """The state of the global random generators, which libraries draw from: seed, save, put back."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def seed_globals(seed: int) -> None:
@@ -12,6 +15,29 @@ def seed_globals(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def dropout_state(device: torch.device) -> Tensor:
+    """The state of the generator that dropout draws from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@contextmanager
+def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
+    """Draw what was drawn from `state` on, dropout masks above all; then go on as if not."""
+    before = dropout_state(device)
+    _set_dropout_state(state, device)
+    try:
+        yield
+    finally:
+        _set_dropout_state(before, device)
+
+
+def _set_dropout_state(state: Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def rng_state() -> dict[str, Any]:

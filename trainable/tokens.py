@@ -59,17 +59,25 @@ class Encoded:
     num_examples: int
     num_sides: int
     labels: Tensor | None  # float32 [n]
+    has_negative: NDArray[np.bool_] | None = None
+    """[n]: whether the example has a hard negative, which is its sentence on one side more."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example's longest sentence, [n]."""
-        per_side = self.tokens.lengths.reshape(self.num_sides, self.num_examples)
-        return np.asarray(per_side.max(axis=0))
+        own = self.tokens.lengths[: self.num_sides * self.num_examples]
+        return np.asarray(own.reshape(self.num_sides, self.num_examples).max(axis=0))
 
     def sentences(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Sentence numbers of the examples `rows` [B], side after side: [num_sides * B]."""
         sides = np.arange(self.num_sides)[:, None] * self.num_examples
         return np.asarray((sides + rows).ravel())
+
+    def negatives(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sentence numbers of the hard negatives that the examples `rows` [B] have: 0 to B."""
+        if self.has_negative is None:
+            return np.zeros(0, np.int64)
+        return np.asarray(self.num_sides * self.num_examples + rows[self.has_negative[rows]])
 
 
 def load_tokenizer(name: str | Path, revision: str | None = None) -> Tokenizer:
@@ -102,11 +110,22 @@ def tokenizer_fingerprint(tokenizer: Tokenizer, max_length: int) -> str:
     return hashlib.sha256(f"{rules}\0{max_length}".encode()).hexdigest()[:16]
 
 
-def encode(examples: Examples, tokenizer: Tokenizer, max_length: int) -> Encoded:
-    """Tokenise the examples, or take them from the cache."""
+def encode(
+    examples: Examples, tokenizer: Tokenizer, max_length: int, with_negatives: bool = False
+) -> Encoded:
+    """Tokenise the examples, or take them from the cache.
+
+    Args:
+        with_negatives: also the third sentences of entailment rows.
+    """
     key = f"{examples.fingerprint}-{tokenizer_fingerprint(tokenizer, max_length)}"
-    path = cache_folder() / "tokens" / f"{key}.safetensors"
     sentences = [sentence for side in examples.sentences for sentence in side]
+    has_negative = None
+    if with_negatives and examples.contradictions is not None:
+        key += "-negatives"
+        sentences += examples.contradictions
+        has_negative = np.array([bool(sentence) for sentence in examples.contradictions])
+    path = cache_folder() / "tokens" / f"{key}.safetensors"
     tokens = _read(path, len(sentences), tokenizer.pad_token_id)
     if tokens is None:
         tokens = tokenise(sentences, tokenizer, max_length)
@@ -118,6 +137,7 @@ def encode(examples: Examples, tokenizer: Tokenizer, max_length: int) -> Encoded
         num_examples=len(examples),
         num_sides=len(examples.sentences),
         labels=None if labels is None else torch.from_numpy(labels.astype(np.float32)),
+        has_negative=has_negative,
     )
 
 

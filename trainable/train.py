@@ -15,24 +15,27 @@ import torch
 from safetensors.torch import save_file
 
 from mlflow_setup.schema import (
+    OVERALL,
     EpochRecord,
     Outcome,
     OutcomeRecord,
     TrialRecord,
     metric_name,
 )
-from trainable.batching import Step, plan_epoch
+from trainable.batching import plan_epoch
 from trainable.checkpoint import load_newest, save_checkpoint
 from trainable.config import Config
 from trainable.dataset import Dataset, read_dataset
-from trainable.evaluate import evaluate, outputs_of, predictions_of
-from trainable.model import WEIGHTS_FILE, build_model, choose_device, choose_precision
-from trainable.objective import has_second_view, objective
-from trainable.optim import build_optimizer, learning_rate
+from trainable.evaluate import evaluate, predictions_of
+from trainable.learner import Learner
+from trainable.model import WEIGHTS_FILE
+from trainable.pretrain import pretrained_encoder
 from trainable.record import TrialFolder, epochs_to_keep
 from trainable.rng_state import rng_state, seed_globals, set_rng_state
-from trainable.seeding import generator
-from trainable.tokens import encode, load_tokenizer, tokenizer_fingerprint
+from trainable.soft_labels import read_soft_labels, soft_labels_dir
+from trainable.stages import stage_at, total_epochs
+from trainable.teacher import self_teach
+from trainable.tokens import cache_folder
 
 CHECK_EVERY = 20
 """Steps between looks at the running loss: looking at each would stall a GPU."""
@@ -66,6 +69,7 @@ def train(
     report: Callable[[EpochRecord], None] = ignore,
     stop: Callable[[], bool] = never,
     dataset: Dataset | None = None,
+    shared: Path | None = None,
 ) -> OutcomeRecord:
     """Train one trial in `folder`, or go on with it; a trial that has ended is left as it is.
 
@@ -73,101 +77,110 @@ def train(
         report: called after each epoch, once everything of the epoch is on disk.
         stop: asked before each step; True checkpoints and ends the call as `stopped`.
         dataset: the data, where the caller has read it already.
+        shared: folder of what trials have in common: encoders that additional pre-training made
+            (missing ones are trained here), soft labels. Default: the cache folder.
 
     Raises:
         ConfigError: the folder holds another trial, or the encoder cannot be loaded.
         DataError: the data has errors and `data.on_bad_rows` is `error`.
+        IntegrityError: a teacher is named whose soft labels are not there or damaged.
     """
     trial = TrialFolder(folder)
     ended = trial.outcome()
     if ended is not None and ended.outcome.is_terminal:
         return ended
-    trainer = Trainer(config, trial, dataset or read_dataset(config), identity)
+    dataset, shared = dataset or read_dataset(config), shared or cache_folder()
+    encoder = None
+    if config.pretrain.enabled:
+        encoder = pretrained_encoder(config, shared, stop)
+        if encoder is None:
+            reason = "asked to stop during pre-training"
+            return OutcomeRecord(Outcome.STOPPED, reason, 0, time.time())
+    learner = _learner(config, dataset, shared, encoder, identity)
+    trainer = Trainer(config, trial, dataset, learner, identity)
     outcome, reason = trainer.run(report, stop)
     record = OutcomeRecord(outcome, reason, trainer.epochs_completed, time.time())
     trial.write_outcome(record)
     return record
 
 
+def _learner(
+    config: Config, dataset: Dataset, shared: Path, encoder: Path | None, identity: Identity
+) -> Learner:
+    soft_labels = None
+    if config.distill.enabled:
+        if config.distill.teacher == "self":
+            self_teach(config, dataset, shared, train, identity)
+        soft_labels = read_soft_labels(soft_labels_dir(config, dataset, shared), dataset)
+    seed_globals(config.seed)  # only here: the same numbers whoever made encoder and labels
+    return Learner(config, dataset, None if encoder is None else str(encoder), soft_labels)
+
+
 class Trainer:
-    """A trial in memory: model, optimizer, tokens, and how far it has come."""
+    """A trial under way: its learner, its folder, and how far it has come."""
 
     def __init__(
-        self, config: Config, trial: TrialFolder, dataset: Dataset, identity: Identity
+        self,
+        config: Config,
+        trial: TrialFolder,
+        dataset: Dataset,
+        learner: Learner,
+        identity: Identity,
     ) -> None:
-        self.config, self.trial, self.dataset = config, trial, dataset
+        self.config, self.trial, self.dataset, self.learner = config, trial, dataset, learner
         self.tasks = dataset.tasks
-        self.device = choose_device(config.train.device)
-        self.precision = choose_precision(config.train.precision, self.device)
-        seed_globals(config.seed)
-        self.model = build_model(config).to(self.device).train()
-        self.optimizer = build_optimizer(self.model, config.optim)
-        self._encode()
         self._enter_folder(identity)
         self.epochs_completed = 0
         self.steps_done = 0  # of the epoch under way
-        self.loss_sums = {name: torch.zeros(2, device=self.device) for name in self.tasks}
+        self.loss_sums = {name: torch.zeros(2, device=learner.device) for name in self.tasks}
         self._restore()
 
     def run(
         self, report: Callable[[EpochRecord], None], stop: Callable[[], bool]
     ) -> tuple[Outcome, str]:
         """Epoch after epoch, to the end, a divergence or a stop."""
-        while self.epochs_completed < self.config.train.num_epochs:
+        while self.epochs_completed < total_epochs(self.config):
+            enough = self._has_enough()
+            if enough is not None:
+                return Outcome.FINISHED, enough
             started = time.perf_counter()
+            stage = stage_at(self.config, self.epochs_completed + 1)
+            if stage != self.learner.stage:
+                self.learner.enter(stage)
             ended = self._train_epoch(stop) or self._finish_epoch(started)
             if ended is not None:
                 return ended
             report(self.trial.epochs()[-1])
         return Outcome.FINISHED, f"ran {self.epochs_completed} epochs"
 
+    def _has_enough(self) -> str | None:
+        """Why early stopping ends the trial here, or None."""
+        patience, stage = self.config.train.early_stopping_epochs, self.learner.stage
+        past = self.trial.epochs()[stage.first_epoch - 1 : self.epochs_completed]
+        if patience is None or stage.name != "finetune" or not past:
+            return None
+        best = max(past, key=lambda record: (record.metrics[OVERALL], -record.epoch))
+        if self.epochs_completed - best.epoch < patience:
+            return None
+        return f"no better overall in {patience} epochs after epoch {best.epoch}"
+
     def _train_epoch(self, stop: Callable[[], bool]) -> tuple[Outcome, str] | None:
-        epoch = self.epochs_completed + 1
-        config = self.config
-        rate = learning_rate(config.optim, epoch, config.train.num_epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        lengths = {name: encoded.lengths for name, encoded in self.train_tokens.items()}
-        plan = plan_epoch(
-            lengths, config.batching.strategy, config.batching.batch_size, config.seed, epoch
-        )
+        epoch, learner = self.epochs_completed + 1, self.learner
+        lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
+        progress = learner.stage.progress(epoch)
+        plan = plan_epoch(lengths, self.config.batching, self.config.seed, epoch, progress)
         for number in range(self.steps_done, len(plan)):
             if stop():
                 self._save()
                 return Outcome.STOPPED, f"asked to stop in epoch {epoch} before step {number + 1}"
-            self.step(plan[number], epoch, number)
-            is_last = number + 1 == len(plan)
-            if (number + 1) % CHECK_EVERY == 0 or is_last:
+            loss = learner.step(plan[number], epoch, number)
+            self.loss_sums[plan[number].task_name] += torch.stack([loss, torch.ones_like(loss)])
+            self.steps_done = number + 1
+            if self.steps_done % CHECK_EVERY == 0 or self.steps_done == len(plan):
                 diverged = self._diverged()
                 if diverged:
                     return Outcome.DIVERGED, f"{diverged} in epoch {epoch}, step {number + 1}"
         return None
-
-    def step(self, step: Step, epoch: int, number: int) -> None:
-        """Forward, loss, backward, update: the whole of one optimisation step."""
-        name, encoded = step.task_name, self.train_tokens[step.task_name]
-        rows = encoded.sentences(step.rows)  # [sides * B]
-        view_of = None
-        if has_second_view(name, self.config.loss):
-            draw = generator(self.config.seed, "views", epoch, number).integers(
-                encoded.num_sides, size=len(step.rows)
-            )
-            view_of = torch.from_numpy(draw).to(self.device)
-            sides = rows.reshape(encoded.num_sides, -1)
-            rows = rows.tolist() + sides[draw, range(len(draw))].tolist()
-        input_ids, mask = encoded.tokens.pad(rows)
-        num_sides = len(input_ids) // len(step.rows)
-        labels = None if encoded.labels is None else encoded.labels[step.rows].to(self.device)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16
-        ):
-            output = self.model(name, input_ids.to(self.device), mask.to(self.device), num_sides)
-        loss = objective(name, self.tasks[name], output, labels, view_of, self.config.loss)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.loss_sums[name] += torch.stack([loss.detach(), torch.ones_like(loss)])
-        self.steps_done = number + 1
 
     def _diverged(self) -> str | None:
         for name, (total, _) in self.loss_sums.items():
@@ -178,23 +191,21 @@ class Trainer:
     def _finish_epoch(self, started: float) -> tuple[Outcome, str] | None:
         """Evaluate, then put the epoch on disk: predictions, weights, record, checkpoint."""
         epoch = self.epochs_completed + 1
-        outputs = {
-            name: outputs_of(
-                self.model, name, encoded, self.config.train.eval_batch_size, self.precision
-            )
-            for name, encoded in self.dev_tokens.items()
-        }
+        self.learner.end_epoch()
+        outputs = self.learner.dev_outputs()
         evaluation = evaluate(self.tasks, self.dataset.dev, outputs)
         if not evaluation.is_finite:
             return Outcome.DIVERGED, f"an output on dev is not finite after epoch {epoch}"
+        tokenizer = self.learner.tokenizer_id
         for name, values in outputs.items():
+            examples = self.dataset.dev[name]
             self.trial.write_predictions(
-                epoch,
-                predictions_of(self.tasks[name], self.dataset.dev[name], values, self.tokenizer_id),
+                epoch, predictions_of(self.tasks[name], examples, values, tokenizer)
             )
         losses = {
             metric_name("train", name, "loss"): float(total / count)
             for name, (total, count) in self.loss_sums.items()
+            if count  # a task may not have been drawn
         }
         record = EpochRecord(
             epoch=epoch,
@@ -216,23 +227,9 @@ class Trainer:
         return None
 
     def _write_weights(self, folder: Path) -> None:
-        state = {name: value.contiguous().cpu() for name, value in self.model.state_dict().items()}
+        weights = self.learner.scored.state_dict()
+        state = {name: value.contiguous().cpu() for name, value in weights.items()}
         save_file(state, folder / WEIGHTS_FILE)
-
-    def _encode(self) -> None:
-        """Tokenise everything once."""
-        settings, max_length = self.config.model, self.model.max_length
-        tokenizer = load_tokenizer(settings.encoder, settings.revision)
-        self.tokenizer = tokenizer
-        self.tokenizer_id = tokenizer_fingerprint(tokenizer, max_length)
-        self.train_tokens = {
-            name: encode(examples, tokenizer, max_length)
-            for name, examples in self.dataset.train.items()
-        }
-        self.dev_tokens = {
-            name: encode(examples, tokenizer, max_length)
-            for name, examples in self.dataset.dev.items()
-        }
 
     def _enter_folder(self, identity: Identity) -> None:
         if not self.trial.encoder_dir.exists():
@@ -250,25 +247,22 @@ class Trainer:
                 start_time=time.time(),
                 searched=identity.searched,
                 notes={
-                    "num_parameters": self.model.num_parameters,
+                    "num_parameters": self.learner.model.num_parameters,
                     **{f"skipped rows: {what}": n for what, n in self.dataset.skipped.items()},
                 },
             )
         )
 
     def _write_encoder(self, folder: Path) -> None:
-        self.model.encoder.config.save_pretrained(folder)  # type: ignore[union-attr,operator]
-        self.tokenizer.save_pretrained(folder)
+        self.learner.model.encoder.config.save_pretrained(folder)  # type: ignore[union-attr,operator]
+        self.learner.tokenizer.save_pretrained(folder)
 
     def _save(self) -> None:
-        step = sum(len(tokens.lengths) for tokens in self.train_tokens.values())
-        step = self.epochs_completed * step + self.steps_done
         save_checkpoint(
             self.trial.checkpoint_dir,
-            step,
+            self.epochs_completed * self.learner.num_steps + self.steps_done,
             {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "learner": self.learner.state(),
                 "epochs_completed": self.epochs_completed,
                 "steps_done": self.steps_done,
                 "loss_sums": self.loss_sums,
@@ -279,12 +273,15 @@ class Trainer:
     def _restore(self) -> None:
         """Back to the newest valid checkpoint; what was recorded after it is run again."""
         found = load_newest(self.trial.checkpoint_dir)
-        if found is not None:
-            state: dict[str, Any] = found[1]
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.epochs_completed, self.steps_done = state["epochs_completed"], state["steps_done"]
-            self.loss_sums = {k: v.to(self.device) for k, v in state["loss_sums"].items()}
+        state: dict[str, Any] = {} if found is None else found[1]
+        self.epochs_completed = state.get("epochs_completed", 0)
+        next_epoch = min(self.epochs_completed + 1, total_epochs(self.config))
+        self.learner.enter(stage_at(self.config, next_epoch))
+        if state:
+            self.learner.load_state(state["learner"])
+            self.steps_done = state["steps_done"]
+            device = self.learner.device
+            self.loss_sums = {k: v.to(device) for k, v in state["loss_sums"].items()}
             set_rng_state(state["rng"])
         self.trial.forget_after(self.epochs_completed)
 

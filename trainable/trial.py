@@ -13,7 +13,7 @@ from ray import tune
 
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord
 from trainable.config import Config, from_flat
-from trainable.record import TrialFolder
+from trainable.record import SHARED, TrialFolder
 
 if TYPE_CHECKING:
     from trainable.train import Identity
@@ -39,6 +39,7 @@ class Train(Protocol):
         *,
         identity: "Identity",
         report: Callable[[EpochRecord], None],
+        shared: Path,
     ) -> OutcomeRecord: ...
 
 
@@ -54,6 +55,11 @@ class Place:
     def folder(self, trial: str) -> Path:
         return self.storage / self.sweep / TRIALS / trial
 
+    @property
+    def shared(self) -> Path:
+        """What the trials of all sweeps have in common: encoders, teachers, soft labels."""
+        return self.storage / SHARED
+
 
 def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[str, Any]], None]:
     """The function that Tune runs for each trial.
@@ -65,8 +71,9 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
     """
 
     def run_trial(tune_config: dict[str, Any]) -> None:
-        _limit_threads(place)
+        limit_threads(place)
         import trainable.train as training  # torch, once the threads are limited
+        from trainable.stages import total_epochs
 
         config = from_flat(tune_config["settings"], tune_config["origin"])
         folder = place.folder(tune_config["trial"])
@@ -77,9 +84,10 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
             {key: tune_config["origin"].get(key, "default") for key in sorted(config.flat())},
             tuple(tune_config["searched"]),
         )
-        reporter = _Reporter(TrialFolder(folder), config.train.num_epochs)
+        reporter = _Reporter(TrialFolder(folder), total_epochs(config))
         run = train or training.train
-        reporter.end(run(config, folder, identity=identity, report=reporter))
+        ended = run(config, folder, identity=identity, report=reporter, shared=place.shared)
+        reporter.end(ended)
 
     return run_trial
 
@@ -96,10 +104,14 @@ class _Reporter:
         self._report(record.epoch, record.metrics[OVERALL], diverged=False)
 
     def end(self, outcome: OutcomeRecord) -> None:
-        """The epochs that a crash kept from Tune, and a divergence: no exception, no retry."""
+        """The epochs that a crash kept from Tune, an early end, and a divergence: no exception."""
         if outcome.outcome is Outcome.DIVERGED:
             self._report(outcome.epoch, 0.0, diverged=True)
-        elif outcome.epoch > self.last_epoch:
+            return
+        stopped_early = outcome.outcome is Outcome.FINISHED and outcome.epoch < self.num_epochs
+        if stopped_early:
+            self.num_epochs = outcome.epoch  # it is told as one that ran to its end
+        if stopped_early or outcome.epoch > self.last_epoch:
             self(self.folder.epochs()[-1])
 
     def _report(self, epoch: int, value: float, *, diverged: bool) -> None:
@@ -114,7 +126,7 @@ class _Reporter:
         tune.report({**progress, "done": True} if diverged else progress)
 
 
-def _limit_threads(place: Place) -> None:
+def limit_threads(place: Place) -> None:
     """A trial never sees more threads than its CPUs, nor a GPU that it was not given."""
     for name in _THREAD_VARIABLES:
         os.environ[name] = str(place.num_threads)

@@ -4,13 +4,13 @@ ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ensweep.cli.options import AsJson, Storage, SweepName, TrackingUri
+from ensweep.cli.output import print_table
 from mlflow_setup.errors import NothingUsableError, PartialError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def leaderboard(
         typer.echo(json.dumps({"schema_version": 1, "sweep": chosen, "trials": content}))
         return
     typer.echo(f"sweep {chosen}", err=True)
-    _print_table(*_leaderboard_table(rows))
+    print_table(*_leaderboard_table(rows))
 
 
 def _leaderboard_table(rows: "list[Row]") -> tuple[list[str], list[list[str]]]:
@@ -136,7 +136,7 @@ def _print_result(result: "SweepResult") -> None:
 
     if result.rungs:
         header = ["rung", "epoch", "arrivals", "stops"]
-        _print_table(
+        print_table(
             header,
             [
                 [str(rung.number), str(rung.epoch), str(len(rung.arrivals)), str(len(rung.stops))]
@@ -170,14 +170,6 @@ def _raise_for(result: "SweepResult") -> None:
         )
     if result.unsynced:
         raise PartialError(f"MLflow has missed: {', '.join(result.unsynced)}")
-
-
-def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Aligned columns on stdout, never cut: the output may be a file."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip(), file=sys.stdout)
 
 
 def _number(value: float | None) -> str:

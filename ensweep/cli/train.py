@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensweep.cli.options import AsJson
+from ensweep.cli.options import AsJson, Storage, TrackingUri
 
 if TYPE_CHECKING:
     from mlflow_setup.schema import EpochRecord
@@ -39,13 +39,16 @@ def train(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The trial's folder; default: runs/train/RECIPE."),
+        typer.Option("--output", "-o", help="The trial's folder; default: STORAGE/train/RECIPE."),
     ] = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one configuration. Run the same command again to go on after a stop."""
     from mlflow_setup.schema import Outcome
-    from trainable.config import settings_without_effect
+    from trainable.contradictions import settings_without_effect
+    from trainable.record import SHARED
     from trainable.resolve import resolve
     from trainable.train import Identity
     from trainable.train import train as run
@@ -54,7 +57,8 @@ def train(
     resolved = resolve(recipe, [*extra, *(overrides or [])])
     for warning in settings_without_effect(resolved.config):
         typer.echo(f"warning: {warning}", err=True)
-    folder = output or Path("runs") / "train" / Path(resolved.recipe).stem
+    folder = output or storage / "train" / Path(resolved.recipe).stem
+    shared = storage / SHARED
     identity = Identity(folder.name, None, resolved.recipe, resolved.origin)
     stop = _StopOnSignal()
     num_epochs = resolved.config.train.num_epochs
@@ -62,8 +66,15 @@ def train(
     def report(record: "EpochRecord") -> None:
         typer.echo(f"epoch {record.epoch}/{num_epochs}: {_scores(record.metrics)}", err=True)
 
+    if resolved.config.distill.enabled:
+        from ensemble.teach import teach
+        from mlflow_setup.tracking import resolve_tracking
+
+        teach(resolved.config, shared, resolve_tracking(storage, tracking_uri))
     with stop:
-        outcome = run(resolved.config, folder, identity=identity, report=report, stop=stop)
+        outcome = run(
+            resolved.config, folder, identity=identity, report=report, stop=stop, shared=shared
+        )
     from trainable.record import TrialFolder
 
     best = max(TrialFolder(folder).epochs(), key=_overall, default=None)
@@ -107,7 +118,7 @@ def recipes(as_json: AsJson = False) -> None:
 
 def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Every setting of a configuration, its value and where the value came from."""
-    from trainable.config import settings_without_effect
+    from trainable.contradictions import settings_without_effect
     from trainable.resolve import resolve
 
     resolved = resolve(recipe, overrides or [])

@@ -37,11 +37,12 @@ from ensemble.bundle import ENSEMBLE, FACTS, Bundle, Contents, MemberEntry, Shar
 from mlflow_setup.errors import ConfigError, DataError, EnsweepError, IntegrityError
 from mlflow_setup.files import MANIFEST, inside, safe_name, write_manifest
 from trainable.checkpoint import load_newest
-from trainable.config import Config, Data
+from trainable.config import Config
 from trainable.predictions import Predictions
 from trainable.reading import read_split
 from trainable.record import TrialFolder
 from trainable.resolve import resolve
+from trainable.sections import Data
 from trainable.strict_yaml import read_settings
 from trainable.tasks import PAPER_TASKS, Kind
 

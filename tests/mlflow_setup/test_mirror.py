@@ -43,7 +43,7 @@ def snapshot(
         trial=trial,
         sweep=sweep,
         recipe="b3",
-        config={"optim.lr": 1e-05, "data.tasks": ["sentiment"], "pretrain": "none"},
+        config={"optim.lr": 1e-05, "data.tasks": ["sentiment"], "pretrain.enabled": True},
         origin={},
         seed=7,
         data_fingerprint="f00d",

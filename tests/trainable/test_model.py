@@ -5,12 +5,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mlflow_setup.errors import ConfigError, IntegrityError
+from trainable.batch import Batch
 from trainable.config import Config, from_flat
 from trainable.encoder import pool
 from trainable.model import MultitaskBert, build_model, load_member
@@ -30,6 +32,10 @@ def _batch(num_sentences: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
+def _targets(name: str, labels: torch.Tensor | None, view_of: torch.Tensor | None = None) -> Batch:
+    return Batch(name, np.arange(0), (), labels, None, view_of, 0)
+
+
 @pytest.mark.parametrize(
     ("shared", "nonlinear", "structure"), list(itertools.product([False, True], repeat=3))
 )
@@ -45,14 +51,14 @@ def test_every_switch_combination_trains_every_task(
         loss__mnr__enabled=True,
     )
     model = build_model(config)
-    labels = torch.tensor([0.0, 1.0, 1.0])
     shapes = {"sentiment": (3, 5), "paraphrase": (3,), "similarity": (3,), "nli": (3,)}
     for name, task in config.task_records().items():
         num_sides = 2 if task.kind.is_pair else 1
         output = model(name, *_batch(3 * num_sides), num_sides)
         assert output.outputs.shape == shapes[name]
         model.zero_grad()
-        objective(name, task, output, labels, None, config.loss).backward()
+        labels = torch.tensor([0.0, 1.0, 1.0]) if task.metric else None
+        objective(task, output, _targets(name, labels), config).backward()
         head = model.heads[model.head_names[name]]
         unused = [k for k, p in head.named_parameters() if p.grad is None]
         assert unused == []
@@ -67,16 +73,8 @@ def test_one_encoder_call_for_both_sides_and_the_second_view(tiny_encoder: Path)
     output = model("similarity", *_batch(9), 3)
     assert len(calls) == 1
     assert len(output.embeddings) == 3
-    view_of = torch.tensor([0, 1, 0])
-    loss = objective(
-        "similarity",
-        config.task_records()["similarity"],
-        output,
-        torch.zeros(3),
-        view_of,
-        config.loss,
-    )
-    assert loss.isfinite()
+    batch = _targets("similarity", torch.zeros(3), view_of=torch.tensor([0, 1, 0]))
+    assert objective(config.task_records()["similarity"], output, batch, config).isfinite()
 
 
 def test_two_dropout_views_of_one_sentence_differ_in_training_only(tiny_encoder: Path) -> None:

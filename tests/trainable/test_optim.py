@@ -3,8 +3,8 @@
 import pytest
 from torch import nn
 
-from trainable.config import Optim
 from trainable.optim import build_optimizer, learning_rate
+from trainable.sections import Optim
 
 
 @pytest.mark.parametrize(

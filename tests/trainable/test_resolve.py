@@ -1,4 +1,4 @@
-"""Recipes, overrides, environment and their precedence; each value's origin; the named recipes."""
+"""Recipes, overrides, environment and their precedence; each value's origin."""
 
 from pathlib import Path
 from typing import Any
@@ -6,35 +6,11 @@ from typing import Any
 import pytest
 
 from mlflow_setup.errors import ConfigError
-from trainable.config import from_flat, settings_without_effect
-from trainable.resolve import parse_override, read_recipe, recipe_names, resolve
+from trainable.config import from_flat
+from trainable.contradictions import settings_without_effect
+from trainable.resolve import parse_override, resolve
 
-CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
-    "b3": (
-        "baseline",
-        {
-            "batching.strategy": "even",
-            "model.shared_fcn": True,
-            "model.nonlinear_heads": True,
-            "model.paraphrase_structure": True,
-            "loss.paraphrase_weight": 0.1,
-            "loss.mnr.enabled": True,
-            "loss.simcse.enabled": True,
-            "optim.lr_decay": 0.8,
-            "train.num_epochs": 20,
-        },
-    ),
-    "b2": ("b3", {"model.head_dropout": 0.0}),
-    "b1": ("b2", {"data.tasks": ["sentiment", "paraphrase", "similarity", "nli"]}),
-}
-"""Recipe -> its parent and exactly what it changes (the named configurations of the paper)."""
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_recipe_differs_from_its_parent_exactly_so(name: str) -> None:
-    parent, expected = CHANGES[name]
-    ours, theirs = resolve(name, (), {}).config.flat(), resolve(parent, (), {}).config.flat()
-    assert {key: value for key, value in ours.items() if theirs[key] != value} == expected
+_NLI = {"loss.mnr.enabled": True, "data.tasks": ["sentiment", "nli"]}
 
 
 def test_the_baseline_is_the_papers() -> None:
@@ -42,14 +18,9 @@ def test_the_baseline_is_the_papers() -> None:
     assert config == from_flat({})  # the defaults are the baseline
     assert (config.optim.lr, config.train.num_epochs, config.model.head_dropout) == (1e-5, 10, 0.3)
     assert (config.batching.batch_size, config.batching.strategy) == (16, "round_robin")
-    assert config.pretrain == "none"
-
-
-def test_every_recipe_has_a_line_and_no_setting_without_effect() -> None:
-    assert set(recipe_names()) == {*CHANGES, "baseline"}
-    for name in recipe_names():
-        assert len(read_recipe(name).description) > 20
-        assert settings_without_effect(resolve(name, (), {}).config) == []
+    assert not config.pretrain.enabled
+    assert not config.distill.enabled
+    assert config.train.stages == ("finetune",)
 
 
 def test_precedence_and_origins(tmp_path: Path) -> None:
@@ -140,7 +111,26 @@ def test_an_unknown_environment_variable_is_named() -> None:
             },
             "both views are identical",
         ),
-        ({"loss.mnr.enabled": True, "loss.mnr.tasks": ["sentiment"]}, "not a similarity task"),
+        ({"loss.mnr.enabled": True, "loss.mnr.tasks": ["sentiment"]}, "not a labelled pair"),
+        ({"loss.smart.tasks": ["nli"], **_NLI}, "nli is not a task with labels"),
+        ({"loss.smart.enabled": True, "loss.smart.init_std": 1.0}, "outside its ball"),
+        ({"train.stages": ["finetune", "probe"]}, "the order is probe, finetune, swa"),
+        ({"train.stages": ["probe", "swa", "swa"]}, "each once"),
+        ({"train.stages": ["swa"]}, "name finetune before it"),
+        (
+            {"train.stages": ["finetune", "swa"], "train.early_stopping_epochs": 2},
+            "whose start is fixed",
+        ),
+        (
+            {
+                "loss.simcse.enabled": True,
+                "model.head_dropout": 0.0,
+                "train.stages": ["probe", "finetune"],
+            },
+            "a frozen encoder has no dropout",
+        ),
+        ({"distill.teacher": "b3"}, "must be self, run:ID or bundle:DIR"),
+        ({"pretrain.enabled": True, "pretrain.tasks": ["sentimnt"]}, "did you mean sentiment"),
         (
             {
                 "tasks.my task.kind": "classification",

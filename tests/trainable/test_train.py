@@ -30,6 +30,7 @@ def _config(encoder: Path, data: Path, *overrides: str) -> Config:
         [
             f"data.dir={data}",
             f"model.encoder={encoder}",
+            "pretrain.enabled=false",
             "model.fcn_size=8",
             f"train.num_epochs={EPOCHS}",
             "optim.lr=1e-3",

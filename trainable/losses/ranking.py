@@ -10,17 +10,42 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from trainable.losses.widen import widen
+
 Similarity = Literal["cosine", "dot"]
 
 PAPER_MAX_SCORE = 5.0
 
 
-def ranking(x: Tensor, y: Tensor, similarity: Similarity, scale: float) -> Tensor:
+def ranking(
+    x: Tensor,
+    y: Tensor,
+    similarity: Similarity,
+    scale: float,
+    negatives: Tensor | None = None,
+) -> Tensor:
     """-1/K sum_i log softmax_j S(x_i, y_j) at j = i, for K positive pairs x, y [K, Z].
 
     With cosine and scale 20 this is sentence-transformers' MultipleNegativesRankingLoss.
+
+    Args:
+        negatives: [any number, Z], ranked beside the y for every x (hard negatives).
     """
-    return _per_pair(x, y, similarity, scale).mean()
+    candidates = y if negatives is None else torch.cat([y, negatives])
+    return _per_pair(x, candidates, similarity, scale).mean()
+
+
+def positive_ranking(
+    x: Tensor, y: Tensor, labels: Tensor, similarity: Similarity, scale: float
+) -> Tensor:
+    """Ranking among the pairs of a batch that are labelled 1; 0 when there are none.
+
+    `labels` [K] are 0 or 1. The other pairs are left out, as positives and as negatives.
+    """
+    positive = labels > 0.5
+    if not positive.any():
+        return x.sum() * 0.0
+    return ranking(x[positive], y[positive], similarity, scale)
 
 
 def weighted_ranking(
@@ -43,8 +68,9 @@ def weighted_ranking(
 
 
 def _per_pair(x: Tensor, y: Tensor, similarity: Similarity, scale: float) -> Tensor:
-    x, y = x.float(), y.float()
+    """Each x's loss [K]; its positive is the y of its own row, candidates may be more than K."""
+    x, y = widen(x), widen(y)
     if similarity == "cosine":
         x, y = normalize(x, dim=-1), normalize(y, dim=-1)
-    scores = scale * (x @ y.T)  # [K, K]
+    scores = scale * (x @ y.T)  # [K, candidates]
     return cross_entropy(scores, torch.arange(len(x), device=x.device), reduction="none")

@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
+from trainable.losses.widen import widen
 from trainable.tasks import Kind
 
 
@@ -13,7 +14,8 @@ def task_loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
         outputs: logits [B, C] (classification), a logit [B] (paraphrase), a score [B] (similarity).
         labels: float [B]: the class 0..C-1, 0 or 1, or a score in 0..max_score.
     """
-    outputs = outputs.float()
+    outputs = widen(outputs)
+    labels = labels.to(outputs.dtype)
     if kind is Kind.CLASSIFICATION:
         return cross_entropy(outputs, labels.long())
     if kind is Kind.PARAPHRASE:

@@ -1,0 +1,69 @@
+"""What the trials of a sweep have in common is made once, before the first of them starts.
+
+An encoder with additional pre-training, and a teacher's soft labels. A trial that finds them
+missing (the search switched them on) makes them itself, and the trials beside it wait.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from ensemble.teach import teach
+from mlflow_setup.errors import ConfigError, EnsweepError
+from mlflow_setup.tracking import Tracking
+from trainable.config import Config, from_flat
+from trainable.trial import Place, limit_threads
+
+
+def prepare(
+    configs: Iterable[Config],
+    place: Place,
+    tracking: Tracking,
+    needs: dict[str, float],
+    console: Console,
+) -> None:
+    """Make the encoders and soft labels that `configs` need and the shared folder lacks.
+
+    Args:
+        needs: CPU and GPU of a trial, for the task that pre-trains.
+
+    Raises:
+        ConfigError: pre-training failed, or a teacher is out of reach.
+    """
+    wanted = list(configs)
+    encoders = _unlike(wanted)
+    if encoders:
+        console.print(f"pre-training: {len(encoders)} encoder(s), unless they are there")
+        task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(_pretrain)
+        problems = ray.get([task.remote(config.flat(), place) for config in encoders])
+        for problem in filter(None, problems):
+            raise ConfigError(f"additional pre-training: {problem}")
+    for config in wanted:
+        teach(config, place.shared, tracking)
+
+
+def _unlike(configs: Iterable[Config]) -> list[Config]:
+    """Those that pre-train, one of all that would make the same encoder of the same text."""
+    found: dict[str, Config] = {}
+    for config in configs:
+        if config.pretrain.enabled:
+            data = config.data.model_copy(update={"tasks": ()})
+            draws = data.max_train_examples is not None or data.train_fraction < 1
+            key = (config.pretrain, config.model.encoder, config.model.revision, data, config.tasks)
+            found.setdefault(f"{key} {config.seed if draws else ''}", config)
+    return list(found.values())
+
+
+def _pretrain(settings: dict[str, Any], place: Place) -> str | None:
+    """In a worker: the encoder is there afterwards, or what is wrong is returned."""
+    limit_threads(place)
+    from trainable.pretrain import pretrained_encoder
+
+    try:
+        pretrained_encoder(from_flat(settings), Path(place.shared))
+    except EnsweepError as error:
+        return error.problem
+    return None

@@ -1,0 +1,197 @@
+"""Soft labels: averaged from runs or a bundle, computed once, found again, refused if foreign."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from ensemble.predict import Ensemble
+from ensemble.teach import teach
+from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
+from mlflow_setup.runs import find_trials
+from mlflow_setup.schema import OVERALL, Outcome
+from mlflow_setup.tracking import Tracking, resolve_tracking
+from trainable.config import Config, from_flat
+from trainable.dataset import Dataset, read_dataset
+from trainable.evaluate import predict
+from trainable.model import load_member
+from trainable.record import TrialFolder
+from trainable.resolve import resolve
+from trainable.soft_labels import read_soft_labels, soft_labels_dir, teacher_config
+from trainable.tasks import Kind
+from trainable.teacher import average_outputs
+from trainable.tokens import load_tokenizer
+from trainable.train import Identity, train
+
+
+@pytest.fixture
+def tracking(tiny_runs: Path) -> Tracking:
+    return resolve_tracking(tiny_runs)
+
+
+def config_of(encoder: Path, data: Path, *overrides: str) -> Config:
+    base = [
+        *(f"data.dir={data}", f"model.encoder={encoder}", "model.fcn_size=8", "optim.lr=1e-3"),
+        *("train.num_epochs=1", "pretrain.enabled=false", "train.precision=fp32"),
+        "distill.enabled=true",
+    ]
+    return resolve("b3", [*base, *overrides], {}).config
+
+
+def labels_of(config: Config, shared: Path) -> tuple[Dataset, dict[str, torch.Tensor]]:
+    dataset = read_dataset(config)
+    return dataset, read_soft_labels(soft_labels_dir(config, dataset, shared), dataset)
+
+
+def best_outputs(folder: Path, dataset: Dataset, name: str) -> np.ndarray:
+    """By the plain way: the best overall epoch, sentence by sentence."""
+    trial = TrialFolder(folder)
+    best = max(trial.epochs(), key=lambda record: (record.metrics[OVERALL], -record.epoch))
+    config = from_flat(trial.trial().config)
+    model = load_member(trial.weights_dir(best.epoch), trial.encoder_dir, config)
+    examples = dataset.train[name]
+    return predict(model, name, examples.sentences, load_tokenizer(trial.encoder_dir))
+
+
+def test_two_runs_are_averaged_as_an_ensemble_is(
+    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
+) -> None:
+    runs = find_trials(tracking, "tiny")
+    ids = ",".join(run.run_id for run in runs)
+    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{ids}")
+    teach(config, tmp_path, tracking)
+    dataset, soft = labels_of(config, tmp_path)
+    folders = [tiny_runs / "tiny" / "trials" / run.trial for run in runs]
+    for name in ("sentiment", "paraphrase", "similarity"):
+        outputs = [best_outputs(folder, dataset, name) for folder in folders]
+        if name == "sentiment":
+            expected = np.mean([softmax(values, axis=1) for values in outputs], axis=0)
+            actual = torch.softmax(soft[name], -1).numpy()
+        else:
+            expected, actual = np.mean(outputs, axis=0), soft[name].numpy()
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_a_bundle_teaches_what_it_predicts(
+    tiny_encoder: Path, tiny_data: Path, tiny_bundle: Path, tracking: Tracking, tmp_path: Path
+) -> None:
+    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=bundle:{tiny_bundle}")
+    teach(config, tmp_path, tracking)
+    dataset, soft = labels_of(config, tmp_path)
+    ensemble = Ensemble.load(tiny_bundle)
+    for name, values in soft.items():
+        expected = ensemble.outputs(name, dataset.train[name].sentences)
+        actual = torch.softmax(values, -1).numpy() if name == "sentiment" else values.numpy()
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def test_soft_labels_are_computed_once(
+    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
+) -> None:
+    run = find_trials(tracking, "tiny")[0]
+    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{run.run_id}")
+    teach(config, tmp_path, tracking)
+    folder = soft_labels_dir(config, read_dataset(config), tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    teach(config, tmp_path, tracking)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert len(before) == 3
+
+
+def test_the_place_follows_teacher_and_data(tiny_encoder: Path, tiny_data: Path) -> None:
+    def place(*overrides: str) -> Path:
+        config = config_of(tiny_encoder, tiny_data, *overrides)
+        return soft_labels_dir(config, read_dataset(config), Path("shared"))
+
+    ours = place()
+    assert ours == place("distill.weight=0.7") == place("distill.place=head")
+    others = [
+        place("distill.teacher=run:a"),
+        place("distill.teacher=run:a,b"),
+        place("distill.num_teachers=2"),
+        place("optim.lr=2e-3"),
+        place("data.train_fraction=0.5"),
+    ]
+    assert len({ours, *others}) == 6
+
+
+def test_a_student_learns_from_its_self_trained_teacher(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """The teacher is the same configuration without distillation: its numbers are that trial's."""
+    config = config_of(tiny_encoder, tiny_data)
+    torch.set_num_threads(1)
+    identity = Identity("0001", None, "b4", {})
+    shared = tmp_path / "shared"
+    ended = train(config, tmp_path / "student", identity=identity, shared=shared)
+    assert ended.outcome is Outcome.FINISHED
+    plain = teacher_config(config, 0)
+    assert not plain.distill.enabled
+    train(plain, tmp_path / "plain", identity=identity, shared=shared)
+    (teacher,) = (shared / "teachers").iterdir()
+    metrics = [TrialFolder(path).epochs()[0].metrics for path in (teacher, tmp_path / "plain")]
+    assert metrics[0] == metrics[1]
+    dataset, soft = labels_of(config, shared)
+    np.testing.assert_allclose(
+        soft["similarity"].numpy(), best_outputs(teacher, dataset, "similarity"), atol=1e-5
+    )
+
+
+def test_what_cannot_teach_is_refused_by_name(
+    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
+) -> None:
+    unknown = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{'0' * 32}")
+    with pytest.raises(ConfigError):
+        teach(unknown, tmp_path, tracking)
+    nowhere = config_of(tiny_encoder, tiny_data, f"distill.teacher=bundle:{tmp_path}/none")
+    with pytest.raises(IntegrityError, match="none"):
+        teach(nowhere, tmp_path, tracking)
+    run = find_trials(tracking, "tiny")[0]
+    with_nli = config_of(
+        tiny_encoder,
+        tiny_data,
+        f"distill.teacher=run:{run.run_id}",
+        "tasks.other={kind: classification, files: {train: ids-sst-train.csv, "
+        "dev: ids-sst-dev.csv}, columns: {label: sentiment}, num_classes: 5}",
+        "data.tasks=[sentiment, other]",
+    )
+    with pytest.raises(IntegrityError, match="no task other"):
+        teach(with_nli, tmp_path, tracking)
+
+
+def test_missing_or_foreign_soft_labels_stop_the_trial(
+    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
+) -> None:
+    run = find_trials(tracking, "tiny")[0]
+    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{run.run_id}")
+    identity = Identity("0001", None, "b3", {})
+    with pytest.raises(IntegrityError, match=r"sentiment\.parquet"):
+        train(config, tmp_path / "t", identity=identity, shared=tmp_path)
+    teach(config, tmp_path, tracking)
+    folder = soft_labels_dir(config, read_dataset(config), tmp_path)
+    (folder / "similarity.parquet").write_bytes((folder / "paraphrase.parquet").read_bytes())
+    with pytest.raises(IntegrityError, match="predictions of something else"):
+        train(config, tmp_path / "t", identity=identity, shared=tmp_path)
+
+
+def test_a_run_whose_weights_are_gone(
+    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
+) -> None:
+    run = find_trials(tracking, "tiny")[0]
+    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{run.run_id}")
+    folder = tiny_runs / "tiny" / "trials" / run.trial
+    away = folder.rename(tmp_path / "away")
+    try:
+        with pytest.raises(NothingUsableError, match="not reached from here"):
+            teach(config, tmp_path / "shared", tracking)
+    finally:
+        away.rename(folder)
+
+
+def test_averages() -> None:
+    one, two = np.log([[0.9, 0.1]]), np.log([[0.5, 0.5]]) + 3
+    mean = average_outputs(Kind.CLASSIFICATION, [one, two])
+    np.testing.assert_allclose(np.exp(mean), [[0.7, 0.3]], rtol=1e-6)
+    assert average_outputs(Kind.SIMILARITY, [np.array([1.0]), np.array([2.0])]) == [1.5]

@@ -1,0 +1,269 @@
+"""Every technique through the whole loop: stopped and run again, the numbers are the same."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
+from trainable.batching import Step
+from trainable.config import Config
+from trainable.dataset import read_dataset
+from trainable.embeddings import weights_fingerprint
+from trainable.encoder import load_pretrained
+from trainable.learner import Learner
+from trainable.predictions import Predictions
+from trainable.record import TrialFolder
+from trainable.resolve import resolve
+from trainable.stages import stage_at, stages_of
+from trainable.train import Identity, train
+
+ALL_TASKS = "data.tasks=[sentiment, paraphrase, similarity, nli]"
+TECHNIQUES: dict[str, list[str]] = {
+    "probe": ["train.stages=[probe]", "probe.num_epochs=3"],
+    "probe uncached": ["train.stages=[probe]", "probe.num_epochs=3", "probe.cache=false"],
+    "probe then finetune": ["train.stages=[probe, finetune]", "probe.num_epochs=1"],
+    "swa": ["train.stages=[finetune, swa]", "swa.num_epochs=2", "swa.lr=1e-3"],
+    "pretrain": ["pretrain.enabled=true", "pretrain.max_steps=3", "pretrain.batch_size=8"],
+    "nli": [ALL_TASKS],
+    "nli, hard negatives": [ALL_TASKS, "loss.mnr.hard_negatives=true"],
+    "smart": ["loss.smart.enabled=true"],
+    "smart, pooled, L2, 2 steps": [
+        *("loss.smart.enabled=true", "loss.smart.place=pooled", "loss.smart.norm=l2"),
+        "loss.smart.num_steps=2",
+    ],
+    "simcse on every task": [
+        "loss.simcse.tasks=[sentiment, paraphrase, similarity]",
+        "loss.simcse.similarity=cosine",
+    ],
+    "mnr on paraphrase": ["loss.mnr.tasks=[paraphrase, similarity]", "loss.mnr.similarity=dot"],
+    "self-distillation": ["distill.enabled=true"],
+    "distillation head": ["distill.enabled=true", "distill.place=head", "distill.num_teachers=2"],
+    "proportional": ["batching.strategy=proportional"],
+    "temperature": ["batching.strategy=temperature"],
+    "annealed": ["batching.strategy=annealed"],
+    "warm-up and clipping": ["optim.warmup_steps=10", "optim.max_grad_norm=0.1"],
+    "weight decay": ["optim.weight_decay=0.1"],
+    "early stopping": ["train.early_stopping_epochs=1"],
+    "cls": ["model.pooling=cls", "model.max_length=6"],
+}
+
+
+def config_of(encoder: Path, data: Path, *overrides: str) -> Config:
+    base = [
+        *(f"data.dir={data}", f"model.encoder={encoder}", "model.fcn_size=8"),
+        *("train.num_epochs=2", "optim.lr=1e-3", "batching.batch_size=8"),
+        *("train.precision=fp32", "pretrain.enabled=false", "data.max_train_examples=24"),
+    ]
+    return resolve("b3", [*base, *overrides], {}).config
+
+
+def run(config: Config, folder: Path, shared: Path, **hooks: Callable) -> OutcomeRecord:  # type: ignore[type-arg]
+    torch.set_num_threads(1)
+    identity = Identity("0001", None, "b3", {})
+    return train(config, folder, identity=identity, shared=shared, **hooks)
+
+
+def learner_of(config: Config) -> Learner:
+    """In its first stage."""
+    torch.manual_seed(0)
+    learner = Learner(config, read_dataset(config))
+    learner.enter(stages_of(config)[0])
+    return learner
+
+
+def contents(folder: Path) -> tuple[list[object], dict[object, bytes]]:
+    """Everything a later reader sees: epochs without their wall times; weights and outputs."""
+    trial = TrialFolder(folder)
+    epochs = trial.epochs()
+    tensors: dict[object, bytes] = {
+        (epoch, name): value.numpy().tobytes()
+        for epoch in trial.kept_epochs()
+        for name, value in load_file(trial.weights_dir(epoch) / "model.safetensors").items()
+    }
+    for record in epochs:
+        for name in ("sentiment", "paraphrase", "similarity"):
+            path = trial.predictions_path(name, record.epoch)
+            tensors[name, record.epoch] = Predictions.read(path).outputs.tobytes()
+    return [(record.epoch, record.metrics, record.dev_train) for record in epochs], tensors
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_stopped_and_run_again_gives_the_same_numbers(
+    technique: str, tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Stopped in mid-epoch of the first and of the last stage."""
+    config = config_of(tiny_encoder, tiny_data, *TECHNIQUES[technique])
+    shared = tmp_path / "shared"
+    assert run(config, tmp_path / "whole", shared).outcome is Outcome.FINISHED
+    expected = contents(tmp_path / "whole")
+    assert len(expected[0]) >= 2
+    for stop_before in (4, 9):
+        asked = iter(range(1, 10_000))
+        stopped = run(
+            config,
+            tmp_path / "stopped",
+            shared,
+            stop=lambda asked=asked, at=stop_before: next(asked) == at,
+        )
+        assert stopped.outcome is Outcome.STOPPED
+    assert run(config, tmp_path / "stopped", shared).outcome is Outcome.FINISHED
+    assert contents(tmp_path / "stopped") == expected
+
+
+@pytest.mark.parametrize(
+    "technique", [name for name in TECHNIQUES if name not in ("swa", "early stopping")]
+)
+def test_every_technique_changes_the_first_epoch(
+    technique: str, tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """A setting that the loop forgets would give the numbers of the plain recipe."""
+    shared = tmp_path / "shared"
+    run(config_of(tiny_encoder, tiny_data), tmp_path / "plain", shared)
+    run(config_of(tiny_encoder, tiny_data, *TECHNIQUES[technique]), tmp_path / "new", shared)
+    assert contents(tmp_path / "plain")[0][0] != contents(tmp_path / "new")[0][0]
+
+
+def test_probing_leaves_the_encoder_bit_identical(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"])
+    run(config, tmp_path / "t", tmp_path)
+    trial = TrialFolder(tmp_path / "t")
+    start = load_pretrained(str(tiny_encoder), None, 0.1, "pooler").state_dict()
+    untrained = learner_of(config).model.state_dict()
+    for epoch in trial.kept_epochs():
+        state = load_file(trial.weights_dir(epoch) / "model.safetensors")
+        for name, value in start.items():
+            assert torch.equal(state[f"encoder.{name}"], value), name
+        heads = [name for name in state if name.startswith("heads.")]
+        assert len(heads) > 5
+        assert not any(torch.equal(state[name], untrained[name]) for name in heads)
+
+
+def test_cached_and_uncached_probing_have_the_same_losses(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Without dropout, over three epochs; the second cached run finds the first's embeddings."""
+    settings = [
+        *TECHNIQUES["probe"],
+        *("model.head_dropout=0", "model.encoder_dropout=0", "loss.simcse.enabled=false"),
+        "probe.lr=1e-4",
+    ]
+    losses = []
+    for name, cache in (("cold", "true"), ("warm", "true"), ("uncached", "false")):
+        config = config_of(tiny_encoder, tiny_data, *settings, f"probe.cache={cache}")
+        run(config, tmp_path / name, tmp_path)
+        records = TrialFolder(tmp_path / name).epochs()
+        losses.append([v for r in records for k, v in r.metrics.items() if k.endswith("/loss")])
+    cold, warm, uncached = losses
+    assert len(cold) == 3 * 6
+    assert cold == warm
+    assert cold == pytest.approx(uncached, rel=1e-6, abs=1e-6)
+
+
+def test_a_frozen_encoder_has_no_dropout_and_the_heads_have(
+    tiny_encoder: Path, tiny_data: Path
+) -> None:
+    learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe uncached"]))
+    ids, mask = learner.dev_tokens["sentiment"].tokens.pad(torch.arange(4).numpy())
+    one, two = (learner.model.embed(ids, mask) for _ in range(2))
+    assert torch.equal(one, two)
+    assert not one.requires_grad
+    first, second = (learner.model.answer("sentiment", one, [4]).outputs for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_swa_keeps_the_mean_of_the_epochs_final_weights(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(
+        tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "swa.num_epochs=3", "swa.lr=1e-2"
+    )
+    ends: list[dict[str, torch.Tensor]] = []
+    scored: list[dict[str, torch.Tensor]] = []
+    plain_end = Learner.end_epoch
+
+    def end_epoch(self: Learner) -> None:
+        plain_end(self)
+        if self.stage.name == "swa":
+            ends.append({k: v.clone() for k, v in self.model.state_dict().items()})
+            scored.append({k: v.clone() for k, v in self.scored.state_dict().items()})
+
+    monkeypatch.setattr(Learner, "end_epoch", end_epoch)
+    run(config, tmp_path / "t", tmp_path)
+    assert len(ends) == 3
+    for number in (1, 2, 3):
+        for name, value in scored[number - 1].items():
+            mean = torch.stack([end[name].double() for end in ends[:number]]).mean(0)
+            assert torch.allclose(value.double(), mean, rtol=0, atol=1e-6), name
+    assert max(float((ends[0][name] - ends[2][name]).abs().max()) for name in ends[0]) > 1e-3
+    trial = TrialFolder(tmp_path / "t")
+    for epoch in trial.kept_epochs():
+        if epoch > 2:
+            state = load_file(trial.weights_dir(epoch) / "model.safetensors")
+            assert all(torch.equal(state[name], scored[epoch - 3][name]) for name in state)
+
+
+def test_early_stopping_ends_after_so_many_epochs_without_a_better_overall(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        tiny_encoder, tiny_data, "train.early_stopping_epochs=2", "train.num_epochs=40"
+    )
+    seen: list[EpochRecord] = []
+    outcome = run(config, tmp_path / "t", tmp_path, report=seen.append)
+    assert outcome.outcome is Outcome.FINISHED
+    overall = [record.metrics["dev/overall"] for record in seen]
+    best = overall.index(max(overall)) + 1
+    assert outcome.reason == f"no better overall in 2 epochs after epoch {best}"
+    assert outcome.epoch == len(overall) == best + 2
+
+
+def test_stages_count_on_and_set_their_rates(tiny_encoder: Path, tiny_data: Path) -> None:
+    config = config_of(
+        tiny_encoder,
+        tiny_data,
+        *("train.stages=[probe, finetune, swa]", "probe.num_epochs=2", "train.num_epochs=4"),
+        *("swa.num_epochs=3", "optim.lr=1e-2", "optim.lr_decay=0.8", "optim.warmup_steps=4"),
+    )
+    stages = stages_of(config)
+    assert [(s.name, s.first_epoch, s.num_epochs) for s in stages] == [
+        ("probe", 1, 2),
+        ("finetune", 3, 4),
+        ("swa", 7, 3),
+    ]
+    names = [stage_at(config, epoch).name for epoch in (1, 2, 3, 6, 7, 9)]
+    assert names == ["probe", "probe", "finetune", "finetune", "swa", "swa"]
+    probe, finetune, swa = stages
+    assert probe.rate(config, 2, 9) == 1e-3
+    rates = [finetune.rate(config, 3, step) for step in (0, 1, 3, 4)]
+    assert rates == pytest.approx([0.25e-2, 0.5e-2, 1e-2, 1e-2])
+    assert finetune.rate(config, 6, 100) == pytest.approx(1e-2 * (1 - 0.8 * 3 / 4))
+    assert swa.rate(config, 9, 0) == 1e-5
+
+
+def test_clipping_bounds_the_gradient(tiny_encoder: Path, tiny_data: Path) -> None:
+    norms: list[float] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad.norm() for p in parameters if p.grad is not None]
+        norms.append(float(torch.stack(gradients).norm()))
+
+    for limit in ("null", "1e-3"):
+        learner = learner_of(config_of(tiny_encoder, tiny_data, f"optim.max_grad_norm={limit}"))
+        learner.optimizer.register_step_pre_hook(note)
+        learner.step(Step("similarity", torch.arange(8).numpy()), 1, 0)
+    assert norms[0] > 1e-2
+    assert norms[1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_fingerprint_is_of_the_weights(tiny_encoder: Path) -> None:
+    one, two = (load_pretrained(str(tiny_encoder), None, 0.1, "pooler") for _ in range(2))
+    assert weights_fingerprint(one) == weights_fingerprint(two)
+    with torch.no_grad():
+        next(two.parameters()).view(-1)[0] += 1e-3
+    assert weights_fingerprint(one) != weights_fingerprint(two)

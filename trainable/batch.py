@@ -1,0 +1,60 @@
+"""One step's sentences and targets: the task's own sides, then a second view, then negatives.
+
+Legend: B examples, S sentences of all sides, C classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainable.batching import Step
+from trainable.sections import Loss
+from trainable.seeding import generator
+from trainable.tokens import Encoded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step looks up, embeds and learns from."""
+
+    task_name: str
+    sentences: NDArray[np.int64]  # [S], numbers among the task's tokenised sentences
+    sizes: tuple[int, ...]  # sentences of each side, B for all but hard negatives
+    labels: Tensor | None  # [B]; None for entailment
+    soft_labels: Tensor | None  # [B, C] or [B], a teacher's outputs
+    view_of: Tensor | None  # [B]: the own side whose second view is the side after them
+    num_negatives: int  # hard negatives: the last side, where there are any
+
+
+def collate(
+    step: Step, encoded: Encoded, soft_labels: Tensor | None, loss: Loss, seed: tuple[int, ...]
+) -> Batch:
+    """Gather the batch of a step.
+
+    Args:
+        seed: (seed, epoch, number of the step), of which sentence of a pair is seen twice.
+    """
+    own = encoded.sentences(step.rows)
+    pieces, sizes = [own], [len(step.rows)] * encoded.num_sides
+    view_of = None
+    if loss.simcse.enabled and step.task_name in loss.simcse.tasks:
+        draw = generator(seed[0], "views", *seed[1:]).integers(encoded.num_sides, size=sizes[0])
+        pieces.append(own.reshape(encoded.num_sides, -1)[draw, np.arange(sizes[0])])
+        sizes.append(sizes[0])
+        view_of = torch.from_numpy(draw)
+    negatives = encoded.negatives(step.rows)
+    if len(negatives):
+        pieces.append(negatives)
+        sizes.append(len(negatives))
+    return Batch(
+        task_name=step.task_name,
+        sentences=np.concatenate(pieces),
+        sizes=tuple(sizes),
+        labels=None if encoded.labels is None else encoded.labels[step.rows],
+        soft_labels=None if soft_labels is None else soft_labels[step.rows],
+        view_of=view_of,
+        num_negatives=len(negatives),
+    )

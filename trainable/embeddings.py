@@ -1,0 +1,78 @@
+"""A frozen encoder's sentence embeddings: computed once, kept in the cache folder of the machine.
+
+The trials of a sweep on one machine share them; an epoch of probing then only runs the heads.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from mlflow_setup.files import write_atomic
+from trainable.model import MultitaskBert
+from trainable.tokens import Encoded, cache_folder
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """16 hex characters over a module's weights."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def sentence_embeddings(
+    model: MultitaskBert, encoder_id: str, encoded: Encoded, batch_size: int, precision: torch.dtype
+) -> Tensor:
+    """Embeddings [N, H] in float32 of all tokenised sentences, without dropout.
+
+    Args:
+        encoder_id: `weights_fingerprint` of the encoder.
+    """
+    digest = hashlib.sha256(f"{encoder_id} {model.pooling} {precision}".encode())
+    digest.update(encoded.tokens.flat.data)
+    digest.update(encoded.tokens.offsets.data)
+    path = cache_folder() / "embeddings" / f"{digest.hexdigest()[:32]}.safetensors"
+    shape = (len(encoded.tokens.lengths), int(model.encoder.config.hidden_size))  # type: ignore[union-attr,arg-type]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):  # the trials beside this one wait instead of doing it too
+        found = _read(path, shape)
+        if found is None:
+            found = torch.empty(shape)
+            for rows, e in _embed_all(model, encoded, batch_size, precision):
+                found[rows] = e
+            write_atomic(path, save({"embeddings": found}))
+    return found
+
+
+def _embed_all(
+    model: MultitaskBert, encoded: Encoded, batch_size: int, precision: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(sentence numbers, their embeddings), batches of like length."""
+    device = next(model.parameters()).device
+    order = np.argsort(encoded.tokens.lengths, kind="stable")
+    was_training = model.training
+    model.eval()
+    use_autocast = precision is torch.bfloat16
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, use_autocast):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            input_ids, mask = encoded.tokens.pad(rows)
+            e = model.embed(input_ids.to(device), mask.to(device))
+            yield torch.from_numpy(rows), e.float().cpu()
+    model.train(was_training)
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    try:
+        found = load_file(path)["embeddings"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+    return found if tuple(found.shape) == shape else None

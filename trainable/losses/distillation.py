@@ -1,0 +1,23 @@
+"""Distillation: the loss against a teacher's soft labels (section 4.6)."""
+
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+
+from trainable.losses.widen import widen
+from trainable.tasks import Kind
+
+
+def soft_loss(kind: Kind, outputs: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over the batch, of the form of the task's own loss, with the teacher for the label.
+
+    Args:
+        outputs, teacher: logits [B, C]: cross-entropy with the teacher's softmax; logits [B]:
+            binary cross-entropy with its sigmoid; scores [B]: squared difference.
+    """
+    outputs = widen(outputs)
+    teacher = teacher.to(outputs)
+    if kind is Kind.CLASSIFICATION:
+        return cross_entropy(outputs, teacher.softmax(-1))
+    if kind is Kind.PARAPHRASE:
+        return binary_cross_entropy_with_logits(outputs, teacher.sigmoid())
+    return mse_loss(outputs, teacher)
