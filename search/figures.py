@@ -1,0 +1,213 @@
+"""The study in words, files and pictures: figure 2 as a table, figures 4 and 5 as curves."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mlflow_setup.files import write_atomic
+from mlflow_setup.schema import OVERALL
+from search.ablation import Curve, Line, Study, scaled
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Told apart by colour-blind readers too (Okabe and Ito)."""
+
+
+def table(study: Study) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: mean and spread over seeds of each score, then overall's difference.
+
+    A difference is marked * when the interval excludes 0 and the seeds' mean is over two standard
+    errors from it: both the dev rows and the seeds speak for it.
+    """
+    header = ["row", *study.names, "difference to the first", "95 % over dev rows", "over seeds"]
+    return header, [_cells(study, line) for line in study.lines]
+
+
+def write_report(study: Study, folder: Path) -> list[Path]:
+    """Write every table and picture of the study to `folder`; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes | str] = {
+        "ablation.csv": _csv(_long(study)),
+        "runs.csv": _csv(_runs(study)),
+        "ablation.md": markdown(study),
+        "ablation.png": png(ablation_figure(study)),
+    }
+    if study.curves:
+        files["figure4.png"] = png(curves_figure(study.curves, "loss"))
+        files["figure5.png"] = png(curves_figure(study.curves, "score"))
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in files]
+
+
+def markdown(study: Study) -> str:
+    """The table of figure 2, with each task's difference."""
+    header = ["row"]
+    for name in study.names:
+        header += [name, "difference"]
+    rows = [header, ["---"] * len(header)]
+    for line in study.lines:
+        row = [line.label]
+        for name in study.names:
+            row += [_score(line, name) if not line.problem else "", _difference(line, name)]
+        rows.append(row if not line.problem else [line.label, line.problem, *[""] * (len(row) - 2)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def ablation_figure(study: Study) -> Figure:
+    """Each row's difference to the first, a panel for overall and one for each task."""
+    names = [OVERALL, *[name for name in study.names if name != OVERALL]]
+    lines = [line for line in study.lines[1:] if not line.problem]
+    figure = Figure(figsize=(3.2 * len(names) + 1.5, 0.36 * len(lines) + 1.6))
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        axis.axvline(0, color="0.6", linewidth=0.8)
+        axis.set_title(name, fontsize=10)
+        axis.tick_params(labelsize=8)
+        for place, line in enumerate(lines):
+            _point(axis, len(lines) - 1 - place, line, study.lines[0], name)
+    axes[0].set_yticks(range(len(lines)), [line.label for line in reversed(lines)])
+    figure.supxlabel(f"difference to {study.lines[0].label} (circles: seeds; bar: 95 % over dev)")
+    figure.tight_layout()
+    return figure
+
+
+def curves_figure(curves: dict[str, Curve], which: str) -> Figure:
+    """Figure 4 (`loss`, on train and dev) or 5 (`score`): as they are, and worst 0 to best 1.
+
+    A dotted line marks the epoch after which a task's dev score is never better again.
+    """
+    figure = Figure(figsize=(10, 3.6))
+    raw, unit = figure.subplots(1, 2)
+    for colour, (name, curve) in zip(_cycle(len(curves)), curves.items(), strict=True):
+        epochs = range(1, len(curve.score) + 1)
+        if which == "loss":
+            raw.plot(epochs, curve.dev_loss, color=colour, marker=".", label=f"{name}, dev")
+            raw.plot(epochs, curve.train_loss, color=colour, linestyle="--", label=f"{name}, train")
+            unit.plot(epochs, scaled(curve.dev_loss, True), color=colour, marker=".", label=name)
+        else:
+            raw.plot(epochs, curve.score, color=colour, marker=".", label=f"{name} {curve.metric}")
+            unit.plot(epochs, scaled(curve.score, False), color=colour, marker=".", label=name)
+        if curve.overfits_from is not None:
+            for axis in (raw, unit):
+                axis.axvline(curve.overfits_from, color=colour, linestyle=":", linewidth=1)
+    raw.set_ylabel("loss" if which == "loss" else "dev score")
+    unit.set_ylabel("worst epoch 0, best 1")
+    for axis in (raw, unit):
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def _point(axis: Axes, height: int, line: Line, base: Line, name: str) -> None:
+    difference = (line.differences or {}).get(name)
+    if difference is None:
+        return
+    colour = _COLOURS[1] if difference.is_clear else _COLOURS[0]
+    axis.plot([difference.low, difference.high], [height, height], color=colour, linewidth=2)
+    axis.plot([difference.value], [height], marker="D", color=colour, markersize=5)
+    seeds = [
+        own.scores[name] - first.scores[name]
+        for own, first in zip(line.runs, base.runs, strict=True)
+    ]
+    if len(seeds) > 1:
+        axis.plot(seeds, [height] * len(seeds), "o", color=colour, fillstyle="none", markersize=4)
+
+
+def _cells(study: Study, line: Line) -> list[str]:
+    if line.problem:
+        return [line.label, line.problem, *[""] * (len(study.names) + 2)]
+    difference = (line.differences or {}).get(OVERALL)
+    only = list(line.differences or {})
+    if difference is None and len(only) == 1:  # a single-task row: that task's difference
+        difference = (line.differences or {})[only[0]]
+    scores = [_score(line, name) for name in study.names]
+    if difference is None:
+        return [line.label, *scores, "", "", ""]
+    mark = "*" if difference.is_clear else " "
+    name = "" if OVERALL in only else f" ({only[0]})"
+    spread = "" if difference.spread is None else f"± {difference.spread:.4f}"
+    return [
+        line.label,
+        *scores,
+        f"{difference.value:+.4f}{mark}{name}",
+        f"{difference.low:+.4f} to {difference.high:+.4f}",
+        spread,
+    ]
+
+
+def _score(line: Line, name: str) -> str:
+    mean, spread = line.mean(name), line.spread(name)
+    if mean is None:
+        return ""
+    return f"{mean:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+
+
+def _difference(line: Line, name: str) -> str:
+    difference = (line.differences or {}).get(name)
+    if difference is None:
+        return ""
+    mark = " *" if difference.is_clear else ""
+    return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]{mark}"
+
+
+def _long(study: Study) -> pd.DataFrame:
+    """A line for each row and task."""
+    records = []
+    for line in study.lines:
+        for name in study.names:
+            difference = (line.differences or {}).get(name)
+            records.append(
+                {
+                    "row": line.label,
+                    "recipe": line.recipe,
+                    "task": name,
+                    "num_seeds": len(line.runs),
+                    "score": line.mean(name),
+                    "spread": line.spread(name),
+                    "difference": difference and difference.value,
+                    "low": difference and difference.low,
+                    "high": difference and difference.high,
+                    "difference_spread": difference and difference.spread,
+                    "problem": line.problem,
+                }
+            )
+    return pd.DataFrame(records)
+
+
+def _runs(study: Study) -> pd.DataFrame:
+    """A line for each trial."""
+    return pd.DataFrame(
+        [
+            {
+                "row": line.label,
+                "recipe": line.recipe,
+                "trial": run.trial,
+                "seed": run.seed,
+                "best_epoch": run.epoch,
+                **{name: run.scores.get(name) for name in study.names},
+            }
+            for line in study.lines
+            for run in line.runs
+        ]
+    )
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return str(frame.to_csv(index=False))
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLOURS[number % len(_COLOURS)] for number in range(count)]
