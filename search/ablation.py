@@ -78,9 +78,12 @@ class Curve:
 
     @property
     def overfits_from(self) -> int | None:
-        """The epoch after which the dev score is never better again; None if it is the last."""
-        best = int(np.argmax(self.score)) + 1
-        return best if best < len(self.score) else None
+        """The epoch after which the dev score is never better again while the train loss falls.
+
+        None where the last epoch is the best, or where training itself got no further.
+        """
+        best = int(np.argmax(self.score))
+        return best + 1 if self.train_loss[-1] < self.train_loss[best] else None
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Study:
     curves: dict[str, Curve]  # task -> the base row's
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values: the lines with means, spreads and differences."""
+        """JSON values: the lines with means, spreads and differences; null for what is unknown."""
         lines = [
             {
                 **asdict(line),
@@ -101,7 +104,11 @@ class Study:
             }
             for line in self.lines
         ]
-        return {"lines": lines, "curves": {name: asdict(c) for name, c in self.curves.items()}}
+        curves = {
+            name: {key: _or_null(value) for key, value in asdict(curve).items()}
+            for name, curve in self.curves.items()
+        }
+        return {"lines": lines, "curves": curves}
 
 
 def evaluate(arms: Sequence[Arm], num_replicates: int = NUM_REPLICATES) -> Study:
@@ -109,7 +116,7 @@ def evaluate(arms: Sequence[Arm], num_replicates: int = NUM_REPLICATES) -> Study
 
     Raises:
         NothingUsableError: the first row has no numbers.
-        IntegrityError: predictions of other data than the first row's.
+        IntegrityError: predictions of other data or seeds than the first row's.
     """
     results: dict[Path, _Result] = {}
     lines: list[Line] = []
@@ -117,7 +124,9 @@ def evaluate(arms: Sequence[Arm], num_replicates: int = NUM_REPLICATES) -> Study
     draws = Draws(num_replicates)
     for number, arm in enumerate(arms):
         try:
-            own = [results.setdefault(path, _read(path)) for path in arm.folders]
+            for path in arm.folders:
+                if path not in results:  # rows may share trials
+                    results[path] = _read(path)
         except (EnsweepError, OSError, ValueError) as error:
             if number == 0:
                 raise NothingUsableError(
@@ -126,7 +135,9 @@ def evaluate(arms: Sequence[Arm], num_replicates: int = NUM_REPLICATES) -> Study
                 ) from None
             lines.append(Line(arm.label, arm.recipe, problem=str(error).splitlines()[0]))
             continue
+        own = [results[path] for path in arm.folders]
         base = base or own
+        _require_pairs(arm, own, base)
         runs = tuple(result.run(set(base[0].tasks)) for result in own)
         differences = None if number == 0 else _differences(own, base, draws)
         lines.append(Line(arm.label, arm.recipe, runs, differences))
@@ -150,6 +161,10 @@ class _Result:
     def score(self, name: str) -> float:
         return task_metric(self.tasks[name], self.outputs[name], self.labels[name])[0]
 
+    def scored_on(self, name: str) -> tuple[object, ...]:
+        """What must be equal for scores to be compared."""
+        return self.fingerprints[name], self.ids[name], self.tasks[name].metric
+
     def run(self, base_tasks: set[str]) -> Run:
         """Overall only where the tasks are the base's: it is not to be compared otherwise."""
         scores = {name: self.score(name) for name in self.tasks}
@@ -164,7 +179,10 @@ def _read(path: Path) -> _Result:
     if outcome is None or outcome.outcome is not Outcome.FINISHED or not records:
         state = "has not ended" if outcome is None else f"{outcome.outcome}: {outcome.reason}"
         raise IntegrityError(f"trial {path.name} {state}")
-    best = max(records, key=lambda record: (record.metrics[OVERALL], -record.epoch))
+    scored = [record for record in records if OVERALL in record.metrics]
+    if not scored:
+        raise IntegrityError(f"trial {path.name} has no overall dev score")
+    best = max(scored, key=lambda record: (record.metrics[OVERALL], -record.epoch))
     record = trial.trial()
     trained = from_flat(record.config).task_records()
     result = _Result(path, record.seed, records, best.epoch, {}, {}, {}, {}, {})
@@ -173,6 +191,8 @@ def _read(path: Path) -> _Result:
             continue
         file = trial.predictions_path(name, best.epoch)
         found = Predictions.read(file)
+        data = found.data_fingerprint  # compared between rows, not here
+        found.require(file, task_name=name, split="dev", data_fingerprint=data)
         if found.labels is None:
             raise IntegrityError(f"{file}: no labels")
         order = sorted(range(len(found.ids)), key=found.ids.__getitem__)
@@ -184,17 +204,28 @@ def _read(path: Path) -> _Result:
     return result
 
 
+def _require_pairs(arm: Arm, own: Sequence[_Result], base: Sequence[_Result]) -> None:
+    """Differences are taken seed by seed and row by row: prove that these are the same."""
+    seeds, expected = [result.seed for result in own], [result.seed for result in base]
+    if seeds != expected:
+        raise IntegrityError(
+            f"row {arm.label!r} has the seeds {seeds}, the base row {expected}",
+            fix="run every row over the same seeds",
+        )
+    for result in own:
+        for name in [name for name in base[0].tasks if name in result.tasks]:
+            if result.scored_on(name) != base[0].scored_on(name):
+                raise IntegrityError(
+                    f"trial {result.path.name}: {name} is scored on other data than the base "
+                    "row, or by another metric",
+                    fix="run the whole study on one data folder and one declaration of its tasks",
+                )
+
+
 def _differences(
     own: Sequence[_Result], base: Sequence[_Result], draws: Draws
 ) -> dict[str, Difference]:
     names = [name for name in base[0].tasks if name in own[0].tasks]
-    for result in own:
-        for name in names:
-            if result.fingerprints[name] != base[0].fingerprints[name]:
-                raise IntegrityError(
-                    f"trial {result.path.name}: {name} is scored on other data than the base row",
-                    fix="run the whole study on one data folder",
-                )
     pairs = list(zip(own, base, strict=True))
     by_task = {
         name: np.stack([_drawn(draws, one, name) - _drawn(draws, two, name) for one, two in pairs])
@@ -240,3 +271,10 @@ def scaled(values: Sequence[float], smaller_is_better: bool) -> list[float]:
     signed = np.array(values) * (-1 if smaller_is_better else 1)
     span = np.ptp(signed)
     return list(np.ones(len(signed)) if span == 0 else (signed - signed.min()) / span)
+
+
+def _or_null(value: str | tuple[float, ...]) -> str | list[float | None]:
+    """JSON has no NaN."""
+    if isinstance(value, str):
+        return value
+    return [None if math.isnan(number) else number for number in value]

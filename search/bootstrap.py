@@ -13,6 +13,10 @@ from trainable.metrics import predicted_labels, task_metric
 from trainable.tasks import Task
 
 Floats = NDArray[np.float64]
+Counts = NDArray[np.uint16]
+
+_BLOCK = 100
+"""Replicates that are multiplied at a time: their counts become float64 only then."""
 
 NUM_REPLICATES = 2000
 _INTERVAL = (2.5, 97.5)
@@ -48,7 +52,7 @@ class Draws:
 
     def __init__(self, num_replicates: int) -> None:
         self.num_replicates = num_replicates
-        self.counts: dict[str, Floats] = {}  # task -> how often each row is drawn, [1 + R, N]
+        self.counts: dict[str, Counts] = {}  # task -> how often each row is drawn, [1 + R, N]
         self.known: dict[tuple[str, str], Floats] = {}
 
     def scores(self, key: tuple[str, str], task: Task, outputs: Floats, labels: Floats) -> Floats:
@@ -62,29 +66,30 @@ class Draws:
             self.known[key] = resampled_scores(task, outputs, labels, counts)
         return self.known[key]
 
-    def _counts(self, name: str, num_rows: int) -> Floats:
+    def _counts(self, name: str, num_rows: int) -> Counts:
         if name not in self.counts:
             random = np.random.default_rng([len(self.counts), num_rows])
-            drawn = random.multinomial(
-                num_rows, np.full(num_rows, 1 / num_rows), self.num_replicates
-            )
-            self.counts[name] = np.vstack([np.ones(num_rows), drawn])
+            counts = np.ones((1 + self.num_replicates, num_rows), np.uint16)
+            for row in counts[1:]:
+                row[:] = np.bincount(random.integers(num_rows, size=num_rows), minlength=num_rows)
+            self.counts[name] = counts
         return self.counts[name]
 
 
-def resampled_scores(task: Task, outputs: Floats, labels: Floats, counts: Floats) -> Floats:
+def resampled_scores(
+    task: Task, outputs: Floats, labels: Floats, counts: Counts | Floats
+) -> Floats:
     """The task's metric where row n counts `counts[r, n]` times, for each r: [R].
 
     Accuracy and Pearson are products with the counts; other metrics are computed on the repeated
     rows one by one.
     """
-    total = counts.sum(axis=1)
     if task.metric == "accuracy":
         is_right = predicted_labels(task.kind, outputs) == labels
-        return np.asarray(counts @ is_right / total)
+        return _means(counts, is_right[:, None])[:, 0]
     if task.metric == "pearson":
         x, y = outputs - outputs.mean(), labels - labels.mean()
-        moments = counts @ np.stack([x, y, x * x, y * y, x * y], axis=1) / total[:, None]
+        moments = _means(counts, np.stack([x, y, x * x, y * y, x * y], axis=1))
         mx, my, xx, yy, xy = moments.T
         norm = np.sqrt(np.maximum(xx - mx * mx, 0) * np.maximum(yy - my * my, 0))
         correlations: Floats = np.zeros_like(norm)
@@ -96,3 +101,11 @@ def resampled_scores(task: Task, outputs: Floats, labels: Floats, counts: Floats
         drawn = np.repeat(rows, times.astype(np.int64))
         scores.append(task_metric(task, outputs[drawn], labels[drawn])[0])
     return np.array(scores)
+
+
+def _means(counts: Counts | Floats, values: Floats | NDArray[np.bool_]) -> Floats:
+    """Weighted means of the columns of `values` [N, k]: [R, k]."""
+    blocks = [counts[start : start + _BLOCK] for start in range(0, len(counts), _BLOCK)]
+    return np.vstack(
+        [block.astype(np.float64) @ values / block.sum(1)[:, None] for block in blocks]
+    )

@@ -22,7 +22,13 @@ def table(study: Study) -> tuple[list[str], list[list[str]]]:
     A difference is marked * when the interval excludes 0 and the seeds' mean is over two standard
     errors from it: both the dev rows and the seeds speak for it.
     """
-    header = ["row", *study.names, "difference to the first", "95 % over dev rows", "over seeds"]
+    header = [
+        "row",
+        *map(_short, study.names),
+        "difference to the first",
+        "95 % over dev rows",
+        "over seeds",
+    ]
     return header, [_cells(study, line) for line in study.lines]
 
 
@@ -47,14 +53,15 @@ def markdown(study: Study) -> str:
     """The table of figure 2, with each task's difference."""
     header = ["row"]
     for name in study.names:
-        header += [name, "difference"]
+        header += [_short(name), "difference"]
     rows = [header, ["---"] * len(header)]
     for line in study.lines:
         row = [line.label]
         for name in study.names:
             row += [_score(line, name) if not line.problem else "", _difference(line, name)]
         rows.append(row if not line.problem else [line.label, line.problem, *[""] * (len(row) - 2)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped) + "\n"
 
 
 def ablation_figure(study: Study) -> Figure:
@@ -65,12 +72,15 @@ def ablation_figure(study: Study) -> Figure:
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
         axis.axvline(0, color="0.6", linewidth=0.8)
-        axis.set_title(name, fontsize=10)
+        axis.set_title(_short(name), fontsize=10)
+        axis.margins(y=0.15)
         axis.tick_params(labelsize=8)
         for place, line in enumerate(lines):
             _point(axis, len(lines) - 1 - place, line, study.lines[0], name)
-    axes[0].set_yticks(range(len(lines)), [line.label for line in reversed(lines)])
-    figure.supxlabel(f"difference to {study.lines[0].label} (circles: seeds; bar: 95 % over dev)")
+    labels = [line.label for line in reversed(lines)]
+    axes[0].set_yticks(range(len(lines)), labels, parse_math=False)  # a $ is only a $
+    caption = f"difference to {study.lines[0].label}; bar: 95 % over dev rows, circles: seeds"
+    figure.supxlabel(f"{caption}, red: clear by both", fontsize=9, parse_math=False)
     figure.tight_layout()
     return figure
 
@@ -86,7 +96,13 @@ def curves_figure(curves: dict[str, Curve], which: str) -> Figure:
         epochs = range(1, len(curve.score) + 1)
         if which == "loss":
             raw.plot(epochs, curve.dev_loss, color=colour, marker=".", label=f"{name}, dev")
-            raw.plot(epochs, curve.train_loss, color=colour, linestyle="--", label=f"{name}, train")
+            raw.plot(
+                epochs,
+                curve.train_loss,
+                color=colour,
+                linestyle="--",
+                label=f"{name}, train objective",
+            )
             unit.plot(epochs, scaled(curve.dev_loss, True), color=colour, marker=".", label=name)
         else:
             raw.plot(epochs, curve.score, color=colour, marker=".", label=f"{name} {curve.metric}")
@@ -124,6 +140,10 @@ def _point(axis: Axes, height: int, line: Line, base: Line, name: str) -> None:
     ]
     if len(seeds) > 1:
         axis.plot(seeds, [height] * len(seeds), "o", color=colour, fillstyle="none", markersize=4)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("dev/")
 
 
 def _cells(study: Study, line: Line) -> list[str]:

@@ -4,7 +4,8 @@ Legend: S sentences, L tokens, H hidden size.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from mlflow_setup.errors import ConfigError
 from trainable.attention import NAME as ATTENTION
@@ -231,15 +233,16 @@ def _masked_lm(config: Config) -> Any:
     settings = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
     settings.hidden_dropout_prob = model.encoder_dropout
     settings.attention_probs_dropout_prob = model.encoder_dropout
-    found: Any = AutoModelForMaskedLM.from_pretrained(
-        place,
-        revision=model.revision,
-        config=settings,
-        use_safetensors=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-        attn_implementation=ATTENTION,
-    )
+    with _without_load_report():
+        found: Any = AutoModelForMaskedLM.from_pretrained(
+            place,
+            revision=model.revision,
+            config=settings,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+        )
     if not hasattr(found, "cls"):
         raise ConfigError(
             f"model.encoder={model.encoder}: a {settings.model_type} encoder; additional "
@@ -247,3 +250,14 @@ def _masked_lm(config: Config) -> Any:
         )
     use_fast_dropout(found)
     return found
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """A fresh head and an unused pooler are what is expected here."""
+    before = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(before)

@@ -170,4 +170,4 @@ def _keys_of_type(kind: type) -> frozenset[str]:
 
 
 _TEXT_KEYS = _keys_of_type(str) | {"model.revision"}
-_LIST_KEYS = _keys_of_type(list)
+_LIST_KEYS = _keys_of_type(list) | {"loss.smart.tasks"}

@@ -61,11 +61,10 @@ def ablate(
     resolved = read_study(study, seeds, only, [*(overrides or []), *given])
     chosen = name or f"{Path(study).stem}-{datetime.now():%Y%m%d-%H%M}"
 
-    from search.ablation import evaluate
-    from search.figures import write_report
-
     from mlflow_setup.registry import log_to_sweep
     from mlflow_setup.tracking import resolve_tracking
+    from search.ablation import evaluate
+    from search.figures import write_report
     from search.sweep import run_sweep
 
     tracking = resolve_tracking(storage, tracking_uri)

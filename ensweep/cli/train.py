@@ -4,14 +4,13 @@ ensweep train b3 --data-dir data model.encoder=minilm model.pooling=mean train.n
 """
 
 import json
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ensweep.cli.options import AsJson, Storage, TrackingUri
+from ensweep.cli.signals import StopOnSignal
 
 if TYPE_CHECKING:
     from mlflow_setup.schema import EpochRecord
@@ -60,7 +59,7 @@ def train(
     folder = output or storage / "train" / Path(resolved.recipe).stem
     shared = storage / SHARED
     identity = Identity(folder.name, None, resolved.recipe, resolved.origin)
-    stop = _StopOnSignal()
+    stop = StopOnSignal()
     num_epochs = resolved.config.train.num_epochs
 
     def report(record: "EpochRecord") -> None:
@@ -135,33 +134,6 @@ def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = Fals
         typer.echo(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
     for warning in settings_without_effect(resolved.config):
         typer.echo(f"warning: {warning}", err=True)
-
-
-class _StopOnSignal:
-    """Asks the loop to stop at the next step on Ctrl-C or SIGTERM; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __call__(self) -> bool:
-        return self.signal is not None
-
-    @property
-    def exit_code(self) -> int:
-        return 75 if self.signal == signal.SIGTERM else 130
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        typer.echo("stopping at the next step; again to stop at once", err=True)
 
 
 def _overall(record: "EpochRecord") -> float:

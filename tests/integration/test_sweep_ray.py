@@ -35,7 +35,7 @@ def make_train() -> Train:
     Ray carries a function that is made in a function to its workers as it is.
     """
 
-    def train(config, folder, *, identity, report):  # type: ignore[no-untyped-def]
+    def train(config, folder, *, identity, report, shared):  # type: ignore[no-untyped-def]
         import os
         import time
 

@@ -38,9 +38,8 @@ def _by_hand(x: list[list[float]], y: list[list[float]], cosine: bool, scale: fl
 @pytest.mark.parametrize(("similarity", "scale"), [("cosine", 20.0), ("cosine", 1.0), ("dot", 1.0)])
 def test_ranking(similarity: str, scale: float) -> None:
     expected = sum(_by_hand(X, Y, similarity == "cosine", scale)) / 3
-    assert ranking(torch.tensor(X), torch.tensor(Y), similarity, scale).item() == pytest.approx(
-        expected, rel=1e-5
-    )
+    actual = ranking(_double(X), _double(Y), similarity, scale)  # type: ignore[arg-type]
+    assert actual.item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("max_score", [5.0, 1.0])
@@ -49,11 +48,9 @@ def test_weighted_ranking_weighs_a_five_e4_times_a_one(max_score: float) -> None
     total = sum(math.exp(j) for j in range(6))
     terms = _by_hand(X, Y, True, 20.0)
     expected = sum(math.exp(g) / total * t for g, t in zip(labels, terms, strict=True)) / 3
-    scaled = torch.tensor(labels) * max_score / 5
-    actual = weighted_ranking(
-        torch.tensor(X), torch.tensor(Y), scaled, "cosine", 20.0, max_score=max_score
-    )
-    assert actual.item() == pytest.approx(expected, rel=1e-5)
+    scaled = _double(labels) * max_score / 5
+    actual = weighted_ranking(_double(X), _double(Y), scaled, "cosine", 20.0, max_score=max_score)
+    assert actual.item() == pytest.approx(expected, rel=1e-12)
     assert actual.item() > 0
 
 
@@ -149,11 +146,11 @@ def _double(values: list[float] | list[list[float]]) -> torch.Tensor:
 
 
 def test_simcse_is_a_dot_product_or_a_cosine_over_the_temperature() -> None:
-    x, y = torch.tensor(X), torch.tensor(Y)
+    x, y = _double(X), _double(Y)
     dot = sum(_by_hand(X, Y, False, 1.0)) / 3
     cosine = sum(_by_hand(X, Y, True, 1 / 0.05)) / 3
-    assert simcse(x, y, "dot", 0.05).item() == pytest.approx(dot, rel=1e-5)
-    assert simcse(x, y, "cosine", 0.05).item() == pytest.approx(cosine, rel=1e-5)
+    assert simcse(x, y, "dot", 0.05).item() == pytest.approx(dot, rel=1e-12)
+    assert simcse(x, y, "cosine", 0.05).item() == pytest.approx(cosine, rel=1e-12)
 
 
 def test_task_losses() -> None:

@@ -1,0 +1,94 @@
+"""Studies: rows over seeds as first trials of a sweep, equal rows once, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from mlflow_setup.errors import ConfigError
+from search.study import describe_study, read_study, study_names
+from trainable.config import from_flat
+
+SHORT = ("train.num_epochs=2", "data.dir=.")
+
+
+def test_the_packaged_studies_resolve_and_have_a_line() -> None:
+    assert study_names() == ["figure2", "figure3", "signs"]
+    for name in study_names():
+        assert len(describe_study(name)) > 20
+        study = read_study(name, 2, overrides=SHORT, environment={})
+        assert all(len(row.trials) == 2 for row in study.rows)
+        assert study.sweep.scheduler.name == "none"
+        assert study.sweep.search.num_samples == len(study.sweep.first_trials)
+
+
+def test_figure2_has_every_row_of_the_paper_and_runs_equal_rows_once(tmp_path: Path) -> None:
+    study = read_study("figure2", 3, environment={})
+    labels = [row.label for row in study.rows]
+    wanted = ["even batching", "pre-training", "loss rescaling", "shared architecture", "MNR"]
+    wanted += ["SimCSE", "AllNLI", "SMART", "SWA", "self-distillation", "ensemble distillation"]
+    wanted += ["weight decay", "head dropout", "sentiment only", "paraphrase only"]
+    for technique in [*wanted, "similarity only"]:
+        assert sum(technique in label for label in labels) == 1, technique
+    by_label = {row.label: row.trials for row in study.rows}
+    assert by_label["B2"] == by_label["B3 - head dropout"]
+    assert len(study.sweep.first_trials) == 3 * (len(study.rows) - 1)
+    configs = [from_flat(study.sweep.first(n)[0].settings) for n in range(6)]
+    assert [config.seed for config in configs] == [0, 1, 2, 0, 1, 2]
+    assert {config.train.num_epochs for config in configs} == {10}
+
+
+def test_arms_are_the_folders_of_the_rows_trials(tmp_path: Path) -> None:
+    study = read_study("signs", 2, ["b2"], SHORT, {})
+    arms = study.arms(tmp_path)
+    assert [(arm.label, [path.name for path in arm.folders]) for arm in arms] == [
+        ("B3", ["0001-b3", "0002-b3"]),
+        ("B3 - head dropout", ["0003-b2", "0004-b2"]),
+    ]
+    assert arms[0].folders[0] == tmp_path / "trials" / "0001-b3"
+
+
+def test_a_study_of_ones_own_with_overrides_in_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "description: three dropouts\n"
+        "config: {optim.lr: 1e-4}\n"
+        "rows:\n"
+        "  - {label: plain, recipe: baseline}\n"
+        "  - {label: less, recipe: baseline, model.head_dropout: 0.1}\n"
+        "  - {label: as plain, recipe: baseline, model.head_dropout: 0.3}\n"
+    )
+    study = read_study(str(path), 1, overrides=SHORT, environment={})
+    assert [row.trials for row in study.rows] == [(0,), (1,), (0,)]
+    configs = [from_flat(study.sweep.first(number)[0].settings) for number in range(2)]
+    assert [config.model.head_dropout for config in configs] == [0.3, 0.1]
+    assert {config.optim.lr for config in configs} == {1e-4}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("rows: []", "at least one row"),
+        ("rows: 3", "at least one row"),
+        ("rows: [{label: a}]", "row 1 names no recipe"),
+        ("rows: [b7]", "no recipe 'b7'"),
+        ("rows: [b3]\nspace: {}", "no key space"),
+        ("rows: [{recipe: b3, optim.lrr: 1}]", "optim.lrr"),
+        ("rows: [b3]\nconfig: {optim.lr: -1}", "optim.lr"),
+    ],
+)
+def test_faults_are_named(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_study(str(path), 2, overrides=SHORT, environment={})
+
+
+def test_what_the_command_line_can_get_wrong() -> None:
+    with pytest.raises(ConfigError, match="did you mean figure2"):
+        read_study("figur2", 1)
+    with pytest.raises(ConfigError, match="no row b9; known: b3"):
+        read_study("signs", 1, ["b9"])
+    with pytest.raises(ConfigError, match="at least 1, got 0"):
+        read_study("signs", 0)
+    with pytest.raises(ConfigError, match="seeds of its own"):
+        read_study("signs", 2, overrides=["seed=3"], environment={})
