@@ -75,7 +75,9 @@ def from_flat(values: Mapping[str, Any], origin: Mapping[str, str] | None = None
         details = error.errors(include_url=False)
         problems += [_describe(detail, origin or {}) for detail in details[:SHOWN]]
         raise _refusal(problems, len(details[SHOWN:])) from None
-    problems += contradictions(config)
+    problems += [
+        f"{problem}{_sources(problem, origin or {})}" for problem in contradictions(config)
+    ]
     if problems:
         raise _refusal(problems, 0)
     return config
@@ -162,6 +164,13 @@ def _describe(detail: Any, origin: Mapping[str, str]) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _sources(problem: str, origin: Mapping[str, str]) -> str:
+    """Where the keys that a contradiction names came from, each place once."""
+    words = problem.replace(",", " ").replace(":", " ").replace("=", " ").split()
+    places = dict.fromkeys(_place(word, origin) for word in words if word in origin)
+    return "".join(places)
 
 
 def _place(key: str, origin: Mapping[str, str]) -> str:

@@ -102,7 +102,7 @@ def test_a_trial_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> Non
     assert run.data.params == {
         "optim.lr": "1e-05",
         "data.tasks": '["sentiment"]',
-        "pretrain": "none",
+        "pretrain.enabled": "true",
     }
     expected = {
         "kind": "trial",
@@ -114,7 +114,7 @@ def test_a_trial_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> Non
         "seed": "7",
         "data_fingerprint": "f00d",
         "git_revision": "abc123",
-        "pretrain": "none",
+        "pretrain": "mlm",
         "notes": '{"D07": 2}',
         "weights_uri": f"{tmp_path}/weights",
         "kept_epochs": "1,2",
