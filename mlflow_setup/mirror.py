@@ -8,7 +8,7 @@ that the epoch's record holds, so a replay writes the same point.
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,16 +21,20 @@ from mlflow_setup.schema import (
     PREDICTIONS_ARTIFACT,
     RUN_STATUS,
     EpochRecord,
+    OutcomeRecord,
     RunKind,
     Tag,
     TrialRecord,
     TrialSnapshot,
 )
 from mlflow_setup.tracking import Tracking, cut, redact
+from mlflow_setup.usage import usage_of
 
 PARENT_TAG = "mlflow.parentRunId"
 EPOCH_SECONDS = "epoch_seconds"
 """In every epoch's batch, and therefore what tells which epochs a run already has."""
+USAGE = "used/"
+"""Before the metrics of what a trial used: hours, GPU-hours, USD."""
 MAX_METRICS = 40
 
 _logger = logging.getLogger(__name__)
@@ -166,6 +170,9 @@ class Mirror:
         self._log_params(run, record.config)
         projected = _Projected(run_id, run.info.status, dict(run.data.tags), {}, {})
         if found:
+            projected.used |= {
+                key: value for key, value in run.data.metrics.items() if key.startswith(USAGE)
+            }
             points = client.get_metric_history(run_id, EPOCH_SECONDS)
             projected.epochs |= {point.step: point.timestamp for point in points}
             projected.files |= dict(self._list_files(run_id, ""))
@@ -235,6 +242,7 @@ class Mirror:
                 Tag.REASON.value: outcome.reason,
                 Tag.NUM_EPOCHS.value: str(outcome.epoch),
             }
+            self._log_usage(run, snapshot, outcome)
         tags = {key: cut(value) for key, value in tags.items()}
         changed = {key: value for key, value in tags.items() if run.tags.get(key) != value}
         if changed:
@@ -244,6 +252,18 @@ class Mirror:
             run.status = RUN_STATUS[outcome.outcome]
             end_time = _milliseconds(outcome.wall_time)
             self.tracking.client.set_terminated(run.run_id, run.status, end_time)
+
+    def _log_usage(
+        self, run: "_Projected", snapshot: TrialSnapshot, outcome: OutcomeRecord
+    ) -> None:
+        """What the trial's attempts used, as metrics to sort by; once for each end."""
+        used = {
+            f"{USAGE}{key}": value for key, value in asdict(usage_of(snapshot.attempts)).items()
+        }
+        if snapshot.attempts and run.used != used:
+            timestamp = _milliseconds(outcome.wall_time)
+            self.tracking.log(run.run_id, metrics=used, timestamp=timestamp, step=outcome.epoch)
+            run.used = used
 
     def _log_file(self, run_id: str, artifact: str, local: Path) -> None:
         folder, name = str(PurePosixPath(artifact).parent), PurePosixPath(artifact).name
@@ -277,6 +297,7 @@ class _Projected:
     tags: dict[str, str]
     epochs: dict[int, int]  # epoch -> time stamp of its points in milliseconds
     files: dict[str, int]  # artifact path -> bytes
+    used: dict[str, float] = field(default_factory=dict)  # what the run says it used
 
 
 def _fixed_tags(record: TrialRecord) -> dict[str, str]:

@@ -165,6 +165,19 @@ class OutcomeRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptRecord(_Record):
+    """What one process's try at a trial used: `attempts/0001.json`, replaced while it runs."""
+
+    host: str
+    node_type: str  # of the cluster's file, or "local"
+    num_cpus: float
+    num_gpus: float
+    usd_per_hour: float  # the price of the part of the node that the trial takes
+    start_time: float  # seconds since the Unix epoch
+    seconds: float  # by the process's own clock, to its last sign of life
+
+
+@dataclass(frozen=True, slots=True)
 class TrialSnapshot:
     """All of a trial's folder that is projected onto its MLflow run."""
 
@@ -174,6 +187,7 @@ class TrialSnapshot:
     predictions: dict[str, Path]  # artifact path below PREDICTIONS_ARTIFACT -> local file
     weights_uri: str
     kept_epochs: tuple[int, ...]
+    attempts: tuple[AttemptRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,52 +6,91 @@ scheduler's decisions, and the outcome of a trial that was stopped or failed.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
-from mlflow_setup.mirror import Mirror
+from mlflow_setup.background import BackgroundMirror
 from mlflow_setup.schema import CONFIG_ARTIFACT, Outcome, OutcomeRecord, TrialRecord
+from search.budget import Meter
+from search.history import PastTrial, SweepFolder
 from search.progress import Progress, dev_metrics
 from search.scheduler import STOP, TuneScheduler
+from search.searcher import OptunaSearcher
+from search.stop import StopSwitch
+from trainable.attempt import last_stacks
 from trainable.config import Config
-from trainable.record import TrialFolder
-from trainable.trial import DIVERGED, EPOCH, Place
+from trainable.trial import DIVERGED, EPOCH, PROBLEM
 
 _logger = logging.getLogger(__name__)
 
+MAX_LOSSES = 10
+"""Processes that a trial may lose before they begin with it."""
 MAX_REASON = 300
 """Characters of an error's first line that become the reason of a failed trial."""
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
-    """Called by Tune in the driver, one call at a time. An exception here would end the sweep."""
+    """Called by Tune in the driver, one call at a time. An exception here would end the sweep.
+
+    Args:
+        meter: says when a budget is used up.
+    """
 
     def __init__(
         self,
-        place: Place,
-        mirror: Mirror,
+        folder: SweepFolder,
+        mirror: BackgroundMirror,
         scheduler: TuneScheduler,
         progress: Progress,
+        switch: StopSwitch,
+        meter: Meter,
+        searcher: OptunaSearcher,
         keep_pruned_top: int,
+        max_failures: int,
     ) -> None:
-        self.place, self.mirror, self.scheduler = place, mirror, scheduler
-        self.progress, self.keep_pruned_top = progress, keep_pruned_top
+        self.searcher = searcher
+        self.folder, self.mirror, self.scheduler = folder, mirror, scheduler
+        self.progress, self.switch, self.meter = progress, switch, meter
+        self.keep_pruned_top, self.max_failures = keep_pruned_top, max_failures
+        self.attempts: dict[str, int] = {}  # trial -> tries when it last began
+        self.failures: Counter[str] = Counter()  # trial -> tries that failed
+        self.losses: Counter[str] = Counter()  # trial -> processes lost before they tried
         self.best: dict[str, dict[str, float]] = {}  # trial -> dev metric -> best of any epoch
         self.epochs: dict[str, int] = {}  # trial -> last epoch seen
         self.pruned: set[str] = set()  # pruned trials that still have their weights
 
+    def restore(self, history: Iterable[PastTrial]) -> None:
+        """Know the trials of earlier drivers, and bring MLflow up to them."""
+        for past in history:
+            for record in past.epochs:
+                self._note_best(past.name, record.metrics)
+            self.progress.past(past.name, past.num_epochs, past.epochs, past.outcome)
+            if past.outcome is not None and past.outcome.outcome is Outcome.PRUNED:
+                self.pruned.add(past.name)
+            self.mirror.mark(past.name)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Tune goes round."""
+        problem = self.meter.problem()
+        if problem is not None:
+            self.switch.ask(problem)
+
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """A trial begins."""
+        """A trial begins, or goes on."""
         settings = trial.config["settings"]
         searched = (f"{key}={_brief(settings[key])}" for key in trial.config["searched"])
         num_epochs = settings.get("train.num_epochs", Config().train.num_epochs)
-        self.progress.started(trial.config["trial"], num_epochs, " ".join(searched))
+        name = trial.config["trial"]
+        self.attempts[name] = len(self.folder.trial(name).attempts())
+        self.progress.started(name, num_epochs, " ".join(searched))
 
     def on_trial_result(
         self,
@@ -63,82 +102,117 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     ) -> None:
         """A trial has finished an epoch, or diverged; the scheduler has decided already."""
         name, epoch = trial.config["trial"], result[EPOCH]
-        if result[DIVERGED] or epoch <= self.epochs.get(name, 0):
+        if result[PROBLEM]:
+            self.switch.ask(result[PROBLEM])
+        if result[DIVERGED] or result[PROBLEM] or epoch <= self.epochs.get(name, 0):
             return  # an epoch that was run again after a crash
         self.epochs[name] = epoch
-        folder = self._folder(name)
-        decision = self.scheduler.decisions.get(name)
+        with self._guarded(name):
+            self._note_epoch(name, epoch)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial has ended by itself or by the scheduler's word."""
+        if trial.last_result.get(PROBLEM):
+            return  # it is to go on when the sweep can
+        decision = self.scheduler.decision(trial.config["trial"])
+        if decision is not None and decision.action == STOP:
+            self._end(trial.config, Outcome.PRUNED, decision.reason)
+        else:
+            self._end(trial.config, None, "ended without an outcome")
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A process was lost, or a trial has raised an error: it is tried again, or has failed."""
+        name = trial.config["trial"]
+        reason = self._why(trial)
+        if self.switch.is_on:  # what fails while all stop may run on later
+            self.searcher.failed(name)
+        elif self._may_try_again(name):
+            self.progress.lost(name, reason)
+            self.searcher.again(name)
+        else:
+            self.searcher.failed(name)
+            self._end(trial.config, Outcome.FAILED, reason)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles what it is given and nobody reads it
+
+    def _why(self, trial: Trial) -> str:
+        stacks = last_stacks(self.folder.trial(trial.config["trial"]).path)
+        if stacks is not None:
+            return f"took no step for too long; what it was at: {stacks}"
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+        return first_line_of_error(text)
+
+    def _may_try_again(self, name: str) -> bool:
+        """A process that was lost before it began with the trial says nothing about the trial."""
+        if len(self.folder.trial(name).attempts()) > self.attempts.get(name, 0):
+            self.failures[name] += 1
+        else:
+            self.losses[name] += 1
+        return self.failures[name] <= self.max_failures and self.losses[name] <= MAX_LOSSES
+
+    def _note_epoch(self, name: str, epoch: int) -> None:
+        folder = self.folder.trial(name)
+        decision = self.scheduler.decision(name)
         if decision is not None:
             folder.write_decision(decision)
         record = next((item for item in folder.epochs() if item.epoch == epoch), None)
         if record is None:
             _logger.warning("trial %s: the record of epoch %d cannot be read", name, epoch)
             return
-        best = self.best.setdefault(name, {})
-        for key, value in dev_metrics(record.metrics).items():
-            best[key] = max(value, best.get(key, value))
+        self._note_best(name, record.metrics)
         self.progress.epoch(name, record)
-        self._project(name)
+        self.mirror.mark(name)
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """A trial has ended by itself or by the scheduler's word."""
-        name = trial.config["trial"]
-        decision = self.scheduler.decisions.get(name)
-        if decision is not None and decision.action == STOP:
-            self._end(trial.config, Outcome.PRUNED, decision.reason)
-        else:
-            self._end(trial.config, Outcome.FAILED, "ended without an outcome")
+    def _note_best(self, name: str, metrics: Mapping[str, float]) -> None:
+        best = self.best.setdefault(name, {})
+        for key, value in dev_metrics(dict(metrics)).items():
+            best[key] = max(value, best.get(key, value))
 
-    def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """A trial has failed, after its retries."""
-        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-        self._end(trial.config, Outcome.FAILED, first_line_of_error(text))
+    def _end(self, config: Mapping[str, Any], outcome: Outcome | None, reason: str) -> None:
+        """Write the outcome of a trial that has none of its own, and tidy its folder.
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles what it is given and nobody reads it
-
-    def _end(self, config: Mapping[str, Any], outcome: Outcome, reason: str) -> None:
-        """Write the outcome of a trial that has none of its own, tidy its folder, project it."""
+        `outcome` None: the trial was to write it; without one it has failed.
+        """
         name = config["trial"]
-        folder = self._folder(name)
-        if not (folder.path / CONFIG_ARTIFACT).exists():
-            folder.create(_record_of(config, self.place.sweep))
-        ended = folder.outcome()
-        if ended is None or not ended.outcome.is_terminal:
-            ended = OutcomeRecord(outcome, reason, len(folder.epochs()), time.time())
-            folder.write_outcome(ended)
-        if ended.outcome in (Outcome.FINISHED, Outcome.PRUNED, Outcome.DIVERGED):
-            folder.drop_checkpoint()
-        if ended.outcome is Outcome.PRUNED:
-            self.pruned.add(name)
-        self._drop_weights_of_pruned()
-        self.progress.ended(name, ended.outcome, ended.reason)
-        self._project(name)
+        with self._guarded(name):
+            folder = self.folder.trial(name)
+            if not (folder.path / CONFIG_ARTIFACT).exists():
+                folder.create(_record_of(config, self.folder.name))
+            ended = folder.outcome()
+            if ended is None or (outcome is not None and not ended.outcome.is_terminal):
+                epoch = len(folder.epochs())
+                ended = OutcomeRecord(outcome or Outcome.FAILED, reason, epoch, time.time())
+                folder.write_outcome(ended)
+            if ended.outcome in (Outcome.FINISHED, Outcome.PRUNED, Outcome.DIVERGED):
+                folder.drop_checkpoint()
+            if ended.outcome is Outcome.PRUNED:
+                self.pruned.add(name)
+            self._drop_weights_of_pruned()
+            self.progress.ended(name, ended.outcome, ended.reason)
+            self.mirror.mark(name)
 
     def _drop_weights_of_pruned(self) -> None:
         """A pruned trial keeps its weights only while it is near the top for a task or overall."""
         for name in sorted(self.pruned - near_top(self.best, self.keep_pruned_top)):
-            folder = self._folder(name)
+            folder = self.folder.trial(name)
             for epoch in folder.kept_epochs():
                 folder.drop_weights(epoch)
             self.pruned.discard(name)
-            self._project(name)
+            self.mirror.mark(name)
 
-    def _project(self, name: str) -> None:
+    @contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
+        """A folder that cannot be written to stops the sweep in order; it does not break it."""
         try:
-            snapshot = self._folder(name).snapshot()
-        except (OSError, ValueError) as error:  # tracking never ends a sweep
-            _logger.warning("trial %s cannot be tracked: %s", name, error)
-            self.mirror.dirty.add(name)
-            return
-        self.mirror.try_project(snapshot)
-
-    def _folder(self, name: str) -> TrialFolder:
-        return TrialFolder(self.place.folder(name))
+            yield
+        except OSError as error:
+            _logger.warning("trial %s: %s", name, error)
+            self.switch.ask(f"the folder of trial {name} cannot be written to: {error}")
 
 
 def near_top(best: Mapping[str, Mapping[str, float]], count: int) -> set[str]:

@@ -1,25 +1,23 @@
 """The Ray cluster of a sweep: found or started, how many trials fit, and an orderly end."""
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 import ray
 
 from mlflow_setup.errors import ConfigError
 from search.sweep_config import Resources
 
-STOPPED_EXIT_CODE = 75
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # progress is shown here
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep here, not in Tune
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are `search.stop`'s
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may be in the middle of a save
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the reason is in the trial's outcome
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing of Tune's own state is read back
 }
@@ -71,27 +69,6 @@ def environment() -> Iterator[None]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends the sweep in order, as Ctrl-C does, with the exit code of a stop."""
-    is_terminated = False
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal is_terminated
-        is_terminated = True
-        raise KeyboardInterrupt  # Ray changes the code of a SystemExit
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if is_terminated:
-            raise SystemExit(STOPPED_EXIT_CODE) from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -1,74 +1,129 @@
 """Optuna's TPE under Tune: a `Searcher` on the public `study.ask` and `study.tell`.
 
-First the known configurations, then what the sampler draws. What it is told: a trial that ran to
-its end with its best overall, a stopped one as pruned with its values by epoch, and a diverged or
-failed one as failed. A value that is not finite is never told.
+First the trials that an earlier driver left unfinished, then the known configurations, then what
+the sampler draws. What the study is told: a trial that ran to its end with its best overall, a
+stopped one as pruned with its values by epoch, and a diverged or failed one as failed; those of
+earlier drivers and of older sweeps alike. A value that is not finite is never told.
 """
 
 import math
+import random
 import re
 import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from search.space import suggest
+from mlflow_setup.schema import Outcome
+from search.history import PastTrial
+from search.space import distribution, suggest
 from search.sweep_config import SweepConfig, TrialSettings
+from search.warm_start import WarmTrial
 from trainable.trial import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS
+
+_STATES = {
+    Outcome.FINISHED: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.FAIL,
+    Outcome.FAILED: TrialState.FAIL,
+}
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
-    """Suggests the trials of a sweep, named `0001`, `0002-b2` (a first trial) and so on."""
+    """Suggests the trials of a sweep, named `0001`, `0002-b2` (a first trial) and so on.
 
-    def __init__(self, sweep: SweepConfig) -> None:
+    Args:
+        history: the sweep's trials so far; the unfinished ones are suggested again, as they were.
+        warm: scored trials of older sweeps.
+        is_stopped: whether a trial has ended because its process was asked to: it goes on later.
+        is_stopping: whether nothing more is to be started.
+    """
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        history: Sequence[PastTrial] = (),
+        warm: Iterable[WarmTrial] = (),
+        is_stopped: Callable[[str], bool] = lambda name: False,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__(metric=BEST_VALUE, mode="max")
-        self.sweep = sweep
-        self.study = _create_study(sweep)
-        self.running: dict[str, optuna.Trial] = {}  # Tune's trial id -> Optuna's trial
-        self.num_suggested = 0
-        for number in range(len(sweep.first_trials)):
-            self.study.enqueue_trial(sweep.first(number)[1])
+        self.sweep, self.is_stopped, self.is_stopping = sweep, is_stopped, is_stopping
+        self.study = _create_study(sweep, len(history))
+        self.running: dict[str, str] = {}  # Tune's trial id -> name
+        self.asked: dict[str, optuna.Trial] = {}  # name -> Optuna's trial, until it is told
+        self.suggested: dict[str, dict[str, Any]] = {}  # name -> what was suggested
+        for other in warm:
+            self.study.add_trial(_warm_trial(sweep, other))
+        for past in history:
+            if past.is_over:
+                self.study.add_trial(_past_trial(sweep, past))
+        self.waiting = deque(self._past(past) for past in history if not past.is_over)
+        taken = {past.number for past in history}
+        self.numbers = deque(n for n in range(sweep.search.num_samples) if n not in taken)
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The next trial: its name, recipe, settings, their origin, and the keys searched."""
-        number, self.num_suggested = self.num_suggested, self.num_suggested + 1
-        given, name = self._starting_point(number)
-        trial = self.study.ask()
-        drawn = suggest(self.sweep.space, trial, given.with_defaults)
-        self.running[trial_id] = trial
-        is_first = number < len(self.sweep.first_trials)
-        chosen_by = f"first trial {number + 1}" if is_first else "search"
-        return {
-            "trial": name,
-            "recipe": given.recipe,
-            "settings": {**given.settings, **drawn},
-            "origin": {**given.origin, **dict.fromkeys(drawn, chosen_by)},
-            "searched": list(drawn),
-        }
+    @property
+    def num_to_come(self) -> int:
+        """Trials that are still to be suggested."""
+        return len(self.waiting) + len(self.numbers)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial: its name, recipe, settings, their origin, and the keys searched.
+
+        None: not now; "FINISHED": never again.
+        """
+        if self.is_stopping():
+            return str(Searcher.FINISHED)
+        if self.waiting:
+            suggested = self.waiting.popleft()
+        elif self.numbers:
+            suggested = self._new(self.numbers.popleft())
+        else:  # one that runs may yet have to go on elsewhere
+            return None if self.asked else str(Searcher.FINISHED)
+        name = suggested["trial"]
+        self.running[trial_id], self.suggested[name] = name, suggested
+        return suggested
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch that the trial went on from."""
         if trial_id in self.running:
-            _report(self.running[trial_id], result)
+            _report(self.asked[self.running[trial_id]], result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The end of a trial. A trial that is not known here, or ended already, is ignored."""
-        trial = self.running.pop(trial_id, None)
-        if trial is None:
+        """The end of a trial. A trial that is not known here, or ended already, is ignored.
+
+        After an error `again` or `failed` is to be called.
+        """
+        name = self.running.pop(trial_id, None)
+        if name is None or error:
             return
-        if error or not result or not _is_usable(result):
-            self.study.tell(trial, state=TrialState.FAIL)
+        if self.is_stopped(name):
+            self.again(name)
             return
+        if not result or not _is_usable(result):
+            self.failed(name)
+            return
+        trial = self.asked.pop(name)
         _report(trial, result)
         if result[EPOCH] < result[NUM_EPOCHS]:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, float(result[BEST_VALUE]))
+
+    def again(self, name: str) -> None:
+        """Suggest a trial once more, as it was."""
+        self.waiting.append(self.suggested[name])
+
+    def failed(self, name: str) -> None:
+        """The trial has failed, or will not run on under this driver."""
+        self.study.tell(self.asked.pop(name), state=TrialState.FAIL)
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         """Metric, direction and space are the sweep's: nothing of Tune's is taken."""
@@ -83,11 +138,47 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given and nobody reads it
 
-    def _starting_point(self, number: int) -> tuple[TrialSettings, str]:
-        if number < len(self.sweep.first_trials):
-            given, _ = self.sweep.first(number)
-            return given, first_trial_name(number, given.recipe)
-        return self.sweep.base(), f"{number + 1:04d}"
+    def _new(self, number: int) -> dict[str, Any]:
+        is_first = number < len(self.sweep.first_trials)
+        if is_first:
+            given, point = self.sweep.first(number)
+            name, chosen_by = first_trial_name(number, given.recipe), f"first trial {number + 1}"
+        else:
+            given, point = self.sweep.base(), None
+            name, chosen_by = f"{number + 1:04d}", "search"
+        drawn = self._ask(name, given, point)
+        return {
+            "trial": name,
+            "recipe": given.recipe,
+            "settings": {**given.settings, **drawn},
+            "origin": {**given.origin, **dict.fromkeys(drawn, chosen_by)},
+            "searched": list(drawn),
+        }
+
+    def _past(self, past: PastTrial) -> dict[str, Any]:
+        """An unfinished trial of an earlier driver's, as it was."""
+        record = past.record
+        rest = {key: value for key, value in record.config.items() if key not in record.searched}
+        given = TrialSettings(record.recipe, rest, record.origin)
+        self._ask(past.name, given, {key: record.config[key] for key in record.searched})
+        for epoch, value in enumerate(past.best_values, start=1):
+            _report(self.asked[past.name], {EPOCH: epoch, BEST_VALUE: value})
+        return {
+            "trial": past.name,
+            "recipe": record.recipe,
+            "settings": dict(record.config),
+            "origin": dict(record.origin),
+            "searched": list(record.searched),
+        }
+
+    def _ask(
+        self, name: str, given: TrialSettings, point: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """A trial of the study's at `point`, or where the sampler wants it; the values drawn."""
+        if point is not None:
+            self.study.enqueue_trial(dict(point))
+        self.asked[name] = trial = self.study.ask()
+        return suggest(self.sweep.space, trial, given.with_defaults)
 
 
 def first_trial_name(number: int, recipe: str) -> str:
@@ -95,18 +186,49 @@ def first_trial_name(number: int, recipe: str) -> str:
     return f"{number + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(recipe).stem)}"
 
 
-def _create_study(sweep: SweepConfig) -> optuna.Study:
+def _create_study(sweep: SweepConfig, num_past: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = sweep.search.seed
+    if num_past:  # the same numbers again would be the same trials again
+        seed = random.Random(f"{seed} {num_past}").randrange(2**31)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(
-            seed=sweep.search.seed,
+            seed=seed,
             n_startup_trials=sweep.search.num_startup_trials,
             multivariate=True,
             group=True,  # conditions split the space; each part is drawn jointly
             constant_liar=True,  # trials run side by side: keep away from those under way
         )
     return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+def _past_trial(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
+    assert past.outcome is not None
+    space, settings = sweep.space, past.record.config
+    searched = [key for key in past.record.searched if key in space and key in settings]
+    params = {key: settings[key] for key in searched if space[key].contains(settings[key])}
+    state = _STATES[past.outcome.outcome]
+    if state is not TrialState.FAIL and not past.best_values:
+        state = TrialState.FAIL  # its epochs are damaged: there is no value to tell
+    return _frozen(sweep, params, past.best_values, state)
+
+
+def _warm_trial(sweep: SweepConfig, warm: WarmTrial) -> FrozenTrial:
+    state = TrialState.COMPLETE if warm.is_finished else TrialState.PRUNED
+    return _frozen(sweep, warm.params, warm.values, state)
+
+
+def _frozen(
+    sweep: SweepConfig, params: dict[str, Any], values: Sequence[float], state: TrialState
+) -> FrozenTrial:
+    return optuna.trial.create_trial(
+        state=state,
+        value=None if state is TrialState.FAIL else values[-1],
+        params=params,
+        distributions={key: distribution(sweep.space[key]) for key in params},
+        intermediate_values=dict(enumerate(values, start=1)),
+    )
 
 
 def _report(trial: optuna.Trial, result: dict[str, Any]) -> None:

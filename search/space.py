@@ -96,6 +96,17 @@ def suggest(space: Space, trial: optuna.Trial, settings: Settings) -> dict[str, 
     return _choose(space, settings, lambda key: _draw(key, space[key], trial))
 
 
+def distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
+    """What the study draws a key from, as `suggest` asks for it."""
+    if parameter.choices is not None:
+        return optuna.distributions.CategoricalDistribution(parameter.choices)
+    low, high = parameter.low, parameter.high
+    assert low is not None and high is not None  # noqa: PT018 - the validator's
+    if parameter.type == "int":
+        return optuna.distributions.IntDistribution(int(low), int(high), log=parameter.log)
+    return optuna.distributions.FloatDistribution(float(low), float(high), log=parameter.log)
+
+
 def pick(space: Space, known: Settings, settings: Settings) -> dict[str, Any]:
     """The active keys with the values that `known` has for them: a given point of the space."""
     return _choose(space, settings, known.__getitem__)
@@ -128,13 +139,13 @@ def _choose(space: Space, settings: Settings, value_of: Callable[[str], Any]) ->
 
 
 def _draw(key: str, parameter: Parameter, trial: optuna.Trial) -> Any:
-    if parameter.choices is not None:
-        return trial.suggest_categorical(key, parameter.choices)
-    low, high = parameter.low, parameter.high
-    assert low is not None and high is not None  # noqa: PT018 - the validator's
-    if parameter.type == "int":
-        return trial.suggest_int(key, int(low), int(high), log=parameter.log)
-    return trial.suggest_float(key, float(low), float(high), log=parameter.log)
+    drawn = distribution(parameter)
+    if isinstance(drawn, optuna.distributions.CategoricalDistribution):
+        return trial.suggest_categorical(key, drawn.choices)
+    if isinstance(drawn, optuna.distributions.IntDistribution):
+        return trial.suggest_int(key, drawn.low, drawn.high, log=drawn.log)
+    assert isinstance(drawn, optuna.distributions.FloatDistribution)
+    return trial.suggest_float(key, drawn.low, drawn.high, log=drawn.log)
 
 
 def _same_type(value: Any, choice: Scalar) -> bool:

@@ -1,11 +1,12 @@
-"""Run a sweep: data and tracking proved first, then Tune, then the books balanced.
+"""Run a sweep, go on with one, extend one: the same drive over what the folder remembers.
 
-State is the sweep's folder; Tune only starts, places, stops and restarts trials.
+Data and tracking are proved first, then Tune runs the trials, then the books are balanced. State is
+the sweep's folder; Tune only starts, places, stops and restarts trials.
 """
 
-import json
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,33 +14,36 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 
-from mlflow_setup.errors import ConfigError, PartialError
-from mlflow_setup.files import safe_name, write_atomic
+from mlflow_setup.background import BackgroundMirror
+from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.mirror import Mirror
 from mlflow_setup.runs import sweep_names
-from mlflow_setup.schema import (
-    CONFIG_ARTIFACT,
-    OVERALL,
-    Outcome,
-    OutcomeRecord,
-    TrialSnapshot,
-)
+from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
 from mlflow_setup.tracking import Tracking
+from mlflow_setup.usage import Usage
+from search.budget import Meter, sweep_usage
 from search.callbacks import SweepCallback
-from search.cluster import cluster, environment, find_slots, terminable
+from search.cluster import cluster, environment, find_slots
+from search.garbage import TUNE_FOLDER
+from search.history import (
+    SWEEP_FILE,
+    PastTrial,
+    SweepFolder,
+    name_taken,
+    past_trial,
+    read_history,
+)
+from search.lease import Lease
 from search.prepare import prepare
 from search.progress import Progress
-from search.scheduler import Rung, SuccessiveHalving, TuneScheduler
+from search.scheduler import Audit, MedianStopping, Rung, Rungs, SuccessiveHalving, TuneScheduler
 from search.searcher import OptunaSearcher
-from search.sweep_config import SweepConfig, TrialSettings
+from search.stop import StopSwitch
+from search.sweep_config import Budget, SweepConfig, TrialSettings
+from search.warm_start import WarmTrial, read_warm_start, warm_start, write_warm_start
 from trainable.config import Config, from_flat
-from trainable.dataset import read_dataset
-from trainable.record import TrialFolder
-from trainable.trial import TRIALS, Place, Train, make_trainable
-
-SWEEP_FILE = "sweep.yaml"
-_TUNE_FOLDER = ".tune"
-_MAX_FAILURES = 1
+from trainable.dataset import Dataset, read_dataset
+from trainable.trial import Place, Train, listening, make_trainable
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class SweepResult:
     trials: tuple[TrialSnapshot, ...]  # by name
     rungs: tuple[Rung, ...]
     unsynced: tuple[str, ...]  # trials that MLflow has missed
+    usage: Usage
+    stop: tuple[str, int] | None = None  # why it was stopped before its end, and the exit code
 
     def ended(self, outcome: Outcome) -> list[str]:
         """The trials that ended so."""
@@ -78,86 +84,228 @@ def run_sweep(
     storage: Path,
     tracking: Tracking,
     *,
+    warm_from: Iterable[str] = (),
     console: Console | None = None,
     train: Train | None = None,
+    farewell: str = "",
 ) -> SweepResult:
     """Run all trials of `sweep` in `<storage>/<name>`; returns when each has ended.
 
     Args:
+        warm_from: sweeps (names, or paths to their folders) whose trials the study starts with.
         console: where progress is shown; stderr unless given.
         train: trains one trial; the real one unless a test brings its own.
+        farewell: what is said should the user not wait for a clean stop.
 
     Raises:
         ConfigError: the name is taken, tracking cannot be reached, or no trial would ever fit.
         DataError: the data of some trial has errors; nothing has been started then.
+        NothingUsableError: a sweep to start warm from has nothing to start from.
     """
-    storage = storage.resolve()
-    folder = storage / safe_name(name, "sweep")
-    _read_data(sweep)
+    folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
+    _read_data(_known_configs(sweep))
     _refuse_taken(folder, tracking)
-    mirror = Mirror(tracking, name)
-    scheduler = TuneScheduler(_halving(sweep))
-    is_ours = has_ended = False
-    try:
-        with environment(), cluster() as total, terminable():
+    warm, said = warm_start(sweep, warm_from, folder.path.parent)
+    for line in said:
+        shown.print(line, markup=False, highlight=False)
+    folder.create(sweep)
+    with Lease(folder.path) as lease:
+        if warm:
+            write_warm_start(folder.path, warm)
+        drive = _Drive(folder, sweep, tracking, [], warm, lease, shown)
+        return drive.run(train, farewell)
+
+
+def resume_sweep(
+    name: str,
+    storage: Path,
+    tracking: Tracking,
+    *,
+    num_more: int = 0,
+    budget: Budget | None = None,
+    console: Console | None = None,
+    train: Train | None = None,
+    farewell: str = "",
+) -> SweepResult:
+    """Go on with a sweep from its folder alone, with `num_more` trials more; again if need be.
+
+    A trial that was under way runs on from its newest valid checkpoint, under its own name.
+
+    Args:
+        budget: in place of the sweep's own.
+
+    Raises:
+        NothingUsableError: there is no such sweep.
+        ConfigError: another driver is at it.
+        DataError: the data have errors, or are not those that an unfinished trial began with.
+    """
+    folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
+    folder.read()
+    with Lease(folder.path) as lease:
+        if num_more:
+            folder.extend(num_more)
+        sweep = folder.read()
+        if budget is not None:
+            sweep = sweep.model_copy(update={"budget": budget})
+        _finish_decided(folder)
+        history = read_history(folder.trial_folders())
+        _refuse_other_data(history, _known_configs(sweep))
+        warm = read_warm_start(folder.path)
+        drive = _Drive(folder, sweep, tracking, history, warm, lease, shown)
+        return drive.run(train, farewell)
+
+
+class _Drive:
+    """One driver's work on a sweep, from its history on."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        sweep: SweepConfig,
+        tracking: Tracking,
+        history: Sequence[PastTrial],
+        warm: Sequence[WarmTrial],
+        lease: Lease,
+        console: Console,
+    ) -> None:
+        self.folder, self.sweep, self.tracking = folder, sweep, tracking
+        self.history, self.lease, self.console = history, lease, console
+        self.scheduler = TuneScheduler(_rungs(sweep))
+        self.switch = StopSwitch(folder.stop_file, lambda line: console.print(line, markup=False))
+        lease.on_lost = self.switch.interrupt
+        self.searcher = OptunaSearcher(
+            sweep, history, warm, self._is_stopped, lambda: self.switch.is_on
+        )
+        if self.scheduler.rungs is not None:
+            _restore(self.scheduler.rungs, history)
+        self.mirror = BackgroundMirror(
+            Mirror(tracking, folder.name), lambda name: folder.trial(name).snapshot()
+        )
+
+    def run(self, train: Train | None, farewell: str) -> SweepResult:
+        """All that is left to do; the result also when it was stopped."""
+        self.switch.farewell = farewell
+        self._start_mirror()
+        has_ended = False
+        try:
+            with self.switch, self._interruptible():
+                if self.searcher.num_to_come:
+                    self._run_trials(train)
+                else:
+                    for past in self.history:
+                        self.mirror.mark(past.name)
+                has_ended = not self.switch.is_on
+        finally:  # Ray is down: nobody writes into the trials' folders any more
+            unsynced = self._settle("FINISHED" if has_ended else "KILLED")
+        rungs = tuple(self.scheduler.rungs.rungs) if self.scheduler.rungs else ()
+        return SweepResult(
+            self.folder.name,
+            self.folder.path,
+            self.folder.snapshots(),
+            rungs,
+            tuple(sorted(unsynced)),
+            sweep_usage(self.folder),
+            (self.switch.reason, self.switch.exit_code) if self.switch.reason else None,
+        )
+
+    def _run_trials(self, train: Train | None) -> None:
+        sweep = self.sweep
+        with environment(), cluster() as total:
             slots = find_slots(sweep.resources, total)
-            _make_folder(sweep, folder)
-            is_ours = True
-            _start_mirror(mirror, sweep, folder)
-            place = Place(storage, name, sweep.resources.cpus_per_trial, slots.gpus_per_trial > 0)
-            concurrency = min(slots.max_concurrent_trials, sweep.search.num_samples)
-            shown = console or Console(stderr=True)
+            place = Place(
+                self.folder.path.parent,
+                self.folder.name,
+                sweep.resources.cpus_per_trial,
+                slots.gpus_per_trial,
+                sweep.resources.max_silence_minutes * 60,
+                sweep.budget.usd_per_hour,
+            )
             needs = {"CPU": sweep.resources.cpus_per_trial, "GPU": slots.gpus_per_trial}
             if train is None:
-                prepare(_known_configs(sweep), place, tracking, needs, shown)
-            with Progress(shown, sweep.search.num_samples, concurrency) as progress:
-                callback = SweepCallback(place, mirror, scheduler, progress, sweep.keep_pruned_top)
-                trainable = tune.with_resources(make_trainable(place, train), needs)
-                _run_tune(sweep, folder, trainable, scheduler, callback, concurrency)
-        has_ended = True
-    finally:  # Ray is down: nobody writes into the trials' folders any more
-        if is_ours:
-            _settle(mirror, folder, "FINISHED" if has_ended else "KILLED")
-    rungs = tuple(scheduler.halving.rungs) if scheduler.halving else ()
-    return SweepResult(name, folder, _snapshots(folder), rungs, tuple(sorted(mirror.dirty)))
+                configs = [*_known_configs(sweep), *_unfinished_configs(self.history)]
+                prepare(configs, place, self.tracking, needs, self.console)
+            concurrency = min(slots.max_concurrent_trials, self.searcher.num_to_come)
+            with Progress(self.console, sweep.search.num_samples, concurrency) as progress:
+                callback = SweepCallback(
+                    self.folder,
+                    self.mirror,
+                    self.scheduler,
+                    progress,
+                    self.switch,
+                    Meter(self.folder, sweep.budget),
+                    self.searcher,
+                    sweep.keep_pruned_top,
+                    sweep.resources.max_failures,
+                )
+                callback.restore(self.history)
+                trainable = listening(make_trainable(place, train))
+                self.switch.expect_trials()
+                self._tune(tune.with_resources(trainable, needs), callback, concurrency)
 
+    def _tune(self, trainable: Any, callback: SweepCallback, max_concurrent_trials: int) -> None:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=self.searcher,
+                scheduler=self.scheduler,
+                num_samples=-1,  # the searcher knows when there is nothing more to try
+                max_concurrent_trials=max_concurrent_trials,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_folder_name,
+            ),
+            run_config=tune.RunConfig(
+                name=f"{TUNE_FOLDER}-{time.time_ns()}",  # nothing of an earlier driver's is read
+                storage_path=str(self.folder.path),
+                callbacks=[callback],
+                verbose=0,
+            ),
+        ).fit()
 
-def _run_tune(
-    sweep: SweepConfig,
-    folder: Path,
-    trainable: Any,
-    scheduler: TuneScheduler,
-    callback: SweepCallback,
-    max_concurrent_trials: int,
-) -> None:
-    tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=OptunaSearcher(sweep),
-            scheduler=scheduler,
-            num_samples=sweep.search.num_samples,
-            max_concurrent_trials=max_concurrent_trials,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name=_TUNE_FOLDER,
-            storage_path=str(folder),
-            callbacks=[callback],
-            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-            verbose=0,
-        ),
-    ).fit()
+    def _is_stopped(self, name: str) -> bool:
+        ended = self.folder.trial(name).outcome()
+        return ended is not None and ended.outcome is Outcome.STOPPED
 
+    def _start_mirror(self) -> None:
+        params = {
+            f"{section}.{key}": value
+            for section in ("search", "scheduler", "resources")
+            for key, value in getattr(self.sweep, section).model_dump(mode="json").items()
+        }
+        self.mirror.start(
+            {"recipe": self.sweep.recipe, "description": self.sweep.description},
+            {"sweep": self.sweep.name, **params},
+            {SWEEP_FILE: self.folder.path / SWEEP_FILE},
+        )
 
-def _read_data(sweep: SweepConfig) -> None:
-    """Data errors end a sweep before it starts, once for each way that its trials read data."""
-    seen: list[tuple[object, ...]] = []
-    for config in _known_configs(sweep):
-        what = (config.data, config.tasks, config.seed)
-        if what not in seen:
-            seen.append(what)
-            read_dataset(config)
+    @contextmanager
+    def _interruptible(self) -> Any:
+        """A stop that was asked for is an end like another; a lease that was lost is not."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.lease.is_lost:
+                raise ConfigError(
+                    f"sweep {self.folder.name}: another process has taken over",
+                    fix="this one stood still for too long; leave the sweep to the other",
+                ) from None
+            if not self.switch.is_on:
+                raise
+
+    def _settle(self, status: str) -> set[str]:
+        """The last word on every trial: none is left RUNNING. Returns what MLflow has missed."""
+        if self.lease.is_lost:
+            return set()
+        for trial in self.folder.trial_folders():
+            if trial.outcome() is None:
+                reason = self.switch.reason or "the sweep was interrupted"
+                ended = OutcomeRecord(Outcome.STOPPED, reason, len(trial.epochs()), time.time())
+                try:
+                    trial.write_outcome(ended)
+                except OSError as error:  # a full disk: without an outcome it runs on all the same
+                    self.console.print(f"trial {trial.path.name}: {error}", markup=False)
+                self.mirror.mark(trial.path.name)
+        return self.mirror.close(status)
 
 
 def _known_configs(sweep: SweepConfig) -> list[Config]:
@@ -170,73 +318,82 @@ def _known_configs(sweep: SweepConfig) -> list[Config]:
     return [from_flat(start.settings) for start in starts]
 
 
-def _refuse_taken(folder: Path, tracking: Tracking) -> None:
-    """Two sweeps never share a folder, nor a name in MLflow."""
-    if folder.exists():
-        raise _taken(f"{folder.name!r} already exists: {folder}")
-    tracking.check()
-    if folder.name in sweep_names(tracking):
-        raise _taken(f"{folder.name!r} is already tracked in MLflow")
+def _unfinished_configs(history: Iterable[PastTrial]) -> list[Config]:
+    return [from_flat(past.record.config) for past in history if not past.is_over]
 
 
-def _make_folder(sweep: SweepConfig, folder: Path) -> None:
-    try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        raise _taken(f"{folder.name!r} already exists: {folder}") from None
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be made: {error}", fix="set --storage") from None
-    write_atomic(folder / SWEEP_FILE, json.dumps(sweep.to_file(), indent=1) + "\n")
+def _read_data(configs: Iterable[Config]) -> dict[str, Dataset]:
+    """Data errors end a sweep before it starts, once for each way that its trials read data."""
+    seen: dict[str, Dataset] = {}
+    for config in configs:
+        what = _data_key(config)
+        if what not in seen:
+            seen[what] = read_dataset(config)
+    return seen
 
 
-def _taken(how: str) -> ConfigError:
-    return ConfigError(f"sweep {how}", fix="choose another name with --name")
+def _data_key(config: Config) -> str:
+    return repr((config.data, config.tasks, config.seed))
 
 
-def _start_mirror(mirror: Mirror, sweep: SweepConfig, folder: Path) -> None:
-    params = {
-        f"{section}.{key}": value
-        for section in ("search", "scheduler", "resources")
-        for key, value in getattr(sweep, section).model_dump(mode="json").items()
-    }
-    with suppress(PartialError):  # the first projection does it then
-        mirror.start(
-            {"recipe": sweep.recipe, "description": sweep.description},
-            {"sweep": sweep.name, **params},
-            {SWEEP_FILE: folder / SWEEP_FILE},
+def _refuse_other_data(history: Sequence[PastTrial], configs: Iterable[Config]) -> None:
+    """A trial is never finished on other data than it began with."""
+    unfinished = {past.name: from_flat(past.record.config) for past in history if not past.is_over}
+    read = _read_data([*configs, *unfinished.values()])
+    began = {past.name: past.record.data_fingerprint for past in history}
+    changed = [
+        name
+        for name, config in unfinished.items()
+        if began[name] not in (read[_data_key(config)].fingerprint, "unknown")
+    ]
+    if changed:
+        raise DataError(
+            f"the data have changed since {', '.join(changed)} began",
+            fix="put the files back as they were, or start a new sweep (--warm-start takes "
+            "over what this one found)",
         )
 
 
-def _halving(sweep: SweepConfig) -> SuccessiveHalving | None:
-    if sweep.scheduler.name == "none":
-        return None
-    return SuccessiveHalving(sweep.scheduler.grace_period, sweep.scheduler.reduction_factor)
+def _finish_decided(folder: SweepFolder) -> None:
+    """Trials that the scheduler had stopped when their driver died."""
+    for trial in folder.trial_folders():
+        past = past_trial(trial)
+        word = past.stop_decision
+        if word is not None and not past.is_over:
+            epoch = len(past.epochs)
+            trial.write_outcome(OutcomeRecord(Outcome.PRUNED, word.reason, epoch, time.time()))
+            trial.drop_checkpoint()
 
 
-def _settle(mirror: Mirror, folder: Path, status: str) -> None:
-    """The last word on every trial: none is left RUNNING. `mirror.dirty` is what MLflow missed."""
-    for path in _trial_folders(folder):
-        trial = TrialFolder(path)
-        if trial.outcome() is None:
-            reason, epoch = "the sweep was interrupted", len(trial.epochs())
-            trial.write_outcome(OutcomeRecord(Outcome.STOPPED, reason, epoch, time.time()))
-            mirror.try_project(trial.snapshot())
-        elif path.name in mirror.dirty:
-            mirror.try_project(trial.snapshot())
-    try:
-        mirror.finish(status)
-    except PartialError:
-        mirror.dirty.add(mirror.sweep)
+def _refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
+    """Two sweeps never share a folder, nor a name in MLflow."""
+    if folder.path.exists():
+        raise name_taken(f"{folder.name!r} already exists: {folder.path}", folder.name)
+    tracking.check()
+    if folder.name in sweep_names(tracking):
+        raise name_taken(f"{folder.name!r} is already tracked in MLflow", folder.name)
 
 
-def _snapshots(folder: Path) -> tuple[TrialSnapshot, ...]:
-    return tuple(TrialFolder(path).snapshot() for path in _trial_folders(folder))
+def _rungs(sweep: SweepConfig) -> Rungs | None:
+    scheduler = sweep.scheduler
+    audit = Audit(scheduler.audit_fraction, sweep.search.seed)
+    if scheduler.name == "halving":
+        return SuccessiveHalving(scheduler.grace_period, scheduler.reduction_factor, audit)
+    return MedianStopping(scheduler.grace_period, audit) if scheduler.name == "median" else None
 
 
-def _trial_folders(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in (folder / TRIALS).glob(f"*/{CONFIG_ARTIFACT}"))
+def _restore(rungs: Rungs, history: Iterable[PastTrial]) -> None:
+    """The rungs as earlier drivers left them. An epoch without a decision is decided on when the
+    trial goes on and tells of it again."""
+    for past in history:
+        words = past.decisions
+        num_decided = len(past.epochs) if past.is_over else (words[-1].epoch if words else 0)
+        rungs.restore(past.name, past.best_values[:num_decided], past.num_epochs, words)
 
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config["trial"])
+
+
+def _trial_folder_name(trial: Any) -> str:
+    return f"{trial.config['trial']}-{trial.trial_id}"

@@ -13,6 +13,8 @@ from trainable.config import from_flat, nearest_key, valid_keys
 def problems_of(sweep: SweepConfig) -> list[str]:
     """All of them, or the first kind found where the rest would only follow from it."""
     problems = _unknown_keys(sweep) + _bad_conditions(sweep)
+    if sweep.budget.max_usd is not None and not sweep.budget.usd_per_hour:
+        problems.append("budget.max_usd: budget.usd_per_hour has no price of any node type")
     if problems:
         return problems
     base = sweep.base()

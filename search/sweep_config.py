@@ -28,12 +28,15 @@ class Search(_Section):
 
 
 class Scheduler(_Section):
-    name: Literal["halving", "none"] = "halving"
-    """Asynchronous successive halving on epochs, or every trial to its end."""
+    name: Literal["halving", "median", "none"] = "halving"
+    """Successive halving on epochs, the median rule, or every trial to its end."""
     grace_period: Annotated[int, Field(ge=1)] = 1
     """Epochs that every trial runs: the first rung."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
-    """The best 1/reduction_factor at a rung go on; the next rung is that many times higher."""
+    """Halving: the best 1/reduction_factor at a rung go on; the next rung is that many times
+    higher."""
+    audit_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the trials that go on where they would be stopped: what does stopping cost?"""
 
 
 class Resources(_Section):
@@ -43,6 +46,21 @@ class Resources(_Section):
     """GPUs of a trial, or a fraction of one; null: 1 where the cluster has a GPU, else 0."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; null: as many as the cluster has room for at the start."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """Times that a trial is started again after its process died or raised an error."""
+    max_silence_minutes: Annotated[float, Field(gt=0)] = 30.0
+    """A trial that takes no step for so long is ended, and started again as after a failure."""
+
+
+class Budget(_Section):
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    """Of the driver, from its start; null: no limit. Likewise below."""
+    max_gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """Of all attempts at trials of the sweep, lost work included."""
+    max_usd: Annotated[float, Field(gt=0)] | None = None
+    """Price of all attempts, by `usd_per_hour`; head and idle nodes are not in it."""
+    usd_per_hour: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Node type of the cluster's file -> price of a node for an hour; `local`: this machine."""
 
 
 class FirstTrial(_Section):
@@ -83,6 +101,7 @@ class SweepConfig(_Section):
     search: Search = Search()
     scheduler: Scheduler = Scheduler()
     resources: Resources = Resources()
+    budget: Budget = Budget()
     keep_pruned_top: Annotated[int, Field(ge=0)] = 3
     """A pruned trial keeps its weights while among this many best for a task or overall."""
 
@@ -126,6 +145,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "search": Search,
     "scheduler": Scheduler,
     "resources": Resources,
+    "budget": Budget,
 }
 SWEEP_KEYS = (
     *(f"{name}.{key}" for name, model in SECTIONS.items() for key in model.model_fields),

@@ -1,11 +1,12 @@
 """A trial's folder: whole objects, each written once, that everything later is read from.
 
 config.json  epochs/0007.json  epochs/0007.decision.json  predictions/<task>/0007.parquet
-weights/0007/  encoder/  checkpoint/  outcome.json
+weights/0007/  encoder/  checkpoint/  attempts/0001.json  outcome.json
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow_setup.errors import ConfigError, IntegrityError
@@ -22,6 +23,7 @@ from mlflow_setup.files import (
 from mlflow_setup.schema import (
     OVERALL,
     PREDICTIONS_ARTIFACT,
+    AttemptRecord,
     Decision,
     EpochRecord,
     OutcomeRecord,
@@ -35,6 +37,8 @@ from trainable.tasks import Task
 
 SHARED = ".shared"
 """The folder of what trials share (encoders, teachers, soft labels), below the storage folder."""
+
+ATTEMPTS = "attempts"
 
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -142,6 +146,14 @@ class TrialFolder:
                 continue
         return found
 
+    def attempts(self) -> list[AttemptRecord]:
+        """What each process's try at the trial used; damaged records are left out."""
+        found = []
+        for path in sorted((self.path / ATTEMPTS).glob("[0-9]*.json")):
+            with suppress(OSError, ValueError):
+                found.append(AttemptRecord.from_json(path.read_text(encoding="utf-8")))
+        return found
+
     def write_outcome(self, record: OutcomeRecord) -> None:
         """Write how the trial ended. Only a `stopped` outcome is replaced by a later one."""
         stored = self.outcome()
@@ -159,6 +171,12 @@ class TrialFolder:
             return OutcomeRecord.from_json(text)
         except (*_NOT_THERE, ValueError):
             return None
+
+    def reopen(self) -> None:
+        """A trial that was stopped runs again: it has no outcome until it ends."""
+        stored = self.outcome()
+        if stored is not None and not stored.outcome.is_terminal:
+            (self.path / "outcome.json").unlink(missing_ok=True)
 
     def kept_epochs(self) -> list[int]:
         """Epochs whose weights are there."""
@@ -231,6 +249,7 @@ class TrialFolder:
             },
             weights_uri=str((self.path / "weights").resolve()),
             kept_epochs=tuple(self.kept_epochs()),
+            attempts=tuple(self.attempts()),
         )
 
     def _prediction_files(self) -> list[Path]:

@@ -89,6 +89,7 @@ def train(
     ended = trial.outcome()
     if ended is not None and ended.outcome.is_terminal:
         return ended
+    trial.reopen()
     dataset, shared = dataset or read_dataset(config), shared or cache_folder()
     encoder = None
     if config.pretrain.enabled:

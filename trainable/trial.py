@@ -1,17 +1,27 @@
 """The Ray Tune trainable: the only adapter between Tune and the training loop.
 
-Tune hands it a trial's settings and hears of each epoch; all else is in the trial's folder.
+Tune hands it a trial's settings and hears of each epoch; all else is in the trial's folder. A trial
+that goes on first tells of the last epoch on disk, in case the process before it could not.
 """
 
+import errno
+import gc
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import psutil
+import ray
 from ray import tune
+from ray.tune.trainable import wrap_function
 
+from mlflow_setup.errors import EnsweepError, PartialError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord
+from trainable.attempt import Attempt, Limits, listen, was_terminated
 from trainable.config import Config, from_flat
 from trainable.record import SHARED, TrialFolder
 
@@ -23,10 +33,17 @@ NUM_EPOCHS = "num_epochs"
 VALUE = "overall"
 BEST_VALUE = "best_overall"
 DIVERGED = "diverged"
-"""What Tune is told of an epoch, by name. The best overall so far is what a sweep maximises."""
+PROBLEM = "problem"
+"""What Tune is told of an epoch, by name. The best overall so far is what a sweep maximises;
+`diverged` is 1 for every trial without a usable end; `problem` is why the sweep cannot go on."""
 
-TRIALS = "trials"
-"""The folder of the trials, below the sweep's."""
+TRIALS, STOP_FILE = "trials", "stop"
+"""Below the sweep's folder: its trials, and what is there while they are to stop."""
+
+MAX_GROWTH = 1 << 30
+"""Bytes that trials may leave behind in a process that runs one after another."""
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Train(Protocol):
@@ -39,6 +56,7 @@ class Train(Protocol):
         *,
         identity: "Identity",
         report: Callable[[EpochRecord], None],
+        stop: Callable[[], bool],
         shared: Path,
     ) -> OutcomeRecord: ...
 
@@ -50,7 +68,9 @@ class Place:
     storage: Path  # absolute, the same on every machine
     sweep: str
     num_threads: int
-    has_gpu: bool
+    num_gpus: float = 0.0
+    max_silence_seconds: float = 1800.0
+    usd_per_hour: Mapping[str, float] = field(default_factory=dict)  # node type -> a node's price
 
     def folder(self, trial: str) -> Path:
         return self.storage / self.sweep / TRIALS / trial
@@ -59,6 +79,20 @@ class Place:
     def shared(self) -> Path:
         """What the trials of all sweeps have in common: encoders, teachers, soft labels."""
         return self.storage / SHARED
+
+    def limits(self) -> Limits:
+        """What an attempt at a trial is held to, on the node that this process runs on."""
+        node_type, total = _this_node()
+        used = {"GPU": self.num_gpus} if self.num_gpus else {"CPU": float(self.num_threads)}
+        shares = [used[key] / total[key] for key in used if total.get(key)]
+        return Limits(
+            self.storage / self.sweep / STOP_FILE,
+            self.max_silence_seconds,
+            num_cpus=self.num_threads,
+            num_gpus=self.num_gpus,
+            node_type=node_type,
+            usd_per_hour=self.usd_per_hour.get(node_type, 0.0) * min([1.0, *shares]),
+        )
 
 
 def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[str, Any]], None]:
@@ -73,57 +107,156 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
     def run_trial(tune_config: dict[str, Any]) -> None:
         limit_threads(place)
         import trainable.train as training  # torch, once the threads are limited
-        from trainable.stages import total_epochs
 
-        config = from_flat(tune_config["settings"], tune_config["origin"])
         folder = place.folder(tune_config["trial"])
-        identity = training.Identity(
-            tune_config["trial"],
-            place.sweep,
-            tune_config["recipe"],
-            {key: tune_config["origin"].get(key, "default") for key in sorted(config.flat())},
-            tuple(tune_config["searched"]),
-        )
-        reporter = _Reporter(TrialFolder(folder), total_epochs(config))
-        run = train or training.train
-        ended = run(config, folder, identity=identity, report=reporter, shared=place.shared)
-        reporter.end(ended)
+        with Attempt(folder, place.limits()) as attempt:
+            reporter = _Reporter(TrialFolder(folder), attempt)
+            try:
+                _run(tune_config, place, train or training.train, attempt, reporter)
+            except PartialError:
+                raise  # what is not there yet may be there for the next attempt
+            except EnsweepError as error:  # as it would be at the next attempt
+                last = OutcomeRecord(Outcome.FAILED, error.problem, reporter.epoch, time.time())
+                TrialFolder(folder).write_outcome(last)
+                reporter.end(last)
+            except OSError as error:
+                if error.errno not in _NO_SPACE:
+                    raise
+                reporter.give_up(f"no space is left for {folder}")
 
     return run_trial
+
+
+def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
+    """The class that Tune makes of the function, where SIGTERM asks the trial to stop.
+
+    Only an actor's main thread can listen; the trial runs in another. The next trial runs in the
+    same process, which has torch loaded, unless the last one left too much memory behind.
+    """
+
+    class Trial(wrap_function(run_trial)):  # type: ignore[misc]  # ray is untyped
+        def setup(self, config: dict[str, Any]) -> None:
+            listen()
+            self._memory_before, self._is_spent = memory_used(), False
+            super().setup(config)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            """The next trial, which Tune gives up for lost where this does not return True."""
+            has_ended = bool(super().reset_config(new_config))
+            has_grown = memory_used() - self._memory_before > MAX_GROWTH
+            self._is_spent = was_terminated() or has_grown or not has_ended
+            return True
+
+        def step(self) -> Any:
+            if self._is_spent:
+                os._exit(0)  # Tune starts the trial in another process, as after a crash
+            return super().step()
+
+    return Trial
+
+
+def _run(
+    tune_config: dict[str, Any],
+    place: Place,
+    train: Train,
+    attempt: Attempt,
+    reporter: "_Reporter",
+) -> None:
+    import trainable.train as training
+    from trainable.stages import total_epochs
+
+    config = from_flat(tune_config["settings"], tune_config["origin"])
+    reporter.start(total_epochs(config))
+    identity = training.Identity(
+        tune_config["trial"],
+        place.sweep,
+        tune_config["recipe"],
+        {key: tune_config["origin"].get(key, "default") for key in sorted(config.flat())},
+        tuple(tune_config["searched"]),
+    )
+    ended = train(
+        config,
+        attempt.folder,
+        identity=identity,
+        report=reporter,
+        stop=attempt.should_stop,
+        shared=place.shared,
+    )
+    reporter.end(ended)
 
 
 class _Reporter:
     """Tells Tune of each epoch, once it is on disk."""
 
-    def __init__(self, folder: TrialFolder, num_epochs: int) -> None:
-        self.folder, self.num_epochs = folder, num_epochs
-        self.last_epoch = 0
+    def __init__(self, folder: TrialFolder, attempt: Attempt) -> None:
+        self.folder, self.attempt = folder, attempt
+        self.epoch, self.num_epochs = 0, 1
+        self.has_told = False
+
+    def start(self, num_epochs: int) -> None:
+        """The last epoch on disk again: the process before may have died before it could tell."""
+        self.num_epochs = num_epochs
+        past, ended = self.folder.epochs(), self.folder.outcome()
+        if past and (ended is None or not ended.outcome.is_terminal):
+            self(past[-1])
 
     def __call__(self, record: EpochRecord) -> None:
-        self.last_epoch = record.epoch
-        self._report(record.epoch, record.metrics[OVERALL], diverged=False)
+        if record.epoch < self.epoch:
+            return  # run again, from a checkpoint before the last epoch on disk
+        self.epoch = record.epoch
+        self._report(record.metrics[OVERALL])
 
     def end(self, outcome: OutcomeRecord) -> None:
-        """The epochs that a crash kept from Tune, an early end, and a divergence: no exception."""
-        if outcome.outcome is Outcome.DIVERGED:
-            self._report(outcome.epoch, 0.0, diverged=True)
-            return
-        stopped_early = outcome.outcome is Outcome.FINISHED and outcome.epoch < self.num_epochs
-        if stopped_early:
-            self.num_epochs = outcome.epoch  # it is told as one that ran to its end
-        if stopped_early or outcome.epoch > self.last_epoch:
-            self(self.folder.epochs()[-1])
+        """What Tune has not heard: a last epoch, an early end, a divergence. No exception."""
+        if outcome.outcome in (Outcome.DIVERGED, Outcome.FAILED):
+            self.epoch = outcome.epoch
+            self._report(0.0, diverged=True)
+        elif outcome.outcome is Outcome.FINISHED:
+            stopped_early = outcome.epoch < self.num_epochs
+            if stopped_early:
+                self.num_epochs = outcome.epoch  # it is told as one that ran to its end
+            if stopped_early or outcome.epoch > self.epoch:
+                self(self.folder.epochs()[-1])
+        elif not self.has_told:  # Tune takes no end of a trial that has told nothing
+            self._report(0.0)
 
-    def _report(self, epoch: int, value: float, *, diverged: bool) -> None:
-        past = [record.metrics[OVERALL] for record in self.folder.epochs()[:epoch]]
+    def give_up(self, problem: str) -> None:
+        """The sweep cannot go on; the trial is to run on when it can."""
+        self._report(0.0, problem=problem)
+
+    def _report(self, value: float, *, diverged: bool = False, problem: str = "") -> None:
+        past = [record.metrics[OVERALL] for record in self.folder.epochs()[: self.epoch]]
         progress = {
-            EPOCH: epoch,
+            EPOCH: self.epoch,
             NUM_EPOCHS: self.num_epochs,
             VALUE: value,
             BEST_VALUE: 0.0 if diverged else max([*past, value]),
             DIVERGED: int(diverged),
+            PROBLEM: problem,
         }
-        tune.report({**progress, "done": True} if diverged else progress)
+        self.has_told = True
+        with self.attempt.waiting():
+            tune.report({**progress, "done": True} if diverged else progress)
+
+
+def _this_node() -> tuple[str, dict[str, float]]:
+    """The node's type in the cluster's file, and all of its resources by Ray's names."""
+    node_type = os.environ.get("RAY_NODE_TYPE_NAME") or "local"
+    if not ray.is_initialized():
+        return node_type, {}
+    here = ray.get_runtime_context().get_node_id()
+    found = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return node_type, next(found, {})
+
+
+def memory_used() -> int:
+    """Bytes of this process: on its GPU, if it has used one, else in main memory."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # to be loaded only once the threads are limited
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        return int(torch.cuda.memory_reserved())
+    return int(psutil.Process().memory_info().rss)
 
 
 def limit_threads(place: Place) -> None:
@@ -131,7 +264,7 @@ def limit_threads(place: Place) -> None:
     for name in _THREAD_VARIABLES:
         os.environ[name] = str(place.num_threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if not place.has_gpu:
+    if not place.num_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import torch
 

@@ -11,6 +11,7 @@ import typer
 
 from ensweep.cli.options import AsJson, Storage, TrackingUri
 from ensweep.cli.output import print_table
+from ensweep.cli.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, PartialError
 
 if TYPE_CHECKING:
@@ -71,7 +72,13 @@ def ablate(
     if not evaluate_only:
         num_trials = resolved.sweep.search.num_samples
         typer.echo(f"study {chosen}: {len(resolved.rows)} rows, {num_trials} trials", err=True)
-        run_sweep(resolved.sweep, chosen, storage, tracking)
+        hint = f"{resume_hint(chosen, storage)}, then this command with --name {chosen} and "
+        farewell = f"{hint}--evaluate-only"
+        result = run_sweep(resolved.sweep, chosen, storage, tracking, farewell=farewell)
+        if result.stop is not None:
+            reason, exit_code = result.stop
+            typer.echo(f"study {chosen} was stopped: {reason}\n{farewell}", err=True)
+            raise typer.Exit(exit_code)
     found = evaluate(resolved.arms(storage / chosen))
     folder = storage / chosen / "ablation"
     files = write_report(found, folder)

@@ -1,17 +1,26 @@
-"""`ensweep sweep`, `ensweep sweeps`, `ensweep leaderboard`: many trials, and what came of them.
+"""`ensweep sweep`, `resume`, `extend`, `sweeps`, `leaderboard`: many trials, and what came of them.
 
 ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
 """
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensweep.cli.options import AsJson, Storage, SweepName, TrackingUri
+from ensweep.cli.options import (
+    AsJson,
+    MaxGpuHours,
+    MaxHours,
+    MaxUsd,
+    Storage,
+    SweepName,
+    TrackingUri,
+)
 from ensweep.cli.output import print_table
-from mlflow_setup.errors import NothingUsableError, PartialError
+from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
     from search.results import Row
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add this noun's commands to the command line."""
     app.command("sweep")(sweep)
+    app.command("resume")(resume)
+    app.command("extend")(extend)
     app.command("sweeps")(sweeps)
     app.command("leaderboard")(leaderboard)
 
@@ -46,11 +57,27 @@ def sweep(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
     ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--warm-start",
+            metavar="OTHER",
+            help="A sweep (name or folder) whose trials the search starts from; repeatable.",
+        ),
+    ] = None,
+    max_hours: MaxHours = None,
+    max_gpu_hours: MaxGpuHours = None,
+    max_usd: MaxUsd = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Search for good configurations: many trials, each tracked, the weak ones stopped early."""
-    options = {"search.num_samples": num_samples, "search.seed": seed, "data.dir": data_dir}
+    options = {
+        "search.num_samples": num_samples,
+        "search.seed": seed,
+        "data.dir": data_dir,
+        **_budget(max_hours, max_gpu_hours, max_usd),
+    }
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
 
     from search.sweep_file import read_sweep
@@ -65,9 +92,41 @@ def sweep(
     chosen = name or f"{resolved.name}-{datetime.now():%Y%m%d-%H%M}"
     tracking = resolve_tracking(storage, tracking_uri)
     typer.echo(f"sweep {chosen}: {resolved.search.num_samples} trials", err=True)
-    result = run_sweep(resolved, chosen, storage, tracking)
-    _print_result(result)
-    _raise_for(result)
+    result = run_sweep(
+        resolved,
+        chosen,
+        storage,
+        tracking,
+        warm_from=warm_start or (),
+        farewell=resume_hint(chosen, storage),
+    )
+    _end(result, storage)
+
+
+def resume(
+    sweep_name: SweepName = None,
+    max_hours: MaxHours = None,
+    max_gpu_hours: MaxGpuHours = None,
+    max_usd: MaxUsd = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Go on with a sweep that was stopped, or whose driver, machine or cluster was lost."""
+    _go_on(sweep_name, 0, _budget(max_hours, max_gpu_hours, max_usd), storage, tracking_uri)
+
+
+def extend(
+    sweep_name: SweepName = None,
+    num_samples: Annotated[int, typer.Option("--num-samples", min=1, help="More trials.")] = 8,
+    max_hours: MaxHours = None,
+    max_gpu_hours: MaxGpuHours = None,
+    max_usd: MaxUsd = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Run more trials of a sweep; the search knows all that have run."""
+    budget = _budget(max_hours, max_gpu_hours, max_usd)
+    _go_on(sweep_name, num_samples, budget, storage, tracking_uri)
 
 
 def sweeps(as_json: AsJson = False) -> None:
@@ -110,6 +169,72 @@ def leaderboard(
     print_table(*_leaderboard_table(rows))
 
 
+def resume_hint(sweep_name: str, storage: Path) -> str:
+    """The line that tells how to go on with a sweep."""
+    words = ["ensweep", "resume", sweep_name]
+    if storage != Path("runs"):
+        words += ["--storage", str(storage)]
+    return f"to go on: {shlex.join(words)}"
+
+
+def end_if_stopped(result: "SweepResult", storage: Path) -> None:
+    """A sweep that was stopped before its end leaves with the command that goes on."""
+    if result.stop is None:
+        return
+    reason, exit_code = result.stop
+    typer.echo(f"sweep {result.name} was stopped: {reason}", err=True)
+    typer.echo(resume_hint(result.name, storage), err=True)
+    raise typer.Exit(exit_code)
+
+
+def _go_on(
+    sweep_name: str | None,
+    num_more: int,
+    limits: dict[str, float | None],
+    storage: Path,
+    tracking_uri: str | None,
+) -> None:
+    from mlflow_setup.tracking import resolve_tracking
+    from search.history import SweepFolder, latest_sweep
+    from search.sweep import resume_sweep
+
+    chosen = sweep_name or latest_sweep(storage)
+    budget = SweepFolder(storage, chosen).read().budget
+    given = {key.partition(".")[2]: limit for key, limit in limits.items() if limit is not None}
+    if given.get("max_usd") and not budget.usd_per_hour:
+        raise ConfigError(
+            "--max-usd: the sweep's budget.usd_per_hour has no price of any node type"
+        )
+    typer.echo(f"sweep {chosen}: going on", err=True)
+    result = resume_sweep(
+        chosen,
+        storage,
+        resolve_tracking(storage, tracking_uri),
+        num_more=num_more,
+        budget=budget.model_copy(update=given),
+        farewell=resume_hint(chosen, storage),
+    )
+    _end(result, storage)
+
+
+def _budget(
+    max_hours: float | None, max_gpu_hours: float | None, max_usd: float | None
+) -> dict[str, float | None]:
+    return {
+        "budget.max_hours": max_hours,
+        "budget.max_gpu_hours": max_gpu_hours,
+        "budget.max_usd": max_usd,
+    }
+
+
+def _end(result: "SweepResult", storage: Path) -> None:
+    _print_result(result)
+    end_if_stopped(result, storage)
+    for verb in ("leaderboard", "ensemble"):
+        typer.echo(f"next: ensweep {verb} {result.name}", err=True)
+    _raise_for(result)
+
+
 def _leaderboard_table(rows: "list[Row]") -> tuple[list[str], list[list[str]]]:
     metrics = sorted({name for row in rows for name in row.metrics})
     params = list(dict.fromkeys(name for row in rows for name in row.params))
@@ -148,9 +273,8 @@ def _print_result(result: "SweepResult") -> None:
     if result.best is not None:
         trial, epoch, value = result.best
         typer.echo(f"best: {trial} with overall {value:.4f} after epoch {epoch}")
+    typer.echo(f"used: {result.usage.describe()}")
     typer.echo(f"in {result.folder}")
-    for verb in ("leaderboard", "ensemble"):
-        typer.echo(f"next: ensweep {verb} {result.name}", err=True)
 
 
 def _raise_for(result: "SweepResult") -> None:
@@ -169,7 +293,10 @@ def _raise_for(result: "SweepResult") -> None:
             fix=f"ensweep leaderboard {result.name} --json gives the reason of each",
         )
     if result.unsynced:
-        raise PartialError(f"MLflow has missed: {', '.join(result.unsynced)}")
+        raise PartialError(
+            f"MLflow has missed: {', '.join(result.unsynced)}",
+            fix=f"once it answers again: ensweep sync {result.name}",
+        )
 
 
 def _number(value: float | None) -> str:

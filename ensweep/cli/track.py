@@ -1,4 +1,4 @@
-"""`ensweep ui`, `ensweep sync`: look at the tracked runs, and bring them up to date.
+"""`ensweep ui`, `sync`, `gc`: look at the tracked runs, bring them up to date, make room.
 
 ensweep sync && ensweep ui
 """
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add this noun's commands to the command line."""
     app.command("ui")(ui)
     app.command("sync")(sync)
+    app.command("gc")(gc)
 
 
 def ui(
@@ -55,7 +56,7 @@ def sync(
     tracking.check()
     mirror = Mirror(tracking, folder.name)
     trials = sorted(path.parent for path in folder.glob(f"trials/*/{CONFIG_ARTIFACT}"))
-    missed = _project(mirror, trials)
+    missed = _project(mirror, trials, folder)
     typer.echo(f"{folder.name}: {len(trials) - len(missed)} of {len(trials)} trials are in MLflow")
     if missed:
         raise PartialError(
@@ -84,8 +85,42 @@ def _sweep_folder(storage: Path, sweep: str | None) -> Path:
     return max(folders, key=lambda folder: ((folder / "trials").stat().st_mtime_ns, folder.name))
 
 
-def _project(mirror: "Mirror", trials: list[Path]) -> list[str]:
-    """Project each folder; what went wrong, by trial."""
+def gc(
+    sweep: SweepName = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")
+    ] = False,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Delete what nothing needs any more: weights of weak pruned trials, checkpoints, leftovers."""
+    from mlflow_setup.mirror import Mirror
+    from mlflow_setup.schema import CONFIG_ARTIFACT
+    from mlflow_setup.tracking import resolve_tracking
+    from search.garbage import find_garbage
+    from search.history import SweepFolder
+    from search.lease import Lease
+
+    path = _sweep_folder(storage, sweep)
+    folder = SweepFolder(path.parent, path.name)
+    with Lease(folder.path):
+        garbage = find_garbage(folder, folder.read().keep_pruned_top)
+        for item in garbage:
+            typer.echo(f"{item.num_bytes / 1e6:9.1f} MB  {item.path}  {item.why}")
+            if not dry_run:
+                item.remove()
+        total = sum(item.num_bytes for item in garbage) / 1e6
+        typer.echo(f"{total:9.1f} MB  {'would be' if dry_run else 'were'} deleted")
+        if garbage and not dry_run:  # the runs say which epochs have weights
+            mirror = Mirror(resolve_tracking(storage, tracking_uri), folder.name)
+            trials = sorted(path.parent for path in folder.path.glob(f"trials/*/{CONFIG_ARTIFACT}"))
+            _project(mirror, trials, None)
+
+
+def _project(mirror: "Mirror", trials: list[Path], folder: Path | None) -> list[str]:
+    """Project each trial; what went wrong, by trial. In the end nothing of a sweep that nobody
+    drives (in `folder`, if it is given) is left running."""
+    from search.lease import living_driver
     from trainable.record import TrialFolder
 
     before = mirror.parent_status()
@@ -98,9 +133,11 @@ def _project(mirror: "Mirror", trials: list[Path]) -> list[str]:
             missed.append(f"{path.name}: {error}")
         else:
             outcomes.append(snapshot.outcome)
-    if before not in (None, "RUNNING"):  # nobody drives the sweep: nothing of it is left running
+    if before not in (None, "RUNNING"):
         mirror.finish(before)
     elif outcomes and not missed and all(outcomes):
         stopped = [found for found in outcomes if found and not found.outcome.is_terminal]
         mirror.finish("KILLED" if stopped else "FINISHED")
+    elif outcomes and folder is not None and living_driver(folder) is None:
+        mirror.finish("KILLED")
     return missed

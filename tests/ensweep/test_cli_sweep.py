@@ -3,9 +3,11 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from past_sweep import Past
 from typer.testing import CliRunner, Result
 
 from ensweep.cli import sweep
@@ -13,6 +15,8 @@ from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.mirror import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking import resolve_tracking
+from mlflow_setup.usage import Usage
+from search.sweep import SweepResult
 from trainable.record import TrialFolder
 
 app = typer.Typer()
@@ -135,3 +139,49 @@ def test_a_sweep_trains_and_names_its_best(
         assert len(folder.epochs()) in ((3,) if outcome == "finished" else (1, 2))
         assert not folder.checkpoint_dir.exists()
         assert folder.trial().origin["optim.lr"] in ("search", *(f"first trial {i}" for i in "123"))
+
+
+@pytest.mark.parametrize(
+    ("words", "num_more", "budget"),
+    [
+        (["resume"], 0, {}),
+        (["resume", "s", "--max-hours", "2"], 0, {"max_hours": 2.0}),
+        (["extend", "s", "--num-samples", "5"], 5, {}),
+    ],
+)
+def test_going_on_with_a_sweep(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    num_more: int,
+    budget: dict[str, float],
+) -> None:
+    past = Past(tmp_path)
+    past.trial("0001-b2", (0.5,), Outcome.FINISHED)
+    asked: dict[str, Any] = {}
+
+    def resume_sweep(name: str, storage: Path, tracking: object, **given: Any) -> SweepResult:
+        asked.update(given, name=name, storage=storage)
+        trials = past.folder.snapshots()
+        return SweepResult(name, past.folder.path, trials, (), (), Usage(1.0), ("Ctrl-C", 130))
+
+    monkeypatch.setattr("search.sweep.resume_sweep", resume_sweep)
+    result = invoke(*words, "--storage", str(tmp_path))
+    assert (asked["name"], asked["num_more"]) == ("s", num_more)
+    assert asked["budget"].model_dump(exclude_defaults=True) == budget
+    hint = f"to go on: ensweep resume s --storage {tmp_path}"
+    assert asked["farewell"] == hint
+    assert result.exit_code == 130
+    assert "used: 1.00 trial-hours" in result.stdout
+    assert "sweep s was stopped: Ctrl-C" in result.stderr
+    assert hint in result.stderr
+
+
+def test_what_cannot_be_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(NothingUsableError, match="no sweep in"):
+        invoke("resume", "--storage", str(tmp_path))
+    with pytest.raises(NothingUsableError, match="no sweep 'x'"):
+        invoke("extend", "x", "--storage", str(tmp_path))
+    Past(tmp_path)
+    with pytest.raises(ConfigError, match="--max-usd: the sweep's budget"):
+        invoke("resume", "s", "--max-usd", "3", "--storage", str(tmp_path))

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import typer
 from click.testing import Result
+from past_sweep import Past
 from typer.testing import CliRunner
 
 from ensweep.cli.track import register
@@ -12,6 +13,7 @@ from mlflow_setup.mirror import Mirror
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking import Tracking, resolve_tracking
+from search.lease import Lease
 from trainable.record import TrialFolder
 
 ENDED = {"finished": Outcome.FINISHED, "pruned": Outcome.PRUNED}
@@ -72,9 +74,40 @@ def test_sync_leaves_a_sweep_alone_that_runs(tracking: Tracking, tmp_path: Path)
     Mirror(tracking, "running").start({}, {})
     write_trial(tmp_path, "running", "ended", Outcome.FINISHED)
     write_trial(tmp_path, "running", "open", None)
-    assert sync(tracking, tmp_path, "running").exception is None
+    with Lease(tmp_path / "running"):
+        assert sync(tracking, tmp_path, "running").exception is None
     assert statuses(tracking, "running") == {"ended": "FINISHED", "open": "RUNNING"}
     assert Mirror(tracking, "running").parent_status() == "RUNNING"
+
+
+def test_sync_of_a_sweep_whose_driver_is_gone_leaves_nothing_running(
+    tracking: Tracking, tmp_path: Path
+) -> None:
+    Mirror(tracking, "gone").start({}, {})
+    write_trial(tmp_path, "gone", "open", None)
+    assert sync(tracking, tmp_path, "gone").exception is None
+    assert statuses(tracking, "gone") == {"open": "KILLED"}
+
+
+def test_gc_says_what_it_would_delete_and_deletes_it(tracking: Tracking, tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    past.trial("0001", (0.5,), Outcome.FAILED)
+    weights = past.folder.trial("0001").path / "weights" / "0001" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"x" * 2_000_000)
+    words = ["gc", "s", "--storage", str(tmp_path), "--tracking-uri", tracking.uri]
+    result = run(*words, "--dry-run")
+    assert f"      2.0 MB  {weights.parents[1]}  weights of a trial that failed" in result.stdout
+    assert "2.0 MB  would be deleted" in result.stdout
+    assert weights.exists()
+    assert "2.0 MB  were deleted" in run(*words).stdout
+    assert not weights.exists()
+    (found,) = find_trials(tracking, "s")
+    assert found.tags["kept_epochs"] == ""
+    with Lease(past.folder.path):
+        refused = run(*words).exception
+    assert isinstance(refused, ConfigError)
+    assert "is being run by" in str(refused)
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "KILLED"])

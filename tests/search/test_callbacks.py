@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord, TrialSnapshot
-from search.callbacks import SweepCallback, first_line_of_error, near_top
+from mlflow_setup.files import write_atomic
+from mlflow_setup.schema import AttemptRecord, EpochRecord, Outcome, OutcomeRecord, TrialRecord
+from search.budget import Meter
+from search.callbacks import MAX_LOSSES, SweepCallback, first_line_of_error, near_top
+from search.history import SweepFolder
 from search.progress import Progress
 from search.scheduler import SuccessiveHalving, TuneScheduler
+from search.stop import StopSwitch
+from search.sweep_config import Budget
 from trainable.record import TrialFolder
-from trainable.trial import Place
 
 
 @dataclass
@@ -23,6 +27,7 @@ class FakeTrial:
 
     name: str
     error_file: str | None = None
+    last_result: dict[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -36,29 +41,51 @@ class FakeTrial:
 class FakeMirror:
     """Remembers what was projected."""
 
-    snapshots: list[TrialSnapshot] = field(default_factory=list)
-    dirty: set[str] = field(default_factory=set)
+    marked: list[str] = field(default_factory=list)
 
-    def try_project(self, snapshot: TrialSnapshot) -> bool:
-        self.snapshots.append(snapshot)
-        return True
+    def mark(self, trial: str) -> None:
+        self.marked.append(trial)
+
+
+def write_attempt(folder: TrialFolder, number: int) -> None:
+    record = AttemptRecord("host", "local", 1.0, 0.0, 0.0, time.time(), 1.0)
+    write_atomic(folder.path / "attempts" / f"{number:04d}.json", record.to_json())
+
+
+@dataclass
+class FakeSearcher:
+    """Remembers which trials were to be tried again, and which were given up."""
+
+    tried_again: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
+
+    def again(self, name: str) -> None:
+        self.tried_again.append(name)
+
+    def failed(self, name: str) -> None:
+        self.given_up.append(name)
 
 
 class Sweep:
     """A driver with its scheduler, and trials that are written by hand."""
 
     def __init__(self, storage: Path, keep_pruned_top: int = 1) -> None:
-        self.place = Place(storage, "s", 1, False)
-        self.mirror = FakeMirror()
+        self.sweep_folder = SweepFolder(storage, "s")
+        self.mirror, self.searcher = FakeMirror(), FakeSearcher()
         self.scheduler = TuneScheduler(SuccessiveHalving(1, 2))
+        self.switch = StopSwitch(self.sweep_folder.stop_file, lambda line: None)
         self.text = io.StringIO()
         self.progress = Progress(Console(file=self.text, width=200), 10, 1)
         self.callback = SweepCallback(
-            self.place,
+            self.sweep_folder,
             self.mirror,  # type: ignore[arg-type]
             self.scheduler,
             self.progress,
+            self.switch,
+            Meter(self.sweep_folder, Budget()),
+            self.searcher,  # type: ignore[arg-type]
             keep_pruned_top,
+            max_failures=1,
         )
 
     def start(self, name: str) -> FakeTrial:
@@ -76,7 +103,7 @@ class Sweep:
         folder.write_epoch(EpochRecord(epoch, metrics, {}, 1.0, time.time()))
         if epoch not in folder.kept_epochs():
             folder.keep_weights(epoch, lambda path: None)
-        result = {"epoch": epoch, "num_epochs": 4, "diverged": 0}
+        result = {"epoch": epoch, "num_epochs": 4, "diverged": 0, "problem": ""}
         result |= {"overall": overall, "best_overall": overall}  # type: ignore[dict-item]
         word = self.scheduler.on_trial_result(None, trial, result)
         self.callback.on_trial_result(0, [], trial, result)  # type: ignore[arg-type]
@@ -89,7 +116,7 @@ class Sweep:
         return outcome
 
     def folder(self, name: str) -> TrialFolder:
-        return TrialFolder(self.place.folder(name))
+        return self.sweep_folder.trial(name)
 
 
 def test_a_stopped_trial_is_pruned_with_the_schedulers_reason(tmp_path: Path) -> None:
@@ -102,9 +129,7 @@ def test_a_stopped_trial_is_pruned_with_the_schedulers_reason(tmp_path: Path) ->
     assert (outcome.outcome, outcome.reason, outcome.epoch) == (Outcome.PRUNED, reason, 1)
     decisions = [decision.action for decision in sweep.folder("0002").decisions()]
     assert decisions == ["stop"]
-    last = sweep.mirror.snapshots[-1]
-    assert last.record.trial == "0002"
-    assert last.outcome == outcome
+    assert sweep.mirror.marked[-1] == "0002"
     assert f"0002: pruned, {reason}" in sweep.text.getvalue()
 
 
@@ -130,11 +155,38 @@ def test_a_failed_trial_says_why_and_keeps_its_checkpoint(tmp_path: Path) -> Non
     error = tmp_path / "error.txt"
     error.write_text("Failure # 2\n  File y\nValueError: no luck\nfix: try\n", encoding="utf-8")
     trial.error_file = str(error)
-    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    for tries, is_given_up in ((1, False), (2, True)):
+        sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+        write_attempt(folder, tries)
+        sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+        assert sweep.searcher.given_up == ["0001"] * is_given_up
+    assert sweep.searcher.tried_again == ["0001"]
     outcome = folder.outcome()
     assert outcome is not None
     assert (outcome.outcome, outcome.reason) == (Outcome.FAILED, "ValueError: no luck")
     assert folder.checkpoint_dir.exists()
+    assert "0001: to be tried again: ValueError: no luck" in sweep.text.getvalue()
+
+
+def test_processes_lost_before_they_tried_are_not_held_against_the_trial(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    for _ in range(MAX_LOSSES):
+        sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+        sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    assert sweep.searcher.given_up == []
+    assert sweep.searcher.tried_again == ["0001"] * MAX_LOSSES
+    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    assert sweep.searcher.given_up == ["0001"]
+
+
+def test_what_fails_while_all_stop_may_run_on_later(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    sweep.switch.ask("Ctrl-C")
+    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    assert sweep.searcher.given_up == ["0001"]
+    assert sweep.folder("0001").outcome() is None
 
 
 def test_a_trial_that_failed_before_its_first_word_is_on_record(tmp_path: Path) -> None:
@@ -142,9 +194,12 @@ def test_a_trial_that_failed_before_its_first_word_is_on_record(tmp_path: Path) 
     error = tmp_path / "error.txt"
     error.write_text("ConfigError: no encoder", encoding="utf-8")
     trial = FakeTrial("0001", str(error))
-    sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
-    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
-    (snapshot,) = sweep.mirror.snapshots
+    for tries in (1, 2):
+        sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+        write_attempt(sweep.folder("0001"), tries)
+        sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    assert sweep.mirror.marked == ["0001"]
+    snapshot = sweep.folder("0001").snapshot()
     assert snapshot.outcome is not None
     assert snapshot.outcome.reason == "ConfigError: no encoder"
     assert snapshot.record.config["optim.lr"] == 1e-4
@@ -155,7 +210,7 @@ def test_a_replayed_epoch_is_seen_once(tmp_path: Path) -> None:
     trial = sweep.start("0001")
     sweep.epoch(trial, 1, 0.7)
     sweep.epoch(trial, 1, 0.7)
-    assert len(sweep.mirror.snapshots) == 1
+    assert sweep.mirror.marked == ["0001"]
     assert len(sweep.progress.epoch_seconds) == 1
 
 
@@ -172,19 +227,35 @@ def test_pruned_trials_keep_weights_only_near_the_top(tmp_path: Path) -> None:
     sweep.end(best)
     assert sweep.folder("0002").kept_epochs() == []
     assert sweep.folder("0001").kept_epochs() == [1, 2]
-    assert sweep.mirror.snapshots[-2].kept_epochs == ()
+    assert sweep.mirror.marked[-2] == "0002"
 
 
-def test_a_folder_that_cannot_be_read_does_not_end_the_sweep(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_folder_that_cannot_be_written_to_stops_the_sweep_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
+
+    def full(self: TrialFolder, decision: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TrialFolder, "write_decision", full)
     sweep.epoch(trial, 1, 0.7)
-    (sweep.folder("0001").path / "config.json").write_text("{", encoding="utf-8")
-    sweep.end(trial)
-    assert sweep.mirror.dirty == {"0001"}
-    assert "trial 0001 cannot be tracked" in caplog.text
+    assert sweep.switch.reason == (
+        "the folder of trial 0001 cannot be written to: [Errno 28] No space left on device"
+    )
+    assert sweep.switch.exit_code == 75
+
+
+def test_a_trial_whose_disk_is_full_stops_the_sweep_and_may_run_on(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    result = {"epoch": 1, "num_epochs": 4, "diverged": 0, "problem": "no space is left for x"}
+    trial.last_result = result
+    sweep.callback.on_trial_result(0, [], trial, result)  # type: ignore[arg-type]
+    sweep.callback.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
+    assert sweep.switch.reason == "no space is left for x"
+    assert sweep.folder("0001").outcome() is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from search.scheduler import SuccessiveHalving
+from search.scheduler import Audit, MedianStopping, SuccessiveHalving
 
 
 def test_the_first_to_arrive_goes_on_and_a_worse_one_is_stopped() -> None:
@@ -89,3 +89,30 @@ def test_about_one_in_reduction_factor_goes_on() -> None:
     assert len(rung.arrivals) == 100
     assert rung.stops == [str(i) for i, action in enumerate(actions) if action == "stop"]
     assert 20 <= actions.count("continue") <= 35
+
+
+def test_the_median_rule_stops_below_the_median_once_there_is_one() -> None:
+    median = MedianStopping(2)
+    for name, value in zip("abc", (0.3, 0.5, 0.7), strict=True):
+        assert median.decide(name, 1, value, 9).reason == "no rung at epoch 1"
+        assert median.decide(name, 2, value, 9).action == "continue"
+    below = median.decide("d", 2, 0.35, 9)
+    assert (below.action, below.reason) == ("stop", "rung 1: 0.350 below cut-off 0.425 of 4")
+    assert median.decide("a", 3, 0.3, 9).reason == "rung 2: 0.300 is the first"
+    assert median.decide("b", 3, 0.5, 9).reason == "rung 2: 0.500, no cut-off of 2 yet"
+
+
+def test_a_share_of_the_stopped_goes_on_to_tell_what_stopping_costs() -> None:
+    decisions = []
+    for audit in (Audit(0.5, 3), Audit(0.5, 3), Audit(0.0, 3), Audit(1.0, 3)):
+        halving = SuccessiveHalving(1, 100, audit)
+        halving.decide("best", 1, 0.9, 4)
+        words = [halving.decide(str(number), 1, 0.1, 4) for number in range(40)]
+        decisions.append([word.action for word in words])
+        for word in words:
+            assert word.reason.startswith("rung 1: 0.100 below cut-off 0.900 of ")
+            assert word.reason.endswith("; audited, so it goes on") == (word.action == "continue")
+    assert decisions[0] == decisions[1]  # drawn by name: a resumed sweep draws the same
+    assert 8 <= decisions[0].count("continue") <= 32
+    assert decisions[2].count("continue") == 0
+    assert decisions[3].count("continue") == 40

@@ -99,6 +99,8 @@ def test_what_optuna_is_told(
     searcher.suggest("x")
     searcher.on_trial_result("x", result(1, 0.5))
     searcher.on_trial_complete("x", last, error)
+    if error:
+        searcher.failed("0001")
     (trial,) = searcher.study.trials
     assert (trial.state, trial.value) == (state, value)
     assert trial.intermediate_values[1] == 0.5
@@ -141,7 +143,8 @@ def test_it_learns_where_random_search_does_not(tmp_path: Path) -> None:
     """The mean of the last 10 of 40 suggestions, against a search that never leaves its start."""
     wins = 0
     for seed in range(10):
-        learning = sweep_of(tmp_path, search={"seed": seed, "num_startup_trials": 8})
-        random = sweep_of(tmp_path, search={"seed": seed, "num_startup_trials": 1000})
+        asked = {"seed": seed, "num_samples": 40}
+        learning = sweep_of(tmp_path, search={**asked, "num_startup_trials": 8})
+        random = sweep_of(tmp_path, search={**asked, "num_startup_trials": 1000})
         wins += sum(last_ten_of_forty(learning)) > sum(last_ten_of_forty(random))
     assert wins >= 8

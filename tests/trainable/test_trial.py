@@ -31,7 +31,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def run(root: Path, outcome: Outcome, num_epochs: int, silent: int = 0, **settings: Any) -> Path:
     """A trial of `num_epochs` epochs, of which the first `silent` were reported before a crash."""
-    place = Place(root, "s", 1, has_gpu=False)
+    place = Place(root, "s", 1)
 
     def train(
         config: object, folder: Path, *, report: Callable[[EpochRecord], None], **given: Any

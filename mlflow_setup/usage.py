@@ -1,0 +1,40 @@
+"""What trials used: time, GPU time and money, summed over every attempt, lost work included."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mlflow_setup.schema import AttemptRecord
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of one trial or of a whole sweep."""
+
+    trial_hours: float = 0.0
+    gpu_hours: float = 0.0
+    usd: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.trial_hours + other.trial_hours,
+            self.gpu_hours + other.gpu_hours,
+            self.usd + other.usd,
+        )
+
+    def describe(self) -> str:
+        """`1.25 trial-hours, 1.25 GPU-hours, 0.63 USD`; what is nothing is left out."""
+        parts = [f"{self.trial_hours:.2f} trial-hours"]
+        if self.gpu_hours:
+            parts.append(f"{self.gpu_hours:.2f} GPU-hours")
+        if self.usd:
+            parts.append(f"{self.usd:.2f} USD")
+        return ", ".join(parts)
+
+
+def usage_of(attempts: Iterable[AttemptRecord]) -> Usage:
+    """The sum over attempts."""
+    used = Usage()
+    for attempt in attempts:
+        hours = attempt.seconds / 3600
+        used += Usage(hours, hours * attempt.num_gpus, hours * attempt.usd_per_hour)
+    return used

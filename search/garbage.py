@@ -1,0 +1,86 @@
+"""What a sweep's folder holds that nothing needs any more: `ensweep gc`.
+
+Weights of trials that were pruned far from the top, that diverged or failed; checkpoints of trials
+that are over; Tune's own folders; what crashes left. Records and predictions stay.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_setup.files import TEMPORARY
+from mlflow_setup.schema import Outcome
+from search.callbacks import near_top
+from search.history import PastTrial, SweepFolder, read_history
+from search.progress import dev_metrics
+from trainable.checkpoint import QUARANTINE
+
+TUNE_FOLDER = ".tune"
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A folder or file that can go."""
+
+    path: Path
+    num_bytes: int
+    why: str
+
+    def remove(self) -> None:
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink()
+
+
+def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
+    """All of it, by path. No driver may be at the sweep.
+
+    Args:
+        keep_pruned_top: a pruned trial among so many best for a task or overall keeps its weights.
+    """
+    history = read_history(folder.trial_folders())
+    near = near_top(_best_of(history), keep_pruned_top)
+    found = [(path, "Tune's own records") for path in folder.path.glob(f"{TUNE_FOLDER}*")]
+    found += [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
+    for past in history:
+        found += _of_trial(folder, past, near)
+    unique = {path: why for path, why in reversed(found) if path.exists()}
+    return [Garbage(path, _size(path), unique[path]) for path in sorted(unique)]
+
+
+def _of_trial(folder: SweepFolder, past: PastTrial, near: set[str]) -> Iterator[tuple[Path, str]]:
+    trial = folder.trial(past.name)
+    yield trial.checkpoint_dir / QUARANTINE, "a damaged checkpoint"
+    if past.outcome is None or not past.is_over:
+        return
+    outcome = past.outcome.outcome
+    if outcome is not Outcome.FAILED:  # a failed trial's checkpoint may tell why
+        yield trial.checkpoint_dir, f"checkpoint of a trial that is over ({outcome.value})"
+    if outcome in (Outcome.DIVERGED, Outcome.FAILED):
+        yield trial.path / "weights", f"weights of a trial that {_ENDED[outcome]}"
+    elif outcome is Outcome.PRUNED and past.name not in near:
+        yield trial.path / "weights", "weights of a trial pruned far from the top"
+
+
+_ENDED = {Outcome.DIVERGED: "diverged", Outcome.FAILED: "failed"}
+
+
+def _best_of(history: list[PastTrial]) -> dict[str, dict[str, float]]:
+    """Trial -> dev metric -> best of any epoch, of the trials that count."""
+    best: dict[str, dict[str, float]] = {}
+    for past in history:
+        if not past.is_scored:
+            continue
+        scores = best.setdefault(past.name, {})
+        for epoch in past.epochs:
+            for key, value in dev_metrics(epoch.metrics).items():
+                scores[key] = max(value, scores.get(key, value))
+    return best
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

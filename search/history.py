@@ -1,0 +1,196 @@
+"""What a sweep's folder remembers: the sweep as asked for, its extensions, and every past trial.
+
+From this alone a driver goes on: the study, the rungs and the unfinished trials are rebuilt from
+what `read_history` returns. Whole JSON objects; nothing is unpickled.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
+from mlflow_setup.files import safe_name, write_atomic
+from mlflow_setup.schema import (
+    CONFIG_ARTIFACT,
+    OVERALL,
+    Decision,
+    EpochRecord,
+    Outcome,
+    OutcomeRecord,
+    TrialRecord,
+    TrialSnapshot,
+)
+from search.scheduler import STOP
+from search.sweep_config import SweepConfig
+from search.sweep_file import read_sweep
+from trainable.config import from_flat
+from trainable.record import TrialFolder
+from trainable.stages import total_epochs
+from trainable.trial import STOP_FILE, TRIALS
+
+SWEEP_FILE, EXTENSIONS = "sweep.yaml", "extensions"
+
+
+@dataclass(frozen=True)
+class PastTrial:
+    """A trial as its folder tells it."""
+
+    record: TrialRecord
+    epochs: tuple[EpochRecord, ...]
+    decisions: tuple[Decision, ...]
+    outcome: OutcomeRecord | None
+
+    @property
+    def name(self) -> str:
+        return self.record.trial
+
+    @property
+    def number(self) -> int | None:
+        """Its place in the sweep, from 0; None where the name has none."""
+        digits = self.name.partition("-")[0]
+        return int(digits) - 1 if digits.isdecimal() and int(digits) > 0 else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will not run on."""
+        return self.outcome is not None and self.outcome.outcome.is_terminal
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether its values count: it ran to its end, or was stopped by the scheduler."""
+        return self.outcome is not None and self.outcome.outcome in (
+            Outcome.FINISHED,
+            Outcome.PRUNED,
+        )
+
+    @cached_property
+    def num_epochs(self) -> int:
+        """The epochs that it would run."""
+        return total_epochs(from_flat(self.record.config))
+
+    @cached_property
+    def best_values(self) -> tuple[float, ...]:
+        """The best overall so far, after each epoch."""
+        return tuple(accumulate((epoch.metrics[OVERALL] for epoch in self.epochs), max))
+
+    @property
+    def stop_decision(self) -> Decision | None:
+        """The scheduler's word that the trial is to stop, or None."""
+        return next((word for word in self.decisions if word.action == STOP), None)
+
+
+class SweepFolder:
+    """Reads and writes `<storage>/<sweep>`."""
+
+    def __init__(self, storage: Path, name: str) -> None:
+        self.path = storage.resolve() / safe_name(name, "sweep")
+        self.name = name
+
+    @property
+    def stop_file(self) -> Path:
+        """There while every trial is to stop at its next step."""
+        return self.path / STOP_FILE
+
+    def create(self, sweep: SweepConfig) -> None:
+        """Raises ConfigError when the folder is there already or cannot be made."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700)
+        except FileExistsError:
+            raise name_taken(f"{self.name!r} already exists: {self.path}", self.name) from None
+        except OSError as error:
+            fix = "set --storage"
+            raise ConfigError(f"{self.path}: cannot be made: {error}", fix=fix) from None
+        write_atomic(self.path / SWEEP_FILE, json.dumps(sweep.to_file(), indent=1) + "\n")
+
+    def read(self) -> SweepConfig:
+        """The sweep as it was asked for, with the trials that it was extended by.
+
+        Raises:
+            NothingUsableError: there is no such sweep.
+            IntegrityError: an extension is damaged.
+        """
+        file = self.path / SWEEP_FILE
+        if not file.is_file():
+            raise NothingUsableError(
+                f"no sweep {self.name!r} in {self.path.parent}",
+                fix="--storage names the folder with the sweeps",
+            )
+        sweep = read_sweep(str(file), (), {})
+        num_samples = sweep.search.num_samples + sum(map(_read_extension, self._extensions()))
+        search = sweep.search.model_copy(update={"num_samples": num_samples})
+        return sweep.model_copy(update={"name": self.name, "search": search})
+
+    def extend(self, num_samples: int) -> None:
+        """Ask for that many more trials."""
+        path = self.path / EXTENSIONS / f"{len(self._extensions()) + 1:04d}.json"
+        write_atomic(path, json.dumps({"num_samples": num_samples}) + "\n")
+
+    def trial_folders(self) -> list[TrialFolder]:
+        """The trials that have begun, by name."""
+        found = sorted(path.parent for path in (self.path / TRIALS).glob(f"*/{CONFIG_ARTIFACT}"))
+        return [TrialFolder(path) for path in found]
+
+    def trial(self, name: str) -> TrialFolder:
+        return TrialFolder(self.path / TRIALS / safe_name(name, "trial"))
+
+    def snapshots(self) -> tuple[TrialSnapshot, ...]:
+        return tuple(folder.snapshot() for folder in self.trial_folders())
+
+    def _extensions(self) -> list[Path]:
+        return sorted((self.path / EXTENSIONS).glob("[0-9]*.json"))
+
+
+def read_history(folders: Sequence[TrialFolder]) -> list[PastTrial]:
+    """The trials in these folders, in the order in which they were suggested.
+
+    Raises:
+        IntegrityError: the record of a trial is damaged.
+    """
+    found = [past_trial(folder) for folder in folders]
+    return sorted(found, key=lambda past: (past.number is None, past.number or 0, past.name))
+
+
+def past_trial(folder: TrialFolder) -> PastTrial:
+    """The trial in `folder`; raises IntegrityError when its record is damaged."""
+    return PastTrial(
+        folder.trial(), tuple(folder.epochs()), tuple(folder.decisions()), folder.outcome()
+    )
+
+
+def latest_sweep(storage: Path) -> str:
+    """The sweep whose folder was worked in last.
+
+    Raises:
+        NothingUsableError: there is none.
+    """
+    folders = [path.parent for path in storage.glob(f"*/{SWEEP_FILE}")]
+    if not folders:
+        raise NothingUsableError(
+            f"no sweep in {storage}", fix="--storage names the folder with the sweeps"
+        )
+    return max(folders, key=lambda folder: (_last_change(folder), folder.name)).name
+
+
+def name_taken(how: str, name: str) -> ConfigError:
+    """Two sweeps never share a folder, nor a name in MLflow."""
+    fix = f"choose another name with --name, or go on with it: ensweep resume {name}"
+    return ConfigError(f"sweep {how}", fix=fix)
+
+
+def _last_change(folder: Path) -> int:
+    trials = folder / TRIALS
+    return (trials if trials.is_dir() else folder).stat().st_mtime_ns
+
+
+def _read_extension(path: Path) -> int:
+    try:
+        num_samples = json.loads(path.read_text(encoding="utf-8"))["num_samples"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path}: not an extension: {error}") from None
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise IntegrityError(f"{path}: num_samples must be a positive integer, got {num_samples}")
+    return num_samples

@@ -1,0 +1,148 @@
+"""Who drives a sweep: one process at a time.
+
+`lease.json` names the driver and holds a counter that moves while it lives. Whoever wants to drive
+watches the counter on its own clock: wall times of two machines are never compared.
+"""
+
+import _thread
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.files import write_atomic
+
+LEASE_FILE = "lease.json"
+BEAT_SECONDS = 2.0
+STALE_SECONDS = 15.0
+"""A counter that stood still for so long belongs to a driver that is gone."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A driver, as its lease tells."""
+
+    host: str
+    pid: int
+    since: str  # its wall clock, to be shown
+    token: str
+    counter: int = 0
+
+    def describe(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+class Lease:
+    """The right to drive the sweep in `folder`, held for as long as the block lasts.
+
+    Entering raises ConfigError while another driver lives. Should another process take the lease
+    over all the same (this one was frozen, say), `is_lost` is set and `on_lost` called, which
+    interrupts the main thread.
+    """
+
+    def __init__(self, folder: Path, stale_seconds: float = STALE_SECONDS) -> None:
+        self.path, self.stale_seconds = folder / LEASE_FILE, stale_seconds
+        self.is_lost = False
+        self.on_lost: Callable[[], None] = _thread.interrupt_main
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        self.mine = Holder(socket.gethostname(), os.getpid(), now, uuid.uuid4().hex)
+        self._ended = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        before = read_lease(self.path)
+        if before is not None and not self.is_dead(before):
+            before = self.watch(before)
+        try:
+            with FileLock(f"{self.path}.lock", timeout=BEAT_SECONDS * 2):
+                now = read_lease(self.path)
+                if now != before:  # another process was quicker to take it over
+                    raise _refusal(self.path, now)
+                write_atomic(self.path, json.dumps(asdict(self.mine)))
+        except Timeout:
+            raise _refusal(self.path, read_lease(self.path)) from None
+        self._beating.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._beating.join()
+        if not self.is_lost:
+            with suppress(OSError):
+                self.path.unlink()
+
+    def is_dead(self, holder: Holder) -> bool:
+        """Known at once on the same machine only."""
+        if holder.host != self.mine.host:
+            return False
+        try:
+            os.kill(holder.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def watch(self, holder: Holder) -> Holder | None:
+        """Returns once the counter has stood still for long enough, or the lease was given back."""
+        deadline = time.monotonic() + self.stale_seconds
+        while time.monotonic() < deadline:
+            time.sleep(min(BEAT_SECONDS / 4, self.stale_seconds / 10))
+            found = read_lease(self.path)
+            if found is None:
+                return None
+            if found != holder:
+                raise _refusal(self.path, found)
+        return holder
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            try:
+                found = read_lease(self.path)
+                if found is not None and found.token != self.mine.token:
+                    self.is_lost = True
+                    self.on_lost()
+                    return
+                self.mine = replace(self.mine, counter=self.mine.counter + 1)
+                write_atomic(self.path, json.dumps(asdict(self.mine)))
+            except OSError:  # a disk that is full or away: others may see this driver as gone
+                continue
+
+
+def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder | None:
+    """Who drives the sweep in `folder`; None once that is sure to be nobody."""
+    lease = Lease(folder, stale_seconds)
+    holder = read_lease(lease.path)
+    if holder is None or lease.is_dead(holder):
+        return None
+    try:
+        lease.watch(holder)
+    except ConfigError:
+        return read_lease(lease.path)
+    return None
+
+
+def read_lease(path: Path) -> Holder | None:
+    """Who holds the lease; None when nobody does, or it is damaged."""
+    try:
+        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _refusal(path: Path, holder: Holder | None) -> ConfigError:
+    who = "another process" if holder is None else holder.describe()
+    return ConfigError(
+        f"sweep {path.parent.name} is being run by {who}",
+        fix="wait for it, or end it with Ctrl-C or SIGTERM: it stops cleanly",
+    )

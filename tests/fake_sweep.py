@@ -1,0 +1,142 @@
+"""A sweep whose trials only pretend to train, for tests with a real Ray and real processes.
+
+    python tests/fake_sweep.py run|resume|extend FOLDER [KEY=VALUE ...]
+
+Scores follow from the learning rate, so a sweep's record is the same however often it was broken.
+Environment: SECONDS_AN_EPOCH; MISDEED, a JSON object: trial -> what goes wrong with it.
+"""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from search.sweep import SweepResult, resume_sweep, run_sweep
+from search.sweep_config import SweepConfig
+from search.sweep_file import read_sweep
+from trainable.trial import Train
+
+NUM_EPOCHS = 4
+
+
+def make_train() -> Train:
+    """Ray carries a function that is made in a function to its workers as it is."""
+
+    def train(config, folder, *, identity, report, stop, shared):  # type: ignore[no-untyped-def]
+        import errno
+        import json
+        import os
+        import time
+
+        import torch
+
+        from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+        from trainable.record import TrialFolder
+
+        assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"]) == 1
+        misdeed = json.loads(os.environ.get("MISDEED", "{}")).get(identity.trial, "")
+        seconds = float(os.environ.get("SECONDS_AN_EPOCH", "0"))
+        trial = TrialFolder(folder)
+        ended = trial.outcome()
+        if ended is not None and ended.outcome.is_terminal:
+            return ended
+        trial.reopen()
+        trial.create(
+            TrialRecord(
+                identity.trial,
+                identity.sweep,
+                identity.recipe,
+                config.flat(),
+                identity.origin,
+                config.seed,
+                "unknown",
+                None,
+                time.time(),
+                identity.searched,
+            )
+        )
+        done = len(trial.epochs())
+
+        def end(outcome: Outcome, reason: str) -> OutcomeRecord:
+            record = OutcomeRecord(outcome, reason, done, time.time())
+            trial.write_outcome(record)
+            return record
+
+        while done < config.train.num_epochs:
+            until = time.monotonic() + seconds
+            while not stop() and time.monotonic() < until:
+                time.sleep(0.05)
+            if stop():
+                return end(Outcome.STOPPED, f"asked to stop in epoch {done + 1}")
+            if misdeed == "diverges":
+                return end(Outcome.DIVERGED, "the loss of sentiment is nan")
+            if misdeed == "raises":
+                raise RuntimeError("no luck\nat all")
+            if misdeed == "dies":
+                os._exit(1)
+            if misdeed == "hangs" and done == 1:
+                time.sleep(3600)
+            if misdeed == "full" and not (folder.parent.parent / "freed").exists():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            done += 1
+            overall = 1 - config.optim.lr + done / 100
+            metrics = {"dev/overall": overall, "dev/sentiment/accuracy": overall / 2}
+            trial.keep_weights(done, lambda path: None)
+            trial.write_epoch(EpochRecord(done, metrics, {}, 0.1, time.time()))
+            if misdeed == "dies before it tells" and done == 2 and not (folder / "died").exists():
+                (folder / "died").touch()
+                os._exit(1)
+            report(trial.epochs()[-1])
+        return end(Outcome.FINISHED, f"ran {done} epochs")
+
+    return train
+
+
+def sweep_of(folder: Path, data: Path, *overrides: str) -> SweepConfig:
+    """Seven trials, two of them known, of four epochs each, two at a time."""
+    content = {
+        "recipe": "b3",
+        "config": {"train.num_epochs": NUM_EPOCHS, "data.dir": str(data)},
+        "space": {"optim.lr": {"type": "float", "low": 0.2, "high": 0.9}},
+        "first_trials": [
+            {"recipe": "baseline", "optim.lr": 0.2},
+            {"recipe": "b2", "optim.lr": 0.3},
+        ],
+        "search": {"num_samples": 7},
+        "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
+    }
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return read_sweep(str(path), overrides, {})
+
+
+def main(verb: str, folder: Path, overrides: list[str]) -> SweepResult:
+    """Drive the sweep `s` in `<folder>/runs`, its file being `<folder>/mine.yaml`."""
+    from mlflow_setup.tracking import resolve_tracking
+
+    storage = folder / "runs"
+    tracking = resolve_tracking(storage)
+    if verb == "run":
+        sweep = read_sweep(str(folder / "mine.yaml"), overrides, {})
+        return run_sweep(sweep, "s", storage, tracking, train=make_train(), farewell="again: s")
+    num_more = int(overrides[0]) if verb == "extend" else 0
+    return resume_sweep("s", storage, tracking, num_more=num_more, train=make_train())
+
+
+if __name__ == "__main__":
+    import signal
+
+    from mlflow_setup.errors import EnsweepError
+
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where tests run in background
+    try:
+        result = main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    except EnsweepError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if result.stop:
+        sys.exit(result.stop[1])
+    sys.exit(4 if result.unsynced else 0)

@@ -1,0 +1,149 @@
+"""From the folder alone: the study, the rungs, the unfinished trials and the rest to come."""
+
+import json
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from past_sweep import Past, sweep_of
+
+from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
+from mlflow_setup.schema import Outcome
+from search.history import SweepFolder, latest_sweep
+from search.scheduler import SuccessiveHalving
+from search.searcher import OptunaSearcher
+from search.sweep import _finish_decided, _restore
+
+
+@pytest.fixture
+def past(tmp_path: Path) -> Past:
+    past = Past(tmp_path)
+    stop = ("continue", "stop")
+    past.trial("0001-b2", (0.5, 0.4, 0.6, 0.55), Outcome.FINISHED, **{"optim.lr": 1e-4})
+    past.trial("0002", (0.3, 0.4), Outcome.PRUNED, stop, **{"optim.lr": 1e-3})
+    past.trial("0003", (0.2,), Outcome.DIVERGED, **{"optim.lr": 9e-3})
+    past.trial("0005", (0.45, 0.5), None, ("continue",), **{"optim.lr": 2e-4})
+    return past
+
+
+def test_the_study_is_told_the_truth(past: Past) -> None:
+    searcher = OptunaSearcher(past.folder.read(), past.history())
+    told = [(trial.state, trial.value) for trial in searcher.study.trials]
+    assert told == [
+        (TrialState.COMPLETE, 0.6),  # its best, not its last
+        (TrialState.PRUNED, 0.4),
+        (TrialState.FAIL, None),
+        (TrialState.RUNNING, None),  # the unfinished one: the sampler keeps away from it
+    ]
+    first, pruned, *_ = searcher.study.trials
+    assert first.params == {"optim.lr": 1e-4}
+    assert first.intermediate_values == {1: 0.5, 2: 0.5, 3: 0.6, 4: 0.6}
+    assert pruned.intermediate_values == {1: 0.3, 2: 0.4}
+
+
+def test_unfinished_trials_come_first_as_they_were_then_the_numbers_that_are_free(
+    past: Past,
+) -> None:
+    searcher = OptunaSearcher(past.folder.read(), past.history())
+    assert searcher.num_to_come == 3
+    again = searcher.suggest("x")
+    assert isinstance(again, dict)
+    assert again["trial"] == "0005"
+    assert again["settings"] == past.folder.trial("0005").trial().config
+    assert again["searched"] == ["optim.lr"]
+    running = searcher.study.trials[-1]
+    assert (running.state, running.params["optim.lr"]) == (TrialState.RUNNING, 2e-4)
+    assert running.intermediate_values == {1: 0.45, 2: 0.5}
+    new = [searcher.suggest("y"), searcher.suggest("z")]
+    assert [trial["trial"] for trial in new if isinstance(trial, dict)] == ["0004", "0006"]
+    assert searcher.suggest("w") is None  # x may yet have to go on elsewhere
+    for trial_id in "xyz":
+        name = searcher.running[trial_id]
+        searcher.on_trial_complete(trial_id, None, error=True)
+        searcher.failed(name)
+    assert searcher.suggest("w") == "FINISHED"
+
+
+def test_a_trial_that_was_asked_to_end_is_suggested_again(past: Past) -> None:
+    searcher = OptunaSearcher(past.folder.read(), (), is_stopped=lambda name: True)
+    first = searcher.suggest("x")
+    searcher.on_trial_complete("x", {"epoch": 2, "num_epochs": 4, "best_overall": 0.5})
+    assert searcher.suggest("y") == first
+    (running,) = searcher.study.trials
+    assert running.state is TrialState.RUNNING
+
+
+def test_nothing_is_started_while_the_sweep_stops(past: Past) -> None:
+    searcher = OptunaSearcher(past.folder.read(), past.history(), is_stopping=lambda: True)
+    assert searcher.suggest("x") == "FINISHED"
+
+
+def test_a_resumed_search_does_not_repeat_its_draws(tmp_path: Path) -> None:
+    past = Past(tmp_path, first_trials=[])
+    before = OptunaSearcher(past.folder.read())
+    drawn = [before.suggest(str(number)) for number in range(2)]
+    for number, suggested in enumerate(drawn, start=1):
+        assert isinstance(suggested, dict)
+        searched = {key: suggested["settings"][key] for key in suggested["searched"]}
+        past.trial(f"{number:04d}", (0.5,) * 4, Outcome.FINISHED, **searched)
+    after = OptunaSearcher(past.folder.read(), past.history())
+    rates = {suggested["settings"]["optim.lr"] for suggested in drawn}  # type: ignore[index]
+    for number in range(4):
+        again = after.suggest(str(number))
+        assert isinstance(again, dict)
+        assert again["settings"]["optim.lr"] not in rates
+
+
+def test_the_rungs_are_as_they_were(past: Past) -> None:
+    halving = SuccessiveHalving(1, 2)
+    _restore(halving, past.history())
+    first, second = halving.rungs
+    assert first.arrivals == {"0001-b2": 0.5, "0002": 0.3, "0003": 0.2, "0005": 0.45}
+    assert second.arrivals == {"0001-b2": 0.5, "0002": 0.4}  # 0005 has not been decided on
+    assert (first.stops, second.stops) == ([], ["0002"])
+    decision = halving.decide("0005", 2, 0.5, 4)
+    assert decision.reason == "rung 2: 0.500 not below cut-off 0.500 of 3"
+    assert halving.decide("0005", 2, 0.5, 4) is decision  # told again, decided once
+    assert len(second.arrivals) == 3
+
+
+def test_what_was_decided_before_the_driver_died_is_done(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    past.trial("0002", (0.3,), None, ("stop",), **{"optim.lr": 1e-3})
+    _finish_decided(past.folder)
+    ended = past.folder.trial("0002").outcome()
+    assert ended is not None
+    assert (ended.outcome, ended.reason, ended.epoch) == (Outcome.PRUNED, "why stop", 1)
+
+
+def test_the_sweep_is_read_as_it_was_asked_for_with_its_extensions(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    asked = sweep_of(tmp_path)
+    read = past.folder.read()
+    assert read.to_file() == asked.to_file()
+    for more in (3, 4):
+        past.folder.extend(more)
+    assert past.folder.read().search.num_samples == 6 + 3 + 4
+    (past.folder.path / "extensions" / "0002.json").write_text('{"num_samples": "4"}')
+    with pytest.raises(IntegrityError, match=r"0002.json: num_samples must be a positive integer"):
+        past.folder.read()
+
+
+def test_a_sweep_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(NothingUsableError, match="no sweep 'none' in"):
+        SweepFolder(tmp_path, "none").read()
+    with pytest.raises(NothingUsableError, match="no sweep in"):
+        latest_sweep(tmp_path)
+    with pytest.raises(ConfigError, match="sweep"):
+        SweepFolder(tmp_path, "../up")
+    Past(tmp_path)
+    assert latest_sweep(tmp_path) == "s"
+    with pytest.raises(ConfigError, match="ensweep resume s"):
+        SweepFolder(tmp_path, "s").create(sweep_of(tmp_path))
+
+
+def test_a_damaged_record_is_named(past: Past) -> None:
+    path = past.folder.trial("0003").path / "config.json"
+    path.write_text(json.dumps({"trial": 3}))
+    with pytest.raises(IntegrityError, match=str(path)):
+        past.history()
