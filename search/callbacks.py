@@ -228,6 +228,7 @@ def near_top(best: Mapping[str, Mapping[str, float]], count: int) -> set[str]:
 def first_line_of_error(text: str) -> str:
     """`ValueError: what went wrong` out of Tune's error text, which ends in a traceback."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Failure # ")] or lines  # Tune's header
     indented = [number for number, line in enumerate(lines) if line[0].isspace()]
     rest = lines[indented[-1] + 1 :] if indented else lines
     line = (rest or lines[-1:] or ["unknown error"])[0]

@@ -77,7 +77,7 @@ class Progress:
 
     def lost(self, trial: str, reason: str) -> None:
         """A trial's process is gone; the trial is tried again."""
-        self.rows[trial].state = "waiting"
+        self.rows.setdefault(trial, _Row(0)).state = "waiting"
         self._show(f"{trial}: to be tried again: {reason}")
 
     def ended(self, trial: str, outcome: Outcome, reason: str) -> None:

@@ -18,7 +18,7 @@ from mlflow_setup.tracking import Tracking, resolve_tracking
 from search.history import SweepFolder, read_history
 from search.scheduler import STOP
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Driver:

@@ -25,6 +25,7 @@ from search.sweep import resume_sweep, run_sweep
 pytestmark = pytest.mark.slow
 
 SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
+NUM_KILLS = 20 if SCALE > 1 else 6
 
 
 def settings(folder: Path) -> dict[str, float]:
@@ -33,12 +34,12 @@ def settings(folder: Path) -> dict[str, float]:
 
 
 def test_r1_killed_workers(tmp_path: Path, tiny_data: Path) -> None:
-    """R1: 20 SIGKILLs of trials' processes at random moments of one sweep."""
+    """R1: SIGKILLs of trials' processes at random moments of one sweep."""
     draw, kills = random.Random(1), 0
     sweep_of(tmp_path, tiny_data)
     more = ("scheduler.name=none", "search.num_samples=8", "resources.max_failures=100")
-    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH=str(2 * SCALE))
-    while kills < 20 * SCALE and driver.process.poll() is None:
+    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH="2")
+    while kills < NUM_KILLS and driver.process.poll() is None:
         workers = driver.workers()
         if workers:
             try:
@@ -50,11 +51,11 @@ def test_r1_killed_workers(tmp_path: Path, tiny_data: Path) -> None:
     code, text = driver.end(300)
     assert code == 0, text
     print(f"R1: {kills} kills")
-    assert kills >= 10
+    assert kills >= NUM_KILLS / 2
     assert set(assert_whole(tmp_path, 8).values()) == {Outcome.FINISHED}
 
 
-@pytest.mark.parametrize("number", range(3 * SCALE))
+@pytest.mark.parametrize("number", range(5 if SCALE > 1 else 1))
 def test_r3_a_killed_driver(tmp_path: Path, tiny_data: Path, number: int) -> None:
     """R3: SIGKILL the driver at a random moment, then resume; what ran on keeps its settings."""
     draw = random.Random(number)
@@ -159,7 +160,7 @@ def test_r7_sigterm_to_a_trial_has_it_go_on_in_another_process(
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, "scheduler.name=none", SECONDS_AN_EPOCH="0.4")
     driver.wait_for_epochs(1)
-    for _ in range(5):
+    for _ in range(5 if SCALE > 1 else 2):
         driver.wait_for(driver.workers)
         driver.workers()[0].terminate()
         time.sleep(1.5)
@@ -212,7 +213,9 @@ def test_extend_goes_on_where_the_sweep_ended(tmp_path: Path, tiny_data: Path) -
     first = run_sweep(sweep, "s", storage, tracking, train=make_train())
     before = settings(tmp_path)
     nothing = resume_sweep("s", storage, tracking, train=make_train())
-    assert nothing.rungs == first.rungs
+    for earlier, later in zip(first.rungs, nothing.rungs, strict=True):
+        assert later.arrivals == earlier.arrivals
+        assert sorted(later.stops) == sorted(earlier.stops)
     extended = resume_sweep("s", storage, tracking, num_more=5, train=make_train())
     assert_whole(tmp_path, 12)
     after = settings(tmp_path)
