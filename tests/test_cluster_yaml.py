@@ -1,4 +1,4 @@
-"""cluster.yaml passes Ray's own schema check, and what that check lets through."""
+"""What cluster.yaml promises beyond what `ensweep cluster check` asks of any file."""
 
 import copy
 import re
@@ -9,14 +9,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-NODE_KEYS = {
-    "InstanceType",
-    "ImageId",
-    "InstanceMarketOptions",
-    "MetadataOptions",
-    "BlockDeviceMappings",
-}
-"""Of boto3's create_instances. Ray accepts any key here, a misspelt one too."""
 
 
 @pytest.fixture(scope="module")
@@ -27,46 +19,11 @@ def written() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def prepared(written: dict[str, Any]) -> dict[str, Any]:
-    """As Ray sees it: its defaults merged in, its schema and rules applied."""
-    return check(written)
+    """As Ray sees it: its defaults merged in."""
+    from ray.autoscaler._private.util import prepare_config
 
-
-def check(config: dict[str, Any]) -> dict[str, Any]:
-    from ray.autoscaler._private.util import check_legacy_fields, prepare_config, validate_config
-
-    prepared: dict[str, Any] = prepare_config(copy.deepcopy(config))
-    validate_config(prepared)
-    check_legacy_fields(prepared)
-    return prepared
-
-
-def test_ray_accepts_it(prepared: dict[str, Any], written: dict[str, Any]) -> None:
-    assert set(prepared["available_node_types"]) == {"head", "gpu_spot"}
-    assert prepared["setup_commands"] == written["setup_commands"]
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("no_such_key",), 1),
-        (("head_node_type",), "no_such_type"),
-        (("docker", "container_nam"), "ray"),
-        (("available_node_types", "gpu_spot", "resources"), {"GPU": 0.5}),
-        (("available_node_types", "gpu_spot", "min_workers"), 9),
-    ],
-)
-def test_the_check_notices_mistakes(
-    written: dict[str, Any], path: tuple[str, ...], value: object
-) -> None:
-    from jsonschema import ValidationError
-
-    broken = copy.deepcopy(written)
-    target = broken
-    for key in path[:-1]:
-        target = target[key]
-    target[path[-1]] = value
-    with pytest.raises((ValidationError, ValueError)):
-        check(broken)
+    merged: dict[str, Any] = prepare_config(copy.deepcopy(written))
+    return merged
 
 
 def test_ray_and_python_are_those_of_the_constraints(written: dict[str, Any]) -> None:
@@ -98,19 +55,15 @@ def test_the_tracking_server_is_named_by_the_environment_on_the_head(
     assert re.fullmatch(r"--env MLFLOW_TRACKING_URI=http://[^@\s]+:5000", option)
 
 
-def test_machines_are_pinned_and_spelt_right(prepared: dict[str, Any]) -> None:
+def test_machines_are_pinned_and_on_the_right_market(prepared: dict[str, Any]) -> None:
     types = prepared["available_node_types"]
     for name, node in types.items():
-        assert set(node["node_config"]) - {"IamInstanceProfile"} <= NODE_KEYS, name
         assert node["node_config"]["ImageId"].startswith("ami-"), name
         assert node["node_config"]["MetadataOptions"] == {"HttpTokens": "required"}, name
     assert types["gpu_spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert types["gpu_spot"]["resources"]["GPU"] == 1
     assert "InstanceMarketOptions" not in types["head"]["node_config"]
     assert types["head"]["resources"]["GPU"] == 0
-    region = prepared["provider"]["region"]
-    zones = prepared["provider"]["availability_zone"].split(",")
-    assert all(zone[:-1] == region for zone in zones)
 
 
 def test_data_and_runs_stay_at_home(written: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from ensweep.cli import ablate, bundle, data, ensemble, pretrain, sweep, track, train
+from ensweep.cli import ablate, bundle, cluster, data, ensemble, pretrain, sweep, track, train
 from mlflow_setup.errors import EnsweepError
 
 EXIT_CODES = (
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for noun in (data, pretrain, train, sweep, ablate, ensemble, bundle, track):
+for noun in (data, pretrain, train, sweep, ablate, ensemble, bundle, cluster, track):
     noun.register(app)
 
 
