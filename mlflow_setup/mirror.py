@@ -5,7 +5,6 @@ what was projected is only remembered to spare the server. A point's time stamp 
 that the epoch's record holds, so a replay writes the same point.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,9 +14,15 @@ from typing import Any
 from mlflow_setup.client import Run
 from mlflow_setup.errors import ConfigError, IntegrityError, PartialError
 from mlflow_setup.files import safe_name
+from mlflow_setup.projection import (
+    EPOCH_SECONDS,
+    fixed_tags,
+    milliseconds,
+    most_important,
+    with_best,
+)
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
-    OVERALL,
     PREDICTIONS_ARTIFACT,
     RUN_STATUS,
     EpochRecord,
@@ -31,11 +36,8 @@ from mlflow_setup.tracking import Tracking, cut, redact
 from mlflow_setup.usage import usage_of
 
 PARENT_TAG = "mlflow.parentRunId"
-EPOCH_SECONDS = "epoch_seconds"
-"""In every epoch's batch, and therefore what tells which epochs a run already has."""
 USAGE = "used/"
 """Before the metrics of what a trial used: hours, GPU-hours, USD."""
-MAX_METRICS = 40
 
 _logger = logging.getLogger(__name__)
 
@@ -164,7 +166,7 @@ class Mirror:
         if found:
             run = found[0]
         else:
-            tags |= {PARENT_TAG: parent_id, **_fixed_tags(record)}
+            tags |= {PARENT_TAG: parent_id, **fixed_tags(record)}
             run = self._create(record.trial, tags, record.start_time)
         run_id = str(run.info.run_id)
         self._log_params(run, record.config)
@@ -183,7 +185,7 @@ class Mirror:
     def _create(self, name: str, tags: Mapping[str, str], start_time: float | None) -> Run:
         return self.tracking.client.create_run(
             self.tracking.experiment_id,
-            start_time=None if start_time is None else _milliseconds(start_time),
+            start_time=None if start_time is None else milliseconds(start_time),
             tags={key: cut(value) for key, value in tags.items()},
             run_name=name,
         )
@@ -209,10 +211,10 @@ class Mirror:
     def _log_epochs(self, run: "_Projected", epochs: Iterable[EpochRecord]) -> set[int]:
         """One batch for each epoch the run lacks. Returns those that were run again since."""
         rerun = set()
-        for record, metrics in _with_best(epochs):
-            timestamp = _milliseconds(record.wall_time)
+        for record, metrics in with_best(epochs):
+            timestamp = milliseconds(record.wall_time)
             if record.epoch not in run.epochs:
-                kept = _most_important(metrics)
+                kept = most_important(metrics)
                 if len(kept) < len(metrics) and record.epoch == 1:
                     _logger.warning("%d of %d metrics are tracked", len(kept), len(metrics))
                 self.tracking.log(run.run_id, metrics=kept, timestamp=timestamp, step=record.epoch)
@@ -250,7 +252,7 @@ class Mirror:
             run.tags |= changed
         if outcome is not None and (changed or run.status != RUN_STATUS[outcome.outcome]):
             run.status = RUN_STATUS[outcome.outcome]
-            end_time = _milliseconds(outcome.wall_time)
+            end_time = milliseconds(outcome.wall_time)
             self.tracking.client.set_terminated(run.run_id, run.status, end_time)
 
     def _log_usage(
@@ -261,7 +263,7 @@ class Mirror:
             f"{USAGE}{key}": value for key, value in asdict(usage_of(snapshot.attempts)).items()
         }
         if snapshot.attempts and run.used != used:
-            timestamp = _milliseconds(outcome.wall_time)
+            timestamp = milliseconds(outcome.wall_time)
             self.tracking.log(run.run_id, metrics=used, timestamp=timestamp, step=outcome.epoch)
             run.used = used
 
@@ -298,41 +300,3 @@ class _Projected:
     epochs: dict[int, int]  # epoch -> time stamp of its points in milliseconds
     files: dict[str, int]  # artifact path -> bytes
     used: dict[str, float] = field(default_factory=dict)  # what the run says it used
-
-
-def _fixed_tags(record: TrialRecord) -> dict[str, str]:
-    tags = {
-        Tag.RECIPE.value: record.recipe,
-        Tag.SEED.value: str(record.seed),
-        Tag.DATA.value: record.data_fingerprint,
-        Tag.PRETRAIN.value: "mlm" if record.config.get("pretrain.enabled") else "none",
-    }
-    if record.git_revision is not None:
-        tags[Tag.GIT_REVISION.value] = record.git_revision
-    if record.notes:
-        tags["notes"] = json.dumps(record.notes, sort_keys=True)
-    return tags
-
-
-def _with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict[str, float]]]:
-    """Each epoch with its metrics and the best dev metrics so far, `best/dev/...`."""
-    best: dict[str, float] = {}
-    for record in epochs:
-        for key, value in record.metrics.items():
-            if key.startswith("dev/") and not key.endswith("/loss"):
-                best[f"best/{key}"] = max(value, best.get(f"best/{key}", value))
-        yield record, {EPOCH_SECONDS: record.seconds, **best, **record.metrics}
-
-
-def _most_important(metrics: Mapping[str, float]) -> dict[str, float]:
-    """At most 40: the best so far, then dev, then the rest; `dev/overall` before its tasks."""
-
-    def rank(key: str) -> tuple[bool, bool, bool, bool, str]:
-        is_best, is_dev = key.startswith("best/"), key.startswith("dev/")
-        return key != EPOCH_SECONDS, not key.endswith(OVERALL), not is_best, not is_dev, key
-
-    return {key: metrics[key] for key in sorted(metrics, key=rank)[:MAX_METRICS]}
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)

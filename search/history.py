@@ -5,7 +5,8 @@ what `read_history` returns. Whole JSON objects; nothing is unpickled.
 """
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -23,7 +24,7 @@ from mlflow_setup.schema import (
     TrialRecord,
     TrialSnapshot,
 )
-from search.scheduler import STOP
+from search.scheduler import STOP, Rungs
 from search.sweep_config import SweepConfig
 from search.sweep_file import read_sweep
 from trainable.config import from_flat
@@ -159,6 +160,26 @@ def past_trial(folder: TrialFolder) -> PastTrial:
     return PastTrial(
         folder.trial(), tuple(folder.epochs()), tuple(folder.decisions()), folder.outcome()
     )
+
+
+def finish_decided(folder: SweepFolder) -> None:
+    """Trials that the scheduler had stopped when their driver died."""
+    for trial in folder.trial_folders():
+        past = past_trial(trial)
+        word = past.stop_decision
+        if word is not None and not past.is_over:
+            epoch = len(past.epochs)
+            trial.write_outcome(OutcomeRecord(Outcome.PRUNED, word.reason, epoch, time.time()))
+            trial.drop_checkpoint()
+
+
+def restore_rungs(rungs: Rungs, history: Iterable[PastTrial]) -> None:
+    """The rungs as earlier drivers left them. An epoch without a decision is decided on when the
+    trial goes on and tells of it again."""
+    for past in history:
+        words = past.decisions
+        num_decided = len(past.epochs) if past.is_over else (words[-1].epoch if words else 0)
+        rungs.restore(past.name, past.best_values[:num_decided], past.num_epochs, words)
 
 
 def latest_sweep(storage: Path) -> str:

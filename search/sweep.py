@@ -15,9 +15,8 @@ from ray import tune
 from rich.console import Console
 
 from mlflow_setup.background import BackgroundMirror
-from mlflow_setup.errors import ConfigError, DataError
+from mlflow_setup.errors import ConfigError
 from mlflow_setup.mirror import Mirror
-from mlflow_setup.runs import sweep_names
 from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
 from mlflow_setup.tracking import Tracking
 from mlflow_setup.usage import Usage
@@ -29,20 +28,25 @@ from search.history import (
     SWEEP_FILE,
     PastTrial,
     SweepFolder,
-    name_taken,
-    past_trial,
+    finish_decided,
     read_history,
+    restore_rungs,
 )
 from search.lease import Lease
+from search.preflight import (
+    known_configs,
+    read_data,
+    refuse_other_data,
+    refuse_taken,
+    unfinished_configs,
+)
 from search.prepare import prepare
 from search.progress import Progress
 from search.scheduler import Audit, MedianStopping, Rung, Rungs, SuccessiveHalving, TuneScheduler
 from search.searcher import OptunaSearcher
 from search.stop import StopSwitch
-from search.sweep_config import Budget, SweepConfig, TrialSettings
+from search.sweep_config import Budget, SweepConfig
 from search.warm_start import WarmTrial, read_warm_start, warm_start, write_warm_start
-from trainable.config import Config, from_flat
-from trainable.dataset import Dataset, read_dataset
 from trainable.trial import Place, Train, listening, make_trainable
 
 
@@ -103,8 +107,8 @@ def run_sweep(
         NothingUsableError: a sweep to start warm from has nothing to start from.
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
-    _read_data(_known_configs(sweep))
-    _refuse_taken(folder, tracking)
+    read_data(known_configs(sweep))
+    refuse_taken(folder, tracking)
     warm, said = warm_start(sweep, warm_from, folder.path.parent)
     for line in said:
         shown.print(line, markup=False, highlight=False)
@@ -147,9 +151,9 @@ def resume_sweep(
         sweep = folder.read()
         if budget is not None:
             sweep = sweep.model_copy(update={"budget": budget})
-        _finish_decided(folder)
+        finish_decided(folder)
         history = read_history(folder.trial_folders())
-        _refuse_other_data(history, _known_configs(sweep))
+        refuse_other_data(history, known_configs(sweep))
         warm = read_warm_start(folder.path)
         drive = _Drive(folder, sweep, tracking, history, warm, lease, shown)
         return drive.run(train, farewell)
@@ -177,7 +181,7 @@ class _Drive:
             sweep, history, warm, self._is_stopped, lambda: self.switch.is_on
         )
         if self.scheduler.rungs is not None:
-            _restore(self.scheduler.rungs, history)
+            restore_rungs(self.scheduler.rungs, history)
         self.mirror = BackgroundMirror(
             Mirror(tracking, folder.name), lambda name: folder.trial(name).snapshot()
         )
@@ -222,7 +226,7 @@ class _Drive:
             )
             needs = {"CPU": sweep.resources.cpus_per_trial, "GPU": slots.gpus_per_trial}
             if train is None:
-                configs = [*_known_configs(sweep), *_unfinished_configs(self.history)]
+                configs = [*known_configs(sweep), *unfinished_configs(self.history)]
                 prepare(configs, place, self.tracking, needs, self.console)
             concurrency = min(slots.max_concurrent_trials, self.searcher.num_to_come)
             with Progress(self.console, sweep.search.num_samples, concurrency) as progress:
@@ -308,87 +312,12 @@ class _Drive:
         return self.mirror.close(status)
 
 
-def _known_configs(sweep: SweepConfig) -> list[Config]:
-    """The configurations that are known before the search draws: those of the first trials, and
-    the base of the others, if there are others."""
-    num_first = len(sweep.first_trials)
-    starts: list[TrialSettings] = [sweep.first(number)[0] for number in range(num_first)]
-    if sweep.search.num_samples > num_first:
-        starts.append(sweep.base())
-    return [from_flat(start.settings) for start in starts]
-
-
-def _unfinished_configs(history: Iterable[PastTrial]) -> list[Config]:
-    return [from_flat(past.record.config) for past in history if not past.is_over]
-
-
-def _read_data(configs: Iterable[Config]) -> dict[str, Dataset]:
-    """Data errors end a sweep before it starts, once for each way that its trials read data."""
-    seen: dict[str, Dataset] = {}
-    for config in configs:
-        what = _data_key(config)
-        if what not in seen:
-            seen[what] = read_dataset(config)
-    return seen
-
-
-def _data_key(config: Config) -> str:
-    return repr((config.data, config.tasks, config.seed))
-
-
-def _refuse_other_data(history: Sequence[PastTrial], configs: Iterable[Config]) -> None:
-    """A trial is never finished on other data than it began with."""
-    unfinished = {past.name: from_flat(past.record.config) for past in history if not past.is_over}
-    read = _read_data([*configs, *unfinished.values()])
-    began = {past.name: past.record.data_fingerprint for past in history}
-    changed = [
-        name
-        for name, config in unfinished.items()
-        if began[name] not in (read[_data_key(config)].fingerprint, "unknown")
-    ]
-    if changed:
-        raise DataError(
-            f"the data have changed since {', '.join(changed)} began",
-            fix="put the files back as they were, or start a new sweep (--warm-start takes "
-            "over what this one found)",
-        )
-
-
-def _finish_decided(folder: SweepFolder) -> None:
-    """Trials that the scheduler had stopped when their driver died."""
-    for trial in folder.trial_folders():
-        past = past_trial(trial)
-        word = past.stop_decision
-        if word is not None and not past.is_over:
-            epoch = len(past.epochs)
-            trial.write_outcome(OutcomeRecord(Outcome.PRUNED, word.reason, epoch, time.time()))
-            trial.drop_checkpoint()
-
-
-def _refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
-    """Two sweeps never share a folder, nor a name in MLflow."""
-    if folder.path.exists():
-        raise name_taken(f"{folder.name!r} already exists: {folder.path}", folder.name)
-    tracking.check()
-    if folder.name in sweep_names(tracking):
-        raise name_taken(f"{folder.name!r} is already tracked in MLflow", folder.name)
-
-
 def _rungs(sweep: SweepConfig) -> Rungs | None:
     scheduler = sweep.scheduler
     audit = Audit(scheduler.audit_fraction, sweep.search.seed)
     if scheduler.name == "halving":
         return SuccessiveHalving(scheduler.grace_period, scheduler.reduction_factor, audit)
     return MedianStopping(scheduler.grace_period, audit) if scheduler.name == "median" else None
-
-
-def _restore(rungs: Rungs, history: Iterable[PastTrial]) -> None:
-    """The rungs as earlier drivers left them. An epoch without a decision is decided on when the
-    trial goes on and tells of it again."""
-    for past in history:
-        words = past.decisions
-        num_decided = len(past.epochs) if past.is_over else (words[-1].epoch if words else 0)
-        rungs.restore(past.name, past.best_values[:num_decided], past.num_epochs, words)
 
 
 def _trial_name(trial: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from fake_sweep import NUM_EPOCHS
 
-from mlflow_setup.mirror import EPOCH_SECONDS
+from mlflow_setup.projection import EPOCH_SECONDS
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import Tracking, resolve_tracking

@@ -13,7 +13,18 @@ import sys
 
 import typer
 
-from ensweep.cli import ablate, bundle, cluster, data, ensemble, pretrain, sweep, track, train
+from ensweep.cli import (
+    ablate,
+    bundle,
+    cluster,
+    data,
+    ensemble,
+    leaderboard,
+    pretrain,
+    sweep,
+    track,
+    train,
+)
 from mlflow_setup.errors import EnsweepError
 
 EXIT_CODES = (
@@ -30,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for noun in (data, pretrain, train, sweep, ablate, ensemble, bundle, cluster, track):
+for noun in (data, pretrain, train, sweep, leaderboard, ablate, ensemble, bundle, cluster, track):
     noun.register(app)
 
 

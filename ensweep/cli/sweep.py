@@ -1,4 +1,4 @@
-"""`ensweep sweep`, `resume`, `extend`, `sweeps`, `leaderboard`: many trials, and what came of them.
+"""`ensweep sweep`, `resume`, `extend`, `sweeps`: many trials, and what came of them.
 
 ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
 """
@@ -6,7 +6,7 @@ ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,6 @@ from ensweep.cli.output import print_table
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
-    from search.results import Row
     from search.sweep import SweepResult
 
 
@@ -33,7 +32,6 @@ def register(app: typer.Typer) -> None:
     app.command("resume")(resume)
     app.command("extend")(extend)
     app.command("sweeps")(sweeps)
-    app.command("leaderboard")(leaderboard)
 
 
 def sweep(
@@ -142,33 +140,6 @@ def sweeps(as_json: AsJson = False) -> None:
         typer.echo(f"{name:<{width}}  {description}")
 
 
-def leaderboard(
-    sweep_name: SweepName = None,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
-    as_json: AsJson = False,
-) -> None:
-    """The trials of a sweep, the best first, with what they differ in."""
-    from mlflow_setup.runs import find_trials, latest_sweep
-    from mlflow_setup.tracking import resolve_tracking
-    from search.results import leaderboard as rows_of
-
-    tracking = resolve_tracking(storage, tracking_uri)
-    chosen = sweep_name or latest_sweep(tracking)
-    rows = rows_of(find_trials(tracking, chosen))
-    if not rows:
-        raise NothingUsableError(
-            f"no trial of a sweep {chosen!r} is tracked",
-            fix="ensweep leaderboard without a name shows the latest sweep",
-        )
-    if as_json:
-        content = [row.to_json() for row in rows]
-        typer.echo(json.dumps({"schema_version": 1, "sweep": chosen, "trials": content}))
-        return
-    typer.echo(f"sweep {chosen}", err=True)
-    print_table(*_leaderboard_table(rows))
-
-
 def resume_hint(sweep_name: str, storage: Path) -> str:
     """The line that tells how to go on with a sweep."""
     words = ["ensweep", "resume", sweep_name]
@@ -235,27 +206,6 @@ def _end(result: "SweepResult", storage: Path) -> None:
     _raise_for(result)
 
 
-def _leaderboard_table(rows: "list[Row]") -> tuple[list[str], list[list[str]]]:
-    metrics = sorted({name for row in rows for name in row.metrics})
-    params = list(dict.fromkeys(name for row in rows for name in row.params))
-    header = ["#", "trial", "recipe", "outcome", "epochs", "overall"]
-    header += [name.split("/")[1] for name in metrics] + params
-    table = [
-        [
-            str(row.rank),
-            row.trial,
-            row.recipe,
-            row.outcome,
-            "" if row.epochs is None else str(row.epochs),
-            _number(row.overall),
-            *(_number(row.metrics.get(name)) for name in metrics),
-            *(_setting(row.params.get(name, "")) for name in params),
-        ]
-        for row in rows
-    ]
-    return header, table
-
-
 def _print_result(result: "SweepResult") -> None:
     from mlflow_setup.schema import Outcome
 
@@ -297,11 +247,3 @@ def _raise_for(result: "SweepResult") -> None:
             f"MLflow has missed: {', '.join(result.unsynced)}",
             fix=f"once it answers again: ensweep sync {result.name}",
         )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _setting(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

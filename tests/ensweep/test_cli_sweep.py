@@ -10,7 +10,7 @@ import typer
 from past_sweep import Past
 from typer.testing import CliRunner, Result
 
-from ensweep.cli import sweep
+from ensweep.cli import leaderboard, sweep
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.mirror import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
@@ -21,6 +21,7 @@ from trainable.record import TrialFolder
 
 app = typer.Typer()
 sweep.register(app)
+leaderboard.register(app)
 
 
 @pytest.fixture(autouse=True)

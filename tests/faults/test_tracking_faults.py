@@ -17,7 +17,8 @@ from fake_sweep import sweep_of
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
-from mlflow_setup.mirror import EPOCH_SECONDS, Mirror
+from mlflow_setup.mirror import Mirror
+from mlflow_setup.projection import EPOCH_SECONDS
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord, TrialSnapshot
 from mlflow_setup.server import server_command

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mlflow_setup.errors import ConfigError, IntegrityError, PartialError
-from mlflow_setup.mirror import EPOCH_SECONDS, MAX_METRICS, Mirror
+from mlflow_setup.mirror import Mirror
+from mlflow_setup.projection import EPOCH_SECONDS, MAX_METRICS
 from mlflow_setup.runs import download
 from mlflow_setup.schema import (
     RUN_STATUS,

@@ -9,10 +9,14 @@ from past_sweep import Past, sweep_of
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.schema import Outcome
-from search.history import SweepFolder, latest_sweep
+from search.history import (
+    SweepFolder,
+    finish_decided,
+    latest_sweep,
+    restore_rungs,
+)
 from search.scheduler import SuccessiveHalving
 from search.searcher import OptunaSearcher
-from search.sweep import _finish_decided, _restore
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def test_a_resumed_search_does_not_repeat_its_draws(tmp_path: Path) -> None:
 
 def test_the_rungs_are_as_they_were(past: Past) -> None:
     halving = SuccessiveHalving(1, 2)
-    _restore(halving, past.history())
+    restore_rungs(halving, past.history())
     first, second = halving.rungs
     assert first.arrivals == {"0001-b2": 0.5, "0002": 0.3, "0003": 0.2, "0005": 0.45}
     assert second.arrivals == {"0001-b2": 0.5, "0002": 0.4}  # 0005 has not been decided on
@@ -110,7 +114,7 @@ def test_the_rungs_are_as_they_were(past: Past) -> None:
 def test_what_was_decided_before_the_driver_died_is_done(tmp_path: Path) -> None:
     past = Past(tmp_path)
     past.trial("0002", (0.3,), None, ("stop",), **{"optim.lr": 1e-3})
-    _finish_decided(past.folder)
+    finish_decided(past.folder)
     ended = past.folder.trial("0002").outcome()
     assert ended is not None
     assert (ended.outcome, ended.reason, ended.epoch) == (Outcome.PRUNED, "why stop", 1)

@@ -1,0 +1,50 @@
+"""What of a trial's record goes onto its MLflow run, and in which form."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord
+
+EPOCH_SECONDS = "epoch_seconds"
+"""In every epoch's batch, and therefore what tells which epochs a run already has."""
+MAX_METRICS = 40
+
+
+def fixed_tags(record: TrialRecord) -> dict[str, str]:
+    """Those that a run gets when it is made."""
+    tags = {
+        Tag.RECIPE.value: record.recipe,
+        Tag.SEED.value: str(record.seed),
+        Tag.DATA.value: record.data_fingerprint,
+        Tag.PRETRAIN.value: "mlm" if record.config.get("pretrain.enabled") else "none",
+    }
+    if record.git_revision is not None:
+        tags[Tag.GIT_REVISION.value] = record.git_revision
+    if record.notes:
+        tags["notes"] = json.dumps(record.notes, sort_keys=True)
+    return tags
+
+
+def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict[str, float]]]:
+    """Each epoch with its metrics and the best dev metrics so far, `best/dev/...`."""
+    best: dict[str, float] = {}
+    for record in epochs:
+        for key, value in record.metrics.items():
+            if key.startswith("dev/") and not key.endswith("/loss"):
+                best[f"best/{key}"] = max(value, best.get(f"best/{key}", value))
+        yield record, {EPOCH_SECONDS: record.seconds, **best, **record.metrics}
+
+
+def most_important(metrics: Mapping[str, float]) -> dict[str, float]:
+    """At most 40: the best so far, then dev, then the rest; `dev/overall` before its tasks."""
+
+    def rank(key: str) -> tuple[bool, bool, bool, bool, str]:
+        is_best, is_dev = key.startswith("best/"), key.startswith("dev/")
+        return key != EPOCH_SECONDS, not key.endswith(OVERALL), not is_best, not is_dev, key
+
+    return {key: metrics[key] for key in sorted(metrics, key=rank)[:MAX_METRICS]}
+
+
+def milliseconds(seconds: float) -> int:
+    """As MLflow stamps its points."""
+    return round(seconds * 1000)
