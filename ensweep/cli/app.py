@@ -21,6 +21,7 @@ from ensweep.cli import (
     ensemble,
     leaderboard,
     pretrain,
+    report,
     sweep,
     track,
     train,
@@ -41,7 +42,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for noun in (data, pretrain, train, sweep, leaderboard, ablate, ensemble, bundle, cluster, track):
+for noun in (data, pretrain, train, sweep, leaderboard, report, ablate):
+    noun.register(app)
+for noun in (ensemble, bundle, cluster, track):
     noun.register(app)
 
 

@@ -223,3 +223,26 @@ def test_extend_goes_on_where_the_sweep_ended(tmp_path: Path, tiny_data: Path) -
     assert len(set(after.values())) == 12  # the sampler does not repeat itself
     arrived = len(first.rungs[0].arrivals)
     assert len(extended.rungs[0].arrivals) == arrived + 5
+
+
+def test_s7_no_secret_of_the_environment_is_written_anywhere(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    """Twelve planted secrets, a sweep with failures, every byte of its folder and of its output."""
+    names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+             "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
+             "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL", "PGPASSWORD", "DATABASE_URL",
+             "GOOGLE_APPLICATION_CREDENTIALS")  # fmt: skip
+    secrets = {name: f"canary-{number}-{name.lower()}" for number, name in enumerate(names)}
+    sweep_of(tmp_path, tiny_data)
+    misdeeds = '{"0003": "raises", "0004": "dies", "0005": "diverges", "0006": "hangs"}'
+    more = ("resources.max_failures=1", "resources.max_silence_minutes=0.05")
+    code, text = Driver("run", tmp_path, *more, MISDEED=misdeeds, **secrets).end()
+    assert code == 0, text
+    assert len(assert_whole(tmp_path, 7)) == 7
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 50
+    for value in secrets.values():
+        assert value not in text
+        found = [path for path in written if value.encode() in path.read_bytes()]
+        assert found == []
