@@ -77,6 +77,11 @@ class PastTrial:
         """The best overall so far, after each epoch."""
         return tuple(accumulate((epoch.metrics[OVERALL] for epoch in self.epochs), max))
 
+    def best(self, metric: str) -> float | None:
+        """The best of a dev metric over the epochs; None where the trial does not have it."""
+        values = [epoch.metrics[metric] for epoch in self.epochs if metric in epoch.metrics]
+        return max(values, default=None)
+
     @property
     def stop_decision(self) -> Decision | None:
         """The scheduler's word that the trial is to stop, or None."""

@@ -5,6 +5,7 @@ Optuna's own evaluators and pictures, over a study that is rebuilt from the swee
 
 import io
 import math
+import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def read_insight(folder: SweepFolder) -> Insight:
 def write_pictures(insight: Insight, folder: Path) -> list[Path]:
     """`history.png`, `slice.png`, `parallel.png`, `importances.png`; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn: dict[str, Callable[[optuna.Study], Any]] = {
+    drawn: dict[str, Callable[..., Any]] = {
         "history.png": pictures.plot_optimization_history,
         "slice.png": pictures.plot_slice,
         "parallel.png": pictures.plot_parallel_coordinate,
@@ -84,7 +85,7 @@ def write_pictures(insight: Insight, folder: Path) -> list[Path]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna's pictures are experimental by name
             try:
-                axes = draw(insight.study)
+                axes = draw(insight.study, target=_target(insight.study))
             except (ValueError, RuntimeError):
                 continue  # a study whose values are all the same has no such picture
             figure = axes.figure if hasattr(axes, "figure") else axes.flat[0].figure
@@ -97,11 +98,20 @@ def write_pictures(insight: Insight, folder: Path) -> list[Path]:
     return paths
 
 
+def _target(study: optuna.Study) -> Callable[[Any], float] | None:
+    """What a trial is worth where it has several values: their mean, which is overall."""
+    if len(study.directions) == 1:
+        return None
+    return lambda trial: statistics.fmean(trial.values)
+
+
 def _importances(study: optuna.Study, evaluator: Any) -> dict[str, float | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            found = optuna.importance.get_param_importances(
+                study, evaluator=evaluator, target=_target(study)
+            )
         except (ValueError, RuntimeError):  # nothing varied
             return {}
     return {key: value for key, value in found.items() if math.isfinite(value)}

@@ -19,11 +19,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from mlflow_setup.schema import Outcome
+from mlflow_setup.schema import OVERALL, Outcome, metric_name
 from search.history import PastTrial
 from search.space import distribution, suggest
 from search.sweep_config import SweepConfig, TrialSettings
 from search.warm_start import WarmTrial
+from trainable.config import from_flat
 from trainable.trial import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS
 
 _STATES = {
@@ -41,6 +42,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         history: the sweep's trials so far; the unfinished ones are suggested again, as they were.
         warm: scored trials of older sweeps.
         is_stopped: whether a trial has ended because its process was asked to: it goes on later.
+        read: a trial that has ended, as its folder tells it; needed for `search.objective=tasks`.
         is_stopping: whether nothing more is to be started.
     """
 
@@ -50,11 +52,13 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         history: Sequence[PastTrial] = (),
         warm: Iterable[WarmTrial] = (),
         is_stopped: Callable[[str], bool] = lambda name: False,
+        read: Callable[[str], PastTrial] | None = None,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(metric=BEST_VALUE, mode="max")
         self.sweep, self.is_stopped, self.is_stopping = sweep, is_stopped, is_stopping
-        self.study = _create_study(sweep, len(history))
+        self.read, self.metrics = read, objectives(sweep)
+        self.study = _create_study(sweep, len(history), len(self.metrics))
         self.running: dict[str, str] = {}  # Tune's trial id -> name
         self.asked: dict[str, optuna.Trial] = {}  # name -> Optuna's trial, until it is told
         self.suggested: dict[str, dict[str, Any]] = {}  # name -> what was suggested
@@ -92,7 +96,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch that the trial went on from."""
         if trial_id in self.running:
-            _report(self.asked[self.running[trial_id]], result)
+            self._report(self.asked[self.running[trial_id]], result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -111,11 +115,14 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             self.failed(name)
             return
         trial = self.asked.pop(name)
-        _report(trial, result)
+        self._report(trial, result)
         if result[EPOCH] < result[NUM_EPOCHS]:
             self.study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self.study.tell(trial, float(result[BEST_VALUE]))
+            return
+        values = [float(result[BEST_VALUE])]
+        if self.read is not None and self.metrics != [OVERALL]:
+            values = _values(self.read(name), self.metrics)
+        self.study.tell(trial, values or None, state=None if values else TrialState.FAIL)
 
     def again(self, name: str) -> None:
         """Suggest a trial once more, as it was."""
@@ -162,7 +169,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         given = TrialSettings(record.recipe, rest, record.origin)
         self._ask(past.name, given, {key: record.config[key] for key in record.searched})
         for epoch, value in enumerate(past.best_values, start=1):
-            _report(self.asked[past.name], {EPOCH: epoch, BEST_VALUE: value})
+            self._report(self.asked[past.name], {EPOCH: epoch, BEST_VALUE: value})
         return {
             "trial": past.name,
             "recipe": record.recipe,
@@ -170,6 +177,14 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             "origin": dict(record.origin),
             "searched": list(record.searched),
         }
+
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        """The best overall by epoch; a replayed epoch keeps its first value. A study of several
+        objectives takes no values before the end."""
+        if len(self.metrics) == 1 and _is_usable(result):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # "already reported"
+                trial.report(float(result[BEST_VALUE]), int(result[EPOCH]))
 
     def _ask(
         self, name: str, given: TrialSettings, point: Mapping[str, Any] | None
@@ -186,7 +201,21 @@ def first_trial_name(number: int, recipe: str) -> str:
     return f"{number + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(recipe).stem)}"
 
 
-def _create_study(sweep: SweepConfig, num_past: int) -> optuna.Study:
+def objectives(sweep: SweepConfig) -> list[str]:
+    """The dev metrics that the search maximises."""
+    if sweep.search.objective == "overall":
+        return [OVERALL]
+    tasks = from_flat(sweep.base().settings).task_records()
+    return [metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric]
+
+
+def _values(past: PastTrial, metrics: Sequence[str]) -> list[float]:
+    """Each metric's best of any epoch; nothing when the trial lacks one of them."""
+    found = [past.best(metric) for metric in metrics]
+    return [value for value in found if value is not None] if None not in found else []
+
+
+def _create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = sweep.search.seed
     if num_past:  # the same numbers again would be the same trials again
@@ -200,7 +229,7 @@ def _create_study(sweep: SweepConfig, num_past: int) -> optuna.Study:
             group=True,  # conditions split the space; each part is drawn jointly
             constant_liar=True,  # trials run side by side: keep away from those under way
         )
-    return optuna.create_study(direction="maximize", sampler=sampler)
+    return optuna.create_study(directions=["maximize"] * num_objectives, sampler=sampler)
 
 
 def _past_trial(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
@@ -208,35 +237,42 @@ def _past_trial(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
     space, settings = sweep.space, past.record.config
     searched = [key for key in past.record.searched if key in space and key in settings]
     params = {key: settings[key] for key in searched if space[key].contains(settings[key])}
-    state = _STATES[past.outcome.outcome]
-    if state is not TrialState.FAIL and not past.best_values:
-        state = TrialState.FAIL  # its epochs are damaged: there is no value to tell
-    return _frozen(sweep, params, past.best_values, state)
+    return _frozen(
+        sweep,
+        params,
+        _STATES[past.outcome.outcome],
+        _values(past, objectives(sweep)),
+        past.best_values,
+    )
 
 
 def _warm_trial(sweep: SweepConfig, warm: WarmTrial) -> FrozenTrial:
     state = TrialState.COMPLETE if warm.is_finished else TrialState.PRUNED
-    return _frozen(sweep, warm.params, warm.values, state)
+    return _frozen(sweep, warm.params, state, list(warm.best.values()), warm.values)
 
 
 def _frozen(
-    sweep: SweepConfig, params: dict[str, Any], values: Sequence[float], state: TrialState
+    sweep: SweepConfig,
+    params: dict[str, Any],
+    state: TrialState,
+    values: list[float],
+    by_epoch: Sequence[float],
 ) -> FrozenTrial:
+    """Args:
+    values: of each objective; without them (damaged epochs, other tasks) the trial has failed.
+    by_epoch: the best overall so far.
+    """
+    is_single = sweep.search.objective == "overall"
+    if not values:
+        state = TrialState.FAIL
+    has_values = state is TrialState.COMPLETE or (state is TrialState.PRUNED and is_single)
     return optuna.trial.create_trial(
         state=state,
-        value=None if state is TrialState.FAIL else values[-1],
+        values=values if has_values else None,
         params=params,
         distributions={key: distribution(sweep.space[key]) for key in params},
-        intermediate_values=dict(enumerate(values, start=1)),
+        intermediate_values=dict(enumerate(by_epoch, start=1)) if is_single else {},
     )
-
-
-def _report(trial: optuna.Trial, result: dict[str, Any]) -> None:
-    """The best overall by epoch; a replayed epoch keeps its first value."""
-    if _is_usable(result):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "already reported"
-            trial.report(float(result[BEST_VALUE]), int(result[EPOCH]))
 
 
 def _is_usable(result: dict[str, Any]) -> bool:

@@ -29,6 +29,7 @@ from search.history import (
     PastTrial,
     SweepFolder,
     finish_decided,
+    past_trial,
     read_history,
     restore_rungs,
 )
@@ -43,7 +44,7 @@ from search.preflight import (
 from search.prepare import prepare
 from search.progress import Progress
 from search.scheduler import Audit, MedianStopping, Rung, Rungs, SuccessiveHalving, TuneScheduler
-from search.searcher import OptunaSearcher
+from search.searcher import OptunaSearcher, objectives
 from search.stop import StopSwitch
 from search.sweep_config import Budget, SweepConfig
 from search.warm_start import WarmTrial, read_warm_start, warm_start, write_warm_start
@@ -109,7 +110,7 @@ def run_sweep(
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     read_data(known_configs(sweep))
     refuse_taken(folder, tracking)
-    warm, said = warm_start(sweep, warm_from, folder.path.parent)
+    warm, said = warm_start(sweep, warm_from, folder.path.parent, objectives(sweep))
     for line in said:
         shown.print(line, markup=False, highlight=False)
     folder.create(sweep)
@@ -178,7 +179,12 @@ class _Drive:
         self.switch = StopSwitch(folder.stop_file, lambda line: console.print(line, markup=False))
         lease.on_lost = self.switch.interrupt
         self.searcher = OptunaSearcher(
-            sweep, history, warm, self._is_stopped, lambda: self.switch.is_on
+            sweep,
+            history,
+            warm,
+            self._is_stopped,
+            lambda name: past_trial(folder.trial(name)),
+            lambda: self.switch.is_on,
         )
         if self.scheduler.rungs is not None:
             restore_rungs(self.scheduler.rungs, history)

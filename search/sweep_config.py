@@ -23,6 +23,9 @@ class Search(_Section):
     """Trials, the first ones included."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the search; a trial's own seed is the config key `seed`."""
+    objective: Literal["overall", "tasks"] = "overall"
+    """The best overall of any epoch; or each task's best by itself, none given up for another.
+    What is stopped early is decided on overall either way."""
     num_startup_trials: Annotated[int, Field(ge=1)] = 8
     """Trials, the first ones included, before the search learns from results."""
 

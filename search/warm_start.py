@@ -7,7 +7,7 @@ mapped is written into the new sweep's folder, so that resuming it needs the old
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class WarmTrial:
     trial: str
     params: dict[str, Any]  # of the new space; those it cannot hold are left out
     values: tuple[float, ...]  # best overall so far, after each epoch
+    best: dict[str, float]  # objective of the new sweep -> best of any epoch; all of them or none
     is_finished: bool  # or stopped early
 
 
@@ -52,11 +53,12 @@ class Mapping:
 
 
 def warm_start(
-    sweep: SweepConfig, others: Iterable[str], storage: Path
+    sweep: SweepConfig, others: Iterable[str], storage: Path, metrics: Sequence[str] = (OVERALL,)
 ) -> tuple[list[WarmTrial], list[str]]:
     """The scored trials of other sweeps, and what is to be said about them.
 
     Args:
+        metrics: what the new sweep maximises.
         others: names of sweeps in `storage`, or paths to sweeps' folders.
 
     Raises:
@@ -72,7 +74,7 @@ def warm_start(
         if not past:
             raise NothingUsableError(f"sweep {folder.name}: no trial to start warm from")
         _refuse_other_tasks(sweep, folder.name, past)
-        found += [_map(trial, folder.name, sweep, mapping) for trial in past]
+        found += [_map(trial, folder.name, sweep, metrics, mapping) for trial in past]
     said = [f"warm start: {len(found)} trials", *mapping.describe()] if found else []
     return found, said
 
@@ -110,11 +112,16 @@ def fit(value: Any, parameter: Parameter) -> Any:
     return round(clipped) if parameter.type == "int" else float(clipped)
 
 
-def _map(past: PastTrial, sweep_name: str, sweep: SweepConfig, mapping: Mapping) -> WarmTrial:
+def _map(
+    past: PastTrial, sweep_name: str, sweep: SweepConfig, metrics: Sequence[str], mapping: Mapping
+) -> WarmTrial:
     settings = Config().flat() | past.record.config
     params = _fit_all(sweep.space, settings, mapping)
     finished = past.outcome is not None and past.outcome.outcome.value == "finished"
-    return WarmTrial(sweep_name, past.name, params, past.best_values, finished)
+    found = {metric: past.best(metric) for metric in metrics}
+    best = {metric: value for metric, value in found.items() if value is not None}
+    complete = best if len(best) == len(metrics) else {}
+    return WarmTrial(sweep_name, past.name, params, past.best_values, complete, finished)
 
 
 def _fit_all(space: Space, settings: dict[str, Any], mapping: Mapping) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from optuna.trial import TrialState
 from past_sweep import Past, sweep_of
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.schema import Outcome
+from mlflow_setup.schema import EpochRecord, Outcome
 from search.history import (
     SweepFolder,
     finish_decided,
     latest_sweep,
+    past_trial,
     restore_rungs,
 )
 from search.scheduler import SuccessiveHalving
@@ -151,3 +152,38 @@ def test_a_damaged_record_is_named(past: Past) -> None:
     path.write_text(json.dumps({"trial": 3}))
     with pytest.raises(IntegrityError, match=str(path)):
         past.history()
+
+
+def test_each_task_can_be_an_objective_of_its_own(tmp_path: Path) -> None:
+    tasks = {"data.tasks": ["sentiment", "paraphrase"], "train.num_epochs": 4}
+    past = Past(tmp_path, config=tasks, first_trials=[], search={"objective": "tasks"})
+    scores = {"sentiment": (0.2, 0.5, 0.4), "paraphrase": (0.9, 0.7, 0.8)}
+
+    def write(name: str, num_epochs: int, outcome: Outcome) -> None:
+        past.trial(name, (0.5,) * num_epochs, outcome, **{"optim.lr": 1e-3})
+        for epoch in range(1, num_epochs + 1):
+            metrics = {f"dev/{task}/accuracy": s[epoch - 1] for task, s in scores.items()}
+            overall = {"dev/overall": sum(metrics.values()) / 2}
+            record = EpochRecord(epoch, {**overall, **metrics}, {}, 1.0, 0.0)
+            past.folder.trial(name).write_epoch(record)
+
+    write("0001", 3, Outcome.FINISHED)
+    write("0002", 1, Outcome.PRUNED)
+    past.trial("0003", (0.5,), Outcome.FINISHED, **{"optim.lr": 1e-3})  # without the tasks' scores
+    searcher = OptunaSearcher(
+        past.folder.read(), past.history(), read=lambda name: past_trial(past.folder.trial(name))
+    )
+    assert searcher.metrics == ["dev/sentiment/accuracy", "dev/paraphrase/accuracy"]
+    assert [(trial.state, trial.values) for trial in searcher.study.trials] == [
+        (TrialState.COMPLETE, [0.5, 0.9]),  # each its own best epoch
+        (TrialState.PRUNED, None),
+        (TrialState.FAIL, None),
+    ]
+    suggested = searcher.suggest("x")
+    assert isinstance(suggested, dict)
+    assert suggested["trial"] == "0004"
+    write("0004", 2, Outcome.FINISHED)
+    searcher.on_trial_result("x", {"epoch": 1, "num_epochs": 2, "best_overall": 0.5})
+    searcher.on_trial_complete("x", {"epoch": 2, "num_epochs": 2, "best_overall": 0.6})
+    assert searcher.study.trials[-1].values == [0.5, 0.9]
+    assert len(searcher.study.best_trials) == 2

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ensweep.cli.app import app
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.mirror import Mirror
-from mlflow_setup.schema import Outcome, RunKind
+from mlflow_setup.schema import EpochRecord, Outcome, RunKind
 from mlflow_setup.tracking import resolve_tracking
 from search.insight import EVALUATORS, read_insight, write_pictures
 
@@ -97,3 +97,22 @@ def test_the_command_logs_them_to_the_sweeps_run(past: Past, tmp_path: Path) -> 
     words = ["report", "--storage", str(tmp_path), "--json"]
     content = json.loads(CliRunner().invoke(app, words).stdout)
     assert content["num_finished"] == 30
+
+
+def test_a_study_of_several_objectives_is_weighed_by_their_mean(tmp_path: Path) -> None:
+    tasks = {"data.tasks": ["sentiment", "paraphrase"], "train.num_epochs": 4}
+    given = {"config": tasks, "first_trials": [], "search": {"objective": "tasks"}}
+    past, draw = Past(tmp_path, space=SPACE, **given), random.Random(0)
+    for number in range(1, 21):
+        rate = 10 ** draw.uniform(-5, -2)
+        value = 0.8 - 0.1 * abs(math.log10(rate / 3e-4))
+        name, drops = f"{number:04d}", draw.uniform(0, 0.5)
+        searched = {"optim.lr": rate, "model.head_dropout": drops, "loss.mnr.enabled": False}
+        past.trial(name, (value,), Outcome.FINISHED, **searched)
+        metrics = {"dev/overall": value, "dev/paraphrase/accuracy": value}
+        metrics["dev/sentiment/accuracy"] = value
+        past.folder.trial(name).write_epoch(EpochRecord(1, metrics, {}, 1.0, 0.0))
+    insight = read_insight(past.folder)
+    assert insight.num_finished == 20
+    assert next(iter(insight.importances)) == "optim.lr"
+    assert len(write_pictures(insight, tmp_path / "report")) == 4
