@@ -2,8 +2,6 @@
 
 import json
 import os
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from ray.cluster_utils import Cluster
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import resolve_tracking
 from search.history import SweepFolder
-from search.sweep import resume_sweep, run_sweep
+from search.sweep import resume_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -39,25 +37,17 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 def test_r2_a_node_is_lost_and_its_trials_go_on_elsewhere(
     tmp_path: Path, tiny_data: Path, cluster: Cluster
 ) -> None:
-    sweep = sweep_of(tmp_path, tiny_data, "scheduler.name=none")
-    storage = tmp_path / "runs"
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-
-    def lose_nodes() -> None:
-        for number in range(3 if SCALE > 1 else 1):
-            while len(epoch_files(tmp_path)) < 2 + 8 * number:
-                time.sleep(0.05)
-            cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
-            cluster.add_node(num_cpus=1)
-
-    thief = threading.Thread(target=lose_nodes)
-    thief.start()
-    result = run_sweep(sweep, "s", storage, resolve_tracking(storage), train=make_train())
-    thief.join()
-    assert ray.is_initialized()  # what was there before the sweep stays
+    sweep_of(tmp_path, tiny_data)
+    driver = Driver("run", tmp_path, "scheduler.name=none", RAY_ADDRESS=cluster.address)
+    for number in range(3 if SCALE > 1 else 1):
+        driver.wait_for_epochs(2 + 6 * number)
+        cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+    code, text = driver.end(240)
+    assert code == 0, text
     assert set(assert_whole(tmp_path, 7).values()) == {Outcome.FINISHED}
-    tries = [len(trial.attempts) for trial in result.trials]
-    assert max(tries) >= 2
+    trials = SweepFolder(tmp_path / "runs", "s").trial_folders()
+    assert sum(len(trial.attempts()) - 1 for trial in trials) >= 1
 
 
 def test_r5_the_cluster_is_gone_and_another_takes_over(
@@ -92,7 +82,7 @@ def test_r25_many_trials_leave_nothing_behind(tmp_path: Path, tiny_data: Path) -
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, *more)
     process = psutil.Process(driver.process.pid)
-    driver.wait_for_epochs(num_trials // 3)
+    driver.wait_for(lambda: len(epoch_files(tmp_path)) >= num_trials // 3, seconds=900)
     before, files = process.memory_info().rss, process.num_fds()
     children = process.children(recursive=True)
     driver.wait_for(lambda: len(epoch_files(tmp_path)) >= num_trials - 2, seconds=1500)

@@ -1,6 +1,6 @@
 """A sweep whose trials only pretend to train, for tests with a real Ray and real processes.
 
-    python tests/fake_sweep.py run|resume|extend FOLDER [KEY=VALUE ...]
+    python tests/helpers/fake_sweep.py run|resume|extend FOLDER [KEY=VALUE ...]
 
 Scores follow from the learning rate, so a sweep's record is the same however often it was broken.
 Environment: SECONDS_AN_EPOCH; MISDEED, a JSON object: trial -> what goes wrong with it.

@@ -18,15 +18,21 @@ from mlflow_setup.tracking import Tracking, resolve_tracking
 from search.history import SweepFolder, read_history
 from search.scheduler import STOP
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Driver:
     """A driver in a process of its own."""
 
     def __init__(self, verb: str, folder: Path, *given: str, **environment: str) -> None:
-        command = [sys.executable, str(ROOT / "tests" / "fake_sweep.py"), verb, str(folder), *given]
-        paths = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+        command = [
+            sys.executable,
+            str(ROOT / "tests" / "helpers" / "fake_sweep.py"),
+            verb,
+            str(folder),
+            *given,
+        ]
+        paths = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'helpers'}"
         self.folder = folder
         self.process = subprocess.Popen(
             command,
