@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensemble.bundle import verify
 from ensemble.predict import Ensemble
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.runs import find_run
@@ -43,6 +44,22 @@ def teach(config: Config, shared: Path, tracking: Tracking, dataset: Dataset | N
         return [trial_outputs(trial, data) for trial in trials]
 
     ensure_soft_labels(soft_labels_dir(config, data, shared), data, answer)
+
+
+def find_teacher(config: Config, tracking: Tracking) -> str:
+    """The teacher that `teach` would ask, in words; "" where it would ask none. Nothing is run.
+
+    Raises:
+        As `teach`.
+    """
+    kind, _, rest = config.distill.teacher.partition(":")
+    if not config.distill.enabled or config.distill.teacher == "self":
+        return ""
+    if kind == "bundle":
+        verify(Path(rest))
+        return f"bundle {rest}"
+    names = [_trial_of(tracking, run_id.strip()).path.name for run_id in rest.split(",")]
+    return f"trial {', '.join(names)}"
 
 
 def _trial_of(tracking: Tracking, run_id: str) -> TrialFolder:

@@ -38,6 +38,7 @@ class Tag(StrEnum):
     KEPT_EPOCHS = "kept_epochs"
     NUM_EPOCHS = "num_epochs"  # completed when the trial ended
     NOTES = "notes"  # JSON counts: parameters, skipped rows
+    PLANNED = "planned"  # of the experiment: when a plan last proved that it can be written to
 
 
 class RunKind(StrEnum):

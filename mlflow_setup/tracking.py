@@ -9,6 +9,7 @@ import math
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_setup.client import Metric, MlflowClient, MlflowException, Param, Run, RunTag
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
-from mlflow_setup.schema import EXPERIMENT
+from mlflow_setup.schema import EXPERIMENT, Tag
 
 ARTIFACTS_FOLDER = "mlartifacts"
 _LOCK_SECONDS = 60
@@ -188,6 +189,16 @@ class Tracking:
         """
         with self.errors():
             _ = self.experiment_id
+
+    def check_writable(self) -> None:
+        """Prove it by writing a tag of the experiment; `check` may find all there already.
+
+        Raises:
+            ConfigError: as `check`.
+        """
+        self.check()
+        with self.errors():
+            self.client.set_experiment_tag(self.experiment_id, Tag.PLANNED, f"{time.time():.0f}")
 
     @contextmanager
     def errors(self, error: type[EnsweepError] = ConfigError) -> Iterator[None]:

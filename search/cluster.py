@@ -1,6 +1,8 @@
 """The Ray cluster of a sweep: found or started, how many trials fit, and an orderly end."""
 
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,10 +75,14 @@ def environment() -> Iterator[None]:
 
 @contextmanager
 def cluster() -> Iterator[dict[str, float]]:
-    """The resources of the cluster at RAY_ADDRESS, of the one in use, or of this machine."""
-    ours = not ray.is_initialized()
-    if ours and os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="error")
+    """The resources of the cluster at RAY_ADDRESS, of the one in use, or of this machine.
+
+    Raises:
+        ConfigError: nothing answers at RAY_ADDRESS, or what does is no cluster for this driver.
+    """
+    ours, address = not ray.is_initialized(), os.environ.get("RAY_ADDRESS")
+    if ours and address:
+        _join(address)
     elif ours:
         ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
@@ -84,3 +90,15 @@ def cluster() -> Iterator[dict[str, float]]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _join(address: str) -> None:
+    fix = "start the cluster, or unset RAY_ADDRESS to run on this machine"
+    place = re.fullmatch(r"([^:/]+):(\d+)", address)
+    try:
+        if place is not None:  # Ray would try for minutes
+            socket.create_connection((place[1], int(place[2])), timeout=10).close()
+        ray.init(log_to_driver=False, logging_level="error")
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"RAY_ADDRESS={address}: {reason}", fix=fix) from None

@@ -17,6 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from mlflow_setup.schema import Decision
+from search.sweep_config import SweepConfig
 from trainable.trial import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM
 
 CONTINUE, STOP = "continue", "stop"
@@ -160,6 +161,15 @@ class Audit:
 
     def has(self, trial: str) -> bool:
         return random.Random(f"{self.seed} {trial}").random() < self.fraction
+
+
+def new_rungs(sweep: SweepConfig) -> Rungs | None:
+    """Those that a sweep asks for, empty; None where every trial runs to its end."""
+    scheduler = sweep.scheduler
+    audit = Audit(scheduler.audit_fraction, sweep.search.seed)
+    if scheduler.name == "halving":
+        return SuccessiveHalving(scheduler.grace_period, scheduler.reduction_factor, audit)
+    return MedianStopping(scheduler.grace_period, audit) if scheduler.name == "median" else None
 
 
 class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped

@@ -43,7 +43,7 @@ from search.preflight import (
 )
 from search.prepare import prepare
 from search.progress import Progress
-from search.scheduler import Audit, MedianStopping, Rung, Rungs, SuccessiveHalving, TuneScheduler
+from search.scheduler import Rung, TuneScheduler, new_rungs
 from search.searcher import OptunaSearcher, objectives
 from search.stop import StopSwitch
 from search.sweep_config import Budget, SweepConfig
@@ -175,7 +175,7 @@ class _Drive:
     ) -> None:
         self.folder, self.sweep, self.tracking = folder, sweep, tracking
         self.history, self.lease, self.console = history, lease, console
-        self.scheduler = TuneScheduler(_rungs(sweep))
+        self.scheduler = TuneScheduler(new_rungs(sweep))
         self.switch = StopSwitch(folder.stop_file, lambda line: console.print(line, markup=False))
         lease.on_lost = self.switch.interrupt
         self.searcher = OptunaSearcher(
@@ -316,14 +316,6 @@ class _Drive:
                     self.console.print(f"trial {trial.path.name}: {error}", markup=False)
                 self.mirror.mark(trial.path.name)
         return self.mirror.close(status)
-
-
-def _rungs(sweep: SweepConfig) -> Rungs | None:
-    scheduler = sweep.scheduler
-    audit = Audit(scheduler.audit_fraction, sweep.search.seed)
-    if scheduler.name == "halving":
-        return SuccessiveHalving(scheduler.grace_period, scheduler.reduction_factor, audit)
-    return MedianStopping(scheduler.grace_period, audit) if scheduler.name == "median" else None
 
 
 def _trial_name(trial: Any) -> str:

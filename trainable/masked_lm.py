@@ -74,7 +74,7 @@ class MaskedLMTraining:
         seed_globals(self.settings.seed)
         self.tokenizer = load_tokenizer(config.model.encoder, config.model.revision)
         self.vocabulary = Vocabulary.of(self.tokenizer)
-        self.model = _masked_lm(config).to(self.device)
+        self.model = load_masked_lm(config).to(self.device)
         self.model.base_model.requires_grad_(not head_only)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -221,7 +221,7 @@ class MaskedLMTraining:
             set_rng_state(state["rng"])
 
 
-def _masked_lm(config: Config) -> Any:
+def load_masked_lm(config: Config) -> Any:
     """The start encoder with a masked-LM head: its own where it has one, else a fresh one.
 
     Raises:

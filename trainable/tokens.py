@@ -99,6 +99,11 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> Tokenizer:
         ) from None
     if not tokenizer.is_fast:
         raise ConfigError(f"model.encoder={name}: its tokenizer has no fast form")
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what is made where no file is
+        raise ConfigError(
+            f"model.encoder={name}: its tokenizer knows no words",
+            fix="put the tokenizer's files (tokenizer.json) beside the encoder's",
+        )
     return tokenizer
 
 

@@ -20,6 +20,7 @@ from ensweep.cli import (
     data,
     ensemble,
     leaderboard,
+    plan,
     pretrain,
     report,
     sweep,
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for noun in (data, pretrain, train, sweep, leaderboard, report, ablate):
+for noun in (data, pretrain, train, plan, sweep, leaderboard, report, ablate):
     noun.register(app)
 for noun in (ensemble, bundle, cluster, track):
     noun.register(app)

@@ -1,5 +1,6 @@
 """Options that several commands share, spelled once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,22 @@ TrackingUri = Annotated[
 SweepName = Annotated[
     str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; default: the latest.")
 ]
+SweepFile = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")]
+SweepOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings of every trial, or search.*, scheduler.*, resources.* of the sweep.",
+    ),
+]
+NewName = Annotated[str | None, typer.Option("--name", help="Default: SWEEP with date and time.")]
+NumSamples = Annotated[
+    int | None, typer.Option("--num-samples", help="Trials; search.num_samples.")
+]
+SearchSeed = Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxHours = Annotated[
     float | None,
@@ -33,3 +50,19 @@ MaxUsd = Annotated[
     float | None,
     typer.Option("--max-usd", help="Likewise, their price; budget.max_usd, budget.usd_per_hour."),
 ]
+
+
+def as_overrides(options: Mapping[str, object]) -> list[str]:
+    """`key=value` of the options that are given."""
+    return [f"{key}={value}" for key, value in options.items() if value is not None]
+
+
+def budget_options(
+    max_hours: float | None, max_gpu_hours: float | None, max_usd: float | None
+) -> dict[str, float | None]:
+    """The options of a budget by their keys."""
+    return {
+        "budget.max_hours": max_hours,
+        "budget.max_gpu_hours": max_gpu_hours,
+        "budget.max_usd": max_usd,
+    }

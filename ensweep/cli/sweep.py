@@ -12,12 +12,20 @@ import typer
 
 from ensweep.cli.options import (
     AsJson,
+    DataDir,
     MaxGpuHours,
     MaxHours,
     MaxUsd,
+    NewName,
+    NumSamples,
+    SearchSeed,
     Storage,
+    SweepFile,
     SweepName,
+    SweepOverrides,
     TrackingUri,
+    as_overrides,
+    budget_options,
 )
 from ensweep.cli.output import print_table
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
@@ -35,26 +43,12 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    name_or_file: Annotated[
-        str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Settings of every trial, or search.*, scheduler.*, resources.* of the sweep.",
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Default: SWEEP with date and time.")
-    ] = None,
-    num_samples: Annotated[
-        int | None, typer.Option("--num-samples", help="Trials; search.num_samples.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
-    ] = None,
+    name_or_file: SweepFile,
+    overrides: SweepOverrides = None,
+    name: NewName = None,
+    num_samples: NumSamples = None,
+    seed: SearchSeed = None,
+    data_dir: DataDir = None,
     warm_start: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,20 +68,17 @@ def sweep(
         "search.num_samples": num_samples,
         "search.seed": seed,
         "data.dir": data_dir,
-        **_budget(max_hours, max_gpu_hours, max_usd),
+        **budget_options(max_hours, max_gpu_hours, max_usd),
     }
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
 
     from search.sweep_file import read_sweep
 
-    resolved = read_sweep(name_or_file, [*(overrides or []), *given])
-
-    from datetime import datetime
+    resolved = read_sweep(name_or_file, [*(overrides or []), *as_overrides(options)])
 
     from mlflow_setup.tracking import resolve_tracking
     from search.sweep import run_sweep
 
-    chosen = name or f"{resolved.name}-{datetime.now():%Y%m%d-%H%M}"
+    chosen = name or default_name(resolved.name)
     tracking = resolve_tracking(storage, tracking_uri)
     typer.echo(f"sweep {chosen}: {resolved.search.num_samples} trials", err=True)
     result = run_sweep(
@@ -110,7 +101,7 @@ def resume(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Go on with a sweep that was stopped, or whose driver, machine or cluster was lost."""
-    _go_on(sweep_name, 0, _budget(max_hours, max_gpu_hours, max_usd), storage, tracking_uri)
+    _go_on(sweep_name, 0, budget_options(max_hours, max_gpu_hours, max_usd), storage, tracking_uri)
 
 
 def extend(
@@ -123,7 +114,7 @@ def extend(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Run more trials of a sweep; the search knows all that have run."""
-    budget = _budget(max_hours, max_gpu_hours, max_usd)
+    budget = budget_options(max_hours, max_gpu_hours, max_usd)
     _go_on(sweep_name, num_samples, budget, storage, tracking_uri)
 
 
@@ -138,6 +129,13 @@ def sweeps(as_json: AsJson = False) -> None:
     width = max(map(len, listed))
     for name, description in listed.items():
         typer.echo(f"{name:<{width}}  {description}")
+
+
+def default_name(sweep: str) -> str:
+    """What a sweep is called unless the user says so."""
+    from datetime import datetime
+
+    return f"{sweep}-{datetime.now():%Y%m%d-%H%M}"
 
 
 def resume_hint(sweep_name: str, storage: Path) -> str:
@@ -186,16 +184,6 @@ def _go_on(
         farewell=resume_hint(chosen, storage),
     )
     _end(result, storage)
-
-
-def _budget(
-    max_hours: float | None, max_gpu_hours: float | None, max_usd: float | None
-) -> dict[str, float | None]:
-    return {
-        "budget.max_hours": max_hours,
-        "budget.max_gpu_hours": max_gpu_hours,
-        "budget.max_usd": max_usd,
-    }
 
 
 def _end(result: "SweepResult", storage: Path) -> None:

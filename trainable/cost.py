@@ -1,0 +1,37 @@
+"""What a trial takes: measured by a rehearsal, forecast from by a plan. Free of torch."""
+
+from dataclasses import dataclass
+
+_STATE_COPIES = 3
+"""A checkpoint holds the weights and the two moments of AdamW."""
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What the epochs of a stage take, by what a few of their steps took."""
+
+    num_epochs: int
+    num_steps: tuple[int, ...]  # of an epoch, task by task
+    step_seconds: tuple[tuple[float, ...], ...]  # of the steps timed, task by task
+    eval_seconds: float  # of an epoch
+    once_seconds: float = 0.0  # embeddings that the sweep computes once
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a trial of a configuration takes on the machine where it was rehearsed."""
+
+    num_parameters: int
+    start_seconds: float  # data, model and optimizer, before the first step
+    stages: tuple[StageCost, ...]
+    peak_bytes: int  # of the GPU where there is one, else of the process
+    weights_bytes: int  # of one kept epoch
+    predictions_bytes: int  # of one epoch
+
+    @property
+    def num_epochs(self) -> int:
+        return sum(stage.num_epochs for stage in self.stages)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        return _STATE_COPIES * self.weights_bytes
