@@ -67,11 +67,13 @@ class Plan:
         }
 
     def look(self, name: str, how: Callable[[], str]) -> None:
-        """Add what `how` tells, or the error that it raises."""
+        """Add what `how` tells, or the error that it raises; what it adds itself comes after."""
+        place = len(self.checks)
         try:
-            self.checks.append(Check(name, "ok", how()))
+            check = Check(name, "ok", how())
         except EnsweepError as error:
-            self.checks.append(Check(name, "red", error.problem, error.fix, error.exit_code))
+            check = Check(name, "red", error.problem, error.fix, error.exit_code)
+        self.checks.insert(place, check)
 
     def note(self, name: str, found: str, fix: str | None = None) -> None:
         """Add something worth knowing."""

@@ -30,7 +30,8 @@ def choose(sweep: SweepConfig) -> dict[str, Config]:
     for config in sorted([*first, *drawn, *corners], key=_size):
         largest[config.model.encoder, config.model.revision] = config
     chosen = {f"largest with {name}": config for (name, _), config in largest.items()}
-    chosen |= {f"first trial {n}": c for n, c in enumerate(first[:_FIRST], start=1)}
+    for number, config in enumerate(first[:_FIRST], start=1):
+        chosen[f"first trial {number} ({sweep.first_trials[number - 1].recipe})"] = config
     return chosen | {f"drawn trial {n}": c for n, c in enumerate(drawn[:_DRAWN], start=1)}
 
 

@@ -80,7 +80,7 @@ def visit(
     except RayError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"a task like a trial was lost: {reason}") from None
-    return Visits(tuple(_with_driver(each, camp) for each in found))
+    return Visits(tuple(with_driver(each, camp) for each in found))
 
 
 def memory_problems(visits: Visits, place: Place, max_concurrent_trials: int) -> Iterator[str]:
@@ -95,8 +95,8 @@ def memory_problems(visits: Visits, place: Place, max_concurrent_trials: int) ->
             )
 
 
-def _with_driver(found: Found, camp: Path) -> Found:
-    """What only the two together can tell."""
+def with_driver(found: Found, camp: Path) -> Found:
+    """With the problems that only the driver can see: an answer it does not read, versions."""
     problems = list(found.problems)
     if not (camp / found.answer).is_file():
         problems.append(f"storage: what a task wrote below {camp.parent} is not seen by the driver")
