@@ -5,6 +5,7 @@ that goes on first tells of the last epoch on disk, in case the process before i
 """
 
 import errno
+import functools
 import gc
 import os
 import sys
@@ -108,8 +109,7 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
         limit_threads(place)
         import trainable.train as training  # torch, once the threads are limited
 
-        if not gc.get_freeze_count():
-            gc.freeze()  # what was imported stays: looking through it takes a third of a second
+        _freeze_imports()
         folder = place.folder(tune_config["trial"])
         with Attempt(folder, place.limits()) as attempt:
             reporter = _Reporter(TrialFolder(folder), attempt)
@@ -155,6 +155,12 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
             return super().step()
 
     return Trial
+
+
+@functools.cache
+def _freeze_imports() -> None:
+    """What was imported stays: the collector would look through it for a third of a second."""
+    gc.freeze()
 
 
 def _run(
