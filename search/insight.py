@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.files import write_atomic
+from search.audit import AuditResult, audit_result
 from search.history import SweepFolder, read_history
 from search.searcher import OptunaSearcher
 from search.warm_start import read_warm_start
@@ -43,6 +44,7 @@ class Insight:
     num_finished: int
     importances: dict[str, dict[str, float | None]]  # setting -> evaluator -> share, in [0, 1]
     study: optuna.Study
+    audit: AuditResult | None
 
 
 def read_insight(folder: SweepFolder) -> Insight:
@@ -68,7 +70,7 @@ def read_insight(folder: SweepFolder) -> Insight:
     found = {name: _importances(study, make()) for name, make in EVALUATORS.items()}
     keys = sorted(sweep.space, key=lambda key: -sum(one.get(key) or 0 for one in found.values()))
     weighed = {key: {name: one.get(key) for name, one in found.items()} for key in keys}
-    return Insight(len(finished), weighed, study)
+    return Insight(len(finished), weighed, study, audit_result(history))
 
 
 def write_pictures(insight: Insight, folder: Path) -> list[Path]:

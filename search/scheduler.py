@@ -21,6 +21,8 @@ from search.sweep_config import SweepConfig
 from trainable.trial import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM
 
 CONTINUE, STOP = "continue", "stop"
+AUDITED = "audited, so it goes on"
+"""In the reason of a trial that was below a cut-off."""
 _MEDIAN_OF = 4
 """Arrivals at a rung, the trial's own included, from which on a median means something."""
 
@@ -110,7 +112,7 @@ class Rungs:
         words = "below" if is_below else "not below"
         reason = f"rung {rung.number}: {value:.3f} {words} cut-off {cutoff:.3f} of {count}"
         if is_below and self.audited is not None and self.audited.has(trial):
-            return Decision(epoch, CONTINUE, f"{reason}; audited, so it goes on")
+            return Decision(epoch, CONTINUE, f"{reason}; {AUDITED}")
         if is_below:
             rung.stops.append(trial)
         return Decision(epoch, STOP if is_below else CONTINUE, reason)

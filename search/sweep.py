@@ -20,6 +20,7 @@ from mlflow_setup.mirror import Mirror
 from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
 from mlflow_setup.tracking import Tracking
 from mlflow_setup.usage import Usage
+from search.audit import AuditResult, audit_result
 from search.budget import Meter, sweep_usage
 from search.callbacks import SweepCallback
 from search.cluster import cluster, environment, find_slots
@@ -62,6 +63,7 @@ class SweepResult:
     unsynced: tuple[str, ...]  # trials that MLflow has missed
     usage: Usage
     stop: tuple[str, int] | None = None  # why it was stopped before its end, and the exit code
+    audit: AuditResult | None = None
 
     def ended(self, outcome: Outcome) -> list[str]:
         """The trials that ended so."""
@@ -216,7 +218,13 @@ class _Drive:
             tuple(sorted(unsynced)),
             sweep_usage(self.folder),
             (self.switch.reason, self.switch.exit_code) if self.switch.reason else None,
+            self._audit(),
         )
+
+    def _audit(self) -> AuditResult | None:
+        if not self.sweep.scheduler.audit_fraction:
+            return None
+        return audit_result(read_history(self.folder.trial_folders()))
 
     def _run_trials(self, train: Train | None) -> None:
         sweep = self.sweep

@@ -26,6 +26,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Which settings mattered: importances by two methods, and pictures of the search."""
+    from dataclasses import asdict
+
     from mlflow_setup.registry import log_to_sweep
     from mlflow_setup.tracking import resolve_tracking
     from search.history import SweepFolder, latest_sweep
@@ -38,6 +40,7 @@ def report(
     if as_json:
         content = {"sweep": folder.name, "num_finished": insight.num_finished}
         content |= {"importances": insight.importances, "folder": str(folder.path / FOLDER)}
+        content |= {"audit": None if insight.audit is None else asdict(insight.audit)}
         typer.echo(json.dumps({"schema_version": 1, **content}))
         return
     methods = list(next(iter(insight.importances.values())))
@@ -46,4 +49,6 @@ def report(
         for key, found in insight.importances.items()
     ]
     print_table(["setting", *methods], rows)
+    if insight.audit is not None:
+        typer.echo(insight.audit.describe())
     typer.echo(f"of {insight.num_finished} finished trials; pictures: {folder.path / FOLDER}")

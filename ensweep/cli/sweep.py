@@ -211,6 +211,8 @@ def _print_result(result: "SweepResult") -> None:
     if result.best is not None:
         trial, epoch, value = result.best
         typer.echo(f"best: {trial} with overall {value:.4f} after epoch {epoch}")
+    if result.audit is not None:
+        typer.echo(result.audit.describe())
     typer.echo(f"used: {result.usage.describe()}")
     typer.echo(f"in {result.folder}")
 

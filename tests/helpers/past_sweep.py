@@ -57,7 +57,8 @@ class Past:
         for epoch, value in enumerate(values, start=1):
             folder.write_epoch(EpochRecord(epoch, {"dev/overall": value}, {}, 1.0, time.time()))
         for epoch, action in enumerate(words or ("continue",) * len(values), start=1):
-            folder.write_decision(Decision(epoch, action, f"why {action}"))
+            word = action.partition(";")[0]
+            folder.write_decision(Decision(epoch, word, f"why {action}"))
         if outcome is not None:
             folder.write_outcome(OutcomeRecord(outcome, "", len(values), time.time()))
 
