@@ -13,6 +13,7 @@ from typing import Any
 from mlflow_setup.errors import EnsweepError, PartialError
 from mlflow_setup.mirror import Mirror
 from mlflow_setup.schema import TrialSnapshot
+from mlflow_setup.view import View
 
 RETRY_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0
@@ -37,10 +38,14 @@ class BackgroundMirror:
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
 
     def start(
-        self, tags: Mapping[str, str], params: Mapping[str, Any], artifacts: Mapping[str, Path]
+        self,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        artifacts: Mapping[str, Path],
+        view: View | None = None,
     ) -> None:
-        """Begin to project, the sweep's own run first."""
-        self._given = (tags, params, artifacts)
+        """Begin to project, the sweep's own run first: `Mirror.start`."""
+        self._given = (tags, params, artifacts, view)
         self._thread.start()
 
     def mark(self, trial: str) -> None:

@@ -34,6 +34,7 @@ from mlflow_setup.schema import (
 )
 from mlflow_setup.tracking import Tracking, cut, redact
 from mlflow_setup.usage import usage_of
+from mlflow_setup.view import View, save_view
 
 PARENT_TAG = "mlflow.parentRunId"
 USAGE = "used/"
@@ -63,12 +64,17 @@ class Mirror:
         tags: Mapping[str, str],
         params: Mapping[str, Any],
         artifacts: Mapping[str, Path] | None = None,
+        view: View | None = None,
     ) -> str:
         """The id of the sweep's run: made, or found and opened again.
 
-        Should MLflow be away, the next projection does it. `artifacts`: artifact path -> file.
+        Should MLflow be away, the next projection does it.
+
+        Args:
+            artifacts: artifact path -> file.
+            view: how MLflow's UI is to list the trials.
         """
-        self._given = _Given(tags, params, artifacts or {})
+        self._given = _Given(tags, params, artifacts or {}, view)
         self._parent = None
         with self.tracking.errors(PartialError):
             return self._parent_id()
@@ -153,6 +159,8 @@ class Mirror:
             self._log_params(run, given.params)
             for path, local in given.artifacts.items():
                 self._log_file(run_id, path, local)
+            if given.view is not None:
+                save_view(self.tracking, self.sweep, given.view, run.info.start_time / 1000)
             if run.info.status != "RUNNING":
                 client.update_run(run_id, status="RUNNING")
         self._parent = run_id
@@ -288,6 +296,7 @@ class _Given:
     tags: Mapping[str, str]
     params: Mapping[str, Any]
     artifacts: Mapping[str, Path]
+    view: View | None
 
 
 @dataclass

@@ -36,13 +36,17 @@ def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict
 
 
 def most_important(metrics: Mapping[str, float]) -> dict[str, float]:
-    """At most 40: the best so far, then dev, then the rest; `dev/overall` before its tasks."""
+    """At most 40: the best so far, then dev, then the rest; `dev/overall` before its tasks.
+
+    The seconds of the epoch are always among them, and last.
+    """
 
     def rank(key: str) -> tuple[bool, bool, bool, bool, str]:
         is_best, is_dev = key.startswith("best/"), key.startswith("dev/")
         return key != EPOCH_SECONDS, not key.endswith(OVERALL), not is_best, not is_dev, key
 
-    return {key: metrics[key] for key in sorted(metrics, key=rank)[:MAX_METRICS]}
+    kept = sorted(metrics, key=rank)[:MAX_METRICS]
+    return {key: metrics[key] for key in [*kept[1:], *kept[:1]]}  # the UI draws the first one
 
 
 def milliseconds(seconds: float) -> int:

@@ -17,9 +17,10 @@ from rich.console import Console
 from mlflow_setup.background import BackgroundMirror
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.mirror import Mirror
-from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
+from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot, metric_name
 from mlflow_setup.tracking import Tracking
 from mlflow_setup.usage import Usage
+from mlflow_setup.view import View
 from search.audit import AuditResult, audit_result
 from search.budget import Meter, sweep_usage
 from search.callbacks import SweepCallback
@@ -294,7 +295,15 @@ class _Drive:
             {"recipe": self.sweep.recipe, "description": self.sweep.description},
             {"sweep": self.sweep.name, **params},
             {SWEEP_FILE: self.folder.path / SWEEP_FILE},
+            self._view(),
         )
+
+    def _view(self) -> View:
+        """Best scores, overall and by task, and what is searched."""
+        tasks = known_configs(self.sweep)[0].task_records()
+        metrics = [metric_name("dev", name, str(t.metric)) for name, t in tasks.items() if t.metric]
+        best = tuple(f"best/{name}" for name in (OVERALL, *metrics))
+        return View(best, tuple(self.sweep.space))
 
     @contextmanager
     def _interruptible(self) -> Any:

@@ -13,6 +13,7 @@ from mlflow_setup.errors import EnsweepError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
     from mlflow_setup.mirror import Mirror
+    from mlflow_setup.tracking import Tracking
 
 
 def register(app: typer.Typer) -> None:
@@ -23,22 +24,38 @@ def register(app: typer.Typer) -> None:
 
 
 def ui(
+    sweep: SweepName = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Show the tracked runs in MLflow's UI. Ctrl-C ends it."""
+    """Show the tracked runs in MLflow's UI, a sweep's trials first. Ctrl-C ends it."""
     from mlflow_setup.server import run_ui
     from mlflow_setup.tracking import redact, resolve_tracking
 
     tracking = resolve_tracking(storage, tracking_uri)
     if tracking.is_server:
         typer.echo("a tracking server shows its runs itself; open this in a browser:", err=True)
-        typer.echo(redact(tracking.uri))
+        typer.echo(f"{redact(tracking.uri).rstrip('/')}{_path(tracking, sweep)}")
         return
-    typer.echo(f"MLflow's UI: http://{host}:{port} (Ctrl-C ends it)", err=True)
+    address = f"http://{host}:{port}{_path(tracking, sweep)}"
+    typer.echo(f"MLflow's UI (Ctrl-C ends it): {address}", err=True)
     run_ui(tracking, host, port)
+
+
+def _path(tracking: "Tracking", sweep: str | None) -> str:
+    """Of the page with the trials of the sweep, the latest one unless named; "" without any."""
+    from mlflow_setup.runs import latest_sweep, sweep_names
+    from mlflow_setup.view import view_path
+
+    if sweep is not None and sweep not in sweep_names(tracking):
+        raise NothingUsableError(f"no sweep {sweep!r} is tracked at this place")
+    try:
+        with tracking.errors():
+            return view_path(tracking, sweep or latest_sweep(tracking))
+    except EnsweepError:  # nothing is tracked yet, or the server is away: it can say so itself
+        return ""
 
 
 def sync(

@@ -1,0 +1,71 @@
+"""A sweep of many trials in MLflow: folders as trials leave them, mirrored as always."""
+
+import random
+
+from mlflow_setup.mirror import Mirror
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+from mlflow_setup.tracking import Tracking
+from mlflow_setup.view import View
+from search.history import SweepFolder
+from search.sweep_config import SweepConfig
+from trainable.config import from_flat
+
+SCORES = (
+    "dev/overall",
+    "dev/sentiment/accuracy",
+    "dev/paraphrase/accuracy",
+    "dev/similarity/pearson",
+)
+START = 1_790_000_000.0
+"""Wall time of the first trial: the record must not depend on when the test runs."""
+
+
+def track_sweep(folder: SweepFolder, sweep: SweepConfig, tracking: Tracking, count: int) -> None:
+    """`count` trials of three epochs with random settings and plausible scores; seeded."""
+    draw = random.Random(0)
+    folder.create(sweep)
+    mirror = Mirror(tracking, folder.name)
+    view = View(tuple(f"best/{name}" for name in SCORES), tuple(sweep.space))
+    mirror.start({"recipe": sweep.recipe}, {"sweep": sweep.name}, {}, view)
+    base = sweep.base()
+    for number in range(count):
+        name = f"{number + 1:04d}"
+        point = {key: _draw(draw, parameter) for key, parameter in sweep.space.items()}
+        config = from_flat({**base.settings, **point})
+        trial = folder.trial(name)
+        start = START + 60 * number
+        trial.create(
+            TrialRecord(
+                *(name, folder.name, base.recipe, config.flat(), {}, 0, "data", None, start),
+                searched=tuple(point),
+            )
+        )
+        worth = draw.gauss(0.6, 0.05)
+        for epoch in range(1, 4):
+            trial.write_epoch(
+                EpochRecord(epoch, _metrics(draw, worth, epoch), {}, 9.5, start + epoch)
+            )
+        outcome = Outcome.FINISHED if number % 3 else Outcome.PRUNED
+        trial.write_outcome(OutcomeRecord(outcome, "as it happened", 3, start + 4))
+        mirror.project(trial.snapshot())
+    mirror.finish("FINISHED")
+
+
+def _draw(draw: random.Random, parameter: object) -> object:
+    corners = parameter.corners  # type: ignore[attr-defined]
+    if parameter.type == "float":  # type: ignore[attr-defined]
+        return round(draw.uniform(*corners), 6)
+    return draw.choice(corners)
+
+
+def _metrics(draw: random.Random, worth: float, epoch: int) -> dict[str, float]:
+    scores = {
+        "dev/sentiment/accuracy": worth - 0.15 + 0.02 * epoch,
+        "dev/paraphrase/accuracy": worth + 0.1 + 0.02 * epoch,
+        "dev/similarity/pearson": worth + 0.15 + 0.01 * epoch,
+    }
+    scores = {key: value + draw.gauss(0, 0.005) for key, value in scores.items()}
+    losses = {
+        f"train/{task}/loss": 1.0 / epoch for task in ("sentiment", "paraphrase", "similarity")
+    }
+    return {**scores, "dev/overall": sum(scores.values()) / 3, **losses}
