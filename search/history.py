@@ -7,13 +7,14 @@ what `read_history` returns. Whole JSON objects; nothing is unpickled.
 import json
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.files import safe_name, write_atomic
+from mlflow_setup.files import remove_leftovers, safe_name, write_atomic
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     OVERALL,
@@ -111,6 +112,16 @@ class SweepFolder:
             fix = "set --storage"
             raise ConfigError(f"{self.path}: cannot be made: {error}", fix=fix) from None
         write_atomic(self.path / SWEEP_FILE, json.dumps(sweep.to_file(), indent=1) + "\n")
+
+    def has_begun(self) -> bool:
+        """Whether there is such a sweep. What a driver left that died while it made the folder is
+        none, and is removed."""
+        if (self.path / SWEEP_FILE).is_file():
+            return True
+        with suppress(OSError):  # there is none, or something else is in it
+            remove_leftovers(self.path)
+            self.path.rmdir()
+        return False
 
     def read(self) -> SweepConfig:
         """The sweep as it was asked for, with the trials that it was extended by.

@@ -36,6 +36,7 @@ class Recipe:
     description: str
     settings: dict[str, Any]  # dotted name -> value
     origin: dict[str, str]
+    packaged: str | None  # the recipe itself, or the nearest that it extends, that comes with us
 
 
 def resolve(
@@ -74,21 +75,24 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
     parent, description = content.pop("extends", None), content.pop("description", "")
     settings: dict[str, Any] = {}
     origin: dict[str, str] = {}
+    packaged = None
     if parent is not None:
         if not isinstance(parent, str):
             raise ConfigError(f"{path}: extends must name one recipe or file, got {parent!r}")
         beside = path.parent / parent
         known = beside if beside.suffix in (".yaml", ".yml") and _exists(beside) else parent
         base = read_recipe(str(known), (*_seen, str(path)))
-        settings, origin = dict(base.settings), dict(base.origin)
+        settings, origin, packaged = dict(base.settings), dict(base.origin), base.packaged
     is_packaged = path.parent == RECIPES
+    packaged = path.stem if is_packaged else packaged
     place = f"recipe {path.stem}" if is_packaged else f"file {path}"
     given = flatten(content)
     if len(given) < _count_leaves(content):
         raise ConfigError(f"{path}: a key is given twice, once nested and once dotted")
     for key, value in given.items():
         _assign(settings, origin, key, value, place)
-    return Recipe(path.stem if is_packaged else str(path), str(description), settings, origin)
+    known_as = path.stem if is_packaged else str(path)
+    return Recipe(known_as, str(description), settings, origin, packaged)
 
 
 def recipe_names() -> list[str]:

@@ -23,6 +23,7 @@ from ensweep.cli import (
     plan,
     pretrain,
     report,
+    submit,
     sweep,
     track,
     train,
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for noun in (data, pretrain, train, plan, sweep, leaderboard, report, ablate):
+for noun in (data, pretrain, train, plan, sweep, submit, leaderboard, report, ablate):
     noun.register(app)
 for noun in (ensemble, bundle, cluster, track):
     noun.register(app)

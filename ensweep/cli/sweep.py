@@ -60,6 +60,14 @@ def sweep(
     max_hours: MaxHours = None,
     max_gpu_hours: MaxGpuHours = None,
     max_usd: MaxUsd = None,
+    resume_if_begun: Annotated[
+        bool,
+        typer.Option(
+            "--resume-if-begun",
+            help="Go on with the sweep of that --name where there is one, as `resume` does: a "
+            "command that may be run again and again.",
+        ),
+    ] = False,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -71,13 +79,21 @@ def sweep(
         **budget_options(max_hours, max_gpu_hours, max_usd),
     }
 
+    if resume_if_begun and name is None:
+        raise ConfigError("--resume-if-begun: --name must say which sweep")
+
     from search.sweep_file import read_sweep
 
     resolved = read_sweep(name_or_file, [*(overrides or []), *as_overrides(options)])
 
     from mlflow_setup.tracking import resolve_tracking
+    from search.history import SweepFolder
     from search.sweep import run_sweep
 
+    if resume_if_begun and name is not None and SweepFolder(storage, name).has_begun():
+        budget = resolved.budget.model_dump(include={"max_hours", "max_gpu_hours", "max_usd"})
+        limits = {f"budget.{key}": limit for key, limit in budget.items()}
+        return _go_on(name, 0, limits, storage, tracking_uri)
     chosen = name or default_name(resolved.name)
     tracking = resolve_tracking(storage, tracking_uri)
     typer.echo(f"sweep {chosen}: {resolved.search.num_samples} trials", err=True)
@@ -89,7 +105,7 @@ def sweep(
         warm_from=warm_start or (),
         farewell=resume_hint(chosen, storage),
     )
-    _end(result, storage)
+    return _end(result, storage)
 
 
 def resume(

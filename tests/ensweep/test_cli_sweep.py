@@ -98,6 +98,7 @@ def test_a_leaderboard_of_nothing(tmp_path: Path) -> None:
         (["demo", "optim.Lr=1"], "no key optim.Lr (did you mean optim.lr?)"),
         (["demo", "--num-samples", "0"], "search.num_samples: input should be greater than"),
         (["demo", "--seed", "-1"], "search.seed: input should be greater than"),
+        (["demo", "--resume-if-begun"], "--resume-if-begun: --name must say which sweep"),
     ],
 )
 def test_what_cannot_be_swept_is_refused(tmp_path: Path, words: list[str], message: str) -> None:
@@ -148,6 +149,12 @@ def test_a_sweep_trains_and_names_its_best(
         (["resume"], 0, {}),
         (["resume", "s", "--max-hours", "2"], 0, {"max_hours": 2.0}),
         (["extend", "s", "--num-samples", "5"], 5, {}),
+        (["sweep", "demo", "--name", "s", "--resume-if-begun"], 0, {}),
+        (
+            ["sweep", "demo", "--name", "s", "--resume-if-begun", "budget.max_hours=2"],
+            0,
+            {"max_hours": 2.0},
+        ),
     ],
 )
 def test_going_on_with_a_sweep(

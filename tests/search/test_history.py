@@ -187,3 +187,20 @@ def test_each_task_can_be_an_objective_of_its_own(tmp_path: Path) -> None:
     searcher.on_trial_complete("x", {"epoch": 2, "num_epochs": 2, "best_overall": 0.6})
     assert searcher.study.trials[-1].values == [0.5, 0.9]
     assert len(searcher.study.best_trials) == 2
+
+
+def test_whether_a_sweep_has_begun(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, "s")
+    assert not folder.has_begun()
+    folder.path.mkdir()  # a driver died while it made the folder
+    (folder.path / ".tmp-sweep.yaml").touch()
+    assert not folder.has_begun()
+    assert not folder.path.exists()
+    folder.path.mkdir()
+    (folder.path / "mine.txt").touch()  # somebody else's
+    assert not folder.has_begun()
+    assert (folder.path / "mine.txt").exists()
+    (folder.path / "mine.txt").unlink()
+    folder.path.rmdir()
+    folder.create(sweep_of(tmp_path))
+    assert folder.has_begun()

@@ -1,0 +1,142 @@
+"""`ensweep submit`: a sweep on a Ray cluster, sent as a job and followed to its end.
+
+ensweep submit cluster --data-dir /mnt/ensweep/data --storage /mnt/ensweep/runs
+"""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensweep.cli.options import AsJson, MaxGpuHours, MaxHours, MaxUsd, Storage, TrackingUri
+from mlflow_setup.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    app.command("submit")(submit)
+
+
+def submit(
+    name_or_file: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="As of `ensweep sweep`."),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option(
+            "--address",
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The cluster's dashboard, as the tunnel to it makes it reachable.",
+        ),
+    ] = "http://127.0.0.1:8265",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            help="Of the sweep; default: SWEEP with date and time. Given again, the same sweep "
+            "is followed, or goes on.",
+        ),
+    ] = None,
+    num_samples: Annotated[
+        int | None, typer.Option("--num-samples", help="Trials; search.num_samples.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Folder with the tasks' files, as the nodes see it."),
+    ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--warm-start",
+            metavar="OTHER",
+            help="A sweep in --storage whose trials the search starts from; repeatable.",
+        ),
+    ] = None,
+    max_hours: MaxHours = None,
+    max_gpu_hours: MaxGpuHours = None,
+    max_usd: MaxUsd = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep on a Ray cluster. The exit code is the sweep's; Ctrl-C ends the following only.
+
+    --data-dir and --storage are paths that every node of the cluster mounts.
+    """
+    options = {
+        "search.num_samples": num_samples,
+        "search.seed": seed,
+        "budget.max_hours": max_hours,
+        "budget.max_gpu_hours": max_gpu_hours,
+        "budget.max_usd": max_usd,
+    }
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+
+    from search.sweep_file import read_sweep
+
+    resolved = read_sweep(name_or_file, [*(overrides or []), *given])
+    if data_dir is not None:  # not resolved: its links are the nodes', not this machine's
+        config = {**resolved.config, "data.dir": str(data_dir)}
+        resolved = resolved.model_copy(update={"config": config})
+    elif "data.dir" not in resolved.config:
+        raise ConfigError(
+            "no data: --data-dir names the folder with the tasks' files, as the nodes see it"
+        )
+
+    from datetime import datetime
+
+    from search.submit import Submission, connect, connection
+    from search.submit import submit as send
+
+    chosen = name or f"{resolved.name}-{datetime.now():%Y%m%d-%H%M}"
+    submission = Submission(resolved, chosen, storage, tracking_uri, tuple(warm_start or ()))
+    client = connect(address)
+    if tracking_uri is None:
+        typer.echo(
+            f"note: runs are tracked where the cluster's MLFLOW_TRACKING_URI says, else in "
+            f"{storage}/mlflow.db; a cluster is better served by an MLflow server",
+            err=True,
+        )
+    with connection(address):
+        job_id, is_new = send(client, submission)
+    how = "sent" if is_new else "is under way, with the settings that it was sent with"
+    typer.echo(f"sweep {chosen}: job {job_id} {how}", err=True)
+    report = {"schema_version": 1, "sweep": chosen, "job": job_id, "address": address}
+    if not wait:
+        typer.echo(_hints(job_id, address), err=True)
+        if as_json:
+            typer.echo(json.dumps(report))
+        return
+
+    from search.follow import follow
+
+    try:
+        ended = follow(client, job_id, lambda text: typer.echo(text, nl=False, err=as_json))
+    except KeyboardInterrupt:
+        typer.echo(f"\njob {job_id} runs on\n{_hints(job_id, address)}", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        report |= {"status": ended.status, "exit_code": ended.exit_code}
+        typer.echo(json.dumps(report))
+    if ended.exit_code:
+        reason = ended.message.partition("\n")[0]
+        typer.echo(f"job {job_id}: {ended.status.lower()}: {reason}", err=True)
+    raise typer.Exit(ended.exit_code)
+
+
+def _hints(job_id: str, address: str) -> str:
+    given = ["--address", address, job_id]
+    return (
+        f"to follow it: {shlex.join(['ray', 'job', 'logs', '--follow', *given])}\n"
+        f"to stop it, resumably: {shlex.join(['ray', 'job', 'stop', *given])}"
+    )

@@ -1,0 +1,52 @@
+"""Three Ray nodes on this machine that ask for a token: a head that runs no trials, two workers.
+
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE python tests/helpers/token_cluster.py FOLDER
+
+A process of its own, for Ray reads the mode once. Prints a line of JSON when the nodes are up, then
+obeys words on stdin: `remove` ends a worker hard and adds another; the end of stdin ends it all.
+Each node has a folder of its own below FOLDER (a short path: Ray puts sockets there), as on
+machines of their own.
+"""
+
+import json
+import socket
+import sys
+
+from ray.cluster_utils import Cluster
+
+
+def main(folder: str) -> None:
+    dashboard, client = _free_port(), _free_port()
+    head = {
+        "num_cpus": 0,
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "dashboard_port": dashboard,
+        "ray_client_server_port": client,
+        "temp_dir": f"{folder}/0",
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    nodes = [cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{number}") for number in (1, 2)]
+    _say(address=f"http://127.0.0.1:{dashboard}", gcs=cluster.address, client_port=client)
+    for line in sys.stdin:
+        assert line.strip() == "remove"
+        lost = nodes.pop()
+        cluster.remove_node(lost, allow_graceful=False)
+        nodes.append(cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{len(nodes) + 2}"))
+        _say(removed=lost.unique_id)
+    cluster.shutdown()
+
+
+def _say(**content: object) -> None:
+    print(json.dumps(content), flush=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,68 @@
+"""The wheel that a cluster gets is this code, whole, without dependencies, named by its content."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+from search.wheel import PACKAGES, pack_wheel
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_wheel_has_every_file_that_a_build_would_pack(tmp_path: Path) -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    expected = set()
+    for package in tool["setuptools"]["packages"]:
+        folder = Path(*package.split("."))
+        for pattern in ["*.py", *tool["setuptools"]["package-data"].get(package, [])]:
+            expected |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern)}
+    with zipfile.ZipFile(pack_wheel(tmp_path)) as wheel:
+        packed = set(wheel.namelist())
+    assert len(expected) > 100
+    assert expected <= packed
+    assert {name.partition("/")[0] for name in packed if ".dist-info/" not in name} == set(PACKAGES)
+    assert not [name for name in packed if "__pycache__" in name or "/." in name]
+
+
+def test_the_same_code_is_the_same_file_and_other_code_another(tmp_path: Path) -> None:
+    """Ray uploads a wheel only where there is none of its name."""
+    first, again = tmp_path / "first", tmp_path / "again"
+    first.mkdir()
+    again.mkdir()
+    one, two = pack_wheel(first), pack_wheel(again)
+    assert one.name == two.name
+    assert one.read_bytes() == two.read_bytes()
+    copy = tmp_path / "copy"
+    with zipfile.ZipFile(one) as wheel:
+        wheel.extractall(copy)
+    (copy / "search" / "submit.py").write_text("changed = True\n")
+    command = "import sys, pathlib, search.wheel as w; print(w.pack_wheel(pathlib.Path('.')).name)"
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        env={"PYTHONPATH": str(copy)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip().startswith("ensweep-")
+    assert done.stdout.strip() != one.name
+
+
+def test_pip_installs_it_beside_nothing_and_it_runs(tmp_path: Path) -> None:
+    """As Ray does: with --target, where a dependency would be fetched though it is installed."""
+    wheel = pack_wheel(tmp_path)
+    target = tmp_path / "target"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", f"--target={target}"]
+    subprocess.run([*pip, str(wheel)], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ensweep", "sweeps"],
+        env={"PYTHONPATH": str(target)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "selective" in done.stdout
