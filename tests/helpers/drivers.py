@@ -81,9 +81,18 @@ def epoch_files(folder: Path) -> list[Path]:
 
 
 def assert_whole(
-    folder: Path, num_trials: int, tracking: Tracking | None = None
+    folder: Path,
+    num_trials: int,
+    tracking: Tracking | None = None,
+    *,
+    num_epochs: int = NUM_EPOCHS,
+    is_pretended: bool = True,
 ) -> dict[str, Outcome]:
-    """O1 and O2: every trial has ended, and folder and MLflow tell the same, each epoch once."""
+    """O1 and O2: every trial has ended, and folder and MLflow tell the same, each epoch once.
+
+    Args:
+        is_pretended: its values follow from the learning rate.
+    """
     past = {p.name: p for p in read_history(SweepFolder(folder / "runs", "s").trial_folders())}
     assert len(past) == num_trials
     outcomes = {}
@@ -91,12 +100,12 @@ def assert_whole(
         assert trial.is_over, name
         assert trial.outcome is not None
         outcomes[name] = trial.outcome.outcome
-        if trial.is_scored:
+        if trial.is_scored and is_pretended:
             lr = trial.record.config["optim.lr"]
             values = [epoch.metrics["dev/overall"] for epoch in trial.epochs]
             assert values == [1 - lr + epoch / 100 for epoch in range(1, len(values) + 1)]
         if outcomes[name] is Outcome.FINISHED:
-            assert len(trial.epochs) == NUM_EPOCHS
+            assert len(trial.epochs) == num_epochs
         if outcomes[name] is Outcome.PRUNED:
             assert trial.decisions[-1].action == STOP
     tracking = tracking or resolve_tracking(folder / "runs")

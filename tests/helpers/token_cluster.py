@@ -12,20 +12,23 @@ import json
 import socket
 import sys
 
+from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
 
 def main(folder: str) -> None:
-    dashboard, client = _free_port(), _free_port()
+    dashboard, agent, client = _free_port(), _free_port(), _free_port()
     head = {
         "num_cpus": 0,
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",
         "dashboard_port": dashboard,
+        "dashboard_agent_listen_port": agent,  # takes the jobs; the default may be another Ray's
         "ray_client_server_port": client,
         "temp_dir": f"{folder}/0",
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
+    write_ray_address(cluster.address, f"{folder}/0")  # jobs look for it there
     nodes = [cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{number}") for number in (1, 2)]
     _say(address=f"http://127.0.0.1:{dashboard}", gcs=cluster.address, client_port=client)
     for line in sys.stdin:

@@ -1,0 +1,335 @@
+"""A sweep that is sent to a cluster with a token: nodes lost, jobs stopped, strangers refused (S5).
+
+Three real nodes on this machine. Around them our packages cannot be imported but from the wheel
+that the sweep came with.
+"""
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+import yaml
+from drivers import ROOT, assert_whole, epoch_files
+from ray.core.generated import gcs_service_pb2, node_manager_pb2, ray_client_pb2, reporter_pb2
+
+from mlflow_setup.schema import Outcome
+from search.history import SweepFolder
+from search.wheel import PACKAGES
+
+pytestmark = pytest.mark.slow
+
+NUM_EPOCHS = 20
+TOKEN = "5" * 64
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes' process, and how to reach them."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    address: str
+    gcs: str
+    client_port: int
+
+    def remove_a_node(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("remove\n")
+        self.process.stdin.flush()
+        assert json.loads(self.process.stdout.readline())["removed"]
+
+    def processes(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    folder = Path(
+        tempfile.mkdtemp(prefix="es", dir="/tmp")
+    )  # a short path: there are sockets in it
+    token = folder / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    for package in PACKAGES:
+        (folder / "blocked" / package).mkdir(parents=True)
+        blocked = folder / "blocked" / package / "__init__.py"
+        blocked.write_text("raise ImportError('not from the wheel')\n")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "helpers" / "token_cluster.py"), str(folder)],
+        env={**_environment(token), "PYTHONPATH": str(folder / "blocked"), "HOME": str(folder)},
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=(folder / "stderr").open("w"),
+        text=True,
+    )
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline() or "{}")
+    assert told, (folder / "stderr").read_text()
+    yield Cluster(process, folder, told["address"], told["gcs"], told["client_port"])
+    process.communicate(timeout=60)  # its stdin ends
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(token: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_DISABLE_MEMORY_MONITOR": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, tiny_encoder: Path, tiny_data: Path) -> Path:
+    """Three trials of a tiny BERT, from a recipe in a file; the cluster says how many at a time."""
+    recipe = {
+        "extends": "b3-no-pretraining",
+        "model.encoder": str(tiny_encoder),
+        "train.num_epochs": NUM_EPOCHS,
+        "batching.batch_size": 8,
+        "train.precision": "fp32",
+        "optim.lr": 1e-3,
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    content = {
+        "recipe": "tiny.yaml",
+        "config": {"data.dir": str(tiny_data)},
+        "first_trials": [{"recipe": "tiny.yaml", "seed": seed} for seed in range(3)],
+        "search": {"num_samples": 3},
+        "scheduler": {"name": "none"},
+        "resources": {"gpus_per_trial": 0},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def submitted(cluster: Cluster, sweep: Path, *words: str) -> subprocess.Popen[str]:
+    """`ensweep submit` of the sweep `s` in `runs` beside its file."""
+    command = [sys.executable, "-m", "ensweep", "submit", str(sweep), "--name", "s", *words]
+    return subprocess.Popen(
+        [*command, "--address", cluster.address, "--storage", str(sweep.parent / "runs")],
+        env={**_environment(cluster.folder / "token"), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_epochs(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 180
+    while len(epoch_files(folder)) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_submitted_sweep_outlives_a_node(cluster: Cluster, sweep: Path) -> None:
+    process = submitted(cluster, sweep)
+    wait_for_epochs(sweep.parent, 4, process)
+    cluster.remove_a_node()
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    assert "trials: 3 finished" in text
+    ended = assert_whole(sweep.parent, 3, num_epochs=NUM_EPOCHS, is_pretended=False)
+    assert set(ended.values()) == {Outcome.FINISHED}
+    trials = SweepFolder(sweep.parent / "runs", "s").trial_folders()
+    assert sum(len(trial.attempts()) - 1 for trial in trials) >= 1
+    written = [path for path in (sweep.parent / "runs").rglob("*") if path.is_file()]
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+    assert TOKEN not in text
+
+
+def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(cluster: Cluster, sweep: Path) -> None:
+    """Nobody's sweep runs twice at a time, and Ctrl-C ends the following, not the job."""
+    first = submitted(cluster, sweep)
+    wait_for_epochs(sweep.parent, 2, first)
+    first.send_signal(2)
+    text, _ = first.communicate(timeout=30)
+    assert first.returncode == 130, text
+    stop = text.partition("to stop it, resumably: ")[2].split()
+    again = submitted(cluster, sweep)
+    assert again.stdout is not None
+    assert any("is under way" in line for line in again.stdout)
+    environment = _environment(cluster.folder / "token")
+    subprocess.run(stop, env=environment, check=True, capture_output=True, timeout=60)
+    text, _ = again.communicate(timeout=60)
+    assert again.returncode == 75, text
+    outcomes = [t.outcome() for t in SweepFolder(sweep.parent / "runs", "s").trial_folders()]
+    assert {outcome.outcome for outcome in outcomes if outcome} == {Outcome.STOPPED}
+    third = submitted(cluster, sweep, "--json")
+    text, _ = third.communicate(timeout=300)
+    assert third.returncode == 0, text
+    last = json.loads(text.splitlines()[-1])
+    assert (last["status"], last["exit_code"]) == ("SUCCEEDED", 0)
+    ended = assert_whole(sweep.parent, 3, num_epochs=NUM_EPOCHS, is_pretended=False)
+    assert set(ended.values()) == {Outcome.FINISHED}
+
+
+def test_what_the_sweep_refuses_is_the_exit_code_of_submit(cluster: Cluster, sweep: Path) -> None:
+    process = submitted(cluster, sweep, "--data-dir", "/nowhere/at/all")
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 3, text
+    assert "/nowhere/at/all" in text
+
+
+REQUESTS = [
+    ("GET", "/api/version"),
+    ("GET", "/api/jobs/"),
+    ("POST", "/api/jobs/"),
+    ("POST", "/api/jobs/ensweep-s/stop"),
+    ("DELETE", "/api/jobs/ensweep-s"),
+    ("GET", "/api/jobs/ensweep-s/logs"),
+    ("PUT", "/api/packages/gcs/x.zip"),
+    ("GET", "/nodes?view=summary"),
+    ("GET", "/logs/"),
+    ("GET", "/api/v0/actors"),
+    ("PUT", "/api/serve/applications/"),
+    ("DELETE", "/api/serve/applications/"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), REQUESTS)
+def test_s5_the_dashboard_refuses_strangers(cluster: Cluster, method: str, path: str) -> None:
+    assert _status(cluster.address + path, method, None) == 401
+    assert _status(cluster.address + path, method, "wrong") == 403
+    if method == "GET":  # the same request with the token is let through
+        assert _status(cluster.address + path, method, TOKEN) not in (401, 403)
+
+
+def _status(url: str, method: str, token: str | None) -> int:
+    job = json.dumps({"entrypoint": "echo owned"}).encode()
+    headers = {"Content-Type": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    data = job if method in ("POST", "PUT") else None
+    request = urllib.request.Request(url, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            status: int = answer.status
+            return status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_s5_submit_says_what_is_missing(cluster: Cluster, sweep: Path) -> None:
+    command = [sys.executable, "-m", "ensweep", "submit", str(sweep), "--storage", "/mnt/runs"]
+    command += ["--address", cluster.address]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    environment.pop("RAY_AUTH_TOKEN_PATH", None)
+    for more, message in [
+        ({}, "asks for a token, and none was sent"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}, "refuses the token"),
+    ]:
+        done = subprocess.run(
+            command, env={**environment, **more}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def _methods(module: Any, *services: str) -> list[str]:
+    known = module.DESCRIPTOR.services_by_name
+    return [f"/{known[s].full_name}/{m.name}" for s in services or known for m in known[s].methods]
+
+
+OPEN_TO_ALL = {"GetClusterId", "CheckAlive", "HealthCheck"}
+
+
+def test_s5_gcs_client_and_nodes_refuse_strangers(cluster: Cluster) -> None:
+    """Every remote procedure, without a token and with a wrong one."""
+    client = f"127.0.0.1:{cluster.client_port}"
+    calls = [(cluster.gcs, method) for method in _methods(gcs_service_pb2)]
+    calls += [(client, method) for method in _methods(ray_client_pb2, "RayletDriver")]
+    for port in _ports(cluster, "raylet"):
+        calls += [(f"127.0.0.1:{port}", method) for method in _methods(node_manager_pb2)]
+    for port in _ports(cluster, "DashboardAgent", "::"):
+        calls += [(f"127.0.0.1:{port}", m) for m in _methods(reporter_pb2, "ReporterService")]
+    refused: dict[str, int] = {}
+    let_in = []
+    for target, method in calls:
+        for token in (None, "wrong"):
+            code = _call(target, method, token)
+            if code is grpc.StatusCode.UNAUTHENTICATED:
+                refused[target] = refused.get(target, 0) + 1
+            elif code is not grpc.StatusCode.UNIMPLEMENTED:  # another server's procedure
+                let_in.append((target, method, token, code))
+    print(f"S5: {sum(refused.values())} calls refused by {len(refused)} servers, not {let_in}")
+    assert [call for call in let_in if call[1].rpartition("/")[2] not in OPEN_TO_ALL] == []
+    assert {cluster.gcs, client} < set(refused)
+    nodes = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
+    assert _call(cluster.gcs, nodes, TOKEN) is grpc.StatusCode.OK
+
+
+def _call(target: str, method: str, token: str | None) -> grpc.StatusCode:
+    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    with grpc.insecure_channel(target) as channel:
+        call = channel.unary_unary(method)
+        try:
+            call(b"", metadata=metadata, timeout=10)
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+def _ports(cluster: Cluster, kind: str, address: str = "") -> list[int]:
+    found = [(name, ip, port) for name, ip, port in _sockets(cluster) if kind in name]
+    return [port for _, ip, port in found if ip.startswith(address)]
+
+
+def _sockets(cluster: Cluster) -> list[tuple[str, str, int]]:
+    """(process, address, port) of all that the cluster's processes listen on."""
+    return [
+        (process.name(), socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port)
+        for process in cluster.processes()
+        for socket in process.net_connections()
+        if socket.status == psutil.CONN_LISTEN
+    ]
+
+
+def test_s5_what_listens_beyond_this_machine(cluster: Cluster) -> None:
+    """Only what the nodes of a cluster need of each other; of it, only metrics answer strangers."""
+    sockets = _sockets(cluster)
+    dashboard = int(cluster.address.rpartition(":")[2])
+    assert {ip for _, ip, port in sockets if port == dashboard} == {"127.0.0.1"}
+    beyond = [(name, ip, port) for name, ip, port in sockets if ip not in ("127.0.0.1", "::1")]
+    told = {(name, port): _answer(ip, port) for name, ip, port in beyond}
+    has_metrics = {place for place, text in told.items() if text.startswith("# HELP ")}
+    print(f"S5: listening beyond localhost: {sorted({name for name, _ in told})}")
+    assert {name for name, _ in has_metrics} <= {"ray::DashboardAgent", "python"}
+    assert {text for place, text in told.items() if place not in has_metrics} <= {"401", "gRPC"}
+    others = {(name, port) for name, port in told if (name, port) not in has_metrics}
+    assert {port for name, port in others if name == "python"} == {cluster.client_port}
+    kinds = {"gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "python"}
+    assert {name for name, _ in others} == kinds
+
+
+def _answer(address: str, port: int) -> str:
+    """What a stranger's HTTP request gets: a text, a status, or what is no HTTP."""
+    host = "127.0.0.1" if address in ("::", "0.0.0.0") else address
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/api/jobs/", timeout=5) as answer:
+            return str(answer.read(), "utf-8")
+    except urllib.error.HTTPError as error:
+        return str(error.code)
+    except http.client.BadStatusLine:
+        return "gRPC"
