@@ -52,7 +52,7 @@ def check_cluster_file(path: Path) -> list[Finding]:
     return sorted(unique, key=lambda finding: not finding.is_red)
 
 
-def _red(place: str, problem: str) -> Finding:
+def red(place: str, problem: str) -> Finding:
     return Finding(True, place, problem)
 
 
@@ -67,40 +67,40 @@ def _by_ray(written: dict[str, Any]) -> Iterator[Finding]:
         check_legacy_fields(prepared)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.absolute_path) or "the file"
-        yield _red(place, error.message.splitlines()[0])
+        yield red(place, error.message.splitlines()[0])
     except Exception as error:  # whatever Ray raises, it will not start this cluster
-        yield _red("the file", f"Ray refuses it: {type(error).__name__}: {error}")
+        yield red("the file", f"Ray refuses it: {type(error).__name__}: {error}")
     for key in ("min_workers", "initial_workers", "worker_nodes", "head_node"):
         if key in written:
-            yield _red(key, "is of an older form; Ray drops it, or breaks on it, in silence")
+            yield red(key, "is of an older form; Ray drops it, or breaks on it, in silence")
 
 
 def _provider(written: dict[str, Any]) -> Iterator[Finding]:
-    provider = _mapping(written.get("provider"))
+    provider = mapping(written.get("provider"))
     if provider.get("type") != "aws":
         return
-    yield from _misspelt("provider", provider, PROVIDER_KEYS)
+    yield from misspelt("provider", provider, PROVIDER_KEYS)
     region = str(provider.get("region", ""))
     zones = str(provider.get("availability_zone") or "").split(",")
     for zone in filter(None, map(str.strip, zones)):
         if not re.fullmatch(re.escape(region) + "[a-z]", zone):
-            yield _red("provider.availability_zone", f"{zone} is not a zone of {region}")
+            yield red("provider.availability_zone", f"{zone} is not a zone of {region}")
 
 
 def _nodes(written: dict[str, Any]) -> Iterator[Finding]:
-    is_aws = _mapping(written.get("provider")).get("type") == "aws"
+    is_aws = mapping(written.get("provider")).get("type") == "aws"
     for name, node in written["available_node_types"].items():
-        config = _mapping(_mapping(node).get("node_config"))
+        config = mapping(mapping(node).get("node_config"))
         place = f"available_node_types.{name}"
         if not is_aws:
             continue
-        yield from _misspelt(f"{place}.node_config", config, NODE_KEYS)
+        yield from misspelt(f"{place}.node_config", config, NODE_KEYS)
         if not str(config.get("ImageId", "")).startswith("ami-"):
             what = "is missing: Ray's default image is too old" if "ImageId" not in config else ""
             problem = what or f"{config['ImageId']!r} is no image id, ami-..."
-            yield _red(f"{place}.node_config.ImageId", problem)
+            yield red(f"{place}.node_config.ImageId", problem)
         yield from _market(written, name, config, place)
-        yield from _counts(_mapping(_mapping(node).get("resources")), config, place)
+        yield from _counts(mapping(mapping(node).get("resources")), config, place)
 
 
 def _market(
@@ -110,12 +110,12 @@ def _market(
     if market is None:
         return
     where = f"{place}.node_config.InstanceMarketOptions"
-    yield from _misspelt(where, _mapping(market), MARKET_KEYS)
-    kind = _mapping(market).get("MarketType")
+    yield from misspelt(where, mapping(market), MARKET_KEYS)
+    kind = mapping(market).get("MarketType")
     if kind not in ("spot", "capacity-block"):
-        yield _red(f"{where}.MarketType", f"{kind!r} is no market; spot, or capacity-block")
+        yield red(f"{where}.MarketType", f"{kind!r} is no market; spot, or capacity-block")
     if name == written.get("head_node_type"):
-        yield _red(where, "the head must be on demand: when it is taken away the cluster is gone")
+        yield red(where, "the head must be on demand: when it is taken away the cluster is gone")
 
 
 def _counts(
@@ -128,15 +128,15 @@ def _counts(
     for key, number in zip(("CPU", "GPU"), known, strict=True):
         asked = resources.get(key)
         if isinstance(asked, int) and (asked > number or (key == "GPU" and asked < number)):
-            yield _red(f"{place}.resources.{key}", f"is {asked}; a {machine} has {number}")
+            yield red(f"{place}.resources.{key}", f"is {asked}; a {machine} has {number}")
 
 
 def _commands(written: dict[str, Any]) -> Iterator[Finding]:
     if not written.get("setup_commands"):
-        yield _red("setup_commands", "is missing: Ray would install a nightly version of itself")
-    is_aws = _mapping(written.get("provider")).get("type") == "aws"
+        yield red("setup_commands", "is missing: Ray would install a nightly version of itself")
+    is_aws = mapping(written.get("provider")).get("type") == "aws"
     if is_aws and "boto3" not in " ".join(map(str, written.get("head_setup_commands") or [])):
-        yield _red("head_setup_commands", "does not install boto3, which starts the workers")
+        yield red("head_setup_commands", "does not install boto3, which starts the workers")
 
 
 def _doors(written: dict[str, Any]) -> Iterator[Finding]:
@@ -144,8 +144,8 @@ def _doors(written: dict[str, Any]) -> Iterator[Finding]:
     for host in re.findall(r"--dashboard-host[= ](\S+)", commands):
         if host not in _LOCALHOST:
             problem = f"the dashboard listens on {host}; it runs code for whoever reaches it"
-            yield _red("head_start_ray_commands", f"{problem}: --dashboard-host=127.0.0.1")
-    docker = _mapping(written.get("docker"))
+            yield red("head_start_ray_commands", f"{problem}: --dashboard-host=127.0.0.1")
+    docker = mapping(written.get("docker"))
     options = [str(option) for option in docker.get("run_options") or []]
     start = [*map(str, written.get("worker_start_ray_commands") or []), commands]
     has_token = any("RAY_AUTH_MODE=token" in option for option in options) or all(
@@ -153,27 +153,31 @@ def _doors(written: dict[str, Any]) -> Iterator[Finding]:
     )
     if not has_token:
         where = "docker.run_options" if docker else "head_start_ray_commands"
-        yield _red(where, "no RAY_AUTH_MODE=token: jobs are taken from whoever reaches the head")
-    elif not any("auth_token" in str(path) for path in _mapping(written.get("file_mounts"))):
-        yield _red("file_mounts", "token authentication is on and no node gets ~/.ray/auth_token")
+        yield red(where, "no RAY_AUTH_MODE=token: jobs are taken from whoever reaches the head")
+        return
+    if not any("auth_token" in str(path) for path in mapping(written.get("file_mounts"))):
+        yield red("file_mounts", "token authentication is on and no node gets ~/.ray/auth_token")
+    commands = " ".join(map(str, written.get("setup_commands") or []))
+    if not re.search(r"chmod 0?[46]00 \S*auth_token", commands):
+        yield red("setup_commands", "others on a node can read the token: chmod 600 auth_token")
 
 
 def _versions(written: dict[str, Any], path: Path) -> Iterator[Finding]:
-    image = str(_mapping(written.get("docker")).get("image", ""))
+    image = str(mapping(written.get("docker")).get("image", ""))
     found = re.match(r"rayproject/ray[a-z-]*:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", image)
     if found is None:
         return
-    pinned = _pinned_ray(path)
+    pinned = pinned_ray(path)
     if found[1] != pinned:
-        yield _red("docker.image", f"has Ray {found[1]}; the workers are set up with {pinned}")
+        yield red("docker.image", f"has Ray {found[1]}; the workers are set up with {pinned}")
     if found[2] and (int(found[2]), int(found[3])) < (3, 11):
-        yield _red("docker.image", f"has Python {found[2]}.{found[3]}; 3.11 or newer is needed")
+        yield red("docker.image", f"has Python {found[2]}.{found[3]}; 3.11 or newer is needed")
 
 
-def _pinned_ray(path: Path) -> str:
-    """As in the `constraints.txt` beside the file, else as installed here."""
-    constraints = path.parent / "constraints.txt"
-    if constraints.is_file():
+def pinned_ray(path: Path) -> str:
+    """As in the `constraints.txt` beside the file or its folder, else as installed here."""
+    beside = [folder / "constraints.txt" for folder in (path.parent, path.absolute().parent.parent)]
+    for constraints in filter(Path.is_file, beside):
         pinned = re.search(r"^ray==(\S+)$", constraints.read_text(encoding="utf-8"), re.MULTILINE)
         if pinned is not None:
             return pinned[1]
@@ -181,44 +185,49 @@ def _pinned_ray(path: Path) -> str:
 
 
 def _worth_knowing(written: dict[str, Any]) -> Iterator[Finding]:
-    for place, value in _leaves(written, ""):
+    for place, value in leaves(written, ""):
         if isinstance(value, str) and PLACEHOLDER in value:
             yield Finding(False, place, f"is still to be filled in: {value.strip()[:80]}")
     excluded = written.get("rsync_exclude") or []
     for pattern in _UPLOADS:
         if pattern not in excluded and written.get("file_mounts"):
             yield Finding(False, "rsync_exclude", f"lacks {pattern}: it goes to every node")
-    types = _mapping(written.get("available_node_types"))
-    has_gpu = any(_mapping(_mapping(n).get("resources")).get("GPU") for n in types.values())
+    types = mapping(written.get("available_node_types"))
+    has_gpu = any(mapping(mapping(n).get("resources")).get("GPU") for n in types.values())
     if not has_gpu:
         yield Finding(False, "available_node_types", "no node has a GPU: trials train on CPUs")
 
 
-def _misspelt(place: str, given: Mapping[str, Any], known: frozenset[str]) -> Iterator[Finding]:
+def misspelt(
+    place: str,
+    given: Mapping[str, Any],
+    known: frozenset[str],
+    why: str = "; Ray would pass it on in silence",
+) -> Iterator[Finding]:
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            yield _red(f"{place}.{key}", f"no such key{hint}; Ray would pass it on in silence")
+            yield red(f"{place}.{key}", f"no such key{hint}{why}")
 
 
-def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _leaves(item, f"{place}.{key}" if place else str(key))
+            yield from leaves(item, f"{place}.{key}" if place else str(key))
     elif isinstance(value, list):
         for item in value:
-            yield from _leaves(item, place)
+            yield from leaves(item, place)
     else:
         yield place, value
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
 def refuse(path: Path, findings: list[Finding]) -> None:
     """Raises ConfigError when any finding is red."""
-    red = [finding for finding in findings if finding.is_red]
-    if red:
-        raise ConfigError(f"{path}: {len(red)} thing(s) to mend before a machine is started")
+    count = sum(finding.is_red for finding in findings)
+    if count:
+        raise ConfigError(f"{path}: {count} thing(s) to mend before a machine is started")

@@ -1,6 +1,7 @@
 """`ensweep cluster check`: what is wrong with a Ray cluster file, before it costs money.
 
 ensweep cluster check cluster.yaml
+ensweep cluster check deploy/kuberay.yaml
 """
 
 import json
@@ -26,17 +27,18 @@ def cluster() -> None:
 
 @cluster_app.command("check")
 def check(
-    file: Annotated[Path, typer.Argument(help="A cluster file, as `ray up` takes it.")] = Path(
-        "cluster.yaml"
-    ),
+    file: Annotated[
+        Path, typer.Argument(help="A cluster file: what `ray up` takes, or KubeRay's RayJob.")
+    ] = Path("cluster.yaml"),
     as_json: AsJson = False,
 ) -> None:
     """Check a cluster file: Ray's own rules, and the mistakes that Ray lets through."""
     from dataclasses import asdict
 
     from search.cluster_file import check_cluster_file, refuse
+    from search.kuberay_file import check_kuberay_file, is_kuberay_file
 
-    found = check_cluster_file(file)
+    found = check_kuberay_file(file) if is_kuberay_file(file) else check_cluster_file(file)
     if as_json:
         content = {"schema_version": 1, "findings": [asdict(finding) for finding in found]}
         typer.echo(json.dumps(content))

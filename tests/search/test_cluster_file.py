@@ -103,6 +103,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda f: f["file_mounts"].pop("~/.ray/auth_token"),
         r"file_mounts: token authentication is on and no node gets",
     ),
+    "a token that others can read": (
+        lambda f: f["setup_commands"].pop(0),
+        r"setup_commands: others on a node can read the token: chmod 600",
+    ),
     "a head on the spot market": (
         lambda f: f["available_node_types"]["head"]["node_config"].update(
             InstanceMarketOptions={"MarketType": "spot"}
