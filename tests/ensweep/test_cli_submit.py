@@ -1,0 +1,42 @@
+"""`ensweep submit` as a user types it, where it is refused before anything is sent."""
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ensweep.cli.app import app
+from mlflow_setup.errors import ConfigError
+
+STORAGE = ["--storage", "/mnt/ensweep/runs"]
+DATA = ["--data-dir", "/mnt/ensweep/data"]
+NOBODY = ["--address", "http://127.0.0.1:9"]
+
+
+def invoke(*words: str) -> Result:
+    result = CliRunner().invoke(app, ["submit", *words])
+    if isinstance(result.exception, ConfigError):
+        raise result.exception
+    return result
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["clusterr", *DATA, *STORAGE], "did you mean cluster?"),
+        (["cluster", "optim.Lr=1", *DATA, *STORAGE], "did you mean optim.lr?"),
+        (["cluster", *STORAGE], "no data: --data-dir names the folder"),
+        (["cluster", "--data-dir", "data", *STORAGE], "data.dir data: is a path of this machine"),
+        (["cluster", *DATA], "--storage runs: is a path of this machine"),
+        (["cluster", *DATA, *STORAGE, "--name", "a b"], "a b"),
+        (["cluster", *DATA, *STORAGE, "--tracking-uri", "http://a:b@c"], "credentials would be"),
+        (["cluster", *DATA, *STORAGE, "--address", "ray://head:10001"], "sent to the dashboard"),
+        (["cluster", *DATA, *STORAGE, *NOBODY], "no Ray cluster answers at http://127.0.0.1:9"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError) as caught:
+        invoke(*words)
+    assert message in str(caught.value)
