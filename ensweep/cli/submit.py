@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from ensweep.cli.options import AsJson, MaxGpuHours, MaxHours, MaxUsd, Storage, TrackingUri
+from ensweep.cli.options import (
+    AsJson,
+    MaxGpuHours,
+    MaxHours,
+    MaxUsd,
+    NumSamples,
+    SearchSeed,
+    Storage,
+    SweepFile,
+    SweepOverrides,
+    TrackingUri,
+    as_overrides,
+    budget_options,
+)
+from ensweep.cli.sweep import default_name
 from mlflow_setup.errors import ConfigError
 
 
@@ -20,13 +34,8 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    name_or_file: Annotated[
-        str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="As of `ensweep sweep`."),
-    ] = None,
+    name_or_file: SweepFile,
+    overrides: SweepOverrides = None,
     address: Annotated[
         str,
         typer.Option(
@@ -43,10 +52,8 @@ def submit(
             "is followed, or goes on.",
         ),
     ] = None,
-    num_samples: Annotated[
-        int | None, typer.Option("--num-samples", help="Trials; search.num_samples.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")] = None,
+    num_samples: NumSamples = None,
+    seed: SearchSeed = None,
     data_dir: Annotated[
         Path | None,
         typer.Option("--data-dir", help="Folder with the tasks' files, as the nodes see it."),
@@ -76,15 +83,12 @@ def submit(
     options = {
         "search.num_samples": num_samples,
         "search.seed": seed,
-        "budget.max_hours": max_hours,
-        "budget.max_gpu_hours": max_gpu_hours,
-        "budget.max_usd": max_usd,
+        **budget_options(max_hours, max_gpu_hours, max_usd),
     }
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
 
     from search.sweep_file import read_sweep
 
-    resolved = read_sweep(name_or_file, [*(overrides or []), *given])
+    resolved = read_sweep(name_or_file, [*(overrides or []), *as_overrides(options)])
     if data_dir is not None:  # not resolved: its links are the nodes', not this machine's
         config = {**resolved.config, "data.dir": str(data_dir)}
         resolved = resolved.model_copy(update={"config": config})
@@ -93,12 +97,10 @@ def submit(
             "no data: --data-dir names the folder with the tasks' files, as the nodes see it"
         )
 
-    from datetime import datetime
-
     from search.submit import Submission, connect, connection
     from search.submit import submit as send
 
-    chosen = name or f"{resolved.name}-{datetime.now():%Y%m%d-%H%M}"
+    chosen = name or default_name(resolved.name)
     submission = Submission(resolved, chosen, storage, tracking_uri, tuple(warm_start or ()))
     client = connect(address)
     if tracking_uri is None:
