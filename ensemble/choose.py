@@ -9,8 +9,17 @@ from mlflow_setup.runs import download, find_trials
 from mlflow_setup.tracking import Tracking
 
 
-def choose_ensemble(tracking: Tracking, sweep: str, cache: Path) -> tuple[Pool, EnsembleChoice]:
+def choose_ensemble(
+    tracking: Tracking,
+    sweep: str,
+    cache: Path,
+    rule: str | None = None,
+    max_members: int | None = None,
+) -> tuple[Pool, EnsembleChoice]:
     """Choose on dev-train among the runs of one sweep; artifacts from afar go to `cache`.
+
+    Args:
+        rule, max_members: as `ensemble.validation.choose`.
 
     Raises:
         NothingUsableError: no such sweep is tracked, or none of its runs can be a member.
@@ -23,4 +32,4 @@ def choose_ensemble(tracking: Tracking, sweep: str, cache: Path) -> tuple[Pool, 
             fix="ensweep ensemble without a name takes the latest sweep",
         )
     pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, cache))
-    return pool, choose(pool)
+    return pool, choose(pool, rule, max_members)

@@ -28,8 +28,18 @@ from trainable.record import TrialFolder
 from trainable.tasks import Task
 
 
-def export(tracking: Tracking, sweep: str, cache: Path, output: Path) -> Contents:
+def export(
+    tracking: Tracking,
+    sweep: str,
+    cache: Path,
+    output: Path,
+    rule: str | None = None,
+    max_members: int | None = None,
+) -> Contents:
     """Choose the selective ensemble of a sweep and write it as a bundle to `output`.
+
+    Args:
+        rule, max_members: as `ensemble.validation.choose`.
 
     Raises:
         ConfigError: `output` is there already and not empty, or cannot be written.
@@ -37,7 +47,7 @@ def export(tracking: Tracking, sweep: str, cache: Path, output: Path) -> Content
         IntegrityError: weights are not what training wrote.
     """
     _require_free(output)
-    pool, choice = choose_ensemble(tracking, sweep, cache)
+    pool, choice = choose_ensemble(tracking, sweep, cache, rule, max_members)
     return write_bundle(output, sweep, pool, choice)
 
 

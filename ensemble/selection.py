@@ -161,7 +161,7 @@ class _Pearson:
 
     def __init__(self, votes: Floats, labels: Floats) -> None:
         self.x = votes - votes.mean(axis=1, keepdims=True)  # [M, N]
-        self.x[_is_constant(votes)] = 0.0  # not even its rounding may correlate
+        self.x[is_constant(votes)] = 0.0  # not even its rounding may correlate
         y = labels - labels.mean()
         self.y_norm = float(np.sqrt(y @ y)) if np.ptp(labels) else 0.0
         self.x_y, self.x_x = self.x @ y, np.einsum("mn,mn->m", self.x, self.x)
@@ -195,11 +195,11 @@ def _loss(task: Task, mean: Floats, labels: Floats) -> float:
 
 
 def _eligible(votes: Floats) -> NDArray[np.int64]:
-    constant = _is_constant(votes)
+    constant = is_constant(votes)
     return np.arange(len(votes)) if constant.all() else np.flatnonzero(~constant)
 
 
-def _is_constant(votes: Floats) -> NDArray[np.bool_]:
+def is_constant(votes: Floats) -> NDArray[np.bool_]:
     """[M]: whether a candidate puts out the same for every row, up to float32's rounding."""
     flat = votes.reshape(len(votes), votes.shape[1], -1)
     spread = np.ptp(flat, axis=1).max(axis=1)

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.bootstrap import Gain, gain
 from ensemble.candidates import Candidate, Pool, TaskPool
 from ensemble.combine import average, to_vote
-from ensemble.selection import NUM_ROUNDS, Selection, best_single, greedy, simple
-from mlflow_setup.errors import NothingUsableError
+from ensemble.inner import RuleChoice, choose_rule
+from ensemble.rules import OFFERED, RULES, Rule, canonical, capped
+from ensemble.selection import best_single
+from mlflow_setup.errors import ConfigError, NothingUsableError
 from trainable.metrics import overall, task_metric
 from trainable.predictions import dev_train_mask
 from trainable.tasks import Task
@@ -29,7 +32,7 @@ class Method(StrEnum):
 
     BEST_SINGLE = "best_single"  # the best candidate for the task
     SIMPLE = "simple"  # the best overall epoch of every run, equal weights
-    SELECTIVE = "selective"  # greedy selection with replacement for the task
+    SELECTIVE = "selective"  # what the rule that suits the task makes of the candidates
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class MethodChoice:
 
     members: tuple[Member, ...]  # the heaviest first; weights above 0, sum 1
     scores: Scores
-    trajectory: tuple[float, ...]  # metric on dev-train after each addition
+    trajectory: tuple[float, ...]  # metric on dev-train of the heaviest 1, 2, ... members
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class TaskChoice:
     num_dev_train: int
     num_dev_dev: int
     methods: dict[Method, MethodChoice]
+    rule: RuleChoice  # of selective, chosen on dev-train alone
+    gains: dict[Method, Gain]  # of selective over the others, on dev-dev
 
     @property
     def best_single(self) -> MethodChoice:
@@ -84,11 +89,14 @@ class TaskChoice:
 
     @property
     def note(self) -> str | None:
-        """Said where selective is not above best single on the judged half."""
+        """Said where selective is not clearly above best single on the judged half."""
         selective, single = self.selective.scores.dev_dev, self.best_single.scores.dev_dev
-        if selective > single:
-            return None
-        return f"selective ({selective:.4f}) is not above best single ({single:.4f}) on dev-dev"
+        if selective <= single:
+            return f"selective ({selective:.4f}) is not above best single ({single:.4f}) on dev-dev"
+        gain = self.gains[Method.BEST_SINGLE]
+        return (
+            None if gain.is_clear else f"the gain over best single may be noise: {gain.describe()}"
+        )
 
 
 @dataclass(frozen=True)
@@ -125,10 +133,15 @@ class EnsembleChoice:
         }
 
 
-def choose(pool: Pool, num_rounds: int = NUM_ROUNDS) -> EnsembleChoice:
+def choose(pool: Pool, rule: str | None = None, max_members: int | None = None) -> EnsembleChoice:
     """Best single, simple and selective for each task of the pool.
 
+    Args:
+        rule: of `ensemble.rules`, for every task; None: the one that suits the task.
+        max_members: of a task, at most.
+
     Raises:
+        ConfigError: there is no such rule.
         NothingUsableError: no candidate; the message has the reason for each run.
     """
     if not pool.candidates:
@@ -139,7 +152,12 @@ def choose(pool: Pool, num_rounds: int = NUM_ROUNDS) -> EnsembleChoice:
         )
     split = {name: _SplitTask(task_pool) for name, task_pool in pool.tasks.items()}
     averaged = _best_epoch_of_each_run(pool, split)
-    tasks = {name: _choose_for(task, averaged, num_rounds) for name, task in split.items()}
+    if rule is not None and rule not in RULES:
+        raise ConfigError(f"--method {rule}: no such rule", fix=f"one of {', '.join(RULES)}")
+    rules = OFFERED if rule is None else {rule: RULES[rule]}
+    if max_members is not None:
+        rules = {name: capped(each, max_members) for name, each in rules.items()}
+    tasks = {name: _choose_for(task, averaged, rules) for name, task in split.items()}
     return EnsembleChoice(
         tasks=tasks,
         overall={
@@ -166,6 +184,7 @@ class _SplitTask:
         self.task, self.candidates = pool.task, pool.candidates
         votes = np.stack([to_vote(pool.task, outputs) for outputs in pool.outputs])
         rows = dev_train_mask(pool.ids)
+        self.dev_train_ids = [row for row, is_train in zip(pool.ids, rows, strict=True) if is_train]
         self.dev_train = _Half(votes[:, rows], pool.labels[rows])
         self.dev_dev = _Half(votes[:, ~rows], pool.labels[~rows])
 
@@ -179,36 +198,55 @@ class _SplitTask:
         return [float(candidate == other) for other in self.candidates]
 
 
-def _choose_for(split: _SplitTask, averaged: set[Candidate], num_rounds: int) -> TaskChoice:
-    task, half = split.task, split.dev_train
+def _choose_for(
+    split: _SplitTask, averaged: set[Candidate], rules: Mapping[str, Rule]
+) -> TaskChoice:
+    task, half, judge = split.task, split.dev_train, split.dev_dev
     order = [candidate.order for candidate in split.candidates]
-    in_simple = np.array([candidate in averaged for candidate in split.candidates])
-    average_of_runs = simple(task, half.votes[in_simple], half.labels)
-    weights = np.zeros(len(order))
-    weights[in_simple] = average_of_runs.weights
+    is_plain = [candidate in averaged for candidate in split.candidates]
+    kept, sample = canonical(task, half.votes, half.labels, order, is_plain)
+    chosen = choose_rule(sample, split.dev_train_ids, rules)
+    selective = np.zeros(len(order))
+    selective[kept] = rules[chosen.rule](sample)
     found = {
-        Method.BEST_SINGLE: best_single(task, half.votes, half.labels, order),
-        Method.SIMPLE: Selection(
-            tuple(weights.tolist()), average_of_runs.trajectory, average_of_runs.score
-        ),
-        Method.SELECTIVE: greedy(task, half.votes, half.labels, order, num_rounds),
+        Method.BEST_SINGLE: np.array(best_single(task, half.votes, half.labels, order).weights),
+        Method.SIMPLE: np.array(is_plain) / sum(is_plain),
+        Method.SELECTIVE: selective,
+    }
+    outputs = {
+        method: average(task, judge.votes, weights.tolist()) for method, weights in found.items()
     }
     return TaskChoice(
         metric=str(task.metric),
         num_dev_train=len(half.labels),
-        num_dev_dev=len(split.dev_dev.labels),
-        methods={method: _method_choice(split, selection) for method, selection in found.items()},
+        num_dev_dev=len(judge.labels),
+        methods={method: _method_choice(split, weights) for method, weights in found.items()},
+        rule=chosen,
+        gains={
+            method: gain(task, outputs[Method.SELECTIVE], outputs[method], judge.labels)
+            for method in (Method.BEST_SINGLE, Method.SIMPLE)
+        },
     )
 
 
-def _method_choice(split: _SplitTask, selection: Selection) -> MethodChoice:
+def _method_choice(split: _SplitTask, weights: NDArray[np.float64]) -> MethodChoice:
     members = [
-        Member(candidate, weight)
-        for candidate, weight in zip(split.candidates, selection.weights, strict=True)
+        Member(candidate, float(weight))
+        for candidate, weight in zip(split.candidates, weights, strict=True)
         if weight > 0
     ]
     members.sort(key=lambda member: (-member.weight, member.candidate.order))
-    return MethodChoice(tuple(members), split.scores(selection.weights), selection.trajectory)
+    return MethodChoice(tuple(members), split.scores(weights.tolist()), _trajectory(split, members))
+
+
+def _trajectory(split: _SplitTask, members: Sequence[Member]) -> tuple[float, ...]:
+    weight = {member.candidate: member.weight for member in members}
+    scores = []
+    for count in range(1, len(members) + 1):
+        first = {member.candidate for member in members[:count]}
+        kept = np.array([weight[c] if c in first else 0.0 for c in split.candidates])
+        scores.append(split.dev_train.score(split.task, (kept / kept.sum()).tolist()))
+    return tuple(scores)
 
 
 def _best_epoch_of_each_run(pool: Pool, split: Mapping[str, _SplitTask]) -> set[Candidate]:
@@ -261,5 +299,14 @@ def _task_json(task: TaskChoice) -> dict[str, Any]:
         "num_dev_train": task.num_dev_train,
         "num_dev_dev": task.num_dev_dev,
         "methods": methods,
+        "rule": task.rule.rule,
+        "rules": [asdict(row) for row in task.rule.scores],
+        "gains": {f"over_{method.value}": asdict(found) for method, found in task.gains.items()},
+        "optimism": _optimism(task.selective.scores),
         "note": task.note,
     }
+
+
+def _optimism(scores: Scores) -> float | None:
+    """In-sample less judged: what looking only at the rows that one chose by would promise."""
+    return None if math.isnan(scores.dev_dev) else scores.dev_train - scores.dev_dev

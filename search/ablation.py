@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.bootstrap import NUM_REPLICATES, Difference, Draws, difference_of
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, metric_name
-from search.bootstrap import NUM_REPLICATES, Difference, Draws, difference_of
 from trainable.config import from_flat
 from trainable.metrics import overall, task_metric
 from trainable.predictions import Predictions

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ensweep.cli.options import AsJson, Storage, SweepName, TrackingUri
+from ensweep.cli.options import AsJson, MaxMembers, Method, Storage, SweepName, TrackingUri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,8 @@ def register(app: typer.Typer) -> None:
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder; new.")],
     sweep: SweepName = None,
+    method: Method = None,
+    max_members: MaxMembers = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -48,7 +50,8 @@ def export(
     from mlflow_setup.tracking import resolve_tracking
 
     tracking = resolve_tracking(storage, tracking_uri)
-    contents = write(tracking, sweep or latest_sweep(tracking), storage / ".cache", output)
+    name = sweep or latest_sweep(tracking)
+    contents = write(tracking, name, storage / ".cache", output, method, max_members)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     typer.echo(f"{output}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
     typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ensweep.cli.options import AsJson, Storage, SweepName, TrackingUri
+from ensweep.cli.options import AsJson, MaxMembers, Method, Storage, SweepName, TrackingUri
 
 if TYPE_CHECKING:
     from ensemble.candidates import Pool
-    from ensemble.validation import EnsembleChoice, Method, MethodChoice, Scores
+    from ensemble.inner import RuleChoice
+    from ensemble.validation import EnsembleChoice, MethodChoice, Scores
+    from ensemble.validation import Method as Choice
 
 CAVEAT = (
     "chosen on dev-train, judged on dev-dev; the hyperparameter search has seen all of dev: "
@@ -29,6 +31,8 @@ def register(app: typer.Typer) -> None:
 
 def ensemble(
     sweep: SweepName = None,
+    method: Method = None,
+    max_members: MaxMembers = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
@@ -40,7 +44,7 @@ def ensemble(
 
     tracking = resolve_tracking(storage, tracking_uri)
     name = sweep or latest_sweep(tracking)
-    pool, choice = choose_ensemble(tracking, name, storage / ".cache")
+    pool, choice = choose_ensemble(tracking, name, storage / ".cache", method, max_members)
     if as_json:
         content = {
             "schema_version": 1,
@@ -76,6 +80,9 @@ def _print_task(name: str, choice: "EnsembleChoice") -> None:
     )
     for method, chosen in task.methods.items():
         typer.echo(f"  {_line(method, chosen.scores)}  {_members(method, chosen)}")
+    typer.echo(f"  selective by {_rule(task.rule)}")
+    gains = (f"{found.describe()} over {_words(method)}" for method, found in task.gains.items())
+    typer.echo(f"  gain {', '.join(gains)}")
     if task.note is not None:
         typer.echo(f"  {task.note}")
     typer.echo()
@@ -93,15 +100,27 @@ def _print_overall(choice: "EnsembleChoice") -> None:
     typer.echo()
 
 
-def _line(method: "Method", scores: "Scores") -> str:
-    return method.value.replace("_", " ").ljust(_WIDTH) + _scores(scores)
+def _rule(choice: "RuleChoice") -> str:
+    """The rule, and what the others were worth on dev-train's own folds."""
+    scores = {row.rule: row.score for row in choice.scores}
+    others = (f"{name} {score:.4f}" for name, score in scores.items() if name != choice.rule)
+    words = f"{choice.rule} ({scores[choice.rule]:.4f} on the folds of dev-train"
+    return words + "".join(f", {text}" for text in others) + ")"
+
+
+def _line(method: "Choice", scores: "Scores") -> str:
+    return _words(method).ljust(_WIDTH) + _scores(scores)
+
+
+def _words(method: "Choice") -> str:
+    return method.value.replace("_", " ")
 
 
 def _scores(scores: "Scores") -> str:
     return f"{scores.dev_dev:.4f}  " + _dim(f"{scores.dev_train:.4f}")
 
 
-def _members(method: "Method", chosen: "MethodChoice") -> str:
+def _members(method: "Choice", chosen: "MethodChoice") -> str:
     if method == "simple":
         return f"{len(chosen.members)} runs, equal weights"
     return ", ".join(f"{m.weight:.3f} {m.candidate.label}" for m in chosen.members)

@@ -37,6 +37,11 @@ SearchSeed = Annotated[int | None, typer.Option("--seed", help="Of the search; s
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
 ]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", help="A rule of selection for all tasks; default: the fitting one."),
+]
+MaxMembers = Annotated[int | None, typer.Option("--max-members", min=1, help="Of a task, at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxHours = Annotated[
     float | None,

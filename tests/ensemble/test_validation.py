@@ -202,7 +202,7 @@ def test_no_note_where_selective_wins(store: Store) -> None:
     for third, trial in enumerate("abc"):
         wrong = np.arange(60) % 3 == third
         store.add(trial, {1: {"paraphrase": np.where(wrong, -0.4 * right, right)}})
-    task = choose(store.pool()).tasks["paraphrase"]
+    task = choose(store.pool(), "greedy").tasks["paraphrase"]
     assert [member.weight for member in task.selective.members] == [0.5, 0.5]
     assert task.selective.scores.dev_dev == 1
     assert task.best_single.scores.dev_dev < 1

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from ensweep.cli import ensemble
-from mlflow_setup.errors import NothingUsableError
+from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.mirror import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking import resolve_tracking
@@ -101,7 +101,10 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     assert single[5] in ("0001@1", "0002@1")
     assert simple == ["simple", "1.0000", "1.0000", "2", "runs,", "equal", "weights"]
     assert selective == ["selective", *["1.0000"] * 2, "0.500", "0001@1,", "0.500", "0002@1"]
-    assert lines[start + 4] == ""  # selective is above best single: no note
+    assert lines[start + 4].startswith("  selective by top (1.0000 on the folds of dev-train, ")
+    assert lines[start + 5].startswith("  gain +")
+    assert " over best single, +0.0000 [+0.0000, +0.0000] over simple" in lines[start + 5]
+    assert lines[start + 6] == ""  # selective is clearly above best single: no note
     overall = lines[lines.index("overall") + 1 :]
     assert overall[2].split()[0] == "selective"
     assert overall[2].endswith("2 encoders")
@@ -127,6 +130,23 @@ def test_json(storage: Path) -> None:
     members = content["tasks"]["paraphrase"]["methods"]["selective"]["members"]
     assert {member["trial"]: member["weight"] for member in members} == {"0001": 0.5, "0002": 0.5}
     assert members[0]["weights_uri"].endswith("/weights")
+
+
+def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:
+    given = ["--method", "simple", "--max-members", "1", "--json"]
+    content = json.loads(invoke("new", "--storage", str(storage), *given).stdout)
+    for task in content["tasks"].values():
+        assert task["rule"] == "simple"
+        assert [member["weight"] for member in task["methods"]["selective"]["members"]] == [1.0]
+        assert task["optimism"] == pytest.approx(
+            task["methods"]["selective"]["scores"]["dev_train"]
+            - task["methods"]["selective"]["scores"]["dev_dev"]
+        )
+
+
+def test_an_unknown_rule_is_refused_with_those_there_are(storage: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--method greddy: no such rule\nfix: one of simple, "):
+        invoke("new", "--storage", str(storage), "--method", "greddy")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ensemble.bootstrap import Draws, difference_of, resampled_scores
 from mlflow_setup.errors import IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from search.ablation import Arm, Curve, Line, evaluate, scaled
-from search.bootstrap import Draws, difference_of, resampled_scores
 from trainable.config import from_flat
 from trainable.metrics import task_metric
 from trainable.predictions import Predictions

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ensemble.bootstrap import Difference
 from mlflow_setup.schema import OVERALL
 from search.ablation import Curve, Line, Run, Study
-from search.bootstrap import Difference
 from search.figures import (
     ablation_figure,
     curves_figure,

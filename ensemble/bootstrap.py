@@ -39,6 +39,40 @@ class Difference:
         return self.low * self.high > 0 and abs(self.value) > 2 * error
 
 
+@dataclass(frozen=True)
+class Gain:
+    """Of one way to answer over another, on the same rows."""
+
+    value: float
+    low: float  # 95 % percentile interval of a paired bootstrap over the rows
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """The interval lies above 0."""
+        return self.low > 0
+
+    def describe(self) -> str:
+        """`+0.0120 [+0.0031, +0.0214]`."""
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+def gain(task: Task, outputs: Floats, others: Floats, labels: Floats) -> Gain:
+    """What `outputs` are worth beyond `others`: difference of the task's metric, and its interval.
+
+    Args:
+        outputs, others: what the two ways put out for the rows; labels: [N].
+    """
+    draws = Draws(NUM_REPLICATES)
+    ours, theirs = (
+        draws.scores((name, "rows"), task, given, labels)
+        for name, given in (("ours", outputs), ("theirs", others))
+    )
+    differences = ours - theirs
+    low, high = np.percentile(differences[1:], _INTERVAL)
+    return Gain(float(differences[0]), float(low), float(high))
+
+
 def difference_of(values: Floats) -> Difference:
     """Of paired differences [seeds, 1 + R], those of the rows as they are first."""
     means = values.mean(axis=0)

@@ -1,0 +1,205 @@
+"""Rules of selection: what holds for each of them, what each is, and how one is chosen."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from ensemble import inner
+from ensemble.bootstrap import gain
+from ensemble.combine import average, to_vote
+from ensemble.inner import choose_rule
+from ensemble.rules import OFFERED, RULES, Sample, apply, canonical, capped, skill
+from trainable.tasks import PAPER_TASKS
+
+Floats = NDArray[np.float64]
+TASKS = ("sentiment", "paraphrase", "similarity")
+NUM_ROWS = 120
+
+
+def pool(name: str, num: int = 6, seed: int = 0, noise: float = 1.5) -> tuple[Floats, Floats]:
+    """Votes of `num` candidates of falling skill, and labels."""
+    draw, task = np.random.default_rng(seed), PAPER_TASKS[name]
+    if name == "sentiment":
+        labels = draw.integers(0, 5, NUM_ROWS).astype(np.float64)
+        clean = np.eye(5)[labels.astype(int)] * 2
+    elif name == "paraphrase":
+        labels = draw.integers(0, 2, NUM_ROWS).astype(np.float64)
+        clean = 2 * labels - 1
+    else:
+        labels = draw.uniform(0, 5, NUM_ROWS).round(1)
+        clean = labels
+    outputs = [clean + draw.normal(0, noise + 0.2 * m, clean.shape) for m in range(num)]
+    return np.stack([to_vote(task, given) for given in outputs]), labels
+
+
+def weights_of(rule: str, name: str, votes: Floats, labels: Floats, **given: object) -> Floats:
+    order = given.pop("order", list(range(len(votes))))
+    return apply(RULES[rule], PAPER_TASKS[name], votes, labels, order, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("rule", RULES)
+class TestEveryRule:
+    def test_weights_are_shares(self, rule: str, name: str) -> None:
+        weights = weights_of(rule, name, *pool(name))
+        assert weights.min() >= 0
+        assert weights.sum() == pytest.approx(1, abs=1e-9)
+        average(PAPER_TASKS[name], pool(name)[0], weights.tolist())  # takes them
+
+    def test_candidates_may_come_in_any_order(self, rule: str, name: str) -> None:
+        votes, labels = pool(name)
+        mixed = np.random.default_rng(1).permutation(len(votes))
+        straight = weights_of(rule, name, votes, labels)
+        again = weights_of(rule, name, votes[mixed], labels, order=mixed.tolist())
+        np.testing.assert_array_equal(again, straight[mixed])
+
+    def test_a_candidate_given_twice_counts_once(self, rule: str, name: str) -> None:
+        votes, labels = pool(name)
+        twice = np.concatenate([votes, votes[:2]])
+        weights = weights_of(rule, name, twice, labels)
+        np.testing.assert_array_equal(weights[:6], weights_of(rule, name, votes, labels))
+        assert not weights[6:].any()
+
+    def test_a_constant_candidate_is_never_taken(self, rule: str, name: str) -> None:
+        votes, labels = pool(name)
+        constant = np.full_like(votes[:1], 0.2)
+        weights = weights_of(rule, name, np.concatenate([constant, votes]), labels)
+        assert weights[0] == 0
+        np.testing.assert_array_equal(weights[1:], weights_of(rule, name, votes, labels))
+
+    def test_it_is_no_worse_than_chance_where_all_are_bad(self, rule: str, name: str) -> None:
+        votes, labels = pool(name, noise=1e3)
+        weights = weights_of(rule, name, votes, labels)
+        assert np.isfinite(weights).all()
+
+    def test_one_candidate_has_all_the_weight(self, rule: str, name: str) -> None:
+        votes, labels = pool(name, num=1)
+        assert weights_of(rule, name, votes, labels).tolist() == [1.0]
+
+    def test_a_cap_is_kept(self, rule: str, name: str) -> None:
+        votes, labels = pool(name)
+        _, sample = canonical(PAPER_TASKS[name], votes, labels, range(6))
+        weights = capped(RULES[rule], 2)(sample)
+        assert 1 <= np.count_nonzero(weights) <= 2
+        assert weights.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_skill_prefers_the_better_and_equal_weights_are_equal(name: str) -> None:
+    votes, labels = pool(name, noise=1.0)
+    _, sample = canonical(PAPER_TASKS[name], votes, labels, range(6))
+    weights, singles = skill(sample), sample.singles()
+    assert (np.argsort(-weights, kind="stable") == np.argsort(-singles, kind="stable")).all()
+    assert weights_of("simple", name, votes, labels).tolist() == pytest.approx([1 / 6] * 6)
+
+
+def test_skill_by_hand() -> None:
+    """Accuracies .75 and .5 of five classes: log-odds over chance log(12) and log(4)."""
+    truth = np.zeros(4)
+    answers = np.array([[0, 0, 0, 1], [0, 0, 2, 3]])
+    _, sample = canonical(PAPER_TASKS["sentiment"], np.eye(5)[answers], truth, range(2))
+    raw = np.log([12, 4]) ** 4
+    np.testing.assert_allclose(skill(sample), raw / raw.sum(), atol=1e-8)
+
+
+def test_equal_weights_are_for_the_plain_ones() -> None:
+    votes, labels = pool("paraphrase")
+    plain = [True, False, True, False, False, False]
+    for rule in ("simple", "skill"):
+        weights = weights_of(rule, "paraphrase", votes, labels, is_plain=plain)
+        assert (weights > 0).tolist() == plain
+
+
+def test_regression_is_the_best_mixture() -> None:
+    """Each kind's objective is no better at any of 200 random weights nearby."""
+    draw = np.random.default_rng(3)
+    for name in TASKS:
+        votes, labels = pool(name, noise=1.0)
+        found = weights_of("regression", name, votes, labels)
+
+        def score(weights: Floats, name: str = name) -> float:
+            mean = np.tensordot(weights, pool(name, noise=1.0)[0], 1)
+            labels = pool(name, noise=1.0)[1]
+            if name == "similarity":
+                return float(np.corrcoef(mean, labels)[0, 1])
+            if name == "paraphrase":  # the scale is the rule's to choose
+                z = np.outer(np.linspace(0.2, 8, 60), mean * (2 * labels - 1))
+                return float(-np.logaddexp(0, -z).mean(axis=1).min())
+            likelihood = np.log(mean[np.arange(len(labels)), labels.astype(int)]).mean()
+            return float(likelihood + np.log(np.maximum(weights, 1e-9)).mean())  # and its prior
+
+        for _ in range(200):
+            other = np.maximum(1e-6, found + draw.normal(0, 0.3, 6))
+            assert score(found) >= score(other / other.sum()) - 2e-2
+
+
+def by_row(sample: Sample) -> list[str]:
+    return [f"row-{n}" for n in range(len(sample.labels))]
+
+
+def test_the_rule_is_the_simplest_within_a_standard_error() -> None:
+    """One candidate knows, five do not: equal weights lose, and picking it is simple enough."""
+    votes, labels = pool("similarity", noise=8.0)
+    votes[3] = labels + np.random.default_rng(0).normal(0, 0.01, NUM_ROWS)
+    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(6))
+    choice = choose_rule(sample, by_row(sample), RULES)
+    scores = {row.rule: row for row in choice.scores}
+    assert list(scores) == list(RULES)
+    best = max(row.score for row in choice.scores)
+    assert scores[choice.rule].behind <= scores[choice.rule].standard_error
+    names = list(RULES)
+    for name in names[: names.index(choice.rule)]:
+        assert scores[name].behind > scores[name].standard_error
+    assert choice.rule != "simple"
+    assert scores[choice.rule].score > best - 0.01
+
+
+def test_rows_may_come_in_any_order_and_only_a_rules_own_folds_judge_it() -> None:
+    votes, labels = pool("sentiment")
+    task = PAPER_TASKS["sentiment"]
+    _, sample = canonical(task, votes, labels, range(6))
+    ids = by_row(sample)
+    mixed = np.random.default_rng(5).permutation(NUM_ROWS)
+    _, shuffled = canonical(task, votes[:, mixed], labels[mixed], range(6))
+    some = {name: OFFERED[name] for name in ("skill", "single", "top", "greedy_of_best")}
+    straight = choose_rule(sample, ids, some)
+    again = choose_rule(shuffled, [ids[row] for row in mixed], some)
+    assert again.rule == straight.rule
+    for one, other in zip(straight.scores, again.scores, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-9)
+    seen: list[int] = []
+
+    def spy(given: Sample) -> Floats:
+        seen.append(len(given.labels))
+        return skill(given)
+
+    choose_rule(sample, ids, {"spy": spy})
+    assert len(seen) == inner.NUM_FOLDS * inner.NUM_REPEATS
+    assert all(0.6 * NUM_ROWS < count < NUM_ROWS for count in seen)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_gain_and_its_interval(name: str) -> None:
+    task = PAPER_TASKS[name]
+    votes, labels = pool(name, noise=0.8)
+    worse, _ = pool(name, noise=6.0)
+    found = gain(task, votes[0], worse[0], labels)
+    assert found.low < found.value < found.high
+    assert found.is_clear
+    nothing = gain(task, votes[0], votes[0], labels)
+    assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
+    assert not nothing.is_clear
+    back = gain(task, worse[0], votes[0], labels)
+    assert back.value == pytest.approx(-found.value)
+
+
+def test_what_a_rule_finds_is_what_is_served() -> None:
+    """The average of the votes is the average that `combine` makes of raw outputs."""
+    draw = np.random.default_rng(0)
+    logits = draw.normal(size=(3, 40, 5))
+    votes = np.stack([to_vote(PAPER_TASKS["sentiment"], given) for given in logits])
+    weights = weights_of("skill", "sentiment", votes, draw.integers(0, 5, 40).astype(float))
+    expected = np.tensordot(weights, softmax(logits, axis=2), 1)
+    served = average(PAPER_TASKS["sentiment"], votes, weights.tolist())
+    np.testing.assert_allclose(served, expected, atol=1e-5)
