@@ -4,6 +4,7 @@ What a caller has set in the environment stands. The defaults here are read by m
 imported, so they come first; a server that `mlflow_setup.server` starts inherits them.
 """
 
+import logging
 import os
 
 for _name, _value in {
@@ -21,5 +22,8 @@ for _name, _value in {
 from mlflow import MlflowClient  # noqa: E402 - the environment comes first
 from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+
+# A database that is locked or full raises, and is told of by whoever asked: not by a traceback too.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 __all__ = ["Metric", "MlflowClient", "MlflowException", "Param", "Run", "RunTag"]

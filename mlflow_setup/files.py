@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_PATH = 1024
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -61,6 +62,45 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def must_write(place: Path) -> Iterator[None]:
+    """Around what has to be written before any work begins.
+
+    Raises:
+        ConfigError: the disk is full, read-only or away; in place of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{place}: cannot be written: {error.strerror or error}",
+            fix="make room, or name a storage folder that can be written to",
+        ) from None
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error comes of a disk, or a quota, without room.
+
+    Writers that are not Python's have error classes of their own, and only words for it.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        if any(os.strerror(number) in str(error) for number in _NO_ROOM):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def num_bytes(path: Path) -> int:
+    """The size of a file, or of all files below a folder; what goes meanwhile counts nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def remove_folder(folder: Path) -> None:

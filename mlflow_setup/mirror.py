@@ -6,6 +6,7 @@ that the epoch's record holds, so a replay writes the same point.
 """
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -135,11 +136,17 @@ class Mirror:
         with self.tracking.errors(PartialError):
             client, parent_id = self.tracking.client, self._parent_id()
             for child in self.tracking.search(self._tags(RunKind.TRIAL), status="RUNNING"):
-                client.set_terminated(child.info.run_id, "KILLED")
-            if client.get_run(parent_id).info.status != status:
-                client.set_terminated(parent_id, status)
+                self._terminate(child, "KILLED")
+            parent = client.get_run(parent_id)
+            if parent.info.status != status:
+                self._terminate(parent, status)
         self._trials.clear()
         self._parent, self._given = None, None
+
+    def _terminate(self, run: Run, status: str) -> None:
+        """Now, or when it began, should this machine's clock be behind that of the first driver."""
+        end_time = max(milliseconds(time.time()), run.info.start_time)
+        self.tracking.client.set_terminated(run.info.run_id, status, end_time)
 
     def _tags(self, kind: RunKind) -> dict[str, str]:
         return {Tag.KIND.value: kind.value, Tag.SWEEP.value: self.sweep}
@@ -186,8 +193,9 @@ class Mirror:
             points = client.get_metric_history(run_id, EPOCH_SECONDS)
             projected.epochs |= {point.step: point.timestamp for point in points}
             projected.files |= dict(self._list_files(run_id, ""))
-        if CONFIG_ARTIFACT not in projected.files:
-            client.log_text(run_id, record.to_json(), CONFIG_ARTIFACT)
+        config = record.to_json()
+        if projected.files.get(CONFIG_ARTIFACT) != len(config.encode()):  # or there in part
+            client.log_text(run_id, config, CONFIG_ARTIFACT)
         return projected
 
     def _create(self, name: str, tags: Mapping[str, str], start_time: float | None) -> Run:
@@ -260,7 +268,8 @@ class Mirror:
             run.tags |= changed
         if outcome is not None and (changed or run.status != RUN_STATUS[outcome.outcome]):
             run.status = RUN_STATUS[outcome.outcome]
-            end_time = milliseconds(outcome.wall_time)
+            # of two processes' clocks one may be behind
+            end_time = milliseconds(max(outcome.wall_time, snapshot.record.start_time))
             self.tracking.client.set_terminated(run.run_id, run.status, end_time)
 
     def _log_usage(

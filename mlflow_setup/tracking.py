@@ -4,6 +4,7 @@ The embedded default is an SQLite file in the storage folder with an artifact fo
 anything else is a tracking server (http, https) or a database that MLflow knows.
 """
 
+import errno
 import json
 import math
 import os
@@ -11,10 +12,11 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
@@ -22,10 +24,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_setup.client import Metric, MlflowClient, MlflowException, Param, Run, RunTag
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
+from mlflow_setup.files import TEMPORARY
 from mlflow_setup.schema import EXPERIMENT, Tag
+from mlflow_setup.sqlite import holders, prove_readable, prove_writable
 
 ARTIFACTS_FOLDER = "mlartifacts"
 _LOCK_SECONDS = 60
+_LOCKED = "database is locked"  # in SQLite's words
 _PAGE = 1000
 _PARAMS_PER_BATCH = 100
 _MAX_VALUE = 5_990  # MLflow cuts a param's value at 6,000 characters without a mark
@@ -74,9 +79,9 @@ class Tracking:
             return MlflowClient(self.uri, registry_uri=self.uri)
         self.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(f"{self.database}.lock", timeout=_LOCK_SECONDS):
-            # mlflow would try a file that cannot be opened for minutes
-            with closing(sqlite3.connect(self.database)) as connection:
-                connection.execute("PRAGMA schema_version")
+            prove_readable(self.database)
+            if not self.database.stat().st_size:
+                _create(self.database)
             client = MlflowClient(self.uri, registry_uri=self.uri)
             client.search_experiments(max_results=1)
         return client
@@ -188,6 +193,8 @@ class Tracking:
             ConfigError: not reachable, refused, or not usable; credentials masked.
         """
         with self.errors():
+            if self.database is not None and self.database.exists():
+                prove_writable(self.database)
             _ = self.experiment_id
 
     def check_writable(self) -> None:
@@ -207,6 +214,8 @@ class Tracking:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as cause:
             reason = redact(str(cause)).strip().partition("\n")[0] or type(cause).__name__
+            if _LOCKED in reason and self.database is not None:
+                reason += f" by {holders(self.database)}"
             raise error(
                 f"MLflow tracking at {redact(self.uri)}: {reason}", fix=self._fix(reason)
             ) from None
@@ -219,7 +228,7 @@ class Tracking:
         if "Invalid Host header" in reason:
             return "start the server with --allowed-hosts 'NAME,NAME:*', its own name for NAME"
         if self.database is not None:
-            return f"{self.database.parent} must be a folder that can be written to"
+            return _fix_database(self.database, reason)
         if self.is_server:
             return (
                 "start the server, or correct --tracking-uri or MLFLOW_TRACKING_URI; with both "
@@ -229,6 +238,27 @@ class Tracking:
             "a tracking URI is http://HOST:PORT, sqlite:///FILE or another database's URI; the "
             "older ./mlruns folders are converted by mlflow migrate-filestore"
         )
+
+
+def _fix_database(database: Path, reason: str) -> str:
+    if _LOCKED in reason:
+        return "end that process, or wait for it, and try again"
+    if "malformed" in reason or "not a database" in reason:
+        return (
+            f"move {database} away, then run ensweep sync SWEEP for each sweep: the runs "
+            "are made anew from its folder"
+        )
+    if "is full" in reason or os.strerror(errno.ENOSPC) in reason:
+        return f"make room on the disk of {database}"
+    return f"{database.parent} must be a folder with room, writable as is the file in it"
+
+
+def _create(database: Path) -> None:
+    """In its place once all tables are there: MLflow does not go on with some of them."""
+    with TemporaryDirectory(prefix=TEMPORARY, dir=database.parent) as folder:
+        made = Path(folder) / database.name
+        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        made.replace(database)
 
 
 def cut(value: str) -> str:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -15,6 +16,9 @@ from mlflow_setup.files import (
     atomic_folder,
     find_damage,
     inside,
+    is_full,
+    must_write,
+    num_bytes,
     remove_folder,
     remove_leftovers,
     safe_name,
@@ -221,3 +225,51 @@ def test_inside_follows_links(tmp_path: Path) -> None:
     for name in ("out", "out/file", "up/outside", "round/file"):
         with pytest.raises(IntegrityError, match="is not a path inside"):
             inside(root, name)
+
+
+class OtherError(Exception):
+    """As the writers of safetensors and of tokenisers raise."""
+
+
+def chained(error: Exception) -> Exception:
+    """What a writer raises when it cannot finish a file after `error`."""
+    try:
+        try:
+            raise error
+        except Exception:
+            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904 - the context is the point
+    except RuntimeError as raised:
+        return raised
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EDQUOT, "x"), True),
+        (chained(OSError(errno.ENOSPC, "x")), True),
+        (OtherError("Io(Os { code: 28, message: No space left on device })"), True),
+        (OSError(errno.EACCES, "x"), False),
+        (chained(ValueError("x")), False),
+        (None, False),
+    ],
+)
+def test_a_full_disk_is_known_whoever_writes(error: Exception | None, expected: bool) -> None:
+    assert is_full(error) is expected
+
+
+def test_what_must_be_written_and_cannot_is_the_users_to_mend(tmp_path: Path) -> None:
+    message = r"cannot be written: No space"
+    with pytest.raises(ConfigError, match=message) as caught, must_write(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(tmp_path / "file") in caught.value.problem
+    assert "make room" in str(caught.value)
+
+
+def test_bytes_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "one").write_bytes(b"12345")
+    (tmp_path / "two").write_bytes(b"123")
+    assert num_bytes(tmp_path / "two") == 3
+    assert num_bytes(tmp_path) == 8
+    assert num_bytes(tmp_path / "absent") == 0

@@ -379,3 +379,33 @@ def test_an_outage_is_survived_and_told_once(
     assert "s3cret" not in caplog.text
     with pytest.raises(PartialError, match="refused"):
         mirror.finish("FINISHED")
+
+
+def test_a_half_written_configuration_is_completed(
+    tracking: Tracking, sweep: str, tmp_path: Path
+) -> None:
+    taken = snapshot(sweep, tmp_path)
+    run_id = Mirror(tracking, sweep).project(taken)
+    path = download(tracking, run_id, "config.json", tmp_path / "cache")
+    whole = path.read_text()
+    path.write_text(whole[:20])
+    Mirror(tracking, sweep).project(taken)
+    assert path.read_text() == whole
+
+
+def test_nothing_ends_before_it_began_whatever_the_clocks(
+    tracking: Tracking, sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R18: one process began the sweep and the trial, another whose clock is behind ends them."""
+    taken = snapshot(sweep, tmp_path)
+    mirror = Mirror(tracking, sweep)
+    mirror.start({}, {})
+    run_id = mirror.project(taken)
+    monkeypatch.setattr("mlflow_setup.mirror.time.time", lambda: START - 3600)
+    ended = OutcomeRecord(Outcome.FINISHED, "", 3, START - 3600)
+    mirror.project(replace(taken, outcome=ended))
+    mirror.finish("FINISHED")
+    runs = [tracking.client.get_run(run_id), *tracking.search({"sweep": sweep, "kind": "sweep"})]
+    assert len(runs) == 2
+    for run in runs:
+        assert run.info.end_time == run.info.start_time

@@ -1,9 +1,11 @@
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from mlflow_setup import sqlite
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.tracking import Tracking, cut, redact, resolve_tracking
 
@@ -181,3 +183,37 @@ def test_errors_hold_no_credentials(caplog: pytest.LogCaptureFixture) -> None:
     assert "***@127.0.0.1:9" in str(caught.value)
     assert "s3cret" not in str(caught.value) + caplog.text
     assert caught.value.__suppress_context__  # nor does a traceback show where they were
+
+
+def test_check_refuses_a_database_with_a_hole_and_says_how_to_make_it_anew(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE t (x)")
+        connection.executemany("INSERT INTO t VALUES (?)", [("x" * 900,)] * 200)
+    database.write_bytes(database.read_bytes()[:-40960])
+    with pytest.raises(ConfigError, match="malformed") as caught:
+        resolve_tracking(tmp_path).check()
+    assert f"move {database} away, then run ensweep sync" in str(caught.value)
+
+
+def test_check_waits_for_a_lock_then_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "WAIT_SECONDS", 0.1)
+    tracking = resolve_tracking(tmp_path)
+    tracking.check()
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ConfigError, match="locked by a process of another user") as caught:
+            resolve_tracking(tmp_path).check()
+    assert "wait for it" in str(caught.value)
+    resolve_tracking(tmp_path).check()
+
+
+def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+    """A disk that was full may have left one."""
+    (tmp_path / "mlflow.db").touch()
+    tracking = resolve_tracking(tmp_path)
+    tracking.check()
+    assert tracking.find_experiment() is not None
+    assert not list(tmp_path.glob(".tmp-*"))
