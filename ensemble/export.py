@@ -22,7 +22,14 @@ from ensemble.card import model_card
 from ensemble.choose import choose_ensemble
 from ensemble.validation import EnsembleChoice, Method, TaskChoice
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.files import atomic_folder, safe_name, sha256_file, write_manifest
+from mlflow_setup.files import (
+    atomic_folder,
+    is_full,
+    num_bytes,
+    safe_name,
+    sha256_file,
+    write_manifest,
+)
 from mlflow_setup.tracking import Tracking
 from trainable.record import TrialFolder
 from trainable.tasks import Task
@@ -77,8 +84,11 @@ def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -
             (folder / CARD).write_text(model_card(sweep, contents, choice), encoding="utf-8")
             write_manifest(folder, FACTS)
     except OSError as error:
+        reason = str(error.strerror or error)
+        if is_full(error):
+            reason = f"no space is left; it takes about {_size(choice) / 1e6:.1f} MB"
         raise ConfigError(
-            f"{output}: cannot be written: {error.strerror or error}",
+            f"{output}: cannot be written: {reason}",
             fix="make room, or name a folder that can be written to",
         ) from None
     return contents
@@ -87,6 +97,16 @@ def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -
 def _require_free(output: Path) -> None:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"{output} is there already", fix="name a new folder, or remove this one")
+
+
+def _size(choice: EnsembleChoice) -> int:
+    """Bytes of the bundle's weights and encoders, each member's counted."""
+    members = choice.candidates(Method.SELECTIVE)
+    trials = [(member, TrialFolder(Path(member.weights_uri).parent)) for member in members]
+    return sum(
+        num_bytes(trial.weights_dir(member.epoch)) + num_bytes(trial.encoder_dir)
+        for member, trial in trials
+    )
 
 
 def _task_entry(task: Task, choice: TaskChoice) -> TaskEntry:

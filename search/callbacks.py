@@ -16,10 +16,12 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from mlflow_setup.background import BackgroundMirror
+from mlflow_setup.files import is_full
 from mlflow_setup.schema import CONFIG_ARTIFACT, Outcome, OutcomeRecord, TrialRecord
 from search.budget import Meter
 from search.history import PastTrial, SweepFolder
 from search.progress import Progress, dev_metrics
+from search.room import shortage
 from search.scheduler import STOP, TuneScheduler
 from search.searcher import OptunaSearcher
 from search.stop import StopSwitch
@@ -103,7 +105,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """A trial has finished an epoch, or diverged; the scheduler has decided already."""
         name, epoch = trial.config["trial"], result[EPOCH]
         if result[PROBLEM]:
-            self.switch.ask(result[PROBLEM])
+            self._ask_for_room(result[PROBLEM])
         if result[DIVERGED] or result[PROBLEM] or epoch <= self.epochs.get(name, 0):
             return  # an epoch that was run again after a crash
         self.epochs[name] = epoch
@@ -212,7 +214,14 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             yield
         except OSError as error:
             _logger.warning("trial %s: %s", name, error)
-            self.switch.ask(f"the folder of trial {name} cannot be written to: {error}")
+            problem = f"the folder of trial {name} cannot be written to: {error}"
+            if is_full(error):
+                self._ask_for_room(problem)
+            else:
+                self.switch.ask(problem)
+
+    def _ask_for_room(self, problem: str) -> None:
+        self.switch.ask(f"{problem}; {shortage(self.folder, self.searcher.num_left)}")
 
 
 def near_top(best: Mapping[str, Mapping[str, float]], count: int) -> set[str]:

@@ -1,7 +1,7 @@
 """What a sweep's folder holds that nothing needs any more: `ensweep gc`.
 
 Weights of trials that were pruned far from the top, that diverged or failed; checkpoints of trials
-that are over; Tune's own folders; what crashes left. Records and predictions stay.
+that are over; what crashes left. Records and predictions stay.
 """
 
 import shutil
@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_setup.files import TEMPORARY
+from mlflow_setup.files import TEMPORARY, num_bytes
 from mlflow_setup.schema import Outcome
 from search.callbacks import near_top
 from search.history import PastTrial, SweepFolder, read_history
 from search.progress import dev_metrics
 from trainable.checkpoint import QUARANTINE
-
-TUNE_FOLDER = ".tune"
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,11 @@ def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
     """
     history = read_history(folder.trial_folders())
     near = near_top(_best_of(history), keep_pruned_top)
-    found = [(path, "Tune's own records") for path in folder.path.glob(f"{TUNE_FOLDER}*")]
-    found += [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
+    found = [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
     for past in history:
         found += _of_trial(folder, past, near)
     unique = {path: why for path, why in reversed(found) if path.exists()}
-    return [Garbage(path, _size(path), unique[path]) for path in sorted(unique)]
+    return [Garbage(path, num_bytes(path), unique[path]) for path in sorted(unique)]
 
 
 def _of_trial(folder: SweepFolder, past: PastTrial, near: set[str]) -> Iterator[tuple[Path, str]]:
@@ -78,9 +75,3 @@ def _best_of(history: list[PastTrial]) -> dict[str, dict[str, float]]:
             for key, value in dev_metrics(epoch.metrics).items():
                 scores[key] = max(value, scores.get(key, value))
     return best
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

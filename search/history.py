@@ -5,6 +5,7 @@ what `read_history` returns. Whole JSON objects; nothing is unpickled.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.files import remove_leftovers, safe_name, write_atomic
+from mlflow_setup.files import must_write, remove_leftovers, safe_name, write_atomic
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     OVERALL,
@@ -27,10 +29,11 @@ from mlflow_setup.schema import (
 )
 from search.scheduler import STOP, Rungs
 from search.sweep_config import SweepConfig
-from search.sweep_file import read_sweep
+from search.sweep_file import resolve_sweep
 from trainable.config import from_flat
 from trainable.record import TrialFolder
 from trainable.stages import total_epochs
+from trainable.strict_yaml import read_settings
 from trainable.trial import STOP_FILE, TRIALS
 
 SWEEP_FILE, EXTENSIONS = "sweep.yaml", "extensions"
@@ -102,7 +105,7 @@ class SweepFolder:
         return self.path / STOP_FILE
 
     def create(self, sweep: SweepConfig) -> None:
-        """Raises ConfigError when the folder is there already or cannot be made."""
+        """Raises ConfigError when the folder is there already or cannot be written."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
@@ -111,7 +114,12 @@ class SweepFolder:
         except OSError as error:
             fix = "set --storage"
             raise ConfigError(f"{self.path}: cannot be made: {error}", fix=fix) from None
-        write_atomic(self.path / SWEEP_FILE, json.dumps(sweep.to_file(), indent=1) + "\n")
+        try:
+            with must_write(self.path):
+                write_atomic(self.path / SWEEP_FILE, json.dumps(sweep.to_file(), indent=1) + "\n")
+        except ConfigError:
+            shutil.rmtree(self.path, ignore_errors=True)  # the name is free again
+            raise
 
     def has_begun(self) -> bool:
         """Whether there is such a sweep. What a driver left that died while it made the folder is
@@ -128,7 +136,7 @@ class SweepFolder:
 
         Raises:
             NothingUsableError: there is no such sweep.
-            IntegrityError: an extension is damaged.
+            IntegrityError: its file or an extension is damaged.
         """
         file = self.path / SWEEP_FILE
         if not file.is_file():
@@ -136,15 +144,16 @@ class SweepFolder:
                 f"no sweep {self.name!r} in {self.path.parent}",
                 fix="--storage names the folder with the sweeps",
             )
-        sweep = read_sweep(str(file), (), {})
+        sweep = resolve_sweep(_content(file), file, (), {})
         num_samples = sweep.search.num_samples + sum(map(_read_extension, self._extensions()))
         search = sweep.search.model_copy(update={"num_samples": num_samples})
         return sweep.model_copy(update={"name": self.name, "search": search})
 
     def extend(self, num_samples: int) -> None:
-        """Ask for that many more trials."""
+        """Ask for that many more trials; raises ConfigError when that cannot be written down."""
         path = self.path / EXTENSIONS / f"{len(self._extensions()) + 1:04d}.json"
-        write_atomic(path, json.dumps({"num_samples": num_samples}) + "\n")
+        with must_write(path):
+            write_atomic(path, json.dumps({"num_samples": num_samples}) + "\n")
 
     def trial_folders(self) -> list[TrialFolder]:
         """The trials that have begun, by name."""
@@ -179,14 +188,27 @@ def past_trial(folder: TrialFolder) -> PastTrial:
 
 
 def finish_decided(folder: SweepFolder) -> None:
-    """Trials that the scheduler had stopped when their driver died."""
+    """Trials that need no process any more to have an outcome: those that the scheduler had
+    stopped when their driver died, and those that ran to their end and whose outcome is damaged.
+
+    Raises:
+        ConfigError: an outcome cannot be written.
+    """
     for trial in folder.trial_folders():
         past = past_trial(trial)
-        word = past.stop_decision
-        if word is not None and not past.is_over:
-            epoch = len(past.epochs)
-            trial.write_outcome(OutcomeRecord(Outcome.PRUNED, word.reason, epoch, time.time()))
+        word, epoch = past.stop_decision, len(past.epochs)
+        if past.is_over or (word is None and not _has_lost_its_outcome(trial, past)):
+            continue
+        how = (Outcome.PRUNED, word.reason) if word else (Outcome.FINISHED, f"ran {epoch} epochs")
+        with must_write(trial.path):
+            trial.write_outcome(OutcomeRecord(*how, epoch, time.time()))
             trial.drop_checkpoint()
+
+
+def _has_lost_its_outcome(trial: TrialFolder, past: PastTrial) -> bool:
+    """A trial that is under way has a checkpoint, and one that was stopped an outcome."""
+    has_ended = len(past.epochs) == past.num_epochs and past.outcome is None
+    return has_ended and trial.outcome_path.exists() and not trial.checkpoint_dir.exists()
 
 
 def restore_rungs(rungs: Rungs, history: Iterable[PastTrial]) -> None:
@@ -223,11 +245,24 @@ def _last_change(folder: Path) -> int:
     return (trials if trials.is_dir() else folder).stat().st_mtime_ns
 
 
+def _content(file: Path) -> dict[str, Any]:
+    fix = f"put its copy in its place: the artifact {SWEEP_FILE} of the sweep's run in MLflow"
+    try:
+        content = read_settings(file)
+    except ConfigError as error:
+        raise IntegrityError(error.problem, fix=fix) from None
+    if not content:
+        raise IntegrityError(f"{file}: is empty", fix=fix)
+    return content
+
+
 def _read_extension(path: Path) -> int:
+    fix = 'write {"num_samples": N} into it, or remove it: those trials are then not run'
     try:
         num_samples = json.loads(path.read_text(encoding="utf-8"))["num_samples"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path}: not an extension: {error}") from None
+        raise IntegrityError(f"{path}: not an extension: {error}", fix=fix) from None
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise IntegrityError(f"{path}: num_samples must be a positive integer, got {num_samples}")
+        problem = f"{path}: num_samples must be a positive integer, got {num_samples}"
+        raise IntegrityError(problem, fix=fix)
     return num_samples

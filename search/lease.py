@@ -20,7 +20,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.files import write_atomic
+from mlflow_setup.files import must_write, write_atomic
 
 LEASE_FILE = "lease.json"
 BEAT_SECONDS = 2.0
@@ -45,9 +45,9 @@ class Holder:
 class Lease:
     """The right to drive the sweep in `folder`, held for as long as the block lasts.
 
-    Entering raises ConfigError while another driver lives. Should another process take the lease
-    over all the same (this one was frozen, say), `is_lost` is set and `on_lost` called, which
-    interrupts the main thread.
+    Entering raises ConfigError while another driver lives, or where nothing can be written. Should
+    another process take the lease over all the same (this one was frozen, say), `is_lost` is set
+    and `on_lost` called, which interrupts the main thread.
     """
 
     def __init__(self, folder: Path, stale_seconds: float = STALE_SECONDS) -> None:
@@ -63,14 +63,8 @@ class Lease:
         before = read_lease(self.path)
         if before is not None and not self.is_dead(before):
             before = self.watch(before)
-        try:
-            with FileLock(f"{self.path}.lock", timeout=BEAT_SECONDS * 2):
-                now = read_lease(self.path)
-                if now != before:  # another process was quicker to take it over
-                    raise _refusal(self.path, now)
-                write_atomic(self.path, json.dumps(asdict(self.mine)))
-        except Timeout:
-            raise _refusal(self.path, read_lease(self.path)) from None
+        with must_write(self.path):
+            self._take(before)
         self._beating.start()
         return self
 
@@ -80,6 +74,16 @@ class Lease:
         if not self.is_lost:
             with suppress(OSError):
                 self.path.unlink()
+
+    def _take(self, before: Holder | None) -> None:
+        try:
+            with FileLock(f"{self.path}.lock", timeout=BEAT_SECONDS * 2):
+                now = read_lease(self.path)
+                if now != before:  # another process was quicker to take it over
+                    raise _refusal(self.path, now)
+                write_atomic(self.path, json.dumps(asdict(self.mine)))
+        except Timeout:
+            raise _refusal(self.path, read_lease(self.path)) from None
 
     def is_dead(self, holder: Holder) -> bool:
         """Known at once on the same machine only."""

@@ -76,6 +76,11 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         """Trials that are still to be suggested."""
         return len(self.waiting) + len(self.numbers)
 
+    @property
+    def num_left(self) -> int:
+        """Those, and the trials that are under way."""
+        return self.num_to_come + len(self.asked)
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial: its name, recipe, settings, their origin, and the keys searched.
 

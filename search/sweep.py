@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ray import tune
@@ -17,17 +18,14 @@ from rich.console import Console
 from mlflow_setup.background import BackgroundMirror
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.mirror import Mirror
-from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot, metric_name
+from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
 from mlflow_setup.tracking import Tracking
 from mlflow_setup.usage import Usage
-from mlflow_setup.view import View
 from search.audit import AuditResult, audit_result
 from search.budget import Meter, sweep_usage
 from search.callbacks import SweepCallback
 from search.cluster import cluster, environment, find_slots
-from search.garbage import TUNE_FOLDER
 from search.history import (
-    SWEEP_FILE,
     PastTrial,
     SweepFolder,
     finish_decided,
@@ -49,6 +47,7 @@ from search.scheduler import Rung, TuneScheduler, new_rungs
 from search.searcher import OptunaSearcher, objectives
 from search.stop import StopSwitch
 from search.sweep_config import Budget, SweepConfig
+from search.tracked import what_is_tracked
 from search.warm_start import WarmTrial, read_warm_start, warm_start, write_warm_start
 from trainable.trial import Place, Train, listening, make_trainable
 
@@ -144,11 +143,13 @@ def resume_sweep(
 
     Raises:
         NothingUsableError: there is no such sweep.
-        ConfigError: another driver is at it.
+        ConfigError: another driver is at it, or folder or database cannot be written.
         DataError: the data have errors, or are not those that an unfinished trial began with.
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     folder.read()
+    if tracking.database is not None:  # a server that is away may come back, a broken file will not
+        tracking.check()
     with Lease(folder.path) as lease:
         if num_more:
             folder.extend(num_more)
@@ -198,7 +199,7 @@ class _Drive:
     def run(self, train: Train | None, farewell: str) -> SweepResult:
         """All that is left to do; the result also when it was stopped."""
         self.switch.farewell = farewell
-        self._start_mirror()
+        self.mirror.start(*what_is_tracked(self.folder, self.sweep))
         has_ended = False
         try:
             with self.switch, self._interruptible():
@@ -262,48 +263,30 @@ class _Drive:
                 self._tune(tune.with_resources(trainable, needs), callback, concurrency)
 
     def _tune(self, trainable: Any, callback: SweepCallback, max_concurrent_trials: int) -> None:
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=self.searcher,
-                scheduler=self.scheduler,
-                num_samples=-1,  # the searcher knows when there is nothing more to try
-                max_concurrent_trials=max_concurrent_trials,
-                reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_folder_name,
-            ),
-            run_config=tune.RunConfig(
-                name=f"{TUNE_FOLDER}-{time.time_ns()}",  # nothing of an earlier driver's is read
-                storage_path=str(self.folder.path),
-                callbacks=[callback],
-                verbose=0,
-            ),
-        ).fit()
+        """Tune's own records, which nobody reads, are kept off a disk that may be full."""
+        with TemporaryDirectory(prefix="ensweep-tune-", ignore_cleanup_errors=True) as records:
+            tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=self.searcher,
+                    scheduler=self.scheduler,
+                    num_samples=-1,  # the searcher knows when there is nothing more to try
+                    max_concurrent_trials=max_concurrent_trials,
+                    reuse_actors=True,
+                    trial_name_creator=_trial_name,
+                    trial_dirname_creator=_trial_folder_name,
+                ),
+                run_config=tune.RunConfig(
+                    name=self.folder.name,
+                    storage_path=records,
+                    callbacks=[callback],
+                    verbose=0,
+                ),
+            ).fit()
 
     def _is_stopped(self, name: str) -> bool:
         ended = self.folder.trial(name).outcome()
         return ended is not None and ended.outcome is Outcome.STOPPED
-
-    def _start_mirror(self) -> None:
-        params = {
-            f"{section}.{key}": value
-            for section in ("search", "scheduler", "resources")
-            for key, value in getattr(self.sweep, section).model_dump(mode="json").items()
-        }
-        self.mirror.start(
-            {"recipe": self.sweep.recipe, "description": self.sweep.description},
-            {"sweep": self.sweep.name, **params},
-            {SWEEP_FILE: self.folder.path / SWEEP_FILE},
-            self._view(),
-        )
-
-    def _view(self) -> View:
-        """Best scores, overall and by task, and what is searched."""
-        tasks = known_configs(self.sweep)[0].task_records()
-        metrics = [metric_name("dev", name, str(t.metric)) for name, t in tasks.items() if t.metric]
-        best = tuple(f"best/{name}" for name in (OVERALL, *metrics))
-        return View(best, tuple(self.sweep.space))
 
     @contextmanager
     def _interruptible(self) -> Any:

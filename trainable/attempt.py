@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -55,7 +55,8 @@ class Attempt:
         self._is_asked = False
 
     def __enter__(self) -> Self:
-        """Raises PartialError when another process is still at the trial."""
+        """Raises PartialError when another process is still at the trial, OSError when the folder
+        cannot be written to."""
         try:
             self._lock.acquire(timeout=self.limits.wait_seconds)
         except Timeout:
@@ -63,10 +64,13 @@ class Attempt:
                 f"trial {self.folder.name}: another process is still at it",
                 fix="end that process; it may belong to a driver that has died",
             ) from None
-        self._path = _next_path(self.folder / ATTEMPTS)
-        self._start_time = time.time()
-        self._count()
-        self._stacks = _stacks_path(self._path).open("w", encoding="utf-8")
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
+            self._path = _next_path(self.folder / ATTEMPTS)
+            self._start_time = time.time()
+            self._write()
+            self._stacks = _stacks_path(self._path).open("w", encoding="utf-8")
+            undo.pop_all()
         self._watch()
         return self
 
@@ -103,6 +107,10 @@ class Attempt:
         faulthandler.dump_traceback_later(seconds, exit=True, file=self._stacks)
 
     def _count(self) -> None:
+        with suppress(OSError):  # a full disk is the trial's own writes to report
+            self._write()
+
+    def _write(self) -> None:
         self._counted = time.monotonic()
         record = AttemptRecord(
             host=socket.gethostname(),
@@ -113,8 +121,7 @@ class Attempt:
             start_time=self._start_time,
             seconds=self._counted - self._started,
         )
-        with suppress(OSError):  # a full disk is the trial's own writes to report
-            write_atomic(self._path, record.to_json())
+        write_atomic(self._path, record.to_json())
 
 
 def listen() -> None:

@@ -6,6 +6,7 @@ put aside, not deleted, and the one before it is loaded. Nothing is unpickled.
 
 import itertools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,22 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     generation = folder / f"{step:08d}"
     if not generation.exists():
         with atomic_folder(generation) as temporary:
-            torch.save(state, temporary / STATE)
+            with (temporary / STATE).open("wb") as stream:  # by name, torch hides what went wrong
+                torch.save(state, stream)
             write_manifest(temporary, {"step": step})
     for old in _generations(folder)[NUM_KEPT:]:
         remove_folder(old)
 
 
-def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
+def load_newest(
+    folder: Path, fits: Callable[[dict[str, Any]], bool] = lambda state: True
+) -> tuple[int, dict[str, Any]] | None:
     """The newest generation that is whole, and its step; None when there is none.
 
     Damaged ones are moved to `quarantine/`, with a warning; leftovers of a crash are removed.
+
+    Args:
+        fits: whether a state goes with what else is on disk; newer ones that do not are removed.
 
     Raises:
         IntegrityError: a generation cannot be read now, which is no damage, or is as it was written
@@ -55,10 +62,15 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     remove_leftovers(folder)
     for generation in _generations(folder):
         damage = _damage(generation)
-        if damage is None:
-            return int(generation.name), _load(generation / STATE)
-        aside = _put_aside(generation)
-        _logger.warning("checkpoint %s is damaged, now %s: %s", generation, aside, damage)
+        if damage is not None:
+            aside = _put_aside(generation)
+            _logger.warning("checkpoint %s is damaged, now %s: %s", generation, aside, damage)
+            continue
+        state = _load(generation / STATE)
+        if fits(state):
+            return int(generation.name), state
+        _logger.warning("checkpoint %s is ahead of the records: removed", generation)
+        remove_folder(generation)
     return None
 
 

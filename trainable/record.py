@@ -54,6 +54,10 @@ class TrialFolder:
         return self.path / "checkpoint"
 
     @property
+    def outcome_path(self) -> Path:
+        return self.path / "outcome.json"
+
+    @property
     def encoder_dir(self) -> Path:
         return self.path / "encoder"
 
@@ -106,7 +110,10 @@ class TrialFolder:
         try:
             return TrialRecord.from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise IntegrityError(f"{path}: no trial record: {error}") from None
+            raise IntegrityError(
+                f"{path}: no trial record: {error}",
+                fix="put its copy in its place: the artifact config.json of the trial's MLflow run",
+            ) from None
 
     def write_epoch(self, record: EpochRecord) -> None:
         write_atomic(self._epoch_path(record.epoch), record.to_json())
@@ -158,7 +165,7 @@ class TrialFolder:
         """Write how the trial ended. Only a `stopped` outcome is replaced by a later one."""
         stored = self.outcome()
         if stored is None or not stored.outcome.is_terminal:
-            write_atomic(self.path / "outcome.json", record.to_json())
+            write_atomic(self.outcome_path, record.to_json())
 
     def outcome(self) -> OutcomeRecord | None:
         """How the trial ended; None while it has not, or where the record is damaged.
@@ -167,7 +174,7 @@ class TrialFolder:
             OSError: the record is there and cannot be read now. The trial is not to be run again.
         """
         try:
-            text = (self.path / "outcome.json").read_text(encoding="utf-8")
+            text = self.outcome_path.read_text(encoding="utf-8")
             return OutcomeRecord.from_json(text)
         except (*_NOT_THERE, ValueError):
             return None
@@ -176,7 +183,7 @@ class TrialFolder:
         """A trial that was stopped runs again: it has no outcome until it ends."""
         stored = self.outcome()
         if stored is not None and not stored.outcome.is_terminal:
-            (self.path / "outcome.json").unlink(missing_ok=True)
+            self.outcome_path.unlink(missing_ok=True)
 
     def kept_epochs(self) -> list[int]:
         """Epochs whose weights are there."""

@@ -272,8 +272,14 @@ class Trainer:
         )
 
     def _restore(self) -> None:
-        """Back to the newest valid checkpoint; what was recorded after it is run again."""
-        found = load_newest(self.trial.checkpoint_dir)
+        """Back to the newest valid checkpoint; what was recorded after it is run again.
+
+        So is what was recorded before it, where a record of it is damaged.
+        """
+        num_recorded = len(self.trial.epochs())
+        found = load_newest(
+            self.trial.checkpoint_dir, lambda state: state["epochs_completed"] <= num_recorded
+        )
         state: dict[str, Any] = {} if found is None else found[1]
         self.epochs_completed = state.get("epochs_completed", 0)
         next_epoch = min(self.epochs_completed + 1, total_epochs(self.config))

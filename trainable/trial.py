@@ -4,7 +4,6 @@ Tune hands it a trial's settings and hears of each epoch; all else is in the tri
 that goes on first tells of the last epoch on disk, in case the process before it could not.
 """
 
-import errno
 import functools
 import gc
 import os
@@ -21,6 +20,7 @@ from ray import tune
 from ray.tune.trainable import wrap_function
 
 from mlflow_setup.errors import EnsweepError, PartialError
+from mlflow_setup.files import is_full
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord
 from trainable.attempt import Attempt, Limits, listen, was_terminated
 from trainable.config import Config, from_flat
@@ -43,8 +43,6 @@ TRIALS, STOP_FILE = "trials", "stop"
 
 MAX_GROWTH = 1 << 30
 """Bytes that trials may leave behind in a process that runs one after another."""
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Train(Protocol):
@@ -111,20 +109,13 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
 
         _freeze_imports()
         folder = place.folder(tune_config["trial"])
-        with Attempt(folder, place.limits()) as attempt:
-            reporter = _Reporter(TrialFolder(folder), attempt)
-            try:
-                _run(tune_config, place, train or training.train, attempt, reporter)
-            except PartialError:
-                raise  # what is not there yet may be there for the next attempt
-            except EnsweepError as error:  # as it would be at the next attempt
-                last = OutcomeRecord(Outcome.FAILED, error.problem, reporter.epoch, time.time())
-                TrialFolder(folder).write_outcome(last)
-                reporter.end(last)
-            except OSError as error:
-                if error.errno not in _NO_SPACE:
-                    raise
-                reporter.give_up(f"no space is left for {folder}")
+        try:
+            with Attempt(folder, place.limits()) as attempt:
+                _attempt(tune_config, place, train or training.train, attempt)
+        except Exception as error:
+            if not is_full(error):
+                raise
+            _give_up(f"no space is left for {getattr(error, 'filename', None) or folder}")
 
     return run_trial
 
@@ -161,6 +152,26 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
 def _freeze_imports() -> None:
     """What was imported stays: the collector would look through it for a third of a second."""
     gc.freeze()
+
+
+def _attempt(tune_config: dict[str, Any], place: Place, train: Train, attempt: Attempt) -> None:
+    reporter = _Reporter(TrialFolder(attempt.folder), attempt)
+    try:
+        _run(tune_config, place, train, attempt, reporter)
+    except PartialError:
+        raise  # what is not there yet may be there for the next attempt
+    except EnsweepError as error:  # as it would be at the next attempt
+        if is_full(error):
+            raise
+        last = OutcomeRecord(Outcome.FAILED, error.problem, reporter.epoch, time.time())
+        TrialFolder(attempt.folder).write_outcome(last)
+        reporter.end(last)
+
+
+def _give_up(problem: str) -> None:
+    """The sweep cannot go on; the trial is to run on when it can."""
+    told = {EPOCH: 0, NUM_EPOCHS: 1, VALUE: 0.0, BEST_VALUE: 0.0, DIVERGED: 0, PROBLEM: problem}
+    tune.report(told)
 
 
 def _run(
@@ -228,11 +239,7 @@ class _Reporter:
         elif not self.has_told:  # Tune takes no end of a trial that has told nothing
             self._report(0.0)
 
-    def give_up(self, problem: str) -> None:
-        """The sweep cannot go on; the trial is to run on when it can."""
-        self._report(0.0, problem=problem)
-
-    def _report(self, value: float, *, diverged: bool = False, problem: str = "") -> None:
+    def _report(self, value: float, *, diverged: bool = False) -> None:
         past = [record.metrics[OVERALL] for record in self.folder.epochs()[: self.epoch]]
         progress = {
             EPOCH: self.epoch,
@@ -240,7 +247,7 @@ class _Reporter:
             VALUE: value,
             BEST_VALUE: 0.0 if diverged else max([*past, value]),
             DIVERGED: int(diverged),
-            PROBLEM: problem,
+            PROBLEM: "",
         }
         self.has_told = True
         with self.attempt.waiting():

@@ -29,6 +29,7 @@ from ensweep.cli import (
     train,
 )
 from mlflow_setup.errors import EnsweepError
+from mlflow_setup.files import is_full
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 done in part, 5 nothing usable, "
@@ -69,6 +70,12 @@ def main() -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get("ENSWEEP_DEBUG") or not is_full(error):
+            raise
+        typer.echo(f"error: no space is left: {error}", err=True)
+        typer.echo("fix: make room, then go on with the same command", err=True)
+        sys.exit(75)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)

@@ -3,13 +3,19 @@
 ensweep sync && ensweep ui
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ensweep.cli.options import Storage, SweepName, TrackingUri
-from mlflow_setup.errors import EnsweepError, NothingUsableError, PartialError
+from mlflow_setup.errors import (
+    EnsweepError,
+    IntegrityError,
+    NothingUsableError,
+    PartialError,
+)
 
 if TYPE_CHECKING:
     from mlflow_setup.mirror import Mirror
@@ -141,6 +147,8 @@ def _project(mirror: "Mirror", trials: list[Path], folder: Path | None) -> list[
     from trainable.record import TrialFolder
 
     before = mirror.parent_status()
+    if before is None and folder is not None:
+        _start(mirror, folder)
     missed, outcomes = [], []
     for path in trials:
         try:
@@ -158,3 +166,14 @@ def _project(mirror: "Mirror", trials: list[Path], folder: Path | None) -> list[
     elif outcomes and folder is not None and living_driver(folder) is None:
         mirror.finish("KILLED")
     return missed
+
+
+def _start(mirror: "Mirror", path: Path) -> None:
+    """Make the sweep's own run, with what its file says. A damaged file is `resume`'s to refuse."""
+    from search.history import SWEEP_FILE, SweepFolder
+    from search.tracked import what_is_tracked
+
+    folder = SweepFolder(path.parent, path.name)
+    if (folder.path / SWEEP_FILE).is_file():
+        with suppress(IntegrityError):
+            mirror.start(*what_is_tracked(folder, folder.read()))

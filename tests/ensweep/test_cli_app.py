@@ -1,6 +1,8 @@
 """The command line as its users meet it: help, errors, exit codes, bundles."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +126,20 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainable.resolve.recipe_names", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+def test_a_full_disk_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere/file")
+
+    monkeypatch.setattr(sys, "argv", ["ensweep", "recipes"])
+    monkeypatch.setattr("trainable.resolve.recipe_names", full)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 75
+    text = capsys.readouterr().err
+    assert "no space is left" in text
+    assert "/somewhere/file" in text
+    assert "fix: make room" in text

@@ -209,3 +209,15 @@ def test_help_names_the_commands() -> None:
     assert result.exit_code == 0
     assert "sync" in result.stdout
     assert "ui" in result.stdout
+
+
+def test_sync_makes_a_lost_sweeps_run_with_what_its_file_says(tmp_path: Path) -> None:
+    past, tracking = Past(tmp_path), resolve_tracking(tmp_path / "new")
+    past.trial("0001-b2", (0.5, 0.6, 0.7, 0.8), Outcome.FINISHED)
+    assert sync(tracking, tmp_path, "s").exception is None
+    (found,) = tracking.search({"kind": "sweep", "sweep": "s"})
+    assert found.data.params["search.num_samples"] == "6"
+    assert [entry.path for entry in tracking.client.list_artifacts(found.info.run_id)] == [
+        "sweep.yaml"
+    ]
+    assert found.info.status == "FINISHED"

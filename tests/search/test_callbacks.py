@@ -58,6 +58,7 @@ class FakeSearcher:
 
     tried_again: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    num_left: int = 5
 
     def again(self, name: str) -> None:
         self.tried_again.append(name)
@@ -241,9 +242,13 @@ def test_a_folder_that_cannot_be_written_to_stops_the_sweep_in_order(
 
     monkeypatch.setattr(TrialFolder, "write_decision", full)
     sweep.epoch(trial, 1, 0.7)
-    assert sweep.switch.reason == (
+    assert sweep.switch.reason is not None
+    problem, free, needed = sweep.switch.reason.split("; ")
+    assert problem == (
         "the folder of trial 0001 cannot be written to: [Errno 28] No space left on device"
     )
+    assert free.endswith(" MB are free on the sweep's disk")
+    assert needed.startswith("5 trials that are left need about 0.0 MB")
     assert sweep.switch.exit_code == 75
 
 
@@ -254,7 +259,8 @@ def test_a_trial_whose_disk_is_full_stops_the_sweep_and_may_run_on(tmp_path: Pat
     trial.last_result = result
     sweep.callback.on_trial_result(0, [], trial, result)  # type: ignore[arg-type]
     sweep.callback.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
-    assert sweep.switch.reason == "no space is left for x"
+    assert sweep.switch.reason is not None
+    assert sweep.switch.reason.startswith("no space is left for x; ")
     assert sweep.folder("0001").outcome() is None
 
 

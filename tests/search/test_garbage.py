@@ -29,19 +29,17 @@ def test_only_what_nothing_needs_is_garbage(tmp_path: Path) -> None:
             path.write_bytes(b"x" * 10)
     damaged = past.folder.trial("0007").path / "checkpoint" / "quarantine" / "00000000-0" / "state"
     leftover = past.folder.trial("0006").path / "weights" / ".tmp-abc"
-    tune = past.folder.path / ".tune-1" / "experiment_state.json"
-    for path in (damaged, leftover, tune):
+    for path in (damaged, leftover):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"y" * 5)
     before = files_of(past.folder.path)
     garbage = find_garbage(past.folder, keep_pruned_top=2)
     assert files_of(past.folder.path) == before  # looking deletes nothing
-    assert sum(item.num_bytes for item in garbage) == 10 * 7 + 5 * 3
+    assert sum(item.num_bytes for item in garbage) == 10 * 7 + 5 * 2
     for item in garbage:
         item.remove()
     gone = before - files_of(past.folder.path)
     assert gone == {
-        ".tune-1/experiment_state.json",
         "trials/0001-b2/checkpoint/00000001/state",
         "trials/0002/checkpoint/00000001/state",
         "trials/0003/checkpoint/00000001/state",

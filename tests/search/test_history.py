@@ -1,6 +1,8 @@
 """From the folder alone: the study, the rungs, the unfinished trials and the rest to come."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -204,3 +206,43 @@ def test_whether_a_sweep_has_begun(tmp_path: Path) -> None:
     folder.path.rmdir()
     folder.create(sweep_of(tmp_path))
     assert folder.has_begun()
+
+
+@pytest.mark.parametrize("content", ["", '{"recipe": "b3", ', "[]", "\0\0"])
+def test_a_damaged_sweep_file_is_no_sweep_of_defaults(past: Past, content: str) -> None:
+    (past.folder.path / "sweep.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(IntegrityError, match=r"sweep\.yaml") as caught:
+        past.folder.read()
+    assert "the artifact sweep.yaml of the sweep's run in MLflow" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("num_epochs", "has_checkpoint", "expected"),
+    [(4, False, Outcome.FINISHED), (4, True, None), (3, False, None)],
+)
+def test_a_trial_that_ran_to_its_end_and_lost_its_outcome_has_finished(
+    tmp_path: Path, num_epochs: int, has_checkpoint: bool, expected: Outcome | None
+) -> None:
+    past = Past(tmp_path)
+    past.trial("0001-b2", (0.5,) * num_epochs, Outcome.FINISHED)
+    trial = past.folder.trial("0001-b2")
+    trial.outcome_path.write_text("{", encoding="utf-8")
+    if has_checkpoint:
+        trial.checkpoint_dir.mkdir()
+    finish_decided(past.folder)
+    ended = trial.outcome()
+    assert (ended and ended.outcome) == expected
+    assert ended is None or (ended.epoch, ended.reason) == (4, "ran 4 epochs")
+
+
+def test_a_sweep_that_cannot_be_written_down_leaves_its_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("search.history.write_atomic", full)
+    folder = SweepFolder(tmp_path / "runs", "s")
+    with pytest.raises(ConfigError, match="cannot be written: No space left"):
+        folder.create(sweep_of(tmp_path))
+    assert not folder.path.exists()

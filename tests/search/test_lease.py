@@ -93,3 +93,12 @@ def test_of_many_who_want_it_at_once_one_gets_it(tmp_path: Path) -> None:
     said = [driver.communicate(timeout=60) for driver in drivers]
     assert sum(out == b"mine\n" for out, _ in said) == 1
     assert sum(b"is being run by" in err for _, err in said) == 3
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigError, match=r"lease.json: cannot be written"),
+        Lease(tmp_path / "file"),
+    ):
+        pass

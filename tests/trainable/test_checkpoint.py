@@ -248,3 +248,13 @@ def test_a_state_that_is_not_plain_is_refused_and_stays(tmp_path: Path) -> None:
         found.value.fix == f"remove {tmp_path / '00000002'} to go on from the checkpoint before it"
     )
     assert generations(tmp_path) == ["00000001", "00000002"]
+
+
+def test_what_does_not_fit_the_records_is_passed_over_and_removed(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    found = load_newest(tmp_path, lambda state: state["step"] <= 1)
+    assert found is not None
+    assert found[0] == 1
+    assert generations(tmp_path) == ["00000001"]
+    assert load_newest(tmp_path, lambda state: False) is None
+    assert generations(tmp_path) == []

@@ -253,3 +253,17 @@ def test_neither_ray_nor_mlflow_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_record_is_run_again_from_before_it(
+    reference: tuple[Config, dict[str, object]], tmp_path: Path, damaged: int
+) -> None:
+    """Stopped in its last epoch, whose checkpoint is ahead of the records that are whole."""
+    config, expected = reference
+    asked = iter(range(1, 10_000))
+    _train(config, tmp_path / "t", stop=lambda: next(asked) == 45)
+    record = tmp_path / "t" / "epochs" / f"{damaged:04d}.json"
+    record.write_text(record.read_text(encoding="utf-8")[:40], encoding="utf-8")
+    assert _train(config, tmp_path / "t").outcome is Outcome.FINISHED
+    assert _contents(tmp_path / "t") == expected

@@ -1,5 +1,6 @@
 """What Tune is told of a trial: each epoch once, early ends as ends, a divergence as no error."""
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 from ray import tune
 
+from mlflow_setup.errors import ConfigError
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
+from trainable.attempt import Attempt, Limits
 from trainable.record import TrialFolder
 from trainable.trial import Place, make_trainable
 
@@ -77,3 +80,49 @@ def test_an_end_that_a_crash_kept_from_tune_is_told(
 ) -> None:
     run(tmp_path, Outcome.FINISHED, 2, silent=2, **{"train.num_epochs": 2})
     assert [(r["epoch"], r["num_epochs"]) for r in told] == [(2, 2)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Io(Os { code: 28, message: No space left on device })"),
+        ConfigError("the shared folder: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_told_as_the_sweeps_problem(
+    told: list[dict[str, Any]], tmp_path: Path, error: Exception
+) -> None:
+    fail(tmp_path, error)
+    assert [r["problem"] for r in told] == [
+        f"no space is left for {tmp_path / 's' / 'trials' / '0001'}"
+    ]
+    assert TrialFolder(tmp_path / "s" / "trials" / "0001").outcome() is None  # it is to run on
+
+
+def test_so_is_one_that_has_no_room_for_a_trial_to_begin(
+    told: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainable.attempt.write_atomic", full)
+    run(tmp_path, Outcome.FINISHED, 2)
+    assert told[0]["problem"].startswith("no space is left for ")
+    monkeypatch.undo()
+    with Attempt(tmp_path / "s" / "trials" / "0001", Limits(tmp_path / "stop", wait_seconds=0)):
+        pass  # its lock was given back
+
+
+def test_other_errors_are_tunes(told: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="not allowed"):
+        fail(tmp_path, OSError(errno.EACCES, "not allowed"))
+    assert told == []
+
+
+def fail(root: Path, error: Exception) -> None:
+    def train(*_: object, **__: object) -> OutcomeRecord:
+        raise error
+
+    tune_config = {"trial": "0001", "recipe": "b3", "settings": {}, "origin": {}, "searched": []}
+    make_trainable(Place(root, "s", 1), train)(tune_config)
