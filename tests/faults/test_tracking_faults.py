@@ -1,19 +1,17 @@
 """R6, R15: a tracking server that dies or stays away costs no training, and loses no record."""
 
-import contextlib
 import os
-import signal
-import socket
 import subprocess
+import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drivers import Driver, assert_whole
+from drivers import ROOT, Driver, assert_whole, longest_stall
 from fake_sweep import sweep_of
+from servers import Server, slowed
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
@@ -21,43 +19,11 @@ from mlflow_setup.mirror import Mirror
 from mlflow_setup.projection import EPOCH_SECONDS
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord, TrialSnapshot
-from mlflow_setup.server import server_command
 from mlflow_setup.tracking import Tracking, resolve_tracking
 
 pytestmark = pytest.mark.slow
 
-
-class Server:
-    """`mlflow server` on an SQLite file, to be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        tracking = Tracking(f"sqlite:///{folder / 'server.db'}")
-        tracking.check()
-        self.command, self.environment = server_command(tracking, port=self.port)
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.command,
-            env={**os.environ, **self.environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health"):
-                return
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+MANY = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1")) > 1
 
 
 @pytest.fixture
@@ -77,12 +43,14 @@ def test_r6_a_server_that_dies_for_a_while(tmp_path: Path, tiny_data: Path, serv
     down = time.monotonic()
     driver.wait_for_epochs(12)
     seconds = time.monotonic() - down
-    print(f"R6: 10 epochs of 1 s, two at a time, in {seconds:.1f} s without a server")
     server.start()
     code, text = driver.end()
     assert code == 0, text
     assert "MLflow has missed" in text
     assert_whole(tmp_path, 7, Tracking(server.uri))
+    stall = longest_stall(tmp_path, 1)
+    print(f"R6: {seconds:.1f} s without a server; the longest stall was {stall:.2f} s")
+    assert stall < 5
 
 
 def test_r6_a_server_that_stays_away_and_a_sync_that_catches_up(
@@ -99,6 +67,27 @@ def test_r6_a_server_that_stays_away_and_a_sync_that_catches_up(
     for _ in range(2):  # as often as one likes
         assert CliRunner().invoke(app, words).exit_code == 0
         assert_whole(tmp_path, 7, Tracking(server.uri))
+
+
+@pytest.mark.parametrize("delay", [0.5, 3.0, 15.0] if MANY else [0.5])
+def test_r6_a_server_that_is_slow(
+    tmp_path: Path, tiny_data: Path, server: Server, delay: float
+) -> None:
+    """Each answer takes seconds, or more than is waited for: no epoch does."""
+    sweep_of(tmp_path, tiny_data)
+    with slowed(server.port, delay) as (port, slow):
+        uri = f"http://127.0.0.1:{port}"
+        driver = Driver("run", tmp_path, MLFLOW_TRACKING_URI=uri, SECONDS_AN_EPOCH="0.5")
+        driver.wait_for_epochs(2)
+        slow.set()
+        code, text = driver.end(300)
+    assert code in (0, 4), text
+    stall = longest_stall(tmp_path, 0.5)
+    print(f"R6: answers after {delay} s: exit code {code}, the longest stall was {stall:.2f} s")
+    assert stall < 5
+    words = ["sync", "s", "--storage", str(tmp_path / "runs"), "--tracking-uri", server.uri]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert_whole(tmp_path, 7, Tracking(server.uri))
 
 
 def test_r15_eight_sweeps_write_into_one_database(tmp_path: Path) -> None:
@@ -128,6 +117,28 @@ def test_r15_eight_sweeps_write_into_one_database(tmp_path: Path) -> None:
         for run in runs:
             points = tracking.client.get_metric_history(run.run_id, EPOCH_SECONDS)
             assert [point.step for point in points] == [1, 2]
+
+
+@pytest.mark.skipif(not MANY, reason="eight processes: `make faults` plays it")
+def test_r15_eight_processes_write_500_batches_each(tmp_path: Path) -> None:
+    tracking = resolve_tracking(tmp_path)
+    tracking.check()
+    command = [sys.executable, str(ROOT / "tests" / "helpers" / "write_runs.py"), tracking.uri]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = time.monotonic()
+    writers = [
+        subprocess.Popen([*command, f"sweep-{number}", "25", "20"], env=environment)
+        for number in range(8)
+    ]
+    assert [writer.wait(500) for writer in writers] == [0] * 8
+    print(f"R15: 8 x 500 batches of 27 metrics in {time.monotonic() - started:.1f} s")
+    for number in range(8):
+        runs = find_trials(tracking, f"sweep-{number}")
+        assert len(runs) == 25
+        for run in runs:
+            points = tracking.client.get_metric_history(run.run_id, EPOCH_SECONDS)
+            assert [point.step for point in points] == list(range(1, 21))
+            assert len(run.metrics) >= 27
 
 
 def _snapshot(sweep: str, trial: str) -> TrialSnapshot:

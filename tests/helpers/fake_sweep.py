@@ -3,7 +3,8 @@
     python tests/helpers/fake_sweep.py run|resume|extend FOLDER [KEY=VALUE ...]
 
 Scores follow from the learning rate, so a sweep's record is the same however often it was broken.
-Environment: SECONDS_AN_EPOCH; MISDEED, a JSON object: trial -> what goes wrong with it.
+Environment: SECONDS_AN_EPOCH; KILOBYTES, of the weights and the checkpoint of an epoch; MISDEED, a
+JSON object: trial -> what goes wrong with it.
 """
 
 import sys
@@ -29,13 +30,16 @@ def make_train() -> Train:
         import time
 
         import torch
+        from safetensors.torch import save_file
 
         from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+        from trainable.checkpoint import save_checkpoint
         from trainable.record import TrialFolder
 
         assert torch.get_num_threads() == int(os.environ["OMP_NUM_THREADS"]) == 1
         misdeed = json.loads(os.environ.get("MISDEED", "{}")).get(identity.trial, "")
         seconds = float(os.environ.get("SECONDS_AN_EPOCH", "0"))
+        weights = {"weight": torch.ones(256 * int(os.environ.get("KILOBYTES", "0")))}
         trial = TrialFolder(folder)
         ended = trial.outcome()
         if ended is not None and ended.outcome.is_terminal:
@@ -81,8 +85,10 @@ def make_train() -> Train:
             done += 1
             overall = 1 - config.optim.lr + done / 100
             metrics = {"dev/overall": overall, "dev/sentiment/accuracy": overall / 2}
-            trial.keep_weights(done, lambda path: None)
+            trial.keep_weights(done, lambda path: save_file(weights, path / "model.safetensors"))
             trial.write_epoch(EpochRecord(done, metrics, {}, 0.1, time.time()))
+            if "KILOBYTES" in os.environ:
+                save_checkpoint(trial.checkpoint_dir, done, weights)
             if misdeed == "dies before it tells" and done == 2 and not (folder / "died").exists():
                 (folder / "died").touch()
                 os._exit(1)

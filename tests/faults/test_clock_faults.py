@@ -1,0 +1,87 @@
+"""R18: clocks that jump, differ between processes or repeat an hour order nothing."""
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+from drivers import Driver, assert_whole
+from fake_sweep import sweep_of
+
+from mlflow_setup.runs import find_trials
+from mlflow_setup.tracking import resolve_tracking
+from search.history import SweepFolder, read_history
+
+pytestmark = pytest.mark.slow
+
+MANY = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1")) > 1
+HOUR, DAY = 3600, 24 * 3600
+
+
+def at(*when: int) -> float:
+    """How far a clock must be off to show this, UTC."""
+    return datetime(*when, tzinfo=UTC).timestamp() - time.time()
+
+
+Shifts = Callable[[], tuple[tuple[float, ...], float]]
+"""Of the first driver's processes, in turn; of the next driver's."""
+
+JUMPS: dict[str, Shifts] = {
+    "a day back": lambda: ((0, HOUR, -HOUR), -DAY),
+    "an hour back": lambda: ((0, HOUR, -HOUR), -HOUR),
+    "an hour on": lambda: ((0, HOUR, -HOUR), HOUR),
+    "a day on": lambda: ((0, HOUR, -HOUR), DAY),
+    "summer time ends": lambda: ((at(2026, 10, 25, 0, 50),), at(2026, 10, 25, 1, 10)),
+    "summer time begins": lambda: ((at(2027, 3, 28, 0, 50),), at(2027, 3, 28, 1, 10)),
+}
+
+
+@pytest.mark.parametrize("jump", list(JUMPS) if MANY else ["a day back"])
+def test_r18_the_next_driver_has_another_clock(tmp_path: Path, tiny_data: Path, jump: str) -> None:
+    """A worker, then the driver is killed."""
+    draw = random.Random(jump)
+    first, next_one = JUMPS[jump]()
+    sweep_of(tmp_path, tiny_data)
+    driver = Driver("run", tmp_path, **clock(*first), SECONDS_AN_EPOCH="0.5")
+    driver.wait_for_epochs(1)
+    driver.wait_for(driver.workers)
+    with contextlib.suppress(psutil.Error):
+        draw.choice(driver.workers()).kill()
+    driver.wait_for_epochs(draw.randint(3, 7))
+    driver.kill()
+    code, text = Driver("resume", tmp_path, **clock(next_one)).end()
+    assert code == 0, text
+    assert_timeless(tmp_path)
+
+
+def clock(*shifts: float) -> dict[str, str]:
+    """The environment of a driver whose processes' clocks are off by these, in turn."""
+    helpers = Path(__file__).resolve().parents[1] / "helpers"
+    paths = [helpers / "clock", helpers, helpers.parents[1]]
+    return {
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "CLOCK_SHIFTS": ",".join(map(str, shifts)),
+        "TZ": "Europe/Berlin",
+    }
+
+
+def assert_timeless(folder: Path) -> None:
+    """Whole; the last value of a metric is that of the last epoch; nothing took less than no
+    time."""
+    assert_whole(folder, 7)
+    sweep = SweepFolder(folder / "runs", "s")
+    past = {trial.name: trial for trial in read_history(sweep.trial_folders())}
+    tracking = resolve_tracking(folder / "runs")
+    for run in find_trials(tracking, "s"):
+        assert run.metrics["dev/overall"] == past[run.trial].epochs[-1].metrics["dev/overall"]
+        assert run.metrics["used/trial_hours"] >= 0
+    for run in tracking.search({}):
+        assert run.info.end_time >= run.info.start_time
+    for trial in sweep.trial_folders():
+        assert all(attempt.seconds >= 0 for attempt in trial.attempts())
+        assert all(epoch.seconds >= 0 for epoch in trial.epochs())

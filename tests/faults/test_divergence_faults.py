@@ -1,0 +1,161 @@
+"""R16: what is not finite ends a trial at once, is not tried again, told on, nor ever chosen.
+
+A real sweep of the tiny BERT under Ray, whose known configurations each go wrong in another way.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from optuna.trial import TrialState
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from ensemble.choose import choose_ensemble
+from mlflow_setup.runs import find_trials
+from mlflow_setup.schema import Outcome
+from mlflow_setup.tracking import resolve_tracking
+from search import sweep as sweeps
+from search.history import SweepFolder, read_history
+from search.searcher import OptunaSearcher
+from search.sweep_file import read_sweep
+from trainable.record import TrialFolder
+
+pytestmark = pytest.mark.slow
+
+MANY = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1")) > 1
+RARE = "cheap"
+"""A word that is taken out of the training rows."""
+LATER = "weights that explode in the second epoch"
+
+Weights = dict[str, torch.Tensor]
+
+
+def spoil(folder: Path, encoder: Path, change: Callable[[Weights], object]) -> str:
+    """A copy of the encoder with other weights."""
+    shutil.copytree(encoder, folder)
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return str(folder)
+
+
+def without_the_rare_word(folder: Path, data: Path) -> str:
+    """The data, in whose training rows no sentence has it; the dev rows all do."""
+    shutil.copytree(data, folder)
+    for path in folder.glob("*-train.csv"):
+        path.write_text(path.read_text("utf-8").replace(RARE, "good"), "utf-8")
+    for path in folder.glob("*-dev.csv"):
+        path.write_text(path.read_text("utf-8").replace("good", RARE), "utf-8")
+    return str(folder)
+
+
+def unlearn_the_rare_word(encoder: Path) -> Callable[[Weights], object]:
+    row = Tokenizer.from_file(str(encoder / "tokenizer.json")).token_to_id(RARE)
+    return lambda weights: weights["embeddings.word_embeddings.weight"][row].fill_(math.nan)
+
+
+def zero(weights: Weights) -> None:
+    for value in weights.values():
+        value.zero_()
+
+
+def faults(folder: Path, encoder: Path, data: Path) -> dict[str, dict[str, Any]]:
+    """What goes wrong -> the settings with which it does."""
+    simcse = {"loss.simcse.enabled": True, "loss.simcse.similarity": "cosine"}
+    rare = without_the_rare_word(folder / "rare", data)
+    nowhere = spoil(folder / "nan-row", encoder, unlearn_the_rare_word(encoder))
+    nan = spoil(
+        folder / "nan", encoder, lambda weights: weights["pooler.dense.bias"].fill_(math.nan)
+    )
+    found: dict[str, dict[str, Any]] = {
+        "a loss that is infinite": {"loss.mnr.weight": 1e300},
+        "a metric that is not a number": {"model.encoder": nowhere, "data.dir": rare},
+        LATER: {"optim.weight_decay": 8000.0},
+        "a gradient that explodes": {"loss.paraphrase_weight": 1e38},
+        "a loss that is not a number": {"loss.mnr.scale": 1e300},
+        "a temperature that is next to nothing": {**simcse, "loss.simcse.temperature": 1e-300},
+        "a penalty that is infinite": {"loss.smart.enabled": True, "loss.smart.weight": 1e300},
+        "weights that are not numbers": {"model.encoder": nan},
+    }
+    return found if MANY else dict(list(found.items())[:3])
+
+
+def test_r16_a_sweep_of_trials_that_diverge(
+    tmp_path: Path, tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = faults(tmp_path, tiny_encoder, tiny_data)
+    constant = {"model.encoder": spoil(tmp_path / "zero", tiny_encoder, zero)}
+    name = "b3-no-pretraining"
+    settings = {
+        "data.dir": str(tiny_data),
+        "model.encoder": str(tiny_encoder),
+        "train.num_epochs": 2,
+        "batching.batch_size": 8,
+        "train.precision": "fp32",
+    }
+    content = {
+        "recipe": name,
+        "config": settings,
+        "space": {"optim.lr": {"type": "float", "low": 1e-4, "high": 1e-3, "log": True}},
+        "first_trials": [
+            {"recipe": name, "optim.lr": 5e-4, **given} for given in (*bad.values(), constant)
+        ],
+        "search": {"num_samples": len(bad) + 4},
+        "scheduler": {"name": "none"},
+        "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    searchers: list[OptunaSearcher] = []
+
+    class Watched(OptunaSearcher):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            searchers.append(self)
+
+    monkeypatch.setattr(sweeps, "OptunaSearcher", Watched)
+    storage = tmp_path / "runs"
+    tracking = resolve_tracking(storage)
+    monkeypatch.setenv("RAY_DISABLE_MEMORY_MONITOR", "1")
+    sweep = read_sweep(str(tmp_path / "mine.yaml"), (), {})
+    result = sweeps.run_sweep(sweep, "s", storage, tracking)
+
+    past = read_history(SweepFolder(storage, "s").trial_folders())
+    assert len(past) == len(bad) + 4
+    diverged = past[: len(bad)]
+    for trial, fault in zip(diverged, bad, strict=True):
+        assert trial.outcome is not None
+        print(f"R16: {fault}: {trial.outcome.outcome}, {trial.outcome.reason}")
+    for trial, fault in zip(diverged, bad, strict=True):
+        assert trial.outcome is not None
+        assert trial.outcome.outcome is Outcome.DIVERGED
+        assert trial.outcome.epoch == len(trial.epochs) == (fault == LATER)
+        assert len(TrialFolder(storage / "s" / "trials" / trial.name).attempts()) == 1
+    others = past[len(bad) :]
+    assert [t.outcome.outcome for t in others if t.outcome] == [Outcome.FINISHED] * 4
+    flags = {flag for epoch in others[0].epochs for flag in epoch.flags}
+    assert any(flag.startswith("dev/similarity/pearson is undefined") for flag in flags)
+    assert {epoch.metrics["dev/similarity/pearson"] for epoch in others[0].epochs} == {0.0}
+
+    told = searchers[0].study.trials
+    assert [trial.state for trial in told].count(TrialState.FAIL) == len(bad)
+    assert [trial.state for trial in told].count(TrialState.COMPLETE) == 4
+    values = [v for t in told for v in (*(t.values or ()), *t.intermediate_values.values())]
+    assert values
+    assert all(map(math.isfinite, values))
+    assert result.best is not None
+    assert result.best[0] not in {trial.name for trial in diverged}
+
+    runs = {run.trial: run for run in find_trials(tracking, "s")}
+    assert {runs[trial.name].status for trial in diverged} == {"FAILED"}
+    _, choice = choose_ensemble(tracking, "s", tmp_path / "cache")
+    selective = [task.selective for task in choice.tasks.values()]
+    chosen = {member.candidate.trial for found in selective for member in found.members}
+    assert chosen
+    assert chosen.isdisjoint({trial.name for trial in diverged})

@@ -1,0 +1,273 @@
+"""R14: records that are damaged, and a database that is damaged, locked or read-only.
+
+A damaged record costs what it held and no more; where nothing can go on without it, the error
+names the file and what to put in its place.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import ray
+from disks import small_disk
+from drivers import Driver, assert_whole, longest_stall
+from fake_sweep import NUM_EPOCHS, make_train, sweep_of
+from typer.testing import CliRunner
+
+from ensweep.cli.app import app
+from mlflow_setup import sqlite
+from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.schema import Outcome
+from mlflow_setup.tracking import resolve_tracking
+from search.history import SweepFolder, read_history
+from search.sweep import resume_sweep, run_sweep
+
+pytestmark = pytest.mark.slow
+
+SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
+MANY = SCALE > 1
+
+ENDED, ALSO_ENDED, UNDER_WAY = "0003", "0004", "0005"
+"""Trials that have finished, and one whose driver died after its second epoch."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One Ray for all sweeps of the module."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+    if before is None:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, cluster: None) -> Path:
+    """The folder of a sweep of seven trials, one of them under way; extended once."""
+    folder = tmp_path_factory.mktemp("swept")
+    sweep = sweep_of(folder, tiny_data, "scheduler.name=none", "search.num_samples=6")
+    storage = folder / "runs"
+    run_sweep(sweep, "s", storage, resolve_tracking(storage), train=make_train())
+    sweep_folder = SweepFolder(storage, "s")
+    sweep_folder.extend(1)
+    under_way = sweep_folder.trial(UNDER_WAY)
+    under_way.outcome_path.unlink()
+    for epoch in (3, 4):
+        (under_way.path / "epochs" / f"{epoch:04d}.json").unlink()
+    (sweep_folder.path / "lease.json").write_text('{"host": "elsewhere"}', encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def sweep(swept: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
+    artifacts = tmp_path / "runs" / "mlartifacts"
+    shutil.rmtree(artifacts)  # the runs of a copied database keep theirs where they were made
+    (tmp_path / "runs" / "mlflow.db").unlink()
+    words = ["sync", "s", "--storage", str(tmp_path / "runs")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    return tmp_path
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "half": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "one byte short": lambda content: content.rstrip()[:-1],
+    "zeros": lambda content: bytes(len(content)),
+    "not UTF-8": lambda content: b"\xff" + content[1:],
+    "a list": lambda content: b"[]",
+}
+RECORDS = [
+    f"trials/{ENDED}/epochs/0002.json",
+    f"trials/{ALSO_ENDED}/outcome.json",
+    f"trials/{ALSO_ENDED}/attempts/0001.json",
+    f"trials/{UNDER_WAY}/epochs/0002.json",
+    "lease.json",
+]
+NEEDED = {
+    "sweep.yaml": "the artifact sweep.yaml of the sweep's run",
+    "extensions/0001.json": "num_samples",
+    f"trials/{UNDER_WAY}/config.json": "the artifact config.json of the trial's MLflow run",
+}
+PLAYED = list(itertools.product([[record] for record in RECORDS] if MANY else [RECORDS], DAMAGE))
+"""Each record damaged in each way alone; or, where time is short, all at once in one way."""
+
+
+@pytest.mark.parametrize(("records", "damage"), PLAYED if MANY else PLAYED[:1])
+def test_r14_a_damaged_record_costs_what_it_held(
+    sweep: Path, records: list[str], damage: str
+) -> None:
+    storage = sweep / "runs"
+    before = values(storage)
+    for record in records:
+        break_file(storage / "s" / record, damage)
+    resume_sweep("s", storage, resolve_tracking(storage), train=make_train())
+    after = values(storage)
+    assert len(after) == 7
+    assert {name: after[name][0] for name in before} == {n: v[0] for n, v in before.items()}
+    shorter = {ENDED} & {record.split("/")[1] for record in records if "/epochs/" in record}
+    for name, (lr, *found) in after.items():
+        wanted = [1 - lr + epoch / 100 for epoch in range(1, NUM_EPOCHS + 1)]
+        assert found == (wanted[:1] if name in shorter else wanted), name
+    if not shorter:
+        assert set(assert_whole(sweep, 7).values()) == {Outcome.FINISHED}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGE) if MANY else ["empty"])
+def test_r14_a_record_that_is_needed_is_named_and_its_copy_mends_it(
+    sweep: Path, damage: str
+) -> None:
+    storage = sweep / "runs"
+    whole = {record: (storage / "s" / record).read_bytes() for record in NEEDED}
+    for record in NEEDED:
+        break_file(storage / "s" / record, damage)
+    for record, copy in NEEDED.items():
+        path = storage / "s" / record
+        with pytest.raises(IntegrityError) as caught:
+            resume_sweep("s", storage, resolve_tracking(storage), train=make_train())
+        assert str(path) in caught.value.problem
+        assert caught.value.fix is not None
+        assert copy in caught.value.fix
+        found = [p.read_bytes() for p in (storage / "mlartifacts").rglob(path.name)]
+        assert whole[record] in found or "artifact" not in copy
+        path.write_bytes(whole[record])
+    resume_sweep("s", storage, resolve_tracking(storage), train=make_train())
+    assert set(assert_whole(sweep, 7).values()) == {Outcome.FINISHED}
+
+
+def break_file(path: Path, damage: str) -> None:
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+
+
+def values(storage: Path) -> dict[str, list[float]]:
+    """Trial -> learning rate, then its overall by epoch."""
+    found = {}
+    for past in read_history(SweepFolder(storage, "s").trial_folders()):
+        overall = [epoch.metrics["dev/overall"] for epoch in past.epochs]
+        found[past.name] = [past.record.config["optim.lr"], *overall]
+    return found
+
+
+CUTS: dict[str, Callable[[bytes], bytes]] = {
+    "half": lambda content: content[: len(content) // 2 // 4096 * 4096],
+    "one page": lambda content: content[:4096],
+    "last page gone": lambda content: content[:-4096],
+    "not a page": lambda content: content[:1000],
+    "zeros within": lambda content: content[:8192] + bytes(65536) + content[8192 + 65536 :],
+    "empty": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("cut", list(CUTS) if MANY else ["half"])
+def test_r14_a_damaged_database_is_refused_and_made_anew(sweep: Path, cut: str) -> None:
+    """The runs are a projection of the folder: nothing is lost with them."""
+    storage = sweep / "copy" / "runs"  # whose database this process has not opened yet
+    shutil.copytree(sweep / "runs", storage)
+    database = storage / "mlflow.db"
+    database.write_bytes(CUTS[cut](database.read_bytes()))
+    if cut != "empty":
+        attempts = set(storage.glob("s/trials/*/attempts/*"))
+        with pytest.raises(ConfigError) as caught:
+            resume_sweep("s", storage, resolve_tracking(storage), train=make_train())
+        assert "malformed" in caught.value.problem or "not a database" in caught.value.problem
+        assert f"move {database} away, then run ensweep sync" in str(caught.value)
+        assert set(storage.glob("s/trials/*/attempts/*")) == attempts
+        database.rename(storage / "damaged.db")
+    assert CliRunner().invoke(app, ["sync", "s", "--storage", str(storage)]).exit_code == 0
+    resume_sweep("s", storage, resolve_tracking(storage), train=make_train())
+    assert set(assert_whole(storage.parent, 7).values()) == {Outcome.FINISHED}
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[int]:
+    """Another process has the database to itself; its id."""
+    code = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "connection.execute('BEGIN EXCLUSIVE')\n"
+        "print('locked', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        yield process.pid
+        process.communicate()
+
+
+def test_r14_a_locked_database_is_waited_for_then_its_holder_named(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = sweep / "runs"
+    if not MANY:
+        monkeypatch.setattr(sqlite, "WAIT_SECONDS", 1.0)
+    attempts = set(storage.glob("s/trials/*/attempts/*"))
+    with locked(storage / "mlflow.db") as pid:
+        started = time.monotonic()
+        with pytest.raises(ConfigError, match=f"database is locked by process {pid} ") as caught:
+            resume_sweep("s", storage, resolve_tracking(storage), train=make_train())
+        seconds = time.monotonic() - started
+        assert "wait for it" in str(caught.value)
+        assert seconds >= sqlite.WAIT_SECONDS
+    print(f"R14: the holder of the lock was named after {seconds:.1f} s")
+    assert set(storage.glob("s/trials/*/attempts/*")) == attempts
+
+
+def test_r14_a_lock_in_the_middle_of_a_sweep_stalls_no_training(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    sweep_of(tmp_path, tiny_data)
+    seconds = 1.5 if MANY else 0.5
+    driver = Driver("run", tmp_path, "scheduler.name=none", SECONDS_AN_EPOCH=str(seconds))
+    driver.wait_for_epochs(2)
+    with locked(tmp_path / "runs" / "mlflow.db"):
+        started = time.monotonic()
+        if MANY:
+            time.sleep(60)
+        else:
+            driver.wait_for_epochs(12)
+        print(f"R14: the database was locked for {time.monotonic() - started:.1f} s")
+    code, text = driver.end()
+    assert code == 0, text
+    assert "Traceback" not in text
+    stall = longest_stall(tmp_path, seconds)
+    print(f"R14: the longest stall was {stall:.2f} s")
+    assert stall < 5
+    assert set(assert_whole(tmp_path, 7).values()) == {Outcome.FINISHED}
+
+
+def test_r14_what_is_read_only_is_refused_before_any_work(tmp_path: Path, swept: Path) -> None:
+    """The whole storage, and the database alone."""
+    with small_disk(tmp_path / "runs", 16) as disk:
+        shutil.copytree(swept / "runs", disk.path, dirs_exist_ok=True)
+        words = ["resume", "s", "--storage", str(disk.path)]
+        other = ["--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+        attempts = set(disk.path.glob("s/trials/*/attempts/*"))
+        disk.remount("ro")
+        for more in ([], other):
+            result = CliRunner().invoke(app, words + more)
+            assert isinstance(result.exception, ConfigError), result.output
+            assert result.exception.exit_code == 2
+            assert re.search("read-?only", str(result.exception), re.IGNORECASE)
+        disk.remount("rw")
+        elsewhere = ["--storage", str(tmp_path / "elsewhere"), "--tracking-uri"]
+        shutil.copytree(disk.path, tmp_path / "elsewhere")
+        disk.remount("ro")
+        uri = f"sqlite:///{disk.path / 'mlflow.db'}"
+        result = CliRunner().invoke(app, ["resume", "s", *elsewhere, uri])
+        assert isinstance(result.exception, ConfigError), result.output
+        assert re.search("read-?only", str(result.exception), re.IGNORECASE)
+        assert set(disk.path.glob("s/trials/*/attempts/*")) == attempts

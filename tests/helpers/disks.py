@@ -1,0 +1,55 @@
+"""A disk of a few megabytes, to be filled: tmpfs, where this process may mount one."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+BALLAST = "ballast"
+
+
+class Disk:
+    """A small file system at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def num_free(self) -> int:
+        """Bytes."""
+        disk = os.statvfs(self.path)
+        return disk.f_bavail * disk.f_frsize
+
+    def fill(self, kilobytes: int = 0) -> None:
+        """Leave so many free."""
+        with (self.path / BALLAST).open("ab") as stream:
+            while (excess := self.num_free - 1024 * kilobytes) > 0:
+                stream.write(bytes(min(excess, 1 << 16)))
+                stream.flush()
+
+    def free(self) -> None:
+        (self.path / BALLAST).unlink()
+
+    def remount(self, option: str) -> None:
+        """`ro` or `rw`."""
+        subprocess.run(["mount", "-o", f"remount,{option}", str(self.path)], check=True)
+
+
+@contextmanager
+def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
+    """Mounted at `path`, which is made. Skips the test where mounting is not permitted."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    if done.returncode:
+        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+    try:
+        yield Disk(path)
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
