@@ -15,6 +15,7 @@ import pytest
 from disks import Disk, small_disk
 from drivers import Driver, assert_whole, epoch_files, longest_stall
 from fake_sweep import sweep_of
+from real_sweep import ensweep, record, sweep_file
 from servers import Server
 from typer.testing import CliRunner
 
@@ -85,6 +86,41 @@ def test_r13_the_disk_of_the_sweep(
     assert code == 0, text
     tracking = Tracking(given["MLFLOW_TRACKING_URI"])
     assert set(assert_whole(tmp_path, 7, tracking).values()) == {Outcome.FINISHED}
+
+
+@pytest.mark.skipif(not MANY, reason="trains two sweeps in earnest: `make faults` plays it")
+@pytest.mark.parametrize(("num_epochs", "kilobytes"), [(1, 0), (1, 300), (4, 60), (9, 0)])
+def test_r13_in_earnest_nothing_is_changed_by_it(
+    tmp_path: Path,
+    tiny_encoder: Path,
+    tiny_data: Path,
+    disk: Disk,
+    num_epochs: int,
+    kilobytes: int,
+) -> None:
+    """O3: metrics of every epoch and every kept weight are those of an undisturbed sweep."""
+    file = sweep_file(tmp_path, tiny_encoder, tiny_data)
+    undisturbed = ensweep("sweep", str(file), "--storage", str(tmp_path / "calm"), "--name", "s")
+    text, _ = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, text
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    words = ("--storage", str(disk.path), "--tracking-uri", uri)
+    driver = ensweep("sweep", str(file), "--name", "s", *words)
+    while len(epoch_files(tmp_path)) < num_epochs:
+        assert driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.02)
+    disk.fill(kilobytes)
+    text, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 75, text
+    assert "MB are free on the sweep's disk" in text
+    assert "Traceback" not in text
+    print(f"R13: real trials, {kilobytes} KB after epoch {num_epochs}")
+    disk.free()
+    driver = ensweep("resume", "s", *words)
+    text, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, text
+    assert record(disk.path, "s") == record(tmp_path / "calm", "s")
 
 
 def assert_undamaged(storage: Path) -> int:

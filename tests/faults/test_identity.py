@@ -1,72 +1,16 @@
 """O3: a sweep that was broken ends bit by bit as an undisturbed one: real training, tiny BERT."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from drivers import is_at_a_trial
-from safetensors.torch import load_file
-
-from search.history import SweepFolder, read_history
+from real_sweep import ensweep, record, sweep_file
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def ensweep(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", "from ensweep.cli.app import main; main()", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_DISABLE_MEMORY_MONITOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def sweep_file(folder: Path, encoder: Path, data: Path) -> Path:
-    """Three known configurations: what the sampler draws depends on who is first."""
-    settings = {
-        "data.dir": str(data),
-        "model.encoder": str(encoder),
-        "train.num_epochs": 6,
-        "batching.batch_size": 8,
-        "train.precision": "fp32",
-    }
-    content = {
-        "recipe": "b3-no-pretraining",
-        "config": settings,
-        "first_trials": [
-            {"recipe": "b3-no-pretraining", "seed": seed, "optim.lr": 1e-3} for seed in range(3)
-        ],
-        "search": {"num_samples": 3},
-        "scheduler": {"name": "none"},
-        "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
-    }
-    path = folder / "mine.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
-
-
-def record(storage: Path, name: str) -> dict[str, object]:
-    """Everything that must not differ: metrics of each epoch, and the last weights kept."""
-    found: dict[str, object] = {}
-    folder = SweepFolder(storage, name)
-    for past in read_history(folder.trial_folders()):
-        found[f"{past.name} metrics"] = [(e.epoch, e.metrics, e.dev_train) for e in past.epochs]
-        assert past.is_over
-        trial = folder.trial(past.name)
-        found[f"{past.name} kept"] = trial.kept_epochs()
-        for epoch in trial.kept_epochs():
-            weights = load_file(trial.weights_dir(epoch) / "model.safetensors")
-            found[f"{past.name} weights {epoch}"] = {k: v.tolist() for k, v in weights.items()}
-    return found
 
 
 def test_killed_workers_and_a_killed_driver_change_nothing(
