@@ -1,7 +1,9 @@
 """Which rule suits a task: asked of the choosing half alone, by repeated cross-fitting.
 
-Each rule is fitted on all folds but one and scored on that one. The simplest rule within one
-standard error of the best is taken: what looks better by less may be luck.
+Each rule is fitted on all folds but one and scored on that one. A rule that promises more on the
+rows that it was fitted to than it keeps on the others is not trusted. Of those that are, and are
+within one standard error of the best, the one with the fewest members is taken: what looks better
+by less may be luck, and every member is an encoder to run.
 """
 
 import hashlib
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from ensemble.rules import OFFERED, Rule, Sample
 
 NUM_FOLDS, NUM_REPEATS = 5, 3
+MAX_OPTIMISM = 0.02
+"""What a rule may promise beyond what it keeps, in the task's metric."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,15 @@ class RuleScore:
 
     rule: str
     score: float  # mean over folds
-    behind: float  # the best rule's mean less its own
+    optimism: float  # on the rows that it was fitted on, less `score`
+    num_members: float  # mean over folds
+    behind: float  # the best trusted rule's mean less its own
     standard_error: float  # of `behind`
 
 
 @dataclass(frozen=True)
 class RuleChoice:
-    """The rule that is taken, and what every rule is worth; the simplest first."""
+    """The rule that is taken, and what every rule is worth."""
 
     rule: str
     scores: tuple[RuleScore, ...]
@@ -38,27 +44,40 @@ class RuleChoice:
 def choose_rule(
     sample: Sample, ids: Sequence[str], rules: Mapping[str, Rule] = OFFERED
 ) -> RuleChoice:
-    """The simplest rule within one standard error of the best.
+    """The rule with the fewest members among those that can be trusted and are as good as any.
 
     Args:
         ids: [N] of the rows; folds follow them, not the rows' order.
-        rules: the simplest first.
+        rules: of equals, the first is taken.
     """
-    found = {name: [] for name in rules}  # type: dict[str, list[float]]
+    found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in rules}
     for held_out in _folds(ids):
         rest, judged = sample.take(~held_out), sample.take(held_out)
         for name, rule in rules.items():
-            found[name].append(judged.score(rule(rest)))
-    scores = np.array(list(found.values()))  # [rules, folds]
-    best = scores[int(scores.mean(axis=1).argmax())]
-    table = []
-    for name, values in zip(found, scores, strict=True):
-        behind = best - values
-        table.append(
-            RuleScore(name, float(values.mean()), float(behind.mean()), _standard_error(behind))
+            weights = rule(rest)
+            num_members = int(np.count_nonzero(weights))
+            found[name].append((judged.score(weights), rest.score(weights), num_members))
+    kept, promised, members = np.moveaxis(np.array(list(found.values())), 2, 0)  # [rules, folds]
+    optimism = (promised - kept).mean(axis=1)
+    is_trusted = optimism <= max(MAX_OPTIMISM, float(optimism.min()))
+    best = kept[int(np.where(is_trusted, kept.mean(axis=1), -np.inf).argmax())]
+    table = [
+        RuleScore(
+            name,
+            float(kept[n].mean()),
+            float(optimism[n]),
+            float(members[n].mean()),
+            float((best - kept[n]).mean()),
+            _standard_error(best - kept[n]),
         )
-    taken = next(row for row in table if row.behind <= row.standard_error)
-    return RuleChoice(taken.rule, tuple(table))
+        for n, name in enumerate(found)
+    ]
+    equals = [
+        row
+        for row, trusted in zip(table, is_trusted, strict=True)
+        if trusted and row.behind <= row.standard_error
+    ]
+    return RuleChoice(min(equals, key=lambda row: row.num_members).rule, tuple(table))
 
 
 def _folds(ids: Sequence[str]) -> list[NDArray[np.bool_]]:

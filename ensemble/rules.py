@@ -157,8 +157,9 @@ RULES: dict[str, Rule] = {
 }
 """From the simplest, which fits the least to the rows that it sees, on."""
 
-OFFERED = {name: rule for name, rule in RULES.items() if name not in ("simple", "greedy")}
-"""What the default chooses from: `skill` and `greedy_of_best` in place of their plain forms."""
+OFFERED = {name: rule for name, rule in RULES.items() if name not in ("simple", "single", "greedy")}
+"""What the default chooses from: `skill` and `greedy_of_best` in place of their plain forms, and
+`greedy_of_best`, which may end with one member, in place of `single`."""
 
 
 def capped(rule: Rule, max_members: int) -> Rule:
