@@ -31,7 +31,7 @@ from ensweep.cli.output import print_table
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
-    from search.sweep import SweepResult
+    from search.drive import SweepResult
 
 
 def register(app: typer.Typer) -> None:

@@ -16,7 +16,7 @@ from mlflow_setup.mirror import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking import resolve_tracking
 from mlflow_setup.usage import Usage
-from search.sweep import SweepResult
+from search.drive import SweepResult
 from trainable.record import TrialFolder
 
 app = typer.Typer()

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from search.sweep import SweepResult, resume_sweep, run_sweep
+from search.drive import SweepResult
+from search.sweep import resume_sweep, run_sweep
 from search.sweep_config import SweepConfig
 from search.sweep_file import read_sweep
 from trainable.trial import Train
