@@ -9,7 +9,7 @@ SETUP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint faults setup clean
+.PHONY: demo test lint faults faults-nightly setup clean
 .DEFAULT_GOAL := test
 
 setup: $(SETUP)
@@ -32,9 +32,12 @@ lint: $(SETUP)
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
 
-# The promises under many more faults than `make test` plays (up to an hour).
+# The promises under many more faults than `make test` plays; and under many more than that.
 faults: $(SETUP)
-	ENSWEEP_FAULTS_SCALE=10 $(BIN)/pytest tests/faults
+	ENSWEEP_FAULTS_SCALE=10 $(BIN)/pytest -n 2 --dist worksteal tests/faults
+
+faults-nightly: $(SETUP)
+	ENSWEEP_FAULTS_SCALE=100 $(BIN)/pytest -n 2 --dist worksteal tests/faults
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo

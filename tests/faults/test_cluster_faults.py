@@ -77,7 +77,7 @@ def test_r19_messages_that_are_lost(tmp_path: Path, tiny_data: Path) -> None:
 
 def test_r25_many_trials_leave_nothing_behind(tmp_path: Path, tiny_data: Path) -> None:
     """Driver memory grows by at most 50 MB, open files do not, no process stays."""
-    num_trials = 1000 if SCALE > 1 else 60
+    num_trials = 1000 if SCALE >= 100 else 100 if SCALE > 1 else 60
     more = ("scheduler.name=none", f"search.num_samples={num_trials}", "train.num_epochs=1")
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, *more)
