@@ -37,7 +37,7 @@ MANY = SCALE > 1
 SWEEP_POINTS = [(1, 40), (1, 0), (3, 4), (3, 100), (6, 8), (6, 250), (9, 16), (9, 500),
                 (12, 64), (12, 1000), (16, 32), (20, 128)]  # fmt: skip
 """Epochs of the sweep before its disk is filled, and the KB that are left then."""
-MLFLOW_POINTS = [(3, 0), (1, 64), (6, 16), (10, 256), (14, 8)]
+MLFLOW_POINTS = [(3, 0), (1, 64), (6, 16), (10, 24), (14, 8)]
 
 
 @pytest.fixture
