@@ -69,7 +69,7 @@ def test_r6_a_server_that_stays_away_and_a_sync_that_catches_up(
         assert_whole(tmp_path, 7, Tracking(server.uri))
 
 
-@pytest.mark.parametrize("delay", [0.5, 3.0, 15.0] if MANY else [0.5])
+@pytest.mark.parametrize("delay", [0.5, 3.0, 15.0] if MANY else [0.1])
 def test_r6_a_server_that_is_slow(
     tmp_path: Path, tiny_data: Path, server: Server, delay: float
 ) -> None:
