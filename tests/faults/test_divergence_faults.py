@@ -21,6 +21,7 @@ from ensemble.choose import choose_ensemble
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import resolve_tracking
+from search import drive
 from search import sweep as sweeps
 from search.history import SweepFolder, read_history
 from search.searcher import OptunaSearcher
@@ -119,7 +120,7 @@ def test_r16_a_sweep_of_trials_that_diverge(
             super().__init__(*arguments)
             searchers.append(self)
 
-    monkeypatch.setattr(sweeps, "OptunaSearcher", Watched)
+    monkeypatch.setattr(drive, "OptunaSearcher", Watched)
     storage = tmp_path / "runs"
     tracking = resolve_tracking(storage)
     monkeypatch.setenv("RAY_DISABLE_MEMORY_MONITOR", "1")

@@ -1,6 +1,7 @@
 """What a task tells of the place where trials will run, and what the driver makes of several."""
 
 import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,19 +19,10 @@ def place_of(storage: Path) -> Place:
     return Place(storage, "s", 1)
 
 
-def _scout(storage: Path, folder: Path, queue: "multiprocessing.Queue[Found]") -> None:
-    queue.put(scout(place_of(storage), folder, {}))
-
-
 def elsewhere(storage: Path, folder: Path) -> Found:
     """From another process: locks are between processes."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_scout, args=(storage, folder, queue))
-    process.start()
-    found = queue.get(timeout=120)
-    process.join()
-    return found
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(scout, place_of(storage), folder, {}).result()
 
 
 def test_a_shared_folder_is_found_and_answered_in(tmp_path: Path) -> None:
