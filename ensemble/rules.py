@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, nnls
 
 from ensemble.combine import average
-from ensemble.selection import best_single, greedy, is_constant
+from ensemble.scorers import is_constant
+from ensemble.selection import best_single, greedy
 from trainable.metrics import task_metric
 from trainable.tasks import Kind, Task
 

@@ -11,7 +11,6 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from ensemble.teach import teach
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.tracking import Tracking
 from trainable.config import Config, from_flat
@@ -41,8 +40,12 @@ def prepare(
         problems = ray.get([task.remote(config.flat(), place) for config in encoders])
         for problem in filter(None, problems):
             raise ConfigError(f"additional pre-training: {problem}")
-    for config in wanted:
-        teach(config, place.shared, tracking)
+    taught = [config for config in wanted if config.distill.enabled]
+    if taught:
+        from ensemble.teach import teach  # loads all that a model needs, for seconds
+
+        for config in taught:
+            teach(config, place.shared, tracking)
 
 
 def _unlike(configs: Iterable[Config]) -> list[Config]:

@@ -18,6 +18,34 @@ WORDS = [
 ]
 
 
+LONGEST = (
+    *("integration/test_docs", "faults/test_sweep_faults", "faults/test_cluster_faults"),
+    *("faults/test_submitted_sweep", "faults/test_tracking_faults", "faults/test_ledger_faults"),
+    *("faults/test_identity", "faults/test_plan_faults", "faults/test_full_disks"),
+    *("faults/test_clock_faults", "integration/", "browser/", "search/test_lease", "faults/"),
+)
+"""Test modules that mostly wait for real processes, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules first in each worker's share: what is left over at the end is short."""
+    num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long: dict[str, list[pytest.Item]] = {name: [] for name in LONGEST}
+    short: list[pytest.Item] = []
+    for item in items:
+        name = next((name for name in LONGEST if f"tests/{name}" in item.path.as_posix()), None)
+        (short if name is None else long[name]).append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(num_workers)]
+    for number, group in enumerate(long.values()):
+        shares[number % num_workers] += group
+    for number, share in enumerate(shares):  # of equal length, as they are dealt out
+        size = len(items) * (number + 1) // num_workers - len(items) * number // num_workers
+        taken = max(0, size - len(share))
+        share += short[:taken]
+        del short[:taken]
+    items[:] = [item for share in shares for item in share] + short
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither read nor fill the user's cache."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainable.config import Config
-from trainable.optim import learning_rate
+from trainable.sections import Optim
 
 Name = Literal["probe", "finetune", "swa"]
 
@@ -58,3 +58,11 @@ def total_epochs(config: Config) -> int:
 def stage_at(config: Config, epoch: int) -> Stage:
     """The stage that `epoch` belongs to."""
     return next(s for s in reversed(stages_of(config)) if s.first_epoch <= epoch)
+
+
+def learning_rate(optim: Optim, epoch: int, num_epochs: int) -> float:
+    """lr x (1 - lr_decay x (epoch - 1) / num_epochs), epochs counted from 1; never below 0.
+
+    The paper's 1e-5 minus 4e-7 an epoch over 20 epochs is lr=1e-5, lr_decay=0.8.
+    """
+    return max(0.0, optim.lr * (1 - optim.lr_decay * (epoch - 1) / num_epochs))

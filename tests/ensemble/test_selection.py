@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.combine import average, to_vote
-from ensemble.selection import Selection, best_single, greedy, simple
+from ensemble.selection import Objective, Selection, best_single, greedy, simple
 from trainable.metrics import task_metric
 from trainable.tasks import PAPER_TASKS, Kind, Task
 
@@ -47,7 +47,12 @@ def make_pool(
 
 
 def naive(
-    task: Task, votes: np.ndarray, labels: np.ndarray, order: list[Any], num_rounds: int
+    task: Task,
+    votes: np.ndarray,
+    labels: np.ndarray,
+    order: list[Any],
+    num_rounds: int,
+    objective: Objective = Objective.METRIC,
 ) -> tuple[list[float], list[float]]:
     """Weights and trajectory from the definition, one candidate after the other."""
     total, picks, trajectory = np.zeros_like(votes[0]), [], []
@@ -62,10 +67,11 @@ def naive(
             if task.kind is Kind.SIMILARITY:
                 loss = float(((mean - labels) ** 2).mean())
             elif task.kind is Kind.PARAPHRASE:
-                loss = float(np.log1p(np.exp(-(2 * labels - 1) * mean)).mean())
+                loss = float(np.logaddexp(0, (1 - 2 * labels) * mean).mean())
             else:
                 truth = mean[range(len(labels)), labels.astype(int)]
                 loss = float(-np.log(truth.clip(2**-20)).mean())
+            score = -loss if objective is Objective.LOSS else score
             entries.append((-round(score, 9), m not in picks, round(loss, 9), order[m], m, score))
         best = min(entries)
         picks.append(best[4])
@@ -75,23 +81,30 @@ def naive(
     return [picks[:length].count(m) / length for m in range(len(votes))], trajectory
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(
     metric=st.sampled_from(list(TASKS)),
     num_candidates=st.integers(1, 6),
     num_rows=st.integers(2, 40),
     num_rounds=st.integers(1, 12),
     decimals=st.integers(0, 3),
+    objective=st.sampled_from(Objective),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_equals_the_naive_loop(
-    metric: str, num_candidates: int, num_rows: int, num_rounds: int, decimals: int, seed: int
+    metric: str,
+    num_candidates: int,
+    num_rows: int,
+    num_rounds: int,
+    decimals: int,
+    objective: Objective,
+    seed: int,
 ) -> None:
     task = TASKS[metric]
     votes, labels = make_pool(task, num_candidates, num_rows, seed, decimals)
     order = np.random.default_rng(seed).permutation(num_candidates).tolist()
-    found = greedy(task, votes, labels, order, num_rounds)
-    weights, trajectory = naive(task, votes, labels, order, num_rounds)
+    found = greedy(task, votes, labels, order, num_rounds, objective=objective)
+    weights, trajectory = naive(task, votes, labels, order, num_rounds, objective)
     np.testing.assert_allclose(found.trajectory, trajectory, atol=1e-7)
     assert found.weights == pytest.approx(weights)
 
@@ -238,6 +251,56 @@ def test_the_shortest_of_the_best_prefixes() -> None:
     found = greedy(TASKS["binary accuracy"], np.stack([a, b]), labels, [0, 1], num_rounds=6)
     assert found.trajectory[:2] == (0.75, 1.0)
     assert found == Selection((0.5, 0.5), found.trajectory, 1.0)
+
+
+@every_metric
+def test_more_rows_than_are_looked_at_together(task: Task) -> None:
+    """Blocks of rows and of factors, with the last ones left over."""
+    votes, labels = make_pool(task, 12, 1000, 9)
+    for objective in Objective:
+        found = greedy(task, votes, labels, list(range(12)), 6, objective=objective)
+        weights, trajectory = naive(task, votes, labels, list(range(12)), 6, objective)
+        np.testing.assert_allclose(found.trajectory, trajectory, atol=1e-9)
+        assert found.weights == pytest.approx(weights)
+
+
+def test_logits_too_large_for_the_grid_in_four_bytes() -> None:
+    task = TASKS["binary accuracy"]
+    votes, labels = make_pool(task, 4, 300, 10)
+    votes[2] *= 5000
+    found = greedy(task, votes, labels, [0, 1, 2, 3], 8)
+    weights, trajectory = naive(task, votes, labels, [0, 1, 2, 3], 8)
+    assert np.abs(votes).max() > 2**11
+    np.testing.assert_allclose(found.trajectory, trajectory)
+    assert found.weights == pytest.approx(weights)
+
+
+@every_metric
+def test_a_sorted_start(task: Task) -> None:
+    """The best candidates go in first; what follows is greedy again."""
+    votes, labels = make_pool(task, 8, 60, 11)
+    best = np.argsort([-task_metric(task, vote, labels)[0] for vote in votes], kind="stable")[:4]
+    found = greedy(task, votes, labels, list(range(8)), 4, num_sorted=4)
+    averages = [votes[best[:count]].mean(axis=0) for count in range(1, 5)]
+    expected = [task_metric(task, mean, labels)[0] for mean in averages]
+    np.testing.assert_allclose(found.trajectory, expected, atol=1e-9)
+    longer = greedy(task, votes, labels, list(range(8)), 20, num_sorted=4)
+    assert longer.trajectory[:4] == found.trajectory
+    assert longer.score >= found.score
+
+
+@every_metric
+@pytest.mark.parametrize("objective", Objective)
+def test_a_cap_on_distinct_members(task: Task, objective: Objective) -> None:
+    votes, labels = make_pool(task, 8, 60, 17)
+    order = list(range(8))
+    free = greedy(task, votes, labels, order, 20, objective=objective)
+    assert sum(weight > 0 for weight in free.weights) > 2
+    for cap in (1, 2):
+        found = greedy(task, votes, labels, order, 20, objective=objective, max_members=cap)
+        assert sum(weight > 0 for weight in found.weights) <= cap
+        assert found.trajectory[:cap] == free.trajectory[:cap]
+    assert found.score <= free.score
 
 
 @pytest.mark.skipif(not POOL.is_file(), reason="the shared prediction pool is not here")

@@ -66,10 +66,17 @@ def test_a_driver_that_was_taken_over_is_told(tmp_path: Path) -> None:
     with lease:
         lease.path.write_text(other)
         with pytest.raises(KeyboardInterrupt):
-            time.sleep(30)
+            wait_in_steps(30)
     signal.signal(signal.SIGINT, before)
     assert lease.is_lost
     assert lease.path.read_text() == other  # what is another's is left alone
+
+
+def wait_in_steps(seconds: float) -> None:
+    """The interrupt comes between two steps of the main thread."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '{"token": "x"}'])

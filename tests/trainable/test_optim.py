@@ -3,8 +3,9 @@
 import pytest
 from torch import nn
 
-from trainable.optim import build_optimizer, learning_rate
+from trainable.optim import build_optimizer
 from trainable.sections import Optim
+from trainable.stages import learning_rate
 
 
 @pytest.mark.parametrize(
