@@ -4,6 +4,7 @@ Legend: N dev rows, R replicates.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,20 +58,37 @@ class Gain:
         return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
-def gain(task: Task, outputs: Floats, others: Floats, labels: Floats) -> Gain:
-    """What `outputs` are worth beyond `others`: difference of the task's metric, and its interval.
+def gain_of_halves(
+    task: Task,
+    outputs: Sequence[Floats],
+    others: Sequence[Sequence[Floats]],
+    labels: Floats,
+    rows: Sequence[NDArray[np.bool_]],
+) -> list[Gain]:
+    """What one way to answer is worth beyond each of the others: the mean difference of the metric
+    over several parts of the rows, and its interval; a row is resampled in all parts alike.
 
     Args:
-        outputs, others: what the two ways put out for the rows; labels: [N].
+        outputs: for each part, what it puts out there; others: the same for each other way.
+        labels: [N].
+        rows: [N] for each part, which of the rows it has.
     """
-    draws = Draws(NUM_REPLICATES)
-    ours, theirs = (
-        draws.scores((name, "rows"), task, given, labels)
-        for name, given in (("ours", outputs), ("theirs", others))
-    )
-    differences = ours - theirs
-    low, high = np.percentile(differences[1:], _INTERVAL)
-    return Gain(float(differences[0]), float(low), float(high))
+    counts = Draws(NUM_REPLICATES).counts_of("rows", len(labels))
+
+    def scores(given: Sequence[Floats]) -> Floats:
+        of_parts = [
+            resampled_scores(task, values, labels[part], counts[:, part])
+            for values, part in zip(given, rows, strict=True)
+        ]
+        return np.asarray(np.mean(of_parts, axis=0))
+
+    ours = scores(outputs)
+    gains = []
+    for other in others:
+        differences = ours - scores(other)
+        low, high = np.percentile(differences[1:], _INTERVAL)
+        gains.append(Gain(float(differences[0]), float(low), float(high)))
+    return gains
 
 
 def difference_of(values: Floats) -> Difference:
@@ -96,11 +114,12 @@ class Draws:
             key: which run and task it is of.
         """
         if key not in self.known:
-            counts = self._counts(key[1], len(labels))
+            counts = self.counts_of(key[1], len(labels))
             self.known[key] = resampled_scores(task, outputs, labels, counts)
         return self.known[key]
 
-    def _counts(self, name: str, num_rows: int) -> Counts:
+    def counts_of(self, name: str, num_rows: int) -> Counts:
+        """How often each row of a task is drawn: once, then in each replicate, [1 + R, N]."""
         if name not in self.counts:
             random = np.random.default_rng([len(self.counts), num_rows])
             counts = np.ones((1 + self.num_replicates, num_rows), np.uint16)
@@ -139,7 +158,8 @@ def resampled_scores(
 
 def _means(counts: Counts | Floats, values: Floats | NDArray[np.bool_]) -> Floats:
     """Weighted means of the columns of `values` [N, k]: [R, k]."""
-    blocks = [counts[start : start + _BLOCK] for start in range(0, len(counts), _BLOCK)]
-    return np.vstack(
-        [block.astype(np.float64) @ values / block.sum(1)[:, None] for block in blocks]
-    )
+    means = []
+    for start in range(0, len(counts), _BLOCK):
+        block = counts[start : start + _BLOCK].astype(np.float64)
+        means.append(block @ values / np.maximum(block.sum(axis=1), 1)[:, None])
+    return np.vstack(means)

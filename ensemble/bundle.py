@@ -49,7 +49,7 @@ class TaskEntry(BaseModel):
 
     task: Task
     members: Annotated[tuple[Share, ...], Field(min_length=1)]  # weights sum to 1
-    scores: dict[str, dict[str, float | None]]  # method -> {dev_train, dev_dev}
+    scores: dict[str, dict[str, float | None]]  # method -> {judged, in_sample}
 
 
 class MemberEntry(BaseModel):

@@ -2,7 +2,7 @@
 
 Predictions of other data than most runs have are refused by name, never aligned by guess.
 
-Legend: M candidates, N rows, C classes.
+Legend: M candidates, N rows, C classes, H halves.
 """
 
 from collections import defaultdict
@@ -65,6 +65,7 @@ class TaskPool:
     labels: NDArray[np.float64]  # [N]
     candidates: tuple[Candidate, ...]  # [M], by `order`: of the runs that have the task
     outputs: NDArray[np.float32]  # [M, N], or logits [M, N, C]
+    choosable: NDArray[np.bool_]  # [1 + H, M] by all of dev, and by each of `ensemble.halves`
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ class Pool:
     """What an ensemble can be chosen from."""
 
     tasks: dict[str, TaskPool]  # in the order of the first run that has them
-    candidates: tuple[Candidate, ...]  # by `order`
+    candidates: tuple[Candidate, ...]  # by `order`: those that can be exported
     rejected: tuple[Rejected, ...]  # by trial
 
 
@@ -109,7 +110,10 @@ def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
     return Pool(
         tasks={name: _task_pool(name, wanted[name], used) for name in names},
         candidates=tuple(
-            sorted((c for _, candidates in used for c in candidates), key=lambda c: c.order)
+            sorted(
+                (c for found, of_run in used for c in of_run if c.epoch in found.epochs),
+                key=lambda candidate: candidate.order,
+            )
         ),
         rejected=tuple(sorted(rejected, key=lambda r: (r.trial, r.run_id))),
     )
@@ -138,6 +142,7 @@ def _most_common_data(read: Sequence[RunPredictions]) -> dict[str, DevData]:
 
 
 def _candidates(found: RunPredictions) -> list[Candidate]:
+    """Of each epoch that all of dev, or a half of it, would choose."""
     return [
         Candidate(
             run_id=found.run.run_id,
@@ -147,7 +152,7 @@ def _candidates(found: RunPredictions) -> list[Candidate]:
             weights_uri=found.run.tags[Tag.WEIGHTS_URI],
             num_parameters=found.num_parameters,
         )
-        for epoch in found.epochs
+        for epoch in sorted(set(found.epochs).union(*found.best_of_halves))
     ]
 
 
@@ -157,7 +162,7 @@ def _task_pool(
     having = [(found, candidates) for found, candidates in used if name in found.tasks]
     rows = sorted(
         (
-            (candidate, found.outputs[name][candidate.epoch])
+            (candidate, found.outputs[name][candidate.epoch], _choosable(found, candidate.epoch))
             for found, candidates in having
             for candidate in candidates
         ),
@@ -168,9 +173,14 @@ def _task_pool(
         data_fingerprint=data.fingerprint,
         ids=data.ids,
         labels=np.array(data.labels),
-        candidates=tuple(candidate for candidate, _ in rows),
-        outputs=np.stack([outputs for _, outputs in rows]),
+        candidates=tuple(candidate for candidate, _, _ in rows),
+        outputs=np.stack([outputs for _, outputs, _ in rows]),
+        choosable=np.array([by for _, _, by in rows]).T,
     )
+
+
+def _choosable(found: RunPredictions, epoch: int) -> list[bool]:
+    return [epoch in found.epochs, *(epoch in best for best in found.best_of_halves)]
 
 
 def _run_order(run: RunRecord) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from ensemble.bundle import Contents
-from ensemble.validation import EnsembleChoice, Method, Scores, TaskChoice
+from ensemble.choice import EnsembleChoice, Method, Scores, TaskChoice
 from trainable.tasks import Task
 
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
@@ -35,12 +35,12 @@ def model_card(sweep: str, contents: Contents, choice: EnsembleChoice) -> str:
             task_type="text-classification",
             task_name=name,
             dataset_type=name,
-            dataset_name=f"{name} dev, the judged half",
+            dataset_name=f"{name} dev, cross-fitted",
             metric_type=task.metric,
-            metric_value=round(task.selective.scores.dev_dev, 4),
+            metric_value=round(task.selective.scores.judged, 4),
         )
         for name, task in choice.tasks.items()
-        if math.isfinite(task.selective.scores.dev_dev)
+        if math.isfinite(task.selective.scores.judged)
     ]
     data = ModelCardData(model_name=title, library_name="ensweep", eval_results=results or None)
     return f"---\n{data.to_yaml()}\n---\n\n{text}"
@@ -50,14 +50,14 @@ def _row(name: str, task: TaskChoice) -> dict[str, Any]:
     return {
         "task": name,
         "metric": task.metric,
-        "num_rows": task.num_dev_dev,
+        "num_rows": task.num_rows,
         **_cells({method: chosen.scores for method, chosen in task.methods.items()}),
     }
 
 
 def _cells(scores: Mapping[Method, Scores]) -> dict[str, str]:
-    judged = {method.value: f"{found.dev_dev:.4f}" for method, found in scores.items()}
-    return {**judged, "in_sample": f"{scores[Method.SELECTIVE].dev_train:.4f}"}
+    judged = {method.value: f"{found.judged:.4f}" for method, found in scores.items()}
+    return {**judged, "in_sample": f"{scores[Method.SELECTIVE].in_sample:.4f}"}
 
 
 def _example(task: Task) -> str:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ensemble.candidates import Pool, load_pool
-from ensemble.validation import EnsembleChoice, choose
+from ensemble.choice import EnsembleChoice
+from ensemble.validation import choose
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.runs import download, find_trials
 from mlflow_setup.tracking import Tracking
@@ -15,11 +16,12 @@ def choose_ensemble(
     cache: Path,
     rule: str | None = None,
     max_members: int | None = None,
+    max_cost: float | None = None,
 ) -> tuple[Pool, EnsembleChoice]:
-    """Choose on dev-train among the runs of one sweep; artifacts from afar go to `cache`.
+    """Choose among the runs of one sweep; artifacts from afar go to `cache`.
 
     Args:
-        rule, max_members: as `ensemble.validation.choose`.
+        rule, max_members, max_cost: as `ensemble.validation.choose`.
 
     Raises:
         NothingUsableError: no such sweep is tracked, or none of its runs can be a member.
@@ -32,4 +34,4 @@ def choose_ensemble(
             fix="ensweep ensemble without a name takes the latest sweep",
         )
     pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, cache))
-    return pool, choose(pool, rule, max_members)
+    return pool, choose(pool, rule, max_members, max_cost)

@@ -19,8 +19,8 @@ from ensemble.bundle import (
 )
 from ensemble.candidates import Candidate, Pool
 from ensemble.card import model_card
+from ensemble.choice import EnsembleChoice, Method, TaskChoice
 from ensemble.choose import choose_ensemble
-from ensemble.validation import EnsembleChoice, Method, TaskChoice
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.files import (
     atomic_folder,
@@ -42,11 +42,12 @@ def export(
     output: Path,
     rule: str | None = None,
     max_members: int | None = None,
+    max_cost: float | None = None,
 ) -> Contents:
     """Choose the selective ensemble of a sweep and write it as a bundle to `output`.
 
     Args:
-        rule, max_members: as `ensemble.validation.choose`.
+        rule, max_members, max_cost: as `ensemble.validation.choose`.
 
     Raises:
         ConfigError: `output` is there already and not empty, or cannot be written.
@@ -54,7 +55,7 @@ def export(
         IntegrityError: weights are not what training wrote.
     """
     _require_free(output)
-    pool, choice = choose_ensemble(tracking, sweep, cache, rule, max_members)
+    pool, choice = choose_ensemble(tracking, sweep, cache, rule, max_members, max_cost)
     return write_bundle(output, sweep, pool, choice)
 
 

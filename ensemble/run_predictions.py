@@ -1,6 +1,8 @@
 """The dev predictions of one tracked run, proved to be of one data set, and its best epochs.
 
-Epochs are chosen on the dev-train rows alone. Legend: N rows, C classes.
+Choosing an epoch is part of choosing an ensemble: each half of dev does it by its own rows alone.
+
+Legend: N rows, C classes, H halves.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,22 +13,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.bootstrap import Floats, resampled_scores
+from ensemble.halves import NUM_HALVES, halves
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
-    OVERALL,
     PREDICTIONS_ARTIFACT,
-    EpochRecord,
     RunRecord,
     Tag,
     TrialRecord,
-    metric_name,
     prediction_path,
 )
 from trainable.config import from_flat
 from trainable.metrics import overall, task_metric
-from trainable.predictions import Predictions, dev_train_mask
-from trainable.record import epochs_to_keep
+from trainable.predictions import Predictions
 from trainable.tasks import Kind, Task
 
 Download = Callable[[str, str], Path]
@@ -45,9 +45,14 @@ class DevData:
     labels: tuple[float, ...]
 
     @cached_property
-    def dev_train(self) -> NDArray[np.bool_]:
-        """Which rows choices are made on, [N]."""
-        return dev_train_mask(self.ids)
+    def halves(self) -> NDArray[np.bool_]:
+        """[H, N] the rows that choose."""
+        return halves(self.ids)
+
+    @cached_property
+    def counts(self) -> Floats:
+        """`halves` as how often each row counts."""
+        return self.halves.astype(np.float64)
 
     def difference(self, wanted: "DevData", whose: str) -> str:
         """The first thing in which this differs from `wanted`, the data of `whose`, in words."""
@@ -70,7 +75,8 @@ class RunPredictions:
     """A run's epochs that are worth a candidate, and what they put out."""
 
     run: RunRecord
-    epochs: tuple[int, ...]  # best on dev-train, overall or for a task, and kept
+    epochs: tuple[int, ...]  # best on all of dev, overall or for a task, and kept
+    best_of_halves: tuple[frozenset[int], ...]  # [H] the same on a half's rows, kept or not
     num_parameters: int  # 0: not recorded
     tasks: Mapping[str, Task]  # those with a metric
     data: Mapping[str, DevData]
@@ -92,7 +98,7 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
     reader = _Reader(run, download)
     data: dict[str, DevData] = {}
     outputs: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in tasks}
-    scores: dict[int, dict[str, float]] = {}
+    scores: dict[int, dict[str, Floats]] = {}  # epoch -> task -> [1 + H], all of dev first
     # An epoch after the last kept one is not the best of any task: training keeps those.
     for epoch in range(1, max(kept) + 1):
         scores[epoch] = {}
@@ -101,24 +107,28 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
             first = data.setdefault(name, seen.setdefault(found, found))
             if found != first:
                 raise IntegrityError(f"{name}, epoch {epoch}: {found.difference(first, 'epoch 1')}")
-            rows, labels = first.dev_train, np.array(first.labels)
-            if rows.all() or not rows.any():
+            if not first.halves.any(axis=1).all():
                 raise IntegrityError(
-                    f"{name}: {len(rows)} dev rows, too few to choose on one half of them and "
-                    "judge on the other"
+                    f"{name}: {len(first.ids)} dev rows, too few to choose on one half of them "
+                    "and judge on the other"
                 )
-            scores[epoch][name], _ = task_metric(task, values[rows], labels[rows])
+            scores[epoch][name] = _scores(task, values, first)
             outputs[name][epoch] = values
-    epochs = tuple(sorted(_best_epochs(scores, tasks) & kept))
+    best = [_best_epochs(scores, tasks, which) for which in range(1 + NUM_HALVES)]
+    epochs = tuple(sorted(best[0] & kept))
     if not epochs:
         raise IntegrityError("the weights of its best epochs were not kept")
     return RunPredictions(
         run=run,
         epochs=epochs,
+        best_of_halves=tuple(map(frozenset, best[1:])),
         num_parameters=record.notes.get("num_parameters", 0),
         tasks=tasks,
         data=data,
-        outputs={name: {epoch: outputs[name][epoch] for epoch in epochs} for name in tasks},
+        outputs={
+            name: {epoch: outputs[name][epoch] for epoch in sorted(set(epochs).union(*best[1:]))}
+            for name in tasks
+        },
     )
 
 
@@ -189,14 +199,21 @@ def _kept_epochs(run: RunRecord) -> set[int]:
     return {int(part) for part in parts}
 
 
-def _best_epochs(scores: Mapping[int, Mapping[str, float]], tasks: Mapping[str, Task]) -> set[int]:
-    """Best overall and best for each task, by the rule of training, on these scores alone."""
-    records = []
-    for epoch, by_task in scores.items():
-        metrics = {
-            metric_name("dev", name, str(tasks[name].metric)): score
-            for name, score in by_task.items()
-        }
-        metrics[OVERALL] = overall(by_task, tasks)
-        records.append(EpochRecord(epoch, metrics, metrics, seconds=0.0, wall_time=0.0))
-    return epochs_to_keep(records, tasks)
+def _scores(task: Task, outputs: NDArray[np.float32], data: DevData) -> Floats:
+    """[1 + H] the metric on all of dev, then on each half."""
+    labels = np.array(data.labels)
+    whole, _ = task_metric(task, outputs, labels)
+    of_halves = resampled_scores(task, outputs.astype(np.float64), labels, data.counts)
+    return np.array([whole, *of_halves])
+
+
+def _best_epochs(
+    scores: Mapping[int, Mapping[str, Floats]], tasks: Mapping[str, Task], which: int
+) -> set[int]:
+    """Best overall and best for each task, by one of the scores; the earliest wins a tie."""
+    table = []
+    for found in scores.values():
+        of_tasks = {name: float(values[which]) for name, values in found.items()}
+        table.append([overall(of_tasks, tasks), *of_tasks.values()])
+    epochs = list(scores)
+    return {epochs[row] for row in np.argmax(table, axis=0)}

@@ -69,6 +69,7 @@ def greedy(
     eligible = _eligible(votes)
     loss = make_loss(task, votes, labels)
     scorer = loss if objective is Objective.LOSS else make_scorer(task, votes, labels)
+    is_member = np.zeros(len(votes), np.bool_)
     picks: list[int] = []
     trajectory: list[float] = []
     alone: Floats | None = None
@@ -77,14 +78,16 @@ def greedy(
         alone = scores if alone is None else alone
         allowed, by = eligible, scores
         if len(picks) < min(num_sorted, len(eligible)):
-            allowed, by = np.setdiff1d(eligible, picks), alone
-        elif max_members is not None and len(set(picks)) >= max_members:
-            allowed = np.unique(picks)
+            allowed, by = eligible[~is_member[eligible]], alone
+        elif max_members is not None and is_member.sum() >= max_members:
+            allowed = np.flatnonzero(is_member)
         tied = allowed[by[allowed] >= by[allowed].max() - TOLERANCE]
-        is_member = np.isin(tied, picks)
-        pick = _first(tied[is_member] if is_member.any() else tied, loss, order)
-        for counter in {id(scorer): scorer, id(loss): loss}.values():
-            counter.add(pick)
+        members = tied[is_member[tied]]
+        pick = _first(members if len(members) else tied, loss, order)
+        scorer.add(pick)
+        if loss is not scorer:
+            loss.add(pick)
+        is_member[pick] = True
         picks.append(pick)
         trajectory.append(float(scores[pick]))
     length = next(i for i, s in enumerate(trajectory, 1) if s >= max(trajectory) - TOLERANCE)

@@ -167,13 +167,17 @@ class Predictions:
         return digest.hexdigest()
 
 
-def dev_train_mask(ids: tuple[str, ...]) -> NDArray[np.bool_]:
+def dev_train_mask(ids: tuple[str, ...], split: int = 0) -> NDArray[np.bool_]:
     """Which rows belong to dev-train, the half of dev that choices are made on, [N].
 
     A salted hash of the id decides, so a row is on the same side whatever the order or the set.
+
+    Args:
+        split: other numbers cut dev in two in other ways.
     """
+    salt = _DEV_TRAIN_SALT if split == 0 else f"{_DEV_TRAIN_SALT} {split}"
     return np.fromiter(
-        (hashlib.sha256(f"{_DEV_TRAIN_SALT}\0{id_}".encode()).digest()[0] % 2 == 0 for id_ in ids),
+        (hashlib.sha256(f"{salt}\0{id_}".encode()).digest()[0] % 2 == 0 for id_ in ids),
         dtype=np.bool_,
         count=len(ids),
     )

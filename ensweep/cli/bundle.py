@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ensweep.cli.options import AsJson, MaxMembers, Method, Storage, SweepName, TrackingUri
+from ensweep.cli.options import AsJson, MaxCost, MaxMembers, Method, Storage, SweepName, TrackingUri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,7 @@ def export(
     sweep: SweepName = None,
     method: Method = None,
     max_members: MaxMembers = None,
+    max_cost: MaxCost = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -51,7 +52,8 @@ def export(
 
     tracking = resolve_tracking(storage, tracking_uri)
     name = sweep or latest_sweep(tracking)
-    contents = write(tracking, name, storage / ".cache", output, method, max_members)
+    cost = max_cost and max_cost * 1e6
+    contents = write(tracking, name, storage / ".cache", output, method, max_members, cost)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     typer.echo(f"{output}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
     typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)

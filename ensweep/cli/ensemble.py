@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ensweep.cli.options import AsJson, MaxMembers, Method, Storage, SweepName, TrackingUri
+from ensweep.cli.options import AsJson, MaxCost, MaxMembers, Method, Storage, SweepName, TrackingUri
 
 if TYPE_CHECKING:
     from ensemble.candidates import Pool
+    from ensemble.choice import EnsembleChoice, MethodChoice, Point, Scores
+    from ensemble.choice import Method as Choice
     from ensemble.inner import RuleChoice
-    from ensemble.validation import EnsembleChoice, MethodChoice, Scores
-    from ensemble.validation import Method as Choice
 
 CAVEAT = (
-    "chosen on dev-train, judged on dev-dev; the hyperparameter search has seen all of dev: "
-    "ensweep evaluate BUNDLE on labelled data that nothing has seen is the last word"
+    "judged: halves of dev choose in turn and the others judge. Members are chosen on all of dev, "
+    "which the hyperparameter search has seen: ensweep evaluate BUNDLE on labelled data that "
+    "nothing has seen is the last word"
 )
 _WIDTH = 12
 
@@ -33,6 +34,7 @@ def ensemble(
     sweep: SweepName = None,
     method: Method = None,
     max_members: MaxMembers = None,
+    max_cost: MaxCost = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
@@ -44,7 +46,9 @@ def ensemble(
 
     tracking = resolve_tracking(storage, tracking_uri)
     name = sweep or latest_sweep(tracking)
-    pool, choice = choose_ensemble(tracking, name, storage / ".cache", method, max_members)
+    pool, choice = choose_ensemble(
+        tracking, name, storage / ".cache", method, max_members, max_cost and max_cost * 1e6
+    )
     if as_json:
         content = {
             "schema_version": 1,
@@ -60,6 +64,7 @@ def ensemble(
     for task in choice.tasks:
         _print_task(task, choice)
     _print_overall(choice)
+    _print_front(choice.front)
     typer.echo(CAVEAT)
     typer.echo(f"next: ensweep export {name} --output DIR", err=True)
 
@@ -75,8 +80,7 @@ def _print_pool(name: str, pool: "Pool") -> None:
 def _print_task(name: str, choice: "EnsembleChoice") -> None:
     task = choice.tasks[name]
     typer.echo(
-        f"{name}: {task.metric} on dev-dev ({task.num_dev_dev} rows)"
-        + _dim(f"  and on dev-train ({task.num_dev_train} rows)")
+        f"{name}: {task.metric} on {task.num_rows} dev rows, judged" + _dim("  and in-sample")
     )
     for method, chosen in task.methods.items():
         typer.echo(f"  {_line(method, chosen.scores)}  {_members(method, chosen)}")
@@ -100,6 +104,18 @@ def _print_overall(choice: "EnsembleChoice") -> None:
     typer.echo()
 
 
+def _print_front(front: "tuple[Point, ...]") -> None:
+    if len(front) < 2:
+        return
+    typer.echo("selective with fewer encoders, overall")
+    for point in front:
+        count = len(point.candidates)
+        size = f"  {point.cost / 1e6:.1f} M parameters" if point.cost > count else ""
+        words = f"{count} encoder{'s' * (count != 1)}"
+        typer.echo(f"  {words.ljust(_WIDTH)}{_scores(point.scores)}{size}")
+    typer.echo()
+
+
 def _rule(choice: "RuleChoice") -> str:
     """The rule, and what the others were worth on dev-train's own folds."""
     scores = {row.rule: row.score for row in choice.scores}
@@ -117,7 +133,7 @@ def _words(method: "Choice") -> str:
 
 
 def _scores(scores: "Scores") -> str:
-    return f"{scores.dev_dev:.4f}  " + _dim(f"{scores.dev_train:.4f}")
+    return f"{scores.judged:.4f}  " + _dim(f"{scores.in_sample:.4f}")
 
 
 def _members(method: "Choice", chosen: "MethodChoice") -> str:

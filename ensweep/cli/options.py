@@ -42,6 +42,13 @@ Method = Annotated[
     typer.Option("--method", help="A rule of selection for all tasks; default: the fitting one."),
 ]
 MaxMembers = Annotated[int | None, typer.Option("--max-members", min=1, help="Of a task, at most.")]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost",
+        help="Millions of parameters of the distinct encoders over all tasks, at most.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxHours = Annotated[
     float | None,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ensemble import inner, rules
 from ensemble.candidates import Pool, load_pool
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import (
@@ -25,6 +26,15 @@ from trainable.tasks import PAPER_TASKS, Kind
 
 NUM_ROWS = 60
 TASKS = ("sentiment", "paraphrase", "similarity")
+
+
+@pytest.fixture(autouse=True)
+def _few_repeats(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choosing repeats itself for precision, which most tests have no use for."""
+    if request.module.__name__.endswith("test_rules"):
+        return
+    monkeypatch.setattr(inner, "NUM_REPEATS", 1)
+    monkeypatch.setattr(rules, "NUM_BAGS", 2)
 
 
 @dataclass

@@ -44,7 +44,7 @@ CONTENTS = Contents(
         "sentiment": TaskEntry(
             task=PAPER_TASKS["sentiment"],
             members=(Share(member=ONE, weight=0.75), Share(member=TWO, weight=0.25)),
-            scores={"selective": {"dev_train": 0.6, "dev_dev": None}},
+            scores={"selective": {"judged": None, "in_sample": 0.6}},
         ),
         "paraphrase": TaskEntry(
             task=PAPER_TASKS["paraphrase"], members=(Share(member=TWO, weight=1.0),), scores={}

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ensemble.candidates import Pool, load_pool
+from ensemble.halves import NUM_HALVES, halves
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.schema import Outcome, RunRecord
 from trainable.metrics import overall, task_metric
@@ -27,22 +28,37 @@ def only_rejection(pool: Pool) -> tuple[str, str]:
     return rejected.trial, rejected.reason
 
 
-def test_every_best_epoch_is_a_candidate(store: Store) -> None:
-    store.add_usual("a", 1, num_epochs=4, notes={"num_parameters": 22_000_000})
-    store.add_usual("b", 2, num_epochs=1, outcome=Outcome.PRUNED)
-    pool = store.pool()
-    best = set()
+def best_epochs(store: Store, rows: dict[str, np.ndarray]) -> set[int]:
+    """Of four usual epochs with seed 1, the best for each task and overall on some rows."""
     scores: dict[int, dict[str, float]] = {}
     for epoch in range(1, 5):
         scores[epoch] = {}
         for name in TASKS:
-            rows = dev_train_mask(store.ids(name))
-            outputs = store.outputs(name, 100 + epoch)[rows]
-            found = task_metric(PAPER_TASKS[name], outputs, store.labels[name][rows])
+            outputs = store.outputs(name, 100 + epoch)[rows[name]]
+            found = task_metric(PAPER_TASKS[name], outputs, store.labels[name][rows[name]])
             scores[epoch][name] = found[0]
-    for name in TASKS:
-        best.add(max(scores, key=lambda epoch: scores[epoch][name]))
-    best.add(max(scores, key=lambda epoch: overall(scores[epoch], PAPER_TASKS)))
+    best = {max(scores, key=lambda epoch: scores[epoch][name]) for name in TASKS}
+    return best | {max(scores, key=lambda epoch: overall(scores[epoch], PAPER_TASKS))}
+
+
+def test_every_half_has_the_epochs_that_are_best_on_its_rows(store: Store) -> None:
+    store.add_usual("a", 1, num_epochs=4)
+    task = store.pool().tasks["sentiment"]
+    found = []
+    for half in range(NUM_HALVES):
+        chosen = task.choosable[1 + half]
+        epochs = {c.epoch for c, by in zip(task.candidates, chosen, strict=True) if by}
+        assert epochs == best_epochs(store, {n: halves(store.ids(n))[half] for n in TASKS})
+        found.append(epochs)
+    assert any(epochs != found[0] for epochs in found)
+
+
+def test_every_best_epoch_is_a_candidate(store: Store) -> None:
+    store.add_usual("a", 1, num_epochs=4, notes={"num_parameters": 22_000_000})
+    store.add_usual("b", 2, num_epochs=1, outcome=Outcome.PRUNED)
+    pool = store.pool()
+    everything = {name: np.ones(len(store.ids(name)), np.bool_) for name in TASKS}
+    best = best_epochs(store, everything)
     assert {c.epoch for c in pool.candidates if c.trial == "a"} == best
     assert len(best) > 1
     first, *_, last = pool.candidates
@@ -52,7 +68,9 @@ def test_every_best_epoch_is_a_candidate(store: Store) -> None:
     assert pool.rejected == ()
     for name, task in pool.tasks.items():
         assert task.task == PAPER_TASKS[name]
-        assert task.candidates == pool.candidates
+        exported = [c for c, by in zip(task.candidates, task.choosable[0], strict=True) if by]
+        assert tuple(exported) == pool.candidates
+        assert len(task.choosable) == 1 + NUM_HALVES
         assert task.data_fingerprint == f"{name}-data"
         assert list(task.ids) == sorted(store.ids(name))
         order = [store.ids(name).index(id_) for id_ in task.ids]
@@ -69,13 +87,20 @@ def epochs_that_disagree(store: Store) -> dict[int, dict[str, np.ndarray]]:
     return {1: {"paraphrase": outputs}, 2: {"paraphrase": -outputs}}
 
 
-def test_epochs_are_chosen_on_dev_train_alone(store: Store) -> None:
+def test_a_half_chooses_epochs_by_its_own_rows_alone(store: Store) -> None:
     store.add("a", epochs_that_disagree(store))
-    assert labels_of(store.pool()) == ["a@1"]
+    task = store.pool().tasks["paraphrase"]
+    by_half = [
+        [c.label for c, by in zip(task.candidates, chosen, strict=True) if by]
+        for chosen in task.choosable[1:3]
+    ]
+    assert by_half == [["a@1"], ["a@2"]]
 
 
 def test_a_best_epoch_without_weights_is_none(store: Store) -> None:
-    store.add("a", epochs_that_disagree(store), kept=[2])
+    epochs = epochs_that_disagree(store)
+    right = np.where(store.labels["paraphrase"] > 0, 1.0, -1.0).astype(np.float32)
+    store.add("a", {1: epochs[1], 2: {"paraphrase": right}, 3: epochs[2]}, kept=[3])
     assert only_rejection(store.pool()) == ("a", "the weights of its best epochs were not kept")
 
 

@@ -8,7 +8,8 @@ import yaml
 from ensemble.bundle import Contents, MemberEntry, Share, TaskEntry
 from ensemble.candidates import Pool
 from ensemble.card import model_card
-from ensemble.validation import EnsembleChoice, Method, choose
+from ensemble.choice import EnsembleChoice, Method
+from ensemble.validation import choose
 from trainable.config import from_flat
 
 
@@ -46,16 +47,16 @@ def test_figures_are_those_of_the_choice(pool: Pool) -> None:
     choice = choose(pool)
     text = model_card("s", contents(pool, choice), choice)
     for name, task in choice.tasks.items():
-        scores = [task.best_single.scores.dev_dev, task.simple.scores.dev_dev]
-        cells = [name, task.metric, str(task.num_dev_dev), *(f"{score:.4f}" for score in scores)]
-        cells += [f"**{task.selective.scores.dev_dev:.4f}**"]
-        cells += [f"{task.selective.scores.dev_train:.4f}"]
+        scores = [task.best_single.scores.judged, task.simple.scores.judged]
+        cells = [name, task.metric, str(task.num_rows), *(f"{score:.4f}" for score in scores)]
+        cells += [f"**{task.selective.scores.judged:.4f}**"]
+        cells += [f"{task.selective.scores.in_sample:.4f}"]
         assert f"| {' | '.join(cells)} |" in text.splitlines()
         for member in task.selective.members:
             line = f"| {name} | {member.weight:.3f} | `{member.candidate.key}` |"
             assert line in text.splitlines()
         assert (f"- {name}: " in text) == (task.note is not None)
-    assert f"{choice.overall[Method.SELECTIVE].dev_dev:.4f}" in text
+    assert f"{choice.overall[Method.SELECTIVE].judged:.4f}" in text
     assert "had seen all of dev" in text
 
 
@@ -72,7 +73,7 @@ def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
         )
         for result in results
     } == {
-        name: (task.metric, round(task.selective.scores.dev_dev, 4))
+        name: (task.metric, round(task.selective.scores.judged, 4))
         for name, task in choice.tasks.items()
     }
     assert text.startswith("\n# Selective ensemble of s\n")

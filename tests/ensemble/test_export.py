@@ -8,8 +8,9 @@ import pytest
 
 from ensemble.bundle import ENCODERS, ENSEMBLE, FACTS, MEMBERS, WEIGHTS, Bundle
 from ensemble.candidates import Pool
+from ensemble.choice import EnsembleChoice, Method
 from ensemble.export import export, write_bundle
-from ensemble.validation import EnsembleChoice, Method, choose
+from ensemble.validation import choose
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.files import MANIFEST, find_damage
 from mlflow_setup.schema import CONFIG_ARTIFACT, TrialRecord

@@ -6,11 +6,12 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from ensemble import inner
-from ensemble.bootstrap import gain
+from ensemble.bootstrap import Gain, gain_of_halves
 from ensemble.combine import average, to_vote
 from ensemble.inner import choose_rule
 from ensemble.rules import OFFERED, RULES, Sample, apply, canonical, capped, skill
-from trainable.tasks import PAPER_TASKS
+from trainable.metrics import task_metric
+from trainable.tasks import PAPER_TASKS, Task
 
 Floats = NDArray[np.float64]
 TASKS = ("sentiment", "paraphrase", "similarity")
@@ -193,6 +194,14 @@ def test_rows_may_come_in_any_order_and_only_a_rules_own_folds_judge_it() -> Non
     assert all(0.6 * NUM_ROWS < count < NUM_ROWS for count in seen)
 
 
+def gain(task: Task, outputs: Floats, others: Floats, labels: Floats) -> Gain:
+    """Over two parts of the rows."""
+    first = np.arange(len(labels)) % 3 == 0
+    parts = [first, ~first]
+    ours, theirs = ([given[part] for part in parts] for given in (outputs, others))
+    return gain_of_halves(task, ours, [theirs], labels, parts)[0]
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_a_gain_and_its_interval(name: str) -> None:
     task = PAPER_TASKS[name]
@@ -204,6 +213,13 @@ def test_a_gain_and_its_interval(name: str) -> None:
     nothing = gain(task, votes[0], votes[0], labels)
     assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
     assert not nothing.is_clear
+    halves = [np.arange(NUM_ROWS) % 3 == 0, np.arange(NUM_ROWS) % 3 > 0]
+    by_hand = [
+        task_metric(task, votes[0][half], labels[half])[0]
+        - task_metric(task, worse[0][half], labels[half])[0]
+        for half in halves
+    ]
+    assert found.value == pytest.approx(np.mean(by_hand))
     back = gain(task, worse[0], votes[0], labels)
     assert back.value == pytest.approx(-found.value)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +8,12 @@ import numpy as np
 import pytest
 
 from ensemble.candidates import Pool
+from ensemble.choice import Method
+from ensemble.chooser import WHOLE, Chooser, Decision
 from ensemble.combine import combine
-from ensemble.validation import EnsembleChoice, Method, choose
+from ensemble.halves import NUM_HALVES, halves
+from ensemble.rules import OFFERED, RULES
+from ensemble.validation import choose
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.schema import Outcome
 from trainable.metrics import overall, task_metric
@@ -18,18 +23,26 @@ TASKS = ("sentiment", "paraphrase", "similarity")
 Store = Any  # tests/ensemble/conftest.py
 
 
-def decisions(choice: EnsembleChoice) -> dict[str, Any]:
-    """Everything that was chosen, and what it was chosen by."""
-    single = choice.one_for_all
-    found: dict[str, Any] = {"one for all": single and (single.candidate, single.scores.dev_train)}
-    for name, task in choice.tasks.items():
-        for method, chosen in task.methods.items():
-            found[f"{name} {method}"] = (
-                chosen.members,
-                chosen.trajectory,
-                chosen.scores.dev_train,
-            )
-    return found
+HALVES = range(1, 1 + NUM_HALVES)
+
+
+def decided(pool: Pool, half: int) -> dict[str, Any]:
+    """Everything that a half chooses, as values."""
+    decision = Chooser(pool, OFFERED, None).choose_on(half)
+    weights = {
+        (method, name): of_task.tolist()
+        for method, by_task in decision.weights.items()
+        for name, of_task in by_task.items()
+    }
+    chain = [[of_task.tolist() for of_task in step.values()] for step in decision.chain]
+    return {"weights": weights, "single": decision.single, "rules": decision.rules, "chain": chain}
+
+
+def combined(pool: Pool, name: str, decision: Decision, method: Method) -> np.ndarray:
+    """What a decision's members put out for all of dev, from their raw outputs."""
+    task, weights = pool.tasks[name], decision.weights[method][name]
+    members = np.flatnonzero(weights)
+    return combine(task.task, [task.outputs[m] for m in members], weights[members].tolist())
 
 
 def fill(store: Store) -> None:
@@ -37,37 +50,46 @@ def fill(store: Store) -> None:
         store.add_usual(trial, seed, num_epochs=3)
 
 
-def change_judged_labels(pool: Pool, value: Callable[[np.ndarray], np.ndarray]) -> Pool:
-    tasks = {}
-    for name, task in pool.tasks.items():
-        labels = np.where(dev_train_mask(task.ids), task.labels, value(task.labels))
-        tasks[name] = dataclasses.replace(task, labels=labels)
-    return dataclasses.replace(pool, tasks=tasks)
-
-
-def test_scores_are_those_of_the_members_combined(store: Store) -> None:
+def test_scores_are_those_of_what_the_halves_choose(store: Store) -> None:
     fill(store)
     pool = store.pool()
     choice = choose(pool)
+    chooser = Chooser(pool, OFFERED, None)
+    decisions = {half: chooser.choose_on(half) for half in HALVES}
     assert list(choice.tasks) == list(TASKS)
     for name, task in choice.tasks.items():
         given = pool.tasks[name]
-        rows = dev_train_mask(given.ids)
-        assert (task.num_dev_train, task.num_dev_dev) == (rows.sum(), (~rows).sum())
+        assert task.num_rows == len(given.ids)
+        for method, chosen in task.methods.items():
+            judged, in_sample = [], []
+            for half in HALVES:
+                rows = halves(given.ids)[half - 1]
+                outputs = combined(pool, name, decisions[half], method)
+                for scores, part in ((in_sample, rows), (judged, ~rows)):
+                    scores.append(task_metric(given.task, outputs[part], given.labels[part])[0])
+            assert chosen.scores.judged == pytest.approx(np.mean(judged)), (name, method)
+            assert chosen.scores.in_sample == pytest.approx(np.mean(in_sample)), (name, method)
+        assert task.best_single.scores.optimism > 0
+        assert len(task.best_single.members) == 1
+
+
+def test_members_are_chosen_on_all_of_dev_by_the_rule_of_dev_train(store: Store) -> None:
+    fill(store)
+    pool = store.pool()
+    choice = choose(pool)
+    chooser = Chooser(pool, OFFERED, None)
+    suited = {n: found.rule for n, found in chooser.choose_on(1).rules.items()}
+    final = chooser.choose_on(WHOLE, suited)
+    for name, task in choice.tasks.items():
+        assert task.rule.rule == suited[name]
         for method, chosen in task.methods.items():
             weights = [member.weight for member in chosen.members]
             assert sum(weights) == pytest.approx(1)
             assert weights == sorted(weights, reverse=True)
-            outputs = [given.outputs[given.candidates.index(m.candidate)] for m in chosen.members]
-            combined = combine(given.task, outputs, weights)
-            for half, score in (
-                (rows, chosen.scores.dev_train),
-                (~rows, chosen.scores.dev_dev),
-            ):
-                expected, _ = task_metric(given.task, combined[half], given.labels[half])
-                assert score == pytest.approx(expected), (name, method)
-        assert task.selective.scores.dev_train >= task.best_single.scores.dev_train
-        assert len(task.best_single.members) == 1
+            assert {m.candidate for m in chosen.members} <= set(pool.candidates)
+            outputs = combined(pool, name, final, method)
+            whole, _ = task_metric(pool.tasks[name].task, outputs, pool.tasks[name].labels)
+            assert chosen.trajectory[-1] == pytest.approx(whole)
 
 
 def test_overall_is_the_mean_over_tasks(store: Store) -> None:
@@ -76,11 +98,13 @@ def test_overall_is_the_mean_over_tasks(store: Store) -> None:
     choice = choose(pool)
     tasks = {name: task.task for name, task in pool.tasks.items()}
     for method in Method:
-        scores = {n: task.methods[method].scores.dev_dev for n, task in choice.tasks.items()}
-        assert choice.overall[method].dev_dev == pytest.approx(overall(scores, tasks))
+        for which in ("judged", "in_sample"):
+            scores = {n: getattr(t.methods[method].scores, which) for n, t in choice.tasks.items()}
+            expected = overall(scores, tasks)
+            assert getattr(choice.overall[method], which) == pytest.approx(expected)
     single = choice.one_for_all
     assert single is not None
-    assert single.scores.dev_train <= choice.overall[Method.BEST_SINGLE].dev_train + 1e-12
+    assert single.scores.in_sample <= choice.overall[Method.BEST_SINGLE].in_sample + 1e-12
 
 
 def test_simple_is_the_best_epoch_of_every_run(store: Store) -> None:
@@ -99,9 +123,8 @@ def test_simple_is_the_best_epoch_of_every_run(store: Store) -> None:
             if candidate.run_id == member.candidate.run_id:
                 scores = {}
                 for name, task in pool.tasks.items():
-                    rows = dev_train_mask(task.ids)
                     outputs = task.outputs[task.candidates.index(candidate)]
-                    scores[name], _ = task_metric(task.task, outputs[rows], task.labels[rows])
+                    scores[name], _ = task_metric(task.task, outputs, task.labels)
                 best[candidate] = overall(scores, {n: t.task for n, t in pool.tasks.items()})
         assert member.candidate == max(best, key=best.__getitem__)
 
@@ -114,25 +137,28 @@ def test_simple_is_the_best_epoch_of_every_run(store: Store) -> None:
         pytest.param(lambda labels: 1 - np.minimum(labels, 1), id="wrong"),
     ],
 )
-def test_judged_labels_change_no_choice(
+def test_what_a_half_chooses_has_not_seen_the_other(
     store: Store, value: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     fill(store)
     pool = store.pool()
-    before, after = choose(pool), choose(change_judged_labels(pool, value))
-    assert decisions(after) == decisions(before)
-    assert after.overall != before.overall
-    assert {m: s.dev_train for m, s in after.overall.items()} == {
-        m: s.dev_train for m, s in before.overall.items()
-    }
+    for half in HALVES:
+        tasks = {}
+        for name, task in pool.tasks.items():
+            rows = halves(task.ids)[half - 1]
+            labels = np.where(rows, task.labels, value(task.labels))
+            tasks[name] = dataclasses.replace(task, labels=labels)
+        changed = dataclasses.replace(pool, tasks=tasks)
+        assert decided(changed, half) == decided(pool, half)
+        other = half + 1 if half % 2 else half - 1  # the test can see a change at all
+        if not np.isnan(tasks["sentiment"].labels).any():
+            assert decided(changed, other) != decided(pool, other)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_judged_labels_change_no_choice_from_the_files_on(
-    make_store: Callable[[str], Store], seed: int
-) -> None:
+def test_nor_has_it_from_the_files_on(make_store: Callable[[str], Store], seed: int) -> None:
     """The same outputs of every epoch, the judged rows' labels drawn anew: the same epochs too."""
-    choices = []
+    found = []
     for name in ("before", "after"):
         store = make_store(name)
         outputs = {
@@ -149,22 +175,17 @@ def test_judged_labels_change_no_choice_from_the_files_on(
         for trial in "abcd":
             epochs = {e: {t: outputs[trial, e, t] for t in TASKS} for e in (1, 2, 3, 4)}
             store.add(trial, epochs)
-        choices.append((store.pool().candidates, decisions(choose(store.pool()))))
-    assert choices[0] == choices[1]
-
-
-def test_dev_train_labels_do_change_choices(store: Store) -> None:
-    """What the tests above hold still can move at all."""
-    fill(store)
-    pool = store.pool()
-    tasks = {
-        name: dataclasses.replace(
-            task, labels=np.where(dev_train_mask(task.ids), task.labels[::-1], task.labels)
-        )
-        for name, task in pool.tasks.items()
-    }
-    changed = dataclasses.replace(pool, tasks=tasks)
-    assert decisions(choose(changed)) != decisions(choose(pool))
+        pool = store.pool()
+        decision = Chooser(pool, OFFERED, None).choose_on(1)
+        chosen = {}
+        for (method, task), weights in (
+            ((m, t), w) for m, by_task in decision.weights.items() for t, w in by_task.items()
+        ):
+            members = np.flatnonzero(weights)
+            labels_of = [pool.tasks[task].candidates[m].label for m in members]
+            chosen[method, task] = dict(zip(labels_of, weights[members], strict=True))
+        found.append((chosen, decision.rules))
+    assert found[0] == found[1]
 
 
 def test_the_order_of_runs_does_not_matter(store: Store) -> None:
@@ -193,7 +214,7 @@ def test_a_note_where_selective_does_not_win(store: Store) -> None:
     store.add("bad", {1: {"paraphrase": -perfect}})
     task = choose(store.pool()).tasks["paraphrase"]
     assert [member.candidate.trial for member in task.selective.members] == ["good"]
-    assert task.note == "selective (1.0000) is not above best single (1.0000) on dev-dev"
+    assert task.note == "selective (1.0000) is not above best single (1.0000)"
 
 
 def test_no_note_where_selective_wins(store: Store) -> None:
@@ -204,8 +225,8 @@ def test_no_note_where_selective_wins(store: Store) -> None:
         store.add(trial, {1: {"paraphrase": np.where(wrong, -0.4 * right, right)}})
     task = choose(store.pool(), "greedy").tasks["paraphrase"]
     assert [member.weight for member in task.selective.members] == [0.5, 0.5]
-    assert task.selective.scores.dev_dev == 1
-    assert task.best_single.scores.dev_dev < 1
+    assert task.selective.scores.judged == 1
+    assert task.best_single.scores.judged < 1
     assert task.note is None
 
 
@@ -219,6 +240,35 @@ def test_runs_of_different_tasks(store: Store) -> None:
     assert choice.to_json()["one_for_all"] is None
 
 
+def test_fewer_and_fewer_encoders(store: Store) -> None:
+    fill(store)
+    choice = choose(store.pool(), "greedy")
+    sizes = [len(point.candidates) for point in choice.front]
+    assert sizes == list(range(1, len(choice.candidates(Method.SELECTIVE)) + 1))
+    assert len(sizes) > 2
+    assert choice.front[-1].candidates == choice.candidates(Method.SELECTIVE)
+    assert choice.front[-1].scores == choice.overall[Method.SELECTIVE]
+    for fewer, more in itertools.pairwise(choice.front):
+        assert set(fewer.candidates) < set(more.candidates)
+        assert fewer.cost < more.cost
+    capped = choose(store.pool(), "greedy", max_cost=2)
+    assert capped.candidates(Method.SELECTIVE) == choice.front[1].candidates
+    assert capped.overall[Method.SELECTIVE] == choice.front[1].scores
+
+
+def test_what_costs_more_is_left_out_first(store: Store) -> None:
+    """Of two equal runs, either of which is missed as little, the larger goes."""
+    for trial, size, seed in (("a", 30, 1), ("b", 10, 2), ("c", 20, 3)):
+        store.add_usual(trial, seed, num_epochs=1, notes={"num_parameters": size})
+    chooser = Chooser(store.pool(), {"simple": RULES["simple"]}, None)
+    chooser.overall = lambda weights, which, on_rest=False: float(  # type: ignore[method-assign]
+        len(chooser.encoders(weights))
+    )
+    chain = chooser.choose_on(WHOLE).chain
+    left = [sorted(c.num_parameters for c in chooser.encoders(weights)) for weights in chain]
+    assert left == [[10, 20, 30], [10, 20], [10]]
+
+
 def test_json(store: Store) -> None:
     fill(store)
     choice = choose(store.pool())
@@ -226,16 +276,16 @@ def test_json(store: Store) -> None:
     assert list(content["tasks"]) == list(TASKS)
     task = content["tasks"]["sentiment"]
     assert list(task["methods"]) == ["best_single", "simple", "selective"]
-    assert task["methods"]["selective"]["scores"]["dev_dev"] == pytest.approx(
-        choice.tasks["sentiment"].selective.scores.dev_dev
+    assert task["methods"]["selective"]["scores"]["judged"] == pytest.approx(
+        choice.tasks["sentiment"].selective.scores.judged
     )
     member = task["methods"]["simple"]["members"][0]
     assert (member["trial"], member["weight"]) == ("a", pytest.approx(1 / 6))
     assert content["num_encoders"]["simple"] == 6
-    assert content["one_for_all"]["overall"]["dev_dev"] > 0
+    assert content["one_for_all"]["overall"]["judged"] > 0
     # a score that is no number has no JSON
-    unknown = dataclasses.replace(choice.overall[Method.SIMPLE], dev_dev=float("nan"))
-    assert unknown.to_json()["dev_dev"] is None
+    unknown = dataclasses.replace(choice.overall[Method.SIMPLE], judged=float("nan"))
+    assert unknown.to_json()["judged"] is None
 
 
 def test_nothing_to_choose_from(store: Store) -> None:

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from ensemble import inner, rules
 from ensweep.cli import ensemble
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.mirror import Mirror
@@ -31,6 +32,8 @@ LABELS = {
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inner, "NUM_REPEATS", 1)
+    monkeypatch.setattr(rules, "NUM_BAGS", 2)
     for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -108,7 +111,9 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     overall = lines[lines.index("overall") + 1 :]
     assert overall[2].split()[0] == "selective"
     assert overall[2].endswith("2 encoders")
-    assert "the hyperparameter search has seen all of dev" in result.stdout
+    front = lines[lines.index("selective with fewer encoders, overall") + 1 :]
+    assert [line.split()[:2] for line in front[:2]] == [["1", "encoder"], ["2", "encoders"]]
+    assert "which the hyperparameter search has seen" in result.stdout
     assert "\x1b" not in result.stdout
     assert result.stderr == "next: ensweep export new --output DIR\n"
 
@@ -117,7 +122,6 @@ def test_where_selective_does_not_win_it_is_said(storage: Path) -> None:
     lines = invoke("old", "--storage", str(storage)).stdout.splitlines()
     notes = [line for line in lines if "is not above best single" in line]
     assert len(notes) == len(LABELS)
-    assert all(line.endswith("on dev-dev") for line in notes)
 
 
 def test_json(storage: Path) -> None:
@@ -139,9 +143,17 @@ def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:
         assert task["rule"] == "simple"
         assert [member["weight"] for member in task["methods"]["selective"]["members"]] == [1.0]
         assert task["optimism"] == pytest.approx(
-            task["methods"]["selective"]["scores"]["dev_train"]
-            - task["methods"]["selective"]["scores"]["dev_dev"]
+            task["methods"]["selective"]["scores"]["in_sample"]
+            - task["methods"]["selective"]["scores"]["judged"]
         )
+
+
+def test_a_cost_that_may_not_be_passed(storage: Path) -> None:
+    """The parameters of these runs are not recorded, so that encoders are counted."""
+    given = ["--max-cost", "1e-6", "--json"]
+    content = json.loads(invoke("new", "--storage", str(storage), *given).stdout)
+    assert content["num_encoders"]["selective"] == content["num_parameters"]["selective"] == 1
+    assert [point["num_encoders"] for point in content["front"]] == [1]
 
 
 def test_an_unknown_rule_is_refused_with_those_there_are(storage: Path) -> None:

@@ -1,0 +1,170 @@
+"""What was chosen for each task, and what it is worth."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from ensemble.bootstrap import Gain
+from ensemble.candidates import Candidate
+from ensemble.inner import RuleChoice
+
+
+class Method(StrEnum):
+    """The ways to choose."""
+
+    BEST_SINGLE = "best_single"  # the best candidate for the task
+    SIMPLE = "simple"  # the best overall epoch of every run, equal weights
+    SELECTIVE = "selective"  # what the rule that suits the task makes of the candidates
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A metric of what a half of dev chose: the mean over all halves that choose in turn."""
+
+    judged: float  # on the other half, which had no say
+    in_sample: float  # on the half itself
+
+    @property
+    def optimism(self) -> float:
+        """What looking only at the rows that one chose by would promise beyond what holds."""
+        return self.in_sample - self.judged
+
+    def to_json(self) -> dict[str, float | None]:
+        """JSON values: null for what is not a number."""
+        return {name: None if math.isnan(s) else s for name, s in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A candidate and its share."""
+
+    candidate: Candidate
+    weight: float
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """The members that a method chose for a task on all of dev, and what so choosing is worth."""
+
+    members: tuple[Member, ...]  # the heaviest first; weights above 0, sum 1
+    scores: Scores
+    trajectory: tuple[float, ...]  # metric on all of dev of the heaviest 1, 2, ... members
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """What each method chose for a task."""
+
+    metric: str
+    num_rows: int  # of dev
+    methods: dict[Method, MethodChoice]
+    rule: RuleChoice  # of selective, chosen on dev-train
+    gains: dict[Method, Gain]  # of selective over the others, on rows that had no say
+
+    @property
+    def best_single(self) -> MethodChoice:
+        return self.methods[Method.BEST_SINGLE]
+
+    @property
+    def simple(self) -> MethodChoice:
+        return self.methods[Method.SIMPLE]
+
+    @property
+    def selective(self) -> MethodChoice:
+        return self.methods[Method.SELECTIVE]
+
+    @property
+    def note(self) -> str | None:
+        """Said where selective is not clearly above best single on rows that had no say."""
+        selective, single = self.selective.scores.judged, self.best_single.scores.judged
+        if selective <= single:
+            return f"selective ({selective:.4f}) is not above best single ({single:.4f})"
+        gain = self.gains[Method.BEST_SINGLE]
+        return (
+            None if gain.is_clear else f"the gain over best single may be noise: {gain.describe()}"
+        )
+
+
+@dataclass(frozen=True)
+class OneForAll:
+    """The candidate that is best overall, for all tasks, and its overall."""
+
+    candidate: Candidate
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Point:
+    """Selective with so many encoders, the others left out: a point of score against cost."""
+
+    candidates: tuple[Candidate, ...]
+    cost: int  # parameters of all of them; encoders, where parameters are not recorded
+    scores: Scores  # overall
+
+
+@dataclass(frozen=True)
+class EnsembleChoice:
+    """What each method chose for every task, and its overall."""
+
+    tasks: dict[str, TaskChoice]
+    overall: dict[Method, Scores]
+    one_for_all: OneForAll | None  # None: no candidate has all tasks
+    front: tuple[Point, ...]  # from one encoder to all of selective's
+
+    def candidates(self, method: Method) -> tuple[Candidate, ...]:
+        """The distinct encoders over all tasks: what a prediction of every task costs."""
+        found = {m.candidate for task in self.tasks.values() for m in task.methods[method].members}
+        return tuple(sorted(found, key=lambda candidate: candidate.order))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        single = self.one_for_all
+        return {
+            "tasks": {name: _task_json(task) for name, task in self.tasks.items()},
+            "overall": {method.value: s.to_json() for method, s in self.overall.items()},
+            "num_encoders": {method.value: len(self.candidates(method)) for method in Method},
+            "num_parameters": {method.value: cost(self.candidates(method)) for method in Method},
+            "one_for_all": None
+            if single is None
+            else {**asdict(single.candidate), "overall": single.scores.to_json()},
+            "front": [
+                {
+                    "num_encoders": len(point.candidates),
+                    "cost": point.cost,
+                    "overall": point.scores.to_json(),
+                    "members": [candidate.key for candidate in point.candidates],
+                }
+                for point in self.front
+            ],
+        }
+
+
+def cost(candidates: Iterable[Candidate]) -> int:
+    """Parameters of the distinct encoders; where one's are not recorded, their number."""
+    distinct = set(candidates)
+    sizes = [candidate.num_parameters for candidate in distinct]
+    return sum(sizes) if all(sizes) else len(distinct)
+
+
+def _task_json(task: TaskChoice) -> dict[str, Any]:
+    methods = {
+        method.value: {
+            "members": [{**asdict(m.candidate), "weight": m.weight} for m in choice.members],
+            "scores": choice.scores.to_json(),
+            "trajectory": list(choice.trajectory),
+        }
+        for method, choice in task.methods.items()
+    }
+    optimism = task.selective.scores.optimism
+    return {
+        "metric": task.metric,
+        "num_rows": task.num_rows,
+        "methods": methods,
+        "rule": task.rule.rule,
+        "rules": [asdict(row) for row in task.rule.scores],
+        "gains": {f"over_{method.value}": asdict(found) for method, found in task.gains.items()},
+        "optimism": None if math.isnan(optimism) else optimism,
+        "note": task.note,
+    }
