@@ -29,9 +29,8 @@ lint: $(SETUP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# More workers than cores: the long tests mostly wait for processes that they have started.
 test: lint
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # The promises under many more faults than `make test` plays; and under many more than that.
 faults: $(SETUP)

@@ -227,11 +227,11 @@ def _create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> opt
         seed = random.Random(f"{seed} {num_past}").randrange(2**31)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Each setting by itself: drawn jointly, trials crowd around an early winner and stay there
+        # (docs/experiments.md has both).
         sampler = optuna.samplers.TPESampler(
             seed=seed,
             n_startup_trials=sweep.search.num_startup_trials,
-            multivariate=True,
-            group=True,  # conditions split the space; each part is drawn jointly
             constant_liar=True,  # trials run side by side: keep away from those under way
         )
     return optuna.create_study(directions=["maximize"] * num_objectives, sampler=sampler)

@@ -57,7 +57,7 @@ class Driver:
         found = psutil.Process(self.process.pid).children(recursive=True)
         return [process for process in found if is_at_a_trial(process)]
 
-    def end(self, seconds: float = 120) -> tuple[int, str]:
+    def end(self, seconds: float = 300) -> tuple[int, str]:
         text = self.process.communicate(timeout=seconds)[1]
         return self.process.returncode, text
 

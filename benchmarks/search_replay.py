@@ -1,0 +1,301 @@
+"""How many epochs a search takes to a good configuration, replayed on recorded learning curves.
+
+    python benchmarks/search_replay.py                 # some minutes on one core
+
+The sweep's own searcher and scheduler, driven by a simulated clock with `--workers` trials side by
+side; the curves are those that `benchmarks/record_curves.py` recorded, and what a Gaussian process
+makes of them in between (`benchmarks/landscape.py`), with the noise that it leaves.
+
+The regret of a search is that of its best trial so far, the one that it would report: how much less
+is expected of that trial's epochs than of the best recorded configuration, as a share of what that
+one is above the median of even draws. Luck with the noise misleads a search; it never helps one.
+"""
+
+import argparse
+import heapq
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from landscape import Landscape, Recorded, read_curves
+from record_curves import CURVES, SWEEP
+from scipy.stats import bootstrap
+
+from search.scheduler import TuneScheduler, new_rungs
+from search.searcher import OptunaSearcher
+from search.sweep_config import SweepConfig
+from search.sweep_file import read_sweep
+from trainable.config import from_flat
+from trainable.stages import total_epochs
+from trainable.trial import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM, VALUE
+
+MANY = 100_000
+"""More trials than any replay comes to."""
+
+ARMS = {
+    "random": (f"search.num_startup_trials={MANY}", "scheduler.name=none"),
+    "random + halving": (f"search.num_startup_trials={MANY}",),
+    "TPE": ("scheduler.name=none",),
+    "TPE + halving": (),
+    "TPE + halving, recipes first": (),
+}
+"""What each search overrides of the sweep; only the last has first trials."""
+
+TARGETS = (0.05, 0.01)
+
+Results = Mapping[str, Sequence["Trace"]]
+
+
+def main() -> None:
+    """Replay every search with every seed, then print a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("overrides", nargs="*", help="key=value of the sweep, for all searches")
+    parser.add_argument("--curves", type=Path, default=CURVES)
+    parser.add_argument("--half", choices=["even", "odd"], help="know every other trial only")
+    parser.add_argument("--noise", type=float, default=1.0, help="factor of the trials' noise")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--max-epochs", type=int, default=4000, help="of a replay")
+    parser.add_argument("--workers", type=int, default=4, help="trials at a time")
+    parser.add_argument("--figure", type=Path, help="PNG: regret against epochs spent")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    sweep = read_sweep(str(SWEEP), given.overrides, {})
+    recorded = read_curves(given.curves)
+    if given.half:
+        recorded = halve(recorded, given.half)
+    world = World(sweep, recorded, given.noise)
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    results: dict[str, list[Trace]] = {}
+    for arm in ARMS:
+        started = time.perf_counter()
+        searches = [search_of(arm, given.overrides, seed) for seed in seeds]
+        results[arm] = [replay(s, world, given.max_epochs, given.workers) for s in searches]
+        print(f"{arm}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    rows = [row(arm, results, given.max_epochs) for arm in ARMS]
+    if given.figure:
+        draw(results, given.max_epochs, given.figure)
+    if given.json:
+        told = {"check": world.landscape.check(), "best": world.best, "median": world.median}
+        print(json.dumps({"schema_version": 1, **told, "rows": rows}))
+        return
+    print_table(world, rows)
+
+
+def halve(recorded: Sequence[Recorded], half: str) -> list[Recorded]:
+    """The first trials, and every other one of the rest: to tune on one half, judge on another."""
+    first = [trial for trial in recorded if trial.origin == "first"]
+    return first + recorded[len(first) :][0 if half == "even" else 1 :: 2]
+
+
+def search_of(arm: str, overrides: Sequence[str], seed: int) -> SweepConfig:
+    """The sweep as an arm runs it."""
+    more = [*overrides, *ARMS[arm], f"search.seed={seed}", f"search.num_samples={MANY}"]
+    sweep = read_sweep(str(SWEEP), more, {})
+    return sweep if "recipes" in arm else sweep.model_copy(update={"first_trials": ()})
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a replay came to."""
+
+    regret: tuple[float, ...]  # after each epoch spent, in the order of the clock
+    epochs: tuple[int, ...]  # of each trial, those under way at the end included
+
+    def epochs_to(self, target: float) -> float:
+        """Epochs spent when the regret was first at most `target`; infinite if it never was."""
+        found = (number for number, r in enumerate(self.regret, start=1) if r <= target)
+        return next(found, float("inf"))
+
+
+class World:
+    """The curves that a search meets, and the scale of its regret.
+
+    Args:
+        noise: factor of the noise; 0 shows each trial's expected curve.
+    """
+
+    def __init__(
+        self, sweep: SweepConfig, recorded: Sequence[Recorded], noise: float = 1.0
+    ) -> None:
+        self.first = {trial.trial: trial for trial in recorded if trial.origin == "first"}
+        others = [trial for trial in recorded if trial.origin != "first"]
+        self.landscape = Landscape(sweep.space, others)
+        self.num_epochs = total_epochs(from_flat(sweep.base().settings))
+        self.noise = noise
+        expected = self.landscape.mean([trial.params for trial in others]).max(axis=1)
+        even = [trial.origin == "even" for trial in others]
+        self.best, self.median = float(expected.max()), float(np.median(expected[even]))
+
+    def curve(self, suggested: dict[str, Any], rng: np.random.Generator) -> "Curve":
+        """Of a trial that the searcher suggests; a first trial's is as it was recorded."""
+        known = self.first.get(suggested["trial"])
+        if known is not None:
+            return Curve(known.overall, known.overall, known.epoch_seconds)
+        params = {key: suggested["settings"][key] for key in suggested["searched"]}
+        expected = self.landscape.mean([params])[0]
+        seen = expected + self.noise * self.landscape.noise(params, rng)
+        seconds = self.landscape.epoch_seconds(params)
+        return Curve(tuple(map(float, seen)), tuple(map(float, expected)), seconds)
+
+    def regret(self, expected: float) -> float:
+        """0 at the best recorded configuration, 1 at the median of even draws."""
+        return max(0.0, (self.best - expected) / (self.best - self.median))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A trial's overall by epoch: what the search sees, and what was to be expected."""
+
+    seen: tuple[float, ...]
+    expected: tuple[float, ...]
+    epoch_seconds: float
+
+
+@dataclass
+class _Running:
+    """A trial under way in the simulated sweep."""
+
+    trial_id: str
+    name: str
+    curve: Curve
+    epoch: int = 0
+
+
+def replay(sweep: SweepConfig, world: World, max_epochs: int, num_workers: int = 4) -> Trace:
+    """Run a sweep on the simulated clock until `max_epochs` are spent, or no regret is left to
+    speak of."""
+    searcher, scheduler = OptunaSearcher(sweep), TuneScheduler(new_rungs(sweep))
+    rng = np.random.default_rng(sweep.search.seed)
+    clock: list[tuple[float, int, _Running]] = []  # when a running trial's next epoch ends
+    regret: list[float] = []
+    best_seen, best_expected = -np.inf, -np.inf
+    trials: list[_Running] = []
+
+    def start(now: float) -> None:
+        suggested = searcher.suggest(str(len(trials)))
+        if isinstance(suggested, dict):
+            trial = _Running(str(len(trials)), suggested["trial"], world.curve(suggested, rng))
+            heapq.heappush(clock, (now + trial.curve.epoch_seconds, len(trials), trial))
+            trials.append(trial)
+
+    for _ in range(num_workers):
+        start(0.0)
+    while clock and len(regret) < max_epochs and not (regret and regret[-1] <= min(TARGETS)):
+        now, order, trial = heapq.heappop(clock)
+        trial.epoch += 1
+        seen, expected = (max(c[: trial.epoch]) for c in (trial.curve.seen, trial.curve.expected))
+        if seen > best_seen:
+            best_seen, best_expected = seen, expected
+        regret.append(world.regret(best_expected))
+        if _goes_on(searcher, scheduler, trial, world.num_epochs):
+            heapq.heappush(clock, (now + trial.curve.epoch_seconds, order, trial))
+        else:
+            start(now)
+    return Trace(tuple(regret), tuple(trial.epoch for trial in trials))
+
+
+def _goes_on(
+    searcher: OptunaSearcher, scheduler: TuneScheduler, trial: _Running, num_epochs: int
+) -> bool:
+    """Tell of an epoch as Tune does: the scheduler, then the searcher."""
+    result = {
+        EPOCH: trial.epoch,
+        NUM_EPOCHS: num_epochs,
+        VALUE: trial.curve.seen[trial.epoch - 1],
+        BEST_VALUE: max(trial.curve.seen[: trial.epoch]),
+        DIVERGED: 0,
+        PROBLEM: "",
+    }
+    tuned = SimpleNamespace(config={"trial": trial.name})
+    word = scheduler.on_trial_result(None, tuned, result)  # type: ignore[arg-type]
+    if word == scheduler.CONTINUE:
+        searcher.on_trial_result(trial.trial_id, result)
+    if word == scheduler.CONTINUE and trial.epoch < num_epochs:
+        return True
+    searcher.on_trial_complete(trial.trial_id, result)
+    return False
+
+
+def row(arm: str, results: Results, max_epochs: int) -> dict[str, Any]:
+    """An arm's median epochs to each target, and their ratio to random's, with 95 % intervals over
+    seeds. A replay that did not come so far counts with the epochs that it was given."""
+    found: dict[str, Any] = {"search": arm}
+    for target in TARGETS:
+        epochs, of_random = (
+            np.minimum([trace.epochs_to(target) for trace in results[name]], max_epochs)
+            for name in (arm, "random")
+        )
+        median = bootstrap((epochs,), np.median, method="percentile", rng=0)
+        ratio = bootstrap((epochs, of_random), _ratio, method="percentile", rng=0)
+        found[f"{target:.0%}"] = {
+            "epochs": float(np.median(epochs)),
+            "interval": [float(end) for end in median.confidence_interval],
+            "ratio": float(_ratio(epochs, of_random)),
+            "ratio_interval": [float(end) for end in ratio.confidence_interval],
+            "reached": sum(trace.epochs_to(target) <= max_epochs for trace in results[arm]),
+            "seeds": len(epochs),
+        }
+    found["epochs_per_trial"] = float(
+        np.median([sum(trace.epochs) / len(trace.epochs) for trace in results[arm]])
+    )
+    return found
+
+
+def print_table(world: World, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What the curves were told from, then a line a search, in Markdown."""
+    for name, value in world.landscape.check().items():
+        print(f"{name}: {value:.4g}")
+    print(f"best {world.best:.4f}, median {world.median:.4f}\n")
+    names = [f"{target:.0%}" for target in TARGETS]
+    heads = [f"epochs to {name} | of random's | reached" for name in names]
+    print(f"| search | {' | '.join(heads)} | epochs a trial |")
+    print("|---" * (2 + 3 * len(names)) + "|")
+    for found in rows:
+        cells = [found["search"]]
+        for cell in (found[name] for name in names):
+            low, high = cell["interval"]
+            cells.append(f"{cell['epochs']:.0f} ({low:.0f}-{high:.0f})")
+            low, high = cell["ratio_interval"]
+            cells.append(f"{cell['ratio']:.2f} ({low:.2f}-{high:.2f})")
+            cells.append(f"{cell['reached']} of {cell['seeds']}")
+        print(f"| {' | '.join(cells)} | {found['epochs_per_trial']:.1f} |")
+
+
+def draw(results: Results, max_epochs: int, path: Path) -> None:
+    """Median regret against epochs spent, with the middle half of the seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for arm, traces in results.items():
+        padded = np.array([_padded(trace, max_epochs) for trace in traces])
+        low, median, high = np.percentile(padded, [25, 50, 75], axis=0)
+        (line,) = axes.plot(range(1, max_epochs + 1), median, label=arm)
+        axes.fill_between(range(1, max_epochs + 1), low, high, color=line.get_color(), alpha=0.15)
+    for target in TARGETS:
+        axes.axhline(target, color="grey", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", yscale="log", xlim=(10, max_epochs), ylim=(min(TARGETS), 2))
+    axes.set(xlabel="epochs of all trials", ylabel="normalised regret")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _ratio(epochs: np.ndarray, of_random: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.asarray(np.median(epochs, axis=axis) / np.median(of_random, axis=axis))
+
+
+def _padded(trace: Trace, max_epochs: int) -> np.ndarray:
+    """Its regret after each of so many epochs; a replay ends where its last target is reached."""
+    kept = trace.regret[:max_epochs]
+    return np.array([*kept, *[kept[-1]] * (max_epochs - len(kept))])
+
+
+if __name__ == "__main__":
+    main()
