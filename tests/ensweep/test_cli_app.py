@@ -111,7 +111,7 @@ def test_ensemble_and_leaderboard_of_a_sweep(tiny_runs: Path) -> None:
         "simple",
         "selective",
         "encoder",
-        "has seen all of dev",
+        "search has seen",
     ):
         assert word in shown.stdout
     board = RUNNER.invoke(app, ["leaderboard", "--storage", str(tiny_runs), "--json"])
