@@ -1,5 +1,6 @@
 """The Ray cluster of a sweep: found or started, how many trials fit, and an orderly end."""
 
+import gc
 import os
 import re
 import socket
@@ -89,7 +90,23 @@ def cluster() -> Iterator[dict[str, float]]:
         yield dict(ray.cluster_resources())
     finally:
         if ours:
-            ray.shutdown()
+            _shut_down()
+
+
+def _shut_down() -> None:
+    """Leave the cluster while no other thread frees what belongs to Ray.
+
+    Another thread's garbage collection in the middle of `ray.shutdown` may free an object
+    reference, for which Ray ends the process at once.
+    """
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _join(address: str) -> None:

@@ -1,7 +1,9 @@
 """A sweep under a real Ray Tune and a real MLflow, with a stand-in for training."""
 
+import gc
 import io
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import Tracking, resolve_tracking
-from search.cluster import find_slots
+from search.cluster import cluster, find_slots
 from search.results import leaderboard
 from search.sweep import run_sweep
 from search.sweep_config import Resources
@@ -86,6 +88,25 @@ def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path, tiny_data:
         run_sweep(sweep, "s", tmp_path / "runs", Tracking("sqlite:////proc/none/mlflow.db"))
     assert not ray.is_initialized()
     assert not (tmp_path / "runs" / "s").exists()
+
+
+def test_garbage_is_collected_before_ray_ends_and_not_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Freed by another thread in the middle of it, an object reference ends the process."""
+
+    class Knot:
+        def __init__(self) -> None:
+            self.me = self
+
+    seen = []
+    monkeypatch.setattr(ray, "init", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "shutdown", lambda: seen.append((gc.isenabled(), knot())))
+    with cluster():
+        knot = weakref.ref(Knot())
+    assert seen == [(False, None)]
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(
