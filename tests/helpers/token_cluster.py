@@ -11,6 +11,7 @@ machines of their own.
 import json
 import socket
 import sys
+import time
 
 from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
@@ -30,6 +31,8 @@ def main(folder: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     write_ray_address(cluster.address, f"{folder}/0")  # jobs look for it there
     nodes = [cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{number}") for number in (1, 2)]
+    for port in (dashboard, agent, client):
+        _wait_until_it_answers(port)
     _say(address=f"http://127.0.0.1:{dashboard}", gcs=cluster.address, client_port=client)
     for line in sys.stdin:
         assert line.strip() == "remove"
@@ -38,6 +41,19 @@ def main(folder: str) -> None:
         nodes.append(cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{len(nodes) + 2}"))
         _say(removed=lost.unique_id)
     cluster.shutdown()
+
+
+def _wait_until_it_answers(port: int) -> None:
+    """Ray starts its servers in the background and calls a node up before they listen."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _say(**content: object) -> None:
