@@ -1,13 +1,13 @@
-"""A loaded bundle: sentences in, labels out. Each member's encoder runs once a request.
+"""A loaded bundle: sentences in, labels out. Each distinct encoder runs once a sentence.
 
 Legend: N rows, C classes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,19 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ensemble.bundle import Bundle
-from ensemble.combine import combine
 from mlflow_setup.errors import ConfigError, DataError
 from trainable.defects import describe
 from trainable.metrics import overall, predicted_labels, task_metric
 from trainable.reading import Examples, read_split
 from trainable.tasks import Kind, Split, Task
 
+if TYPE_CHECKING:
+    from ensemble.members import Members
+
+Sides = tuple[tuple[str, ...], ...]
 Sentences = str | Sequence[str] | Sequence[Sequence[str]] | pd.DataFrame
+_CHUNK = 16_384
+"""Rows whose sentences are embedded before the next rows': what bounds the memory."""
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -48,7 +53,6 @@ class Ensemble:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision is {precision!r}, must be one of {', '.join(PRECISIONS)}")
         self.bundle, self.batch_size, self.precision = bundle, batch_size, precision
-        self._members: dict[str, tuple[Any, Any]] = {}  # member -> (model, tokenizer)
 
     @classmethod
     def load(cls, folder: str | Path, batch_size: int = 64, precision: str = "fp32") -> "Ensemble":
@@ -91,7 +95,24 @@ class Ensemble:
             sentences = list(sentences)
         name = self.task_name(task) if task is not None else self._only_fitting(sentences)
         sides = _sides(sentences, self.tasks[name])
-        return self._frame(name, self.outputs(name, sides))
+        return self.frame(name, self.outputs(name, sides))
+
+    def label(self, sentences: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
+        """Label the rows of a data frame for one task or several, in order.
+
+        Returns:
+            As `predict`; with several tasks, each column has its task's name before it:
+            `sentiment_label`.
+
+        Raises:
+            DataError: as `predict`.
+        """
+        outputs = self.outputs_of_tasks({n: _sides(sentences, self.tasks[n]) for n in tasks})
+        frames = [self.frame(name, outputs[name]) for name in tasks]
+        if len(frames) == 1:
+            return frames[0]
+        named = [frame.add_prefix(f"{n}_") for n, frame in zip(tasks, frames, strict=True)]
+        return pd.concat(named, axis=1)
 
     def task_name(self, task: str | None) -> str:
         """`task` itself if the bundle has it; None: its only one.
@@ -107,25 +128,27 @@ class Ensemble:
             raise ConfigError(f"{problem}; this bundle has {', '.join(names)}", fix="name one")
         return task
 
-    def outputs(self, task: str, sides: tuple[tuple[str, ...], ...]) -> NDArray[np.float64]:
+    def outputs(self, task: str, sides: Sides) -> NDArray[np.float64]:
         """Combined outputs of N examples, given a tuple of N sentences for each side."""
-        from trainable.evaluate import predict
+        return self.outputs_of_tasks({task: sides})[task]
 
-        shares = self.bundle.contents.tasks[task].members
-        raw = []
-        for share in shares:
-            model, tokenizer = self._member(share.member)
-            raw.append(
-                predict(
-                    model,
-                    task,
-                    sides,
-                    tokenizer,
-                    batch_size=self.batch_size,
-                    precision=self.precision,
-                )
-            )
-        return combine(self.tasks[task], raw, [share.weight for share in shares])
+    def outputs_of_tasks(self, sides: Mapping[str, Sides]) -> dict[str, NDArray[np.float64]]:
+        """Combined outputs of each task's examples: of a sentence that several tasks, members or
+        rows have in common, each distinct encoder runs once.
+        """
+        num_rows = {name: len(of_task[0]) for name, of_task in sides.items()}
+        if not all(num_rows.values()):
+            raise ValueError("no sentences to predict")
+        pieces: dict[str, list[NDArray[np.float64]]] = {name: [] for name in sides}
+        for start in range(0, max(num_rows.values()), _CHUNK):
+            part = {
+                name: tuple(side[start : start + _CHUNK] for side in of_task)
+                for name, of_task in sides.items()
+                if start < num_rows[name]
+            }
+            for name, outputs in self._members.outputs(part).items():
+                pieces[name].append(outputs)
+        return {name: np.concatenate(found) for name, found in pieces.items()}
 
     def evaluate(
         self, data_dir: Path, split: Split = "dev", skip_bad_rows: bool = False
@@ -158,7 +181,8 @@ class Ensemble:
         total = overall(scores, self.tasks)
         return Evaluation(split, scores, total, num_rows, num_skipped, tuple(undefined), unscored)
 
-    def _frame(self, name: str, outputs: NDArray[np.float64]) -> pd.DataFrame:
+    def frame(self, name: str, outputs: NDArray[np.float64]) -> pd.DataFrame:
+        """A task's combined outputs as `predict` returns them."""
         kind = self.tasks[name].kind
         labels = predicted_labels(kind, outputs)
         columns: dict[str, Any] = {
@@ -170,17 +194,11 @@ class Ensemble:
             columns["probability"] = expit(outputs)
         return pd.DataFrame(columns)
 
-    def _member(self, name: str) -> tuple[Any, Any]:
-        from trainable.model import choose_device, load_member
-        from trainable.tokens import load_tokenizer
+    @cached_property
+    def _members(self) -> "Members":
+        from ensemble.members import Members
 
-        if name not in self._members:
-            encoder_dir = self.bundle.encoder_dir(name)
-            model = load_member(
-                self.bundle.weights_dir(name), encoder_dir, self.bundle.config(name)
-            )
-            self._members[name] = model.to(choose_device("auto")), load_tokenizer(encoder_dir)
-        return self._members[name]
+        return Members(self.bundle, self.batch_size, self.precision)
 
     def _only_fitting(self, sentences: list[Any] | pd.DataFrame) -> str:
         fitting = [name for name, task in self.tasks.items() if _fits(sentences, task)]
@@ -218,7 +236,7 @@ def _fits(sentences: list[Any] | pd.DataFrame, task: Task) -> bool:
     return not sentences or isinstance(sentences[0], str) != task.kind.is_pair
 
 
-def _sides(sentences: list[Any] | pd.DataFrame, task: Task) -> tuple[tuple[str, ...], ...]:
+def _sides(sentences: list[Any] | pd.DataFrame, task: Task) -> Sides:
     """A tuple of N sentences for each side; every one of them proved to be text."""
     names = task.columns.sentences
     if isinstance(sentences, pd.DataFrame):

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from mlflow_setup.errors import ConfigError, IntegrityError
@@ -25,12 +25,18 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file that readers see whole or not at all, on disk when the call returns."""
-    data = content.encode() if isinstance(content, str) else content
+    with atomic_file(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content is `path`, on disk, once the block ends well; else nothing is."""
     _make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         Path(name).replace(path)

@@ -4,10 +4,8 @@ The trials of a sweep on one machine share them; an epoch of probing then only r
 """
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
@@ -15,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mlflow_setup.files import write_atomic
+from trainable.inference import embeddings_of
 from trainable.model import MultitaskBert
 from trainable.tokens import Encoded, cache_folder
 
@@ -45,29 +44,9 @@ def sentence_embeddings(
     with FileLock(f"{path}.lock"):  # the trials beside this one wait instead of doing it too
         found = _read(path, shape)
         if found is None:
-            found = torch.empty(shape)
-            for rows, e in _embed_all(model, encoded, batch_size, precision):
-                found[rows] = e
+            found = embeddings_of(model, encoded.tokens, batch_size, precision)
             write_atomic(path, save({"embeddings": found}))
     return found
-
-
-def _embed_all(
-    model: MultitaskBert, encoded: Encoded, batch_size: int, precision: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(sentence numbers, their embeddings), batches of like length."""
-    device = next(model.parameters()).device
-    order = np.argsort(encoded.tokens.lengths, kind="stable")
-    was_training = model.training
-    model.eval()
-    use_autocast = precision is torch.bfloat16
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, use_autocast):
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            input_ids, mask = encoded.tokens.pad(rows)
-            e = model.embed(input_ids.to(device), mask.to(device))
-            yield torch.from_numpy(rows), e.float().cpu()
-    model.train(was_training)
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:

@@ -6,26 +6,28 @@ ensweep predict bundle --task sentiment --text "a warm and moving film"
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ensweep.cli.options import AsJson, MaxCost, MaxMembers, Method, Storage, SweepName, TrackingUri
+from ensweep.cli.options import (
+    AsJson,
+    BatchSize,
+    Folder,
+    MaxCost,
+    MaxMembers,
+    Method,
+    Precision,
+    Storage,
+    SweepName,
+    TrackingUri,
+)
+from ensweep.cli.predict import predict
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ensemble.predict import Evaluation
     from trainable.tasks import Task
-
-Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
-Precision = Annotated[
-    Literal["fp32", "bf16", "auto"],
-    typer.Option("--precision", help="auto: bf16 where the device multiplies it in hardware."),
-]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples a forward pass.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -76,64 +78,6 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
         typer.echo(f"{folder}: whole; {len(contents.members)} member(s)")
 
 
-def predict(
-    folder: Folder,
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[FILE]",
-            help="CSV or JSONL with the task's sentence columns; - or nothing: standard input, "
-            "one sentence a line, or the two of a pair with a tab between them.",
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", help="Needed unless the bundle has only one.")
-    ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option("--text", help="A sentence; repeat for more.")
-    ] = None,
-    text2: Annotated[
-        list[str] | None, typer.Option("--text2", help="The second sentence of each pair.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write here; default: print.")
-    ] = None,
-    submission: Annotated[
-        bool,
-        typer.Option("--submission", help="Label a test file in the course's submission format."),
-    ] = False,
-    as_json: AsJson = False,
-    batch_size: BatchSize = 64,
-    precision: Precision = "fp32",
-) -> None:
-    """Label sentences of one task, from a file, standard input or --text."""
-    from ensemble.label_files import read_sentences, read_stream, to_csv, to_json
-    from ensemble.label_files import submission as write_submission
-    from ensemble.predict import Ensemble
-    from mlflow_setup.files import write_atomic
-
-    _check_options(source, text, text2, submission, as_json)
-    ensemble = Ensemble.load(folder, batch_size, precision)
-    name = ensemble.task_name(task)
-    if submission:
-        result = write_submission(ensemble, name, Path(str(source)))
-    else:
-        record = ensemble.tasks[name]
-        if text:
-            sentences = _typed(text, text2, record)
-        elif source is None or source == "-":
-            sentences = read_stream("standard input", sys.stdin.buffer.read(), record)
-        else:
-            sentences = read_sentences(Path(source), record)
-        labels = ensemble.predict(sentences, name)
-        result = to_json(name, sentences, labels) if as_json else to_csv(sentences, labels)
-    if output is None:
-        typer.echo(result, nl=False)
-    else:
-        write_atomic(output, result)
-        typer.echo(f"wrote {output}", err=True)
-
-
 def evaluate(
     folder: Folder,
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder with the labelled files.")],
@@ -161,38 +105,6 @@ def evaluate(
     if split != "test":
         seen = "were trained on it" if split == "train" else "were searched and chosen on it"
         typer.echo(f"in-sample: the members {seen}", err=True)
-
-
-def _check_options(
-    source: str | None,
-    text: list[str] | None,
-    text2: list[str] | None,
-    submission: bool,
-    as_json: bool,
-) -> None:
-    """Refuse options of which one would be left unused."""
-    from mlflow_setup.errors import ConfigError
-
-    if text2 and len(text2) != len(text or ()):
-        raise ConfigError(
-            f"{len(text or ())} --text but {len(text2)} --text2", fix="give each its partner"
-        )
-    if text and source is not None:
-        raise ConfigError(f"both --text and {source} are given", fix="leave one of them out")
-    if submission and (source in (None, "-") or as_json):
-        raise ConfigError(
-            "--submission labels one test file, without --json", fix="name the file to label"
-        )
-
-
-def _typed(text: list[str], text2: list[str] | None, task: "Task") -> "pd.DataFrame":
-    from ensemble.label_files import read_lines
-    from mlflow_setup.errors import ConfigError
-
-    if text2 and not task.kind.is_pair:
-        raise ConfigError("--text2 is given, but the task takes single sentences")
-    lines = [f"{one}\t{two}" for one, two in zip(text, text2, strict=True)] if text2 else text
-    return read_lines("--text", lines, task)
 
 
 def _print_scores(found: "Evaluation", tasks: "dict[str, Task]") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,6 +49,12 @@ MaxCost = Annotated[
         help="Millions of parameters of the distinct encoders over all tasks, at most.",
     ),
 ]
+Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
+Precision = Annotated[
+    Literal["fp32", "bf16", "auto"],
+    typer.Option("--precision", help="auto: bf16 where the device multiplies it in hardware."),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples a forward pass.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxHours = Annotated[
     float | None,

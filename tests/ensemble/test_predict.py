@@ -17,7 +17,7 @@ from ensemble.predict import Ensemble
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from mlflow_setup.files import MANIFEST, write_manifest
 from trainable import evaluate
-from trainable.model import load_member
+from trainable.model import MultitaskBert, load_member
 from trainable.predictions import Predictions
 from trainable.reading import read_split
 from trainable.record import TrialFolder
@@ -152,22 +152,82 @@ def test_sentences_in_any_form(ensemble: Ensemble, sentences: Any) -> None:
     pd.testing.assert_frame_equal(ensemble.predict(sentences), expected)
 
 
-def test_each_distinct_member_runs_once_a_request(
-    lively: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many sentences each pass of an encoder has embedded."""
+    sizes: list[int] = []
+    true_embed = MultitaskBert.embed
+
+    def counted(self: MultitaskBert, input_ids: Any, *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(input_ids))
+        return true_embed(self, input_ids, *arguments, **options)
+
+    monkeypatch.setattr(MultitaskBert, "embed", counted)
+    return sizes
+
+
+def mixed(num_rows: int) -> pd.DataFrame:
+    """Rows for all three tasks, of which some have sentences in common."""
+    words = ["a warm film", "the dull plot is slow", "how do i learn chess", "chess", "not a film"]
+    pick = [words[(3 * row + row // 5) % 5] for row in range(2 * num_rows)]
+    columns = {"sentence": pick[:num_rows], "sentence1": pick[1 : num_rows + 1]}
+    return pd.DataFrame(columns | {"sentence2": pick[num_rows:]})
+
+
+def test_each_encoder_runs_once_for_a_sentence_whatever_the_tasks(
+    lively: Path, embedded: list[int]
 ) -> None:
-    seen: list[Any] = []
+    Ensemble.load(lively, batch_size=2).label(mixed(40), TASKS)
+    assert embedded == [2, 2, 1] * 2  # five distinct sentences, two members
 
-    def counted(model: Any, *arguments: Any, **options: Any) -> Any:
-        seen.append(model)
-        return true_predict(model, *arguments, **options)
 
-    true_predict = evaluate.predict
-    monkeypatch.setattr(evaluate, "predict", counted)
-    ensemble = Ensemble.load(lively)
-    for task in TASKS:
-        ensemble.predict(["a film"] * 5 if task == "sentiment" else PAIRS, task=task)
-    assert len(seen) == 2 * len(TASKS)
-    assert len({id(model) for model in seen}) == 2  # loaded once, for all tasks
+def test_members_on_an_equal_encoder_run_it_once(
+    lively: Path, tmp_path: Path, embedded: list[int]
+) -> None:
+    folder = shutil.copytree(lively, tmp_path / "bundle")
+    one, two = sorted((folder / MEMBERS).iterdir())
+    state = load_file(two / WEIGHTS)
+    shared = {k: v for k, v in load_file(one / WEIGHTS).items() if k.startswith("encoder.")}
+    save_file(state | shared, two / WEIGHTS)
+    vouch(folder)
+    actual = Ensemble.load(folder).label(mixed(10), TASKS)
+    assert embedded == [5]
+    pd.testing.assert_frame_equal(actual, one_by_one(folder, mixed(10)), atol=1e-3, rtol=0)
+
+
+def one_by_one(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Every task by itself, every row as it stands: no sentence is shared."""
+    bundle = Ensemble.load(folder).bundle
+    ensemble = Ensemble.load(folder)
+    parts = []
+    for name in TASKS:
+        entry = bundle.contents.tasks[name]
+        sides = tuple(tuple(frame[column]) for column in entry.task.columns.sentences)
+        raw = []
+        for share in entry.members:
+            encoder = bundle.encoder_dir(share.member)
+            model = load_member(
+                bundle.weights_dir(share.member), encoder, bundle.config(share.member)
+            )
+            raw.append(evaluate.predict(model, name, sides, load_tokenizer(encoder)))
+        outputs = combine(entry.task, raw, [share.weight for share in entry.members])
+        parts.append(ensemble.frame(name, outputs).add_prefix(f"{name}_"))
+    return pd.concat(parts, axis=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_several_tasks_get_what_each_gets_alone(
+    tiny_bundle: Path, lively: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    monkeypatch.setattr("ensemble.predict._CHUNK", 16)
+    frame = mixed(40)
+    for folder, tolerance in ((tiny_bundle, 1e-6), (lively, 1e-3)):
+        ensemble = Ensemble.load(folder, batch_size)
+        together = ensemble.label(frame, TASKS)
+        alone = [ensemble.predict(frame, name).add_prefix(f"{name}_") for name in TASKS]
+        for expected in (pd.concat(alone, axis=1), one_by_one(folder, frame)):
+            pd.testing.assert_frame_equal(together, expected, atol=tolerance, rtol=0)
+    assert together["sentiment_probability_0"].std() > 0 < together["similarity_label"].std()
 
 
 def test_the_task_may_be_left_out_where_one_fits(ensemble: Ensemble) -> None:

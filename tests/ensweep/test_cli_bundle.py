@@ -106,6 +106,51 @@ def test_labels_go_to_a_file(tiny_bundle: Path, tiny_data: Path, tmp_path: Path)
     assert [row["sentence2"] for row in found] == [line.split("\t")[3] for line in lines]
 
 
+def test_several_tasks_at_once(
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, tasks = tiny_data / "quora-dev.csv", ["paraphrase", "similarity"]
+    alone = {
+        task: rows(invoke("predict", tiny_bundle, source, "--task", task).stdout) for task in tasks
+    }
+    monkeypatch.setattr("ensemble.sentence_files.CHUNK", 7)
+    words = [word for task in (*tasks, tasks[0]) for word in ("--task", task)]
+    output = tmp_path / "labels.csv"
+    invoke("predict", tiny_bundle, source, *words, "--output", output)
+    found = rows(output.read_text())
+    assert output.read_text() == invoke("predict", tiny_bundle, source, *words).stdout
+    assert len(found) == 32
+    for task, of_task in alone.items():
+        assert [row["id"] for row in found] == [row["id"] for row in of_task]
+        labels = [float(row["label"]) for row in of_task]
+        assert [float(row[f"{task}_label"]) for row in found] == pytest.approx(labels, abs=2e-6)
+
+
+def test_shards(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labels"
+    words = ["predict", tiny_bundle, tiny_data / "quora-dev.csv", "--task", "similarity"]
+    words += ["--shard-rows", "20", "--output", output]
+    assert f"wrote {output}: 2 shard(s)\n" in invoke(*words).stderr
+    found = [row for path in sorted(output.glob("*.csv")) for row in rows(path.read_text())]
+    assert len(found) == 32
+    (output / "manifest.json").unlink()
+    (output / "labels-00001.csv").unlink()
+    assert f"wrote {output}: 2 shard(s), 1 of them were there" in invoke(*words).stderr
+    with pytest.raises(ConfigError, match=r"holds labels of other work: form differ\(s\)"):
+        invoke(*words, "--json")
+
+
+def test_a_defect_in_a_later_chunk_leaves_no_file(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensemble.sentence_files.CHUNK", 2)
+    (tmp_path / "in.csv").write_text("sentence\na\nb\nc\n \n")
+    output = tmp_path / "out" / "labels.csv"
+    with pytest.raises(DataError, match=r"in\.csv:5: sentence is empty"):
+        invoke(*("predict", tiny_bundle, tmp_path / "in.csv", "--task", "sentiment"), "-o", output)
+    assert list(output.parent.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("task", "name", "header"),
     [
@@ -162,6 +207,10 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
         (["--task", "sentiment", "--submission"], "--submission labels one test file"),
         (["-", "--task", "sentiment", "--submission"], "--submission labels one test file"),
         (["a.csv", "--task", "sentiment", "--submission", "--json"], "without --json"),
+        (["a.csv", "--task", "a", "--task", "b", "--submission"], "--submission is of one task"),
+        (["a.csv", "--ray"], "--ray labels shards"),
+        (["--shard-rows", "5", "--output", "labels"], "--shard-rows labels a CSV or JSONL file"),
+        (["a.csv", "--shard-rows", "5"], "--shard-rows writes a folder"),
     ],
 )
 def test_options_that_do_not_fit(tiny_bundle: Path, words: list[str], message: str) -> None:

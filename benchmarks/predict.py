@@ -1,0 +1,232 @@
+"""Sentences a second of `predict` against a loop over tasks and members, on the same pairs.
+
+    python benchmarks/predict.py --data-dir DATA --rows 512
+
+The loop is what one writes first: for each task and each member, 16 rows of the file after another,
+padded to their longest sentence, in fp32; each side goes through the encoder by itself. Both answer
+two tasks (paraphrase, similarity) with the same members: MiniLM encoders with noise of their own
+and fresh heads, since speed does not depend on what they have learned. The outputs are compared in
+the run. Rounds of the loop and of predict take turns. Peak memory is of `ensweep predict` as a
+process, labelling a file of --memory-rows rows and one of ten times as many, both going through the
+same pairs over and over.
+"""
+
+import argparse
+import csv
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from ensemble.bundle import (
+    CARD,
+    ENCODERS,
+    ENSEMBLE,
+    FACTS,
+    MEMBERS,
+    WEIGHTS,
+    Contents,
+    MemberEntry,
+    Share,
+    TaskEntry,
+)
+from ensemble.combine import combine
+from ensemble.predict import Ensemble
+from mlflow_setup.files import write_manifest
+from trainable.model import build_model, load_member
+from trainable.reading import read_split
+from trainable.resolve import resolve
+from trainable.tokens import load_tokenizer
+
+BATCH_SIZE = 16
+TASKS = ("paraphrase", "similarity")
+Sides = tuple[tuple[str, ...], ...]
+
+
+def main() -> None:
+    """Measure, then print a table."""
+    given = _parse()
+    torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "bundle"
+        write_bundle(folder, given)
+        sides = _pairs(folder, given)
+        measure_speed(folder, sides, given)
+        if given.memory_rows:
+            measure_memory(folder, sides, given.memory_rows, Path(place))
+
+
+class Loop:
+    """Members one after another, task by task."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bundle = Ensemble.load(folder).bundle
+        self.members = {
+            name: (
+                load_member(
+                    self.bundle.weights_dir(name),
+                    self.bundle.encoder_dir(name),
+                    self.bundle.config(name),
+                ),
+                load_tokenizer(self.bundle.encoder_dir(name)),
+            )
+            for name in self.bundle.contents.members
+        }
+
+    def run(self, sides: Sides) -> dict[str, np.ndarray]:
+        """Combined outputs of both tasks."""
+        found = {}
+        for name, entry in self.bundle.contents.tasks.items():
+            raw = [self._outputs(name, share.member, sides) for share in entry.members]
+            found[name] = combine(entry.task, raw, [share.weight for share in entry.members])
+        return found
+
+    @torch.inference_mode()
+    def _outputs(self, task: str, member: str, sides: Sides) -> np.ndarray:
+        model, tokenizer = self.members[member]
+        pieces = []
+        for start in range(0, len(sides[0]), BATCH_SIZE):
+            embeddings = []
+            for side in sides:
+                inputs = tokenizer(
+                    list(side[start : start + BATCH_SIZE]),
+                    padding=True,
+                    truncation=True,
+                    max_length=model.max_length,
+                    return_tensors="pt",
+                )
+                embeddings.append(model.embed(inputs["input_ids"], inputs["attention_mask"]))
+            sizes = [len(e) for e in embeddings]
+            pieces.append(model.answer(task, torch.cat(embeddings), sizes).outputs.numpy())
+        return np.concatenate(pieces)
+
+
+class Ours:
+    """`Ensemble` for both tasks at once."""
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        self.ensemble = Ensemble.load(folder, precision=precision)
+
+    def run(self, sides: Sides) -> dict[str, np.ndarray]:
+        """Combined outputs of both tasks."""
+        return self.ensemble.outputs_of_tasks(dict.fromkeys(TASKS, sides))
+
+
+def measure_speed(folder: Path, sides: Sides, given: argparse.Namespace) -> None:
+    """Seconds of each way, round by round, and how far their outputs are apart."""
+    ways: dict[str, Loop | Ours] = {"loop fp32": Loop(folder)}
+    ways |= {f"predict {name}": Ours(folder, name) for name in given.precisions}
+    outputs = {name: way.run(sides) for name, way in ways.items()}  # a warm-up as well
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(given.rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way.run(sides)
+            seconds[name].append(time.perf_counter() - started)
+    base, truth = seconds["loop fp32"], outputs["loop fp32"]
+    num_sentences = len(sides) * len(sides[0])
+    num_distinct = len({text for side in sides for text in side})
+    print(f"{num_sentences} sentences, {num_distinct} distinct; {given.members} members, ", end="")
+    print(f"{given.rounds} rounds, {given.threads} thread(s), torch {torch.__version__}")
+    print(f"{'way':<14} {'sentences/s':>12} {'times faster':>13} {'(min-max)':>14} {'apart':>9}")
+    for name, values in seconds.items():
+        ratios = [b / value for b, value in zip(base, values, strict=True)]
+        apart = max(float(np.abs(outputs[name][task] - truth[task]).max()) for task in TASKS)
+        if name == "predict fp32" and apart > 1e-5:
+            raise SystemExit(f"outputs are {apart} apart")
+        print(
+            f"{name:<14} {num_sentences / median(values):>12.1f} {median(ratios):>13.2f} "
+            f"{f'({min(ratios):.2f}-{max(ratios):.2f})':>14} {apart:>9.1e}"
+        )
+
+
+def measure_memory(folder: Path, sides: Sides, num_rows: int, place: Path) -> None:
+    """Peak resident memory of `ensweep predict` on files of `num_rows` and of ten times as many."""
+    for rows in (num_rows, 10 * num_rows):
+        source = place / "pairs.csv"
+        with source.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("sentence1", "sentence2"))
+            writer.writerows(itertools.islice(itertools.cycle(zip(*sides, strict=True)), rows))
+        words = [sys.executable, "-m", "ensweep", "predict", str(folder), str(source)]
+        words += [word for task in TASKS for word in ("--task", task)]
+        process = subprocess.Popen([*words, "--output", str(place / "labels.csv")])
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit("predict failed")
+        megabytes = source.stat().st_size / 1e6
+        print(f"{rows} rows, {megabytes:.1f} MB: peak {usage.ru_maxrss / 1024:.0f} MiB")
+
+
+def write_bundle(folder: Path, given: argparse.Namespace) -> None:
+    """Members that differ in every weight, all of them asked for both tasks."""
+    settings = [
+        f"data.dir={given.data_dir}",
+        f"model.encoder={given.encoder}",
+        f"model.pooling={given.pooling}",
+    ]
+    config = resolve("baseline", settings, {}).config
+    names = [f"member-{number}" for number in range(given.members)]
+    encoder = folder / ENCODERS / "encoder"
+    for number, name in enumerate(names):
+        torch.manual_seed(number)
+        model = build_model(config)
+        with torch.no_grad():
+            for parameter in model.encoder.parameters():
+                parameter += 0.01 * torch.randn_like(parameter)
+        (folder / MEMBERS / name).mkdir(parents=True)
+        save_file(model.state_dict(), folder / MEMBERS / name / WEIGHTS)
+    model.encoder.config.save_pretrained(encoder)
+    load_tokenizer(given.encoder).save_pretrained(encoder)
+    shares = tuple(Share(member=name, weight=1 / len(names)) for name in names)
+    records = config.task_records()
+    contents = Contents(
+        schema_version=1,
+        tasks={name: TaskEntry(task=records[name], members=shares, scores={}) for name in TASKS},
+        members={
+            name: MemberEntry(
+                run_id=name,
+                sweep=None,
+                trial=name,
+                epoch=1,
+                encoder="encoder",
+                config=config.flat(),
+            )
+            for name in names
+        },
+    )
+    (folder / ENSEMBLE).write_text(contents.to_json())
+    (folder / CARD).write_text("Fresh heads on noise: for timing alone.\n")
+    write_manifest(folder, FACTS)
+
+
+def _pairs(folder: Path, given: argparse.Namespace) -> Sides:
+    task = Ensemble.load(folder).tasks["paraphrase"]
+    examples, _ = read_split("paraphrase", task, "dev", given.data_dir)
+    return tuple(tuple(side[: given.rows]) for side in examples.sentences)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--pooling", default="mean")
+    parser.add_argument("--members", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory-rows", type=int, default=8192, help="0: not measured")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
