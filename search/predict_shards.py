@@ -40,12 +40,14 @@ def label_on_ray(ensemble: Ensemble, tasks: list[str], as_json: bool) -> Label:
     return label
 
 
-@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_MAX_RETRIES)
 class _Worker:
     """Loads the bundle with its first shard: what is wrong with it is then that shard's error."""
 
-    def __init__(self, settings: tuple[Any, ...], fingerprint: str, *what: Any) -> None:
-        self.settings, self.fingerprint, self.what = settings, fingerprint, what
+    def __init__(
+        self, settings: tuple[Any, ...], fingerprint: str, tasks: list[str], as_json: bool
+    ) -> None:
+        self.settings, self.fingerprint = settings, fingerprint
+        self.tasks, self.as_json = tasks, as_json
         self.ensemble: Ensemble | None = None
 
     def contents(self, sentences: pd.DataFrame) -> str:
@@ -56,14 +58,19 @@ class _Worker:
                     f"{self.settings[0]}: is another bundle on {platform.node()}",
                     fix="put the same bundle where every node sees it",
                 )
-        return contents(self.ensemble, *self.what, sentences)
+        return contents(self.ensemble, self.tasks, self.as_json, sentences)
 
 
 def _workers(
     resources: dict[str, float], ensemble: Ensemble, tasks: list[str], as_json: bool
 ) -> list[Any]:
     num_gpus = int(resources.get("GPU", 0))
-    worker = _Worker.options(num_gpus=1 if num_gpus else 0)
+    worker = ray.remote(
+        num_cpus=1,
+        num_gpus=1 if num_gpus else 0,
+        max_restarts=-1,
+        max_task_retries=_MAX_RETRIES,
+    )(_Worker)
     settings = (ensemble.bundle.folder.absolute(), ensemble.batch_size, ensemble.precision)
     given = (settings, bundle_fingerprint(ensemble), tasks, as_json)
     num_workers = num_gpus or max(1, int(resources.get("CPU", 1)))

@@ -77,7 +77,8 @@ def predict(
     _check_options(source, task, text, text2, submission, as_json)
     _check_sharding(source, text, submission, output, shard_rows, on_ray)
     ensemble = Ensemble.load(folder, batch_size, precision)
-    names = list(dict.fromkeys(ensemble.task_name(name) for name in task or [None]))
+    asked: list[str | None] = [*task] if task else [None]
+    names = list(dict.fromkeys(ensemble.task_name(name) for name in asked))
     if shard_rows is not None:
         assert source is not None
         assert output is not None
