@@ -3,14 +3,16 @@
     ensemble.json        tasks with their members and weights; members with their configuration
     members/<member>/    model.safetensors, once for each distinct (run, epoch)
     encoders/<k>/        encoder configuration and tokenizer, shared by members that have the same
+    wheel/*.whl          the code that wrote it, for environments that have none; one at most
     README.md            model card
     manifest.json        size and SHA-256 of every file, written last
 
-Nothing of a bundle is read before all of it has been verified, nothing is unpickled, and it holds
-no code.
+Nothing of a bundle is read before all of it has been verified, nothing is unpickled, and no code of
+it is run: who wants the wheel installs it.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -25,12 +27,16 @@ from trainable.tasks import Task
 
 SCHEMA_VERSION: Literal[1] = 1
 ENSEMBLE, CARD, MEMBERS, ENCODERS = "ensemble.json", "README.md", "members", "encoders"
+CODE = "wheel"
 FACTS = {"format": "ensweep-bundle", "schema_version": SCHEMA_VERSION}
 """What the manifest of a bundle says beside its files."""
 
 WEIGHTS = "model.safetensors"
 _ENCODER_SUFFIXES = (".json", ".txt", ".model")
 """Of an encoder's configuration and a tokenizer's vocabulary: data, not code."""
+_WHEEL = re.compile(
+    CODE + r"/ensweep-[0-9][A-Za-z0-9.+_]*-[0-9]+[a-z0-9]*-py3-none-any\.whl", re.ASCII
+)
 
 
 class Share(BaseModel):
@@ -111,6 +117,11 @@ class Bundle:
     def encoder_dir(self, member: str) -> Path:
         return inside(self.folder, f"{ENCODERS}/{self.contents.members[member].encoder}")
 
+    @property
+    def wheel(self) -> Path | None:
+        """The code that wrote it; None: written without."""
+        return next((self.folder / CODE).glob("*.whl"), None)
+
     def config(self, member: str) -> Config:
         return from_flat(self.contents.members[member].config)
 
@@ -156,9 +167,10 @@ class Bundle:
             for path in self.folder.rglob("*")
             if not path.is_dir()
         }
+        wheels = [name for name in sorted(present) if _WHEEL.fullmatch(name)]
         foreign = {
             name
-            for name in present - wanted
+            for name in present - wanted - set(wheels[:1])
             if str(PurePosixPath(name).parent) not in encoders
             or PurePosixPath(name).suffix not in _ENCODER_SUFFIXES
         }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ensemble.bundle import (
     CARD,
+    CODE,
     ENCODERS,
     ENSEMBLE,
     FACTS,
@@ -31,6 +32,7 @@ from mlflow_setup.files import (
     write_manifest,
 )
 from mlflow_setup.tracking import Tracking
+from mlflow_setup.wheel import pack_wheel
 from trainable.record import TrialFolder
 from trainable.tasks import Task
 
@@ -81,6 +83,8 @@ def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -
                     for candidate in choice.candidates(Method.SELECTIVE)
                 },
             )
+            (folder / CODE).mkdir()
+            pack_wheel(folder / CODE)
             (folder / ENSEMBLE).write_text(contents.to_json(), encoding="utf-8")
             (folder / CARD).write_text(model_card(sweep, contents, choice), encoding="utf-8")
             write_manifest(folder, FACTS)

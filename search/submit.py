@@ -25,9 +25,9 @@ from ray.job_submission import JobSubmissionClient
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.files import safe_name
 from mlflow_setup.tracking import redact
+from mlflow_setup.wheel import pack_wheel
 from search.portable import without_recipe_files
 from search.sweep_config import SweepConfig
-from search.wheel import pack_wheel
 
 _ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _CHATTY = (

@@ -23,6 +23,7 @@ from ensweep.cli import (
     plan,
     pretrain,
     report,
+    serve,
     submit,
     sweep,
     track,
@@ -47,7 +48,7 @@ app = typer.Typer(
 )
 for noun in (data, pretrain, train, plan, sweep, submit, leaderboard, report, ablate):
     noun.register(app)
-for noun in (ensemble, bundle, cluster, track):
+for noun in (ensemble, bundle, serve, cluster, track):
     noun.register(app)
 
 

@@ -552,6 +552,9 @@ def test_no_file_beside_the_weights_runs(
         assert not (here / MARKER).exists(), name
 
 
+# S3
+
+
 @pytest.mark.parametrize("model_type", ["bert", "bomb"])
 def test_no_encoder_runs_its_own_code(
     here: Path, tmp_path: Path, tiny_encoder: Path, model_type: str

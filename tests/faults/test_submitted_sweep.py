@@ -27,8 +27,8 @@ from drivers import ROOT, assert_whole, epoch_files
 from ray.core.generated import gcs_service_pb2, node_manager_pb2, ray_client_pb2, reporter_pb2
 
 from mlflow_setup.schema import Outcome
+from mlflow_setup.wheel import PACKAGES
 from search.history import SweepFolder
-from search.wheel import PACKAGES
 
 pytestmark = pytest.mark.slow
 

@@ -2,14 +2,20 @@
 
 The demo script comes first; README and docs go on in its folder. Fewer training rows, set through
 the environment, keep it short: the commands are those of the text. Blocks marked `dry run` need a
-cloud: of them only the programs' help is asked for.
+cloud or an index of packages: of them only the programs' help is asked for. A command that ends in
+`&` is left running until all are done.
 """
 
+import contextlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,14 +74,41 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_documented_commands_run(demo: Path) -> None:
     commands = _commands()
     assert len(commands) > 20
-    for _, is_dry, command in commands:
-        words = shlex.split(command)
-        if words[0] == "make":
-            _run(["make", "-n", *words[1:]], ROOT)
-        elif is_dry:
-            _run([words[0], words[1], "--help"], demo)
-        else:
-            _run(words, demo)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    with contextlib.ExitStack() as servers:
+        for _, is_dry, command in commands:
+            words = shlex.split(command.replace("8000", port))
+            if words[0] == "make":
+                _run(["make", "-n", *words[1:]], ROOT)
+            elif is_dry:
+                _run([words[0], words[1], "--help"], demo)
+            elif words[-1] == "&":
+                servers.enter_context(_running(words[:-1], port, demo))
+            else:
+                _run(words, demo)
+
+
+@contextlib.contextmanager
+def _running(command: list[str], port: str, folder: Path) -> Iterator[None]:
+    """Started, and asked until it answers; ended with the block."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, **SHORT, "PATH": path}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            assert process.poll() is None, shlex.join(command)
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=60),
+            ):
+                break
+            time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_the_documented_python_runs(demo: Path) -> None:

@@ -6,7 +6,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-from search.wheel import PACKAGES, pack_wheel
+from mlflow_setup.wheel import PACKAGES, pack_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,9 @@ def test_the_same_code_is_the_same_file_and_other_code_another(tmp_path: Path) -
     with zipfile.ZipFile(one) as wheel:
         wheel.extractall(copy)
     (copy / "search" / "submit.py").write_text("changed = True\n")
-    command = "import sys, pathlib, search.wheel as w; print(w.pack_wheel(pathlib.Path('.')).name)"
+    command = (
+        "import sys, pathlib, mlflow_setup.wheel as w; print(w.pack_wheel(pathlib.Path('.')).name)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", command],
         env={"PYTHONPATH": str(copy)},

@@ -1,0 +1,191 @@
+"""MLflow's scoring server behind a guard: what gets through to it is known to be answerable.
+
+MLflow's own server reads bodies of any size, answers some bad input with status 500 and puts
+tracebacks into its answers. The guard reads at most so many bytes, has the request checked and
+brought into one form, and lets nothing of an error out but its message.
+"""
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from mlflow_setup.client import MlflowException
+from mlflow_setup.errors import ConfigError, EnsweepError
+from mlflow_setup.models import Interface, signature
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+INVOCATIONS = "/invocations"
+_STATE = ("/ping", "/health", "/version")
+_JSON = b"application/json"
+_BODY_SECONDS = 30.0
+_MAX_CONNECTIONS = 512
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+_logger = logging.getLogger(__name__)
+
+
+class Service(Protocol):
+    """What answers the requests."""
+
+    interface: Interface
+    max_bytes: int
+
+    def check(self, body: bytes) -> bytes:
+        """The request in the one form in which it is answered; EnsweepError: it cannot be."""
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """The answer to a request that was checked."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections at once; port 0: any that is free.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"cannot listen at {host}:{port}: {error}", fix="name another --host or --port"
+        ) from None
+
+
+def run_scoring(service: Service, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    import uvicorn
+
+    host, port = listener.getsockname()[:2]
+    if host not in _LOOPBACK:
+        _logger.warning("no login: whoever reaches %s:%d can ask", host, port)
+    config = uvicorn.Config(
+        scoring_app(service),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def scoring_app(service: Service) -> App:
+    """MLflow's application for a service, guarded."""
+    from mlflow.models import Model
+    from mlflow.pyfunc import PyFuncModel
+    from mlflow.pyfunc.scoring_server import init
+
+    meta = Model(
+        flavors={"python_function": {"loader_module": __name__}},
+        signature=signature(service.interface),
+    )
+    return _Guard(init(PyFuncModel(meta, service)), service)
+
+
+class _Guard:
+    """Passes on what is answerable; everything else is told why not, with a status below 500."""
+
+    def __init__(self, app: App, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] != "http" or (scope["path"] in _STATE and scope["method"] == "GET"):
+            await self.app(scope, receive, send)
+        else:
+            answer = self._refusal(scope) or await self._answer(scope, receive)
+            await _send(send, *answer)
+
+    def _refusal(self, scope: Scope) -> tuple[int, bytes] | None:
+        """Why a request is not even read."""
+        headers = dict(scope["headers"])
+        if scope["path"] not in (INVOCATIONS, *_STATE):
+            return _problem(404, f"there are {INVOCATIONS}, {', '.join(_STATE)}")
+        if scope["path"] in _STATE or scope["method"] != "POST":
+            allowed = "POST" if scope["path"] == INVOCATIONS else "GET"
+            return _problem(405, f"{scope['path']} takes {allowed}")
+        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != _JSON:
+            return _problem(415, "send JSON, with Content-Type: application/json")
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            return _problem(415, "send the body uncompressed")
+        return None
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await _read(receive, self.service.max_bytes)
+        except TimeoutError:
+            return _problem(408, f"the body took longer than {_BODY_SECONDS:.0f} s")
+        if body is None:
+            return _problem(413, f"the body is longer than {self.service.max_bytes} bytes")
+        try:
+            request = await asyncio.to_thread(self.service.check, body)
+        except EnsweepError as error:
+            return _problem(400, str(error))
+        return await _ask(self.app, scope, request)
+
+
+async def _read(receive: Receive, max_bytes: int) -> bytes | None:
+    """The body; None if it is longer. What is too long is read on for a while and dropped:
+    a client that is still sending when its connection closes does not see the answer."""
+    chunks, size = [], 0
+    while True:
+        message = await receive()
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            chunks.clear()
+        else:
+            chunks.append(chunk)
+        if not message.get("more_body", False) or size > 16 * max_bytes:
+            return None if size > max_bytes else b"".join(chunks)
+
+
+async def _ask(app: App, scope: Scope, request: bytes) -> tuple[int, bytes]:
+    """MLflow's answer to a request that was checked; a failure is ours and stays in our log."""
+    status, parts = 500, []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": request, "more_body": False}
+
+    async def collect(message: MutableMapping[str, Any]) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        parts.append(message.get("body", b""))
+
+    headers = [(b"content-type", _JSON), (b"content-length", str(len(request)).encode())]
+    await app({**scope, "headers": headers}, receive, collect)
+    body = b"".join(parts)
+    if status == 200:
+        return status, body
+    if status == 504:
+        return _problem(504, "the answer took too long; ask for fewer rows")
+    _logger.error("a request failed: %s", body.decode(errors="replace"))
+    return _problem(500, "the model failed; the server's log says why")
+
+
+def _problem(status: int, message: str) -> tuple[int, bytes]:
+    """In the form of MLflow's errors."""
+    code = "INTERNAL_ERROR" if status >= 500 else "BAD_REQUEST"
+    return status, json.dumps({"error_code": code, "message": message}).encode()
+
+
+async def _send(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", _JSON), (b"content-length", str(len(body)).encode())]
+    if status in (408, 413):
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def refused(error: EnsweepError) -> MlflowException:
+    """An input's problem as MLflow's own servers answer it: status 400."""
+    return MlflowException.invalid_parameter_value(str(error))

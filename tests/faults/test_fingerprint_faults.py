@@ -1,0 +1,128 @@
+"""Predictions that were made otherwise than the rest are refused by their fingerprints: R23.
+
+Real runs; of one epoch of one of them the predictions are replaced by whole, honest files of what
+a model would have written with another tokenizer, length, order of labels or version of the data.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensemble.candidates import load_pool
+from mlflow_setup.runs import download, find_trials
+from mlflow_setup.schema import PREDICTIONS_ARTIFACT, prediction_path
+from mlflow_setup.tracking import Tracking
+from trainable.predictions import Predictions
+from trainable.reading import Examples, read_split
+from trainable.tasks import PAPER_TASKS
+from trainable.tokens import load_tokenizer, tokenizer_fingerprint
+
+TASK = "sentiment"
+
+Other = Callable[[Predictions, Path, Path, Path], Predictions]
+
+
+def other_vocabulary(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
+    folder = shutil.copytree(encoder, here / "encoder")
+    rules = json.loads((folder / "tokenizer.json").read_text())
+    words = rules["model"]["vocab"]
+    words["good"], words["bad"] = words["bad"], words["good"]
+    (folder / "tokenizer.json").write_text(json.dumps(rules))
+    return _tokenized(found, folder, _max_length(found, encoder))
+
+
+def other_rules(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
+    folder = shutil.copytree(encoder, here / "encoder")
+    rules = json.loads((folder / "tokenizer.json").read_text())
+    rules["normalizer"] = {"type": "Lowercase"}
+    (folder / "tokenizer.json").write_text(json.dumps(rules))
+    return _tokenized(found, folder, _max_length(found, encoder))
+
+
+def other_length(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
+    return _tokenized(found, encoder, _max_length(found, encoder) + 1)
+
+
+def other_label_order(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
+    examples = _examples(found, data)
+    assert examples.labels is not None
+    return _of(found, dataclasses.replace(examples, labels=4 - examples.labels))
+
+
+def other_text(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
+    examples = _examples(found, data)
+    (side,) = examples.sentences
+    return _of(found, dataclasses.replace(examples, sentences=((f"{side[0]} .", *side[1:]),)))
+
+
+def other_rows(found: Predictions, encoder: Path, data: Path, here: Path) -> Predictions:
+    """A version of the data that has one row less."""
+    rows = np.arange(1, len(found.ids))
+    assert found.labels is not None
+    fewer = dataclasses.replace(
+        found, ids=found.ids[1:], outputs=found.outputs[1:], labels=found.labels[1:]
+    )
+    return _of(fewer, _examples(found, data).take(rows))
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (other_vocabulary, "predictions of something else: tokenizer is"),
+        (other_rules, "predictions of something else: tokenizer is"),
+        (other_length, "predictions of something else: tokenizer is"),
+        (other_label_order, f"{TASK}, epoch 2: data "),
+        (other_text, f"{TASK}, epoch 2: data "),
+        (other_rows, f"{TASK}, epoch 2: data "),
+    ],
+)
+def test_what_was_predicted_otherwise_is_refused(
+    tiny_runs: Path, tiny_encoder: Path, tiny_data: Path, tmp_path: Path, other: Other, reason: str
+) -> None:
+    tracking = Tracking(f"sqlite:///{tiny_runs / 'mlflow.db'}")
+    first, second = find_trials(tracking, "tiny")
+    artifact = f"{PREDICTIONS_ARTIFACT}/{prediction_path(TASK, 2)}"
+    written = tmp_path / "0002.parquet"
+
+    def fetch(run_id: str, path: str) -> Path:
+        if (run_id, path) == (second.run_id, artifact) and written.exists():
+            return written
+        return download(tracking, run_id, path, tmp_path / "cache")
+
+    assert not load_pool([first, second], fetch).rejected
+    found = Predictions.read(fetch(second.run_id, artifact))
+    other(found, tiny_encoder, tiny_data, tmp_path).write(written)
+    pool = load_pool([first, second], fetch)
+    (rejected,) = pool.rejected
+    assert rejected.run_id == second.run_id
+    assert reason in rejected.reason
+    assert {candidate.run_id for candidate in pool.candidates} == {first.run_id}
+
+
+def _tokenized(found: Predictions, encoder: Path, max_length: int) -> Predictions:
+    tokenizer = tokenizer_fingerprint(load_tokenizer(encoder), max_length)
+    return dataclasses.replace(found, tokenizer=tokenizer)
+
+
+def _max_length(found: Predictions, encoder: Path) -> int:
+    """The length that the run's own fingerprint is of."""
+    tokenizer = load_tokenizer(encoder)
+    for length in range(1, 513):
+        if tokenizer_fingerprint(tokenizer, length) == found.tokenizer:
+            return length
+    raise AssertionError("the fingerprint is of none of the lengths")
+
+
+def _examples(found: Predictions, data: Path) -> Examples:
+    examples, _ = read_split(TASK, PAPER_TASKS[TASK], "dev", data)
+    assert examples.fingerprint == found.data_fingerprint
+    return examples
+
+
+def _of(found: Predictions, examples: Examples) -> Predictions:
+    return dataclasses.replace(found, data_fingerprint=examples.fingerprint, labels=examples.labels)
