@@ -114,8 +114,11 @@ def interface(tasks: Mapping[str, Task]) -> Interface:
         elif task.kind is Kind.PARAPHRASE:
             outputs["probability"] = "double"
     name, first = next(iter(tasks.items()))
-    rows: list[dict[str, str]] = _example(first).to_dict("records")
-    return Interface(tuple(columns), outputs, name, tuple(rows))
+    rows = tuple(
+        {str(column): str(sentence) for column, sentence in row.items()}
+        for row in _example(first).to_dict("records")
+    )
+    return Interface(tuple(columns), outputs, name, rows)
 
 
 def _example(task: Task) -> pd.DataFrame:

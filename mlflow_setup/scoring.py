@@ -136,7 +136,8 @@ class _Guard:
 async def _read(receive: Receive, max_bytes: int) -> bytes | None:
     """The body; None if it is longer. What is too long is read on for a while and dropped:
     a client that is still sending when its connection closes does not see the answer."""
-    chunks, size = [], 0
+    chunks: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         chunk = message.get("body", b"")

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ensweep.cli.bundle import BatchSize, Folder, Precision
-from ensweep.cli.options import AsJson, Storage, TrackingUri
+from ensweep.cli.options import AsJson, BatchSize, Folder, Precision, Storage, TrackingUri
 
 
 def register(app: typer.Typer) -> None:
