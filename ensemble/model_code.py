@@ -23,7 +23,8 @@ class EnsembleModel(PythonModel):  # type: ignore[misc]  # mlflow is not typed h
         self.service = Service(Ensemble.load(context.artifacts[BUNDLE]))
         self.service.warm_up()
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    # Without type hints: MLflow takes them for a schema of its own.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Labels; bad input is the caller's error, told without a traceback."""
         try:
             return self.service.predict(model_input, params)

@@ -15,7 +15,7 @@ from mlflow_setup.tracking import Tracking
 CODE = Path(__file__).parent / "model_code.py"
 REQUIRED = (
     *("mlflow", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy"),
-    *("pandas", "scipy", "scikit-learn", "pyarrow", "pydantic", "PyYAML", "filelock"),
+    *("pandas", "scipy", "scikit-learn", "pyarrow", "pydantic", "PyYAML", "filelock", "psutil"),
 )
 """What loading and predicting import, beside the wheel; pinned to what is installed here."""
 

@@ -1,6 +1,8 @@
 """An exported ensemble as an MLflow model: saved, logged to a run, registered, fetched by name."""
 
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,9 +51,8 @@ def save_model(source: ModelSource, path: Path, run_id: str | None = None) -> No
 
     first = source.interface
     with tempfile.TemporaryDirectory() as folder:
-        # MLflow names the artifact's folder after what it is copied from.
-        named = Path(folder) / BUNDLE
-        named.symlink_to(source.bundle.resolve(), target_is_directory=True)
+        # MLflow names the artifact's folder after what it is copied from, and takes no links.
+        named = shutil.copytree(source.bundle, Path(folder) / BUNDLE, copy_function=_link_or_copy)
         save(
             path=str(path),
             python_model=str(source.code),
@@ -61,6 +62,13 @@ def save_model(source: ModelSource, path: Path, run_id: str | None = None) -> No
             pip_requirements=list(source.requirements),
             mlflow_model=Model(run_id=run_id),
         )
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
 
 
 def signature(interface: Interface) -> Any:

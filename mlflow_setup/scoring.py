@@ -25,6 +25,8 @@ INVOCATIONS = "/invocations"
 _STATE = ("/ping", "/health", "/version")
 _JSON = b"application/json"
 _BODY_SECONDS = 30.0
+_MAX_DROPPED = 1 << 24
+"""Bytes of a body that are read at most where it is refused."""
 _MAX_CONNECTIONS = 512
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -101,11 +103,10 @@ class _Guard:
         elif scope["type"] != "http" or (scope["path"] in _STATE and scope["method"] == "GET"):
             await self.app(scope, receive, send)
         else:
-            answer = self._refusal(scope) or await self._answer(scope, receive)
-            await _send(send, *answer)
+            await _send(send, *await self._answer(scope, receive))
 
     def _refusal(self, scope: Scope) -> tuple[int, bytes] | None:
-        """Why a request is not even read."""
+        """Why a request is not looked into."""
         headers = dict(scope["headers"])
         if scope["path"] not in (INVOCATIONS, *_STATE):
             return _problem(404, f"there are {INVOCATIONS}, {', '.join(_STATE)}")
@@ -119,11 +120,14 @@ class _Guard:
         return None
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+        refusal = self._refusal(scope)
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                body = await _read(receive, self.service.max_bytes)
+                body = await _read(receive, 0 if refusal else self.service.max_bytes)
         except TimeoutError:
             return _problem(408, f"the body took longer than {_BODY_SECONDS:.0f} s")
+        if refusal is not None:
+            return refusal
         if body is None:
             return _problem(413, f"the body is longer than {self.service.max_bytes} bytes")
         try:
@@ -134,7 +138,7 @@ class _Guard:
 
 
 async def _read(receive: Receive, max_bytes: int) -> bytes | None:
-    """The body; None if it is longer. What is too long is read on for a while and dropped:
+    """The body; None if it is longer. What is too long is read on, up to a limit, and dropped:
     a client that is still sending when its connection closes does not see the answer."""
     chunks: list[bytes] = []
     size = 0
@@ -146,7 +150,7 @@ async def _read(receive: Receive, max_bytes: int) -> bytes | None:
             chunks.clear()
         else:
             chunks.append(chunk)
-        if not message.get("more_body", False) or size > 16 * max_bytes:
+        if not message.get("more_body", False) or size > max(max_bytes, _MAX_DROPPED):
             return None if size > max_bytes else b"".join(chunks)
 
 

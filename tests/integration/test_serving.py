@@ -90,7 +90,9 @@ def test_the_model_is_a_run_s_and_holds_no_pickle(tracking: Tracking, model: Pat
     run = tracking.client.get_run(version.run_id)
     assert run.data.tags["kind"] == "ensemble"
     assert {"judged/sentiment/accuracy", "judged/similarity/pearson"} <= set(run.data.metrics)
-    assert tracking.client.get_logged_model(version.model_id).status == "READY"
+    (logged,) = tracking.client.search_logged_models([run.info.experiment_id])
+    assert (logged.source_run_id, logged.status) == (version.run_id, "READY")
+    assert logged.artifact_location == version.source
     assert not [path for path in model.rglob("*") if path.suffix in (".pkl", ".pickle", ".bin")]
     (wheel,) = (model / "artifacts" / "bundle" / "wheel").iterdir()
     lines = (model / "requirements.txt").read_text().split()
