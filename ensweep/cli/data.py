@@ -80,11 +80,13 @@ def check(
 def sample(
     folder: Folder,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other rows.")] = 0,
+    train_rows: Annotated[int, typer.Option("--train-rows", min=1, help="Of each task.")] = 600,
+    dev_rows: Annotated[int, typer.Option("--dev-rows", min=1, help="Of each task.")] = 300,
 ) -> None:
     """Write a generated data set, to try things out; its sentences mean nothing."""
     from trainable.sample import write_sample
 
-    write_sample(folder, seed)
+    write_sample(folder, seed, train_rows, dev_rows)
     typer.echo(f"wrote a generated data set to {folder}")
 
 

@@ -19,6 +19,15 @@ def test_sample_then_check(tmp_path: Path) -> None:
     assert "no errors" in shown.stdout
 
 
+def test_a_sample_has_as_many_rows_as_asked_for(tmp_path: Path) -> None:
+    sizes = ["--train-rows", "7", "--dev-rows", "3"]
+    assert RUNNER.invoke(app, ["data", "sample", str(tmp_path / "s"), *sizes]).exit_code == 0
+    shown = RUNNER.invoke(app, ["data", "check", str(tmp_path / "s"), "--json"])
+    rows = json.loads(shown.stdout)["rows"]
+    assert rows["sentiment"] == {"train": 7, "dev": 3, "test": 60}
+    assert rows["similarity"] == {"train": 7, "dev": 3, "test": 60}
+
+
 def test_errors_are_listed_with_a_fix_and_exit_3(tiny_data: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     path = data / "ids-sst-train.csv"
