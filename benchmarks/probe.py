@@ -86,8 +86,8 @@ def epoch_seconds(learner: Learner, dataset: Dataset, epoch: int) -> float:
     lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
     plan = plan_epoch(lengths, config.batching, config.seed, epoch)
     assert sum(len(step.rows) for step in plan) == sum(map(len, dataset.train.values()))
-    for number, step in enumerate(plan):
-        learner.step(step, epoch, number)
+    for number, batch in enumerate(learner.batches(plan, epoch)):
+        learner.step(batch, epoch, number)
     learner.dev_outputs()
     return time.perf_counter() - started
 

@@ -98,7 +98,8 @@ def record(config: Config) -> dict[str, Any]:
         started = time.perf_counter()
         progress = learner.stage.progress(epoch)
         plan = plan_epoch(lengths, config.batching, config.seed, epoch, progress)
-        loss = sum(float(learner.step(step, epoch, number)) for number, step in enumerate(plan))
+        batches = enumerate(learner.batches(plan, epoch))
+        loss = sum(float(learner.step(batch, epoch, number)) for number, batch in batches)
         learner.end_epoch()
         evaluation = evaluate(dataset.tasks, dataset.dev, learner.dev_outputs())
         if not (math.isfinite(loss) and evaluation.is_finite):

@@ -14,7 +14,8 @@ from ensemble.bundle import Bundle
 from ensemble.combine import combine
 from trainable.embeddings import weights_fingerprint
 from trainable.inference import Sides, answers, distinct, embeddings_of
-from trainable.model import MultitaskBert, choose_device, choose_precision, load_member
+from trainable.model import MultitaskBert, load_member
+from trainable.precision import choose_device, choose_precision
 from trainable.tokens import Tokens, load_tokenizer, tokenise
 
 

@@ -3,7 +3,7 @@
 Legend: B examples, S sentences of all sides, C classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainable.batching import Step
+from trainable.packing import Packed
 from trainable.sections import Loss
 from trainable.seeding import generator
 from trainable.tokens import Encoded
@@ -27,15 +28,33 @@ class Batch:
     soft_labels: Tensor | None  # [B, C] or [B], a teacher's outputs
     view_of: Tensor | None  # [B]: the own side whose second view is the side after them
     num_negatives: int  # hard negatives: the last side, where there are any
+    packed: Packed | None = None  # the sentences' tokens; None: not looked at
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device; a GPU is not waited for."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            name: tensor.pin_memory().to(device, non_blocking=True)
+            for name in ("labels", "soft_labels", "view_of")
+            if (tensor := getattr(self, name)) is not None
+        }
+        return replace(self, packed=self.packed and self.packed.to(device), **moved)
 
 
 def collate(
-    step: Step, encoded: Encoded, soft_labels: Tensor | None, loss: Loss, seed: tuple[int, ...]
+    step: Step,
+    encoded: Encoded,
+    soft_labels: Tensor | None,
+    loss: Loss,
+    seed: tuple[int, ...],
+    with_tokens: bool = True,
 ) -> Batch:
     """Gather the batch of a step.
 
     Args:
         seed: (seed, epoch, number of the step), of which sentence of a pair is seen twice.
+        with_tokens: whether the encoder will be asked, or the embeddings are known.
     """
     own = encoded.sentences(step.rows)
     pieces, sizes = [own], [len(step.rows)] * encoded.num_sides
@@ -49,12 +68,14 @@ def collate(
     if len(negatives):
         pieces.append(negatives)
         sizes.append(len(negatives))
+    sentences = np.concatenate(pieces)
     return Batch(
         task_name=step.task_name,
-        sentences=np.concatenate(pieces),
+        sentences=sentences,
         sizes=tuple(sizes),
         labels=None if encoded.labels is None else encoded.labels[step.rows],
         soft_labels=None if soft_labels is None else soft_labels[step.rows],
         view_of=view_of,
         num_negatives=len(negatives),
+        packed=encoded.tokens.pack(sentences) if with_tokens else None,
     )

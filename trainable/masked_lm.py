@@ -26,7 +26,7 @@ from trainable.config import Config
 from trainable.dropout import use_fast_dropout
 from trainable.encoder import load_pretrained, locate
 from trainable.masking import IGNORED, Vocabulary, mask
-from trainable.model import choose_device, choose_precision
+from trainable.precision import autocast, choose_device, choose_precision
 from trainable.rng_state import rng_state, seed_globals, set_rng_state
 from trainable.seeding import generator
 from trainable.tokens import Tokens, load_tokenizer, tokenise
@@ -164,8 +164,7 @@ class MaskedLMTraining:
         )
         chosen = torch.from_numpy(labels != IGNORED).to(self.device)
         wanted = torch.from_numpy(labels).to(self.device)[chosen]
-        use_autocast = self.precision is torch.bfloat16
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=use_autocast):
+        with autocast(self.device, self.precision):
             states = self.model.base_model(
                 input_ids=torch.from_numpy(masked).to(self.device),
                 attention_mask=attended.to(self.device),

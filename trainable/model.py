@@ -1,10 +1,9 @@
 """`MultitaskBert`: one encoder call for all sentences of a batch, then the task's head.
 
-Legend: S sentences (sides x B examples), L tokens, H hidden size.
+Legend: S sentences (sides x B examples), L tokens of the longest, H hidden size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from mlflow_setup.errors import IntegrityError
 from trainable.config import Config
-from trainable.encoder import build_untrained, load_pretrained, pool
+from trainable.encoder import build_untrained, embed, load_pretrained
 from trainable.heads import HeadOutput, SharedFCN, build_head
+from trainable.packing import Packed
 from trainable.tasks import Kind, Task
 
 WEIGHTS_FILE = "model.safetensors"
@@ -53,21 +53,14 @@ class MultitaskBert(nn.Module):
         )
         self.is_encoder_frozen = False
 
-    def forward(
-        self, task_name: str, input_ids: Tensor, attention_mask: Tensor, num_sides: int
-    ) -> HeadOutput:
-        """Outputs of a batch whose sentences [S, L] stand side after side."""
-        e = self.embed(input_ids, attention_mask)
+    def forward(self, task_name: str, packed: Packed, num_sides: int) -> HeadOutput:
+        """Outputs for sentences that were asked for side after side."""
+        e = self.embed(packed)
         return self.answer(task_name, e, [len(e) // num_sides] * num_sides)
 
-    def embed(
-        self, input_ids: Tensor, attention_mask: Tensor, noise: Tensor | None = None
-    ) -> Tensor:
+    def embed(self, packed: Packed, noise: Tensor | None = None) -> Tensor:
         """Pooled sentence embeddings [S, H]; `noise` [S, L, H] is added to the embedding layer."""
-        with _added(self.encoder, noise):
-            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        pooler_output = getattr(states, "pooler_output", None)
-        return pool(states.last_hidden_state, pooler_output, attention_mask, self.pooling)
+        return embed(self.encoder, packed, self.pooling, noise)
 
     def answer(self, task_name: str, e: Tensor, sizes: Sequence[int]) -> HeadOutput:
         """What the task's head makes of sentence embeddings [S, H], `sizes` sentences a side."""
@@ -129,42 +122,6 @@ def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> Multita
     return model.eval()
 
 
-@contextmanager
-def _added(encoder: nn.Module, noise: Tensor | None) -> Iterator[None]:
-    """Add noise to what the encoder's embedding layer puts out, for one pass."""
-    if noise is None:
-        yield
-        return
-    layer = encoder.embeddings
-    assert isinstance(layer, nn.Module)
-    handle = layer.register_forward_hook(lambda module, inputs, output: output + noise)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _head_name(name: str, tasks: Mapping[str, Task]) -> str:
     shared = tasks[name].head
     return name if shared is None or shared not in tasks else shared
-
-
-def choose_device(wanted: str) -> torch.device:
-    """`auto` is the CUDA device if there is one."""
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto` is bf16 where the device multiplies it in hardware, float32 elsewhere."""
-    if wanted == "auto":
-        has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_amx()
-        wanted = "bf16" if has_bf16 else "fp32"
-    return torch.bfloat16 if wanted == "bf16" else torch.float32
-
-
-def _cpu_has_amx() -> bool:
-    """Whether this CPU has matrix tiles; AVX-512's bf16 alone is no faster than float32."""
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe is not None and probe())

@@ -21,7 +21,7 @@ def objective(task: Task, output: HeadOutput, batch: Batch, config: Config) -> T
         negatives = output.embeddings[-1] if batch.num_negatives else None
         return ranking(anchors, entailed, loss.mnr.similarity, loss.mnr.scale, negatives)
     assert batch.labels is not None
-    labels = batch.labels.to(output.outputs.device)
+    labels = batch.labels
     total = _answers(task.kind, output, labels, batch.soft_labels, config.distill)
     if task.kind is Kind.PARAPHRASE:
         total = loss.paraphrase_weight * total
@@ -37,7 +37,7 @@ def objective(task: Task, output: HeadOutput, batch: Batch, config: Config) -> T
         *sides, view = output.embeddings
         original = sides[0]
         if len(sides) == 2:
-            is_first = batch.view_of.to(view.device)[:, None] == 0
+            is_first = batch.view_of[:, None] == 0
             original = sides[0].where(is_first, sides[1])
         total = total + loss.simcse.weight * simcse(
             original, view, loss.simcse.similarity, loss.simcse.temperature

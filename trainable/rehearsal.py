@@ -130,12 +130,14 @@ def _cost(
 def _time_steps(learner: Learner, stage: Stage, steps: Sequence[Step]) -> dict[str, list[float]]:
     """Seconds of each step, task by task, but for the first of a task that has several."""
     seconds: dict[str, list[float]] = {step.task_name: [] for step in steps}
-    for number, step in enumerate(steps):
-        started = time.perf_counter()
-        loss = float(learner.step(step, stage.first_epoch, number))  # waits for a GPU
-        seconds[step.task_name].append(time.perf_counter() - started)
+    batches = learner.batches(steps, stage.first_epoch)
+    started = time.perf_counter()
+    for number, batch in enumerate(batches):
+        loss = float(learner.step(batch, stage.first_epoch, number))  # waits for a GPU
+        seconds[batch.task_name].append(time.perf_counter() - started)
         if not math.isfinite(loss):
-            raise ConfigError(f"the loss of {step.task_name} is {loss} after {number} steps")
+            raise ConfigError(f"the loss of {batch.task_name} is {loss} after {number} steps")
+        started = time.perf_counter()
     return {name: times[1:] or times for name, times in seconds.items()}
 
 

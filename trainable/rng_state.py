@@ -22,22 +22,23 @@ def dropout_state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
-@contextmanager
-def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
-    """Draw what was drawn from `state` on, dropout masks above all; then go on as if not."""
-    before = dropout_state(device)
-    _set_dropout_state(state, device)
-    try:
-        yield
-    finally:
-        _set_dropout_state(before, device)
-
-
-def _set_dropout_state(state: Tensor, device: torch.device) -> None:
+def set_dropout_state(state: Tensor, device: torch.device) -> None:
+    """Draw on from `state`."""
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:
         torch.set_rng_state(state)
+
+
+@contextmanager
+def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
+    """Draw what was drawn from `state` on, dropout masks above all; then go on as if not."""
+    before = dropout_state(device)
+    set_dropout_state(state, device)
+    try:
+        yield
+    finally:
+        set_dropout_state(before, device)
 
 
 def rng_state() -> dict[str, Any]:

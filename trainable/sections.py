@@ -141,6 +141,9 @@ class Batching(Section):
     """T of `temperature`; 1 is proportional, larger is nearer to equal shares."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 16
     """K, examples a step."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Sentences that the encoder is given at once; None: all of a step's. Fewer take less memory
+    and a second pass; batches and their negatives stay whole. Halved where memory runs out."""
 
 
 class Optim(Section):
@@ -167,8 +170,9 @@ class Train(Section):
     """Fine-tuning ends after so many epochs without a better overall; None: never."""
     eval_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     """Examples a forward pass in evaluation."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 autocast, or none; auto: bf16 where the device multiplies it in hardware."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """What matrix products are rounded to; weights, losses and the optimizer stay float32. auto:
+    bf16 where the device multiplies it in hardware, fp16 on other GPUs, fp32 on other CPUs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the CUDA device if there is one."""
 

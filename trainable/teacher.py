@@ -18,7 +18,8 @@ from mlflow_setup.schema import OVERALL, Outcome
 from trainable.config import Config
 from trainable.dataset import Dataset
 from trainable.evaluate import outputs_of, predictions_of
-from trainable.model import choose_device, choose_precision, load_member
+from trainable.model import load_member
+from trainable.precision import choose_device, choose_precision
 from trainable.record import TrialFolder
 from trainable.soft_labels import soft_labels_dir, teacher_config
 from trainable.tasks import Kind

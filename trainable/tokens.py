@@ -1,4 +1,4 @@
-"""Sentences are tokenised once, cached on disk, and padded batch by batch.
+"""Sentences are tokenised once, cached on disk, and packed batch by batch.
 
 Legend: N sentences, S sentences of a batch, L tokens of the longest of them.
 """
@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import AutoTokenizer
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.files import write_atomic
 from trainable.encoder import locate
+from trainable.packing import Packed, pack
 from trainable.reading import Examples
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; the library is untyped
@@ -36,10 +38,14 @@ class Tokens:
     offsets: NDArray[np.int64]  # [N + 1]
     pad_id: int
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each sentence, [N]."""
         return np.diff(self.offsets)
+
+    def pack(self, rows: NDArray[np.int64]) -> Packed:
+        """The sentences `rows` [S] end to end."""
+        return pack(self.flat, self.offsets[rows], self.lengths[rows])
 
     def pad(self, rows: NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
         """`input_ids` and `attention_mask`, both int64 [S, L], of the sentences `rows` [S]."""

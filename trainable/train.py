@@ -170,12 +170,13 @@ class Trainer:
         lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
         progress = learner.stage.progress(epoch)
         plan = plan_epoch(lengths, self.config.batching, self.config.seed, epoch, progress)
-        for number in range(self.steps_done, len(plan)):
+        batches = learner.batches(plan, epoch, self.steps_done)
+        for number, batch in enumerate(batches, self.steps_done):
             if stop():
                 self._save()
                 return Outcome.STOPPED, f"asked to stop in epoch {epoch} before step {number + 1}"
-            loss = learner.step(plan[number], epoch, number)
-            self.loss_sums[plan[number].task_name] += torch.stack([loss, torch.ones_like(loss)])
+            loss = learner.step(batch, epoch, number)
+            self.loss_sums[batch.task_name] += torch.stack([loss, torch.ones_like(loss)])
             self.steps_done = number + 1
             if self.steps_done % CHECK_EVERY == 0 or self.steps_done == len(plan):
                 diverged = self._diverged()
@@ -214,13 +215,14 @@ class Trainer:
             dev_train=evaluation.dev_train,
             seconds=time.perf_counter() - started,
             wall_time=time.time(),
-            flags=evaluation.flags,
+            flags=(*evaluation.flags, *self.learner.micro_batches.notes),
         )
         keep = epochs_to_keep([*self.trial.epochs(), record], self.tasks)
         if epoch in keep:
             self.trial.keep_weights(epoch, self._write_weights)
         self.trial.write_epoch(record)
         self.epochs_completed, self.steps_done = epoch, 0
+        self.learner.micro_batches.notes.clear()
         self.loss_sums = {name: torch.zeros_like(sums) for name, sums in self.loss_sums.items()}
         self._save()
         for kept in set(self.trial.kept_epochs()) - keep:  # only once nothing can need them again

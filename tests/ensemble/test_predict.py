@@ -22,7 +22,7 @@ from trainable.predictions import Predictions
 from trainable.reading import read_split
 from trainable.record import TrialFolder
 from trainable.tasks import Kind
-from trainable.tokens import load_tokenizer
+from trainable.tokens import load_tokenizer, tokenise
 
 TASKS = ["sentiment", "paraphrase", "similarity"]
 PAIRS = [("how do i learn chess", "can i learn chess well"), ("a film", "the dull plot is slow")]
@@ -76,9 +76,9 @@ def test_rows_are_answered_as_each_alone_would_be(lively: Path, tiny_data: Path,
         model = load_member(bundle.weights_dir(share.member), folder, bundle.config(share.member))
         tokenizer = load_tokenizer(folder)
         for row, sides in enumerate(zip(*examples.sentences, strict=True)):
-            inputs = tokenizer(list(sides), return_tensors="pt", padding=True)
+            tokens = tokenise(sides, tokenizer, model.max_length)
             with torch.inference_mode():
-                output = model(task, inputs["input_ids"], inputs["attention_mask"], len(sides))
+                output = model(task, tokens.pack(np.arange(len(sides))), len(sides))
             value = output.outputs.double().reshape(-1)
             if record.kind is Kind.CLASSIFICATION:
                 value = value.softmax(0)

@@ -14,9 +14,9 @@ from torch import nn
 from mlflow_setup.errors import ConfigError, IntegrityError
 from trainable.batch import Batch
 from trainable.config import Config, from_flat
-from trainable.encoder import pool
 from trainable.model import MultitaskBert, build_model, load_member
 from trainable.objective import objective
+from trainable.packing import Packed, pack
 
 
 def _config(encoder: Path, **settings: object) -> Config:
@@ -24,12 +24,14 @@ def _config(encoder: Path, **settings: object) -> Config:
     return from_flat({"model.encoder": str(encoder), "model.fcn_size": 8, **dotted})
 
 
-def _batch(num_sentences: int) -> tuple[torch.Tensor, torch.Tensor]:
-    torch.manual_seed(1)
-    ids = torch.randint(5, 40, (num_sentences, 7))
-    mask = torch.ones_like(ids)
-    mask[0, 4:] = 0
-    return ids, mask
+def _batch(num_sentences: int, times: int = 1) -> Packed:
+    """Sentences of 7 tokens, the first of 4; all of them so many times over."""
+    random = np.random.default_rng(1)
+    lengths = np.full(num_sentences, 7)
+    lengths[0] = 4
+    flat = random.integers(5, 40, lengths.sum()).astype(np.int32)
+    starts = np.cumsum(lengths) - lengths
+    return pack(flat, np.tile(starts, times), np.tile(lengths, times))
 
 
 def _targets(name: str, labels: torch.Tensor | None, view_of: torch.Tensor | None = None) -> Batch:
@@ -54,7 +56,7 @@ def test_every_switch_combination_trains_every_task(
     shapes = {"sentiment": (3, 5), "paraphrase": (3,), "similarity": (3,), "nli": (3,)}
     for name, task in config.task_records().items():
         num_sides = 2 if task.kind.is_pair else 1
-        output = model(name, *_batch(3 * num_sides), num_sides)
+        output = model(name, _batch(3 * num_sides), num_sides)
         assert output.outputs.shape == shapes[name]
         model.zero_grad()
         labels = torch.tensor([0.0, 1.0, 1.0]) if task.metric else None
@@ -69,8 +71,8 @@ def test_one_encoder_call_for_both_sides_and_the_second_view(tiny_encoder: Path)
     config = _config(tiny_encoder, loss__simcse__enabled=True)
     model = build_model(config).train()
     calls = []
-    model.encoder.register_forward_hook(lambda *_: calls.append(1))
-    output = model("similarity", *_batch(9), 3)
+    model.encoder.encoder.register_forward_hook(lambda *_: calls.append(1))
+    output = model("similarity", _batch(9), 3)
     assert len(calls) == 1
     assert len(output.embeddings) == 3
     batch = _targets("similarity", torch.zeros(3), view_of=torch.tensor([0, 1, 0]))
@@ -79,18 +81,16 @@ def test_one_encoder_call_for_both_sides_and_the_second_view(tiny_encoder: Path)
 
 def test_two_dropout_views_of_one_sentence_differ_in_training_only(tiny_encoder: Path) -> None:
     model = build_model(_config(tiny_encoder))
-    ids, mask = _batch(1)
-    twice = ids.repeat(3, 1), mask.repeat(3, 1)
-    trained = model.train()("similarity", *twice, 3).embeddings
+    thrice = _batch(1, times=3)
+    trained = model.train()("similarity", thrice, 3).embeddings
     assert not torch.equal(trained[0], trained[2])
-    still = model.eval()("similarity", *twice, 3).embeddings
+    still = model.eval()("similarity", thrice, 3).embeddings
     assert torch.allclose(still[0], still[2], atol=1e-6)
 
 
 def test_similarity_is_max_score_times_cosine(tiny_encoder: Path) -> None:
     model = build_model(_config(tiny_encoder)).eval()
-    ids, mask = _batch(2)
-    output = model("similarity", ids.repeat(2, 1), mask.repeat(2, 1), 2)
+    output = model("similarity", _batch(2, times=2), 2)
     assert output.outputs.tolist() == pytest.approx([5.0, 5.0], abs=1e-5)
 
 
@@ -101,14 +101,11 @@ def test_nli_shares_the_similarity_head(tiny_encoder: Path) -> None:
     assert set(model.heads) == {"sentiment", "similarity"}
 
 
-def test_pooling_ignores_padding() -> None:
-    hidden = torch.tensor([[[1.0], [3.0], [100.0]]])
-    mask = torch.tensor([[1, 1, 0]])
-    assert pool(hidden, None, mask, "mean").item() == 2.0
-    assert pool(hidden, None, mask, "cls").item() == 1.0
-    assert pool(hidden, torch.tensor([[7.0]]), mask, "pooler").item() == 7.0
+def test_an_encoder_without_a_pooler_is_not_asked_for_it(tiny_encoder: Path) -> None:
+    model = build_model(_config(tiny_encoder))
+    model.encoder.pooler = None
     with pytest.raises(ConfigError, match="this encoder has none"):
-        pool(hidden, None, mask, "pooler")
+        model.embed(_batch(2))
 
 
 def test_dropout_settings_reach_the_encoder_and_the_heads(tiny_encoder: Path) -> None:
@@ -125,7 +122,7 @@ def test_saved_and_loaded_weights_give_the_same_outputs(tiny_encoder: Path, tmp_
     loaded = load_member(tmp_path, tiny_encoder, config)
     for name, sides in (("sentiment", 1), ("paraphrase", 2)):
         batch = _batch(2 * sides)
-        assert torch.equal(model(name, *batch, sides).outputs, loaded(name, *batch, sides).outputs)
+        assert torch.equal(model(name, batch, sides).outputs, loaded(name, batch, sides).outputs)
 
 
 def test_weights_of_another_shape_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:

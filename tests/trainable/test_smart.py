@@ -144,10 +144,10 @@ def test_smart_changes_the_loss_and_only_of_its_tasks(tiny_encoder: Path, tiny_d
         learner = _learner(tiny_encoder, tiny_data, **settings)
         steps = [Step(name, torch.arange(4).numpy()) for name in ("sentiment", "similarity")]
         found = []
-        for step in steps:
+        for batch in learner.batches(steps, 1):
             torch.manual_seed(1)
             learner.model.load_state_dict(_learner(tiny_encoder, tiny_data).model.state_dict())
-            found.append(float(learner.step(step, 1, 0)))
+            found.append(float(learner.step(batch, 1, 0)))
         return found
 
     plain = losses(**{"loss.smart.enabled": False})

@@ -168,8 +168,8 @@ def test_a_frozen_encoder_has_no_dropout_and_the_heads_have(
     tiny_encoder: Path, tiny_data: Path
 ) -> None:
     learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe uncached"]))
-    ids, mask = learner.dev_tokens["sentiment"].tokens.pad(torch.arange(4).numpy())
-    one, two = (learner.model.embed(ids, mask) for _ in range(2))
+    packed = learner.dev_tokens["sentiment"].tokens.pack(torch.arange(4).numpy())
+    one, two = (learner.model.embed(packed) for _ in range(2))
     assert torch.equal(one, two)
     assert not one.requires_grad
     first, second = (learner.model.answer("sentiment", one, [4]).outputs for _ in range(2))
@@ -256,7 +256,8 @@ def test_clipping_bounds_the_gradient(tiny_encoder: Path, tiny_data: Path) -> No
     for limit in ("null", "1e-3"):
         learner = learner_of(config_of(tiny_encoder, tiny_data, f"optim.max_grad_norm={limit}"))
         learner.optimizer.register_step_pre_hook(note)
-        learner.step(Step("similarity", torch.arange(8).numpy()), 1, 0)
+        (batch,) = learner.batches([Step("similarity", torch.arange(8).numpy())], 1)
+        learner.step(batch, 1, 0)
     assert norms[0] > 1e-2
     assert norms[1] == pytest.approx(1e-3, rel=1e-3)
 

@@ -16,6 +16,9 @@ Similarity = Literal["cosine", "dot"]
 
 PAPER_MAX_SCORE = 5.0
 
+_NEVER = -1e30
+"""The score of a candidate that does not count: finite, or what is left out would be NaN."""
+
 
 def ranking(
     x: Tensor,
@@ -40,12 +43,12 @@ def positive_ranking(
 ) -> Tensor:
     """Ranking among the pairs of a batch that are labelled 1; 0 when there are none.
 
-    `labels` [K] are 0 or 1. The other pairs are left out, as positives and as negatives.
+    `labels` [K] are 0 or 1. The other pairs are left out, as positives and as negatives. No shape
+    depends on the labels, so a GPU is not waited for.
     """
-    positive = labels > 0.5
-    if not positive.any():
-        return x.sum() * 0.0
-    return ranking(x[positive], y[positive], similarity, scale)
+    is_positive = labels > 0.5
+    per_pair = _per_pair(x, y, similarity, scale, among=is_positive)
+    return (per_pair * is_positive).sum() / is_positive.sum().clamp_min(1)
 
 
 def weighted_ranking(
@@ -67,10 +70,18 @@ def weighted_ranking(
     return (weights * _per_pair(x, y, similarity, scale)).mean()
 
 
-def _per_pair(x: Tensor, y: Tensor, similarity: Similarity, scale: float) -> Tensor:
-    """Each x's loss [K]; its positive is the y of its own row, candidates may be more than K."""
+def _per_pair(
+    x: Tensor, y: Tensor, similarity: Similarity, scale: float, among: Tensor | None = None
+) -> Tensor:
+    """Each x's loss [K]; its positive is the y of its own row, candidates may be more than K.
+
+    Args:
+        among: [candidates], which of them count; an x whose own does not has no meaningful loss.
+    """
     x, y = widen(x), widen(y)
     if similarity == "cosine":
         x, y = normalize(x, dim=-1), normalize(y, dim=-1)
     scores = scale * (x @ y.T)  # [K, candidates]
+    if among is not None:
+        scores = scores.masked_fill(~among, _NEVER)
     return cross_entropy(scores, torch.arange(len(x), device=x.device), reduction="none")
