@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from trainable.ahead import ahead
 from trainable.batch import Batch, collate
 from trainable.batching import Step
+from trainable.compiling import can_compile, compile_layers, verdict
 from trainable.config import Config
 from trainable.dataset import Dataset
 from trainable.embeddings import sentence_embeddings, weights_fingerprint
@@ -52,7 +53,9 @@ class Learner:
         self.precision = choose_precision(config.train.precision, self.device)
         self.model = build_model(config, encoder).to(self.device).train()
         self.average: AveragedModel | None = None
-        self.micro_batches = MicroBatches(config.batching.micro_batch_size)
+        self.notes: list[str] = []
+        """What happened that the record of the epoch should tell."""
+        self.micro_batches = MicroBatches(config.batching.micro_batch_size, self.notes)
         self._encode(dataset)
 
     def enter(self, stage: Stage) -> None:
@@ -71,6 +74,8 @@ class Learner:
                 for name, encoded in tokens.items():
                     found = sentence_embeddings(self.model, encoder_id, encoded, *settings)
                     self.embeddings[split][name] = found
+        elif can_compile(self.model.encoder, self.device, self.config.train.compile):
+            self._compile()
 
     @property
     def num_steps(self) -> int:
@@ -164,14 +169,16 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "micro_batches": self.micro_batches.state(),
+            "micro_batch_size": self.micro_batches.size,
+            "notes": list(self.notes),
             "average": None if self.average is None else self.average.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Put back `state`; where it ended the stage before this one, the weights alone."""
         self.model.load_state_dict(state["model"])
-        self.micro_batches.load_state(state["micro_batches"])
+        self.micro_batches.size = state["micro_batch_size"]
+        self.notes[:] = state["notes"]
         if state["stage"] == self.stage.name:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
@@ -217,6 +224,32 @@ class Learner:
         start = settings.init_std * torch.randn(shape, device=self.device)
         kind = self.tasks[batch.task_name].kind
         return smart_penalty(kind, perturbed, clean.outputs, start, settings)
+
+    def _compile(self) -> None:
+        """Compile the encoder's layers, unless passes over batches say it is slower."""
+        encoder, settings = self.model.encoder, self.config.batching
+        if self.config.train.compile == "always":
+            compile_layers(encoder)
+            return
+        middle = [
+            Step(
+                name, np.argsort(tokens.lengths)[tokens.num_examples // 2 :][: settings.batch_size]
+            )
+            for name, tokens in self.train_tokens.items()
+        ]
+        batches = list(self.batches(middle, epoch=0))
+        masks = dropout_state(self.device)
+
+        def passes() -> None:
+            with replayed(masks, self.device):
+                for batch in batches:
+                    self._loss(batch, masks).backward()  # type: ignore[no-untyped-call]
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        purpose = f"{encoder.config.to_json_string()} {self.precision} {settings.batch_size}"  # type: ignore[union-attr,operator]
+        self.notes.append(verdict(encoder, passes, purpose).describe())
 
     def _set_rate(self, epoch: int, number: int) -> None:
         done = (epoch - self.stage.first_epoch) * self.num_steps + number

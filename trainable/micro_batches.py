@@ -5,8 +5,6 @@ they are. Of each part only the embeddings are kept; where its gradient is asked
 through the encoder once more, by the same dropout masks (gradient caching, Gao et al., 2021).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -20,12 +18,11 @@ class MicroBatches:
 
     Args:
         size: sentences; None: all of the step's.
+        notes: is told where it is halved.
     """
 
-    def __init__(self, size: int | None) -> None:
-        self.size = size
-        self.notes: list[str] = []
-        """What happened to the size since somebody took note."""
+    def __init__(self, size: int | None, notes: list[str]) -> None:
+        self.size, self.notes = size, notes
 
     def embed(self, model: MultitaskBert, packed: Packed, noise: Tensor | None) -> Tensor:
         """`MultitaskBert.embed`, part by part if need be."""
@@ -52,11 +49,3 @@ class MicroBatches:
             "batches and negatives stay whole"
         )
         return True
-
-    def state(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
-        return {"size": self.size, "notes": list(self.notes)}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Put back `state`."""
-        self.size, self.notes = state["size"], list(state["notes"])

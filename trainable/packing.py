@@ -8,6 +8,7 @@ Legend: S sentences, T tokens of all of them, L tokens of the longest, H hidden 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class Packed:
     order: Tensor  # [S] which sentence of those asked for stands where in the row
     places: Tensor  # [S] where in the row each sentence asked for stands
 
-    @property
+    @cached_property
     def groups(self) -> list[tuple[int, int]]:
         """(sentences, tokens of each) of every length, as they stand in the row."""
         lengths, counts = np.unique(self.lengths, return_counts=True)

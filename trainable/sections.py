@@ -175,6 +175,9 @@ class Train(Section):
     bf16 where the device multiplies it in hardware, fp16 on other GPUs, fp32 on other CPUs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the CUDA device if there is one."""
+    compile: Literal["auto", "never", "always"] = "auto"
+    """torch.compile for the encoder's layers; auto: on a GPU where a measurement says it is faster,
+    made once for a machine; never on a CPU, where nothing was gained."""
 
 
 class Probe(Section):

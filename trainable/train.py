@@ -215,14 +215,14 @@ class Trainer:
             dev_train=evaluation.dev_train,
             seconds=time.perf_counter() - started,
             wall_time=time.time(),
-            flags=(*evaluation.flags, *self.learner.micro_batches.notes),
+            flags=(*evaluation.flags, *self.learner.notes),
         )
         keep = epochs_to_keep([*self.trial.epochs(), record], self.tasks)
         if epoch in keep:
             self.trial.keep_weights(epoch, self._write_weights)
         self.trial.write_epoch(record)
         self.epochs_completed, self.steps_done = epoch, 0
-        self.learner.micro_batches.notes.clear()
+        self.learner.notes.clear()
         self.loss_sums = {name: torch.zeros_like(sums) for name, sums in self.loss_sums.items()}
         self._save()
         for kept in set(self.trial.kept_epochs()) - keep:  # only once nothing can need them again
