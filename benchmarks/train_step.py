@@ -1,213 +1,347 @@
-"""The training step against a textbook loop, on the same examples, side by side in one run.
+"""The training step and the evaluation against a textbook's, on the same examples, side by side.
 
-    python benchmarks/train_step.py --data-dir DATA --examples 1280
+    python benchmarks/train_step.py --data-dir DATA
 
-The textbook loop tokenises each batch, pads it to its longest sentence, calls an eager encoder
-once for each side and view, in fp32, and updates with AdamW without foreach or fusion. Both loops
-go through the same examples of the three tasks under the b3 recipe (MNR and SimCSE on similarity),
-each forming its own batches of 16. Chunks of the loops alternate, so that a change of the
-machine's speed hits all; ratios are of seconds for the same examples, the median over the chunks.
+The textbook loop is in `benchmarks/textbook.py`; the loops between it and ours add what ours has,
+one thing after the other, and the last ones round products. All go through the same examples of the
+tasks under the b3 recipe (MNR and SimCSE on similarity), each forming its own batches. Chunks of
+the loops alternate, so that a change of the machine's speed hits all; ratios are of seconds for the
+same examples, the median over the chunks. Evaluation goes through the same rows of dev. Peak memory
+and the first step are of a process for each loop.
 """
 
 import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from textbook import Rows, Textbook
 from torch import nn
-from transformers import AutoModel
+from transformers import BertConfig, BertModel
 
-from trainable.batch import Batch
-from trainable.batching import Step, plan_epoch
+from trainable.batching import plan_epoch
 from trainable.config import Config
 from trainable.dataset import Dataset, read_dataset
 from trainable.dropout import Dropout
-from trainable.encoder import locate
 from trainable.learner import Learner
-from trainable.model import MultitaskBert
-from trainable.objective import objective
-from trainable.reading import Examples
+from trainable.precision import choose_device
 from trainable.resolve import resolve
 from trainable.rng_state import seed_globals
 from trainable.seeding import generator
 from trainable.stages import stages_of
 from trainable.tokens import load_tokenizer
 
-BATCH_SIZE = 16
-Rows = Mapping[str, np.ndarray]
-
-
-class Textbook:
-    """What one writes first: readable, correct, and slow."""
-
-    def __init__(self, config: Config, dataset: Dataset) -> None:
-        torch.manual_seed(config.seed)
-        dropout = config.model.encoder_dropout
-        encoder = AutoModel.from_pretrained(
-            locate(config.model.encoder),
-            attn_implementation="eager",
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        )
-        self.config, self.dataset, self.num_tokens = config, dataset, 0
-        self.tasks = config.task_records()
-        self.tokenizer = load_tokenizer(config.model.encoder)
-        self.model = MultitaskBert(encoder, config)
-        for module in self.model.modules():
-            if type(module) is Dropout:
-                module.__class__ = nn.Dropout
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.optim.lr, foreach=False, fused=False
-        )
-        self.model.train()
-
-    def run(self, chunk: Rows, number: int) -> None:
-        """Train on the chunk's rows in random batches."""
-        random = generator(self.config.seed, "textbook", number)
-        batches = []
-        for name, rows in chunk.items():
-            rows = random.permutation(rows)
-            starts = range(0, len(rows), BATCH_SIZE)
-            batches += [(name, rows[i : i + BATCH_SIZE]) for i in starts]
-        for i in random.permutation(len(batches)):
-            self._step(*batches[i], random)
-
-    def _step(self, name: str, rows: np.ndarray, random: np.random.Generator) -> None:
-        examples: Examples = self.dataset.train[name]
-        sides = [[side[row] for row in rows] for side in examples.sentences]
-        view_of = None
-        if name in self.config.loss.simcse.tasks:
-            draw = random.integers(len(sides), size=len(rows))
-            sides.append([sides[side][i] for i, side in enumerate(draw)])
-            view_of = torch.from_numpy(draw)
-        batches = [
-            self.tokenizer(side, padding=True, truncation=True, return_tensors="pt")
-            for side in sides
-        ]
-        e = tuple(self.model.embed(b["input_ids"], b["attention_mask"]) for b in batches)
-        s = tuple(self.model.shared(side) for side in e)
-        output = self.model.heads[name](e, s)
-        labels = torch.tensor(examples.labels[rows], dtype=torch.float32)
-        batch = Batch(name, rows, (len(rows),) * len(sides), labels, None, view_of, 0)
-        loss = objective(self.tasks[name], output, batch, self.config)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.num_tokens += sum(int(b["attention_mask"].sum()) for b in batches)
+TEXTBOOK = "textbook fp32"
+WAY = (
+    "+ tokenised once, one call a step",
+    "+ batches of like length",
+    "+ quick dropout and attention",
+    "+ fused AdamW, rows' gradients",
+    "+ no padding: ours fp32",
+)
+"""From the textbook's loop to ours, each with all before it."""
+HALVES = {"ours bf16": "bf16", "ours fp16": "fp16", "ours tf32": "tf32"}
+COMPILED = "ours bf16, compiled"
+MIXED = "mixed"
 
 
 class Ours:
-    """The trial's own steps, planned over the chunk's rows as over an epoch."""
+    """The trial's own steps, planned over the chunk's rows as over an epoch.
 
-    def __init__(self, config: Config, dataset: Dataset) -> None:
+    Args:
+        num_added: how much of `WAY` it has.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, num_added: int = len(WAY)) -> None:
         seed_globals(config.seed)
-        self.learner = Learner(config, dataset)
+        self.learner, self.num_added = Learner(config, dataset), num_added
+        model = self.learner.model
+        if num_added < 3:
+            model.encoder.set_attn_implementation("eager")
+            for module in model.modules():
+                if type(module) is Dropout:
+                    module.__class__ = nn.Dropout
+        if num_added < 4:
+            model.encoder.get_input_embeddings().__class__ = nn.Embedding
         self.learner.enter(stages_of(config)[0])
+        if num_added < 4:
+            self.learner.optimizer = torch.optim.AdamW(
+                model.parameters(), lr=config.optim.lr, weight_decay=0.0, foreach=False, fused=False
+            )
 
-    def run(self, chunk: Rows, number: int) -> None:
+    def train(self, chunk: Rows, number: int) -> None:
+        """Train on the chunk's rows."""
         learner, config = self.learner, self.learner.config
         lengths = {name: learner.train_tokens[name].lengths[rows] for name, rows in chunk.items()}
-        for i, step in enumerate(plan_epoch(lengths, config.batching, config.seed, number)):
-            rows = chunk[step.task_name][step.rows]
-            learner.step(Step(step.task_name, rows), 1, i)
+        if self.num_added < 2:
+            lengths = {name: np.ones_like(found) for name, found in lengths.items()}
+        plan = [
+            type(step)(step.task_name, chunk[step.task_name][step.rows])
+            for step in plan_epoch(lengths, config.batching, config.seed, number)
+        ]
+        with self._padding():
+            for i, batch in enumerate(learner.batches(plan, 1)):
+                learner.step(batch, 1, i)
+
+    def _padding(self) -> AbstractContextManager[object]:
+        if self.num_added == len(WAY):
+            return nullcontext()
+        return patch("trainable.encoder.takes_rows", lambda encoder: False)
 
 
-def main() -> None:
-    options = _parse()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    settings = [
-        f"data.dir={options.data_dir}",
-        "data.on_bad_rows=skip",
-        f"model.encoder={options.encoder}",
-        f"model.pooling={options.pooling}",
-        "optim.lr=1e-4",
-        "pretrain.enabled=false",
-        f"batching.batch_size={BATCH_SIZE}",
-    ]
-    config = resolve("b3", settings, {}).config
-    dataset = read_dataset(config)
-    textbook = Textbook(config, dataset)
-    loops: dict[str, Textbook | Ours] = {"textbook fp32": textbook}
-    for precision in ("fp32", "bf16"):
-        train = config.train.model_copy(update={"precision": precision})
-        loops[f"ensweep {precision}"] = Ours(config.model_copy(update={"train": train}), dataset)
-    seconds = _time(loops, _chunks(dataset, options.examples, options.chunks))
-    _print(seconds, textbook, options)
+def make_loop(name: str, config: Config, dataset: Dataset) -> Textbook | Ours:
+    """A loop by its name in the table."""
+    if name == TEXTBOOK:
+        return Textbook(config, dataset, choose_device(config.train.device))
+    train = {"precision": HALVES.get(name, "fp32"), "compile": "never"}
+    if name == COMPILED:
+        train = {"precision": "bf16", "compile": "always"}
+    config = config.model_copy(update={"train": config.train.model_copy(update=train)})
+    return Ours(config, dataset, 1 + WAY.index(name) if name in WAY else len(WAY))
 
 
-def _time(loops: Mapping[str, Textbook | Ours], chunks: list[Rows]) -> dict[str, list[float]]:
-    """Seconds of each loop for each chunk; the first chunk is a warm-up and not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
-    for number, chunk in enumerate(chunks):
-        for name, loop in loops.items():
-            started = time.perf_counter()
-            loop.run(chunk, number)
-            seconds[name].append(time.perf_counter() - started)
-        if number == 0:
-            textbook = loops["textbook fp32"]
-            assert isinstance(textbook, Textbook)
-            textbook.num_tokens = 0
-    return {name: values[1:] for name, values in seconds.items()}
+def time_training(
+    loops: Mapping[str, Textbook | Ours], dataset: Dataset, options: argparse.Namespace
+) -> dict[str, dict[str, list[float]]]:
+    """Part -> loop -> seconds for each chunk; the first chunk warms up and is not counted."""
+    parts = {MIXED: list(dataset.train), **{name: [name] for name in dataset.train}}
+    seconds = {part: {name: [] for name in loops} for part in parts}
+    for number, chunk in enumerate(chunks(dataset, options)):
+        for part, names in parts.items():
+            some = {name: chunk[name] for name in names}
+            for name, loop in loops.items():
+                _wait()
+                started = time.perf_counter()
+                loop.train(some, number)
+                _wait()
+                if number:
+                    seconds[part][name].append(time.perf_counter() - started)
+    return seconds
 
 
-def _chunks(dataset: Dataset, num_examples: int, num_chunks: int) -> list[Rows]:
+def chunks(dataset: Dataset, options: argparse.Namespace) -> list[Rows]:
     """Disjoint random parts of the training set, the tasks in their natural proportions."""
     total = sum(len(examples) for examples in dataset.train.values())
     orders = {
         name: generator(0, "benchmark", name).permutation(len(examples))
         for name, examples in dataset.train.items()
     }
-    sizes = {name: round(num_examples * len(order) / total) for name, order in orders.items()}
+    sizes = {name: round(options.examples * len(o) / total) for name, o in orders.items()}
     return [
         {name: order[i * sizes[name] : (i + 1) * sizes[name]] for name, order in orders.items()}
-        for i in range(num_chunks + 1)
+        for i in range(options.chunks + 1)
     ]
 
 
-def _print(
-    seconds: Mapping[str, list[float]], textbook: Textbook, options: argparse.Namespace
+def time_evaluation(
+    loops: Mapping[str, Textbook | Ours], dataset: Dataset, num_rounds: int
+) -> dict[str, list[float]]:
+    """Seconds for all of dev, round by round; the first warms up. In float32 the outputs agree."""
+    rows = {name: np.arange(len(examples)) for name, examples in dataset.dev.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    textbook = loops[TEXTBOOK]
+    assert isinstance(textbook, Textbook)
+    weights = textbook.model.state_dict()
+    for number in range(num_rounds + 1):
+        outputs = {}
+        for name, loop in loops.items():
+            if isinstance(loop, Ours) and number == 0:
+                loop.learner.model.load_state_dict(weights)
+            started = time.perf_counter()
+            is_textbook = isinstance(loop, Textbook)
+            outputs[name] = loop.evaluate(rows) if is_textbook else loop.learner.dev_outputs()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    for task, expected in outputs[TEXTBOOK].items():
+        apart = float(np.abs(outputs[WAY[-1]][task] - expected).max())
+        if apart > 1e-4:
+            raise SystemExit(f"{task}: outputs in float32 are {apart} apart")
+    return seconds
+
+
+def run_alone(name: str, config: Config, dataset: Dataset, options: argparse.Namespace) -> None:
+    """In a process of its own: print the first step's seconds and the peak memory as JSON."""
+    loop = make_loop(name, config, dataset)
+    size = config.batching.batch_size
+    first = {"similarity": chunks(dataset, options)[0]["similarity"][:size]}
+    started = time.perf_counter()
+    loop.train(first, 0)
+    _wait()
+    seconds = time.perf_counter() - started
+    loop.train(chunks(dataset, options)[1], 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    print(json.dumps({"first_step_seconds": seconds, "peak_bytes": peak}))
+
+
+def print_table(
+    seconds: Mapping[str, Mapping[str, list[float]]],
+    evaluation: Mapping[str, list[float]],
+    alone: Mapping[str, Mapping[str, float]],
+    flops: float,
+    options: argparse.Namespace,
 ) -> None:
-    encoder = textbook.model.encoder
-    words = encoder.get_input_embeddings().weight.numel()
-    weights = sum(p.numel() for p in encoder.parameters() if p.ndim == 2) - words
-    flops = 6 * weights * textbook.num_tokens  # forward and backward, real tokens only
-    base = seconds["textbook fp32"]
-    print(f"{options.chunks} chunks of {options.examples} examples, batch {BATCH_SIZE}, ", end="")
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"{'loop':<16} {'s a chunk':>10} {'times faster':>13} {'(min-max)':>14} {'of peak':>8}")
-    for name, values in seconds.items():
-        ratios = [b / value for b, value in zip(base, values, strict=True)]
-        peak = _matrix_rate(torch.bfloat16 if name.endswith("bf16") else torch.float32)
-        share = flops / sum(values) / peak
-        spread = f"({min(ratios):.2f}-{max(ratios):.2f})"
-        print(
-            f"{name:<16} {median(values):>10.2f} {median(ratios):>13.2f} {spread:>14} {share:>8.1%}"
+    """A row for each loop: times faster and examples a second by part, share of the peak."""
+    print(f"{options.chunks} chunks of {options.examples} examples, batch {options.batch_size}, ")
+    print(f"{_machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    parts = list(seconds)
+    head = "".join(f"{part:>22}" for part in (*parts, "evaluation"))
+    print(f"{'loop':<34}{head}{'of peak':>9}{'first step':>11}{'peak memory':>12}")
+    for name in seconds[MIXED]:
+        cells = [_cell(seconds[part], name) for part in parts]
+        cells.append(_cell(evaluation, name) if evaluation[name] else "")
+        half = HALVES.get(name, "bf16" if name == COMPILED else "fp32")
+        share = flops / sum(seconds[MIXED][name]) / matrix_rate(half)
+        own = alone.get(name)
+        costs = (
+            f"{own['first_step_seconds']:>9.2f} s{own['peak_bytes'] / 2**20:>8.0f} MiB"
+            if own
+            else ""
         )
-    print("of peak: matrix-product flops of the encoder on real tokens / measured 1024^3 product")
+        print(f"{name:<34}{''.join(f'{c:>22}' for c in cells)}{share:>9.1%}{costs}")
+    print("a part: times faster than the textbook, median (min-max) over the chunks")
+    examples = options.examples * options.chunks
+    print(
+        f"textbook: {examples / sum(seconds[MIXED][TEXTBOOK]):.1f} examples/s mixed; of peak: ",
+        end="",
+    )
+    print("products of the encoder's weights on real tokens / a measured product of 1024^3")
 
 
-def _matrix_rate(dtype: torch.dtype) -> float:
-    """Flops a second of a 1024 x 1024 x 1024 product on this machine: the best of 20."""
-    a, b = torch.randn(1024, 1024).to(dtype), torch.randn(1024, 1024).to(dtype)
+def matrix_rate(precision: str) -> float:
+    """Flops a second of a 1024 x 1024 x 1024 product here: the best of 20."""
+    device = choose_device("auto")
+    size, dtype = (
+        (1024 if device.type == "cpu" else 8192),
+        {"bf16": torch.bfloat16, "fp16": torch.float16},
+    )
+    a, b = (
+        torch.randn(size, size, device=device).to(dtype.get(precision, torch.float32)) for _ in "ab"
+    )
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     best = float("inf")
     for _ in range(20):
         started = time.perf_counter()
         a @ b
+        _wait()
         best = min(best, time.perf_counter() - started)
-    return 2 * 1024**3 / best
+    return 2 * size**3 / best
+
+
+def _cell(by_loop: Mapping[str, list[float]], name: str) -> str:
+    ratios = [b / own for b, own in zip(by_loop[TEXTBOOK], by_loop[name], strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+def _flops(textbook: Textbook) -> float:
+    """Of the matrices, forward and backward, on the real tokens that the textbook has counted."""
+    encoder = textbook.model.encoder
+    words = encoder.get_input_embeddings().weight.numel()
+    weights = sum(p.numel() for p in encoder.parameters() if p.ndim == 2) - words
+    return 6.0 * weights * textbook.num_tokens
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+
+
+def write_random_bert(folder: Path) -> Path:
+    """An encoder of BERT-base's shape with random weights, for its speed."""
+    torch.manual_seed(0)
+    BertModel(BertConfig()).save_pretrained(folder)
+    load_tokenizer("minilm").save_pretrained(folder)
+    return folder
+
+
+def main() -> None:
+    """Measure, then print a table."""
+    options = _parse()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as place:
+        encoder = options.encoder
+        if encoder == "random-bert-base":
+            encoder = str(write_random_bert(Path(place) / "encoder"))
+        config = _config(encoder, options)
+        dataset = _fewer(read_dataset(config), options.dev_rows)
+        if options.alone:
+            run_alone(options.alone, config, dataset, options)
+            return
+        names = [TEXTBOOK, *WAY, *options.rounded]
+        loops = {name: make_loop(name, config, dataset) for name in names}
+        ends = {name: loop for name, loop in loops.items() if name not in WAY[:-1]}
+        evaluation = {name: [] for name in names} | time_evaluation(ends, dataset, options.rounds)
+        textbook = loops[TEXTBOOK]
+        textbook.num_tokens = 0
+        seconds = time_training(loops, dataset, options)
+        warm = 1 + options.chunks  # the first chunk is in the tokens and not in the seconds
+        flops = _flops(textbook) / 2 * options.chunks / warm  # mixed and task by task: twice
+        alone = {name: _alone(name, encoder, options) for name in names} if options.memory else {}
+        print_table(seconds, evaluation, alone, flops, options)
+
+
+def _alone(name: str, encoder: str, options: argparse.Namespace) -> dict[str, float]:
+    words = [sys.executable, __file__, *sys.argv[1:], "--encoder", encoder, "--alone", name]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _fewer(dataset: Dataset, num_rows: int) -> Dataset:
+    """With a random part of each task's dev rows."""
+    dev = {}
+    for name, examples in dataset.dev.items():
+        rows = generator(0, "dev", name).permutation(len(examples))[:num_rows]
+        dev[name] = examples.take(np.sort(rows))
+    return replace(dataset, dev=dev)
+
+
+def _config(encoder: str, options: argparse.Namespace) -> Config:
+    settings = [
+        *(f"data.dir={options.data_dir}", "data.on_bad_rows=skip"),
+        *(f"model.encoder={encoder}", f"model.pooling={options.pooling}"),
+        *("optim.lr=1e-4", "pretrain.enabled=false"),
+        f"batching.batch_size={options.batch_size}",
+    ]
+    return resolve("b3", settings, {}).config
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--encoder", default="minilm", help="or random-bert-base")
     parser.add_argument("--pooling", default="mean")
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--examples", type=int, default=320, help="in a chunk")
-    parser.add_argument("--chunks", type=int, default=7)
+    parser.add_argument("--chunks", type=int, default=5)
+    parser.add_argument("--dev-rows", type=int, default=512, help="of each task, in evaluation")
+    parser.add_argument("--rounds", type=int, default=3, help="of evaluation")
+    rounded = (*HALVES, COMPILED)
+    parser.add_argument(
+        "--rounded", nargs="*", choices=rounded, default=[], help="loops beside ours"
+    )
+    parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -8,7 +8,7 @@ import math
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -48,21 +48,12 @@ def rehearse(config: Config, dataset: Dataset, *, num_steps: int = 3) -> Rehears
     stages = stages_of(config)
     plans = [_plan(config, dataset.train, stage) for stage in stages]
     picked = [_pick(plan, num_steps + 1) for plan in plans]
-    rows = {name: _rows_of(chain(*picked), name) for name in dataset.train}
-    share = min(1.0, _EVAL_BATCHES * config.train.eval_batch_size / _num_rows(dataset.dev))
-    small = Dataset(
-        dataset.tasks,
-        {name: examples.take(rows[name]) for name, examples in dataset.train.items()},
-        {name: _spread(examples, share) for name, examples in dataset.dev.items()},
-        {},
-        dataset.fingerprint,
-    )
+    small, picked = _small(config, dataset, picked)
     seed_globals(config.seed)
     learner = Learner(config, small)
     start_seconds = time.perf_counter() - started
     costs = []
-    for stage, plan, picks in zip(stages, plans, picked, strict=True):
-        steps = [Step(s.task_name, np.searchsorted(rows[s.task_name], s.rows)) for s in picks]
+    for stage, plan, steps in zip(stages, plans, picked, strict=True):
         counts = Counter(step.task_name for step in plan)
         costs.append(_cost(learner, stage, steps, counts, dataset, small))
     weights = sum(value.nbytes for value in learner.model.state_dict().values())
@@ -75,6 +66,55 @@ def rehearse(config: Config, dataset: Dataset, *, num_steps: int = 3) -> Rehears
         weights,
         sum(4 * columns[name] * len(examples) for name, examples in dataset.dev.items()),
     )
+
+
+def steps_per_second(
+    config: Config, dataset: Dataset, seconds: float, begin: Callable[[], None]
+) -> float:
+    """How many steps of a trial's last stage are done in a second, for so many seconds.
+
+    Args:
+        begin: called before the clock is started; waits for those that run beside this one.
+
+    Raises:
+        ConfigError: the encoder cannot be loaded.
+    """
+    config = _alone(config)
+    stage = stages_of(config)[-1]
+    small, (steps,) = _small(config, dataset, [_pick(_plan(config, dataset.train, stage), 8)])
+    seed_globals(config.seed)
+    learner = Learner(config, small)
+    learner.enter(stage)
+    for number, batch in enumerate(learner.batches(steps, stage.first_epoch)):
+        loss = learner.step(batch, stage.first_epoch, number)  # each shape once
+    float(loss)
+    begin()
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        for number, batch in enumerate(learner.batches(steps, stage.first_epoch)):
+            loss = learner.step(batch, stage.first_epoch, number)
+            done += 1
+        float(loss)  # waits for a GPU
+    return done / (time.perf_counter() - started)
+
+
+def _small(
+    config: Config, dataset: Dataset, picked: Sequence[Sequence[Step]]
+) -> tuple[Dataset, list[list[Step]]]:
+    """The data of the picked steps and a few batches of dev, and the steps among these."""
+    rows = {name: _rows_of(chain(*picked), name) for name in dataset.train}
+    share = min(1.0, _EVAL_BATCHES * config.train.eval_batch_size / _num_rows(dataset.dev))
+    small = Dataset(
+        dataset.tasks,
+        {name: examples.take(rows[name]) for name, examples in dataset.train.items()},
+        {name: _spread(examples, share) for name, examples in dataset.dev.items()},
+        {},
+        dataset.fingerprint,
+    )
+    return small, [
+        [Step(s.task_name, np.searchsorted(rows[s.task_name], s.rows)) for s in steps]
+        for steps in picked
+    ]
 
 
 def _alone(config: Config) -> Config:

@@ -1,0 +1,115 @@
+"""The training and evaluation loops that one writes first: readable, correct, and slow.
+
+Each batch is tokenised anew and padded to its longest sentence, an eager encoder is called once for
+each side and view, in float32, and AdamW updates without foreach or fusion; evaluation goes through
+dev 16 examples at a time. The reference that `benchmarks/train_step.py` measures against.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from trainable.batch import Batch
+from trainable.config import Config
+from trainable.dataset import Dataset
+from trainable.dropout import Dropout
+from trainable.encoder import locate
+from trainable.model import MultitaskBert
+from trainable.objective import objective
+from trainable.reading import Examples
+from trainable.seeding import generator
+from trainable.tokens import load_tokenizer
+
+Rows = Mapping[str, np.ndarray]
+"""Task -> rows of its examples."""
+
+EVAL_BATCH_SIZE = 16
+
+
+class Textbook:
+    """A model of the same maths as a trial's, trained and evaluated the plain way."""
+
+    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        dropout = config.model.encoder_dropout
+        encoder = AutoModel.from_pretrained(
+            locate(config.model.encoder),
+            attn_implementation="eager",
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+        self.config, self.dataset, self.device = config, dataset, device
+        self.tasks, self.num_tokens = config.task_records(), 0
+        self.tokenizer = load_tokenizer(config.model.encoder)
+        self.model = MultitaskBert(encoder, config).to(device)
+        for module in self.model.modules():
+            if type(module) is Dropout:
+                module.__class__ = nn.Dropout
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.optim.lr, foreach=False, fused=False
+        )
+        self.model.train()
+
+    def train(self, chunk: Rows, number: int) -> None:
+        """Train on the chunk's rows in random batches."""
+        random, size = generator(self.config.seed, "textbook", number), self._batch_size
+        batches = []
+        for name, rows in chunk.items():
+            rows = random.permutation(rows)
+            batches += [(name, rows[i : i + size]) for i in range(0, len(rows), size)]
+        for i in random.permutation(len(batches)):
+            self._step(*batches[i], random)
+
+    @torch.no_grad()
+    def evaluate(self, chunk: Rows) -> dict[str, np.ndarray]:
+        """Outputs for rows of dev, as they come."""
+        self.model.eval()
+        found = {}
+        for name, rows in chunk.items():
+            sides = self.dataset.dev[name].sentences
+            pieces = []
+            for start in range(0, len(rows), EVAL_BATCH_SIZE):
+                some = rows[start : start + EVAL_BATCH_SIZE]
+                e = [self._embed([side[row] for row in some]) for side in sides]
+                sizes = [len(some)] * len(sides)
+                pieces.append(self.model.answer(name, torch.cat(e), sizes).outputs.cpu().numpy())
+            found[name] = np.concatenate(pieces)
+        self.model.train()
+        return found
+
+    @property
+    def _batch_size(self) -> int:
+        return self.config.batching.batch_size
+
+    def _step(self, name: str, rows: np.ndarray, random: np.random.Generator) -> None:
+        examples: Examples = self.dataset.train[name]
+        sides = [[side[row] for row in rows] for side in examples.sentences]
+        view_of = None
+        if name in self.config.loss.simcse.tasks:
+            draw = random.integers(len(sides), size=len(rows))
+            sides.append([sides[side][i] for i, side in enumerate(draw)])
+            view_of = torch.from_numpy(draw)
+        e = [self._embed(side) for side in sides]
+        output = self.model.answer(name, torch.cat(e), [len(rows)] * len(sides))
+        labels = torch.tensor(examples.labels[rows], dtype=torch.float32)
+        batch = Batch(name, rows, (len(rows),) * len(sides), labels, None, view_of, 0)
+        loss = objective(self.tasks[name], output, batch.to(self.device), self.config)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def _embed(self, sentences: list[str]) -> Tensor:
+        inputs = self.tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
+        mask = inputs["attention_mask"]
+        self.num_tokens += int(mask.sum())
+        encoder, mask = self.model.encoder, mask.to(self.device)
+        states = encoder(input_ids=inputs["input_ids"].to(self.device), attention_mask=mask)
+        if self.config.model.pooling == "pooler":
+            return states.pooler_output
+        if self.config.model.pooling == "cls":
+            return states.last_hidden_state[:, 0]
+        weights = mask[:, :, None]
+        return (states.last_hidden_state * weights).sum(1) / weights.sum(1)
