@@ -10,8 +10,9 @@ from mlflow_setup.errors import ConfigError
 from trainable.batching import plan_epoch
 from trainable.config import Config, from_flat
 from trainable.dataset import read_dataset
+from trainable.learner import Learner
 from trainable.model import build_model
-from trainable.rehearsal import rehearse
+from trainable.rehearsal import rehearse, steps_per_second
 
 
 def config_of(data: Path, encoder: Path, **given: Any) -> Config:
@@ -92,3 +93,22 @@ def test_a_step_that_diverges_is_named(
     monkeypatch.setattr("trainable.learner.objective", lambda *_: nan * 1)
     with pytest.raises(ConfigError, match=r"loss of .* is nan"):
         rehearse(config, read_dataset(config))
+
+
+def test_steps_are_counted_once_all_beside_are_ready(tiny_data: Path, tiny_encoder: Path) -> None:
+    config = config_of(tiny_data, tiny_encoder, train__stages=["probe", "finetune"])
+    learned: list[str] = []
+    steps, plain = [], Learner.step
+
+    def step(self: Learner, *given: Any) -> torch.Tensor:
+        steps.append(len(learned))
+        assert self.stage.name == "finetune"
+        return plain(self, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "step", step)
+        rate = steps_per_second(config, read_dataset(config), 0.3, lambda: learned.append("begin"))
+    assert learned == ["begin"]
+    assert steps.count(0) > 0  # each shape once, before the clock starts
+    assert rate > 0
+    assert rate * 0.3 <= steps.count(1) + 1
