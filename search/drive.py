@@ -137,8 +137,8 @@ class Drive:
 
     def _run_trials(self, train: Train | None) -> None:
         sweep = self.sweep
-        with environment(), cluster() as total:
-            slots = find_slots(sweep.resources, total)
+        with environment(), cluster() as nodes:
+            slots = find_slots(sweep.resources, nodes)
             place = Place(
                 self.folder.path.parent,
                 self.folder.name,

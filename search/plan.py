@@ -177,8 +177,8 @@ def _cluster(
 ) -> str:
     """Everything that takes Ray; adds its own checks to the plan."""
     storage, resources = folder.path.parent, sweep.resources
-    with environment(), cluster() as total, camp(storage) as tent:
-        slots = find_slots(resources, total)
+    with environment(), cluster() as nodes, camp(storage) as tent:
+        slots = find_slots(resources, nodes)
         place = Place(
             storage,
             folder.name,

@@ -15,7 +15,7 @@ from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import Tracking, resolve_tracking
-from search.cluster import cluster, find_slots
+from search.cluster import Node, cluster, find_slots
 from search.results import leaderboard
 from search.sweep import run_sweep
 from search.sweep_config import Resources
@@ -101,7 +101,7 @@ def test_garbage_is_collected_before_ray_ends_and_not_meanwhile(
 
     seen = []
     monkeypatch.setattr(ray, "init", lambda *_, **__: None)
-    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "nodes", list)
     monkeypatch.setattr(ray, "shutdown", lambda: seen.append((gc.isenabled(), knot())))
     with cluster():
         knot = weakref.ref(Knot())
@@ -109,25 +109,45 @@ def test_garbage_is_collected_before_ray_ends_and_not_meanwhile(
     assert gc.isenabled()
 
 
+def nodes_of(*sizes: tuple[float, float], group: str | None = None) -> list[Node]:
+    return [Node({"CPU": cpus, "GPU": gpus}, group) for cpus, gpus in sizes]
+
+
 @pytest.mark.parametrize(
-    ("asked", "total", "slots"),
+    ("asked", "sizes", "slots"),
     [
-        ({}, {"CPU": 2.0}, (0.0, 2)),
-        ({"cpus_per_trial": 2}, {"CPU": 5.0}, (0.0, 2)),
-        ({}, {"CPU": 8.0, "GPU": 2.0}, (1.0, 2)),
-        ({"gpus_per_trial": 0.5}, {"CPU": 8.0, "GPU": 2.0}, (0.5, 4)),
-        ({"gpus_per_trial": 0}, {"CPU": 8.0, "GPU": 2.0}, (0.0, 8)),
-        ({"gpus_per_trial": 1, "max_concurrent_trials": 8}, {"CPU": 8.0}, (1.0, 8)),
+        ({}, [(2.0, 0)], (0.0, 2)),
+        ({"cpus_per_trial": 2}, [(5.0, 0)], (0.0, 2)),
+        ({"cpus_per_trial": 2}, [(3.0, 0), (3.0, 0)], (0.0, 2)),  # not the three of six CPUs
+        ({}, [(8.0, 2.0)], (1.0, 2)),
+        ({}, [(8.0, 0), (4.0, 1.0), (4.0, 1.0)], (1.0, 2)),
+        ({"gpus_per_trial": 2.0}, [(4.0, 1.0), (4.0, 3.0)], (2.0, 1)),
+        ({"gpus_per_trial": 0.5}, [(8.0, 2.0)], (0.5, 4)),
+        ({"gpus_per_trial": 0.5}, [(1.0, 2.0), (8.0, 1.0)], (0.5, 3)),
+        ({"gpus_per_trial": 0}, [(8.0, 2.0)], (0.0, 8)),
+        ({"gpus_per_trial": 1, "max_concurrent_trials": 8}, [(8.0, 0)], (1.0, 8)),
     ],
 )
 def test_find_slots(
-    asked: dict[str, float], total: dict[str, float], slots: tuple[float, int]
+    asked: dict[str, float], sizes: list[tuple[float, float]], slots: tuple[float, int]
 ) -> None:
-    found = find_slots(Resources.model_validate(asked, strict=False), total)
+    found = find_slots(Resources.model_validate(asked, strict=False), nodes_of(*sizes))
     assert (found.gpus_per_trial, found.max_concurrent_trials) == slots
 
 
 @pytest.mark.parametrize("asked", [{"cpus_per_trial": 3}, {"gpus_per_trial": 1.0}])
 def test_a_trial_that_never_fits_is_refused(asked: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="resources: a trial needs"):
-        find_slots(Resources.model_validate(asked), {"CPU": 2.0})
+    """Two nodes with two CPUs are no node with three."""
+    with pytest.raises(ConfigError, match="the cluster has 2 x 2 CPUs and 0 GPUs"):
+        find_slots(Resources.model_validate(asked), nodes_of((2.0, 0), (2.0, 0)))
+
+
+def test_whether_trials_need_gpus_is_not_guessed_where_the_workers_are_still_to_come() -> None:
+    """Else they would all train on the head's CPUs."""
+    head = nodes_of((8.0, 0), group="head")
+    with pytest.raises(ConfigError, match=r"gpus_per_trial: no node .* but it may grow"):
+        find_slots(Resources(max_concurrent_trials=8), head)
+    on_cpus = Resources(max_concurrent_trials=8, gpus_per_trial=0.0)
+    assert find_slots(on_cpus, head).gpus_per_trial == 0.0
+    with_gpu = [*head, *nodes_of((4.0, 1.0), group="gpu_spot")]
+    assert find_slots(Resources(max_concurrent_trials=8), with_gpu).gpus_per_trial == 1.0
