@@ -5,6 +5,7 @@ the deadline after which a silent process ends itself, and brings the record of 
 """
 
 import faulthandler
+import os
 import signal
 import socket
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Self
 
 from filelock import FileLock, Timeout
@@ -23,6 +25,8 @@ from mlflow_setup.schema import AttemptRecord
 from trainable.record import ATTEMPTS
 
 LOCKS = ".locks"
+ENDED_AT_ONCE = 75
+"""Exit code of a process that was told twice: its trial goes on from its last checkpoint."""
 _LOOK_EVERY = 0.5  # seconds between looks at the stop file
 _COUNT_EVERY = 10.0  # seconds between writes of the attempt's record
 
@@ -125,12 +129,19 @@ class Attempt:
 
 
 def listen() -> None:
-    """From now on SIGTERM (a spot notice, a cluster's scheduler) asks the trial here to stop.
+    """From now on SIGTERM (a spot notice, a cluster's scheduler) asks the trial here to stop; a
+    second one ends the process at once.
 
     To be called in the process's main thread.
     """
     _terminated.clear()
-    signal.signal(signal.SIGTERM, lambda number, frame: _terminated.set())
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    if _terminated.is_set():
+        os._exit(ENDED_AT_ONCE)
+    _terminated.set()
 
 
 def was_terminated() -> bool:
