@@ -47,8 +47,8 @@ _logger = logging.getLogger(__name__)
 class Mirror:
     """The MLflow side of one sweep. `dirty` holds the trials that the server has missed.
 
-    Not thread-safe. All methods but `try_start` and `try_project` raise PartialError when MLflow cannot be
-    written to; what they had not yet sent, a later call sends.
+    Not thread-safe. All methods but `try_start` and `try_project` raise PartialError when MLflow
+    cannot be written to; what they had not yet sent, a later call sends.
     """
 
     def __init__(self, tracking: Tracking, sweep: str) -> None:

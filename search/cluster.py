@@ -37,6 +37,11 @@ class Node:
     """Its type in the cluster's file, of which there may be more later; None: started by hand."""
 
     @property
+    def type(self) -> str:
+        """As prices are given for it."""
+        return self.group or "local"
+
+    @property
     def cpus(self) -> float:
         return self.resources.get("CPU", 0.0)
 

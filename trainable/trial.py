@@ -38,8 +38,9 @@ PROBLEM = "problem"
 """What Tune is told of an epoch, by name. The best overall so far is what a sweep maximises;
 `diverged` is 1 for every trial without a usable end; `problem` is why the sweep cannot go on."""
 
-TRIALS, STOP_FILE = "trials", "stop"
-"""Below the sweep's folder: its trials, and what is there while they are to stop."""
+TRIALS, PREPARATION, STOP_FILE = "trials", "preparation", "stop"
+"""Below the sweep's folder: its trials, attempts at what they share, and what is there while all
+that runs is to stop."""
 
 MAX_GROWTH = 1 << 30
 """Bytes that trials may leave behind in a process that runs one after another."""
@@ -69,10 +70,15 @@ class Place:
     num_threads: int
     num_gpus: float = 0.0
     max_silence_seconds: float = 1800.0
-    usd_per_hour: Mapping[str, float] = field(default_factory=dict)  # node type -> a node's price
+    usd_per_hour: Mapping[str, float] = field(default_factory=dict)
+    """Node type -> a node's price. One that has none is charged as the dearest."""
 
     def folder(self, trial: str) -> Path:
         return self.storage / self.sweep / TRIALS / trial
+
+    def preparation(self, number: int) -> Path:
+        """Where it is put down what the encoder `number` took that was made for all trials."""
+        return self.storage / self.sweep / PREPARATION / str(number)
 
     @property
     def shared(self) -> Path:
@@ -82,6 +88,7 @@ class Place:
     def limits(self) -> Limits:
         """What an attempt at a trial is held to, on the node that this process runs on."""
         node_type, total = _this_node()
+        price = self.usd_per_hour.get(node_type, max(self.usd_per_hour.values(), default=0.0))
         used = {"GPU": self.num_gpus} if self.num_gpus else {"CPU": float(self.num_threads)}
         shares = [used[key] / total[key] for key in used if total.get(key)]
         return Limits(
@@ -90,7 +97,7 @@ class Place:
             num_cpus=self.num_threads,
             num_gpus=self.num_gpus,
             node_type=node_type,
-            usd_per_hour=self.usd_per_hour.get(node_type, 0.0) * min([1.0, *shares]),
+            usd_per_hour=price * min([1.0, *shares]),
         )
 
 
@@ -104,13 +111,14 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
     """
 
     def run_trial(tune_config: dict[str, Any]) -> None:
+        began = time.monotonic()  # what comes before the first step is paid for as well
         limit_threads(place)
         import trainable.train as training  # torch, once the threads are limited
 
         _freeze_imports()
         folder = place.folder(tune_config["trial"])
         try:
-            with Attempt(folder, place.limits()) as attempt:
+            with Attempt(folder, place.limits(), began) as attempt:
                 _attempt(tune_config, place, train or training.train, attempt)
         except Exception as error:
             if not is_full(error):
