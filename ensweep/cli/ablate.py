@@ -41,7 +41,7 @@ def ablate(
         str | None, typer.Option("--name", help="Of the sweep; default: STUDY with date and time.")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
+        str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
     ] = None,
     evaluate_only: Annotated[
         bool, typer.Option("--evaluate-only", help="Tables of the study that ran under --name.")
