@@ -7,14 +7,12 @@ that goes on first tells of the last epoch on disk, in case the process before i
 import functools
 import gc
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import psutil
 import ray
 from ray import tune
 from ray.tune.trainable import wrap_function
@@ -24,6 +22,7 @@ from mlflow_setup.files import is_full
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord
 from trainable.attempt import Attempt, Limits, listen, was_terminated
 from trainable.config import Config, from_flat
+from trainable.memory import Leftovers
 from trainable.record import SHARED, TrialFolder
 
 if TYPE_CHECKING:
@@ -41,9 +40,6 @@ PROBLEM = "problem"
 TRIALS, PREPARATION, STOP_FILE = "trials", "preparation", "stop"
 """Below the sweep's folder: its trials, attempts at what they share, and what is there while all
 that runs is to stop."""
-
-MAX_GROWTH = 1 << 30
-"""Bytes that trials may leave behind in a process that runs one after another."""
 
 
 class Train(Protocol):
@@ -138,13 +134,13 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
     class Trial(wrap_function(run_trial)):  # type: ignore[misc]  # ray is untyped
         def setup(self, config: dict[str, Any]) -> None:
             listen()
-            self._memory_before, self._is_spent = memory_used(), False
+            self._leftovers, self._is_spent = Leftovers(), False
             super().setup(config)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             """The next trial, which Tune gives up for lost where this does not return True."""
             has_ended = bool(super().reset_config(new_config))
-            has_grown = memory_used() - self._memory_before > MAX_GROWTH
+            has_grown = self._leftovers.are_too_many()
             self._is_spent = was_terminated() or has_grown or not has_ended
             return True
 
@@ -270,16 +266,6 @@ def _this_node() -> tuple[str, dict[str, float]]:
     here = ray.get_runtime_context().get_node_id()
     found = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
     return node_type, next(found, {})
-
-
-def memory_used() -> int:
-    """Bytes of this process: on its GPU, if it has used one, else in main memory."""
-    gc.collect()
-    torch = sys.modules.get("torch")  # to be loaded only once the threads are limited
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-        return int(torch.cuda.memory_reserved())
-    return int(psutil.Process().memory_info().rss)
 
 
 def limit_threads(place: Place) -> None:

@@ -72,8 +72,8 @@ def ablate(
     if not evaluate_only:
         num_trials = resolved.sweep.search.num_samples
         typer.echo(f"study {chosen}: {len(resolved.rows)} rows, {num_trials} trials", err=True)
-        hint = f"{resume_hint(chosen, storage)}, then this command with --name {chosen} and "
-        farewell = f"{hint}--evaluate-only"
+        hint = resume_hint(chosen, storage, tracking_uri)
+        farewell = f"{hint}, then this command with --name {chosen} and --evaluate-only"
         result = run_sweep(resolved.sweep, chosen, storage, tracking, farewell=farewell)
         if result.stop is not None:
             reason, exit_code = result.stop

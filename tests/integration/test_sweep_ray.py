@@ -5,6 +5,7 @@ import io
 import json
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -17,9 +18,11 @@ from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import Tracking, resolve_tracking
 from search.cluster import Node, cluster, find_slots
 from search.results import leaderboard
-from search.sweep import run_sweep
-from search.sweep_config import Resources
+from search.searcher import OptunaSearcher
+from search.sweep import resume_sweep, run_sweep
+from search.sweep_config import Budget, Resources
 from trainable.record import TrialFolder
+from trainable.trial import Train
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +74,70 @@ def test_a_sweep_from_start_to_end(
 
     with pytest.raises(ConfigError, match="sweep 's' is already tracked"):
         run_sweep(sweep, "s", tmp_path / "other", tracking, train=make_train())
+
+
+def make_train_of_three_tasks() -> Train:
+    """What one task wins with a larger learning rate another loses; three epochs."""
+
+    def train(config, folder, *, identity, report, stop, shared):  # type: ignore[no-untyped-def]
+        import time
+
+        from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+        from trainable.record import TrialFolder
+
+        trial, lr = TrialFolder(folder), config.optim.lr
+        trial.reopen()
+        given = (identity.trial, identity.sweep, identity.recipe, config.flat(), identity.origin)
+        trial.create(TrialRecord(*given, 0, "unknown", None, time.time(), identity.searched))
+        end = OutcomeRecord(Outcome.FINISHED, "ran 3 epochs", 3, time.time())
+        for epoch in range(len(trial.epochs()) + 1, 4):
+            time.sleep(0.2)
+            if stop():
+                end = OutcomeRecord(Outcome.STOPPED, "asked to", epoch - 1, time.time())
+                break
+            scores = {"sentiment/accuracy": lr, "paraphrase/accuracy": 1 - lr}
+            scores |= {"similarity/pearson": epoch / 10, "overall": 0.5}
+            metrics = {f"dev/{name}": score for name, score in scores.items()}
+            trial.write_epoch(EpochRecord(epoch, metrics, {}, 0.2, time.time()))
+            report(trial.epochs()[-1])
+        trial.write_outcome(end)
+        return end
+
+    return train
+
+
+def test_a_budget_ends_a_sweep_of_three_objectives_which_then_goes_on(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searchers: list[OptunaSearcher] = []
+
+    class Kept(OptunaSearcher):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            searchers.append(self)
+
+    monkeypatch.setattr("search.drive.OptunaSearcher", Kept)
+    monkeypatch.setattr("search.budget.CHECK_SECONDS", 0.1)
+    budget = ["budget.max_usd=0.01", 'budget.usd_per_hour={"local": 3600}']
+    given = ["search.objective=tasks", "scheduler.name=none", "train.num_epochs=3"]
+    sweep = sweep_of(tmp_path, tiny_data, *given, *budget)
+    storage, quiet, train = tmp_path / "runs", Console(quiet=True), make_train_of_three_tasks()
+    tracking = resolve_tracking(storage)
+    result = run_sweep(sweep, "s", storage, tracking, console=quiet, train=train)
+    assert result.stop == ("budget.max_usd=0.01 is used up", 75)
+    assert result.usage.usd > 0.01
+    finished = result.ended(Outcome.FINISHED)
+    assert 1 <= len(finished) < 7  # what ran when it was used up did not run on
+    assert "RUNNING" not in {run.status for run in find_trials(tracking, "s")}
+
+    result = resume_sweep("s", storage, tracking, budget=Budget(), console=quiet, train=train)
+    assert result.stop is None
+    assert len(result.ended(Outcome.FINISHED)) == 7
+    told = [(trial.state.name, trial.values) for trial in searchers[-1].study.trials]
+    rates = {trial.record.trial: trial.record.config["optim.lr"] for trial in result.trials}
+    assert sorted(told) == sorted(
+        ("COMPLETE", [lr, 1 - lr, pytest.approx(0.3)]) for lr in rates.values()
+    )
 
 
 def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path, tiny_data: Path) -> None:
