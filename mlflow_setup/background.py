@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_setup.errors import EnsweepError, PartialError
+from mlflow_setup.errors import PartialError
 from mlflow_setup.mirror import Mirror
 from mlflow_setup.schema import TrialSnapshot
 from mlflow_setup.view import View
@@ -68,10 +68,7 @@ class BackgroundMirror:
         return missed if self._is_closed else missed | {self._mirror.sweep}
 
     def _run(self) -> None:
-        try:
-            self._mirror.start(*self._given)
-        except EnsweepError:  # the first projection does it then
-            _logger.debug("MLflow cannot be reached yet")
+        self._mirror.try_start(*self._given)  # or else the first projection does it
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._final is not None)

@@ -7,7 +7,7 @@ that the epoch's record holds, so a replay writes the same point.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -47,8 +47,8 @@ _logger = logging.getLogger(__name__)
 class Mirror:
     """The MLflow side of one sweep. `dirty` holds the trials that the server has missed.
 
-    Not thread-safe. All methods but `try_project` raise PartialError when MLflow cannot be
-    written to; what they had not yet sent, a later call sends.
+    Not thread-safe. All methods but `try_start` and `try_project` raise PartialError when MLflow
+    cannot be written to; what they had not yet sent, a later call sends.
     """
 
     def __init__(self, tracking: Tracking, sweep: str) -> None:
@@ -107,18 +107,22 @@ class Mirror:
         self.dirty.discard(name)
         return run.run_id
 
-    def try_project(self, snapshot: TrialSnapshot) -> bool:
-        """`project`, for callers that must go on whatever happens: False when it failed.
+    def try_start(self, *given: Any) -> bool:
+        """`start`, for callers that must go on whatever happens: False when it failed."""
+        return self._try(lambda: self.start(*given), f"sweep {self.sweep}")
 
-        The trial is then in `dirty`. Warns once an outage.
-        """
+    def try_project(self, snapshot: TrialSnapshot) -> bool:
+        """`project`, likewise. The trial is then in `dirty`. Warns once an outage."""
+        return self._try(lambda: self.project(snapshot), f"trial {snapshot.record.trial}")
+
+    def _try(self, send: Callable[[], str], what: str) -> bool:
         try:
-            self.project(snapshot)
+            send()
         except Exception as error:  # a sweep outlives anything that happens to its mirror
             level = logging.DEBUG if self._is_out else logging.WARNING
             self._is_out = True
-            missed = f"{snapshot.record.trial}: {redact(str(error))}"
-            _logger.log(level, "training goes on, but MLflow has missed trial %s", missed)
+            missed = f"{what}: {redact(str(error))}"
+            _logger.log(level, "training goes on, but MLflow has missed %s", missed)
             return False
         if self._is_out:
             _logger.info("MLflow can be reached again")

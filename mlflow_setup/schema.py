@@ -176,6 +176,7 @@ class AttemptRecord(_Record):
     usd_per_hour: float  # the price of the part of the node that the trial takes
     start_time: float  # seconds since the Unix epoch
     seconds: float  # by the process's own clock, to its last sign of life
+    is_over: bool = False  # nothing is added any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,15 @@
 """When a sweep has used enough: hours of its driver, GPU-hours and money of its trials."""
 
 import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from mlflow_setup.usage import Usage, usage_of
+from search.cluster import Node, Slots
 from search.history import SweepFolder
-from search.sweep_config import Budget
+from search.sweep_config import Budget, Resources
+from trainable.record import TrialFolder
+from trainable.trial import PREPARATION, TRIALS
 
 CHECK_SECONDS = 5.0
 
@@ -15,6 +20,7 @@ class Meter:
     def __init__(self, folder: SweepFolder, budget: Budget) -> None:
         self.folder, self.budget = folder, budget
         self._started = self._looked = time.monotonic()
+        self._over: dict[Path, Usage] = {}  # folders that use nothing more: they are read once
 
     def problem(self) -> str | None:
         """What is used up, or None."""
@@ -24,7 +30,7 @@ class Meter:
         self._looked, limits = now, self.budget
         used = {"max_hours": (now - self._started) / 3600}
         if limits.max_gpu_hours is not None or limits.max_usd is not None:
-            total = sweep_usage(self.folder)
+            total = self._total()
             used |= {"max_gpu_hours": total.gpu_hours, "max_usd": total.usd}
         for key, value in used.items():
             limit = getattr(limits, key)
@@ -32,7 +38,42 @@ class Meter:
                 return f"budget.{key}={limit:g} is used up"
         return None
 
+    def _total(self) -> Usage:
+        total = Usage()
+        for path in _counted(self.folder):
+            if path not in self._over:
+                trial = TrialFolder(path)
+                ended, attempts = trial.outcome(), trial.attempts()
+                used = usage_of(attempts)
+                if ended and ended.outcome.is_terminal and all(one.is_over for one in attempts):
+                    self._over[path] = used
+            total += self._over.get(path, used)
+        return total
+
 
 def sweep_usage(folder: SweepFolder) -> Usage:
-    """What every attempt at every trial of the sweep used."""
-    return sum((usage_of(trial.attempts()) for trial in folder.trial_folders()), Usage())
+    """What every attempt at every trial of the sweep used, and at what they share."""
+    return sum((usage_of(TrialFolder(path).attempts()) for path in _counted(folder)), Usage())
+
+
+def _counted(folder: SweepFolder) -> Iterator[Path]:
+    """Folders with attempts."""
+    for parent in (folder.path / TRIALS, folder.path / PREPARATION):
+        if parent.is_dir():
+            yield from (path for path in parent.iterdir() if not path.name.startswith("."))
+
+
+def unpriced(
+    budget: Budget, resources: Resources, slots: Slots, nodes: Sequence[Node]
+) -> str | None:
+    """Types of nodes that trials fit on and that have no price, said; None: each has one, or
+    nothing has."""
+    types = {
+        node.type
+        for node in nodes
+        if node.num_trials(resources.cpus_per_trial, slots.gpus_per_trial) > 0
+    }
+    missing = sorted(types - set(budget.usd_per_hour))
+    if not missing or not budget.usd_per_hour:
+        return None
+    return f"no price is known for {', '.join(missing)}: charged as the dearest that has one"

@@ -25,7 +25,7 @@ from search.room import shortage
 from search.scheduler import STOP, TuneScheduler
 from search.searcher import OptunaSearcher
 from search.stop import StopSwitch
-from trainable.attempt import last_stacks
+from trainable.attempt import charge, last_stacks
 from trainable.config import Config
 from trainable.trial import DIVERGED, EPOCH, PROBLEM
 
@@ -61,6 +61,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self.progress, self.switch, self.meter = progress, switch, meter
         self.keep_pruned_top, self.max_failures = keep_pruned_top, max_failures
         self.attempts: dict[str, int] = {}  # trial -> tries when it last began
+        self.began: dict[str, float] = {}  # trial -> when it last began, by this process's clock
         self.failures: Counter[str] = Counter()  # trial -> tries that failed
         self.losses: Counter[str] = Counter()  # trial -> processes lost before they tried
         self.best: dict[str, dict[str, float]] = {}  # trial -> dev metric -> best of any epoch
@@ -92,6 +93,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         num_epochs = settings.get("train.num_epochs", Config().train.num_epochs)
         name = trial.config["trial"]
         self.attempts[name] = len(self.folder.trial(name).attempts())
+        self.began[name] = time.monotonic()
         self.progress.started(name, num_epochs, " ".join(searched))
 
     def on_trial_result(
@@ -130,9 +132,13 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """A process was lost, or a trial has raised an error: it is tried again, or has failed."""
         name = trial.config["trial"]
         reason = self._why(trial)
+        has_tried = len(self.folder.trial(name).attempts()) > self.attempts.get(name, 0)
+        if has_tried:
+            with self._guarded(name):
+                charge(self.folder.trial(name).path, time.monotonic() - self.began[name])
         if self.switch.is_on:  # what fails while all stop may run on later
             self.searcher.failed(name)
-        elif self._may_try_again(name):
+        elif self._may_try_again(name, has_tried):
             self.progress.lost(name, reason)
             self.searcher.again(name)
         else:
@@ -149,9 +155,9 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         return first_line_of_error(text)
 
-    def _may_try_again(self, name: str) -> bool:
+    def _may_try_again(self, name: str, has_tried: bool) -> bool:
         """A process that was lost before it began with the trial says nothing about the trial."""
-        if len(self.folder.trial(name).attempts()) > self.attempts.get(name, 0):
+        if has_tried:
             self.failures[name] += 1
         else:
             self.losses[name] += 1

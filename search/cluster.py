@@ -4,7 +4,8 @@ import gc
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +25,37 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the reason is in the trial's outcome
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing of Tune's own state is read back
 }
+_GROUP_LABEL = "ray.io/node-group"  # on nodes that an autoscaler starts
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster: all of its resources, by Ray's names."""
+
+    resources: Mapping[str, float]
+    group: str | None = None
+    """Its type in the cluster's file, of which there may be more later; None: started by hand."""
+
+    @property
+    def type(self) -> str:
+        """As prices are given for it."""
+        return self.group or "local"
+
+    @property
+    def cpus(self) -> float:
+        return self.resources.get("CPU", 0.0)
+
+    @property
+    def gpus(self) -> float:
+        return self.resources.get("GPU", 0.0)
+
+    def num_trials(self, cpus: int, gpus: float) -> int:
+        """Trials that fit on it, each with so many CPUs and GPUs. A trial does not span GPUs of
+        which it has a fraction."""
+        fits = int(self.cpus // cpus)
+        if gpus <= 0:
+            return fits
+        return min(fits, int(self.gpus // gpus) if gpus >= 1 else int(self.gpus) * int(1 / gpus))
 
 
 @dataclass(frozen=True)
@@ -34,29 +66,40 @@ class Slots:
     max_concurrent_trials: int
 
 
-def find_slots(resources: Resources, total: dict[str, float]) -> Slots:
-    """Fit trials into a cluster with `total` resources, by Ray's names.
+def find_slots(resources: Resources, nodes: Sequence[Node]) -> Slots:
+    """Fit trials into a cluster of these nodes: each runs on one of them.
 
     Raises:
-        ConfigError: not one trial fits, and no number of trials was asked for.
+        ConfigError: not one trial fits, and no number of trials was asked for; or nobody has said
+            whether trials need GPUs, and a cluster that grows has none yet.
     """
-    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    each = resources.gpus_per_trial
-    if each is None:
-        each = 1.0 if gpus >= 1 else 0.0
+    cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+    if gpus is None:
+        gpus = _default_gpus(nodes)
     if resources.max_concurrent_trials is not None:
-        return Slots(each, resources.max_concurrent_trials)
-    fits = int(cpus // resources.cpus_per_trial)
-    if each > 0:
-        fits = min(fits, int(gpus // each) if each >= 1 else int(gpus) * int(1 / each))
+        return Slots(gpus, resources.max_concurrent_trials)
+    fits = sum(node.num_trials(cpus, gpus) for node in nodes)
     if fits < 1:
+        sizes = Counter(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes)
+        has = ", ".join(f"{count} x {size}" for size, count in sizes.items())
         raise ConfigError(
-            f"resources: a trial needs {resources.cpus_per_trial} CPUs and {each:g} GPUs; the "
-            f"cluster has {cpus:g} and {gpus:g}",
+            f"resources: a trial needs {cpus} CPUs and {gpus:g} GPUs on one node; the cluster has "
+            f"{has or 'no node'}",
             fix="lower resources.cpus_per_trial or resources.gpus_per_trial, or set "
             "resources.max_concurrent_trials for a cluster that grows",
         )
-    return Slots(each, fits)
+    return Slots(gpus, fits)
+
+
+def _default_gpus(nodes: Sequence[Node]) -> float:
+    if any(node.gpus >= 1 for node in nodes):
+        return 1.0
+    if any(node.group is not None for node in nodes):
+        raise ConfigError(
+            "resources.gpus_per_trial: no node of the cluster has a GPU, but it may grow",
+            fix="say resources.gpus_per_trial=1, or 0 for trials on CPUs",
+        )
+    return 0.0
 
 
 @contextmanager
@@ -75,8 +118,8 @@ def environment() -> Iterator[None]:
 
 
 @contextmanager
-def cluster() -> Iterator[dict[str, float]]:
-    """The resources of the cluster at RAY_ADDRESS, of the one in use, or of this machine.
+def cluster() -> Iterator[list[Node]]:
+    """The nodes of the cluster at RAY_ADDRESS, of the one in use, or this machine.
 
     Raises:
         ConfigError: nothing answers at RAY_ADDRESS, or what does is no cluster for this driver.
@@ -87,7 +130,11 @@ def cluster() -> Iterator[dict[str, float]]:
     elif ours:
         ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
-        yield dict(ray.cluster_resources())
+        yield [
+            Node(node["Resources"], node.get("Labels", {}).get(_GROUP_LABEL))
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
     finally:
         if ours:
             _shut_down()

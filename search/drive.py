@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,7 @@ from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
 from mlflow_setup.tracking import Tracking
 from mlflow_setup.usage import Usage
 from search.audit import AuditResult, audit_result
-from search.budget import Meter, sweep_usage
+from search.budget import Meter, sweep_usage, unpriced
 from search.callbacks import SweepCallback
 from search.cluster import cluster, environment, find_slots
 from search.history import PastTrial, SweepFolder, past_trial, read_history, restore_rungs
@@ -137,8 +138,8 @@ class Drive:
 
     def _run_trials(self, train: Train | None) -> None:
         sweep = self.sweep
-        with environment(), cluster() as total:
-            slots = find_slots(sweep.resources, total)
+        with environment(), cluster() as nodes:
+            slots = find_slots(sweep.resources, nodes)
             place = Place(
                 self.folder.path.parent,
                 self.folder.name,
@@ -147,10 +148,18 @@ class Drive:
                 sweep.resources.max_silence_minutes * 60,
                 sweep.budget.usd_per_hour,
             )
+            without_price = unpriced(sweep.budget, sweep.resources, slots, nodes)
+            if without_price is not None:
+                self.console.print(f"note: {without_price}", markup=False)
             needs = {"CPU": sweep.resources.cpus_per_trial, "GPU": slots.gpus_per_trial}
+            meter = Meter(self.folder, sweep.budget)
+            self.switch.expect_trials()
             if train is None:
                 configs = [*known_configs(sweep), *unfinished_configs(self.history)]
-                prepare(configs, place, self.tracking, needs, self.console)
+                look = partial(self._is_stopping, meter)
+                prepare(configs, place, self.tracking, needs, self.console, look)
+                if self.switch.is_on:
+                    return
             concurrency = min(slots.max_concurrent_trials, self.searcher.num_to_come)
             with Progress(self.console, sweep.search.num_samples, concurrency) as progress:
                 callback = SweepCallback(
@@ -159,15 +168,20 @@ class Drive:
                     self.scheduler,
                     progress,
                     self.switch,
-                    Meter(self.folder, sweep.budget),
+                    meter,
                     self.searcher,
                     sweep.keep_pruned_top,
                     sweep.resources.max_failures,
                 )
                 callback.restore(self.history)
                 trainable = listening(make_trainable(place, train))
-                self.switch.expect_trials()
                 self._tune(tune.with_resources(trainable, needs), callback, concurrency)
+
+    def _is_stopping(self, meter: Meter) -> bool:
+        problem = meter.problem()
+        if problem is not None:
+            self.switch.ask(problem)
+        return self.switch.is_on
 
     def _tune(self, trainable: Any, callback: SweepCallback, max_concurrent_trials: int) -> None:
         """Tune's own records, which nobody reads, are kept off a disk that may be full."""

@@ -27,6 +27,7 @@ from mlflow_setup.schema import (
     TrialRecord,
     TrialSnapshot,
 )
+from search.lease import LEASE_FILE, living_driver, refusal
 from search.scheduler import STOP, Rungs
 from search.sweep_config import SweepConfig
 from search.sweep_file import resolve_sweep
@@ -105,12 +106,13 @@ class SweepFolder:
         return self.path / STOP_FILE
 
     def create(self, sweep: SweepConfig) -> None:
-        """Raises ConfigError when the folder is there already or cannot be written."""
+        """Raises ConfigError when the folder is there already (with its driver's name, should it
+        have one) or cannot be written."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
         except FileExistsError:
-            raise name_taken(f"{self.name!r} already exists: {self.path}", self.name) from None
+            raise self.taken() from None
         except OSError as error:
             fix = "set --storage"
             raise ConfigError(f"{self.path}: cannot be made: {error}", fix=fix) from None
@@ -120,6 +122,14 @@ class SweepFolder:
         except ConfigError:
             shutil.rmtree(self.path, ignore_errors=True)  # the name is free again
             raise
+
+    def taken(self) -> ConfigError:
+        """What is said to who wants to begin a sweep of this name. Waits seconds to see whether
+        the lease that it finds moves."""
+        driver = living_driver(self.path)
+        if driver is not None:
+            return refusal(self.path / LEASE_FILE, driver)
+        return name_taken(f"{self.name!r} already exists: {self.path}", self.name)
 
     def has_begun(self) -> bool:
         """Whether there is such a sweep. What a driver left that died while it made the folder is

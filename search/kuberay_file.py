@@ -26,6 +26,7 @@ from search.kuberay import (
     groups_of,
     is_of_a_resource,
 )
+from trainable.fetch import is_uri
 from trainable.strict_yaml import parse, read_settings
 
 _SECRET = re.compile(r"(?:PASSWORD|TOKEN|SECRET|_KEY)(?:_|$)(?!PATH|FILE)")
@@ -242,12 +243,16 @@ def _versions(cluster: Mapping[str, Any], groups: list[Group], path: Path) -> It
 
 
 def _paths(command: Command, groups: list[Group]) -> Iterator[Finding]:
-    """Data and results lie on a volume that every pod mounts."""
+    """Results lie on a volume that every pod mounts; so do data that are at no URI."""
     for option in ("--storage", "--data-dir"):
         path = command.option(option)
         if path is None:
             if option == "--storage":
                 yield red("spec.entrypoint", "no --storage: results would go with the pod")
+            continue
+        if is_uri(path):
+            if option == "--storage":
+                yield red("spec.entrypoint", f"--storage {path}: results lie on a volume")
             continue
         for group in groups:
             if not any(Path(path).is_relative_to(mount) for mount in group.mounts):

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.files import must_write, write_atomic
@@ -71,19 +71,27 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._beating.join()
-        if not self.is_lost:
-            with suppress(OSError):
+        with suppress(OSError, Timeout), self._alone():
+            if self._is_mine():  # this process may have stood still while another took over
                 self.path.unlink()
+
+    def _alone(self) -> BaseFileLock:
+        """Between reading the lease and writing it, nobody else does."""
+        return FileLock(f"{self.path}.lock", timeout=BEAT_SECONDS * 2)
+
+    def _is_mine(self) -> bool:
+        found = read_lease(self.path)
+        return found is None or found.token == self.mine.token
 
     def _take(self, before: Holder | None) -> None:
         try:
-            with FileLock(f"{self.path}.lock", timeout=BEAT_SECONDS * 2):
+            with self._alone():
                 now = read_lease(self.path)
                 if now != before:  # another process was quicker to take it over
-                    raise _refusal(self.path, now)
+                    raise refusal(self.path, now)
                 write_atomic(self.path, json.dumps(asdict(self.mine)))
         except Timeout:
-            raise _refusal(self.path, read_lease(self.path)) from None
+            raise refusal(self.path, read_lease(self.path)) from None
 
     def is_dead(self, holder: Holder) -> bool:
         """Known at once on the same machine only."""
@@ -106,21 +114,22 @@ class Lease:
             if found is None:
                 return None
             if found != holder:
-                raise _refusal(self.path, found)
+                raise refusal(self.path, found)
         return holder
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             try:
-                found = read_lease(self.path)
-                if found is not None and found.token != self.mine.token:
-                    self.is_lost = True
-                    self.on_lost()
-                    return
-                self.mine = replace(self.mine, counter=self.mine.counter + 1)
-                write_atomic(self.path, json.dumps(asdict(self.mine)))
-            except OSError:  # a disk that is full or away: others may see this driver as gone
+                with self._alone():
+                    self.is_lost = not self._is_mine()
+                    if not self.is_lost:
+                        self.mine = replace(self.mine, counter=self.mine.counter + 1)
+                        write_atomic(self.path, json.dumps(asdict(self.mine)))
+            except (OSError, Timeout):  # a full disk, say: others may see this driver as gone
                 continue
+            if self.is_lost:
+                self.on_lost()
+                return
 
 
 def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder | None:
@@ -144,7 +153,8 @@ def read_lease(path: Path) -> Holder | None:
         return None
 
 
-def _refusal(path: Path, holder: Holder | None) -> ConfigError:
+def refusal(path: Path, holder: Holder | None) -> ConfigError:
+    """What a second driver is told of the lease at `path`."""
     who = "another process" if holder is None else holder.describe()
     return ConfigError(
         f"sweep {path.parent.name} is being run by {who}",

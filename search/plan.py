@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ensemble.teach import find_teacher
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.tracking import Tracking, redact
+from search.budget import unpriced
 from search.cluster import Slots, cluster, environment, find_slots
 from search.forecast import Forecast, Terms, forecast
 from search.history import SweepFolder
@@ -177,8 +178,8 @@ def _cluster(
 ) -> str:
     """Everything that takes Ray; adds its own checks to the plan."""
     storage, resources = folder.path.parent, sweep.resources
-    with environment(), cluster() as total, camp(storage) as tent:
-        slots = find_slots(resources, total)
+    with environment(), cluster() as nodes, camp(storage) as tent:
+        slots = find_slots(resources, nodes)
         place = Place(
             storage,
             folder.name,
@@ -189,8 +190,12 @@ def _cluster(
         num_scouts = min(slots.max_concurrent_trials, sweep.search.num_samples)
         visits = visit(configs, place, tent, num_scouts, deep=deep)
         too_large = list(memory_problems(visits, place, num_scouts))
+        without_price = unpriced(sweep.budget, resources, slots, nodes)
     for problem in [*visits.problems, *too_large]:
         plan.warn("task", problem)
+    if without_price is not None:
+        say = plan.note if sweep.budget.max_usd is None else plan.warn
+        say("budget", without_price, "name every node type under budget.usd_per_hour")
     for name, rehearsal in visits.rehearsals.items():
         plan.checks.append(Check(name, "ok", _tell(rehearsal)))
     plan.rehearsals = visits.rehearsals
@@ -248,13 +253,9 @@ def _judge(plan: Plan, sweep: SweepConfig, visits: Visits, slots: Slots, storage
     }
     shortest = min(map(_hours, visits.rehearsals.values()))
     for key, (limit, whole, share) in limits.items():
-        if limit is None:
+        if limit is None or whole is None:
             continue
-        if whole is None:
-            types = ", ".join(sorted({visit.node_type for visit in visits.found}))
-            fix = "name every node type under budget.usd_per_hour"
-            plan.warn("budget", f"{key}={limit:g}, and no price is known for {types}", fix)
-        elif shortest * share > limit:
+        if shortest * share > limit:
             plan.warn("budget", f"{key}={limit:g} is used up before the first trial could finish")
         elif whole.high > limit:
             plan.note(

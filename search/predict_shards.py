@@ -5,7 +5,7 @@ again, and its shard is labelled again.
 """
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from ensemble.predict import Ensemble
 from ensemble.shards import Label, Shard, bundle_fingerprint, contents
 from mlflow_setup.errors import EnsweepError, IntegrityError, PartialError
-from search.cluster import cluster, environment
+from search.cluster import Node, cluster, environment
 
 _MAX_RETRIES = 3
 
@@ -26,8 +26,8 @@ def label_on_ray(ensemble: Ensemble, tasks: list[str], as_json: bool) -> Label:
     """
 
     def label(shards: Iterator[Shard]) -> Iterator[tuple[int, str]]:
-        with environment(), cluster() as resources:
-            idle = _workers(resources, ensemble, tasks, as_json)
+        with environment(), cluster() as nodes:
+            idle = _workers(nodes, ensemble, tasks, as_json)
             running: dict[Any, tuple[int, Any]] = {}
             for number, sentences in shards:
                 if not idle:
@@ -62,9 +62,9 @@ class _Worker:
 
 
 def _workers(
-    resources: dict[str, float], ensemble: Ensemble, tasks: list[str], as_json: bool
+    nodes: Sequence[Node], ensemble: Ensemble, tasks: list[str], as_json: bool
 ) -> list[Any]:
-    num_gpus = int(resources.get("GPU", 0))
+    num_gpus = sum(int(node.gpus) for node in nodes)
     worker = ray.remote(
         num_cpus=1,
         num_gpus=1 if num_gpus else 0,
@@ -73,7 +73,7 @@ def _workers(
     )(_Worker)
     settings = (ensemble.bundle.folder.absolute(), ensemble.batch_size, ensemble.precision)
     given = (settings, bundle_fingerprint(ensemble), tasks, as_json)
-    num_workers = num_gpus or max(1, int(resources.get("CPU", 1)))
+    num_workers = num_gpus or max(1, sum(int(node.cpus) for node in nodes))
     return [worker.remote(*given) for _ in range(num_workers)]
 
 

@@ -14,7 +14,7 @@ from trainable.dataset import Dataset, read_dataset
 def refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
     """Two sweeps never share a folder, nor a name in MLflow."""
     if folder.path.exists():
-        raise name_taken(f"{folder.name!r} already exists: {folder.path}", folder.name)
+        raise folder.taken()
     tracking.check()
     if folder.name in sweep_names(tracking):
         raise name_taken(f"{folder.name!r} is already tracked in MLflow", folder.name)

@@ -4,7 +4,8 @@ An encoder with additional pre-training, and a teacher's soft labels. A trial th
 missing (the search switched them on) makes them itself, and the trials beside it wait.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ from rich.console import Console
 
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.tracking import Tracking
+from trainable.attempt import Attempt
 from trainable.config import Config, from_flat
 from trainable.trial import Place, limit_threads
+
+_LOOK_SECONDS = 1.0
+_PATIENCE_SECONDS = 7 * 86400.0
+"""Of a task that may be waiting for another sweep, which trains the same encoder."""
 
 
 def prepare(
@@ -23,11 +29,14 @@ def prepare(
     tracking: Tracking,
     needs: dict[str, float],
     console: Console,
+    is_stopping: Callable[[], bool],
 ) -> None:
     """Make the encoders and soft labels that `configs` need and the shared folder lacks.
 
     Args:
         needs: CPU and GPU of a trial, for the task that pre-trains.
+        is_stopping: asked every second; what pre-trains sees the sweep's stop file, and leaves a
+            checkpoint.
 
     Raises:
         ConfigError: pre-training failed, or a teacher is out of reach.
@@ -37,14 +46,16 @@ def prepare(
     if encoders:
         console.print(f"pre-training: {len(encoders)} encoder(s), unless they are there")
         task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(_pretrain)
-        problems = ray.get([task.remote(config.flat(), place) for config in encoders])
-        for problem in filter(None, problems):
+        sent = [task.remote(config.flat(), place, i) for i, config in enumerate(encoders, start=1)]
+        for problem in filter(None, _results(sent, is_stopping)):
             raise ConfigError(f"additional pre-training: {problem}")
     taught = [config for config in wanted if config.distill.enabled]
     if taught:
         from ensemble.teach import teach  # loads all that a model needs, for seconds
 
         for config in taught:
+            if is_stopping():
+                return
             teach(config, place.shared, tracking)
 
 
@@ -60,13 +71,24 @@ def _unlike(configs: Iterable[Config]) -> list[Config]:
     return list(found.values())
 
 
-def _pretrain(settings: dict[str, Any], place: Place) -> str | None:
-    """In a worker: the encoder is there afterwards, or what is wrong is returned."""
+def _results(sent: Sequence[Any], is_stopping: Callable[[], bool]) -> list[str | None]:
+    waiting = list(sent)
+    while waiting:
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_SECONDS)
+        is_stopping()
+    return list(ray.get(list(sent)))
+
+
+def _pretrain(settings: dict[str, Any], place: Place, number: int) -> str | None:
+    """In a worker: the encoder is there afterwards, unless the sweep is stopped; or what is wrong
+    is returned."""
     limit_threads(place)
     from trainable.pretrain import pretrained_encoder
 
+    limits = replace(place.limits(), max_silence_seconds=_PATIENCE_SECONDS)
     try:
-        pretrained_encoder(from_flat(settings), Path(place.shared))
+        with Attempt(place.preparation(number), limits) as attempt:
+            pretrained_encoder(from_flat(settings), Path(place.shared), attempt.should_stop)
     except EnsweepError as error:
         return error.problem
     return None

@@ -8,6 +8,9 @@ from search.space import corner_points, suggest
 from search.sweep_config import SweepConfig
 from trainable.config import Config, from_flat
 
+LARGEST = "largest with "
+"""Before the encoder: the name of its largest configuration."""
+
 _FIRST, _DRAWN = 2, 2
 """First and drawn trials of which the steps are timed; one of the largest besides."""
 
@@ -29,7 +32,7 @@ def choose(sweep: SweepConfig) -> dict[str, Config]:
     largest: dict[tuple[str, str | None], Config] = {}
     for config in sorted([*first, *drawn, *corners], key=_size):
         largest[config.model.encoder, config.model.revision] = config
-    chosen = {f"largest with {name}": config for (name, _), config in largest.items()}
+    chosen = {f"{LARGEST}{name}": config for (name, _), config in largest.items()}
     for number, config in enumerate(first[:_FIRST], start=1):
         chosen[f"first trial {number} ({sweep.first_trials[number - 1].recipe})"] = config
     return chosen | {f"drawn trial {n}": c for n, c in enumerate(drawn[:_DRAWN], start=1)}

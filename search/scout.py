@@ -20,8 +20,10 @@ from filelock import FileLock, Timeout
 
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.files import write_atomic
+from trainable.cache import cache_folder
 from trainable.config import Config, from_flat
 from trainable.cost import Rehearsal
+from trainable.fetch import FETCHED
 from trainable.trial import Place, limit_threads
 
 LOCK, QUESTION = "lock", "driver"
@@ -72,6 +74,7 @@ def scout(place: Place, folder: Path, configs: Mapping[str, Mapping[str, Any]]) 
     problems = list(_storage_problems(folder))
     rehearsals: dict[str, Rehearsal] = {}
     with tempfile.TemporaryDirectory() as cache:
+        _share_fetched(Path(cache))
         os.environ["ENSWEEP_CACHE"] = cache  # a part of the data is not to be found again
         for name, settings in configs.items():
             try:
@@ -96,6 +99,13 @@ def scout(place: Place, folder: Path, configs: Mapping[str, Mapping[str, Any]]) 
 def versions() -> dict[str, str]:
     """Of Python and of what driver and trials must have alike."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def _share_fetched(cache: Path) -> None:
+    """Copies of remote folders are whole: they are there for the trials then."""
+    ours = cache_folder() / FETCHED
+    ours.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (cache / FETCHED).symlink_to(ours, target_is_directory=True)
 
 
 def _rehearse(config: Config) -> Rehearsal:

@@ -232,6 +232,7 @@ def _create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> opt
         sampler = optuna.samplers.TPESampler(
             seed=seed,
             n_startup_trials=sweep.search.num_startup_trials,
+            multivariate=False,  # left out, Optuna draws jointly where there is one objective
             constant_liar=True,  # trials run side by side: keep away from those under way
         )
     return optuna.create_study(directions=["maximize"] * num_objectives, sampler=sampler)

@@ -78,8 +78,8 @@ class StopSwitch:
         return self
 
     def expect_trials(self) -> None:
-        """From now on there are trials to wait for. Ray, once started, listens to SIGTERM in our
-        place: listen again."""
+        """From now on there are trials to wait for, or what is made for them. Ray, once started,
+        listens to SIGTERM in our place: listen again."""
         self.has_trials = True
         for number in _SIGNALS if _is_main_thread() else ():
             signal.signal(number, self._on_signal)

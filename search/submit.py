@@ -1,7 +1,8 @@
 """Send a sweep to a Ray cluster as a job, and follow the job's log to its end.
 
-What travels is this code as a wheel and the resolved sweep as one file. Data, encoders and results
-are on a file system that every node mounts; credentials are in the cluster's own environment.
+What travels is this code as a wheel and the resolved sweep as one file. Data and encoders are at
+storage URIs, which each node fetches once, or on a file system that every node mounts, as results
+are; credentials are in the cluster's own environment.
 The job reserves no CPU, so that it runs on the head, even on one that offers none to trials: with
 a reservation Ray would put it beside the trials, on a machine that may be taken away.
 """
@@ -28,6 +29,7 @@ from mlflow_setup.tracking import redact
 from mlflow_setup.wheel import pack_wheel
 from search.portable import without_recipe_files
 from search.sweep_config import SweepConfig
+from trainable.fetch import has_credentials, is_uri
 
 _ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _CHATTY = (
@@ -51,9 +53,16 @@ class Submission:
     def __post_init__(self) -> None:
         safe_name(self.name, "sweep")
         _refuse_relative("--storage", str(self.storage))
-        data = self.sweep.config.get("data.dir")
-        if data is not None:
-            _refuse_relative("data.dir", str(data))
+        data, encoder = (str(self.sweep.config.get(k, "")) for k in ("data.dir", "model.encoder"))
+        if data and not is_uri(data):
+            _refuse_relative("data.dir", data, "a storage URI (s3://...), or ")
+        if encoder and Path(encoder).is_dir():  # else a name, a URI, or a folder of the nodes'
+            _refuse_relative("model.encoder", encoder, "a storage URI (s3://...), or ")
+        if has_credentials(data):
+            raise ConfigError(
+                "data.dir: the URI's credentials would be shown with the job",
+                fix="leave them to the role or the environment of the cluster's nodes",
+            )
         _refuse_secrets(self.tracking_uri)
 
     @property
@@ -175,11 +184,12 @@ def _send(client: JobSubmissionClient, submission: Submission, job_id: str) -> b
     return True
 
 
-def _refuse_relative(what: str, path: str) -> None:
+def _refuse_relative(what: str, path: str, or_else: str = "") -> None:
     if not Path(path).is_absolute():
         raise ConfigError(
             f"{what} {path}: is a path of this machine, and the sweep runs on others",
-            fix="an absolute path that every node of the cluster mounts (NFS, EFS, a volume)",
+            fix=f"{or_else}an absolute path that every node of the cluster mounts (NFS, EFS, a "
+            "volume)",
         )
 
 

@@ -25,6 +25,7 @@ from mlflow_setup.errors import ConfigError
 from search.sweep_checks import problems_of
 from search.sweep_config import SECTIONS, SWEEP_KEYS, SweepConfig
 from trainable.config import flatten
+from trainable.fetch import is_uri
 from trainable.resolve import parse_override, resolve
 from trainable.strict_yaml import read_settings
 
@@ -166,7 +167,7 @@ def _fix(content: dict[str, Any], origin: dict[str, str], key: str, value: Any, 
 def _make_absolute(fixed: dict[str, Any]) -> None:
     """Trials run in folders and on machines of their own."""
     folder = fixed.get("data.dir")
-    if isinstance(folder, str) and folder:
+    if isinstance(folder, str) and folder and not is_uri(folder):
         fixed["data.dir"] = str(Path(folder).resolve())
 
 

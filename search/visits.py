@@ -10,6 +10,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlflow_setup.errors import ConfigError
+from search.rehearsed import LARGEST
 from search.scout import Found, scout, versions
 from trainable.config import Config
 from trainable.cost import Rehearsal
@@ -38,8 +39,9 @@ class Visits:
 
     @property
     def rehearsals(self) -> dict[str, Rehearsal]:
-        """By the name of the configuration."""
-        return {name: cost for visit in self.found for name, cost in visit.rehearsals.items()}
+        """By the name of the configuration, as it was found first."""
+        found = reversed(self.found)
+        return {name: cost for visit in found for name, cost in visit.rehearsals.items()}
 
     @property
     def usd_per_hour(self) -> float:
@@ -54,7 +56,8 @@ def visit(
 
     Args:
         camp: the folder of `search.scout.camp`.
-        deep: look around on a node of every type as well.
+        deep: look around on a node of every type as well, and rehearse what `choose` says is the
+            largest with each encoder there.
 
     Raises:
         ConfigError: the cluster had no room for a trial, or a scout was lost.
@@ -65,9 +68,10 @@ def visit(
     num_scouts = max(1, min(num_scouts, len(flat)))
     shares = [dict(list(flat.items())[n::num_scouts]) for n in range(num_scouts)]
     sent = [task.remote(place, camp, share) for share in shares]
+    largest = {name: given for name, given in flat.items() if name.startswith(LARGEST)}
     for node in _one_of_each_type(place) if deep else ():
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        sent.append(task.options(scheduling_strategy=there).remote(place, camp, {}))
+        sent.append(task.options(scheduling_strategy=there).remote(place, camp, largest))
     try:
         found = tuple(ray.get(sent, timeout=WAIT_SECONDS))
     except GetTimeoutError:

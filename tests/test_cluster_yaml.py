@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_the_tracking_server_is_named_by_the_environment_on_the_head(
 ) -> None:
     (option,) = written["docker"]["head_run_options"]
     assert re.fullmatch(r"--env MLFLOW_TRACKING_URI=http://[^@\s]+:5000", option)
+
+
+@pytest.mark.parametrize("file", ["cluster.yaml", "deploy/kuberay.yaml"])
+def test_the_artifact_store_is_named_in_a_command_that_mlflow_takes(file: str) -> None:
+    from mlflow.cli import server
+
+    text = (ROOT / file).read_text(encoding="utf-8")
+    said = re.search(r"# +mlflow server (.*)\n *# +(.*)", text)
+    assert said is not None
+    given = server.make_context("server", shlex.split(f"{said[1]} {said[2]}")).params
+    assert given["artifacts_destination"] == "s3://REPLACE/mlflow"
+    assert given["backend_store_uri"].startswith("postgresql://")
+    (host,) = re.findall(r"MLFLOW_TRACKING_URI[^#\n]*http://(?:REPLACE-)?([^:\s]+):5000", text)
+    assert given["allowed_hosts"] == f"{host}:*"
 
 
 def test_machines_are_pinned_and_on_the_right_market(prepared: dict[str, Any]) -> None:

@@ -5,14 +5,16 @@ the deadline after which a silent process ends itself, and brings the record of 
 """
 
 import faulthandler
+import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Self
 
 from filelock import FileLock, Timeout
@@ -23,6 +25,8 @@ from mlflow_setup.schema import AttemptRecord
 from trainable.record import ATTEMPTS
 
 LOCKS = ".locks"
+ENDED_AT_ONCE = 75
+"""Exit code of a process that was told twice: its trial goes on from its last checkpoint."""
 _LOOK_EVERY = 0.5  # seconds between looks at the stop file
 _COUNT_EVERY = 10.0  # seconds between writes of the attempt's record
 
@@ -46,12 +50,16 @@ class Limits:
 class Attempt:
     """Entered around a trial's training. Not thread-safe; one at a time in a process."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits, started: float | None = None) -> None:
+        """Args:
+        started: when the process began with it, by `time.monotonic`; None: now.
+        """
         self.folder, self.limits = folder, limits
         lock = folder.parent / LOCKS / safe_name(folder.name, "trial")
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = FileLock(lock)
-        self._started = self._looked = self._counted = time.monotonic()
+        self._looked = self._counted = time.monotonic()
+        self._started = self._looked if started is None else started
         self._is_asked = False
 
     def __enter__(self) -> Self:
@@ -67,7 +75,7 @@ class Attempt:
         with ExitStack() as undo:
             undo.callback(self._lock.release)
             self._path = _next_path(self.folder / ATTEMPTS)
-            self._start_time = time.time()
+            self._start_time = time.time() - (time.monotonic() - self._started)
             self._write()
             self._stacks = _stacks_path(self._path).open("w", encoding="utf-8")
             undo.pop_all()
@@ -78,7 +86,7 @@ class Attempt:
         faulthandler.cancel_dump_traceback_later()
         self._stacks.close()
         _stacks_path(self._path).unlink(missing_ok=True)
-        self._count()
+        self._count(is_over=True)
         self._lock.release()
 
     def should_stop(self) -> bool:
@@ -106,11 +114,11 @@ class Attempt:
         seconds = self.limits.max_silence_seconds
         faulthandler.dump_traceback_later(seconds, exit=True, file=self._stacks)
 
-    def _count(self) -> None:
+    def _count(self, *, is_over: bool = False) -> None:
         with suppress(OSError):  # a full disk is the trial's own writes to report
-            self._write()
+            self._write(is_over=is_over)
 
-    def _write(self) -> None:
+    def _write(self, *, is_over: bool = False) -> None:
         self._counted = time.monotonic()
         record = AttemptRecord(
             host=socket.gethostname(),
@@ -120,22 +128,47 @@ class Attempt:
             usd_per_hour=self.limits.usd_per_hour,
             start_time=self._start_time,
             seconds=self._counted - self._started,
+            is_over=is_over,
         )
         write_atomic(self._path, record.to_json())
 
 
 def listen() -> None:
-    """From now on SIGTERM (a spot notice, a cluster's scheduler) asks the trial here to stop.
+    """From now on SIGTERM (a spot notice, a cluster's scheduler) asks the trial here to stop; a
+    second one ends the process at once.
 
     To be called in the process's main thread.
     """
     _terminated.clear()
-    signal.signal(signal.SIGTERM, lambda number, frame: _terminated.set())
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    if _terminated.is_set():
+        os._exit(ENDED_AT_ONCE)
+    _terminated.set()
 
 
 def was_terminated() -> bool:
     """Whether SIGTERM has come since."""
     return _terminated.is_set()
+
+
+def charge(folder: Path, seconds: float) -> None:
+    """The newest attempt's process was lost: put down what it has taken by its driver's clock.
+
+    Its own record ends at the last sign of life, and a process that hangs gives none for long.
+    """
+    newest = max((folder / ATTEMPTS).glob("[0-9]*.json"), default=None)
+    if newest is None:
+        return
+    try:
+        record = AttemptRecord.from_json(newest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # damaged: nobody knows what it was charged for
+        return
+    if not record.is_over:
+        whole = replace(record, seconds=max(record.seconds, seconds), is_over=True)
+        write_atomic(newest, whole.to_json())
 
 
 def last_stacks(folder: Path) -> Path | None:

@@ -19,8 +19,8 @@ from filelock import FileLock
 from torch import nn
 
 from mlflow_setup.files import write_atomic
+from trainable.cache import cache_folder
 from trainable.encoder import takes_rows
-from trainable.tokens import cache_folder
 
 _REPEATS = 5
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.files import safe_name
+from trainable.fetch import has_credentials
 from trainable.tasks import PAPER_TASKS, Kind
 
 if TYPE_CHECKING:
@@ -19,7 +20,17 @@ def contradictions(config: "Config") -> list[str]:
     problems = _bad_tasks(config)
     if problems:
         return problems
-    return [*_bad_heads(config), *_bad_losses(config), *_bad_stages(config), *_bad_text(config)]
+    found = [*_bad_heads(config), *_bad_losses(config), *_bad_stages(config), *_bad_text(config)]
+    return [*found, *_bad_places(config)]
+
+
+def _bad_places(config: "Config") -> Iterator[str]:
+    for key, place in (("data.dir", config.data.dir), ("model.encoder", config.model.encoder)):
+        if has_credentials(place):
+            yield (
+                f"{key}: the URI holds credentials, and settings are recorded; leave them to the "
+                "machine's role or environment"
+            )
 
 
 def settings_without_effect(config: "Config") -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from mlflow_setup.errors import DataError
 from trainable.config import Config
 from trainable.defects import Defect, describe
+from trainable.fetch import local_folder
 from trainable.reading import Examples, read_split
 from trainable.seeding import generator
 from trainable.tasks import Split, Task
@@ -34,10 +35,11 @@ def read_dataset(config: Config) -> Dataset:
 
     Raises:
         DataError: the first 20 errors, unless `data.on_bad_rows=skip` can leave them out.
+        ConfigError, PartialError: as `trainable.fetch.fetched`, where `data.dir` is a URI.
     """
     if not config.data.dir:
         raise DataError("data.dir is not set", fix="name the folder: --data-dir DIR")
-    tasks, folder = config.task_records(), Path(config.data.dir)
+    tasks, folder = config.task_records(), local_folder(config.data.dir)
     train, dev, defects = {}, {}, []
     for name, task in tasks.items():
         train[name], found = read_split(name, task, "train", folder)

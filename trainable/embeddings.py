@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mlflow_setup.files import write_atomic
+from trainable.cache import cache_folder
 from trainable.inference import embeddings_of
 from trainable.model import MultitaskBert
-from trainable.tokens import Encoded, cache_folder
+from trainable.tokens import Encoded
 
 
 def weights_fingerprint(module: nn.Module) -> str:

@@ -19,6 +19,7 @@ from mlflow_setup.errors import ConfigError
 from trainable.attention import NAME as ATTENTION
 from trainable.dropout import use_fast_dropout
 from trainable.embedding import use_row_gradients
+from trainable.fetch import fetched, is_uri
 from trainable.losses.widen import widen
 from trainable.packing import Packed
 
@@ -31,11 +32,15 @@ disable_progress_bar()  # a bar for each of hundreds of trials says nothing
 
 
 def locate(name: str) -> str:
-    """The folder of a packaged encoder, or the name itself (hub name or folder).
+    """The folder of a packaged encoder, this machine's copy of one at a storage URI, or the name
+    itself (hub name or folder).
 
     Raises:
         ConfigError: the encoder is packaged and the package is not installed.
+        ConfigError, PartialError: as `trainable.fetch.fetched`.
     """
+    if is_uri(name):
+        return str(fetched(name))
     if name not in PACKAGED:
         return name
     spec = importlib.util.find_spec(PACKAGED[name])

@@ -20,7 +20,8 @@ class Section(BaseModel):
 
 class Data(Section):
     dir: str = ""
-    """Folder with the tasks' files; `ensweep data sample DIR` writes a generated one."""
+    """Folder with the tasks' files, or its storage URI (`s3://...`): each machine fetches it once.
+    `ensweep data sample DIR` writes a generated one."""
     tasks: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)] = (
         "sentiment",
         "paraphrase",
@@ -37,7 +38,8 @@ class Data(Section):
 
 class Model(Section):
     encoder: str = "bert-base-uncased"
-    """A BERT encoder: a hub name, a local folder, or `minilm` (the packaged MiniLM-L6)."""
+    """A BERT encoder: a hub name, a folder or its storage URI, or `minilm` (the packaged
+    MiniLM-L6)."""
     revision: str | None = None
     """Revision of a hub encoder; None: the newest, recorded with the trial."""
     pooling: Literal["pooler", "cls", "mean"] = "pooler"

@@ -4,7 +4,6 @@ Legend: N sentences, S sentences of a batch, L tokens of the longest of them.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from transformers import AutoTokenizer
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.files import write_atomic
+from trainable.cache import cache_folder
 from trainable.encoder import locate
 from trainable.packing import Packed, pack
 from trainable.reading import Examples
@@ -168,14 +168,6 @@ def tokenise(sentences: Sequence[str], tokenizer: Tokenizer, max_length: int) ->
         lengths += [len(row) for row in rows]
     flat = np.concatenate(pieces) if pieces else np.zeros(1, np.int32)
     return Tokens(flat, np.cumsum(lengths, dtype=np.int64), int(tokenizer.pad_token_id))
-
-
-def cache_folder() -> Path:
-    """`ENSWEEP_CACHE`, or `ensweep` in the user's cache folder. Safe to delete at any time."""
-    given = os.environ.get("ENSWEEP_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ensweep"
 
 
 def _read(path: Path, num_sentences: int, pad_id: int) -> Tokens | None:

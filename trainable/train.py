@@ -23,6 +23,7 @@ from mlflow_setup.schema import (
     metric_name,
 )
 from trainable.batching import plan_epoch
+from trainable.cache import cache_folder
 from trainable.checkpoint import load_newest, save_checkpoint
 from trainable.config import Config
 from trainable.dataset import Dataset, read_dataset
@@ -35,7 +36,6 @@ from trainable.rng_state import rng_state, seed_globals, set_rng_state
 from trainable.soft_labels import read_soft_labels, soft_labels_dir
 from trainable.stages import stage_at, total_epochs
 from trainable.teacher import self_teach
-from trainable.tokens import cache_folder
 
 CHECK_EVERY = 20
 """Steps between looks at the running loss: looking at each would stall a GPU."""

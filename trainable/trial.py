@@ -7,14 +7,12 @@ that goes on first tells of the last epoch on disk, in case the process before i
 import functools
 import gc
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import psutil
 import ray
 from ray import tune
 from ray.tune.trainable import wrap_function
@@ -24,6 +22,7 @@ from mlflow_setup.files import is_full
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord
 from trainable.attempt import Attempt, Limits, listen, was_terminated
 from trainable.config import Config, from_flat
+from trainable.memory import Leftovers
 from trainable.record import SHARED, TrialFolder
 
 if TYPE_CHECKING:
@@ -38,11 +37,9 @@ PROBLEM = "problem"
 """What Tune is told of an epoch, by name. The best overall so far is what a sweep maximises;
 `diverged` is 1 for every trial without a usable end; `problem` is why the sweep cannot go on."""
 
-TRIALS, STOP_FILE = "trials", "stop"
-"""Below the sweep's folder: its trials, and what is there while they are to stop."""
-
-MAX_GROWTH = 1 << 30
-"""Bytes that trials may leave behind in a process that runs one after another."""
+TRIALS, PREPARATION, STOP_FILE = "trials", "preparation", "stop"
+"""Below the sweep's folder: its trials, attempts at what they share, and what is there while all
+that runs is to stop."""
 
 
 class Train(Protocol):
@@ -69,10 +66,15 @@ class Place:
     num_threads: int
     num_gpus: float = 0.0
     max_silence_seconds: float = 1800.0
-    usd_per_hour: Mapping[str, float] = field(default_factory=dict)  # node type -> a node's price
+    usd_per_hour: Mapping[str, float] = field(default_factory=dict)
+    """Node type -> a node's price. One that has none is charged as the dearest."""
 
     def folder(self, trial: str) -> Path:
         return self.storage / self.sweep / TRIALS / trial
+
+    def preparation(self, number: int) -> Path:
+        """Where it is put down what the encoder `number` took that was made for all trials."""
+        return self.storage / self.sweep / PREPARATION / str(number)
 
     @property
     def shared(self) -> Path:
@@ -82,6 +84,7 @@ class Place:
     def limits(self) -> Limits:
         """What an attempt at a trial is held to, on the node that this process runs on."""
         node_type, total = _this_node()
+        price = self.usd_per_hour.get(node_type, max(self.usd_per_hour.values(), default=0.0))
         used = {"GPU": self.num_gpus} if self.num_gpus else {"CPU": float(self.num_threads)}
         shares = [used[key] / total[key] for key in used if total.get(key)]
         return Limits(
@@ -90,7 +93,7 @@ class Place:
             num_cpus=self.num_threads,
             num_gpus=self.num_gpus,
             node_type=node_type,
-            usd_per_hour=self.usd_per_hour.get(node_type, 0.0) * min([1.0, *shares]),
+            usd_per_hour=price * min([1.0, *shares]),
         )
 
 
@@ -104,13 +107,14 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
     """
 
     def run_trial(tune_config: dict[str, Any]) -> None:
+        began = time.monotonic()  # what comes before the first step is paid for as well
         limit_threads(place)
         import trainable.train as training  # torch, once the threads are limited
 
         _freeze_imports()
         folder = place.folder(tune_config["trial"])
         try:
-            with Attempt(folder, place.limits()) as attempt:
+            with Attempt(folder, place.limits(), began) as attempt:
                 _attempt(tune_config, place, train or training.train, attempt)
         except Exception as error:
             if not is_full(error):
@@ -130,13 +134,13 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
     class Trial(wrap_function(run_trial)):  # type: ignore[misc]  # ray is untyped
         def setup(self, config: dict[str, Any]) -> None:
             listen()
-            self._memory_before, self._is_spent = memory_used(), False
+            self._leftovers, self._is_spent = Leftovers(), False
             super().setup(config)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             """The next trial, which Tune gives up for lost where this does not return True."""
             has_ended = bool(super().reset_config(new_config))
-            has_grown = memory_used() - self._memory_before > MAX_GROWTH
+            has_grown = self._leftovers.are_too_many()
             self._is_spent = was_terminated() or has_grown or not has_ended
             return True
 
@@ -262,16 +266,6 @@ def _this_node() -> tuple[str, dict[str, float]]:
     here = ray.get_runtime_context().get_node_id()
     found = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
     return node_type, next(found, {})
-
-
-def memory_used() -> int:
-    """Bytes of this process: on its GPU, if it has used one, else in main memory."""
-    gc.collect()
-    torch = sys.modules.get("torch")  # to be loaded only once the threads are limited
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-        return int(torch.cuda.memory_reserved())
-    return int(psutil.Process().memory_info().rss)
 
 
 def limit_threads(place: Place) -> None:

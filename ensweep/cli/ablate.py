@@ -41,7 +41,7 @@ def ablate(
         str | None, typer.Option("--name", help="Of the sweep; default: STUDY with date and time.")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
+        str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
     ] = None,
     evaluate_only: Annotated[
         bool, typer.Option("--evaluate-only", help="Tables of the study that ran under --name.")
@@ -72,8 +72,8 @@ def ablate(
     if not evaluate_only:
         num_trials = resolved.sweep.search.num_samples
         typer.echo(f"study {chosen}: {len(resolved.rows)} rows, {num_trials} trials", err=True)
-        hint = f"{resume_hint(chosen, storage)}, then this command with --name {chosen} and "
-        farewell = f"{hint}--evaluate-only"
+        hint = resume_hint(chosen, storage, tracking_uri)
+        farewell = f"{hint}, then this command with --name {chosen} and --evaluate-only"
         result = run_sweep(resolved.sweep, chosen, storage, tracking, farewell=farewell)
         if result.stop is not None:
             reason, exit_code = result.stop

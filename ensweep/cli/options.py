@@ -35,7 +35,7 @@ NumSamples = Annotated[
 ]
 SearchSeed = Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")]
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
+    str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
 ]
 Method = Annotated[
     str | None,

@@ -29,7 +29,7 @@ def pretrain(
     ],
     overrides: Overrides = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
+        str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

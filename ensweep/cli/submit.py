@@ -55,8 +55,10 @@ def submit(
     num_samples: NumSamples = None,
     seed: SearchSeed = None,
     data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", help="Folder with the tasks' files, as the nodes see it."),
+        str | None,
+        typer.Option(
+            "--data-dir", help="The tasks' files: a storage URI, or a folder as the nodes see it."
+        ),
     ] = None,
     warm_start: Annotated[
         list[str] | None,
@@ -78,7 +80,7 @@ def submit(
 ) -> None:
     """Run a sweep on a Ray cluster. The exit code is the sweep's; Ctrl-C ends the following only.
 
-    --data-dir and --storage are paths that every node of the cluster mounts.
+    --storage is a path that every node of the cluster mounts, --data-dir such a path or a URI.
     """
     options = {
         "search.num_samples": num_samples,
@@ -90,11 +92,11 @@ def submit(
 
     resolved = read_sweep(name_or_file, [*(overrides or []), *as_overrides(options)])
     if data_dir is not None:  # not resolved: its links are the nodes', not this machine's
-        config = {**resolved.config, "data.dir": str(data_dir)}
+        config = {**resolved.config, "data.dir": data_dir}
         resolved = resolved.model_copy(update={"config": config})
     elif "data.dir" not in resolved.config:
         raise ConfigError(
-            "no data: --data-dir names the folder with the tasks' files, as the nodes see it"
+            "no data: --data-dir names the tasks' files by URI, or their folder as nodes see it"
         )
 
     from search.submit import Submission, connect, connection

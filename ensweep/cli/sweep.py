@@ -4,6 +4,7 @@ ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
 """
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -103,9 +104,9 @@ def sweep(
         storage,
         tracking,
         warm_from=warm_start or (),
-        farewell=resume_hint(chosen, storage),
+        farewell=resume_hint(chosen, storage, tracking_uri),
     )
-    return _end(result, storage)
+    return _end(result, storage, tracking_uri)
 
 
 def resume(
@@ -154,21 +155,26 @@ def default_name(sweep: str) -> str:
     return f"{sweep}-{datetime.now():%Y%m%d-%H%M}"
 
 
-def resume_hint(sweep_name: str, storage: Path) -> str:
-    """The line that tells how to go on with a sweep."""
+def resume_hint(sweep_name: str, storage: Path, tracking_uri: str | None) -> str:
+    """The line that tells how to go on with a sweep: what the environment says is not repeated,
+    and no password is shown."""
+    from mlflow_setup.tracking import redact
+
     words = ["ensweep", "resume", sweep_name]
-    if storage != Path("runs"):
+    if storage != Path(os.environ.get("ENSWEEP_STORAGE", "runs")):
         words += ["--storage", str(storage)]
+    if tracking_uri != os.environ.get("MLFLOW_TRACKING_URI") and tracking_uri is not None:
+        words += ["--tracking-uri", redact(tracking_uri)]
     return f"to go on: {shlex.join(words)}"
 
 
-def end_if_stopped(result: "SweepResult", storage: Path) -> None:
+def end_if_stopped(result: "SweepResult", storage: Path, tracking_uri: str | None) -> None:
     """A sweep that was stopped before its end leaves with the command that goes on."""
     if result.stop is None:
         return
     reason, exit_code = result.stop
     typer.echo(f"sweep {result.name} was stopped: {reason}", err=True)
-    typer.echo(resume_hint(result.name, storage), err=True)
+    typer.echo(resume_hint(result.name, storage, tracking_uri), err=True)
     raise typer.Exit(exit_code)
 
 
@@ -197,14 +203,14 @@ def _go_on(
         resolve_tracking(storage, tracking_uri),
         num_more=num_more,
         budget=budget.model_copy(update=given),
-        farewell=resume_hint(chosen, storage),
+        farewell=resume_hint(chosen, storage, tracking_uri),
     )
-    _end(result, storage)
+    _end(result, storage, tracking_uri)
 
 
-def _end(result: "SweepResult", storage: Path) -> None:
+def _end(result: "SweepResult", storage: Path, tracking_uri: str | None) -> None:
     _print_result(result)
-    end_if_stopped(result, storage)
+    end_if_stopped(result, storage, tracking_uri)
     for verb in ("leaderboard", "ensemble"):
         typer.echo(f"next: ensweep {verb} {result.name}", err=True)
     _raise_for(result)

@@ -141,8 +141,8 @@ def gc(
 
 
 def _project(mirror: "Mirror", trials: list[Path], folder: Path | None) -> list[str]:
-    """Project each trial; what went wrong, by trial. In the end nothing of a sweep that nobody
-    drives (in `folder`, if it is given) is left running."""
+    """Project each trial; what went wrong, by trial. In the end nothing is left running, unless
+    somebody drives the sweep (in `folder`, if it is given)."""
     from search.lease import living_driver
     from trainable.record import TrialFolder
 
@@ -158,12 +158,14 @@ def _project(mirror: "Mirror", trials: list[Path], folder: Path | None) -> list[
             missed.append(f"{path.name}: {error}")
         else:
             outcomes.append(snapshot.outcome)
+    if folder is not None and living_driver(folder) is not None:
+        return missed  # of the trials that it has just begun there may be only a run
     if before not in (None, "RUNNING"):
         mirror.finish(before)
     elif outcomes and not missed and all(outcomes):
         stopped = [found for found in outcomes if found and not found.outcome.is_terminal]
         mirror.finish("KILLED" if stopped else "FINISHED")
-    elif outcomes and folder is not None and living_driver(folder) is None:
+    elif outcomes and folder is not None:
         mirror.finish("KILLED")
     return missed
 

@@ -34,7 +34,7 @@ def train(
     recipe: RecipeName,
     overrides: Overrides = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder with the tasks' files; data.dir.")
+        str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
     ] = None,
     output: Annotated[
         Path | None,

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ensweep.cli.app import app
 
 
-def plan(folder: Path, data: Path, *given: str) -> tuple[int, str]:
+def plan(folder: Path, data: Path | str, *given: str) -> tuple[int, str]:
     storage = ["--name", "s", "--storage", str(folder / "runs")]
     done = CliRunner().invoke(app, ["plan", "demo", "--data-dir", str(data), *storage, *given])
     return done.exit_code, done.output
@@ -43,8 +43,10 @@ def test_as_json_for_scripts(tmp_path: Path, tiny_data: Path) -> None:
 
 @pytest.mark.slow
 def test_a_forecast_as_json(tmp_path: Path, tiny_data: Path, tiny_encoder: Path) -> None:
-    given = [f"model.encoder={tiny_encoder}", "resources.gpus_per_trial=0", "--json", "--deep"]
-    code, output = plan(tmp_path, tiny_data, *given)
+    """Data and encoder by URI: driver and tasks fetch them."""
+    encoder = f"model.encoder=file://{tiny_encoder}"
+    given = [encoder, "resources.gpus_per_trial=0", "--json", "--deep"]
+    code, output = plan(tmp_path, f"file://{tiny_data}", *given)
     forecast = json.loads(output)["forecast"]
     assert code == 0, output
     assert forecast["num_trials"] == 4

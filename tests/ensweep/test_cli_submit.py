@@ -23,8 +23,10 @@ def invoke(*words: str) -> Result:
     [
         (["clusterr", *DATA, *STORAGE], "did you mean cluster?"),
         (["cluster", "optim.Lr=1", *DATA, *STORAGE], "did you mean optim.lr?"),
-        (["cluster", *STORAGE], "no data: --data-dir names the folder"),
+        (["cluster", *STORAGE], "no data: --data-dir names the tasks' files by URI"),
         (["cluster", "--data-dir", "data", *STORAGE], "data.dir data: is a path of this machine"),
+        (["cluster", "--data-dir", "s3://b/data", *STORAGE, *NOBODY], "no Ray cluster answers at"),
+        (["cluster", "--data-dir", "s3://a:b@b/data", *STORAGE], "credentials would be shown"),
         (["cluster", *DATA], "--storage runs: is a path of this machine"),
         (["cluster", *DATA, *STORAGE, "--name", "a b"], "a b"),
         (["cluster", *DATA, *STORAGE, "--tracking-uri", "http://a:b@c"], "credentials would be"),

@@ -17,6 +17,7 @@ from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking import resolve_tracking
 from mlflow_setup.usage import Usage
 from search.drive import SweepResult
+from search.lease import Lease
 from trainable.record import TrialFolder
 
 app = typer.Typer()
@@ -183,6 +184,40 @@ def test_going_on_with_a_sweep(
     assert "used: 1.00 trial-hours" in result.stdout
     assert "sweep s was stopped: Ctrl-C" in result.stderr
     assert hint in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "more"),
+    [
+        ((Path("runs"), None), {}, ""),
+        ((Path("/x"), "http://m:5000"), {}, " --storage /x --tracking-uri http://m:5000"),
+        (
+            (Path("/x"), "http://m"),
+            {"ENSWEEP_STORAGE": "/x", "MLFLOW_TRACKING_URI": "http://m"},
+            "",
+        ),
+        ((Path("runs"), None), {"ENSWEEP_STORAGE": "/x"}, " --storage runs"),
+        ((Path("runs"), "http://me:hunter2@m"), {}, " --tracking-uri 'http://***@m'"),
+    ],
+)
+def test_the_way_to_go_on_says_what_the_environment_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[Path, str | None],
+    environment: dict[str, str],
+    more: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert sweep.resume_hint("s", *given) == f"to go on: ensweep resume s{more}"
+
+
+def test_a_name_whose_sweep_runs_says_who_runs_it(tmp_path: Path, tiny_data: Path) -> None:
+    words = ["demo", "--name", "s", "--storage", str(tmp_path), "--data-dir", str(tiny_data)]
+    with Lease(Past(tmp_path).folder.path) as lease, pytest.raises(ConfigError) as caught:
+        invoke("sweep", *words)
+    assert f"sweep s is being run by {lease.mine.describe()}" in str(caught.value)
+    with pytest.raises(ConfigError, match="sweep 's' already exists"):
+        invoke("sweep", *words)
 
 
 def test_what_cannot_be_gone_on_with(tmp_path: Path) -> None:

@@ -70,14 +70,21 @@ def test_sync_of_a_sweep_that_mlflow_has_missed(tracking: Tracking, tmp_path: Pa
         assert Mirror(tracking, "missed").parent_status() == "FINISHED"
 
 
-def test_sync_leaves_a_sweep_alone_that_runs(tracking: Tracking, tmp_path: Path) -> None:
-    Mirror(tracking, "running").start({}, {})
-    write_trial(tmp_path, "running", "ended", Outcome.FINISHED)
-    write_trial(tmp_path, "running", "open", None)
-    with Lease(tmp_path / "running"):
-        assert sync(tracking, tmp_path, "running").exception is None
-    assert statuses(tracking, "running") == {"ended": "FINISHED", "open": "RUNNING"}
-    assert Mirror(tracking, "running").parent_status() == "RUNNING"
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_sync_leaves_a_sweep_alone_that_runs(
+    tracking: Tracking, tmp_path: Path, has_folder: bool
+) -> None:
+    """Also a trial that began after `sync` had looked for folders."""
+    sweep = f"running-{has_folder}"
+    mirror = Mirror(tracking, sweep)
+    mirror.start({}, {})
+    write_trial(tmp_path, sweep, "ended", Outcome.FINISHED)
+    storage = tmp_path if has_folder else tmp_path / "other"
+    mirror.project(write_trial(storage, sweep, "open", None).snapshot())
+    with Lease(tmp_path / sweep):
+        assert sync(tracking, tmp_path, sweep).exception is None
+    assert statuses(tracking, sweep) == {"ended": "FINISHED", "open": "RUNNING"}
+    assert Mirror(tracking, sweep).parent_status() == "RUNNING"
 
 
 def test_sync_of_a_sweep_whose_driver_is_gone_leaves_nothing_running(

@@ -5,6 +5,7 @@ import io
 import json
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -15,11 +16,13 @@ from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import Tracking, resolve_tracking
-from search.cluster import cluster, find_slots
+from search.cluster import Node, cluster, find_slots
 from search.results import leaderboard
-from search.sweep import run_sweep
-from search.sweep_config import Resources
+from search.searcher import OptunaSearcher
+from search.sweep import resume_sweep, run_sweep
+from search.sweep_config import Budget, Resources
 from trainable.record import TrialFolder
+from trainable.trial import Train
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +76,72 @@ def test_a_sweep_from_start_to_end(
         run_sweep(sweep, "s", tmp_path / "other", tracking, train=make_train())
 
 
+def make_train_of_three_tasks() -> Train:
+    """What one task wins with a larger learning rate another loses; three epochs."""
+
+    def train(config, folder, *, identity, report, stop, shared):  # type: ignore[no-untyped-def]
+        import time
+
+        from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+        from trainable.record import TrialFolder
+
+        trial, lr = TrialFolder(folder), config.optim.lr
+        trial.reopen()
+        given = (identity.trial, identity.sweep, identity.recipe, config.flat(), identity.origin)
+        trial.create(TrialRecord(*given, 0, "unknown", None, time.time(), identity.searched))
+        end = OutcomeRecord(Outcome.FINISHED, "ran 3 epochs", 3, time.time())
+        for epoch in range(len(trial.epochs()) + 1, 4):
+            time.sleep(0.2)
+            if stop():
+                end = OutcomeRecord(Outcome.STOPPED, "asked to", epoch - 1, time.time())
+                break
+            scores = {"sentiment/accuracy": lr, "paraphrase/accuracy": 1 - lr}
+            scores |= {"similarity/pearson": epoch / 10, "overall": 0.5}
+            metrics = {f"dev/{name}": score for name, score in scores.items()}
+            trial.write_epoch(EpochRecord(epoch, metrics, {}, 0.2, time.time()))
+            report(trial.epochs()[-1])
+        trial.write_outcome(end)
+        return end
+
+    return train
+
+
+def test_a_budget_ends_a_sweep_of_three_objectives_which_then_goes_on(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searchers: list[OptunaSearcher] = []
+
+    class Kept(OptunaSearcher):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            searchers.append(self)
+
+    monkeypatch.setattr("search.drive.OptunaSearcher", Kept)
+    monkeypatch.setattr("search.budget.CHECK_SECONDS", 0.1)
+    budget = ["budget.max_usd=0.01", 'budget.usd_per_hour={"local": 3600}']
+    given = ["search.objective=tasks", "scheduler.name=none", "train.num_epochs=3"]
+    few = ["search.num_samples=4", "resources.max_concurrent_trials=1"]
+    sweep = sweep_of(tmp_path, tiny_data, *given, *few, *budget)
+    storage, quiet, train = tmp_path / "runs", Console(quiet=True), make_train_of_three_tasks()
+    tracking = resolve_tracking(storage)
+    result = run_sweep(sweep, "s", storage, tracking, console=quiet, train=train)
+    assert result.stop == ("budget.max_usd=0.01 is used up", 75)
+    assert result.usage.usd > 0.01
+    outcomes = {trial.outcome.outcome for trial in result.trials if trial.outcome is not None}
+    assert outcomes <= {Outcome.FINISHED, Outcome.STOPPED}
+    assert 1 <= len(result.trials) < 4  # nothing was begun once it was used up
+    assert "RUNNING" not in {run.status for run in find_trials(tracking, "s")}
+
+    result = resume_sweep("s", storage, tracking, budget=Budget(), console=quiet, train=train)
+    assert result.stop is None
+    assert len(result.ended(Outcome.FINISHED)) == 4
+    told = [(trial.state.name, trial.values) for trial in searchers[-1].study.trials]
+    rates = {trial.record.trial: trial.record.config["optim.lr"] for trial in result.trials}
+    assert sorted(told) == sorted(
+        ("COMPLETE", [lr, 1 - lr, pytest.approx(0.3)]) for lr in rates.values()
+    )
+
+
 def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path, tiny_data: Path) -> None:
     tracking = resolve_tracking(tmp_path / "runs")
     sweep = sweep_of(tmp_path, tiny_data, f"data.dir={tmp_path / 'nowhere'}")
@@ -101,7 +170,7 @@ def test_garbage_is_collected_before_ray_ends_and_not_meanwhile(
 
     seen = []
     monkeypatch.setattr(ray, "init", lambda *_, **__: None)
-    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "nodes", list)
     monkeypatch.setattr(ray, "shutdown", lambda: seen.append((gc.isenabled(), knot())))
     with cluster():
         knot = weakref.ref(Knot())
@@ -109,25 +178,45 @@ def test_garbage_is_collected_before_ray_ends_and_not_meanwhile(
     assert gc.isenabled()
 
 
+def nodes_of(*sizes: tuple[float, float], group: str | None = None) -> list[Node]:
+    return [Node({"CPU": cpus, "GPU": gpus}, group) for cpus, gpus in sizes]
+
+
 @pytest.mark.parametrize(
-    ("asked", "total", "slots"),
+    ("asked", "sizes", "slots"),
     [
-        ({}, {"CPU": 2.0}, (0.0, 2)),
-        ({"cpus_per_trial": 2}, {"CPU": 5.0}, (0.0, 2)),
-        ({}, {"CPU": 8.0, "GPU": 2.0}, (1.0, 2)),
-        ({"gpus_per_trial": 0.5}, {"CPU": 8.0, "GPU": 2.0}, (0.5, 4)),
-        ({"gpus_per_trial": 0}, {"CPU": 8.0, "GPU": 2.0}, (0.0, 8)),
-        ({"gpus_per_trial": 1, "max_concurrent_trials": 8}, {"CPU": 8.0}, (1.0, 8)),
+        ({}, [(2.0, 0)], (0.0, 2)),
+        ({"cpus_per_trial": 2}, [(5.0, 0)], (0.0, 2)),
+        ({"cpus_per_trial": 2}, [(3.0, 0), (3.0, 0)], (0.0, 2)),  # not the three of six CPUs
+        ({}, [(8.0, 2.0)], (1.0, 2)),
+        ({}, [(8.0, 0), (4.0, 1.0), (4.0, 1.0)], (1.0, 2)),
+        ({"gpus_per_trial": 2.0}, [(4.0, 1.0), (4.0, 3.0)], (2.0, 1)),
+        ({"gpus_per_trial": 0.5}, [(8.0, 2.0)], (0.5, 4)),
+        ({"gpus_per_trial": 0.5}, [(1.0, 2.0), (8.0, 1.0)], (0.5, 3)),
+        ({"gpus_per_trial": 0}, [(8.0, 2.0)], (0.0, 8)),
+        ({"gpus_per_trial": 1, "max_concurrent_trials": 8}, [(8.0, 0)], (1.0, 8)),
     ],
 )
 def test_find_slots(
-    asked: dict[str, float], total: dict[str, float], slots: tuple[float, int]
+    asked: dict[str, float], sizes: list[tuple[float, float]], slots: tuple[float, int]
 ) -> None:
-    found = find_slots(Resources.model_validate(asked, strict=False), total)
+    found = find_slots(Resources.model_validate(asked, strict=False), nodes_of(*sizes))
     assert (found.gpus_per_trial, found.max_concurrent_trials) == slots
 
 
 @pytest.mark.parametrize("asked", [{"cpus_per_trial": 3}, {"gpus_per_trial": 1.0}])
 def test_a_trial_that_never_fits_is_refused(asked: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="resources: a trial needs"):
-        find_slots(Resources.model_validate(asked), {"CPU": 2.0})
+    """Two nodes with two CPUs are no node with three."""
+    with pytest.raises(ConfigError, match="the cluster has 2 x 2 CPUs and 0 GPUs"):
+        find_slots(Resources.model_validate(asked), nodes_of((2.0, 0), (2.0, 0)))
+
+
+def test_whether_trials_need_gpus_is_not_guessed_where_the_workers_are_still_to_come() -> None:
+    """Else they would all train on the head's CPUs."""
+    head = nodes_of((8.0, 0), group="head")
+    with pytest.raises(ConfigError, match=r"gpus_per_trial: no node .* but it may grow"):
+        find_slots(Resources(max_concurrent_trials=8), head)
+    on_cpus = Resources(max_concurrent_trials=8, gpus_per_trial=0.0)
+    assert find_slots(on_cpus, head).gpus_per_trial == 0.0
+    with_gpu = [*head, *nodes_of((4.0, 1.0), group="gpu_spot")]
+    assert find_slots(Resources(max_concurrent_trials=8), with_gpu).gpus_per_trial == 1.0

@@ -22,10 +22,13 @@ class Server:
         self.status: str | None = None
         self.has_started = False
 
-    def start(self, *given: object) -> str:
-        self._answer()
+    def try_start(self, *given: object) -> bool:
+        try:
+            self._answer()
+        except PartialError:
+            return False
         self.has_started = True
-        return "id"
+        return True
 
     def try_project(self, snapshot: TrialSnapshot) -> bool:
         try:

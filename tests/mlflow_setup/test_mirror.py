@@ -20,6 +20,7 @@ from mlflow_setup.schema import (
     prediction_path,
 )
 from mlflow_setup.tracking import Tracking, resolve_tracking
+from mlflow_setup.view import View
 
 START = 1_700_000_000.0
 NUMBERS = count()  # of the sweeps that share the module's database
@@ -361,6 +362,26 @@ def test_names_that_could_mean_something_else_are_refused(
 def test_a_trial_of_another_sweep_is_refused(tracking: Tracking, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="t1 is of the sweep 'other', not 'sweep'"):
         Mirror(tracking, "sweep").project(snapshot("other", tmp_path))
+
+
+def test_a_start_that_fails_in_any_way_is_made_up_for(
+    tracking: Tracking,
+    sweep: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a tag of the UI's")
+
+    mirror = Mirror(tracking, sweep)
+    monkeypatch.setattr("mlflow_setup.mirror.save_view", broken)
+    assert not mirror.try_start({}, {"sampler": "tpe"}, {}, View((), ()))
+    assert f"MLflow has missed sweep {sweep}: " in caplog.text
+    monkeypatch.undo()
+    assert mirror.try_project(snapshot(sweep, tmp_path, 1))
+    (parent,) = tracking.search({"kind": "sweep", "sweep": sweep})
+    assert (parent.info.status, parent.data.params["sampler"]) == ("RUNNING", "tpe")
 
 
 def test_an_outage_is_survived_and_told_once(

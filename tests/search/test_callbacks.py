@@ -47,8 +47,8 @@ class FakeMirror:
         self.marked.append(trial)
 
 
-def write_attempt(folder: TrialFolder, number: int) -> None:
-    record = AttemptRecord("host", "local", 1.0, 0.0, 0.0, time.time(), 1.0)
+def write_attempt(folder: TrialFolder, number: int, *, is_over: bool = False) -> None:
+    record = AttemptRecord("host", "local", 1.0, 0.0, 0.0, time.time(), 1.0, is_over)
     write_atomic(folder.path / "attempts" / f"{number:04d}.json", record.to_json())
 
 
@@ -167,6 +167,39 @@ def test_a_failed_trial_says_why_and_keeps_its_checkpoint(tmp_path: Path) -> Non
     assert (outcome.outcome, outcome.reason) == (Outcome.FAILED, "ValueError: no luck")
     assert folder.checkpoint_dir.exists()
     assert "0001: to be tried again: ValueError: no luck" in sweep.text.getvalue()
+
+
+def test_what_a_lost_process_took_is_charged_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its silence counts, and what it did after it had last put down its seconds."""
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    began = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began + 0)
+    sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+    write_attempt(sweep.folder("0001"), 1)
+    monkeypatch.setattr(time, "monotonic", lambda: began + 1800)
+    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    (attempt,) = sweep.folder("0001").attempts()
+    assert (attempt.seconds, attempt.is_over) == (1800, True)
+
+
+def test_what_a_process_put_down_at_its_own_end_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that a trial raised; and an older attempt is not charged for a newer loss."""
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    write_attempt(sweep.folder("0001"), 1)  # an earlier driver's
+    began = time.monotonic()
+    sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+    monkeypatch.setattr(time, "monotonic", lambda: began + 1800)
+    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    assert [attempt.seconds for attempt in sweep.folder("0001").attempts()] == [1.0]
+    write_attempt(sweep.folder("0001"), 2, is_over=True)
+    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    assert [attempt.seconds for attempt in sweep.folder("0001").attempts()] == [1.0, 1.0]
 
 
 def test_processes_lost_before_they_tried_are_not_held_against_the_trial(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Each mistake that a cluster file can have is red and named; the file that ships is not."""
 
 import copy
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
 from search.cluster_file import check_cluster_file, refuse
 
@@ -27,16 +30,24 @@ def worker(file: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(folder: Path, change: Change) -> list[str]:
-    """The red findings after a change, as `place: problem`."""
+    """The red findings of the command after a change, as `place: problem`."""
     file = copy.deepcopy(shipped())
     change(file)
     path = folder / "cluster.yaml"
     path.write_text(yaml.safe_dump(file), encoding="utf-8")
     (folder / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
-    return [f"{f.place}: {f.problem}" for f in check_cluster_file(path) if f.is_red]
+    done = CliRunner().invoke(app, ["cluster", "check", "--json", str(path)])
+    found = [f for f in json.loads(done.stdout)["findings"] if f["is_red"]]
+    if found:
+        assert isinstance(done.exception, ConfigError)
+        assert f"{len(found)} thing(s) to mend" in str(done.exception)
+    return [f"{f['place']}: {f['problem']}" for f in found]
 
 
 def test_the_file_that_ships_has_nothing_red() -> None:
+    done = CliRunner().invoke(app, ["cluster", "check", str(ROOT / "cluster.yaml")])
+    assert done.exit_code == 0, done.output
+    assert "nothing to mend" in done.stdout
     found = check_cluster_file(ROOT / "cluster.yaml")
     assert [finding for finding in found if finding.is_red] == []
     places = {finding.place for finding in found}

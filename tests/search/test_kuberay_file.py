@@ -227,6 +227,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda f: command(f, "--storage /mnt/ensweep/runs", ""),
         r"spec.entrypoint: no --storage",
     ),
+    "results at a URI": (
+        lambda f: command(f, "/mnt/ensweep/runs", "s3://bucket/runs"),
+        r"spec.entrypoint: --storage s3://bucket/runs: results lie on a volume",
+    ),
     "data on no volume": (
         lambda f: command(f, "/mnt/ensweep/data", "/data"),
         r"gpu-spot.volumeMounts: --data-dir /data is on no volume",
@@ -298,6 +302,7 @@ GOOD: dict[str, Change] = {
     "half a GPU each": lambda f: command(
         f, "resources.max", "resources.gpus_per_trial=0.5 resources.max"
     ),
+    "data by URI": lambda f: command(f, "/mnt/ensweep/data", "s3://bucket/data"),
     "an option spelled with =": lambda f: command(f, "--name cluster-1", "--name=cluster-1"),
 }
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError
 from search import lease as leases
@@ -70,6 +71,33 @@ def test_a_driver_that_was_taken_over_is_told(tmp_path: Path) -> None:
     signal.signal(signal.SIGINT, before)
     assert lease.is_lost
     assert lease.path.read_text() == other  # what is another's is left alone
+
+
+def test_one_that_stood_still_leaves_the_lease_to_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 60.0)  # it ends before it could look
+    lease = Lease(tmp_path)
+    other = json.dumps(asdict(replace(lease.mine, token="other")))
+    with lease:
+        lease.path.write_text(other)
+    assert lease.path.read_text() == other
+
+
+def test_a_beat_waits_for_who_is_taking_over(tmp_path: Path) -> None:
+    """Between its look at the lease and its write nobody else can write."""
+    lease = Lease(tmp_path)
+    lease.on_lost = lambda: None
+    other = json.dumps(asdict(replace(lease.mine, token="other")))
+    with lease:
+        with FileLock(f"{lease.path}.lock"):
+            lease.path.write_text(other)
+            time.sleep(0.3)  # some beats
+            assert lease.path.read_text() == other
+            assert not lease.is_lost
+        while not lease.is_lost:
+            time.sleep(0.01)
+    assert lease.path.read_text() == other
 
 
 def wait_in_steps(seconds: float) -> None:

@@ -1,16 +1,20 @@
 """What a task tells of the place where trials will run, and what the driver makes of several."""
 
 import multiprocessing
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mlflow_setup.errors import ConfigError
 from search import visits as visits_module
 from search.scout import Found, camp, scout, versions
-from search.visits import Visits, memory_problems
+from search.visits import Visits, memory_problems, visit
+from trainable.config import Config
 from trainable.cost import Rehearsal
 from trainable.trial import Place
 
@@ -67,6 +71,47 @@ def test_versions_that_differ_and_answers_that_are_not_seen(tmp_path: Path) -> N
     both = Visits((same, told, told))
     assert len(both.problems) == 2
     assert both.problems[0].startswith("two: ")
+
+
+@dataclass
+class Task:
+    """Stands for a remote task: remembers where it was sent and what it was to rehearse."""
+
+    sent: list[tuple[str | None, list[str]]]
+    node: str | None = None
+
+    def options(self, *, scheduling_strategy: Any) -> "Task":
+        return Task(self.sent, scheduling_strategy.node_id)
+
+    def remote(self, place: Place, folder: Path, configs: Mapping[str, Any]) -> Found:
+        self.sent.append((self.node, list(configs)))
+        (folder / "a").write_text("")
+        costs = {name: Rehearsal(len(self.sent), 1.0, (), 1, 1, 1) for name in configs}
+        return found_on(self.node or "any", rehearsals=costs)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_deep_visit_rehearses_the_largest_on_a_node_of_each_type(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, deep: bool
+) -> None:
+    head, a1, a2, b1 = (digit * 56 for digit in "1234")
+    big, small = {"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0}
+    nodes = [(head, {}, "head"), (a1, big, "a"), (a2, big, "a"), (b1, small, "b")]
+    alive = [
+        {"NodeID": name, "Resources": has, "Labels": {"ray.io/node-group": group}}
+        for name, has, group in nodes
+    ]
+    sent: list[tuple[str | None, list[str]]] = []
+    fake = SimpleNamespace(remote=lambda **_: lambda _: Task(sent), get=lambda sent, timeout: sent)
+    monkeypatch.setattr(visits_module, "ray", fake)
+    monkeypatch.setattr(visits_module, "_alive", lambda: alive)
+    names = ["largest with x", "largest with y", "first trial 1 (b2)"]
+    configs = {name: Config() for name in names}
+    visits = visit(configs, place_of(tmp_path), tmp_path, 1, deep=deep)
+    assert sent[0] == (None, names)
+    assert sent[1:] == [(node, names[:2]) for node in (a1, b1)] * deep
+    assert visits.problems == []
+    assert {cost.num_parameters for cost in visits.rehearsals.values()} == {1}  # found first
 
 
 @pytest.mark.parametrize(

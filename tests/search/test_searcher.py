@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from optuna.trial import TrialState
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
 
 from search.searcher import OptunaSearcher
 from search.sweep_config import SweepConfig
@@ -72,6 +73,19 @@ def test_the_same_seed_suggests_the_same(tmp_path: Path) -> None:
 
     assert suggestions(1) == suggestions(1)
     assert suggestions(1) != suggestions(2)
+
+
+@pytest.mark.parametrize("objective", ["overall", "tasks"])
+def test_each_setting_is_drawn_by_itself(tmp_path: Path, objective: str) -> None:
+    """Jointly, a search stays where it was lucky first (docs/experiments.md)."""
+    search = {"objective": objective, "num_startup_trials": 1}
+    study = OptunaSearcher(sweep_of(tmp_path, search=search)).study
+    for point in ({"optim.lr": 1e-4}, {"optim.lr": 1e-3}):
+        known = {"optim.lr": FloatDistribution(1e-5, 1e-2, log=True)}
+        values = [0.5] * len(study.directions)
+        study.add_trial(create_trial(params=point, distributions=known, values=values))
+    frozen = create_trial(state=TrialState.RUNNING)
+    assert study.sampler.infer_relative_search_space(study, frozen) == {}
 
 
 @pytest.mark.parametrize(

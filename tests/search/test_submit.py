@@ -2,6 +2,7 @@
 
 import asyncio
 import http.server
+import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -89,6 +90,8 @@ def test_another_process_was_quicker(tmp_path: Path) -> None:
     [
         ({"storage": Path("runs")}, "--storage runs: is a path of this machine"),
         ({"storage": Path("s3://bucket/runs")}, "--storage s3:/bucket/runs: is a path of this"),
+        ({"data": "s3://me:hunter2@bucket/data"}, "credentials would be shown"),
+        ({"encoder": "tests"}, "model.encoder tests: is a path of this machine"),
         ({"data": "data"}, "data.dir data: is a path of this machine"),
         ({"name": "../up"}, "sweep"),
         ({"tracking_uri": "http://me:hunter2@mlflow:5000"}, "credentials would be shown"),
@@ -100,12 +103,23 @@ def test_what_no_node_would_understand_is_refused(
     tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
     sweep = sweep_of(tmp_path)
-    if "data" in given:
-        sweep = sweep.model_copy(update={"config": {"data.dir": given.pop("data")}})
+    for key, name in (("data.dir", "data"), ("model.encoder", "encoder")):
+        if name in given:
+            sweep = sweep.model_copy(update={"config": {key: given.pop(name)}})
     with pytest.raises(ConfigError) as caught:
         Submission(**{"sweep": sweep, "name": "s", "storage": STORAGE, **given})
     assert message in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/folder", "file:///mnt/folder", "/mnt/folder"])
+def test_data_and_encoders_may_be_where_each_node_finds_them(tmp_path: Path, place: str) -> None:
+    cluster = Cluster()
+    places = {"data.dir": place, "model.encoder": place}
+    sweep = sweep_of(tmp_path).model_copy(update={"config": places})
+    submit(cluster, Submission(sweep, "mine", STORAGE))
+    sent = json.loads(cluster.sent[0]["files"]["mine.yaml"])
+    assert sent["config"] == places
 
 
 class _Dashboard(http.server.BaseHTTPRequestHandler):

@@ -94,6 +94,31 @@ def test_sigterm_asks_it_to_stop(folder: Path, tmp_path: Path) -> None:
         assert attempt.should_stop()
 
 
+def test_a_second_sigterm_ends_the_process_at_once(folder: Path, tmp_path: Path) -> None:
+    """R7: whatever the trial is at."""
+    code = (
+        "import sys, time; from pathlib import Path; from trainable.attempt import *\n"
+        "listen()\n"
+        "with Attempt(Path(sys.argv[1]), Limits(Path('none'))):\n"
+        "    print('in', flush=True)\n"
+        "    while not was_terminated(): time.sleep(0.01)\n"
+        "    print('told', flush=True); time.sleep(600)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    trial = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+    )
+    assert trial.stdout is not None
+    for said in (b"in\n", b"told\n"):
+        assert trial.stdout.readline() == said
+        trial.send_signal(signal.SIGTERM)
+    assert trial.wait(timeout=60) == 75
+    with Attempt(folder, limits(tmp_path)):
+        pass  # its lock was given back
+
+
 def test_a_process_that_takes_no_step_is_ended_and_says_what_it_was_at(
     folder: Path, tmp_path: Path
 ) -> None:
