@@ -22,6 +22,7 @@ from search.preflight import known_configs, read_data, refuse_taken
 from search.rehearsed import choose
 from search.scheduler import new_rungs
 from search.scout import camp
+from search.sharing import Share, measure, tell
 from search.sweep_config import SweepConfig
 from search.visits import Visits, memory_problems, visit
 from trainable.config import Config
@@ -50,6 +51,7 @@ class Plan:
     checks: list[Check] = field(default_factory=list)
     forecast: Forecast | None = None
     rehearsals: dict[str, Rehearsal] = field(default_factory=dict)
+    sharing: list[Share] = field(default_factory=list)
 
     @property
     def red(self) -> list[Check]:
@@ -65,6 +67,7 @@ class Plan:
         return {
             "checks": [asdict(check) for check in self.checks],
             "forecast": None if self.forecast is None else asdict(self.forecast),
+            "sharing": [asdict(share) for share in self.sharing],
         }
 
     def look(self, name: str, how: Callable[[], str]) -> None:
@@ -86,12 +89,19 @@ class Plan:
 
 
 def make_plan(
-    sweep: SweepConfig, name: str, storage: Path, tracking: Tracking, *, deep: bool = False
+    sweep: SweepConfig,
+    name: str,
+    storage: Path,
+    tracking: Tracking,
+    *,
+    deep: bool = False,
+    share: bool = False,
 ) -> Plan:
     """Look at all that the sweep `name` needs; train a few steps of some of its configurations.
 
     Args:
         deep: look around on one node of every type that is up, not only where tasks happen to land.
+        share: measure by how many trials a GPU, or a machine's CPUs, are best shared.
     """
     plan = Plan()
     folder = SweepFolder(storage, name)
@@ -110,7 +120,7 @@ def make_plan(
     if plan.red:
         plan.note("cluster", "not looked at before the rest is mended")
         return plan
-    plan.look("cluster", partial(_cluster, plan, sweep, folder, configs, deep))
+    plan.look("cluster", partial(_cluster, plan, sweep, folder, configs, deep, share))
     return plan
 
 
@@ -174,7 +184,12 @@ def _storage(storage: Path) -> str:
 
 
 def _cluster(
-    plan: Plan, sweep: SweepConfig, folder: SweepFolder, configs: Mapping[str, Config], deep: bool
+    plan: Plan,
+    sweep: SweepConfig,
+    folder: SweepFolder,
+    configs: Mapping[str, Config],
+    deep: bool,
+    share: bool,
 ) -> str:
     """Everything that takes Ray; adds its own checks to the plan."""
     storage, resources = folder.path.parent, sweep.resources
@@ -189,6 +204,9 @@ def _cluster(
         )
         num_scouts = min(slots.max_concurrent_trials, sweep.search.num_samples)
         visits = visit(configs, place, tent, num_scouts, deep=deep)
+        if share and not visits.problems:
+            typical = list(configs.values())[-1]
+            plan.sharing = measure(typical.flat(), place, tent)
         too_large = list(memory_problems(visits, place, num_scouts))
         without_price = unpriced(sweep.budget, resources, slots, nodes)
     for problem in [*visits.problems, *too_large]:
@@ -196,6 +214,8 @@ def _cluster(
     if without_price is not None:
         say = plan.note if sweep.budget.max_usd is None else plan.warn
         say("budget", without_price, "name every node type under budget.usd_per_hour")
+    if plan.sharing:
+        plan.note("sharing", tell(plan.sharing))
     for name, rehearsal in visits.rehearsals.items():
         plan.checks.append(Check(name, "ok", _tell(rehearsal)))
     plan.rehearsals = visits.rehearsals

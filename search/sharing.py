@@ -35,16 +35,14 @@ class Share:
     problem: str = ""
 
 
-def measure(
-    settings: Mapping[str, Any], place: Place, camp: Path, node: Mapping[str, Any]
-) -> list[Share]:
-    """Trials of one configuration on one node: one at a time, then more.
+def measure(settings: Mapping[str, Any], place: Place, camp: Path) -> list[Share]:
+    """Trials of one configuration on the cluster's largest node: one at a time, then more.
 
     Args:
         settings: of the configuration, flat.
         camp: the folder of `search.scout.camp`.
-        node: of `ray.nodes()`.
     """
+    node = max((node for node in ray.nodes() if node["Alive"]), key=_size)
     return [_together(settings, camp, node, *given) for given in _shares(place, node)]
 
 
@@ -73,6 +71,10 @@ def tell(shares: list[Share]) -> str:
     )
 
 
+def _size(node: Mapping[str, Any]) -> tuple[float, float]:
+    return node["Resources"].get("GPU", 0), node["Resources"].get("CPU", 0)
+
+
 def _shares(place: Place, node: Mapping[str, Any]) -> Iterator[tuple[int, str, Place]]:
     """(trials, what to set, what each has) of what the node can be cut into."""
     cpus = int(node["Resources"].get("CPU", 0))
@@ -98,7 +100,7 @@ def _together(
     task = ray.remote(max_retries=0, num_cpus=place.num_threads, num_gpus=place.num_gpus)(_train)
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     tasks = task.options(scheduling_strategy=there)
-    sent = [tasks.remote(settings, place, camp, count, number) for number in range(count)]
+    sent = [tasks.remote(settings, place, camp, count, number, SECONDS) for number in range(count)]
     try:
         return Share(count, setting, sum(ray.get(sent)))
     except RayError as error:
@@ -107,7 +109,9 @@ def _together(
         return Share(count, setting, None, str(error).strip().splitlines()[-1])
 
 
-def _train(settings: Mapping[str, Any], place: Place, camp: Path, count: int, number: int) -> float:
+def _train(
+    settings: Mapping[str, Any], place: Place, camp: Path, count: int, number: int, seconds: float
+) -> float:
     """In a worker: steps a second beside `count - 1` others."""
     limit_threads(place)
     from trainable.dataset import read_dataset
@@ -122,4 +126,4 @@ def _train(settings: Mapping[str, Any], place: Place, camp: Path, count: int, nu
             time.sleep(0.05)
 
     config = from_flat(settings)
-    return steps_per_second(config, read_dataset(config), SECONDS, begin)
+    return steps_per_second(config, read_dataset(config), seconds, begin)

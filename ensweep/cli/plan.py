@@ -51,6 +51,9 @@ def plan(
     deep: Annotated[
         bool, typer.Option("--deep", help="Look around on one node of every type that is up.")
     ] = False,
+    share: Annotated[
+        bool, typer.Option("--share", help="Measure how many trials at a time a device takes best.")
+    ] = False,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
@@ -71,7 +74,8 @@ def plan(
     from search.plan import make_plan
 
     tracking = resolve_tracking(storage, tracking_uri)
-    found = make_plan(resolved, name or default_name(resolved.name), storage, tracking, deep=deep)
+    name = name or default_name(resolved.name)
+    found = make_plan(resolved, name, storage, tracking, deep=deep, share=share)
     if as_json:
         typer.echo(json.dumps({"schema_version": 1, **found.to_json()}))
     else:

@@ -42,13 +42,22 @@ def test_as_json_for_scripts(tmp_path: Path, tiny_data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_forecast_as_json(tmp_path: Path, tiny_data: Path, tiny_encoder: Path) -> None:
+def test_a_forecast_as_json(
+    tmp_path: Path, tiny_data: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Data and encoder by URI: driver and tasks fetch them."""
     encoder = f"model.encoder=file://{tiny_encoder}"
-    given = [encoder, "resources.gpus_per_trial=0", "--json", "--deep"]
+    given = [encoder, "resources.gpus_per_trial=0", "--json", "--deep", "--share"]
+    monkeypatch.setattr("search.sharing.SECONDS", 0.2)
     code, output = plan(tmp_path, f"file://{tiny_data}", *given)
-    forecast = json.loads(output)["forecast"]
     assert code == 0, output
+    content = json.loads(output)
+    for share in content["sharing"]:
+        assert share["setting"].startswith("resources.cpus_per_trial=")
+        assert share["steps_per_second"] > 0, share["problem"]
+    assert content["sharing"][0]["count"] == 1
+    assert any("steps a second side by side" in check["found"] for check in content["checks"])
+    forecast = content["forecast"]
     assert forecast["num_trials"] == 4
     assert forecast["max_epochs"] == 12
     assert 4 <= forecast["epochs"]["low"] <= forecast["epochs"]["high"] <= 12
