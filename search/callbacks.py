@@ -5,6 +5,7 @@ scheduler's decisions, and the outcome of a trial that was stopped or failed.
 """
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +34,8 @@ _logger = logging.getLogger(__name__)
 
 MAX_LOSSES = 10
 """Processes that a trial may lose before they begin with it."""
+_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|low on memory", re.IGNORECASE)
+"""What Ray says of a process that it ended for a machine's memory, and Python of an allocation."""
 MAX_REASON = 300
 """Characters of an error's first line that become the reason of a failed trial."""
 
@@ -67,6 +70,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self.best: dict[str, dict[str, float]] = {}  # trial -> dev metric -> best of any epoch
         self.epochs: dict[str, int] = {}  # trial -> last epoch seen
         self.pruned: set[str] = set()  # pruned trials that still have their weights
+        self.alone: set[str] = set()  # trials that ran out of a machine's memory beside others
 
     def restore(self, history: Iterable[PastTrial]) -> None:
         """Know the trials of earlier drivers, and bring MLflow up to them."""
@@ -138,12 +142,25 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
                 charge(self.folder.trial(name).path, time.monotonic() - self.began[name])
         if self.switch.is_on:  # what fails while all stop may run on later
             self.searcher.failed(name)
+        elif _MEMORY.search(reason):
+            self._try_alone(trial.config, reason)
         elif self._may_try_again(name, has_tried):
             self.progress.lost(name, reason)
             self.searcher.again(name)
         else:
             self.searcher.failed(name)
             self._end(trial.config, Outcome.FAILED, reason)
+
+    def _try_alone(self, config: Mapping[str, Any], reason: str) -> None:
+        """Beside others there was too little memory: once more on a machine of its own."""
+        name = config["trial"]
+        if name in self.alone:
+            self.searcher.failed(name)
+            self._end(config, Outcome.FAILED, f"alone as well: {reason}")
+        else:
+            self.alone.add(name)
+            self.progress.lost(name, f"{reason}; tried again on a machine of its own")
+            self.searcher.again(name, alone=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given and nobody reads it

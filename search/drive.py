@@ -4,7 +4,7 @@ State is the sweep's folder; Tune only starts, places, stops and restarts trials
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ from search.preflight import known_configs, unfinished_configs
 from search.prepare import prepare
 from search.progress import Progress
 from search.scheduler import Rung, TuneScheduler, new_rungs
-from search.searcher import OptunaSearcher
+from search.searcher import ALONE, OptunaSearcher
 from search.stop import StopSwitch
 from search.sweep_config import SweepConfig
 from search.tracked import what_is_tracked
@@ -151,7 +151,10 @@ class Drive:
             without_price = unpriced(sweep.budget, sweep.resources, slots, nodes)
             if without_price is not None:
                 self.console.print(f"note: {without_price}", markup=False)
-            needs = {"CPU": sweep.resources.cpus_per_trial, "GPU": slots.gpus_per_trial}
+            cpus, gpus = sweep.resources.cpus_per_trial, slots.gpus_per_trial
+            needs = {"CPU": cpus, "GPU": gpus}
+            roomy = [int(node.cpus) for node in nodes if node.num_trials(cpus, gpus)]
+            alone = {**needs, "CPU": max(roomy, default=cpus)}
             meter = Meter(self.folder, sweep.budget)
             self.switch.expect_trials()
             if train is None:
@@ -175,7 +178,8 @@ class Drive:
                 )
                 callback.restore(self.history)
                 trainable = listening(make_trainable(place, train))
-                self._tune(tune.with_resources(trainable, needs), callback, concurrency)
+                by_trial = partial(_resources, needs, alone)
+                self._tune(tune.with_resources(trainable, by_trial), callback, concurrency)
 
     def _is_stopping(self, meter: Meter) -> bool:
         problem = meter.problem()
@@ -245,3 +249,10 @@ def _trial_name(trial: Any) -> str:
 
 def _trial_folder_name(trial: Any) -> str:
     return f"{trial.config['trial']}-{trial.trial_id}"
+
+
+def _resources(
+    needs: Mapping[str, float], alone: Mapping[str, float], config: Mapping[str, Any]
+) -> tune.PlacementGroupFactory:
+    """What a trial is given: all CPUs of the largest machine where it is to be alone."""
+    return tune.PlacementGroupFactory([dict(alone if config.get(ALONE) else needs)])

@@ -34,6 +34,9 @@ _STATES = {
     Outcome.FAILED: TrialState.FAIL,
 }
 
+ALONE = "alone"
+"""Key of a suggestion: whether the trial is to have all CPUs of a machine."""
+
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
     """Suggests the trials of a sweep, named `0001`, `0002-b2` (a first trial) and so on.
@@ -129,9 +132,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             values = _values(self.read(name), self.metrics)
         self.study.tell(trial, values or None, state=None if values else TrialState.FAIL)
 
-    def again(self, name: str) -> None:
-        """Suggest a trial once more, as it was."""
-        self.waiting.append(self.suggested[name])
+    def again(self, name: str, *, alone: bool = False) -> None:
+        """Suggest a trial once more, as it was; `alone` has it wait for a machine of its own."""
+        self.waiting.append({**self.suggested[name], ALONE: alone})
 
     def failed(self, name: str) -> None:
         """The trial has failed, or will not run on under this driver."""

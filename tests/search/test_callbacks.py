@@ -60,8 +60,10 @@ class FakeSearcher:
     given_up: list[str] = field(default_factory=list)
     num_left: int = 5
 
-    def again(self, name: str) -> None:
-        self.tried_again.append(name)
+    tried_alone: list[str] = field(default_factory=list)
+
+    def again(self, name: str, *, alone: bool = False) -> None:
+        (self.tried_alone if alone else self.tried_again).append(name)
 
     def failed(self, name: str) -> None:
         self.given_up.append(name)
@@ -212,6 +214,33 @@ def test_processes_lost_before_they_tried_are_not_held_against_the_trial(tmp_pat
     assert sweep.searcher.tried_again == ["0001"] * MAX_LOSSES
     sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
     assert sweep.searcher.given_up == ["0001"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.",
+        "The actor is dead because its node is running low on memory.",
+        "MemoryError: Unable to allocate 9 GiB",
+    ],
+)
+def test_a_machine_without_memory_is_asked_for_all_of_it_once(tmp_path: Path, text: str) -> None:
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("t")
+    error = tmp_path / "error.txt"
+    error.write_text(text)
+    trial.error_file = str(error)
+    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    assert sweep.searcher.tried_alone == ["t"]
+    assert sweep.folder("t").outcome() is None
+    sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type,list-item]
+    sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    assert sweep.searcher.tried_alone == ["t"]
+    assert sweep.searcher.given_up == ["t"]
+    outcome = sweep.folder("t").outcome()
+    assert outcome is not None
+    assert outcome.outcome is Outcome.FAILED
+    assert outcome.reason.startswith("alone as well: ")
 
 
 def test_what_fails_while_all_stop_may_run_on_later(tmp_path: Path) -> None:
