@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.inner import choose_rule
-from ensemble.rules import RULES, Sample, canonical
+from ensemble.rules import RULES
+from ensemble.sample import Sample, canonical
 from trainable.metrics import overall
 from trainable.tasks import PAPER_TASKS, Kind, Task
 

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.candidates import Candidate, Pool, TaskPool
-from ensemble.choice import Method, cost
+from ensemble.choice import Method
 from ensemble.combine import average, to_vote
+from ensemble.cost import Cost
 from ensemble.halves import halves
 from ensemble.inner import RuleChoice, choose_rule
-from ensemble.rules import Rule, canonical
+from ensemble.rules import Rule
+from ensemble.sample import canonical
 from ensemble.selection import best_single
+from mlflow_setup.errors import ConfigError
 from trainable.metrics import overall, task_metric
 
 Floats = NDArray[np.float64]
@@ -34,7 +37,7 @@ class Decision:
     weights: dict[Method, Weights]
     rules: dict[str, RuleChoice]  # of selective
     single: Candidate | None  # the best overall of those that have all tasks
-    chain: tuple[Weights, ...]  # selective, then with one encoder less each time, down to one
+    front: tuple[Weights, ...]  # selective, then ever cheaper ones, the best of their cost
 
 
 class Chooser:
@@ -44,6 +47,14 @@ class Chooser:
         self.tasks = {name: TaskVotes(task_pool) for name, task_pool in pool.tasks.items()}
         self.records = {name: task_pool.task for name, task_pool in pool.tasks.items()}
         self.rules, self.max_cost = rules, max_cost
+        everyone = {c for task_pool in pool.tasks.values() for c in task_pool.candidates}
+        self.cost = Cost.of_pool(everyone)
+        if max_cost is not None and not self.cost.is_in_parameters:
+            unknown = min(c.label for c in everyone if not c.num_parameters)
+            raise ConfigError(
+                f"--max-cost: the parameters of {unknown} are not recorded",
+                fix="cap the members instead: --max-members",
+            )
 
     def choose_on(self, which: int, rules: Mapping[str, str] | None = None) -> Decision:
         """Decide by a half of dev, or by all of it.
@@ -62,18 +73,20 @@ class Chooser:
             given, labels = votes.votes[kept][:, rows], votes.labels[rows]
             distinct, sample = canonical(votes.task, given, labels, order, is_plain)
             if rules is None:
-                found[name] = choose_rule(sample, votes.ids_of(which), self.rules)
+                costs = np.array([self.cost([votes.candidates[m]]) for m in kept[distinct]])
+                ids = votes.ids_of(which)
+                found[name] = choose_rule(sample, ids, self.rules, costs.astype(np.float64))
             rule = self.rules[found[name].rule if rules is None else rules[name]]
             single = np.array(best_single(votes.task, given, labels, order).weights)
             weights[Method.BEST_SINGLE][name] = votes.spread(kept, single)
             weights[Method.SIMPLE][name] = votes.spread(kept, np.array(is_plain) / sum(is_plain))
             weights[Method.SELECTIVE][name] = votes.spread(kept[distinct], rule(sample))
-        chain = self._chain(weights[Method.SELECTIVE], which)
+        front = self._front(weights[Method.SELECTIVE], which)
         return Decision(
-            weights={**weights, Method.SELECTIVE: chain[0]},
+            weights={**weights, Method.SELECTIVE: front[0]},
             rules=found,
             single=self._best_overall(which),
-            chain=chain,
+            front=front,
         )
 
     def overall(self, weights: Weights, which: int, on_rest: bool = False) -> float:
@@ -96,9 +109,9 @@ class Chooser:
     def alone(self, candidate: Candidate) -> Weights:
         """A candidate that answers alone for every task that it has."""
         return {
-            name: votes.spread(np.array([votes.candidates.index(candidate)]), np.ones(1))
+            name: votes.spread([votes.index[candidate]], 1.0)
             for name, votes in self.tasks.items()
-            if candidate in votes.candidates
+            if candidate in votes.index
         }
 
     def _best_epoch_of_each_run(self, which: int) -> set[Candidate]:
@@ -111,29 +124,55 @@ class Chooser:
         return {candidate for _, _, candidate in best.values()}
 
     def _best_overall(self, which: int) -> Candidate | None:
-        complete = [c for c in self._all(which) if len(self.alone(c)) == len(self.tasks)]
         return max(  # of equals, the first
-            complete, key=lambda c: self.overall(self.alone(c), which), default=None
+            self._complete(which), key=lambda c: self.overall(self.alone(c), which), default=None
         )
+
+    def _complete(self, which: int) -> list[Candidate]:
+        """Those that have all tasks."""
+        return [c for c in self._all(which) if all(c in v.index for v in self.tasks.values())]
 
     def _all(self, which: int) -> list[Candidate]:
         found = {v.candidates[m] for v in self.tasks.values() for m in v.choosable(which)}
         return sorted(found, key=lambda candidate: candidate.order)
 
-    def _chain(self, weights: Weights, which: int) -> tuple[Weights, ...]:
+    def _front(self, weights: Weights, which: int) -> tuple[Weights, ...]:
+        """Of selective, of what is left of it when one encoder after the other goes, and of each
+        candidate alone: those that are better on their rows than all cheaper ones. The first is
+        selective, or what `max_cost` leaves of it."""
+        chain = self._chain(weights, which)
+        options = [*chain, *(self.alone(candidate) for candidate in self._complete(which))]
+        costs = [self.cost(self.encoders(option)) for option in options]
+        scores = [self.overall(option, which) for option in options]
+        front = [weights]
+        limit = costs[0]
+        if self.max_cost is not None and limit > self.max_cost:
+            if min(costs) > self.max_cost and which == WHOLE:
+                raise ConfigError(
+                    f"--max-cost: nothing is as cheap as {self.max_cost / 1e6:g} M parameters",
+                    fix=f"the cheapest costs {min(costs) / 1e6:g} M",
+                )
+            front, limit = [], max(int(self.max_cost), min(costs)) + 1
+        while cheaper := [n for n, cost in enumerate(costs) if cost < limit]:
+            best = max(cheaper, key=lambda n: (scores[n], -costs[n], -n))
+            front.append(options[best])
+            limit = costs[best]
+        return tuple(front)
+
+    def _chain(self, weights: Weights, which: int) -> list[Weights]:
         """Leave out one encoder after the other, each time the one that is missed the least for
-        what it costs; shares of those that stay are scaled up. It starts at `max_cost`."""
+        what it costs; shares of those that stay are scaled up."""
         chain = [weights]
         while shorter := self._shorter(chain[-1], which):
-            now = self.overall(chain[-1], which)
-            missed = {c: now - self.overall(rest, which) for c, rest in shorter.items()}
-            # What is gained by leaving it out counts first, whatever it cost.
-            per_cost = {c: loss / cost([c]) if loss > 0 else loss for c, loss in missed.items()}
+            now, cost = self.overall(chain[-1], which), self.cost(self.encoders(chain[-1]))
+            per_cost = {}
+            for encoder, rest in shorter.items():
+                loss = now - self.overall(rest, which)
+                # What is gained by leaving it out counts first, whatever it cost.
+                saved = max(1, cost - self.cost(self.encoders(rest)))
+                per_cost[encoder] = loss / saved if loss > 0 else loss
             chain.append(shorter[min(per_cost, key=per_cost.__getitem__)])
-        if self.max_cost is not None:
-            cheap = [w for w in chain if cost(self.encoders(w)) <= self.max_cost]
-            chain = cheap or chain[-1:]
-        return tuple(chain)
+        return chain
 
     def _shorter(self, weights: Weights, which: int) -> dict[Candidate, Weights]:
         """The weights without each encoder, in their order, that is not alone with a task."""
@@ -151,9 +190,11 @@ class Chooser:
     ) -> Floats | None:
         """A task's weights; one that only this encoder answered takes the best of the others."""
         votes = self.tasks[name]
-        kept = np.where([c == encoder for c in votes.candidates], 0.0, weights[name])
+        kept = weights[name].copy()
+        if encoder in votes.index:
+            kept[votes.index[encoder]] = 0.0
         if not kept.any():
-            among = [m for m, c in enumerate(votes.candidates) if c in others]
+            among = sorted(votes.index[c] for c in others if c in votes.index)
             if not among:
                 return None
             scores = [votes.score(votes.spread([m], 1.0), votes.rows[which]) for m in among]
@@ -166,6 +207,7 @@ class TaskVotes:
 
     def __init__(self, pool: TaskPool) -> None:
         self.task, self.candidates, self.labels = pool.task, pool.candidates, pool.labels
+        self.index = {candidate: m for m, candidate in enumerate(self.candidates)}
         self.ids, self._choosable = pool.ids, pool.choosable
         self.votes = np.stack([to_vote(pool.task, outputs) for outputs in pool.outputs])
         self.rows = np.vstack([np.ones(len(pool.ids), np.bool_), halves(pool.ids)])  # [1 + H, N]

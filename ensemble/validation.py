@@ -23,7 +23,6 @@ from ensemble.choice import (
     Point,
     Scores,
     TaskChoice,
-    cost,
 )
 from ensemble.chooser import WHOLE, Chooser, Decision, Floats, TaskVotes, Weights
 from ensemble.halves import NUM_HALVES
@@ -45,11 +44,11 @@ def choose(
     Args:
         rule: of `ensemble.rules`, for every task; None: the one that suits the task.
         max_members: of a task, at most.
-        max_cost: parameters of selective's distinct encoders over all tasks, at most; one encoder
-            is always left.
+        max_cost: parameters of selective's distinct encoders over all tasks, at most.
 
     Raises:
-        ConfigError: there is no such rule.
+        ConfigError: there is no such rule, nothing is as cheap as `max_cost`, or what candidates
+            cost is not recorded.
         NothingUsableError: no candidate; the message has the reason for each run.
     """
     if not pool.candidates:
@@ -71,6 +70,7 @@ def choose(
         overall={method: _overall(chooser, by_half) for method, by_half in weights.items()},
         one_for_all=_one_for_all(chooser, halves, final),
         front=_front(chooser, halves, final),
+        cost=chooser.cost,
     )
 
 
@@ -122,7 +122,7 @@ def _gains(name: str, votes: TaskVotes, halves: Mapping[int, Decision]) -> dict[
 def _method_choice(votes: TaskVotes, weights: Floats, scores: Scores) -> MethodChoice:
     members = [Member(votes.candidates[m], float(weights[m])) for m in np.flatnonzero(weights)]
     members.sort(key=lambda member: (-member.weight, member.candidate.order))
-    heaviest = [votes.candidates.index(member.candidate) for member in members]
+    heaviest = [votes.index[member.candidate] for member in members]
     trajectory = []
     for count in range(1, len(members) + 1):
         some = votes.spread(heaviest[:count], weights[heaviest[:count]])
@@ -141,16 +141,20 @@ def _one_for_all(
 
 
 def _front(chooser: Chooser, halves: Mapping[int, Decision], final: Decision) -> tuple[Point, ...]:
-    """Of each cost: what a half chooses for so much at most. The last is selective as it is."""
-    points = []
-    for weights in reversed(final.chain):
-        limit = math.inf if weights is final.chain[0] else cost(chooser.encoders(weights))
+    """Of each cost: what a half chooses for so much at most. A point that is no better than a
+    cheaper one is left out, but the last, which is selective as it is."""
+    points: list[Point] = []
+    for weights in reversed(final.front):
+        is_last = weights is final.front[0]
+        limit = math.inf if is_last else chooser.cost(chooser.encoders(weights))
         affordable = {}
         for half, decision in halves.items():
-            cheap = [w for w in decision.chain if cost(chooser.encoders(w)) <= limit]
-            affordable[half] = (cheap or decision.chain[-1:])[0]
+            cheap = [w for w in decision.front if chooser.cost(chooser.encoders(w)) <= limit]
+            affordable[half] = (cheap or decision.front[-1:])[0]
         members = sorted(chooser.encoders(weights), key=lambda candidate: candidate.order)
-        points.append(Point(tuple(members), cost(members), _overall(chooser, affordable)))
+        point = Point(tuple(members), chooser.cost(members), _overall(chooser, affordable))
+        if is_last or all(point.scores.judged > cheaper.scores.judged for cheaper in points):
+            points.append(point)
     return tuple(points)
 
 

@@ -119,6 +119,8 @@ def _print_front(front: "tuple[Point, ...]") -> None:
 def _rule(choice: "RuleChoice") -> str:
     """The rule, and what the others were worth on dev-train's own folds."""
     scores = {row.rule: row.score for row in choice.scores}
+    if not scores:
+        return f"{choice.rule} (too few rows to compare it with others)"
     others = (f"{name} {score:.4f}" for name, score in scores.items() if name != choice.rule)
     words = f"{choice.rule} ({scores[choice.rule]:.4f} on the folds of dev-train"
     return words + "".join(f", {text}" for text in others) + ")"

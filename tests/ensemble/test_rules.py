@@ -9,7 +9,8 @@ from ensemble import inner
 from ensemble.bootstrap import Gain, gain_of_halves
 from ensemble.combine import average, to_vote
 from ensemble.inner import choose_rule
-from ensemble.rules import OFFERED, RULES, Sample, apply, canonical, capped, skill
+from ensemble.rules import OFFERED, RULES, apply, capped, skill
+from ensemble.sample import Sample, canonical
 from trainable.metrics import task_metric
 from trainable.tasks import PAPER_TASKS, Task
 
@@ -86,11 +87,48 @@ class TestEveryRule:
         assert weights.sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("rule", ["simple", "top"])
+def test_a_cap_keeps_the_best_of_equals(rule: str) -> None:
+    """Accuracies .6, .5, .7, .9, .8, whatever the order in which they come."""
+    labels = np.arange(NUM_ROWS) % 2.0
+    votes = np.tile(2 * labels - 1, (5, 1))
+    for m, share in enumerate((0.4, 0.5, 0.3, 0.1, 0.2)):
+        votes[m, : round(share * NUM_ROWS)] *= -1
+    _, sample = canonical(PAPER_TASKS["paraphrase"], votes, labels, range(5))
+    assert np.flatnonzero(capped(RULES[rule], 2)(sample)).tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("rule", ["greedy", "greedy_of_best", "greedy_by_loss", "greedy_sorted"])
+def test_greedy_keeps_to_a_cap_as_it_chooses(rule: str) -> None:
+    """Not the heaviest of all that it would take: those may be worth little without the others."""
+    votes, labels = pool("similarity", num=8)
+    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(8))
+    found = capped(RULES[rule], 2)(sample)
+    assert np.count_nonzero(found) == 2
+    refit = np.sort(np.argsort(-RULES[rule](sample), kind="stable")[:2])
+    again = np.zeros(8)
+    again[refit] = RULES[rule](sample.among(refit))
+    assert sample.score(found) >= sample.score(again) - 1e-3
+
+
+def test_rules_that_start_sorted_or_look_at_the_loss() -> None:
+    votes, labels = pool("paraphrase", num=8)
+    _, sample = canonical(PAPER_TASKS["paraphrase"], votes, labels, range(8))
+    best = set(sample.ranked()[:5].tolist())
+    taken = set(np.flatnonzero(RULES["greedy_sorted"](sample)).tolist())
+    assert taken <= best or best <= taken  # the shortest best prefix ends in or after the start
+
+    def loss(weights: Floats) -> float:
+        return float(np.logaddexp(0, (1 - 2 * labels) * (weights @ votes[:8])).mean())
+
+    assert loss(RULES["greedy_by_loss"](sample)) <= loss(RULES["greedy_of_best"](sample))
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_skill_prefers_the_better_and_equal_weights_are_equal(name: str) -> None:
     votes, labels = pool(name, noise=1.0)
     _, sample = canonical(PAPER_TASKS[name], votes, labels, range(6))
-    weights, singles = skill(sample), sample.singles()
+    weights, singles = skill(sample), sample.singles
     assert (np.argsort(-weights, kind="stable") == np.argsort(-singles, kind="stable")).all()
     assert weights_of("simple", name, votes, labels).tolist() == pytest.approx([1 / 6] * 6)
 
@@ -154,6 +192,29 @@ def test_of_rules_as_good_as_any_the_one_with_the_fewest_members_is_taken() -> N
         is_as_good = row.behind <= row.standard_error
         assert not is_as_good or row.num_members >= taken.num_members
     assert scores["simple"].behind > scores["simple"].standard_error
+
+
+def test_of_rules_as_good_as_any_the_cheapest_is_taken() -> None:
+    """Two candidates that put out the same but for noise: the one large, the other small."""
+    draw = np.random.default_rng(0)
+    labels = draw.uniform(0, 5, NUM_ROWS)
+    votes = labels + draw.normal(0, 1, NUM_ROWS) + draw.normal(0, 1e-3, (2, NUM_ROWS))
+    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(2))
+    rules = {"one": lambda s: np.array([1.0, 0.0]), "other": lambda s: np.array([0.0, 1.0])}
+    for costs in ([9.0, 5.0], [5.0, 9.0]):
+        choice = choose_rule(sample, by_row(sample), rules, np.array(costs))
+        behind = {row.rule: row.behind - row.standard_error for row in choice.scores}
+        cheaper = "one" if costs[0] < costs[1] else "other"
+        assert behind[cheaper] <= 0
+        assert choice.rule == cheaper
+        assert [row.cost for row in choice.scores] == costs
+
+
+def test_one_row_cannot_compare_rules() -> None:
+    votes, labels = pool("paraphrase")
+    _, sample = canonical(PAPER_TASKS["paraphrase"], votes[:, :1], labels[:1], range(6))
+    choice = choose_rule(sample, ["row"])
+    assert (choice.rule, choice.scores) == (next(iter(OFFERED)), ())
 
 
 def test_a_rule_that_promises_more_than_it_keeps_is_not_trusted() -> None:

@@ -148,12 +148,11 @@ def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:
         )
 
 
-def test_a_cost_that_may_not_be_passed(storage: Path) -> None:
-    """The parameters of these runs are not recorded, so that encoders are counted."""
-    given = ["--max-cost", "1e-6", "--json"]
-    content = json.loads(invoke("new", "--storage", str(storage), *given).stdout)
-    assert content["num_encoders"]["selective"] == content["num_parameters"]["selective"] == 1
-    assert [point["num_encoders"] for point in content["front"]] == [1]
+def test_a_cost_that_is_not_recorded_cannot_be_capped(storage: Path) -> None:
+    with pytest.raises(ConfigError, match=r"parameters of .* are not recorded\nfix: .*--max-mem"):
+        invoke("new", "--storage", str(storage), "--max-cost", "100")
+    content = json.loads(invoke("new", "--storage", str(storage), "--json").stdout)
+    assert content["num_encoders"] == content["num_parameters"]
 
 
 def test_an_unknown_rule_is_refused_with_those_there_are(storage: Path) -> None:
