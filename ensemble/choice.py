@@ -7,6 +7,7 @@ from typing import Any
 
 from ensemble.bootstrap import Gain
 from ensemble.candidates import Candidate
+from ensemble.combine import Transform
 from ensemble.cost import Cost
 from ensemble.inner import RuleChoice
 
@@ -41,16 +42,18 @@ class Member:
     """A candidate and its share."""
 
     candidate: Candidate
-    weight: float
+    weight: float  # above 0, sum 1; of a linear model any
+    transform: Transform  # of its outputs
 
 
 @dataclass(frozen=True)
 class MethodChoice:
     """The members that a method chose for a task on all of dev, and what so choosing is worth."""
 
-    members: tuple[Member, ...]  # the heaviest first; weights above 0, sum 1
+    members: tuple[Member, ...]  # the heaviest first
     scores: Scores
     trajectory: tuple[float, ...]  # metric on all of dev of the heaviest 1, 2, ... members
+    intercept: tuple[float, ...] | None = None  # of a linear model; None: an average
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def _task_json(task: TaskChoice) -> dict[str, Any]:
             "members": [{**asdict(m.candidate), "weight": m.weight} for m in choice.members],
             "scores": choice.scores.to_json(),
             "trajectory": list(choice.trajectory),
+            "intercept": choice.intercept,
         }
         for method, choice in task.methods.items()
     }

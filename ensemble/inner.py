@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.rules import OFFERED, Rule
-from ensemble.sample import Sample
+from ensemble.sample import Sample, parted
 
 Floats = NDArray[np.float64]
 
@@ -63,10 +63,10 @@ def choose_rule(
     for held_out in _folds(ids):
         rest, judged = sample.take(~held_out), sample.take(held_out)
         for name, rule in rules.items():
-            weights = rule(rest)
-            members = np.flatnonzero(weights)
+            fitted = rule(rest)
+            members = np.flatnonzero(parted(fitted)[0])
             total = math.fsum(costs[members])
-            found[name].append((judged.score(weights), rest.score(weights), len(members), total))
+            found[name].append((judged.score(fitted), rest.score(fitted), len(members), total))
     if not all(found.values()):
         return RuleChoice(next(iter(rules)), ())
     kept, promised, counts, totals = np.moveaxis(np.array(list(found.values())), 2, 0)

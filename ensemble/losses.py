@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combine import GRID
+from ensemble.combine import GRID, Averaged
 from trainable.tasks import Kind, Task
 
 Floats = NDArray[np.float64]
@@ -20,17 +20,25 @@ _VALUES = 2**16
 """Values looked at together: they stay in the processor's cache."""
 
 
-def make_loss(task: Task, votes: Floats, labels: Floats) -> "RowLoss":
-    """Log-loss of probabilities or logits, squared error of scores."""
+def make_loss(
+    task: Task, votes: Floats, labels: Floats, averaged: Averaged = Averaged.PAPER
+) -> "RowLoss":
+    """Log-loss of probabilities or logits, squared error of scores.
+
+    Args:
+        averaged: what votes are.
+    """
     if task.kind is Kind.SIMILARITY:
         return SquaredErrors(votes, labels)
     if task.kind is Kind.PARAPHRASE:
+        if averaged is Averaged.PROBABILITIES:
+            return BinaryLogLoss(votes, labels)
         return LogisticLoss(votes, labels)
-    return LogLoss(votes, labels)
+    return SoftmaxLoss(votes, labels) if averaged is Averaged.LOGITS else LogLoss(votes, labels)
 
 
 class RowLoss:
-    """A mean loss over rows."""
+    """A mean loss over rows. A row has one value, or C of them."""
 
     def __init__(self, votes: Floats, labels: Floats) -> None:
         self.votes, self.labels, self.count = votes, labels, 0
@@ -54,11 +62,11 @@ class RowLoss:
         self.count += 1
 
     def row_values(self, candidates: Sequence[int]) -> Floats:
-        """[k, N] all that the loss asks of candidates."""
+        """[k, N] or [k, N, C]: all that the loss asks of candidates."""
         return np.asarray(self.votes[list(candidates)])
 
     def mean_losses(self, values: Floats) -> Floats:
-        """[k] of averages' [k, N] values."""
+        """[k] of averages' values."""
         raise NotImplementedError
 
 
@@ -75,6 +83,31 @@ class LogLoss(RowLoss):
 
     def mean_losses(self, values: Floats) -> Floats:
         return np.asarray(-_sums_of_logs(np.maximum(values, 1 / GRID)) / values.shape[1])
+
+
+class BinaryLogLoss(RowLoss):
+    """Of probabilities of 1, less a half."""
+
+    def __init__(self, votes: Floats, labels: Floats) -> None:
+        self.signs = np.where(labels > 0, 1.0, -1.0)
+        super().__init__(votes, labels)
+
+    def mean_losses(self, values: Floats) -> Floats:
+        truth = np.maximum(0.5 + values * self.signs, 1 / GRID)
+        return np.asarray(-_sums_of_logs(truth) / values.shape[1])
+
+
+class SoftmaxLoss(RowLoss):
+    """Of class logits: log of the sum of exp(z), less z of the true class."""
+
+    def __init__(self, votes: Floats, labels: Floats) -> None:
+        self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)
+        super().__init__(votes, labels)
+
+    def mean_losses(self, values: Floats) -> Floats:
+        above = values - values.max(axis=2, keepdims=True)
+        truth = above[:, self.rows, self.truth]
+        return np.asarray((np.log(np.exp(above).sum(axis=2)) - truth).mean(axis=1))
 
 
 class LogisticLoss(RowLoss):

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, nnls
 
+from ensemble.combine import Averaged
 from ensemble.sample import Sample, normal
+from ensemble.stacking import fit_softmax
 from trainable.tasks import Kind
 
 Floats = NDArray[np.float64]
@@ -25,22 +27,36 @@ def regression(sample: Sample) -> Floats:
     """Non-negative regression: logistic on logits, least squares on scores, and the mixture of
     class probabilities with the highest likelihood (by expectation maximisation)."""
     if sample.task.kind is Kind.CLASSIFICATION:
-        return _mixture(sample)
-    x = sample.votes - (sample.votes.mean(axis=1, keepdims=True) if _is_scored(sample) else 0.0)
-    x = x / max(float(np.sqrt(np.mean(x * x))), 1e-12)
-    weights = (
-        _least_squares(x, sample.labels) if _is_scored(sample) else _logistic(x, sample.labels)
-    )
-    return normal(weights) if weights.any() else normal(sample.is_plain.astype(np.float64))
+        if sample.averaged is Averaged.LOGITS:
+            return _normal_or_equal(_softmax_weights(sample), sample)
+        rows, truth = np.arange(len(sample.labels)), sample.labels.astype(np.int64)
+        return _mixture(sample.votes[:, rows, truth])
+    if sample.task.kind is Kind.PARAPHRASE:
+        signs = np.where(sample.labels > 0, 1.0, -1.0)
+        if sample.averaged is Averaged.PROBABILITIES:
+            return _mixture(0.5 + sample.votes * signs)
+        return _normal_or_equal(_logistic(_scaled(sample.votes), signs), sample)
+    x = sample.votes - sample.votes.mean(axis=1, keepdims=True)
+    return _normal_or_equal(_least_squares(_scaled(x), sample.labels), sample)
 
 
-def _is_scored(sample: Sample) -> bool:
-    return sample.task.kind is Kind.SIMILARITY
+def _normal_or_equal(weights: Floats, sample: Sample) -> Floats:
+    return normal(weights if weights.any() else sample.is_plain.astype(np.float64))
 
 
-def _logistic(x: Floats, labels: Floats) -> Floats:
+def _scaled(x: Floats) -> Floats:
+    """To a mean square of 1."""
+    return np.asarray(x / max(float(np.sqrt(np.mean(x * x))), 1e-12))
+
+
+def _softmax_weights(sample: Sample) -> Floats:
+    x, labels = _scaled(sample.votes), sample.labels.astype(np.int64)
+    return fit_softmax(x, labels, _RIDGE, np.zeros(x.shape[2]), least=0.0)[: len(x)]
+
+
+def _logistic(x: Floats, signs: Floats) -> Floats:
     """min over w >= 0 of mean log(1 + exp(-s w.x)) + ridge |w|^2 / 2, s = +-1."""
-    signs, features = np.where(labels > 0, 1.0, -1.0), np.ascontiguousarray(x.T)
+    features = np.ascontiguousarray(x.T)
 
     def loss(w: Floats) -> tuple[float, Floats]:
         z = signs * (features @ w)
@@ -62,11 +78,11 @@ def _least_squares(x: Floats, labels: Floats) -> Floats:
     return np.asarray(found, np.float64)
 
 
-def _mixture(sample: Sample) -> Floats:
-    """Weights of the mixture of the candidates' probabilities, shrunk to equal ones."""
-    num_candidates, num_rows = len(sample.votes), len(sample.labels)
-    truth = sample.labels.astype(np.int64)
-    p = np.maximum(sample.votes[:, np.arange(num_rows), truth], 1e-6)  # [M, N]
+def _mixture(p: Floats) -> Floats:
+    """Weights of the mixture of the candidates' probabilities of the truth [M, N], shrunk to equal
+    ones."""
+    num_candidates, num_rows = p.shape
+    p = np.maximum(p, 1e-6)
     weights = np.full(num_candidates, 1 / num_candidates)
     for _ in range(_EM_ROUNDS):
         blame = weights[:, None] * p

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.regression import regression
-from ensemble.sample import Sample, canonical, normal
+from ensemble.sample import Linear, Sample, canonical, normal, parted, spread
 from ensemble.scorers import Objective
 from ensemble.selection import best_single, greedy
+from ensemble.stacking import paper_regression, stacking
 from trainable.tasks import Kind, Task
 
 Floats = NDArray[np.float64]
-Rule = Callable[[Sample], Floats]
+Rule = Callable[[Sample], Floats | Linear]
 
 SKILL_POWER = 4
 """Between 0, equal weights, and infinity, the best candidate alone."""
@@ -99,8 +100,8 @@ def bagged(sample: Sample) -> Floats:
     for _ in range(NUM_BAGS):
         among = np.sort(random.permutation(num_candidates)[: max(1, num_candidates // 2)])
         rows = random.integers(num_rows, size=num_rows)
-        bag = Sample(sample.task, sample.votes[:, rows], sample.labels[rows], sample.is_plain)
-        total += _selected(partial(greedy, num_rounds=BAG_ROUNDS), bag, among)
+        bag = sample.among(among).take(rows)
+        total[among] += _selected(partial(greedy, num_rounds=BAG_ROUNDS), bag)
     return normal(total)
 
 
@@ -116,8 +117,11 @@ RULES: dict[str, Rule] = {
     "regression": regression,
     "greedy": greedy_of_all,
     "greedy_sorted": greedy_sorted,
+    "paper_regression": paper_regression,
+    "stacking": stacking,
 }
-"""From the simplest, which fits the least to the rows that it sees, on."""
+"""From the simplest, which fits the least to the rows that it sees, on. The last two are linear
+models, whose weights may be negative; all others average."""
 
 OFFERED = {
     name: RULES[name]
@@ -138,15 +142,14 @@ def capped(rule: Rule, max_members: int) -> Rule:
     if rule in _CAPPED:
         return partial(_CAPPED[rule], max_members=max_members)
 
-    def fit(sample: Sample) -> Floats:
-        weights = rule(sample)
-        if np.count_nonzero(weights) <= max_members:
-            return weights
+    def fit(sample: Sample) -> Floats | Linear:
+        found = rule(sample)
+        size = np.abs(parted(found)[0])
+        if np.count_nonzero(size) <= max_members:
+            return found
         best = sample.ranked()
-        heaviest = np.sort(best[np.argsort(-weights[best], kind="stable")[:max_members]])
-        weights = np.zeros(len(weights))
-        weights[heaviest] = rule(sample.among(heaviest))
-        return weights
+        heaviest = np.sort(best[np.argsort(-size[best], kind="stable")[:max_members]])
+        return spread(rule(sample.among(heaviest)), heaviest, len(size))
 
     return fit
 
@@ -158,24 +161,23 @@ def apply(
     labels: Floats,
     order: Sequence[Any],
     is_plain: Sequence[bool] | None = None,
-) -> Floats:
-    """[M] the weights of a rule for candidates as they come.
+) -> Floats | Linear:
+    """What a rule makes of candidates as they come.
 
     Args:
         order: [M] distinct sortable values; they break ties.
         is_plain: [M] what equal weights are for; all unless given.
     """
     kept, sample = canonical(task, votes, labels, order, is_plain)
-    weights = np.zeros(len(votes))
-    weights[kept] = rule(sample)
-    return weights
+    return spread(rule(sample), kept, len(votes))
 
 
 def _selected(
     choose: Callable[..., Any], sample: Sample, among: NDArray[np.int64] | None = None
 ) -> Floats:
     indices = np.arange(len(sample.votes)) if among is None else among
-    found = choose(sample.task, sample.votes[indices], sample.labels, list(range(len(indices))))
+    votes, order = sample.votes[indices], list(range(len(indices)))
+    found = choose(sample.task, votes, sample.labels, order, averaged=sample.averaged)
     weights = np.zeros(len(sample.votes))
     weights[indices] = found.weights
     return weights

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combine import GRID
+from ensemble.combine import GRID, Averaged
 from ensemble.losses import make_loss
 from trainable.metrics import task_metric
 from trainable.tasks import Kind, Task
@@ -46,12 +46,18 @@ class Scorer(Protocol):
         """Make a candidate one of the members so far."""
 
 
-def make_scorer(task: Task, votes: Floats, labels: Floats, objective: Objective) -> Scorer:
+def make_scorer(
+    task: Task,
+    votes: Floats,
+    labels: Floats,
+    objective: Objective,
+    averaged: Averaged = Averaged.PAPER,
+) -> Scorer:
     """By the task's metric, or by its loss with the sign turned."""
     if objective is Objective.LOSS:
         if task.kind is Kind.SIMILARITY:
             return SquaredError(votes, labels)
-        return make_loss(task, votes, labels)
+        return make_loss(task, votes, labels, averaged)
     if task.metric == "accuracy":
         return Accuracy(task, votes, labels)
     if task.metric == "pearson":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combine import average
+from ensemble.combine import Averaged, average
 from ensemble.losses import RowLoss, make_loss
 from ensemble.scorers import TOLERANCE, Objective, is_constant, make_scorer
 from trainable.metrics import task_metric
@@ -47,6 +47,7 @@ def greedy(
     objective: Objective = Objective.METRIC,
     num_sorted: int = 1,
     max_members: int | None = None,
+    averaged: Averaged = Averaged.PAPER,
 ) -> Selection:
     """The shortest prefix with the best score among `num_rounds` additions.
 
@@ -58,10 +59,11 @@ def greedy(
         order: [M] distinct sortable values; where candidates tie, the lowest is taken.
         num_sorted: so many of the best single candidates are added first, the best first.
         max_members: distinct ones, at most; once they are in, only their weights change.
+        averaged: what votes are.
     """
     eligible = _eligible(votes)
-    loss = make_loss(task, votes, labels)
-    scorer = make_scorer(task, votes, labels, objective)
+    loss = make_loss(task, votes, labels, averaged)
+    scorer = make_scorer(task, votes, labels, objective, averaged)
     is_member = np.zeros(len(votes), np.bool_)
     picks: list[int] = []
     trajectory: list[float] = []
@@ -87,9 +89,15 @@ def greedy(
     return Selection(tuple(weights.tolist()), tuple(trajectory), trajectory[length - 1])
 
 
-def best_single(task: Task, votes: Floats, labels: Floats, order: Sequence[Any]) -> Selection:
+def best_single(
+    task: Task,
+    votes: Floats,
+    labels: Floats,
+    order: Sequence[Any],
+    averaged: Averaged = Averaged.PAPER,
+) -> Selection:
     """The candidate with the best metric; the same ties as `greedy`, whose start it is."""
-    return greedy(task, votes, labels, order, num_rounds=1)
+    return greedy(task, votes, labels, order, num_rounds=1, averaged=averaged)
 
 
 def simple(task: Task, votes: Floats, labels: Floats) -> Selection:

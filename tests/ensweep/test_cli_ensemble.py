@@ -148,6 +148,14 @@ def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:
         )
 
 
+def test_what_is_averaged_and_a_linear_model_can_be_asked_for(storage: Path) -> None:
+    given = ["--method", "stacking", "--average", "probabilities", "--json"]
+    content = json.loads(invoke("new", "--storage", str(storage), *given).stdout)
+    selective = content["tasks"]["paraphrase"]["methods"]["selective"]
+    assert len(selective["intercept"]) == 1
+    assert content["tasks"]["paraphrase"]["methods"]["simple"]["intercept"] is None
+
+
 def test_a_cost_that_is_not_recorded_cannot_be_capped(storage: Path) -> None:
     with pytest.raises(ConfigError, match=r"parameters of .* are not recorded\nfix: .*--max-mem"):
         invoke("new", "--storage", str(storage), "--max-cost", "100")
