@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from ensemble import inner, rules
+from ensemble import inner, rules, stacking
 from ensweep.cli import ensemble
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.mirror import Mirror
@@ -34,6 +34,7 @@ LABELS = {
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inner, "NUM_REPEATS", 1)
     monkeypatch.setattr(rules, "NUM_BAGS", 2)
+    monkeypatch.setattr(stacking, "RIDGES", (0.1,))
     for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
         monkeypatch.delenv(name, raising=False)
 
