@@ -19,11 +19,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ensemble.combine import PAPER, Transform
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.files import MANIFEST, find_damage, inside
 from trainable.config import Config, from_flat
 from trainable.defects import printable
-from trainable.tasks import Task
+from trainable.tasks import Kind, Task
 
 SCHEMA_VERSION: Literal[1] = 1
 ENSEMBLE, CARD, MEMBERS, ENCODERS = "ensemble.json", "README.md", "members", "encoders"
@@ -45,7 +46,8 @@ class Share(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     member: str
-    weight: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    weight: Annotated[float, Field(allow_inf_nan=False)]  # not 0
+    transform: Transform = PAPER  # of its outputs
 
 
 class TaskEntry(BaseModel):
@@ -54,8 +56,11 @@ class TaskEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Task
-    members: Annotated[tuple[Share, ...], Field(min_length=1)]  # weights sum to 1
+    members: Annotated[tuple[Share, ...], Field(min_length=1)]
     scores: dict[str, dict[str, float | None]]  # method -> {judged, in_sample}
+    intercept: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+    """Of each class, or one, where members' log-odds are weighted with any sign and sum; None:
+    their votes are averaged, with weights above 0 that sum to 1."""
 
 
 class MemberEntry(BaseModel):
@@ -126,15 +131,16 @@ class Bundle:
         return from_flat(self.contents.members[member].config)
 
     def _check_tasks(self) -> None:
-        """Each task has members that were trained on it, and weights that sum to 1."""
+        """Each task has members that were trained on it, and weights that fit together."""
         path, contents = self.folder / ENSEMBLE, self.contents
         trained = {name: self._tasks_of(name) for name in contents.members}
         for name, entry in contents.tasks.items():
             shares = {share.member: share.weight for share in entry.members}
             if len(shares) < len(entry.members):
                 raise IntegrityError(f"{path}: task {name!r} has a member twice")
-            if abs(sum(shares.values()) - 1) > 1e-9:
-                raise IntegrityError(f"{path}: the weights of task {name!r} do not sum to 1")
+            wrong = _wrong_with(entry)
+            if wrong is not None:
+                raise IntegrityError(f"{path}: task {name!r}: {wrong}")
             for member in shares:
                 if member not in trained:
                     raise IntegrityError(f"{path}: task {name!r} has no member {member!r}")
@@ -191,6 +197,21 @@ def verify(folder: Path) -> None:
             f"{folder}: not a whole bundle: {printable(damage)}",
             fix="export it again, or take an unchanged copy",
         )
+
+
+def _wrong_with(entry: TaskEntry) -> str | None:
+    """What does not fit together in how a task's members are combined."""
+    weights = [share.weight for share in entry.members]
+    if len({share.transform.averaged for share in entry.members}) > 1:
+        return "its members are averaged in different ways"
+    if entry.intercept is None:
+        if min(weights) <= 0:
+            return "a weight is not above 0"
+        return None if abs(sum(weights) - 1) <= 1e-9 else "its weights do not sum to 1"
+    size = entry.task.num_classes if entry.task.kind is Kind.CLASSIFICATION else 1
+    if len(entry.intercept) != size:
+        return f"its intercept has {len(entry.intercept)} number(s), not {size}"
+    return None if all(weights) else "a weight is 0"
 
 
 def _damage(folder: Path) -> str | None:

@@ -28,6 +28,8 @@ class Candidate:
     epoch: int
     weights_uri: str  # of the run: a folder with a folder of weights for each kept epoch
     num_parameters: int  # 0: not recorded
+    encoder: str = ""  # equal where encoders are; "": no other candidate is known to have its
+    num_encoder_parameters: int = 0  # of those parameters; 0: not recorded
 
     @property
     def key(self) -> str:
@@ -151,6 +153,8 @@ def _candidates(found: RunPredictions) -> list[Candidate]:
             epoch=epoch,
             weights_uri=found.run.tags[Tag.WEIGHTS_URI],
             num_parameters=found.num_parameters,
+            encoder=found.frozen_encoder if epoch <= found.num_frozen_epochs else "",
+            num_encoder_parameters=found.num_encoder_parameters,
         )
         for epoch in sorted(set(found.epochs).union(*found.best_of_halves))
     ]

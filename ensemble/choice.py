@@ -1,13 +1,14 @@
 """What was chosen for each task, and what it is worth."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from ensemble.bootstrap import Gain
 from ensemble.candidates import Candidate
+from ensemble.combine import Transform
+from ensemble.cost import Cost
 from ensemble.inner import RuleChoice
 
 
@@ -41,16 +42,18 @@ class Member:
     """A candidate and its share."""
 
     candidate: Candidate
-    weight: float
+    weight: float  # above 0, sum 1; of a linear model any
+    transform: Transform  # of its outputs
 
 
 @dataclass(frozen=True)
 class MethodChoice:
     """The members that a method chose for a task on all of dev, and what so choosing is worth."""
 
-    members: tuple[Member, ...]  # the heaviest first; weights above 0, sum 1
+    members: tuple[Member, ...]  # the heaviest first
     scores: Scores
     trajectory: tuple[float, ...]  # metric on all of dev of the heaviest 1, 2, ... members
+    intercept: tuple[float, ...] | None = None  # of a linear model; None: an average
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,10 @@ class OneForAll:
 
 @dataclass(frozen=True)
 class Point:
-    """Selective with so many encoders, the others left out: a point of score against cost."""
+    """What is chosen where no more may be spent: a point of score against cost."""
 
     candidates: tuple[Candidate, ...]
-    cost: int  # parameters of all of them; encoders, where parameters are not recorded
+    cost: int  # parameters of all of them; candidates, where parameters are not recorded
     scores: Scores  # overall
 
 
@@ -111,7 +114,8 @@ class EnsembleChoice:
     tasks: dict[str, TaskChoice]
     overall: dict[Method, Scores]
     one_for_all: OneForAll | None  # None: no candidate has all tasks
-    front: tuple[Point, ...]  # from one encoder to all of selective's
+    front: tuple[Point, ...]  # each better than all cheaper ones; the last is selective as it is
+    cost: Cost
 
     def candidates(self, method: Method) -> tuple[Candidate, ...]:
         """The distinct encoders over all tasks: what a prediction of every task costs."""
@@ -125,7 +129,9 @@ class EnsembleChoice:
             "tasks": {name: _task_json(task) for name, task in self.tasks.items()},
             "overall": {method.value: s.to_json() for method, s in self.overall.items()},
             "num_encoders": {method.value: len(self.candidates(method)) for method in Method},
-            "num_parameters": {method.value: cost(self.candidates(method)) for method in Method},
+            "num_parameters": {
+                method.value: self.cost(self.candidates(method)) for method in Method
+            },
             "one_for_all": None
             if single is None
             else {**asdict(single.candidate), "overall": single.scores.to_json()},
@@ -141,19 +147,13 @@ class EnsembleChoice:
         }
 
 
-def cost(candidates: Iterable[Candidate]) -> int:
-    """Parameters of the distinct encoders; where one's are not recorded, their number."""
-    distinct = set(candidates)
-    sizes = [candidate.num_parameters for candidate in distinct]
-    return sum(sizes) if all(sizes) else len(distinct)
-
-
 def _task_json(task: TaskChoice) -> dict[str, Any]:
     methods = {
         method.value: {
             "members": [{**asdict(m.candidate), "weight": m.weight} for m in choice.members],
             "scores": choice.scores.to_json(),
             "trajectory": list(choice.trajectory),
+            "intercept": choice.intercept,
         }
         for method, choice in task.methods.items()
     }

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ensemble.candidates import Pool, load_pool
 from ensemble.choice import EnsembleChoice
+from ensemble.combine import Averaged
 from ensemble.validation import choose
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.runs import download, find_trials
@@ -17,11 +18,12 @@ def choose_ensemble(
     rule: str | None = None,
     max_members: int | None = None,
     max_cost: float | None = None,
+    averaged: Averaged = Averaged.PAPER,
 ) -> tuple[Pool, EnsembleChoice]:
     """Choose among the runs of one sweep; artifacts from afar go to `cache`.
 
     Args:
-        rule, max_members, max_cost: as `ensemble.validation.choose`.
+        rule, max_members, max_cost, averaged: as `ensemble.validation.choose`.
 
     Raises:
         NothingUsableError: no such sweep is tracked, or none of its runs can be a member.
@@ -34,4 +36,4 @@ def choose_ensemble(
             fix="ensweep ensemble without a name takes the latest sweep",
         )
     pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, cache))
-    return pool, choose(pool, rule, max_members, max_cost)
+    return pool, choose(pool, rule, max_members, max_cost, averaged)

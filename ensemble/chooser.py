@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.candidates import Candidate, Pool, TaskPool
-from ensemble.choice import Method, cost
-from ensemble.combine import average, to_vote
+from ensemble.choice import Method
+from ensemble.combine import Averaged, Transform
+from ensemble.cost import Cost
 from ensemble.halves import halves
 from ensemble.inner import RuleChoice, choose_rule
-from ensemble.rules import Rule, canonical
+from ensemble.rules import Rule
+from ensemble.sample import canonical, parted, weighted
 from ensemble.selection import best_single
+from mlflow_setup.errors import ConfigError
 from trainable.metrics import overall, task_metric
+from trainable.tasks import Kind
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64] | list[int]
@@ -34,16 +38,35 @@ class Decision:
     weights: dict[Method, Weights]
     rules: dict[str, RuleChoice]  # of selective
     single: Candidate | None  # the best overall of those that have all tasks
-    chain: tuple[Weights, ...]  # selective, then with one encoder less each time, down to one
+    front: tuple[Weights, ...]  # selective, then ever cheaper ones, the best of their cost
+    intercepts: Weights  # task -> [C] or [1], where its selective is a linear model
+
+    def intercept(self, method: Method, name: str) -> Floats | None:
+        """Of a task's linear model; None where a method averages."""
+        return self.intercepts.get(name) if method is Method.SELECTIVE else None
 
 
 class Chooser:
     """The candidates of a pool, and the rules that `selective` may use."""
 
-    def __init__(self, pool: Pool, rules: Mapping[str, Rule], max_cost: float | None) -> None:
-        self.tasks = {name: TaskVotes(task_pool) for name, task_pool in pool.tasks.items()}
+    def __init__(
+        self,
+        pool: Pool,
+        rules: Mapping[str, Rule],
+        max_cost: float | None,
+        averaged: Averaged = Averaged.PAPER,
+    ) -> None:
+        self.tasks = {n: TaskVotes(task_pool, averaged) for n, task_pool in pool.tasks.items()}
         self.records = {name: task_pool.task for name, task_pool in pool.tasks.items()}
         self.rules, self.max_cost = rules, max_cost
+        everyone = {c for task_pool in pool.tasks.values() for c in task_pool.candidates}
+        self.cost = Cost.of_pool(everyone)
+        if max_cost is not None and not self.cost.is_in_parameters:
+            unknown = min(c.label for c in everyone if not c.num_parameters)
+            raise ConfigError(
+                f"--max-cost: the parameters of {unknown} are not recorded",
+                fix="cap the members instead: --max-members",
+            )
 
     def choose_on(self, which: int, rules: Mapping[str, str] | None = None) -> Decision:
         """Decide by a half of dev, or by all of it.
@@ -55,34 +78,43 @@ class Chooser:
         plain = self._best_epoch_of_each_run(which)
         weights: dict[Method, dict[str, Floats]] = {method: {} for method in Method}
         found: dict[str, RuleChoice] = {}
-        for name, votes in self.tasks.items():
+        intercepts: dict[str, Floats] = {}
+        for name, of_task in self.tasks.items():
+            votes = of_task.by(which)
             kept, rows = votes.choosable(which), votes.rows[which]
             order = [votes.candidates[m].order for m in kept]
             is_plain = [votes.candidates[m] in plain for m in kept]
             given, labels = votes.votes[kept][:, rows], votes.labels[rows]
-            distinct, sample = canonical(votes.task, given, labels, order, is_plain)
+            averaged = votes.averaged
+            distinct, sample = canonical(votes.task, given, labels, order, is_plain, averaged)
             if rules is None:
-                found[name] = choose_rule(sample, votes.ids_of(which), self.rules)
+                costs = np.array([self.cost([votes.candidates[m]]) for m in kept[distinct]])
+                ids = votes.ids_of(which)
+                found[name] = choose_rule(sample, ids, self.rules, costs.astype(np.float64))
             rule = self.rules[found[name].rule if rules is None else rules[name]]
-            single = np.array(best_single(votes.task, given, labels, order).weights)
+            single = np.array(best_single(votes.task, given, labels, order, averaged).weights)
             weights[Method.BEST_SINGLE][name] = votes.spread(kept, single)
             weights[Method.SIMPLE][name] = votes.spread(kept, np.array(is_plain) / sum(is_plain))
-            weights[Method.SELECTIVE][name] = votes.spread(kept[distinct], rule(sample))
-        chain = self._chain(weights[Method.SELECTIVE], which)
+            selected, intercept = parted(rule(sample))
+            weights[Method.SELECTIVE][name] = votes.spread(kept[distinct], selected)
+            if intercept is not None:
+                intercepts[name] = intercept
+        front = self._front(weights[Method.SELECTIVE], which, bool(intercepts))
         return Decision(
-            weights={**weights, Method.SELECTIVE: chain[0]},
+            weights={**weights, Method.SELECTIVE: front[0]},
             rules=found,
             single=self._best_overall(which),
-            chain=chain,
+            front=front,
+            intercepts=intercepts,
         )
 
     def overall(self, weights: Weights, which: int, on_rest: bool = False) -> float:
         """Of what a half, or all of dev, chose: on its own rows, or on the others."""
-        scores = {
-            name: votes.score(weights[name], ~votes.rows[which] if on_rest else votes.rows[which])
-            for name, votes in self.tasks.items()
-            if name in weights
-        }
+        scores = {}
+        for name, of_task in weights.items():
+            votes = self.tasks[name].by(which)
+            rows = ~votes.rows[which] if on_rest else votes.rows[which]
+            scores[name] = votes.score(of_task, rows)
         return overall(scores, self.records)
 
     def encoders(self, weights: Weights) -> set[Candidate]:
@@ -96,9 +128,9 @@ class Chooser:
     def alone(self, candidate: Candidate) -> Weights:
         """A candidate that answers alone for every task that it has."""
         return {
-            name: votes.spread(np.array([votes.candidates.index(candidate)]), np.ones(1))
+            name: votes.spread([votes.index[candidate]], 1.0)
             for name, votes in self.tasks.items()
-            if candidate in votes.candidates
+            if candidate in votes.index
         }
 
     def _best_epoch_of_each_run(self, which: int) -> set[Candidate]:
@@ -111,29 +143,62 @@ class Chooser:
         return {candidate for _, _, candidate in best.values()}
 
     def _best_overall(self, which: int) -> Candidate | None:
-        complete = [c for c in self._all(which) if len(self.alone(c)) == len(self.tasks)]
         return max(  # of equals, the first
-            complete, key=lambda c: self.overall(self.alone(c), which), default=None
+            self._complete(which), key=lambda c: self.overall(self.alone(c), which), default=None
         )
+
+    def _complete(self, which: int) -> list[Candidate]:
+        """Those that have all tasks."""
+        return [c for c in self._all(which) if all(c in v.index for v in self.tasks.values())]
 
     def _all(self, which: int) -> list[Candidate]:
         found = {v.candidates[m] for v in self.tasks.values() for m in v.choosable(which)}
         return sorted(found, key=lambda candidate: candidate.order)
 
-    def _chain(self, weights: Weights, which: int) -> tuple[Weights, ...]:
+    def _front(self, weights: Weights, which: int, is_linear: bool) -> tuple[Weights, ...]:
+        """Of selective, of what is left of it when one encoder after the other goes, and of each
+        candidate alone: those that are better on their rows than all cheaper ones. The first is
+        selective, or what `max_cost` leaves of it. A linear model is not taken apart."""
+        if is_linear:
+            if self.max_cost is not None:
+                raise ConfigError(
+                    "--max-cost: a linear model cannot be cut down to a cost",
+                    fix="cap its members, --max-members, or take another --method",
+                )
+            return (weights,)
+        chain = self._chain(weights, which)
+        options = [*chain, *(self.alone(candidate) for candidate in self._complete(which))]
+        costs = [self.cost(self.encoders(option)) for option in options]
+        scores = [self.overall(option, which) for option in options]
+        front = [weights]
+        limit = costs[0]
+        if self.max_cost is not None and limit > self.max_cost:
+            if min(costs) > self.max_cost and which == WHOLE:
+                raise ConfigError(
+                    f"--max-cost: nothing is as cheap as {self.max_cost / 1e6:g} M parameters",
+                    fix=f"the cheapest costs {min(costs) / 1e6:g} M",
+                )
+            front, limit = [], max(int(self.max_cost), min(costs)) + 1
+        while cheaper := [n for n, cost in enumerate(costs) if cost < limit]:
+            best = max(cheaper, key=lambda n: (scores[n], -costs[n], -n))
+            front.append(options[best])
+            limit = costs[best]
+        return tuple(front)
+
+    def _chain(self, weights: Weights, which: int) -> list[Weights]:
         """Leave out one encoder after the other, each time the one that is missed the least for
-        what it costs; shares of those that stay are scaled up. It starts at `max_cost`."""
+        what it costs; shares of those that stay are scaled up."""
         chain = [weights]
         while shorter := self._shorter(chain[-1], which):
-            now = self.overall(chain[-1], which)
-            missed = {c: now - self.overall(rest, which) for c, rest in shorter.items()}
-            # What is gained by leaving it out counts first, whatever it cost.
-            per_cost = {c: loss / cost([c]) if loss > 0 else loss for c, loss in missed.items()}
+            now, cost = self.overall(chain[-1], which), self.cost(self.encoders(chain[-1]))
+            per_cost = {}
+            for encoder, rest in shorter.items():
+                loss = now - self.overall(rest, which)
+                # What is gained by leaving it out counts first, whatever it cost.
+                saved = max(1, cost - self.cost(self.encoders(rest)))
+                per_cost[encoder] = loss / saved if loss > 0 else loss
             chain.append(shorter[min(per_cost, key=per_cost.__getitem__)])
-        if self.max_cost is not None:
-            cheap = [w for w in chain if cost(self.encoders(w)) <= self.max_cost]
-            chain = cheap or chain[-1:]
-        return tuple(chain)
+        return chain
 
     def _shorter(self, weights: Weights, which: int) -> dict[Candidate, Weights]:
         """The weights without each encoder, in their order, that is not alone with a task."""
@@ -151,9 +216,11 @@ class Chooser:
     ) -> Floats | None:
         """A task's weights; one that only this encoder answered takes the best of the others."""
         votes = self.tasks[name]
-        kept = np.where([c == encoder for c in votes.candidates], 0.0, weights[name])
+        kept = weights[name].copy()
+        if encoder in votes.index:
+            kept[votes.index[encoder]] = 0.0
         if not kept.any():
-            among = [m for m, c in enumerate(votes.candidates) if c in others]
+            among = sorted(votes.index[c] for c in others if c in votes.index)
             if not among:
                 return None
             scores = [votes.score(votes.spread([m], 1.0), votes.rows[which]) for m in among]
@@ -164,11 +231,33 @@ class Chooser:
 class TaskVotes:
     """A task's candidates and their votes on dev."""
 
-    def __init__(self, pool: TaskPool) -> None:
+    def __init__(self, pool: TaskPool, averaged: Averaged, fitted_on: int = WHOLE) -> None:
+        """
+        Args:
+            fitted_on: the half of dev, or all of it, whose rows say what is standard.
+        """
+        self.pool, self.averaged = pool, averaged
         self.task, self.candidates, self.labels = pool.task, pool.candidates, pool.labels
+        self.index = {candidate: m for m, candidate in enumerate(self.candidates)}
         self.ids, self._choosable = pool.ids, pool.choosable
-        self.votes = np.stack([to_vote(pool.task, outputs) for outputs in pool.outputs])
         self.rows = np.vstack([np.ones(len(pool.ids), np.bool_), halves(pool.ids)])  # [1 + H, N]
+        rows = self.rows[fitted_on]
+        self.transforms = tuple(
+            Transform.fit(pool.task, averaged, outputs[rows], pool.labels[rows])
+            for outputs in pool.outputs
+        )
+        pairs = zip(self.transforms, pool.outputs, strict=True)
+        self.votes = np.stack([transform.vote(pool.task, outputs) for transform, outputs in pairs])
+        self._by: dict[int, TaskVotes] = {fitted_on: self}
+
+    def by(self, which: int) -> "TaskVotes":
+        """The votes as a half, or all of dev, sees them: standardised by its own rows."""
+        is_fitted = self.averaged is Averaged.STANDARDISED and self.task.kind is Kind.SIMILARITY
+        if not is_fitted:
+            return self
+        if which not in self._by:
+            self._by[which] = TaskVotes(self.pool, self.averaged, which)
+        return self._by[which]
 
     def choosable(self, which: int) -> NDArray[np.int64]:
         """The candidates that a half, or all of dev, can choose."""
@@ -185,11 +274,16 @@ class TaskVotes:
         found[candidates] = weights
         return found
 
-    def outputs(self, weights: Floats, rows: NDArray[np.bool_]) -> Floats:
-        """The weighted average on some rows."""
+    def outputs(
+        self, weights: Floats, rows: NDArray[np.bool_], intercept: Floats | None = None
+    ) -> Floats:
+        """The weighted average, or the linear model with its intercept, on some rows."""
         members = np.flatnonzero(weights)
-        return average(self.task, self.votes[members][:, rows], weights[members].tolist())
+        votes = self.votes[members][:, rows]
+        return weighted(self.task, votes, weights[members], intercept, self.averaged)
 
-    def score(self, weights: Floats, rows: NDArray[np.bool_]) -> float:
+    def score(
+        self, weights: Floats, rows: NDArray[np.bool_], intercept: Floats | None = None
+    ) -> float:
         """The task's metric on some rows."""
-        return task_metric(self.task, self.outputs(weights, rows), self.labels[rows])[0]
+        return task_metric(self.task, self.outputs(weights, rows, intercept), self.labels[rows])[0]

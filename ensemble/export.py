@@ -22,6 +22,7 @@ from ensemble.candidates import Candidate, Pool
 from ensemble.card import model_card
 from ensemble.choice import EnsembleChoice, Method, TaskChoice
 from ensemble.choose import choose_ensemble
+from ensemble.combine import Averaged
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.files import (
     atomic_folder,
@@ -45,11 +46,12 @@ def export(
     rule: str | None = None,
     max_members: int | None = None,
     max_cost: float | None = None,
+    averaged: Averaged = Averaged.PAPER,
 ) -> Contents:
     """Choose the selective ensemble of a sweep and write it as a bundle to `output`.
 
     Args:
-        rule, max_members, max_cost: as `ensemble.validation.choose`.
+        rule, max_members, max_cost, averaged: as `ensemble.validation.choose`.
 
     Raises:
         ConfigError: `output` is there already and not empty, or cannot be written.
@@ -57,7 +59,7 @@ def export(
         IntegrityError: weights are not what training wrote.
     """
     _require_free(output)
-    pool, choice = choose_ensemble(tracking, sweep, cache, rule, max_members, max_cost)
+    pool, choice = choose_ensemble(tracking, sweep, cache, rule, max_members, max_cost, averaged)
     return write_bundle(output, sweep, pool, choice)
 
 
@@ -118,10 +120,11 @@ def _task_entry(task: Task, choice: TaskChoice) -> TaskEntry:
     return TaskEntry(
         task=task,
         members=tuple(
-            Share(member=member.candidate.key, weight=member.weight)
+            Share(member=member.candidate.key, weight=member.weight, transform=member.transform)
             for member in choice.selective.members
         ),
         scores={method.value: chosen.scores.to_json() for method, chosen in choice.methods.items()},
+        intercept=choice.selective.intercept,
     )
 
 

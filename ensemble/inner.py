@@ -2,7 +2,7 @@
 
 Each rule is fitted on all folds but one and scored on that one. A rule that promises more on the
 rows that it was fitted to than it keeps on the others is not trusted. Of those that are, and are
-within one standard error of the best, the one with the fewest members is taken: what looks better
+within one standard error of the best, the one with the cheapest members is taken: what looks better
 by less may be luck, and every member is an encoder to run.
 """
 
@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.rules import OFFERED, Rule, Sample
+from ensemble.rules import OFFERED, Rule
+from ensemble.sample import Sample, parted
+
+Floats = NDArray[np.float64]
 
 NUM_FOLDS, NUM_REPEATS = 5, 3
 MAX_OPTIMISM = 0.02
@@ -29,6 +32,7 @@ class RuleScore:
     score: float  # mean over folds
     optimism: float  # on the rows that it was fitted on, less `score`
     num_members: float  # mean over folds
+    cost: float  # of the members, mean over folds; their number, where no costs are known
     behind: float  # the best trusted rule's mean less its own
     standard_error: float  # of `behind`
 
@@ -38,26 +42,34 @@ class RuleChoice:
     """The rule that is taken, and what every rule is worth."""
 
     rule: str
-    scores: tuple[RuleScore, ...]
+    scores: tuple[RuleScore, ...]  # none where there are too few rows to compare by
 
 
 def choose_rule(
-    sample: Sample, ids: Sequence[str], rules: Mapping[str, Rule] = OFFERED
+    sample: Sample,
+    ids: Sequence[str],
+    rules: Mapping[str, Rule] = OFFERED,
+    costs: Floats | None = None,
 ) -> RuleChoice:
-    """The rule with the fewest members among those that can be trusted and are as good as any.
+    """The rule with the cheapest members among those that can be trusted and are as good as any.
 
     Args:
         ids: [N] of the rows; folds follow them, not the rows' order.
         rules: of equals, the first is taken.
+        costs: [M] of each candidate, e.g. its parameters; all equal unless given.
     """
-    found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in rules}
+    found: dict[str, list[tuple[float, float, int, float]]] = {name: [] for name in rules}
+    costs = np.ones(len(sample.votes)) if costs is None else costs
     for held_out in _folds(ids):
         rest, judged = sample.take(~held_out), sample.take(held_out)
         for name, rule in rules.items():
-            weights = rule(rest)
-            num_members = int(np.count_nonzero(weights))
-            found[name].append((judged.score(weights), rest.score(weights), num_members))
-    kept, promised, members = np.moveaxis(np.array(list(found.values())), 2, 0)  # [rules, folds]
+            fitted = rule(rest)
+            members = np.flatnonzero(parted(fitted)[0])
+            total = math.fsum(costs[members])
+            found[name].append((judged.score(fitted), rest.score(fitted), len(members), total))
+    if not all(found.values()):
+        return RuleChoice(next(iter(rules)), ())
+    kept, promised, counts, totals = np.moveaxis(np.array(list(found.values())), 2, 0)
     optimism = (promised - kept).mean(axis=1)
     is_trusted = optimism <= max(MAX_OPTIMISM, float(optimism.min()))
     best = kept[int(np.where(is_trusted, kept.mean(axis=1), -np.inf).argmax())]
@@ -66,7 +78,8 @@ def choose_rule(
             name,
             float(kept[n].mean()),
             float(optimism[n]),
-            float(members[n].mean()),
+            float(counts[n].mean()),
+            float(totals[n].mean()),
             float((best - kept[n]).mean()),
             _standard_error(best - kept[n]),
         )
@@ -77,7 +90,7 @@ def choose_rule(
         for row, trusted in zip(table, is_trusted, strict=True)
         if trusted and row.behind <= row.standard_error
     ]
-    return RuleChoice(min(equals, key=lambda row: row.num_members).rule, tuple(table))
+    return RuleChoice(min(equals, key=lambda row: row.cost).rule, tuple(table))
 
 
 def _folds(ids: Sequence[str]) -> list[NDArray[np.bool_]]:
@@ -93,7 +106,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _standard_error(differences: NDArray[np.float64]) -> float:
+def _standard_error(differences: Floats) -> float:
     """Of a mean over repeated folds, whose training rows overlap (Nadeau and Bengio, 2003)."""
     count = len(differences)
     if count < 2:

@@ -65,6 +65,8 @@ class Members:
                 self.bundle.contents.tasks[name].task,
                 [raw[name, share.member] for share in of_task],
                 [share.weight for share in of_task],
+                [share.transform for share in of_task],
+                self.bundle.contents.tasks[name].intercept,
             )
             for name, of_task in shares.items()
         }

@@ -5,10 +5,14 @@ Choosing an epoch is part of choosing an ensemble: each half of dev does it by i
 Legend: N rows, C classes, H halves.
 """
 
+import hashlib
+import itertools
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +28,10 @@ from mlflow_setup.schema import (
     TrialRecord,
     prediction_path,
 )
-from trainable.config import from_flat
+from trainable.config import Config, from_flat
 from trainable.metrics import overall, task_metric
 from trainable.predictions import Predictions
+from trainable.stages import stages_of
 from trainable.tasks import Kind, Task
 
 Download = Callable[[str, str], Path]
@@ -78,6 +83,9 @@ class RunPredictions:
     epochs: tuple[int, ...]  # best on all of dev, overall or for a task, and kept
     best_of_halves: tuple[frozenset[int], ...]  # [H] the same on a half's rows, kept or not
     num_parameters: int  # 0: not recorded
+    num_encoder_parameters: int  # of those; 0: not recorded
+    num_frozen_epochs: int  # the first ones, of probes: they leave the encoder as it was
+    frozen_encoder: str  # equal for runs that start from equal encoders and use them alike
     tasks: Mapping[str, Task]  # those with a metric
     data: Mapping[str, DevData]
     outputs: Mapping[str, Mapping[int, NDArray[np.float32]]]  # task -> epoch -> [N] or [N, C]
@@ -92,7 +100,8 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
         EnsweepError: something is missing, or not what the run says it is.
     """
     record = _trial_record(run, download)
-    trained = from_flat(record.config).task_records()
+    config = from_flat(record.config)
+    trained = config.task_records()
     tasks = {name: task for name, task in trained.items() if task.is_evaluated}
     kept = _kept_epochs(run)
     reader = _Reader(run, download)
@@ -123,6 +132,9 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
         epochs=epochs,
         best_of_halves=tuple(map(frozenset, best[1:])),
         num_parameters=record.notes.get("num_parameters", 0),
+        num_encoder_parameters=record.notes.get("num_encoder_parameters", 0),
+        num_frozen_epochs=_num_frozen_epochs(config),
+        frozen_encoder=_start_encoder(config, record),
         tasks=tasks,
         data=data,
         outputs={
@@ -189,6 +201,27 @@ def _trial_record(run: RunRecord, download: Download) -> TrialRecord:
             f"not of {run.trial!r} of {run.sweep!r}"
         )
     return record
+
+
+def _num_frozen_epochs(config: Config) -> int:
+    stages = itertools.takewhile(lambda stage: stage.name == "probe", stages_of(config))
+    return sum(stage.num_epochs for stage in stages)
+
+
+def _start_encoder(config: Config, record: TrialRecord) -> str:
+    """Of the encoder before training, and of how sentences become its embeddings; "" where its
+    size is not recorded, without which it cannot be paid for once."""
+    if not record.notes.get("num_encoder_parameters"):
+        return ""
+    facts: dict[str, Any] = {
+        name: getattr(config.model, name)
+        for name in ("encoder", "revision", "pooling", "max_length")
+    }
+    if config.pretrain.enabled:
+        facts["pretrain"] = config.pretrain.model_dump(mode="json")
+        facts["trained_on"] = [record.data_fingerprint, config.model.encoder_dropout]
+        facts["precision"] = config.train.precision
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _kept_epochs(run: RunRecord) -> set[int]:

@@ -3,14 +3,15 @@
 Legend: M candidates, N rows, C classes, s members so far. Votes [M, N] or [M, N, C].
 """
 
-from collections.abc import Sequence
-from functools import cached_property
+from enum import StrEnum
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combine import GRID
+from ensemble.combine import GRID, Averaged
+from ensemble.losses import make_loss
 from trainable.metrics import task_metric
 from trainable.tasks import Kind, Task
 
@@ -18,13 +19,21 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
 
 TOLERANCE = 1e-12
-"""Scores and losses this close are equal: far below a row's worth, above float64's rounding."""
+"""Scores this close are equal: far below a row's worth, above float64's rounding."""
 _CONSTANT = 1e-6
 """Votes that differ by less than this share of the largest are float32's rounding of a constant."""
-_BLOCK = 128
-"""Rows looked at together: they stay in the processor's cache, and their count fits a byte."""
-_FACTORS = 32
-"""Probabilities multiplied before one logarithm is taken: of at least 1 / GRID, so no underflow."""
+_FEW = 8
+"""Rows on which nearly every candidate shows that it is not constant."""
+_ROWS, _TILE = 64, 256
+"""Rows, and candidates, looked at together: they stay in the processor's cache, and a count of so
+many rows fits a byte."""
+
+
+class Objective(StrEnum):
+    """What an addition is to make better."""
+
+    METRIC = "metric"  # the task's
+    LOSS = "loss"  # log-loss of probabilities or logits, squared error of scores
 
 
 class Scorer(Protocol):
@@ -37,22 +46,23 @@ class Scorer(Protocol):
         """Make a candidate one of the members so far."""
 
 
-def make_scorer(task: Task, votes: Floats, labels: Floats) -> Scorer:
-    """By the task's metric."""
+def make_scorer(
+    task: Task,
+    votes: Floats,
+    labels: Floats,
+    objective: Objective,
+    averaged: Averaged = Averaged.PAPER,
+) -> Scorer:
+    """By the task's metric, or by its loss with the sign turned."""
+    if objective is Objective.LOSS:
+        if task.kind is Kind.SIMILARITY:
+            return SquaredError(votes, labels)
+        return make_loss(task, votes, labels, averaged)
     if task.metric == "accuracy":
         return Accuracy(task, votes, labels)
     if task.metric == "pearson":
         return Pearson(votes, labels)
     return AnyMetric(task, votes, labels)
-
-
-def make_loss(task: Task, votes: Floats, labels: Floats) -> "RowLoss":
-    """Log-loss of probabilities or logits, squared error of scores."""
-    if task.kind is Kind.SIMILARITY:
-        return SquaredError(votes, labels)
-    if task.kind is Kind.PARAPHRASE:
-        return LogisticLoss(votes, labels)
-    return LogLoss(votes, labels)
 
 
 class AnyMetric:
@@ -72,48 +82,77 @@ class AnyMetric:
 
 
 class Accuracy:
-    """Margins of the true class over each other, in whole steps of the votes' grid.
+    """Margins of the true class over each class, in whole steps of the votes' grid.
 
-    A row is right when all of its margins are above 0. It is looked at for each candidate only
-    while candidates can differ on it: sums grow and single votes do not, so soon few rows are left.
-    Rows come first in memory, so that those few are read without the others.
+    A row is right when all of its margins are above 0; of the true class over itself it is made so.
+    A margin is looked at for each candidate only while candidates can differ on it: sums grow and
+    single votes do not, so soon few are left. Candidates come last in memory, so that those few
+    are read without the others.
     """
 
     def __init__(self, task: Task, votes: Floats, labels: Floats) -> None:
-        truth = labels.astype(np.int64)
+        self.votes, self.truth = votes, labels.astype(np.int64)
+        self.rows = np.arange(len(labels))
         if task.kind is Kind.PARAPHRASE:  # label 1 wants a sum above 0, label 0 one up to 0
-            self.total = (truth == 0).astype(np.int64)[:, None]  # [N, C - 1]
+            self.total = (self.truth == 0).astype(np.int64)[None]  # [C, N], one plane of logits
         else:  # the arg-max is the lowest of equal classes, so a later class may be equal
-            self.total = (_others(truth, votes.shape[2]) > truth[:, None]).astype(np.int64)
-        self.margins = np.empty((*self.total.shape, len(votes)), np.int32)  # [N, C - 1, M]
-        self.lowest, self.highest = (np.empty(self.total.shape, np.int64) for _ in range(2))
-        for start in range(0, len(truth), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            margins = _margins(task, votes[:, rows], truth[rows])
-            self.lowest[rows], self.highest[rows] = margins.min(axis=2), margins.max(axis=2)
-            largest = max(-self.lowest[rows].min(), self.highest[rows].max())
-            if largest >= np.iinfo(self.margins.dtype).max:
-                self.margins = self.margins.astype(np.int64)
-            self.margins[rows] = margins
+            self.total = (np.arange(votes.shape[2])[:, None] >= self.truth).astype(np.int64)
+        margins = self._all_margins()  # [C, N, M]
+        self.unsure = -margins.min(axis=2).astype(np.int64)  # a sum above it is so for all
+        self.hopeless = -margins.max(axis=2).astype(np.int64)  # up to it, it is not for any
+        self.planes = margins.reshape(-1, len(votes))  # [C * N, M]
 
     def scores(self) -> Floats:
-        is_right = (self.total + self.lowest > 0).all(axis=1)
-        is_wrong = (self.total + self.highest <= 0).any(axis=1)
-        contested = np.flatnonzero(~is_right & ~is_wrong)
-        range_ = np.iinfo(self.margins.dtype)
-        wanted = np.clip(-self.total, range_.min, range_.max).astype(self.margins.dtype)
-        right = np.full(self.margins.shape[2], is_right.sum())
-        for start in range(0, len(contested), _BLOCK):
-            rows = contested[start : start + _BLOCK]
-            beats = self.margins[_slice(rows)] > wanted[rows][:, :, None]
-            all_beaten = beats[:, 0]
-            for other in range(1, beats.shape[1]):
-                all_beaten &= beats[:, other]
-            right += all_beaten.view(np.uint8).sum(axis=0, dtype=np.uint8)
-        return np.asarray(right / len(is_right), np.float64)
+        is_wrong = (self.total <= self.hopeless).any(axis=0)  # [N] with every candidate
+        is_open = (self.total <= self.unsure) & ~is_wrong  # [C, N]
+        num_open = is_open.view(np.uint8).sum(axis=0, dtype=np.uint8)
+        wanted = -self.total.ravel()
+        sizes = np.bincount(num_open)[1:]  # rows by how many of their margins are open
+        right = np.full(len(self.votes), len(self.rows) - is_wrong.sum() - sizes.sum())
+        for count in 1 + np.flatnonzero(sizes):
+            rows = np.flatnonzero(num_open == count)
+            classes = np.nonzero(is_open.T[rows])[1].reshape(len(rows), count).T
+            for start in range(0, len(rows), _ROWS):
+                some = slice(start, start + _ROWS)
+                planes = classes[:, some] * len(self.rows) + rows[some]  # [count, rows]
+                all_beaten = self._beats(planes[0], wanted)
+                for plane in planes[1:]:
+                    all_beaten &= self._beats(plane, wanted)
+                right += all_beaten.view(np.uint8).sum(axis=0, dtype=np.uint8)
+        return np.asarray(right / len(self.rows), np.float64)
 
     def add(self, candidate: int) -> None:
-        self.total += self.margins[:, :, candidate]
+        # From the vote: in `planes` a candidate's margins lie far apart.
+        steps = np.rint(self.votes[candidate] * GRID).astype(np.int64)
+        self.total += self._margins(steps.T[..., None], slice(None))[..., 0]
+
+    def _beats(self, plane: Integers, wanted: Integers) -> NDArray[np.bool_]:
+        """[n, M] whether margins of n rows are above what is wanted of them."""
+        range_ = np.iinfo(self.planes.dtype)
+        limits = np.minimum(np.maximum(wanted[plane], range_.min), range_.max)
+        return self.planes[plane] > limits.astype(self.planes.dtype)[:, None]
+
+    def _all_margins(self) -> Integers:
+        """[C, N, M], made tile by tile: to turn all of it at once would miss the caches."""
+        num_classes, num_rows = self.total.shape
+        margins: Integers = np.empty((num_classes, num_rows, len(self.votes)), np.int32)
+        height = max(1, _TILE // num_classes)
+        for row, m in product(range(0, num_rows, height), range(0, len(self.votes), _TILE)):
+            rows, some = slice(row, row + height), slice(m, m + _TILE)
+            steps = self.votes[some, rows] * GRID
+            if 2 * max(steps.max(), -steps.min()) > np.iinfo(margins.dtype).max:
+                margins = margins.astype(np.int64)
+            whole: Integers = np.rint(steps, out=steps).astype(margins.dtype)
+            margins[:, rows, some] = self._margins(whole.T, rows)
+        return margins
+
+    def _margins(self, steps: Integers, rows: slice) -> Integers:
+        """[C, N, M] of whole steps [N, M] or [C, N, M] on some rows."""
+        truth = self.truth[rows]
+        if steps.ndim == 2:
+            return np.asarray((steps * (2 * truth - 1).astype(steps.dtype)[:, None])[None])
+        by_class = np.ascontiguousarray(steps)
+        return np.asarray(by_class[truth, self.rows[: len(truth)]] - by_class)
 
 
 class Pearson:
@@ -127,98 +166,59 @@ class Pearson:
         self.x[is_constant(votes)] = 0.0  # not even its rounding may correlate
         y = labels - labels.mean()
         self.y_norm = float(np.sqrt(y @ y)) if np.ptp(labels) else 0.0
-        self.x_y, self.x_x = self.x @ y, np.einsum("mn,mn->m", self.x, self.x)
-        self.s_x, self.s_y, self.s_s = np.zeros(len(votes)), 0.0, 0.0
-        self.columns: dict[int, Floats] = {}  # of the Gram matrix, one for each distinct member
+        self.x_y, self.sums = self.x @ y, _Sums(self.x)
+        self.s_y = 0.0
 
     def scores(self) -> Floats:
-        square = self.s_s + 2 * self.s_x + self.x_x
+        square = self.sums.squares()
         norm = self.y_norm * np.sqrt(np.maximum(square, 0.0))
-        is_defined = (square > TOLERANCE * (self.s_s + self.x_x)) & (norm > 0)
+        is_defined = (square > TOLERANCE * (self.sums.s_s + self.sums.x_x)) & (norm > 0)
         scores = np.zeros(len(self.x))
         np.divide(self.s_y + self.x_y, norm, out=scores, where=is_defined)
         return np.clip(scores, -1.0, 1.0)
 
     def add(self, candidate: int) -> None:
-        if candidate not in self.columns:
-            self.columns[candidate] = self.x @ self.x[candidate]
-        self.s_s += 2 * self.s_x[candidate] + self.x_x[candidate]
-        self.s_x = self.s_x + self.columns[candidate]
+        self.sums.add(candidate)
         self.s_y += self.x_y[candidate]
 
 
-class RowLoss:
-    """A mean loss over rows: it tells candidates of the same metric apart, or is what counts."""
+class SquaredError:
+    """Mean squared error of the average, from inner products of what candidates are off by."""
 
     def __init__(self, votes: Floats, labels: Floats) -> None:
-        self.votes, self.labels, self.count = votes, labels, 0
-        self.total = np.zeros_like(self.row_values(0))
+        self.sums, self.count = _Sums(votes - labels), 0
 
     def scores(self) -> Floats:
-        return -self.losses(range(len(self.votes)))
-
-    def losses(self, candidates: Sequence[int]) -> Floats:
-        means = ((self.total + self.row_values(m)) / (self.count + 1) for m in candidates)
-        return np.array([self.mean_loss(mean) for mean in means])
+        return np.asarray(-self.sums.squares() / (self.count + 1) ** 2 / self.sums.x.shape[1])
 
     def add(self, candidate: int) -> None:
-        self.total += self.row_values(candidate)
+        self.sums.add(candidate)
         self.count += 1
 
-    def row_values(self, candidate: int) -> Floats:
-        """[N] all that the loss asks of a candidate."""
-        return np.asarray(self.votes[candidate])
 
-    def mean_loss(self, values: Floats) -> float:
-        """Of an average's [N] values."""
-        raise NotImplementedError
+class _Sums:
+    """|S + x_m|^2 of vectors x [M, N] and a growing sum S of them: O(M) a round, and a column of
+    the Gram matrix for each distinct vector in the sum."""
 
+    def __init__(self, x: Floats) -> None:
+        self.x, self.x_x = x, np.einsum("mn,mn->m", x, x)
+        self.s_x, self.s_s = np.zeros(len(x)), 0.0
+        self.columns: dict[int, Floats] = {}
 
-class LogLoss(RowLoss):
-    """Of class probabilities: only that of the true class matters."""
+    def squares(self) -> Floats:
+        """[M]."""
+        return np.asarray(self.s_s + 2 * self.s_x + self.x_x)
 
-    def __init__(self, votes: Floats, labels: Floats) -> None:
-        super().__init__(votes[:, np.arange(len(labels)), labels.astype(np.int64)], labels)
-
-    def mean_loss(self, values: Floats) -> float:
-        return -_sum_of_logs(np.maximum(values, 1 / GRID)) / len(values)
-
-
-class LogisticLoss(RowLoss):
-    """Of logits: log(1 + exp(-z)), z positive where the label is met."""
-
-    def __init__(self, votes: Floats, labels: Floats) -> None:
-        self.signs = np.where(labels > 0, 1.0, -1.0)
-        super().__init__(votes, labels)
-
-    def mean_loss(self, values: Floats) -> float:
-        misses = np.maximum(
-            -values * self.signs, 0.0
-        )  # log(1 + exp(-z)) = this + log(1 + exp(-|z|))
-        return (_sum_of_logs(1.0 + np.exp(-np.abs(values))) + float(misses.sum())) / len(values)
-
-
-class SquaredError(RowLoss):
-    """Of scores. All candidates at once by inner products."""
-
-    def mean_loss(self, values: Floats) -> float:
-        return float(np.mean((values - self.labels) ** 2))
-
-    @cached_property
-    def products(self) -> tuple[Floats, Floats]:
-        """<x_m,y> and <x_m,x_m>, [M] each."""
-        return self.votes @ self.labels, np.einsum("mn,mn->m", self.votes, self.votes)
-
-    def scores(self) -> Floats:
-        (x_y, x_x), n = self.products, self.count + 1
-        square = (self.total @ self.total + 2 * (self.votes @ self.total) + x_x) / n**2
-        found = square - 2 * (self.total @ self.labels + x_y) / n + self.labels @ self.labels
-        return -np.asarray(found / len(self.labels), np.float64)
+    def add(self, m: int) -> None:
+        if m not in self.columns:
+            self.columns[m] = self.x @ self.x[m]
+        self.s_s += 2 * self.s_x[m] + self.x_x[m]
+        self.s_x = self.s_x + self.columns[m]
 
 
 def is_constant(votes: Floats) -> NDArray[np.bool_]:
     """[M]: whether a candidate puts out the same for every row, up to float32's rounding."""
-    found = _is_constant(votes[:, :_BLOCK], 2 * _CONSTANT)  # then it is so on its first rows
+    found = _is_constant(votes[:, :_FEW], 2 * _CONSTANT)  # then it is so on its first rows
     suspects = np.flatnonzero(found)
     found[suspects] = _is_constant(votes[suspects], _CONSTANT)
     return found
@@ -229,32 +229,3 @@ def _is_constant(votes: Floats, share: float) -> NDArray[np.bool_]:
     lowest, highest = flat.min(axis=1), flat.max(axis=1)  # [M, C]
     largest = np.maximum(np.abs(lowest), np.abs(highest)).max(axis=1)
     return np.asarray((highest - lowest).max(axis=1) <= share * largest, np.bool_)
-
-
-def _margins(task: Task, votes: Floats, truth: NDArray[np.int64]) -> Floats:
-    """Of some rows [N, C - 1, M], in whole steps."""
-    steps = np.rint(votes.T * GRID) if votes.ndim == 2 else np.rint(votes.transpose(1, 2, 0) * GRID)
-    if task.kind is Kind.PARAPHRASE:
-        return np.asarray((steps * (2 * truth - 1)[:, None])[:, None, :])
-    rows, others = np.arange(len(truth)), _others(truth, steps.shape[1])
-    return np.asarray(steps[rows, truth][:, None] - steps[rows[:, None], others])
-
-
-def _others(truth: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
-    """[N, C - 1] the classes without the true one."""
-    others = np.arange(num_classes - 1)[None, :]
-    return np.asarray(others + (others >= truth[:, None]))
-
-
-def _slice(rows: NDArray[np.int64]) -> Any:
-    """The rows as a slice if they are neighbours: no copy is made of what they index."""
-    first, last = int(rows[0]), int(rows[-1])
-    return slice(first, last + 1) if last - first + 1 == len(rows) else rows
-
-
-def _sum_of_logs(values: Floats) -> float:
-    """Of values of 1 / GRID to 2, with one logarithm for many of them."""
-    num_products = len(values) // _FACTORS
-    whole = num_products * _FACTORS
-    products = values[:whole].reshape(_FACTORS, num_products).prod(axis=0)
-    return float(np.log(products).sum() + np.log(values[whole:]).sum())

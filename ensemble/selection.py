@@ -9,27 +9,20 @@ Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C] as `ensemble.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combine import average
-from ensemble.scorers import TOLERANCE, RowLoss, is_constant, make_loss, make_scorer
+from ensemble.combine import Averaged, average
+from ensemble.losses import RowLoss, make_loss
+from ensemble.scorers import TOLERANCE, Objective, is_constant, make_scorer
 from trainable.metrics import task_metric
 from trainable.tasks import Task
 
 Floats = NDArray[np.float64]
 
 NUM_ROUNDS = 50
-
-
-class Objective(StrEnum):
-    """What an addition is to make better."""
-
-    METRIC = "metric"  # the task's
-    LOSS = "loss"  # log-loss of probabilities or logits, squared error of scores
 
 
 @dataclass(frozen=True)
@@ -54,6 +47,7 @@ def greedy(
     objective: Objective = Objective.METRIC,
     num_sorted: int = 1,
     max_members: int | None = None,
+    averaged: Averaged = Averaged.PAPER,
 ) -> Selection:
     """The shortest prefix with the best score among `num_rounds` additions.
 
@@ -65,10 +59,11 @@ def greedy(
         order: [M] distinct sortable values; where candidates tie, the lowest is taken.
         num_sorted: so many of the best single candidates are added first, the best first.
         max_members: distinct ones, at most; once they are in, only their weights change.
+        averaged: what votes are.
     """
     eligible = _eligible(votes)
-    loss = make_loss(task, votes, labels)
-    scorer = loss if objective is Objective.LOSS else make_scorer(task, votes, labels)
+    loss = make_loss(task, votes, labels, averaged)
+    scorer = make_scorer(task, votes, labels, objective, averaged)
     is_member = np.zeros(len(votes), np.bool_)
     picks: list[int] = []
     trajectory: list[float] = []
@@ -81,23 +76,28 @@ def greedy(
             allowed, by = eligible[~is_member[eligible]], alone
         elif max_members is not None and is_member.sum() >= max_members:
             allowed = np.flatnonzero(is_member)
-        tied = allowed[by[allowed] >= by[allowed].max() - TOLERANCE]
+        tied = allowed[_is_equal(by[allowed], by[allowed].max())]
         members = tied[is_member[tied]]
         pick = _first(members if len(members) else tied, loss, order)
         scorer.add(pick)
-        if loss is not scorer:
-            loss.add(pick)
+        loss.add(pick)
         is_member[pick] = True
         picks.append(pick)
         trajectory.append(float(scores[pick]))
-    length = next(i for i, s in enumerate(trajectory, 1) if s >= max(trajectory) - TOLERANCE)
+    length = 1 + int(_is_equal(np.array(trajectory), max(trajectory)).argmax())
     weights = np.bincount(picks[:length], minlength=len(votes)) / length
     return Selection(tuple(weights.tolist()), tuple(trajectory), trajectory[length - 1])
 
 
-def best_single(task: Task, votes: Floats, labels: Floats, order: Sequence[Any]) -> Selection:
+def best_single(
+    task: Task,
+    votes: Floats,
+    labels: Floats,
+    order: Sequence[Any],
+    averaged: Averaged = Averaged.PAPER,
+) -> Selection:
     """The candidate with the best metric; the same ties as `greedy`, whose start it is."""
-    return greedy(task, votes, labels, order, num_rounds=1)
+    return greedy(task, votes, labels, order, num_rounds=1, averaged=averaged)
 
 
 def simple(task: Task, votes: Floats, labels: Floats) -> Selection:
@@ -111,8 +111,13 @@ def _first(tied: NDArray[np.int64], loss: RowLoss, order: Sequence[Any]) -> int:
     """Of equals the one with the lowest loss; of those, the first by `order`."""
     if len(tied) > 1:
         losses = loss.losses(tied.tolist())
-        tied = tied[losses <= losses.min() + TOLERANCE * max(1.0, losses.min())]
+        tied = tied[_is_equal(-losses, -losses.min())]
     return int(min(tied, key=lambda m: order[m]))
+
+
+def _is_equal(scores: Floats, best: float) -> NDArray[np.bool_]:
+    """Which of them are the best; losses may be large."""
+    return np.asarray(scores >= best - TOLERANCE * max(1.0, abs(best)))
 
 
 def _eligible(votes: Floats) -> NDArray[np.int64]:

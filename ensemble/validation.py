@@ -7,7 +7,6 @@ worth. What is kept is then chosen on all of dev, by the rule that dev-train set
 Legend: M candidates, N rows, H halves.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -23,12 +22,13 @@ from ensemble.choice import (
     Point,
     Scores,
     TaskChoice,
-    cost,
 )
 from ensemble.chooser import WHOLE, Chooser, Decision, Floats, TaskVotes, Weights
+from ensemble.combine import Averaged
 from ensemble.halves import NUM_HALVES
 from ensemble.rules import OFFERED, RULES, Rule, capped
 from mlflow_setup.errors import ConfigError, NothingUsableError
+from trainable.metrics import overall
 
 HALVES = range(1, 1 + NUM_HALVES)
 DEV_TRAIN = 1
@@ -39,17 +39,19 @@ def choose(
     rule: str | None = None,
     max_members: int | None = None,
     max_cost: float | None = None,
+    averaged: Averaged = Averaged.PAPER,
 ) -> EnsembleChoice:
     """Best single, simple and selective for each task of the pool.
 
     Args:
         rule: of `ensemble.rules`, for every task; None: the one that suits the task.
         max_members: of a task, at most.
-        max_cost: parameters of selective's distinct encoders over all tasks, at most; one encoder
-            is always left.
+        max_cost: parameters of selective's distinct encoders over all tasks, at most.
+        averaged: what is averaged.
 
     Raises:
-        ConfigError: there is no such rule.
+        ConfigError: there is no such rule, nothing is as cheap as `max_cost`, or what candidates
+            cost is not recorded.
         NothingUsableError: no candidate; the message has the reason for each run.
     """
     if not pool.candidates:
@@ -58,19 +60,20 @@ def choose(
             "\n  ".join(["no run can be a member of an ensemble", *reasons]),
             fix="ensweep leaderboard shows what became of each trial",
         )
-    chooser = Chooser(pool, _rules(rule, max_members), max_cost)
+    chooser = Chooser(pool, _rules(rule, max_members), max_cost, averaged)
     halves = {half: chooser.choose_on(half) for half in HALVES}
     suited = {name: found.rule for name, found in halves[DEV_TRAIN].rules.items()}
     final = chooser.choose_on(WHOLE, suited)
     tasks = {
         name: _task_choice(name, votes, halves, final) for name, votes in chooser.tasks.items()
     }
-    weights = {method: {h: d.weights[method] for h, d in halves.items()} for method in Method}
+    total = {method: _overall_of(chooser, tasks, method) for method in Method}
     return EnsembleChoice(
         tasks=tasks,
-        overall={method: _overall(chooser, by_half) for method, by_half in weights.items()},
+        overall=total,
         one_for_all=_one_for_all(chooser, halves, final),
-        front=_front(chooser, halves, final),
+        front=_front(chooser, halves, final, total[Method.SELECTIVE]),
+        cost=chooser.cost,
     )
 
 
@@ -88,12 +91,16 @@ def _task_choice(
 ) -> TaskChoice:
     methods = {}
     for method in Method:
-        chosen = {half: decision.weights[method][name] for half, decision in halves.items()}
-        scores = Scores(
-            judged=_mean(votes.score(w, ~votes.rows[half]) for half, w in chosen.items()),
-            in_sample=_mean(votes.score(w, votes.rows[half]) for half, w in chosen.items()),
-        )
-        methods[method] = _method_choice(votes, final.weights[method][name], scores)
+        judged, in_sample = [], []
+        for half, decision in halves.items():
+            seen, rows = votes.by(half), votes.rows[half]
+            chosen = decision.weights[method][name], decision.intercept(method, name)
+            judged.append(seen.score(chosen[0], ~rows, chosen[1]))
+            in_sample.append(seen.score(chosen[0], rows, chosen[1]))
+        scores = Scores(judged=_mean(judged), in_sample=_mean(in_sample))
+        intercept = final.intercept(method, name)
+        weights = final.weights[method][name]
+        methods[method] = _method_choice(votes.by(WHOLE), weights, intercept, scores)
     return TaskChoice(
         metric=str(votes.task.metric),
         num_rows=len(votes.labels),
@@ -107,8 +114,10 @@ def _gains(name: str, votes: TaskVotes, halves: Mapping[int, Decision]) -> dict[
     rests = [~votes.rows[half] for half in halves]
     outputs = {
         method: [
-            votes.outputs(decision.weights[method][name], rest)
-            for decision, rest in zip(halves.values(), rests, strict=True)
+            votes.by(half).outputs(
+                decision.weights[method][name], rest, decision.intercept(method, name)
+            )
+            for (half, decision), rest in zip(halves.items(), rests, strict=True)
         ]
         for method in Method
     }
@@ -119,10 +128,18 @@ def _gains(name: str, votes: TaskVotes, halves: Mapping[int, Decision]) -> dict[
     return dict(zip(others, found, strict=True))
 
 
-def _method_choice(votes: TaskVotes, weights: Floats, scores: Scores) -> MethodChoice:
-    members = [Member(votes.candidates[m], float(weights[m])) for m in np.flatnonzero(weights)]
-    members.sort(key=lambda member: (-member.weight, member.candidate.order))
-    heaviest = [votes.candidates.index(member.candidate) for member in members]
+def _method_choice(
+    votes: TaskVotes, weights: Floats, intercept: Floats | None, scores: Scores
+) -> MethodChoice:
+    members = [
+        Member(votes.candidates[m], float(weights[m]), votes.transforms[m])
+        for m in np.flatnonzero(weights)
+    ]
+    members.sort(key=lambda member: (-abs(member.weight), member.candidate.order))
+    if intercept is not None:
+        whole = votes.score(weights, votes.rows[WHOLE], intercept)
+        return MethodChoice(tuple(members), scores, (whole,), tuple(intercept.tolist()))
+    heaviest = [votes.index[member.candidate] for member in members]
     trajectory = []
     for count in range(1, len(members) + 1):
         some = votes.spread(heaviest[:count], weights[heaviest[:count]])
@@ -140,17 +157,25 @@ def _one_for_all(
     return OneForAll(final.single, _overall(chooser, weights))
 
 
-def _front(chooser: Chooser, halves: Mapping[int, Decision], final: Decision) -> tuple[Point, ...]:
-    """Of each cost: what a half chooses for so much at most. The last is selective as it is."""
-    points = []
-    for weights in reversed(final.chain):
-        limit = math.inf if weights is final.chain[0] else cost(chooser.encoders(weights))
+def _front(
+    chooser: Chooser, halves: Mapping[int, Decision], final: Decision, selective: Scores
+) -> tuple[Point, ...]:
+    """Of each cost: what a half chooses for so much at most. A point that is no better than a
+    cheaper one is left out, but the last, which is selective as it is."""
+    points: list[Point] = []
+    for weights in reversed(final.front):
+        members = sorted(chooser.encoders(weights), key=lambda candidate: candidate.order)
+        limit = chooser.cost(members)
+        if weights is final.front[0]:
+            points.append(Point(tuple(members), limit, selective))
+            break
         affordable = {}
         for half, decision in halves.items():
-            cheap = [w for w in decision.chain if cost(chooser.encoders(w)) <= limit]
-            affordable[half] = (cheap or decision.chain[-1:])[0]
-        members = sorted(chooser.encoders(weights), key=lambda candidate: candidate.order)
-        points.append(Point(tuple(members), cost(members), _overall(chooser, affordable)))
+            cheap = [w for w in decision.front if chooser.cost(chooser.encoders(w)) <= limit]
+            affordable[half] = (cheap or decision.front[-1:])[0]
+        scores = _overall(chooser, affordable)
+        if all(scores.judged > cheaper.scores.judged for cheaper in points):
+            points.append(Point(tuple(members), limit, scores))
     return tuple(points)
 
 
@@ -158,6 +183,14 @@ def _overall(chooser: Chooser, by_half: Mapping[int, Weights]) -> Scores:
     return Scores(
         judged=_mean(chooser.overall(w, half, on_rest=True) for half, w in by_half.items()),
         in_sample=_mean(chooser.overall(w, half) for half, w in by_half.items()),
+    )
+
+
+def _overall_of(chooser: Chooser, tasks: Mapping[str, TaskChoice], method: Method) -> Scores:
+    found = {name: task.methods[method].scores for name, task in tasks.items()}
+    return Scores(
+        judged=overall({name: scores.judged for name, scores in found.items()}, chooser.records),
+        in_sample=overall({n: scores.in_sample for n, scores in found.items()}, chooser.records),
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from trainable.tasks import Kind, MetricName, Task
 
@@ -80,7 +79,13 @@ def _macro_f1(predicted: Floats, labels: Floats) -> tuple[float, bool]:
 
 
 def _spearman(predicted: Floats, labels: Floats) -> tuple[float, bool]:
-    return pearson(rankdata(predicted), rankdata(labels))
+    return pearson(_ranks(predicted), _ranks(labels))
+
+
+def _ranks(values: Floats) -> Floats:
+    """From 1, equal values sharing the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
 
 _METRICS = {

@@ -91,6 +91,11 @@ class MultitaskBert(nn.Module):
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @property
+    def num_encoder_parameters(self) -> int:
+        """Of these, those of the encoder."""
+        return sum(parameter.numel() for parameter in self.encoder.parameters())
+
 
 def build_model(config: Config, encoder: str | None = None) -> MultitaskBert:
     """A model to train: pretrained encoder, fresh heads drawn from torch's global generator.

@@ -166,6 +166,8 @@ def tokenise(sentences: Sequence[str], tokenizer: Tokenizer, max_length: int) ->
         )["input_ids"]
         pieces += [np.asarray(row, np.int32) for row in rows]
         lengths += [len(row) for row in rows]
+    # As it was: what is saved of it must not depend on whether the cache had the tokens.
+    tokenizer.backend_tokenizer.no_truncation()
     flat = np.concatenate(pieces) if pieces else np.zeros(1, np.int32)
     return Tokens(flat, np.cumsum(lengths, dtype=np.int64), int(tokenizer.pad_token_id))
 

@@ -251,6 +251,7 @@ class Trainer:
                 searched=identity.searched,
                 notes={
                     "num_parameters": self.learner.model.num_parameters,
+                    "num_encoder_parameters": self.learner.model.num_encoder_parameters,
                     **{f"skipped rows: {what}": n for what, n in self.dataset.skipped.items()},
                 },
             )

@@ -13,6 +13,7 @@ import typer
 
 from ensweep.cli.options import (
     AsJson,
+    Average,
     BatchSize,
     Folder,
     MaxCost,
@@ -44,10 +45,12 @@ def export(
     method: Method = None,
     max_members: MaxMembers = None,
     max_cost: MaxCost = None,
+    average: Average = "paper",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Write the selective ensemble of a sweep as a folder that needs nothing else."""
+    from ensemble.combine import Averaged
     from ensemble.export import export as write
     from mlflow_setup.runs import latest_sweep
     from mlflow_setup.tracking import resolve_tracking
@@ -55,7 +58,9 @@ def export(
     tracking = resolve_tracking(storage, tracking_uri)
     name = sweep or latest_sweep(tracking)
     cost = max_cost and max_cost * 1e6
-    contents = write(tracking, name, storage / ".cache", output, method, max_members, cost)
+    contents = write(
+        tracking, name, storage / ".cache", output, method, max_members, cost, Averaged(average)
+    )
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     typer.echo(f"{output}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
     typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ensweep.cli.options import AsJson, MaxCost, MaxMembers, Method, Storage, SweepName, TrackingUri
+from ensweep.cli.options import (
+    AsJson,
+    Average,
+    MaxCost,
+    MaxMembers,
+    Method,
+    Storage,
+    SweepName,
+    TrackingUri,
+)
 
 if TYPE_CHECKING:
     from ensemble.candidates import Pool
@@ -35,19 +44,27 @@ def ensemble(
     method: Method = None,
     max_members: MaxMembers = None,
     max_cost: MaxCost = None,
+    average: Average = "paper",
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Best single run, simple average and selective ensemble of each task, honestly judged."""
     from ensemble.choose import choose_ensemble
+    from ensemble.combine import Averaged
     from mlflow_setup.runs import latest_sweep
     from mlflow_setup.tracking import resolve_tracking
 
     tracking = resolve_tracking(storage, tracking_uri)
     name = sweep or latest_sweep(tracking)
     pool, choice = choose_ensemble(
-        tracking, name, storage / ".cache", method, max_members, max_cost and max_cost * 1e6
+        tracking,
+        name,
+        storage / ".cache",
+        method,
+        max_members,
+        max_cost and max_cost * 1e6,
+        Averaged(average),
     )
     if as_json:
         content = {
@@ -119,6 +136,8 @@ def _print_front(front: "tuple[Point, ...]") -> None:
 def _rule(choice: "RuleChoice") -> str:
     """The rule, and what the others were worth on dev-train's own folds."""
     scores = {row.rule: row.score for row in choice.scores}
+    if not scores:
+        return f"{choice.rule} (too few rows to compare it with others)"
     others = (f"{name} {score:.4f}" for name, score in scores.items() if name != choice.rule)
     words = f"{choice.rule} ({scores[choice.rule]:.4f} on the folds of dev-train"
     return words + "".join(f", {text}" for text in others) + ")"

@@ -41,6 +41,14 @@ Method = Annotated[
     str | None,
     typer.Option("--method", help="A rule of selection for all tasks; default: the fitting one."),
 ]
+Average = Annotated[
+    Literal["paper", "probabilities", "logits", "standardised"],
+    typer.Option(
+        "--average",
+        help="What members' votes are: class probabilities, logits and scores (paper); "
+        "probabilities; logits; or as the paper with standardised scores.",
+    ),
+]
 MaxMembers = Annotated[int | None, typer.Option("--max-members", min=1, help="Of a task, at most.")]
 MaxCost = Annotated[
     float | None,

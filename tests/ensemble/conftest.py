@@ -34,6 +34,7 @@ def _few_repeats(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if request.module.__name__.endswith("test_rules"):
         return
     monkeypatch.setattr(inner, "NUM_REPEATS", 1)
+    monkeypatch.setattr(inner, "NUM_FOLDS", 3)
     monkeypatch.setattr(rules, "NUM_BAGS", 2)
 
 

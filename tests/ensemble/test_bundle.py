@@ -23,6 +23,7 @@ from ensemble.bundle import (
     TaskEntry,
     verify,
 )
+from ensemble.combine import PAPER
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.files import MANIFEST, write_manifest
 from trainable.config import from_flat
@@ -100,6 +101,28 @@ def test_what_is_written_is_loaded(folder: Path) -> None:
     assert bundle.weights_dir(ONE) == folder / MEMBERS / ONE
     assert bundle.encoder_dir(ONE) == bundle.encoder_dir(TWO) == folder / ENCODERS / ENCODER
     assert bundle.config(ONE).data.tasks == ("sentiment", "paraphrase")
+
+
+def test_weights_of_a_linear_model_have_any_sign(tmp_path: Path) -> None:
+    edited = contents()
+    edited["tasks"]["sentiment"].update(intercept=[0.5, 0, 0, -0.1, 0])
+    edited["tasks"]["sentiment"]["members"][0].update(weight=-3.5)
+    bundle = Bundle.load(write(tmp_path / "bundle", edited))
+    assert bundle.contents.tasks["sentiment"].intercept == (0.5, 0, 0, -0.1, 0)
+    edited["tasks"]["sentiment"]["members"][0].update(weight=0)
+    with pytest.raises(IntegrityError, match="a weight is 0"):
+        Bundle.load(write(tmp_path / "other", edited))
+
+
+def test_a_bundle_from_before_there_was_a_choice_averages_as_the_paper(tmp_path: Path) -> None:
+    edited = contents()
+    for task in edited["tasks"].values():
+        del task["intercept"]
+        for share in task["members"]:
+            del share["transform"]
+    loaded = Bundle.load(write(tmp_path / "bundle", edited)).contents
+    assert loaded == CONTENTS
+    assert loaded.tasks["sentiment"].members[0].transform == PAPER
 
 
 def test_the_weights_are_named_as_training_names_them() -> None:
@@ -297,6 +320,10 @@ def _both_one(content: dict[str, Any]) -> None:
     shares[1]["member"] = ONE
 
 
+LOGITS, OTHER = {"averaged": "logits"}, {"averaged": "ranks"}
+FLAT, MORE = {"averaged": "standardised", "spread": 0.0}, {"averaged": "paper", "more": 1}
+
+
 @pytest.mark.parametrize(
     ("edit", "problem"),
     [
@@ -305,9 +332,15 @@ def _both_one(content: dict[str, Any]) -> None:
         (lambda c: c.pop("members"), "members: Field required"),
         (lambda c: c.update(tasks={}), "tasks: .*at least 1"),
         (lambda c: c["tasks"]["sentiment"].update(members=[]), "at least 1"),
-        (lambda c: c["tasks"]["sentiment"]["members"][0].update(weight=-0.75), "greater than 0"),
+        (lambda c: c["tasks"]["sentiment"]["members"][0].update(weight=-0.75), "is not above 0"),
         (lambda c: c["tasks"]["sentiment"]["members"][0].update(weight=float("nan")), "finite"),
         (lambda c: c["tasks"]["sentiment"]["members"][0].update(weight=0.7), "do not sum to 1"),
+        (lambda c: c["tasks"]["sentiment"].update(intercept=[0.1]), r"1 number\(s\), not 5"),
+        (lambda c: c["tasks"]["paraphrase"].update(intercept=[float("inf")]), "finite"),
+        (lambda c: c["tasks"]["sentiment"]["members"][0].update(transform=LOGITS), "in different"),
+        (lambda c: c["tasks"]["sentiment"]["members"][0].update(transform=FLAT), "above 0"),
+        (lambda c: c["tasks"]["sentiment"]["members"][0].update(transform=OTHER), "averaged"),
+        (lambda c: c["tasks"]["sentiment"]["members"][0].update(transform=MORE), "nexpected"),
         (lambda c: c["tasks"]["sentiment"]["members"][0].update(member="x"), "no member 'x'"),
         (_both_one, "has a member twice"),
         (lambda c: c["tasks"]["sentiment"]["task"].update(num_classes=3), "was not trained on"),

@@ -12,12 +12,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ensemble.bundle import ENSEMBLE, FACTS, MEMBERS, WEIGHTS
-from ensemble.combine import combine
+from ensemble.combine import Averaged, Transform, combine
 from ensemble.predict import Ensemble
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from mlflow_setup.files import MANIFEST, write_manifest
 from trainable import evaluate
 from trainable.model import MultitaskBert, load_member
+from trainable.packing import Packed
 from trainable.predictions import Predictions
 from trainable.reading import read_split
 from trainable.record import TrialFolder
@@ -109,6 +110,60 @@ def test_serving_equals_what_was_selected(
     np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("task", "transforms", "intercept"),
+    [
+        ("sentiment", [{"averaged": "logits"}] * 2, None),
+        ("paraphrase", [{"averaged": "probabilities"}] * 2, None),
+        ("paraphrase", [{"averaged": "paper"}] * 2, [0.5]),
+        ("sentiment", [{"averaged": "paper"}] * 2, [0.5, 0, -0.5, 0, 0.25]),
+        (
+            "similarity",
+            [
+                {"averaged": "standardised", "mean": m, "spread": 0.5, "to_mean": 2.5}
+                for m in (0.25, 1)
+            ],
+            None,
+        ),
+    ],
+)
+def test_what_is_averaged_is_what_the_bundle_says(
+    lively: Path, tmp_path: Path, task: str, transforms: list[Any], intercept: list[float] | None
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(lively, folder)
+    content = json.loads((folder / ENSEMBLE).read_text())
+    weights = [0.25, 0.75] if intercept is None else [-1.5, 2.0]
+    entry = content["tasks"][task]
+    for share, weight, transform in zip(entry["members"], weights, transforms, strict=True):
+        share.update(weight=weight, transform=transform)
+    entry["intercept"] = intercept
+    (folder / ENSEMBLE).write_text(json.dumps(content))
+    vouch(folder)
+    ensemble = Ensemble.load(folder)
+    bundle, record = ensemble.bundle, ensemble.tasks[task]
+    rows = PAIRS if record.kind.is_pair else [(first,) for first, _ in PAIRS]
+    raw = []
+    for share in bundle.contents.tasks[task].members:
+        encoder = bundle.encoder_dir(share.member)
+        model = load_member(bundle.weights_dir(share.member), encoder, bundle.config(share.member))
+        tokenizer, values = load_tokenizer(encoder), []
+        for row in rows:
+            tokens = tokenise(row, tokenizer, model.max_length)
+            with torch.inference_mode():
+                given = model(task, tokens.pack(np.arange(len(row))), len(row))
+            values.append(given.outputs.double().numpy()[0])
+        raw.append(np.array(values))
+    parsed = [
+        Transform(**{**given, "averaged": Averaged(given["averaged"])}) for given in transforms
+    ]
+    expected = combine(record, raw, weights, parsed, intercept)
+    actual = ensemble.outputs(task, tuple(zip(*rows, strict=True)))
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    plain = Ensemble.load(lively).outputs(task, tuple(zip(*rows, strict=True)))
+    assert np.abs(actual - plain).max() > 1e-3
+
+
 def test_frames(ensemble: Ensemble) -> None:
     frame = ensemble.predict(["a warm film", "a dull plot"], task="sentiment")
     probabilities = [f"probability_{c}" for c in range(5)]
@@ -158,9 +213,9 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     true_embed = MultitaskBert.embed
 
-    def counted(self: MultitaskBert, input_ids: Any, *arguments: Any, **options: Any) -> Any:
-        sizes.append(len(input_ids))
-        return true_embed(self, input_ids, *arguments, **options)
+    def counted(self: MultitaskBert, packed: Packed) -> torch.Tensor:
+        sizes.append(len(packed.lengths))
+        return true_embed(self, packed)
 
     monkeypatch.setattr(MultitaskBert, "embed", counted)
     return sizes

@@ -7,9 +7,10 @@ from scipy.special import softmax
 
 from ensemble import inner
 from ensemble.bootstrap import Gain, gain_of_halves
-from ensemble.combine import average, to_vote
+from ensemble.combine import Averaged, Transform, average, to_vote
 from ensemble.inner import choose_rule
-from ensemble.rules import OFFERED, RULES, Sample, apply, canonical, capped, skill
+from ensemble.rules import OFFERED, RULES, apply, capped, skill
+from ensemble.sample import Linear, Sample, canonical, parted
 from trainable.metrics import task_metric
 from trainable.tasks import PAPER_TASKS, Task
 
@@ -18,7 +19,13 @@ TASKS = ("sentiment", "paraphrase", "similarity")
 NUM_ROWS = 120
 
 
-def pool(name: str, num: int = 6, seed: int = 0, noise: float = 1.5) -> tuple[Floats, Floats]:
+def pool(
+    name: str,
+    num: int = 6,
+    seed: int = 0,
+    noise: float = 1.5,
+    averaged: Averaged = Averaged.PAPER,
+) -> tuple[Floats, Floats]:
     """Votes of `num` candidates of falling skill, and labels."""
     draw, task = np.random.default_rng(seed), PAPER_TASKS[name]
     if name == "sentiment":
@@ -31,19 +38,31 @@ def pool(name: str, num: int = 6, seed: int = 0, noise: float = 1.5) -> tuple[Fl
         labels = draw.uniform(0, 5, NUM_ROWS).round(1)
         clean = labels
     outputs = [clean + draw.normal(0, noise + 0.2 * m, clean.shape) for m in range(num)]
-    return np.stack([to_vote(task, given) for given in outputs]), labels
+    transforms = [Transform.fit(task, averaged, given, labels) for given in outputs]
+    votes = [t.vote(task, given) for t, given in zip(transforms, outputs, strict=True)]
+    return np.stack(votes), labels
+
+
+LINEAR = ("paper_regression", "stacking")
 
 
 def weights_of(rule: str, name: str, votes: Floats, labels: Floats, **given: object) -> Floats:
     order = given.pop("order", list(range(len(votes))))
-    return apply(RULES[rule], PAPER_TASKS[name], votes, labels, order, **given)  # type: ignore[arg-type]
+    return parted(apply(RULES[rule], PAPER_TASKS[name], votes, labels, order, **given))[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("rule", RULES)
 class TestEveryRule:
-    def test_weights_are_shares(self, rule: str, name: str) -> None:
-        weights = weights_of(rule, name, *pool(name))
+    def test_weights_are_shares_or_of_a_linear_model(self, rule: str, name: str) -> None:
+        votes, labels = pool(name)
+        found = apply(RULES[rule], PAPER_TASKS[name], votes, labels, range(6))
+        assert isinstance(found, Linear) == (rule in LINEAR)
+        weights, intercept = parted(found)
+        if intercept is not None:
+            assert np.isfinite(weights).all()
+            assert len(intercept) == (5 if name == "sentiment" else 1)
+            return
         assert weights.min() >= 0
         assert weights.sum() == pytest.approx(1, abs=1e-9)
         average(PAPER_TASKS[name], pool(name)[0], weights.tolist())  # takes them
@@ -76,21 +95,59 @@ class TestEveryRule:
 
     def test_one_candidate_has_all_the_weight(self, rule: str, name: str) -> None:
         votes, labels = pool(name, num=1)
-        assert weights_of(rule, name, votes, labels).tolist() == [1.0]
+        (weight,) = weights_of(rule, name, votes, labels)
+        assert weight == 1 or (rule in LINEAR and weight != 0)
 
     def test_a_cap_is_kept(self, rule: str, name: str) -> None:
         votes, labels = pool(name)
         _, sample = canonical(PAPER_TASKS[name], votes, labels, range(6))
-        weights = capped(RULES[rule], 2)(sample)
+        weights, intercept = parted(capped(RULES[rule], 2)(sample))
         assert 1 <= np.count_nonzero(weights) <= 2
-        assert weights.sum() == pytest.approx(1)
+        assert intercept is not None or weights.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rule", ["simple", "top"])
+def test_a_cap_keeps_the_best_of_equals(rule: str) -> None:
+    """Accuracies .6, .5, .7, .9, .8, whatever the order in which they come."""
+    labels = np.arange(NUM_ROWS) % 2.0
+    votes = np.tile(2 * labels - 1, (5, 1))
+    for m, share in enumerate((0.4, 0.5, 0.3, 0.1, 0.2)):
+        votes[m, : round(share * NUM_ROWS)] *= -1
+    _, sample = canonical(PAPER_TASKS["paraphrase"], votes, labels, range(5))
+    assert np.flatnonzero(capped(RULES[rule], 2)(sample)).tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("rule", ["greedy", "greedy_of_best", "greedy_by_loss", "greedy_sorted"])
+def test_greedy_keeps_to_a_cap_as_it_chooses(rule: str) -> None:
+    """Not the heaviest of all that it would take: those may be worth little without the others."""
+    votes, labels = pool("similarity", num=8)
+    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(8))
+    found = capped(RULES[rule], 2)(sample)
+    assert np.count_nonzero(found) == 2
+    refit = np.sort(np.argsort(-RULES[rule](sample), kind="stable")[:2])
+    again = np.zeros(8)
+    again[refit] = RULES[rule](sample.among(refit))
+    assert sample.score(found) >= sample.score(again) - 1e-3
+
+
+def test_rules_that_start_sorted_or_look_at_the_loss() -> None:
+    votes, labels = pool("paraphrase", num=8)
+    _, sample = canonical(PAPER_TASKS["paraphrase"], votes, labels, range(8))
+    best = set(sample.ranked()[:5].tolist())
+    taken = set(np.flatnonzero(RULES["greedy_sorted"](sample)).tolist())
+    assert taken <= best or best <= taken  # the shortest best prefix ends in or after the start
+
+    def loss(weights: Floats) -> float:
+        return float(np.logaddexp(0, (1 - 2 * labels) * (weights @ votes[:8])).mean())
+
+    assert loss(RULES["greedy_by_loss"](sample)) <= loss(RULES["greedy_of_best"](sample))
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_skill_prefers_the_better_and_equal_weights_are_equal(name: str) -> None:
     votes, labels = pool(name, noise=1.0)
     _, sample = canonical(PAPER_TASKS[name], votes, labels, range(6))
-    weights, singles = skill(sample), sample.singles()
+    weights, singles = skill(sample), sample.singles
     assert (np.argsort(-weights, kind="stable") == np.argsort(-singles, kind="stable")).all()
     assert weights_of("simple", name, votes, labels).tolist() == pytest.approx([1 / 6] * 6)
 
@@ -135,6 +192,48 @@ def test_regression_is_the_best_mixture() -> None:
             assert score(found) >= score(other / other.sum()) - 2e-2
 
 
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("averaged", Averaged)
+@pytest.mark.parametrize("rule", ["regression", "greedy_by_loss", "stacking"])
+def test_whatever_is_averaged_a_fitted_rule_is_better_than_the_worst_candidate(
+    rule: str, averaged: Averaged, name: str
+) -> None:
+    task = PAPER_TASKS[name]
+    votes, labels = pool(name, averaged=averaged)
+    _, sample = canonical(task, votes, labels, range(6), averaged=averaged)
+    found = RULES[rule](sample)
+    assert sample.score(found) > sample.singles.min() + 0.02
+    if not isinstance(found, Linear):
+        assert found.sum() == pytest.approx(1)
+
+
+def test_stacking_finds_the_model_that_answers_were_drawn_from() -> None:
+    """One of two candidates says the opposite of what it knows, and all answers lean to 1."""
+    draw = np.random.default_rng(0)
+    z = np.rint(draw.normal(0, 2, (2, 4000)) * 2**20) / 2**20
+    labels = (draw.random(4000) < 1 / (1 + np.exp(-(1.5 * z[0] - 0.8 * z[1] + 1)))).astype(float)
+    _, sample = canonical(PAPER_TASKS["paraphrase"], z, labels, range(2))
+    found = RULES["stacking"](sample)
+    assert isinstance(found, Linear)
+    np.testing.assert_allclose(found.weights, [1.5, -0.8], atol=0.15)
+    np.testing.assert_allclose(found.intercept, [1], atol=0.15)
+    papers = RULES["paper_regression"](sample)
+    assert isinstance(papers, Linear)
+    assert papers.intercept.tolist() == [0]
+    assert sample.score(found) > sample.score(papers)
+
+
+def test_stacking_of_scores_is_ridge_regression() -> None:
+    draw = np.random.default_rng(0)
+    votes = draw.normal(3, 1, (2, 500))
+    labels = 2 * votes[0] - votes[1] + 1.5 + draw.normal(0, 0.1, 500)
+    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(2))
+    found = RULES["stacking"](sample)
+    assert isinstance(found, Linear)
+    np.testing.assert_allclose(found.weights, [2, -1], atol=0.02)
+    np.testing.assert_allclose(found.intercept, [1.5], atol=0.1)
+
+
 def by_row(sample: Sample) -> list[str]:
     return [f"row-{n}" for n in range(len(sample.labels))]
 
@@ -154,6 +253,29 @@ def test_of_rules_as_good_as_any_the_one_with_the_fewest_members_is_taken() -> N
         is_as_good = row.behind <= row.standard_error
         assert not is_as_good or row.num_members >= taken.num_members
     assert scores["simple"].behind > scores["simple"].standard_error
+
+
+def test_of_rules_as_good_as_any_the_cheapest_is_taken() -> None:
+    """Two candidates that put out the same but for noise: the one large, the other small."""
+    draw = np.random.default_rng(0)
+    labels = draw.uniform(0, 5, NUM_ROWS)
+    votes = labels + draw.normal(0, 1, NUM_ROWS) + draw.normal(0, 1e-3, (2, NUM_ROWS))
+    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(2))
+    rules = {"one": lambda s: np.array([1.0, 0.0]), "other": lambda s: np.array([0.0, 1.0])}
+    for costs in ([9.0, 5.0], [5.0, 9.0]):
+        choice = choose_rule(sample, by_row(sample), rules, np.array(costs))
+        behind = {row.rule: row.behind - row.standard_error for row in choice.scores}
+        cheaper = "one" if costs[0] < costs[1] else "other"
+        assert behind[cheaper] <= 0
+        assert choice.rule == cheaper
+        assert [row.cost for row in choice.scores] == costs
+
+
+def test_one_row_cannot_compare_rules() -> None:
+    votes, labels = pool("paraphrase")
+    _, sample = canonical(PAPER_TASKS["paraphrase"], votes[:, :1], labels[:1], range(6))
+    choice = choose_rule(sample, ["row"])
+    assert (choice.rule, choice.scores) == (next(iter(OFFERED)), ())
 
 
 def test_a_rule_that_promises_more_than_it_keeps_is_not_trusted() -> None:

@@ -1,3 +1,7 @@
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.combine import average, to_vote
-from ensemble.selection import Objective, Selection, best_single, greedy, simple
+from ensemble.scorers import Objective
+from ensemble.selection import Selection, best_single, greedy, simple
 from trainable.metrics import task_metric
 from trainable.tasks import PAPER_TASKS, Kind, Task
 
@@ -215,6 +220,47 @@ def test_labels_that_are_constant_give_no_nan() -> None:
     assert found.trajectory == (0.0,) * 50
 
 
+def test_a_member_of_another_scale_does_not_blur_squared_errors() -> None:
+    """Its error is 1e12 times theirs; their differences still count."""
+    task = TASKS["pearson"]
+    votes, labels = make_pool(task, 6, 60, 7)
+    expected = greedy(task, votes, labels, list(range(6)), objective=Objective.LOSS)
+    with_other = np.concatenate([votes, 1e6 * votes[:1]])
+    found = greedy(task, with_other, labels, list(range(7)), objective=Objective.LOSS)
+    assert found.weights == (*expected.weights, 0.0)
+    assert found.trajectory == pytest.approx(expected.trajectory)
+
+
+THREADS = """
+import json, sys
+import numpy as np
+from ensemble.selection import greedy
+from trainable.tasks import PAPER_TASKS
+assert not {"scipy", "sklearn", "torch", "pandas"} & set(sys.modules)
+rng = np.random.default_rng(0)
+labels = rng.integers(0, 2, 400)
+picks = {}
+for name, truth in (
+    ("sentiment", np.eye(5)[labels]), ("paraphrase", 2 * labels - 1), ("similarity", labels)
+):
+    votes = truth + 2 * rng.standard_normal((30, *truth.shape))
+    picks[name] = greedy(PAPER_TASKS[name], votes, labels.astype(float), range(30)).weights
+print(json.dumps(picks))
+"""
+
+
+def test_the_number_of_threads_does_not_matter_and_numpy_is_enough() -> None:
+    found = []
+    for threads in ("1", "4"):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        environment = {**os.environ, **dict.fromkeys(names, threads)}
+        command = [sys.executable, "-c", THREADS]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        found.append(json.loads(done.stdout))
+    assert found[0] == found[1]
+    assert all(sum(weight > 0 for weight in weights) > 1 for weights in found[0].values())
+
+
 SURE, UNSURE = np.array([4.0, -4.0, 4.0, -4.0]), np.array([1.0, -1.0, 1.0, -1.0])
 
 
@@ -260,6 +306,16 @@ def test_more_rows_than_are_looked_at_together(task: Task) -> None:
     for objective in Objective:
         found = greedy(task, votes, labels, list(range(12)), 6, objective=objective)
         weights, trajectory = naive(task, votes, labels, list(range(12)), 6, objective)
+        np.testing.assert_allclose(found.trajectory, trajectory, atol=1e-9)
+        assert found.weights == pytest.approx(weights)
+
+
+@every_metric
+def test_more_candidates_than_are_looked_at_together(task: Task) -> None:
+    votes, labels = make_pool(task, 300, 40, 18)
+    for objective in Objective:
+        found = greedy(task, votes, labels, list(range(300)), 3, objective=objective)
+        weights, trajectory = naive(task, votes, labels, list(range(300)), 3, objective)
         np.testing.assert_allclose(found.trajectory, trajectory, atol=1e-9)
         assert found.weights == pytest.approx(weights)
 

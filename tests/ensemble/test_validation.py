@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ensemble import stacking
 from ensemble.candidates import Pool
 from ensemble.choice import Method
-from ensemble.chooser import WHOLE, Chooser, Decision
-from ensemble.combine import combine
+from ensemble.chooser import WHOLE, Chooser, Decision, TaskVotes
+from ensemble.combine import Averaged, Transform, combine
+from ensemble.cost import Cost
 from ensemble.halves import NUM_HALVES, halves
 from ensemble.rules import OFFERED, RULES
 from ensemble.validation import choose
-from mlflow_setup.errors import NothingUsableError
+from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import Outcome
 from trainable.metrics import overall, task_metric
 from trainable.predictions import dev_train_mask
@@ -34,8 +36,8 @@ def decided(pool: Pool, half: int) -> dict[str, Any]:
         for method, by_task in decision.weights.items()
         for name, of_task in by_task.items()
     }
-    chain = [[of_task.tolist() for of_task in step.values()] for step in decision.chain]
-    return {"weights": weights, "single": decision.single, "rules": decision.rules, "chain": chain}
+    front = [[of_task.tolist() for of_task in step.values()] for step in decision.front]
+    return {"weights": weights, "single": decision.single, "rules": decision.rules, "front": front}
 
 
 def combined(pool: Pool, name: str, decision: Decision, method: Method) -> np.ndarray:
@@ -140,14 +142,19 @@ def test_simple_is_the_best_epoch_of_every_run(store: Store) -> None:
 def test_what_a_half_chooses_has_not_seen_the_other(
     store: Store, value: Callable[[np.ndarray], np.ndarray]
 ) -> None:
+    """Neither its labels, nor, where these are no numbers, what candidates put out there."""
     fill(store)
     pool = store.pool()
-    for half in HALVES:
+    for half in (1, 4):
         tasks = {}
         for name, task in pool.tasks.items():
             rows = halves(task.ids)[half - 1]
             labels = np.where(rows, task.labels, value(task.labels))
             tasks[name] = dataclasses.replace(task, labels=labels)
+            if np.isnan(labels).any():
+                outputs = task.outputs.copy()
+                outputs[:, ~rows] = np.nan
+                tasks[name] = dataclasses.replace(tasks[name], outputs=outputs)
         changed = dataclasses.replace(pool, tasks=tasks)
         assert decided(changed, half) == decided(pool, half)
         other = half + 1 if half % 2 else half - 1  # the test can see a change at all
@@ -240,20 +247,65 @@ def test_runs_of_different_tasks(store: Store) -> None:
     assert choice.to_json()["one_for_all"] is None
 
 
-def test_fewer_and_fewer_encoders(store: Store) -> None:
-    fill(store)
-    choice = choose(store.pool(), "greedy")
-    sizes = [len(point.candidates) for point in choice.front]
-    assert sizes == list(range(1, len(choice.candidates(Method.SELECTIVE)) + 1))
-    assert len(sizes) > 2
+def test_a_front_of_score_against_cost(store: Store) -> None:
+    for seed, trial in enumerate("abcd"):
+        store.add_usual(trial, seed, notes={"num_parameters": 10 + seed})
+    pool = store.pool()
+    choice = choose(pool, "greedy")
+    assert len(choice.front) > 2
     assert choice.front[-1].candidates == choice.candidates(Method.SELECTIVE)
     assert choice.front[-1].scores == choice.overall[Method.SELECTIVE]
-    for fewer, more in itertools.pairwise(choice.front):
-        assert set(fewer.candidates) < set(more.candidates)
+    for point in choice.front:
+        assert point.cost == sum(candidate.num_parameters for candidate in point.candidates)
+    for fewer, more in itertools.pairwise(choice.front[:-1]):
         assert fewer.cost < more.cost
-    capped = choose(store.pool(), "greedy", max_cost=2)
+        assert fewer.scores.judged < more.scores.judged
+    capped = choose(pool, "greedy", max_cost=choice.front[1].cost)
     assert capped.candidates(Method.SELECTIVE) == choice.front[1].candidates
-    assert capped.overall[Method.SELECTIVE] == choice.front[1].scores
+    expected = dataclasses.astuple(choice.front[1].scores)
+    assert dataclasses.astuple(capped.overall[Method.SELECTIVE]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("max_cost", [9, 0, -1])
+def test_nothing_is_so_cheap(store: Store, max_cost: int) -> None:
+    for seed, trial in enumerate("ab"):
+        notes = {"num_parameters": 10_000_000 + seed}
+        store.add_usual(trial, seed, num_epochs=1, notes=notes)
+    with pytest.raises(
+        ConfigError, match=r"as cheap as .* M parameters\nfix: the cheapest .* 10 M"
+    ):
+        choose(store.pool(), "top", max_cost=max_cost)
+
+
+def test_a_cost_that_is_not_recorded_for_all_is_a_number_of_encoders(store: Store) -> None:
+    """However few of them are looked at, so that costs can be compared."""
+    store.add_usual("a", 1, num_epochs=1, notes={"num_parameters": 10_000_000})
+    store.add_usual("b", 2, num_epochs=1)
+    choice = choose(store.pool(), "simple")
+    content = choice.to_json()
+    assert content["num_parameters"] == content["num_encoders"]
+    assert [point.cost for point in choice.front] == [len(p.candidates) for p in choice.front]
+    with pytest.raises(ConfigError, match=r"--max-cost: the parameters of b@1 are not recorded"):
+        choose(store.pool(), "simple", max_cost=1e9)
+
+
+def test_probes_of_one_encoder_pay_for_it_once(store: Store) -> None:
+    notes = {"num_parameters": 110, "num_encoder_parameters": 100}
+    probe = {"probe.num_epochs": 1, "train.num_epochs": 1, "train.stages": ["probe", "finetune"]}
+    for seed, trial in enumerate("abc"):
+        store.add_usual(trial, seed, notes=notes, config=probe)
+    other = {**probe, "model.pooling": "mean"}
+    store.add_usual("d", 3, num_epochs=1, notes=notes, config=other)
+    pool = store.pool()
+    cost = Cost.of_pool(pool.candidates)
+    by_label = {
+        candidate.label: candidate for task in pool.tasks.values() for candidate in task.candidates
+    }
+    assert cost([by_label["a@1"]]) == 110
+    assert cost([by_label["a@1"], by_label["a@1"]]) == 110
+    assert cost([by_label["a@1"], by_label["b@1"], by_label["c@1"]]) == 130
+    assert cost([by_label["a@1"], by_label["d@1"]]) == 220  # used in another way
+    assert cost([by_label["a@1"], by_label["a@2"]]) == 220  # trained since
 
 
 def test_what_costs_more_is_left_out_first(store: Store) -> None:
@@ -264,9 +316,73 @@ def test_what_costs_more_is_left_out_first(store: Store) -> None:
     chooser.overall = lambda weights, which, on_rest=False: float(  # type: ignore[method-assign]
         len(chooser.encoders(weights))
     )
-    chain = chooser.choose_on(WHOLE).chain
-    left = [sorted(c.num_parameters for c in chooser.encoders(weights)) for weights in chain]
+    front = chooser.choose_on(WHOLE).front
+    left = [sorted(c.num_parameters for c in chooser.encoders(weights)) for weights in front]
     assert left == [[10, 20, 30], [10, 20], [10]]
+
+
+def test_standardised_by_the_rows_that_choose(store: Store) -> None:
+    """One run's scores a million times as large: as good as ever, and exported as seen."""
+    for seed, trial in enumerate("abc"):
+        outputs = store.outputs("similarity", seed)
+        store.add(trial, {1: {"similarity": outputs * (1e6 if trial == "b" else 1)}})
+    plain, found = (
+        choose(store.pool(), "top", averaged=a) for a in (Averaged.PAPER, Averaged.STANDARDISED)
+    )
+    task, pool = found.tasks["similarity"], store.pool().tasks["similarity"]
+    assert task.selective.scores.judged > plain.tasks["similarity"].selective.scores.judged + 0.01
+    for member in task.selective.members:
+        outputs = pool.outputs[pool.candidates.index(member.candidate)]
+        expected = Transform.fit(pool.task, Averaged.STANDARDISED, outputs, pool.labels)
+        assert member.transform == expected
+    transforms = [member.transform for member in task.selective.members]
+    members = [pool.candidates.index(member.candidate) for member in task.selective.members]
+    weights = [member.weight for member in task.selective.members]
+    served = combine(pool.task, [pool.outputs[m] for m in members], weights, transforms)
+    assert task_metric(pool.task, served, pool.labels)[0] == task.selective.trajectory[-1]
+    # a half's own rows alone say what is standard to it
+    votes = TaskVotes(pool, Averaged.STANDARDISED).by(1)
+    poisoned = np.where(votes.rows[1], pool.outputs, np.nan)
+    other = TaskVotes(dataclasses.replace(pool, outputs=poisoned), Averaged.STANDARDISED, 1)
+    assert other.transforms == votes.transforms
+
+
+def test_linear_models_are_judged_and_served_alike(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacking, "RIDGES", (0.1,))
+    for seed, trial in enumerate("abcd"):
+        store.add_usual(trial, seed, num_epochs=1)
+    pool = store.pool()
+    choice = choose(pool, "stacking")
+    for name, task in choice.tasks.items():
+        given, members = pool.tasks[name], task.selective.members
+        assert task.selective.intercept is not None
+        outputs = [given.outputs[given.candidates.index(m.candidate)] for m in members]
+        served = combine(
+            given.task,
+            outputs,
+            [m.weight for m in members],
+            [m.transform for m in members],
+            task.selective.intercept,
+        )
+        score, _ = task_metric(given.task, served, given.labels)
+        assert task.selective.trajectory == (pytest.approx(score),)
+        assert task.best_single.intercept is None
+        assert np.isfinite(
+            [task.selective.scores.judged, *dataclasses.astuple(task.gains[Method.SIMPLE])]
+        ).all()
+    assert [len(point.candidates) for point in choice.front] == [
+        len(choice.candidates(Method.SELECTIVE))
+    ]
+    json.dumps(choice.to_json(), allow_nan=False)
+
+
+def test_a_linear_model_cannot_be_cut_down_to_a_cost(store: Store) -> None:
+    outputs = {1: {"similarity": store.outputs("similarity", 1)}}
+    store.add("a", outputs, notes={"num_parameters": 10})
+    with pytest.raises(ConfigError, match="a linear model cannot be cut down to a cost"):
+        choose(store.pool(), "stacking", max_cost=1e9)
 
 
 def test_json(store: Store) -> None:

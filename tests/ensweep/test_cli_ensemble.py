@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from ensemble import inner, rules
+from ensemble import inner, rules, stacking
 from ensweep.cli import ensemble
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.mirror import Mirror
@@ -34,6 +34,7 @@ LABELS = {
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inner, "NUM_REPEATS", 1)
     monkeypatch.setattr(rules, "NUM_BAGS", 2)
+    monkeypatch.setattr(stacking, "RIDGES", (0.1,))
     for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -148,12 +149,19 @@ def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:
         )
 
 
-def test_a_cost_that_may_not_be_passed(storage: Path) -> None:
-    """The parameters of these runs are not recorded, so that encoders are counted."""
-    given = ["--max-cost", "1e-6", "--json"]
+def test_what_is_averaged_and_a_linear_model_can_be_asked_for(storage: Path) -> None:
+    given = ["--method", "stacking", "--average", "probabilities", "--json"]
     content = json.loads(invoke("new", "--storage", str(storage), *given).stdout)
-    assert content["num_encoders"]["selective"] == content["num_parameters"]["selective"] == 1
-    assert [point["num_encoders"] for point in content["front"]] == [1]
+    selective = content["tasks"]["paraphrase"]["methods"]["selective"]
+    assert len(selective["intercept"]) == 1
+    assert content["tasks"]["paraphrase"]["methods"]["simple"]["intercept"] is None
+
+
+def test_a_cost_that_is_not_recorded_cannot_be_capped(storage: Path) -> None:
+    with pytest.raises(ConfigError, match=r"parameters of .* are not recorded\nfix: .*--max-mem"):
+        invoke("new", "--storage", str(storage), "--max-cost", "100")
+    content = json.loads(invoke("new", "--storage", str(storage), "--json").stdout)
+    assert content["num_encoders"] == content["num_parameters"]
 
 
 def test_an_unknown_rule_is_refused_with_those_there_are(storage: Path) -> None:
