@@ -4,7 +4,7 @@ Legend: N dev rows, R replicates.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ from trainable.metrics import predicted_labels, task_metric
 from trainable.tasks import Task
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.uint16]
+Counts = NDArray[np.uint8]
+"""A row is drawn once in the mean: more often than 255 times does not happen."""
 
 _BLOCK = 100
 """Replicates that are multiplied at a time: their counts become float64 only then."""
@@ -73,19 +74,20 @@ def gain_of_halves(
         labels: [N].
         rows: [N] for each part, which of the rows it has.
     """
-    counts = Draws(NUM_REPLICATES).counts_of("rows", len(labels))
-
-    def scores(given: Sequence[Floats]) -> Floats:
+    ways, scores = (outputs, *others), []
+    for counts in _blocks(NUM_REPLICATES, len(labels), 0):  # all of them at once are many
         of_parts = [
-            resampled_scores(task, values, labels[part], counts[:, part])
-            for values, part in zip(given, rows, strict=True)
+            [
+                resampled_scores(task, values, labels[part], counts[:, part])
+                for values, part in zip(way, rows, strict=True)
+            ]
+            for way in ways
         ]
-        return np.asarray(np.mean(of_parts, axis=0))
-
-    ours = scores(outputs)
+        scores.append(np.mean(of_parts, axis=1))
+    ours, *theirs = np.concatenate(scores, axis=1)  # [1 + R] each
     gains = []
-    for other in others:
-        differences = ours - scores(other)
+    for other in theirs:
+        differences = ours - other
         low, high = np.percentile(differences[1:], _INTERVAL)
         gains.append(Gain(float(differences[0]), float(low), float(high)))
     return gains
@@ -121,12 +123,20 @@ class Draws:
     def counts_of(self, name: str, num_rows: int) -> Counts:
         """How often each row of a task is drawn: once, then in each replicate, [1 + R, N]."""
         if name not in self.counts:
-            random = np.random.default_rng([len(self.counts), num_rows])
-            counts = np.ones((1 + self.num_replicates, num_rows), np.uint16)
-            for row in counts[1:]:
-                row[:] = np.bincount(random.integers(num_rows, size=num_rows), minlength=num_rows)
-            self.counts[name] = counts
+            blocks = _blocks(self.num_replicates, num_rows, len(self.counts))
+            self.counts[name] = np.vstack(list(blocks))
         return self.counts[name]
+
+
+def _blocks(num_replicates: int, num_rows: int, seed: int) -> Iterator[Counts]:
+    """How often each row is drawn: once, then in some replicates after the others, [r, N] each."""
+    yield np.ones((1, num_rows), np.uint8)
+    random = np.random.default_rng([seed, num_rows])
+    for start in range(0, num_replicates, _BLOCK):
+        counts = np.empty((min(_BLOCK, num_replicates - start), num_rows), np.uint8)
+        for row in counts:
+            row[:] = np.bincount(random.integers(num_rows, size=num_rows), minlength=num_rows)
+        yield counts
 
 
 def resampled_scores(

@@ -3,8 +3,9 @@
 Legend: M candidates of a task, N rows, C classes, H halves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,9 +89,8 @@ class Chooser:
             averaged = votes.averaged
             distinct, sample = canonical(votes.task, given, labels, order, is_plain, averaged)
             if rules is None:
-                costs = np.array([self.cost([votes.candidates[m]]) for m in kept[distinct]])
-                ids = votes.ids_of(which)
-                found[name] = choose_rule(sample, ids, self.rules, costs.astype(np.float64))
+                cost = partial(self._cost_of, [votes.candidates[m] for m in kept[distinct]])
+                found[name] = choose_rule(sample, votes.ids_of(which), self.rules, cost)
             rule = self.rules[found[name].rule if rules is None else rules[name]]
             single = np.array(best_single(votes.task, given, labels, order, averaged).weights)
             weights[Method.BEST_SINGLE][name] = votes.spread(kept, single)
@@ -154,6 +154,9 @@ class Chooser:
     def _all(self, which: int) -> list[Candidate]:
         found = {v.candidates[m] for v in self.tasks.values() for m in v.choosable(which)}
         return sorted(found, key=lambda candidate: candidate.order)
+
+    def _cost_of(self, candidates: Sequence[Candidate], some: NDArray[np.int64]) -> float:
+        return self.cost(candidates[m] for m in some)
 
     def _front(self, weights: Weights, which: int, is_linear: bool) -> tuple[Weights, ...]:
         """Of selective, of what is left of it when one encoder after the other goes, and of each

@@ -8,7 +8,7 @@ by less may be luck, and every member is an encoder to run.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ class RuleScore:
     score: float  # mean over folds
     optimism: float  # on the rows that it was fitted on, less `score`
     num_members: float  # mean over folds
-    cost: float  # of the members, mean over folds; their number, where no costs are known
+    cost: float  # of the members together, mean over folds
     behind: float  # the best trusted rule's mean less its own
     standard_error: float  # of `behind`
 
@@ -49,24 +49,23 @@ def choose_rule(
     sample: Sample,
     ids: Sequence[str],
     rules: Mapping[str, Rule] = OFFERED,
-    costs: Floats | None = None,
+    cost: Callable[[NDArray[np.int64]], float] = len,
 ) -> RuleChoice:
     """The rule with the cheapest members among those that can be trusted and are as good as any.
 
     Args:
         ids: [N] of the rows; folds follow them, not the rows' order.
         rules: of equals, the first is taken.
-        costs: [M] of each candidate, e.g. its parameters; all equal unless given.
+        cost: of some of the candidates together, e.g. their parameters; their number unless given.
     """
     found: dict[str, list[tuple[float, float, int, float]]] = {name: [] for name in rules}
-    costs = np.ones(len(sample.votes)) if costs is None else costs
     for held_out in _folds(ids):
         rest, judged = sample.take(~held_out), sample.take(held_out)
         for name, rule in rules.items():
             fitted = rule(rest)
             members = np.flatnonzero(parted(fitted)[0])
-            total = math.fsum(costs[members])
-            found[name].append((judged.score(fitted), rest.score(fitted), len(members), total))
+            scores = judged.score(fitted), rest.score(fitted)
+            found[name].append((*scores, len(members), float(cost(members))))
     if not all(found.values()):
         return RuleChoice(next(iter(rules)), ())
     kept, promised, counts, totals = np.moveaxis(np.array(list(found.values())), 2, 0)

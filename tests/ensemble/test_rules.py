@@ -263,7 +263,7 @@ def test_of_rules_as_good_as_any_the_cheapest_is_taken() -> None:
     _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(2))
     rules = {"one": lambda s: np.array([1.0, 0.0]), "other": lambda s: np.array([0.0, 1.0])}
     for costs in ([9.0, 5.0], [5.0, 9.0]):
-        choice = choose_rule(sample, by_row(sample), rules, np.array(costs))
+        choice = choose_rule(sample, by_row(sample), rules, lambda some, of=costs: of[some[0]])
         behind = {row.rule: row.behind - row.standard_error for row in choice.scores}
         cheaper = "one" if costs[0] < costs[1] else "other"
         assert behind[cheaper] <= 0
