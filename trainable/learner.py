@@ -26,6 +26,7 @@ from trainable.optim import build_optimizer
 from trainable.rng_state import dropout_state, replayed
 from trainable.stages import Stage
 from trainable.tokens import encode, load_tokenizer, tokenizer_fingerprint
+from trainable.waiting import Stop, never
 
 
 class Learner:
@@ -46,7 +47,7 @@ class Learner:
         self.average: AveragedModel | None = None
         self._encode(dataset)
 
-    def enter(self, stage: Stage) -> None:
+    def enter(self, stage: Stage, stop: Stop = never) -> None:
         """Begin a stage: what is trainable, a fresh optimizer, embeddings or an average."""
         self.stage = stage
         is_probe = stage.name == "probe"
@@ -59,7 +60,7 @@ class Learner:
             settings = (self.config.train.eval_batch_size, self.precision)
             for split, tokens in (("train", self.train_tokens), ("dev", self.dev_tokens)):
                 for name, encoded in tokens.items():
-                    found = sentence_embeddings(self.model, encoder_id, encoded, *settings)
+                    found = sentence_embeddings(self.model, encoder_id, encoded, *settings, stop)
                     self.embeddings[split][name] = found
 
     @property
