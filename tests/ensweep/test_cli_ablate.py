@@ -31,7 +31,7 @@ def invoke(*words: str) -> Result:
 
 def test_studies_are_listed_with_a_line_each() -> None:
     lines = invoke("studies").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["figure2", "figure3", "signs"]
+    assert [line.split()[0] for line in lines] == ["figure2", "figure3", "further", "signs"]
     listed = json.loads(invoke("studies", "--json").stdout)["studies"]
     assert listed["figure3"].startswith("The paper's figure 3")
 

@@ -15,7 +15,7 @@ SHORT = ("train.num_epochs=2", "data.dir=.")
 
 
 def test_the_packaged_studies_resolve_and_have_a_line() -> None:
-    assert study_names() == ["figure2", "figure3", "signs"]
+    assert study_names() == ["figure2", "figure3", "further", "signs"]
     for name in study_names():
         assert len(describe_study(name)) > 20
         study = read_study(name, 2, overrides=SHORT, environment={})
@@ -47,7 +47,7 @@ def test_figure2_has_every_row_of_the_paper_and_runs_equal_rows_once(tmp_path: P
     assert [config.seed for config in configs] == [0, 1, 2, 0, 1, 2]
 
 
-@pytest.mark.parametrize("name", ["figure2", "signs"])
+@pytest.mark.parametrize("name", ["figure2", "further", "signs"])
 def test_ablations_run_ten_epochs_and_lose_4e_7_in_each(name: str) -> None:
     study = read_study(name, 1, environment={})
     for number in range(len(study.sweep.first_trials)):
