@@ -105,10 +105,10 @@ def train(
         trainer = Trainer(config, trial, dataset, learner, identity, stop)
         outcome, reason = trainer.run(report)
     except AskedToStop as asked:
-        reason = f"asked to stop {asked}"
-        return OutcomeRecord(Outcome.STOPPED, reason, len(trial.epochs()), time.time())
-    record = OutcomeRecord(outcome, reason, trainer.epochs_completed, time.time())
-    trial.write_outcome(record)
+        outcome, reason = Outcome.STOPPED, f"asked to stop {asked}"
+    record = OutcomeRecord(outcome, reason, len(trial.epochs()), time.time())
+    if (folder / "config.json").exists():  # else it has not begun
+        trial.write_outcome(record)
     return record
 
 

@@ -241,6 +241,7 @@ def test_a_stop_while_sentences_are_embedded(
     stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked) == 3)
     assert (stopped.outcome, stopped.epoch) == (Outcome.STOPPED, 0)
     assert stopped.reason == "asked to stop while sentences were embedded"
+    assert TrialFolder(tmp_path / "t").outcome() == stopped
     assert not list((tmp_path / "other").glob("embeddings/*.safetensors"))
     in_stretches = learner_of(config).embeddings["dev"]["paraphrase"]
     torch.testing.assert_close(in_stretches, at_once, rtol=0, atol=1e-6)
