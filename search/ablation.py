@@ -7,42 +7,28 @@ Legend: N dev rows, R replicates.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.bootstrap import NUM_REPLICATES, Difference, Draws, difference_of
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
-from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, metric_name
-from trainable.config import from_flat
-from trainable.metrics import overall, task_metric
-from trainable.predictions import Predictions
-from trainable.record import TrialFolder
-from trainable.tasks import Kind, Task
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A row of the study: its trial folders, one a seed, the seeds in the same order in all."""
-
-    label: str
-    recipe: str
-    folders: tuple[Path, ...]
+from mlflow_setup.schema import OVERALL, metric_name
+from search.arms import Arm, Floats, Result, averaged, read_result
+from trainable.metrics import overall
+from trainable.tasks import Kind
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trial of a row, at its best overall epoch."""
+    """One trial of a row at its best overall epoch, or the average of several."""
 
     trial: str
     seed: int
-    epoch: int
+    epoch: int | None
     scores: dict[str, float]  # task -> its metric; "overall"
 
 
@@ -92,7 +78,8 @@ class Study:
 
     lines: tuple[Line, ...]  # the base first
     names: tuple[str, ...]  # tasks, then "overall"
-    curves: dict[str, Curve]  # task -> the base row's
+    curves: dict[str, Curve]  # task -> that of the row `curves_of`
+    curves_of: str
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: the lines with means, spreads and differences; null for what is unknown."""
@@ -108,25 +95,29 @@ class Study:
             name: {key: _or_null(value) for key, value in asdict(curve).items()}
             for name, curve in self.curves.items()
         }
-        return {"lines": lines, "curves": curves}
+        return {"lines": lines, "curves": curves, "curves_of": self.curves_of}
 
 
-def evaluate(arms: Sequence[Arm], num_replicates: int = NUM_REPLICATES) -> Study:
+def evaluate(
+    arms: Sequence[Arm], num_replicates: int = NUM_REPLICATES, curves_of: str | None = None
+) -> Study:
     """Compare every row with the first.
+
+    Args:
+        curves_of: label of the row whose curves are drawn; the first where it has no numbers.
 
     Raises:
         NothingUsableError: the first row has no numbers.
         IntegrityError: predictions of other data or seeds than the first row's.
     """
-    results: dict[Path, _Result] = {}
+    trials: dict[Path, Result] = {}
+    rows: dict[str, list[Result]] = {}  # label -> a result for each seed
     lines: list[Line] = []
-    base: list[_Result] = []
+    base: list[Result] = []
     draws = Draws(num_replicates)
     for number, arm in enumerate(arms):
         try:
-            for path in arm.folders:
-                if path not in results:  # rows may share trials
-                    results[path] = _read(path)
+            own = _results(arm, trials, rows, base)
         except (EnsweepError, OSError, ValueError) as error:
             if number == 0:
                 raise NothingUsableError(
@@ -135,76 +126,48 @@ def evaluate(arms: Sequence[Arm], num_replicates: int = NUM_REPLICATES) -> Study
                 ) from None
             lines.append(Line(arm.label, arm.recipe, problem=str(error).splitlines()[0]))
             continue
-        own = [results[path] for path in arm.folders]
         base = base or own
         _require_pairs(arm, own, base)
-        runs = tuple(result.run(set(base[0].tasks)) for result in own)
+        rows[arm.label] = own
+        runs = tuple(_run(result, set(base[0].tasks)) for result in own)
         differences = None if number == 0 else _differences(own, base, draws)
         lines.append(Line(arm.label, arm.recipe, runs, differences))
-    return Study(tuple(lines), (*base[0].tasks, OVERALL), _curves(base))
+    drawn = curves_of if curves_of in rows else arms[0].label
+    return Study(tuple(lines), (*base[0].tasks, OVERALL), _curves(rows[drawn]), drawn)
 
 
-@dataclass(frozen=True, eq=False)
-class _Result:
-    """What a trial put out for dev at its best overall epoch, rows by id."""
-
-    path: Path
-    seed: int
-    records: list[EpochRecord]
-    epoch: int
-    tasks: dict[str, Task]
-    fingerprints: dict[str, str]
-    ids: dict[str, tuple[str, ...]]  # sorted
-    outputs: dict[str, Floats]
-    labels: dict[str, Floats]
-
-    def score(self, name: str) -> float:
-        return task_metric(self.tasks[name], self.outputs[name], self.labels[name])[0]
-
-    def scored_on(self, name: str) -> tuple[object, ...]:
-        """What must be equal for scores to be compared."""
-        return self.fingerprints[name], self.ids[name], self.tasks[name].metric
-
-    def run(self, base_tasks: set[str]) -> Run:
-        """Overall only where the tasks are the base's: it is not to be compared otherwise."""
-        scores = {name: self.score(name) for name in self.tasks}
-        if set(self.tasks) == base_tasks:
-            scores[OVERALL] = overall(scores, self.tasks)
-        return Run(self.path.name, self.seed, self.epoch, scores)
+def _results(
+    arm: Arm, trials: dict[Path, Result], rows: Mapping[str, list[Result]], base: list[Result]
+) -> list[Result]:
+    """A row's results; `trials` keeps those read, which rows may share."""
+    if not arm.members:
+        for path in arm.folders:
+            if path not in trials:
+                trials[path] = read_result(path)
+        return [trials[path] for path in arm.folders]
+    labels = {label for chosen in arm.members.values() for label in chosen}
+    missing = sorted(labels - set(rows))
+    if missing:
+        raise IntegrityError(f"no numbers of {', '.join(missing)}")
+    return [
+        averaged(
+            arm.label,
+            first,
+            {name: [rows[label][n] for label in chosen] for name, chosen in arm.members.items()},
+        )
+        for n, first in enumerate(base)
+    ]
 
 
-def _read(path: Path) -> _Result:
-    trial = TrialFolder(path)
-    outcome, records = trial.outcome(), trial.epochs()
-    if outcome is None or outcome.outcome is not Outcome.FINISHED or not records:
-        state = "has not ended" if outcome is None else f"{outcome.outcome}: {outcome.reason}"
-        raise IntegrityError(f"trial {path.name} {state}")
-    scored = [record for record in records if OVERALL in record.metrics]
-    if not scored:
-        raise IntegrityError(f"trial {path.name} has no overall dev score")
-    best = max(scored, key=lambda record: (record.metrics[OVERALL], -record.epoch))
-    record = trial.trial()
-    trained = from_flat(record.config).task_records()
-    result = _Result(path, record.seed, records, best.epoch, {}, {}, {}, {}, {})
-    for name, task in trained.items():
-        if not task.is_evaluated:
-            continue
-        file = trial.predictions_path(name, best.epoch)
-        found = Predictions.read(file)
-        data = found.data_fingerprint  # compared between rows, not here
-        found.require(file, task_name=name, split="dev", data_fingerprint=data)
-        if found.labels is None:
-            raise IntegrityError(f"{file}: no labels")
-        order = sorted(range(len(found.ids)), key=found.ids.__getitem__)
-        result.tasks[name] = task
-        result.fingerprints[name] = found.data_fingerprint
-        result.ids[name] = tuple(found.ids[row] for row in order)
-        result.outputs[name] = found.outputs[order].astype(np.float64)
-        result.labels[name] = found.labels[order]
-    return result
+def _run(result: Result, base_tasks: set[str]) -> Run:
+    """Overall only where the tasks are the base's: it is not to be compared otherwise."""
+    scores = {name: result.score(name) for name in result.tasks}
+    if set(result.tasks) == base_tasks:
+        scores[OVERALL] = overall(scores, result.tasks)
+    return Run(result.name, result.seed, result.epoch, scores)
 
 
-def _require_pairs(arm: Arm, own: Sequence[_Result], base: Sequence[_Result]) -> None:
+def _require_pairs(arm: Arm, own: Sequence[Result], base: Sequence[Result]) -> None:
     """Differences are taken seed by seed and row by row: prove that these are the same."""
     seeds, expected = [result.seed for result in own], [result.seed for result in base]
     if seeds != expected:
@@ -216,14 +179,14 @@ def _require_pairs(arm: Arm, own: Sequence[_Result], base: Sequence[_Result]) ->
         for name in [name for name in base[0].tasks if name in result.tasks]:
             if result.scored_on(name) != base[0].scored_on(name):
                 raise IntegrityError(
-                    f"trial {result.path.name}: {name} is scored on other data than the base "
+                    f"trial {result.name}: {name} is scored on other data than the base "
                     "row, or by another metric",
                     fix="run the whole study on one data folder and one declaration of its tasks",
                 )
 
 
 def _differences(
-    own: Sequence[_Result], base: Sequence[_Result], draws: Draws
+    own: Sequence[Result], base: Sequence[Result], draws: Draws
 ) -> dict[str, Difference]:
     names = [name for name in base[0].tasks if name in own[0].tasks]
     pairs = list(zip(own, base, strict=True))
@@ -240,18 +203,18 @@ def _differences(
     return {name: difference_of(values) for name, values in by_task.items()}
 
 
-def _drawn(draws: Draws, result: _Result, name: str) -> Floats:
-    key = (str(result.path), name)
+def _drawn(draws: Draws, result: Result, name: str) -> Floats:
+    key = (result.name, name)
     return draws.scores(key, result.tasks[name], result.outputs[name], result.labels[name])
 
 
-def _curves(base: Sequence[_Result]) -> dict[str, Curve]:
-    num_epochs = min(len(result.records) for result in base)
+def _curves(row: Sequence[Result]) -> dict[str, Curve]:
+    num_epochs = min(len(result.records) for result in row)
 
     def mean(key: str) -> tuple[float, ...]:
         """By epoch; NaN where a seed has no such value."""
         return tuple(
-            float(np.mean([r.records[epoch].metrics.get(key, math.nan) for r in base]))
+            float(np.mean([r.records[epoch].metrics.get(key, math.nan) for r in row]))
             for epoch in range(num_epochs)
         )
 
@@ -262,15 +225,20 @@ def _curves(base: Sequence[_Result]) -> dict[str, Curve]:
             mean(metric_name("dev", name, "loss")),
             mean(metric_name("dev", name, str(task.metric))),
         )
-        for name, task in base[0].tasks.items()
+        for name, task in row[0].tasks.items()
     }
 
 
 def scaled(values: Sequence[float], smaller_is_better: bool) -> list[float]:
-    """Worst 0, best 1, as in the paper's figures 4 and 5; a constant is 1 throughout."""
+    """Worst 0, best 1, as in the paper's figures 4 and 5; a constant is 1 throughout.
+
+    An epoch without a value has none (NaN).
+    """
     signed = np.array(values) * (-1 if smaller_is_better else 1)
-    span = np.ptp(signed)
-    return list(np.ones(len(signed)) if span == 0 else (signed - signed.min()) / span)
+    if np.isnan(signed).all():
+        return list(signed)
+    worst, best = np.nanmin(signed), np.nanmax(signed)
+    return list(np.ones(len(signed)) if worst == best else (signed - worst) / (best - worst))
 
 
 def _or_null(value: str | tuple[float, ...]) -> str | list[float | None]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mlflow_setup.files import write_atomic
 from mlflow_setup.schema import OVERALL
-from search.ablation import Curve, Line, Study, scaled
+from search.ablation import Line, Study, scaled
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Told apart by colour-blind readers too (Okabe and Ito)."""
@@ -42,8 +42,9 @@ def write_report(study: Study, folder: Path) -> list[Path]:
         "ablation.png": png(ablation_figure(study)),
     }
     if study.curves:
-        files["figure4.png"] = png(curves_figure(study.curves, "loss"))
-        files["figure5.png"] = png(curves_figure(study.curves, "score"))
+        files["curves.csv"] = _csv(_by_epoch(study))
+        files["figure4.png"] = png(curves_figure(study, "loss"))
+        files["figure5.png"] = png(curves_figure(study, "score"))
     for name, content in files.items():
         write_atomic(folder / name, content)
     return [folder / name for name in files]
@@ -85,35 +86,46 @@ def ablation_figure(study: Study) -> Figure:
     return figure
 
 
-def curves_figure(curves: dict[str, Curve], which: str) -> Figure:
+def curves_table(study: Study) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: each task's train objective, dev loss and dev score, an epoch a row.
+
+    Scaled by `scaled`, as the paper's figures 4 and 5 are.
+    """
+    header, columns = ["epoch"], []
+    for name, curve in study.curves.items():
+        header += [f"{name}: train", "dev", curve.metric]
+        columns += [scaled(curve.train_loss, True), scaled(curve.dev_loss, True)]
+        columns.append(scaled(curve.score, False))
+    rows = zip(*columns, strict=True)
+    return header, [
+        [str(epoch), *(f"{value:.2f}" for value in row)] for epoch, row in enumerate(rows, start=1)
+    ]
+
+
+def curves_figure(study: Study, which: str) -> Figure:
     """Figure 4 (`loss`, on train and dev) or 5 (`score`): as they are, and worst 0 to best 1.
 
-    A dotted line marks the epoch after which a task's dev score is never better again.
+    On train it is the objective: the task's loss with all that the recipe adds to it. A dotted line
+    marks the epoch after which a task's dev score is never better again.
     """
     figure = Figure(figsize=(10, 3.6))
-    raw, unit = figure.subplots(1, 2)
-    for colour, (name, curve) in zip(_cycle(len(curves)), curves.items(), strict=True):
-        epochs = range(1, len(curve.score) + 1)
+    panels = figure.subplots(1, 2)
+    for colour, (name, curve) in zip(_cycle(len(study.curves)), study.curves.items(), strict=True):
         if which == "loss":
-            raw.plot(epochs, curve.dev_loss, color=colour, marker=".", label=f"{name}, dev")
-            raw.plot(
-                epochs,
-                curve.train_loss,
-                color=colour,
-                linestyle="--",
-                label=f"{name}, train objective",
-            )
-            unit.plot(epochs, scaled(curve.dev_loss, True), color=colour, marker=".", label=name)
+            lines = [(f"{name}, dev", "-", curve.dev_loss)]
+            lines.append((f"{name}, train objective", "--", curve.train_loss))
         else:
-            raw.plot(epochs, curve.score, color=colour, marker=".", label=f"{name} {curve.metric}")
-            unit.plot(epochs, scaled(curve.score, False), color=colour, marker=".", label=name)
+            lines = [(f"{name} {curve.metric}", "-", curve.score)]
+        for label, style, values in lines:
+            for axis, drawn in zip(panels, (values, scaled(values, which == "loss")), strict=True):
+                epochs = range(1, len(drawn) + 1)
+                axis.plot(epochs, drawn, style, color=colour, marker=".", label=label)
         if curve.overfits_from is not None:
-            for axis in (raw, unit):
+            for axis in panels:
                 axis.axvline(curve.overfits_from, color=colour, linestyle=":", linewidth=1)
-    raw.set_ylabel("loss" if which == "loss" else "dev score")
-    unit.set_ylabel("worst epoch 0, best 1")
-    for axis in (raw, unit):
-        axis.set_xlabel("epoch")
+    for axis, unit in zip(panels, (which, "worst epoch 0, best 1"), strict=True):
+        axis.set_ylabel(unit)
+        axis.set_xlabel(f"epoch of {study.curves_of}", parse_math=False)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8, frameon=False)
     figure.tight_layout()
@@ -208,8 +220,8 @@ def _long(study: Study) -> pd.DataFrame:
 
 
 def _runs(study: Study) -> pd.DataFrame:
-    """A line for each trial."""
-    return pd.DataFrame(
+    """A line for each trial, and for each seed of an ensemble, which has no epoch."""
+    frame = pd.DataFrame(
         [
             {
                 "row": line.label,
@@ -223,6 +235,29 @@ def _runs(study: Study) -> pd.DataFrame:
             for run in line.runs
         ]
     )
+    return frame.astype({"best_epoch": "Int64"})
+
+
+def _by_epoch(study: Study) -> pd.DataFrame:
+    """A line for each task and epoch of the row whose curves are drawn."""
+    frames = [
+        pd.DataFrame(
+            {
+                "row": study.curves_of,
+                "task": name,
+                "metric": curve.metric,
+                "epoch": range(1, len(curve.score) + 1),
+                "train_objective": curve.train_loss,
+                "dev_loss": curve.dev_loss,
+                "score": curve.score,
+                "scaled_train_objective": scaled(curve.train_loss, True),
+                "scaled_dev_loss": scaled(curve.dev_loss, True),
+                "scaled_score": scaled(curve.score, False),
+            }
+        )
+        for name, curve in study.curves.items()
+    ]
+    return pd.concat(frames)
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -5,7 +5,6 @@ missing (the search switched them on) makes them itself, and the trials beside i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from mlflow_setup.tracking import Tracking
 from trainable.attempt import Attempt
 from trainable.config import Config, from_flat
 from trainable.trial import Place, limit_threads
+from trainable.waiting import AskedToStop
 
 _LOOK_SECONDS = 1.0
-_PATIENCE_SECONDS = 7 * 86400.0
-"""Of a task that may be waiting for another sweep, which trains the same encoder."""
 
 
 def prepare(
@@ -85,10 +83,11 @@ def _pretrain(settings: dict[str, Any], place: Place, number: int) -> str | None
     limit_threads(place)
     from trainable.pretrain import pretrained_encoder
 
-    limits = replace(place.limits(), max_silence_seconds=_PATIENCE_SECONDS)
     try:
-        with Attempt(place.preparation(number), limits) as attempt:
+        with Attempt(place.preparation(number), place.limits()) as attempt:
             pretrained_encoder(from_flat(settings), Path(place.shared), attempt.should_stop)
+    except AskedToStop:
+        return None
     except EnsweepError as error:
         return error.problem
     return None

@@ -7,26 +7,31 @@
       - {label: B3 - head dropout, recipe: b3, model.head_dropout: 0.0}
 
 The first row is the base that the others are compared with. Rows that come to the same
-configuration are run once.
+configuration are run once. A row may also be an ensemble of rows above it, which needs no trial:
+
+      - {label: both, average: {sentiment: [B3, B3 - head dropout]}}
+
+`curves` is the label of the row whose learning curves are drawn; the first row's by default.
 """
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
-from search.ablation import Arm
+from search.arms import Arm
 from search.searcher import first_trial_name
 from search.sweep_config import FirstTrial, SweepConfig
 from search.sweep_file import resolve_sweep
 from trainable.config import from_flat
+from trainable.record import TrialFolder
 from trainable.strict_yaml import read_settings
 from trainable.trial import TRIALS
 
 STUDIES = Path(__file__).parent / "studies"
-_KEYS = ("description", "config", "rows", "resources")
+_KEYS = ("description", "config", "rows", "resources", "curves")
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,9 @@ class Row:
     """A row of the study: its label, and its trials' numbers in the sweep, one for each seed."""
 
     label: str
-    recipe: str
-    trials: tuple[int, ...]  # from 0
+    recipe: str  # "" for an ensemble
+    trials: tuple[int, ...]  # from 0; none for an ensemble
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task -> labels
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,51 @@ class StudyConfig:
 
     sweep: SweepConfig
     rows: tuple[Row, ...]
+    curves_of: str
 
     def arms(self, sweep_folder: Path) -> list[Arm]:
         """The rows with their trials' folders below the sweep's."""
-        names = [
+        names = self._trial_names()
+        return [
+            Arm(
+                row.label,
+                row.recipe,
+                tuple(sweep_folder / TRIALS / names[n] for n in row.trials),
+                row.members,
+            )
+            for row in self.rows
+        ]
+
+    def require_trials(self, sweep_folder: Path) -> None:
+        """Prove that the trials below the sweep's folder are those of this study.
+
+        Raises:
+            ConfigError: a trial has other settings than its row, or is of no row and seed.
+            IntegrityError: a trial's record is damaged.
+        """
+        wanted = {
+            name: from_flat(self.sweep.first(number)[0].settings).flat()
+            for number, name in enumerate(self._trial_names())
+        }
+        for path in sorted((sweep_folder / TRIALS).glob("*/config.json")):
+            name, ran = path.parent.name, TrialFolder(path.parent).trial().config
+            given = wanted.get(name, {})
+            different = [
+                f"{key}={ran.get(key)!r}, given {given.get(key)!r}"
+                for key in sorted({*ran, *given})
+                if ran.get(key) != given.get(key)
+            ]
+            if different:
+                what = "; ".join(different) if name in wanted else "of no row and seed given"
+                raise ConfigError(
+                    f"study {sweep_folder.name}: trial {name} ran otherwise: {what}",
+                    fix="give the rows, seeds and settings that it ran with",
+                )
+
+    def _trial_names(self) -> list[str]:
+        return [
             first_trial_name(number, trial.recipe)
             for number, trial in enumerate(self.sweep.first_trials)
-        ]
-        return [
-            Arm(row.label, row.recipe, tuple(sweep_folder / TRIALS / names[n] for n in row.trials))
-            for row in self.rows
         ]
 
 
@@ -87,14 +128,16 @@ def read_study(
     unknown = sorted(set(content) - set(_KEYS))
     if unknown:
         raise ConfigError(f"study {path}: no key {', '.join(unknown)}; known: {', '.join(_KEYS)}")
-    rows = _choose(_rows(content, path), only)
+    every = _rows(content, path)
+    rows = _choose(every, only)
     if num_seeds < 1:
         raise ConfigError(f"--seeds: at least 1, got {num_seeds}")
-    pairs = [{**rest, "seed": seed} for _, rest in rows for seed in range(num_seeds)]
+    trained = [row for row in rows if not row.members]
+    pairs = [{**row.settings, "seed": seed} for row in trained for seed in range(num_seeds)]
     sweep = resolve_sweep(
         {
             "description": content.get("description", ""),
-            "recipe": rows[0][1]["recipe"],
+            "recipe": rows[0].recipe,
             "config": content.get("config", {}),
             "resources": content.get("resources", {}),
             "first_trials": pairs,
@@ -111,12 +154,14 @@ def read_study(
         )
     unique, numbers = _without_repeats(sweep)
     search = sweep.search.model_copy(update={"num_samples": len(unique)})
-    trials = [tuple(numbers[i : i + num_seeds]) for i in range(0, len(numbers), num_seeds)]
+    own = iter(tuple(numbers[i : i + num_seeds]) for i in range(0, len(numbers), num_seeds))
     return StudyConfig(
         sweep.model_copy(update={"first_trials": unique, "search": search}),
         tuple(
-            Row(label, rest["recipe"], own) for (label, rest), own in zip(rows, trials, strict=True)
+            Row(row.label, row.recipe, () if row.members else next(own), row.members)
+            for row in rows
         ),
+        _curves_of(content, every, path),
     )
 
 
@@ -130,31 +175,73 @@ def _path_of(name: str) -> Path:
     raise ConfigError(f"no study {name!r}{hint}", fix="ensweep studies lists them")
 
 
-def _rows(content: dict[str, Any], path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(label, recipe and overrides) of each row."""
+@dataclass(frozen=True)
+class _Given:
+    """A row as its file has it."""
+
+    label: str
+    settings: dict[str, Any]  # recipe and overrides
+    members: dict[str, tuple[str, ...]]
+
+    @property
+    def recipe(self) -> str:
+        return str(self.settings.get("recipe", ""))
+
+
+def _rows(content: dict[str, Any], path: Path) -> list[_Given]:
     given = content.get("rows")
     if not isinstance(given, list) or not given:
         raise ConfigError(f"study {path}: rows must be a list of at least one row, got {given!r}")
-    rows = []
+    rows: list[_Given] = []
     for number, row in enumerate(given, start=1):
         entry = {"recipe": row} if isinstance(row, str) else row
+        if number > 1 and isinstance(entry, dict) and set(entry) == {"label", "average"}:
+            members = _members(entry["average"], rows, f"study {path}: row {number}")
+            rows.append(_Given(str(entry["label"]), {}, members))
+            continue
         if not isinstance(entry, dict) or not isinstance(entry.get("recipe"), str):
             raise ConfigError(f"study {path}: row {number} names no recipe: {row!r}")
         rest = {key: value for key, value in entry.items() if key != "label"}
-        rows.append((str(entry.get("label", entry["recipe"])), rest))
+        rows.append(_Given(str(entry.get("label", entry["recipe"])), rest, {}))
     return rows
 
 
-def _choose(
-    rows: list[tuple[str, dict[str, Any]]], only: Sequence[str] | None
-) -> list[tuple[str, dict[str, Any]]]:
+def _members(given: Any, above: Sequence[_Given], place: str) -> dict[str, tuple[str, ...]]:
+    """Task -> labels, of rows above that are trained."""
+    known = {row.label for row in above if not row.members}
+    if not isinstance(given, dict) or not given:
+        raise ConfigError(f"{place}: average must name the members of each task, got {given!r}")
+    for name, labels in given.items():
+        if not (isinstance(labels, list) and labels and set(map(str, labels)) <= known):
+            raise ConfigError(
+                f"{place}: average: {name} must be a list of rows above it, got {labels!r}"
+            )
+    return {name: tuple(map(str, labels)) for name, labels in given.items()}
+
+
+def _curves_of(content: dict[str, Any], rows: Sequence[_Given], path: Path) -> str:
+    label = content.get("curves", rows[0].label)
+    labels = [row.label for row in rows if not row.members]
+    if label not in labels:
+        raise ConfigError(f"study {path}: curves: no row {label!r} that is trained")
+    return str(label)
+
+
+def _choose(rows: list[_Given], only: Sequence[str] | None) -> list[_Given]:
+    """The base, the rows of these recipes, and ensembles whose members are all among them."""
     if only is None:
         return rows
-    known = [rest["recipe"] for _, rest in rows]
+    known = [row.recipe for row in rows if row.recipe]
     unknown = sorted(set(only) - set(known))
     if unknown:
         raise ConfigError(f"--rows: no row {', '.join(unknown)}; known: {', '.join(known)}")
-    return rows[:1] + [row for row in rows[1:] if row[1]["recipe"] in only]
+    chosen = {row.label for row in rows[:1]} | {row.label for row in rows if row.recipe in only}
+    return [
+        row
+        for row in rows
+        if (all(chosen.issuperset(labels) for labels in row.members.values()))
+        and (row.members or row.label in chosen)
+    ]
 
 
 def _without_repeats(sweep: SweepConfig) -> tuple[tuple[FirstTrial, ...], list[int]]:

@@ -1,5 +1,6 @@
 """Shared stand-ins: a tiny random BERT on disk and a tiny data set in the paper's file format."""
 
+import json
 import os
 import random
 from pathlib import Path
@@ -92,7 +93,8 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 training, 32 dev and 8 test rows a task, and 24 entailment pairs; seeded."""
+    """48 training, 32 dev and 8 test rows a task, and 24 entailment pairs, half of them with a
+    hard negative; seeded."""
     folder = tmp_path_factory.mktemp("tiny-data")
     write_tiny_data(folder)
     return folder
@@ -115,7 +117,10 @@ def write_tiny_data(folder: Path, num_train: int = 48, num_dev: int = 32, seed: 
         _write(folder / f"ids-sst-{part}.csv", "id\tsentence\tsentiment", sentiment)
         _write(folder / f"quora-{part}.csv", "id\tsentence1\tsentence2\tis_duplicate", paraphrase)
         _write(folder / f"sts-{part}.csv", "id\tsentence1\tsentence2\tsimilarity", similarity)
-    lines = [f'["{one}", "{one} well"]\n' for one in (_sentence(draw) for _ in range(24))]
+    pairs = [[one, f"{one} well"] for one in (_sentence(draw) for _ in range(24))]
+    for pair in pairs[::2]:
+        pair.append(_sentence(draw))
+    lines = [json.dumps(pair) + "\n" for pair in pairs]
     (folder / "AllNLI.jsonl").write_text("".join(lines), encoding="utf-8")
 
 

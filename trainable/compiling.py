@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from filelock import FileLock
 from torch import nn
 
 from mlflow_setup.files import write_atomic
 from trainable.cache import cache_folder
 from trainable.encoder import takes_rows
+from trainable.waiting import Stop, alone, never
 
 _REPEATS = 5
 
@@ -66,6 +66,7 @@ def verdict(
     encoder: nn.Module,
     run: Callable[[], None],
     purpose: str,
+    stop: Stop = never,
     backend: str = "inductor",
 ) -> Verdict:
     """Whether passes are faster compiled; the encoder is left as it is faster.
@@ -73,11 +74,13 @@ def verdict(
     Args:
         run: some passes, the same each time, after which the device is idle.
         purpose: what the answer depends on beside the machine and torch: shapes and precision.
+
+    Raises:
+        AskedToStop: while another process measured.
     """
     digest = hashlib.sha256(f"{purpose} {_machine()} {torch.__version__}".encode()).hexdigest()
     path = cache_folder() / "compiled" / f"{digest[:32]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):  # trials beside this one would spoil the timing
+    with alone(path, stop):  # trials beside this one would spoil the timing
         found = _read(path)
         if found is None:
             run()

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 STAGE_ORDER = ("probe", "finetune", "swa")
 
+LEAST_DROPOUT = 1 / 512
+"""The greatest that is rounded to none on a CPU (`trainable.dropout`)."""
+
 
 def contradictions(config: "Config") -> list[str]:
     """Every pair of settings that exclude each other, in words."""
@@ -71,6 +74,9 @@ def _idle(config: "Config") -> Iterator[tuple[str, str]]:
         for key in ("optim.lr", "optim.lr_decay", "optim.warmup_steps", "train.num_epochs"):
             yield key, "train.stages has no finetune"
         yield "train.early_stopping_epochs", "train.stages has no finetune"
+    for key, names in _tasks_of_losses(config).items():
+        if names and not set(names) & set(config.data.tasks):
+            yield key, "data.tasks has none of them"
     if loss.simcse.enabled and loss.simcse.similarity == "dot":
         yield "loss.simcse.temperature", "loss.simcse.similarity is dot"
     if config.batching.strategy != "temperature":
@@ -90,7 +96,7 @@ def _bad_tasks(config: "Config") -> list[str]:
             safe_name(name, "tasks: the task")
         except ConfigError as error:
             problems.append(f"{error.problem}: {error.fix}")
-    named = {"data.tasks": config.data.tasks}
+    named = {"data.tasks": config.data.tasks, **_tasks_of_losses(config)}
     if config.pretrain.enabled:
         named["pretrain.tasks"] = config.pretrain.tasks
     for key, names in named.items():
@@ -102,6 +108,16 @@ def _bad_tasks(config: "Config") -> list[str]:
         if len(set(names)) < len(names):
             problems.append(f"{key}: a task is named twice in {list(names)}")
     return problems
+
+
+def _tasks_of_losses(config: "Config") -> dict[str, tuple[str, ...]]:
+    """Key -> the tasks that a loss is added to, where they are named."""
+    loss = config.loss
+    return {
+        "loss.mnr.tasks": loss.mnr.tasks,
+        "loss.simcse.tasks": loss.simcse.tasks,
+        "loss.smart.tasks": loss.smart.tasks or (),
+    }
 
 
 def _bad_heads(config: "Config") -> Iterator[str]:
@@ -120,15 +136,13 @@ def _bad_heads(config: "Config") -> Iterator[str]:
 
 def _bad_losses(config: "Config") -> Iterator[str]:
     tasks, loss = config.task_records(), config.loss
-    wanted: dict[str, tuple[tuple[str, ...], tuple[Kind, ...], str]] = {
-        "mnr": (loss.mnr.tasks, (Kind.SIMILARITY, Kind.PARAPHRASE), "a labelled pair task"),
-        "simcse": (loss.simcse.tasks, _LABELLED, "a task with labels"),
-        "smart": (loss.smart.tasks or (), _LABELLED, "a task with labels"),
-    }
-    for key, (names, kinds, what) in wanted.items():
+    for key, names in _tasks_of_losses(config).items():
+        kinds, what = _LABELLED, "a task with labels"
+        if key == "loss.mnr.tasks":
+            kinds, what = _PAIRS, "a labelled pair task"
         for name in names:
             if name in tasks and tasks[name].kind not in kinds:
-                yield f"loss.{key}.tasks: {name} is not {what}"
+                yield f"{key}: {name} is not {what}"
     if loss.simcse.enabled:
         yield from _identical_views(config)
     if loss.smart.enabled and loss.smart.init_std > loss.smart.radius:
@@ -138,15 +152,17 @@ def _bad_losses(config: "Config") -> Iterator[str]:
 def _identical_views(config: "Config") -> Iterator[str]:
     """SimCSE without dropout: both views are the same."""
     model = config.model
-    if not model.head_dropout + model.encoder_dropout:
+    least = 0.0 if config.train.device == "cuda" else LEAST_DROPOUT
+    above = "0" if least == 0 else "1/512 (it is rounded to 1/256 on a CPU)"
+    if max(model.head_dropout, model.encoder_dropout) <= least:
         yield (
             "loss.simcse.enabled: without any dropout both views are identical; set "
-            "model.encoder_dropout or model.head_dropout above 0"
+            f"model.encoder_dropout or model.head_dropout above {above}"
         )
-    elif "probe" in config.train.stages and not model.head_dropout:
+    elif "probe" in config.train.stages and model.head_dropout <= least:
         yield (
             "loss.simcse.enabled: a frozen encoder has no dropout, and both views of the stage "
-            "probe are identical; set model.head_dropout above 0"
+            f"probe are identical; set model.head_dropout above {above}"
         )
 
 
@@ -166,4 +182,5 @@ def _bad_text(config: "Config") -> Iterator[str]:
         yield f"distill.teacher: must be self, run:ID or bundle:DIR, got {teacher!r}"
 
 
-_LABELLED = (Kind.CLASSIFICATION, Kind.PARAPHRASE, Kind.SIMILARITY)
+_PAIRS: tuple[Kind, ...] = (Kind.PARAPHRASE, Kind.SIMILARITY)
+_LABELLED: tuple[Kind, ...] = (Kind.CLASSIFICATION, *_PAIRS)

@@ -32,6 +32,7 @@ from trainable.precision import autocast, choose_device, choose_precision
 from trainable.rng_state import dropout_state, replayed, set_dropout_state
 from trainable.stages import Stage
 from trainable.tokens import encode, load_tokenizer, tokenizer_fingerprint
+from trainable.waiting import Stop, never
 
 _AHEAD = 2
 """Batches that are made and on their way to the GPU while it works."""
@@ -58,7 +59,7 @@ class Learner:
         self.micro_batches = MicroBatches(config.batching.micro_batch_size, self.notes)
         self._encode(dataset)
 
-    def enter(self, stage: Stage) -> None:
+    def enter(self, stage: Stage, stop: Stop = never) -> None:
         """Begin a stage: what is trainable, a fresh optimizer, embeddings or an average."""
         self.stage = stage
         is_probe = stage.name == "probe"
@@ -72,10 +73,10 @@ class Learner:
             settings = (self.config.train.eval_batch_size, self.precision)
             for split, tokens in (("train", self.train_tokens), ("dev", self.dev_tokens)):
                 for name, encoded in tokens.items():
-                    found = sentence_embeddings(self.model, encoder_id, encoded, *settings)
+                    found = sentence_embeddings(self.model, encoder_id, encoded, *settings, stop)
                     self.embeddings[split][name] = found
         elif can_compile(self.model.encoder, self.device, self.config.train.compile):
-            self._compile()
+            self._compile(stop)
 
     @property
     def num_steps(self) -> int:
@@ -225,7 +226,7 @@ class Learner:
         kind = self.tasks[batch.task_name].kind
         return smart_penalty(kind, perturbed, clean.outputs, start, settings)
 
-    def _compile(self) -> None:
+    def _compile(self, stop: Stop) -> None:
         """Compile the encoder's layers, unless passes over batches say it is slower."""
         encoder, settings = self.model.encoder, self.config.batching
         if self.config.train.compile == "always":
@@ -249,7 +250,7 @@ class Learner:
                 torch.cuda.synchronize()
 
         purpose = f"{encoder.config.to_json_string()} {self.precision} {settings.batch_size}"  # type: ignore[union-attr,operator]
-        self.notes.append(verdict(encoder, passes, purpose).describe())
+        self.notes.append(verdict(encoder, passes, purpose, stop).describe())
 
     def _set_rate(self, epoch: int, number: int) -> None:
         done = (epoch - self.stage.first_epoch) * self.num_steps + number

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
-from mlflow_setup.errors import ConfigError
+from mlflow_setup.errors import ConfigError, NothingUsableError
 from trainable.attention import NAME as ATTENTION
 from trainable.batching import length_buckets
 from trainable.checkpoint import load_newest, save_checkpoint
@@ -30,6 +30,7 @@ from trainable.precision import autocast, choose_device, choose_precision
 from trainable.rng_state import rng_state, seed_globals, set_rng_state
 from trainable.seeding import generator
 from trainable.tokens import Tokens, load_tokenizer, tokenise
+from trainable.waiting import Stop
 
 SAVE_EVERY = 200
 """Steps between checkpoints."""
@@ -57,18 +58,24 @@ def ignore(progress: Progress) -> None:
     """The report of a pre-training that nobody watches."""
 
 
-def never() -> bool:
-    """The stop of one that runs to its end."""
-    return False
-
-
 class MaskedLMTraining:
     """A pre-training in memory."""
 
     def __init__(
-        self, config: Config, sentences: list[str], checkpoints: Path, head_only: bool
+        self,
+        config: Config,
+        sentences: list[str],
+        checkpoints: Path,
+        head_only: bool,
+        fingerprint: str,
     ) -> None:
+        """Or the one that `checkpoints` has stopped in; `fingerprint` is of all that makes it up.
+
+        Raises:
+            ConfigError: the encoder cannot be loaded; the checkpoints are of other settings.
+        """
         self.config, self.settings, self.checkpoints = config, config.pretrain, checkpoints
+        self.identity = {"fingerprint": fingerprint, "head_only": head_only}
         self.device = choose_device(config.train.device)
         self.precision = choose_precision(config.train.precision, self.device)
         seed_globals(self.settings.seed)
@@ -88,8 +95,12 @@ class MaskedLMTraining:
         self.losses: list[tuple[int, float]] = []
         self._restore()
 
-    def run(self, report: Callable[[Progress], None], stop: Callable[[], bool]) -> Progress:
-        """Step after step, to the end or a stop."""
+    def run(self, report: Callable[[Progress], None], stop: Stop) -> Progress:
+        """Step after step, to the end or a stop.
+
+        Raises:
+            NothingUsableError: a weight is no longer finite.
+        """
         started = time.perf_counter() - self.seconds
         if not self.losses:
             self._score()
@@ -143,14 +154,14 @@ class MaskedLMTraining:
 
     def _train(self, rows: NDArray[np.int64]) -> None:
         self.model.train()
-        loss = self._loss(self.train_tokens, rows, ("masks", self.step))
+        loss = self._losses(self.train_tokens, rows, ("masks", self.step)).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
-    def _loss(self, tokens: Tokens, rows: NDArray[np.int64], purpose: tuple[str, int]) -> Tensor:
-        """Mean cross-entropy of the chosen tokens; only their logits are computed."""
+    def _losses(self, tokens: Tokens, rows: NDArray[np.int64], purpose: tuple[str, int]) -> Tensor:
+        """Cross-entropy of each chosen token, [chosen]; only their logits are computed."""
         settings = self.settings
         ids, attended = tokens.pad(rows)
         masked, labels = mask(
@@ -170,19 +181,28 @@ class MaskedLMTraining:
                 attention_mask=attended.to(self.device),
             ).last_hidden_state
             logits = self.model.cls(states[chosen])
-        return cross_entropy(logits.float(), wanted)
+        return cross_entropy(logits.float(), wanted, reduction="none")
 
     def _score(self) -> None:
-        """Note the loss on the sentences held out, with the same masks each time."""
+        """Note the mean loss of a chosen token held out, with the same masks each time."""
+        self._require_finite()
         self.model.eval()
         total, count = 0.0, 0
         with torch.inference_mode():
             everything = np.arange(len(self.held_out_tokens.lengths))
             for number, start in enumerate(range(0, len(everything), 64)):
                 rows = everything[start : start + 64]
-                total += float(self._loss(self.held_out_tokens, rows, ("held out", number)))
-                count += 1
+                losses = self._losses(self.held_out_tokens, rows, ("held out", number))
+                total, count = total + float(losses.sum()), count + len(losses)
         self.losses.append((self.step, total / count))
+
+    def _require_finite(self) -> None:
+        """Before anything is kept: a loss that is not finite leaves weights that are not."""
+        if not all(bool(value.isfinite().all()) for value in self.model.parameters()):
+            raise NothingUsableError(
+                f"pre-training diverged: a weight is not finite after step {self.step}",
+                fix="pretrain.lr: a smaller one",
+            )
 
     def _split(self, sentences: list[str]) -> tuple[Tokens, Tokens]:
         """Sentences to train on, and those held out."""
@@ -200,7 +220,9 @@ class MaskedLMTraining:
         return train, held_out
 
     def _save(self) -> None:
+        self._require_finite()
         state = {
+            **self.identity,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "losses": [list(loss) for loss in self.losses],
@@ -213,6 +235,11 @@ class MaskedLMTraining:
         found = load_newest(self.checkpoints)
         if found is not None:
             self.step, state = found
+            if any(state.get(key) != value for key, value in self.identity.items()):
+                raise ConfigError(
+                    f"{self.checkpoints}: begun with other settings, text or another encoder",
+                    fix=f"give those again to go on, or remove {self.checkpoints}",
+                )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.losses = [(int(step), float(loss)) for step, loss in state["losses"]]

@@ -12,16 +12,15 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from filelock import FileLock
-
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.files import atomic_folder, find_damage, remove_folder, write_manifest
 from trainable.config import Config
 from trainable.dataset import read_dataset
 from trainable.embeddings import weights_fingerprint
 from trainable.encoder import load_pretrained
-from trainable.masked_lm import MaskedLMTraining, Progress, ignore, never
+from trainable.masked_lm import MaskedLMTraining, Progress, ignore
 from trainable.tokens import load_tokenizer, tokenizer_fingerprint
+from trainable.waiting import AskedToStop, Stop, alone, never
 
 _logger = logging.getLogger(__name__)
 
@@ -41,30 +40,30 @@ def text_of(config: Config) -> list[str]:
     return list(dict.fromkeys(sentence for side in sides for sentence in side))
 
 
-def pretrained_encoder(
-    config: Config, shared: Path, stop: Callable[[], bool] = never
-) -> Path | None:
-    """The encoder's folder below `shared`, trained first unless it is there; None when stopped.
+def pretrained_encoder(config: Config, shared: Path, stop: Stop = never) -> Path:
+    """The encoder's folder below `shared`, trained first unless it is there.
 
     One process trains it; the others wait for it.
 
     Raises:
+        AskedToStop: before it was there.
         ConfigError: the encoder cannot be loaded, or its tokenizer has no mask token.
         DataError: the text has errors.
+        NothingUsableError: it diverged.
     """
     sentences = text_of(config)
     name = fingerprint(config, sentences)
     folder = shared / ENCODERS / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with alone(folder, stop):
         damage = find_damage(folder, {"fingerprint": name}) if folder.exists() else "missing"
         if damage is None:
             return folder
         if folder.exists():
             _logger.warning("%s is trained again: %s", folder, damage)
             remove_folder(folder)
-        done = pretrain(config, folder, sentences=sentences, stop=stop)
-    return folder if done.is_done else None
+        if not pretrain(config, folder, sentences=sentences, stop=stop).is_done:
+            raise AskedToStop("during pre-training")
+    return folder
 
 
 def fingerprint(config: Config, sentences: list[str]) -> str:
@@ -91,7 +90,7 @@ def pretrain(
     sentences: list[str] | None = None,
     head_only: bool = False,
     report: Callable[[Progress], None] = ignore,
-    stop: Callable[[], bool] = never,
+    stop: Stop = never,
 ) -> Progress:
     """Train and write an encoder folder to `output`, or go on with it after a stop.
 
@@ -102,18 +101,21 @@ def pretrain(
         stop: asked before each step; True checkpoints and returns.
 
     Raises:
-        ConfigError: `output` is there already, or the encoder cannot be loaded.
+        ConfigError: `output` is there already, or was begun with other settings or text; the
+            encoder cannot be loaded.
         DataError: the text has errors.
+        NothingUsableError: it diverged.
     """
     if output.exists():
         raise ConfigError(f"{output} is there already", fix="name a new folder, or remove this one")
     text = text_of(config) if sentences is None else sentences
-    training = MaskedLMTraining(config, text, output.with_name(f"{output.name}.partial"), head_only)
+    name, checkpoints = fingerprint(config, text), output.with_name(f"{output.name}.partial")
+    training = MaskedLMTraining(config, text, checkpoints, head_only, name)
     done = training.run(report, stop)
     if done.is_done:
         with atomic_folder(output) as folder:
             training.write_encoder(folder)
             (folder / "pretrain.json").write_text(json.dumps(asdict(done), indent=1) + "\n")
-            write_manifest(folder, {"fingerprint": fingerprint(config, text)})
-        remove_folder(training.checkpoints)
+            write_manifest(folder, {"fingerprint": name})
+        remove_folder(checkpoints)
     return done

@@ -1,7 +1,7 @@
 """A teacher's soft labels: its outputs for the training examples, a prediction file a task.
 
-They are computed once (`ensemble.teach`), below the folder that a sweep's trials share, and found
-again by a fingerprint of the teacher and the data.
+They are computed once (`trainable.teacher`, `ensemble.teach`), below the folder that a sweep's
+trials share, and found again by a fingerprint of the teacher and the data.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from trainable.dataset import Dataset
 from trainable.predictions import Predictions
 from trainable.tasks import Kind
 
-SOFT_LABELS = "soft_labels"
-"""The folder of all soft labels, below the shared one."""
+SOFT_LABELS, TEACHERS = "soft_labels", "teachers"
+"""The folders of all soft labels, and of the teachers trained here, below the shared one."""
 
 
 def soft_labels_dir(config: Config, dataset: Dataset, shared: Path) -> Path:
@@ -38,14 +38,18 @@ def soft_labels_dir(config: Config, dataset: Dataset, shared: Path) -> Path:
             facts.append(sha256_file(manifest))
         except OSError as error:
             raise IntegrityError(f"distill.teacher: {manifest}: {error.strerror}") from None
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    return shared / SOFT_LABELS / digest.hexdigest()[:16]
+    return shared / SOFT_LABELS / _digest(facts)
 
 
 def teacher_config(config: Config, number: int) -> Config:
     """The configuration of the teacher `number` (from 0) of self-distillation."""
     plain = type(config.distill)()
     return config.model_copy(update={"distill": plain, "seed": config.seed + number})
+
+
+def teacher_dir(taught: Config, dataset: Dataset, shared: Path) -> Path:
+    """Where a teacher of that configuration is trained on that data, whoever its students are."""
+    return shared / TEACHERS / _digest([taught.flat(), dataset.fingerprint])
 
 
 def read_soft_labels(folder: Path, dataset: Dataset) -> dict[str, Tensor]:
@@ -67,3 +71,7 @@ def read_soft_labels(folder: Path, dataset: Dataset) -> dict[str, Tensor]:
             raise IntegrityError(f"{path}: its rows are not in the order of the training examples")
         found[name] = torch.from_numpy(predictions.outputs)
     return found
+
+
+def _digest(facts: list[object]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

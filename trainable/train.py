@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ from trainable.model import WEIGHTS_FILE
 from trainable.pretrain import pretrained_encoder
 from trainable.record import TrialFolder, epochs_to_keep
 from trainable.rng_state import rng_state, seed_globals, set_rng_state
-from trainable.soft_labels import read_soft_labels, soft_labels_dir
 from trainable.stages import stage_at, total_epochs
-from trainable.teacher import self_teach
+from trainable.teacher import soft_labels_of
+from trainable.waiting import AskedToStop, Stop, never
 
 CHECK_EVERY = 20
 """Steps between looks at the running loss: looking at each would stall a GPU."""
@@ -56,34 +57,33 @@ def ignore(record: EpochRecord) -> None:
     """The report of a trial that nobody watches."""
 
 
-def never() -> bool:
-    """The stop of a trial that runs to its end."""
-    return False
-
-
 def train(
     config: Config,
     folder: Path,
     *,
     identity: Identity,
     report: Callable[[EpochRecord], None] = ignore,
-    stop: Callable[[], bool] = never,
+    stop: Stop = never,
     dataset: Dataset | None = None,
     shared: Path | None = None,
+    encoder: Path | None = None,
 ) -> OutcomeRecord:
     """Train one trial in `folder`, or go on with it; a trial that has ended is left as it is.
 
     Args:
         report: called after each epoch, once everything of the epoch is on disk.
-        stop: asked before each step; True checkpoints and ends the call as `stopped`.
+        stop: asked before each step, and as often before the first; True checkpoints and ends the
+            call as `stopped`.
         dataset: the data, where the caller has read it already.
         shared: folder of what trials have in common: encoders that additional pre-training made
             (missing ones are trained here), soft labels. Default: the cache folder.
+        encoder: the one that additional pre-training made, where the caller has it already.
 
     Raises:
         ConfigError: the folder holds another trial, or the encoder cannot be loaded.
         DataError: the data has errors and `data.on_bad_rows` is `error`.
         IntegrityError: a teacher is named whose soft labels are not there or damaged.
+        NothingUsableError: pre-training diverged, or a teacher did not finish.
     """
     trial = TrialFolder(folder)
     ended = trial.outcome()
@@ -91,30 +91,25 @@ def train(
         return ended
     trial.reopen()
     dataset, shared = dataset or read_dataset(config), shared or cache_folder()
-    encoder = None
-    if config.pretrain.enabled:
-        encoder = pretrained_encoder(config, shared, stop)
-        if encoder is None:
-            reason = "asked to stop during pre-training"
-            return OutcomeRecord(Outcome.STOPPED, reason, 0, time.time())
-    learner = _learner(config, dataset, shared, encoder, identity)
-    trainer = Trainer(config, trial, dataset, learner, identity)
-    outcome, reason = trainer.run(report, stop)
-    record = OutcomeRecord(outcome, reason, trainer.epochs_completed, time.time())
-    trial.write_outcome(record)
+    try:
+        if encoder is None and config.pretrain.enabled:
+            encoder = pretrained_encoder(config, shared, stop)
+        teach = partial(
+            train, identity=identity, stop=stop, dataset=dataset, shared=shared, encoder=encoder
+        )
+        soft_labels = soft_labels_of(
+            config, dataset, shared, beside=folder.parent, train=teach, stop=stop
+        )
+        seed_globals(config.seed)  # only here: the same numbers whoever made encoder and labels
+        learner = Learner(config, dataset, None if encoder is None else str(encoder), soft_labels)
+        trainer = Trainer(config, trial, dataset, learner, identity, stop)
+        outcome, reason = trainer.run(report)
+    except AskedToStop as asked:
+        outcome, reason = Outcome.STOPPED, f"asked to stop {asked}"
+    record = OutcomeRecord(outcome, reason, len(trial.epochs()), time.time())
+    if (folder / "config.json").exists():  # else it has not begun
+        trial.write_outcome(record)
     return record
-
-
-def _learner(
-    config: Config, dataset: Dataset, shared: Path, encoder: Path | None, identity: Identity
-) -> Learner:
-    soft_labels = None
-    if config.distill.enabled:
-        if config.distill.teacher == "self":
-            self_teach(config, dataset, shared, train, identity)
-        soft_labels = read_soft_labels(soft_labels_dir(config, dataset, shared), dataset)
-    seed_globals(config.seed)  # only here: the same numbers whoever made encoder and labels
-    return Learner(config, dataset, None if encoder is None else str(encoder), soft_labels)
 
 
 class Trainer:
@@ -127,18 +122,17 @@ class Trainer:
         dataset: Dataset,
         learner: Learner,
         identity: Identity,
+        stop: Stop,
     ) -> None:
         self.config, self.trial, self.dataset, self.learner = config, trial, dataset, learner
-        self.tasks = dataset.tasks
+        self.tasks, self.stop = dataset.tasks, stop
         self._enter_folder(identity)
         self.epochs_completed = 0
         self.steps_done = 0  # of the epoch under way
         self.loss_sums = {name: torch.zeros(2, device=learner.device) for name in self.tasks}
         self._restore()
 
-    def run(
-        self, report: Callable[[EpochRecord], None], stop: Callable[[], bool]
-    ) -> tuple[Outcome, str]:
+    def run(self, report: Callable[[EpochRecord], None]) -> tuple[Outcome, str]:
         """Epoch after epoch, to the end, a divergence or a stop."""
         while self.epochs_completed < total_epochs(self.config):
             enough = self._has_enough()
@@ -147,8 +141,8 @@ class Trainer:
             started = time.perf_counter()
             stage = stage_at(self.config, self.epochs_completed + 1)
             if stage != self.learner.stage:
-                self.learner.enter(stage)
-            ended = self._train_epoch(stop) or self._finish_epoch(started)
+                self.learner.enter(stage, self.stop)
+            ended = self._train_epoch() or self._finish_epoch(started)
             if ended is not None:
                 return ended
             report(self.trial.epochs()[-1])
@@ -165,14 +159,14 @@ class Trainer:
             return None
         return f"no better overall in {patience} epochs after epoch {best.epoch}"
 
-    def _train_epoch(self, stop: Callable[[], bool]) -> tuple[Outcome, str] | None:
+    def _train_epoch(self) -> tuple[Outcome, str] | None:
         epoch, learner = self.epochs_completed + 1, self.learner
         lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
         progress = learner.stage.progress(epoch)
         plan = plan_epoch(lengths, self.config.batching, self.config.seed, epoch, progress)
         batches = learner.batches(plan, epoch, self.steps_done)
         for number, batch in enumerate(batches, self.steps_done):
-            if stop():
+            if self.stop():
                 self._save()
                 return Outcome.STOPPED, f"asked to stop in epoch {epoch} before step {number + 1}"
             loss = learner.step(batch, epoch, number)
@@ -286,7 +280,7 @@ class Trainer:
         state: dict[str, Any] = {} if found is None else found[1]
         self.epochs_completed = state.get("epochs_completed", 0)
         next_epoch = min(self.epochs_completed + 1, total_epochs(self.config))
-        self.learner.enter(stage_at(self.config, next_epoch))
+        self.learner.enter(stage_at(self.config, next_epoch), self.stop)
         if state:
             self.learner.load_state(state["learner"])
             self.steps_done = state["steps_done"]

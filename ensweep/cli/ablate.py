@@ -69,7 +69,9 @@ def ablate(
     from search.sweep import run_sweep
 
     tracking = resolve_tracking(storage, tracking_uri)
-    if not evaluate_only:
+    if evaluate_only:
+        resolved.require_trials(storage / chosen)
+    else:
         num_trials = resolved.sweep.search.num_samples
         typer.echo(f"study {chosen}: {len(resolved.rows)} rows, {num_trials} trials", err=True)
         hint = resume_hint(chosen, storage, tracking_uri)
@@ -79,7 +81,7 @@ def ablate(
             reason, exit_code = result.stop
             typer.echo(f"study {chosen} was stopped: {reason}\n{farewell}", err=True)
             raise typer.Exit(exit_code)
-    found = evaluate(resolved.arms(storage / chosen))
+    found = evaluate(resolved.arms(storage / chosen), curves_of=resolved.curves_of)
     folder = storage / chosen / "ablation"
     files = write_report(found, folder)
     _print(found, folder, as_json)
@@ -106,10 +108,12 @@ def studies(as_json: AsJson = False) -> None:
 
 
 def _print(study: "Study", folder: Path, as_json: bool) -> None:
-    from search.figures import table
+    from search.figures import curves_table, table
 
     if as_json:
         typer.echo(json.dumps({"schema_version": 1, **study.to_json(), "folder": str(folder)}))
         return
     print_table(*table(study))
+    typer.echo(f"\n{study.curves_of} by epoch, from its worst (0) to its best (1):")
+    print_table(*curves_table(study))
     typer.echo(f"tables and pictures: {folder}")

@@ -49,6 +49,7 @@ def train(
     from trainable.contradictions import settings_without_effect
     from trainable.record import SHARED
     from trainable.resolve import resolve
+    from trainable.stages import total_epochs
     from trainable.train import Identity
     from trainable.train import train as run
 
@@ -60,7 +61,7 @@ def train(
     shared = storage / SHARED
     identity = Identity(folder.name, None, resolved.recipe, resolved.origin)
     stop = StopOnSignal()
-    num_epochs = resolved.config.train.num_epochs
+    num_epochs = total_epochs(resolved.config)
 
     def report(record: "EpochRecord") -> None:
         typer.echo(f"epoch {record.epoch}/{num_epochs}: {_scores(record.metrics)}", err=True)

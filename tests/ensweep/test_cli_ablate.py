@@ -31,39 +31,55 @@ def invoke(*words: str) -> Result:
 
 def test_studies_are_listed_with_a_line_each() -> None:
     lines = invoke("studies").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["figure2", "figure3", "signs"]
+    assert [line.split()[0] for line in lines] == ["figure2", "figure3", "further", "signs"]
     listed = json.loads(invoke("studies", "--json").stdout)["studies"]
     assert listed["figure3"].startswith("The paper's figure 3")
 
 
 @pytest.mark.slow
 def test_a_study_from_start_to_end(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Figure 3 over two seeds under Ray; then the tables alone, which come out the same."""
+    """B4 and its like over two seeds under Ray; then the tables alone, which come out the same.
+
+    What rows have in common is made once: the encoder of all, and the teachers of seeds 0 and 1,
+    which are the base row's own trials.
+    """
     storage = tmp_path / "runs"
     words = [
-        *("ablate", "figure3", "--seeds", "2", "--name", "mine", "--storage", str(storage)),
-        *("--data-dir", str(tiny_data), f"model.encoder={tiny_encoder}", "train.num_epochs=2"),
-        *("probe.num_epochs=1", "train.precision=fp32", "optim.lr=1e-3"),
-        *("resources.gpus_per_trial=0", "resources.max_concurrent_trials=2"),
+        *("ablate", "figure2", "--rows", "b4,b3-ensemble-distillation", "--name", "mine"),
+        *("--storage", str(storage), "--data-dir", str(tiny_data), f"model.encoder={tiny_encoder}"),
+        *("train.num_epochs=2", "pretrain.max_steps=3", "train.precision=fp32", "optim.lr=1e-3"),
+        *("resources.gpus_per_trial=0", "resources.max_concurrent_trials=1"),
     ]
-    result = invoke(*words)
+    result = invoke(*words, "--seeds", "2")
     assert result.exit_code == 0, result.stderr
-    for label in ("baseline", "baseline + paraphrase structure", "baseline + LP-FT"):
-        assert label in result.stdout
+    assert "4 rows, 6 trials" in result.stderr
+    assert "B3 by epoch" in result.stdout
+    shared = {
+        kind: len(list((storage / ".shared").glob(f"{kind}/*/{file}")))
+        for kind, file in (
+            ("encoders", "config.json"),
+            ("soft_labels", "sentiment.parquet"),
+            ("teachers", "config.json"),
+        )
+    }
+    assert shared == {"encoders": 1, "soft_labels": 4, "teachers": 2}  # of seeds 2 and 3
     folder = storage / "mine" / "ablation"
     written = {path.name: path.read_bytes() for path in folder.iterdir()}
-    names = {"ablation.csv", "ablation.md", "ablation.png", "runs.csv"}
+    names = {"ablation.csv", "ablation.md", "ablation.png", "runs.csv", "curves.csv"}
     assert names | {"figure4.png", "figure5.png"} == set(written)
-    assert len(pd.read_csv(folder / "runs.csv")) == 6
+    rows = pd.read_csv(folder / "runs.csv").groupby("row")["trial"].apply(list)
+    assert rows["B4"] == rows["B3 + self-distillation"] == ["0003-b4", "0004-b4"]
     tracking = resolve_tracking(storage)
     (run,) = tracking.search({"kind": "sweep"})
     artifacts = tracking.client.list_artifacts(run.info.run_id, "ablation")
     assert {Path(artifact.path).name for artifact in artifacts} == set(written)
-    again = invoke(*words, "--evaluate-only", "--json")
+    with pytest.raises(ConfigError, match="0002-b3 ran otherwise"):
+        invoke(*words, "--seeds", "1", "--evaluate-only")
+    again = invoke(*words, "--seeds", "2", "--evaluate-only", "--json")
     assert again.exit_code == 0
     content = json.loads(again.stdout)
     assert [line["recipe"] for line in content["lines"]] == [
-        *("baseline", "baseline-paraphrase-structure", "baseline-lp-ft")
+        *("b3", "b4", "b4", "b3-ensemble-distillation")
     ]
     assert content["lines"][0]["differences"] is None
     overall = content["lines"][1]["differences"]["dev/overall"]

@@ -38,8 +38,11 @@ def test_it_writes_an_encoder_that_train_takes(
     trained = invoke(
         *("train", "baseline", "--data-dir", str(tiny_data), "--output", str(tmp_path / "t")),
         *(f"model.encoder={tmp_path / 'e'}", "train.num_epochs=1", "train.precision=fp32"),
+        *("train.stages=[probe, finetune]", "probe.num_epochs=2"),
     )
     assert trained.exit_code == 0, trained.stderr
+    assert "epoch 1/3: " in trained.stderr
+    assert "epoch 3/3: " in trained.stderr
 
 
 def test_json(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from search.ablation import Curve, Line, Run, Study
 from search.figures import (
     ablation_figure,
     curves_figure,
+    curves_table,
     markdown,
     png,
     table,
@@ -19,7 +20,8 @@ from search.figures import (
 )
 
 NAMES = ("sentiment", "similarity", OVERALL)
-FILES = ["ablation.csv", "runs.csv", "ablation.md", "ablation.png", "figure4.png", "figure5.png"]
+FILES = ["ablation.csv", "runs.csv", "ablation.md", "ablation.png"]
+FILES += ["curves.csv", "figure4.png", "figure5.png"]
 
 
 def run(seed: int, *scores: float) -> Run:
@@ -50,7 +52,7 @@ def study() -> Study:
         "sentiment": Curve("accuracy", (3.0, 2.0, 1.0), (1.5, 1.4, 1.6), (0.3, 0.5, 0.4)),
         "similarity": Curve("pearson", (2.0, 1.0, 0.5), (2.0, 1.5, 1.4), (0.6, 0.7, 0.8)),
     }
-    return Study((base, better, only, failed), NAMES, curves)
+    return Study((base, better, only, failed), NAMES, curves, "B3")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def test_the_terminals_table_has_a_row_for_every_line(study: Study) -> None:
 )
 def test_the_mark_needs_the_rows_and_the_seeds(study: Study, found: Difference, mark: str) -> None:
     line = Line("X", "x", study.lines[0].runs, {OVERALL: found})
-    _, rows = table(Study((study.lines[0], line), NAMES, {}))
+    _, rows = table(Study((study.lines[0], line), NAMES, {}, "B3"))
     assert rows[1][4].endswith(mark)
 
 
@@ -147,7 +149,7 @@ def test_a_bar_in_a_label_or_a_reason_is_no_cell_border(study: Study) -> None:
         Line("a|b", "x", study.lines[1].runs, study.lines[1].differences),
         Line("c", "y", problem="failed: no x|y"),
     )
-    text = markdown(Study(lines, NAMES, {}))
+    text = markdown(Study(lines, NAMES, {}, "B3"))
     assert r"| a\|b |" in text
     assert r"| failed: no x\|y |" in text
 
@@ -164,20 +166,51 @@ def test_every_compared_line_is_drawn_in_every_panel(study: Study) -> None:
     assert seeds == pytest.approx([0.025, 0.02])
 
 
-@pytest.mark.parametrize("which", ["loss", "score"])
-def test_curves_are_drawn_raw_and_scaled(study: Study, which: str) -> None:
-    figure = curves_figure(study.curves, which)
+@pytest.mark.parametrize(("which", "num_lines"), [("loss", 4), ("score", 2)])
+def test_curves_are_drawn_raw_and_scaled(study: Study, which: str, num_lines: int) -> None:
+    """Loss on train and on dev, or the score, of two tasks in both panels."""
+    figure = curves_figure(study, which)
     raw, unit = figure.axes
+    for axis in (raw, unit):
+        drawn = [line for line in axis.get_lines() if len(line.get_ydata()) == 3]
+        assert len(drawn) == num_lines
+        marks = [line.get_xdata()[0] for line in axis.get_lines() if len(line.get_ydata()) == 2]
+        assert marks == [2]  # sentiment overfits after epoch 2, similarity does not
+        assert axis.get_xlabel() == "epoch of B3"
     scaled = [list(line.get_ydata()) for line in unit.get_lines() if len(line.get_ydata()) == 3]
-    assert len(scaled) == 2
     assert all((min(values), max(values)) == (0.0, 1.0) for values in scaled)
-    marks = [line.get_xdata()[0] for line in raw.get_lines() if len(line.get_ydata()) == 2]
-    assert marks == [2]  # sentiment overfits after epoch 2, similarity does not
+
+
+def test_the_curves_as_csv_parse_back_to_the_same_numbers(study: Study, files: list[Path]) -> None:
+    frame = pd.read_csv(files[FILES.index("curves.csv")])
+    assert set(frame["row"]) == {"B3"}
+    for name, curve in study.curves.items():
+        own = frame[frame["task"] == name]
+        assert list(own["epoch"]) == [1, 2, 3]
+        assert set(own["metric"]) == {curve.metric}
+        for column, values in (
+            ("train_objective", curve.train_loss),
+            ("dev_loss", curve.dev_loss),
+            ("score", curve.score),
+        ):
+            assert tuple(own[column]) == values
+            assert (own[f"scaled_{column}"].min(), own[f"scaled_{column}"].max()) == (0, 1)
+
+
+def test_the_terminals_curves_are_scaled(study: Study) -> None:
+    header, rows = curves_table(study)
+    tasks = ("sentiment: train", "dev", "accuracy"), ("similarity: train", "dev", "pearson")
+    assert header == ["epoch", *tasks[0], *tasks[1]]
+    assert rows == [
+        ["1", "0.00", "0.50", "0.00", "0.00", "0.00", "0.00"],
+        ["2", "0.50", "1.00", "1.00", "0.67", "0.83", "0.50"],
+        ["3", "1.00", "0.00", "0.50", "1.00", "1.00", "1.00"],
+    ]
 
 
 def test_a_study_of_the_base_alone_and_of_one_epoch_is_drawn(study: Study, tmp_path: Path) -> None:
     curves = {"sentiment": Curve("accuracy", (1.0,), (1.0,), (0.5,))}
-    write_report(Study(study.lines[:1], NAMES, curves), tmp_path)
+    write_report(Study(study.lines[:1], NAMES, curves, "B3"), tmp_path)
     assert (tmp_path / "ablation.png").stat().st_size > 0
     assert (tmp_path / "figure5.png").stat().st_size > 0
 
@@ -188,7 +221,7 @@ def test_a_dollar_sign_in_a_label_is_no_formula(study: Study) -> None:
         Line(label, "b3", study.lines[0].runs),
         Line(label, "x", study.lines[1].runs, study.lines[1].differences),
     )
-    assert png(ablation_figure(Study(lines, NAMES, {}))).startswith(b"\x89PNG")
+    assert png(ablation_figure(Study(lines, NAMES, {}, "B3"))).startswith(b"\x89PNG")
 
 
 def test_pictures_are_the_same_bytes_each_time_and_leave_no_global_figure(study: Study) -> None:

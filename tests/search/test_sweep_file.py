@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
 from mlflow_setup.errors import ConfigError
+from search.space import suggest
 from search.sweep_config import SweepConfig
 from search.sweep_file import read_sweep, sweep_names
+from trainable.config import from_flat
 
 SWEEP = {
     "description": "a sweep",
@@ -51,6 +54,44 @@ def test_selective_runs_the_named_recipes_first_with_its_own_fixed_settings() ->
     assert point["optim.lr"] == 2e-4
     assert point["loss.mnr.enabled"] is False
     assert "loss.mnr.weight" not in point
+
+
+SETTINGS: dict[str, dict[str, tuple[float, float] | list[object]]] = {
+    "loss.mnr": {"scale": (1.0, 40.0), "weight": (0.1, 10.0), "similarity": ["cosine", "dot"]},
+    "loss.simcse": {"temperature": (0.02, 0.5), "weight": (0.1, 10.0)},
+    "loss.smart": {
+        **{"step_size": (1e-4, 1e-1), "radius": (1e-4, 1e-1), "weight": (0.1, 10.0)},
+        **{"norm": ["linf", "l2"], "place": ["input", "pooled"], "num_steps": [1, 3]},
+    },
+    "distill": {"weight": (0.1, 0.9), "place": ["mix", "head"], "num_teachers": [1, 3]},
+    "pretrain": {"lr": (1e-5, 1e-4), "mask_fraction": (0.1, 0.4), "whole_word": [True, False]},
+}
+
+
+def test_every_technique_and_what_tunes_it_can_be_searched(tmp_path: Path) -> None:
+    """Switches, and below each the settings that only count while it is on."""
+    space: dict[str, dict[str, object]] = {
+        f"{technique}.enabled": {"type": "categorical", "choices": [True, False]}
+        for technique in SETTINGS
+    }
+    for technique, settings in SETTINGS.items():
+        for name, values in settings.items():
+            parameter: dict[str, object] = {"type": "categorical", "choices": values}
+            if isinstance(values, tuple):
+                parameter = {"type": "float", "low": values[0], "high": values[1]}
+            condition = {"when": {f"{technique}.enabled": True}}
+            space[f"{technique}.{name}"] = {**parameter, **condition}
+    space["optim.weight_decay"] = {"type": "float", "low": 0.0, "high": 0.1}
+    space["model.head_dropout"] = {"type": "float", "low": 0.01, "high": 0.5}
+    space["train.early_stopping_epochs"] = {"type": "int", "low": 1, "high": 5}
+    sweep = read(tmp_path, {"space": space, "first_trials": []})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    base = sweep.base()
+    drawn = [suggest(sweep.space, study.ask(), base.with_defaults) for _ in range(60)]
+    assert {key for point in drawn for key in point} == set(space)
+    for point in drawn:
+        config = from_flat({**base.settings, **point}).flat()
+        assert {key: config[key] for key in point} == point
 
 
 def test_fixed_settings_lie_over_the_recipe(tmp_path: Path) -> None:

@@ -3,17 +3,20 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from mlflow_setup.errors import ConfigError
+from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import Outcome
 from trainable.config import Config
 from trainable.encoder import load_pretrained
-from trainable.masked_lm import Progress
+from trainable.masked_lm import MaskedLMTraining, Progress
 from trainable.pretrain import fingerprint, pretrain, pretrained_encoder, text_of
 from trainable.resolve import resolve
 from trainable.train import Identity, train
@@ -114,6 +117,65 @@ def test_stopped_and_run_again_gives_the_same_encoder(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "whole"]
 
 
+@pytest.mark.parametrize(
+    ("change", "head_only"),
+    [("pretrain.lr=1e-4", False), ("data.train_fraction=0.5", False), ("seed=1", True)],
+)
+def test_what_was_stopped_does_not_go_on_with_other_settings(
+    change: str, head_only: bool, tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Nor with other text, nor with more or less of the model."""
+    asked = iter(range(1, 100))
+    config = config_of(tiny_encoder, tiny_data)
+    pretrain(config, tmp_path / "e", stop=lambda: next(asked) == 3)
+    other = config_of(tiny_encoder, tiny_data, change)
+    with pytest.raises(ConfigError, match=r"e\.partial: begun with other settings"):
+        pretrain(other, tmp_path / "e", head_only=head_only)
+    assert pretrain(config, tmp_path / "e").is_done  # nothing was lost
+
+
+def test_a_diverged_pretraining_leaves_no_encoder(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tiny_encoder, tiny_data)
+    plain = MaskedLMTraining._train
+
+    def diverge(self: MaskedLMTraining, rows: NDArray[np.int64]) -> None:
+        plain(self, rows)
+        if self.step == 4:
+            next(self.model.parameters()).data[0, 0] = torch.nan
+
+    monkeypatch.setattr(MaskedLMTraining, "_train", diverge)
+    with pytest.raises(NothingUsableError, match="diverged: a weight is not finite after step 6"):
+        pretrained_encoder(config, tmp_path)
+    asked = iter(range(1, 100))
+    with pytest.raises(NothingUsableError, match="after step 5"):  # no checkpoint of it either
+        pretrained_encoder(config, tmp_path, stop=lambda: next(asked) == 6)
+    assert not list((tmp_path / "encoders").glob("*/*"))
+
+
+def test_the_held_out_loss_is_a_mean_over_its_tokens(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Of all, whatever the batches: 64 sentences and a rest."""
+    config = config_of(tiny_encoder, tiny_data, "model.encoder_dropout=0")
+    sentences = [f"{number} {text}" for number in range(40) for text in text_of(config)]
+    training = MaskedLMTraining(config, sentences, tmp_path / "e", False, "f")
+    num_held_out = len(training.held_out_tokens.lengths)
+    assert num_held_out > 64
+    assert num_held_out % 64
+    training._score()
+    rows = (np.arange(n, min(n + 64, num_held_out)) for n in range(0, num_held_out, 64))
+    with torch.inference_mode():
+        losses = torch.cat(
+            [
+                training._losses(training.held_out_tokens, some, ("held out", number))
+                for number, some in enumerate(rows)
+            ]
+        )
+    assert training.losses == [(0, pytest.approx(float(losses.double().mean()), rel=1e-6))]
+
+
 def test_found_again_by_its_fingerprint(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -152,21 +214,25 @@ from pathlib import Path
 from trainable.pretrain import pretrained_encoder
 from trainable.resolve import resolve
 
-config = resolve("baseline", sys.argv[2:], {}).config
-folder = pretrained_encoder(config, Path(sys.argv[1]))
-print(folder, (folder / "model.safetensors").stat().st_mtime_ns)
+print(pretrained_encoder(resolve("baseline", sys.argv[2:], {}).config, Path(sys.argv[1])))
 """
 
 
 def test_two_that_ask_at_once_train_it_once(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another process has begun; who asks now waits for it."""
     settings = [f"data.dir={tiny_data}", f"model.encoder={tiny_encoder}", "pretrain.enabled=true"]
-    command = [sys.executable, "-c", _ASK, str(tmp_path), *settings, "pretrain.max_steps=40"]
-    asking = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [process.communicate(timeout=120)[0] for process in asking]
-    assert answers[0] == answers[1]
-    assert str(tmp_path) in answers[0]
+    settings += ["pretrain.max_steps=40"]
+    command = [sys.executable, "-c", _ASK, str(tmp_path), *settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        while not list(tmp_path.glob("encoders/*")):
+            assert other.poll() is None
+            time.sleep(0.01)
+        monkeypatch.setattr(MaskedLMTraining, "run", lambda *_: pytest.fail("trained twice"))
+        found = pretrained_encoder(resolve("baseline", settings, {}).config, tmp_path)
+        assert other.communicate(timeout=120)[0].strip() == str(found)
+    assert (found / "pretrain.json").is_file()
 
 
 def test_a_damaged_encoder_is_trained_again(

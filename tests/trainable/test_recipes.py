@@ -44,6 +44,16 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "b3-swa": ("b3", {"train.stages": ["finetune", "swa"]}),
     "b3-weight-decay": ("b3", {"optim.weight_decay": 0.01}),
     "b3-ensemble-distillation": ("b3", {"distill.enabled": True, "distill.num_teachers": 3}),
+    "b3-cls": ("b3", {"model.pooling": "cls"}),
+    "b3-mean-pooling": ("b3", {"model.pooling": "mean"}),
+    "b3-pretrain-nli": (
+        "b3",
+        {"pretrain.tasks": ["sentiment", "paraphrase", "similarity", "nli"]},
+    ),
+    "b3-simcse-all": ("b3", {"loss.simcse.tasks": ["sentiment", "paraphrase", "similarity"]}),
+    "b3-mnr-paraphrase": ("b3", {"loss.mnr.tasks": ["paraphrase", "similarity"]}),
+    "b3-smart-pooled": ("b3-smart", {"loss.smart.place": "pooled"}),
+    "b4-distillation-head": ("b4", {"distill.place": "head"}),
     "baseline-lp-ft": ("baseline", {"train.stages": ["probe", "finetune"]}),
     "baseline-paraphrase-structure": ("baseline", {"model.paraphrase_structure": True}),
 }

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mlflow_setup.errors import ConfigError
 from trainable.config import from_flat
-from trainable.contradictions import settings_without_effect
+from trainable.contradictions import LEAST_DROPOUT, settings_without_effect
+from trainable.dropout import fast_dropout
 from trainable.resolve import parse_override, resolve
 
 _NLI = {"loss.mnr.enabled": True, "data.tasks": ["sentiment", "nli"]}
@@ -113,6 +115,10 @@ def test_an_unknown_environment_variable_is_named() -> None:
         ),
         ({"loss.mnr.enabled": True, "loss.mnr.tasks": ["sentiment"]}, "not a labelled pair"),
         ({"loss.smart.tasks": ["nli"], **_NLI}, "nli is not a task with labels"),
+        ({"loss.mnr.tasks": ["similarty"]}, r"loss.mnr.tasks.*did you mean similarity"),
+        ({"loss.simcse.tasks": ["sentimnt"]}, r"loss.simcse.tasks.*did you mean sentiment"),
+        ({"loss.smart.tasks": ["praphrase"]}, r"loss.smart.tasks.*did you mean paraphrase"),
+        ({"loss.smart.tasks": ["similarity", "similarity"]}, "loss.smart.tasks: a task is named"),
         ({"loss.smart.enabled": True, "loss.smart.init_std": 1.0}, "outside its ball"),
         ({"train.stages": ["finetune", "probe"]}, "the order is probe, finetune, swa"),
         ({"train.stages": ["probe", "swa", "swa"]}, "each once"),
@@ -178,11 +184,31 @@ def test_bad_declarations_of_a_task(declaration: dict[str, Any], message: str) -
         from_flat(flatten({"tasks": {"mine": declaration}}))
 
 
+@pytest.mark.parametrize("stages", [["finetune"], ["probe"]])
+def test_a_dropout_that_is_none_on_a_cpu_gives_no_two_views(stages: list[str]) -> None:
+    def settings(dropout: float, device: str) -> dict[str, Any]:
+        rates = {"model.head_dropout": dropout, "model.encoder_dropout": dropout}
+        stage = {"train.stages": stages, "train.device": device}
+        return {"loss.simcse.enabled": True, **rates, **stage}
+
+    x = torch.ones(64, 64)
+    for dropout, is_none in ((LEAST_DROPOUT, True), (LEAST_DROPOUT * 1.01, False)):
+        assert torch.equal(fast_dropout(x, dropout), x) is is_none
+    with pytest.raises(ConfigError, match="above 1/512"):
+        from_flat(settings(LEAST_DROPOUT, "auto"))
+    from_flat(settings(LEAST_DROPOUT * 1.01, "cpu"))
+    from_flat(settings(LEAST_DROPOUT, "cuda"))  # which rounds nothing
+
+
 def test_settings_without_effect_are_named() -> None:
     config = resolve("baseline", ["loss.mnr.weight=3", "loss.simcse.temperature=0.1"], {}).config
     assert settings_without_effect(config) == [
         "loss.mnr.weight=3.0 has no effect: loss.mnr.enabled is false",
         "loss.simcse.temperature=0.1 has no effect: loss.simcse.enabled is false",
+    ]
+    settings = ["loss.simcse.tasks=[paraphrase]", "data.tasks=[sentiment]"]
+    assert settings_without_effect(resolve("b3", settings, {}).config) == [
+        "loss.simcse.tasks=['paraphrase'] has no effect: data.tasks has none of them",
     ]
 
 

@@ -109,18 +109,29 @@ def test_one_ascent_step_beats_a_random_direction_of_equal_norm(kind: Kind, norm
 @pytest.mark.parametrize("place", ["input", "pooled"])
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
 def test_the_penalty_alone_reaches_the_encoder(
-    name: str, place: str, tiny_encoder: Path, tiny_data: Path
+    name: str, place: str, tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In float64, noise and all: each weight of each layer's attention moves the penalty.
+
+    But for the keys' bias, which shifts all scores of a query alike.
+    """
     learner = _learner(tiny_encoder, tiny_data, **{"loss.smart.place": place})
+    learner.model.double()
+    plain = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *a, **k: plain(*a, **k, dtype=torch.float64))
     penalty, _ = _penalty(learner, name)
     penalty.backward()
-    gradients = [
-        parameter.grad.abs().sum()
+    assert penalty.dtype is torch.float64
+    gradients = {
+        key: parameter.grad
         for key, parameter in learner.model.encoder.named_parameters()
-        if "attention" in key and parameter.grad is not None
-    ]
-    assert len(gradients) > 10
-    assert sum(gradients) > 0
+        if "attention" in key and not key.endswith("key.bias")
+    }
+    assert len(gradients) == 2 * 9
+    for key, gradient in gradients.items():
+        assert gradient is not None, key
+        assert gradient.dtype is torch.float64
+        assert gradient.abs().max() > 0, key
 
 
 def test_without_noise_the_replayed_pass_is_the_clean_one(

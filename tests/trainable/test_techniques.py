@@ -1,31 +1,35 @@
 """Every technique through the whole loop: stopped and run again, the numbers are the same."""
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_trials import config_of, learner_of, run
 
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
+from trainable import embeddings
 from trainable.batching import Step
 from trainable.config import Config
-from trainable.dataset import read_dataset
 from trainable.embeddings import weights_fingerprint
 from trainable.encoder import load_pretrained
 from trainable.learner import Learner
+from trainable.model import MultitaskBert
 from trainable.predictions import Predictions
 from trainable.record import TrialFolder
-from trainable.resolve import resolve
 from trainable.stages import stage_at, stages_of
-from trainable.train import Identity, train
+from trainable.tokens import Tokens
 
 ALL_TASKS = "data.tasks=[sentiment, paraphrase, similarity, nli]"
 TECHNIQUES: dict[str, list[str]] = {
+    "plain": [],
     "probe": ["train.stages=[probe]", "probe.num_epochs=3"],
     "probe uncached": ["train.stages=[probe]", "probe.num_epochs=3", "probe.cache=false"],
     "probe then finetune": ["train.stages=[probe, finetune]", "probe.num_epochs=1"],
-    "swa": ["train.stages=[finetune, swa]", "swa.num_epochs=2", "swa.lr=1e-3"],
+    "swa": ["train.stages=[finetune, swa]", "train.num_epochs=1", "swa.num_epochs=2"],
     "pretrain": ["pretrain.enabled=true", "pretrain.max_steps=3", "pretrain.batch_size=8"],
     "nli": [ALL_TASKS],
     "nli, hard negatives": [ALL_TASKS, "loss.mnr.hard_negatives=true"],
@@ -41,37 +45,19 @@ TECHNIQUES: dict[str, list[str]] = {
     "mnr on paraphrase": ["loss.mnr.tasks=[paraphrase, similarity]", "loss.mnr.similarity=dot"],
     "self-distillation": ["distill.enabled=true"],
     "distillation head": ["distill.enabled=true", "distill.place=head", "distill.num_teachers=2"],
+    "round robin": ["batching.strategy=round_robin"],
     "proportional": ["batching.strategy=proportional"],
     "temperature": ["batching.strategy=temperature"],
     "annealed": ["batching.strategy=annealed"],
-    "warm-up and clipping": ["optim.warmup_steps=10", "optim.max_grad_norm=0.1"],
+    "warm-up": ["optim.warmup_steps=10"],
+    "clipping": ["optim.max_grad_norm=0.1"],
     "weight decay": ["optim.weight_decay=0.1"],
-    "early stopping": ["train.early_stopping_epochs=1"],
-    "cls": ["model.pooling=cls", "model.max_length=6"],
+    "cls": ["model.pooling=cls"],
+    "mean": ["model.pooling=mean"],
+    "maximum length": ["model.max_length=6"],
 }
-
-
-def config_of(encoder: Path, data: Path, *overrides: str) -> Config:
-    base = [
-        *(f"data.dir={data}", f"model.encoder={encoder}", "model.fcn_size=8"),
-        *("train.num_epochs=2", "optim.lr=1e-3", "batching.batch_size=8"),
-        *("train.precision=fp32", "pretrain.enabled=false", "data.max_train_examples=24"),
-    ]
-    return resolve("b3", [*base, *overrides], {}).config
-
-
-def run(config: Config, folder: Path, shared: Path, **hooks: Callable) -> OutcomeRecord:  # type: ignore[type-arg]
-    torch.set_num_threads(1)
-    identity = Identity("0001", None, "b3", {})
-    return train(config, folder, identity=identity, shared=shared, **hooks)
-
-
-def learner_of(config: Config) -> Learner:
-    """In its first stage."""
-    torch.manual_seed(0)
-    learner = Learner(config, read_dataset(config))
-    learner.enter(stages_of(config)[0])
-    return learner
+LIKE_PLAIN = ("plain", "swa")
+"""All others differ from the plain recipe in the first epoch already."""
 
 
 def contents(folder: Path) -> tuple[list[object], dict[object, bytes]]:
@@ -90,40 +76,80 @@ def contents(folder: Path) -> tuple[list[object], dict[object, bytes]]:
     return [(record.epoch, record.metrics, record.dev_train) for record in epochs], tensors
 
 
+def stop_in(folder: Path, epoch: int, step: int = 4) -> Callable[[], bool]:
+    """Asks to stop before that step of that epoch, by what is in the trial's folder."""
+    steps = count(1)
+
+    def stop() -> bool:
+        return len(TrialFolder(folder).epochs()) == epoch - 1 and next(steps) == step
+
+    return stop
+
+
+def run_with_stops(config: Config, folder: Path, shared: Path, epochs: set[int]) -> OutcomeRecord:
+    """Stopped in the middle of each of the epochs, and run again each time."""
+    for epoch in sorted(epochs):
+        stopped = run(config, folder, shared, stop=stop_in(folder, epoch))
+        assert stopped.outcome is Outcome.STOPPED
+        assert stopped.reason == f"asked to stop in epoch {epoch} before step 4"
+    return run(config, folder, shared)
+
+
+@pytest.fixture(scope="module")
+def first_epochs(
+    tiny_encoder: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, object]:
+    """Of the trials that others are compared with."""
+    found, folder = {}, tmp_path_factory.mktemp("first")
+    for name in ("plain", "nli"):
+        overrides = [*TECHNIQUES[name], "train.num_epochs=1"]
+        run(config_of(tiny_encoder, tiny_data, *overrides), folder / name, folder)
+        found[name] = contents(folder / name)[0][0]
+    return found
+
+
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_stopped_and_run_again_gives_the_same_numbers(
-    technique: str, tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+    technique: str,
+    tiny_encoder: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    first_epochs: dict[str, object],
 ) -> None:
-    """Stopped in mid-epoch of the first and of the last stage."""
+    """Stopped in mid-epoch of the first and of the last epoch of each stage.
+
+    And a technique changes something: a setting that the loop forgets would give the numbers of
+    the plain recipe.
+    """
     config = config_of(tiny_encoder, tiny_data, *TECHNIQUES[technique])
-    shared = tmp_path / "shared"
-    assert run(config, tmp_path / "whole", shared).outcome is Outcome.FINISHED
-    expected = contents(tmp_path / "whole")
-    assert len(expected[0]) >= 2
-    for stop_before in (4, 9):
-        asked = iter(range(1, 10_000))
-        stopped = run(
-            config,
-            tmp_path / "stopped",
-            shared,
-            stop=lambda asked=asked, at=stop_before: next(asked) == at,
-        )
-        assert stopped.outcome is Outcome.STOPPED
-    assert run(config, tmp_path / "stopped", shared).outcome is Outcome.FINISHED
-    assert contents(tmp_path / "stopped") == expected
+    whole, stopped, shared = tmp_path / "w" / "t", tmp_path / "s" / "t", tmp_path / "shared"
+    assert run(config, whole, shared).outcome is Outcome.FINISHED
+    expected = contents(whole)
+    stages = stages_of(config)
+    ends = {stage.first_epoch + at for stage in stages for at in (0, stage.num_epochs - 1)}
+    assert len(expected[0]) == max(ends)
+    assert run_with_stops(config, stopped, shared, ends).outcome is Outcome.FINISHED
+    assert contents(stopped) == expected
+    other = first_epochs["nli" if technique == "nli, hard negatives" else "plain"]
+    assert (expected[0][0] == other) is (technique in LIKE_PLAIN)
 
 
-@pytest.mark.parametrize(
-    "technique", [name for name in TECHNIQUES if name not in ("swa", "early stopping")]
-)
-def test_every_technique_changes_the_first_epoch(
-    technique: str, tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+def test_an_average_under_way_is_resumed(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A setting that the loop forgets would give the numbers of the plain recipe."""
-    shared = tmp_path / "shared"
-    run(config_of(tiny_encoder, tiny_data), tmp_path / "plain", shared)
-    run(config_of(tiny_encoder, tiny_data, *TECHNIQUES[technique]), tmp_path / "new", shared)
-    assert contents(tmp_path / "plain")[0][0] != contents(tmp_path / "new")[0][0]
+    """Stopped in the second epoch of averaging: what was averaged before it is put back."""
+    config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["swa"])
+    seen: list[int] = []
+    plain = Learner.load_state
+
+    def load_state(self: Learner, state: dict[str, Any]) -> None:
+        plain(self, state)
+        assert self.average is not None
+        seen.append(int(self.average.n_averaged))
+
+    monkeypatch.setattr(Learner, "load_state", load_state)
+    run_with_stops(config, tmp_path / "t", tmp_path, {3})
+    assert seen == [1]
 
 
 def test_probing_leaves_the_encoder_bit_identical(
@@ -144,24 +170,57 @@ def test_probing_leaves_the_encoder_bit_identical(
 
 
 def test_cached_and_uncached_probing_have_the_same_losses(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without dropout, over three epochs; the second cached run finds the first's embeddings."""
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
+    embedded: list[int] = []
+    plain = embeddings.embeddings_of
+
+    def embeddings_of(model: MultitaskBert, tokens: Tokens, *settings: Any) -> torch.Tensor:
+        embedded.append(len(tokens.lengths))
+        return plain(model, tokens, *settings)
+
+    monkeypatch.setattr(embeddings, "embeddings_of", embeddings_of)
     settings = [
         *TECHNIQUES["probe"],
         *("model.head_dropout=0", "model.encoder_dropout=0", "loss.simcse.enabled=false"),
         "probe.lr=1e-4",
     ]
-    losses = []
+    losses, counts = [], []
     for name, cache in (("cold", "true"), ("warm", "true"), ("uncached", "false")):
         config = config_of(tiny_encoder, tiny_data, *settings, f"probe.cache={cache}")
         run(config, tmp_path / name, tmp_path)
         records = TrialFolder(tmp_path / name).epochs()
         losses.append([v for r in records for k, v in r.metrics.items() if k.endswith("/loss")])
+        counts.append(len(embedded))
+    assert embedded == [24, 48, 48, 32, 64, 64]  # train and dev of one sentence, two and two
+    assert counts == [6, 6, 6]  # once for all epochs and all trials
     cold, warm, uncached = losses
     assert len(cold) == 3 * 6
     assert cold == warm
     assert cold == pytest.approx(uncached, rel=1e-6, abs=1e-6)
+
+
+def test_a_stop_while_sentences_are_embedded(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is done a stretch at a time, with the same embeddings; nothing is kept of a part."""
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
+    learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"]))
+    at_once = learner.embeddings["dev"]["paraphrase"]
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(embeddings, "_SENTENCES", 10)
+    config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"])
+    asked = count(1)
+    stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked) == 3)
+    assert (stopped.outcome, stopped.epoch) == (Outcome.STOPPED, 0)
+    assert stopped.reason == "asked to stop while sentences were embedded"
+    assert TrialFolder(tmp_path / "t").outcome() == stopped
+    assert not list((tmp_path / "other").glob("embeddings/*.safetensors"))
+    in_stretches = learner_of(config).embeddings["dev"]["paraphrase"]
+    torch.testing.assert_close(in_stretches, at_once, rtol=0, atol=1e-6)
+    assert run(config, tmp_path / "t", tmp_path).outcome is Outcome.FINISHED
 
 
 def test_a_frozen_encoder_has_no_dropout_and_the_heads_have(
@@ -216,6 +275,9 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_overall(
     seen: list[EpochRecord] = []
     outcome = run(config, tmp_path / "t", tmp_path, report=seen.append)
     assert outcome.outcome is Outcome.FINISHED
+    again = run_with_stops(config, tmp_path / "s", tmp_path, {1, len(seen)})
+    assert (again.epoch, again.reason) == (outcome.epoch, outcome.reason)
+    assert contents(tmp_path / "s") == contents(tmp_path / "t")
     overall = [record.metrics["dev/overall"] for record in seen]
     best = overall.index(max(overall)) + 1
     assert outcome.reason == f"no better overall in 2 epochs after epoch {best}"

@@ -1,0 +1,56 @@
+"""What several trials need is made by one process, the others wait, and all can be stopped.
+
+The question whether to stop is a trial's sign of life as well (`trainable.attempt`), so work and
+waits of any length ask it again and again.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+Stop = Callable[[], bool]
+"""Whether to stop, asked between pieces of work."""
+
+_ASK_EVERY = 1.0  # seconds
+
+
+class AskedToStop(Exception):
+    """Ends what is done before or between a trial's steps; the message says what it was."""
+
+
+def never() -> bool:
+    """The stop of what runs to its end."""
+    return False
+
+
+@contextmanager
+def alone(folder: Path, stop: Stop) -> Iterator[None]:
+    """For the one process that makes `folder`; the others enter when it has left.
+
+    Raises:
+        AskedToStop: while another process was at it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{folder}.lock")
+    while True:
+        try:
+            lock.acquire(timeout=_ASK_EVERY)
+            break
+        except Timeout:
+            go_on(stop, f"while another process made {folder.name}")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def go_on(stop: Stop, doing: str) -> None:
+    """Between two pieces of work.
+
+    Raises:
+        AskedToStop: `stop` says so.
+    """
+    if stop():
+        raise AskedToStop(doing)
