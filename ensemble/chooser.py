@@ -60,7 +60,8 @@ class Chooser:
             order = [votes.candidates[m].order for m in kept]
             is_plain = [votes.candidates[m] in plain for m in kept]
             given, labels = votes.votes[kept][:, rows], votes.labels[rows]
-            distinct, sample = canonical(votes.task, given, labels, order, is_plain)
+            listed = [p and bool(votes.listed[m]) for p, m in zip(is_plain, kept, strict=True)]
+            distinct, sample = canonical(votes.task, given, labels, order, listed)
             if rules is None:
                 found[name] = choose_rule(sample, votes.ids_of(which), self.rules)
             rule = self.rules[found[name].rule if rules is None else rules[name]]
@@ -166,7 +167,7 @@ class TaskVotes:
 
     def __init__(self, pool: TaskPool) -> None:
         self.task, self.candidates, self.labels = pool.task, pool.candidates, pool.labels
-        self.ids, self._choosable = pool.ids, pool.choosable
+        self.ids, self._choosable, self.listed = pool.ids, pool.choosable, pool.listed
         self.votes = np.stack([to_vote(pool.task, outputs) for outputs in pool.outputs])
         self.rows = np.vstack([np.ones(len(pool.ids), np.bool_), halves(pool.ids)])  # [1 + H, N]
 
