@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ensemble.bundle import (
@@ -21,7 +22,8 @@ from ensemble.bundle import (
 from ensemble.candidates import Candidate, Pool
 from ensemble.card import model_card
 from ensemble.choice import EnsembleChoice, Method, TaskChoice
-from ensemble.choose import choose_ensemble
+from ensemble.choose import choose_ensemble, listed_ensemble
+from ensemble.notes import note_members
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.files import (
     atomic_folder,
@@ -39,17 +41,21 @@ from trainable.tasks import Task
 
 def export(
     tracking: Tracking,
-    sweep: str,
+    sweeps: Sequence[str],
     cache: Path,
     output: Path,
     rule: str | None = None,
     max_members: int | None = None,
     max_cost: float | None = None,
+    *,
+    listed: Mapping[str, Sequence[str]] | None = None,
 ) -> Contents:
-    """Choose the selective ensemble of a sweep and write it as a bundle to `output`.
+    """Choose the selective ensemble of one sweep or several, write it as a bundle to `output`, and
+    note its members in the sweeps' folders.
 
     Args:
         rule, max_members, max_cost: as `ensemble.validation.choose`.
+        listed: in place of a choice, as `ensemble.choose.listed_ensemble`.
 
     Raises:
         ConfigError: `output` is there already and not empty, or cannot be written.
@@ -57,8 +63,13 @@ def export(
         IntegrityError: weights are not what training wrote.
     """
     _require_free(output)
-    pool, choice = choose_ensemble(tracking, sweep, cache, rule, max_members, max_cost)
-    return write_bundle(output, sweep, pool, choice)
+    if listed:
+        pool, choice = listed_ensemble(tracking, sweeps, cache, listed)
+    else:
+        pool, choice = choose_ensemble(tracking, sweeps, cache, rule, max_members, max_cost)
+    contents = write_bundle(output, ", ".join(sweeps) or "listed runs", pool, choice)
+    note_members(choice.candidates(Method.SELECTIVE))
+    return contents
 
 
 def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -> Contents:
@@ -68,6 +79,7 @@ def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -
         ConfigError, NothingUsableError, IntegrityError: as `export`.
     """
     _require_free(output)
+    _require_weights(choice)
     try:
         if output.is_dir():
             output.rmdir()
@@ -102,6 +114,15 @@ def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -
 def _require_free(output: Path) -> None:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"{output} is there already", fix="name a new folder, or remove this one")
+
+
+def _require_weights(choice: EnsembleChoice) -> None:
+    added = [c.label for c in choice.candidates(Method.SELECTIVE) if c.is_added]
+    if added:
+        raise ConfigError(
+            f"predictions alone cannot be exported: {', '.join(added)}",
+            fix="ensweep export without them",
+        )
 
 
 def _size(choice: EnsembleChoice) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ensemble.bootstrap import Gain, gain_of_halves
+from ensemble.bootstrap import Gain, gain_of_halves, overall_gain
 from ensemble.candidates import Pool
 from ensemble.choice import (
     EnsembleChoice,
@@ -26,6 +26,7 @@ from ensemble.choice import (
     cost,
 )
 from ensemble.chooser import WHOLE, Chooser, Decision, Floats, TaskVotes, Weights
+from ensemble.curve import curve_of
 from ensemble.halves import NUM_HALVES
 from ensemble.rules import OFFERED, RULES, Rule, capped
 from mlflow_setup.errors import ConfigError, NothingUsableError
@@ -66,9 +67,14 @@ def choose(
         name: _task_choice(name, votes, halves, final) for name, votes in chooser.tasks.items()
     }
     weights = {method: {h: d.weights[method] for h, d in halves.items()} for method in Method}
+    records = chooser.records
     return EnsembleChoice(
         tasks=tasks,
         overall={method: _overall(chooser, by_half) for method, by_half in weights.items()},
+        gains={
+            method: overall_gain({n: task.gains[method] for n, task in tasks.items()}, records)
+            for method in (Method.BEST_SINGLE, Method.SIMPLE)
+        },
         one_for_all=_one_for_all(chooser, halves, final),
         front=_front(chooser, halves, final),
     )
@@ -100,6 +106,11 @@ def _task_choice(
         methods=methods,
         rule=halves[DEV_TRAIN].rules[name],
         gains=_gains(name, votes, halves),
+        curve=curve_of(
+            votes,
+            {half: decision.weights[Method.SELECTIVE][name] for half, decision in halves.items()},
+            {half: decision.weights[Method.BEST_SINGLE][name] for half, decision in halves.items()},
+        ),
     )
 
 

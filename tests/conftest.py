@@ -173,5 +173,5 @@ def tiny_bundle(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from mlflow_setup.tracking import resolve_tracking
 
     output = tmp_path_factory.mktemp("bundles") / "bundle"
-    export(resolve_tracking(tiny_runs), "tiny", tiny_runs / ".cache", output, rule="greedy")
+    export(resolve_tracking(tiny_runs), ["tiny"], tiny_runs / ".cache", output, rule="greedy")
     return output

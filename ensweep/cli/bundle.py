@@ -15,13 +15,15 @@ from ensweep.cli.options import (
     AsJson,
     BatchSize,
     Folder,
+    Listed,
     MaxCost,
     MaxMembers,
     Method,
     Precision,
     Storage,
-    SweepName,
+    SweepNames,
     TrackingUri,
+    listed_runs,
 )
 from ensweep.cli.predict import predict
 
@@ -40,22 +42,27 @@ def register(app: typer.Typer) -> None:
 
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder; new.")],
-    sweep: SweepName = None,
+    sweeps: SweepNames = None,
     method: Method = None,
     max_members: MaxMembers = None,
     max_cost: MaxCost = None,
+    runs: Listed = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Write the selective ensemble of a sweep as a folder that needs nothing else."""
+    """Write the selective ensemble of one sweep or several as a folder that needs nothing else."""
     from ensemble.export import export as write
     from mlflow_setup.runs import latest_sweep
     from mlflow_setup.tracking import resolve_tracking
 
     tracking = resolve_tracking(storage, tracking_uri)
-    name = sweep or latest_sweep(tracking)
+    choosing = {"--method": method, "--max-members": max_members, "--max-cost": max_cost}
+    listed = listed_runs(runs, choosing)
+    names = sweeps or ([] if listed else [latest_sweep(tracking)])
     cost = max_cost and max_cost * 1e6
-    contents = write(tracking, name, storage / ".cache", output, method, max_members, cost)
+    contents = write(
+        tracking, names, storage / ".cache", output, method, max_members, cost, listed=listed
+    )
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     typer.echo(f"{output}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
     typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)

@@ -21,6 +21,10 @@ TrackingUri = Annotated[
 SweepName = Annotated[
     str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; default: the latest.")
 ]
+SweepNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SWEEP]...", help="Sweeps to choose from; default: the latest."),
+]
 SweepFile = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")]
 SweepOverrides = Annotated[
     list[str] | None,
@@ -49,6 +53,14 @@ MaxCost = Annotated[
         help="Millions of parameters of the distinct encoders over all tasks, at most.",
     ),
 ]
+Listed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runs",
+        metavar="TASK=RUN,RUN",
+        help="List a task's members instead: equal weights, each run's best epoch. Repeatable.",
+    ),
+]
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "auto"],
@@ -68,6 +80,23 @@ MaxUsd = Annotated[
     float | None,
     typer.Option("--max-usd", help="Likewise, their price; budget.max_usd, budget.usd_per_hour."),
 ]
+
+
+def listed_runs(
+    given: list[str] | None, choosing: Mapping[str, object]
+) -> dict[str, tuple[str, ...]]:
+    """What `--runs` lists: task -> names of runs.
+
+    Raises:
+        ConfigError: not so formed, or beside one of the options that choose.
+    """
+    from ensemble.listed import parse_listed
+    from mlflow_setup.errors import ConfigError
+
+    beside = [name for name, value in choosing.items() if value]
+    if given and beside:
+        raise ConfigError(f"--runs lists the members: {', '.join(beside)} has nothing to choose")
+    return parse_listed(given or [])
 
 
 def as_overrides(options: Mapping[str, object]) -> list[str]:

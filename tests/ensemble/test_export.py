@@ -129,7 +129,7 @@ def test_what_is_there_is_not_replaced(
     with pytest.raises(ConfigError, match="is there already"):
         write_bundle(output, "s", *chosen)
     with pytest.raises(ConfigError, match="is there already"):  # before the runs are looked at
-        export(resolve_tracking(tmp_path / "none"), "s", tmp_path / "cache", output)
+        export(resolve_tracking(tmp_path / "none"), ["s"], tmp_path / "cache", output)
     assert kept.read_text() == "mine"
 
 
@@ -191,5 +191,5 @@ def test_members_that_cannot_be_had_leave_no_bundle(
 
 def test_no_such_sweep(tmp_path: Path) -> None:
     with pytest.raises(NothingUsableError, match="no trial of a sweep 'none' is tracked"):
-        export(resolve_tracking(tmp_path), "none", tmp_path / "cache", tmp_path / "bundle")
+        export(resolve_tracking(tmp_path), ["none"], tmp_path / "cache", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

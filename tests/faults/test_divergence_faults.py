@@ -155,7 +155,7 @@ def test_r16_a_sweep_of_trials_that_diverge(
 
     runs = {run.trial: run for run in find_trials(tracking, "s")}
     assert {runs[trial.name].status for trial in diverged} == {"FAILED"}
-    _, choice = choose_ensemble(tracking, "s", tmp_path / "cache")
+    _, choice = choose_ensemble(tracking, ["s"], tmp_path / "cache")
     selective = [task.selective for task in choice.tasks.values()]
     chosen = {member.candidate.trial for found in selective for member in found.members}
     assert chosen

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from ensemble.bootstrap import Difference
+from ensemble.figures import png
 from mlflow_setup.schema import OVERALL
 from search.ablation import Curve, Line, Run, Study
 from search.figures import (
     ablation_figure,
     curves_figure,
     markdown,
-    png,
     table,
     write_report,
 )
