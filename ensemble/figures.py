@@ -44,7 +44,9 @@ def gain_figure(tasks: Mapping[str, TaskChoice]) -> Figure:
         axis.set_ylabel(f"gain in {task.metric}")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend(fontsize=8, frameon=False)
-    figure.supxlabel("members, the heaviest first; band: 95 % over dev rows", fontsize=9)
+    figure.supxlabel(
+        "gain over best single by members, the heaviest first; band: 95 % over dev rows", fontsize=9
+    )
     figure.tight_layout()
     return figure
 
