@@ -177,12 +177,15 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     content = json.loads(done.stdout)
     assert list(content["scores"]) == ["sentiment", "paraphrase", "similarity", "overall"]
     assert content["num_rows"]["sentiment"] == 32
+    assert all(seconds > 0 for seconds in content["seconds_per_1000"].values())
     assert "in-sample: the members were searched and chosen on it" in done.stderr
     shown = invoke("evaluate", tiny_bundle, "--data-dir", tiny_data)
     for name, score in content["scores"].items():
         assert [
             line for line in shown.stdout.splitlines() if name in line and f"{score:.4f}" in line
         ]
+    assert "32 rows; " in shown.stdout
+    assert " s per 1,000 sentences\n" in shown.stdout
     lines = (tiny_data / "ids-sst-dev.csv").read_text().splitlines()
     lines[1] = "\t".join([*lines[1].split("\t")[:-1], ""])
     (tmp_path / "ids-sst-test-student.csv").write_text("\n".join(lines))
