@@ -45,6 +45,8 @@ def with_added(pool: Pool, given: Iterable[str]) -> Pool:
         DataError: a file that cannot be read, has a defect, or is not of the rows of one task.
         IntegrityError: a prediction file that is damaged or of other data.
     """
+    if not pool.candidates:
+        return pool  # no rows to compare with; whoever chooses says why there is no candidate
     tasks, added = dict(pool.tasks), list(pool.added)
     for text in given:
         name, _, rest = text.partition("=")

@@ -42,9 +42,14 @@ def find_listed(
 
     Raises:
         NothingUsableError: a name of no run.
-        ConfigError: a name of several.
+        ConfigError: a name of several, or two runs of the same name.
     """
-    return {task: [_only(runs, name, task) for name in names] for task, names in listed.items()}
+    found = {task: [_only(runs, name, task) for name in names] for task, names in listed.items()}
+    names: dict[tuple[str | None, str], str] = {}
+    for run in (run for of_task in found.values() for run in of_task):
+        if names.setdefault((run.sweep, run.trial), run.run_id) != run.run_id:
+            raise ConfigError(f"--runs: two runs of the same name {run.trial!r} cannot be members")
+    return found
 
 
 def only_listed(pool: Pool, listed: Mapping[str, Sequence[RunRecord]]) -> Pool:

@@ -24,8 +24,9 @@ def note_members(members: Iterable[Candidate]) -> list[str]:
     """
     by_sweep: dict[Path, list[Candidate]] = {}
     for member in members:
-        folder = Path(member.weights_uri).parents[2] if member.sweep else None
-        if folder is not None and folder.name == member.sweep and folder.is_dir():
+        trial = Path(member.weights_uri).parent
+        folder = trial.parent.parent
+        if trial.is_dir() and folder.name == member.sweep:
             by_sweep.setdefault(folder, []).append(member)
     problems = []
     for folder, own in by_sweep.items():

@@ -94,11 +94,13 @@ def _keep(
     from ensemble.notes import FOLDER, note_members
     from ensemble.record import log, write_pictures
     from mlflow_setup.errors import EnsweepError
+    from mlflow_setup.files import safe_name
 
     images = pictures(pool, choice)
     for problem in note_members(choice.candidates(Choice.SELECTIVE)):
         typer.echo(f"not noted for ensweep gc: {problem}", err=True)
-    for sweep in filter(Path.is_dir, (storage / name for name in content["sweeps"])):
+    folders = (storage / safe_name(name, "sweep") for name in content["sweeps"])
+    for sweep in filter(Path.is_dir, folders):
         try:
             write_pictures(sweep / FOLDER, images)
             typer.echo(f"pictures: {sweep / FOLDER}", err=True)

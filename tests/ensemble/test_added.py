@@ -11,7 +11,10 @@ from scipy.special import expit, softmax
 from ensemble.added import SURE, with_added
 from ensemble.candidates import Pool
 from ensemble.combine import combine
-from mlflow_setup.errors import DataError, IntegrityError
+from ensemble.screens import screened
+from ensemble.validation import choose
+from mlflow_setup.errors import DataError, IntegrityError, NothingUsableError
+from mlflow_setup.schema import Outcome
 from trainable.metrics import predicted_labels
 
 Store = Any  # tests/ensemble/conftest.py
@@ -227,6 +230,12 @@ def test_what_is_no_file_of_predictions(
         path.write_bytes(content)
     with pytest.raises(DataError, match=rf"x\.csv: {message}"):
         with_added(pool, [str(path)])
+
+
+def test_without_a_run_there_is_nothing_to_add_to(store: Store, tmp_path: Path) -> None:
+    store.add_usual("a", 1, outcome=Outcome.FAILED)
+    with pytest.raises(NothingUsableError, match="a: failed: no reason recorded"):
+        choose(screened(with_added(store.pool(), [str(tmp_path / "none.csv")])))
 
 
 def test_a_file_twice(store: Store, pool: Pool, tmp_path: Path) -> None:

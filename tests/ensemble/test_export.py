@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ensemble.added import with_added
 from ensemble.bundle import ENCODERS, ENSEMBLE, FACTS, MEMBERS, WEIGHTS, Bundle
 from ensemble.candidates import Pool
 from ensemble.choice import EnsembleChoice, Method
@@ -116,6 +117,18 @@ def test_an_empty_folder_is_taken(tmp_path: Path, chosen: tuple[Pool, EnsembleCh
     (tmp_path / "bundle").mkdir()
     write_bundle(tmp_path / "bundle", "s", *chosen)
     Bundle.load(tmp_path / "bundle")
+
+
+def test_predictions_alone_are_refused_by_name(
+    tmp_path: Path, store: Any, trials: dict[str, TrialFolder]
+) -> None:
+    scores = zip(store.ids("similarity"), store.labels["similarity"].tolist(), strict=True)
+    lines = ["id,score", *(f"{row_id},{score}" for row_id, score in scores)]
+    (tmp_path / "best.csv").write_text("\n".join(lines))
+    pool = with_added(store.pool(), [str(tmp_path / "best.csv")])
+    with pytest.raises(ConfigError, match=r"predictions alone cannot be exported: best\.csv\n"):
+        write_bundle(tmp_path / "bundle", "s", pool, choose(pool, "single"))
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])

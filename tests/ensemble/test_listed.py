@@ -78,3 +78,5 @@ def test_a_name_of_several_runs_is_refused(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"sentiment: 2 runs are 'a': s/a \(runa\), s/a \("):
         find_listed([run, twin], {"sentiment": ["a"]})
     assert find_listed([run, twin], {"sentiment": ["other"]}) == {"sentiment": [twin]}
+    with pytest.raises(ConfigError, match="two runs of the same name 'a' cannot be members"):
+        find_listed([run, twin], {"sentiment": ["runa"], "similarity": ["other"]})

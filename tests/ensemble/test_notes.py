@@ -14,10 +14,11 @@ def member(storage: Path, sweep: str | None, trial: str, epoch: int) -> Candidat
 
 
 def test_each_sweep_has_a_note_of_its_own_members(tmp_path: Path) -> None:
-    for sweep in ("a", "b"):
-        (tmp_path / sweep).mkdir()
+    for trial in ("a/trials/0001", "a/trials/0002", "a/trials/0009", "b/trials/0001"):
+        (tmp_path / trial).mkdir(parents=True)
     members = [member(tmp_path, *m) for m in (("a", "0002", 7), ("b", "0001", 3), ("a", "0001", 1))]
     away = [member(tmp_path, "c", "0001", 1), member(tmp_path, None, "0005", 1)]
+    away.append(Candidate("run1", "0001", "a", 1, "s3://bucket/a/trials/0001/weights", 0))
     added = Candidate("added:x.csv", "x.csv", None, 0, "", 0)
     assert note_members([*members, *away, added]) == []
     assert noted_trials(tmp_path / "a") == {"0001", "0002"}
@@ -35,7 +36,7 @@ def test_each_sweep_has_a_note_of_its_own_members(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "trials" / "0001").mkdir(parents=True)
     (tmp_path / "a" / "ensemble").write_text("a file")
     (problem,) = note_members([member(tmp_path, "a", "0001", 1)])
     assert problem.startswith(f"{tmp_path / 'a' / 'ensemble'}/")

@@ -51,6 +51,24 @@ def test_export_and_verify(tiny_runs: Path, tmp_path: Path) -> None:
             invoke("export", sweep, "--storage", tiny_runs, "--output", output)
 
 
+def test_listed_runs_are_exported(tiny_runs: Path, tmp_path: Path) -> None:
+    listed = ["--runs", "sentiment=0001-baseline,0002-b3", "--runs", "similarity=0002-b3"]
+    invoke("export", "--storage", tiny_runs, "--output", tmp_path / "bundle", *listed)
+    contents = json.loads((tmp_path / "bundle" / "ensemble.json").read_text())
+    trials = {name: member["trial"] for name, member in contents["members"].items()}
+    assert sorted(trials.values()) == ["0001-baseline", "0002-b3"]
+    shares = {
+        task: {trials[share["member"]]: share["weight"] for share in entry["members"]}
+        for task, entry in contents["tasks"].items()
+    }
+    both = {"0001-baseline": 0.5, "0002-b3": 0.5}
+    assert shares == {"sentiment": both, "similarity": {"0002-b3": 1.0}}
+    notes = [path.read_text() for path in (tiny_runs / "tiny" / "ensemble").glob("*.json")]
+    assert any("0001-baseline" in note and "0002-b3" in note for note in notes)
+    with pytest.raises(ConfigError, match="--runs lists the members: --max-cost has nothing"):
+        invoke("export", "-o", tmp_path / "x", *listed, "--max-cost", "1")
+
+
 def test_a_tampered_bundle_is_refused_by_every_command(
     tiny_bundle: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
