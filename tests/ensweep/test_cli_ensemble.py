@@ -32,7 +32,11 @@ LABELS = {
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_of_the_user(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if request.function is not test_a_choice_is_one_run_and_the_same_one_no_other:
+        monkeypatch.setattr("ensemble.figures.pictures", lambda pool, choice: {})  # for speed
     monkeypatch.setattr(inner, "NUM_REPEATS", 1)
     monkeypatch.setattr(rules, "NUM_BAGS", 2)
     for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
