@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.added import smoothed
 from ensemble.combine import Averaged, Transform
 from ensemble.inner import choose_rule
 from ensemble.rules import RULES
@@ -24,7 +25,6 @@ from trainable.metrics import overall
 from trainable.tasks import PAPER_TASKS, Kind, Task
 
 TASKS = ("sentiment", "paraphrase", "similarity")
-SURE = 0.9
 DEFAULT = "default"
 Floats = NDArray[np.float64]
 
@@ -112,15 +112,10 @@ def _of_task(
 
 def _outputs(task: Task, predictions: NDArray[np.generic]) -> Floats:
     """As a head puts them out: scores, or logits of labels that are 0.9 sure."""
+    values = predictions.astype(np.float64)
     if task.kind is Kind.SIMILARITY:
-        return predictions.astype(np.float64)
-    if task.kind is Kind.PARAPHRASE:
-        logit = np.log(SURE / (1 - SURE))
-        return np.where(predictions > 0, logit, -logit).astype(np.float64)
-    others = np.log((1 - SURE) / (task.num_classes - 1))
-    outputs = np.full((*predictions.shape, task.num_classes), others)
-    np.put_along_axis(outputs, predictions[..., None].astype(np.int64), np.log(SURE), axis=2)
-    return outputs
+        return values
+    return np.stack([smoothed(task, of_model) for of_model in values])
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ Legend: N dev rows, R replicates.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainable.metrics import predicted_labels, task_metric
-from trainable.tasks import Task
+from trainable.tasks import Kind, Task
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.uint8]
@@ -91,6 +91,16 @@ def gain_of_halves(
         low, high = np.percentile(differences[1:], _INTERVAL)
         gains.append(Gain(float(differences[0]), float(low), float(high)))
     return gains
+
+
+def overall_gain(gains: Mapping[str, Gain], tasks: Mapping[str, Task]) -> Gain:
+    """Of overall, the mean over tasks (half of a correlation's gain counts): the tasks' rows have
+    nothing in common, so that the squares of the intervals' sides add up."""
+    share = {n: (0.5 if tasks[n].kind is Kind.SIMILARITY else 1.0) / len(gains) for n in gains}
+    value = sum(share[name] * gain.value for name, gain in gains.items())
+    below = math.hypot(*(share[n] * (gain.value - gain.low) for n, gain in gains.items()))
+    above = math.hypot(*(share[n] * (gain.high - gain.value) for n, gain in gains.items()))
+    return Gain(value, value - below, value + above)
 
 
 def difference_of(values: Floats) -> Difference:

@@ -20,16 +20,23 @@ from trainable.tasks import Task
 
 @dataclass(frozen=True)
 class Candidate:
-    """One epoch of one run: an encoder with its heads, whose weights were kept."""
+    """One epoch of one run: an encoder with its heads, whose weights were kept.
+
+    Or predictions that were added from a file (`ensemble.added`): they have no weights.
+    """
 
     run_id: str
     trial: str
     sweep: str | None
-    epoch: int
-    weights_uri: str  # of the run: a folder with a folder of weights for each kept epoch
+    epoch: int  # 0: added
+    weights_uri: str  # of the run: a folder with a folder of weights for each kept epoch; "": added
     num_parameters: int  # 0: not recorded
     encoder: str = ""  # equal where encoders are; "": no other candidate is known to have its
     num_encoder_parameters: int = 0  # of those parameters; 0: not recorded
+
+    @property
+    def is_added(self) -> bool:
+        return not self.weights_uri
 
     @property
     def key(self) -> str:
@@ -39,22 +46,37 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """`trial@7`, for people who look at one sweep."""
-        return f"{self.trial}@{self.epoch}"
+        """`trial@7`, for people who look at one sweep; the file's name, where added."""
+        return self.trial if self.is_added else f"{self.trial}@{self.epoch}"
 
     @property
-    def order(self) -> tuple[int, str, str]:
-        """Where scores tie, the lowest is taken: fewer parameters, then the name."""
-        return self.num_parameters, self.key, self.run_id
+    def order(self) -> tuple[bool, int, str, str]:
+        """Where scores tie, the lowest is taken: weights, fewer parameters, then the name."""
+        return self.is_added, self.num_parameters, self.key, self.run_id
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A run that gives no candidate."""
+    """A run that gives no candidate, or a candidate that is not one (`ensemble.screens`)."""
 
     run_id: str
     trial: str
     reason: str
+    sweep: str | None = None
+    epoch: int | None = None  # None: the whole run
+
+    @property
+    def label(self) -> str:
+        return self.trial if not self.epoch else f"{self.trial}@{self.epoch}"
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a file of predictions was taken for."""
+
+    candidate: Candidate
+    task: str
+    form: str  # of its columns, in words
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +90,7 @@ class TaskPool:
     candidates: tuple[Candidate, ...]  # [M], by `order`: of the runs that have the task
     outputs: NDArray[np.float32]  # [M, N], or logits [M, N, C]
     choosable: NDArray[np.bool_]  # [1 + H, M] by all of dev, and by each of `ensemble.halves`
+    listed: NDArray[np.bool_]  # [M] what equal weights are for; all unless runs are listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +100,14 @@ class Pool:
     tasks: dict[str, TaskPool]  # in the order of the first run that has them
     candidates: tuple[Candidate, ...]  # by `order`: those that can be exported
     rejected: tuple[Rejected, ...]  # by trial
+    added: tuple[Added, ...] = ()
+
+
+def labels_of(pool: Pool) -> dict[Candidate, str]:
+    """Names for people: `trial@7`, with the sweep before it where there are several."""
+    candidates = {candidate for task in pool.tasks.values() for candidate in task.candidates}
+    is_one = len({candidate.sweep for candidate in candidates if not candidate.is_added}) < 2
+    return {c: c.label if is_one or not c.sweep else f"{c.sweep}/{c.label}" for c in candidates}
 
 
 def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
@@ -95,7 +126,7 @@ def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
             except EnsweepError as error:
                 reason = error.problem
         if reason is not None:
-            rejected.append(Rejected(run.run_id, run.trial, reason))
+            rejected.append(Rejected(run.run_id, run.trial, reason, run.sweep))
     wanted = _most_common_data(read)
     used: list[tuple[RunPredictions, list[Candidate]]] = []
     for found in read:
@@ -105,7 +136,8 @@ def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
             if data != wanted[name]
         ]
         if differences:
-            rejected.append(Rejected(found.run.run_id, found.run.trial, "; ".join(differences)))
+            run, reason = found.run, "; ".join(differences)
+            rejected.append(Rejected(run.run_id, run.trial, reason, run.sweep))
         else:
             used.append((found, _candidates(found)))
     names = dict.fromkeys(name for found, _ in used for name in found.tasks)
@@ -180,6 +212,7 @@ def _task_pool(
         candidates=tuple(candidate for candidate, _, _ in rows),
         outputs=np.stack([outputs for _, outputs, _ in rows]),
         choosable=np.array([by for _, _, by in rows]).T,
+        listed=np.ones(len(rows), np.bool_),
     )
 
 

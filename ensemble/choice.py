@@ -1,6 +1,7 @@
 """What was chosen for each task, and what it is worth."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -9,6 +10,7 @@ from ensemble.bootstrap import Gain
 from ensemble.candidates import Candidate
 from ensemble.combine import Transform
 from ensemble.cost import Cost
+from ensemble.curve import Curve
 from ensemble.inner import RuleChoice
 
 
@@ -65,6 +67,7 @@ class TaskChoice:
     methods: dict[Method, MethodChoice]
     rule: RuleChoice  # of selective, chosen on dev-train
     gains: dict[Method, Gain]  # of selective over the others, on rows that had no say
+    curve: Curve  # selective's gain over best single by its number of members
 
     @property
     def best_single(self) -> MethodChoice:
@@ -80,14 +83,8 @@ class TaskChoice:
 
     @property
     def note(self) -> str | None:
-        """Said where selective is not clearly above best single on rows that had no say."""
-        selective, single = self.selective.scores.judged, self.best_single.scores.judged
-        if selective <= single:
-            return f"selective ({selective:.4f}) is not above best single ({single:.4f})"
-        gain = self.gains[Method.BEST_SINGLE]
-        return (
-            None if gain.is_clear else f"the gain over best single may be noise: {gain.describe()}"
-        )
+        """Said where selective is not clearly above the others on rows that had no say."""
+        return _doubts({m: chosen.scores for m, chosen in self.methods.items()}, self.gains)
 
 
 @dataclass(frozen=True)
@@ -113,9 +110,15 @@ class EnsembleChoice:
 
     tasks: dict[str, TaskChoice]
     overall: dict[Method, Scores]
+    gains: dict[Method, Gain]  # of selective's overall over the others'
     one_for_all: OneForAll | None  # None: no candidate has all tasks
     front: tuple[Point, ...]  # each better than all cheaper ones; the last is selective as it is
     cost: Cost
+
+    @property
+    def note(self) -> str | None:
+        """As a task's, of overall."""
+        return _doubts(self.overall, self.gains)
 
     def candidates(self, method: Method) -> tuple[Candidate, ...]:
         """The distinct encoders over all tasks: what a prediction of every task costs."""
@@ -128,6 +131,8 @@ class EnsembleChoice:
         return {
             "tasks": {name: _task_json(task) for name, task in self.tasks.items()},
             "overall": {method.value: s.to_json() for method, s in self.overall.items()},
+            "gains": _gains_json(self.gains),
+            "note": self.note,
             "num_encoders": {method.value: len(self.candidates(method)) for method in Method},
             "num_parameters": {
                 method.value: self.cost(self.candidates(method)) for method in Method
@@ -164,7 +169,23 @@ def _task_json(task: TaskChoice) -> dict[str, Any]:
         "methods": methods,
         "rule": task.rule.rule,
         "rules": [asdict(row) for row in task.rule.scores],
-        "gains": {f"over_{method.value}": asdict(found) for method, found in task.gains.items()},
+        "gains": _gains_json(task.gains),
+        "curve": asdict(task.curve),
         "optimism": None if math.isnan(optimism) else optimism,
         "note": task.note,
     }
+
+
+def _doubts(scores: Mapping[Method, Scores], gains: Mapping[Method, Gain]) -> str | None:
+    ours, found = scores[Method.SELECTIVE].judged, []
+    for method, gain in gains.items():
+        name, theirs = method.value.replace("_", " "), scores[method].judged
+        if ours <= theirs:
+            found.append(f"selective ({ours:.4f}) is not above {name} ({theirs:.4f})")
+        elif not gain.is_clear:
+            found.append(f"the gain over {name} may be noise: {gain.describe()}")
+    return "; ".join(found) or None
+
+
+def _gains_json(gains: Mapping[Method, Gain]) -> dict[str, Any]:
+    return {f"over_{method.value}": asdict(found) for method, found in gains.items()}

@@ -1,6 +1,6 @@
 """Some rows of dev -> what each method chooses by their labels alone, and by nothing else.
 
-Legend: M candidates of a task, N rows, C classes, H halves.
+Legend: M candidates of a task, C classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,26 +10,21 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.candidates import Candidate, Pool, TaskPool
+from ensemble.candidates import Candidate, Pool
 from ensemble.choice import Method
-from ensemble.combine import Averaged, Transform
+from ensemble.combine import Averaged
 from ensemble.cost import Cost
-from ensemble.halves import halves
 from ensemble.inner import RuleChoice, choose_rule
 from ensemble.rules import Rule
-from ensemble.sample import canonical, parted, weighted
+from ensemble.sample import Found, Linear, canonical, parted
 from ensemble.selection import best_single
+from ensemble.task_votes import WHOLE, TaskVotes
 from mlflow_setup.errors import ConfigError
-from trainable.metrics import overall, task_metric
-from trainable.tasks import Kind
+from trainable.metrics import overall
 
 Floats = NDArray[np.float64]
-Indices = NDArray[np.int64] | list[int]
 Weights = Mapping[str, Floats]
 """Task -> [M]."""
-
-WHOLE = 0
-"""All of dev, where the halves are counted from 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +37,12 @@ class Decision:
     front: tuple[Weights, ...]  # selective, then ever cheaper ones, the best of their cost
     intercepts: Weights  # task -> [C] or [1], where its selective is a linear model
 
-    def intercept(self, method: Method, name: str) -> Floats | None:
-        """Of a task's linear model; None where a method averages."""
-        return self.intercepts.get(name) if method is Method.SELECTIVE else None
+    def found(self, method: Method, name: str) -> Found:
+        """A task's weights, or its linear model."""
+        weights = self.weights[method][name]
+        if method is Method.SELECTIVE and name in self.intercepts:
+            return Linear(weights, self.intercepts[name])
+        return weights
 
 
 class Chooser:
@@ -63,7 +61,7 @@ class Chooser:
         everyone = {c for task_pool in pool.tasks.values() for c in task_pool.candidates}
         self.cost = Cost.of_pool(everyone)
         if max_cost is not None and not self.cost.is_in_parameters:
-            unknown = min(c.label for c in everyone if not c.num_parameters)
+            unknown = min(c.label for c in everyone if not (c.num_parameters or c.is_added))
             raise ConfigError(
                 f"--max-cost: the parameters of {unknown} are not recorded",
                 fix="cap the members instead: --max-members",
@@ -87,7 +85,8 @@ class Chooser:
             is_plain = [votes.candidates[m] in plain for m in kept]
             given, labels = votes.votes[kept][:, rows], votes.labels[rows]
             averaged = votes.averaged
-            distinct, sample = canonical(votes.task, given, labels, order, is_plain, averaged)
+            listed = [p and bool(votes.listed[m]) for p, m in zip(is_plain, kept, strict=True)]
+            distinct, sample = canonical(votes.task, given, labels, order, listed, averaged)
             if rules is None:
                 cost = partial(self._cost_of, [votes.candidates[m] for m in kept[distinct]])
                 found[name] = choose_rule(sample, votes.ids_of(which), self.rules, cost)
@@ -218,7 +217,7 @@ class Chooser:
         self, encoder: Candidate, name: str, weights: Weights, others: set[Candidate], which: int
     ) -> Floats | None:
         """A task's weights; one that only this encoder answered takes the best of the others."""
-        votes = self.tasks[name]
+        votes = self.tasks[name].by(which)
         kept = weights[name].copy()
         if encoder in votes.index:
             kept[votes.index[encoder]] = 0.0
@@ -229,64 +228,3 @@ class Chooser:
             scores = [votes.score(votes.spread([m], 1.0), votes.rows[which]) for m in among]
             kept[among[int(np.argmax(scores))]] = 1.0
         return np.asarray(kept / kept.sum())
-
-
-class TaskVotes:
-    """A task's candidates and their votes on dev."""
-
-    def __init__(self, pool: TaskPool, averaged: Averaged, fitted_on: int = WHOLE) -> None:
-        """
-        Args:
-            fitted_on: the half of dev, or all of it, whose rows say what is standard.
-        """
-        self.pool, self.averaged = pool, averaged
-        self.task, self.candidates, self.labels = pool.task, pool.candidates, pool.labels
-        self.index = {candidate: m for m, candidate in enumerate(self.candidates)}
-        self.ids, self._choosable = pool.ids, pool.choosable
-        self.rows = np.vstack([np.ones(len(pool.ids), np.bool_), halves(pool.ids)])  # [1 + H, N]
-        rows = self.rows[fitted_on]
-        self.transforms = tuple(
-            Transform.fit(pool.task, averaged, outputs[rows], pool.labels[rows])
-            for outputs in pool.outputs
-        )
-        pairs = zip(self.transforms, pool.outputs, strict=True)
-        self.votes = np.stack([transform.vote(pool.task, outputs) for transform, outputs in pairs])
-        self._by: dict[int, TaskVotes] = {fitted_on: self}
-
-    def by(self, which: int) -> "TaskVotes":
-        """The votes as a half, or all of dev, sees them: standardised by its own rows."""
-        is_fitted = self.averaged is Averaged.STANDARDISED and self.task.kind is Kind.SIMILARITY
-        if not is_fitted:
-            return self
-        if which not in self._by:
-            self._by[which] = TaskVotes(self.pool, self.averaged, which)
-        return self._by[which]
-
-    def choosable(self, which: int) -> NDArray[np.int64]:
-        """The candidates that a half, or all of dev, can choose."""
-        return np.flatnonzero(self._choosable[which])
-
-    def ids_of(self, which: int) -> list[str]:
-        return [self.ids[n] for n in np.flatnonzero(self.rows[which])]
-
-    def spread(
-        self, candidates: "NDArray[np.int64] | list[int]", weights: Floats | float
-    ) -> Floats:
-        """[M] the weights of some, 0 for the others."""
-        found = np.zeros(len(self.candidates))
-        found[candidates] = weights
-        return found
-
-    def outputs(
-        self, weights: Floats, rows: NDArray[np.bool_], intercept: Floats | None = None
-    ) -> Floats:
-        """The weighted average, or the linear model with its intercept, on some rows."""
-        members = np.flatnonzero(weights)
-        votes = self.votes[members][:, rows]
-        return weighted(self.task, votes, weights[members], intercept, self.averaged)
-
-    def score(
-        self, weights: Floats, rows: NDArray[np.bool_], intercept: Floats | None = None
-    ) -> float:
-        """The task's metric on some rows."""
-        return task_metric(self.task, self.outputs(weights, rows, intercept), self.labels[rows])[0]

@@ -1,5 +1,5 @@
 """What it costs to ask candidates: an encoder that answers for several tasks or members is paid
-for once."""
+for once, and predictions that were added (`ensemble.added`) cost nothing, there is none to run."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Cost:
     @classmethod
     def of_pool(cls, candidates: Iterable[Candidate]) -> "Cost":
         """The unit in which all candidates of a pool can be compared."""
-        return cls(all(candidate.num_parameters for candidate in candidates))
+        return cls(all(c.num_parameters for c in candidates if not c.is_added))
 
     def __call__(self, candidates: Iterable[Candidate]) -> int:
-        distinct = set(candidates)
+        distinct = {candidate for candidate in candidates if not candidate.is_added}
         if not self.is_in_parameters:
             return len(distinct)
         encoders = {c.encoder: c.num_encoder_parameters for c in distinct if c.encoder}

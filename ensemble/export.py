@@ -21,8 +21,8 @@ from ensemble.bundle import (
 from ensemble.candidates import Candidate, Pool
 from ensemble.card import model_card
 from ensemble.choice import EnsembleChoice, Method, TaskChoice
-from ensemble.choose import choose_ensemble
-from ensemble.combine import Averaged
+from ensemble.choose import Request, choose_ensemble
+from ensemble.notes import note_members
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.files import (
     atomic_folder,
@@ -38,20 +38,9 @@ from trainable.record import TrialFolder
 from trainable.tasks import Task
 
 
-def export(
-    tracking: Tracking,
-    sweep: str,
-    cache: Path,
-    output: Path,
-    rule: str | None = None,
-    max_members: int | None = None,
-    max_cost: float | None = None,
-    averaged: Averaged = Averaged.PAPER,
-) -> Contents:
-    """Choose the selective ensemble of a sweep and write it as a bundle to `output`.
-
-    Args:
-        rule, max_members, max_cost, averaged: as `ensemble.validation.choose`.
+def export(tracking: Tracking, request: Request, cache: Path, output: Path) -> Contents:
+    """Choose the selective ensemble, write it as a bundle to `output`, and note its members in the
+    sweeps' folders.
 
     Raises:
         ConfigError: `output` is there already and not empty, or cannot be written.
@@ -59,8 +48,10 @@ def export(
         IntegrityError: weights are not what training wrote.
     """
     _require_free(output)
-    pool, choice = choose_ensemble(tracking, sweep, cache, rule, max_members, max_cost, averaged)
-    return write_bundle(output, sweep, pool, choice)
+    pool, choice = choose_ensemble(tracking, request, cache)
+    contents = write_bundle(output, request.title, pool, choice)
+    note_members(choice.candidates(Method.SELECTIVE))
+    return contents
 
 
 def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -> Contents:
@@ -70,6 +61,7 @@ def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -
         ConfigError, NothingUsableError, IntegrityError: as `export`.
     """
     _require_free(output)
+    _require_weights(choice)
     try:
         if output.is_dir():
             output.rmdir()
@@ -104,6 +96,15 @@ def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -
 def _require_free(output: Path) -> None:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"{output} is there already", fix="name a new folder, or remove this one")
+
+
+def _require_weights(choice: EnsembleChoice) -> None:
+    added = [c.label for c in choice.candidates(Method.SELECTIVE) if c.is_added]
+    if added:
+        raise ConfigError(
+            f"predictions alone cannot be exported: {', '.join(added)}",
+            fix="ensweep export without them",
+        )
 
 
 def _size(choice: EnsembleChoice) -> int:

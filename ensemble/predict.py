@@ -3,8 +3,9 @@
 Legend: N rows, C classes.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,9 @@ class Evaluation:
     num_skipped: dict[str, int]  # rows with defects, left out
     undefined: tuple[str, ...]  # tasks whose predictions are constant: the score counts as 0
     unscored: dict[str, str]  # task -> why it has no score
+    seconds_per_1000: dict[str, float] = field(compare=False)
+    """Of a task's sentences, from text to outputs, measured here: device, precision and batch size
+    as given; once the members are loaded."""
 
 
 class Ensemble:
@@ -162,6 +166,7 @@ class Ensemble:
         scores, num_rows, num_skipped = {}, {}, {}
         undefined: list[str] = []
         unscored: dict[str, str] = {}
+        seconds: dict[str, float] = {}
         for name, task in self.tasks.items():
             if split not in task.files or not (data_dir / task.files[split]).exists():
                 unscored[name] = f"{task.files.get(split, f'a {split} file')} is not there"
@@ -170,7 +175,7 @@ class Ensemble:
             if examples.labels is None or not len(examples):
                 unscored[name] = f"{task.files[split]} has no labelled rows"
                 continue
-            outputs = self.outputs(name, examples.sentences)
+            outputs, seconds[name] = self._timed_outputs(name, examples.sentences)
             scores[name], is_defined = task_metric(task, outputs, examples.labels)
             num_rows[name], num_skipped[name] = len(examples), num_bad
             if not is_defined:
@@ -179,7 +184,16 @@ class Ensemble:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
             raise DataError(f"{data_dir}: nothing to score: {reasons}")
         total = overall(scores, self.tasks)
-        return Evaluation(split, scores, total, num_rows, num_skipped, tuple(undefined), unscored)
+        return Evaluation(
+            split=split,
+            scores=scores,
+            overall=total,
+            num_rows=num_rows,
+            num_skipped=num_skipped,
+            undefined=tuple(undefined),
+            unscored=unscored,
+            seconds_per_1000=seconds,
+        )
 
     def frame(self, name: str, outputs: NDArray[np.float64]) -> pd.DataFrame:
         """A task's combined outputs as `predict` returns them."""
@@ -193,6 +207,13 @@ class Ensemble:
         elif kind is Kind.PARAPHRASE:
             columns["probability"] = expit(outputs)
         return pd.DataFrame(columns)
+
+    def _timed_outputs(self, task: str, sides: Sides) -> tuple[NDArray[np.float64], float]:
+        """`outputs`, and the seconds that 1,000 of the sentences took."""
+        self.outputs(task, tuple(side[:1] for side in sides))  # loads the members
+        started = time.perf_counter()
+        outputs = self.outputs(task, sides)
+        return outputs, 1000 * (time.perf_counter() - started) / sum(map(len, sides))
 
     @cached_property
     def _members(self) -> "Members":

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.regression import regression
-from ensemble.sample import Linear, Sample, canonical, normal, parted, spread
+from ensemble.sample import Found, Sample, canonical, normal, parted, spread
 from ensemble.scorers import Objective
 from ensemble.selection import best_single, greedy
 from ensemble.stacking import paper_regression, stacking
 from trainable.tasks import Kind, Task
 
 Floats = NDArray[np.float64]
-Rule = Callable[[Sample], Floats | Linear]
+Rule = Callable[[Sample], Found]
 
 SKILL_POWER = 4
 """Between 0, equal weights, and infinity, the best candidate alone."""
@@ -142,7 +142,7 @@ def capped(rule: Rule, max_members: int) -> Rule:
     if rule in _CAPPED:
         return partial(_CAPPED[rule], max_members=max_members)
 
-    def fit(sample: Sample) -> Floats | Linear:
+    def fit(sample: Sample) -> Found:
         found = rule(sample)
         size = np.abs(parted(found)[0])
         if np.count_nonzero(size) <= max_members:
@@ -161,7 +161,7 @@ def apply(
     labels: Floats,
     order: Sequence[Any],
     is_plain: Sequence[bool] | None = None,
-) -> Floats | Linear:
+) -> Found:
     """What a rule makes of candidates as they come.
 
     Args:

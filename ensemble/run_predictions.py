@@ -164,19 +164,10 @@ class _Reader:
             tokenizer=self.tokenizer,
         )
         self.tokenizer = found.tokenizer
-        num_rows = len(found.ids)
-        is_flat = task.kind is not Kind.CLASSIFICATION
-        shape = (num_rows,) if is_flat else (num_rows, task.num_classes)
-        if found.kind is not task.kind or found.outputs.shape != shape:
-            raise IntegrityError(
-                f"{path}: outputs {list(found.outputs.shape)} of a {found.kind} task, expected "
-                f"{list(shape)} of a {task.kind} task"
-            )
+        require_outputs(path, found, task)
         if found.labels is None:
             raise IntegrityError(f"{path}: no labels, hence nothing to choose by")
-        if not np.isfinite(found.outputs).all():
-            raise IntegrityError(f"{path}: outputs are not finite")
-        order = sorted(range(num_rows), key=found.ids.__getitem__)
+        order = sorted(range(len(found.ids)), key=found.ids.__getitem__)
         ids = tuple(found.ids[row] for row in order)
         data = DevData(
             fingerprint=found.data_fingerprint,
@@ -187,6 +178,20 @@ class _Reader:
             labels=tuple(found.labels[order].tolist()),
         )
         return found.outputs[order], data
+
+
+def require_outputs(path: Path, found: Predictions, task: Task) -> None:
+    """Raises IntegrityError where outputs are not such as a head of the task puts out."""
+    num_rows = len(found.ids)
+    is_flat = task.kind is not Kind.CLASSIFICATION
+    shape = (num_rows,) if is_flat else (num_rows, task.num_classes)
+    if found.kind is not task.kind or found.outputs.shape != shape:
+        raise IntegrityError(
+            f"{path}: outputs {list(found.outputs.shape)} of a {found.kind} task, expected "
+            f"{list(shape)} of a {task.kind} task"
+        )
+    if not np.isfinite(found.outputs).all():
+        raise IntegrityError(f"{path}: outputs are not finite")
 
 
 def _trial_record(run: RunRecord, download: Download) -> TrialRecord:

@@ -34,6 +34,10 @@ class Linear:
     intercept: Floats  # [C] for classes, else [1]
 
 
+Found = Floats | Linear
+"""What a rule makes of candidates: the weights [M] of an average, or a linear model."""
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Rows to choose by. Candidates are distinct, not constant, and sorted by their order."""
@@ -54,7 +58,7 @@ class Sample:
         plain = np.ones(len(candidates), np.bool_)
         return Sample(self.task, self.votes[candidates], self.labels, plain, self.averaged)
 
-    def score(self, found: Floats | Linear) -> float:
+    def score(self, found: Found) -> float:
         """The task's metric of the weighted average, or of the linear model."""
         weights, intercept = parted(found)
         outputs = weighted(self.task, self.votes, weights, intercept, self.averaged)
@@ -90,14 +94,12 @@ def canonical(
     return kept, Sample(task, votes[kept], labels, plain, averaged)
 
 
-def parted(found: Floats | Linear) -> tuple[Floats, Floats | None]:
+def parted(found: Found) -> tuple[Floats, Floats | None]:
     """Weights [M], and a linear model's intercept."""
     return (found.weights, found.intercept) if isinstance(found, Linear) else (found, None)
 
 
-def spread(
-    found: Floats | Linear, candidates: NDArray[np.int64], num_candidates: int
-) -> Floats | Linear:
+def spread(found: Found, candidates: NDArray[np.int64], num_candidates: int) -> Found:
     """What was found for some of the candidates, as of all of them."""
     weights, (few, intercept) = np.zeros(num_candidates), parted(found)
     weights[candidates] = few

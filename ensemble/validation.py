@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ensemble.bootstrap import Gain, gain_of_halves
+from ensemble.bootstrap import Gain, gain_of_halves, overall_gain
 from ensemble.candidates import Pool
 from ensemble.choice import (
     EnsembleChoice,
@@ -23,10 +23,13 @@ from ensemble.choice import (
     Scores,
     TaskChoice,
 )
-from ensemble.chooser import WHOLE, Chooser, Decision, Floats, TaskVotes, Weights
+from ensemble.chooser import Chooser, Decision, Weights
 from ensemble.combine import Averaged
+from ensemble.curve import curve_of, prefixes
 from ensemble.halves import NUM_HALVES
 from ensemble.rules import OFFERED, RULES, Rule, capped
+from ensemble.sample import Found, parted
+from ensemble.task_votes import WHOLE, TaskVotes
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from trainable.metrics import overall
 
@@ -71,6 +74,10 @@ def choose(
     return EnsembleChoice(
         tasks=tasks,
         overall=total,
+        gains={
+            method: overall_gain({n: t.gains[method] for n, t in tasks.items()}, chooser.records)
+            for method in (Method.BEST_SINGLE, Method.SIMPLE)
+        },
         one_for_all=_one_for_all(chooser, halves, final),
         front=_front(chooser, halves, final, total[Method.SELECTIVE]),
         cost=chooser.cost,
@@ -89,62 +96,62 @@ def _rules(rule: str | None, max_members: int | None) -> Mapping[str, Rule]:
 def _task_choice(
     name: str, votes: TaskVotes, halves: Mapping[int, Decision], final: Decision
 ) -> TaskChoice:
-    methods = {}
-    for method in Method:
-        judged, in_sample = [], []
-        for half, decision in halves.items():
-            seen, rows = votes.by(half), votes.rows[half]
-            chosen = decision.weights[method][name], decision.intercept(method, name)
-            judged.append(seen.score(chosen[0], ~rows, chosen[1]))
-            in_sample.append(seen.score(chosen[0], rows, chosen[1]))
-        scores = Scores(judged=_mean(judged), in_sample=_mean(in_sample))
-        intercept = final.intercept(method, name)
-        weights = final.weights[method][name]
-        methods[method] = _method_choice(votes.by(WHOLE), weights, intercept, scores)
+    found = {
+        method: {half: decision.found(method, name) for half, decision in halves.items()}
+        for method in Method
+    }
     return TaskChoice(
         metric=str(votes.task.metric),
         num_rows=len(votes.labels),
-        methods=methods,
+        methods={
+            method: _method_choice(
+                votes.by(WHOLE), final.found(method, name), _scores(votes, by_half)
+            )
+            for method, by_half in found.items()
+        },
         rule=halves[DEV_TRAIN].rules[name],
-        gains=_gains(name, votes, halves),
+        gains=_gains(votes, found),
+        curve=curve_of(votes, found[Method.SELECTIVE], found[Method.BEST_SINGLE]),
     )
 
 
-def _gains(name: str, votes: TaskVotes, halves: Mapping[int, Decision]) -> dict[Method, Gain]:
-    rests = [~votes.rows[half] for half in halves]
+def _scores(votes: TaskVotes, by_half: Mapping[int, Found]) -> Scores:
+    seen = [(votes.by(half), found, votes.rows[half]) for half, found in by_half.items()]
+    return Scores(
+        judged=_mean(of_half.score(found, ~rows) for of_half, found, rows in seen),
+        in_sample=_mean(of_half.score(found, rows) for of_half, found, rows in seen),
+    )
+
+
+def _gains(votes: TaskVotes, found: Mapping[Method, Mapping[int, Found]]) -> dict[Method, Gain]:
+    rests = {half: ~votes.rows[half] for half in HALVES}
     outputs = {
-        method: [
-            votes.by(half).outputs(
-                decision.weights[method][name], rest, decision.intercept(method, name)
-            )
-            for (half, decision), rest in zip(halves.items(), rests, strict=True)
-        ]
-        for method in Method
+        method: [votes.by(half).outputs(by_half[half], rest) for half, rest in rests.items()]
+        for method, by_half in found.items()
     }
     others = {method: outputs[method] for method in (Method.BEST_SINGLE, Method.SIMPLE)}
-    found = gain_of_halves(
-        votes.task, outputs[Method.SELECTIVE], list(others.values()), votes.labels, rests
+    gains = gain_of_halves(
+        votes.task,
+        outputs[Method.SELECTIVE],
+        list(others.values()),
+        votes.labels,
+        list(rests.values()),
     )
-    return dict(zip(others, found, strict=True))
+    return dict(zip(others, gains, strict=True))
 
 
-def _method_choice(
-    votes: TaskVotes, weights: Floats, intercept: Floats | None, scores: Scores
-) -> MethodChoice:
+def _method_choice(votes: TaskVotes, found: Found, scores: Scores) -> MethodChoice:
+    weights, intercept = parted(found)
     members = [
         Member(votes.candidates[m], float(weights[m]), votes.transforms[m])
         for m in np.flatnonzero(weights)
     ]
-    members.sort(key=lambda member: (-abs(member.weight), member.candidate.order))
-    if intercept is not None:
-        whole = votes.score(weights, votes.rows[WHOLE], intercept)
-        return MethodChoice(tuple(members), scores, (whole,), tuple(intercept.tolist()))
-    heaviest = [votes.index[member.candidate] for member in members]
-    trajectory = []
-    for count in range(1, len(members) + 1):
-        some = votes.spread(heaviest[:count], weights[heaviest[:count]])
-        trajectory.append(votes.score(some / some.sum(), votes.rows[WHOLE]))
-    return MethodChoice(tuple(members), scores, tuple(trajectory))
+    return MethodChoice(
+        members=tuple(sorted(members, key=lambda m: (-abs(m.weight), m.candidate.order))),
+        scores=scores,
+        trajectory=tuple(votes.score(some, votes.rows[WHOLE]) for some in prefixes(found)),
+        intercept=None if intercept is None else tuple(intercept.tolist()),
+    )
 
 
 def _one_for_all(

@@ -1,5 +1,6 @@
 """An exported ensemble as an MLflow model: saved, logged to a run, registered, fetched by name."""
 
+import json
 import os
 import re
 import shutil
@@ -11,9 +12,18 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from filelock import FileLock
+
 from mlflow_setup.client import MlflowException
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.files import inside, safe_name
+from mlflow_setup.files import (
+    MANIFEST,
+    TEMPORARY,
+    find_damage,
+    inside,
+    remove_folder,
+    safe_name,
+)
 from mlflow_setup.tracking import Tracking, redact
 
 ALIAS = "champion"
@@ -92,31 +102,46 @@ def log_model(
 ) -> str:
     """Log the model to a run and register it; the new version, which `alias` now points to.
 
+    The run ends FAILED if that fails: what says FINISHED has its model.
+
     Raises:
         ConfigError: MLflow cannot be written to, or does not take the name or the alias.
     """
     safe_name(name, "model")
-    with tracking.errors(), tempfile.TemporaryDirectory() as folder:
-        client = tracking.client
-        logged = client.create_logged_model(
-            tracking.experiment_id, name=name, source_run_id=run_id, model_type="ensemble"
-        )
-        status = "FAILED"
+    with tracking.errors():
+        version = None
         try:
+            version = _log_and_register(tracking, source, run_id, name, alias)
+        finally:
+            if version is None:
+                tracking.client.set_terminated(run_id, "FAILED")
+    return version
+
+
+def _log_and_register(
+    tracking: Tracking, source: ModelSource, run_id: str, name: str, alias: str
+) -> str:
+    client = tracking.client
+    logged = client.create_logged_model(
+        tracking.experiment_id, name=name, source_run_id=run_id, model_type="ensemble"
+    )
+    status = "FAILED"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
             save_model(source, Path(folder) / "model", run_id)
             client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
-            status = "READY"
-        finally:
-            client.finalize_logged_model(logged.model_id, status)
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        version = client.create_model_version(
-            name, logged.artifact_location, run_id=run_id, model_id=logged.model_id
-        )
-        client.set_registered_model_alias(name, alias, version.version)
+        status = "READY"
+    finally:
+        client.finalize_logged_model(logged.model_id, status)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        name, logged.artifact_location, run_id=run_id, model_id=logged.model_id
+    )
+    client.set_registered_model_alias(name, alias, version.version)
     return str(version.version)
 
 
@@ -159,13 +184,26 @@ def _folder(place: str) -> str:
 
 
 def _fetched(tracking: Tracking, uri: str, target: Path) -> Path:
+    """`target`, fetched unless it is there and whole: by one process, while others wait for it."""
     from mlflow.artifacts import download_artifacts
 
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
-            fetched = download_artifacts(
-                artifact_uri=uri, dst_path=folder, tracking_uri=tracking.uri
-            )
-            Path(fetched).rename(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not _is_whole(target):
+            remove_folder(target)
+            with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target.parent) as folder:
+                fetched = download_artifacts(
+                    artifact_uri=uri, dst_path=folder, tracking_uri=tracking.uri
+                )
+                Path(fetched).rename(target)
     return target
+
+
+def _is_whole(bundle: Path) -> bool:
+    """By its own manifest: who loads it proves what it is of."""
+    try:
+        facts = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+        del facts["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return find_damage(bundle, facts) is None

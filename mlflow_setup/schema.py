@@ -38,6 +38,7 @@ class Tag(StrEnum):
     KEPT_EPOCHS = "kept_epochs"
     NUM_EPOCHS = "num_epochs"  # completed when the trial ended
     NOTES = "notes"  # JSON counts: parameters, skipped rows
+    CHOICE = "choice"  # of an ensemble: digest of what was chosen
     PLANNED = "planned"  # of the experiment: when a plan last proved that it can be written to
 
 

@@ -16,7 +16,9 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from ensemble.notes import noted_trials
 from mlflow_setup.background import BackgroundMirror
+from mlflow_setup.errors import IntegrityError
 from mlflow_setup.files import is_full
 from mlflow_setup.schema import CONFIG_ARTIFACT, Outcome, OutcomeRecord, TrialRecord
 from search.budget import Meter
@@ -222,13 +224,23 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             self.mirror.mark(name)
 
     def _drop_weights_of_pruned(self) -> None:
-        """A pruned trial keeps its weights only while it is near the top for a task or overall."""
-        for name in sorted(self.pruned - near_top(self.best, self.keep_pruned_top)):
+        """A pruned trial keeps its weights only while it is near the top for a task or overall, or
+        a member of an ensemble."""
+        weak = self.pruned - near_top(self.best, self.keep_pruned_top)
+        for name in sorted(weak - self._members() if weak else weak):
             folder = self.folder.trial(name)
             for epoch in folder.kept_epochs():
                 folder.drop_weights(epoch)
             self.pruned.discard(name)
             self.mirror.mark(name)
+
+    def _members(self) -> set[str]:
+        """Of chosen ensembles; all pruned trials, where a note of one cannot be read."""
+        try:
+            return noted_trials(self.folder.path)
+        except IntegrityError as error:
+            _logger.warning("weights of pruned trials stay: %s", error.problem)
+            return self.pruned
 
     @contextmanager
     def _guarded(self, name: str) -> Iterator[None]:

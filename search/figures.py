@@ -1,13 +1,12 @@
 """The study in words, files and pictures: figure 2 as a table, figures 4 and 5 as curves."""
 
-import io
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ensemble.figures import png
 from mlflow_setup.files import write_atomic
 from mlflow_setup.schema import OVERALL
 from search.ablation import Line, Study, scaled
@@ -130,13 +129,6 @@ def curves_figure(study: Study, which: str) -> Figure:
         axis.legend(fontsize=8, frameon=False)
     figure.tight_layout()
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """The picture as a PNG file's bytes."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
 
 
 def _point(axis: Axes, height: int, line: Line, base: Line, name: str) -> None:

@@ -1,7 +1,8 @@
 """What a sweep's folder holds that nothing needs any more: `ensweep gc`.
 
 Weights of trials that were pruned far from the top, that diverged or failed; checkpoints of trials
-that are over; what crashes left. Records and predictions stay.
+that are over; what crashes left. Records and predictions stay, and the weights of whoever is a
+member of a chosen ensemble.
 """
 
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ensemble.notes import noted_trials
 from mlflow_setup.files import TEMPORARY, num_bytes
 from mlflow_setup.schema import Outcome
 from search.callbacks import near_top
@@ -37,9 +39,12 @@ def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
 
     Args:
         keep_pruned_top: a pruned trial among so many best for a task or overall keeps its weights.
+
+    Raises:
+        IntegrityError: what was chosen cannot be read.
     """
     history = read_history(folder.trial_folders())
-    near = near_top(_best_of(history), keep_pruned_top)
+    near = near_top(_best_of(history), keep_pruned_top) | noted_trials(folder.path)
     found = [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
     for past in history:
         found += _of_trial(folder, past, near)

@@ -174,9 +174,11 @@ def tiny_runs(
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The selective ensemble of `tiny_runs`, exported."""
+    from ensemble.choose import Request
     from ensemble.export import export
     from mlflow_setup.tracking import resolve_tracking
 
     output = tmp_path_factory.mktemp("bundles") / "bundle"
-    export(resolve_tracking(tiny_runs), "tiny", tiny_runs / ".cache", output, rule="simple")
+    request = Request(("tiny",), rule="simple")
+    export(resolve_tracking(tiny_runs), request, tiny_runs / ".cache", output)
     return output

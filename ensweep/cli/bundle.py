@@ -16,13 +16,15 @@ from ensweep.cli.options import (
     Average,
     BatchSize,
     Folder,
+    Listed,
     MaxCost,
     MaxMembers,
     Method,
     Precision,
     Storage,
-    SweepName,
+    SweepNames,
     TrackingUri,
+    ensemble_request,
 )
 from ensweep.cli.predict import predict
 
@@ -41,26 +43,22 @@ def register(app: typer.Typer) -> None:
 
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder; new.")],
-    sweep: SweepName = None,
+    sweeps: SweepNames = None,
     method: Method = None,
     max_members: MaxMembers = None,
     max_cost: MaxCost = None,
     average: Average = "paper",
+    runs: Listed = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Write the selective ensemble of a sweep as a folder that needs nothing else."""
-    from ensemble.combine import Averaged
+    """Write the selective ensemble of one sweep or several as a folder that needs nothing else."""
     from ensemble.export import export as write
-    from mlflow_setup.runs import latest_sweep
     from mlflow_setup.tracking import resolve_tracking
 
     tracking = resolve_tracking(storage, tracking_uri)
-    name = sweep or latest_sweep(tracking)
-    cost = max_cost and max_cost * 1e6
-    contents = write(
-        tracking, name, storage / ".cache", output, method, max_members, cost, Averaged(average)
-    )
+    request = ensemble_request(tracking, sweeps, runs, method, max_members, max_cost, average)
+    contents = write(tracking, request, storage / ".cache", output)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     typer.echo(f"{output}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
     typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)
@@ -118,6 +116,7 @@ def _print_scores(found: "Evaluation", tasks: "dict[str, Task]") -> None:
         notes = f"{found.num_rows[name]} rows" + (f", {skipped} skipped" if skipped else "")
         if name in found.undefined:
             notes += "; undefined: the predictions are constant"
+        notes += f"; {found.seconds_per_1000[name]:.2f} s per 1,000 sentences"
         typer.echo(f"{name:<12} {tasks[name].metric or '':<10} {score:.4f}  {notes}")
     typer.echo(f"{'overall':<12} {'':<10} {found.overall:.4f}")
     for name, reason in found.unscored.items():

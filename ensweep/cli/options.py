@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from ensemble.choose import Request
+    from mlflow_setup.tracking import Tracking
 
 Storage = Annotated[
     Path,
@@ -20,6 +24,10 @@ TrackingUri = Annotated[
 ]
 SweepName = Annotated[
     str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; default: the latest.")
+]
+SweepNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SWEEP]...", help="Sweeps to choose from; default: the latest."),
 ]
 SweepFile = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")]
 SweepOverrides = Annotated[
@@ -57,6 +65,14 @@ MaxCost = Annotated[
         help="Millions of parameters of the distinct encoders over all tasks, at most.",
     ),
 ]
+Listed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runs",
+        metavar="TASK=RUN,RUN",
+        help="List a task's members instead: equal weights, each run's best epoch. Repeatable.",
+    ),
+]
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "auto"],
@@ -76,6 +92,33 @@ MaxUsd = Annotated[
     float | None,
     typer.Option("--max-usd", help="Likewise, their price; budget.max_usd, budget.usd_per_hour."),
 ]
+
+
+def ensemble_request(
+    tracking: "Tracking",
+    sweeps: list[str] | None,
+    runs: list[str] | None,
+    method: str | None,
+    max_members: int | None,
+    max_cost: float | None,
+    average: str,
+    add: list[str] | None = None,
+) -> "Request":
+    """What these options ask for; of the latest sweep where neither sweeps nor runs are named."""
+    from ensemble.choose import Request
+    from ensemble.combine import Averaged
+    from mlflow_setup.runs import latest_sweep
+
+    named = sweeps or ([] if runs else [latest_sweep(tracking)])
+    return Request(
+        sweeps=tuple(dict.fromkeys(named)),
+        rule=method,
+        max_members=max_members,
+        max_cost=max_cost and max_cost * 1e6,
+        averaged=Averaged(average),
+        added=tuple(add or ()),
+        listed=tuple(runs or ()),
+    )
 
 
 def as_overrides(options: Mapping[str, object]) -> list[str]:

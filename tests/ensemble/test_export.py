@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from ensemble.added import with_added
 from ensemble.bundle import ENCODERS, ENSEMBLE, FACTS, MEMBERS, WEIGHTS, Bundle
 from ensemble.candidates import Pool
 from ensemble.choice import EnsembleChoice, Method
+from ensemble.choose import Request
 from ensemble.export import export, write_bundle
 from ensemble.validation import choose
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError, NothingUsableError
@@ -118,6 +120,18 @@ def test_an_empty_folder_is_taken(tmp_path: Path, chosen: tuple[Pool, EnsembleCh
     Bundle.load(tmp_path / "bundle")
 
 
+def test_predictions_alone_are_refused_by_name(
+    tmp_path: Path, store: Any, trials: dict[str, TrialFolder]
+) -> None:
+    scores = zip(store.ids("similarity"), store.labels["similarity"].tolist(), strict=True)
+    lines = ["id,score", *(f"{row_id},{score}" for row_id, score in scores)]
+    (tmp_path / "best.csv").write_text("\n".join(lines))
+    pool = with_added(store.pool(), [str(tmp_path / "best.csv")])
+    with pytest.raises(ConfigError, match=r"predictions alone cannot be exported: best\.csv\n"):
+        write_bundle(tmp_path / "bundle", "s", pool, choose(pool, "single"))
+    assert not (tmp_path / "bundle").exists()
+
+
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_what_is_there_is_not_replaced(
     tmp_path: Path, chosen: tuple[Pool, EnsembleChoice], kind: str
@@ -129,7 +143,7 @@ def test_what_is_there_is_not_replaced(
     with pytest.raises(ConfigError, match="is there already"):
         write_bundle(output, "s", *chosen)
     with pytest.raises(ConfigError, match="is there already"):  # before the runs are looked at
-        export(resolve_tracking(tmp_path / "none"), "s", tmp_path / "cache", output)
+        export(resolve_tracking(tmp_path / "none"), Request(("s",)), tmp_path / "cache", output)
     assert kept.read_text() == "mine"
 
 
@@ -191,5 +205,7 @@ def test_members_that_cannot_be_had_leave_no_bundle(
 
 def test_no_such_sweep(tmp_path: Path) -> None:
     with pytest.raises(NothingUsableError, match="no trial of a sweep 'none' is tracked"):
-        export(resolve_tracking(tmp_path), "none", tmp_path / "cache", tmp_path / "bundle")
+        export(
+            resolve_tracking(tmp_path), Request(("none",)), tmp_path / "cache", tmp_path / "bundle"
+        )
     assert not (tmp_path / "bundle").exists()

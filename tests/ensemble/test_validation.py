@@ -10,11 +10,12 @@ import pytest
 from ensemble import stacking
 from ensemble.candidates import Pool
 from ensemble.choice import Method
-from ensemble.chooser import WHOLE, Chooser, Decision, TaskVotes
+from ensemble.chooser import Chooser, Decision
 from ensemble.combine import Averaged, Transform, combine
 from ensemble.cost import Cost
 from ensemble.halves import NUM_HALVES, halves
 from ensemble.rules import OFFERED, RULES
+from ensemble.task_votes import WHOLE, TaskVotes
 from ensemble.validation import choose
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import Outcome
@@ -224,7 +225,7 @@ def test_a_note_where_selective_does_not_win(store: Store) -> None:
     assert task.note == "selective (1.0000) is not above best single (1.0000)"
 
 
-def test_no_note_where_selective_wins(store: Store) -> None:
+def test_what_selective_is_clearly_above_is_not_noted(store: Store) -> None:
     """Three runs, each unsure and wrong on its own third of the rows: two are right everywhere."""
     right = (2 * store.labels["paraphrase"] - 1).astype(np.float32)
     for third, trial in enumerate("abc"):
@@ -234,7 +235,7 @@ def test_no_note_where_selective_wins(store: Store) -> None:
     assert [member.weight for member in task.selective.members] == [0.5, 0.5]
     assert task.selective.scores.judged == 1
     assert task.best_single.scores.judged < 1
-    assert task.note is None
+    assert task.note == "selective (1.0000) is not above simple (1.0000)"
 
 
 def test_runs_of_different_tasks(store: Store) -> None:
@@ -306,6 +307,8 @@ def test_probes_of_one_encoder_pay_for_it_once(store: Store) -> None:
     assert cost([by_label["a@1"], by_label["b@1"], by_label["c@1"]]) == 130
     assert cost([by_label["a@1"], by_label["d@1"]]) == 220  # used in another way
     assert cost([by_label["a@1"], by_label["a@2"]]) == 220  # trained since
+    added = dataclasses.replace(by_label["a@1"], trial="x.csv", weights_uri="", num_parameters=0)
+    assert Cost.of_pool([*pool.candidates, added])([by_label["a@1"], added]) == 110
 
 
 def test_what_costs_more_is_left_out_first(store: Store) -> None:

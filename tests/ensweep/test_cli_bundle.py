@@ -51,6 +51,24 @@ def test_export_and_verify(tiny_runs: Path, tmp_path: Path) -> None:
             invoke("export", sweep, "--storage", tiny_runs, "--output", output)
 
 
+def test_listed_runs_are_exported(tiny_runs: Path, tmp_path: Path) -> None:
+    listed = ["--runs", "sentiment=0001-baseline,0002-b3", "--runs", "similarity=0002-b3"]
+    invoke("export", "--storage", tiny_runs, "--output", tmp_path / "bundle", *listed)
+    contents = json.loads((tmp_path / "bundle" / "ensemble.json").read_text())
+    trials = {name: member["trial"] for name, member in contents["members"].items()}
+    assert sorted(trials.values()) == ["0001-baseline", "0002-b3"]
+    shares = {
+        task: {trials[share["member"]]: share["weight"] for share in entry["members"]}
+        for task, entry in contents["tasks"].items()
+    }
+    both = {"0001-baseline": 0.5, "0002-b3": 0.5}
+    assert shares == {"sentiment": both, "similarity": {"0002-b3": 1.0}}
+    notes = [path.read_text() for path in (tiny_runs / "tiny" / "ensemble").glob("*.json")]
+    assert any("0001-baseline" in note and "0002-b3" in note for note in notes)
+    with pytest.raises(ConfigError, match="--runs lists the members: --max-cost has nothing"):
+        invoke("export", "-o", tmp_path / "x", *listed, "--max-cost", "1")
+
+
 def test_a_tampered_bundle_is_refused_by_every_command(
     tiny_bundle: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -177,12 +195,15 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     content = json.loads(done.stdout)
     assert list(content["scores"]) == ["sentiment", "paraphrase", "similarity", "overall"]
     assert content["num_rows"]["sentiment"] == 32
+    assert all(seconds > 0 for seconds in content["seconds_per_1000"].values())
     assert "in-sample: the members were searched and chosen on it" in done.stderr
     shown = invoke("evaluate", tiny_bundle, "--data-dir", tiny_data)
     for name, score in content["scores"].items():
         assert [
             line for line in shown.stdout.splitlines() if name in line and f"{score:.4f}" in line
         ]
+    assert "32 rows; " in shown.stdout
+    assert " s per 1,000 sentences\n" in shown.stdout
     lines = (tiny_data / "ids-sst-dev.csv").read_text().splitlines()
     lines[1] = "\t".join([*lines[1].split("\t")[:-1], ""])
     (tmp_path / "ids-sst-test-student.csv").write_text("\n".join(lines))

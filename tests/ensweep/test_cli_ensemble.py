@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from ensemble import inner, rules, stacking
 from ensweep.cli import ensemble
+from mlflow_setup.client import MlflowClient, MlflowException
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.mirror import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
@@ -31,7 +32,11 @@ LABELS = {
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_of_the_user(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if request.function is not test_a_choice_is_one_run_and_the_same_one_no_other:
+        monkeypatch.setattr("ensemble.figures.pictures", lambda pool, choice: {})  # for speed
     monkeypatch.setattr(inner, "NUM_REPEATS", 1)
     monkeypatch.setattr(rules, "NUM_BAGS", 2)
     monkeypatch.setattr(stacking, "RIDGES", (0.1,))
@@ -107,27 +112,30 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     assert selective == ["selective", *["1.0000"] * 2, "0.500", "0001@1,", "0.500", "0002@1"]
     assert lines[start + 4].startswith("  selective by top (1.0000 on the folds of dev-train, ")
     assert lines[start + 5].startswith("  gain +")
-    assert " over best single, +0.0000 [+0.0000, +0.0000] over simple" in lines[start + 5]
-    assert lines[start + 6] == ""  # selective is clearly above best single: no note
+    assert " over best single, +0.0000 [+0.0000, +0.0000] over simple; opti" in lines[start + 5]
+    # selective is clearly above best single: of that no note
+    assert lines[start + 6] == "  selective (1.0000) is not above simple (1.0000)"
     overall = lines[lines.index("overall") + 1 :]
     assert overall[2].split()[0] == "selective"
     assert overall[2].endswith("2 encoders")
-    front = lines[lines.index("selective with fewer encoders, overall") + 1 :]
+    front = lines[lines.index("what can be had for less, overall") + 1 :]
     assert [line.split()[:2] for line in front[:2]] == [["1", "encoder"], ["2", "encoders"]]
     assert "which the hyperparameter search has seen" in result.stdout
     assert "\x1b" not in result.stdout
-    assert result.stderr == "next: ensweep export new --output DIR\n"
+    assert f"pictures: {storage / 'new' / 'ensemble'}\n" in result.stderr
+    assert "logged as MLflow run " in result.stderr
+    assert result.stderr.endswith("next: ensweep export new --output DIR\n")
 
 
 def test_where_selective_does_not_win_it_is_said(storage: Path) -> None:
     lines = invoke("old", "--storage", str(storage)).stdout.splitlines()
     notes = [line for line in lines if "is not above best single" in line]
-    assert len(notes) == len(LABELS)
+    assert len(notes) == len(LABELS) + 1  # and overall
 
 
 def test_json(storage: Path) -> None:
     content = json.loads(invoke("new", "--storage", str(storage), "--json").stdout)
-    assert (content["schema_version"], content["sweep"]) == (1, "new")
+    assert (content["schema_version"], content["sweeps"]) == (1, ["new"])
     assert content["num_candidates"] == 2
     assert list(content["tasks"]) == list(LABELS)
     assert content["num_encoders"]["selective"] == 2
@@ -135,6 +143,85 @@ def test_json(storage: Path) -> None:
     members = content["tasks"]["paraphrase"]["methods"]["selective"]["members"]
     assert {member["trial"]: member["weight"] for member in members} == {"0001": 0.5, "0002": 0.5}
     assert members[0]["weights_uri"].endswith("/weights")
+
+
+def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
+    words = ["old", "--storage", str(storage), "--method", "top"]
+    first = invoke(*words).stderr
+    tracking = resolve_tracking(storage)
+    assert "logged as MLflow run " in first
+    found = tracking.search({"kind": "ensemble", "sweeps": "old"}, "FINISHED")
+    run = found[-1]
+    assert f"logged before as MLflow run {run.info.run_id}\n" in invoke(*words).stderr
+    assert len(tracking.search({"kind": "ensemble", "sweeps": "old"})) == len(found)
+    trial = tracking.search({"kind": "trial", "sweep": "old"})[0].info.run_id
+    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+    assert (tags["members"], tags["member_run_ids"]) == ("old.0001.0001", trial)
+    assert (params["method"], params["rule/paraphrase"]) == ("top", "top")
+    assert metrics["judged/selective/paraphrase/accuracy"] == pytest.approx(2 / 3, abs=0.1)
+    assert metrics["gain_over_simple/overall/value"] == 0
+    assert metrics["num_encoders"] == metrics["trajectory/paraphrase/accuracy"] / (53 / 80) == 1
+    found = {entry.path for entry in tracking.client.list_artifacts(run.info.run_id)}
+    assert found == {"choice.json", "gain.png", "weights.png", "agreement.png"}
+    folder = storage / "old" / "ensemble"
+    for name in found - {"choice.json"}:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    (note,) = folder.glob("*.json")
+    assert json.loads(note.read_text()) == {"members": [{"trial": "0001", "epoch": 1}]}
+
+
+def test_where_nothing_can_be_logged_the_choice_is_shown(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **settings: object) -> None:
+        raise MlflowException("permission denied")
+
+    monkeypatch.setattr(MlflowClient, "create_run", refuse)
+    result = invoke("old", "--storage", str(storage), "--method", "single")
+    assert "selective by single" in result.stdout
+    assert "not logged: MLflow tracking at sqlite:///" in result.stderr
+    assert ": permission denied\n" in result.stderr
+
+
+def test_several_sweeps(storage: Path) -> None:
+    words = ["old", "new", "--storage", str(storage), "--method", "simple"]
+    result = invoke(*words)
+    lines = result.stdout.splitlines()
+    assert lines[0] == "sweeps old, new: 2 candidates of 2 runs"
+    assert lines[1] == "  rejected old/0001@1: a duplicate of new/0001@1"
+    assert lines[2] == "  rejected new/0003: diverged: because"
+    assert "0.500 new/0001@1, 0.500 new/0002@1" in result.stdout
+    assert result.stderr.endswith("next: ensweep export old new --method simple --output DIR\n")
+
+
+def test_predictions_from_a_file(storage: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    labels = LABELS["paraphrase"].astype(int)
+    path.write_text("id,label\n" + "".join(f"paraphrase-{n},{y}\n" for n, y in enumerate(labels)))
+    words = ["old", "--storage", str(storage), "--method", "single", "--add", str(path)]
+    result = invoke(*words)
+    assert "  added mine.csv to paraphrase: labels, each taken for 90% sure\n" in result.stdout
+    assert "  selective   1.0000  1.0000  1.000 mine.csv\n" in result.stdout
+    assert result.stderr.endswith(
+        "next: ensweep export old --method single --output DIR, which chooses without mine.csv\n"
+    )
+    content = json.loads(invoke(*words, "--json").stdout)
+    assert content["added"][0]["file"] == "mine.csv"
+    assert content["num_candidates"] == 1
+
+
+def test_listed_runs(storage: Path) -> None:
+    listed = ["--runs", "paraphrase=new/0001,new/0002", "--runs", "similarity=new/0001"]
+    result = invoke("--storage", str(storage), *listed)
+    assert result.stdout.startswith("listed runs: 2 candidates of 2 runs\n")
+    content = json.loads(invoke("--storage", str(storage), *listed, "--json").stdout)
+    weights = {
+        name: {m["trial"]: m["weight"] for m in task["methods"]["selective"]["members"]}
+        for name, task in content["tasks"].items()
+    }
+    assert weights == {"paraphrase": {"0001": 0.5, "0002": 0.5}, "similarity": {"0001": 1.0}}
+    with pytest.raises(ConfigError, match="--runs lists the members: --method, --add has nothing"):
+        invoke("--storage", str(storage), *listed, "--method", "top", "--add", "x.csv")
 
 
 def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from ensemble.choose import choose_ensemble
+from ensemble.choose import Request, choose_ensemble
 from mlflow_setup.runs import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import resolve_tracking
@@ -155,7 +155,7 @@ def test_r16_a_sweep_of_trials_that_diverge(
 
     runs = {run.trial: run for run in find_trials(tracking, "s")}
     assert {runs[trial.name].status for trial in diverged} == {"FAILED"}
-    _, choice = choose_ensemble(tracking, "s", tmp_path / "cache")
+    _, choice = choose_ensemble(tracking, Request(("s",)), tmp_path / "cache")
     selective = [task.selective for task in choice.tasks.values()]
     chosen = {member.candidate.trial for found in selective for member in found.members}
     assert chosen

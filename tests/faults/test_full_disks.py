@@ -20,7 +20,7 @@ from servers import Server
 from typer.testing import CliRunner
 
 from ensemble.bundle import Bundle
-from ensemble.choose import choose_ensemble
+from ensemble.choose import Request, choose_ensemble
 from ensemble.export import write_bundle
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
@@ -212,7 +212,9 @@ def test_r6_the_disk_of_the_server(tmp_path: Path, tiny_data: Path, other_disk: 
 
 def test_r13_no_room_for_a_bundle(tiny_runs: Path, tmp_path: Path, other_disk: Disk) -> None:
     """At each level nothing is left of it, and what is said tells how much it needs."""
-    pool, choice = choose_ensemble(resolve_tracking(tiny_runs), "tiny", tmp_path / "cache")
+    pool, choice = choose_ensemble(
+        resolve_tracking(tiny_runs), Request(("tiny",)), tmp_path / "cache"
+    )
     whole = tmp_path / "whole"
     write_bundle(whole, "tiny", pool, choice)
     needed, output = num_bytes(whole) // 1024, other_disk.path / "bundle"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.registry import log_ensemble
+from mlflow_setup.registry import Chosen, log_choice, log_ensemble
 from mlflow_setup.tracking import Tracking, resolve_tracking
 
 
@@ -48,6 +48,44 @@ def test_a_run_that_could_not_be_completed_is_not_left_running(
     assert run.info.status == "FAILED"
 
 
+def chosen(digest: str, **changes: object) -> Chosen:
+    content = {
+        "name": "mine",
+        "metrics": {"judged/overall": 0.7},
+        "steps": {"trajectory/sentiment/accuracy": [0.5, 0.6]},
+        "params": {"method": "top"},
+        "tags": {"members": "s.a.0001"},
+        "files": {"choice.json": b"{}"},
+    }
+    return Chosen(digest=digest, **(content | changes))  # type: ignore[arg-type]
+
+
+def test_a_choice_is_logged_once(tracking: Tracking) -> None:
+    run_id, is_new = log_choice(tracking, chosen("one"))
+    assert is_new
+    assert log_choice(tracking, chosen("one")) == (run_id, False)
+    assert log_choice(tracking, chosen("two"))[1]
+    run = tracking.client.get_run(run_id)
+    assert (run.info.run_name, run.info.status) == ("mine", "FINISHED")
+    tags = {"kind": "ensemble", "choice": "one", "members": "s.a.0001"}
+    assert run.data.tags.items() >= tags.items()
+    history = tracking.client.get_metric_history(run_id, "trajectory/sentiment/accuracy")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.6)]
+    assert [entry.path for entry in tracking.client.list_artifacts(run_id)] == ["choice.json"]
+
+
+def test_a_choice_that_was_logged_in_part_is_logged_again(tracking: Tracking) -> None:
+    with pytest.raises(IntegrityError, match="is nan, not a finite number"):
+        log_choice(tracking, chosen("three", metrics={"judged/overall": float("nan")}))
+    run_id, is_new = log_choice(tracking, chosen("three"))
+    assert is_new
+    found = tracking.search({"kind": "ensemble", "choice": "three"})
+    assert [run.info.status for run in found] == ["FAILED", "FINISHED"]
+    assert found[1].info.run_id == run_id
+
+
 def test_an_unreachable_server_is_named(bundle: Path) -> None:
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9: .*refused"):
         log_ensemble(Tracking("http://127.0.0.1:9"), "x", bundle, {}, {}, {})
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9: .*refused"):
+        log_choice(Tracking("http://127.0.0.1:9"), chosen("x"))

@@ -293,6 +293,24 @@ def test_pruned_trials_keep_weights_only_near_the_top(tmp_path: Path) -> None:
     assert sweep.mirror.marked[-2] == "0002"
 
 
+def test_a_pruned_member_of_a_chosen_ensemble_keeps_its_weights(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, keep_pruned_top=1)
+    sweep.epoch(sweep.start("0001"), 1, 0.7, sentiment=0.4)
+    note = sweep.sweep_folder.path / "ensemble" / "x.json"
+    note.parent.mkdir()
+    for content, name, overall, kept in (
+        ('{"members": [{"trial": "0002"}]}', "0002", 0.6, [1]),
+        ('{"members": [{"trial": "0002"}]}', "0003", 0.5, []),
+        ("{", "0004", 0.4, [1]),  # who knows whose weights it keeps
+    ):
+        note.write_text(content)
+        pruned = sweep.start(name)
+        assert sweep.epoch(pruned, 1, overall, sentiment=0.3) == "STOP"
+        sweep.end(pruned)
+        assert sweep.folder(name).kept_epochs() == kept
+    assert sweep.folder("0002").kept_epochs() == [1]
+
+
 def test_a_folder_that_cannot_be_written_to_stops_the_sweep_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

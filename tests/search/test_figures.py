@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ensemble.bootstrap import Difference
+from ensemble.figures import png
 from mlflow_setup.schema import OVERALL
 from search.ablation import Curve, Line, Run, Study
 from search.figures import (
@@ -14,7 +15,6 @@ from search.figures import (
     curves_figure,
     curves_table,
     markdown,
-    png,
     table,
     write_report,
 )

@@ -22,6 +22,10 @@ def test_only_what_nothing_needs_is_garbage(tmp_path: Path) -> None:
     past.trial("0005", (0.2,), Outcome.FAILED)
     past.trial("0006", (0.2,), Outcome.STOPPED)
     past.trial("0007", (0.2,), None)
+    past.trial("0008", (0.1,), Outcome.PRUNED, ("stop",))
+    note = past.folder.path / "ensemble" / "x.json"  # 0008 is a member of a chosen ensemble
+    note.parent.mkdir()
+    note.write_text('{"members": [{"trial": "0008", "epoch": 1}]}')
     for trial in past.folder.trial_folders():
         for name in ("weights/0001/model", "checkpoint/00000001/state", "predictions/x/0001"):
             path = trial.path / name
@@ -35,7 +39,7 @@ def test_only_what_nothing_needs_is_garbage(tmp_path: Path) -> None:
     before = files_of(past.folder.path)
     garbage = find_garbage(past.folder, keep_pruned_top=2)
     assert files_of(past.folder.path) == before  # looking deletes nothing
-    assert sum(item.num_bytes for item in garbage) == 10 * 7 + 5 * 2
+    assert sum(item.num_bytes for item in garbage) == 10 * 8 + 5 * 2
     for item in garbage:
         item.remove()
     gone = before - files_of(past.folder.path)
@@ -48,6 +52,7 @@ def test_only_what_nothing_needs_is_garbage(tmp_path: Path) -> None:
         "trials/0004/weights/0001/model",
         "trials/0005/weights/0001/model",
         "trials/0006/weights/.tmp-abc",
+        "trials/0008/checkpoint/00000001/state",
         "trials/0007/checkpoint/quarantine/00000000-0/state",
     }
     assert find_garbage(past.folder, keep_pruned_top=2) == []
