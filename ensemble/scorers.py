@@ -130,7 +130,9 @@ class Accuracy:
         """[n, M] whether margins of n rows are above what is wanted of them."""
         range_ = np.iinfo(self.planes.dtype)
         limits = np.minimum(np.maximum(wanted[plane], range_.min), range_.max)
-        return self.planes[plane] > limits.astype(self.planes.dtype)[:, None]
+        is_slice = len(plane) > 1 and (np.diff(plane) == 1).all()  # then nothing is copied
+        margins = self.planes[plane[0] : plane[-1] + 1] if is_slice else self.planes[plane]
+        return np.asarray(margins > limits.astype(self.planes.dtype)[:, None])
 
     def _all_margins(self) -> Integers:
         """[C, N, M], made tile by tile: to turn all of it at once would miss the caches."""
