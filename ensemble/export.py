@@ -1,19 +1,20 @@
-"""The chosen ensemble -> a bundle: each member's weights once, and nothing by reference."""
+"""The chosen ensemble -> a bundle: each distinct encoder once, and nothing by reference."""
 
-import hashlib
-import shutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.bundle import (
     CARD,
     CODE,
-    ENCODERS,
     ENSEMBLE,
     FACTS,
-    MEMBERS,
+    MAIN,
     SCHEMA_VERSION,
     WEIGHTS,
     Contents,
+    Distilled,
     MemberEntry,
     Share,
     TaskEntry,
@@ -22,19 +23,24 @@ from ensemble.candidates import Candidate, Pool
 from ensemble.card import model_card
 from ensemble.choice import EnsembleChoice, Method, TaskChoice
 from ensemble.choose import choose_ensemble
+from ensemble.halving import Halving, halve
+from ensemble.stored_weights import lift_encoder, store_member
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.files import (
-    atomic_folder,
-    is_full,
-    num_bytes,
-    safe_name,
-    sha256_file,
-    write_manifest,
-)
+from mlflow_setup.files import atomic_folder, is_full, num_bytes, write_manifest
 from mlflow_setup.tracking import Tracking
 from mlflow_setup.wheel import pack_wheel
 from trainable.record import TrialFolder
 from trainable.tasks import Task
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a bundle is made of."""
+
+    tasks: Mapping[str, TaskEntry]
+    members: tuple[Candidate, ...]
+    card: Callable[[Contents], str]
+    distilled: Mapping[str, Distilled]
 
 
 def export(
@@ -45,53 +51,60 @@ def export(
     rule: str | None = None,
     max_members: int | None = None,
     max_cost: float | None = None,
+    halving: Halving | None = None,
 ) -> Contents:
     """Choose the selective ensemble of a sweep and write it as a bundle to `output`.
 
     Args:
         rule, max_members, max_cost: as `ensemble.validation.choose`.
+        halving: store weights in half precision; default: as they were trained.
 
     Raises:
         ConfigError: `output` is there already and not empty, or cannot be written.
         NothingUsableError: no run can be a member, or the weights of one are out of reach.
         IntegrityError: weights are not what training wrote.
+        DataError: the data that halving is measured on has errors, or none of the tasks.
     """
-    _require_free(output)
+    require_free(output)
     pool, choice = choose_ensemble(tracking, sweep, cache, rule, max_members, max_cost)
-    return write_bundle(output, sweep, pool, choice)
+    return write_bundle(output, chosen_parts(sweep, pool, choice), halving)
 
 
-def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -> Contents:
-    """Copy the members' weights and write what they are for; whole or not at all.
+def chosen_parts(sweep: str, pool: Pool, choice: EnsembleChoice) -> Parts:
+    """The parts of the selective ensemble."""
+    return Parts(
+        tasks={
+            name: _task_entry(pool.tasks[name].task, task) for name, task in choice.tasks.items()
+        },
+        members=choice.candidates(Method.SELECTIVE),
+        card=lambda contents: model_card(sweep, contents, choice),
+        distilled={},
+    )
+
+
+def write_bundle(output: Path, parts: Parts, halving: Halving | None = None) -> Contents:
+    """Store the members' weights and write what they are for; whole or not at all.
 
     Raises:
-        ConfigError, NothingUsableError, IntegrityError: as `export`.
+        ConfigError, NothingUsableError, IntegrityError, DataError: as `export`.
     """
-    _require_free(output)
+    require_free(output)
     try:
         if output.is_dir():
             output.rmdir()
         with atomic_folder(output) as folder:
-            contents = Contents(
-                schema_version=SCHEMA_VERSION,
-                tasks={
-                    name: _task_entry(pool.tasks[name].task, task)
-                    for name, task in choice.tasks.items()
-                },
-                members={
-                    candidate.key: _copy_member(candidate, folder)
-                    for candidate in choice.candidates(Method.SELECTIVE)
-                },
-            )
+            contents = _store(parts, folder)
+            if halving is not None:
+                contents = halve(folder, contents, halving)
             (folder / CODE).mkdir()
             pack_wheel(folder / CODE)
             (folder / ENSEMBLE).write_text(contents.to_json(), encoding="utf-8")
-            (folder / CARD).write_text(model_card(sweep, contents, choice), encoding="utf-8")
+            (folder / CARD).write_text(parts.card(contents), encoding="utf-8")
             write_manifest(folder, FACTS)
     except OSError as error:
         reason = str(error.strerror or error)
         if is_full(error):
-            reason = f"no space is left; it takes about {_size(choice) / 1e6:.1f} MB"
+            reason = f"no space is left; it takes about {_size(parts.members) / 1e6:.1f} MB"
         raise ConfigError(
             f"{output}: cannot be written: {reason}",
             fix="make room, or name a folder that can be written to",
@@ -99,14 +112,14 @@ def write_bundle(output: Path, sweep: str, pool: Pool, choice: EnsembleChoice) -
     return contents
 
 
-def _require_free(output: Path) -> None:
+def require_free(output: Path) -> None:
+    """Raises ConfigError where `output` is there already and is no empty folder."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"{output} is there already", fix="name a new folder, or remove this one")
 
 
-def _size(choice: EnsembleChoice) -> int:
+def _size(members: tuple[Candidate, ...]) -> int:
     """Bytes of the bundle's weights and encoders, each member's counted."""
-    members = choice.candidates(Method.SELECTIVE)
     trials = [(member, TrialFolder(Path(member.weights_uri).parent)) for member in members]
     return sum(
         num_bytes(trial.weights_dir(member.epoch)) + num_bytes(trial.encoder_dir)
@@ -125,7 +138,27 @@ def _task_entry(task: Task, choice: TaskChoice) -> TaskEntry:
     )
 
 
-def _copy_member(candidate: Candidate, bundle: Path) -> MemberEntry:
+def _store(parts: Parts, folder: Path) -> Contents:
+    """The members in the folder; the encoder that answers for the most becomes its own."""
+    members = {candidate.key: _store_member(candidate, folder) for candidate in parts.members}
+    answered: dict[str, float] = defaultdict(float)
+    for entry in parts.tasks.values():
+        for share in entry.members:
+            answered[members[share.member].encoder] += abs(share.weight)
+    main = max(answered, key=lambda name: (answered[name], name))
+    lift_encoder(folder, main)
+    return Contents(
+        schema_version=SCHEMA_VERSION,
+        tasks=dict(parts.tasks),
+        members={
+            key: entry.model_copy(update={"encoder": MAIN}) if entry.encoder == main else entry
+            for key, entry in members.items()
+        },
+        distilled=dict(parts.distilled),
+    )
+
+
+def _store_member(candidate: Candidate, bundle: Path) -> MemberEntry:
     trial = TrialFolder(Path(candidate.weights_uri).parent)
     if not trial.path.is_dir():
         raise NothingUsableError(
@@ -138,29 +171,13 @@ def _copy_member(candidate: Candidate, bundle: Path) -> MemberEntry:
             f"{trial.path}: holds trial {record.trial!r} of sweep {record.sweep!r}, not "
             f"{candidate.trial!r} of {candidate.sweep!r}"
         )
-    source = trial.require_weights(candidate.epoch)
-    target = bundle / MEMBERS / safe_name(candidate.key, "member")
-    target.mkdir(parents=True)
-    shutil.copyfile(source / WEIGHTS, target / WEIGHTS)
+    weights = trial.require_weights(candidate.epoch) / WEIGHTS
     return MemberEntry(
         run_id=candidate.run_id,
         sweep=candidate.sweep,
         trial=candidate.trial,
         epoch=candidate.epoch,
-        encoder=_copy_encoder(trial.encoder_dir, bundle),
+        encoder=store_member(candidate.key, weights, trial.encoder_dir, bundle),
         config=record.config,
+        encoder_revision=record.encoder_revision,
     )
-
-
-def _copy_encoder(source: Path, bundle: Path) -> str:
-    """Copy an encoder's folder unless an equal one is there; its name in the bundle."""
-    if not (source / "config.json").is_file():
-        raise IntegrityError(f"{source}: holds no encoder configuration")
-    digest = hashlib.sha256()
-    for path in sorted(source.iterdir()):
-        digest.update(f"{path.name}\0{sha256_file(path)}\n".encode())
-    name = digest.hexdigest()[:12]
-    target = bundle / ENCODERS / name
-    if not target.exists():
-        shutil.copytree(source, target)
-    return name

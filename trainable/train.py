@@ -26,6 +26,7 @@ from trainable.batching import plan_epoch
 from trainable.checkpoint import load_newest, save_checkpoint
 from trainable.config import Config
 from trainable.dataset import Dataset, read_dataset
+from trainable.encoder import hub_revision
 from trainable.evaluate import evaluate, predictions_of
 from trainable.learner import Learner
 from trainable.model import WEIGHTS_FILE
@@ -251,6 +252,7 @@ class Trainer:
                     "num_parameters": self.learner.model.num_parameters,
                     **{f"skipped rows: {what}": n for what, n in self.dataset.skipped.items()},
                 },
+                encoder_revision=hub_revision(self.learner.model.encoder),
             )
         )
 

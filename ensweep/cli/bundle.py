@@ -44,20 +44,33 @@ def export(
     method: Method = None,
     max_members: MaxMembers = None,
     max_cost: MaxCost = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"],
+        typer.Option("--precision", help="Of the stored weights; half takes --data-dir."),
+    ] = "fp32",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Dev files, on which half precision is measured."),
+    ] = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Write the selective ensemble of a sweep as a folder that needs nothing else."""
     from ensemble.export import export as write
+    from ensemble.halving import halving_of
+    from mlflow_setup.files import num_bytes
     from mlflow_setup.runs import latest_sweep
     from mlflow_setup.tracking import resolve_tracking
 
+    halving = halving_of(precision, data_dir)
     tracking = resolve_tracking(storage, tracking_uri)
     name = sweep or latest_sweep(tracking)
     cost = max_cost and max_cost * 1e6
-    contents = write(tracking, name, storage / ".cache", output, method, max_members, cost)
-    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    typer.echo(f"{output}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
+    contents = write(tracking, name, storage / ".cache", output, method, max_members, cost, halving)
+    typer.echo(f"{output}: {len(contents.members)} member(s), {num_bytes(output) / 1e6:.0f} MB")
+    for task, found in contents.halved.items():
+        change = f"{found.fp32:.4f} in fp32, {found.stored:.4f} in {precision}"
+        typer.echo(f"{task}: {change} ({found.stored - found.fp32:+.4f}; in-sample, dev)")
     typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)
 
 

@@ -23,7 +23,7 @@ def pool(store: Any) -> Pool:
 def contents(pool: Pool, choice: EnsembleChoice, encoder: str = "minilm") -> Contents:
     config = from_flat({"model.encoder": encoder}).flat()
     return Contents(
-        schema_version=1,
+        schema_version=2,
         tasks={
             name: TaskEntry(
                 task=pool.tasks[name].task,
@@ -56,7 +56,10 @@ def test_figures_are_those_of_the_choice(pool: Pool) -> None:
             line = f"| {name} | {member.weight:.3f} | `{member.candidate.key}` |"
             assert line in text.splitlines()
         assert (f"- {name}: " in text) == (task.note is not None)
+        gains = [task.gains[method].describe() for method in (Method.BEST_SINGLE, Method.SIMPLE)]
+        assert f"| {name} | {task.rule.rule} | {' | '.join(gains)} |" in text.splitlines()
     assert f"{choice.overall[Method.SELECTIVE].judged:.4f}" in text
+    assert "million parameters" not in text  # none are recorded
     assert "had seen all of dev" in text
 
 
@@ -65,6 +68,8 @@ def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
     _, block, text = model_card("s", contents(pool, choice), choice).split("---\n", 2)
     data = yaml.safe_load(block)
     assert data["library_name"] == "ensweep"
+    assert data["license"] == "unknown"
+    assert data["base_model"] == ["sentence-transformers/all-MiniLM-L6-v2"]
     results = data["model-index"][0]["results"]
     assert {
         result["task"]["name"]: (
@@ -94,6 +99,25 @@ def test_the_encoder_is_named_and_its_folder_is_not(pool: Pool, encoder: str, sh
     rows = [line for line in text.splitlines() if line.startswith("| `") and "run" in line]
     assert {row.split(" | ")[1] for row in rows} == {shown}
     assert "somebody" not in text
+
+
+def test_what_is_known_of_cost_origin_and_licence(store: Any) -> None:
+    for number in (1, 2):
+        store.add_usual(f"000{number}", seed=number, notes={"num_parameters": 22_700_000})
+    pool = store.pool()
+    choice = choose(pool)
+    count = len(choice.candidates(Method.SELECTIVE))
+    of_hub = contents(pool, choice, "bert-base-uncased")
+    members = {
+        name: member.model_copy(update={"encoder_revision": "f" * 40})
+        for name, member in of_hub.members.items()
+    }
+    text = model_card("s", of_hub.model_copy(update={"members": members}), choice)
+    assert f"run {count} model(s) of {22.7 * count:.1f} million parameters" in text
+    assert f"| bert-base-uncased at {'f' * 12} |" in text
+    assert "Of the encoder: bert-base-uncased apache-2.0. Of the data" in text
+    other = model_card("s", contents(pool, choice, "some/other"), choice)
+    assert "Of the encoder: some/other unknown. Of the data" in other
 
 
 def test_the_example_fits_the_first_task(store: Any) -> None:
