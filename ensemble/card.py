@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ LICENCES = {
 """Of encoders, as their own cards say."""
 _HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Size and speed of a bundle, measured where it was written."""
+
+    num_models: int  # to run for all tasks
+    megabytes: float  # of weights
+    rows_per_second: float  # of dev, all tasks at once
 
 
 def model_card(sweep: str, contents: Contents, choice: EnsembleChoice) -> str:
@@ -45,18 +55,15 @@ def model_card(sweep: str, contents: Contents, choice: EnsembleChoice) -> str:
     )
 
 
-def compressed_card(contents: Contents, cells: Mapping[str, tuple[str, str]]) -> str:
-    """The card of an ensemble's student.
-
-    Args:
-        cells: what is compared, size and speed -> of the ensemble, of the student.
-    """
+def compressed_card(contents: Contents, ensemble: Figures, student: Figures) -> str:
+    """The card of an ensemble's student."""
     results = {
         name: (str(contents.tasks[name].task.metric), "dev", found.student)
         for name, found in contents.distilled.items()
     }
     title = "One model distilled from an ensemble"
-    return _render("card_compressed.md.jinja", title, contents, results, cells=cells)
+    facts = {"ensemble": ensemble, "student": student}
+    return _render("card_compressed.md.jinja", title, contents, results, **facts)
 
 
 def _render(

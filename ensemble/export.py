@@ -14,7 +14,6 @@ from ensemble.bundle import (
     SCHEMA_VERSION,
     WEIGHTS,
     Contents,
-    Distilled,
     MemberEntry,
     Share,
     TaskEntry,
@@ -23,7 +22,6 @@ from ensemble.candidates import Candidate, Pool
 from ensemble.card import model_card
 from ensemble.choice import EnsembleChoice, Method, TaskChoice
 from ensemble.choose import choose_ensemble
-from ensemble.halving import Halving, halve
 from ensemble.stored_weights import lift_encoder, store_member
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.files import atomic_folder, is_full, num_bytes, write_manifest
@@ -40,7 +38,15 @@ class Parts:
     tasks: Mapping[str, TaskEntry]
     members: tuple[Candidate, ...]
     card: Callable[[Contents], str]
-    distilled: Mapping[str, Distilled]
+
+
+Refine = Callable[[Path, Contents], Contents]
+"""Given a folder with the weights and its contents: both as they are to be, measured."""
+
+
+def unchanged(folder: Path, contents: Contents) -> Contents:
+    """Weights as they were trained."""
+    return contents
 
 
 def export(
@@ -51,23 +57,23 @@ def export(
     rule: str | None = None,
     max_members: int | None = None,
     max_cost: float | None = None,
-    halving: Halving | None = None,
+    refine: Refine = unchanged,
 ) -> Contents:
     """Choose the selective ensemble of a sweep and write it as a bundle to `output`.
 
     Args:
         rule, max_members, max_cost: as `ensemble.validation.choose`.
-        halving: store weights in half precision; default: as they were trained.
+        refine: e.g. `Halving`: weights in half precision.
 
     Raises:
         ConfigError: `output` is there already and not empty, or cannot be written.
         NothingUsableError: no run can be a member, or the weights of one are out of reach.
         IntegrityError: weights are not what training wrote.
-        DataError: the data that halving is measured on has errors, or none of the tasks.
+        DataError: the data that `refine` measures on has errors, or none of the tasks.
     """
     require_free(output)
     pool, choice = choose_ensemble(tracking, sweep, cache, rule, max_members, max_cost)
-    return write_bundle(output, chosen_parts(sweep, pool, choice), halving)
+    return write_bundle(output, chosen_parts(sweep, pool, choice), refine)
 
 
 def chosen_parts(sweep: str, pool: Pool, choice: EnsembleChoice) -> Parts:
@@ -78,11 +84,10 @@ def chosen_parts(sweep: str, pool: Pool, choice: EnsembleChoice) -> Parts:
         },
         members=choice.candidates(Method.SELECTIVE),
         card=lambda contents: model_card(sweep, contents, choice),
-        distilled={},
     )
 
 
-def write_bundle(output: Path, parts: Parts, halving: Halving | None = None) -> Contents:
+def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Contents:
     """Store the members' weights and write what they are for; whole or not at all.
 
     Raises:
@@ -93,9 +98,7 @@ def write_bundle(output: Path, parts: Parts, halving: Halving | None = None) -> 
         if output.is_dir():
             output.rmdir()
         with atomic_folder(output) as folder:
-            contents = _store(parts, folder)
-            if halving is not None:
-                contents = halve(folder, contents, halving)
+            contents = refine(folder, _store(parts, folder))
             (folder / CODE).mkdir()
             pack_wheel(folder / CODE)
             (folder / ENSEMBLE).write_text(contents.to_json(), encoding="utf-8")
@@ -154,7 +157,6 @@ def _store(parts: Parts, folder: Path) -> Contents:
             key: entry.model_copy(update={"encoder": MAIN}) if entry.encoder == main else entry
             for key, entry in members.items()
         },
-        distilled=dict(parts.distilled),
     )
 
 

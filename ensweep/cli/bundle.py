@@ -26,6 +26,7 @@ from ensweep.cli.options import (
 from ensweep.cli.predict import predict
 
 if TYPE_CHECKING:
+    from ensemble.export import Refine
     from ensemble.predict import Evaluation
     from trainable.tasks import Task
 
@@ -57,21 +58,36 @@ def export(
 ) -> None:
     """Write the selective ensemble of a sweep as a folder that needs nothing else."""
     from ensemble.export import export as write
-    from ensemble.halving import halving_of
+    from ensemble.export import unchanged
+    from mlflow_setup.errors import ConfigError
     from mlflow_setup.files import num_bytes
     from mlflow_setup.runs import latest_sweep
     from mlflow_setup.tracking import resolve_tracking
 
-    halving = halving_of(precision, data_dir)
+    refine = unchanged if precision == "fp32" else _halving(precision, data_dir)
+    if precision == "fp32" and data_dir is not None:
+        raise ConfigError("--data-dir is for --precision fp16 or bf16", fix="leave it out")
     tracking = resolve_tracking(storage, tracking_uri)
     name = sweep or latest_sweep(tracking)
     cost = max_cost and max_cost * 1e6
-    contents = write(tracking, name, storage / ".cache", output, method, max_members, cost, halving)
+    contents = write(tracking, name, storage / ".cache", output, method, max_members, cost, refine)
     typer.echo(f"{output}: {len(contents.members)} member(s), {num_bytes(output) / 1e6:.0f} MB")
     for task, found in contents.halved.items():
         change = f"{found.fp32:.4f} in fp32, {found.stored:.4f} in {precision}"
         typer.echo(f"{task}: {change} ({found.stored - found.fp32:+.4f}; in-sample, dev)")
     typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)
+
+
+def _halving(precision: Literal["fp16", "bf16"], data_dir: Path | None) -> "Refine":
+    from ensemble.halving import Halving
+    from mlflow_setup.errors import ConfigError
+
+    if data_dir is None:
+        raise ConfigError(
+            f"--precision {precision}: what it does to the scores is not known",
+            fix="name the folder with the dev files: --data-dir DIR",
+        )
+    return Halving(precision, data_dir)
 
 
 def verify(folder: Folder, as_json: AsJson = False) -> None:
