@@ -63,14 +63,15 @@ def serve(
     from ensemble.predict import Ensemble
     from ensemble.serve import Service
     from mlflow_setup.models import fetch_bundle, is_model
-    from mlflow_setup.scoring import listen, run_scoring
+    from mlflow_setup.scoring import listen, request_seconds, run_scoring
     from mlflow_setup.tracking import resolve_tracking
 
     folder = Path(source)
     if is_model(source):
         folder = fetch_bundle(resolve_tracking(storage, tracking_uri), source, storage / ".cache")
     with listen(host, port) as listener:
-        service = Service(Ensemble.load(folder, batch_size, precision), max_bytes, max_rows)
+        ensemble = Ensemble.load(folder, batch_size, precision)
+        service = Service(ensemble, max_bytes, max_rows, request_seconds())
         service.warm_up()
         url = f"http://{host}:{listener.getsockname()[1]}"
         typer.echo(f"serving {source} at {url}/invocations (Ctrl-C ends it)", err=True)

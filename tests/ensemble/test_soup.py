@@ -1,4 +1,4 @@
-"""A soup is the mean of runs that share a start, a trial of the sweep, and judged where it had no say."""
+"""A soup: the mean of runs that share a start, a trial of the sweep, judged on other rows."""
 
 import dataclasses
 import json
@@ -133,14 +133,14 @@ def test_greedy_looks_at_dev_train_alone(
     assert [dev_train_mask(ids).all() for ids in seen] == [True] * 3 + [False] * 3
     assert found.trial.startswith("soup-greedy-")
     monkeypatch.setattr("ensemble.soup_trial.greedy_soup", lambda candidates, score: candidates[:1])
-    with pytest.raises(NothingUsableError, match="no run makes the soup of 000.@1 better"):
+    with pytest.raises(NothingUsableError, match=r"no run makes the soup of 000.@1 better"):
         make_soup(tracking, "broth", tiny_data, greedy=True)
 
 
 def test_other_data_is_refused(tracking: Tracking, tmp_path: Path, tiny_data: Path) -> None:
     for path in tiny_data.iterdir():
         (tmp_path / path.name).write_text(path.read_text().replace("\tgood", "\tbad"))
-    with pytest.raises(DataError, match="the dev examples are not those that 000. was scored on"):
+    with pytest.raises(DataError, match=r"the dev examples are not those that 000. was scored on"):
         make_soup(tracking, "broth", tmp_path, greedy=False)
 
 
