@@ -1,4 +1,4 @@
-"""`ensweep export`, `verify`, `predict`, `evaluate`: an ensemble as a folder, and its use.
+"""`ensweep export`, `verify`, `sign`, `predict`, `evaluate`: an ensemble as a folder, and its use.
 
 ensweep export demo --output bundle
 ensweep predict bundle --task sentiment --text "a warm and moving film"
@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     """Add this noun's commands to the command line."""
     app.command("export")(export)
     app.command("verify")(verify)
+    app.command("sign")(sign)
     app.command("predict")(predict)
     app.command("evaluate")(evaluate)
 
@@ -90,21 +91,42 @@ def _halving(precision: Literal["fp16", "bf16"], data_dir: Path | None) -> "Refi
     return Halving(precision, data_dir)
 
 
-def verify(folder: Folder, as_json: AsJson = False) -> None:
+def verify(
+    folder: Folder,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="A public key (PEM): prove who signed it, too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Prove that a bundle is whole and unchanged (exit code 6 if not)."""
     from ensemble.bundle import Bundle
+    from ensemble.signature import verify_signature
 
     contents = Bundle.load(folder).contents
+    if key is not None:
+        verify_signature(folder, key)
     if as_json:
         content = {
             "schema_version": 1,
             "folder": str(folder),
             "tasks": list(contents.tasks),
             "members": list(contents.members),
+            "is_signed": key is not None,
         }
         typer.echo(json.dumps(content))
     else:
-        typer.echo(f"{folder}: whole; {len(contents.members)} member(s)")
+        signed = "" if key is None else f"; signed by the owner of {key}"
+        typer.echo(f"{folder}: whole; {len(contents.members)} member(s){signed}")
+
+
+def sign(
+    folder: Folder,
+    key: Annotated[Path, typer.Option("--key", help="An Ed25519 private key (PEM).")],
+) -> None:
+    """Sign a bundle: a file beside its folder, for `ensweep verify --key`."""
+    from ensemble.signature import sign as write
+
+    typer.echo(f"{write(folder, key)}: the signature of {folder}")
 
 
 def evaluate(
