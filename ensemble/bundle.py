@@ -33,7 +33,7 @@ from trainable.tasks import Task
 
 SCHEMA_VERSION: Literal[2] = 2
 ENSEMBLE, CARD, MEMBERS, ENCODERS = "ensemble.json", "README.md", "members", "encoders"
-CODE = "wheel"
+CODE, FIGURES = "wheel", "figures"
 FACTS = {"format": "ensweep-bundle", "schema_version": SCHEMA_VERSION}
 """What the manifest of a bundle says beside its files."""
 _FORMER_FACTS = {**FACTS, "schema_version": 1}
@@ -43,7 +43,7 @@ MAIN = "."
 WEIGHTS = "model.safetensors"
 _ENCODER_SUFFIXES = (".json", ".txt", ".model")
 """Of an encoder's configuration and a tokenizer's vocabulary: data, not code."""
-_FIGURE = re.compile(r"figures/[a-z0-9][a-z0-9_-]*\.png", re.ASCII)
+_FIGURE = re.compile(FIGURES + r"/[a-z0-9][a-z0-9_-]*\.png", re.ASCII)
 _WHEEL = re.compile(
     CODE + r"/ensweep-[0-9][A-Za-z0-9.+_]*-[0-9]+[a-z0-9]*-py3-none-any\.whl", re.ASCII
 )

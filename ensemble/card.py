@@ -1,7 +1,7 @@
 """The model card of a bundle: real figures, who answers for which task, and the caveats."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ensemble.bundle import MAIN, Contents
+from ensemble.bundle import FIGURES, MAIN, Contents
 from ensemble.choice import EnsembleChoice, Method, Scores, TaskChoice, cost
 from trainable.tasks import Task
 
@@ -33,8 +33,14 @@ class Figures:
     rows_per_second: float  # of dev, all tasks at once
 
 
-def model_card(sweep: str, contents: Contents, choice: EnsembleChoice) -> str:
-    """Markdown with the hub's metadata block in front."""
+def model_card(
+    sweep: str, contents: Contents, choice: EnsembleChoice, figures: Sequence[str] = ()
+) -> str:
+    """Markdown with the hub's metadata block in front.
+
+    Args:
+        figures: names of the pictures in the bundle.
+    """
     results = {
         name: (task.metric, "dev, cross-fitted", task.selective.scores.judged)
         for name, task in choice.tasks.items()
@@ -47,6 +53,7 @@ def model_card(sweep: str, contents: Contents, choice: EnsembleChoice) -> str:
         contents,
         results,
         sweep=sweep,
+        figures={name: Path(FIGURES, name).as_posix() for name in figures},
         rows=[_row(name, task) for name, task in choice.tasks.items()],
         overall=_cells(choice.overall),
         num_encoders={method.value: len(choice.candidates(method)) for method in Method},

@@ -104,8 +104,8 @@ def student_of(
 ) -> Resolved:
     """The student's configuration: a recipe's, or that of the bundle's best member.
 
-    Best is the member whose weights, summed over the tasks, are the largest, of those that were
-    trained on every task of the bundle.
+    Best is the member whose weights' sizes, summed over the tasks, are the largest, of those that
+    were trained on every task of the bundle.
 
     Raises:
         ConfigError: no member has all tasks, or a setting is none or not to be set.
@@ -136,10 +136,13 @@ def student_of(
 def _best_member(bundle: Bundle) -> str:
     tasks = bundle.contents.tasks
     weights = {
-        name: sum(s.weight for entry in tasks.values() for s in entry.members if s.member == name)
+        name: 0.0
         for name in bundle.contents.members
         if set(tasks) <= set(bundle.config(name).data.tasks)
     }
+    for share in (share for entry in tasks.values() for share in entry.members):
+        if share.member in weights:
+            weights[share.member] += abs(share.weight)
     if not weights:
         raise ConfigError(
             f"{bundle.folder}: no member was trained on all of {', '.join(tasks)}",
@@ -169,7 +172,7 @@ def _parts(
         name: TaskEntry(task=dataset.tasks[name], members=shares, scores={})
         for name in teacher.tasks
     }
-    return Parts(tasks, (member,), card)
+    return Parts(tasks, (member,), card, figures={})
 
 
 def _compare(

@@ -10,6 +10,7 @@ from ensemble.bundle import (
     CODE,
     ENSEMBLE,
     FACTS,
+    FIGURES,
     MAIN,
     SCHEMA_VERSION,
     WEIGHTS,
@@ -38,10 +39,14 @@ class Parts:
     tasks: Mapping[str, TaskEntry]
     members: tuple[Candidate, ...]
     card: Callable[[Contents], str]
+    figures: Mapping[str, bytes]  # file name -> PNG, of the card
 
 
 Refine = Callable[[Path, Contents], Contents]
 """Given a folder with the weights and its contents: both as they are to be, measured."""
+
+
+_NO_FIGURES: Mapping[str, bytes] = {}
 
 
 def unchanged(folder: Path, contents: Contents) -> Contents:
@@ -76,14 +81,17 @@ def export(
     return write_bundle(output, chosen_parts(sweep, pool, choice), refine)
 
 
-def chosen_parts(sweep: str, pool: Pool, choice: EnsembleChoice) -> Parts:
-    """The parts of the selective ensemble."""
+def chosen_parts(
+    sweep: str, pool: Pool, choice: EnsembleChoice, figures: Mapping[str, bytes] = _NO_FIGURES
+) -> Parts:
+    """The parts of the selective ensemble, with pictures of the choice if there are any."""
     return Parts(
         tasks={
             name: _task_entry(pool.tasks[name].task, task) for name, task in choice.tasks.items()
         },
         members=choice.candidates(Method.SELECTIVE),
-        card=lambda contents: model_card(sweep, contents, choice),
+        card=lambda contents: model_card(sweep, contents, choice, list(figures)),
+        figures=figures,
     )
 
 
@@ -101,6 +109,9 @@ def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Cont
             contents = refine(folder, _store(parts, folder))
             (folder / CODE).mkdir()
             pack_wheel(folder / CODE)
+            for name, content in parts.figures.items():
+                (folder / FIGURES).mkdir(exist_ok=True)
+                (folder / FIGURES / name).write_bytes(content)
             (folder / ENSEMBLE).write_text(contents.to_json(), encoding="utf-8")
             (folder / CARD).write_text(parts.card(contents), encoding="utf-8")
             write_manifest(folder, FACTS)

@@ -134,6 +134,13 @@ def test_the_main_encoder_is_the_one_that_answers_for_the_most(
     assert max(answered, key=answered.__getitem__) == MAIN
 
 
+def test_pictures_are_the_card_s(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
+    parts = chosen_parts("s", *chosen, {"gain.png": b"\x89PNG"})
+    write_bundle(tmp_path / "bundle", parts)
+    assert (Bundle.load(tmp_path / "bundle").folder / "figures/gain.png").read_bytes() == b"\x89PNG"
+    assert "![gain](figures/gain.png)\n" in (tmp_path / "bundle" / "README.md").read_text()
+
+
 def test_the_manifest_is_of_every_file(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
     write(tmp_path / "bundle", chosen)
     assert find_damage(tmp_path / "bundle", FACTS) is None
