@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from ensemble import soup_cook
 from ensemble.candidates import load_pool
 from ensemble.soup import average_weights, greedy_soup, start_of
-from ensemble.soup_trial import make_soup
+from ensemble.soup_trial import Soup, make_soup, sharing_a_start
 from ensweep.cli.app import app
 from mlflow_setup.errors import DataError, IntegrityError, NothingUsableError
 from mlflow_setup.mirror import Mirror
@@ -54,13 +54,20 @@ def tracking(
     return tracking
 
 
+@pytest.fixture(scope="module")
+def uniform(tracking: Tracking, tiny_data: Path) -> Soup:
+    return make_soup(tracking, "broth", tiny_data, greedy=False)
+
+
 def folders(tracking: Tracking) -> list[TrialFolder]:
     runs = [run for run in find_trials(tracking, "broth") if "soup" not in run.trial]
     return [TrialFolder(Path(run.tags["weights_uri"]).parent) for run in runs]
 
 
-def test_a_uniform_soup_is_a_trial_of_the_sweep(tracking: Tracking, tiny_data: Path) -> None:
-    found = make_soup(tracking, "broth", tiny_data, greedy=False)
+def test_a_uniform_soup_is_a_trial_of_the_sweep(
+    tracking: Tracking, uniform: Soup, tiny_data: Path
+) -> None:
+    found = uniform
     assert sorted(found.ingredients) == ["0000@1", "0001@1"]
     assert (found.num_sharing, found.folder.parent.name) == (2, "soups")
     trial = TrialFolder(found.folder)
@@ -79,11 +86,10 @@ def test_a_uniform_soup_is_a_trial_of_the_sweep(tracking: Tracking, tiny_data: P
     assert len(find_trials(tracking, "broth")) == 3
 
 
-def test_it_is_judged_on_rows_that_had_no_say(tracking: Tracking, tiny_data: Path) -> None:
-    found = make_soup(tracking, "broth", tiny_data, greedy=False)
+def test_it_is_judged_on_rows_that_had_no_say(tracking: Tracking, uniform: Soup) -> None:
     best = max(folders(tracking), key=lambda trial: trial.epochs()[0].dev_train[OVERALL])
-    for task, judged in found.tasks.items():
-        for folder, score in ((found.folder, judged.soup), (best.path, judged.single)):
+    for task, judged in uniform.tasks.items():
+        for folder, score in ((uniform.folder, judged.soup), (best.path, judged.single)):
             outputs = Predictions.read(TrialFolder(folder).predictions_path(task, 1))
             rest = ~dev_train_mask(outputs.ids)
             config = from_flat(best.trial().config)
@@ -96,17 +102,13 @@ def test_it_is_judged_on_rows_that_had_no_say(tracking: Tracking, tiny_data: Pat
 
 
 def test_it_is_a_candidate_and_no_ingredient(
-    tracking: Tracking, tiny_data: Path, tmp_path: Path
+    tracking: Tracking, uniform: Soup, tmp_path: Path
 ) -> None:
-    found = make_soup(tracking, "broth", tiny_data, greedy=False)
     runs = find_trials(tracking, "broth")
     pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, tmp_path))
     assert not pool.rejected
-    assert found.trial in {candidate.trial for candidate in pool.candidates}
-    assert set(make_soup(tracking, "broth", tiny_data, greedy=False).ingredients) == {
-        "0000@1",
-        "0001@1",
-    }
+    assert uniform.trial in {candidate.trial for candidate in pool.candidates}
+    assert len(sharing_a_start(runs, "broth")) == 2 < len(runs)
 
 
 def test_greedy_looks_at_dev_train_alone(
