@@ -1,14 +1,14 @@
-"""Sentences a second of `predict` against a loop over tasks and members, on the same pairs.
+"""Sentences a second of `predict` against a plain transformers loop, on the same pairs.
 
     python benchmarks/predict.py --data-dir DATA --rows 512
 
-The loop is what one writes first: for each task and each member, 16 rows of the file after another,
-padded to their longest sentence, in fp32; each side goes through the encoder by itself. Both answer
-two tasks (paraphrase, similarity) with the same members: MiniLM encoders with noise of their own
-and fresh heads, since speed does not depend on what they have learned. The outputs are compared in
-the run. Rounds of the loop and of predict take turns. Peak memory is of `ensweep predict` as a
-process, labelling a file of --memory-rows rows and one of ten times as many, both going through the
-same pairs over and over.
+The loop is what one writes first: for each task and each member, `AutoModel` with its default
+attention in fp32, a batch of the file after another, padded to its longest sentence, each side by
+itself; then our heads. Both have the same batch size and answer two tasks (paraphrase, similarity)
+with the same members: MiniLM encoders with noise of their own and fresh heads, since speed does not
+depend on what they have learned. The outputs are compared in the run. Rounds of the loop and of
+predict take turns. Peak memory is of `ensweep predict` as a process, labelling a file of
+--memory-rows rows and one of ten times as many, both going through the same pairs over and over.
 """
 
 import argparse
@@ -25,28 +25,19 @@ from statistics import median
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModel, AutoTokenizer
 
-from ensemble.bundle import (
-    CARD,
-    ENCODERS,
-    ENSEMBLE,
-    FACTS,
-    MEMBERS,
-    WEIGHTS,
-    Contents,
-    MemberEntry,
-    Share,
-    TaskEntry,
-)
+from ensemble.bundle import CARD, ENSEMBLE, FACTS, Contents, MemberEntry, Share, TaskEntry
 from ensemble.combine import combine
 from ensemble.predict import Ensemble
+from ensemble.stored_weights import store_member
 from mlflow_setup.files import write_manifest
+from trainable.encoder import pool
 from trainable.model import build_model, load_member
 from trainable.reading import read_split
 from trainable.resolve import resolve
 from trainable.tokens import load_tokenizer
 
-BATCH_SIZE = 16
 TASKS = ("paraphrase", "similarity")
 Sides = tuple[tuple[str, ...], ...]
 
@@ -67,19 +58,14 @@ def main() -> None:
 class Loop:
     """Members one after another, task by task."""
 
-    def __init__(self, folder: Path) -> None:
-        self.bundle = Ensemble.load(folder).bundle
-        self.members = {
-            name: (
-                load_member(
-                    self.bundle.weights_dir(name),
-                    self.bundle.encoder_dir(name),
-                    self.bundle.config(name),
-                ),
-                load_tokenizer(self.bundle.encoder_dir(name)),
-            )
-            for name in self.bundle.contents.members
-        }
+    def __init__(self, folder: Path, batch_size: int) -> None:
+        self.bundle, self.batch_size = Ensemble.load(folder).bundle, batch_size
+        self.members = {}
+        for name in self.bundle.contents.members:
+            place = self.bundle.encoder_dir(name)
+            heads = load_member(self.bundle.weights_dir(name), place, self.bundle.config(name))
+            encoder = AutoModel.from_pretrained(place).eval()
+            self.members[name] = encoder, AutoTokenizer.from_pretrained(place), heads
 
     def run(self, sides: Sides) -> dict[str, np.ndarray]:
         """Combined outputs of both tasks."""
@@ -91,29 +77,31 @@ class Loop:
 
     @torch.inference_mode()
     def _outputs(self, task: str, member: str, sides: Sides) -> np.ndarray:
-        model, tokenizer = self.members[member]
+        encoder, tokenizer, heads = self.members[member]
         pieces = []
-        for start in range(0, len(sides[0]), BATCH_SIZE):
+        for start in range(0, len(sides[0]), self.batch_size):
             embeddings = []
             for side in sides:
                 inputs = tokenizer(
-                    list(side[start : start + BATCH_SIZE]),
+                    list(side[start : start + self.batch_size]),
                     padding=True,
                     truncation=True,
-                    max_length=model.max_length,
+                    max_length=heads.max_length,
                     return_tensors="pt",
                 )
-                embeddings.append(model.embed(inputs["input_ids"], inputs["attention_mask"]))
+                states, mask = encoder(**inputs), inputs["attention_mask"]
+                e = pool(states.last_hidden_state, states.pooler_output, mask, heads.pooling)
+                embeddings.append(e)
             sizes = [len(e) for e in embeddings]
-            pieces.append(model.answer(task, torch.cat(embeddings), sizes).outputs.numpy())
+            pieces.append(heads.answer(task, torch.cat(embeddings), sizes).outputs.numpy())
         return np.concatenate(pieces)
 
 
 class Ours:
     """`Ensemble` for both tasks at once."""
 
-    def __init__(self, folder: Path, precision: str) -> None:
-        self.ensemble = Ensemble.load(folder, precision=precision)
+    def __init__(self, folder: Path, batch_size: int, precision: str) -> None:
+        self.ensemble = Ensemble.load(folder, batch_size, precision)
 
     def run(self, sides: Sides) -> dict[str, np.ndarray]:
         """Combined outputs of both tasks."""
@@ -122,8 +110,8 @@ class Ours:
 
 def measure_speed(folder: Path, sides: Sides, given: argparse.Namespace) -> None:
     """Seconds of each way, round by round, and how far their outputs are apart."""
-    ways: dict[str, Loop | Ours] = {"loop fp32": Loop(folder)}
-    ways |= {f"predict {name}": Ours(folder, name) for name in given.precisions}
+    ways: dict[str, Loop | Ours] = {"loop fp32": Loop(folder, given.batch_size)}
+    ways |= {f"predict {p}": Ours(folder, given.batch_size, p) for p in given.precisions}
     outputs = {name: way.run(sides) for name, way in ways.items()}  # a warm-up as well
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(given.rounds):
@@ -135,7 +123,7 @@ def measure_speed(folder: Path, sides: Sides, given: argparse.Namespace) -> None
     num_sentences = len(sides) * len(sides[0])
     num_distinct = len({text for side in sides for text in side})
     print(f"{num_sentences} sentences, {num_distinct} distinct; {given.members} members, ", end="")
-    print(f"{given.rounds} rounds, {given.threads} thread(s), torch {torch.__version__}")
+    print(f"batches of {given.batch_size}, {given.rounds} rounds, {given.threads} thread(s)")
     print(f"{'way':<14} {'sentences/s':>12} {'times faster':>13} {'(min-max)':>14} {'apart':>9}")
     for name, values in seconds.items():
         ratios = [b / value for b, value in zip(base, values, strict=True)]
@@ -175,21 +163,22 @@ def write_bundle(folder: Path, given: argparse.Namespace) -> None:
     ]
     config = resolve("baseline", settings, {}).config
     names = [f"member-{number}" for number in range(given.members)]
-    encoder = folder / ENCODERS / "encoder"
+    encoder, weights = folder.parent / "encoder", folder.parent / "weights.safetensors"
+    stored = {}
     for number, name in enumerate(names):
         torch.manual_seed(number)
         model = build_model(config)
         with torch.no_grad():
             for parameter in model.encoder.parameters():
                 parameter += 0.01 * torch.randn_like(parameter)
-        (folder / MEMBERS / name).mkdir(parents=True)
-        save_file(model.state_dict(), folder / MEMBERS / name / WEIGHTS)
-    model.encoder.config.save_pretrained(encoder)
-    load_tokenizer(given.encoder).save_pretrained(encoder)
+        model.encoder.config.save_pretrained(encoder)
+        load_tokenizer(given.encoder).save_pretrained(encoder)
+        save_file(model.state_dict(), weights)
+        stored[name] = store_member(name, weights, encoder, folder)
     shares = tuple(Share(member=name, weight=1 / len(names)) for name in names)
     records = config.task_records()
     contents = Contents(
-        schema_version=1,
+        schema_version=2,
         tasks={name: TaskEntry(task=records[name], members=shares, scores={}) for name in TASKS},
         members={
             name: MemberEntry(
@@ -197,7 +186,7 @@ def write_bundle(folder: Path, given: argparse.Namespace) -> None:
                 sweep=None,
                 trial=name,
                 epoch=1,
-                encoder="encoder",
+                encoder=stored[name],
                 config=config.flat(),
             )
             for name in names
@@ -223,6 +212,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-rows", type=int, default=8192, help="0: not measured")
     return parser.parse_args()

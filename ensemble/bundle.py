@@ -1,11 +1,17 @@
 """The exported folder: what is in it, and the proof that it is what was written.
 
+    README.md            model card, with the hub's metadata in front
+    config.json          configuration of the main encoder: the one that answers for the most
+    model.safetensors    its weights, as `transformers.AutoModel` loads them
+    tokenizer.json, ...  its tokenizer
+    encoders/<k>/        the same of each other encoder; members with equal encoders share one
+    members/<member>/    model.safetensors: a member's heads, once for each distinct (run, epoch)
     ensemble.json        tasks with their members and weights; members with their configuration
-    members/<member>/    model.safetensors, once for each distinct (run, epoch)
-    encoders/<k>/        encoder configuration and tokenizer, shared by members that have the same
+    pictures/*.png       of the card
     wheel/*.whl          the code that wrote it, for environments that have none; one at most
-    README.md            model card
     manifest.json        size and SHA-256 of every file, written last
+
+Bundles of version 1 have every encoder below `encoders/`, and its weights in each member's file.
 
 Nothing of a bundle is read before all of it has been verified, nothing is unpickled, and no code of
 it is run: who wants the wheel installs it.
@@ -26,18 +32,25 @@ from trainable.config import Config, from_flat
 from trainable.defects import printable
 from trainable.tasks import Kind, Task
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 ENSEMBLE, CARD, MEMBERS, ENCODERS = "ensemble.json", "README.md", "members", "encoders"
-CODE = "wheel"
+CODE, PICTURES = "wheel", "pictures"
 FACTS = {"format": "ensweep-bundle", "schema_version": SCHEMA_VERSION}
 """What the manifest of a bundle says beside its files."""
+_FORMER_FACTS = {**FACTS, "schema_version": 1}
+MAIN = "."
+"""As a member's encoder: the one in the bundle's own folder."""
 
 WEIGHTS = "model.safetensors"
 _ENCODER_SUFFIXES = (".json", ".txt", ".model")
 """Of an encoder's configuration and a tokenizer's vocabulary: data, not code."""
+_PICTURE = re.compile(PICTURES + r"/[a-z0-9][a-z0-9_-]*\.png", re.ASCII)
 _WHEEL = re.compile(
     CODE + r"/ensweep-[0-9][A-Za-z0-9.+_]*-[0-9]+[a-z0-9]*-py3-none-any\.whl", re.ASCII
 )
+
+
+Precision = Literal["fp32", "fp16", "bf16"]
 
 
 class Share(BaseModel):
@@ -72,8 +85,31 @@ class MemberEntry(BaseModel):
     sweep: str | None
     trial: str
     epoch: int
-    encoder: str  # folder below encoders/
+    encoder: str  # folder below encoders/, or MAIN
     config: dict[str, Any]  # dotted name -> JSON value
+    encoder_revision: str | None = None  # the hub's commit that the encoder was taken from
+
+
+class Halved(BaseModel):
+    """What storing weights in half precision did to a task's score."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fp32: float  # the metric on dev with the weights as trained
+    stored: float  # and as they are stored
+    num_rows: int
+
+
+class Distilled(BaseModel):
+    """What the one model of a compressed ensemble scores on dev, beside the ensemble."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ensemble: float
+    student: float
+    low: float  # of student less ensemble: 95 % interval of a paired bootstrap over the rows
+    high: float
+    num_rows: int
 
 
 class Contents(BaseModel):
@@ -81,9 +117,12 @@ class Contents(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
     tasks: Annotated[dict[str, TaskEntry], Field(min_length=1)]
     members: dict[str, MemberEntry]
+    precision: Precision = "fp32"  # of the stored weights; they are loaded to float32
+    halved: dict[str, Halved] = {}  # task -> what that did; empty for fp32
+    distilled: dict[str, Distilled] = {}  # task -> what was lost; empty unless compressed
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)
@@ -111,6 +150,8 @@ class Bundle:
             raise IntegrityError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
             raise IntegrityError(f"{path}: not a bundle's contents: {_first(error)}") from None
+        if (contents.schema_version == 1) != _is_former(folder / MANIFEST):
+            raise IntegrityError(f"{path}: of another version than {MANIFEST} says")
         bundle = cls(folder, contents)
         bundle._check_tasks()
         bundle._check_files()
@@ -120,7 +161,8 @@ class Bundle:
         return inside(self.folder, f"{MEMBERS}/{member}")
 
     def encoder_dir(self, member: str) -> Path:
-        return inside(self.folder, f"{ENCODERS}/{self.contents.members[member].encoder}")
+        name = self.contents.members[member].encoder
+        return self.folder if name == MAIN else inside(self.folder, f"{ENCODERS}/{name}")
 
     @property
     def wheel(self) -> Path | None:
@@ -164,19 +206,24 @@ class Bundle:
         for member in members:  # no name leads out of the folder
             self.weights_dir(member)
             self.encoder_dir(member)
-        encoders = {f"{ENCODERS}/{entry.encoder}" for entry in members.values()}
+        encoders = {
+            MAIN if entry.encoder == MAIN else f"{ENCODERS}/{entry.encoder}"
+            for entry in members.values()
+        }
         wanted = {ENSEMBLE, CARD, MANIFEST}
         wanted |= {f"{MEMBERS}/{member}/{WEIGHTS}" for member in members}
-        wanted |= {f"{encoder}/config.json" for encoder in encoders}
+        wanted |= {str(PurePosixPath(encoder, "config.json")) for encoder in encoders}
+        allowed = {str(PurePosixPath(encoder, WEIGHTS)) for encoder in encoders}
         present = {
             path.relative_to(self.folder).as_posix()
             for path in self.folder.rglob("*")
             if not path.is_dir()
         }
         wheels = [name for name in sorted(present) if _WHEEL.fullmatch(name)]
+        allowed |= {*wheels[:1], *filter(_PICTURE.fullmatch, present)}
         foreign = {
             name
-            for name in present - wanted - set(wheels[:1])
+            for name in present - wanted - allowed
             if str(PurePosixPath(name).parent) not in encoders
             or PurePosixPath(name).suffix not in _ENCODER_SUFFIXES
         }
@@ -220,7 +267,15 @@ def _damage(folder: Path) -> str | None:
     manifest = folder / MANIFEST
     if manifest.is_symlink() or not manifest.is_file():
         return f"{MANIFEST} is missing or not a plain file"
-    return find_damage(folder, FACTS)
+    return find_damage(folder, _FORMER_FACTS if _is_former(manifest) else FACTS)
+
+
+def _is_former(manifest: Path) -> bool:
+    """Whether it says that it is of version 1; what it says is proved afterwards."""
+    try:
+        return bool(json.loads(manifest.read_bytes())["schema_version"] == 1)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def _first(error: ValidationError) -> str:

@@ -44,10 +44,11 @@ class Request:
 
     @property
     def title(self) -> str:
-        """What it is of, in words: `sweep a`."""
-        if not self.sweeps:
-            return "listed runs"
-        return f"sweep{'s' * (len(self.sweeps) > 1)} {', '.join(self.sweeps)}"
+        """What it is of, in words: `sweep a`, `listed runs of sweeps a, b`."""
+        sweeps = f"sweep{'s' * (len(self.sweeps) > 1)} {', '.join(self.sweeps)}"
+        if not self.listed:
+            return sweeps
+        return f"listed runs of {sweeps}" if self.sweeps else "listed runs"
 
     def to_params(self) -> dict[str, Any]:
         """What was asked for, by its option."""

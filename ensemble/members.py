@@ -16,7 +16,7 @@ from trainable.embeddings import weights_fingerprint
 from trainable.inference import Sides, answers, distinct, embeddings_of
 from trainable.model import MultitaskBert, load_member
 from trainable.precision import choose_device, choose_precision
-from trainable.tokens import Tokens, load_tokenizer, tokenise
+from trainable.tokens import Tokens, load_tokenizer, tokenise, tokenizer_fingerprint
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Member:
 
     model: MultitaskBert
     tokenizer: Any
-    tokens_id: tuple[Any, ...]  # equal where sentences become equal tokens
+    tokens_id: str  # equal where sentences become equal tokens
     encoder_id: tuple[Any, ...]  # equal where sentences become equal embeddings
 
 
@@ -40,7 +40,7 @@ class Members:
         """Combined outputs of several tasks' examples, none of them without an example."""
         shares = {name: self.bundle.contents.tasks[name].members for name in sides}
         raw: dict[tuple[str, str], NDArray[np.float32]] = {}  # (task, member) -> outputs
-        tokens: dict[tuple[Any, ...], Tokens] = {}
+        tokens: dict[tuple[str, ...], Tokens] = {}
         for group in self._by_encoder({s.member for of_task in shares.values() for s in of_task}):
             asked = {
                 name: sides[name]
@@ -49,7 +49,7 @@ class Members:
             }
             first = next(iter(group.values()))
             sentences, places = distinct(asked)
-            key = (*first.tokens_id, *asked)
+            key = (first.tokens_id, *asked)
             if key not in tokens:
                 tokens[key] = tokenise(sentences, first.tokenizer, first.model.max_length)
             precision = choose_precision(self.precision, next(first.model.parameters()).device)
@@ -92,6 +92,7 @@ class Members:
 
 def _load(bundle: Bundle, name: str, folder: Path) -> Member:
     model = load_member(bundle.weights_dir(name), folder, bundle.config(name))
-    tokens_id = (folder.name, model.max_length)
-    encoder_id = (*tokens_id, model.pooling, weights_fingerprint(model.encoder))
-    return Member(model, load_tokenizer(folder), tokens_id, encoder_id)
+    tokenizer = load_tokenizer(folder)
+    tokens_id = tokenizer_fingerprint(tokenizer, model.max_length)
+    encoder_id = (tokens_id, model.pooling, weights_fingerprint(model.encoder))
+    return Member(model, tokenizer, tokens_id, encoder_id)

@@ -154,6 +154,17 @@ class Ensemble:
                 pieces[name].append(outputs)
         return {name: np.concatenate(found) for name, found in pieces.items()}
 
+    def timed_outputs(
+        self, sides: Mapping[str, Sides]
+    ) -> tuple[dict[str, NDArray[np.float64]], float]:
+        """`outputs_of_tasks`, and the seconds that 1,000 of the sentences took."""
+        first = {name: tuple(side[:1] for side in of_task) for name, of_task in sides.items()}
+        self.outputs_of_tasks(first)  # loads the members
+        started = time.perf_counter()
+        outputs = self.outputs_of_tasks(sides)
+        seconds = time.perf_counter() - started
+        return outputs, 1000 * seconds / sum(len(s) for of_task in sides.values() for s in of_task)
+
     def evaluate(
         self, data_dir: Path, split: Split = "dev", skip_bad_rows: bool = False
     ) -> Evaluation:
@@ -175,8 +186,8 @@ class Ensemble:
             if examples.labels is None or not len(examples):
                 unscored[name] = f"{task.files[split]} has no labelled rows"
                 continue
-            outputs, seconds[name] = self._timed_outputs(name, examples.sentences)
-            scores[name], is_defined = task_metric(task, outputs, examples.labels)
+            outputs, seconds[name] = self.timed_outputs({name: examples.sentences})
+            scores[name], is_defined = task_metric(task, outputs[name], examples.labels)
             num_rows[name], num_skipped[name] = len(examples), num_bad
             if not is_defined:
                 undefined.append(name)
@@ -207,13 +218,6 @@ class Ensemble:
         elif kind is Kind.PARAPHRASE:
             columns["probability"] = expit(outputs)
         return pd.DataFrame(columns)
-
-    def _timed_outputs(self, task: str, sides: Sides) -> tuple[NDArray[np.float64], float]:
-        """`outputs`, and the seconds that 1,000 of the sentences took."""
-        self.outputs(task, tuple(side[:1] for side in sides))  # loads the members
-        started = time.perf_counter()
-        outputs = self.outputs(task, sides)
-        return outputs, 1000 * (time.perf_counter() - started) / sum(map(len, sides))
 
     @cached_property
     def _members(self) -> "Members":

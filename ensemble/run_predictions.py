@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.bootstrap import Floats, resampled_scores
 from ensemble.halves import NUM_HALVES, halves
+from ensemble.start import SOUP, encoder_of_start
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
@@ -133,7 +133,7 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
         best_of_halves=tuple(map(frozenset, best[1:])),
         num_parameters=record.notes.get("num_parameters", 0),
         num_encoder_parameters=record.notes.get("num_encoder_parameters", 0),
-        num_frozen_epochs=_num_frozen_epochs(config),
+        num_frozen_epochs=_num_frozen_epochs(config, record),
         frozen_encoder=_start_encoder(config, record),
         tasks=tasks,
         data=data,
@@ -208,7 +208,9 @@ def _trial_record(run: RunRecord, download: Download) -> TrialRecord:
     return record
 
 
-def _num_frozen_epochs(config: Config) -> int:
+def _num_frozen_epochs(config: Config, record: TrialRecord) -> int:
+    if record.recipe == SOUP:
+        return 0  # it has one epoch, of whatever stage those of its ingredients were
     stages = itertools.takewhile(lambda stage: stage.name == "probe", stages_of(config))
     return sum(stage.num_epochs for stage in stages)
 
@@ -218,14 +220,8 @@ def _start_encoder(config: Config, record: TrialRecord) -> str:
     size is not recorded, without which it cannot be paid for once."""
     if not record.notes.get("num_encoder_parameters"):
         return ""
-    facts: dict[str, Any] = {
-        name: getattr(config.model, name)
-        for name in ("encoder", "revision", "pooling", "max_length")
-    }
-    if config.pretrain.enabled:
-        facts["pretrain"] = config.pretrain.model_dump(mode="json")
-        facts["trained_on"] = [record.data_fingerprint, config.model.encoder_dropout]
-        facts["precision"] = config.train.precision
+    used = {"pooling": config.model.pooling, "max_length": config.model.max_length}
+    facts = encoder_of_start(record, config) | used
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

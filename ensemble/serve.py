@@ -5,6 +5,7 @@ counted by the former alone.
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
@@ -17,17 +18,27 @@ from mlflow_setup.models import TASK_PARAM, Interface
 from trainable.tasks import Kind, Task
 
 MAX_BYTES, MAX_ROWS, MAX_CHARACTERS = 1 << 20, 1000, 10_000
+MAX_SECONDS = 60.0
 _FORMATS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 _EXAMPLE = ("a warm and funny film", "a film that is funny and warm")
 
 
 class Service:
-    """Answers requests about one bundle, one at a time."""
+    """Answers requests about one bundle, one at a time.
+
+    A request that has taken `max_seconds`, its wait for earlier ones included, is given up: nobody
+    waits for its answer any more.
+    """
 
     def __init__(
-        self, ensemble: Ensemble, max_bytes: int = MAX_BYTES, max_rows: int = MAX_ROWS
+        self,
+        ensemble: Ensemble,
+        max_bytes: int = MAX_BYTES,
+        max_rows: int = MAX_ROWS,
+        max_seconds: float = MAX_SECONDS,
     ) -> None:
         self.ensemble, self.max_bytes, self.max_rows = ensemble, max_bytes, max_rows
+        self.max_seconds = max_seconds
         self.interface = interface(ensemble.tasks)
         self._lock = Lock()
 
@@ -65,7 +76,9 @@ class Service:
 
         Raises:
             DataError, ConfigError: as `check`.
+            TimeoutError: it has taken too long.
         """
+        deadline = time.monotonic() + self.max_seconds
         task = (params or {}).get(TASK_PARAM)
         name = self._task({TASK_PARAM: task}, list(model_input.columns))
         names = self.ensemble.tasks[name].columns.sentences
@@ -73,8 +86,21 @@ class Service:
         if set(names) <= set(model_input.columns):
             for number, row in enumerate(model_input[list(names)].itertuples(index=False), 1):
                 _checked(f"row {number}", list(row), names)
-        with self._lock:
-            return self.ensemble.predict(model_input, name)
+        if not self._lock.acquire(timeout=self.max_seconds):
+            raise TimeoutError("the requests before it took too long")
+        try:
+            return self._labelled(model_input, name, deadline)
+        finally:
+            self._lock.release()
+
+    def _labelled(self, rows: pd.DataFrame, name: str, deadline: float) -> pd.DataFrame:
+        """A batch after another, with a look at the clock before each."""
+        size, parts = self.ensemble.batch_size, []
+        for start in range(0, len(rows), size):
+            if time.monotonic() > deadline:
+                raise TimeoutError("it took too long")
+            parts.append(self.ensemble.predict(rows.iloc[start : start + size], name))
+        return pd.concat(parts, ignore_index=True)
 
     def _task(self, params: Any, columns: Sequence[str]) -> str:
         """The task that is named, or the only one that has such columns."""

@@ -129,6 +129,7 @@ class TrialRecord(_Record):
     start_time: float  # seconds since the Unix epoch
     searched: tuple[str, ...] = ()  # dotted names that the search chose
     notes: dict[str, int] = dataclasses.field(default_factory=dict)  # e.g. dropped rows
+    encoder_revision: str | None = None  # the hub's commit; None: not from the hub, or made here
     schema_version: int = SCHEMA_VERSION
 
 

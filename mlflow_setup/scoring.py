@@ -10,11 +10,14 @@ import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlflow_setup.client import MlflowException
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.models import Interface, signature
+
+if TYPE_CHECKING:
+    import uvicorn
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,6 +33,9 @@ _MAX_DROPPED = 1 << 24
 _MAX_CONNECTIONS = 512
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+_under_way: set[asyncio.Future[None]] = set()
+"""Requests whose work goes on; what nobody refers to is collected."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -44,6 +50,13 @@ class Service(Protocol):
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """The answer to a request that was checked."""
+
+
+def request_seconds() -> float:
+    """How long an answer may take: MLflow's setting, MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT."""
+    from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+
+    return float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -65,17 +78,27 @@ def run_scoring(service: Service, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM."""
     import uvicorn
 
-    host, port = listener.getsockname()[:2]
+    warn_of_strangers(*listener.getsockname()[:2])
+    uvicorn.Server(server_config(service)).run(sockets=[listener])
+
+
+def warn_of_strangers(host: str, port: int) -> None:
+    """Say so where others than this machine's users can ask."""
     if host not in _LOOPBACK:
         _logger.warning("no login: whoever reaches %s:%d can ask", host, port)
-    config = uvicorn.Config(
+
+
+def server_config(service: Service) -> "uvicorn.Config":
+    """The server's bounds; what is over them is answered with 503."""
+    import uvicorn
+
+    return uvicorn.Config(
         scoring_app(service),
         log_level="warning",
         access_log=False,
         server_header=False,
         limit_concurrency=_MAX_CONNECTIONS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 def scoring_app(service: Service) -> App:
@@ -155,8 +178,12 @@ async def _read(receive: Receive, max_bytes: int) -> bytes | None:
 
 
 async def _ask(app: App, scope: Scope, request: bytes) -> tuple[int, bytes]:
-    """MLflow's answer to a request that was checked; a failure is ours and stays in our log."""
-    status, parts = 500, []
+    """MLflow's answer to a request that was checked; a failure is ours and stays in our log.
+
+    The answer counts once it is complete. MLflow's application itself ends later: when an answer
+    takes too long, not before the thread that works on it.
+    """
+    status, parts, is_answered = 500, [], asyncio.Event()
 
     async def receive() -> MutableMapping[str, Any]:
         return {"type": "http.request", "body": request, "more_body": False}
@@ -165,9 +192,18 @@ async def _ask(app: App, scope: Scope, request: bytes) -> tuple[int, bytes]:
         nonlocal status
         status = message.get("status", status)
         parts.append(message.get("body", b""))
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            is_answered.set()
 
     headers = [(b"content-type", _JSON), (b"content-length", str(len(request)).encode())]
-    await app({**scope, "headers": headers}, receive, collect)
+    work = asyncio.ensure_future(app({**scope, "headers": headers}, receive, collect))
+    _under_way.add(work)
+    work.add_done_callback(_under_way.discard)
+    answered = asyncio.ensure_future(is_answered.wait())
+    await asyncio.wait((work, answered), return_when=asyncio.FIRST_COMPLETED)
+    answered.cancel()
+    if work.done():
+        work.result()
     body = b"".join(parts)
     if status == 200:
         return status, body

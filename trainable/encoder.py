@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertModel
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from mlflow_setup.errors import ConfigError
@@ -60,6 +61,8 @@ def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Po
             weights that would be random then (its pooler counts only where it is used).
     """
     place = locate(name)
+    commit = _hub_commit(place, revision)
+    revision = commit or revision  # of one commit, whatever the hub has meanwhile
     try:
         settings = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         _set_dropout(settings, dropout, name)
@@ -91,7 +94,14 @@ def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Po
             f"model.encoder={name}: its file lacks weights: {', '.join(missing[:5])}",
             fix="name a whole encoder; one without a pooler needs model.pooling=cls or mean",
         )
+    model.hub_revision = commit
     return use_row_gradients(use_fast_dropout(model))
+
+
+def hub_revision(encoder: nn.Module) -> str | None:
+    """The hub's commit that a pretrained encoder was taken from; None: it was not."""
+    commit = getattr(encoder, "hub_revision", None)
+    return None if commit is None else str(commit)
 
 
 def build_untrained(folder: Path, dropout: float) -> nn.Module:
@@ -182,6 +192,19 @@ def _added(encoder: nn.Module, noise: Tensor | None) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _hub_commit(place: str, revision: str | None) -> str | None:
+    """What a revision of a hub encoder stands for now; None for folders, and where none is found.
+
+    The cache has a folder for each commit.
+    """
+    try:
+        path = cached_file(place, "config.json", revision=revision)
+    except (OSError, ValueError):  # loading says what is wrong
+        return None
+    folder = Path(path or "").parent
+    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def _set_dropout(settings: Any, dropout: float, name: str) -> None:

@@ -112,14 +112,19 @@ def build_model(config: Config, encoder: str | None = None) -> MultitaskBert:
 def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> MultitaskBert:
     """A trained model in eval mode, from `model.safetensors` and the encoder's own folder.
 
+    Where that folder holds weights as well, they are the encoder's, under transformers' own names.
+    Half-precision weights become float32.
+
     Raises:
         IntegrityError: the weights are missing or do not fit the configuration.
     """
     encoder = build_untrained(encoder_dir, config.model.encoder_dropout)
     model = MultitaskBert(encoder, config)
-    path = weights_dir / WEIGHTS_FILE
+    path, of_encoder = weights_dir / WEIGHTS_FILE, encoder_dir / WEIGHTS_FILE
     try:
         weights = load_file(path)
+        if of_encoder.is_file():
+            weights |= {f"encoder.{name}": value for name, value in load_file(of_encoder).items()}
         model.load_state_dict(weights)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]

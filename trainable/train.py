@@ -28,6 +28,7 @@ from trainable.cache import cache_folder
 from trainable.checkpoint import load_newest, save_checkpoint
 from trainable.config import Config
 from trainable.dataset import Dataset, read_dataset
+from trainable.encoder import hub_revision
 from trainable.evaluate import evaluate, predictions_of
 from trainable.learner import Learner
 from trainable.model import WEIGHTS_FILE
@@ -248,6 +249,7 @@ class Trainer:
                     "num_encoder_parameters": self.learner.model.num_encoder_parameters,
                     **{f"skipped rows: {what}": n for what, n in self.dataset.skipped.items()},
                 },
+                encoder_revision=hub_revision(self.learner.model.encoder),
             )
         )
 

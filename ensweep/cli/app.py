@@ -17,6 +17,7 @@ from ensweep.cli import (
     ablate,
     bundle,
     cluster,
+    compress,
     data,
     ensemble,
     leaderboard,
@@ -24,6 +25,7 @@ from ensweep.cli import (
     pretrain,
     report,
     serve,
+    soup,
     submit,
     sweep,
     track,
@@ -48,7 +50,7 @@ app = typer.Typer(
 )
 for noun in (data, pretrain, train, plan, sweep, submit, leaderboard, report, ablate):
     noun.register(app)
-for noun in (ensemble, bundle, serve, cluster, track):
+for noun in (soup, ensemble, bundle, compress, serve, cluster, track):
     noun.register(app)
 
 

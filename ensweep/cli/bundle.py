@@ -1,4 +1,4 @@
-"""`ensweep export`, `verify`, `predict`, `evaluate`: an ensemble as a folder, and its use.
+"""`ensweep export`, `verify`, `sign`, `predict`, `evaluate`: an ensemble as a folder, and its use.
 
 ensweep export demo --output bundle
 ensweep predict bundle --task sentiment --text "a warm and moving film"
@@ -29,6 +29,7 @@ from ensweep.cli.options import (
 from ensweep.cli.predict import predict
 
 if TYPE_CHECKING:
+    from ensemble.export import Refine
     from ensemble.predict import Evaluation
     from trainable.tasks import Task
 
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     """Add this noun's commands to the command line."""
     app.command("export")(export)
     app.command("verify")(verify)
+    app.command("sign")(sign)
     app.command("predict")(predict)
     app.command("evaluate")(evaluate)
 
@@ -49,36 +51,85 @@ def export(
     max_cost: MaxCost = None,
     average: Average = "paper",
     runs: Listed = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"],
+        typer.Option("--precision", help="Of the stored weights; half takes --data-dir."),
+    ] = "fp32",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Dev files, on which half precision is measured."),
+    ] = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Write the selective ensemble of one sweep or several as a folder that needs nothing else."""
     from ensemble.export import export as write
+    from ensemble.export import unchanged
+    from mlflow_setup.errors import ConfigError
+    from mlflow_setup.files import num_bytes
     from mlflow_setup.tracking import resolve_tracking
 
+    refine = unchanged if precision == "fp32" else _halving(precision, data_dir)
+    if precision == "fp32" and data_dir is not None:
+        raise ConfigError("--data-dir is for --precision fp16 or bf16", fix="leave it out")
     tracking = resolve_tracking(storage, tracking_uri)
     request = ensemble_request(tracking, sweeps, runs, method, max_members, max_cost, average)
-    contents = write(tracking, request, storage / ".cache", output)
-    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    typer.echo(f"{output}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
+    contents = write(tracking, request, storage / ".cache", output, refine)
+    typer.echo(f"{output}: {len(contents.members)} member(s), {num_bytes(output) / 1e6:.0f} MB")
+    for task, found in contents.halved.items():
+        change = f"{found.fp32:.4f} in fp32, {found.stored:.4f} in {precision}"
+        typer.echo(f"{task}: {change} ({found.stored - found.fp32:+.4f}; in-sample, dev)")
     typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)
 
 
-def verify(folder: Folder, as_json: AsJson = False) -> None:
+def _halving(precision: Literal["fp16", "bf16"], data_dir: Path | None) -> "Refine":
+    from ensemble.halving import Halving
+    from mlflow_setup.errors import ConfigError
+
+    if data_dir is None:
+        raise ConfigError(
+            f"--precision {precision}: what it does to the scores is not known",
+            fix="name the folder with the dev files: --data-dir DIR",
+        )
+    return Halving(precision, data_dir)
+
+
+def verify(
+    folder: Folder,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="A public key (PEM): prove who signed it, too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Prove that a bundle is whole and unchanged (exit code 6 if not)."""
     from ensemble.bundle import Bundle
+    from ensemble.signature import verify_signature
 
     contents = Bundle.load(folder).contents
+    if key is not None:
+        verify_signature(folder, key)
     if as_json:
         content = {
             "schema_version": 1,
             "folder": str(folder),
             "tasks": list(contents.tasks),
             "members": list(contents.members),
+            "is_signed": key is not None,
         }
         typer.echo(json.dumps(content))
     else:
-        typer.echo(f"{folder}: whole; {len(contents.members)} member(s)")
+        signed = "" if key is None else f"; signed by the owner of {key}"
+        typer.echo(f"{folder}: whole; {len(contents.members)} member(s){signed}")
+
+
+def sign(
+    folder: Folder,
+    key: Annotated[Path, typer.Option("--key", help="An Ed25519 private key (PEM).")],
+) -> None:
+    """Sign a bundle: a file beside its folder, for `ensweep verify --key`."""
+    from ensemble.signature import sign as write
+
+    typer.echo(f"{write(folder, key)}: the signature of {folder}")
 
 
 def evaluate(

@@ -5,6 +5,7 @@ ensweep serve models:/reviews@champion
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -56,22 +57,50 @@ def serve(
     max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Of a request.")] = 1000,
     batch_size: BatchSize = 64,
     precision: Precision = "fp32",
+    on_ray: Annotated[
+        bool, typer.Option("--ray", help="With Ray Serve, on a cluster; here, if none is named.")
+    ] = False,
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", min=1, help="Of --ray: how many answer side by side; 1."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", envvar="RAY_ADDRESS", help="The cluster of --ray: host:port."),
+    ] = None,
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Answer HTTP requests with a bundle, on MLflow's scoring server."""
     from ensemble.predict import Ensemble
     from ensemble.serve import Service
+    from mlflow_setup.errors import ConfigError
     from mlflow_setup.models import fetch_bundle, is_model
-    from mlflow_setup.scoring import listen, run_scoring
+    from mlflow_setup.scoring import listen, request_seconds, run_scoring
     from mlflow_setup.tracking import resolve_tracking
 
+    def report(host: str, port: int) -> None:
+        url = f"http://{host}:{port}"
+        typer.echo(f"serving {source} at {url}/invocations (Ctrl-C ends it)", err=True)
+
+    if replicas is not None and not on_ray:
+        raise ConfigError("--replicas are of --ray", fix="add --ray, or leave it out")
     folder = Path(source)
     if is_model(source):
         folder = fetch_bundle(resolve_tracking(storage, tracking_uri), source, storage / ".cache")
+    ensemble = Ensemble.load(folder, batch_size, precision)
+    if on_ray:
+        from ensemble.shards import bundle_fingerprint
+        from search.serve_ray import Replica, serve_on_ray
+
+        if address:
+            os.environ["RAY_ADDRESS"] = address
+        place, fingerprint = folder.absolute(), bundle_fingerprint(ensemble)
+        replica = Replica(place, fingerprint, batch_size, precision, max_bytes, max_rows)
+        serve_on_ray(replica, host, port, replicas or 1, report)
+        return
     with listen(host, port) as listener:
-        service = Service(Ensemble.load(folder, batch_size, precision), max_bytes, max_rows)
+        service = Service(ensemble, max_bytes, max_rows, request_seconds())
         service.warm_up()
-        url = f"http://{host}:{listener.getsockname()[1]}"
-        typer.echo(f"serving {source} at {url}/invocations (Ctrl-C ends it)", err=True)
+        report(host, listener.getsockname()[1])
         run_scoring(service, listener)

@@ -77,6 +77,7 @@ class Store:
         tags: Mapping[str, str] | None = None,
         notes: Mapping[str, int] | None = None,
         config: Mapping[str, Any] | None = None,
+        recipe: str = "b3",
     ) -> RunRecord:
         """`epochs`: epoch -> task -> outputs. All epochs have weights unless `kept` says which."""
         run_id = f"run{trial}"
@@ -85,7 +86,7 @@ class Store:
         record = TrialRecord(
             trial=trial,
             sweep="s",
-            recipe="b3",
+            recipe=recipe,
             config=settings,
             origin={},
             seed=0,

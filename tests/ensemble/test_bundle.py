@@ -14,6 +14,7 @@ from ensemble.bundle import (
     ENCODERS,
     ENSEMBLE,
     FACTS,
+    MAIN,
     MEMBERS,
     WEIGHTS,
     Bundle,
@@ -32,15 +33,15 @@ from trainable.tasks import PAPER_TASKS
 ONE, TWO, ENCODER = "s.0001.0002", "s.0002.0001", "0123456789ab"
 
 
-def entry(trial: str, epoch: int) -> MemberEntry:
+def entry(trial: str, epoch: int, encoder: str) -> MemberEntry:
     config = from_flat({"data.tasks": ["sentiment", "paraphrase"]}).flat()
     return MemberEntry(
-        run_id=f"run{trial}", sweep="s", trial=trial, epoch=epoch, encoder=ENCODER, config=config
+        run_id=f"run{trial}", sweep="s", trial=trial, epoch=epoch, encoder=encoder, config=config
     )
 
 
 CONTENTS = Contents(
-    schema_version=1,
+    schema_version=2,
     tasks={
         "sentiment": TaskEntry(
             task=PAPER_TASKS["sentiment"],
@@ -51,15 +52,20 @@ CONTENTS = Contents(
             task=PAPER_TASKS["paraphrase"], members=(Share(member=TWO, weight=1.0),), scores={}
         ),
     },
-    members={ONE: entry("0001", 2), TWO: entry("0002", 1)},
+    members={ONE: entry("0001", 2, MAIN), TWO: entry("0002", 1, ENCODER)},
 )
 FILES = {
     CARD: b"# card\n",
+    "config.json": b'{"model_type": "bert" }',
+    "tokenizer.json": b'{"model": {} }',
+    WEIGHTS: bytes(range(50)),
+    "pictures/gain.png": b"\x89PNG",
     f"{MEMBERS}/{ONE}/{WEIGHTS}": bytes(range(200)),
     f"{MEMBERS}/{TWO}/{WEIGHTS}": bytes(range(100, 255)),
     f"{ENCODERS}/{ENCODER}/config.json": b'{"model_type": "bert"}',
     f"{ENCODERS}/{ENCODER}/tokenizer.json": b'{"model": {}}',
     f"{ENCODERS}/{ENCODER}/vocab.txt": b"[PAD]\n",
+    f"{ENCODERS}/{ENCODER}/{WEIGHTS}": bytes(range(60)),
 }
 ALL_FILES = [*FILES, ENSEMBLE, MANIFEST]
 
@@ -99,7 +105,8 @@ def test_what_is_written_is_loaded(folder: Path) -> None:
     assert bundle.contents == CONTENTS
     assert list(bundle.contents.tasks) == ["sentiment", "paraphrase"]  # their order is kept
     assert bundle.weights_dir(ONE) == folder / MEMBERS / ONE
-    assert bundle.encoder_dir(ONE) == bundle.encoder_dir(TWO) == folder / ENCODERS / ENCODER
+    assert bundle.encoder_dir(ONE) == folder
+    assert bundle.encoder_dir(TWO) == folder / ENCODERS / ENCODER
     assert bundle.config(ONE).data.tasks == ("sentiment", "paraphrase")
 
 
@@ -233,7 +240,8 @@ def _swap(manifest: dict[str, Any]) -> None:
         lambda manifest: manifest["files"].clear(),
         lambda manifest: manifest.update(files=[]),
         lambda manifest: manifest.update(format="something-else"),
-        lambda manifest: manifest.update(schema_version=2),
+        lambda manifest: manifest.update(schema_version=1),
+        lambda manifest: manifest.update(schema_version=3),
         lambda manifest: manifest.update(more=1),
         lambda manifest: manifest.clear(),
     ],
@@ -327,7 +335,8 @@ FLAT, MORE = {"averaged": "standardised", "spread": 0.0}, {"averaged": "paper", 
 @pytest.mark.parametrize(
     ("edit", "problem"),
     [
-        (lambda c: c.update(schema_version=2), "schema_version: Input should be 1"),
+        (lambda c: c.update(schema_version=3), "schema_version: Input should be 1 or 2"),
+        (lambda c: c.update(schema_version=1), "of another version than manifest.json"),
         (lambda c: c.update(more=1), "more: Extra inputs are not permitted"),
         (lambda c: c.pop("members"), "members: Field required"),
         (lambda c: c.update(tasks={}), "tasks: .*at least 1"),
@@ -346,7 +355,8 @@ FLAT, MORE = {"averaged": "standardised", "spread": 0.0}, {"averaged": "paper", 
         (lambda c: c["tasks"]["sentiment"]["task"].update(num_classes=3), "was not trained on"),
         (lambda c: c["tasks"].update(other=c["tasks"]["sentiment"]), "was not trained on"),
         (lambda c: c["members"][ONE]["config"].update({"optim.x": 1}), "optim.x: no such key"),
-        (lambda c: c["members"][ONE].update(encoder="other"), "'encoders/other/config.json' is mi"),
+        (lambda c: c["members"][TWO].update(encoder="other"), "'encoders/other/config.json' is mi"),
+        (lambda c: c["members"][ONE].update(encoder=ENCODER), "'config.json' is no part of it"),
         (lambda c: c["members"].update(more=c["members"][ONE]), "'members/more/model.safetensors'"),
         (lambda c: c["members"].pop(ONE), "no member 's.0001.0002'"),
     ],
@@ -369,11 +379,16 @@ def test_what_is_no_contents_is_refused(folder: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.py", f"{ENCODERS}/{ENCODER}/modeling.py", f"{MEMBERS}/{ONE}/pytorch_model.bin"]
+    "name",
+    [
+        *("model.py", "pytorch_model.bin", "pictures/page.html", "pictures/a.png/b.png"),
+        *(f"{ENCODERS}/{ENCODER}/modeling.py", f"{MEMBERS}/{ONE}/pytorch_model.bin"),
+    ],
 )
 def test_code_and_pickles_are_refused_though_the_manifest_vouches_for_them(
     folder: Path, name: str
 ) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(b"import os")
     vouch(folder)
     assert f"{name!r} is no part of it" in refusal(folder)

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ensemble.added import with_added
-from ensemble.bundle import ENCODERS, ENSEMBLE, FACTS, MEMBERS, WEIGHTS, Bundle
+from ensemble.bundle import ENCODERS, ENSEMBLE, FACTS, MAIN, MEMBERS, WEIGHTS, Bundle, Contents
 from ensemble.candidates import Pool
 from ensemble.choice import EnsembleChoice, Method
 from ensemble.choose import Request
-from ensemble.export import export, write_bundle
+from ensemble.export import chosen_parts, export, write_bundle
 from ensemble.validation import choose
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.files import MANIFEST, find_damage
@@ -20,11 +23,12 @@ from mlflow_setup.tracking import resolve_tracking
 from trainable.record import TrialFolder
 
 TRIALS = ("0001", "0002", "0003")
+REQUEST = Request(("s",))
 
 
 @pytest.fixture
 def trials(store: Any, tmp_path: Path) -> dict[str, TrialFolder]:
-    """Three runs of two epochs and their folders; the weights are told apart by their bytes."""
+    """Three runs of two epochs and their folders; the first two have one frozen encoder."""
     folders = {}
     for number, trial in enumerate(TRIALS, start=1):
         folder = TrialFolder(tmp_path / "s" / "trials" / trial)
@@ -33,8 +37,8 @@ def trials(store: Any, tmp_path: Path) -> dict[str, TrialFolder]:
         artifact = store.root / run.run_id / CONFIG_ARTIFACT
         folder.create(TrialRecord.from_json(artifact.read_text()))
         for epoch in (1, 2):
-            content = f"{trial} {epoch}".encode()
-            folder.keep_weights(epoch, lambda path, data=content: _write(path / WEIGHTS, data))
+            content = weights_of(trial, epoch)
+            folder.keep_weights(epoch, lambda path, data=content: save_file(data, path / WEIGHTS))
         # the third has an encoder of its own
         settings = b'{"model_type": "bert"}' + b" " * (number == 3)
         folder.keep_encoder(lambda path, data=settings: _write_encoder(path, data))
@@ -42,26 +46,36 @@ def trials(store: Any, tmp_path: Path) -> dict[str, TrialFolder]:
     return folders
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+def weights_of(trial: str, epoch: int) -> dict[str, Tensor]:
+    own = float(trial) + epoch / 10
+    encoder = 0.0 if trial in TRIALS[:2] else own
+    return {
+        "encoder.layer.weight": torch.full((4, 3), encoder),
+        "encoder.counts": torch.tensor([3]),
+        "heads.sentiment.weight": torch.full((5, 3), own),
+    }
 
 
 def _write_encoder(folder: Path, settings: bytes) -> None:
-    _write(folder / "config.json", settings)
-    _write(folder / "tokenizer.json", b"{}")
+    (folder / "config.json").write_bytes(settings)
+    (folder / "tokenizer.json").write_bytes(b"{}")
+
+
+def write(output: Path, chosen: tuple[Pool, EnsembleChoice]) -> Contents:
+    return write_bundle(output, chosen_parts(REQUEST, *chosen, {}))
 
 
 @pytest.fixture
 def chosen(store: Any, trials: dict[str, TrialFolder]) -> tuple[Pool, EnsembleChoice]:
     pool = store.pool()
-    return pool, choose(pool)
+    return pool, choose(pool, "simple")
 
 
 def test_the_bundle_is_the_choice(
     tmp_path: Path, trials: dict[str, TrialFolder], chosen: tuple[Pool, EnsembleChoice]
 ) -> None:
     pool, choice = chosen
-    contents = write_bundle(tmp_path / "out" / "bundle", "s", pool, choice)
+    contents = write(tmp_path / "out" / "bundle", (pool, choice))
     bundle = Bundle.load(tmp_path / "out" / "bundle")
     assert bundle.contents == contents
     for name, task in choice.tasks.items():
@@ -82,26 +96,58 @@ def test_the_bundle_is_the_choice(
             "s",
         )
         assert member.config == trials[candidate.trial].trial().config
-        weights = bundle.weights_dir(candidate.key) / WEIGHTS
-        assert weights.read_text() == f"{candidate.trial} {candidate.epoch}"
+        heads = load_file(bundle.weights_dir(candidate.key) / WEIGHTS)
+        encoder = load_file(bundle.encoder_dir(candidate.key) / WEIGHTS)
+        stored = heads | {f"encoder.{name}": value for name, value in encoder.items()}
+        expected = weights_of(candidate.trial, candidate.epoch)
+        assert set(stored) == set(expected)
+        assert all(torch.equal(stored[name], value) for name, value in expected.items())
 
 
-def test_each_member_and_encoder_is_there_once(
+def test_each_member_is_there_once_and_so_is_each_distinct_encoder(
     tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
 ) -> None:
-    contents = write_bundle(tmp_path / "bundle", "s", *chosen)
+    contents = write(tmp_path / "bundle", chosen)
     found = {path.relative_to(tmp_path / "bundle") for path in (tmp_path / "bundle").rglob("*.*")}
     weights = {path for path in found if path.suffix == ".safetensors"}
-    assert weights == {Path(MEMBERS) / member / WEIGHTS for member in contents.members}
     encoders = {member.trial: member.encoder for member in contents.members.values()}
     assert {trial == "0003" for trial in encoders} == {True, False}
-    assert len(set(encoders.values())) == 2
-    folders = [path.name for path in (tmp_path / "bundle" / ENCODERS).iterdir()]
-    assert sorted(folders) == sorted(set(encoders.values()))
+    frozen = {encoders[trial] for trial in encoders if trial != "0003"}
+    others = {member.encoder for member in contents.members.values() if member.trial == "0003"}
+    assert len(frozen) == 1
+    assert frozen.isdisjoint(others)
+    folders = {
+        Path() if name == MAIN else Path(ENCODERS, name)
+        for name in (member.encoder for member in contents.members.values())
+    }
+    assert Path() in folders
+    heads = {Path(MEMBERS) / member / WEIGHTS for member in contents.members}
+    assert weights == heads | {folder / WEIGHTS for folder in folders}
+
+
+def test_the_main_encoder_is_the_one_that_answers_for_the_most(
+    tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
+) -> None:
+    contents = write(tmp_path / "bundle", chosen)
+    answered: dict[str, float] = {}
+    for entry in contents.tasks.values():
+        for share in entry.members:
+            encoder = contents.members[share.member].encoder
+            answered[encoder] = answered.get(encoder, 0) + share.weight
+    assert max(answered, key=answered.__getitem__) == MAIN
+
+
+def test_pictures_are_the_card_s(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
+    parts = chosen_parts(REQUEST, *chosen, {"gain.png": b"\x89PNG"})
+    write_bundle(tmp_path / "bundle", parts)
+    assert (
+        Bundle.load(tmp_path / "bundle").folder / "pictures/gain.png"
+    ).read_bytes() == b"\x89PNG"
+    assert "![gain](pictures/gain.png)\n" in (tmp_path / "bundle" / "README.md").read_text()
 
 
 def test_the_manifest_is_of_every_file(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
-    write_bundle(tmp_path / "bundle", "s", *chosen)
+    write(tmp_path / "bundle", chosen)
     assert find_damage(tmp_path / "bundle", FACTS) is None
 
 
@@ -109,14 +155,14 @@ def test_the_same_choice_gives_the_same_bytes(
     tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
 ) -> None:
     for name in ("one", "two"):
-        write_bundle(tmp_path / name, "s", *chosen)
+        write(tmp_path / name, chosen)
     for name in (ENSEMBLE, MANIFEST, "README.md"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
     (tmp_path / "bundle").mkdir()
-    write_bundle(tmp_path / "bundle", "s", *chosen)
+    write(tmp_path / "bundle", chosen)
     Bundle.load(tmp_path / "bundle")
 
 
@@ -128,8 +174,7 @@ def test_predictions_alone_are_refused_by_name(
     (tmp_path / "best.csv").write_text("\n".join(lines))
     pool = with_added(store.pool(), [str(tmp_path / "best.csv")])
     with pytest.raises(ConfigError, match=r"predictions alone cannot be exported: best\.csv\n"):
-        write_bundle(tmp_path / "bundle", "s", pool, choose(pool, "single"))
-    assert not (tmp_path / "bundle").exists()
+        chosen_parts(REQUEST, pool, choose(pool, "single"), {})
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -141,9 +186,9 @@ def test_what_is_there_is_not_replaced(
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("mine")
     with pytest.raises(ConfigError, match="is there already"):
-        write_bundle(output, "s", *chosen)
+        write(output, chosen)
     with pytest.raises(ConfigError, match="is there already"):  # before the runs are looked at
-        export(resolve_tracking(tmp_path / "none"), Request(("s",)), tmp_path / "cache", output)
+        export(resolve_tracking(tmp_path / "none"), REQUEST, tmp_path / "cache", output)
     assert kept.read_text() == "mine"
 
 
@@ -152,12 +197,13 @@ def test_a_folder_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"bundle: cannot be written: "):
-        write_bundle(tmp_path / "file" / "bundle", "s", *chosen)
+        write(tmp_path / "file" / "bundle", chosen)
 
 
 def _change(folder: TrialFolder) -> None:
     for epoch in (1, 2):
-        (folder.weights_dir(epoch) / WEIGHTS).write_bytes(b"0001 x")
+        path = folder.weights_dir(epoch) / WEIGHTS
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
 
 
 def _drop(folder: TrialFolder) -> None:
@@ -199,7 +245,7 @@ def test_members_that_cannot_be_had_leave_no_bundle(
     for folder in trials.values():
         harm(folder)
     with pytest.raises(error, match=message):
-        write_bundle(tmp_path / "out" / "bundle", "s", *chosen)
+        write(tmp_path / "out" / "bundle", chosen)
     assert list((tmp_path / "out").iterdir()) == []
 
 

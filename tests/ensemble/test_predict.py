@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ensemble.bundle import ENSEMBLE, FACTS, MEMBERS, WEIGHTS
+from ensemble.bundle import ENCODERS, ENSEMBLE, FACTS, MAIN, MEMBERS, WEIGHTS, Bundle
 from ensemble.combine import Averaged, Transform, combine
 from ensemble.predict import Ensemble
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
@@ -47,8 +47,7 @@ def lively(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for member, weight in zip(members, (0.25, 0.75), strict=True)
         ]
     (folder / ENSEMBLE).write_text(json.dumps(content))
-    for number, member in enumerate(members):
-        path = folder / MEMBERS / member / WEIGHTS
+    for number, path in enumerate(sorted(folder.rglob(WEIGHTS))):
         draw = np.random.default_rng(number)
         state = load_file(path)
         for name, value in state.items():
@@ -240,14 +239,60 @@ def test_members_on_an_equal_encoder_run_it_once(
     lively: Path, tmp_path: Path, embedded: list[int]
 ) -> None:
     folder = shutil.copytree(lively, tmp_path / "bundle")
-    one, two = sorted((folder / MEMBERS).iterdir())
-    state = load_file(two / WEIGHTS)
-    shared = {k: v for k, v in load_file(one / WEIGHTS).items() if k.startswith("encoder.")}
-    save_file(state | shared, two / WEIGHTS)
+    (other,) = (folder / ENCODERS).iterdir()
+    shutil.copy(folder / WEIGHTS, other / WEIGHTS)
     vouch(folder)
     actual = Ensemble.load(folder).label(mixed(10), TASKS)
     assert embedded == [5]
     pd.testing.assert_frame_equal(actual, one_by_one(folder, mixed(10)), atol=1e-3, rtol=0)
+
+
+def test_a_bundle_of_version_1_answers_as_before(lively: Path, tmp_path: Path) -> None:
+    """Encoders below `encoders/`, without weights; all weights in the members' files."""
+    folder = shutil.copytree(lively, tmp_path / "bundle")
+    bundle = Bundle.load(lively)
+    content = json.loads((folder / ENSEMBLE).read_text())
+    main = folder / ENCODERS / "main"
+    main.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS):
+        (folder / name).rename(main / name)
+    for name, member in content["members"].items():
+        weights = load_file(bundle.encoder_dir(name) / WEIGHTS)
+        heads = load_file(folder / MEMBERS / name / WEIGHTS)
+        whole = heads | {f"encoder.{key}": value for key, value in weights.items()}
+        save_file(whole, folder / MEMBERS / name / WEIGHTS)
+        member["encoder"] = "main" if member["encoder"] == MAIN else member["encoder"]
+        del member["encoder_revision"]
+    for path in (folder / ENCODERS).rglob(WEIGHTS):
+        path.unlink()
+    for key in ("precision", "halved", "distilled"):
+        del content[key]
+    for entry in content["tasks"].values():
+        del entry["intercept"]
+        for share in entry["members"]:
+            share.pop("transform", None)
+    (folder / ENSEMBLE).write_text(json.dumps({**content, "schema_version": 1}))
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, {**FACTS, "schema_version": 1})
+    actual = Ensemble.load(folder).label(mixed(10), TASKS)
+    pd.testing.assert_frame_equal(actual, Ensemble.load(lively).label(mixed(10), TASKS))
+
+
+def test_the_folder_is_one_that_transformers_loads(tiny_bundle: Path) -> None:
+    """What a user of a hub expects of it: the encoder, whole, with its tokenizer and settings."""
+    from transformers import AutoModel, AutoTokenizer
+
+    bundle = Bundle.load(tiny_bundle)
+    name = next(n for n, member in bundle.contents.members.items() if member.encoder == MAIN)
+    model, report = AutoModel.from_pretrained(tiny_bundle, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    own = load_member(bundle.weights_dir(name), bundle.encoder_dir(name), bundle.config(name))
+    inputs = AutoTokenizer.from_pretrained(tiny_bundle)(["a warm film"], return_tensors="pt")
+    with torch.inference_mode():
+        states = model.eval()(**inputs).last_hidden_state
+        expected = own.encoder(**inputs).last_hidden_state
+    torch.testing.assert_close(states, expected)
 
 
 def one_by_one(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 """What a request may be: every way to be wrong has a message, and every format one form."""
 
 import json
+import threading
+import time
 from typing import Any, cast
 
 import pandas as pd
@@ -14,6 +16,8 @@ from trainable.tasks import PAPER_TASKS, Task
 
 class Stub:
     """An ensemble that knows its tasks and says how long each sentence is."""
+
+    batch_size = 2
 
     def __init__(self, *names: str) -> None:
         self.tasks: dict[str, Task] = {name: PAPER_TASKS[name] for name in names}
@@ -140,3 +144,49 @@ def test_an_only_task_needs_no_name() -> None:
     service = Service(cast(Ensemble, Stub("similarity")))
     found = json.loads(service.check(_records(PAIR)))
     assert found["params"] == {"task": "similarity"}
+
+
+class Slow(Stub):
+    """Takes its time for each batch, and counts them."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("sentiment")
+        self.seconds, self.num_batches = seconds, 0
+
+    def predict(self, frame: pd.DataFrame, task: str) -> pd.DataFrame:
+        self.num_batches += 1
+        time.sleep(self.seconds)
+        return super().predict(frame, task)
+
+
+def test_a_request_that_took_too_long_does_not_hold_up_the_next() -> None:
+    """Its thread goes on after the 504: it must end with its batch, and let others in."""
+    slow = Slow(0.1)
+    service = Service(cast(Ensemble, slow), max_seconds=0.05)
+    frame = pd.DataFrame({"sentence": ["a"] * 100})
+    with pytest.raises(TimeoutError, match="it took too long"):
+        service.predict(frame, None)
+    assert slow.num_batches == 1
+    assert list(service.predict(frame[:2], None)["label"]) == [1, 1]
+
+
+def test_a_request_does_not_wait_for_ever_for_those_before_it() -> None:
+    slow = Slow(1.0)
+    service = Service(cast(Ensemble, slow), max_seconds=0.05)
+    frame = pd.DataFrame({"sentence": ["a"]})
+    before = threading.Thread(target=service.predict, args=(frame, None))
+    before.start()
+    while not slow.num_batches:
+        time.sleep(0.001)
+    with pytest.raises(TimeoutError, match="the requests before it took too long"):
+        service.predict(frame, None)
+    before.join()
+    assert slow.num_batches == 1
+
+
+def test_batches_are_put_together_in_order() -> None:
+    service = Service(cast(Ensemble, Stub("sentiment")))
+    frame = pd.DataFrame({"sentence": ["a" * length for length in range(1, 6)]})
+    found = service.predict(frame, None)
+    assert list(found["label"]) == [1, 2, 3, 4, 5]
+    assert list(found.index) == [0, 1, 2, 3, 4]

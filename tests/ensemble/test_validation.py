@@ -297,6 +297,7 @@ def test_probes_of_one_encoder_pay_for_it_once(store: Store) -> None:
         store.add_usual(trial, seed, notes=notes, config=probe)
     other = {**probe, "model.pooling": "mean"}
     store.add_usual("d", 3, num_epochs=1, notes=notes, config=other)
+    store.add_usual("e", 4, num_epochs=1, notes=notes, config=probe, recipe="soup")
     pool = store.pool()
     cost = Cost.of_pool(pool.candidates)
     by_label = {
@@ -306,6 +307,7 @@ def test_probes_of_one_encoder_pay_for_it_once(store: Store) -> None:
     assert cost([by_label["a@1"], by_label["a@1"]]) == 110
     assert cost([by_label["a@1"], by_label["b@1"], by_label["c@1"]]) == 130
     assert cost([by_label["a@1"], by_label["d@1"]]) == 220  # used in another way
+    assert cost([by_label["a@1"], by_label["e@1"]]) == 220  # of runs that were trained on
     assert cost([by_label["a@1"], by_label["a@2"]]) == 220  # trained since
     added = dataclasses.replace(by_label["a@1"], trial="x.csv", weights_uri="", num_parameters=0)
     assert Cost.of_pool([*pool.candidates, added])([by_label["a@1"], added]) == 110

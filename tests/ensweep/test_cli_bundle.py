@@ -69,6 +69,41 @@ def test_listed_runs_are_exported(tiny_runs: Path, tmp_path: Path) -> None:
         invoke("export", "-o", tmp_path / "x", *listed, "--max-cost", "1")
 
 
+def test_export_in_half_precision(
+    tiny_runs: Path, tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "half"
+    words = ["export", "--storage", tiny_runs, "--output", output, "--method", "simple"]
+    with pytest.raises(ConfigError, match="what it does to the scores is not known"):
+        invoke(*words, "--precision", "fp16")
+    with pytest.raises(ConfigError, match="is for --precision fp16 or bf16"):
+        invoke(*words, "--data-dir", tiny_data)
+    done = invoke(*words, "--precision", "fp16", "--data-dir", tiny_data)
+    content = json.loads((output / "ensemble.json").read_text())
+    assert content["precision"] == "fp16"
+    scores = {
+        folder: json.loads(invoke("evaluate", folder, "--data-dir", tiny_data, "--json").stdout)
+        for folder in (tiny_bundle, output)
+    }
+    for task, found in content["halved"].items():
+        assert found["fp32"] == scores[tiny_bundle]["scores"][task]
+        assert found["stored"] == scores[output]["scores"][task]
+        assert found["num_rows"] == 32
+        line = f"{found['fp32']:.4f} in fp32, {found['stored']:.4f} in fp16"
+        assert line in done.stdout
+        assert (
+            f"| {task} | 32 | {found['fp32']:.4f} | {found['stored']:.4f} | "
+            in (output / "README.md").read_text()
+        )
+    assert list(content["halved"]) == ["sentiment", "paraphrase", "similarity"]
+    sizes = [
+        sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        for folder in (tiny_bundle, output)
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert f"{output}: whole" in invoke("verify", output).stdout
+
+
 def test_a_tampered_bundle_is_refused_by_every_command(
     tiny_bundle: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from ensemble.bundle import Bundle
 from ensemble.choose import Request, choose_ensemble
-from ensemble.export import write_bundle
+from ensemble.export import chosen_parts, write_bundle
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.files import TEMPORARY, num_bytes
@@ -212,20 +212,20 @@ def test_r6_the_disk_of_the_server(tmp_path: Path, tiny_data: Path, other_disk: 
 
 def test_r13_no_room_for_a_bundle(tiny_runs: Path, tmp_path: Path, other_disk: Disk) -> None:
     """At each level nothing is left of it, and what is said tells how much it needs."""
-    pool, choice = choose_ensemble(
-        resolve_tracking(tiny_runs), Request(("tiny",)), tmp_path / "cache"
-    )
+    request = Request(("tiny",))
+    chosen = choose_ensemble(resolve_tracking(tiny_runs), request, tmp_path / "cache")
+    parts = chosen_parts(request, *chosen, {})
     whole = tmp_path / "whole"
-    write_bundle(whole, "tiny", pool, choice)
+    write_bundle(whole, parts)
     needed, output = num_bytes(whole) // 1024, other_disk.path / "bundle"
     for share in range(10):
         other_disk.fill(needed * share // 10)
         with pytest.raises(ConfigError, match="no space is left; it takes about"):
-            write_bundle(output, "tiny", pool, choice)
+            write_bundle(output, parts)
         assert not output.exists()
         assert not list(other_disk.path.glob(f"{TEMPORARY}*"))
         other_disk.free()
-    write_bundle(output, "tiny", pool, choice)
+    write_bundle(output, parts)
     Bundle.load(output)
     shutil.rmtree(output)
 

@@ -14,9 +14,12 @@ from torch import nn
 from mlflow_setup.errors import ConfigError, IntegrityError
 from trainable.batch import Batch
 from trainable.config import Config, from_flat
+from trainable.encoder import hub_revision
 from trainable.model import MultitaskBert, build_model, load_member
 from trainable.objective import objective
 from trainable.packing import Packed, pack
+from trainable.record import TrialFolder
+from trainable.train import Identity, train
 
 
 def _config(encoder: Path, **settings: object) -> Config:
@@ -176,17 +179,56 @@ def test_code_that_an_encoder_brings_is_never_run(tiny_encoder: Path, tmp_path: 
     assert not marker.exists()
 
 
-def test_a_hub_encoder_is_loaded_by_name(
-    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`some-org/tiny` resolves through the hub's cache layout, as a downloaded encoder would."""
-    snapshot = tmp_path / "models--some-org--tiny" / "snapshots" / ("0" * 40)
-    shutil.copytree(tiny_encoder, snapshot)
-    reference = tmp_path / "models--some-org--tiny" / "refs" / "main"
-    reference.parent.mkdir()
-    reference.write_text("0" * 40)
+@pytest.fixture
+def hub(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache, as a download leaves it: some-org/tiny at `main` and at `v1`."""
+    folder = tmp_path / "models--some-org--tiny"
+    (folder / "refs").mkdir(parents=True)
+    for name, commit in (("main", "0" * 40), ("v1", "1" * 40)):
+        shutil.copytree(tiny_encoder, folder / "snapshots" / commit)
+        (folder / "refs" / name).write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
-    model = build_model(from_flat({"model.encoder": "some-org/tiny"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("revision", "commit"), [(None, "0" * 40), ("v1", "1" * 40), ("1" * 40, "1" * 40)]
+)
+def test_a_hub_encoder_is_loaded_by_name_and_its_commit_is_known(
+    hub: Path, revision: str | None, commit: str
+) -> None:
+    weights = hub / "snapshots" / ("1" * 40) / "model.safetensors"
+    changed = {name: value + 1 for name, value in load_file(weights).items()}
+    weights.unlink()
+    save_file(changed, weights, metadata={"format": "pt"})
+    model = build_model(from_flat({"model.encoder": "some-org/tiny", "model.revision": revision}))
     assert isinstance(model, MultitaskBert)
     assert model.max_length == 32
+    assert hub_revision(model.encoder) == commit
+    expected = load_file(hub / "snapshots" / commit / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    torch.testing.assert_close(model.encoder.state_dict()[name], expected[name])
+
+
+def test_a_trial_records_the_commit_of_its_encoder(
+    hub: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    settings = {"model.encoder": "some-org/tiny", "data.dir": str(tiny_data), "model.fcn_size": 8}
+    identity = Identity("0001", None, "baseline", {})
+    train(from_flat(settings), tmp_path / "0001", identity=identity, stop=lambda: True)
+    assert TrialFolder(tmp_path / "0001").trial().encoder_revision == "0" * 40
+
+
+def test_a_folder_has_no_commit(tiny_encoder: Path) -> None:
+    assert hub_revision(build_model(_config(tiny_encoder)).encoder) is None
+
+
+def test_a_hub_encoder_without_safetensors_is_refused(hub: Path) -> None:
+    snapshot = hub / "snapshots" / ("0" * 40)
+    torch.save(load_file(snapshot / "model.safetensors"), snapshot / "pytorch_model.bin")
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"some-org/tiny: cannot be loaded: .*safetensors"):
+        build_model(from_flat({"model.encoder": "some-org/tiny"}))
+    with pytest.raises(ConfigError, match="some-org/tiny: cannot be loaded"):
+        build_model(from_flat({"model.encoder": "some-org/tiny", "model.revision": "none"}))
