@@ -32,7 +32,8 @@ def run(config: Config, folder: Path, shared: Path, **hooks: Callable) -> Outcom
 
 
 def learner_of(config: Config) -> Learner:
-    """In its first stage."""
+    """In its first stage, with one thread."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     learner = Learner(config, read_dataset(config))
     learner.enter(stages_of(config)[0])
