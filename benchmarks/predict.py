@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,6 @@ from ensemble.combine import combine
 from ensemble.predict import Ensemble
 from ensemble.stored_weights import store_member
 from mlflow_setup.files import write_manifest
-from trainable.encoder import pool
 from trainable.model import build_model, load_member
 from trainable.reading import read_split
 from trainable.resolve import resolve
@@ -89,12 +89,19 @@ class Loop:
                     max_length=heads.max_length,
                     return_tensors="pt",
                 )
-                states, mask = encoder(**inputs), inputs["attention_mask"]
-                e = pool(states.last_hidden_state, states.pooler_output, mask, heads.pooling)
-                embeddings.append(e)
+                embeddings.append(_pooled(encoder(**inputs), inputs, heads.pooling))
             sizes = [len(e) for e in embeddings]
             pieces.append(heads.answer(task, torch.cat(embeddings), sizes).outputs.numpy())
         return np.concatenate(pieces)
+
+
+def _pooled(found: Any, inputs: Any, pooling: str) -> torch.Tensor:
+    if pooling == "pooler":
+        return found.pooler_output
+    if pooling == "cls":
+        return found.last_hidden_state[:, 0]
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    return (found.last_hidden_state * mask).sum(1) / mask.sum(1)
 
 
 class Ours:

@@ -155,7 +155,7 @@ class EnsembleChoice:
 def _task_json(task: TaskChoice) -> dict[str, Any]:
     methods = {
         method.value: {
-            "members": [{**asdict(m.candidate), "weight": m.weight} for m in choice.members],
+            "members": [_member_json(member) for member in choice.members],
             "scores": choice.scores.to_json(),
             "trajectory": list(choice.trajectory),
             "intercept": choice.intercept,
@@ -173,6 +173,14 @@ def _task_json(task: TaskChoice) -> dict[str, Any]:
         "curve": asdict(task.curve),
         "optimism": None if math.isnan(optimism) else optimism,
         "note": task.note,
+    }
+
+
+def _member_json(member: Member) -> dict[str, Any]:
+    return {
+        **asdict(member.candidate),
+        "weight": member.weight,
+        "transform": asdict(member.transform),
     }
 
 

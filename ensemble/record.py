@@ -27,6 +27,7 @@ def describe(request: Request, pool: Pool, choice: EnsembleChoice) -> dict[str, 
     return {
         "schema_version": 1,
         "sweeps": list(request.sweeps),
+        "averaged": request.averaged.value,
         "num_candidates": len(pool.candidates),
         **choice.to_json(),
         "added": [

@@ -6,7 +6,7 @@ that whatever a rule finds is served by the same code.
 Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.regression import regression
-from ensemble.sample import Found, Sample, canonical, normal, parted, spread
+from ensemble.sample import Found, Sample, normal, parted, spread
 from ensemble.scorers import Objective
 from ensemble.selection import best_single, greedy
 from ensemble.stacking import paper_regression, stacking
-from trainable.tasks import Kind, Task
+from trainable.tasks import Kind
 
 Floats = NDArray[np.float64]
 Rule = Callable[[Sample], Found]
@@ -152,24 +152,6 @@ def capped(rule: Rule, max_members: int) -> Rule:
         return spread(rule(sample.among(heaviest)), heaviest, len(size))
 
     return fit
-
-
-def apply(
-    rule: Rule,
-    task: Task,
-    votes: Floats,
-    labels: Floats,
-    order: Sequence[Any],
-    is_plain: Sequence[bool] | None = None,
-) -> Found:
-    """What a rule makes of candidates as they come.
-
-    Args:
-        order: [M] distinct sortable values; they break ties.
-        is_plain: [M] what equal weights are for; all unless given.
-    """
-    kept, sample = canonical(task, votes, labels, order, is_plain)
-    return spread(rule(sample), kept, len(votes))
 
 
 def _selected(

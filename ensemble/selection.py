@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.combine import Averaged, average
+from ensemble.combine import Averaged
 from ensemble.losses import RowLoss, make_loss
 from ensemble.scorers import TOLERANCE, Objective, is_constant, make_scorer
-from trainable.metrics import task_metric
 from trainable.tasks import Task
 
 Floats = NDArray[np.float64]
@@ -98,13 +97,6 @@ def best_single(
 ) -> Selection:
     """The candidate with the best metric; the same ties as `greedy`, whose start it is."""
     return greedy(task, votes, labels, order, num_rounds=1, averaged=averaged)
-
-
-def simple(task: Task, votes: Floats, labels: Floats) -> Selection:
-    """All candidates, equal weights."""
-    weights = (1 / len(votes),) * len(votes)
-    score, _ = task_metric(task, average(task, votes, weights), labels)
-    return Selection(weights, (score,), score)
 
 
 def _first(tied: NDArray[np.int64], loss: RowLoss, order: Sequence[Any]) -> int:

@@ -1,5 +1,7 @@
 """Rules of selection: what holds for each of them, what each is, and how one is chosen."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,8 +11,8 @@ from ensemble import inner
 from ensemble.bootstrap import Gain, gain_of_halves
 from ensemble.combine import Averaged, Transform, average, to_vote
 from ensemble.inner import choose_rule
-from ensemble.rules import OFFERED, RULES, apply, capped, skill
-from ensemble.sample import Linear, Sample, canonical, parted
+from ensemble.rules import OFFERED, RULES, Rule, capped, skill
+from ensemble.sample import Found, Linear, Sample, canonical, parted, spread
 from trainable.metrics import task_metric
 from trainable.tasks import PAPER_TASKS, Task
 
@@ -44,6 +46,19 @@ def pool(
 
 
 LINEAR = ("paper_regression", "stacking")
+
+
+def apply(
+    rule: Rule,
+    task: Task,
+    votes: Floats,
+    labels: Floats,
+    order: Sequence[object],
+    is_plain: Sequence[bool] | None = None,
+) -> Found:
+    """What a rule makes of candidates as they come."""
+    kept, sample = canonical(task, votes, labels, order, is_plain)
+    return spread(rule(sample), kept, len(votes))
 
 
 def weights_of(rule: str, name: str, votes: Floats, labels: Floats, **given: object) -> Floats:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ensemble.combine import average, to_vote
 from ensemble.scorers import Objective
-from ensemble.selection import Selection, best_single, greedy, simple
+from ensemble.selection import Selection, best_single, greedy
 from trainable.metrics import task_metric
 from trainable.tasks import PAPER_TASKS, Kind, Task
 
@@ -128,7 +128,7 @@ def test_what_is_promised_of_a_selection(task: Task, seed: int) -> None:
     assert chosen.score == pytest.approx(max(chosen.trajectory))
     assert sum(chosen.weights) == pytest.approx(1)
     assert min(chosen.weights) >= 0
-    for found in (single, chosen, simple(task, votes, labels)):
+    for found in (single, chosen):
         combined = average(task, votes, found.weights)
         assert found.score == pytest.approx(task_metric(task, combined, labels)[0], abs=1e-9)
     shorter = [greedy(task, votes, labels, order, rounds).score for rounds in range(1, 21)]
