@@ -6,6 +6,7 @@ from mlflow_setup.errors import DataError
 from mlflow_setup.runs import sweep_names
 from mlflow_setup.tracking import Tracking
 from search.history import PastTrial, SweepFolder, name_taken
+from search.lease import living_driver
 from search.sweep_config import SweepConfig, TrialSettings
 from trainable.config import Config, from_flat
 from trainable.dataset import Dataset, read_dataset
@@ -14,6 +15,9 @@ from trainable.dataset import Dataset, read_dataset
 def refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
     """Two sweeps never share a folder, nor a name in MLflow."""
     if folder.path.exists():
+        driver = living_driver(folder.path)
+        if driver is not None:
+            raise name_taken(f"{folder.name!r} is being run by {driver.describe()}", folder.name)
         raise name_taken(f"{folder.name!r} already exists: {folder.path}", folder.name)
     tracking.check()
     if folder.name in sweep_names(tracking):
