@@ -15,8 +15,8 @@ from scale import SCALE
 
 @pytest.fixture
 def table(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Table:
-    rows = [marker.args[0] for marker in request.node.iter_markers("promise")]
-    return Table(rows, record_property)
+    (marker,) = request.node.iter_markers("promise")
+    return Table(marker.args[0], record_property)
 
 
 class Plays:

@@ -123,10 +123,11 @@ def test_r4_everything_killed_and_two_resumes_at_once(
     for kill in range(num_kills):
         driver = Driver(verb, tmp_path, SECONDS_AN_EPOCH="0.5")
         driver.wait_for_epochs(2 * kill + 2)
+        driver.wait_for(lambda: all(blow.has_hit for blow, _ in hit))
         time.sleep(draw.uniform(0, 0.5))
         kill_all(driver)
         verb, since = "resume", time.time()
-        hit += [(blow, since) for blow in blows_to_all(tmp_path)]
+        hit.extend((blow, since) for blow in blows_to_all(tmp_path))
     first = Driver("resume", tmp_path, SECONDS_AN_EPOCH="2")
     first.wait_for_epochs(2 * num_kills + 2)
     code, text = Driver("resume", tmp_path).end()

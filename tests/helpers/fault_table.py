@@ -4,7 +4,6 @@ A test says which promises it plays with the marker `promise(row, fault, must_ho
 fixture `table` how often and what it measured. A failed test is one loss of each of its promises.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +15,14 @@ HEADER = ("row", "fault", "must hold", "played", "lost", "time to recover, and e
 
 
 class Table:
-    """What a test tells of the promises that it plays; of the only one, unless `row` says."""
+    """What a test tells of the one promise that it plays."""
 
-    def __init__(self, rows: list[str], tell: Callable[[str, object], None]) -> None:
-        self.rows, self.tell = rows, tell
+    def __init__(self, row: str, tell: Callable[[str, object], None]) -> None:
+        self.row, self.tell = row, tell
 
-    def played(self, count: int, row: str | None = None) -> None:
+    def played(self, count: int) -> None:
         """How often; a test that does not say has played it once."""
-        self.tell("played", {"row": row or self._only(), "count": count})
+        self.tell("played", {"row": self.row, "count": count})
 
     def measured(
         self,
@@ -32,18 +31,13 @@ class Table:
         *,
         unit: str = "s",
         within: float | None = None,
-        row: str | None = None,
     ) -> None:
         """Values, if there are any, and what was promised of them; a slow machine may take five
         times as much."""
-        told = {"row": row or self._only(), "what": what, "unit": unit, "within": within}
+        told = {"row": self.row, "what": what, "unit": unit, "within": within}
         if values:
             self.tell("measured", {**told, "values": [float(value) for value in values]})
             assert within is None or max(values) <= 5 * within
-
-    def _only(self) -> str:
-        (row,) = self.rows
-        return row
 
 
 @dataclass
@@ -71,10 +65,11 @@ class Row:
         ]
         return f"**no**: {'; '.join(missed)}" if missed else "yes"
 
-    def order(self) -> tuple[int, str, int, str, str]:
+    def order(self) -> tuple[bool, str, int, str, str]:
         """R1, R2, ..., R25, then the other letters."""
-        letters, number = re.fullmatch(r"(\D*)(\d*)", self.name).groups()  # type: ignore[union-attr]
-        return letters != "R", letters, int(number or 0), self.fault, self.must_hold
+        letters = self.name.rstrip("0123456789")
+        number = int(self.name.removeprefix(letters) or 0)
+        return letters != "R", letters, number, self.fault, self.must_hold
 
 
 @dataclass

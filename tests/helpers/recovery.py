@@ -10,7 +10,7 @@ import psutil
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 
-from search.history import SweepFolder
+from search.history import SweepFolder, read_history
 from trainable.record import ATTEMPTS, TrialFolder
 
 RECOVERED, AGAIN = "running again after", "trained again of what was on disk:"
@@ -39,9 +39,9 @@ class Blow:
 
     @property
     def has_hit(self) -> bool:
-        """Whether there was anything to recover: the trial may have ended that very moment."""
+        """Whether another process came to it; the trial may have ended the moment it was hit."""
         starts = [attempt.start_time for attempt in TrialFolder(self.trial).attempts()]
-        return max(starts) > self.wall_time
+        return max(starts, default=0.0) > self.wall_time
 
 
 def blow_to(process: psutil.Process) -> Blow | None:
@@ -65,9 +65,13 @@ def blows_on(node: Node) -> list[Blow]:
 
 
 def blows_to_all(folder: Path, name: str = "s") -> list[Blow]:
-    """To each trial of the sweep that is under way."""
-    trials = SweepFolder(folder / "runs", name).trial_folders()
-    return [_blow(trial.path) for trial in trials if trial.attempts() and trial.outcome() is None]
+    """To each trial of the sweep that is under way, and that the scheduler has not stopped."""
+    sweep = SweepFolder(folder / "runs", name)
+    return [
+        _blow(sweep.trial(past.name).path)
+        for past in read_history(sweep.trial_folders())
+        if past.outcome is None and past.stop_decision is None
+    ]
 
 
 def _blow(trial: Path) -> Blow:

@@ -14,7 +14,8 @@ def shared_memory() -> set[Path]:
 
 def left_in_shared_memory(before: set[Path]) -> list[Path]:
     """What was not there before, and no living process has mapped or open: nobody's any more."""
-    return sorted(shared_memory() - before - _in_use())
+    new = shared_memory() - before
+    return sorted(new - _in_use()) if new else []
 
 
 def _in_use() -> set[Path]:
