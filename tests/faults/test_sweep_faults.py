@@ -6,7 +6,6 @@ Real processes and a real Ray; the trials only pretend to train.
 import functools
 import json
 import random
-import signal
 import socket
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from disks import can_mount
-from drivers import Driver, assert_whole, title
+from drivers import Driver, assert_whole
 from fake_sweep import make_train, sweep_of
 from fault_table import Table
 from recovery import AGAIN, RECOVERED, Blow, blow_to, blows_to_all, num_epochs_again
@@ -23,8 +22,7 @@ from typer.testing import CliRunner
 
 from ensweep.cli.app import app
 from mlflow_setup.errors import PartialError
-from mlflow_setup.runs import find_trials
-from mlflow_setup.schema import Outcome, RunKind, Tag
+from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import resolve_tracking
 from search import sweep as sweeps
 from search.cluster import cluster
@@ -159,106 +157,6 @@ def holder(folder: Path, driver: Driver) -> str:
     assert (found.pid, found.host) == (driver.process.pid, socket.gethostname())
     assert time.time() - time.mktime(time.strptime(found.since, "%Y-%m-%d %H:%M:%S")) < 600
     return f"process {found.pid} on {found.host}, since {found.since}"
-
-
-CTRL_C = pytest.mark.promise(
-    "R8", "Ctrl-C", "a clean stop, exit 130, the command to go on; whole after `resume`"
-)
-SIGTERM = pytest.mark.promise(
-    "R7", "SIGTERM to the driver", "stopped within 25 s, exit 75, whole after `resume`"
-)
-
-
-@pytest.mark.parametrize(
-    ("number", "exit_code"),
-    [pytest.param(signal.SIGINT, 130, id=f"int {n}", marks=CTRL_C) for n in range(how_often(1, 5))]
-    # test_submitted_sweep.py sends one as well
-    + [
-        pytest.param(signal.SIGTERM, 75, id=f"term {n}", marks=SIGTERM)
-        for n in range(how_often(5, 25, test=0))
-    ],
-)
-def test_r7_r8_a_signal_stops_cleanly(
-    tmp_path: Path, tiny_data: Path, table: Table, number: signal.Signals, exit_code: int
-) -> None:
-    sweep_of(tmp_path, tiny_data)
-    driver = Driver("run", tmp_path, SECONDS_AN_EPOCH="30")
-    driver.wait_for(lambda: driver.workers() and list(tmp_path.glob("runs/s/trials/*/config.json")))
-    time.sleep(1)
-    started = time.monotonic()
-    driver.process.send_signal(number)
-    code, text = driver.end()
-    table.measured("stopped after", [time.monotonic() - started], within=25)
-    assert code == exit_code, text
-    assert "trials end at their next step" in text
-    tracking = resolve_tracking(tmp_path / "runs")
-    runs = find_trials(tracking, "s")
-    assert {(run.outcome, run.status) for run in runs} == {(Outcome.STOPPED, "KILLED")}
-    (parent,) = tracking.search({Tag.KIND: RunKind.SWEEP, Tag.SWEEP: "s"})
-    assert parent.info.status == "KILLED"
-    code, text = Driver("resume", tmp_path, SECONDS_AN_EPOCH="0").end()
-    assert code == 0, text
-    assert_whole(tmp_path, 7)
-
-
-AT_ONCE = "ended at once, and no process stays"
-CTRL_C_TWICE = pytest.mark.promise("R8", "Ctrl-C twice", AT_ONCE)
-SIGTERM_TWICE = pytest.mark.promise("R7", "SIGTERM to the driver twice", AT_ONCE)
-
-
-@pytest.mark.parametrize(
-    ("number", "exit_code"),
-    [
-        pytest.param(signal.SIGINT, 130, id=f"int {n}", marks=CTRL_C_TWICE)
-        for n in range(how_often(1, 5))
-    ]
-    + [
-        pytest.param(signal.SIGTERM, 75, id=f"term {n}", marks=SIGTERM_TWICE)
-        for n in range(how_often(1, 5, test=0))
-    ],
-)
-def test_r7_r8_a_second_signal_ends_at_once_and_leaves_no_process(
-    tmp_path: Path, tiny_data: Path, table: Table, number: signal.Signals, exit_code: int
-) -> None:
-    sweep_of(tmp_path, tiny_data)
-    # 0001 hangs in its second epoch, so that it cannot stop by itself
-    driver = Driver("run", tmp_path, MISDEED='{"0001-baseline": "hangs"}')
-    driver.wait_for_epochs(1)
-    time.sleep(2)
-    processes = psutil.Process(driver.process.pid).children(recursive=True)
-    driver.process.send_signal(number)
-    time.sleep(1)
-    assert driver.process.poll() is None
-    started = time.monotonic()
-    driver.process.send_signal(number)
-    code, text = driver.end()
-    table.measured("ended after", [time.monotonic() - started], within=1)
-    assert code == exit_code, text
-    assert "again: s" in text
-    _, alive = psutil.wait_procs(processes, timeout=30)
-    assert [title(process) for process in alive] == []
-
-
-@pytest.mark.promise(
-    "R7", "SIGTERM to trials' processes", "the trial goes on in another process; whole"
-)
-@pytest.mark.parametrize("number", range(how_often(1, 5)))
-def test_r7_sigterm_to_a_trial_has_it_go_on_in_another_process(
-    tmp_path: Path, tiny_data: Path, table: Table, number: int
-) -> None:
-    sweep_of(tmp_path, tiny_data)
-    driver = Driver("run", tmp_path, "scheduler.name=none", SECONDS_AN_EPOCH="0.4")
-    driver.wait_for_epochs(1)
-    num_signals = 5 if MANY else 1
-    for _ in range(num_signals):
-        driver.wait_for(driver.workers)
-        driver.workers()[0].terminate()
-        time.sleep(1.5)
-    code, text = driver.end()
-    assert code == 0, text
-    assert "stopped, asked to stop in epoch" in text
-    assert set(assert_whole(tmp_path, 7).values()) == {Outcome.FINISHED}
-    table.played(num_signals)
 
 
 @pytest.mark.promise(
