@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scale import MANY
+
 START, END = "<!-- played by make faults -->", "<!-- end of what was played -->"
 """Around the table in a document."""
+SLACK = 5 if MANY else 20
+"""How many times a figure may be missed before a test fails: machines are slow, and shared. That it
+was missed at all the table says."""
 HEADER = ("row", "fault", "must hold", "played", "lost", "time to recover, and else", "kept")
 
 
@@ -32,12 +37,11 @@ class Table:
         unit: str = "s",
         within: float | None = None,
     ) -> None:
-        """Values, if there are any, and what was promised of them; a slow machine may take five
-        times as much."""
+        """Values, if there are any, and what was promised of them, which `SLACK` bounds."""
         told = {"row": self.row, "what": what, "unit": unit, "within": within}
         if values:
             self.tell("measured", {**told, "values": [float(value) for value in values]})
-            assert within is None or max(values) <= 5 * within
+            assert within is None or max(values) <= SLACK * within
 
 
 @dataclass
