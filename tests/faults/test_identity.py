@@ -69,7 +69,8 @@ def two_nodes() -> Iterator[Cluster]:
 def assert_same(folder: Path, calm: Path) -> None:
     assert_whole(folder, 3, num_epochs=NUM_EPOCHS, is_pretended=False)
     assert record(folder / "runs", "s") == record(calm / "runs", "s")
-    assert choice(folder / "runs", "s") == choice(calm / "runs", "s")
+    if MANY:
+        assert choice(folder / "runs", "s") == choice(calm / "runs", "s")
 
 
 @pytest.mark.promise("O3", "SIGKILL of a trial's process, then of the driver; `resume`", SAME)

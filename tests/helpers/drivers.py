@@ -46,7 +46,7 @@ class Driver:
             text=True,
         )
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 120) -> None:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.process.communicate()[1]
