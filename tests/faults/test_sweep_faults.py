@@ -117,14 +117,14 @@ def test_r4_everything_killed_and_two_resumes_at_once(
 ) -> None:
     draw, verb, hit = random.Random(number), "run", list[tuple[Blow, float]]()
     sweep_of(tmp_path, tiny_data)
-    num_kills = 3 if MANY else 1
+    num_kills, more = (3, ["scheduler.name=none"]) if MANY else (1, [])
     for kill in range(num_kills):
-        driver = Driver(verb, tmp_path, SECONDS_AN_EPOCH="0.5")
+        driver = Driver(verb, tmp_path, *more, SECONDS_AN_EPOCH="0.5")
         driver.wait_for_epochs(2 * kill + 2)
         driver.wait_for(lambda: all(blow.has_hit for blow, _ in hit))
         time.sleep(draw.uniform(0, 0.5))
         kill_all(driver)
-        verb, since = "resume", time.time()
+        verb, more, since = "resume", [], time.time()
         hit.extend((blow, since) for blow in blows_to_all(tmp_path))
     first = Driver("resume", tmp_path, SECONDS_AN_EPOCH="2")
     first.wait_for_epochs(2 * num_kills + 2)
@@ -191,10 +191,10 @@ def test_r15_two_drivers_of_one_sweep(
     tmp_path: Path, tiny_data: Path, table: Table, number: int
 ) -> None:
     sweep_of(tmp_path, tiny_data)
-    first = Driver("run", tmp_path, SECONDS_AN_EPOCH="2")
+    first = Driver("run", tmp_path, "scheduler.name=none", SECONDS_AN_EPOCH="4")
     first.wait_for_epochs(random.Random(number).randint(1, 6))
-    for verb in ("run", "resume"):
-        code, text = Driver(verb, tmp_path).end()
+    for other in [Driver(verb, tmp_path) for verb in ("run", "resume")]:
+        code, text = other.end()
         assert code == 1
         assert holder(tmp_path, first) in text
         assert "Traceback" not in text
