@@ -125,7 +125,7 @@ def test_r25_many_trials_leave_nothing_behind(
     growth, new_files = process.memory_info().rss - before, process.num_fds() - files
     table.played(num_trials)
     table.measured("the driver grew by", [growth / 1e6], unit="MB", within=50)
-    table.measured("files opened for good:", [new_files], unit="files", within=10)
+    table.measured("files opened for good:", [max(0, new_files)], unit="files", within=10)
     code, text = driver.end(300)
     assert code == 0, text
     assert growth < 50e6
