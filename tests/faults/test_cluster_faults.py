@@ -58,7 +58,7 @@ def test_r2_a_node_is_lost_and_its_trials_go_on_elsewhere(
     assert code == 0, text
     assert set(assert_whole(tmp_path, 7).values()) == {Outcome.FINISHED}
     table.played(num_removed)
-    hit = [blow for blow in blows if blow.has_hit]
+    hit = [blow for blow in blows if blow.has_hit()]
     table.measured(RECOVERED, [blow.seconds_to_recover() for blow in hit], within=15)
     table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 

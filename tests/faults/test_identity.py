@@ -103,8 +103,8 @@ def test_a_lost_node_changes_nothing(
     cluster.add_node(num_cpus=1)
     end(driver)
     assert_same(tmp_path, calm)
-    assert any(blow.has_hit for blow in blows)
-    table.measured(RECOVERED, [b.seconds_to_recover() for b in blows if b.has_hit])
+    assert any(blow.has_hit() for blow in blows)
+    table.measured(RECOVERED, [b.seconds_to_recover() for b in blows if b.has_hit()])
     table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
@@ -126,7 +126,7 @@ def test_everything_killed_twice_changes_nothing(
     end(ensweep(*again))
     assert_same(tmp_path, calm)
     table.played(2)
-    hit = [(blow, since) for blow, since in blows if blow.has_hit]
+    hit = [(blow, since) for blow, since in blows if blow.has_hit()]
     table.measured(RECOVERED, [blow.seconds_to_recover(since) for blow, since in hit])
     table.measured(AGAIN, num_epochs_again(blow for blow, _ in blows), unit="epochs", within=1)
 

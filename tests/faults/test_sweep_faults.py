@@ -8,6 +8,7 @@ import json
 import random
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -32,7 +33,7 @@ from search.sweep import resume_sweep, run_sweep
 
 pytestmark = pytest.mark.slow
 
-NUM_KILLS = 20 if MANY else 4
+NUM_KILLS = 20 if MANY else 3
 
 
 def settings(folder: Path) -> dict[str, float]:
@@ -47,43 +48,38 @@ def settings(folder: Path) -> dict[str, float]:
 )
 @pytest.mark.parametrize("number", range(how_often(1, 10)))
 def test_r1_killed_workers(tmp_path: Path, tiny_data: Path, table: Table, number: int) -> None:
-    draw, blows, between = random.Random(number), list[Blow](), list[float]()
+    """Every other one hits a trial, which then is waited for; the others hit what they may."""
+    draw, blows = random.Random(number), list[Blow]()
     sweep_of(tmp_path, tiny_data)
-    num_trials = 12 if MANY else 4
+    num_trials, seconds = (12, "4") if MANY else (4, "2")
     samples = f"search.num_samples={num_trials}"
     more = ("scheduler.name=none", samples, "resources.max_failures=100")
-    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH="2")
-    while len(blows) + len(between) < NUM_KILLS and driver.process.poll() is None:
-        workers = driver.workers()
-        if workers:
-            try:
-                worker = draw.choice(workers)
-                blow = blow_to(worker)
-                if blow is None and len(between) >= len(blows):
-                    time.sleep(0.05)  # no trial has begun in it: every other one is spared
-                    continue
-                worker.kill()
-            except psutil.Error:
-                continue
-            if blow is None:
-                between.append(time.time())
-            else:
-                blows.append(blow)
-        time.sleep(draw.uniform(0.5, 2.5))
-    code, text = driver.end(300)
+    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH=seconds)
+    for kill in range(NUM_KILLS):
+        blow = strike(driver, draw, at_a_trial=kill % 2 == 0)
+        if blow is not None and kill % 2 == 0:
+            blows.append(blow)
+            driver.wait_for(functools.partial(Blow.has_hit, blow))
+        time.sleep(draw.uniform(0, 2))
+    code, text = driver.end(600)
     assert code == 0, text
-    table.played(len(blows) + len(between))
-    assert len(blows) + len(between) == NUM_KILLS
     assert set(assert_whole(tmp_path, num_trials).values()) == {Outcome.FINISHED}
-    hit = [blow for blow in blows if blow.has_hit and is_alone(blow, between)]
-    table.measured(RECOVERED, [blow.seconds_to_recover() for blow in hit], within=15)
+    table.played(NUM_KILLS)
+    table.measured(RECOVERED, [blow.seconds_to_recover() for blow in blows], within=15)
     table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
-def is_alone(blow: Blow, others: list[float]) -> bool:
-    """Whether no process was killed that may have been on its way to the trial."""
-    until = blow.wall_time + blow.seconds_to_recover()
-    return not any(blow.wall_time < other < until for other in others)
+def strike(driver: Driver, draw: random.Random, *, at_a_trial: bool) -> Blow | None:
+    """SIGKILL to one of its workers, at once, or as soon as a trial runs in it."""
+    while True:
+        driver.wait_for(driver.workers)
+        with suppress(psutil.Error, IndexError):  # it has ended
+            worker = draw.choice(driver.workers())
+            blow = blow_to(worker)
+            if blow is not None or not at_a_trial:
+                worker.kill()
+                return blow
+        time.sleep(0.05)
 
 
 @pytest.mark.promise(
@@ -105,7 +101,9 @@ def test_r3_a_killed_driver(tmp_path: Path, tiny_data: Path, table: Table, numbe
     assert_whole(tmp_path, 7)
     after = settings(tmp_path)
     assert {name: after[name] for name in before} == before
-    table.measured(RECOVERED, [b.seconds_to_recover(since) for b in blows if b.has_hit], within=15)
+    table.measured(
+        RECOVERED, [b.seconds_to_recover(since) for b in blows if b.has_hit()], within=15
+    )
     table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
@@ -124,7 +122,7 @@ def test_r4_everything_killed_and_two_resumes_at_once(
     for kill in range(num_kills):
         driver = Driver(verb, tmp_path, *more, SECONDS_AN_EPOCH="0.5")
         driver.wait_for_epochs(2 * kill + 2)
-        driver.wait_for(lambda: all(blow.has_hit for blow, _ in hit))
+        driver.wait_for(lambda: all(blow.has_hit() for blow, _ in hit))
         time.sleep(draw.uniform(0, 0.5))
         kill_all(driver)
         verb, more, since = "resume", [], time.time()

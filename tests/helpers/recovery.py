@@ -37,7 +37,6 @@ class Blow:
             not path.exists() or path.stat().st_mtime_ns > t for path, t in self.epochs.items()
         )
 
-    @property
     def has_hit(self) -> bool:
         """Whether another process came to it; the trial may have ended the moment it was hit."""
         starts = [attempt.start_time for attempt in TrialFolder(self.trial).attempts()]
