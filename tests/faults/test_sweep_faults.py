@@ -228,11 +228,16 @@ def test_r15_two_sweeps_on_one_database(tmp_path: Path, tiny_data: Path, number:
     "a trial kills its process each time",
     "failed after its retries; the others whole; `ensweep sweep` exits 4",
 )
+@pytest.mark.promise(
+    "R17",
+    "a machine's memory does not hold two trials (raised)",
+    "each is tried once more with the machine to itself: one is whole, the other has failed",
+)
 @pytest.mark.parametrize("number", range(how_often(1, 5)))
-def test_r20_r21_a_trial_that_hangs_and_one_that_always_dies(
+def test_r17_r20_r21_trials_that_hang_die_or_do_not_fit(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    misdeeds = {"0003": "hangs", "0005": "dies"}
+    misdeeds = {"0003": "hangs", "0004": "fits alone", "0005": "dies", "0006": "never fits"}
     monkeypatch.setenv("MISDEED", json.dumps(misdeeds))
     monkeypatch.setattr(sweeps, "run_sweep", functools.partial(run_sweep, train=make_train()))
     sweep_of(tmp_path, tiny_data)
@@ -242,11 +247,14 @@ def test_r20_r21_a_trial_that_hangs_and_one_that_always_dies(
     ended = CliRunner().invoke(app, [*words, "resources.max_failures=1"])
     assert isinstance(ended.exception, PartialError), ended.output
     assert ended.exception.exit_code == 4
-    assert "2 of 7 trials failed: 0003, 0005" in str(ended.exception)
+    assert "3 of 7 trials failed: 0003, 0005, 0006" in str(ended.exception)
     outcomes = assert_whole(tmp_path, 7)
     failed = {name for name, outcome in outcomes.items() if outcome is Outcome.FAILED}
-    assert failed == set(misdeeds)
-    folder = SweepFolder(storage, "s").trial("0003")
+    assert failed == {"0003", "0005", "0006"}
+    trials = SweepFolder(storage, "s").trial
+    assert [len(trials(name).attempts()) for name in ("0004", "0006")] == [2, 2]
+    assert str(trials("0006").outcome()).count("alone as well: MemoryError: as if") == 1
+    folder = trials("0003")
     outcome = folder.outcome()
     assert outcome is not None
     assert outcome.reason.startswith("took no step for too long; what it was at: ")

@@ -31,6 +31,7 @@ def make_train() -> Train:
         import time
 
         import numpy as np
+        import ray
         from safetensors.numpy import save_file
 
         from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
@@ -62,6 +63,10 @@ def make_train() -> Train:
         )
         done = len(trial.epochs())
 
+        def is_alone() -> bool:
+            given = ray.get_runtime_context().get_assigned_resources()
+            return bool(given["CPU"] == ray.cluster_resources()["CPU"])
+
         def end(outcome: Outcome, reason: str) -> OutcomeRecord:
             record = OutcomeRecord(outcome, reason, done, time.time())
             trial.write_outcome(record)
@@ -79,6 +84,8 @@ def make_train() -> Train:
                 raise RuntimeError("no luck\nat all")
             if misdeed == "dies":
                 os._exit(1)
+            if misdeed == "never fits" or (misdeed == "fits alone" and not is_alone()):
+                raise MemoryError("as if")
             if misdeed == "hangs" and done == 1:
                 time.sleep(3600)
             if misdeed == "full" and not (folder.parent.parent / "freed").exists():
