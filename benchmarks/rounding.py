@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from trainable.config import Config
@@ -25,7 +25,10 @@ from trainable.record import TrialFolder
 from trainable.resolve import resolve
 from trainable.train import Identity, train
 
-_PRODUCTS = (linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+_PRODUCTS = (
+    *(linear, scaled_dot_product_attention),
+    *(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__),
+)
 
 
 class _Round(torch.autograd.Function):
