@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from rich.console import Console
 
 from mlflow_setup.background import BackgroundMirror
@@ -188,7 +189,12 @@ class Drive:
         return self.switch.is_on
 
     def _tune(self, trainable: Any, callback: SweepCallback, max_concurrent_trials: int) -> None:
-        """Tune's own records, which nobody reads, are kept off a disk that may be full."""
+        """Tune's own records, which nobody reads, are kept off a disk that may be full.
+
+        Nor does it hand the driver's AWS keys on to the trials: Ray would write them into its logs.
+        """
+        handed_on = class_cache.ENV_VARS_TO_PROPAGATE
+        handed_on -= {name for name in handed_on if name.startswith("AWS_")}
         with TemporaryDirectory(prefix="ensweep-tune-", ignore_cleanup_errors=True) as records:
             tune.Tuner(
                 trainable,

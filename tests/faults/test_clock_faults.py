@@ -12,6 +12,7 @@ import psutil
 import pytest
 from drivers import Driver, assert_whole
 from fake_sweep import sweep_of
+from scale import MANY, how_often
 
 from mlflow_setup.runs import find_trials
 from mlflow_setup.tracking import resolve_tracking
@@ -19,7 +20,6 @@ from search.history import SweepFolder, read_history
 
 pytestmark = pytest.mark.slow
 
-MANY = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1")) > 1
 HOUR, DAY = 3600, 24 * 3600
 
 
@@ -41,10 +41,19 @@ JUMPS: dict[str, Shifts] = {
 }
 
 
+@pytest.mark.promise(
+    "R18",
+    "the next driver's clock is an hour or a day off, either way; summer time begins, ends; "
+    "workers' clocks differ",
+    "whole; no negative duration, order by epochs and attempts",
+)
 @pytest.mark.parametrize("jump", list(JUMPS) if MANY else ["a day back"])
-def test_r18_the_next_driver_has_another_clock(tmp_path: Path, tiny_data: Path, jump: str) -> None:
+@pytest.mark.parametrize("number", range(how_often(1, 4)))
+def test_r18_the_next_driver_has_another_clock(
+    tmp_path: Path, tiny_data: Path, jump: str, number: int
+) -> None:
     """A worker, then the driver is killed."""
-    draw = random.Random(jump)
+    draw = random.Random(f"{jump} {number}")
     first, next_one = JUMPS[jump]()
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, **clock(*first), SECONDS_AN_EPOCH="0.5")

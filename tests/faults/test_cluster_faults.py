@@ -1,7 +1,8 @@
 """Clusters that lose nodes, go away, drop messages or live long: `ray.cluster_utils.Cluster`."""
 
+import functools
 import json
-import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 import ray
 from drivers import Driver, assert_whole, epoch_files
 from fake_sweep import make_train, sweep_of
+from fault_table import Table
 from ray.cluster_utils import Cluster
+from recovery import AGAIN, RECOVERED, Blow, blows_on, blows_to_all, num_epochs_again
+from scale import MANY, how_often
+from shared_memory import left_in_shared_memory, shared_memory
 
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import resolve_tracking
@@ -18,8 +23,6 @@ from search.history import SweepFolder
 from search.sweep import resume_sweep
 
 pytestmark = pytest.mark.slow
-
-SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
 
 
 @pytest.fixture
@@ -34,24 +37,36 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     cluster.shutdown()
 
 
+@pytest.mark.promise(
+    "R2", "a node is removed hard", "whole; its trial runs again elsewhere within 15 s"
+)
+@pytest.mark.parametrize("number", range(how_often(1, 17)))
 def test_r2_a_node_is_lost_and_its_trials_go_on_elsewhere(
-    tmp_path: Path, tiny_data: Path, cluster: Cluster
+    tmp_path: Path, tiny_data: Path, cluster: Cluster, table: Table, number: int
 ) -> None:
+    num_removed, blows = 3 if MANY else 1, list[Blow]()
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, "scheduler.name=none", RAY_ADDRESS=cluster.address)
-    for number in range(3 if SCALE > 1 else 1):
-        driver.wait_for_epochs(2 + 6 * number)
-        cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+    for lost in range(num_removed):
+        driver.wait_for_epochs(2 + 6 * lost)
+        node = cluster.list_all_nodes()[-1]
+        driver.wait_for(functools.partial(blows_on, node))
+        blows += blows_on(node)
+        cluster.remove_node(node, allow_graceful=False)
         cluster.add_node(num_cpus=1)
     code, text = driver.end(240)
     assert code == 0, text
     assert set(assert_whole(tmp_path, 7).values()) == {Outcome.FINISHED}
-    trials = SweepFolder(tmp_path / "runs", "s").trial_folders()
-    assert sum(len(trial.attempts()) - 1 for trial in trials) >= 1
+    table.played(num_removed)
+    hit = [blow for blow in blows if blow.has_hit()]
+    table.measured(RECOVERED, [blow.seconds_to_recover() for blow in hit], within=15)
+    table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
+@pytest.mark.promise("R5", "the cluster is gone; `resume` on another", "whole")
+@pytest.mark.parametrize("number", range(how_often(1, 10)))
 def test_r5_the_cluster_is_gone_and_another_takes_over(
-    tmp_path: Path, tiny_data: Path, cluster: Cluster
+    tmp_path: Path, tiny_data: Path, cluster: Cluster, table: Table, number: int
 ) -> None:
     sweep_of(tmp_path, tiny_data)
     address = {"RAY_ADDRESS": cluster.address}
@@ -59,41 +74,65 @@ def test_r5_the_cluster_is_gone_and_another_takes_over(
     driver.wait_for_epochs(1)
     cluster.shutdown()
     driver.kill()
-    storage = tmp_path / "runs"
+    storage, blows, since = tmp_path / "runs", blows_to_all(tmp_path), time.time()
     resume_sweep("s", storage, resolve_tracking(storage), train=make_train())
     assert_whole(tmp_path, 7)
+    table.measured(RECOVERED, [blow.seconds_to_recover(since) for blow in blows])
+    table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
-def test_r19_messages_that_are_lost(tmp_path: Path, tiny_data: Path) -> None:
-    """Of the messages that carry tasks and their results a tenth fails, up to four of a kind."""
+PUSH = "CoreWorkerService.grpc_client.PushTask"
+LEASE = "NodeManagerService.grpc_client.RequestWorkerLease"
+LOST_MESSAGES: list[tuple[list[str], int, int]] = [
+    ([PUSH, LEASE], 10, 10), ([PUSH], 20, 0), ([PUSH], 0, 20), ([LEASE], 30, 0), ([LEASE], 0, 30),
+]  # fmt: skip
+"""Which of Ray's, and the shares in % that are lost on the way there and on the way back."""
+
+
+@pytest.mark.promise("R19", "a tenth of the messages that carry Ray's tasks is lost", "whole")
+@pytest.mark.parametrize(("methods", "there", "back"), LOST_MESSAGES[: how_often(1, 5)])
+def test_r19_messages_that_are_lost(
+    tmp_path: Path, tiny_data: Path, methods: list[str], there: int, back: int
+) -> None:
+    """Of the messages that carry tasks and their results some fail, up to four of a kind."""
     sweep_of(tmp_path, tiny_data)
-    lost = {"num_failures": 4, "req_failure_prob": 10, "resp_failure_prob": 10}
-    methods = ("CoreWorkerService", "PushTask"), ("NodeManagerService", "RequestWorkerLease")
-    failures = json.dumps({f"{service}.grpc_client.{name}": lost for service, name in methods})
+    lost = {"num_failures": 4, "req_failure_prob": there, "resp_failure_prob": back}
+    failures = json.dumps(dict.fromkeys(methods, lost))
     code, text = Driver("run", tmp_path, RAY_testing_rpc_failure=failures).end(240)
     assert code == 0, text
     assert_whole(tmp_path, 7)
 
 
-def test_r25_many_trials_leave_nothing_behind(tmp_path: Path, tiny_data: Path) -> None:
-    """Driver memory grows by at most 50 MB, open files do not, no process stays."""
-    num_trials = 1000 if SCALE >= 100 else 100 if SCALE > 1 else 60
+@pytest.mark.promise(
+    "R25",
+    "many trials, of 1 s each",
+    "the driver grows by at most 50 MB, opens no files for good, leaves no process and no shared "
+    "memory",
+)
+def test_r25_many_trials_leave_nothing_behind(
+    tmp_path: Path, tiny_data: Path, table: Table
+) -> None:
+    """In `make test` of next to no time each."""
+    num_trials, before_all = how_often(100, 1000, test=60), shared_memory()
     more = ("scheduler.name=none", f"search.num_samples={num_trials}", "train.num_epochs=1")
     sweep_of(tmp_path, tiny_data)
-    driver = Driver("run", tmp_path, *more)
+    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH="1" if MANY else "0")
     process = psutil.Process(driver.process.pid)
     driver.wait_for(lambda: len(epoch_files(tmp_path)) >= num_trials // 3, seconds=900)
     before, files = process.memory_info().rss, process.num_fds()
     children = process.children(recursive=True)
     driver.wait_for(lambda: len(epoch_files(tmp_path)) >= num_trials - 2, seconds=1500)
     growth, new_files = process.memory_info().rss - before, process.num_fds() - files
-    print(f"R25: {growth / 1e6:.1f} MB, {new_files} files more after {num_trials} trials")
+    table.played(num_trials)
+    table.measured("the driver grew by", [growth / 1e6], unit="MB", within=50)
+    table.measured("files opened for good:", [max(0, new_files)], unit="files", within=10)
     code, text = driver.end(300)
     assert code == 0, text
     assert growth < 50e6
     assert new_files <= 10
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
+    assert left_in_shared_memory(before_all) == []
     outcomes = [trial.outcome() for trial in SweepFolder(tmp_path / "runs", "s").trial_folders()]
     assert len(outcomes) == num_trials
     assert {json.dumps(o.outcome.value) for o in outcomes if o is not None} == {'"finished"'}

@@ -4,20 +4,20 @@ The promises D1, D2, D4 and D6. Counts are those of `make test`; ENSWEEP_FAULTS_
 the random ones (`make faults`).
 """
 
-import os
 import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fault_table import Table
+from scale import SCALE
 
 from trainable.dataset import check_directory
 from trainable.defects import Defect
 from trainable.reading import Examples, read_file
 from trainable.tasks import PAPER_TASKS
 
-SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
 VARIANTS = range(20 * SCALE)
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data/cs224n"
 
@@ -159,8 +159,14 @@ def _read(tmp_path: Path, content: bytes, task: str = "sentiment") -> tuple[Exam
     return read_file(task, PAPER_TASKS[task], "train", path)
 
 
+@pytest.mark.promise(
+    "D1", "data files with one of 25 defects", "named with its file, line, value and what to do"
+)
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_d1_each_defect_has_its_message_and_its_line(defect: str, tmp_path: Path) -> None:
+def test_d1_each_defect_has_its_message_and_its_line(
+    defect: str, tmp_path: Path, table: Table
+) -> None:
+    table.played(len(VARIANTS))
     build, code, message = DEFECTS[defect]
     for variant in VARIANTS:
         draw = random.Random(f"{defect}{variant}")
@@ -196,7 +202,9 @@ def test_all_defects_are_named_in_one_pass(tmp_path: Path) -> None:
     assert examples.sentences == (("fine", "two\nlines"),)
 
 
-def test_d2_mutated_bytes_give_rows_or_defects(tmp_path: Path) -> None:
+@pytest.mark.promise("D2", "data files with changed bytes", "rows or a named defect; no crash")
+def test_d2_mutated_bytes_give_rows_or_defects(tmp_path: Path, table: Table) -> None:
+    table.played(500 * SCALE)
     draw = random.Random(0)
     for _ in range(500 * SCALE):
         content = bytearray(_text(_rows(draw)).encode())
@@ -213,6 +221,7 @@ def test_d2_mutated_bytes_give_rows_or_defects(tmp_path: Path) -> None:
         assert len(examples) or found
 
 
+@pytest.mark.promise("D4", "lines of entailment pairs that are none", "named with their line")
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -70,6 +70,11 @@ def other_rows(found: Predictions, encoder: Path, data: Path, here: Path) -> Pre
     return _of(fewer, _examples(found, data).take(rows))
 
 
+@pytest.mark.promise(
+    "R23",
+    "predictions made with another tokenizer, length, order of labels or version of the data",
+    "the run is refused by its fingerprint",
+)
 @pytest.mark.parametrize(
     ("other", "reason"),
     [

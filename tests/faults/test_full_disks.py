@@ -5,7 +5,7 @@ errors of `test_sweep_faults.py` and `test_storage_faults.py` remain.
 """
 
 import json
-import os
+import random
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,7 +15,9 @@ import pytest
 from disks import Disk, small_disk
 from drivers import Driver, assert_whole, epoch_files, longest_stall
 from fake_sweep import sweep_of
-from real_sweep import ensweep, record, sweep_file
+from fault_table import Table
+from real_sweep import choice, end, ensweep, record, sweep_file, wait_for_epochs
+from scale import MANY, how_often
 from servers import Server
 from typer.testing import CliRunner
 
@@ -31,13 +33,14 @@ from search.history import SweepFolder
 
 pytestmark = pytest.mark.slow
 
-SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
-MANY = SCALE > 1
-
 SWEEP_POINTS = [(1, 40), (1, 0), (3, 4), (3, 100), (6, 8), (6, 250), (9, 16), (9, 500),
                 (12, 64), (12, 1000), (16, 32), (20, 128)]  # fmt: skip
 """Epochs of the sweep before its disk is filled, and the KB that are left then."""
 MLFLOW_POINTS = [(3, 0), (1, 64), (6, 16), (10, 24), (14, 8)]
+_draw = random.Random(13)
+SWEEP_POINTS += [(_draw.randint(1, 20), _draw.randint(0, 1000)) for _ in range(40)]
+MLFLOW_POINTS += [(_draw.randint(1, 16), _draw.randint(0, 64)) for _ in range(20)]
+STALL = "the longest stall was"
 
 
 @pytest.fixture
@@ -54,9 +57,14 @@ def other_disk(tmp_path: Path) -> Iterator[Disk]:
         yield disk
 
 
-@pytest.mark.parametrize(("num_epochs", "kilobytes"), SWEEP_POINTS if MANY else SWEEP_POINTS[:1])
+@pytest.mark.promise(
+    "R13",
+    "the sweep's disk is full, with 0 to 1,000 KB left, after 1 to 20 epochs",
+    "the sweep stops in order (exit 75) and says so; no damaged file; whole after `resume`",
+)
+@pytest.mark.parametrize(("num_epochs", "kilobytes"), SWEEP_POINTS[: how_often(12, 52)])
 def test_r13_the_disk_of_the_sweep(
-    tmp_path: Path, tiny_data: Path, disk: Disk, num_epochs: int, kilobytes: int
+    tmp_path: Path, tiny_data: Path, disk: Disk, table: Table, num_epochs: int, kilobytes: int
 ) -> None:
     sweep_of(tmp_path, tiny_data)
     given = {
@@ -72,7 +80,7 @@ def test_r13_the_disk_of_the_sweep(
     assert "stopping: " in text
     assert "MB are free on the sweep's disk" in text
     assert "Traceback" not in text
-    num_trials = assert_undamaged(disk.path)
+    assert_undamaged(disk.path)
     if MANY:
         code, text = Driver("resume", tmp_path, **given).end()  # it is still full
         assert code in (1, 75), text
@@ -81,13 +89,19 @@ def test_r13_the_disk_of_the_sweep(
     num_before, started = len(epoch_files(tmp_path)), time.monotonic()
     driver = Driver("resume", tmp_path, **{**given, "SECONDS_AN_EPOCH": "0"})
     driver.wait_for_epochs(num_before + 1)
-    print(f"R13: {num_trials} trials, {kilobytes} KB; on {time.monotonic() - started:.1f} s after")
+    table.measured("on after `resume`", [time.monotonic() - started])
     code, text = driver.end()
     assert code == 0, text
     tracking = Tracking(given["MLFLOW_TRACKING_URI"])
     assert set(assert_whole(tmp_path, 7, tracking).values()) == {Outcome.FINISHED}
 
 
+@pytest.mark.promise(
+    "O3",
+    "the sweep's disk is full, with 0 to 300 KB left, after 1 to 9 epochs; `resume`",
+    "metrics of every epoch, every kept weight and the chosen ensemble are bit by bit those of an "
+    "undisturbed sweep (tiny BERT, CPU)",
+)
 @pytest.mark.skipif(not MANY, reason="trains two sweeps in earnest: `make faults` plays it")
 @pytest.mark.parametrize(("num_epochs", "kilobytes"), [(1, 0), (1, 300), (4, 60), (9, 0)])
 def test_r13_in_earnest_nothing_is_changed_by_it(
@@ -98,43 +112,37 @@ def test_r13_in_earnest_nothing_is_changed_by_it(
     num_epochs: int,
     kilobytes: int,
 ) -> None:
-    """O3: metrics of every epoch and every kept weight are those of an undisturbed sweep."""
     file = sweep_file(tmp_path, tiny_encoder, tiny_data)
-    undisturbed = ensweep("sweep", str(file), "--storage", str(tmp_path / "calm"), "--name", "s")
-    text, _ = undisturbed.communicate(timeout=300)
-    assert undisturbed.returncode == 0, text
-
+    end(ensweep("sweep", str(file), "--storage", str(tmp_path / "calm"), "--name", "s"))
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     words = ("--storage", str(disk.path), "--tracking-uri", uri)
     driver = ensweep("sweep", str(file), "--name", "s", *words)
-    while len(epoch_files(tmp_path)) < num_epochs:
-        assert driver.poll() is None, driver.communicate()[0]
-        time.sleep(0.02)
+    wait_for_epochs(tmp_path, num_epochs, driver)
     disk.fill(kilobytes)
     text, _ = driver.communicate(timeout=300)
     assert driver.returncode == 75, text
     assert "MB are free on the sweep's disk" in text
     assert "Traceback" not in text
-    print(f"R13: real trials, {kilobytes} KB after epoch {num_epochs}")
     disk.free()
-    driver = ensweep("resume", "s", *words)
-    text, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 0, text
+    end(ensweep("resume", "s", *words))
+    assert_whole(tmp_path, 3, Tracking(uri), num_epochs=6, is_pretended=False)
     assert record(disk.path, "s") == record(tmp_path / "calm", "s")
+    assert choice(disk.path, "s", Tracking(uri)) == choice(tmp_path / "calm", "s")
 
 
-def assert_undamaged(storage: Path) -> int:
-    """Every record and all weights are whole or not there; the number of trials."""
-    trials = SweepFolder(storage, "s").trial_folders()
+def assert_undamaged(storage: Path) -> None:
+    """Every record and all weights are whole or not there."""
     for path in storage.glob("s/trials/**/*.json"):
         json.loads(path.read_text(encoding="utf-8"))
-    for trial in trials:
+    for trial in SweepFolder(storage, "s").trial_folders():
         for epoch in trial.kept_epochs():
             trial.require_weights(epoch)
         assert len(trial.epochs()) == len(list(trial.path.glob("epochs/????.json")))
-    return len(trials)
 
 
+@pytest.mark.promise(
+    "R13", "there is no room for a sweep to begin", "refused, and its name is free again"
+)
 def test_r13_no_room_for_a_sweep_to_begin(tmp_path: Path, tiny_data: Path, disk: Disk) -> None:
     """It is refused, and its name is free once there is room."""
     sweep_of(tmp_path, tiny_data)
@@ -147,9 +155,14 @@ def test_r13_no_room_for_a_sweep_to_begin(tmp_path: Path, tiny_data: Path, disk:
     assert not (disk.path / "s").exists()
 
 
-@pytest.mark.parametrize(("num_epochs", "kilobytes"), MLFLOW_POINTS if MANY else MLFLOW_POINTS[:1])
+@pytest.mark.promise(
+    "R13",
+    "MLflow's disk is full, with 0 to 64 KB left, after 1 to 16 epochs",
+    "training stalls at most 1 s, exit 4; whole after `ensweep sync`",
+)
+@pytest.mark.parametrize(("num_epochs", "kilobytes"), MLFLOW_POINTS[: how_often(5, 25)])
 def test_r13_the_disk_of_mlflow(
-    tmp_path: Path, tiny_data: Path, other_disk: Disk, num_epochs: int, kilobytes: int
+    tmp_path: Path, tiny_data: Path, other_disk: Disk, table: Table, num_epochs: int, kilobytes: int
 ) -> None:
     """Training goes on; what MLflow has missed it is told later, by `ensweep sync`."""
     sweep_of(tmp_path, tiny_data)
@@ -171,10 +184,12 @@ def test_r13_the_disk_of_mlflow(
     root = other_disk.path / "mlartifacts"
     for path in root.rglob("config.json"):
         json.loads(path.read_text(encoding="utf-8"))
-    print(f"R13: MLflow's disk full with {kilobytes} KB; the longest stall was {stall:.2f} s")
-    assert stall < 5
+    table.measured(STALL, [stall], within=1)
 
 
+@pytest.mark.promise(
+    "R13", "there is no room for MLflow's database", "refused by name; made once there is room"
+)
 @pytest.mark.parametrize("kilobytes", [0, 8, 100, 300, 450] if MANY else [100])
 def test_r13_no_room_for_a_database(other_disk: Disk, kilobytes: int) -> None:
     """What it could make of one is no hindrance later."""
@@ -187,8 +202,15 @@ def test_r13_no_room_for_a_database(other_disk: Disk, kilobytes: int) -> None:
     Tracking(tracking.uri).check()
 
 
+@pytest.mark.promise(
+    "R6",
+    "the MLflow server's disk is full for 18 epochs",
+    "training stalls at most 1 s; whole once there is room",
+)
 @pytest.mark.skipif(not MANY, reason="takes a server and a sweep: `make faults` plays it")
-def test_r6_the_disk_of_the_server(tmp_path: Path, tiny_data: Path, other_disk: Disk) -> None:
+def test_r6_the_disk_of_the_server(
+    tmp_path: Path, tiny_data: Path, other_disk: Disk, table: Table
+) -> None:
     sweep_of(tmp_path, tiny_data)
     server = Server(other_disk.path)
     server.start()
@@ -205,12 +227,17 @@ def test_r6_the_disk_of_the_server(tmp_path: Path, tiny_data: Path, other_disk: 
         assert_whole(tmp_path, 7, Tracking(server.uri))
     finally:
         server.kill()
-    stall = longest_stall(tmp_path, 0.5)
-    print(f"R6: the server's disk full for 18 epochs; the longest stall was {stall:.2f} s")
-    assert stall < 5
+    table.measured(STALL, [longest_stall(tmp_path, 0.5)], within=1)
 
 
-def test_r13_no_room_for_a_bundle(tiny_runs: Path, tmp_path: Path, other_disk: Disk) -> None:
+@pytest.mark.promise(
+    "R13",
+    "the disk is full at a tenth, two tenths, ... of a bundle",
+    "what it needs is said, and nothing is left of it",
+)
+def test_r13_no_room_for_a_bundle(
+    tiny_runs: Path, tmp_path: Path, other_disk: Disk, table: Table
+) -> None:
     """At each level nothing is left of it, and what is said tells how much it needs."""
     request = Request(("tiny",))
     chosen = choose_ensemble(resolve_tracking(tiny_runs), request, tmp_path / "cache")
@@ -218,6 +245,7 @@ def test_r13_no_room_for_a_bundle(tiny_runs: Path, tmp_path: Path, other_disk: D
     whole = tmp_path / "whole"
     write_bundle(whole, parts)
     needed, output = num_bytes(whole) // 1024, other_disk.path / "bundle"
+    table.played(10)
     for share in range(10):
         other_disk.fill(needed * share // 10)
         with pytest.raises(ConfigError, match="no space is left; it takes about"):

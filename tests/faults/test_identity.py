@@ -1,47 +1,153 @@
-"""O3: a sweep that was broken ends bit by bit as an undisturbed one: real training, tiny BERT."""
+"""O3, O4: a sweep that was broken ends bit by bit as an undisturbed one, and the same ensemble is
+chosen from it: real training, tiny BERT."""
 
-import signal
-import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from drivers import is_at_a_trial
-from real_sweep import ensweep, record, sweep_file
+import ray
+from drivers import assert_whole, is_at_a_trial
+from fault_table import Table
+from ray.cluster_utils import Cluster
+from real_sweep import choice, end, ensweep, record, sweep_file, wait_for_epochs
+from recovery import AGAIN, RECOVERED, blows_on, blows_to_all, num_epochs_again
+from scale import MANY
 
 pytestmark = pytest.mark.slow
 
+NUM_EPOCHS = 6
+SAME = (
+    "metrics of every epoch, every kept weight and the chosen ensemble are bit by bit those of an "
+    "undisturbed sweep (tiny BERT, CPU)"
+)
+in_earnest = pytest.mark.skipif(not MANY, reason="trains in earnest: `make faults` plays it")
 
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, tiny_data: Path) -> Path:
+    """The folder of the undisturbed sweep: its file, and its storage `runs`."""
+    folder = tmp_path_factory.mktemp("calm")
+    file = sweep_file(folder, tiny_encoder, tiny_data)
+    end(ensweep("sweep", str(file), "--storage", str(folder / "runs"), "--name", "s"))
+    return folder
+
+
+@pytest.fixture
+def words(calm: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Begin the same sweep elsewhere."""
+    return ("sweep", str(calm / "mine.yaml"), "--name", "s", "--storage", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def again(tmp_path: Path) -> tuple[str, ...]:
+    """Go on with it."""
+    return ("resume", "s", "--storage", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with two_nodes() as cluster:
+        yield cluster
+
+
+@contextmanager
+def two_nodes() -> Iterator[Cluster]:
+    """A head that runs no trials, and two nodes of one CPU."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def assert_same(folder: Path, calm: Path) -> None:
+    assert_whole(folder, 3, num_epochs=NUM_EPOCHS, is_pretended=False)
+    assert record(folder / "runs", "s") == record(calm / "runs", "s")
+    if MANY:
+        assert choice(folder / "runs", "s") == choice(calm / "runs", "s")
+
+
+@pytest.mark.promise("O3", "SIGKILL of a trial's process, then of the driver; `resume`", SAME)
 def test_killed_workers_and_a_killed_driver_change_nothing(
-    tmp_path: Path, tiny_encoder: Path, tiny_data: Path
+    calm: Path, words: tuple[str, ...], again: tuple[str, ...], tmp_path: Path, table: Table
 ) -> None:
-    file, storage = sweep_file(tmp_path, tiny_encoder, tiny_data), tmp_path / "runs"
-    words = ("sweep", str(file), "--storage", str(storage), "--name")
-    undisturbed = ensweep(*words, "whole")
-    text, _ = undisturbed.communicate(timeout=300)
-    assert undisturbed.returncode == 0, text
-
-    driver = ensweep(*words, "broken")
-    _wait_for_epochs(storage, 2, driver)
-    workers = [
-        process
-        for process in psutil.Process(driver.pid).children(recursive=True)
-        if is_at_a_trial(process)
-    ]
-    workers[0].kill()
+    driver = ensweep(*words)
+    wait_for_epochs(tmp_path, 2, driver)
+    processes = psutil.Process(driver.pid).children(recursive=True)
+    next(process for process in processes if is_at_a_trial(process)).kill()
     time.sleep(1)
-    driver.send_signal(signal.SIGKILL)
+    driver.kill()
     driver.communicate()
-    resumed = ensweep("resume", "broken", "--storage", str(storage))
-    text, _ = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, text
-    assert record(storage, "broken") == record(storage, "whole")
+    blows = blows_to_all(tmp_path)
+    end(ensweep(*again))
+    assert_same(tmp_path, calm)
+    table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
-def _wait_for_epochs(storage: Path, count: int, driver: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
-    while len(list(storage.glob("broken/trials/*/epochs/????.json"))) < count:
-        assert driver.poll() is None, driver.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+@in_earnest
+@pytest.mark.promise("O3", "a node is removed hard", SAME)
+def test_a_lost_node_changes_nothing(
+    calm: Path, words: tuple[str, ...], tmp_path: Path, cluster: Cluster, table: Table
+) -> None:
+    driver = ensweep(*words, RAY_ADDRESS=cluster.address)
+    wait_for_epochs(tmp_path, 3, driver)
+    node = cluster.list_all_nodes()[-1]
+    blows = blows_on(node)
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.add_node(num_cpus=1)
+    end(driver)
+    assert_same(tmp_path, calm)
+    assert any(blow.has_hit() for blow in blows)
+    table.measured(RECOVERED, [b.seconds_to_recover() for b in blows if b.has_hit()])
+    table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
+
+
+@in_earnest
+@pytest.mark.promise("O3", "SIGKILL of everything at once, and again during `resume`", SAME)
+def test_everything_killed_twice_changes_nothing(
+    calm: Path, words: tuple[str, ...], again: tuple[str, ...], tmp_path: Path, table: Table
+) -> None:
+    blows = []
+    for verb, num_epochs in ((words, 3), (again, 8)):
+        driver = ensweep(*verb)
+        wait_for_epochs(tmp_path, num_epochs, driver)
+        children = psutil.Process(driver.pid).children(recursive=True)
+        for process in (driver, *children):
+            process.kill()
+        driver.communicate()
+        since = time.time()
+        blows += [(blow, since) for blow in blows_to_all(tmp_path)]
+    end(ensweep(*again))
+    assert_same(tmp_path, calm)
+    table.played(2)
+    hit = [(blow, since) for blow, since in blows if blow.has_hit()]
+    table.measured(RECOVERED, [blow.seconds_to_recover(since) for blow, since in hit])
+    table.measured(AGAIN, num_epochs_again(blow for blow, _ in blows), unit="epochs", within=1)
+
+
+@in_earnest
+@pytest.mark.promise("O3", "the cluster is gone; `resume` on another", SAME)
+def test_another_cluster_changes_nothing(
+    calm: Path,
+    words: tuple[str, ...],
+    again: tuple[str, ...],
+    tmp_path: Path,
+    cluster: Cluster,
+    table: Table,
+) -> None:
+    driver = ensweep(*words, RAY_ADDRESS=cluster.address)
+    wait_for_epochs(tmp_path, 3, driver)
+    cluster.shutdown()
+    driver.kill()
+    driver.communicate()
+    blows = blows_to_all(tmp_path)
+    with two_nodes() as other:
+        end(ensweep(*again, RAY_ADDRESS=other.address))
+    assert_same(tmp_path, calm)
+    table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)

@@ -6,6 +6,7 @@ names the file and what to put in its place.
 
 import itertools
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ import ray
 from disks import small_disk
 from drivers import Driver, assert_whole, longest_stall
 from fake_sweep import NUM_EPOCHS, make_train, sweep_of
+from fault_table import Table
+from scale import MANY, how_often
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
@@ -31,9 +34,6 @@ from search.history import SweepFolder, read_history
 from search.sweep import resume_sweep, run_sweep
 
 pytestmark = pytest.mark.slow
-
-SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
-MANY = SCALE > 1
 
 ENDED, ALSO_ENDED, UNDER_WAY = "0003", "0004", "0005"
 """Trials that have finished, and one whose driver died after its second epoch."""
@@ -88,6 +88,14 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "not UTF-8": lambda content: b"\xff" + content[1:],
     "a list": lambda content: b"[]",
 }
+
+
+def cut_at(share: float) -> Callable[[bytes], bytes]:
+    return lambda content: content.rstrip()[: int(share * len(content.rstrip()))]
+
+
+_draw = random.Random(14)
+DAMAGE |= {f"cut {n}": cut_at(_draw.random()) for n in range(how_often(0, 6, test=0))}
 RECORDS = [
     f"trials/{ENDED}/epochs/0002.json",
     f"trials/{ALSO_ENDED}/outcome.json",
@@ -104,6 +112,11 @@ PLAYED = list(itertools.product([[record] for record in RECORDS] if MANY else [R
 """Each record damaged in each way alone; or, where time is short, all at once in one way."""
 
 
+@pytest.mark.promise(
+    "R14",
+    "one of five records emptied, cut or changed",
+    "it costs what it held: the trial's epoch is trained again or its lease taken over",
+)
 @pytest.mark.parametrize(("records", "damage"), PLAYED if MANY else PLAYED[:1])
 def test_r14_a_damaged_record_costs_what_it_held(
     sweep: Path, records: list[str], damage: str
@@ -124,6 +137,11 @@ def test_r14_a_damaged_record_costs_what_it_held(
         assert set(assert_whole(sweep, 7).values()) == {Outcome.FINISHED}
 
 
+@pytest.mark.promise(
+    "R14",
+    "the three records that are needed, emptied, cut or changed",
+    "each is named, and its copy in MLflow mends it",
+)
 @pytest.mark.parametrize("damage", list(DAMAGE) if MANY else ["empty"])
 def test_r14_a_record_that_is_needed_is_named_and_its_copy_mends_it(
     sweep: Path, damage: str
@@ -169,6 +187,9 @@ CUTS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.promise(
+    "R14", "the SQLite file emptied, cut or changed", "refused, and made anew from the folders"
+)
 @pytest.mark.parametrize("cut", list(CUTS) if MANY else ["half"])
 def test_r14_a_damaged_database_is_refused_and_made_anew(sweep: Path, cut: str) -> None:
     """The runs are a projection of the folder: nothing is lost with them."""
@@ -208,8 +229,11 @@ def locked(database: Path) -> Iterator[int]:
         process.communicate()
 
 
+@pytest.mark.promise(
+    "R14", "the SQLite file is locked for good", "waited for, 30 s; then its holder is named"
+)
 def test_r14_a_locked_database_is_waited_for_then_its_holder_named(
-    sweep: Path, monkeypatch: pytest.MonkeyPatch
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, table: Table
 ) -> None:
     storage = sweep / "runs"
     if not MANY:
@@ -222,33 +246,40 @@ def test_r14_a_locked_database_is_waited_for_then_its_holder_named(
         seconds = time.monotonic() - started
         assert "wait for it" in str(caught.value)
         assert seconds >= sqlite.WAIT_SECONDS
-    print(f"R14: the holder of the lock was named after {seconds:.1f} s")
+    table.measured("named after", [seconds])
     assert set(storage.glob("s/trials/*/attempts/*")) == attempts
 
 
+@pytest.mark.promise(
+    "R14",
+    "the SQLite file is locked for 60 s in the middle of a sweep",
+    "training stalls at most 1 s; whole",
+)
 @pytest.mark.skipif(not MANY, reason="outlasts a lock of a minute: `make faults` plays it")
 def test_r14_a_lock_in_the_middle_of_a_sweep_stalls_no_training(
-    tmp_path: Path, tiny_data: Path
+    tmp_path: Path, tiny_data: Path, table: Table
 ) -> None:
     sweep_of(tmp_path, tiny_data)
     seconds = 5  # an epoch, so that the sweep outlasts the lock
     driver = Driver("run", tmp_path, "scheduler.name=none", SECONDS_AN_EPOCH=str(seconds))
     driver.wait_for_epochs(2)
     with locked(tmp_path / "runs" / "mlflow.db"):
-        started = time.monotonic()
         time.sleep(60)
-        print(f"R14: the database was locked for {time.monotonic() - started:.1f} s")
     code, text = driver.end()
     assert code == 0, text
     assert "Traceback" not in text
-    stall = longest_stall(tmp_path, seconds)
-    print(f"R14: the longest stall was {stall:.2f} s")
-    assert stall < 5
+    table.measured("the longest stall was", [longest_stall(tmp_path, seconds)], within=1)
     assert set(assert_whole(tmp_path, 7).values()) == {Outcome.FINISHED}
 
 
-def test_r14_what_is_read_only_is_refused_before_any_work(tmp_path: Path, swept: Path) -> None:
+@pytest.mark.promise(
+    "R14", "the storage, or the SQLite file, is read-only", "refused before any work, exit 2"
+)
+def test_r14_what_is_read_only_is_refused_before_any_work(
+    tmp_path: Path, swept: Path, table: Table
+) -> None:
     """The whole storage, and the database alone."""
+    table.played(2)
     with small_disk(tmp_path / "runs", 16) as disk:
         shutil.copytree(swept / "runs", disk.path, dirs_exist_ok=True)
         words = ["resume", "s", "--storage", str(disk.path)]

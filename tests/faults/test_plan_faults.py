@@ -18,12 +18,16 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from fault_table import Table
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
 
 NUM_FAULTS, MUST_BE_CAUGHT = 40, 38
+caught = pytest.mark.promise(
+    "plan", "a fault that is planted before a sweep", "`ensweep plan` names it, within 60 s"
+)
 
 
 class Site:
@@ -345,36 +349,40 @@ BY_TASK: dict[str, tuple[Callable[[Site], object], str]] = {
 }
 
 
-def test_a_sound_sweep_is_forecast(site: Site, cluster: None) -> None:
+@pytest.mark.promise("plan", "none: a sound sweep", "no false alarm, within 60 s")
+def test_a_sound_sweep_is_forecast(site: Site, cluster: None, table: Table) -> None:
     code, output, seconds = site.plan()
     assert code == 0, output
     assert "red" not in output
     for words in ("drawn trial 1: ", "largest with ", "3 trials, at most 6 epochs", "GB free"):
         assert words in output
-    print(f"{seconds:.1f} s")
+    table.measured("a plan took", [seconds], within=60)
 
 
+@caught
 @pytest.mark.parametrize("fault", BY_DRIVER)
-def test_what_the_driver_can_see(site: Site, fault: str) -> None:
+def test_what_the_driver_can_see(site: Site, table: Table, fault: str) -> None:
     plant, words = BY_DRIVER[fault]
     plant(site)
     code, output, seconds = site.plan()
     assert code in (2, 3, 5, 6), output
     assert re.search(words, output), output
-    print(f"{fault}: {seconds:.1f} s")
+    table.measured("a plan took", [seconds], within=60)
 
 
+@caught
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", BY_TASK)
-def test_what_only_a_task_can_see(site: Site, cluster: None, fault: str) -> None:
+def test_what_only_a_task_can_see(site: Site, cluster: None, table: Table, fault: str) -> None:
     plant, words = BY_TASK[fault]
     plant(site)
     code, output, seconds = site.plan()
     assert code in (2, 3, 5, 6), output
     assert re.search(words, output), output
-    print(f"{fault}: {seconds:.1f} s")
+    table.measured("a plan took", [seconds], within=60)
 
 
+@caught
 def test_a_cluster_that_does_not_answer(site: Site) -> None:
     """In a process of its own, which has no cluster yet."""
     with socket.socket() as reserved:

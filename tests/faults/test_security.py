@@ -31,7 +31,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from fault_table import Table
 from safetensors.numpy import save
+from scale import SCALE
 
 from ensemble.bundle import ENSEMBLE, FACTS, Bundle, Contents, MemberEntry, Share, TaskEntry
 from mlflow_setup.errors import ConfigError, DataError, EnsweepError, IntegrityError
@@ -46,7 +48,6 @@ from trainable.sections import Data
 from trainable.strict_yaml import read_settings
 from trainable.tasks import PAPER_TASKS, Kind
 
-SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ensweep", "search", "ensemble", "trainable", "mlflow_setup")
 
@@ -497,9 +498,18 @@ ACCEPTED = {
 }
 
 
+malicious = pytest.mark.promise(
+    "S1", "malicious files, given to every reader of what was fetched", "none is executed"
+)
+
+
+@malicious
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("reader", READERS)
-def test_no_reader_runs_a_malicious_file(here: Path, tmp_path: Path, reader: str) -> None:
+def test_no_reader_runs_a_malicious_file(
+    here: Path, tmp_path: Path, table: Table, reader: str
+) -> None:
+    table.played(len(PAYLOADS))
     accepted = set()
     for number, (name, content) in enumerate(PAYLOADS.items()):
         folder = tmp_path / str(number)
@@ -512,9 +522,11 @@ def test_no_reader_runs_a_malicious_file(here: Path, tmp_path: Path, reader: str
     assert accepted == ACCEPTED.get(reader, set())
 
 
+@malicious
 def test_no_weights_or_encoder_run_a_malicious_file(
-    here: Path, tmp_path: Path, tiny_encoder: Path
+    here: Path, tmp_path: Path, tiny_encoder: Path, table: Table
 ) -> None:
+    table.played(3 * len(PAYLOADS))
     from trainable.encoder import load_pretrained
     from trainable.model import load_member
 
@@ -533,12 +545,14 @@ def test_no_weights_or_encoder_run_a_malicious_file(
         assert not (here / MARKER).exists(), name
 
 
+@malicious
 @pytest.mark.parametrize(
     "file", ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
 )
 def test_no_file_beside_the_weights_runs(
-    here: Path, tmp_path: Path, tiny_encoder: Path, file: str
+    here: Path, tmp_path: Path, tiny_encoder: Path, table: Table, file: str
 ) -> None:
+    table.played(len(PAYLOADS))
     from trainable.encoder import build_untrained
     from trainable.tokens import load_tokenizer
 
@@ -555,10 +569,12 @@ def test_no_file_beside_the_weights_runs(
 # S3
 
 
+@pytest.mark.promise("S3", "an encoder that brings code of its own", "none is executed")
 @pytest.mark.parametrize("model_type", ["bert", "bomb"])
 def test_no_encoder_runs_its_own_code(
-    here: Path, tmp_path: Path, tiny_encoder: Path, model_type: str
+    here: Path, tmp_path: Path, tiny_encoder: Path, table: Table, model_type: str
 ) -> None:
+    table.played(3)
     from trainable.encoder import build_untrained, load_pretrained
     from trainable.tokens import load_tokenizer
 
@@ -644,13 +660,20 @@ def root(tmp_path: Path) -> Path:
 PATHS = climbing(random.Random(4), 500 * SCALE)
 
 
+escaping = pytest.mark.promise(
+    "S4", "paths given to every function and verb that takes a name", "none leads out of its folder"
+)
+
+
 def assert_below(path: Path, root: Path) -> None:
     resolved = Path(os.path.realpath(path))
     assert resolved != root.resolve()
     assert resolved.is_relative_to(root.resolve())
 
 
-def test_no_path_leaves_its_root(root: Path) -> None:
+@escaping
+def test_no_path_leaves_its_root(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
     num_refused = 0
     for text in PATHS:
         try:
@@ -663,7 +686,9 @@ def test_no_path_leaves_its_root(root: Path) -> None:
     assert num_refused > 0.9 * len(PATHS)
 
 
-def test_no_name_is_more_than_a_name(root: Path) -> None:
+@escaping
+def test_no_name_is_more_than_a_name(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
     for text in PATHS:
         with contextlib.suppress(ConfigError):
             name = safe_name(text, "sweep")
@@ -671,7 +696,9 @@ def test_no_name_is_more_than_a_name(root: Path) -> None:
             assert Path(name).name == name
 
 
-def test_no_task_leaves_the_trial(root: Path) -> None:
+@escaping
+def test_no_task_leaves_the_trial(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
     trial = TrialFolder(root)
     outputs = np.zeros(1, np.float32)
     plain = Predictions("mood", Kind.SIMILARITY, "dev", ("a",), outputs, None, "data", "words")
@@ -686,8 +713,10 @@ def test_no_task_leaves_the_trial(root: Path) -> None:
     assert list((root.parent / OUTSIDE).iterdir()) == [root.parent / OUTSIDE / "file"]
 
 
-def test_no_member_or_encoder_leaves_the_bundle(root: Path) -> None:
+@escaping
+def test_no_member_or_encoder_leaves_the_bundle(root: Path, table: Table) -> None:
     """Its manifest fits: whoever writes the names can write that too."""
+    table.played(len(PATHS))
     config = Config(data=Data(tasks=("sentiment",))).flat()
     for number, text in enumerate(PATHS):
         names = (text, "plain") if number % 2 else ("plain", text)
@@ -712,7 +741,9 @@ def test_no_member_or_encoder_leaves_the_bundle(root: Path) -> None:
         shutil.rmtree(folder)
 
 
-def test_no_sweep_trial_run_or_artifact_leaves_its_folder(root: Path) -> None:
+@escaping
+def test_no_sweep_trial_run_or_artifact_leaves_its_folder(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
     from mlflow_setup.mirror import Mirror
     from mlflow_setup.runs import download
     from mlflow_setup.schema import TrialRecord, TrialSnapshot
@@ -738,7 +769,9 @@ def test_no_sweep_trial_run_or_artifact_leaves_its_folder(root: Path) -> None:
     assert not (root / "never-made.db").exists()
 
 
-def test_no_sweep_is_run_outside_the_storage(root: Path) -> None:
+@escaping
+def test_no_sweep_is_run_outside_the_storage(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
     from mlflow_setup.tracking import Tracking
     from search.sweep import run_sweep
     from search.sweep_file import read_sweep
@@ -753,12 +786,14 @@ def test_no_sweep_is_run_outside_the_storage(root: Path) -> None:
     assert everything(root.parent) == before
 
 
+@escaping
 @pytest.mark.parametrize(
     "verb", [["sync"], ["leaderboard"], ["ensemble"], ["export", "--output", "bundle"]]
 )
 def test_no_verb_takes_a_name_out_of_the_storage(
-    here: Path, root: Path, monkeypatch: pytest.MonkeyPatch, verb: list[str]
+    here: Path, root: Path, monkeypatch: pytest.MonkeyPatch, table: Table, verb: list[str]
 ) -> None:
+    table.played(len(PATHS))
     from typer.testing import CliRunner
 
     from ensweep.cli.app import app

@@ -5,7 +5,6 @@ them (`make faults`).
 """
 
 import json
-import os
 import random
 import shutil
 import socket
@@ -17,6 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
+from fault_table import Table
+from scale import SCALE
 from scoring import JSON, ask, serving
 from typer.testing import CliRunner
 
@@ -24,7 +25,6 @@ from ensemble.bundle import verify
 from ensweep.cli.app import app
 from mlflow_setup.errors import IntegrityError
 
-SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
 NUM_MALFORMED = 200 * SCALE
 NUM_AT_ONCE = 100
 NUM_FLIPS = 100 * SCALE
@@ -115,11 +115,14 @@ MALFORMED: list[Callable[[Draw], Request]] = [
 ]
 
 
+@pytest.mark.promise(
+    "S10", "malformed requests to a served model", "none of status 5xx, no traceback; memory flat"
+)
 def test_malformed_requests_are_refused_and_the_server_stays_as_it_is(
-    server: tuple[int, int],
+    server: tuple[int, int], table: Table
 ) -> None:
-    """S10: none is answered with a 5xx or a traceback, and memory is flat."""
     port, pid = server
+    table.played(NUM_MALFORMED)
     before = psutil.Process(pid).memory_info().rss
     seen: Counter[int] = Counter()
     for number in range(NUM_MALFORMED):
@@ -132,12 +135,17 @@ def test_malformed_requests_are_refused_and_the_server_stays_as_it_is(
         seen[status] += 1
     assert set(seen) == {400, 404, 405, 413, 415}
     assert ask(port, "POST", "/invocations", GOOD)[0] == 200
-    assert psutil.Process(pid).memory_info().rss - before < GROWTH
+    growth = psutil.Process(pid).memory_info().rss - before
+    table.measured("the server grew by", [max(0, growth) / 1e6], unit="MB", within=GROWTH / 1e6)
+    assert growth < GROWTH
 
 
-def test_a_hundred_at_once_are_all_answered(server: tuple[int, int]) -> None:
-    """S10: the good ones alike, the bad ones refused, and memory is flat."""
+@pytest.mark.promise(
+    "S10", "100 requests at once, a quarter malformed", "the good ones are answered alike"
+)
+def test_a_hundred_at_once_are_all_answered(server: tuple[int, int], table: Table) -> None:
     port, pid = server
+    table.played(NUM_AT_ONCE * min(SCALE, 10))
     wanted = ask(port, "POST", "/invocations", GOOD)
     before = psutil.Process(pid).memory_info().rss
 
@@ -154,6 +162,7 @@ def test_a_hundred_at_once_are_all_answered(server: tuple[int, int]) -> None:
     assert psutil.Process(pid).memory_info().rss - before < GROWTH
 
 
+@pytest.mark.promise("S10", "what is not HTTP", "refused; the server goes on")
 @pytest.mark.parametrize(
     "request_",
     [
@@ -206,8 +215,11 @@ def test_a_taken_port_and_a_bundle_that_is_none_are_named(
         )
 
 
-def test_any_byte_of_a_real_bundle_counts(tiny_bundle: Path, tmp_path: Path) -> None:
-    """S2: flips at random places of every file, the code's wheel among them."""
+@pytest.mark.promise(
+    "S2", "a flipped bit in any file of a bundle, its code among them", "refused, exit 6"
+)
+def test_any_byte_of_a_real_bundle_counts(tiny_bundle: Path, tmp_path: Path, table: Table) -> None:
+    table.played(NUM_FLIPS)
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     assert any(path.suffix == ".whl" for path in files)
@@ -225,9 +237,10 @@ def test_any_byte_of_a_real_bundle_counts(tiny_bundle: Path, tmp_path: Path) -> 
     verify(folder)
 
 
+@pytest.mark.promise("S2", "a file added to a bundle, also to its manifest", "refused")
 @pytest.mark.parametrize("name", ["extra.txt", "wheel/evil.py", "wheel/other-1-py3-none-any.whl"])
 def test_nothing_is_added_beside_the_wheel(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
-    """S2: neither without the manifest nor with one that vouches for it."""
+    """Neither without the manifest nor with one that vouches for it."""
     from ensemble.bundle import FACTS, Bundle
     from mlflow_setup.files import MANIFEST, write_manifest
 

@@ -47,6 +47,14 @@ TEXTS = {
 }
 
 
+refused = pytest.mark.promise(
+    "D5",
+    "settings files with unknown keys, wrong values, or that are none",
+    "refused, never obeyed",
+)
+
+
+@refused
 @pytest.mark.parametrize("key", KEYS)
 def test_unknown_keys(key: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
@@ -55,6 +63,7 @@ def test_unknown_keys(key: str, tmp_path: Path) -> None:
         resolve(str(path), (), {})
 
 
+@refused
 @pytest.mark.parametrize(("key", "value"), TYPES)
 def test_wrong_types_and_values(key: str, value: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
@@ -64,6 +73,7 @@ def test_wrong_types_and_values(key: str, value: str, tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
+@refused
 @pytest.mark.parametrize("name", TEXTS)
 def test_files_that_are_not_settings(name: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
@@ -74,6 +84,7 @@ def test_files_that_are_not_settings(name: str, tmp_path: Path) -> None:
     assert not Path("executed").exists()
 
 
+@refused
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -25,6 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fault_table import Table
+from scale import SCALE
 
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.files import MANIFEST, TEMPORARY
@@ -34,7 +36,6 @@ from trainable.predictions import Predictions
 from trainable.record import TrialFolder
 from trainable.tasks import Kind
 
-SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
 CHILD_SECONDS = 120
 """A forked child that hangs is killed after this, and its test fails."""
 
@@ -228,9 +229,16 @@ def crashes(
         yield folder, status
 
 
+@pytest.mark.promise(
+    "R9",
+    "each operation on the disk of a save, in turn, raises, kills the process or is the last one",
+    "old or new is there, never a mixture; nothing of a half-written one after the next start",
+)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_crash_at_any_operation_leaves_old_or_new(disk: Path, name: str, mode: str) -> None:
+def test_a_crash_at_any_operation_leaves_old_or_new(
+    disk: Path, table: Table, name: str, mode: str
+) -> None:
     target, before = TARGETS[name], disk / "before"
     target.prepare(before)
     found = []
@@ -240,6 +248,7 @@ def test_a_crash_at_any_operation_leaves_old_or_new(disk: Path, name: str, mode:
         assert_no_leftovers(folder)
         target.write(folder)  # and it goes on from there
         assert target.read(folder) == 2
+    table.played(len(found))
     assert set(found) == {1, 2}
     if mode == "kill":
         assert found == sorted(found), "old up to one operation, new from it on"
@@ -251,15 +260,19 @@ def damage_newest(folder: Path) -> None:
     os.truncate(folder / "00000002" / "state.pt", 1000)
 
 
+@pytest.mark.promise(
+    "R9", "the same while a damaged checkpoint is put aside", "the one before it loads"
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_crash_while_a_damaged_checkpoint_is_put_aside_loses_nothing(
-    disk: Path, mode: str
+    disk: Path, table: Table, mode: str
 ) -> None:
     before = disk / "before"
     damage_newest(before)
     (before / f"{TEMPORARY}half" / "folder").mkdir(parents=True)
     damaged = contents(before / "00000002")
-    for folder, _ in crashes(disk, before, load_newest, mode):
+    for number, (folder, _) in enumerate(crashes(disk, before, load_newest, mode), start=1):
+        table.played(number)
         assert loaded_step(folder) == 1
         assert [contents(path) for path in (folder / "quarantine").iterdir()] == [damaged]
         assert_no_leftovers(folder)
@@ -273,6 +286,9 @@ PLACED = {
 del PLACED["dropped weights"]  # nothing is written
 
 
+@pytest.mark.promise(
+    "R9", "a power cut after any operation", "what is renamed into place has its content and name"
+)
 @pytest.mark.parametrize("name", PLACED)
 def test_what_is_renamed_into_place_outlives_a_power_cut(
     disk: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -321,16 +337,21 @@ def test_what_is_renamed_into_place_outlives_a_power_cut(
     assert_placed_for_good()
 
 
+@pytest.mark.promise(
+    "R9", "no file may grow past any of its bytes (RLIMIT_FSIZE)", "the old one loads"
+)
 @pytest.mark.parametrize("action", [signal.SIG_IGN, signal.SIG_DFL], ids=["error", "kill"])
 @pytest.mark.parametrize("name", [name for name in TARGETS if not name.startswith("dropped")])
 def test_a_crash_at_any_written_byte_leaves_old_or_new(
-    disk: Path, name: str, action: signal.Handlers
+    disk: Path, table: Table, name: str, action: signal.Handlers
 ) -> None:
     """No file may grow past a limit: the write that would raises, or the process is killed."""
     target, before = TARGETS[name], disk / "before"
     target.prepare(before)
     largest = max(path.stat().st_size for path in before.rglob("*") if path.is_file())
-    for limit in {*range(0, largest, 256), largest - 1}:
+    limits = {*range(0, largest, 256), largest - 1}
+    table.played(len(limits))
+    for limit in limits:
         folder = disk / str(limit)
         shutil.copytree(before, folder)
 
@@ -357,7 +378,11 @@ def save_for_ever(folder: Path, step: int, committed: int) -> None:
         os.write(committed, step.to_bytes(4))
 
 
-def test_kills_while_saving_lose_nothing_that_was_saved(disk: Path) -> None:
+@pytest.mark.promise(
+    "R10", "SIGKILL at a random moment of saving", "the last saved checkpoint, or the next, loads"
+)
+def test_kills_while_saving_lose_nothing_that_was_saved(disk: Path, table: Table) -> None:
+    table.played(100 * SCALE)
     draw = random.Random(10)
     step, num_interrupted = 1, 0
     save_checkpoint(disk, step, state(step))
@@ -443,7 +468,13 @@ CORRUPTIONS = (
 )
 
 
-def test_every_corruption_is_found_and_nothing_else_is(disk: Path) -> None:
+@pytest.mark.promise(
+    "R11",
+    "checkpoints with flipped bits, cut, zeroed, swapped, missing, foreign, added files",
+    "each found and put aside, the one before loads; no false alarm in as many sound loads",
+)
+def test_every_corruption_is_found_and_nothing_else_is(disk: Path, table: Table) -> None:
+    table.played(300 * SCALE)
     draw = random.Random(11)
     for step in (1, 2):
         save_checkpoint(disk / "clean", step, state(step))
@@ -569,7 +600,13 @@ def make_other_format(draw: random.Random, path: Path) -> None:
 HARM = (cut_off, reorder, duplicate, make_foreign, edit_header, edit_number, make_other_format)
 
 
-def test_predictions_that_do_not_fit_are_refused_by_name(disk: Path) -> None:
+@pytest.mark.promise(
+    "R22",
+    "prediction files that are cut, reordered, doubled, foreign, edited, of another format",
+    "refused by name, exit 6; nothing is aligned by guess",
+)
+def test_predictions_that_do_not_fit_are_refused_by_name(disk: Path, table: Table) -> None:
+    table.played(210 * SCALE)
     draw = random.Random(22)
     for number in range(210 * SCALE):
         path = disk / f"{number:04d}.parquet"
@@ -584,8 +621,12 @@ def test_predictions_that_do_not_fit_are_refused_by_name(disk: Path) -> None:
         assert refused.value.exit_code == 6
 
 
-def test_flipped_bits_in_predictions_never_change_a_number(disk: Path) -> None:
+@pytest.mark.promise(
+    "R22", "a flipped bit of a prediction file", "refused, or no number is another"
+)
+def test_flipped_bits_in_predictions_never_change_a_number(disk: Path, table: Table) -> None:
     """A bit that no reader looks at may flip; all others are noticed."""
+    table.played(100 * SCALE)
     draw = random.Random(23)
     num_refused = 0
     for _ in range(100 * SCALE):

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,8 +22,10 @@ import grpc
 import psutil
 import pytest
 import yaml
-from drivers import ROOT, assert_whole, epoch_files
+from drivers import ROOT, assert_whole
+from fault_table import Table
 from ray.core.generated import gcs_service_pb2, node_manager_pb2, ray_client_pb2, reporter_pb2
+from real_sweep import wait_for_epochs
 
 from mlflow_setup.schema import Outcome
 from mlflow_setup.wheel import PACKAGES
@@ -134,14 +135,9 @@ def submitted(cluster: Cluster, sweep: Path, *words: str) -> subprocess.Popen[st
     )
 
 
-def wait_for_epochs(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 180
-    while len(epoch_files(folder)) < count:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
+@pytest.mark.promise(
+    "R2", "a node of a submitted sweep (tiny BERT) is removed hard", "whole; exit 0"
+)
 def test_a_submitted_sweep_outlives_a_node(cluster: Cluster, sweep: Path) -> None:
     process = submitted(cluster, sweep)
     wait_for_epochs(sweep.parent, 4, process)
@@ -158,6 +154,11 @@ def test_a_submitted_sweep_outlives_a_node(cluster: Cluster, sweep: Path) -> Non
     assert TOKEN not in text
 
 
+@pytest.mark.promise(
+    "R7",
+    "a submitted sweep (tiny BERT) is stopped and sent again",
+    "exit 75; nobody's sweep runs twice at a time; whole; the log is followed on",
+)
 def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(cluster: Cluster, sweep: Path) -> None:
     """Nobody's sweep runs twice at a time, and Ctrl-C ends the following, not the job."""
     first = submitted(cluster, sweep)
@@ -207,8 +208,14 @@ REQUESTS = [
 ]
 
 
+@pytest.mark.promise(
+    "S5", "requests to the dashboard without a token, with a wrong one", "refused: 401, 403"
+)
 @pytest.mark.parametrize(("method", "path"), REQUESTS)
-def test_s5_the_dashboard_refuses_strangers(cluster: Cluster, method: str, path: str) -> None:
+def test_s5_the_dashboard_refuses_strangers(
+    cluster: Cluster, table: Table, method: str, path: str
+) -> None:
+    table.played(2)
     assert _status(cluster.address + path, method, None) == 401
     assert _status(cluster.address + path, method, "wrong") == 403
     if method == "GET":  # the same request with the token is let through
@@ -252,7 +259,12 @@ def _methods(module: Any, *services: str) -> list[str]:
     return [f"/{known[s].full_name}/{m.name}" for s in services or known for m in known[s].methods]
 
 
-def test_s5_gcs_client_and_nodes_refuse_strangers(cluster: Cluster) -> None:
+@pytest.mark.promise(
+    "S5",
+    "calls of every remote procedure of the cluster's servers, without a token, with a wrong one",
+    "refused as not authenticated",
+)
+def test_s5_gcs_client_and_nodes_refuse_strangers(cluster: Cluster, table: Table) -> None:
     """Every remote procedure, without a token and with a wrong one."""
     client = f"127.0.0.1:{cluster.client_port}"
     calls = [(cluster.gcs, method) for method in _methods(gcs_service_pb2)]
@@ -270,7 +282,7 @@ def test_s5_gcs_client_and_nodes_refuse_strangers(cluster: Cluster) -> None:
                 refused[target] = refused.get(target, 0) + 1
             elif code is not grpc.StatusCode.UNIMPLEMENTED:  # another server's procedure
                 let_in.append((target, method, token, code))
-    print(f"S5: {sum(refused.values())} calls refused by {len(refused)} servers")
+    table.played(sum(refused.values()))
     assert let_in == []
     assert {cluster.gcs, client} < set(refused)
     nodes = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
@@ -309,7 +321,12 @@ def _kind(process: psutil.Process) -> str:
     return "python" if name.startswith("python") else name
 
 
-def test_s5_what_listens_beyond_this_machine(cluster: Cluster) -> None:
+@pytest.mark.promise(
+    "S5",
+    "every socket that listens beyond this machine",
+    "only what the nodes of a cluster need; of it, only metrics answer strangers",
+)
+def test_s5_what_listens_beyond_this_machine(cluster: Cluster, table: Table) -> None:
     """Only what the nodes of a cluster need of each other; of it, only metrics answer strangers."""
     sockets = _sockets(cluster)
     dashboard = int(cluster.address.rpartition(":")[2])
@@ -317,7 +334,7 @@ def test_s5_what_listens_beyond_this_machine(cluster: Cluster) -> None:
     beyond = [(name, ip, port) for name, ip, port in sockets if ip not in ("127.0.0.1", "::1")]
     told = {(name, port): _answer(ip, port) for name, ip, port in beyond}
     has_metrics = {place for place, text in told.items() if text.startswith("# HELP ")}
-    print(f"S5: listening beyond localhost: {sorted({name for name, _ in told})}")
+    table.played(len(told))
     assert {name for name, _ in has_metrics} <= {"ray::DashboardAgent", "python"}
     assert {text for place, text in told.items() if place not in has_metrics} <= {"401", "gRPC"}
     others = {(name, port) for name, port in told if (name, port) not in has_metrics}

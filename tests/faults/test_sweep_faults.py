@@ -1,32 +1,39 @@
 """Sweeps that are broken on purpose: whatever dies, the record ends as an undisturbed one's.
 
-Real processes and a real Ray; the trials only pretend to train. `ENSWEEP_FAULTS_SCALE` multiplies
-how often each fault is played.
+Real processes and a real Ray; the trials only pretend to train.
 """
 
+import functools
 import json
-import os
 import random
-import signal
+import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from drivers import Driver, assert_whole, title
+from disks import can_mount
+from drivers import Driver, assert_whole
 from fake_sweep import make_train, sweep_of
+from fault_table import Table
+from recovery import AGAIN, RECOVERED, Blow, blow_to, blows_to_all, num_epochs_again
+from scale import MANY, how_often
+from typer.testing import CliRunner
 
-from mlflow_setup.runs import find_trials
+from ensweep.cli.app import app
+from mlflow_setup.errors import PartialError
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import resolve_tracking
+from search import sweep as sweeps
 from search.cluster import cluster
 from search.history import SweepFolder, read_history
+from search.lease import LEASE_FILE, read_lease
 from search.sweep import resume_sweep, run_sweep
 
 pytestmark = pytest.mark.slow
 
-SCALE = int(os.environ.get("ENSWEEP_FAULTS_SCALE", "1"))
-NUM_KILLS = 20 if SCALE > 1 else 4
+NUM_KILLS = 20 if MANY else 3
 
 
 def settings(folder: Path) -> dict[str, float]:
@@ -34,74 +41,106 @@ def settings(folder: Path) -> dict[str, float]:
     return {past.name: past.record.config["optim.lr"] for past in found}
 
 
-def test_r1_killed_workers(tmp_path: Path, tiny_data: Path) -> None:
-    """R1: SIGKILLs of trials' processes at random moments of one sweep."""
-    draw, kills = random.Random(1), 0
+@pytest.mark.promise(
+    "R1",
+    "SIGKILL of trials' processes at random moments, 20 in a sweep",
+    "whole; runs again within 15 s, from the last epoch",
+)
+@pytest.mark.parametrize("number", range(how_often(1, 10)))
+def test_r1_killed_workers(tmp_path: Path, tiny_data: Path, table: Table, number: int) -> None:
+    """Every other one hits a trial, which then is waited for; the others hit what they may."""
+    draw, blows = random.Random(number), list[Blow]()
     sweep_of(tmp_path, tiny_data)
-    num_trials = 8 if SCALE > 1 else 4
+    num_trials, seconds = (12, "4") if MANY else (4, "2")
     samples = f"search.num_samples={num_trials}"
     more = ("scheduler.name=none", samples, "resources.max_failures=100")
-    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH="2")
-    while kills < NUM_KILLS and driver.process.poll() is None:
-        workers = driver.workers()
-        if workers:
-            try:
-                draw.choice(workers).kill()
-                kills += 1
-            except psutil.Error:
-                continue
-        time.sleep(draw.uniform(1, 5))
-    code, text = driver.end(300)
+    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH=seconds)
+    for kill in range(NUM_KILLS):
+        blow = strike(driver, draw, at_a_trial=kill % 2 == 0)
+        if blow is not None and kill % 2 == 0:
+            blows.append(blow)
+            driver.wait_for(functools.partial(Blow.has_hit, blow))
+        time.sleep(draw.uniform(0, 2))
+    code, text = driver.end(600)
     assert code == 0, text
-    print(f"R1: {kills} kills")
-    assert kills >= NUM_KILLS / 2
     assert set(assert_whole(tmp_path, num_trials).values()) == {Outcome.FINISHED}
+    table.played(NUM_KILLS)
+    table.measured(RECOVERED, [blow.seconds_to_recover() for blow in blows], within=15)
+    table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
-@pytest.mark.skipif(SCALE == 1, reason="test_identity.py kills a driver as well: `make faults`")
-@pytest.mark.parametrize("number", range(100 if SCALE >= 100 else 5))
-def test_r3_a_killed_driver(tmp_path: Path, tiny_data: Path, number: int) -> None:
-    """R3: SIGKILL the driver at a random moment, then resume; what ran on keeps its settings."""
+def strike(driver: Driver, draw: random.Random, *, at_a_trial: bool) -> Blow | None:
+    """SIGKILL to one of its workers, at once, or as soon as a trial runs in it."""
+    while True:
+        driver.wait_for(driver.workers)
+        with suppress(psutil.Error, IndexError):  # it has ended
+            worker = draw.choice(driver.workers())
+            blow = blow_to(worker)
+            if blow is not None or not at_a_trial:
+                worker.kill()
+                return blow
+        time.sleep(0.05)
+
+
+@pytest.mark.promise(
+    "R3", "SIGKILL of the driver, `resume`", "whole; every trial runs again within 15 s"
+)
+@pytest.mark.skipif(not MANY, reason="test_identity.py kills a driver as well: `make faults`")
+@pytest.mark.parametrize("number", range(how_often(5, 100)))
+def test_r3_a_killed_driver(tmp_path: Path, tiny_data: Path, table: Table, number: int) -> None:
+    """At a random moment; what runs on keeps its settings."""
     draw = random.Random(number)
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, SECONDS_AN_EPOCH="0.4")
     driver.wait_for_epochs(draw.randint(1, 10))
     time.sleep(draw.uniform(0, 1))
     driver.kill()
-    before = settings(tmp_path)
-    attempts = set(tmp_path.glob("runs/s/trials/*/attempts/*.json"))
-    started = time.monotonic()
-    driver = Driver("resume", tmp_path, SECONDS_AN_EPOCH="0.05")
-    driver.wait_for(lambda: set(tmp_path.glob("runs/s/trials/*/attempts/*.json")) - attempts)
-    print(f"R3: a trial runs {time.monotonic() - started:.1f} s after resume")
-    code, text = driver.end()
+    blows, before, since = blows_to_all(tmp_path), settings(tmp_path), time.time()
+    code, text = Driver("resume", tmp_path, SECONDS_AN_EPOCH="0.05").end()
     assert code == 0, text
     assert_whole(tmp_path, 7)
     after = settings(tmp_path)
     assert {name: after[name] for name in before} == before
+    table.measured(
+        RECOVERED, [b.seconds_to_recover(since) for b in blows if b.has_hit()], within=15
+    )
+    table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
-def test_r4_everything_killed_and_two_resumes_at_once(tmp_path: Path, tiny_data: Path) -> None:
-    """R4: all processes at once, at scale during `resume` too; a second resume is refused."""
+@pytest.mark.promise(
+    "R4",
+    "SIGKILL of everything at once, also during `resume`; then two `resume` at once",
+    "as R3; the second is refused with the first's process, host and since when",
+)
+@pytest.mark.parametrize("number", range(how_often(1, 17)))
+def test_r4_everything_killed_and_two_resumes_at_once(
+    tmp_path: Path, tiny_data: Path, table: Table, number: int
+) -> None:
+    draw, verb, hit = random.Random(number), "run", list[tuple[Blow, float]]()
     sweep_of(tmp_path, tiny_data)
-    driver = Driver("run", tmp_path, SECONDS_AN_EPOCH="0.5")
-    driver.wait_for_epochs(2)
-    _kill_all(driver)
-    if SCALE > 1:
-        driver = Driver("resume", tmp_path, SECONDS_AN_EPOCH="0.5")
-        driver.wait_for_epochs(3)
-        _kill_all(driver)
+    num_kills, more = (3, ["scheduler.name=none"]) if MANY else (1, [])
+    for kill in range(num_kills):
+        driver = Driver(verb, tmp_path, *more, SECONDS_AN_EPOCH="0.5")
+        driver.wait_for_epochs(2 * kill + 2)
+        driver.wait_for(lambda: all(blow.has_hit() for blow, _ in hit))
+        time.sleep(draw.uniform(0, 0.5))
+        kill_all(driver)
+        verb, more, since = "resume", [], time.time()
+        hit.extend((blow, since) for blow in blows_to_all(tmp_path))
     first = Driver("resume", tmp_path, SECONDS_AN_EPOCH="2")
-    first.wait_for_epochs(4)
+    first.wait_for_epochs(2 * num_kills + 2)
     code, text = Driver("resume", tmp_path).end()
     assert code == 1
-    assert f"sweep s is being run by process {first.process.pid} on " in text
+    assert f"sweep s is being run by {holder(tmp_path, first)}" in text
     code, text = first.end()
     assert code == 0, text
     assert_whole(tmp_path, 7)
+    table.played(num_kills)
+    table.measured(RECOVERED, [blow.seconds_to_recover(since) for blow, since in hit], within=15)
+    table.measured(AGAIN, num_epochs_again(blow for blow, _ in hit), unit="epochs", within=1)
 
 
-def _kill_all(driver: Driver) -> None:
+def kill_all(driver: Driver) -> None:
     processes = psutil.Process(driver.process.pid).children(recursive=True)
     driver.process.kill()
     for process in processes:
@@ -112,82 +151,25 @@ def _kill_all(driver: Driver) -> None:
     driver.process.communicate()
 
 
-@pytest.mark.parametrize(
-    ("number", "exit_code"),
-    [
-        pytest.param(signal.SIGINT, 130, id="int"),
-        pytest.param(
-            signal.SIGTERM,
-            75,
-            id="term",
-            marks=pytest.mark.skipif(
-                SCALE == 1, reason="test_submitted_sweep.py sends one as well: `make faults`"
-            ),
-        ),
-    ],
+def holder(folder: Path, driver: Driver) -> str:
+    """The words for the driver in what refuses another: process, host, since when."""
+    found = read_lease(folder / "runs" / driver.name / LEASE_FILE)
+    assert found is not None
+    assert (found.pid, found.host) == (driver.process.pid, socket.gethostname())
+    assert time.time() - time.mktime(time.strptime(found.since, "%Y-%m-%d %H:%M:%S")) < 600
+    return f"process {found.pid} on {found.host}, since {found.since}"
+
+
+@pytest.mark.promise(
+    "R13",
+    "no space is left for any trial (an injected error)",
+    "the sweep stops in order, exit 75; whole after `resume`",
 )
-def test_r7_r8_a_signal_stops_cleanly(
-    tmp_path: Path, tiny_data: Path, number: signal.Signals, exit_code: int
-) -> None:
-    sweep_of(tmp_path, tiny_data)
-    driver = Driver("run", tmp_path, SECONDS_AN_EPOCH="30")
-    driver.wait_for(lambda: driver.workers() and list(tmp_path.glob("runs/s/trials/*/config.json")))
-    time.sleep(1)
-    started = time.monotonic()
-    driver.process.send_signal(number)
-    code, text = driver.end()
-    print(f"R7/R8: stopped after {time.monotonic() - started:.1f} s")
-    assert code == exit_code, text
-    assert "trials end at their next step" in text
-    runs = find_trials(resolve_tracking(tmp_path / "runs"), "s")
-    assert {(run.outcome, run.status) for run in runs} == {(Outcome.STOPPED, "KILLED")}
-    code, text = Driver("resume", tmp_path, SECONDS_AN_EPOCH="0").end()
-    assert code == 0, text
-    assert_whole(tmp_path, 7)
-
-
-def test_r8_ctrl_c_twice_ends_at_once_and_leaves_no_process(
-    tmp_path: Path, tiny_data: Path
-) -> None:
-    sweep_of(tmp_path, tiny_data)
-    # 0001 hangs in its second epoch, so that it cannot stop by itself
-    driver = Driver("run", tmp_path, MISDEED='{"0001-baseline": "hangs"}')
-    driver.wait_for_epochs(1)
-    time.sleep(2)
-    processes = psutil.Process(driver.process.pid).children(recursive=True)
-    driver.process.send_signal(signal.SIGINT)
-    time.sleep(1)
-    assert driver.process.poll() is None
-    started = time.monotonic()
-    driver.process.send_signal(signal.SIGINT)
-    code, text = driver.end()
-    assert code == 130, text
-    assert "again: s" in text
-    assert time.monotonic() - started < 5
-    _, alive = psutil.wait_procs(processes, timeout=30)
-    assert [title(process) for process in alive] == []
-
-
-def test_r7_sigterm_to_a_trial_has_it_go_on_in_another_process(
-    tmp_path: Path, tiny_data: Path
-) -> None:
-    sweep_of(tmp_path, tiny_data)
-    driver = Driver("run", tmp_path, "scheduler.name=none", SECONDS_AN_EPOCH="0.4")
-    driver.wait_for_epochs(1)
-    for _ in range(5 if SCALE > 1 else 1):
-        driver.wait_for(driver.workers)
-        driver.workers()[0].terminate()
-        time.sleep(1.5)
-    code, text = driver.end()
-    assert code == 0, text
-    assert "stopped, asked to stop in epoch" in text
-    assert set(assert_whole(tmp_path, 7).values()) == {Outcome.FINISHED}
-
-
-@pytest.mark.skipif(SCALE == 1, reason="test_full_disks.py fills a real one: `make faults`")
 def test_r13_a_full_disk_stops_the_sweep_and_resume_goes_on(
     tmp_path: Path, tiny_data: Path
 ) -> None:
+    if not MANY and can_mount():
+        pytest.skip("test_full_disks.py fills a real one: `make faults`")
     sweep_of(tmp_path, tiny_data)
     misdeed = json.dumps({f"{n:04d}": "full" for n in range(3, 8)})
     code, text = Driver("run", tmp_path, MISDEED=misdeed).end()
@@ -199,26 +181,86 @@ def test_r13_a_full_disk_stops_the_sweep_and_resume_goes_on(
     assert_whole(tmp_path, 7)
 
 
-def test_r20_r21_a_trial_that_hangs_and_one_that_always_dies(
-    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.promise(
+    "R15",
+    "another driver on a sweep that runs: `sweep` of its name, and `resume`",
+    "refused, with the first's process, host and since when; the sweep is whole",
+)
+@pytest.mark.skipif(not MANY, reason="R4 has a second `resume` refused: `make faults`")
+@pytest.mark.parametrize("number", range(how_often(1, 10)))
+def test_r15_two_drivers_of_one_sweep(
+    tmp_path: Path, tiny_data: Path, table: Table, number: int
 ) -> None:
-    """R20: ended for its silence, tried again, then failed. R21: poison; the others go on."""
-    misdeeds = {"0003": "hangs", "0005": "dies"}
+    sweep_of(tmp_path, tiny_data)
+    first = Driver("run", tmp_path, "scheduler.name=none", SECONDS_AN_EPOCH="4")
+    first.wait_for_epochs(random.Random(number).randint(1, 6))
+    for other in [Driver(verb, tmp_path) for verb in ("run", "resume")]:
+        code, text = other.end()
+        assert code == 1
+        assert holder(tmp_path, first) in text
+        assert "Traceback" not in text
+    code, text = first.end()
+    assert code == 0, text
+    assert_whole(tmp_path, 7)
+    table.played(2)
+
+
+@pytest.mark.promise("R15", "two sweeps at once, of two names, on one SQLite file", "both whole")
+@pytest.mark.skipif(not MANY, reason="eight writers are played: `make faults`")
+@pytest.mark.parametrize("number", range(how_often(1, 10)))
+def test_r15_two_sweeps_on_one_database(tmp_path: Path, tiny_data: Path, number: int) -> None:
+    sweep_of(tmp_path, tiny_data)
+    drivers = [Driver("run", tmp_path, name=name, SECONDS_AN_EPOCH="0.2") for name in "ab"]
+    for driver in drivers:
+        code, text = driver.end()
+        assert code == 0, text
+    for driver in drivers:
+        assert_whole(tmp_path, 7, name=driver.name)
+
+
+@pytest.mark.promise(
+    "R20",
+    "a trial hangs",
+    "ended for its silence, tried again, then failed with what it was at; the others whole",
+)
+@pytest.mark.promise(
+    "R21",
+    "a trial kills its process each time",
+    "failed after its retries; the others whole; `ensweep sweep` exits 4",
+)
+@pytest.mark.promise(
+    "R17",
+    "a machine's memory does not hold two trials (raised)",
+    "each is tried once more with the machine to itself: one is whole, the other has failed",
+)
+@pytest.mark.parametrize("number", range(how_often(1, 5)))
+def test_r17_r20_r21_trials_that_hang_die_or_do_not_fit(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    misdeeds = {"0003": "hangs", "0004": "fits alone", "0005": "dies", "0006": "never fits"}
     monkeypatch.setenv("MISDEED", json.dumps(misdeeds))
-    overrides = ["resources.max_silence_minutes=0.05", "resources.max_failures=1"]
-    sweep = sweep_of(tmp_path, tiny_data, "scheduler.name=none", *overrides)
+    monkeypatch.setattr(sweeps, "run_sweep", functools.partial(run_sweep, train=make_train()))
+    sweep_of(tmp_path, tiny_data)
     storage = tmp_path / "runs"
-    run_sweep(sweep, "s", storage, resolve_tracking(storage), train=make_train())
+    words = ["sweep", str(tmp_path / "mine.yaml"), "--name", "s", "--storage", str(storage)]
+    words += ["scheduler.name=none", "resources.max_silence_minutes=0.05"]
+    ended = CliRunner().invoke(app, [*words, "resources.max_failures=1"])
+    assert isinstance(ended.exception, PartialError), ended.output
+    assert ended.exception.exit_code == 4
+    assert "3 of 7 trials failed: 0003, 0005, 0006" in str(ended.exception)
     outcomes = assert_whole(tmp_path, 7)
     failed = {name for name, outcome in outcomes.items() if outcome is Outcome.FAILED}
-    assert failed == set(misdeeds)
-    folder = SweepFolder(storage, "s").trial("0003")
-    ended = folder.outcome()
-    assert ended is not None
-    assert ended.reason.startswith("took no step for too long; what it was at: ")
+    assert failed == {"0003", "0005", "0006"}
+    trials = SweepFolder(storage, "s").trial
+    assert [len(trials(name).attempts()) for name in ("0004", "0006")] == [2, 2]
+    assert str(trials("0006").outcome()).count("alone as well: MemoryError: as if") == 1
+    folder = trials("0003")
+    outcome = folder.outcome()
+    assert outcome is not None
+    assert outcome.reason.startswith("took no step for too long; what it was at: ")
     assert len(folder.attempts()) == 2
-    assert "time.sleep" not in ended.reason
-    assert "train" in Path(ended.reason.rpartition(": ")[2]).read_text(encoding="utf-8")
+    assert "time.sleep" not in outcome.reason
+    assert "train" in Path(outcome.reason.rpartition(": ")[2]).read_text(encoding="utf-8")
 
 
 def test_extend_goes_on_where_the_sweep_ended(tmp_path: Path, tiny_data: Path) -> None:
@@ -239,26 +281,3 @@ def test_extend_goes_on_where_the_sweep_ended(tmp_path: Path, tiny_data: Path) -
         assert len(set(after.values())) == 12  # the sampler does not repeat itself
     arrived = len(first.rungs[0].arrivals)
     assert len(extended.rungs[0].arrivals) == arrived + 5
-
-
-def test_s7_no_secret_of_the_environment_is_written_anywhere(
-    tmp_path: Path, tiny_data: Path
-) -> None:
-    """Twelve planted secrets, a sweep with failures, every byte of its folder and of its output."""
-    names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-             "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
-             "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL", "PGPASSWORD", "DATABASE_URL",
-             "GOOGLE_APPLICATION_CREDENTIALS")  # fmt: skip
-    secrets = {name: f"canary-{number}-{name.lower()}" for number, name in enumerate(names)}
-    sweep_of(tmp_path, tiny_data)
-    misdeeds = '{"0003": "raises", "0004": "dies", "0005": "diverges", "0006": "hangs"}'
-    more = ("resources.max_failures=1", "resources.max_silence_minutes=0.05")
-    code, text = Driver("run", tmp_path, *more, MISDEED=misdeeds, **secrets).end()
-    assert code == 0, text
-    assert len(assert_whole(tmp_path, 7)) == 7
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > 50
-    for value in secrets.values():
-        assert value not in text
-        found = [path for path in written if value.encode() in path.read_bytes()]
-        assert found == []

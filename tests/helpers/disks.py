@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -43,14 +44,32 @@ class Disk:
 def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
     """Mounted at `path`, which is made. Skips the test where mounting is not permitted."""
     path.mkdir()
+    if problem := _mount(path, megabytes):
+        pytest.skip(f"no disk can be mounted here: {problem}")
+    try:
+        yield Disk(path)
+    finally:
+        _unmount(path)
+
+
+def can_mount() -> bool:
+    """Whether the tests with small disks are played here."""
+    with TemporaryDirectory() as folder:
+        if _mount(Path(folder), 1):
+            return False
+        _unmount(Path(folder))
+        return True
+
+
+def _mount(path: Path, megabytes: int) -> str:
+    """What was in the way, or nothing."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
     except OSError as error:
-        pytest.skip(f"no disk can be mounted here: {error}")
-    if done.returncode:
-        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-    try:
-        yield Disk(path)
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+        return str(error)
+    return done.stderr.strip() or "mount failed" if done.returncode else ""
+
+
+def _unmount(path: Path) -> None:
+    subprocess.run(["umount", "--lazy", str(path)], check=True)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import psutil
 from fake_sweep import NUM_EPOCHS
 
-from mlflow_setup.projection import EPOCH_SECONDS
+from mlflow_setup.mirror import USAGE
+from mlflow_setup.projection import EPOCH_SECONDS, most_important, with_best
 from mlflow_setup.runs import find_trials
-from mlflow_setup.schema import Outcome
+from mlflow_setup.schema import Outcome, RunKind, Tag
 from mlflow_setup.tracking import Tracking, resolve_tracking
-from search.history import SweepFolder, read_history
+from search.history import PastTrial, SweepFolder, read_history
 from search.scheduler import STOP
+from search.searcher import OptunaSearcher
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class Driver:
     """A driver in a process of its own."""
 
-    def __init__(self, verb: str, folder: Path, *given: str, **environment: str) -> None:
+    def __init__(
+        self, verb: str, folder: Path, *given: str, name: str = "s", **environment: str
+    ) -> None:
         command = [
             sys.executable,
             str(ROOT / "tests" / "helpers" / "fake_sweep.py"),
@@ -34,15 +38,15 @@ class Driver:
             *given,
         ]
         paths = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'helpers'}"
-        self.folder = folder
+        self.folder, self.name = folder, name
         self.process = subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": paths, **environment},
+            env={**os.environ, "PYTHONPATH": paths, "SWEEP": name, **environment},
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 120) -> None:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.process.communicate()[1]
@@ -50,12 +54,16 @@ class Driver:
             time.sleep(0.05)
 
     def wait_for_epochs(self, count: int) -> None:
-        self.wait_for(lambda: len(epoch_files(self.folder)) >= count)
+        self.wait_for(lambda: len(epoch_files(self.folder, self.name)) >= count)
+
+    def processes(self) -> list[psutil.Process]:
+        """Its own, and all that it has started: a Ray, its workers."""
+        own = psutil.Process(self.process.pid)
+        return [own, *own.children(recursive=True)]
 
     def workers(self) -> list[psutil.Process]:
         """The processes that trials run in."""
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return [process for process in found if is_at_a_trial(process)]
+        return [process for process in self.processes() if is_at_a_trial(process)]
 
     def end(self, seconds: float = 300) -> tuple[int, str]:
         text = self.process.communicate(timeout=seconds)[1]
@@ -77,8 +85,8 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
-def epoch_files(folder: Path) -> list[Path]:
-    return list(folder.glob("runs/s/trials/*/epochs/????.json"))
+def epoch_files(folder: Path, name: str = "s") -> list[Path]:
+    return list(folder.glob(f"runs/{name}/trials/*/epochs/????.json"))
 
 
 def longest_stall(folder: Path, seconds_an_epoch: float) -> float:
@@ -95,35 +103,58 @@ def assert_whole(
     num_trials: int,
     tracking: Tracking | None = None,
     *,
+    name: str = "s",
     num_epochs: int = NUM_EPOCHS,
     is_pretended: bool = True,
 ) -> dict[str, Outcome]:
-    """O1 and O2: every trial has ended, and folder and MLflow tell the same, each epoch once.
+    """O1 and O2: every trial has ended, and folder, study and MLflow tell the same.
 
     Args:
+        name: of the sweep.
         is_pretended: its values follow from the learning rate.
     """
-    past = {p.name: p for p in read_history(SweepFolder(folder / "runs", "s").trial_folders())}
+    sweep = SweepFolder(folder / "runs", name)
+    past = {p.name: p for p in read_history(sweep.trial_folders())}
     assert len(past) == num_trials
     outcomes = {}
-    for name, trial in past.items():
-        assert trial.is_over, name
+    for trial_name, trial in past.items():
+        assert trial.is_over, trial_name
         assert trial.outcome is not None
-        outcomes[name] = trial.outcome.outcome
+        outcomes[trial_name] = trial.outcome.outcome
         if trial.is_scored and is_pretended:
             lr = trial.record.config["optim.lr"]
             values = [epoch.metrics["dev/overall"] for epoch in trial.epochs]
             assert values == [1 - lr + epoch / 100 for epoch in range(1, len(values) + 1)]
-        if outcomes[name] is Outcome.FINISHED:
+        if trial.outcome.outcome is Outcome.FINISHED:
             assert len(trial.epochs) == num_epochs
-        if outcomes[name] is Outcome.PRUNED:
+        if trial.outcome.outcome is Outcome.PRUNED:
             assert trial.decisions[-1].action == STOP
-    tracking = tracking or resolve_tracking(folder / "runs")
-    runs = {run.trial: run for run in find_trials(tracking, "s")}
-    assert {name: run.outcome for name, run in runs.items()} == outcomes
-    assert "RUNNING" not in {run.status for run in runs.values()}
-    for name, run in runs.items():
-        points = tracking.client.get_metric_history(run.run_id, EPOCH_SECONDS)
-        steps = sorted(point.step for point in points)  # MLflow orders them by their time
-        assert steps == list(range(1, len(past[name].epochs) + 1))
+    searcher = OptunaSearcher(sweep.read(), list(past.values()))
+    assert searcher.num_left == 0
+    assert all(trial.state.is_finished() for trial in searcher.study.trials)
+    assert len(searcher.study.trials) == num_trials
+    assert_tracked(tracking or resolve_tracking(folder / "runs"), name, past)
     return outcomes
+
+
+def assert_tracked(tracking: Tracking, name: str, past: Mapping[str, PastTrial]) -> None:
+    """MLflow has the sweep's run, ended, and of each trial every value of every epoch, once."""
+    (parent,) = tracking.search({Tag.KIND: RunKind.SWEEP, Tag.SWEEP: name})
+    assert parent.info.status == "FINISHED"
+    runs = {run.trial: run for run in find_trials(tracking, name)}
+    assert {trial: run.outcome for trial, run in runs.items()} == {
+        trial: ended.outcome.outcome for trial, ended in past.items() if ended.outcome
+    }
+    assert {run.status for run in runs.values()} <= {"FINISHED", "FAILED"}
+    for trial, run in runs.items():
+        wanted: dict[str, list[tuple[int, float]]] = {}
+        for epoch, metrics in with_best(past[trial].epochs):
+            for key, value in most_important(metrics).items():
+                wanted.setdefault(key, []).append((epoch.epoch, value))
+        assert {key for key in run.metrics if not key.startswith(USAGE)} == set(wanted)
+        for key, points in wanted.items():
+            found = tracking.client.get_metric_history(run.run_id, key)
+            told = sorted((point.step, point.value) for point in found)  # MLflow's order is by time
+            if key == EPOCH_SECONDS:  # of an epoch that was run again, those of its first run
+                told, points = ([(step, 0.0) for step, _ in given] for given in (told, points))
+            assert told == points, (trial, key)

@@ -3,8 +3,8 @@
     python tests/helpers/fake_sweep.py run|resume|extend FOLDER [KEY=VALUE ...]
 
 Scores follow from the learning rate, so a sweep's record is the same however often it was broken.
-Environment: SECONDS_AN_EPOCH; KILOBYTES, of the weights and the checkpoint of an epoch; MISDEED, a
-JSON object: trial -> what goes wrong with it.
+Environment: SWEEP, its name; SECONDS_AN_EPOCH; KILOBYTES, of the weights and the checkpoint of an
+epoch; MISDEED, a JSON object: trial -> what goes wrong with it.
 """
 
 import sys
@@ -31,6 +31,7 @@ def make_train() -> Train:
         import time
 
         import numpy as np
+        import ray
         from safetensors.numpy import save_file
 
         from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
@@ -62,6 +63,10 @@ def make_train() -> Train:
         )
         done = len(trial.epochs())
 
+        def is_alone() -> bool:
+            given = ray.get_runtime_context().get_assigned_resources()
+            return bool(given["CPU"] == ray.cluster_resources()["CPU"])
+
         def end(outcome: Outcome, reason: str) -> OutcomeRecord:
             record = OutcomeRecord(outcome, reason, done, time.time())
             trial.write_outcome(record)
@@ -79,6 +84,8 @@ def make_train() -> Train:
                 raise RuntimeError("no luck\nat all")
             if misdeed == "dies":
                 os._exit(1)
+            if misdeed == "never fits" or (misdeed == "fits alone" and not is_alone()):
+                raise MemoryError("as if")
             if misdeed == "hangs" and done == 1:
                 time.sleep(3600)
             if misdeed == "full" and not (folder.parent.parent / "freed").exists():
@@ -123,16 +130,18 @@ def sweep_of(folder: Path, data: Path, *overrides: str) -> SweepConfig:
 
 
 def main(verb: str, folder: Path, overrides: list[str]) -> SweepResult:
-    """Drive the sweep `s` in `<folder>/runs`, its file being `<folder>/mine.yaml`."""
+    """Drive the sweep in `<folder>/runs`, its file being `<folder>/mine.yaml`."""
+    import os
+
     from mlflow_setup.tracking import resolve_tracking
 
-    storage = folder / "runs"
+    storage, name = folder / "runs", os.environ.get("SWEEP", "s")
     tracking = resolve_tracking(storage)
     if verb == "run":
         sweep = read_sweep(str(folder / "mine.yaml"), overrides, {})
-        return run_sweep(sweep, "s", storage, tracking, train=make_train(), farewell="again: s")
+        return run_sweep(sweep, name, storage, tracking, train=make_train(), farewell="again: s")
     num_more = int(overrides[0]) if verb == "extend" else 0
-    return resume_sweep("s", storage, tracking, num_more=num_more, train=make_train())
+    return resume_sweep(name, storage, tracking, num_more=num_more, train=make_train())
 
 
 if __name__ == "__main__":

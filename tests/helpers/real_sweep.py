@@ -3,19 +3,23 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
-from drivers import ROOT
+from drivers import ROOT, epoch_files
 from safetensors.torch import load_file
 
+from ensemble.choose import choose_ensemble
+from mlflow_setup.tracking import Tracking, resolve_tracking
 from search.history import SweepFolder, read_history
 
 
-def ensweep(*words: str) -> subprocess.Popen[str]:
+def ensweep(*words: str, **environment: str) -> subprocess.Popen[str]:
+    paths = {"PYTHONPATH": str(ROOT), "RAY_DISABLE_MEMORY_MONITOR": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", "from ensweep.cli.app import main; main()", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_DISABLE_MEMORY_MONITOR": "1"},
+        env={**os.environ, **paths, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -46,8 +50,43 @@ def sweep_file(folder: Path, encoder: Path, data: Path) -> Path:
     return path
 
 
+def end(process: subprocess.Popen[str]) -> str:
+    """Its output, once it has done all of its work."""
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    return text
+
+
+def wait_for_epochs(
+    folder: Path, count: int, driver: subprocess.Popen[str], name: str = "s"
+) -> None:
+    deadline = time.monotonic() + 300
+    while len(epoch_files(folder, name)) < count:
+        assert driver.poll() is None, driver.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def choice(storage: Path, name: str, tracking: Tracking | None = None) -> dict[str, object]:
+    """O4: for each task and method the members with their shares, and what they are worth.
+
+    By one rule: to choose that as well takes many times as long.
+    """
+    tracking = tracking or resolve_tracking(storage)
+    _, found = choose_ensemble(tracking, name, storage / ".cache", rule="greedy")
+    return {
+        f"{task} {method}": (
+            [(member.candidate.label, member.weight) for member in chosen.members],
+            chosen.trajectory,
+            chosen.scores.to_json(),
+        )
+        for task, methods in found.tasks.items()
+        for method, chosen in methods.methods.items()
+    }
+
+
 def record(storage: Path, name: str) -> dict[str, object]:
-    """Everything that must not differ: metrics of each epoch, and the last weights kept."""
+    """O3: metrics of each epoch, and all weights that were kept."""
     found: dict[str, object] = {}
     folder = SweepFolder(storage, name)
     for past in read_history(folder.trial_folders()):

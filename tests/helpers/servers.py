@@ -1,4 +1,4 @@
-"""A tracking server in a process of its own, and what makes it slow."""
+"""A tracking server in a process of its own, and what stands before one."""
 
 import contextlib
 import os
@@ -8,8 +8,9 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from mlflow_setup.server import server_command
 from mlflow_setup.tracking import Tracking
@@ -48,28 +49,48 @@ class Server:
         self.process.wait()
 
 
-@contextlib.contextmanager
-def slowed(port: int, delay: float) -> Iterator[tuple[int, threading.Event]]:
-    """A port that leads to `port`, and an event from which on each answer waits `delay` seconds."""
-    slow = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+class Proxy:
+    """While its block lasts, a port that leads to another.
 
-        def accept() -> None:
-            with contextlib.suppress(OSError):  # the listener is closed
-                while True:
-                    near, _ = listener.accept()
-                    far = socket.create_connection(("127.0.0.1", port))
-                    for source, target, waits in ((near, far, False), (far, near, True)):
-                        arguments = (source, target, waits)
-                        threading.Thread(target=pump, args=arguments, daemon=True).start()
+    What is sent there is kept in `heard`; once `slow` is set, each answer waits `delay` seconds.
+    """
 
-        def pump(source: socket.socket, target: socket.socket, waits: bool) -> None:
-            with contextlib.suppress(OSError):
-                while data := source.recv(1 << 16):
-                    if waits and slow.is_set():
-                        time.sleep(delay)
-                    target.sendall(data)
-                target.shutdown(socket.SHUT_WR)
+    def __init__(self, target: int, delay: float = 0.0) -> None:
+        self.target, self.delay = target, delay
+        self.slow, self.heard = threading.Event(), bytearray()
 
-        threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()[1], slow
+    def __enter__(self) -> Self:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                near, _ = self.listener.accept()
+                try:
+                    far = socket.create_connection(("127.0.0.1", self.target))
+                except OSError:  # the server is away
+                    near.close()
+                    continue
+                for way in ((near, far, self._hear), (far, near, self._wait)):
+                    threading.Thread(target=_pump, args=way, daemon=True).start()
+
+    def _hear(self, data: bytes) -> None:
+        self.heard += data
+
+    def _wait(self, _: bytes) -> None:
+        if self.slow.is_set():
+            time.sleep(self.delay)
+
+
+def _pump(source: socket.socket, target: socket.socket, notice: Callable[[bytes], None]) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            notice(data)
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)

@@ -1,0 +1,57 @@
+"""The table of what was played: told by each test, wherever it runs, and shown at the end.
+
+ENSWEEP_FAULTS_TABLE names a document to put it into (`make faults TABLE=docs/reliability.md`).
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fault_table import Table, markdown, put_into, rows_of
+from scale import SCALE
+
+
+@pytest.fixture
+def table(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Table:
+    (marker,) = request.node.iter_markers("promise")
+    return Table(marker.args[0], record_property)
+
+
+class Plays:
+    """Where the reports of all workers arrive: what their tests have told."""
+
+    def __init__(self) -> None:
+        self.tests: dict[str, tuple[list[tuple[str, object]], bool]] = {}  # and whether it failed
+        self.started = time.monotonic()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed or (report.when == "call" and report.passed):
+            self.tests[report.nodeid] = (report.user_properties, report.failed)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        rows = rows_of(self.tests.values())
+        if not rows:
+            return
+        minutes = (time.monotonic() - self.started) / 60
+        how = f"ENSWEEP_FAULTS_SCALE={SCALE}, {os.cpu_count()} cores, {minutes:.0f} minutes."
+        text = f"{markdown(rows)}\n{how}\n"
+        terminalreporter.section("promises")
+        terminalreporter.write(text)
+        if document := os.environ.get("ENSWEEP_FAULTS_TABLE"):
+            put_into(Path(document), text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    words = "promise(row, fault, must_hold): a row of the table that the test plays"
+    config.addinivalue_line("markers", words)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Plays())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before its fixtures: a test that fails in one of them has lost as well."""
+    for marker in item.iter_markers("promise"):
+        item.user_properties.append(("promise", list(marker.args)))

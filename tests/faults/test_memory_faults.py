@@ -1,0 +1,74 @@
+"""A device whose memory runs out in the middle of a step, again and again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from fault_table import Table
+from tiny_trials import config_of, run
+from torch import Tensor
+
+from trainable.batch import Batch
+from trainable.learner import Learner
+from trainable.micro_batches import MicroBatches
+from trainable.model import MultitaskBert
+from trainable.packing import Packed
+from trainable.record import TrialFolder
+
+STILL = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
+LIMITS = (12, 6, 3)
+"""Sentences that fit; each holds until the memory has run out once more."""
+
+
+@pytest.mark.promise(
+    "R17",
+    "a device's memory runs out in a step, three times in a trial (tiny BERT; raised)",
+    "fewer sentences at a time, batches and in-batch negatives whole, on record; losses and scores "
+    "those of an undisturbed trial, up to rounding",
+)
+def test_r17_memory_that_runs_out_changes_nothing_but_the_parts(
+    tiny_encoder: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    table: Table,
+) -> None:
+    config = config_of(tiny_encoder, tiny_data, *STILL, "optim.lr=1e-4")
+    run(config, tmp_path / "whole", tmp_path)
+    limits, plain = list(LIMITS), MultitaskBert.embed
+    negatives: list[int] = []
+    raised: list[int] = []
+
+    def embed(self: MultitaskBert, packed: Packed, noise: Tensor | None = None) -> Tensor:
+        num_sentences = len(packed.lengths)
+        if self.training and limits and num_sentences > limits[0] and len(negatives) % 7 == 0:
+            raised.append(limits.pop(0))
+            raise torch.OutOfMemoryError("as if")
+        return plain(self, packed, noise)
+
+    def answer(self: Learner, batch: Batch, noise: Tensor | None = None):  # type: ignore[no-untyped-def]
+        output = plain_answer(self, batch, noise)
+        negatives.append(len(output.embeddings[0]))
+        return output
+
+    plain_answer = Learner.answer
+    monkeypatch.setattr(MultitaskBert, "embed", embed)
+    monkeypatch.setattr(Learner, "answer", answer)
+    run(config, tmp_path / "t", tmp_path)
+    whole, found = (TrialFolder(tmp_path / name).epochs() for name in ("whole", "t"))
+    table.played(len(raised))
+    assert raised == list(LIMITS)
+    assert set(negatives) == {8}  # every batch of every task as long as it is to be
+    flags = [flag for record in found for flag in record.flags if "out of memory" in flag]
+    assert len(flags) == len(LIMITS)
+    for record, expected in zip(found, whole, strict=True):
+        assert record.metrics == pytest.approx(expected.metrics, rel=1e-3, abs=1e-3)
+
+
+def test_r17_what_fits_stays_known() -> None:
+    """Halved from what did not fit, and never up again."""
+    notes: list[str] = []
+    parts = MicroBatches(None, notes)
+    assert [parts.halve(n, "a test") for n in (16, 16, 3, 1)] == [True, True, True, False]
+    assert parts.size == 1
+    assert len(notes) == 3

@@ -1,0 +1,131 @@
+"""The table of the promises: what the tests of `tests/faults` played, and what came of it.
+
+A test says which promises it plays with the marker `promise(row, fault, must_hold)`, and with the
+fixture `table` how often and what it measured. A failed test is one loss of each of its promises.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scale import MANY
+
+START, END = "<!-- played by make faults -->", "<!-- end of what was played -->"
+"""Around the table in a document."""
+SLACK = 5 if MANY else 20
+"""How many times a figure may be missed before a test fails: machines are slow, and shared. That it
+was missed at all the table says."""
+HEADER = ("row", "fault", "must hold", "played", "lost", "time to recover, and else", "kept")
+
+
+class Table:
+    """What a test tells of the one promise that it plays."""
+
+    def __init__(self, row: str, tell: Callable[[str, object], None]) -> None:
+        self.row, self.tell = row, tell
+
+    def played(self, count: int) -> None:
+        """How often; a test that does not say has played it once."""
+        self.tell("played", {"row": self.row, "count": count})
+
+    def measured(
+        self,
+        what: str,
+        values: Sequence[float],
+        *,
+        unit: str = "s",
+        within: float | None = None,
+    ) -> None:
+        """Values, if there are any, and what was promised of them, which `SLACK` bounds."""
+        told = {"row": self.row, "what": what, "unit": unit, "within": within}
+        if values:
+            self.tell("measured", {**told, "values": [float(value) for value in values]})
+            assert within is None or max(values) <= SLACK * within
+
+
+@dataclass
+class Row:
+    """A promise under one fault."""
+
+    name: str
+    fault: str
+    must_hold: str
+    num_played: int = 0
+    num_lost: int = 0
+    figures: dict[str, "Figure"] = field(default_factory=dict)
+
+    def cells(self) -> list[str]:
+        figures = "; ".join(f"{what} {figure}" for what, figure in sorted(self.figures.items()))
+        counts = [f"{self.num_played:,}", str(self.num_lost)]
+        return [self.name, self.fault, self.must_hold, *counts, figures, self.kept()]
+
+    def kept(self) -> str:
+        missed = [f"lost {self.num_lost}"] if self.num_lost else []
+        missed += [
+            f"{what} {_number(max(figure.values))} {figure.unit}, not {figure.within:g}"
+            for what, figure in sorted(self.figures.items())
+            if figure.within is not None and max(figure.values) > figure.within
+        ]
+        return f"**no**: {'; '.join(missed)}" if missed else "yes"
+
+    def order(self) -> tuple[bool, str, int, str, str]:
+        """R1, R2, ..., R25, then the other letters."""
+        letters = self.name.rstrip("0123456789")
+        number = int(self.name.removeprefix(letters) or 0)
+        return letters != "R", letters, number, self.fault, self.must_hold
+
+
+@dataclass
+class Figure:
+    """What was measured, and what was promised of it."""
+
+    unit: str
+    within: float | None
+    values: list[float]
+
+    def __str__(self) -> str:
+        low, high = _number(min(self.values)), _number(max(self.values))
+        return f"{low} {self.unit}" if low == high else f"{low} to {high} {self.unit}"
+
+
+def _number(value: float) -> str:
+    if value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def rows_of(plays: Iterable[tuple[Sequence[tuple[str, Any]], bool]]) -> list[Row]:
+    """The rows of the tests that have run: the properties of each, and whether it failed."""
+    rows: dict[tuple[str, ...], Row] = {}
+    for properties, has_failed in plays:
+        own: dict[str, Row] = {}  # of the test's promises, by name
+        counts: dict[str, int] = {}
+        for words in (value for key, value in properties if key == "promise"):
+            row = rows.setdefault(tuple(words), Row(*words))
+            own[row.name], counts[row.name] = row, 1
+        for key, told in properties:
+            if key == "played":
+                counts[told["row"]] = told["count"]
+            if key == "measured":
+                new = Figure(told["unit"], told["within"], [])
+                figure = own[told["row"]].figures.setdefault(told["what"], new)
+                figure.values += told["values"]
+        for name, row in own.items():
+            row.num_played += counts[name]
+            row.num_lost += has_failed
+    return sorted(rows.values(), key=Row.order)
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    lines = [HEADER, ("---",) * len(HEADER), *(row.cells() for row in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def put_into(document: Path, text: str) -> None:
+    """In the place of what is there between the two marks."""
+    content = document.read_text(encoding="utf-8")
+    before, _, rest = content.partition(START)
+    _, mark, after = rest.partition(END)
+    assert mark, f"{document} lacks {START} or {END}"
+    document.write_text(f"{before}{START}\n\n{text}\n{END}{after}", encoding="utf-8")
