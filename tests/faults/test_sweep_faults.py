@@ -43,7 +43,7 @@ def settings(folder: Path) -> dict[str, float]:
 
 @pytest.mark.promise(
     "R1",
-    "SIGKILL of trials' processes at random moments, 20 in a sweep",
+    "SIGKILL of trials' processes at random moments of a sweep",
     "whole; runs again within 15 s, from the last epoch",
 )
 @pytest.mark.parametrize("number", range(how_often(1, 10)))
