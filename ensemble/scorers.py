@@ -24,9 +24,12 @@ _CONSTANT = 1e-6
 """Votes that differ by less than this share of the largest are float32's rounding of a constant."""
 _FEW = 8
 """Rows on which nearly every candidate shows that it is not constant."""
-_ROWS, _TILE = 64, 256
-"""Rows, and candidates, looked at together: they stay in the processor's cache, and a count of so
-many rows fits a byte."""
+_TILE = 256
+"""Rows and candidates whose margins are made together: they stay in the processor's cache."""
+_VALUES = 2**17
+"""Margins looked at together, likewise."""
+_MAX_ROWS = 255
+"""Rows looked at together, at most: their count fits a byte."""
 
 
 class Objective(StrEnum):
@@ -109,11 +112,15 @@ class Accuracy:
         wanted = -self.total.ravel()
         sizes = np.bincount(num_open)[1:]  # rows by how many of their margins are open
         right = np.full(len(self.votes), len(self.rows) - is_wrong.sum() - sizes.sum())
-        for count in 1 + np.flatnonzero(sizes):
+        height = min(_MAX_ROWS, max(1, _VALUES // len(self.votes)))
+        for count in (1 + np.flatnonzero(sizes)).tolist():
             rows = np.flatnonzero(num_open == count)
-            classes = np.nonzero(is_open.T[rows])[1].reshape(len(rows), count).T
-            for start in range(0, len(rows), _ROWS):
-                some = slice(start, start + _ROWS)
+            if count == len(is_open):
+                classes = np.broadcast_to(np.arange(count)[:, None], (count, len(rows)))
+            else:
+                classes = np.nonzero(is_open.T[rows])[1].reshape(len(rows), count).T
+            for start in range(0, len(rows), height):
+                some = slice(start, start + height)
                 planes = classes[:, some] * len(self.rows) + rows[some]  # [count, rows]
                 all_beaten = self._beats(planes[0], wanted)
                 for plane in planes[1:]:
