@@ -134,7 +134,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
 
     def again(self, name: str, *, alone: bool = False) -> None:
         """Suggest a trial once more, as it was; `alone` has it wait for a machine of its own."""
-        self.waiting.append({**self.suggested[name], ALONE: alone})
+        self.waiting.append({**self.suggested[name], **({ALONE: True} if alone else {})})
 
     def failed(self, name: str) -> None:
         """The trial has failed, or will not run on under this driver."""

@@ -107,6 +107,8 @@ def _dangers_of(node: ast.AST, names: dict[str, str]) -> list[str]:
         modules = [getattr(node, "module", None) or "", *(name.name for name in node.names)]
         found = {part for module in modules for part in module.split(".")}
         return sorted(found & (UNPICKLERS | UNPICKLING))
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        return []  # a field may have any name
     if isinstance(node, ast.Name | ast.Attribute):
         return _dangers_of_name(_dotted(node, names))
     if isinstance(node, ast.Constant):

@@ -19,7 +19,7 @@ TYPES = [("optim.lr", '"1e-5"'), ("optim.lr", "fast"), ("optim.lr", "true"), ("o
          ("data.tasks", "[1]"), ("data.train_fraction", "0"), ("data.train_fraction", "1.5"),
          ("seed", "-1"), ("seed", "1e9"), ("batching.strategy", "odd"), ("pretrain", "mlm"),
          ("train.stages", "[swa]"), ("distill.teacher", '"run:"'),
-         ("train.precision", "fp16")]  # fmt: skip
+         ("train.precision", "fp8")]  # fmt: skip
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )

@@ -23,6 +23,6 @@ def test_a_name_whose_sweep_is_being_run_is_refused_with_its_driver(
     with pytest.raises(ConfigError, match="'s' already exists"):
         refuse_taken(folder, tracking)
     with Lease(folder.path) as held:
-        words = rf"'s' is being run by process {os.getpid()} on {held.mine.host}, since 2\d+-"
+        words = rf"sweep s is being run by process {os.getpid()} on {held.mine.host}, since 2\d+-"
         with pytest.raises(ConfigError, match=words):
             refuse_taken(folder, tracking)
