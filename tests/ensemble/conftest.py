@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from few_repeats import choose_quickly
 from numpy.typing import NDArray
 
-from ensemble import bootstrap, curve, inner, rules
 from ensemble.candidates import Pool, load_pool
-from ensemble.selection import greedy
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
@@ -32,16 +30,9 @@ TASKS = ("sentiment", "paraphrase", "similarity")
 
 @pytest.fixture(autouse=True)
 def _few_repeats(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choosing repeats itself for precision, which most tests have no use for."""
     if request.module.__name__.endswith("test_rules"):
         return
-    monkeypatch.setattr(inner, "NUM_REPEATS", 1)
-    monkeypatch.setattr(inner, "NUM_FOLDS", 3)
-    monkeypatch.setattr(rules, "NUM_BAGS", 2)
-    monkeypatch.setattr(rules, "BAG_ROUNDS", 4)
-    monkeypatch.setattr(rules, "greedy", partial(greedy, num_rounds=8))
-    monkeypatch.setattr(bootstrap, "NUM_REPLICATES", 300)
-    monkeypatch.setattr(curve, "NUM_REPLICATES", 60)
+    choose_quickly(monkeypatch)
 
 
 @dataclass
