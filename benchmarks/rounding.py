@@ -21,9 +21,10 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from trainable.config import Config
+from trainable.identity import Identity
 from trainable.record import TrialFolder
 from trainable.resolve import resolve
-from trainable.train import Identity, train
+from trainable.train import train
 
 _PRODUCTS = (
     *(linear, scaled_dot_product_attention),

@@ -24,10 +24,11 @@ from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord
 from mlflow_setup.tracking import Tracking
 from trainable.config import from_flat
 from trainable.dataset import Dataset, read_dataset
+from trainable.identity import Identity
 from trainable.metrics import task_metric
 from trainable.record import SHARED, TrialFolder
 from trainable.resolve import Resolved, parse_override, resolve
-from trainable.train import Identity, ignore, train
+from trainable.train import ignore, train
 from trainable.waiting import Stop, never
 
 STUDENT = "student"

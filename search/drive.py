@@ -4,7 +4,7 @@ State is the sweep's folder; Tune only starts, places, stops and restarts trials
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,12 +32,12 @@ from search.preflight import known_configs, unfinished_configs
 from search.prepare import prepare
 from search.progress import Progress
 from search.scheduler import Rung, TuneScheduler, new_rungs
-from search.searcher import ALONE, OptunaSearcher
+from search.searcher import OptunaSearcher
 from search.stop import StopSwitch
 from search.sweep_config import SweepConfig
 from search.tracked import what_is_tracked
 from search.warm_start import WarmTrial
-from trainable.trial import Place, Train, listening, make_trainable
+from trainable.trial import Place, Train, listening, make_trainable, resources
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Drive:
                 )
                 callback.restore(self.history)
                 trainable = listening(make_trainable(place, train))
-                by_trial = partial(_resources, needs, alone)
+                by_trial = partial(resources, needs, alone)
                 self._tune(tune.with_resources(trainable, by_trial), callback, concurrency)
 
     def _is_stopping(self, meter: Meter) -> bool:
@@ -255,10 +255,3 @@ def _trial_name(trial: Any) -> str:
 
 def _trial_folder_name(trial: Any) -> str:
     return f"{trial.config['trial']}-{trial.trial_id}"
-
-
-def _resources(
-    needs: Mapping[str, float], alone: Mapping[str, float], config: Mapping[str, Any]
-) -> tune.PlacementGroupFactory:
-    """What a trial is given: all CPUs of the largest machine where it is to be alone."""
-    return tune.PlacementGroupFactory([dict(alone if config.get(ALONE) else needs)])

@@ -15,7 +15,8 @@ from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.tracking import Tracking
 from trainable.attempt import Attempt
 from trainable.config import Config, from_flat
-from trainable.trial import Place, limit_threads
+from trainable.threads import limit_threads
+from trainable.trial import Place
 from trainable.waiting import AskedToStop
 
 _LOOK_SECONDS = 1.0
@@ -80,7 +81,7 @@ def _results(sent: Sequence[Any], is_stopping: Callable[[], bool]) -> list[str |
 def _pretrain(settings: dict[str, Any], place: Place, number: int) -> str | None:
     """In a worker: the encoder is there afterwards, unless the sweep is stopped; or what is wrong
     is returned."""
-    limit_threads(place)
+    limit_threads(place.num_threads, place.num_gpus)
     from trainable.pretrain import pretrained_encoder
 
     try:

@@ -24,7 +24,8 @@ from trainable.cache import cache_folder
 from trainable.config import Config, from_flat
 from trainable.cost import Rehearsal
 from trainable.fetch import FETCHED
-from trainable.trial import Place, limit_threads
+from trainable.threads import limit_threads
+from trainable.trial import Place
 
 LOCK, QUESTION = "lock", "driver"
 _PACKAGES = ("ray", "torch", "transformers", "ensweep")
@@ -70,7 +71,7 @@ def scout(place: Place, folder: Path, configs: Mapping[str, Mapping[str, Any]]) 
 
     Whatever is wrong is returned: what is raised here would be raised in every trial.
     """
-    limit_threads(place)
+    limit_threads(place.num_threads, place.num_gpus)
     problems = list(_storage_problems(folder))
     rehearsals: dict[str, Rehearsal] = {}
     with tempfile.TemporaryDirectory() as cache:

@@ -25,7 +25,7 @@ from search.space import distribution, suggest
 from search.sweep_config import SweepConfig, TrialSettings
 from search.warm_start import WarmTrial
 from trainable.config import from_flat
-from trainable.trial import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS
+from trainable.trial import ALONE, BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS
 
 _STATES = {
     Outcome.FINISHED: TrialState.COMPLETE,
@@ -33,9 +33,6 @@ _STATES = {
     Outcome.DIVERGED: TrialState.FAIL,
     Outcome.FAILED: TrialState.FAIL,
 }
-
-ALONE = "alone"
-"""Key of a suggestion: whether the trial is to have all CPUs of a machine."""
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped

@@ -16,7 +16,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainable.config import from_flat
-from trainable.trial import Place, limit_threads
+from trainable.threads import limit_threads
+from trainable.trial import Place
 
 COUNTS = (1, 2, 4)
 SECONDS = 10.0
@@ -113,7 +114,7 @@ def _train(
     settings: Mapping[str, Any], place: Place, camp: Path, count: int, number: int, seconds: float
 ) -> float:
     """In a worker: steps a second beside `count - 1` others."""
-    limit_threads(place)
+    limit_threads(place.num_threads, place.num_gpus)
     from trainable.dataset import read_dataset
     from trainable.rehearsal import steps_per_second
 

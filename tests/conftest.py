@@ -158,9 +158,10 @@ def tiny_runs(
     """A storage folder with the sweep `tiny`: two trained and tracked trials, without Ray."""
     from mlflow_setup.mirror import Mirror
     from mlflow_setup.tracking import resolve_tracking
+    from trainable.identity import Identity
     from trainable.record import TrialFolder
     from trainable.resolve import resolve
-    from trainable.train import Identity, train
+    from trainable.train import train
 
     storage = tmp_path_factory.mktemp("runs")
     mirror = Mirror(resolve_tracking(storage), "tiny")

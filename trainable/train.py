@@ -7,7 +7,6 @@ checkpoint and ends with the numbers of an uninterrupted run.
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from trainable.config import Config
 from trainable.dataset import Dataset, read_dataset
 from trainable.encoder import hub_revision
 from trainable.evaluate import evaluate, predictions_of
+from trainable.identity import Identity
 from trainable.learner import Learner
 from trainable.model import WEIGHTS_FILE
 from trainable.pretrain import pretrained_encoder
@@ -41,17 +41,6 @@ from trainable.waiting import AskedToStop, Stop, never
 
 CHECK_EVERY = 20
 """Steps between looks at the running loss: looking at each would stall a GPU."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a trial is called and where its configuration came from."""
-
-    trial: str
-    sweep: str | None
-    recipe: str
-    origin: dict[str, str]
-    searched: tuple[str, ...] = ()
 
 
 def ignore(record: EpochRecord) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import ray
 from ray import tune
@@ -22,11 +22,11 @@ from mlflow_setup.files import is_full
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord
 from trainable.attempt import Attempt, Limits, listen, was_terminated
 from trainable.config import Config, from_flat
+from trainable.identity import Identity
 from trainable.memory import Leftovers
 from trainable.record import SHARED, TrialFolder
-
-if TYPE_CHECKING:
-    from trainable.train import Identity
+from trainable.stages import total_epochs
+from trainable.threads import limit_environment, limit_threads
 
 EPOCH = "epoch"
 NUM_EPOCHS = "num_epochs"
@@ -36,6 +36,9 @@ DIVERGED = "diverged"
 PROBLEM = "problem"
 """What Tune is told of an epoch, by name. The best overall so far is what a sweep maximises;
 `diverged` is 1 for every trial without a usable end; `problem` is why the sweep cannot go on."""
+
+ALONE = "alone"
+"""True in the argument of a trial that is to have a machine to itself."""
 
 TRIALS, PREPARATION, STOP_FILE = "trials", "preparation", "stop"
 """Below the sweep's folder: its trials, attempts at what they share, and what is there while all
@@ -50,7 +53,7 @@ class Train(Protocol):
         config: Config,
         folder: Path,
         *,
-        identity: "Identity",
+        identity: Identity,
         report: Callable[[EpochRecord], None],
         stop: Callable[[], bool],
         shared: Path,
@@ -108,20 +111,28 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
 
     def run_trial(tune_config: dict[str, Any]) -> None:
         began = time.monotonic()  # what comes before the first step is paid for as well
-        limit_threads(place)
-        import trainable.train as training  # torch, once the threads are limited
-
-        _freeze_imports()
+        limit_environment(place.num_threads, place.num_gpus)
+        train_it = train or _training(place)
         folder = place.folder(tune_config["trial"])
         try:
             with Attempt(folder, place.limits(), began) as attempt:
-                _attempt(tune_config, place, train or training.train, attempt)
+                _attempt(tune_config, place, train_it, attempt)
         except Exception as error:
             if not is_full(error):
                 raise
             _give_up(f"no space is left for {getattr(error, 'filename', None) or folder}")
 
     return run_trial
+
+
+def resources(
+    needs: Mapping[str, float], alone: Mapping[str, float], tune_config: Mapping[str, Any]
+) -> tune.PlacementGroupFactory:
+    """What a trial is given: all CPUs of the largest machine where it is to be alone.
+
+    Here because it goes to the workers with the trainable, and they need nothing else of `search`.
+    """
+    return tune.PlacementGroupFactory([dict(alone if tune_config.get(ALONE) else needs)])
 
 
 def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
@@ -150,6 +161,15 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
             return super().step()
 
     return Trial
+
+
+def _training(place: Place) -> Train:
+    """Loads torch, which a test's own training need not wait for."""
+    limit_threads(place.num_threads, place.num_gpus)
+    from trainable.train import train
+
+    _freeze_imports()
+    return train
 
 
 @functools.cache
@@ -185,12 +205,9 @@ def _run(
     attempt: Attempt,
     reporter: "_Reporter",
 ) -> None:
-    import trainable.train as training
-    from trainable.stages import total_epochs
-
     config = from_flat(tune_config["settings"], tune_config["origin"])
     reporter.start(total_epochs(config))
-    identity = training.Identity(
+    identity = Identity(
         tune_config["trial"],
         place.sweep,
         tune_config["recipe"],
@@ -266,23 +283,3 @@ def _this_node() -> tuple[str, dict[str, float]]:
     here = ray.get_runtime_context().get_node_id()
     found = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
     return node_type, next(found, {})
-
-
-def limit_threads(place: Place) -> None:
-    """A trial never sees more threads than its CPUs, nor a GPU that it was not given."""
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = str(place.num_threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if not place.num_gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    import torch
-
-    torch.set_num_threads(place.num_threads)
-
-
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)

@@ -47,10 +47,10 @@ def train(
     """Train one configuration. Run the same command again to go on after a stop."""
     from mlflow_setup.schema import Outcome
     from trainable.contradictions import settings_without_effect
+    from trainable.identity import Identity
     from trainable.record import SHARED
     from trainable.resolve import resolve
     from trainable.stages import total_epochs
-    from trainable.train import Identity
     from trainable.train import train as run
 
     extra = [] if data_dir is None else [f"data.dir={data_dir}"]

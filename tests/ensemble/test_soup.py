@@ -24,11 +24,12 @@ from mlflow_setup.runs import download, find_trials
 from mlflow_setup.schema import OVERALL, TrialRecord
 from mlflow_setup.tracking import Tracking, resolve_tracking
 from trainable.config import from_flat
+from trainable.identity import Identity
 from trainable.metrics import task_metric
 from trainable.predictions import Predictions, dev_train_mask
 from trainable.record import TrialFolder
 from trainable.resolve import resolve
-from trainable.train import Identity, train
+from trainable.train import train
 
 RATES = (1e-3, 3e-3)
 

@@ -16,6 +16,7 @@ from mlflow_setup.tracking import Tracking, resolve_tracking
 from trainable.config import Config, from_flat
 from trainable.dataset import Dataset, read_dataset
 from trainable.evaluate import predict
+from trainable.identity import Identity
 from trainable.model import load_member
 from trainable.record import TrialFolder
 from trainable.resolve import resolve
@@ -23,7 +24,7 @@ from trainable.soft_labels import read_soft_labels, soft_labels_dir, teacher_con
 from trainable.tasks import Kind
 from trainable.teacher import average_outputs
 from trainable.tokens import load_tokenizer
-from trainable.train import Identity, train
+from trainable.train import train
 
 
 @pytest.fixture

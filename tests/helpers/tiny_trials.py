@@ -8,10 +8,11 @@ import torch
 from mlflow_setup.schema import OutcomeRecord
 from trainable.config import Config
 from trainable.dataset import read_dataset
+from trainable.identity import Identity
 from trainable.learner import Learner
 from trainable.resolve import resolve
 from trainable.stages import stages_of
-from trainable.train import Identity, train
+from trainable.train import train
 
 
 def config_of(encoder: Path, data: Path, *overrides: str) -> Config:

@@ -15,11 +15,12 @@ from mlflow_setup.errors import ConfigError, IntegrityError
 from trainable.batch import Batch
 from trainable.config import Config, from_flat
 from trainable.encoder import hub_revision
+from trainable.identity import Identity
 from trainable.model import MultitaskBert, build_model, load_member
 from trainable.objective import objective
 from trainable.packing import Packed, pack
 from trainable.record import TrialFolder
-from trainable.train import Identity, train
+from trainable.train import train
 
 
 def _config(encoder: Path, **settings: object) -> Config:

@@ -16,10 +16,11 @@ from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import Outcome
 from trainable.config import Config
 from trainable.encoder import load_pretrained
+from trainable.identity import Identity
 from trainable.masked_lm import MaskedLMTraining, Progress
 from trainable.pretrain import fingerprint, pretrain, pretrained_encoder, text_of
 from trainable.resolve import resolve
-from trainable.train import Identity, train
+from trainable.train import train
 
 
 def config_of(encoder: Path, data: Path, *overrides: str) -> Config:

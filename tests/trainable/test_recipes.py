@@ -8,8 +8,9 @@ import torch
 
 from mlflow_setup.schema import Outcome
 from trainable.contradictions import settings_without_effect
+from trainable.identity import Identity
 from trainable.resolve import read_recipe, recipe_names, resolve
-from trainable.train import Identity, train
+from trainable.train import train
 
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "b3": (

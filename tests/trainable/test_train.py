@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
 from trainable.config import Config
+from trainable.identity import Identity
 from trainable.predictions import Predictions
 from trainable.record import TrialFolder, epochs_to_keep
 from trainable.resolve import resolve
-from trainable.train import Identity, train
+from trainable.train import train
 
 IDENTITY = Identity("0001", None, "b3", {})
 EPOCHS = 3
