@@ -55,13 +55,14 @@ def _commands() -> list[tuple[str, bool, str]]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def demo(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("demo")
     _start(["sh", "-n", str(ROOT / "docs" / "demo.sh")], folder)
     script = (ROOT / "docs" / "demo.sh").read_text(encoding="utf-8").replace("\\\n", " ")
     assert SAMPLE in script
     with pytest.MonkeyPatch.context() as patched:
         choose_quickly(patched)
+        patched.setenv("ENSWEEP_MODEL__ENCODER", str(tiny_encoder))  # where the command says none
         lines = script.replace(SAMPLE, SAMPLE + FEWER_ROWS).splitlines()
         printed = "".join(_run(shlex.split(line), folder) for line in lines if "ensweep" in line)
         for word in ("best single", "simple", "selective", "probability_0", "ensweep ui"):
