@@ -121,8 +121,12 @@ def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Cont
             (folder / ENSEMBLE).write_text(contents.to_json(), encoding="utf-8")
             (folder / CARD).write_text(parts.card(contents), encoding="utf-8")
             write_manifest(folder, FACTS)
-    except OSError as error:
-        reason = str(error.strerror or error)
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_full(
+            error
+        ):  # safetensors has a class of its own
+            raise
+        reason = str(getattr(error, "strerror", None) or error)
         if is_full(error):
             reason = f"no space is left; it takes about {_size(parts.members) / 1e6:.1f} MB"
         raise ConfigError(

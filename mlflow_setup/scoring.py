@@ -94,6 +94,7 @@ def server_config(service: Service) -> "uvicorn.Config":
 
     return uvicorn.Config(
         scoring_app(service),
+        http="h11",  # bounds headers; httptools, which Ray Serve brings, does not
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -41,14 +41,17 @@ class Meter:
     def _total(self) -> Usage:
         total = Usage()
         for path in _counted(self.folder):
-            if path not in self._over:
-                trial = TrialFolder(path)
-                ended, attempts = trial.outcome(), trial.attempts()
-                used = usage_of(attempts)
-                if ended and ended.outcome.is_terminal and all(one.is_over for one in attempts):
-                    self._over[path] = used
-            total += self._over.get(path, used)
+            total += self._over.get(path) or self._look(path)
         return total
+
+    def _look(self, path: Path) -> Usage:
+        """What is over is looked at once."""
+        trial = TrialFolder(path)
+        ended, attempts = trial.outcome(), trial.attempts()
+        used = usage_of(attempts)
+        if ended and ended.outcome.is_terminal and all(one.is_over for one in attempts):
+            self._over[path] = used
+        return used
 
 
 def sweep_usage(folder: SweepFolder) -> Usage:

@@ -238,7 +238,7 @@ def test_any_byte_of_a_real_bundle_counts(tiny_bundle: Path, tmp_path: Path, tab
 
 
 @pytest.mark.promise("S2", "a file added to a bundle, also to its manifest", "refused")
-@pytest.mark.parametrize("name", ["extra.txt", "wheel/evil.py", "wheel/other-1-py3-none-any.whl"])
+@pytest.mark.parametrize("name", ["extra.sh", "wheel/evil.py", "wheel/other-1-py3-none-any.whl"])
 def test_nothing_is_added_beside_the_wheel(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     """Neither without the manifest nor with one that vouches for it."""
     from ensemble.bundle import FACTS, Bundle
