@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from few_repeats import choose_quickly
 from numpy.typing import NDArray
 
 from ensemble.candidates import Pool, load_pool
@@ -26,13 +25,6 @@ from trainable.tasks import PAPER_TASKS, Kind
 
 NUM_ROWS = 60
 TASKS = ("sentiment", "paraphrase", "similarity")
-
-
-@pytest.fixture(autouse=True)
-def _few_repeats(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.module.__name__.endswith("test_rules"):
-        return
-    choose_quickly(monkeypatch)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from few_repeats import choose_as_shipped
 from numpy.typing import NDArray
 from scipy.special import softmax
 
@@ -43,6 +44,11 @@ def pool(
     transforms = [Transform.fit(task, averaged, given, labels) for given in outputs]
     votes = [t.vote(task, given) for t, given in zip(transforms, outputs, strict=True)]
     return np.stack(votes), labels
+
+
+@pytest.fixture(autouse=True)
+def _as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose_as_shipped(monkeypatch)
 
 
 LINEAR = ("paper_regression", "stacking")

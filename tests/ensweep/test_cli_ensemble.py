@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from few_repeats import choose_as_shipped
 from typer.testing import CliRunner, Result
 
 from ensemble import inner, rules, stacking
@@ -37,6 +38,7 @@ def _no_settings_of_the_user(
 ) -> None:
     if request.function is not test_a_choice_is_one_run_and_the_same_one_no_other:
         monkeypatch.setattr("ensemble.figures.pictures", lambda pool, choice: {})  # for speed
+    choose_as_shipped(monkeypatch)
     monkeypatch.setattr(inner, "NUM_REPEATS", 1)
     monkeypatch.setattr(rules, "NUM_BAGS", 2)
     monkeypatch.setattr(stacking, "RIDGES", (0.1,))

@@ -113,7 +113,7 @@ def test_r25_many_trials_leave_nothing_behind(
     tmp_path: Path, tiny_data: Path, table: Table
 ) -> None:
     """In `make test` of next to no time each."""
-    num_trials, before_all = how_often(100, 1000, test=60), shared_memory()
+    num_trials, before_all = how_often(100, 1000, test=30), shared_memory()
     more = ("scheduler.name=none", f"search.num_samples={num_trials}", "train.num_epochs=1")
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH="1" if MANY else "0")

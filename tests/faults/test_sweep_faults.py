@@ -46,6 +46,7 @@ def settings(folder: Path) -> dict[str, float]:
     "SIGKILL of trials' processes at random moments of a sweep",
     "whole; runs again within 15 s, from the last epoch",
 )
+@pytest.mark.skipif(not MANY, reason="test_identity.py kills workers as well: `make faults`")
 @pytest.mark.parametrize("number", range(how_often(1, 10)))
 def test_r1_killed_workers(tmp_path: Path, tiny_data: Path, table: Table, number: int) -> None:
     """Every other one hits a trial, which then is waited for; the others hit what they may."""
@@ -112,6 +113,7 @@ def test_r3_a_killed_driver(tmp_path: Path, tiny_data: Path, table: Table, numbe
     "SIGKILL of everything at once, also during `resume`; then two `resume` at once",
     "as R3; the second is refused with the first's process, host and since when",
 )
+@pytest.mark.skipif(not MANY, reason="test_identity.py kills, test_r15 refuses: `make faults`")
 @pytest.mark.parametrize("number", range(how_often(1, 17)))
 def test_r4_everything_killed_and_two_resumes_at_once(
     tmp_path: Path, tiny_data: Path, table: Table, number: int

@@ -1,19 +1,34 @@
 """Choosing an ensemble repeats itself for precision, which most tests have no use for."""
 
+from collections.abc import Mapping
 from functools import partial
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from ensemble import bootstrap, curve, inner, rules
 from ensemble.selection import greedy
 
+_QUICK: Mapping[tuple[ModuleType, str], Any] = {
+    (inner, "NUM_REPEATS"): 1,
+    (inner, "NUM_FOLDS"): 3,
+    (rules, "NUM_BAGS"): 2,
+    (rules, "BAG_ROUNDS"): 4,
+    (rules, "greedy"): partial(greedy, num_rounds=8),
+    (bootstrap, "NUM_REPLICATES"): 300,
+    (curve, "NUM_REPLICATES"): 60,
+}
+_SHIPPED = {place: getattr(*place) for place in _QUICK}
+
 
 def choose_quickly(patch: pytest.MonkeyPatch) -> None:
     """Fewer folds, bags, rounds and replicates, until the patch is undone."""
-    patch.setattr(inner, "NUM_REPEATS", 1)
-    patch.setattr(inner, "NUM_FOLDS", 3)
-    patch.setattr(rules, "NUM_BAGS", 2)
-    patch.setattr(rules, "BAG_ROUNDS", 4)
-    patch.setattr(rules, "greedy", partial(greedy, num_rounds=8))
-    patch.setattr(bootstrap, "NUM_REPLICATES", 300)
-    patch.setattr(curve, "NUM_REPLICATES", 60)
+    for (module, name), value in _QUICK.items():
+        patch.setattr(module, name, value)
+
+
+def choose_as_shipped(patch: pytest.MonkeyPatch) -> None:
+    """What users get, for tests of just that."""
+    for (module, name), value in _SHIPPED.items():
+        patch.setattr(module, name, value)

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from few_repeats import choose_quickly
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
@@ -61,7 +60,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Iterat
     script = (ROOT / "docs" / "demo.sh").read_text(encoding="utf-8").replace("\\\n", " ")
     assert SAMPLE in script
     with pytest.MonkeyPatch.context() as patched:
-        choose_quickly(patched)
         patched.setenv("ENSWEEP_MODEL__ENCODER", str(tiny_encoder))  # where the command says none
         lines = script.replace(SAMPLE, SAMPLE + FEWER_ROWS).splitlines()
         printed = "".join(_run(shlex.split(line), folder) for line in lines if "ensweep" in line)
