@@ -164,15 +164,15 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(cluster: Cluster, s
     first = submitted(cluster, sweep)
     wait_for_epochs(sweep.parent, 2, first)
     first.send_signal(2)
-    text, _ = first.communicate(timeout=30)
+    text, _ = first.communicate(timeout=180)
     assert first.returncode == 130, text
     stop = text.partition("to stop it, resumably: ")[2].split()
     again = submitted(cluster, sweep)
     assert again.stdout is not None
     assert any("is under way" in line for line in again.stdout)
     environment = _environment(cluster.folder / "token")
-    subprocess.run(stop, env=environment, check=True, capture_output=True, timeout=60)
-    text, _ = again.communicate(timeout=60)
+    subprocess.run(stop, env=environment, check=True, capture_output=True, timeout=180)
+    text, _ = again.communicate(timeout=180)
     assert again.returncode == 75, text
     outcomes = [t.outcome() for t in SweepFolder(sweep.parent / "runs", "s").trial_folders()]
     assert {outcome.outcome for outcome in outcomes if outcome} == {Outcome.STOPPED}
