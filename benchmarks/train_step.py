@@ -12,7 +12,6 @@ and the first step are of a process for each loop.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -180,10 +179,18 @@ def run_alone(name: str, config: Config, dataset: Dataset, options: argparse.Nam
     _wait()
     seconds = time.perf_counter() - started
     loop.train(chunks(dataset, options)[1], 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = _peak_bytes()
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
     print(json.dumps({"first_step_seconds": seconds, "peak_bytes": peak}))
+
+
+def _peak_bytes() -> int:
+    """Of this process: what `getrusage` knows is the largest parent's as well, on Linux."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmHWM")
 
 
 def print_table(
