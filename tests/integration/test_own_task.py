@@ -1,14 +1,15 @@
 """A user's own task, declared in YAML: trained, swept, ensembled, exported and predicted."""
 
+import contextlib
 import csv
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from ensweep.cli.app import app
 
 pytestmark = pytest.mark.slow
 
@@ -60,16 +61,9 @@ scheduler: {name: none}
 
 
 def _ensweep(folder: Path, *arguments: str) -> str:
-    code = "from ensweep.cli.app import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=folder,
-        env={**os.environ, "ENSWEEP_STORAGE": str(folder / "runs")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, arguments, env={"ENSWEEP_STORAGE": str(folder / "runs")})
+    assert done.exit_code == 0, f"{arguments}\n{done.output}\n{done.exception!r}"
     return done.stdout
 
 
