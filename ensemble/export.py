@@ -122,9 +122,8 @@ def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Cont
             (folder / CARD).write_text(parts.card(contents), encoding="utf-8")
             write_manifest(folder, FACTS)
     except Exception as error:
-        if not isinstance(error, OSError) and not is_full(
-            error
-        ):  # safetensors has a class of its own
+        # A full disk has an error class of its own where safetensors writes.
+        if not isinstance(error, OSError) and not is_full(error):
             raise
         reason = str(getattr(error, "strerror", None) or error)
         if is_full(error):
