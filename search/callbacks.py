@@ -187,7 +187,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         decision = self.scheduler.decision(name)
         if decision is not None:
             folder.write_decision(decision)
-        record = next((item for item in folder.epochs() if item.epoch == epoch), None)
+        record = folder.epoch(epoch)
         if record is None:
             _logger.warning("trial %s: the record of epoch %d cannot be read", name, epoch)
             return

@@ -58,6 +58,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         super().__init__(metric=BEST_VALUE, mode="max")
         self.sweep, self.is_stopped, self.is_stopping = sweep, is_stopped, is_stopping
         self.read, self.metrics = read, objectives(sweep)
+        self.base = sweep.base()  # reads recipes, which takes as long as drawing
         self.study = _create_study(sweep, len(history), len(self.metrics))
         self.running: dict[str, str] = {}  # Tune's trial id -> name
         self.asked: dict[str, optuna.Trial] = {}  # name -> Optuna's trial, until it is told
@@ -156,7 +157,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             given, point = self.sweep.first(number)
             name, chosen_by = first_trial_name(number, given.recipe), f"first trial {number + 1}"
         else:
-            given, point = self.sweep.base(), None
+            given, point = self.base, None
             name, chosen_by = f"{number + 1:04d}", "search"
         drawn = self._ask(name, given, point)
         return {

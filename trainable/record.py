@@ -125,16 +125,21 @@ class TrialFolder:
             OSError: a record is there and cannot be read now.
         """
         records: list[EpochRecord] = []
-        while True:
-            epoch = len(records) + 1
-            try:
-                text = self._epoch_path(epoch).read_text(encoding="utf-8")
-                record = EpochRecord.from_json(text)
-            except (*_NOT_THERE, ValueError):
-                return records
-            if record.epoch != epoch:
-                return records
+        while (record := self.epoch(len(records) + 1)) is not None:
             records.append(record)
+        return records
+
+    def epoch(self, epoch: int) -> EpochRecord | None:
+        """The record of one epoch, from 1; None where it is missing or damaged.
+
+        Raises:
+            OSError: the record is there and cannot be read now.
+        """
+        try:
+            record = EpochRecord.from_json(self._epoch_path(epoch).read_text(encoding="utf-8"))
+        except (*_NOT_THERE, ValueError):
+            return None
+        return record if record.epoch == epoch else None
 
     def write_predictions(self, epoch: int, predictions: Predictions) -> None:
         predictions.write(self.predictions_path(predictions.task_name, epoch))

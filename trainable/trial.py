@@ -113,6 +113,7 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
         began = time.monotonic()  # what comes before the first step is paid for as well
         limit_environment(place.num_threads, place.num_gpus)
         train_it = train or _training(place)
+        _freeze_imports()
         folder = place.folder(tune_config["trial"])
         try:
             with Attempt(folder, place.limits(), began) as attempt:
@@ -168,7 +169,6 @@ def _training(place: Place) -> Train:
     limit_threads(place.num_threads, place.num_gpus)
     from trainable.train import train
 
-    _freeze_imports()
     return train
 
 
