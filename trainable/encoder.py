@@ -21,6 +21,7 @@ from trainable.attention import NAME as ATTENTION
 from trainable.dropout import use_fast_dropout
 from trainable.embedding import use_row_gradients
 from trainable.fetch import fetched, is_uri
+from trainable.first_tokens import first_tokens
 from trainable.losses.widen import widen
 from trainable.packing import Packed
 
@@ -138,8 +139,12 @@ def embed(
     """
     if pooling == "pooler" and getattr(encoder, "pooler", None) is None:
         raise ConfigError("model.pooling=pooler: this encoder has none", fix="model.pooling=mean")
-    states = _row if takes_rows(encoder) else _padded
-    return _pool(encoder, states(encoder, packed, noise), packed, pooling)[packed.places]
+    if takes_rows(encoder):
+        states = _row(encoder, packed, noise, only_first=pooling != "mean")
+    else:
+        states = _padded(encoder, packed, noise)
+        states = states if pooling == "mean" else states[packed.offsets[:-1]]
+    return _pool(encoder, states, packed, pooling)[packed.places]
 
 
 def takes_rows(encoder: nn.Module) -> bool:
@@ -147,14 +152,19 @@ def takes_rows(encoder: nn.Module) -> bool:
     return type(encoder) is BertModel and not encoder.config.is_decoder  # type: ignore[union-attr]
 
 
-def _row(encoder: Any, packed: Packed, noise: Tensor | None) -> Tensor:
-    """States [T, H] of a row's tokens, without padding."""
+def _row(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -> Tensor:
+    """States [T, H] of a row's tokens, without padding; or [S, H] of the sentences' first alone."""
     states = encoder.embeddings(
         input_ids=packed.input_ids[None], position_ids=packed.positions[None]
     )
     if noise is not None:
         states = states + packed.of_tokens(noise)
-    found: Tensor = encoder.encoder(states, attention_mask=None, packed=packed).last_hidden_state
+    *layers, last = encoder.encoder.layer
+    for layer in layers:
+        states = layer(states, packed=packed)
+    if only_first:
+        return first_tokens(last, states[0], packed)
+    found: Tensor = last(states, packed=packed)
     return found[0]
 
 
@@ -169,14 +179,16 @@ def _padded(encoder: Any, packed: Packed, noise: Tensor | None) -> Tensor:
 
 
 def _pool(encoder: Any, states: Tensor, packed: Packed, pooling: Pooling) -> Tensor:
-    """Token states [T, H] -> embeddings [S, H] in the order of the row.
+    """Embeddings [S, H] in the order of the row.
 
     `pooler`: tanh layer over [CLS] as pretrained; `cls`: the [CLS] state; `mean`: over the tokens.
+
+    Args:
+        states: [T, H] of all tokens for `mean`, else [S, H] of each sentence's [CLS].
     """
     if pooling == "mean":
         return torch.segment_reduce(widen(states), "mean", offsets=packed.offsets)
-    first = states[packed.offsets[:-1]]
-    return first if pooling == "cls" else encoder.pooler(first[:, None])
+    return states if pooling == "cls" else encoder.pooler(states[:, None])
 
 
 @contextmanager

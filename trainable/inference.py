@@ -1,4 +1,4 @@
-"""Sentences without labels: each distinct one is embedded once, for every head that asks for it.
+"""Passes without gradients: each distinct sentence is embedded once for every head that asks.
 
 Legend: N examples, S distinct sentences, H hidden size, C classes.
 """
@@ -37,13 +37,15 @@ def distinct(sides: Mapping[str, Sides]) -> tuple[list[str], dict[str, NDArray[n
 def embeddings_of(
     model: MultitaskBert, tokens: Tokens, batch_size: int, precision: torch.dtype
 ) -> Tensor:
-    """Embeddings [S, H] in float32, on the model's device, of all tokenised sentences.
+    """Embeddings [N, H] in float32, on the model's device, of all N tokenised sentences.
 
-    They go through the encoder sorted by length, `batch_size` at a time; fewer from where the
-    memory does not hold so many.
+    Those that differ go through the encoder sorted by length, `batch_size` at a time; fewer from
+    where the memory does not hold so many.
     """
     device = next(model.parameters()).device
-    order = np.argsort(tokens.lengths, kind="stable")
+    numbers = tokens.numbers()
+    first_of_each = np.unique(numbers, return_index=True)[1]
+    order = first_of_each[np.argsort(tokens.lengths[first_of_each], kind="stable")]
     pieces: list[Tensor] = []
     done = 0
     with inference(model, device, precision):
@@ -57,8 +59,8 @@ def embeddings_of(
                     raise
                 batch_size = len(rows) // 2
     places = np.empty_like(order)
-    places[order] = np.arange(len(order))
-    return torch.cat(pieces)[torch.from_numpy(places).to(device)]
+    places[numbers[order]] = np.arange(len(order))
+    return torch.cat(pieces)[torch.from_numpy(places[numbers]).to(device)]
 
 
 def answers(

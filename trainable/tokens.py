@@ -4,6 +4,7 @@ Legend: N sentences, S sentences of a batch, L tokens of the longest of them.
 """
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +43,13 @@ class Tokens:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each sentence, [N]."""
         return np.diff(self.offsets)
+
+    def numbers(self) -> NDArray[np.int64]:
+        """The same number for the same sentence, from 0 in the order of their coming, [N]."""
+        known: dict[bytes, int] = {}
+        ends = itertools.pairwise(self.offsets.tolist())
+        sentences = (self.flat[first:last].tobytes() for first, last in ends)
+        return np.array([known.setdefault(each, len(known)) for each in sentences], np.int64)
 
     def pack(self, rows: NDArray[np.int64]) -> Packed:
         """The sentences `rows` [S] end to end."""

@@ -75,7 +75,7 @@ def test_one_encoder_call_for_both_sides_and_the_second_view(tiny_encoder: Path)
     config = _config(tiny_encoder, loss__simcse__enabled=True)
     model = build_model(config).train()
     calls = []
-    model.encoder.encoder.register_forward_hook(lambda *_: calls.append(1))
+    model.encoder.embeddings.register_forward_hook(lambda *_: calls.append(1))
     output = model("similarity", _batch(9), 3)
     assert len(calls) == 1
     assert len(output.embeddings) == 3
