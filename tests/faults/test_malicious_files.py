@@ -1,0 +1,382 @@
+"""Nothing that is read can run (promises S1, S3): 30 malicious files given to every reader."""
+
+import contextlib
+import gzip
+import io
+import json
+import marshal
+import os
+import pickle
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from fault_table import Table
+from safetensors.numpy import save
+
+from ensemble.bundle import ENSEMBLE, FACTS, Bundle
+from mlflow_setup.errors import EnsweepError
+from mlflow_setup.files import MANIFEST, write_manifest
+from trainable.checkpoint import load_newest
+from trainable.config import Config
+from trainable.predictions import Predictions
+from trainable.reading import read_split
+from trainable.record import TrialFolder
+from trainable.resolve import resolve
+from trainable.strict_yaml import read_settings
+from trainable.tasks import PAPER_TASKS
+
+MARKER = "executed"
+
+
+class Bomb:
+    """Unpickled, it calls what it is given."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call, self.arguments
+
+
+BOMB = Bomb(os.mkdir, MARKER)
+CODE = f"__import__('os').mkdir('{MARKER}')"
+
+
+def written(write: Callable[[Any], object]) -> bytes:
+    """What `write` puts into a stream."""
+    stream = io.BytesIO()
+    write(stream)
+    return stream.getvalue()
+
+
+def parquet(metadata: dict[str, str | bytes]) -> bytes:
+    table = pa.table({"id": ["a"], "score": np.zeros(1, np.float32)})
+    return written(lambda stream: pq.write_table(table.replace_schema_metadata(metadata), stream))
+
+
+def parquet_with_extension() -> bytes:
+    """A column whose type older readers unpickle."""
+    field = pa.field(
+        "score",
+        pa.float32(),
+        metadata={
+            "ARROW:extension:name": "arrow.py_extension_type",
+            "ARROW:extension:metadata": pickle.dumps(BOMB),
+        },
+    )
+    table = pa.table([pa.array([0.0], pa.float32())], schema=pa.schema([field]))
+    return written(lambda stream: pq.write_table(table, stream))
+
+
+def zip_slip() -> bytes:
+    def write(stream: io.BytesIO) -> None:
+        torch.save(BOMB, stream)
+        with zipfile.ZipFile(stream, "a") as archive:
+            archive.writestr(f"../../{MARKER}/file", "x")
+
+    return written(write)
+
+
+def tar_slip() -> bytes:
+    def write(stream: io.BytesIO) -> None:
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo(f"../{MARKER}/file"))
+            member = tarfile.TarInfo("pickle")
+            content = pickle.dumps(BOMB)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+    return written(write)
+
+
+def npy_header() -> bytes:
+    """A .npy file whose header is an expression."""
+    header = f"{{'descr': {CODE}, 'fortran_order': False, 'shape': (1,)}}".ljust(118).encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def safetensors_header(content: bytes) -> bytes:
+    return len(content).to_bytes(8, "little") + content
+
+
+OBJECTS = np.array([BOMB], dtype=object)
+PAYLOADS: dict[str, bytes] = {
+    **{f"pickle {protocol}": pickle.dumps(BOMB, protocol=protocol) for protocol in range(6)},
+    "pickle exec": pickle.dumps(Bomb(exec, f"import os; os.mkdir('{MARKER}')")),
+    "pickle eval": pickle.dumps(Bomb(eval, CODE)),
+    "pickle system": pickle.dumps(Bomb(os.system, f"mkdir {MARKER}")),
+    "pickle nested": pickle.dumps({"step": 2, "model": [{"weight": BOMB}]}),
+    "joblib zlib": zlib.compress(pickle.dumps(BOMB)),
+    "joblib gzip": gzip.compress(pickle.dumps(BOMB)),
+    "torch zip": written(lambda stream: torch.save({"model": BOMB}, stream)),
+    "torch legacy": written(
+        lambda stream: torch.save({"m": BOMB}, stream, _use_new_zipfile_serialization=False)
+    ),
+    "torch tensor and bomb": written(
+        lambda stream: torch.save([torch.zeros(3), Bomb(exec, CODE)], stream)
+    ),
+    "zip slip": zip_slip(),
+    "tar slip": tar_slip(),
+    "npy objects": written(lambda stream: np.save(stream, OBJECTS, allow_pickle=True)),
+    "npz objects": written(lambda stream: np.savez(stream, flat=OBJECTS, offsets=OBJECTS)),
+    "npy header": npy_header(),
+    "marshal": marshal.dumps(compile(CODE, "", "eval")),
+    "yaml apply": f"!!python/object/apply:os.mkdir [{MARKER}]".encode(),
+    "yaml new": f"seed: !!python/object/new:os.mkdir [{MARKER}]".encode(),
+    "yaml eval": f'optim: {{lr: !!python/object/apply:eval ["{CODE}"]}}'.encode(),
+    "yaml full tag": f"- !<tag:yaml.org,2002:python/object/apply:os.mkdir> [{MARKER}]".encode(),
+    "yaml tag directive": f"%TAG ! tag:yaml.org,2002:python/\n---\n!object/apply:os.mkdir "
+    f"[{MARKER}]".encode(),
+    "yaml module": b"seed: !!python/module:this",
+    "parquet extension": parquet_with_extension(),
+    "parquet header": parquet({"ensweep": pickle.dumps(BOMB), "pandas": pickle.dumps(BOMB)}),
+    "safetensors pickle": safetensors_header(pickle.dumps(BOMB)),
+    "safetensors metadata": save(
+        {"flat": np.zeros(1, np.int32)}, metadata={"python": CODE, "__reduce__": CODE}
+    ),
+    "json reduce": json.dumps(
+        {"py/object": "os.mkdir", "py/reduce": [{"py/function": "os.mkdir"}, [MARKER]]}
+    ).encode(),
+    "json code": json.dumps({"trial": CODE, "config": {"__reduce__": CODE}}).encode(),
+    "json without end": b"[" * 100_000,
+    "json null": b"null",
+    "csv formula": f"id\tsentence\tsentiment\n1\t=cmd|'/c mkdir {MARKER}'!A0\t{CODE}\n".encode(),
+    "python": f"import os\nos.mkdir('{MARKER}')\n".encode(),
+}
+
+CARELESS: dict[str, Callable[[bytes], object]] = {
+    "pickle": pickle.loads,
+    "joblib zlib": lambda content: pickle.loads(zlib.decompress(content)),
+    "joblib gzip": lambda content: pickle.loads(gzip.decompress(content)),
+    "torch": lambda content: torch.load(io.BytesIO(content), weights_only=False),
+    "npy objects": lambda content: np.load(io.BytesIO(content), allow_pickle=True),
+    "npz objects": lambda content: np.load(io.BytesIO(content), allow_pickle=True)["flat"],
+    "marshal": lambda content: eval(marshal.loads(content)),  # noqa: S307
+    "yaml apply": yaml.unsafe_load,
+    "yaml new": yaml.unsafe_load,
+    "yaml eval": yaml.unsafe_load,
+    "yaml full": yaml.unsafe_load,
+    "yaml tag": yaml.unsafe_load,
+    "python": lambda content: exec(content),  # noqa: S102
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, in which nothing may be executed."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        (name, read)
+        for name in PAYLOADS
+        for prefix, read in CARELESS.items()
+        if name.startswith(prefix)
+    ],
+)
+def test_the_malicious_files_are_live(
+    here: Path, name: str, read: Callable[[bytes], object]
+) -> None:
+    assert len(PAYLOADS) >= 30
+    with contextlib.suppress(RuntimeError):  # torch, after the harm is done
+        read(PAYLOADS[name])
+    assert (here / MARKER).is_dir()
+
+
+def as_predictions(folder: Path, content: bytes) -> None:
+    (folder / "0001.parquet").write_bytes(content)
+    Predictions.read(folder / "0001.parquet")
+
+
+def as_checkpoint(folder: Path, content: bytes) -> None:
+    """Its manifest fits: whoever can write the state can write that too."""
+    generation = folder / "checkpoint" / "00000002"
+    generation.mkdir(parents=True)
+    (generation / "state.pt").write_bytes(content)
+    write_manifest(generation, {"step": 2})
+    load_newest(folder / "checkpoint")
+
+
+def as_manifest(folder: Path, content: bytes) -> None:
+    generation = folder / "checkpoint" / "00000002"
+    generation.mkdir(parents=True)
+    (generation / "state.pt").write_bytes(content)
+    (generation / MANIFEST).write_bytes(content)
+    assert load_newest(folder / "checkpoint") is None
+
+
+def as_trial(folder: Path, content: bytes) -> None:
+    names = ("config.json", "outcome.json", "epochs/0001.json", "epochs/0001.decision.json")
+    for name in (*names, "predictions/mood/0001.parquet", "weights/0001/manifest.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    trial = TrialFolder(folder)
+    assert (trial.epochs(), trial.decisions(), trial.outcome()) == ([], [], None)
+    with contextlib.suppress(EnsweepError):
+        trial.require_weights(1)
+    trial.snapshot()
+
+
+def as_settings(folder: Path, content: bytes) -> None:
+    (folder / "settings.yaml").write_bytes(content)
+    with contextlib.suppress(EnsweepError):
+        settings = read_settings(folder / "settings.yaml")
+        assert settings == (json.loads(content) or {})  # text, and nothing but text
+    resolve(str(folder / "settings.yaml"), environment={})
+
+
+def as_data(folder: Path, content: bytes) -> None:
+    for name in ("sentiment", "nli"):
+        task = PAPER_TASKS[name]
+        (folder / task.files["train"]).write_bytes(content)
+        examples, defects = read_split(name, task, "train", folder)
+        assert not len(examples)
+        assert any(defect.severity == "error" for defect in defects)
+
+
+def as_sweep(folder: Path, content: bytes) -> None:
+    from search.sweep_file import read_sweep
+
+    (folder / "sweep.yaml").write_bytes(content)
+    read_sweep(str(folder / "sweep.yaml"))
+
+
+def as_bundle(folder: Path, content: bytes) -> None:
+    """Its manifest fits, as in `as_checkpoint`; then it is the file itself."""
+    (folder / ENSEMBLE).write_bytes(content)
+    write_manifest(folder, FACTS)
+    with contextlib.suppress(EnsweepError):
+        Bundle.load(folder)
+    (folder / MANIFEST).write_bytes(content)
+    Bundle.load(folder)
+
+
+READERS: dict[str, Callable[[Path, bytes], None]] = {
+    "predictions": as_predictions,
+    "checkpoint": as_checkpoint,
+    "manifest": as_manifest,
+    "trial": as_trial,
+    "settings": as_settings,
+    "data": as_data,
+    "sweep": as_sweep,
+    "bundle": as_bundle,
+}
+
+
+ACCEPTED = {
+    "manifest": set(PAYLOADS),  # put aside
+    "data": set(PAYLOADS),  # defects, named
+    "settings": {"json null"},  # no settings
+    "sweep": {"json null"},
+}
+
+
+malicious = pytest.mark.promise(
+    "S1", "malicious files, given to every reader of what was fetched", "none is executed"
+)
+
+
+@malicious
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("reader", READERS)
+def test_no_reader_runs_a_malicious_file(
+    here: Path, tmp_path: Path, table: Table, reader: str
+) -> None:
+    table.played(len(PAYLOADS))
+    accepted = set()
+    for number, (name, content) in enumerate(PAYLOADS.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with contextlib.suppress(EnsweepError):
+            READERS[reader](folder, content)
+            accepted.add(name)
+        assert not (here / MARKER).exists(), name
+        assert not (tmp_path / MARKER).exists(), name
+    assert accepted == ACCEPTED.get(reader, set())
+
+
+@malicious
+def test_no_weights_or_encoder_run_a_malicious_file(
+    here: Path, tmp_path: Path, tiny_encoder: Path, table: Table
+) -> None:
+    table.played(3 * len(PAYLOADS))
+    from trainable.encoder import load_pretrained
+    from trainable.model import load_member
+
+    for number, (name, content) in enumerate(PAYLOADS.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(content)
+        with pytest.raises(EnsweepError):
+            load_member(folder, tiny_encoder, Config())
+        (folder / "config.json").write_bytes((tiny_encoder / "config.json").read_bytes())
+        with pytest.raises(EnsweepError):
+            load_pretrained(str(folder), None, 0.1, "pooler")
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+        with pytest.raises(EnsweepError):
+            load_pretrained(str(folder), None, 0.1, "pooler")
+        assert not (here / MARKER).exists(), name
+
+
+@malicious
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+)
+def test_no_file_beside_the_weights_runs(
+    here: Path, tmp_path: Path, tiny_encoder: Path, table: Table, file: str
+) -> None:
+    table.played(len(PAYLOADS))
+    from trainable.encoder import build_untrained
+    from trainable.tokens import load_tokenizer
+
+    for number, (name, content) in enumerate(PAYLOADS.items()):
+        folder = tmp_path / str(number)
+        shutil.copytree(tiny_encoder, folder)
+        (folder / file).write_bytes(content)
+        for load in (lambda path: build_untrained(path, 0.1), load_tokenizer):
+            with contextlib.suppress(Exception):  # of ours, or of the library that reads it
+                load(folder)
+        assert not (here / MARKER).exists(), name
+
+
+@pytest.mark.promise("S3", "an encoder that brings code of its own", "none is executed")
+@pytest.mark.parametrize("model_type", ["bert", "bomb"])
+def test_no_encoder_runs_its_own_code(
+    here: Path, tmp_path: Path, tiny_encoder: Path, table: Table, model_type: str
+) -> None:
+    table.played(3)
+    from trainable.encoder import build_untrained, load_pretrained
+    from trainable.tokens import load_tokenizer
+
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder, folder)
+    own = {"AutoConfig": "bomb.Config", "AutoModel": "bomb.Model", "AutoTokenizer": "bomb.Words"}
+    for name in ("config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text())
+        settings |= {"auto_map": own, "model_type": model_type}
+        (folder / name).write_text(json.dumps(settings))
+    (folder / "bomb.py").write_bytes(PAYLOADS["python"])
+    for load in (
+        lambda: load_pretrained(str(folder), None, 0.1, "pooler"),
+        lambda: build_untrained(folder, 0.1),
+        lambda: load_tokenizer(folder),
+    ):
+        with contextlib.suppress(EnsweepError):
+            load()
+        assert not (here / MARKER).exists()

@@ -1,0 +1,258 @@
+"""No name leads out of its folder (promise S4).
+
+500 paths to every function that takes a name; `ENSWEEP_FAULTS_SCALE` (default 1) multiplies that.
+"""
+
+import contextlib
+import itertools
+import os
+import random
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fault_table import Table
+from scale import SCALE
+
+from ensemble.bundle import ENSEMBLE, FACTS, Bundle, Contents, MemberEntry, Share, TaskEntry
+from mlflow_setup.errors import ConfigError, DataError, EnsweepError, IntegrityError
+from mlflow_setup.files import inside, safe_name, write_manifest
+from trainable.config import Config
+from trainable.predictions import Predictions
+from trainable.record import TrialFolder
+from trainable.sections import Data
+from trainable.tasks import PAPER_TASKS, Kind
+
+OUTSIDE = "secret"
+
+
+def climbing(draw: random.Random, count: int) -> list[str]:
+    """Names that try to leave their folder, no two alike; the last folder's name is `OUTSIDE`."""
+    ups = ["..", ".", "...", "%2e%2e", "%2E%2e", "%252e%252e", "%25252e%25252e", ".%2e", "%c0%ae"]
+    ups += ["\uff0e\uff0e", "\u2024\u2024", "\u2025", "\ufe52\ufe52", "..;", "..%00", "..\0", " .."]
+    ups += [".. ", "..\t", "..\n", "link", "~", "~root", "$HOME", "a/..", "\u202e..", "%u002e."]
+    slashes = [
+        "/",
+        "//",
+        "\\",
+        "\\\\",
+        "%2f",
+        "%252f",
+        "%5c",
+        "%c0%af",
+        "\u2215",
+        "\u2044",
+        "\uff0f",
+    ]
+    slashes += ["/./", "\0/", ":", "\n/"]
+    starts = [
+        "",
+        "/",
+        "//",
+        "\\\\server\\",
+        "C:\\",
+        "C:/",
+        "file:",
+        "file:///",
+        "file://localhost/",
+    ]
+    starts += ["s3://", "mlflow-artifacts:/", "/proc/self/root/", "a/", "#/", "?path=", "runs:/"]
+    ends = ["", OUTSIDE, f"{OUTSIDE}/file", "x" * 300, "file\0.json", "#fragment", "?query", "."]
+    single = [f"{up}{slash}{end}" for up, slash, end in itertools.product(ups, slashes, ends)]
+    fixed = ["", "x" * 101, "x" * 5000, "a" * 256, "/etc/passwd", "link", "link/file", "up/secret"]
+    found = dict.fromkeys(fixed)
+    while len(found) < count:
+        up, slash, times = draw.choice(ups), draw.choice(slashes), draw.randint(1, 6)
+        found[draw.choice(starts) + (up + slash) * times + draw.choice(ends)] = None
+        found[draw.choice(single)] = None
+    return list(found)[:count]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder beside a secret one, with links that lead there."""
+    folder = tmp_path / "root"
+    (tmp_path / OUTSIDE).mkdir()
+    (tmp_path / OUTSIDE / "file").write_text("secret")
+    for place in (folder, folder / "predictions"):
+        place.mkdir()
+        (place / "link").symlink_to(tmp_path / OUTSIDE)
+        (place / "up").symlink_to("..")
+        (place / "round").symlink_to("round")
+    return folder
+
+
+PATHS = climbing(random.Random(4), 500 * SCALE)
+
+
+escaping = pytest.mark.promise(
+    "S4", "paths given to every function and verb that takes a name", "none leads out of its folder"
+)
+
+
+def assert_below(path: Path, root: Path) -> None:
+    resolved = Path(os.path.realpath(path))
+    assert resolved != root.resolve()
+    assert resolved.is_relative_to(root.resolve())
+
+
+@escaping
+def test_no_path_leaves_its_root(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
+    num_refused = 0
+    for text in PATHS:
+        try:
+            found = inside(root, text)
+        except IntegrityError:
+            num_refused += 1
+        else:
+            assert_below(found, root)
+    assert len(set(PATHS)) == 500 * SCALE
+    assert num_refused > 0.9 * len(PATHS)
+
+
+@escaping
+def test_no_name_is_more_than_a_name(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
+    for text in PATHS:
+        with contextlib.suppress(ConfigError):
+            name = safe_name(text, "sweep")
+            assert (root / name).parent == root
+            assert Path(name).name == name
+
+
+@escaping
+def test_no_task_leaves_the_trial(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
+    trial = TrialFolder(root)
+    outputs = np.zeros(1, np.float32)
+    plain = Predictions("mood", Kind.SIMILARITY, "dev", ("a",), outputs, None, "data", "words")
+    before = everything(root.parent)
+    for text in PATHS:
+        with contextlib.suppress(EnsweepError):
+            assert_below(trial.predictions_path(text, 1), root / "predictions")
+        with contextlib.suppress(EnsweepError):
+            trial.write_predictions(1, replace(plain, task_name=text))
+    new = set(everything(root.parent)) - set(before)
+    assert all(path.is_relative_to(root / "predictions") for path in new)
+    assert list((root.parent / OUTSIDE).iterdir()) == [root.parent / OUTSIDE / "file"]
+
+
+@escaping
+def test_no_member_or_encoder_leaves_the_bundle(root: Path, table: Table) -> None:
+    """Its manifest fits: whoever writes the names can write that too."""
+    table.played(len(PATHS))
+    config = Config(data=Data(tasks=("sentiment",))).flat()
+    for number, text in enumerate(PATHS):
+        names = (text, "plain") if number % 2 else ("plain", text)
+        member = MemberEntry(
+            run_id="r", sweep=None, trial="t", epoch=1, encoder=names[0], config=config
+        )
+        share = Share(member=names[1], weight=1.0)
+        entry = TaskEntry(task=PAPER_TASKS["sentiment"], members=(share,), scores={})
+        contents = Contents(
+            schema_version=1, tasks={"sentiment": entry}, members={names[1]: member}
+        )
+        bundle = Bundle(root, contents)
+        for folder in (bundle.weights_dir, bundle.encoder_dir):
+            with contextlib.suppress(IntegrityError):
+                assert_below(folder(names[1]), root)
+        folder = root.parent / "bundle"
+        folder.mkdir()
+        (folder / ENSEMBLE).write_text(contents.to_json(), encoding="utf-8")
+        write_manifest(folder, FACTS)
+        with pytest.raises(IntegrityError):
+            Bundle.load(folder)
+        shutil.rmtree(folder)
+
+
+@escaping
+def test_no_sweep_trial_run_or_artifact_leaves_its_folder(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
+    from mlflow_setup.mirror import Mirror
+    from mlflow_setup.runs import download
+    from mlflow_setup.schema import TrialRecord, TrialSnapshot
+    from mlflow_setup.tracking import Tracking
+
+    tracking = Tracking(f"sqlite:///{root}/never-made.db")
+    num_refused = 0
+    for text in PATHS:
+        if not is_name(text):
+            num_refused += 1
+            with pytest.raises(ConfigError):
+                Mirror(tracking, text)
+            record = TrialRecord(text, "sweep", "b1", {}, {}, 0, "data", None, 0.0)
+            with pytest.raises(ConfigError):
+                Mirror(tracking, "sweep").project(TrialSnapshot(record, (), None, {}, "", ()))
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", text):
+            with pytest.raises(EnsweepError):
+                download(tracking, text, "config.json", root)
+        if not is_plain(text):
+            with pytest.raises(EnsweepError):
+                download(tracking, "0123abc", text, root)
+    assert num_refused > 0.9 * len(PATHS)
+    assert not (root / "never-made.db").exists()
+
+
+@escaping
+def test_no_sweep_is_run_outside_the_storage(root: Path, table: Table) -> None:
+    table.played(len(PATHS))
+    from mlflow_setup.tracking import Tracking
+    from search.sweep import run_sweep
+    from search.sweep_file import read_sweep
+
+    tracking = Tracking(f"sqlite:///{root}/never-made.db")
+    sweep = read_sweep("demo", environment={})
+    before = everything(root.parent)
+    for text in PATHS:
+        with pytest.raises(EnsweepError) as refused:  # a name that is one lacks data
+            run_sweep(sweep, text, root, tracking)
+        assert isinstance(refused.value, DataError if is_name(text) else ConfigError)
+    assert everything(root.parent) == before
+
+
+@escaping
+@pytest.mark.parametrize(
+    "verb", [["sync"], ["leaderboard"], ["ensemble"], ["export", "--output", "bundle"]]
+)
+def test_no_verb_takes_a_name_out_of_the_storage(
+    root: Path, monkeypatch: pytest.MonkeyPatch, table: Table, verb: list[str]
+) -> None:
+    table.played(len(PATHS))
+    from typer.testing import CliRunner
+
+    from ensweep.cli.app import app
+
+    monkeypatch.chdir(root)
+    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
+        monkeypatch.delenv(name, raising=False)
+    before = everything(root.parent)
+    for text in PATHS:
+        result = CliRunner().invoke(app, [*verb, "--storage", str(root), "--", text or "/"])
+        assert isinstance(result.exception, EnsweepError), text
+        assert result.stdout == ""
+    assert everything(root.parent) == before
+
+
+def everything(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+def is_name(text: str) -> bool:
+    try:
+        safe_name(text, "name")
+    except ConfigError:
+        return False
+    return True
+
+
+def is_plain(text: str) -> bool:
+    """Whether `inside` takes it: the tests above have shown where that leads."""
+    try:
+        inside(Path("/nowhere"), text)
+    except EnsweepError:
+        return False
+    return True
