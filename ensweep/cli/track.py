@@ -20,6 +20,8 @@ from mlflow_setup.errors import (
 if TYPE_CHECKING:
     from mlflow_setup.mirror import Mirror
     from mlflow_setup.tracking import Tracking
+    from search.history import SweepFolder
+    from search.sweep_config import SweepConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -160,22 +162,37 @@ def _project(mirror: "Mirror", trials: list[Path], folder: Path | None) -> list[
             outcomes.append(snapshot.outcome)
     if folder is not None and living_driver(folder) is not None:
         return missed  # of the trials that it has just begun there may be only a run
-    if before not in (None, "RUNNING"):
+    has_ended = bool(outcomes) and all(found and found.outcome.is_terminal for found in outcomes)
+    is_whole = has_ended and not missed and folder is not None and _is_every_trial(trials, folder)
+    if before not in (None, "RUNNING") and not is_whole:  # it may have been stopped between trials
         mirror.finish(before)
-    elif outcomes and not missed and all(outcomes):
-        stopped = [found for found in outcomes if found and not found.outcome.is_terminal]
-        mirror.finish("KILLED" if stopped else "FINISHED")
-    elif outcomes and folder is not None:
+    elif has_ended and not missed:
+        mirror.finish("FINISHED")
+    elif outcomes and (folder is not None or (not missed and all(outcomes))):
         mirror.finish("KILLED")
     return missed
 
 
 def _start(mirror: "Mirror", path: Path) -> None:
     """Make the sweep's own run, with what its file says. A damaged file is `resume`'s to refuse."""
-    from search.history import SWEEP_FILE, SweepFolder
     from search.tracked import what_is_tracked
 
+    folder, sweep = _read(path)
+    if sweep is not None:
+        mirror.start(*what_is_tracked(folder, sweep))
+
+
+def _is_every_trial(trials: list[Path], path: Path) -> bool:
+    """Whether nothing more was to be tried."""
+    _, sweep = _read(path)
+    return sweep is not None and len(trials) >= sweep.search.num_samples
+
+
+def _read(path: Path) -> "tuple[SweepFolder, SweepConfig | None]":
+    """The sweep as its file says; None without a whole one."""
+    from search.history import SWEEP_FILE, SweepFolder
+
     folder = SweepFolder(path.parent, path.name)
-    if (folder.path / SWEEP_FILE).is_file():
-        with suppress(IntegrityError):
-            mirror.start(*what_is_tracked(folder, folder.read()))
+    with suppress(IntegrityError):
+        return folder, folder.read() if (folder.path / SWEEP_FILE).is_file() else None
+    return folder, None

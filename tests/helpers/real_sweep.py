@@ -10,7 +10,7 @@ import yaml
 from drivers import ROOT, epoch_files
 from safetensors.torch import load_file
 
-from ensemble.choose import choose_ensemble
+from ensemble.choose import Request, choose_ensemble
 from mlflow_setup.tracking import Tracking, resolve_tracking
 from search.history import SweepFolder, read_history
 
@@ -73,7 +73,7 @@ def choice(storage: Path, name: str, tracking: Tracking | None = None) -> dict[s
     By one rule: to choose that as well takes many times as long.
     """
     tracking = tracking or resolve_tracking(storage)
-    _, found = choose_ensemble(tracking, name, storage / ".cache", rule="greedy")
+    _, found = choose_ensemble(tracking, Request((name,), rule="greedy"), storage / ".cache")
     return {
         f"{task} {method}": (
             [(member.candidate.label, member.weight) for member in chosen.members],
