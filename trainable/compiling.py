@@ -1,7 +1,8 @@
 """torch.compile for the encoder's layers where it is faster: measured once for a machine.
 
 Each layer is compiled by itself and for any number of tokens, its attention left out, so that one
-compilation serves all layers and batches. What it made lies in the cache folder, and so does the
+compilation serves all layers and batches; a last layer that works for first tokens alone
+(`trainable.first_tokens`) stays eager. What it made lies in the cache folder, and so does the
 answer whether it pays: the trials of a machine ask once.
 """
 

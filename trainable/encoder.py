@@ -139,11 +139,8 @@ def embed(
     """
     if pooling == "pooler" and getattr(encoder, "pooler", None) is None:
         raise ConfigError("model.pooling=pooler: this encoder has none", fix="model.pooling=mean")
-    if takes_rows(encoder):
-        states = _row(encoder, packed, noise, only_first=pooling != "mean")
-    else:
-        states = _padded(encoder, packed, noise)
-        states = states if pooling == "mean" else states[packed.offsets[:-1]]
+    states_of = _row if takes_rows(encoder) else _padded
+    states = states_of(encoder, packed, noise, only_first=pooling != "mean")
     return _pool(encoder, states, packed, pooling)[packed.places]
 
 
@@ -168,13 +165,15 @@ def _row(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -
     return found[0]
 
 
-def _padded(encoder: Any, packed: Packed, noise: Tensor | None) -> Tensor:
-    """States [T, H] of a row's tokens, by way of sentences [S, L] padded to the longest."""
+def _padded(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -> Tensor:
+    """The same, by way of sentences [S, L] padded to the longest."""
     input_ids, mask = packed.pad(encoder.config.pad_token_id or 0)
     if noise is not None:
         noise = noise[packed.order, : input_ids.shape[1]]
     with _added(encoder, noise):
         states: Tensor = encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+    if only_first:
+        return states[:, 0]
     return states[packed.sentences, packed.positions]
 
 
