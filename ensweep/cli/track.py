@@ -193,6 +193,7 @@ def _read(path: Path) -> "tuple[SweepFolder, SweepConfig | None]":
     from search.history import SWEEP_FILE, SweepFolder
 
     folder = SweepFolder(path.parent, path.name)
-    with suppress(IntegrityError):
-        return folder, folder.read() if (folder.path / SWEEP_FILE).is_file() else None
+    if (folder.path / SWEEP_FILE).is_file():
+        with suppress(IntegrityError):
+            return folder, folder.read()
     return folder, None
