@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.added import smoothed
-from ensemble.combine import Averaged, Transform
-from ensemble.inner import choose_rule
-from ensemble.rules import RULES
-from ensemble.sample import Sample, canonical
-from trainable.metrics import overall
-from trainable.tasks import PAPER_TASKS, Kind, Task
+from ensemble.candidates.external import smoothed
+from ensemble.selection.combine import Averaged, Transform
+from ensemble.selection.rule_selection import choose_rule
+from ensemble.selection.rules import RULES
+from ensemble.selection.sample import Sample, canonical
+from trainable.config.tasks import PAPER_TASKS, Kind, Task
+from trainable.evaluation.metrics import overall
 
 TASKS = ("sentiment", "paraphrase", "similarity")
 DEFAULT = "default"

@@ -23,7 +23,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from mlflow_setup.schema import OVERALL
-from search.space import Parameter, Space
+from search.config.space import Parameter, Space
 
 Floats = NDArray[np.float64]
 Params = Mapping[str, Any]

@@ -28,15 +28,15 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
-from ensemble.bundle import CARD, ENSEMBLE, FACTS, Contents, MemberEntry, Share, TaskEntry
-from ensemble.combine import combine
-from ensemble.predict import Ensemble
-from ensemble.stored_weights import store_member
-from mlflow_setup.files import write_manifest
-from trainable.model import build_model, load_member
-from trainable.reading import read_split
-from trainable.resolve import resolve
-from trainable.tokens import load_tokenizer
+from ensemble.bundle.format import CARD, ENSEMBLE, FACTS, Contents, MemberEntry, Share, TaskEntry
+from ensemble.bundle.stored_weights import store_member
+from ensemble.inference.ensemble import Ensemble
+from ensemble.selection.combine import combine
+from mlflow_setup.filesystem.atomic import write_manifest
+from trainable.batches.tokenization import load_tokenizer
+from trainable.config.recipe import resolve
+from trainable.data.readers import read_split
+from trainable.model.multitask import build_model, load_member
 
 TASKS = ("paraphrase", "similarity")
 Sides = tuple[tuple[str, ...], ...]

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from trainable.masked_lm import Progress
-from trainable.pretrain import pretrain, text_of
-from trainable.resolve import resolve
+from trainable.config.recipe import resolve
+from trainable.pretraining.masked_lm import Progress
+from trainable.pretraining.pretrain import pretrain, text_of
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from trainable.batching import plan_epoch
-from trainable.dataset import Dataset, read_dataset
-from trainable.learner import Learner
-from trainable.resolve import resolve
-from trainable.rng_state import seed_globals
-from trainable.stages import stages_of
+from trainable.batches.sampler import plan_epoch
+from trainable.config.recipe import resolve
+from trainable.data.dataset import Dataset, read_dataset
+from trainable.runtime.rng_state import seed_globals
+from trainable.training.learner import Learner
+from trainable.training.stages import stages_of
 
 
 def main() -> None:

@@ -22,17 +22,17 @@ from typing import Any
 import torch
 
 from mlflow_setup.schema import OVERALL
-from search.searcher import OptunaSearcher
-from search.sweep_config import SweepConfig
-from search.sweep_file import read_sweep
-from trainable.batching import plan_epoch
-from trainable.config import Config, from_flat
-from trainable.dataset import read_dataset
-from trainable.evaluate import evaluate
-from trainable.learner import Learner
-from trainable.rng_state import seed_globals
-from trainable.stages import stage_at, total_epochs
-from trainable.trial import BEST_VALUE, EPOCH, NUM_EPOCHS
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.config.load import read_sweep
+from search.config.sweep_config import SweepConfig
+from trainable.batches.sampler import plan_epoch
+from trainable.config.config import Config, from_flat
+from trainable.data.dataset import read_dataset
+from trainable.evaluation.evaluate import evaluate
+from trainable.runtime.rng_state import seed_globals
+from trainable.training.learner import Learner
+from trainable.training.stages import stage_at, total_epochs
+from trainable.tune.trainable import BEST_VALUE, EPOCH, NUM_EPOCHS
 
 HERE = Path(__file__).parent
 SWEEP, CURVES = HERE / "replay.yaml", HERE / "data" / "curves.jsonl"

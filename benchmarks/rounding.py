@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from trainable.config import Config
-from trainable.identity import Identity
-from trainable.record import TrialFolder
-from trainable.resolve import resolve
-from trainable.train import train
+from mlflow_setup.schema import Identity
+from trainable.config.config import Config
+from trainable.config.recipe import resolve
+from trainable.storage.trial_folder import TrialFolder
+from trainable.training.train import train
 
 _PRODUCTS = (
     *(linear, scaled_dot_product_attention),

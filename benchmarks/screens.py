@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.added import smoothed
-from ensemble.candidates import Candidate, Pool, TaskPool
-from ensemble.halves import NUM_HALVES
-from ensemble.screens import screened
-from trainable.tasks import PAPER_TASKS, Kind
+from ensemble.candidates.external import smoothed
+from ensemble.candidates.pool import Candidate, Pool, TaskPool
+from ensemble.candidates.screening import screened
+from ensemble.statistics.dev_splits import NUM_HALVES
+from trainable.config.tasks import PAPER_TASKS, Kind
 
 TASKS = ("sentiment", "paraphrase", "similarity")
 FEWEST, MOST = 4, 11

@@ -27,13 +27,13 @@ from landscape import Landscape, Recorded, read_curves
 from record_curves import CURVES, SWEEP
 from scipy.stats import bootstrap
 
-from search.scheduler import TuneScheduler, new_rungs
-from search.searcher import OptunaSearcher
-from search.sweep_config import SweepConfig
-from search.sweep_file import read_sweep
-from trainable.config import from_flat
-from trainable.stages import total_epochs
-from trainable.trial import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM, VALUE
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.algorithms.rungs import TuneScheduler, new_rungs
+from search.config.load import read_sweep
+from search.config.sweep_config import SweepConfig
+from trainable.config.config import from_flat
+from trainable.training.stages import total_epochs
+from trainable.tune.trainable import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM, VALUE
 
 MANY = 100_000
 """More trials than any replay comes to."""

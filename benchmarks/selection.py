@@ -30,9 +30,9 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 from threadpoolctl import threadpool_limits
 
-from ensemble.combine import GRID
-from ensemble.selection import NUM_ROUNDS, greedy
-from trainable.tasks import PAPER_TASKS, Kind
+from ensemble.selection.combine import GRID
+from ensemble.selection.greedy import NUM_ROUNDS, greedy
+from trainable.config.tasks import PAPER_TASKS, Kind
 
 POOLS = {"sentiment": 1101, "paraphrase": 40_430, "similarity": 863}
 """Rows of each task."""

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainable.batching import plan_epoch
-from trainable.dataset import read_dataset
-from trainable.learner import Learner
+from trainable.batches.sampler import plan_epoch
+from trainable.config.recipe import resolve
+from trainable.data.dataset import read_dataset
 from trainable.losses.smart import divergence, worst_noise
-from trainable.resolve import resolve
-from trainable.rng_state import dropout_state, replayed, seed_globals
-from trainable.stages import stages_of
+from trainable.runtime.rng_state import dropout_state, replayed, seed_globals
+from trainable.training.learner import Learner
+from trainable.training.stages import stages_of
 
 WAYS = {
     "shared in both": (True, True),

@@ -19,21 +19,21 @@ from typing import Any
 import optuna
 import psutil
 
-from mlflow_setup.background import BackgroundMirror
-from mlflow_setup.mirror import Mirror
+from mlflow_setup.runs.background_mirror import BackgroundMirror
+from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
-from mlflow_setup.tracking import Tracking, resolve_tracking
-from search.budget import Meter
-from search.callbacks import SweepCallback
-from search.history import SweepFolder
-from search.progress import Progress
-from search.scheduler import SuccessiveHalving, TuneScheduler
-from search.searcher import OptunaSearcher
-from search.stop import StopSwitch
-from search.sweep import run_sweep
-from search.sweep_config import Budget, SweepConfig
-from search.sweep_file import read_sweep
-from trainable.trial import Train
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.algorithms.rungs import SuccessiveHalving, TuneScheduler
+from search.config.load import read_sweep
+from search.config.sweep_config import Budget, SweepConfig
+from search.driver.budget import Meter
+from search.driver.callback import SweepCallback
+from search.driver.progress import Progress
+from search.driver.stop_switch import StopSwitch
+from search.driver.sweep import run_sweep
+from search.storage.history import SweepFolder
+from trainable.tune.trainable import Train
 
 NUM_METRICS = 27
 SPACE = {
@@ -117,7 +117,7 @@ def sleeper(seconds: float) -> Train:
         import psutil
 
         from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
-        from trainable.record import TrialFolder
+        from trainable.storage.trial_folder import TrialFolder
 
         start = time.time()
         trial = TrialFolder(folder)

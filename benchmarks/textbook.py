@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from trainable.batch import Batch
-from trainable.config import Config
-from trainable.dataset import Dataset
-from trainable.dropout import Dropout
-from trainable.encoder import locate
-from trainable.model import MultitaskBert
-from trainable.objective import objective
-from trainable.reading import Examples
-from trainable.seeding import generator
-from trainable.tokens import load_tokenizer
+from trainable.batches.collate import Batch
+from trainable.batches.tokenization import load_tokenizer
+from trainable.config.config import Config
+from trainable.data.dataset import Dataset
+from trainable.data.readers import Examples
+from trainable.data.remote import locate
+from trainable.losses.objective import objective
+from trainable.model.kernels.dropout import Dropout
+from trainable.model.multitask import MultitaskBert
+from trainable.runtime.seeding import generator
 
 Rows = Mapping[str, np.ndarray]
 """Task -> rows of its examples."""

@@ -29,17 +29,17 @@ from textbook import Rows, Textbook
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from trainable.batching import plan_epoch
-from trainable.config import Config
-from trainable.dataset import Dataset, read_dataset
-from trainable.dropout import Dropout
-from trainable.learner import Learner
-from trainable.precision import choose_device
-from trainable.resolve import resolve
-from trainable.rng_state import seed_globals
-from trainable.seeding import generator
-from trainable.stages import stages_of
-from trainable.tokens import load_tokenizer
+from trainable.batches.sampler import plan_epoch
+from trainable.batches.tokenization import load_tokenizer
+from trainable.config.config import Config
+from trainable.config.recipe import resolve
+from trainable.data.dataset import Dataset, read_dataset
+from trainable.model.kernels.dropout import Dropout
+from trainable.runtime.precision import choose_device
+from trainable.runtime.rng_state import seed_globals
+from trainable.runtime.seeding import generator
+from trainable.training.learner import Learner
+from trainable.training.stages import stages_of
 
 TEXTBOOK = "textbook fp32"
 WAY = (
@@ -96,7 +96,7 @@ class Ours:
     def _padding(self) -> AbstractContextManager[object]:
         if self.num_added == len(WAY):
             return nullcontext()
-        return patch("trainable.encoder.takes_rows", lambda encoder: False)
+        return patch("trainable.model.encoder.takes_rows", lambda encoder: False)
 
 
 def make_loop(name: str, config: Config, dataset: Dataset) -> Textbook | Ours:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ensemble.predict import Ensemble
+    from ensemble.inference.ensemble import Ensemble
 
 __version__: str
 __all__ = ["__version__", "load"]
@@ -27,7 +27,7 @@ def load(folder: str | Path, batch_size: int = 64, precision: str = "fp32") -> "
         ConfigError: no such precision, or a batch size below 1.
         IntegrityError: the bundle is not whole or was changed.
     """
-    from ensemble.predict import Ensemble
+    from ensemble.inference.ensemble import Ensemble
 
     return Ensemble.load(folder, batch_size, precision)
 

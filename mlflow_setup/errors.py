@@ -50,3 +50,7 @@ class IntegrityError(EnsweepError):
     """A file is not what its manifest or header says it is."""
 
     exit_code = 6
+
+
+STOPPED, INTERRUPTED = 75, 130
+"""Exit codes of a sweep that can be resumed: stopped by SIGTERM or a limit, and by Ctrl-C."""

@@ -211,3 +211,26 @@ class RunRecord:
     def overall(self) -> float:
         """The best overall dev score of any epoch, or NaN when no epoch was completed."""
         return self.metrics.get(f"best/{OVERALL}", float("nan"))
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a trial is called and where its configuration came from."""
+
+    trial: str
+    sweep: str | None
+    recipe: str
+    origin: dict[str, str]
+    searched: tuple[str, ...] = ()
+
+
+CONTINUE, STOP = "continue", "stop"
+
+
+def dev_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """Those that are maximised: `dev/overall` and each task's own."""
+    return {
+        key: value
+        for key, value in metrics.items()
+        if key.startswith("dev/") and not key.endswith("/loss")
+    }

@@ -158,12 +158,12 @@ def tiny_runs(
     tiny_encoder: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A storage folder with the sweep `tiny`: two trained and tracked trials, without Ray."""
-    from mlflow_setup.mirror import Mirror
-    from mlflow_setup.tracking import resolve_tracking
-    from trainable.identity import Identity
-    from trainable.record import TrialFolder
-    from trainable.resolve import resolve
-    from trainable.train import train
+    from mlflow_setup.runs.sweep_run import Mirror
+    from mlflow_setup.schema import Identity
+    from mlflow_setup.tracking.store import resolve_tracking
+    from trainable.config.recipe import resolve
+    from trainable.storage.trial_folder import TrialFolder
+    from trainable.training.train import train
 
     storage = tmp_path_factory.mktemp("runs")
     mirror = Mirror(resolve_tracking(storage), "tiny")
@@ -190,9 +190,9 @@ def tiny_runs(
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The selective ensemble of `tiny_runs`, exported."""
-    from ensemble.choose import Request
-    from ensemble.export import export
-    from mlflow_setup.tracking import resolve_tracking
+    from ensemble.choice.request import Request
+    from ensemble.export.write import export
+    from mlflow_setup.tracking.store import resolve_tracking
 
     output = tmp_path_factory.mktemp("bundles") / "bundle"
     request = Request(("tiny",), rule="simple")

@@ -39,15 +39,15 @@ def test_contracts_hold(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("trainable/metrics.py", "import search.space"),
+        ("trainable/evaluation/metrics.py", "import search.space"),
         ("mlflow_setup/schema.py", "import trainable.tasks"),
-        ("ensemble/selection.py", "import ensweep"),
-        ("ensemble/selection.py", "import torch"),
-        ("mlflow_setup/runs.py", "import torch"),
-        ("trainable/train.py", "import mlflow"),
-        ("trainable/train.py", "import ray"),
-        ("ensemble/candidates.py", "import optuna"),
-        ("ensweep/cli/data.py", "import torch"),
+        ("ensemble/selection/greedy.py", "import ensweep"),
+        ("ensemble/selection/greedy.py", "import torch"),
+        ("mlflow_setup/runs/query.py", "import torch"),
+        ("trainable/training/train.py", "import mlflow"),
+        ("trainable/training/train.py", "import ray"),
+        ("ensemble/candidates/pool.py", "import optuna"),
+        ("ensweep/cli/training/data.py", "import torch"),
     ],
 )
 def test_a_forbidden_import_breaks_them(copy: Path, file: str, line: str) -> None:

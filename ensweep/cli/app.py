@@ -13,26 +13,11 @@ import sys
 
 import typer
 
-from ensweep.cli import (
-    ablate,
-    bundle,
-    cluster,
-    compress,
-    data,
-    ensemble,
-    leaderboard,
-    plan,
-    pretrain,
-    report,
-    serve,
-    soup,
-    submit,
-    sweep,
-    track,
-    train,
-)
+from ensweep.cli.ensembles import bundle, compress, ensemble, serve, soup
+from ensweep.cli.sweeps import ablate, cluster, leaderboard, plan, report, submit, sweep, track
+from ensweep.cli.training import data, pretrain, train
 from mlflow_setup.errors import EnsweepError
-from mlflow_setup.files import is_full
+from mlflow_setup.filesystem.atomic import is_full
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 done in part, 5 nothing usable, "

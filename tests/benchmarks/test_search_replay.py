@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.space import Parameter
-from search.sweep_file import read_sweep
+from search.config.load import read_sweep
+from search.config.space import Parameter
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SPACE = {

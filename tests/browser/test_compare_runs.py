@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 from tracked_sweep import SCORES, track_sweep
 
-from mlflow_setup.runs import find_trials
+from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import RunRecord
-from mlflow_setup.tracking import resolve_tracking
-from search.history import SweepFolder
-from search.results import leaderboard
-from search.sweep_file import read_sweep
+from mlflow_setup.tracking.store import resolve_tracking
+from search.config.load import read_sweep
+from search.reports.leaderboard import leaderboard
+from search.storage.history import SweepFolder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

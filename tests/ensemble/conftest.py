@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensemble.candidates import Pool, load_pool
+from ensemble.candidates.pool import Pool, load_pool
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
@@ -19,9 +19,9 @@ from mlflow_setup.schema import (
     TrialRecord,
     prediction_path,
 )
-from trainable.config import from_flat
-from trainable.predictions import Predictions
-from trainable.tasks import PAPER_TASKS, Kind
+from trainable.config.config import from_flat
+from trainable.config.tasks import PAPER_TASKS, Kind
+from trainable.storage.predictions import Predictions
 
 NUM_ROWS = 60
 TASKS = ("sentiment", "paraphrase", "similarity")

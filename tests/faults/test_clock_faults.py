@@ -14,9 +14,9 @@ from drivers import Driver, assert_whole
 from fake_sweep import sweep_of
 from scale import MANY, how_often
 
-from mlflow_setup.runs import find_trials
-from mlflow_setup.tracking import resolve_tracking
-from search.history import SweepFolder, read_history
+from mlflow_setup.runs.query import find_trials
+from mlflow_setup.tracking.store import resolve_tracking
+from search.storage.history import SweepFolder, read_history
 
 pytestmark = pytest.mark.slow
 

@@ -19,9 +19,9 @@ from scale import MANY, how_often
 from shared_memory import left_in_shared_memory, shared_memory
 
 from mlflow_setup.schema import Outcome
-from mlflow_setup.tracking import resolve_tracking
-from search.history import SweepFolder
-from search.sweep import resume_sweep
+from mlflow_setup.tracking.store import resolve_tracking
+from search.driver.sweep import resume_sweep
+from search.storage.history import SweepFolder
 
 pytestmark = pytest.mark.slow
 

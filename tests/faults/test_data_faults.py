@@ -13,10 +13,10 @@ import pytest
 from fault_table import Table
 from scale import SCALE
 
-from trainable.dataset import check_directory
-from trainable.defects import Defect
-from trainable.reading import Examples, read_file
-from trainable.tasks import PAPER_TASKS
+from trainable.config.tasks import PAPER_TASKS
+from trainable.data.dataset import check_directory
+from trainable.data.defects import Defect
+from trainable.data.readers import Examples, read_file
 
 VARIANTS = range(20 * SCALE)
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data/cs224n"

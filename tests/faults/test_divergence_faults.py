@@ -19,16 +19,16 @@ from safetensors.torch import load_file, save_file
 from scale import how_often
 from tokenizers import Tokenizer
 
-from ensemble.choose import Request, choose_ensemble
-from mlflow_setup.runs import find_trials
+from ensemble.choice.request import Request, choose_ensemble
+from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome
-from mlflow_setup.tracking import resolve_tracking
-from search import drive
-from search import sweep as sweeps
-from search.history import SweepFolder, read_history
-from search.searcher import OptunaSearcher
-from search.sweep_file import read_sweep
-from trainable.record import TrialFolder
+from mlflow_setup.tracking.store import resolve_tracking
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.config.load import read_sweep
+from search.driver import run as drive
+from search.driver import sweep as sweeps
+from search.storage.history import SweepFolder, read_history
+from trainable.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.slow
 

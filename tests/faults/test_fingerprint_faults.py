@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble.candidates import load_pool
-from mlflow_setup.runs import download, find_trials
+from ensemble.candidates.pool import load_pool
+from mlflow_setup.runs.query import download, find_trials
 from mlflow_setup.schema import PREDICTIONS_ARTIFACT, prediction_path
-from mlflow_setup.tracking import Tracking
-from trainable.predictions import Predictions
-from trainable.reading import Examples, read_split
-from trainable.tasks import PAPER_TASKS
-from trainable.tokens import load_tokenizer, tokenizer_fingerprint
+from mlflow_setup.tracking.store import Tracking
+from trainable.batches.tokenization import load_tokenizer, tokenizer_fingerprint
+from trainable.config.tasks import PAPER_TASKS
+from trainable.data.readers import Examples, read_split
+from trainable.storage.predictions import Predictions
 
 TASK = "sentiment"
 

@@ -21,15 +21,15 @@ from scale import MANY, how_often
 from servers import Server
 from typer.testing import CliRunner
 
-from ensemble.bundle import Bundle
-from ensemble.choose import Request, choose_ensemble
-from ensemble.export import chosen_parts, write_bundle
+from ensemble.bundle.format import Bundle
+from ensemble.choice.request import Request, choose_ensemble
+from ensemble.export.write import chosen_parts, write_bundle
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.files import TEMPORARY, num_bytes
+from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
 from mlflow_setup.schema import Outcome
-from mlflow_setup.tracking import Tracking, resolve_tracking
-from search.history import SweepFolder
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from search.storage.history import SweepFolder
 
 pytestmark = pytest.mark.slow
 

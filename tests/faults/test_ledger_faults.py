@@ -26,12 +26,12 @@ from scale import MANY, how_often
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
-from mlflow_setup import sqlite
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.schema import Outcome
-from mlflow_setup.tracking import resolve_tracking
-from search.history import SweepFolder, read_history
-from search.sweep import resume_sweep, run_sweep
+from mlflow_setup.tracking import sqlite
+from mlflow_setup.tracking.store import resolve_tracking
+from search.driver.sweep import resume_sweep, run_sweep
+from search.storage.history import SweepFolder, read_history
 
 pytestmark = pytest.mark.slow
 

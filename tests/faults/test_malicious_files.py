@@ -24,17 +24,17 @@ import yaml
 from fault_table import Table
 from safetensors.numpy import save
 
-from ensemble.bundle import ENSEMBLE, FACTS, Bundle
+from ensemble.bundle.format import ENSEMBLE, FACTS, Bundle
 from mlflow_setup.errors import EnsweepError
-from mlflow_setup.files import MANIFEST, write_manifest
-from trainable.checkpoint import load_newest
-from trainable.config import Config
-from trainable.predictions import Predictions
-from trainable.reading import read_split
-from trainable.record import TrialFolder
-from trainable.resolve import resolve
-from trainable.strict_yaml import read_settings
-from trainable.tasks import PAPER_TASKS
+from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
+from trainable.config.config import Config
+from trainable.config.recipe import resolve
+from trainable.config.strict_yaml import read_settings
+from trainable.config.tasks import PAPER_TASKS
+from trainable.data.readers import read_split
+from trainable.storage.checkpoint import load_newest
+from trainable.storage.predictions import Predictions
+from trainable.storage.trial_folder import TrialFolder
 
 MARKER = "executed"
 
@@ -251,7 +251,7 @@ def as_data(folder: Path, content: bytes) -> None:
 
 
 def as_sweep(folder: Path, content: bytes) -> None:
-    from search.sweep_file import read_sweep
+    from search.config.load import read_sweep
 
     (folder / "sweep.yaml").write_bytes(content)
     read_sweep(str(folder / "sweep.yaml"))
@@ -316,8 +316,8 @@ def test_no_weights_or_encoder_run_a_malicious_file(
     here: Path, tmp_path: Path, tiny_encoder: Path, table: Table
 ) -> None:
     table.played(3 * len(PAYLOADS))
-    from trainable.encoder import load_pretrained
-    from trainable.model import load_member
+    from trainable.model.encoder import load_pretrained
+    from trainable.model.multitask import load_member
 
     for number, (name, content) in enumerate(PAYLOADS.items()):
         folder = tmp_path / str(number)
@@ -342,8 +342,8 @@ def test_no_file_beside_the_weights_runs(
     here: Path, tmp_path: Path, tiny_encoder: Path, table: Table, file: str
 ) -> None:
     table.played(len(PAYLOADS))
-    from trainable.encoder import build_untrained
-    from trainable.tokens import load_tokenizer
+    from trainable.batches.tokenization import load_tokenizer
+    from trainable.model.encoder import build_untrained
 
     for number, (name, content) in enumerate(PAYLOADS.items()):
         folder = tmp_path / str(number)
@@ -361,8 +361,8 @@ def test_no_encoder_runs_its_own_code(
     here: Path, tmp_path: Path, tiny_encoder: Path, table: Table, model_type: str
 ) -> None:
     table.played(3)
-    from trainable.encoder import build_untrained, load_pretrained
-    from trainable.tokens import load_tokenizer
+    from trainable.batches.tokenization import load_tokenizer
+    from trainable.model.encoder import build_untrained, load_pretrained
 
     folder = tmp_path / "encoder"
     shutil.copytree(tiny_encoder, folder)

@@ -8,12 +8,12 @@ from fault_table import Table
 from tiny_trials import config_of, run
 from torch import Tensor
 
-from trainable.batch import Batch
-from trainable.learner import Learner
-from trainable.micro_batches import MicroBatches
-from trainable.model import MultitaskBert
-from trainable.packing import Packed
-from trainable.record import TrialFolder
+from trainable.batches.collate import Batch
+from trainable.batches.packing import Packed
+from trainable.model.multitask import MultitaskBert
+from trainable.storage.trial_folder import TrialFolder
+from trainable.training.gradient_cache import MicroBatches
+from trainable.training.learner import Learner
 
 STILL = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
 LIMITS = (12, 6, 3)

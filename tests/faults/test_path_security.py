@@ -17,14 +17,14 @@ import pytest
 from fault_table import Table
 from scale import SCALE
 
-from ensemble.bundle import ENSEMBLE, FACTS, Bundle, Contents, MemberEntry, Share, TaskEntry
+from ensemble.bundle.format import ENSEMBLE, FACTS, Bundle, Contents, MemberEntry, Share, TaskEntry
 from mlflow_setup.errors import ConfigError, DataError, EnsweepError, IntegrityError
-from mlflow_setup.files import inside, safe_name, write_manifest
-from trainable.config import Config
-from trainable.predictions import Predictions
-from trainable.record import TrialFolder
-from trainable.sections import Data
-from trainable.tasks import PAPER_TASKS, Kind
+from mlflow_setup.filesystem.atomic import inside, safe_name, write_manifest
+from trainable.config.config import Config
+from trainable.config.sections import Data
+from trainable.config.tasks import PAPER_TASKS, Kind
+from trainable.storage.predictions import Predictions
+from trainable.storage.trial_folder import TrialFolder
 
 OUTSIDE = "secret"
 
@@ -172,10 +172,10 @@ def test_no_member_or_encoder_leaves_the_bundle(root: Path, table: Table) -> Non
 @escaping
 def test_no_sweep_trial_run_or_artifact_leaves_its_folder(root: Path, table: Table) -> None:
     table.played(len(PATHS))
-    from mlflow_setup.mirror import Mirror
-    from mlflow_setup.runs import download
+    from mlflow_setup.runs.query import download
+    from mlflow_setup.runs.sweep_run import Mirror
     from mlflow_setup.schema import TrialRecord, TrialSnapshot
-    from mlflow_setup.tracking import Tracking
+    from mlflow_setup.tracking.store import Tracking
 
     tracking = Tracking(f"sqlite:///{root}/never-made.db")
     num_refused = 0
@@ -200,9 +200,9 @@ def test_no_sweep_trial_run_or_artifact_leaves_its_folder(root: Path, table: Tab
 @escaping
 def test_no_sweep_is_run_outside_the_storage(root: Path, table: Table) -> None:
     table.played(len(PATHS))
-    from mlflow_setup.tracking import Tracking
-    from search.sweep import run_sweep
-    from search.sweep_file import read_sweep
+    from mlflow_setup.tracking.store import Tracking
+    from search.config.load import read_sweep
+    from search.driver.sweep import run_sweep
 
     tracking = Tracking(f"sqlite:///{root}/never-made.db")
     sweep = read_sweep("demo", environment={})

@@ -182,14 +182,14 @@ def _taken_folder(site: Site) -> None:
 
 
 def _taken_in_mlflow(site: Site) -> None:
-    from mlflow_setup.mirror import Mirror
-    from mlflow_setup.tracking import resolve_tracking
+    from mlflow_setup.runs.sweep_run import Mirror
+    from mlflow_setup.tracking.store import resolve_tracking
 
     Mirror(resolve_tracking(site.storage), "s").start({}, {}, {})
 
 
 def _deleted_experiment(site: Site) -> None:
-    from mlflow_setup.tracking import resolve_tracking
+    from mlflow_setup.tracking.store import resolve_tracking
 
     tracking = resolve_tracking(site.storage)
     tracking.check()
@@ -202,7 +202,7 @@ def _no_database(site: Site) -> None:
 
 
 def _newer_database(site: Site) -> None:
-    from mlflow_setup.tracking import resolve_tracking
+    from mlflow_setup.tracking.store import resolve_tracking
 
     other = site.folder / "other"
     resolve_tracking(other).check()

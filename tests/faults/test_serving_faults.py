@@ -21,7 +21,7 @@ from scale import SCALE
 from scoring import JSON, ask, serving
 from typer.testing import CliRunner
 
-from ensemble.bundle import verify
+from ensemble.bundle.format import verify
 from ensweep.cli.app import app
 from mlflow_setup.errors import IntegrityError
 
@@ -205,7 +205,7 @@ def test_a_taken_port_and_a_bundle_that_is_none_are_named(
     server: tuple[int, int], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     from mlflow_setup.errors import ConfigError
-    from mlflow_setup.scoring import listen
+    from mlflow_setup.models.scoring_server import listen
 
     with pytest.raises(ConfigError, match=r"cannot listen at 127\.0\.0\.1:"):
         listen("127.0.0.1", server[0])
@@ -241,8 +241,8 @@ def test_any_byte_of_a_real_bundle_counts(tiny_bundle: Path, tmp_path: Path, tab
 @pytest.mark.parametrize("name", ["extra.sh", "wheel/evil.py", "wheel/other-1-py3-none-any.whl"])
 def test_nothing_is_added_beside_the_wheel(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     """Neither without the manifest nor with one that vouches for it."""
-    from ensemble.bundle import FACTS, Bundle
-    from mlflow_setup.files import MANIFEST, write_manifest
+    from ensemble.bundle.format import FACTS, Bundle
+    from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
 
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     (folder / name).write_bytes(b"x")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_setup.errors import ConfigError
-from trainable.resolve import resolve
+from trainable.config.recipe import resolve
 
 KEYS = ["optim.lrr", "optim.LR", "modle.pooling", "model.head-dropout", "train.epochs", "sed",
         "loss.mnr.wieght", "batchsize", "data.tasks.sentiment", "optim.lr.x"]  # fmt: skip

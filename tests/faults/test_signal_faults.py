@@ -11,9 +11,9 @@ from fake_sweep import sweep_of
 from fault_table import Table
 from scale import MANY, how_often
 
-from mlflow_setup.runs import find_trials
+from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome, RunKind, Tag
-from mlflow_setup.tracking import resolve_tracking
+from mlflow_setup.tracking.store import resolve_tracking
 
 pytestmark = pytest.mark.slow
 

@@ -29,12 +29,12 @@ from fault_table import Table
 from scale import SCALE
 
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.files import MANIFEST, TEMPORARY
+from mlflow_setup.filesystem.atomic import MANIFEST, TEMPORARY
 from mlflow_setup.schema import Outcome, OutcomeRecord
-from trainable.checkpoint import load_newest, save_checkpoint
-from trainable.predictions import Predictions
-from trainable.record import TrialFolder
-from trainable.tasks import Kind
+from trainable.config.tasks import Kind
+from trainable.storage.checkpoint import load_newest, save_checkpoint
+from trainable.storage.predictions import Predictions
+from trainable.storage.trial_folder import TrialFolder
 
 CHILD_SECONDS = 120
 """A forked child that hangs is killed after this, and its test fails."""

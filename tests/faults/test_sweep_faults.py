@@ -24,12 +24,12 @@ from typer.testing import CliRunner
 from ensweep.cli.app import app
 from mlflow_setup.errors import PartialError
 from mlflow_setup.schema import Outcome
-from mlflow_setup.tracking import resolve_tracking
-from search import sweep as sweeps
-from search.cluster import cluster
-from search.history import SweepFolder, read_history
-from search.lease import LEASE_FILE, read_lease
-from search.sweep import resume_sweep, run_sweep
+from mlflow_setup.tracking.store import resolve_tracking
+from search.cluster.slots import cluster
+from search.driver import sweep as sweeps
+from search.driver.sweep import resume_sweep, run_sweep
+from search.storage.history import SweepFolder, read_history
+from search.storage.lease import LEASE_FILE, read_lease
 
 pytestmark = pytest.mark.slow
 

@@ -18,11 +18,11 @@ from servers import Proxy, Server
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
-from mlflow_setup.mirror import Mirror
-from mlflow_setup.projection import EPOCH_SECONDS
-from mlflow_setup.runs import find_trials
+from mlflow_setup.runs.projection import EPOCH_SECONDS
+from mlflow_setup.runs.query import find_trials
+from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord, TrialSnapshot
-from mlflow_setup.tracking import Tracking, resolve_tracking
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
 
 pytestmark = pytest.mark.slow
 

@@ -12,14 +12,13 @@ from typing import Any
 import psutil
 from fake_sweep import NUM_EPOCHS
 
-from mlflow_setup.mirror import USAGE
-from mlflow_setup.projection import EPOCH_SECONDS, most_important, with_best
-from mlflow_setup.runs import find_trials
-from mlflow_setup.schema import Outcome, RunKind, Tag
-from mlflow_setup.tracking import Tracking, resolve_tracking
-from search.history import PastTrial, SweepFolder, read_history
-from search.scheduler import STOP
-from search.searcher import OptunaSearcher
+from mlflow_setup.runs.projection import EPOCH_SECONDS, most_important, with_best
+from mlflow_setup.runs.query import find_trials
+from mlflow_setup.runs.sweep_run import USAGE
+from mlflow_setup.schema import STOP, Outcome, RunKind, Tag
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.storage.history import PastTrial, SweepFolder, read_history
 
 ROOT = Path(__file__).resolve().parents[2]
 

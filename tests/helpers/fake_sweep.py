@@ -12,11 +12,11 @@ from pathlib import Path
 
 import yaml
 
-from search.drive import SweepResult
-from search.sweep import resume_sweep, run_sweep
-from search.sweep_config import SweepConfig
-from search.sweep_file import read_sweep
-from trainable.trial import Train
+from search.config.load import read_sweep
+from search.config.sweep_config import SweepConfig
+from search.driver.run import SweepResult
+from search.driver.sweep import resume_sweep, run_sweep
+from trainable.tune.trainable import Train
 
 NUM_EPOCHS = 4
 
@@ -35,7 +35,7 @@ def make_train() -> Train:
         from safetensors.numpy import save_file
 
         from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
-        from trainable.record import TrialFolder
+        from trainable.storage.trial_folder import TrialFolder
 
         assert int(os.environ["OMP_NUM_THREADS"]) == 1
         misdeed = json.loads(os.environ.get("MISDEED", "{}")).get(identity.trial, "")
@@ -98,7 +98,7 @@ def make_train() -> Train:
             if num_values:
                 import torch  # for seconds, which most trials do without
 
-                from trainable.checkpoint import save_checkpoint
+                from trainable.storage.checkpoint import save_checkpoint
 
                 assert torch.get_num_threads() == 1
                 save_checkpoint(trial.checkpoint_dir, done, {"weight": torch.ones(num_values)})
@@ -133,7 +133,7 @@ def main(verb: str, folder: Path, overrides: list[str]) -> SweepResult:
     """Drive the sweep in `<folder>/runs`, its file being `<folder>/mine.yaml`."""
     import os
 
-    from mlflow_setup.tracking import resolve_tracking
+    from mlflow_setup.tracking.store import resolve_tracking
 
     storage, name = folder / "runs", os.environ.get("SWEEP", "s")
     tracking = resolve_tracking(storage)

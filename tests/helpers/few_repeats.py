@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from ensemble import bootstrap, curve, inner, rules
-from ensemble.selection import greedy
+from ensemble.presentation import gain_curve as curve
+from ensemble.selection import rule_selection as inner
+from ensemble.selection import rules
+from ensemble.selection.greedy import greedy
+from ensemble.statistics import bootstrap
 
 _QUICK: Mapping[tuple[ModuleType, str], Any] = {
     (inner, "NUM_REPEATS"): 1,

@@ -7,10 +7,10 @@ from typing import Any
 import yaml
 
 from mlflow_setup.schema import Decision, EpochRecord, Outcome, OutcomeRecord, TrialRecord
-from search.history import PastTrial, SweepFolder, read_history
-from search.sweep_config import SweepConfig
-from search.sweep_file import read_sweep
-from trainable.config import Config
+from search.config.load import read_sweep
+from search.config.sweep_config import SweepConfig
+from search.storage.history import PastTrial, SweepFolder, read_history
+from trainable.config.config import Config
 
 SPACE = {
     "optim.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},

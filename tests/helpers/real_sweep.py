@@ -10,9 +10,9 @@ import yaml
 from drivers import ROOT, epoch_files
 from safetensors.torch import load_file
 
-from ensemble.choose import Request, choose_ensemble
-from mlflow_setup.tracking import Tracking, resolve_tracking
-from search.history import SweepFolder, read_history
+from ensemble.choice.request import Request, choose_ensemble
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from search.storage.history import SweepFolder, read_history
 
 
 def ensweep(*words: str, **environment: str) -> subprocess.Popen[str]:

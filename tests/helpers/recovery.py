@@ -10,8 +10,8 @@ import psutil
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 
-from search.history import SweepFolder, read_history
-from trainable.record import ATTEMPTS, TrialFolder
+from search.storage.history import SweepFolder, read_history
+from trainable.storage.trial_folder import ATTEMPTS, TrialFolder
 
 RECOVERED, AGAIN = "running again after", "trained again of what was on disk:"
 """What is measured of each blow."""

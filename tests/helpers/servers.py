@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from mlflow_setup.server import server_command
-from mlflow_setup.tracking import Tracking
+from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.tracking.ui_server import server_command
 
 
 class Server:

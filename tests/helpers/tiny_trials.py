@@ -5,14 +5,13 @@ from pathlib import Path
 
 import torch
 
-from mlflow_setup.schema import OutcomeRecord
-from trainable.config import Config
-from trainable.dataset import read_dataset
-from trainable.identity import Identity
-from trainable.learner import Learner
-from trainable.resolve import resolve
-from trainable.stages import stages_of
-from trainable.train import train
+from mlflow_setup.schema import Identity, OutcomeRecord
+from trainable.config.config import Config
+from trainable.config.recipe import resolve
+from trainable.data.dataset import read_dataset
+from trainable.training.learner import Learner
+from trainable.training.stages import stages_of
+from trainable.training.train import train
 
 
 def config_of(encoder: Path, data: Path, *overrides: str) -> Config:

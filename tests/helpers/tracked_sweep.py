@@ -2,13 +2,13 @@
 
 import random
 
-from mlflow_setup.mirror import Mirror
+from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
-from mlflow_setup.tracking import Tracking
-from mlflow_setup.view import View
-from search.history import SweepFolder
-from search.sweep_config import SweepConfig
-from trainable.config import from_flat
+from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.tracking.ui_view import View
+from search.config.sweep_config import SweepConfig
+from search.storage.history import SweepFolder
+from trainable.config.config import from_flat
 
 SCORES = (
     "dev/overall",

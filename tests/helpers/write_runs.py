@@ -5,9 +5,9 @@ python tests/helpers/write_runs.py URI SWEEP NUM_TRIALS NUM_EPOCHS
 
 import sys
 
-from mlflow_setup.mirror import Mirror
+from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord, TrialSnapshot
-from mlflow_setup.tracking import Tracking
+from mlflow_setup.tracking.store import Tracking
 
 
 def main(uri: str, sweep: str, num_trials: int, num_epochs: int) -> bool:

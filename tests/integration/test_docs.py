@@ -135,7 +135,7 @@ def test_the_documented_python_runs(demo: Path) -> None:
 
 
 def test_yaml_in_the_docs_is_valid(tmp_path: Path) -> None:
-    from trainable.resolve import resolve
+    from trainable.config.recipe import resolve
 
     found = 0
     for page in PAGES:

@@ -13,10 +13,10 @@ import pytest
 from fresh_environment import make_environment
 from scoring import ask, plain_server, serving
 
-from ensemble.predict import Ensemble
+from ensemble.inference.ensemble import Ensemble
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.models import fetch_bundle
-from mlflow_setup.tracking import Tracking, resolve_tracking
+from mlflow_setup.models.registry import fetch_bundle
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
 
 pytestmark = pytest.mark.slow
 
@@ -199,7 +199,7 @@ def test_a_registered_bundle_that_was_changed_is_not_served(model: Path) -> None
 
 
 def test_only_a_whole_bundle_is_registered(tmp_path: Path) -> None:
-    from ensemble.register import register
+    from ensemble.export.register import register
 
     with pytest.raises(IntegrityError, match="there is no such folder"):
         register(resolve_tracking(tmp_path), tmp_path / "none", "x")

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scoring import ask, serving
 
-from ensemble.predict import Ensemble
+from ensemble.inference.ensemble import Ensemble
 from mlflow_setup.errors import ConfigError, IntegrityError
-from search.serve_ray import Replica, serve_on_ray
+from search.cluster.serve_ray import Replica, serve_on_ray
 
 pytest.importorskip("grpc_reflection", reason="Ray Serve is not installed: ensweep[serve]")
 

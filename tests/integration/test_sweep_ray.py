@@ -13,16 +13,16 @@ from fake_sweep import make_train, sweep_of
 from rich.console import Console
 
 from mlflow_setup.errors import ConfigError, DataError
-from mlflow_setup.runs import find_trials
+from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome
-from mlflow_setup.tracking import Tracking, resolve_tracking
-from search.cluster import Node, cluster, find_slots
-from search.results import leaderboard
-from search.searcher import OptunaSearcher
-from search.sweep import resume_sweep, run_sweep
-from search.sweep_config import Budget, Resources
-from trainable.record import TrialFolder
-from trainable.trial import Train
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.cluster.slots import Node, cluster, find_slots
+from search.config.sweep_config import Budget, Resources
+from search.driver.sweep import resume_sweep, run_sweep
+from search.reports.leaderboard import leaderboard
+from trainable.storage.trial_folder import TrialFolder
+from trainable.tune.trainable import Train
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +83,7 @@ def make_train_of_three_tasks() -> Train:
         import time
 
         from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
-        from trainable.record import TrialFolder
+        from trainable.storage.trial_folder import TrialFolder
 
         trial, lr = TrialFolder(folder), config.optim.lr
         trial.reopen()
@@ -116,8 +116,8 @@ def test_a_budget_ends_a_sweep_of_three_objectives_which_then_goes_on(
             super().__init__(*given)
             searchers.append(self)
 
-    monkeypatch.setattr("search.drive.OptunaSearcher", Kept)
-    monkeypatch.setattr("search.budget.CHECK_SECONDS", 0.1)
+    monkeypatch.setattr("search.driver.run.OptunaSearcher", Kept)
+    monkeypatch.setattr("search.driver.budget.CHECK_SECONDS", 0.1)
     budget = ["budget.max_usd=0.01", 'budget.usd_per_hour={"local": 3600}']
     given = ["search.objective=tasks", "scheduler.name=none", "train.num_epochs=3"]
     few = ["search.num_samples=4", "resources.max_concurrent_trials=1"]

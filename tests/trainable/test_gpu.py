@@ -10,9 +10,9 @@ import torch
 from tiny_trials import config_of, learner_of, run
 
 from mlflow_setup.schema import Outcome
-from trainable.batching import Step, plan_epoch
-from trainable.learner import Learner
-from trainable.record import TrialFolder
+from trainable.batches.sampler import Step, plan_epoch
+from trainable.storage.trial_folder import TrialFolder
+from trainable.training.learner import Learner
 
 pytestmark = [
     pytest.mark.gpu,

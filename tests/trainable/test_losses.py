@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from trainable.batch import Batch
-from trainable.config import from_flat
-from trainable.heads import HeadOutput
+from trainable.batches.collate import Batch
+from trainable.config.config import from_flat
+from trainable.config.tasks import PAPER_TASKS, Kind
 from trainable.losses.distillation import soft_loss
+from trainable.losses.objective import objective
 from trainable.losses.ranking import positive_ranking, ranking, weighted_ranking
 from trainable.losses.simcse import simcse
 from trainable.losses.task import task_loss
-from trainable.objective import objective
-from trainable.tasks import PAPER_TASKS, Kind
+from trainable.model.heads import HeadOutput
 
 X = [[1.0, 0.0], [0.6, 0.8], [0.0, 2.0]]
 Y = [[0.8, 0.6], [0.0, 1.0], [1.0, 1.0]]

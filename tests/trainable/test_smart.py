@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainable.batching import Step
-from trainable.config import Config, from_flat
-from trainable.dataset import read_dataset
-from trainable.learner import Learner
+from trainable.batches.sampler import Step
+from trainable.config.config import Config, from_flat
+from trainable.config.sections import Smart
+from trainable.config.tasks import Kind
+from trainable.data.dataset import read_dataset
 from trainable.losses.smart import divergence, project, smart_penalty, worst_noise
-from trainable.rng_state import dropout_state, replayed
-from trainable.sections import Smart
-from trainable.stages import stages_of
-from trainable.tasks import Kind
+from trainable.runtime.rng_state import dropout_state, replayed
+from trainable.training.learner import Learner
+from trainable.training.stages import stages_of
 
 CPU = torch.device("cpu")
 
@@ -218,7 +218,7 @@ def _learner(encoder: Path, data: Path, **settings: object) -> Learner:
 
 
 def _clean(learner: Learner, name: str):  # type: ignore[no-untyped-def]
-    from trainable.batch import collate
+    from trainable.batches.collate import collate
 
     step = Step(name, torch.arange(6).numpy())
     batch = collate(step, learner.train_tokens[name], None, learner.config.loss, (0, 1, 0))

@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 from tiny_trials import config_of, learner_of, run
 
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
-from trainable import embeddings
-from trainable.batching import Step
-from trainable.config import Config
-from trainable.embeddings import weights_fingerprint
-from trainable.encoder import load_pretrained
-from trainable.learner import Learner
-from trainable.model import MultitaskBert
-from trainable.predictions import Predictions
-from trainable.record import TrialFolder
-from trainable.stages import stage_at, stages_of
-from trainable.tokens import Tokens
+from trainable.batches.sampler import Step
+from trainable.batches.tokenization import Tokens
+from trainable.config.config import Config
+from trainable.evaluation import embedding_cache as embeddings
+from trainable.evaluation.embedding_cache import weights_fingerprint
+from trainable.model.encoder import load_pretrained
+from trainable.model.multitask import MultitaskBert
+from trainable.storage.predictions import Predictions
+from trainable.storage.trial_folder import TrialFolder
+from trainable.training.learner import Learner
+from trainable.training.stages import stage_at, stages_of
 
 ALL_TASKS = "data.tasks=[sentiment, paraphrase, similarity, nli]"
 TECHNIQUES: dict[str, list[str]] = {

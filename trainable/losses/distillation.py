@@ -3,8 +3,8 @@
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from trainable.losses.widen import widen
-from trainable.tasks import Kind
+from trainable.config.tasks import Kind
+from trainable.runtime.precision import to_float32
 
 
 def soft_loss(kind: Kind, outputs: Tensor, teacher: Tensor) -> Tensor:
@@ -14,7 +14,7 @@ def soft_loss(kind: Kind, outputs: Tensor, teacher: Tensor) -> Tensor:
         outputs, teacher: logits [B, C]: cross-entropy with the teacher's softmax; logits [B]:
             binary cross-entropy with its sigmoid; scores [B]: squared difference.
     """
-    outputs = widen(outputs)
+    outputs = to_float32(outputs)
     teacher = teacher.to(outputs)
     if kind is Kind.CLASSIFICATION:
         return cross_entropy(outputs, teacher.softmax(-1))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from trainable.losses.widen import widen
+from trainable.runtime.precision import to_float32
 
 Similarity = Literal["cosine", "dot"]
 
@@ -78,7 +78,7 @@ def _per_pair(
     Args:
         among: [candidates], which of them count; an x whose own does not has no meaningful loss.
     """
-    x, y = widen(x), widen(y)
+    x, y = to_float32(x), to_float32(y)
     if similarity == "cosine":
         x, y = normalize(x, dim=-1), normalize(y, dim=-1)
     scores = scale * (x @ y.T)  # [K, candidates]

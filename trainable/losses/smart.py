@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainable.losses.widen import widen
-from trainable.sections import Smart
-from trainable.tasks import Kind
+from trainable.config.sections import Smart
+from trainable.config.tasks import Kind
+from trainable.runtime.precision import to_float32
 
 Norm = Literal["linf", "l2"]
 
@@ -61,7 +61,7 @@ def divergence(kind: Kind, one: Tensor, other: Tensor) -> Tensor:
     KL(p||q) + KL(q||p) = sum_c (p_c - q_c)(log p_c - log q_c), in which the logits may stand for
     the log-probabilities: what normalises them cancels. A logit stands for two classes.
     """
-    one, other = widen(one), widen(other)
+    one, other = to_float32(one), to_float32(other)
     if kind is Kind.CLASSIFICATION:
         return ((one.softmax(-1) - other.softmax(-1)) * (one - other)).sum(-1).mean()
     if kind is Kind.PARAPHRASE:

@@ -3,8 +3,8 @@
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from trainable.losses.widen import widen
-from trainable.tasks import Kind
+from trainable.config.tasks import Kind
+from trainable.runtime.precision import to_float32
 
 
 def task_loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -14,7 +14,7 @@ def task_loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
         outputs: logits [B, C] (classification), a logit [B] (paraphrase), a score [B] (similarity).
         labels: float [B]: the class 0..C-1, 0 or 1, or a score in 0..max_score.
     """
-    outputs = widen(outputs)
+    outputs = to_float32(outputs)
     labels = labels.to(outputs.dtype)
     if kind is Kind.CLASSIFICATION:
         return cross_entropy(outputs, labels.long())

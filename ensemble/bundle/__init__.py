@@ -1,0 +1,1 @@
+"""The folder that ships: format, checksums, signature, stored weights."""

@@ -1,0 +1,285 @@
+"""The exported folder: what is in it, and the proof that it is what was written.
+
+    README.md            model card, with the hub's metadata in front
+    config.json          configuration of the main encoder: the one that answers for the most
+    model.safetensors    its weights, as `transformers.AutoModel` loads them
+    tokenizer.json, ...  its tokenizer
+    encoders/<k>/        the same of each other encoder; members with equal encoders share one
+    members/<member>/    model.safetensors: a member's heads, once for each distinct (run, epoch)
+    ensemble.json        tasks with their members and weights; members with their configuration
+    pictures/*.png       of the card
+    wheel/*.whl          the code that wrote it, for environments that have none; one at most
+    manifest.json        size and SHA-256 of every file, written last
+
+Bundles of version 1 have every encoder below `encoders/`, and its weights in each member's file.
+
+Nothing of a bundle is read before all of it has been verified, nothing is unpickled, and no code of
+it is run: who wants the wheel installs it.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ensemble.selection.combine import PAPER, Transform
+from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.filesystem.atomic import MANIFEST, find_damage, inside
+from mlflow_setup.text import printable
+from trainable.config.config import Config, from_flat
+from trainable.config.tasks import Kind, Task
+
+SCHEMA_VERSION: Literal[2] = 2
+ENSEMBLE, CARD, MEMBERS, ENCODERS = "ensemble.json", "README.md", "members", "encoders"
+CODE, PICTURES = "wheel", "pictures"
+FACTS = {"format": "ensweep-bundle", "schema_version": SCHEMA_VERSION}
+"""What the manifest of a bundle says beside its files."""
+_FORMER_FACTS = {**FACTS, "schema_version": 1}
+MAIN = "."
+"""As a member's encoder: the one in the bundle's own folder."""
+
+WEIGHTS = "model.safetensors"
+_ENCODER_SUFFIXES = (".json", ".txt", ".model")
+"""Of an encoder's configuration and a tokenizer's vocabulary: data, not code."""
+_PICTURE = re.compile(PICTURES + r"/[a-z0-9][a-z0-9_-]*\.png", re.ASCII)
+_WHEEL = re.compile(
+    CODE + r"/ensweep-[0-9][A-Za-z0-9.+_]*-[0-9]+[a-z0-9]*-py3-none-any\.whl", re.ASCII
+)
+
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+
+class Share(BaseModel):
+    """A member and its weight for one task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    member: str
+    weight: Annotated[float, Field(allow_inf_nan=False)]  # not 0
+    transform: Transform = PAPER  # of its outputs
+
+
+class TaskEntry(BaseModel):
+    """A task of the bundle: who answers, and what that was worth when it was chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Task
+    members: Annotated[tuple[Share, ...], Field(min_length=1)]
+    scores: dict[str, dict[str, float | None]]  # method -> {judged, in_sample}
+    intercept: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+    """Of each class, or one, where members' log-odds are weighted with any sign and sum; None:
+    their votes are averaged, with weights above 0 that sum to 1."""
+
+
+class MemberEntry(BaseModel):
+    """One epoch of one run, and where it came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    sweep: str | None
+    trial: str
+    epoch: int
+    encoder: str  # folder below encoders/, or MAIN
+    config: dict[str, Any]  # dotted name -> JSON value
+    encoder_revision: str | None = None  # the hub's commit that the encoder was taken from
+
+
+class Halved(BaseModel):
+    """What storing weights in half precision did to a task's score."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fp32: float  # the metric on dev with the weights as trained
+    stored: float  # and as they are stored
+    num_rows: int
+
+
+class Distilled(BaseModel):
+    """What the one model of a compressed ensemble scores on dev, beside the ensemble."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ensemble: float
+    student: float
+    low: float  # of student less ensemble: 95 % interval of a paired bootstrap over the rows
+    high: float
+    num_rows: int
+
+
+class Contents(BaseModel):
+    """`ensemble.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1, 2]
+    tasks: Annotated[dict[str, TaskEntry], Field(min_length=1)]
+    members: dict[str, MemberEntry]
+    precision: Precision = "fp32"  # of the stored weights; they are loaded to float32
+    halved: dict[str, Halved] = {}  # task -> what that did; empty for fp32
+    distilled: dict[str, Distilled] = {}  # task -> what was lost; empty unless compressed
+
+    def to_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle."""
+
+    folder: Path
+    contents: Contents
+
+    @classmethod
+    def load(cls, folder: Path) -> "Bundle":
+        """Verify and read a bundle; weights are read later, by whoever needs them.
+
+        Raises:
+            IntegrityError: it is not whole, was changed, or names what it does not hold.
+        """
+        verify(folder)
+        path = folder / ENSEMBLE
+        try:
+            contents = Contents.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise IntegrityError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            raise IntegrityError(f"{path}: not a bundle's contents: {_first(error)}") from None
+        if (contents.schema_version == 1) != _is_former(folder / MANIFEST):
+            raise IntegrityError(f"{path}: of another version than {MANIFEST} says")
+        bundle = cls(folder, contents)
+        bundle._check_tasks()
+        bundle._check_files()
+        return bundle
+
+    def weights_dir(self, member: str) -> Path:
+        return inside(self.folder, f"{MEMBERS}/{member}")
+
+    def encoder_dir(self, member: str) -> Path:
+        name = self.contents.members[member].encoder
+        return self.folder if name == MAIN else inside(self.folder, f"{ENCODERS}/{name}")
+
+    @property
+    def wheel(self) -> Path | None:
+        """The code that wrote it; None: written without."""
+        return next((self.folder / CODE).glob("*.whl"), None)
+
+    def config(self, member: str) -> Config:
+        return from_flat(self.contents.members[member].config)
+
+    def _check_tasks(self) -> None:
+        """Each task has members that were trained on it, and weights that fit together."""
+        path, contents = self.folder / ENSEMBLE, self.contents
+        trained = {name: self._tasks_of(name) for name in contents.members}
+        for name, entry in contents.tasks.items():
+            shares = {share.member: share.weight for share in entry.members}
+            if len(shares) < len(entry.members):
+                raise IntegrityError(f"{path}: task {name!r} has a member twice")
+            wrong = _wrong_with(entry)
+            if wrong is not None:
+                raise IntegrityError(f"{path}: task {name!r}: {wrong}")
+            for member in shares:
+                if member not in trained:
+                    raise IntegrityError(f"{path}: task {name!r} has no member {member!r}")
+                if trained[member].get(name) != entry.task:
+                    raise IntegrityError(
+                        f"{path}: member {member!r} was not trained on the task {name!r} as it is "
+                        "declared here"
+                    )
+
+    def _tasks_of(self, member: str) -> dict[str, Task]:
+        try:
+            return self.config(member).task_records()
+        except ConfigError as error:
+            raise IntegrityError(
+                f"{self.folder / ENSEMBLE}: member {member!r}: {printable(error.problem)[:300]}"
+            ) from None
+
+    def _check_files(self) -> None:
+        """The folder holds what the contents name, and nothing else that could be loaded."""
+        members = self.contents.members
+        for member in members:  # no name leads out of the folder
+            self.weights_dir(member)
+            self.encoder_dir(member)
+        encoders = {
+            MAIN if entry.encoder == MAIN else f"{ENCODERS}/{entry.encoder}"
+            for entry in members.values()
+        }
+        wanted = {ENSEMBLE, CARD, MANIFEST}
+        wanted |= {f"{MEMBERS}/{member}/{WEIGHTS}" for member in members}
+        wanted |= {str(PurePosixPath(encoder, "config.json")) for encoder in encoders}
+        allowed = {str(PurePosixPath(encoder, WEIGHTS)) for encoder in encoders}
+        present = {
+            path.relative_to(self.folder).as_posix()
+            for path in self.folder.rglob("*")
+            if not path.is_dir()
+        }
+        wheels = [name for name in sorted(present) if _WHEEL.fullmatch(name)]
+        allowed |= {*wheels[:1], *filter(_PICTURE.fullmatch, present)}
+        foreign = {
+            name
+            for name in present - wanted - allowed
+            if str(PurePosixPath(name).parent) not in encoders
+            or PurePosixPath(name).suffix not in _ENCODER_SUFFIXES
+        }
+        for what, names in (("is missing", wanted - present), ("is no part of it", foreign)):
+            if names:
+                raise IntegrityError(f"{self.folder}: not a bundle: {min(names)!r} {what}")
+
+
+def verify(folder: Path) -> None:
+    """Prove that a folder holds exactly the files of its manifest, unchanged.
+
+    Raises:
+        IntegrityError: naming what is missing, extra or changed.
+    """
+    damage = _damage(folder)
+    if damage is not None:
+        raise IntegrityError(
+            f"{folder}: not a whole bundle: {printable(damage)}",
+            fix="export it again, or take an unchanged copy",
+        )
+
+
+def _wrong_with(entry: TaskEntry) -> str | None:
+    """What does not fit together in how a task's members are combined."""
+    weights = [share.weight for share in entry.members]
+    if len({share.transform.averaged for share in entry.members}) > 1:
+        return "its members are averaged in different ways"
+    if entry.intercept is None:
+        if min(weights) <= 0:
+            return "a weight is not above 0"
+        return None if abs(sum(weights) - 1) <= 1e-9 else "its weights do not sum to 1"
+    size = entry.task.num_classes if entry.task.kind is Kind.CLASSIFICATION else 1
+    if len(entry.intercept) != size:
+        return f"its intercept has {len(entry.intercept)} number(s), not {size}"
+    return None if all(weights) else "a weight is 0"
+
+
+def _damage(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return "there is no such folder"
+    manifest = folder / MANIFEST
+    if manifest.is_symlink() or not manifest.is_file():
+        return f"{MANIFEST} is missing or not a plain file"
+    return find_damage(folder, _FORMER_FACTS if _is_former(manifest) else FACTS)
+
+
+def _is_former(manifest: Path) -> bool:
+    """Whether it says that it is of version 1; what it says is proved afterwards."""
+    try:
+        return bool(json.loads(manifest.read_bytes())["schema_version"] == 1)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem and its place; the value is left out, it may be anything."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in detail["loc"])
+    return printable(f"{place}: {detail['msg']}" if place else detail["msg"])

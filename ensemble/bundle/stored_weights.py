@@ -1,0 +1,94 @@
+"""Members' weights as a bundle stores them: each distinct encoder once, heads by themselves.
+
+An encoder's folder has what transformers' own folders have, under its names, so that
+`AutoModel.from_pretrained` loads it.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ensemble.bundle.format import ENCODERS, MEMBERS, WEIGHTS, Precision
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.filesystem.atomic import safe_name, sha256_file
+
+_ENCODER = "encoder."
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def store_member(name: str, weights: Path, encoder: Path, bundle: Path) -> str:
+    """Store a trained model in the folder of a bundle, its encoder unless an equal one is there.
+
+    Args:
+        weights: the file that training wrote; encoder: folder of configuration and tokenizer.
+
+    Returns:
+        The encoder's folder below `encoders`.
+
+    Raises:
+        IntegrityError: no safetensors, or no encoder configuration.
+    """
+    tensors = _read(weights)
+    folder = bundle / MEMBERS / safe_name(name, "member")
+    folder.mkdir(parents=True)
+    heads = {key: value for key, value in tensors.items() if not key.startswith(_ENCODER)}
+    _write(heads, folder / WEIGHTS)
+    of_encoder = {
+        key.removeprefix(_ENCODER): value
+        for key, value in tensors.items()
+        if key.startswith(_ENCODER)
+    }
+    return _store_encoder(of_encoder, encoder, bundle / ENCODERS)
+
+
+def lift_encoder(bundle: Path, name: str) -> None:
+    """Move an encoder's files from its folder below `encoders` into the bundle's own."""
+    folder = bundle / ENCODERS / name
+    for path in folder.iterdir():
+        path.rename(bundle / path.name)
+    folder.rmdir()
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
+def convert_weights(bundle: Path, precision: Precision) -> None:
+    """Have all weights of a bundle's folder in another precision; whole numbers stay."""
+    for path in bundle.rglob("*.safetensors"):
+        tensors = {
+            name: value.to(_DTYPES[precision]) if value.is_floating_point() else value
+            for name, value in _read(path).items()
+        }
+        _write(tensors, path)
+
+
+def _store_encoder(tensors: dict[str, Tensor], source: Path, encoders: Path) -> str:
+    if not (source / "config.json").is_file():
+        raise IntegrityError(f"{source}: holds no encoder configuration")
+    new = encoders / "new"
+    shutil.copytree(source, new)
+    _write(tensors, new / WEIGHTS)
+    digest = hashlib.sha256()
+    for path in sorted(new.iterdir()):
+        digest.update(f"{path.name}\0{sha256_file(path)}\n".encode())
+    name = digest.hexdigest()[:12]
+    if (encoders / name).exists():
+        shutil.rmtree(new)
+    else:
+        new.rename(encoders / name)
+    return name
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise IntegrityError(f"{path}: weights cannot be read: {error}") from None
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})  # which transformers asks for

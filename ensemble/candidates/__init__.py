@@ -1,0 +1,1 @@
+"""The runs that may become members: pool, predictions, screening, added files."""

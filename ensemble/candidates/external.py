@@ -1,0 +1,210 @@
+"""Predictions of models that are not tracked here, from files, beside the candidates of a pool.
+
+    id,probability_0,probability_1,...    class probabilities, each row with a sum of 1
+    id,probability                        of a paraphrase
+    id,score                              of similarity
+    id,label                              a class or 0/1, which becomes a smoothed one-hot; a score
+
+A file is of the task whose dev rows have exactly its ids, in any order: what `ensweep predict`
+wrote for a task's dev file fits. A `.parquet` file is one of our own prediction files, and its
+header has to be of the pool's data. Legend: N rows, C classes.
+"""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.candidates.pool import Added, Candidate, Pool, TaskPool
+from ensemble.candidates.run_predictions import require_outputs
+from mlflow_setup.errors import DataError
+from mlflow_setup.text import printable
+from trainable.config.tasks import Kind, Task
+from trainable.storage.predictions import Predictions
+
+SURE = 0.9
+"""The probability that a hard label stands for; the other classes share the rest."""
+_SMALLEST = 1e-6
+"""Probabilities are cut here and at 1 less it: a logit has to be finite."""
+_SUM = 0.01
+"""How far a row's probabilities may be from a sum of 1: they may have been rounded."""
+
+Floats = NDArray[np.float64]
+
+
+def with_added(pool: Pool, given: Iterable[str]) -> Pool:
+    """The pool with one candidate more for each file.
+
+    Args:
+        given: `FILE`, or `TASK=FILE` where several tasks have the same ids.
+
+    Raises:
+        DataError: a file that cannot be read, has a defect, or is not of the rows of one task.
+        IntegrityError: a prediction file that is damaged, or of other data or another form.
+    """
+    if not pool.candidates:
+        return pool  # no rows to compare with; whoever chooses says why there is no candidate
+    tasks, added = dict(pool.tasks), list(pool.added)
+    for text in given:
+        name, _, rest = text.partition("=")
+        among = {name: pool.tasks[name]} if rest and name in pool.tasks else pool.tasks
+        path = Path(rest if among is not pool.tasks else text)
+        task, outputs, form = _read(path, among)
+        if any(one.candidate.trial == path.name for one in added):
+            raise DataError(f"{path}: a file of this name is added already", fix="rename it")
+        candidate = Candidate(
+            run_id=f"added:{path.name}",
+            trial=path.name,
+            sweep=None,
+            epoch=0,
+            weights_uri="",
+            num_parameters=0,
+        )
+        tasks[task] = _grown(tasks[task], candidate, outputs)
+        added.append(Added(candidate, task, form))
+    return dataclasses.replace(pool, tasks=tasks, added=tuple(added))
+
+
+def smoothed(task: Task, labels: Floats) -> Floats:
+    """What a model puts out that is `SURE` of each label: logits [N, C], or [N] of paraphrases."""
+    if task.kind is Kind.PARAPHRASE:
+        return np.where(labels > 0, 1.0, -1.0) * math.log(SURE / (1 - SURE))
+    probabilities = np.full((len(labels), task.num_classes), (1 - SURE) / (task.num_classes - 1))
+    probabilities[np.arange(len(labels)), labels.astype(np.int64)] = SURE
+    return np.asarray(np.log(probabilities))
+
+
+def _grown(pool: TaskPool, candidate: Candidate, outputs: Floats) -> TaskPool:
+    """With the candidate in its place, choosable by all of dev and by each half."""
+    candidates = (*pool.candidates, candidate)
+    order = sorted(range(len(candidates)), key=lambda m: candidates[m].order)
+    every = np.ones((len(pool.choosable), 1), np.bool_)
+    return dataclasses.replace(
+        pool,
+        candidates=tuple(candidates[m] for m in order),
+        outputs=np.concatenate([pool.outputs, outputs[None].astype(np.float32)])[order],
+        choosable=np.hstack([pool.choosable, every])[:, order],
+        listed=np.append(pool.listed, True)[order],
+    )
+
+
+def _read(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
+    """The task that a file is of, its outputs in the order of the pool's rows, and its form."""
+    if path.suffix == ".parquet":
+        return _from_our_file(path, tasks)
+    header, rows = _rows_of(path)
+    name = _task_of(path, set(rows), tasks)
+    pool = tasks[name]
+    columns, form = _columns(path, header, pool.task)
+    values = np.array([_numbers(path, *rows[row], columns, pool.task) for row in pool.ids])
+    if form == "probabilities":
+        if pool.task.kind is Kind.CLASSIFICATION:
+            return name, np.log(np.maximum(values, _SMALLEST)), form
+        p = np.clip(values[:, 0], _SMALLEST, 1 - _SMALLEST)
+        return name, np.log(p / (1 - p)), form
+    if form == "scores":
+        return name, values[:, 0], form
+    return name, smoothed(pool.task, values[:, 0]), f"labels, each taken for {SURE:.0%} sure"
+
+
+def _from_our_file(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
+    found = Predictions.read(path)
+    name = found.task_name
+    if name not in tasks:
+        raise DataError(f"{path}: of the task {printable(name)!r}, which no run has")
+    pool = tasks[name]
+    found.require(path, task_name=name, split="dev", data_fingerprint=pool.data_fingerprint)
+    require_outputs(path, found, pool.task)
+    _task_of(path, set(found.ids), {name: pool})
+    place = {row_id: row for row, row_id in enumerate(found.ids)}
+    outputs = found.outputs[[place[row_id] for row_id in pool.ids]].astype(np.float64)
+    return name, outputs, "outputs"
+
+
+def _rows_of(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str]]]]:
+    """The header, and by their ids the rows with their lines."""
+    rows: dict[str, tuple[int, dict[str, str]]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            header = list(reader.fieldnames or ())
+            if "id" not in header:
+                raise DataError(f"{path}: no column id; it has {printable(', '.join(header))!r}")
+            for row in reader:
+                line = reader.line_num
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{path}:{line}: not one cell for each of {len(header)} columns"
+                    )
+                if row["id"] in rows:
+                    raise DataError(f"{path}:{line}: id {printable(row['id'])!r} is there twice")
+                rows[row["id"]] = line, row
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from None
+    return header, rows
+
+
+def _task_of(path: Path, ids: set[str], tasks: Mapping[str, TaskPool]) -> str:
+    fitting = [name for name, pool in tasks.items() if ids == set(pool.ids)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise DataError(
+            f"{path}: {', '.join(fitting)} have the same rows",
+            fix=f"name its task: --add {fitting[0]}={path}",
+        )
+    nearest = max(tasks, key=lambda name: len(ids & set(tasks[name].ids)))
+    wanted = set(tasks[nearest].ids)
+    raise DataError(
+        f"{path}: not the dev rows of a task: of {nearest}'s {len(wanted)} ids "
+        f"{len(wanted - ids)} are missing, {len(ids - wanted)} are unknown",
+        fix="predict exactly the rows of the dev file that the runs were scored on",
+    )
+
+
+def _columns(path: Path, header: Sequence[str], task: Task) -> tuple[list[str], str]:
+    """The columns to read and what they hold: the richest form that is there."""
+    best, of_label = ["probability"], "labels"
+    if task.kind is Kind.CLASSIFICATION:
+        best = [f"probability_{c}" for c in range(task.num_classes)]
+    elif task.kind is Kind.SIMILARITY:
+        best, of_label = ["score"], "scores"
+    if set(best) <= set(header):
+        return best, "scores" if best == ["score"] else "probabilities"
+    if "label" in header:
+        return ["label"], of_label
+    raise DataError(
+        f"{path}: neither {', '.join(best)} nor label among its columns: "
+        f"{printable(', '.join(header))}"
+    )
+
+
+def _numbers(
+    path: Path, line: int, row: Mapping[str, str], columns: Sequence[str], task: Task
+) -> list[float]:
+    values = []
+    for name in columns:
+        try:
+            value = float(row[name])
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            shown = printable(row[name])[:40]
+            raise DataError(f"{path}:{line}: {name} is {shown!r}, not a finite number")
+        values.append(value)
+    if columns[0].startswith("probability"):
+        total = sum(values) if len(values) > 1 else 1.0
+        if min(values) < 0 or max(values) > 1 or abs(total - 1) > _SUM:
+            raise DataError(f"{path}:{line}: {values} are not probabilities with a sum of 1")
+    has_classes = columns == ["label"] and task.kind.has_integer_labels
+    if has_classes and values[0] not in range(task.num_classes):
+        raise DataError(
+            f"{path}:{line}: label is {values[0]:g}, not a class of 0 to {task.num_classes - 1}"
+        )
+    return values

@@ -1,0 +1,210 @@
+"""Candidates that would mislead the choice: near-duplicates, near-constant ones, and those that
+seem to have seen dev. Each that is left out is named with its reason.
+
+What looks at labels is asked of each half by its own rows, and of all of dev for the final choice,
+so that the rows that judge have no say here either. The first two look at outputs alone.
+
+Legend: M candidates, N rows, C classes, H halves.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.candidates.pool import Candidate, Pool, Rejected, TaskPool, labels_of
+from ensemble.selection.combine import Averaged, Transform, to_vote
+from ensemble.statistics.dev_splits import NUM_HALVES, halves
+from trainable.config.tasks import Kind, Task
+from trainable.evaluation.metrics import predicted_labels
+
+DUPLICATE = 0.9999
+"""Pearson's r of two candidates' votes from which on they are one."""
+_SAMPLE = 2000
+"""Rows, evenly spaced, that duplicates are told by."""
+CONSTANT = 1e-3
+"""Of the median candidate's range of votes, at least."""
+_ENDS = 0.5
+"""Per cent of the rows at either end that a range leaves out."""
+MIN_OTHERS = 3
+"""Other runs that it takes to tell what is hard."""
+MIN_ROWS = 20
+"""Rows that the others get wrong, likewise."""
+SEEN = 0.05
+"""Of the others' errors on the rows that are hard for them, at most: who makes fewer was told."""
+HARDEST = 0.1
+"""Of the rows, by how far the others' scores are off."""
+SKILL = 0.75
+"""Of a constant answer's errors, at most: others that make more do not know what is hard."""
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+def screened(pool: Pool) -> Pool:
+    """The pool without such candidates; they are in `rejected`.
+
+    A candidate is left out for a task where it is all but constant or has seen the rows, and
+    altogether where another one is the same in every task that it is left in.
+    """
+    tasks, rejected = {}, list(pool.rejected)
+    same: dict[str, Mask] = {}
+    for name, task in pool.tasks.items():
+        votes = np.stack([to_vote(task.task, outputs) for outputs in task.outputs])
+        choosable, reasons = _screen_task(task, votes)
+        tasks[name] = dataclasses.replace(task, choosable=choosable)
+        rejected += [_rejected(task.candidates[m], f"{name}: {why}") for m, why in reasons.items()]
+        same[name] = _is_same(votes)
+    twins = _leave_out_twins(tasks, same)
+    labels = labels_of(pool)
+    rejected += [_rejected(one, f"a duplicate of {labels[twin]}") for one, twin in twins.items()]
+    left = {
+        candidate
+        for task in tasks.values()
+        for candidate, by in zip(task.candidates, task.choosable[0], strict=True)
+        if by
+    }
+    return dataclasses.replace(
+        pool,
+        tasks=tasks,
+        candidates=tuple(candidate for candidate in pool.candidates if candidate in left),
+        rejected=tuple(sorted(rejected, key=lambda r: (r.trial, r.run_id, r.epoch or 0))),
+    )
+
+
+def _rejected(candidate: Candidate, reason: str) -> Rejected:
+    epoch = candidate.epoch or None
+    return Rejected(candidate.run_id, candidate.trial, reason, candidate.sweep, epoch)
+
+
+def _screen_task(task: TaskPool, votes: Floats) -> tuple[Mask, dict[int, str]]:
+    """`choosable` without the constant and the told, and why all of dev does without each."""
+    width = _range(votes)
+    rows = np.vstack([np.ones(len(task.ids), np.bool_), halves(task.ids)])
+    choosable = task.choosable.copy()
+    reasons: dict[int, str] = {}
+    for which, given in enumerate(task.choosable):
+        constant = given & (width < CONSTANT * np.median(width[given]))
+        found = dict.fromkeys(map(int, np.flatnonzero(constant)), "the same for all but a few rows")
+        found |= _seen(task, votes, given & ~constant, rows[which])
+        choosable[which, list(found)] = False
+        reasons = reasons if which else found
+    return choosable, reasons
+
+
+def _range(votes: Floats) -> Floats:
+    """[M] of each candidate's votes, the widest of its classes, without the few at either end."""
+    low, high = np.percentile(votes, (_ENDS, 100 - _ENDS), axis=1)
+    return np.asarray((high - low).reshape(len(votes), -1).max(axis=1))
+
+
+def _seen(task: TaskPool, votes: Floats, given: Mask, rows: Mask) -> dict[int, str]:
+    """Who is right where whoever was not told is wrong, and how often.
+
+    Honest models err on the same rows: where the other runs together are wrong, the best of many
+    public models for the paper's tasks are right at most every third time (sentiment) to, beside
+    weak ones, 88 times in a hundred (paraphrases).
+    """
+    runs = sorted({task.candidates[m].run_id for m in np.flatnonzero(given)})
+    if len(runs) <= MIN_OTHERS:
+        return {}
+    own = {
+        run: [m for m in np.flatnonzero(given) if task.candidates[m].run_id == run] for run in runs
+    }
+    labels, votes = task.labels[rows], votes[:, rows]
+    if task.task.kind is Kind.SIMILARITY:
+        votes = np.stack([_standardised(task.task, vote) for vote in votes])
+    means = {run: votes[members].mean(axis=0) for run, members in own.items()}
+    total = np.sum(list(means.values()), axis=0)
+    judge = _told_score if task.task.kind is Kind.SIMILARITY else _told_label
+    found: dict[int, str] = {}
+    for run, members in own.items():
+        others = (total - means[run]) / (len(runs) - 1)
+        for m in members:
+            why = judge(task.task.kind, votes[m], others, labels)
+            if why is not None:
+                found[int(m)] = f"seems to have seen dev: {why}"
+    return found
+
+
+def _told_label(kind: Kind, vote: Floats, others: Floats, labels: Floats) -> str | None:
+    wrong = predicted_labels(kind, others) != labels
+    guessed = 1 - np.unique(labels, return_counts=True)[1].max() / len(labels)
+    if wrong.sum() < MIN_ROWS or wrong.mean() > SKILL * guessed:
+        return None
+    right = float((predicted_labels(kind, vote) == labels)[wrong].mean())
+    if right < 1 - SEEN:
+        return None
+    return f"right on {right:.0%} of the {wrong.sum()} rows that the other runs together get wrong"
+
+
+def _told_score(kind: Kind, vote: Floats, others: Floats, labels: Floats) -> str | None:
+    error = _residuals(others, labels)
+    count = int(HARDEST * len(labels))
+    if count < MIN_ROWS or error @ error > SKILL * float(np.var(labels)) * len(labels):
+        return None
+    hardest = np.argsort(-np.abs(error), kind="stable")[:count]
+    own, theirs = _residuals(vote, labels)[hardest], error[hardest]
+    share = float(own @ own) / float(theirs @ theirs)
+    if not share <= SEEN:
+        return None
+    return (
+        f"{share:.0%} of the squared error of the other runs on the {count} rows hardest for them"
+    )
+
+
+def _residuals(scores: Floats, labels: Floats) -> Floats:
+    """Of the labels on a straight line through the scores."""
+    x, y = scores - scores.mean(), labels - labels.mean()
+    return np.asarray(y - x * (x @ y) / max(float(x @ x), 1e-300))
+
+
+def _standardised(task: Task, vote: Floats) -> Floats:
+    """With a mean of 0 and a spread of 1."""
+    to = np.array([-1.0, 1.0])
+    return Transform.fit(task, Averaged.STANDARDISED, vote, to).vote(task, vote)
+
+
+def _is_same(votes: Floats) -> Mask:
+    """[M, M] who votes so much alike that a second one adds nothing."""
+    rows = np.unique(np.linspace(0, votes.shape[1] - 1, _SAMPLE).astype(np.int64))
+    x = votes[:, rows] - votes[:, rows].mean(axis=1, keepdims=True)
+    x = x.reshape(len(x), -1)
+    norm = np.linalg.norm(x, axis=1, keepdims=True)
+    x = np.divide(x, norm, out=np.zeros_like(x), where=norm > 0)
+    return np.asarray(x @ x.T > DUPLICATE)
+
+
+def _leave_out_twins(
+    tasks: Mapping[str, TaskPool], same: Mapping[str, Mask]
+) -> dict[Candidate, Candidate]:
+    """Take from `choosable` whom another can stand for.
+
+    Returns:
+        Those that all of dev does without, and who stands for each.
+    """
+    everyone = sorted({c for t in tasks.values() for c in t.candidates}, key=lambda c: c.order)
+    place = {candidate: g for g, candidate in enumerate(everyone)}
+    where = {name: np.array([place[c] for c in task.candidates]) for name, task in tasks.items()}
+    found: dict[Candidate, Candidate] = {}
+    for which in range(1 + NUM_HALVES):
+        is_there = np.zeros(len(everyone), np.bool_)
+        covers = np.ones((len(everyone), len(everyone)), np.bool_)  # the second for the first
+        for name, task in tasks.items():
+            active = task.choosable[which]
+            is_there[where[name][active]] = True
+            stands = np.zeros_like(covers)
+            stands[np.ix_(where[name], where[name])] = same[name] & active
+            covers[where[name][active]] &= stands[where[name][active]]
+        kept = np.zeros(len(everyone), np.bool_)
+        for g in np.flatnonzero(is_there):
+            twins = np.flatnonzero(covers[g] & kept)
+            kept[g] = not len(twins)
+            if kept[g]:
+                continue
+            for name, task in tasks.items():
+                task.choosable[which, where[name] == g] = False
+            if which == 0:
+                found[everyone[g]] = everyone[twins[0]]
+    return found

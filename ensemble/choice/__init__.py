@@ -1,0 +1,1 @@
+"""Which rule and which members ship: request, decision, cross-fitted score, cost."""

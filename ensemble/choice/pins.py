@@ -1,0 +1,59 @@
+"""Who was chosen, noted in the sweep's own folder: `<sweep>/ensemble/<id>.json`.
+
+`ensweep gc` keeps the weights of a trial that a note names. The id is of the members, so that the
+same choice is noted once; a note that is not wanted any more is a file to remove.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from ensemble.candidates.pool import Candidate
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.filesystem.atomic import write_atomic
+
+FOLDER = "ensemble"
+
+
+def note_members(members: Iterable[Candidate]) -> list[str]:
+    """Note the members in the folders of their sweeps, those that are reached from here.
+
+    Returns:
+        What could not be written, and why.
+    """
+    by_sweep: dict[Path, list[Candidate]] = {}
+    for member in members:
+        trial = Path(member.weights_uri).parent
+        folder = trial.parent.parent
+        if trial.is_dir() and folder.name == member.sweep:
+            by_sweep.setdefault(folder, []).append(member)
+    problems = []
+    for folder, own in by_sweep.items():
+        named = sorted({(member.trial, member.epoch) for member in own})
+        text = json.dumps({"members": [{"trial": t, "epoch": e} for t, e in named]}, indent=1)
+        path = folder / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        try:
+            if not path.exists():
+                write_atomic(path, text)
+        except OSError as error:
+            problems.append(f"{path}: cannot be written: {error.strerror}")
+    return problems
+
+
+def noted_trials(sweep: Path) -> set[str]:
+    """The trials of a sweep's folder that are members of a chosen ensemble.
+
+    Raises:
+        IntegrityError: a note that cannot be read: nobody knows whose weights it keeps.
+    """
+    trials: set[str] = set()
+    for path in sorted((sweep / FOLDER).glob("*.json")):
+        try:
+            trials |= {str(m["trial"]) for m in json.loads(path.read_text("utf-8"))["members"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"{path}: not a note of an ensemble: {error}",
+                fix="choose the ensemble again, then remove this file",
+            ) from None
+    return trials

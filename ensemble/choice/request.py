@@ -1,0 +1,105 @@
+"""Tracked sweeps -> their candidates and the ensemble chosen, or listed, among them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ensemble.candidates.external import with_added
+from ensemble.candidates.pool import Pool, load_pool
+from ensemble.candidates.screening import screened
+from ensemble.choice.cross_fitting import choose
+from ensemble.choice.listed import RULE, find_listed, only_listed, parse_listed
+from ensemble.choice.result import EnsembleChoice
+from ensemble.selection.combine import Averaged
+from mlflow_setup.errors import ConfigError, NothingUsableError
+from mlflow_setup.runs.query import download, find_trials
+from mlflow_setup.schema import RunRecord
+from mlflow_setup.tracking.store import Tracking
+
+
+@dataclass(frozen=True)
+class Request:
+    """Whose runs an ensemble is to be of, and what a choice among them keeps to.
+
+    Raises:
+        ConfigError: runs are listed beside something that chooses, or not as they have to be.
+    """
+
+    sweeps: tuple[str, ...]  # none: where runs are listed, all that are tracked
+    rule: str | None = None  # this and the next three: as `ensemble.validation.choose`
+    max_members: int | None = None
+    max_cost: float | None = None
+    averaged: Averaged = Averaged.PAPER
+    added: tuple[str, ...] = ()  # files of predictions, as `ensemble.added`
+    listed: tuple[str, ...] = ()  # the members, as `ensemble.listed`, in place of a choice
+
+    def __post_init__(self) -> None:
+        given = [name.replace("_", "-") for name in self.to_params()]
+        beside = [f"--{name}" for name in given if name not in ("average", "runs")]
+        if self.listed and beside:
+            raise ConfigError(
+                f"--runs lists the members: {', '.join(beside)} has nothing to choose"
+            )
+        parse_listed(self.listed)
+
+    @property
+    def title(self) -> str:
+        """What it is of, in words: `sweep a`, `listed runs of sweeps a, b`."""
+        sweeps = f"sweep{'s' * (len(self.sweeps) > 1)} {', '.join(self.sweeps)}"
+        if not self.listed:
+            return sweeps
+        return f"listed runs of {sweeps}" if self.sweeps else "listed runs"
+
+    def to_params(self) -> dict[str, Any]:
+        """What was asked for, by its option."""
+        given = {
+            "method": self.rule,
+            "max_members": self.max_members,
+            "max_cost": self.max_cost and self.max_cost / 1e6,
+            "average": None if self.averaged is Averaged.PAPER else self.averaged.value,
+            "add": list(self.added) or None,
+            "runs": list(self.listed) or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def choose_ensemble(
+    tracking: Tracking, request: Request, cache: Path
+) -> tuple[Pool, EnsembleChoice]:
+    """Choose as requested; artifacts from afar go to `cache`.
+
+    Listed runs have equal weights, each with its best epoch, and are judged as any ensemble. They
+    are not screened: who lists runs has chosen. Best single and simple are then of all of them.
+
+    Raises:
+        NothingUsableError: no such sweep or run is tracked, or none, or not each that is listed,
+            can be a member.
+        DataError, IntegrityError: a file of predictions that does not fit.
+        ConfigError: as `ensemble.validation.choose`, a name of several runs, or MLflow cannot be
+            read.
+    """
+    runs = _runs_of(tracking, request.sweeps)
+    listed = find_listed(runs, parse_listed(request.listed))
+    if listed:
+        runs = [run for of_task in listed.values() for run in of_task]
+    pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, cache))
+    if listed:
+        pool = only_listed(pool, listed)
+        return pool, choose(pool, RULE, averaged=request.averaged)
+    pool = screened(with_added(pool, request.added))
+    return pool, choose(pool, request.rule, request.max_members, request.max_cost, request.averaged)
+
+
+def _runs_of(tracking: Tracking, sweeps: tuple[str, ...]) -> list[RunRecord]:
+    if not sweeps:
+        return find_trials(tracking)
+    runs = []
+    for sweep in sweeps:
+        of_sweep = find_trials(tracking, sweep)
+        if not of_sweep:
+            raise NothingUsableError(
+                f"no trial of a sweep {sweep!r} is tracked",
+                fix="ensweep ensemble without a name takes the latest sweep",
+            )
+        runs += of_sweep
+    return runs

@@ -1,0 +1,199 @@
+"""What was chosen for each task, and what it is worth."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from ensemble.candidates.pool import Candidate
+from ensemble.choice.cost import Cost
+from ensemble.choice.gain_curve import Curve
+from ensemble.selection.combine import Transform
+from ensemble.selection.rule_selection import RuleChoice
+from ensemble.statistics.bootstrap import Gain
+
+
+class Method(StrEnum):
+    """The ways to choose."""
+
+    BEST_SINGLE = "best_single"  # the best candidate for the task
+    SIMPLE = "simple"  # the best overall epoch of every run, equal weights
+    SELECTIVE = "selective"  # what the rule that suits the task makes of the candidates
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A metric of what a half of dev chose: the mean over all halves that choose in turn."""
+
+    judged: float  # on the other half, which had no say
+    in_sample: float  # on the half itself
+
+    @property
+    def optimism(self) -> float:
+        """What looking only at the rows that one chose by would promise beyond what holds."""
+        return self.in_sample - self.judged
+
+    def to_json(self) -> dict[str, float | None]:
+        """JSON values: null for what is not a number."""
+        return {name: None if math.isnan(s) else s for name, s in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A candidate and its share."""
+
+    candidate: Candidate
+    weight: float  # above 0, sum 1; of a linear model any
+    transform: Transform  # of its outputs
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """The members that a method chose for a task on all of dev, and what so choosing is worth."""
+
+    members: tuple[Member, ...]  # the heaviest first
+    scores: Scores
+    trajectory: tuple[float, ...]  # metric on all of dev of the heaviest 1, 2, ... members
+    intercept: tuple[float, ...] | None = None  # of a linear model; None: an average
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """What each method chose for a task."""
+
+    metric: str
+    num_rows: int  # of dev
+    methods: dict[Method, MethodChoice]
+    rule: RuleChoice  # of selective, chosen on dev-train
+    gains: dict[Method, Gain]  # of selective over the others, on rows that had no say
+    curve: Curve  # selective's gain over best single by its number of members
+
+    @property
+    def best_single(self) -> MethodChoice:
+        return self.methods[Method.BEST_SINGLE]
+
+    @property
+    def simple(self) -> MethodChoice:
+        return self.methods[Method.SIMPLE]
+
+    @property
+    def selective(self) -> MethodChoice:
+        return self.methods[Method.SELECTIVE]
+
+    @property
+    def note(self) -> str | None:
+        """Said where selective is not clearly above the others on rows that had no say."""
+        return _doubts({m: chosen.scores for m, chosen in self.methods.items()}, self.gains)
+
+
+@dataclass(frozen=True)
+class OneForAll:
+    """The candidate that is best overall, for all tasks, and its overall."""
+
+    candidate: Candidate
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is chosen where no more may be spent: a point of score against cost."""
+
+    candidates: tuple[Candidate, ...]
+    cost: int  # parameters of all of them; candidates, where parameters are not recorded
+    scores: Scores  # overall
+
+
+@dataclass(frozen=True)
+class EnsembleChoice:
+    """What each method chose for every task, and its overall."""
+
+    tasks: dict[str, TaskChoice]
+    overall: dict[Method, Scores]
+    gains: dict[Method, Gain]  # of selective's overall over the others'
+    one_for_all: OneForAll | None  # None: no candidate has all tasks
+    front: tuple[Point, ...]  # each better than all cheaper ones; the last is selective as it is
+    cost: Cost
+
+    @property
+    def note(self) -> str | None:
+        """As a task's, of overall."""
+        return _doubts(self.overall, self.gains)
+
+    def candidates(self, method: Method) -> tuple[Candidate, ...]:
+        """The distinct encoders over all tasks: what a prediction of every task costs."""
+        found = {m.candidate for task in self.tasks.values() for m in task.methods[method].members}
+        return tuple(sorted(found, key=lambda candidate: candidate.order))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        single = self.one_for_all
+        return {
+            "tasks": {name: _task_json(task) for name, task in self.tasks.items()},
+            "overall": {method.value: s.to_json() for method, s in self.overall.items()},
+            "gains": _gains_json(self.gains),
+            "note": self.note,
+            "num_encoders": {method.value: len(self.candidates(method)) for method in Method},
+            "num_parameters": {
+                method.value: self.cost(self.candidates(method)) for method in Method
+            },
+            "one_for_all": None
+            if single is None
+            else {**asdict(single.candidate), "overall": single.scores.to_json()},
+            "front": [
+                {
+                    "num_encoders": len(point.candidates),
+                    "cost": point.cost,
+                    "overall": point.scores.to_json(),
+                    "members": [candidate.key for candidate in point.candidates],
+                }
+                for point in self.front
+            ],
+        }
+
+
+def _task_json(task: TaskChoice) -> dict[str, Any]:
+    methods = {
+        method.value: {
+            "members": [_member_json(member) for member in choice.members],
+            "scores": choice.scores.to_json(),
+            "trajectory": list(choice.trajectory),
+            "intercept": choice.intercept,
+        }
+        for method, choice in task.methods.items()
+    }
+    optimism = task.selective.scores.optimism
+    return {
+        "metric": task.metric,
+        "num_rows": task.num_rows,
+        "methods": methods,
+        "rule": task.rule.rule,
+        "rules": [asdict(row) for row in task.rule.scores],
+        "gains": _gains_json(task.gains),
+        "curve": asdict(task.curve),
+        "optimism": None if math.isnan(optimism) else optimism,
+        "note": task.note,
+    }
+
+
+def _member_json(member: Member) -> dict[str, Any]:
+    return {
+        **asdict(member.candidate),
+        "weight": member.weight,
+        "transform": asdict(member.transform),
+    }
+
+
+def _doubts(scores: Mapping[Method, Scores], gains: Mapping[Method, Gain]) -> str | None:
+    ours, found = scores[Method.SELECTIVE].judged, []
+    for method, gain in gains.items():
+        name, theirs = method.value.replace("_", " "), scores[method].judged
+        if ours <= theirs:
+            found.append(f"selective ({ours:.4f}) is not above {name} ({theirs:.4f})")
+        elif not gain.is_clear:
+            found.append(f"the gain over {name} may be noise: {gain.describe()}")
+    return "; ".join(found) or None
+
+
+def _gains_json(gains: Mapping[Method, Gain]) -> dict[str, Any]:
+    return {f"over_{method.value}": asdict(found) for method, found in gains.items()}

@@ -1,0 +1,114 @@
+"""A choice as it is kept: JSON, pictures, and one MLflow run with both."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ensemble.candidates.pool import Pool
+from ensemble.choice.request import Request
+from ensemble.choice.result import EnsembleChoice, Method
+from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.runs.ensemble_runs import Chosen, log_choice
+from mlflow_setup.schema import metric_name
+from mlflow_setup.tracking.store import Tracking
+
+CONTENT = "choice.json"
+CAVEAT = (
+    "judged: halves of dev choose in turn and the others judge. Members are chosen on all of dev, "
+    "which the hyperparameter search has seen: ensweep evaluate BUNDLE on labelled data that "
+    "nothing has seen is the last word"
+)
+
+
+def describe(request: Request, pool: Pool, choice: EnsembleChoice) -> dict[str, Any]:
+    """JSON values: what `ensweep ensemble --json` prints and the MLflow run holds."""
+    return {
+        "schema_version": 1,
+        "sweeps": list(request.sweeps),
+        "averaged": request.averaged.value,
+        "num_candidates": len(pool.candidates),
+        **choice.to_json(),
+        "added": [
+            {"file": one.candidate.trial, "task": one.task, "form": one.form} for one in pool.added
+        ],
+        "rejected": [vars(rejected) for rejected in pool.rejected],
+        "caveat": CAVEAT,
+    }
+
+
+def write_pictures(folder: Path, images: dict[str, bytes]) -> None:
+    """Write the pictures of the last choice to `folder`.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
+    for name, image in images.items():
+        write_atomic(folder / name, image)
+
+
+def log(
+    tracking: Tracking,
+    request: Request,
+    content: dict[str, Any],
+    choice: EnsembleChoice,
+    images: dict[str, bytes],
+) -> tuple[str, bool]:
+    """One MLflow run of kind `ensemble` for a choice; the same one is not logged again.
+
+    Args:
+        content: as `describe`.
+
+    Returns:
+        The run's id, and whether it is new.
+
+    Raises:
+        ConfigError: MLflow cannot be written to.
+    """
+    members = choice.candidates(Method.SELECTIVE)
+    text = json.dumps(content, indent=1, allow_nan=False)
+    given = request.to_params()
+    rules = {f"rule/{name}": task.rule.rule for name, task in choice.tasks.items()}
+    counts = {f"num_members/{n}": len(t.selective.members) for n, t in choice.tasks.items()}
+    chosen = Chosen(
+        name=f"ensemble of {request.title}",
+        digest=_digest({"content": content, "asked": given}),
+        metrics=_metrics(choice),
+        steps={
+            metric_name("trajectory", name, task.metric): task.selective.trajectory
+            for name, task in choice.tasks.items()
+        },
+        params={**given, **rules, **counts},
+        tags={
+            "sweeps": ",".join(request.sweeps),
+            "members": ",".join(member.key for member in members),
+            "member_run_ids": ",".join(dict.fromkeys(member.run_id for member in members)),
+        },
+        files={CONTENT: text.encode(), **images},
+    )
+    return log_choice(tracking, chosen)
+
+
+def _metrics(choice: EnsembleChoice) -> dict[str, float]:
+    """Those that are numbers: scores, gains with their intervals, and what a prediction costs."""
+    members = choice.candidates(Method.SELECTIVE)
+    found = {"num_encoders": float(len(members)), "cost": float(choice.cost(members))}
+    for method, scores in choice.overall.items():
+        found[f"judged/{method.value}/overall"] = scores.judged
+        found[f"in_sample/{method.value}/overall"] = scores.in_sample
+    for name, task in choice.tasks.items():
+        for method, chosen in task.methods.items():
+            found[metric_name(f"judged/{method.value}", name, task.metric)] = chosen.scores.judged
+            key = metric_name(f"in_sample/{method.value}", name, task.metric)
+            found[key] = chosen.scores.in_sample
+    of_all = {"overall": choice.gains, **{n: task.gains for n, task in choice.tasks.items()}}
+    for name, gains in of_all.items():
+        for method, gain in gains.items():
+            for part in ("value", "low", "high"):
+                found[f"gain_over_{method.value}/{name}/{part}"] = getattr(gain, part)
+    return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

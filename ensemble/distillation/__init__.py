@@ -1,0 +1,1 @@
+"""An ensemble as teacher, and one model that replaces it."""

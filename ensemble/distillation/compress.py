@@ -1,0 +1,202 @@
+"""An ensemble distilled into one model: what it learns from, and what of the scores is lost.
+
+The student has the configuration of the ensemble's best member, or a recipe's, and learns from the
+ensemble's soft labels for the training examples (`distill.teacher=bundle:DIR`). The result is a
+bundle of one member.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.bundle.format import WEIGHTS, Bundle, Contents, Distilled, Share, TaskEntry
+from ensemble.candidates.pool import Candidate
+from ensemble.distillation.teachers import teach
+from ensemble.export.card import Footprint, compressed_card
+from ensemble.export.write import Parts, require_free, write_bundle
+from ensemble.inference.ensemble import Ensemble
+from ensemble.statistics.bootstrap import gain_of_halves
+from mlflow_setup.errors import ConfigError, NothingUsableError
+from mlflow_setup.schema import OVERALL, EpochRecord, Identity, Outcome, OutcomeRecord
+from mlflow_setup.tracking.store import Tracking
+from trainable.config.config import from_flat
+from trainable.config.recipe import Resolved, parse_override, resolve
+from trainable.data.dataset import Dataset, read_dataset
+from trainable.evaluation.metrics import task_metric
+from trainable.runtime.stopping import Stop, never
+from trainable.storage.trial_folder import SHARED, TrialFolder
+from trainable.training.train import ignore, train
+
+STUDENT = "student"
+_OWN = ("data.dir", "distill.enabled", "distill.teacher")
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """How the student's training ended, and, where it is finished, what it is worth."""
+
+    outcome: OutcomeRecord
+    trial: Path
+    losses: Mapping[str, Distilled]  # task -> ensemble against student
+    footprints: tuple[Footprint, ...]  # of ensemble and student; none where it has not finished
+
+
+def compress(
+    folder: Path,
+    output: Path,
+    student: Resolved,
+    storage: Path,
+    tracking: Tracking,
+    report: Callable[[EpochRecord], None] = ignore,
+    stop: Stop = never,
+) -> Compressed:
+    """Train the student and write it as a bundle to `output`; called again, it goes on.
+
+    Args:
+        student: as `student_of`.
+        storage: the trial is trained in `compress/<output's name>` below it.
+
+    Raises:
+        IntegrityError: `folder` is no whole bundle.
+        ConfigError: `output` is there already, or the storage holds another student of that name.
+        NothingUsableError: the student diverged.
+        DataError: the data has errors.
+    """
+    require_free(output)
+    teacher = Ensemble.load(folder)
+    dataset = read_dataset(student.config)
+    trial, shared = TrialFolder(storage / "compress" / output.resolve().name), storage / SHARED
+    teach(student.config, shared, tracking, dataset)
+    outcome = train(
+        student.config,
+        trial.path,
+        identity=Identity(STUDENT, None, student.recipe, student.origin),
+        report=report,
+        stop=stop,
+        dataset=dataset,
+        shared=shared,
+    )
+    if outcome.outcome is Outcome.STOPPED:
+        return Compressed(outcome, trial.path, {}, ())
+    if outcome.outcome is not Outcome.FINISHED:
+        raise NothingUsableError(
+            f"{trial.path}: the student {outcome.outcome}: {outcome.reason}",
+            fix="change its settings, e.g. optim.lr=1e-5, and name another --output",
+        )
+    footprints: list[Footprint] = []
+
+    def measure(place: Path, contents: Contents) -> Contents:
+        own = Ensemble(Bundle(place, contents))
+        losses, found = _compare(teacher, own, dataset)
+        footprints.extend(found)
+        return contents.model_copy(update={"distilled": losses})
+
+    parts = _parts(trial, teacher, dataset, lambda contents: compressed_card(contents, *footprints))
+    contents = write_bundle(output, parts, measure)
+    return Compressed(outcome, trial.path, contents.distilled, tuple(footprints))
+
+
+def student_of(
+    folder: Path, data_dir: Path, recipe: str | None = None, overrides: Iterable[str] = ()
+) -> Resolved:
+    """The student's configuration: a recipe's, or that of the bundle's best member.
+
+    Best is the member whose weights' sizes, summed over the tasks, are the largest, of those that
+    were trained on every task of the bundle.
+
+    Raises:
+        ConfigError: no member has all tasks, or a setting is none or not to be set.
+        IntegrityError: `folder` is no whole bundle.
+    """
+    bundle = Bundle.load(folder)
+    given = list(overrides)
+    for key in (parse_override(text)[0] for text in given):
+        if key in _OWN:
+            raise ConfigError(f"{key} is what compress itself sets", fix="leave it out")
+    own: dict[str, Any] = {
+        "data.dir": str(data_dir),
+        "distill.enabled": True,
+        "distill.teacher": f"bundle:{folder.resolve()}",
+    }
+    if recipe is not None:
+        return resolve(recipe, [*(f"{key}={value}" for key, value in own.items()), *given])
+    name = _best_member(bundle)
+    settings = bundle.config(name).flat()
+    origin = dict.fromkeys(settings, f"member {name}") | dict.fromkeys(own, "compress")
+    settings |= own
+    for key, value in map(parse_override, given):
+        settings[key], origin[key] = value, "command line"
+    config = from_flat(settings, origin)
+    return Resolved(f"member {name}", config, {key: origin[key] for key in sorted(config.flat())})
+
+
+def _best_member(bundle: Bundle) -> str:
+    tasks = bundle.contents.tasks
+    weights = {
+        name: 0.0
+        for name in bundle.contents.members
+        if set(tasks) <= set(bundle.config(name).data.tasks)
+    }
+    for share in (share for entry in tasks.values() for share in entry.members):
+        if share.member in weights:
+            weights[share.member] += abs(share.weight)
+    if not weights:
+        raise ConfigError(
+            f"{bundle.folder}: no member was trained on all of {', '.join(tasks)}",
+            fix="say what the student is to be: --recipe b3",
+        )
+    return max(sorted(weights), key=weights.__getitem__)
+
+
+def _parts(
+    trial: TrialFolder, teacher: Ensemble, dataset: Dataset, card: Callable[[Contents], str]
+) -> Parts:
+    record, kept = trial.trial(), set(trial.kept_epochs())
+    best = max(
+        (epoch for epoch in trial.epochs() if epoch.epoch in kept),
+        key=lambda epoch: (epoch.metrics[OVERALL], -epoch.epoch),
+    )
+    member = Candidate(
+        run_id="",
+        trial=record.trial,
+        sweep=None,
+        epoch=best.epoch,
+        weights_uri=str(trial.path.resolve() / "weights"),
+        num_parameters=record.notes["num_parameters"],
+    )
+    shares = (Share(member=member.key, weight=1.0),)
+    tasks = {
+        name: TaskEntry(task=dataset.tasks[name], members=shares, scores={})
+        for name in teacher.tasks
+    }
+    return Parts(tasks, (member,), card, pictures={})
+
+
+def _compare(
+    teacher: Ensemble, student: Ensemble, dataset: Dataset
+) -> tuple[dict[str, Distilled], tuple[Footprint, Footprint]]:
+    """Both on the same dev rows: what is lost, the size of the weights, the speed."""
+    sides = {name: dataset.dev[name].sentences for name in teacher.tasks}
+    (ours, fast), (theirs, slow) = student.timed_outputs(sides), teacher.timed_outputs(sides)
+    losses = {}
+    for name, task in teacher.tasks.items():
+        labels = dataset.dev[name].labels
+        assert labels is not None
+        rows = [np.ones(len(labels), np.bool_)]
+        (change,) = gain_of_halves(task, [ours[name]], [[theirs[name]]], labels, rows)
+        losses[name] = Distilled(
+            ensemble=task_metric(task, theirs[name], labels)[0],
+            student=task_metric(task, ours[name], labels)[0],
+            low=change.low,
+            high=change.high,
+            num_rows=len(labels),
+        )
+    return losses, (_footprint(teacher, slow), _footprint(student, fast))
+
+
+def _footprint(ensemble: Ensemble, seconds_per_1000: float) -> Footprint:
+    size = sum(path.stat().st_size for path in ensemble.bundle.folder.rglob(WEIGHTS))
+    return Footprint(len(ensemble.bundle.contents.members), size / 1e6, seconds_per_1000)

@@ -1,0 +1,85 @@
+"""Tracked runs and exported ensembles as teachers: their soft labels for a trial's examples."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.bundle.format import verify
+from ensemble.inference.ensemble import Ensemble
+from mlflow_setup.errors import NothingUsableError
+from mlflow_setup.runs.query import find_run
+from mlflow_setup.schema import Tag
+from mlflow_setup.tracking.store import Tracking
+from trainable.config.config import Config
+from trainable.config.tasks import Kind
+from trainable.data.dataset import Dataset, read_dataset
+from trainable.distillation.soft_labels import soft_labels_dir
+from trainable.distillation.teacher import Outputs, ensure_soft_labels, trial_outputs
+from trainable.storage.trial_folder import TrialFolder
+
+_NO_CHANCE = 1e-12
+"""Stands for a probability of 0, whose logarithm the soft labels could not hold."""
+
+
+def teach(config: Config, shared: Path, tracking: Tracking, dataset: Dataset | None = None) -> None:
+    """Make the soft labels that `distill.teacher` names, below `shared`, unless they are there.
+
+    Nothing to do for a configuration without distillation, or with a teacher that its own trial
+    trains (`self`).
+
+    Raises:
+        ConfigError: no such run, or MLflow cannot be read.
+        IntegrityError: a bundle or a run's weights are not whole, or lack one of the tasks.
+        NothingUsableError: the weights of a run are out of reach.
+    """
+    if not config.distill.enabled or config.distill.teacher == "self":
+        return
+    data = dataset or read_dataset(config)
+    kind, _, rest = config.distill.teacher.partition(":")
+
+    def answer() -> list[Outputs]:
+        if kind == "bundle":
+            return [_bundle_outputs(Ensemble.load(rest), data)]
+        trials = [_trial_of(tracking, run_id.strip()) for run_id in rest.split(",")]
+        return [trial_outputs(trial, data) for trial in trials]
+
+    ensure_soft_labels(soft_labels_dir(config, data, shared), data, answer)
+
+
+def find_teacher(config: Config, tracking: Tracking) -> str:
+    """The teacher that `teach` would ask, in words; "" where it would ask none. Nothing is run.
+
+    Raises:
+        As `teach`.
+    """
+    kind, _, rest = config.distill.teacher.partition(":")
+    if not config.distill.enabled or config.distill.teacher == "self":
+        return ""
+    if kind == "bundle":
+        verify(Path(rest))
+        return f"bundle {rest}"
+    names = [_trial_of(tracking, run_id.strip()).path.name for run_id in rest.split(",")]
+    return f"trial {', '.join(names)}"
+
+
+def _trial_of(tracking: Tracking, run_id: str) -> TrialFolder:
+    run = find_run(tracking, run_id)
+    trial = TrialFolder(Path(run.tags.get(Tag.WEIGHTS_URI, "")).parent)
+    if Tag.WEIGHTS_URI not in run.tags or not trial.path.is_dir():
+        raise NothingUsableError(
+            f"distill.teacher: the weights of run {run_id} are not reached from here",
+            fix="name a finished trial whose storage folder is mounted",
+        )
+    return trial
+
+
+def _bundle_outputs(ensemble: Ensemble, dataset: Dataset) -> Outputs:
+    outputs = {}
+    for name, examples in dataset.train.items():
+        kind = dataset.tasks[name].kind
+        if kind is not Kind.ENTAILMENT:
+            combined = ensemble.outputs(ensemble.task_name(name), examples.sentences)
+            if kind is Kind.CLASSIFICATION:
+                combined = np.log(np.maximum(combined, _NO_CHANCE))
+            outputs[name] = combined
+    return outputs

@@ -1,0 +1,185 @@
+"""The model card of a bundle: real figures, who answers for which task, and the caveats."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+from ensemble.bundle.format import MAIN, PICTURES, Contents
+from ensemble.choice.request import Request
+from ensemble.choice.result import EnsembleChoice, Method, Scores, TaskChoice
+from ensemble.selection.combine import Averaged
+from ensemble.statistics.bootstrap import Gain
+from trainable.config.tasks import Task
+
+LICENCES = {
+    "minilm": "apache-2.0",
+    "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
+    "bert-base-uncased": "apache-2.0",
+    "google-bert/bert-base-uncased": "apache-2.0",
+}
+"""Of encoders, as their own cards say."""
+AVERAGED = {
+    Averaged.PAPER: "class probabilities, logits of paraphrases, and scores",
+    Averaged.PROBABILITIES: "probabilities, and scores",
+    Averaged.LOGITS: "logits, and scores",
+    Averaged.STANDARDISED: "class probabilities, logits of paraphrases, and standardised scores",
+}
+_HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Size and speed of a bundle, measured where it was written."""
+
+    num_models: int  # to run for all tasks
+    megabytes: float  # of weights
+    seconds_per_1000: float  # of dev's sentences, all tasks at once
+
+
+def model_card(
+    request: Request, contents: Contents, choice: EnsembleChoice, pictures: Sequence[str] = ()
+) -> str:
+    """Markdown with the hub's metadata block in front.
+
+    Args:
+        pictures: their names in the bundle.
+    """
+    results = {
+        name: (task.metric, "dev, cross-fitted", task.selective.scores.judged)
+        for name, task in choice.tasks.items()
+    }
+    chosen = choice.candidates(Method.SELECTIVE)
+    notes = {**{name: task.note for name, task in choice.tasks.items()}, "overall": choice.note}
+    return _render(
+        "card.md.jinja",
+        f"{'Ensemble' if request.listed else 'Selective ensemble'} of {request.title}",
+        contents,
+        results,
+        of=request.title,
+        is_listed=bool(request.listed),
+        pictures={name: Path(PICTURES, name).as_posix() for name in pictures},
+        rows=[_row(name, task) for name, task in choice.tasks.items()],
+        overall=_cells(choice.overall) | {"gains": _gains(choice.gains)},
+        num_encoders={method.value: len(choice.candidates(method)) for method in Method},
+        millions=f"{choice.cost(chosen) / 1e6:.1f}" if choice.cost.is_in_parameters else None,
+        notes=[f"{name}: {note}" for name, note in notes.items() if note],
+    )
+
+
+def compressed_card(contents: Contents, ensemble: Footprint, student: Footprint) -> str:
+    """The card of an ensemble's student."""
+    results = {
+        name: (str(contents.tasks[name].task.metric), "dev", found.student)
+        for name, found in contents.distilled.items()
+    }
+    title = "One model distilled from an ensemble"
+    facts = {"ensemble": ensemble, "student": student}
+    return _render("card_compressed.md.jinja", title, contents, results, **facts)
+
+
+def _render(
+    template: str,
+    title: str,
+    contents: Contents,
+    results: Mapping[str, tuple[str, str, float]],
+    **facts: object,
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template(template).render(
+        title=title,
+        contents=contents,
+        encoders={name: _encoder(member.config) for name, member in contents.members.items()},
+        main=next((n for n, member in contents.members.items() if member.encoder == MAIN), None),
+        linear=[name for name, entry in contents.tasks.items() if entry.intercept is not None],
+        averaged=_averaged(contents),
+        licences=_licences(contents),
+        example=_example(next(iter(contents.tasks.values())).task),
+        **facts,
+    )
+    return f"---\n{_metadata(title, contents, results)}\n---\n\n{text}"
+
+
+def _metadata(title: str, contents: Contents, results: Mapping[str, tuple[str, str, float]]) -> str:
+    """The hub's: task -> (metric, which rows, score)."""
+    names = {str(member.config["model.encoder"]) for member in contents.members.values()}
+    from_hub = sorted(_HUB_NAMES.get(name, name) for name in names if not Path(name).is_absolute())
+    shown = [
+        EvalResult(
+            task_type="text-classification",
+            task_name=name,
+            dataset_type=name,
+            dataset_name=f"{name} {rows}",
+            metric_type=metric,
+            metric_value=round(score, 4),
+        )
+        for name, (metric, rows, score) in results.items()
+        if math.isfinite(score)
+    ]
+    data = ModelCardData(
+        model_name=title,
+        library_name="ensweep",
+        license=UNKNOWN,  # the data's is nobody's here to know
+        base_model=[name for name in from_hub if _is_hub_name(name)] or None,
+        tags=["ensemble", "multitask", "bert"],
+        eval_results=shown or None,
+    )
+    return str(data.to_yaml())
+
+
+def _is_hub_name(name: str) -> bool:
+    return name.count("/") <= 1 and all(c.isalnum() or c in "._-/" for c in name)
+
+
+def _licences(contents: Contents) -> dict[str, str]:
+    """What the encoders are under, by the name they are shown by."""
+    return {
+        _encoder(member.config): LICENCES.get(str(member.config["model.encoder"]), UNKNOWN)
+        for member in contents.members.values()
+    }
+
+
+def _row(name: str, task: TaskChoice) -> dict[str, Any]:
+    return {
+        "task": name,
+        "metric": task.metric,
+        "num_rows": task.num_rows,
+        "rule": task.rule.rule,
+        "gains": _gains(task.gains),
+        **_cells({method: chosen.scores for method, chosen in task.methods.items()}),
+    }
+
+
+def _gains(gains: Mapping[Method, Gain]) -> dict[str, str]:
+    return {method.value: gain.describe() for method, gain in gains.items()}
+
+
+def _cells(scores: Mapping[Method, Scores]) -> dict[str, Any]:
+    judged = {method.value: f"{found.judged:.4f}" for method, found in scores.items()}
+    return {**judged, "in_sample": f"{scores[Method.SELECTIVE].in_sample:.4f}"}
+
+
+def _averaged(contents: Contents) -> str:
+    """What is, in words: all tasks' members have the same setting."""
+    first = next(iter(contents.tasks.values())).members[0]
+    return AVERAGED[first.transform.averaged]
+
+
+def _example(task: Task) -> str:
+    return '[("a sentence", "and another")]' if task.kind.is_pair else '["a sentence"]'
+
+
+def _encoder(config: Mapping[str, Any]) -> str:
+    """The encoder's name; of a folder its last part, fit for a cell of a table."""
+    name = str(config["model.encoder"])
+    shown = Path(name).name if Path(name).is_absolute() else name
+    return "".join(c if c.isalnum() or c in "._-/ " else "?" for c in shown)

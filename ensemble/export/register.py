@@ -1,0 +1,71 @@
+"""A bundle into MLflow's model registry, so that it loads where only pip is."""
+
+import math
+from importlib.metadata import version
+from pathlib import Path
+
+from ensemble.bundle.format import Bundle
+from ensemble.serving.service import interface
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.models.registry import ALIAS, BUNDLE, ModelSource, log_model
+from mlflow_setup.runs.ensemble_runs import log_ensemble
+from mlflow_setup.schema import metric_name
+from mlflow_setup.tracking.store import Tracking
+
+CODE = Path(__file__).parent / "model_code.py"
+REQUIRED = (
+    *("mlflow", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy"),
+    *("pandas", "scipy", "scikit-learn", "pyarrow", "pydantic", "PyYAML", "filelock", "psutil"),
+)
+"""What loading and predicting import, beside the wheel; pinned to what is installed here."""
+
+
+def register(tracking: Tracking, folder: Path, name: str, alias: str = ALIAS) -> tuple[str, str]:
+    """Log a bundle as an MLflow model to a run of its own and register it.
+
+    Returns:
+        The run's id, and the new version, which `alias` points to.
+
+    Raises:
+        IntegrityError: the bundle is not whole or was changed.
+        ConfigError: it has no wheel, or MLflow cannot be written to.
+    """
+    source = model_source(folder)
+    contents = Bundle.load(folder).contents
+    judged = {
+        metric_name("judged", task, str(entry.task.metric)): score
+        for task, entry in contents.tasks.items()
+        if (score := entry.scores.get("selective", {}).get("judged")) is not None
+        and math.isfinite(score)
+    }
+    sweeps = sorted({member.sweep for member in contents.members.values() if member.sweep})
+    run_id = log_ensemble(
+        tracking,
+        name,
+        folder,
+        judged,
+        {"num_members": len(contents.members), "tasks": list(contents.tasks)},
+        {"members": ",".join(contents.members), "sweeps": ",".join(sweeps)},
+    )
+    return run_id, log_model(tracking, source, run_id, name, alias)
+
+
+def model_source(folder: Path) -> ModelSource:
+    """What the MLflow model of a bundle is made of.
+
+    Raises:
+        IntegrityError, ConfigError: as `register`.
+    """
+    bundle = Bundle.load(folder)
+    if bundle.wheel is None:
+        raise ConfigError(f"{folder}: holds no wheel of this code", fix="export it again")
+    wheel = bundle.wheel.relative_to(bundle.folder).as_posix()
+    return ModelSource(
+        bundle=folder,
+        code=CODE,
+        requirements=[
+            *(f"{required}=={version(required)}" for required in REQUIRED),
+            f"artifacts/{BUNDLE}/{wheel}",
+        ],
+        interface=interface({name: entry.task for name, entry in bundle.contents.tasks.items()}),
+    )

@@ -1,0 +1,206 @@
+"""The chosen ensemble -> a bundle: each distinct encoder once, and nothing by reference."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensemble.bundle.format import (
+    CARD,
+    CODE,
+    ENSEMBLE,
+    FACTS,
+    MAIN,
+    PICTURES,
+    SCHEMA_VERSION,
+    WEIGHTS,
+    Contents,
+    MemberEntry,
+    Share,
+    TaskEntry,
+)
+from ensemble.bundle.stored_weights import lift_encoder, store_member
+from ensemble.candidates.pool import Candidate, Pool
+from ensemble.choice.pins import note_members
+from ensemble.choice.request import Request, choose_ensemble
+from ensemble.choice.result import EnsembleChoice, Method, TaskChoice
+from ensemble.export.card import model_card
+from ensemble.presentation import figures
+from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
+from mlflow_setup.filesystem.atomic import atomic_folder, is_full, num_bytes, write_manifest
+from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.wheel import pack_wheel
+from trainable.config.tasks import Task
+from trainable.storage.trial_folder import TrialFolder
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a bundle is made of."""
+
+    tasks: Mapping[str, TaskEntry]
+    members: tuple[Candidate, ...]
+    card: Callable[[Contents], str]
+    pictures: Mapping[str, bytes]  # file name -> PNG, of the card
+
+
+Refine = Callable[[Path, Contents], Contents]
+"""Given a folder with the weights and its contents: both as they are to be, measured."""
+
+
+def unchanged(folder: Path, contents: Contents) -> Contents:
+    """Weights as they were trained."""
+    return contents
+
+
+def export(
+    tracking: Tracking, request: Request, cache: Path, output: Path, refine: Refine = unchanged
+) -> Contents:
+    """Choose the selective ensemble, write it as a bundle to `output`, and note its members in the
+    sweeps' folders.
+
+    Args:
+        refine: e.g. `Halving`: weights in half precision.
+
+    Raises:
+        ConfigError: `output` is there already and not empty, or cannot be written.
+        NothingUsableError: no run can be a member, or the weights of one are out of reach.
+        IntegrityError: weights are not what training wrote.
+        DataError: the data that `refine` measures on has errors, or none of the tasks.
+    """
+    require_free(output)
+    pool, choice = choose_ensemble(tracking, request, cache)
+    parts = chosen_parts(request, pool, choice, figures.pictures(pool, choice))
+    contents = write_bundle(output, parts, refine)
+    note_members(choice.candidates(Method.SELECTIVE))
+    return contents
+
+
+def chosen_parts(
+    request: Request, pool: Pool, choice: EnsembleChoice, pictures: Mapping[str, bytes]
+) -> Parts:
+    """The parts of the selective ensemble.
+
+    Raises:
+        ConfigError: a member is predictions from a file, without weights.
+    """
+    members = choice.candidates(Method.SELECTIVE)
+    added = [member.label for member in members if member.is_added]
+    if added:
+        raise ConfigError(
+            f"predictions alone cannot be exported: {', '.join(added)}",
+            fix="ensweep export without them",
+        )
+    return Parts(
+        tasks={
+            name: _task_entry(pool.tasks[name].task, task) for name, task in choice.tasks.items()
+        },
+        members=members,
+        card=lambda contents: model_card(request, contents, choice, list(pictures)),
+        pictures=pictures,
+    )
+
+
+def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Contents:
+    """Store the members' weights and write what they are for; whole or not at all.
+
+    Raises:
+        ConfigError, NothingUsableError, IntegrityError, DataError: as `export`.
+    """
+    require_free(output)
+    try:
+        if output.is_dir():
+            output.rmdir()
+        with atomic_folder(output) as folder:
+            contents = refine(folder, _store(parts, folder))
+            (folder / CODE).mkdir()
+            pack_wheel(folder / CODE)
+            for name, content in parts.pictures.items():
+                (folder / PICTURES).mkdir(exist_ok=True)
+                (folder / PICTURES / name).write_bytes(content)
+            (folder / ENSEMBLE).write_text(contents.to_json(), encoding="utf-8")
+            (folder / CARD).write_text(parts.card(contents), encoding="utf-8")
+            write_manifest(folder, FACTS)
+    except Exception as error:
+        # A full disk has an error class of its own where safetensors writes.
+        if not isinstance(error, OSError) and not is_full(error):
+            raise
+        reason = str(getattr(error, "strerror", None) or error)
+        if is_full(error):
+            reason = f"no space is left; it takes about {_size(parts.members) / 1e6:.1f} MB"
+        raise ConfigError(
+            f"{output}: cannot be written: {reason}",
+            fix="make room, or name a folder that can be written to",
+        ) from None
+    return contents
+
+
+def require_free(output: Path) -> None:
+    """Raises ConfigError where `output` is there already and is no empty folder."""
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError(f"{output} is there already", fix="name a new folder, or remove this one")
+
+
+def _size(members: tuple[Candidate, ...]) -> int:
+    """Bytes of the bundle's weights and encoders, each member's counted."""
+    trials = [(member, TrialFolder(Path(member.weights_uri).parent)) for member in members]
+    return sum(
+        num_bytes(trial.weights_dir(member.epoch)) + num_bytes(trial.encoder_dir)
+        for member, trial in trials
+    )
+
+
+def _task_entry(task: Task, choice: TaskChoice) -> TaskEntry:
+    return TaskEntry(
+        task=task,
+        members=tuple(
+            Share(member=member.candidate.key, weight=member.weight, transform=member.transform)
+            for member in choice.selective.members
+        ),
+        scores={method.value: chosen.scores.to_json() for method, chosen in choice.methods.items()},
+        intercept=choice.selective.intercept,
+    )
+
+
+def _store(parts: Parts, folder: Path) -> Contents:
+    """The members in the folder; the encoder that answers for the most becomes its own."""
+    members = {candidate.key: _store_member(candidate, folder) for candidate in parts.members}
+    answered: dict[str, float] = defaultdict(float)
+    for entry in parts.tasks.values():
+        for share in entry.members:
+            answered[members[share.member].encoder] += abs(share.weight)
+    main = max(answered, key=lambda name: (answered[name], name))
+    lift_encoder(folder, main)
+    return Contents(
+        schema_version=SCHEMA_VERSION,
+        tasks=dict(parts.tasks),
+        members={
+            key: entry.model_copy(update={"encoder": MAIN}) if entry.encoder == main else entry
+            for key, entry in members.items()
+        },
+    )
+
+
+def _store_member(candidate: Candidate, bundle: Path) -> MemberEntry:
+    trial = TrialFolder(Path(candidate.weights_uri).parent)
+    if not trial.path.is_dir():
+        raise NothingUsableError(
+            f"{candidate.label}: its weights at {candidate.weights_uri} are not reached from here",
+            fix="run export where the sweep's storage folder is mounted",
+        )
+    record = trial.trial()
+    if (record.trial, record.sweep) != (candidate.trial, candidate.sweep):
+        raise IntegrityError(
+            f"{trial.path}: holds trial {record.trial!r} of sweep {record.sweep!r}, not "
+            f"{candidate.trial!r} of {candidate.sweep!r}"
+        )
+    weights = trial.require_weights(candidate.epoch) / WEIGHTS
+    return MemberEntry(
+        run_id=candidate.run_id,
+        sweep=candidate.sweep,
+        trial=candidate.trial,
+        epoch=candidate.epoch,
+        encoder=store_member(candidate.key, weights, trial.encoder_dir, bundle),
+        config=record.config,
+        encoder_revision=record.encoder_revision,
+    )

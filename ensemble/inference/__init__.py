@@ -1,0 +1,1 @@
+"""Predictions of a bundle for sentences and files."""

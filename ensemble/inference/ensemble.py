@@ -1,0 +1,296 @@
+"""A loaded bundle: sentences in, labels out. Each distinct encoder runs once a sentence.
+
+Legend: N rows, C classes.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from ensemble.bundle.format import Bundle
+from mlflow_setup.errors import ConfigError, DataError
+from trainable.config.tasks import Kind, Split, Task
+from trainable.data.defects import describe
+from trainable.data.readers import Examples, read_split
+from trainable.evaluation.metrics import overall, predicted_labels, task_metric
+
+if TYPE_CHECKING:
+    from ensemble.inference.members import Members
+
+Sides = tuple[tuple[str, ...], ...]
+Sentences = str | Sequence[str] | Sequence[Sequence[str]] | pd.DataFrame
+_CHUNK = 16_384
+"""Rows whose sentences are embedded before the next rows': what bounds the memory."""
+PRECISIONS = ("fp32", "bf16", "auto")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a bundle scores on the labelled files of one split."""
+
+    split: Split
+    scores: dict[str, float]  # task -> its metric
+    overall: float
+    num_rows: dict[str, int]  # rows scored
+    num_skipped: dict[str, int]  # rows with defects, left out
+    undefined: tuple[str, ...]  # tasks whose predictions are constant: the score counts as 0
+    unscored: dict[str, str]  # task -> why it has no score
+    seconds_per_1000: dict[str, float] = field(compare=False)
+    """Of a task's sentences, from text to outputs, measured here: device, precision and batch size
+    as given; once the members are loaded."""
+
+
+class Ensemble:
+    """A verified bundle that predicts. Members are loaded when a task first needs them."""
+
+    def __init__(self, bundle: Bundle, batch_size: int = 64, precision: str = "fp32") -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}, must be at least 1")
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision is {precision!r}, must be one of {', '.join(PRECISIONS)}")
+        self.bundle, self.batch_size, self.precision = bundle, batch_size, precision
+
+    @classmethod
+    def load(cls, folder: str | Path, batch_size: int = 64, precision: str = "fp32") -> "Ensemble":
+        """Verify and load a bundle.
+
+        Args:
+            batch_size: examples a forward pass.
+            precision: fp32, bf16, or auto (bf16 where the device multiplies it in hardware).
+
+        Raises:
+            ConfigError: no such precision, or a batch size below 1.
+            IntegrityError: the bundle is not whole or was changed.
+        """
+        return cls(Bundle.load(Path(folder)), batch_size, precision)
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks that it answers, by name."""
+        return {name: entry.task for name, entry in self.bundle.contents.tasks.items()}
+
+    def predict(self, sentences: Sentences, task: str | None = None) -> pd.DataFrame:
+        """Label sentences: one row each, in order.
+
+        Args:
+            sentences: a sentence, or a sequence of them; for pair tasks a sequence of pairs; or a
+                data frame with the task's sentence columns.
+            task: may be left out where only one task takes such sentences.
+
+        Returns:
+            `label` (class, 0/1 or score), and for classes `probability_0`.. , for paraphrase
+            `probability` (of 1).
+
+        Raises:
+            ConfigError: no such task, or not exactly one that fits.
+            DataError: a sentence is missing, empty, or not text.
+        """
+        if isinstance(sentences, str):
+            sentences = [sentences]
+        elif not isinstance(sentences, pd.DataFrame):
+            sentences = list(sentences)
+        name = self.task_name(task) if task is not None else self._only_fitting(sentences)
+        sides = _sides(sentences, self.tasks[name])
+        return self.frame(name, self.outputs(name, sides))
+
+    def label(self, sentences: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
+        """Label the rows of a data frame for one task or several, in order.
+
+        Returns:
+            As `predict`; with several tasks, each column has its task's name before it:
+            `sentiment_label`.
+
+        Raises:
+            DataError: as `predict`.
+        """
+        outputs = self.outputs_of_tasks({n: _sides(sentences, self.tasks[n]) for n in tasks})
+        frames = [self.frame(name, outputs[name]) for name in tasks]
+        if len(frames) == 1:
+            return frames[0]
+        named = [frame.add_prefix(f"{n}_") for n, frame in zip(tasks, frames, strict=True)]
+        return pd.concat(named, axis=1)
+
+    def task_name(self, task: str | None) -> str:
+        """`task` itself if the bundle has it; None: its only one.
+
+        Raises:
+            ConfigError: no such task, or None and several.
+        """
+        names = list(self.tasks)
+        if task is None and len(names) == 1:
+            return names[0]
+        if task not in names:
+            problem = "no task is named" if task is None else f"no task {task!r}"
+            raise ConfigError(f"{problem}; this bundle has {', '.join(names)}", fix="name one")
+        return task
+
+    def outputs(self, task: str, sides: Sides) -> NDArray[np.float64]:
+        """Combined outputs of N examples, given a tuple of N sentences for each side."""
+        return self.outputs_of_tasks({task: sides})[task]
+
+    def outputs_of_tasks(self, sides: Mapping[str, Sides]) -> dict[str, NDArray[np.float64]]:
+        """Combined outputs of each task's examples: of a sentence that several tasks, members or
+        rows have in common, each distinct encoder runs once.
+        """
+        num_rows = {name: len(of_task[0]) for name, of_task in sides.items()}
+        if not all(num_rows.values()):
+            raise ValueError("no sentences to predict")
+        pieces: dict[str, list[NDArray[np.float64]]] = {name: [] for name in sides}
+        for start in range(0, max(num_rows.values()), _CHUNK):
+            part = {
+                name: tuple(side[start : start + _CHUNK] for side in of_task)
+                for name, of_task in sides.items()
+                if start < num_rows[name]
+            }
+            for name, outputs in self._members.outputs(part).items():
+                pieces[name].append(outputs)
+        return {name: np.concatenate(found) for name, found in pieces.items()}
+
+    def timed_outputs(
+        self, sides: Mapping[str, Sides]
+    ) -> tuple[dict[str, NDArray[np.float64]], float]:
+        """`outputs_of_tasks`, and the seconds that 1,000 of the sentences took."""
+        first = {name: tuple(side[:1] for side in of_task) for name, of_task in sides.items()}
+        self.outputs_of_tasks(first)  # loads the members
+        started = time.perf_counter()
+        outputs = self.outputs_of_tasks(sides)
+        seconds = time.perf_counter() - started
+        return outputs, 1000 * seconds / sum(len(s) for of_task in sides.values() for s in of_task)
+
+    def evaluate(
+        self, data_dir: Path, split: Split = "dev", skip_bad_rows: bool = False
+    ) -> Evaluation:
+        """Score each task whose labelled file for `split` is in `data_dir`.
+
+        Raises:
+            DataError: no labelled file of any task, a file that cannot be read, or rows with
+                defects that are not to be skipped.
+        """
+        scores, num_rows, num_skipped = {}, {}, {}
+        undefined: list[str] = []
+        unscored: dict[str, str] = {}
+        seconds: dict[str, float] = {}
+        for name, task in self.tasks.items():
+            if split not in task.files or not (data_dir / task.files[split]).exists():
+                unscored[name] = f"{task.files.get(split, f'a {split} file')} is not there"
+                continue
+            examples, num_bad = _sound(name, task, split, data_dir, skip_bad_rows)
+            if examples.labels is None or not len(examples):
+                unscored[name] = f"{task.files[split]} has no labelled rows"
+                continue
+            outputs, seconds[name] = self.timed_outputs({name: examples.sentences})
+            scores[name], is_defined = task_metric(task, outputs[name], examples.labels)
+            num_rows[name], num_skipped[name] = len(examples), num_bad
+            if not is_defined:
+                undefined.append(name)
+        if not scores:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
+            raise DataError(f"{data_dir}: nothing to score: {reasons}")
+        total = overall(scores, self.tasks)
+        return Evaluation(
+            split=split,
+            scores=scores,
+            overall=total,
+            num_rows=num_rows,
+            num_skipped=num_skipped,
+            undefined=tuple(undefined),
+            unscored=unscored,
+            seconds_per_1000=seconds,
+        )
+
+    def frame(self, name: str, outputs: NDArray[np.float64]) -> pd.DataFrame:
+        """A task's combined outputs as `predict` returns them."""
+        kind = self.tasks[name].kind
+        labels = predicted_labels(kind, outputs)
+        columns: dict[str, Any] = {
+            "label": labels if kind is Kind.SIMILARITY else labels.astype(int)
+        }
+        if kind is Kind.CLASSIFICATION:
+            columns |= {f"probability_{c}": outputs[:, c] for c in range(outputs.shape[1])}
+        elif kind is Kind.PARAPHRASE:
+            columns["probability"] = expit(outputs)
+        return pd.DataFrame(columns)
+
+    @cached_property
+    def _members(self) -> "Members":
+        from ensemble.inference.members import Members
+
+        return Members(self.bundle, self.batch_size, self.precision)
+
+    def _only_fitting(self, sentences: list[Any] | pd.DataFrame) -> str:
+        fitting = [name for name, task in self.tasks.items() if _fits(sentences, task)]
+        if len(fitting) != 1:
+            which = f"{', '.join(fitting)} all take" if fitting else "no task takes"
+            raise ConfigError(
+                f"{which} such sentences; this bundle has {', '.join(self.tasks)}",
+                fix="name the task: task=...",
+            )
+        return fitting[0]
+
+
+def check_row(place: str, cells: Iterable[Any], names: Sequence[str]) -> tuple[str, ...]:
+    """The sentences of one row, one for each of the columns `names`.
+
+    Raises:
+        DataError: naming the place, if one is missing, empty or not text, or there are too many.
+    """
+    row = tuple(cells)
+    if len(row) != len(names):
+        raise DataError(
+            f"{place}: {len(row)} sentence(s), the task takes {len(names)} ({', '.join(names)})"
+        )
+    for name, cell in zip(names, row, strict=True):
+        if not isinstance(cell, str):
+            raise DataError(f"{place}: {name} is {repr(cell)[:40]}, not text")
+        if not cell.strip():
+            raise DataError(f"{place}: {name} is empty")
+    return tuple(cell.strip() for cell in row)
+
+
+def _fits(sentences: list[Any] | pd.DataFrame, task: Task) -> bool:
+    if isinstance(sentences, pd.DataFrame):
+        return set(task.columns.sentences) <= set(sentences.columns)
+    return not sentences or isinstance(sentences[0], str) != task.kind.is_pair
+
+
+def _sides(sentences: list[Any] | pd.DataFrame, task: Task) -> Sides:
+    """A tuple of N sentences for each side; every one of them proved to be text."""
+    names = task.columns.sentences
+    if isinstance(sentences, pd.DataFrame):
+        missing = [name for name in names if name not in sentences.columns]
+        if missing:
+            raise DataError(f"no column {', '.join(missing)} for the task's sentences")
+        given: list[Any] = list(sentences[list(names)].itertuples(index=False, name=None))
+    else:
+        given = sentences
+    if not given:
+        raise DataError("no sentences to predict")
+    rows = []
+    for number, row in enumerate(given, start=1):
+        cells = row if isinstance(row, tuple | list | np.ndarray) else (row,)
+        rows.append(check_row(f"row {number}", cells, names))
+    return tuple(tuple(row[side] for row in rows) for side in range(len(names)))
+
+
+def _sound(
+    name: str, task: Task, split: Split, data_dir: Path, skip_bad_rows: bool
+) -> tuple[Examples, int]:
+    """The examples without defects, and how many rows had some."""
+    examples, defects = read_split(name, task, split, data_dir)
+    errors = [defect for defect in defects if defect.severity == "error"]
+    fatal = [defect for defect in errors if not defect.is_of_row]
+    if fatal or (errors and not skip_bad_rows):
+        shown = fatal or errors
+        raise DataError(
+            f"{data_dir}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
+            fix=None if fatal else "correct the rows, or leave them out: --on-bad-rows skip",
+        )
+    return examples, len({defect.line for defect in errors})

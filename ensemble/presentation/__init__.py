@@ -1,0 +1,1 @@
+"""A choice shown to people: JSON, sentences, tables, pictures."""

@@ -1,0 +1,117 @@
+"""Greedy selection with replacement for one task. NumPy only, no files, no randomness.
+
+Each round adds the candidate with which the average scores best. Ties go to a member already in,
+then the lower loss, then the candidate that `order` puts first: nothing depends on the order in
+which candidates are given, and a candidate given twice changes nothing.
+
+Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C] as `ensemble.combine` makes them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.selection.combine import Averaged
+from ensemble.selection.loss_scorers import RowLoss, make_loss
+from ensemble.selection.scorers import TOLERANCE, Objective, is_constant, make_scorer
+from trainable.config.tasks import Task
+
+Floats = NDArray[np.float64]
+
+NUM_ROUNDS = 50
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How much each candidate counts, and how well that does on the rows it was chosen on.
+
+    Scores are the task's metric, or a loss with its sign turned.
+    """
+
+    weights: tuple[float, ...]  # [M], at least 0, sum 1
+    trajectory: tuple[float, ...]  # score after each addition, also those after the best prefix
+    score: float  # of `weights`
+
+
+def greedy(
+    task: Task,
+    votes: Floats,
+    labels: Floats,
+    order: Sequence[Any],
+    num_rounds: int = NUM_ROUNDS,
+    *,
+    objective: Objective = Objective.METRIC,
+    num_sorted: int = 1,
+    max_members: int | None = None,
+    averaged: Averaged = Averaged.PAPER,
+) -> Selection:
+    """The shortest prefix with the best score among `num_rounds` additions.
+
+    It starts from the best single candidate, so it is at least as good on these rows. Candidates
+    that put out the same for every row are left out, unless all do.
+
+    Args:
+        labels: [N].
+        order: [M] distinct sortable values; where candidates tie, the lowest is taken.
+        num_sorted: so many of the best single candidates are added first, the best first.
+        max_members: distinct ones, at most; once they are in, only their weights change.
+        averaged: what votes are.
+    """
+    eligible = _eligible(votes)
+    loss = make_loss(task, votes, labels, averaged)
+    scorer = make_scorer(task, votes, labels, objective, averaged)
+    is_member = np.zeros(len(votes), np.bool_)
+    picks: list[int] = []
+    trajectory: list[float] = []
+    alone: Floats | None = None
+    while len(picks) < num_rounds:
+        scores = scorer.scores()
+        alone = scores if alone is None else alone
+        allowed, by = eligible, scores
+        if len(picks) < min(num_sorted, len(eligible)):
+            allowed, by = eligible[~is_member[eligible]], alone
+        elif max_members is not None and is_member.sum() >= max_members:
+            allowed = np.flatnonzero(is_member)
+        tied = allowed[_is_equal(by[allowed], by[allowed].max())]
+        members = tied[is_member[tied]]
+        pick = _first(members if len(members) else tied, loss, order)
+        scorer.add(pick)
+        loss.add(pick)
+        is_member[pick] = True
+        picks.append(pick)
+        trajectory.append(float(scores[pick]))
+    length = 1 + int(_is_equal(np.array(trajectory), max(trajectory)).argmax())
+    weights = np.bincount(picks[:length], minlength=len(votes)) / length
+    return Selection(tuple(weights.tolist()), tuple(trajectory), trajectory[length - 1])
+
+
+def best_single(
+    task: Task,
+    votes: Floats,
+    labels: Floats,
+    order: Sequence[Any],
+    averaged: Averaged = Averaged.PAPER,
+) -> Selection:
+    """The candidate with the best metric; the same ties as `greedy`, whose start it is."""
+    return greedy(task, votes, labels, order, num_rounds=1, averaged=averaged)
+
+
+def _first(tied: NDArray[np.int64], loss: RowLoss, order: Sequence[Any]) -> int:
+    """Of equals the one with the lowest loss; of those, the first by `order`."""
+    if len(tied) > 1:
+        losses = loss.losses(tied.tolist())
+        tied = tied[_is_equal(-losses, -losses.min())]
+    return int(min(tied, key=lambda m: order[m]))
+
+
+def _is_equal(scores: Floats, best: float) -> NDArray[np.bool_]:
+    """Which of them are the best; losses may be large."""
+    return np.asarray(scores >= best - TOLERANCE * max(1.0, abs(best)))
+
+
+def _eligible(votes: Floats) -> NDArray[np.int64]:
+    constant = is_constant(votes)
+    return np.arange(len(votes)) if constant.all() else np.flatnonzero(~constant)

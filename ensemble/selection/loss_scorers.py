@@ -1,0 +1,138 @@
+"""Losses of the members so far with candidates added: they tell candidates of the same metric
+apart, or are what an addition is to make lower.
+
+Legend: M candidates, N rows, C classes, k of the candidates. Votes [M, N] or [M, N, C].
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.selection.combine import GRID, Averaged
+from trainable.config.tasks import Kind, Task
+
+Floats = NDArray[np.float64]
+
+_FACTORS = 32
+"""Probabilities multiplied before one logarithm is taken: of at least 1 / GRID, so no underflow."""
+_VALUES = 2**16
+"""Values looked at together: they stay in the processor's cache."""
+
+
+def make_loss(
+    task: Task, votes: Floats, labels: Floats, averaged: Averaged = Averaged.PAPER
+) -> "RowLoss":
+    """Log-loss of probabilities or logits, squared error of scores.
+
+    Args:
+        averaged: what votes are.
+    """
+    if task.kind is Kind.SIMILARITY:
+        return SquaredErrors(votes, labels)
+    if task.kind is Kind.PARAPHRASE:
+        if averaged is Averaged.PROBABILITIES:
+            return BinaryLogLoss(votes, labels)
+        return LogisticLoss(votes, labels)
+    return SoftmaxLoss(votes, labels) if averaged is Averaged.LOGITS else LogLoss(votes, labels)
+
+
+class RowLoss:
+    """A mean loss over rows. A row has one value, or C of them."""
+
+    def __init__(self, votes: Floats, labels: Floats) -> None:
+        self.votes, self.labels, self.count = votes, labels, 0
+        self.total = np.zeros_like(self.row_values([0])[0])
+
+    def scores(self) -> Floats:
+        """[M] as of an `ensemble.scorers.Scorer`."""
+        return -self.losses(range(len(self.votes)))
+
+    def losses(self, candidates: Sequence[int]) -> Floats:
+        """[k]."""
+        step = max(1, _VALUES // self.total.size)
+        found = []
+        for start in range(0, len(candidates), step):
+            values = self.total + self.row_values(candidates[start : start + step])
+            found.append(self.mean_losses(values / (self.count + 1)))
+        return np.concatenate(found)
+
+    def add(self, candidate: int) -> None:
+        self.total += self.row_values([candidate])[0]
+        self.count += 1
+
+    def row_values(self, candidates: Sequence[int]) -> Floats:
+        """[k, N] or [k, N, C]: all that the loss asks of candidates."""
+        return np.asarray(self.votes[list(candidates)])
+
+    def mean_losses(self, values: Floats) -> Floats:
+        """[k] of averages' values."""
+        raise NotImplementedError
+
+
+class LogLoss(RowLoss):
+    """Of class probabilities: only that of the true class matters."""
+
+    def __init__(self, votes: Floats, labels: Floats) -> None:
+        self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)
+        super().__init__(votes, labels)
+
+    def row_values(self, candidates: Sequence[int]) -> Floats:
+        some = np.asarray(candidates)[:, None]
+        return np.asarray(self.votes[some, self.rows, self.truth])
+
+    def mean_losses(self, values: Floats) -> Floats:
+        return np.asarray(-_sums_of_logs(np.maximum(values, 1 / GRID)) / values.shape[1])
+
+
+class BinaryLogLoss(RowLoss):
+    """Of probabilities of 1, less a half."""
+
+    def __init__(self, votes: Floats, labels: Floats) -> None:
+        self.signs = np.where(labels > 0, 1.0, -1.0)
+        super().__init__(votes, labels)
+
+    def mean_losses(self, values: Floats) -> Floats:
+        truth = np.maximum(0.5 + values * self.signs, 1 / GRID)
+        return np.asarray(-_sums_of_logs(truth) / values.shape[1])
+
+
+class SoftmaxLoss(RowLoss):
+    """Of class logits: log of the sum of exp(z), less z of the true class."""
+
+    def __init__(self, votes: Floats, labels: Floats) -> None:
+        self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)
+        super().__init__(votes, labels)
+
+    def mean_losses(self, values: Floats) -> Floats:
+        above = values - values.max(axis=2, keepdims=True)
+        truth = above[:, self.rows, self.truth]
+        return np.asarray((np.log(np.exp(above).sum(axis=2)) - truth).mean(axis=1))
+
+
+class LogisticLoss(RowLoss):
+    """Of logits: log(1 + exp(-z)), z positive where the label is met."""
+
+    def __init__(self, votes: Floats, labels: Floats) -> None:
+        self.signs = np.where(labels > 0, 1.0, -1.0)
+        super().__init__(votes, labels)
+
+    def mean_losses(self, values: Floats) -> Floats:
+        # log(1 + exp(-z)) = max(-z, 0) + log(1 + exp(-|z|))
+        misses = np.maximum(-values * self.signs, 0.0).sum(axis=1)
+        return np.asarray((_sums_of_logs(1.0 + np.exp(-np.abs(values))) + misses) / values.shape[1])
+
+
+class SquaredErrors(RowLoss):
+    """Of scores."""
+
+    def mean_losses(self, values: Floats) -> Floats:
+        return np.asarray(((values - self.labels) ** 2).mean(axis=1))
+
+
+def _sums_of_logs(values: Floats) -> Floats:
+    """[k] of values [k, N] of 1 / GRID to 2, with one logarithm for many of them."""
+    num_products = values.shape[1] // _FACTORS
+    whole = num_products * _FACTORS
+    products = values[:, :whole].reshape(len(values), _FACTORS, num_products).prod(axis=1)
+    return np.asarray(np.log(products).sum(axis=1) + np.log(values[:, whole:]).sum(axis=1))

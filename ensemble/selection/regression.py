@@ -1,0 +1,92 @@
+"""Learned weights of at least 0 that sum to 1: they are served as any average is.
+
+Legend: M candidates, N rows.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize, nnls
+
+from ensemble.selection.combine import Averaged
+from ensemble.selection.sample import Sample, normal
+from ensemble.selection.stacking import fit_softmax
+from trainable.config.tasks import Kind
+
+Floats = NDArray[np.float64]
+
+_RIDGE = 0.003
+"""On votes of unit mean square."""
+_PRIOR = 1.0
+"""Rows' worth of equal weights, as a share of all rows, in the mixture of class probabilities."""
+_EM_ROUNDS = 100
+
+
+def regression(sample: Sample) -> Floats:
+    """Non-negative regression: logistic on logits, least squares on scores, and the mixture of
+    class probabilities with the highest likelihood (by expectation maximisation)."""
+    if sample.task.kind is Kind.CLASSIFICATION:
+        if sample.averaged is Averaged.LOGITS:
+            return _normal_or_equal(_softmax_weights(sample), sample)
+        rows, truth = np.arange(len(sample.labels)), sample.labels.astype(np.int64)
+        return _mixture(sample.votes[:, rows, truth])
+    if sample.task.kind is Kind.PARAPHRASE:
+        signs = np.where(sample.labels > 0, 1.0, -1.0)
+        if sample.averaged is Averaged.PROBABILITIES:
+            return _mixture(0.5 + sample.votes * signs)
+        return _normal_or_equal(_logistic(_scaled(sample.votes), signs), sample)
+    x = sample.votes - sample.votes.mean(axis=1, keepdims=True)
+    return _normal_or_equal(_least_squares(_scaled(x), sample.labels), sample)
+
+
+def _normal_or_equal(weights: Floats, sample: Sample) -> Floats:
+    return normal(weights if weights.any() else sample.is_plain.astype(np.float64))
+
+
+def _scaled(x: Floats) -> Floats:
+    """To a mean square of 1."""
+    return np.asarray(x / max(float(np.sqrt(np.mean(x * x))), 1e-12))
+
+
+def _softmax_weights(sample: Sample) -> Floats:
+    x, labels = _scaled(sample.votes), sample.labels.astype(np.int64)
+    return fit_softmax(x, labels, _RIDGE, np.zeros(x.shape[2]), least=0.0)[: len(x)]
+
+
+def _logistic(x: Floats, signs: Floats) -> Floats:
+    """min over w >= 0 of mean log(1 + exp(-s w.x)) + ridge |w|^2 / 2, s = +-1."""
+    features = np.ascontiguousarray(x.T)
+
+    def loss(w: Floats) -> tuple[float, Floats]:
+        z = signs * (features @ w)
+        slope = -signs / (1 + np.exp(np.minimum(z, 700))) / len(z)
+        value = float(np.mean(np.logaddexp(0.0, -z)) + _RIDGE * (w @ w) / 2)
+        return value, features.T @ slope + _RIDGE * w
+
+    start = np.full(len(x), 1 / len(x))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(x))
+    return np.asarray(found.x, np.float64)
+
+
+def _least_squares(x: Floats, labels: Floats) -> Floats:
+    """min over w >= 0 of mean (y - w.x)^2 + ridge |w|^2, y centred."""
+    y = labels - labels.mean()
+    scale = math.sqrt(_RIDGE * len(y))
+    rows = np.vstack([x.T, scale * np.eye(len(x))])
+    found, _ = nnls(rows, np.r_[y, np.zeros(len(x))], maxiter=100 * len(x))
+    return np.asarray(found, np.float64)
+
+
+def _mixture(p: Floats) -> Floats:
+    """Weights of the mixture of the candidates' probabilities of the truth [M, N], shrunk to equal
+    ones."""
+    num_candidates, num_rows = p.shape
+    p = np.maximum(p, 1e-6)
+    weights = np.full(num_candidates, 1 / num_candidates)
+    for _ in range(_EM_ROUNDS):
+        blame = weights[:, None] * p
+        blame /= blame.sum(axis=0)
+        weights = blame.sum(axis=1) + _PRIOR * num_rows / num_candidates
+        weights /= weights.sum()
+    return normal(weights)

@@ -1,0 +1,165 @@
+"""Rules that give every candidate of a task its weight, the simplest first.
+
+All weights are at least 0 and sum to 1, and what is averaged are votes (`ensemble.combine`), so
+that whatever a rule finds is served by the same code.
+
+Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C].
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.selection.greedy import best_single, greedy
+from ensemble.selection.regression import regression
+from ensemble.selection.sample import Found, Sample, normal, parted, spread
+from ensemble.selection.scorers import Objective
+from ensemble.selection.stacking import paper_regression, stacking
+from trainable.config.tasks import Kind
+
+Floats = NDArray[np.float64]
+Rule = Callable[[Sample], Found]
+
+SKILL_POWER = 4
+"""Between 0, equal weights, and infinity, the best candidate alone."""
+TOP = 5
+LIBRARY = 20
+"""Greedy selection looks at so many of the best candidates: beyond them it fits noise."""
+NUM_BAGS, BAG_ROUNDS = 20, 20
+
+
+def simple(sample: Sample) -> Floats:
+    """Equal weights."""
+    return normal(sample.is_plain.astype(np.float64))
+
+
+def skill(sample: Sample) -> Floats:
+    """Weights by skill: the log-odds of a better answer than chance's (Nitzan and Paroush, 1982),
+    or r / (1 - r^2) for scores, the optimum for independent errors; both to a power."""
+    found = np.where(sample.is_plain, sample.singles, -1.0)
+    if sample.task.kind is Kind.SIMILARITY:
+        r = np.clip(found, 0, 0.999)
+        raw = r / (1 - r * r)
+    else:
+        others = sample.task.num_outputs - 1 if sample.task.kind is Kind.CLASSIFICATION else 1
+        p = np.clip(found, 1e-3, 0.999)
+        raw = np.maximum(0.0, np.log(p * others / (1 - p)))
+    return normal(raw**SKILL_POWER) if raw.any() else simple(sample)
+
+
+def single(sample: Sample) -> Floats:
+    """The best candidate."""
+    return _selected(best_single, sample)
+
+
+def top(sample: Sample) -> Floats:
+    """Equal weights for the five best."""
+    weights = np.zeros(len(sample.votes))
+    weights[sample.ranked()[:TOP]] = 1.0
+    return normal(weights)
+
+
+def greedy_of_best(sample: Sample, max_members: int | None = None) -> Floats:
+    """Greedy selection with replacement among the twenty best."""
+    among = np.sort(sample.ranked()[:LIBRARY])
+    return _selected(partial(greedy, max_members=max_members), sample, among)
+
+
+def greedy_by_loss(sample: Sample, max_members: int | None = None) -> Floats:
+    """The same by log-loss or squared error, which see more in a row than the metric does."""
+    choose = partial(greedy, objective=Objective.LOSS, max_members=max_members)
+    return _selected(choose, sample, np.sort(sample.ranked()[:LIBRARY]))
+
+
+def greedy_sorted(sample: Sample, max_members: int | None = None) -> Floats:
+    """Greedy selection among all that starts with the five best (Caruana et al., 2004)."""
+    choose = partial(greedy, num_sorted=min(TOP, max_members or TOP), max_members=max_members)
+    return _selected(choose, sample)
+
+
+def greedy_of_all(sample: Sample, max_members: int | None = None) -> Floats:
+    """Greedy selection with replacement: the paper's subsets, made systematic."""
+    return _selected(partial(greedy, max_members=max_members), sample)
+
+
+def blend(sample: Sample) -> Floats:
+    """Half greedy, half equal weights for the ten best: shrunk selection."""
+    weights = np.zeros(len(sample.votes))
+    weights[sample.ranked()[: 2 * TOP]] = 1.0
+    return 0.5 * greedy_of_best(sample) + 0.5 * normal(weights)
+
+
+def bagged(sample: Sample) -> Floats:
+    """Greedy selection averaged over bags of half the candidates and resampled rows."""
+    num_candidates, num_rows = len(sample.votes), len(sample.labels)
+    random = np.random.default_rng([num_candidates, num_rows])
+    total = np.zeros(num_candidates)
+    for _ in range(NUM_BAGS):
+        among = np.sort(random.permutation(num_candidates)[: max(1, num_candidates // 2)])
+        rows = random.integers(num_rows, size=num_rows)
+        bag = sample.among(among).take(rows)
+        total[among] += _selected(partial(greedy, num_rounds=BAG_ROUNDS), bag)
+    return normal(total)
+
+
+RULES: dict[str, Rule] = {
+    "simple": simple,
+    "skill": skill,
+    "single": single,
+    "top": top,
+    "greedy_of_best": greedy_of_best,
+    "greedy_by_loss": greedy_by_loss,
+    "blend": blend,
+    "bagged": bagged,
+    "regression": regression,
+    "greedy": greedy_of_all,
+    "greedy_sorted": greedy_sorted,
+    "paper_regression": paper_regression,
+    "stacking": stacking,
+}
+"""From the simplest, which fits the least to the rows that it sees, on. The last two are linear
+models, whose weights may be negative; all others average."""
+
+OFFERED = {
+    name: RULES[name]
+    for name in ("skill", "top", "greedy_of_best", "blend", "bagged", "regression")
+}
+"""What the default chooses from: `skill` and `greedy_of_best` in place of their plain forms, and
+`greedy_of_best`, which may end with one member, in place of `single`."""
+
+_CAPPED: dict[Rule, Callable[..., Floats]] = {
+    rule: rule for rule in (greedy_of_best, greedy_by_loss, greedy_of_all, greedy_sorted)
+}
+"""Rules that keep to a number of members as they choose."""
+
+
+def capped(rule: Rule, max_members: int) -> Rule:
+    """The rule with so many members at most: told so, or fitted again to its heaviest ones, of
+    equals to the best."""
+    if rule in _CAPPED:
+        return partial(_CAPPED[rule], max_members=max_members)
+
+    def fit(sample: Sample) -> Found:
+        found = rule(sample)
+        size = np.abs(parted(found)[0])
+        if np.count_nonzero(size) <= max_members:
+            return found
+        best = sample.ranked()
+        heaviest = np.sort(best[np.argsort(-size[best], kind="stable")[:max_members]])
+        return spread(rule(sample.among(heaviest)), heaviest, len(size))
+
+    return fit
+
+
+def _selected(
+    choose: Callable[..., Any], sample: Sample, among: NDArray[np.int64] | None = None
+) -> Floats:
+    indices = np.arange(len(sample.votes)) if among is None else among
+    votes, order = sample.votes[indices], list(range(len(indices)))
+    found = choose(sample.task, votes, sample.labels, order, averaged=sample.averaged)
+    weights = np.zeros(len(sample.votes))
+    weights[indices] = found.weights
+    return weights

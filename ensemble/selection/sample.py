@@ -1,0 +1,122 @@
+"""What a rule sees: the votes of a task's candidates on the rows that choose, and their labels.
+
+Candidates have an order of their own here: how they are given changes nothing, and one that is
+given twice counts once.
+
+Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C].
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.selection.combine import Averaged, average, linear
+from ensemble.selection.scorers import is_constant
+from trainable.config.tasks import Task
+from trainable.evaluation.metrics import task_metric
+
+Floats = NDArray[np.float64]
+
+_SMALLEST = 0.005
+"""Weights below this share of the largest are dropped: they cost an encoder and change nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear model of candidates (`ensemble.combine.linear`)."""
+
+    weights: Floats  # [M] of any sign and sum
+    intercept: Floats  # [C] for classes, else [1]
+
+
+Found = Floats | Linear
+"""What a rule makes of candidates: the weights [M] of an average, or a linear model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Rows to choose by. Candidates are distinct, not constant, and sorted by their order."""
+
+    task: Task
+    votes: Floats
+    labels: Floats  # [N]
+    is_plain: NDArray[np.bool_]  # [M]: what equal weights are for, e.g. one epoch of each run
+    averaged: Averaged = Averaged.PAPER  # what votes are
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Sample":
+        """Some of the rows, or rows drawn from them."""
+        votes, labels = self.votes[:, rows], self.labels[rows]
+        return Sample(self.task, votes, labels, self.is_plain, self.averaged)
+
+    def among(self, candidates: NDArray[np.int64]) -> "Sample":
+        """Some of the candidates, equal weights being for all of them."""
+        plain = np.ones(len(candidates), np.bool_)
+        return Sample(self.task, self.votes[candidates], self.labels, plain, self.averaged)
+
+    def score(self, found: Found) -> float:
+        """The task's metric of the weighted average, or of the linear model."""
+        weights, intercept = parted(found)
+        outputs = weighted(self.task, self.votes, weights, intercept, self.averaged)
+        return task_metric(self.task, outputs, self.labels)[0]
+
+    @cached_property
+    def singles(self) -> Floats:
+        """[M] the metric of each candidate."""
+        return np.array([task_metric(self.task, vote, self.labels)[0] for vote in self.votes])
+
+    def ranked(self) -> NDArray[np.int64]:
+        """[M] candidates, the best first."""
+        return np.argsort(-self.singles, kind="stable")
+
+
+def canonical(
+    task: Task,
+    votes: Floats,
+    labels: Floats,
+    order: Sequence[Any],
+    is_plain: Sequence[bool] | None = None,
+    averaged: Averaged = Averaged.PAPER,
+) -> tuple[NDArray[np.int64], Sample]:
+    """The candidates that differ and say something, sorted by `order`: which, and their sample."""
+    plain = np.ones(len(votes), np.bool_) if is_plain is None else np.asarray(is_plain, np.bool_)
+    constant = is_constant(votes)
+    seen: dict[bytes, int] = {}
+    for m in sorted(range(len(votes)), key=lambda m: order[m]):
+        if not constant[m] or constant.all():
+            seen.setdefault(votes[m].tobytes(), m)
+    kept = np.array(list(seen.values()), np.int64)
+    plain = plain[kept] if plain[kept].any() else np.ones(len(kept), np.bool_)
+    return kept, Sample(task, votes[kept], labels, plain, averaged)
+
+
+def parted(found: Found) -> tuple[Floats, Floats | None]:
+    """Weights [M], and a linear model's intercept."""
+    return (found.weights, found.intercept) if isinstance(found, Linear) else (found, None)
+
+
+def spread(found: Found, candidates: NDArray[np.int64], num_candidates: int) -> Found:
+    """What was found for some of the candidates, as of all of them."""
+    weights, (few, intercept) = np.zeros(num_candidates), parted(found)
+    weights[candidates] = few
+    return weights if intercept is None else Linear(weights, intercept)
+
+
+def weighted(
+    task: Task, votes: Floats, weights: Floats, intercept: Floats | None, averaged: Averaged
+) -> Floats:
+    """What members put out together, as metrics read it."""
+    if intercept is None:
+        return average(task, votes, weights.tolist())
+    return linear(task, votes, weights.tolist(), intercept.tolist(), averaged)
+
+
+def normal(raw: Floats) -> Floats:
+    """Sum 1, without the smallest; rounded, so that no machine's arithmetic shows."""
+    kept = np.where(raw >= _SMALLEST * raw.max(), raw, 0.0)
+    rounded = np.round(kept / math.fsum(kept), 9)
+    return np.asarray(rounded / math.fsum(rounded), np.float64)

@@ -1,0 +1,214 @@
+"""A bundle behind MLflow's interface: what a request may be, and its answer.
+
+The same checks hold for `ensweep serve` and for the MLflow model; the bytes of a request are
+counted by the former alone.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Any
+
+import pandas as pd
+
+from ensemble.inference.ensemble import Ensemble, check_row
+from mlflow_setup.errors import DataError
+from mlflow_setup.models.registry import TASK_PARAM, Interface
+from trainable.config.tasks import Kind, Task
+
+MAX_BYTES, MAX_ROWS, MAX_CHARACTERS = 1 << 20, 1000, 10_000
+MAX_SECONDS = 60.0
+_FORMATS = ("dataframe_records", "dataframe_split", "instances", "inputs")
+_EXAMPLE = ("a warm and funny film", "a film that is funny and warm")
+
+
+class Service:
+    """Answers requests about one bundle, one at a time.
+
+    A request that has taken `max_seconds`, its wait for earlier ones included, is given up: nobody
+    waits for its answer any more.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        max_bytes: int = MAX_BYTES,
+        max_rows: int = MAX_ROWS,
+        max_seconds: float = MAX_SECONDS,
+    ) -> None:
+        self.ensemble, self.max_bytes, self.max_rows = ensemble, max_bytes, max_rows
+        self.max_seconds = max_seconds
+        self.interface = interface(ensemble.tasks)
+        self._lock = Lock()
+
+    def warm_up(self) -> None:
+        """Load all members, by one sentence for each task."""
+        for name, task in self.ensemble.tasks.items():
+            self.ensemble.predict(_example(task), name)
+
+    def check(self, body: bytes) -> bytes:
+        """A request's body as the one form that is answered; other formats are brought into it.
+
+        Raises:
+            DataError, ConfigError: it is not a request that can be answered, and why.
+        """
+        request = _parsed(body)
+        columns, rows = _table(request)
+        name = self._task(request.get("params"), columns)
+        names = self.ensemble.tasks[name].columns.sentences
+        absent = [column for column in names if column not in columns]
+        if absent:
+            raise DataError(f"no column {', '.join(absent)}, which the task {name} needs")
+        self._require_few(len(rows))
+        places = [columns.index(column) for column in names]
+        data = [
+            _checked(f"row {number}", [row[place] for place in places], names)
+            for number, row in enumerate(rows, start=1)
+        ]
+        table = {"columns": list(names), "data": data}
+        return json.dumps({"dataframe_split": table, "params": {TASK_PARAM: name}}).encode()
+
+    def predict(
+        self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Labels and what they rest on, as `Ensemble.predict`.
+
+        Raises:
+            DataError, ConfigError: as `check`.
+            TimeoutError: it has taken too long.
+        """
+        deadline = time.monotonic() + self.max_seconds
+        task = (params or {}).get(TASK_PARAM)
+        name = self._task({TASK_PARAM: task}, list(model_input.columns))
+        names = self.ensemble.tasks[name].columns.sentences
+        self._require_few(len(model_input))
+        if set(names) <= set(model_input.columns):
+            for number, row in enumerate(model_input[list(names)].itertuples(index=False), 1):
+                _checked(f"row {number}", list(row), names)
+        if not self._lock.acquire(timeout=self.max_seconds):
+            raise TimeoutError("the requests before it took too long")
+        try:
+            return self._labelled(model_input, name, deadline)
+        finally:
+            self._lock.release()
+
+    def _labelled(self, rows: pd.DataFrame, name: str, deadline: float) -> pd.DataFrame:
+        """A batch after another, with a look at the clock before each."""
+        size, parts = self.ensemble.batch_size, []
+        for start in range(0, len(rows), size):
+            if time.monotonic() > deadline:
+                raise TimeoutError("it took too long")
+            parts.append(self.ensemble.predict(rows.iloc[start : start + size], name))
+        return pd.concat(parts, ignore_index=True)
+
+    def _task(self, params: Any, columns: Sequence[str]) -> str:
+        """The task that is named, or the only one that has such columns."""
+        if params is None:
+            params = {}
+        if not isinstance(params, dict) or not set(params) <= {TASK_PARAM}:
+            raise DataError(f"params holds {TASK_PARAM!r} and nothing else")
+        task = params.get(TASK_PARAM)
+        if task is not None and not isinstance(task, str):
+            raise DataError(f"params: {TASK_PARAM} is {repr(task)[:40]}, not a name")
+        tasks = self.ensemble.tasks
+        if task is None:
+            fitting = [name for name in tasks if set(tasks[name].columns.sentences) <= set(columns)]
+            if len(fitting) == 1:
+                return fitting[0]
+        if task not in tasks:
+            problem = "which task is not clear" if task is None else f"no task {task[:40]!r}"
+            raise DataError(
+                f"{problem}; there are {', '.join(tasks)}",
+                fix='name it: "params": {"task": ...}',
+            )
+        return task
+
+    def _require_few(self, num_rows: int) -> None:
+        if not 1 <= num_rows <= self.max_rows:
+            raise DataError(f"{num_rows} rows, a request has 1 to {self.max_rows}")
+
+
+def interface(tasks: Mapping[str, Task]) -> Interface:
+    """What all tasks together take and give, and a row of the first as example."""
+    columns = dict.fromkeys(name for task in tasks.values() for name in task.columns.sentences)
+    is_whole = all(task.kind is not Kind.SIMILARITY for task in tasks.values())
+    outputs = {"label": "long" if is_whole else "double"}
+    for task in tasks.values():
+        if task.kind is Kind.CLASSIFICATION:
+            outputs |= {f"probability_{c}": "double" for c in range(task.num_classes)}
+        elif task.kind is Kind.PARAPHRASE:
+            outputs["probability"] = "double"
+    name, first = next(iter(tasks.items()))
+    rows = tuple(
+        {str(column): str(sentence) for column, sentence in row.items()}
+        for row in _example(first).to_dict("records")
+    )
+    return Interface(tuple(columns), outputs, name, rows)
+
+
+def _example(task: Task) -> pd.DataFrame:
+    names = task.columns.sentences
+    return pd.DataFrame([dict(zip(names, _EXAMPLE, strict=False))])
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"the body is not JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise DataError("the body is not a JSON object")
+    unknown = set(request) - {*_FORMATS, "params"}
+    if unknown or len(set(request) & set(_FORMATS)) != 1:
+        raise DataError(f"the body has one of {', '.join(_FORMATS)}, and params at most")
+    return request
+
+
+def _table(request: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows, whichever of MLflow's formats they are in."""
+    ((name, content),) = [(key, request[key]) for key in _FORMATS if key in request]
+    if name == "dataframe_split":
+        return _split(content)
+    if isinstance(content, dict) and name == "inputs":
+        return _columns(content)
+    if not isinstance(content, list) or not content:
+        raise DataError(f"{name} is not a list of rows")
+    if not all(isinstance(row, dict) for row in content):
+        raise DataError(f"{name}: a row is not an object of columns and sentences")
+    columns = list(content[0])
+    return columns, [[row.get(column) for column in columns] for row in content]
+
+
+def _split(content: Any) -> tuple[list[str], list[list[Any]]]:
+    if not isinstance(content, dict) or not {"columns", "data"} <= set(content):
+        raise DataError("dataframe_split is not an object with columns and data")
+    columns, rows = content["columns"], content["data"]
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise DataError("dataframe_split: columns is not a list of names")
+    if not isinstance(rows, list):
+        raise DataError("dataframe_split: data is not a list of rows")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise DataError(f"row {number} is not a list of {len(columns)} cell(s)")
+    return columns, rows
+
+
+def _columns(content: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    lists = {name: [cells] if isinstance(cells, str) else cells for name, cells in content.items()}
+    if not all(isinstance(cells, list) for cells in lists.values()):
+        raise DataError("inputs: a column is not a list of sentences")
+    if len({len(cells) for cells in lists.values()}) > 1:
+        raise DataError("inputs: the columns are not of one length")
+    return list(lists), [list(row) for row in zip(*lists.values(), strict=True)]
+
+
+def _checked(place: str, cells: Sequence[Any], names: Sequence[str]) -> tuple[str, ...]:
+    """The sentences of a row: text that is not empty, too long, or beyond Unicode."""
+    row = check_row(place, cells, names)
+    for name, sentence in zip(names, row, strict=True):
+        if len(sentence) > MAX_CHARACTERS:
+            raise DataError(f"{place}: {name} is longer than {MAX_CHARACTERS} characters")
+        if any("\ud800" <= character <= "\udfff" for character in sentence):
+            raise DataError(f"{place}: {name} is not Unicode text: half of a surrogate pair")
+    return row

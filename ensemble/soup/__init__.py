@@ -1,0 +1,1 @@
+"""Weights averaged over runs that began alike."""

@@ -1,0 +1,206 @@
+"""Averaged weights scored: on dev-train to choose by, on dev to record, on dev-dev to judge."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from ensemble.candidates.lineage import SOUP
+from ensemble.soup.averaging import average_weights
+from ensemble.statistics.bootstrap import Gain, gain_of_halves
+from mlflow_setup.errors import DataError, IntegrityError, NothingUsableError
+from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+from trainable.batches.tokenization import encode, load_tokenizer, tokenizer_fingerprint
+from trainable.config.config import Config, from_flat
+from trainable.config.tasks import Task
+from trainable.data.dataset import read_dataset
+from trainable.data.readers import Examples
+from trainable.evaluation.evaluate import evaluate, outputs_of, predictions_of
+from trainable.evaluation.metrics import overall, task_metric
+from trainable.model.multitask import WEIGHTS_FILE, load_member
+from trainable.runtime.precision import choose_device, choose_precision
+from trainable.storage.predictions import Predictions, dev_train_mask
+from trainable.storage.trial_folder import TrialFolder
+
+SOUPS = "soups"
+"""The folder of a sweep's soups: not among its trials, which the search learns from."""
+
+Outputs = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A run's epoch that is best overall on dev-train."""
+
+    trial: TrialFolder
+    record: TrialRecord
+    epoch: int
+    dev_train: float
+
+    @property
+    def label(self) -> str:
+        return f"{self.record.trial}@{self.epoch}"
+
+    @property
+    def weights(self) -> Path:
+        return self.trial.require_weights(self.epoch) / WEIGHTS_FILE
+
+
+@dataclass(frozen=True)
+class Judged:
+    """On dev-dev, which had no say."""
+
+    soup: float
+    single: float  # the ingredient that is best on dev-train
+    gain: Gain
+
+
+class Cook:
+    """Averages weights and scores them on the dev examples of one data folder."""
+
+    def __init__(self, first: Ingredient, data_dir: Path) -> None:
+        self.first = first
+        self.config: Config = from_flat({**first.record.config, "data.dir": str(data_dir)})
+        dataset = read_dataset(self.config)
+        self.tasks: dict[str, Task] = {name: dataset.tasks[name] for name in dataset.dev}
+        self.examples: dict[str, Examples] = dataset.dev
+        self.known = self._read(first.trial, first.epoch)  # refuses other data before any work
+        self.device = choose_device(self.config.train.device)
+        self.precision = choose_precision(self.config.train.precision, self.device)
+        tokenizer = load_tokenizer(first.trial.encoder_dir)
+        self.model = load_member(first.weights.parent, first.trial.encoder_dir, self.config).to(
+            self.device
+        )
+        self.tokenizer_id = tokenizer_fingerprint(tokenizer, self.model.max_length)
+        self.tokenizer = tokenizer
+
+    def score_on_dev_train(self, ingredients: Sequence[Ingredient]) -> float:
+        """Overall of their soup on dev-train; no other row is looked at."""
+        rows = {
+            name: examples.take(np.flatnonzero(dev_train_mask(examples.ids)))
+            for name, examples in self.examples.items()
+        }
+        outputs = self._outputs(ingredients, rows)
+        return overall(
+            {name: self._score(name, outputs[name], rows[name]) for name in rows}, self.tasks
+        )
+
+    def record(
+        self, sweep: str, kind: str, ingredients: Sequence[Ingredient], num_sharing: int
+    ) -> TrialFolder:
+        """The soup's folder, written unless it is there."""
+        labels = [each.label for each in ingredients]
+        name = f"{SOUP}-{kind}-{hashlib.sha256(' '.join(labels).encode()).hexdigest()[:8]}"
+        trial = TrialFolder(self.first.trial.path.parent.parent / SOUPS / name)
+        if trial.outcome() is not None:
+            return trial
+        started = time.perf_counter()
+        trial.keep_encoder(self._copy_encoder)
+        notes = {**self.first.record.notes, "num_ingredients": len(ingredients)}
+        trial.create(_record_of(self.first.record, name, sweep, notes))
+        content = {
+            "kind": kind,
+            "ingredients": [
+                {"trial": each.record.trial, "epoch": each.epoch, "dev_train": each.dev_train}
+                for each in ingredients
+            ],
+            "num_sharing": num_sharing,
+        }
+        write_atomic(trial.path / "soup.json", json.dumps(content, indent=1))
+        outputs = self._outputs(ingredients, self.examples)
+        found = evaluate(self.tasks, self.examples, outputs)
+        if not found.is_finite:
+            raise NothingUsableError(f"{name}: an output on dev is not finite")
+        for task, values in outputs.items():
+            trial.write_predictions(
+                1,
+                predictions_of(self.tasks[task], self.examples[task], values, self.tokenizer_id),
+            )
+        averaged = average_weights([each.weights for each in ingredients])
+        trial.keep_weights(1, lambda folder: save_file(averaged, folder / WEIGHTS_FILE))
+        seconds, now = time.perf_counter() - started, time.time()
+        trial.write_epoch(EpochRecord(1, found.metrics, found.dev_train, seconds, now, found.flags))
+        reason = f"{kind} soup, chosen on dev-train, of {', '.join(labels)}"
+        trial.write_outcome(OutcomeRecord(Outcome.FINISHED, reason, 1, now))
+        return trial
+
+    def judge(self, trial: TrialFolder, best: Ingredient) -> tuple[dict[str, Judged], float, float]:
+        """Soup and best single on dev-dev: each task, and overall."""
+        soups = self._read(trial, 1)
+        judged = {}
+        for name, examples in self.examples.items():
+            rest = ~dev_train_mask(examples.ids)
+            if not rest.any() or examples.labels is None:
+                raise DataError(f"{name}: too few dev rows to judge on a half of them")
+            ours, single = (
+                outputs[name][rest].astype(np.float64) for outputs in (soups, self.known)
+            )
+            task, labels = self.tasks[name], examples.labels
+            (gain,) = gain_of_halves(task, [ours], [[single]], labels, [rest])
+            of_soup, of_single = (task_metric(task, o, labels[rest])[0] for o in (ours, single))
+            judged[name] = Judged(of_soup, of_single, gain)
+        return (
+            judged,
+            overall({name: found.soup for name, found in judged.items()}, self.tasks),
+            overall({name: found.single for name, found in judged.items()}, self.tasks),
+        )
+
+    def _copy_encoder(self, folder: Path) -> None:
+        shutil.copytree(self.first.trial.encoder_dir, folder, dirs_exist_ok=True)
+
+    def _outputs(
+        self, ingredients: Sequence[Ingredient], rows: Mapping[str, Examples]
+    ) -> dict[str, NDArray[np.float32]]:
+        self.model.load_state_dict(average_weights([each.weights for each in ingredients]))
+        size = self.config.train.eval_batch_size
+        return {
+            name: outputs_of(
+                self.model,
+                name,
+                encode(examples, self.tokenizer, self.model.max_length),
+                size,
+                self.precision,
+            )
+            for name, examples in rows.items()
+        }
+
+    def _score(self, name: str, outputs: NDArray[np.float32], examples: Examples) -> float:
+        assert examples.labels is not None
+        return task_metric(self.tasks[name], outputs, examples.labels)[0]
+
+    def _read(self, trial: TrialFolder, epoch: int) -> Outputs:
+        """Recorded dev outputs, proved to be of the dev examples here."""
+        outputs = {}
+        for name, examples in self.examples.items():
+            path = trial.predictions_path(name, epoch)
+            found = Predictions.read(path)
+            if found.data_fingerprint != examples.fingerprint:
+                raise DataError(
+                    f"{name}: the dev examples are not those that {trial.path.name} was scored on",
+                    fix="name the folder that the sweep was given: --data-dir DIR",
+                )
+            if found.ids != examples.ids:
+                raise IntegrityError(f"{path}: its rows are not in the order of the dev examples")
+            outputs[name] = found.outputs
+        return outputs
+
+
+def _record_of(first: TrialRecord, name: str, sweep: str, notes: dict[str, int]) -> TrialRecord:
+    """The soup's: the configuration of the best ingredient, none of it searched."""
+    content = asdict(first) | {
+        "trial": name,
+        "sweep": sweep,
+        "recipe": SOUP,
+        "searched": (),
+        "notes": notes,
+        "start_time": time.time(),
+    }
+    return TrialRecord(**content)

@@ -1,0 +1,174 @@
+"""`ensweep export`, `verify`, `sign`, `predict`, `evaluate`: an ensemble as a folder, and its use.
+
+ensweep export demo --output bundle
+ensweep predict bundle --task sentiment --text "a warm and moving film"
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ensweep.cli.ensembles.predict import predict
+from ensweep.cli.shared.options import (
+    AsJson,
+    Average,
+    BatchSize,
+    Folder,
+    Listed,
+    MaxCost,
+    MaxMembers,
+    Method,
+    Precision,
+    Storage,
+    SweepNames,
+    TrackingUri,
+    ensemble_request,
+)
+
+if TYPE_CHECKING:
+    from ensemble.export.write import Refine
+    from ensemble.inference.ensemble import Evaluation
+    from trainable.config.tasks import Task
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    app.command("export")(export)
+    app.command("verify")(verify)
+    app.command("sign")(sign)
+    app.command("predict")(predict)
+    app.command("evaluate")(evaluate)
+
+
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder; new.")],
+    sweeps: SweepNames = None,
+    method: Method = None,
+    max_members: MaxMembers = None,
+    max_cost: MaxCost = None,
+    average: Average = "paper",
+    runs: Listed = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"],
+        typer.Option("--precision", help="Of the stored weights; half takes --data-dir."),
+    ] = "fp32",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Dev files, on which half precision is measured."),
+    ] = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Write the selective ensemble of one sweep or several as a folder that needs nothing else."""
+    from ensemble.export.write import export as write
+    from ensemble.export.write import unchanged
+    from mlflow_setup.errors import ConfigError
+    from mlflow_setup.filesystem.atomic import num_bytes
+    from mlflow_setup.tracking.store import resolve_tracking
+
+    refine = unchanged if precision == "fp32" else _halving(precision, data_dir)
+    if precision == "fp32" and data_dir is not None:
+        raise ConfigError("--data-dir is for --precision fp16 or bf16", fix="leave it out")
+    tracking = resolve_tracking(storage, tracking_uri)
+    request = ensemble_request(tracking, sweeps, runs, method, max_members, max_cost, average)
+    contents = write(tracking, request, storage / ".cache", output, refine)
+    typer.echo(f"{output}: {len(contents.members)} member(s), {num_bytes(output) / 1e6:.0f} MB")
+    for task, found in contents.halved.items():
+        change = f"{found.fp32:.4f} in fp32, {found.stored:.4f} in {precision}"
+        typer.echo(f"{task}: {change} ({found.stored - found.fp32:+.4f}; in-sample, dev)")
+    typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)
+
+
+def _halving(precision: Literal["fp16", "bf16"], data_dir: Path | None) -> "Refine":
+    from ensemble.export.half_precision import Halving
+    from mlflow_setup.errors import ConfigError
+
+    if data_dir is None:
+        raise ConfigError(
+            f"--precision {precision}: what it does to the scores is not known",
+            fix="name the folder with the dev files: --data-dir DIR",
+        )
+    return Halving(precision, data_dir)
+
+
+def verify(
+    folder: Folder,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="A public key (PEM): prove who signed it, too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that a bundle is whole and unchanged (exit code 6 if not)."""
+    from ensemble.bundle.format import Bundle
+    from ensemble.bundle.signature import verify_signature
+
+    contents = Bundle.load(folder).contents
+    if key is not None:
+        verify_signature(folder, key)
+    if as_json:
+        content = {
+            "schema_version": 1,
+            "folder": str(folder),
+            "tasks": list(contents.tasks),
+            "members": list(contents.members),
+            "is_signed": key is not None,
+        }
+        typer.echo(json.dumps(content))
+    else:
+        signed = "" if key is None else f"; signed by the owner of {key}"
+        typer.echo(f"{folder}: whole; {len(contents.members)} member(s){signed}")
+
+
+def sign(
+    folder: Folder,
+    key: Annotated[Path, typer.Option("--key", help="An Ed25519 private key (PEM).")],
+) -> None:
+    """Sign a bundle: a file beside its folder, for `ensweep verify --key`."""
+    from ensemble.bundle.signature import sign as write
+
+    typer.echo(f"{write(folder, key)}: the signature of {folder}")
+
+
+def evaluate(
+    folder: Folder,
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder with the labelled files.")],
+    split: Annotated[
+        Literal["train", "dev", "test"], typer.Option("--split", help="Which files.")
+    ] = "dev",
+    on_bad_rows: Annotated[
+        Literal["error", "skip"], typer.Option("--on-bad-rows", help="Rows with defects.")
+    ] = "error",
+    as_json: AsJson = False,
+    batch_size: BatchSize = 64,
+    precision: Precision = "fp32",
+) -> None:
+    """Score a bundle on labelled files."""
+    from ensemble.inference.ensemble import Ensemble
+
+    ensemble = Ensemble.load(folder, batch_size, precision)
+    found = ensemble.evaluate(data_dir, split, on_bad_rows == "skip")
+    if as_json:
+        content = dataclasses.asdict(found)
+        content["scores"]["overall"] = content.pop("overall")
+        typer.echo(json.dumps({"schema_version": 1, **content}, allow_nan=False))
+    else:
+        _print_scores(found, ensemble.tasks)
+    if split != "test":
+        seen = "were trained on it" if split == "train" else "were searched and chosen on it"
+        typer.echo(f"in-sample: the members {seen}", err=True)
+
+
+def _print_scores(found: "Evaluation", tasks: "dict[str, Task]") -> None:
+    for name, score in found.scores.items():
+        skipped = found.num_skipped[name]
+        notes = f"{found.num_rows[name]} rows" + (f", {skipped} skipped" if skipped else "")
+        if name in found.undefined:
+            notes += "; undefined: the predictions are constant"
+        notes += f"; {found.seconds_per_1000[name]:.2f} s per 1,000 sentences"
+        typer.echo(f"{name:<12} {tasks[name].metric or '':<10} {score:.4f}  {notes}")
+    typer.echo(f"{'overall':<12} {'':<10} {found.overall:.4f}")
+    for name, reason in found.unscored.items():
+        typer.echo(f"not scored: {name}: {reason}", err=True)

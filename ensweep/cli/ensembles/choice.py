@@ -1,0 +1,114 @@
+"""A choice in words, for people; imported only by a command that has one."""
+
+import typer
+
+from ensemble.candidates.pool import Candidate, Pool, labels_of
+from ensemble.choice.request import Request
+from ensemble.choice.result import EnsembleChoice, Method, MethodChoice, Scores, TaskChoice
+from ensemble.choice.tracking import CAVEAT
+from ensemble.selection.rule_selection import RuleChoice
+from ensemble.statistics.bootstrap import Gain
+
+_WIDTH = 12
+
+Labels = dict[Candidate, str]
+
+
+def print_choice(request: Request, pool: Pool, choice: EnsembleChoice) -> None:
+    """Who was rejected, each task's members and what they are worth, overall and by cost."""
+    labels = labels_of(pool)
+    _print_pool(request, pool)
+    for name, task in choice.tasks.items():
+        _print_task(name, task, labels)
+    _print_overall(choice, labels)
+    _print_front(choice)
+    typer.echo(CAVEAT)
+
+
+def _print_pool(request: Request, pool: Pool) -> None:
+    num_runs = len({candidate.run_id for candidate in pool.candidates})
+    typer.echo(f"{request.title}: {len(pool.candidates)} candidates of {num_runs} runs")
+    for one in pool.added:
+        typer.echo(f"  added {one.candidate.label} to {one.task}: {one.form}")
+    for rejected in pool.rejected:
+        sweep = f"{rejected.sweep}/" if len(request.sweeps) > 1 and rejected.sweep else ""
+        typer.echo(f"  rejected {sweep}{rejected.label}: {rejected.reason}")
+    typer.echo()
+
+
+def _print_task(name: str, task: TaskChoice, labels: Labels) -> None:
+    typer.echo(
+        f"{name}: {task.metric} on {task.num_rows} dev rows, judged" + _dim("  and in-sample")
+    )
+    for method, chosen in task.methods.items():
+        typer.echo(f"  {_line(method, chosen.scores)}  {_members(method, chosen, labels)}")
+    typer.echo(f"  selective by {_rule(task.rule)}")
+    typer.echo(f"  {_gains(task.gains, task.selective.scores)}")
+    if task.note is not None:
+        typer.echo(f"  {task.note}")
+    typer.echo()
+
+
+def _print_overall(choice: EnsembleChoice, labels: Labels) -> None:
+    typer.echo("overall")
+    for method, scores in choice.overall.items():
+        count = len(choice.candidates(method))
+        typer.echo(f"  {_line(method, scores)}  {count} encoder{'s' * (count != 1)}")
+    single = choice.one_for_all
+    if single is not None:
+        shown = "one for all".ljust(_WIDTH)
+        typer.echo(f"  {shown}{_scores(single.scores)}  {labels[single.candidate]}")
+    typer.echo(f"  {_gains(choice.gains, choice.overall[Method.SELECTIVE])}")
+    if choice.note is not None:
+        typer.echo(f"  {choice.note}")
+    typer.echo()
+
+
+def _print_front(choice: EnsembleChoice) -> None:
+    if len(choice.front) < 2:
+        return
+    typer.echo("what can be had for less, overall")
+    for point in choice.front:
+        count, is_sized = len(point.candidates), choice.cost.is_in_parameters
+        size = f"  {point.cost / 1e6:.1f} M parameters" if is_sized else ""
+        words = f"{count} encoder{'s' * (count != 1)}"
+        typer.echo(f"  {words.ljust(_WIDTH)}{_scores(point.scores)}{size}")
+    typer.echo()
+
+
+def _rule(choice: RuleChoice) -> str:
+    """The rule, and what the others were worth on dev-train's own folds."""
+    scores = {row.rule: row.score for row in choice.scores}
+    if not scores:
+        return f"{choice.rule} (too few rows to compare it with others)"
+    others = (f"{name} {score:.4f}" for name, score in scores.items() if name != choice.rule)
+    words = f"{choice.rule} ({scores[choice.rule]:.4f} on the folds of dev-train"
+    return words + "".join(f", {text}" for text in others) + ")"
+
+
+def _gains(gains: dict[Method, Gain], scores: Scores) -> str:
+    """Selective's over the others, and what its in-sample score promises beyond the judged one."""
+    words = (f"{gain.describe()} over {_words(method)}" for method, gain in gains.items())
+    return f"gain {', '.join(words)}; optimism {scores.optimism:+.4f}"
+
+
+def _line(method: Method, scores: Scores) -> str:
+    return _words(method).ljust(_WIDTH) + _scores(scores)
+
+
+def _words(method: Method) -> str:
+    return method.value.replace("_", " ")
+
+
+def _scores(scores: Scores) -> str:
+    return f"{scores.judged:.4f}  " + _dim(f"{scores.in_sample:.4f}")
+
+
+def _members(method: Method, chosen: MethodChoice, labels: Labels) -> str:
+    if method is Method.SIMPLE:
+        return f"{len(chosen.members)} runs, equal weights"
+    return ", ".join(f"{m.weight:.3f} {labels[m.candidate]}" for m in chosen.members)
+
+
+def _dim(text: str) -> str:
+    return typer.style(text, dim=True)

@@ -1,0 +1,120 @@
+"""`ensweep ensemble`: which runs to combine for each task, and what that is worth.
+
+ensweep ensemble demo --storage runs
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensweep.cli.shared.options import (
+    AsJson,
+    Average,
+    Listed,
+    MaxCost,
+    MaxMembers,
+    Method,
+    Storage,
+    SweepNames,
+    TrackingUri,
+    ensemble_request,
+)
+
+if TYPE_CHECKING:
+    from ensemble.candidates.pool import Pool
+    from ensemble.choice.request import Request
+    from ensemble.choice.result import EnsembleChoice
+    from mlflow_setup.tracking.store import Tracking
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's command to the command line."""
+    app.command("ensemble")(ensemble)
+
+
+def ensemble(
+    sweeps: SweepNames = None,
+    method: Method = None,
+    max_members: MaxMembers = None,
+    max_cost: MaxCost = None,
+    average: Average = "paper",
+    add: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--add",
+            metavar="[TASK=]FILE",
+            help="Predictions of a model that is not tracked, for a task's dev rows. Repeatable.",
+        ),
+    ] = None,
+    runs: Listed = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Best single run, simple average and selective ensemble of each task, honestly judged."""
+    from ensemble.choice.request import choose_ensemble
+    from ensemble.choice.tracking import describe
+    from ensweep.cli.ensembles.choice import print_choice
+    from mlflow_setup.tracking.store import resolve_tracking
+
+    tracking = resolve_tracking(storage, tracking_uri)
+    request = ensemble_request(tracking, sweeps, runs, method, max_members, max_cost, average, add)
+    pool, choice = choose_ensemble(tracking, request, storage / ".cache")
+    content = describe(request, pool, choice)
+    if as_json:
+        typer.echo(json.dumps(content, allow_nan=False))
+    else:
+        print_choice(request, pool, choice)
+    _keep(tracking, storage, request, content, pool, choice)
+    if not as_json:
+        typer.echo(f"next: {_next(request, choice)}", err=True)
+
+
+def _keep(
+    tracking: "Tracking",
+    storage: Path,
+    request: "Request",
+    content: dict[str, Any],
+    pool: "Pool",
+    choice: "EnsembleChoice",
+) -> None:
+    """In MLflow and in the sweeps' folders; what cannot be written is said, and is no error."""
+    from ensemble.choice.pins import FOLDER, note_members
+    from ensemble.choice.result import Method as Choice
+    from ensemble.choice.tracking import log, write_pictures
+    from ensemble.presentation.figures import pictures
+    from mlflow_setup.errors import EnsweepError
+    from mlflow_setup.filesystem.atomic import safe_name
+
+    images = pictures(pool, choice)
+    for problem in note_members(choice.candidates(Choice.SELECTIVE)):
+        typer.echo(f"not noted for ensweep gc: {problem}", err=True)
+    folders = (storage / safe_name(name, "sweep") for name in request.sweeps)
+    for sweep in filter(Path.is_dir, folders):
+        try:
+            write_pictures(sweep / FOLDER, images)
+            typer.echo(f"pictures: {sweep / FOLDER}", err=True)
+        except OSError as error:
+            typer.echo(f"no pictures: {sweep / FOLDER}: {error.strerror}", err=True)
+    try:
+        run_id, is_new = log(tracking, request, content, choice, images)
+    except EnsweepError as error:
+        typer.echo(f"not logged: {error.problem}", err=True)
+    else:
+        typer.echo(f"{'logged as' if is_new else 'logged before as'} MLflow run {run_id}", err=True)
+
+
+def _next(request: "Request", choice: "EnsembleChoice") -> str:
+    """The command that exports, and whom it will do without."""
+    from ensemble.choice.result import Method as Choice
+
+    words = ["ensweep export", *request.sweeps]
+    for name, value in request.to_params().items():
+        if name != "add":
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')} {each}" for each in values]
+    command = " ".join([*words, "--output DIR"])
+    added = [c.label for c in choice.candidates(Choice.SELECTIVE) if c.is_added]
+    return f"{command}, which chooses without {', '.join(added)}" if added else command

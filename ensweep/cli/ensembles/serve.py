@@ -1,0 +1,106 @@
+"""`ensweep register`, `ensweep serve`: an exported ensemble in MLflow's registry, and over HTTP.
+
+ensweep register bundle --name reviews
+ensweep serve models:/reviews@champion
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensweep.cli.shared.options import AsJson, BatchSize, Folder, Precision, Storage, TrackingUri
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    app.command("register")(register_bundle)
+    app.command("serve")(serve)
+
+
+def register_bundle(
+    folder: Folder,
+    name: Annotated[str, typer.Option("--name", help="Of the registered model.")] = "ensweep",
+    alias: Annotated[
+        str, typer.Option("--alias", help="Points to the new version from now on.")
+    ] = "champion",
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Log a bundle as an MLflow model and register it."""
+    from ensemble.export.register import register as write
+    from mlflow_setup.tracking.store import resolve_tracking
+
+    run_id, version = write(resolve_tracking(storage, tracking_uri), folder, name, alias)
+    uri = f"models:/{name}@{alias}"
+    if as_json:
+        content = {"schema_version": 1, "uri": uri, "version": version, "run_id": run_id}
+        typer.echo(json.dumps(content))
+    else:
+        typer.echo(f"{uri}: version {version}, of run {run_id}")
+        typer.echo(f"next: ensweep serve {uri} --storage {storage}", err=True)
+
+
+def serve(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="BUNDLE|MODEL", help="An exported bundle, or models:/NAME@ALIAS."),
+    ],
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free.")] = 8000,
+    max_bytes: Annotated[
+        int, typer.Option("--max-bytes", min=1, help="Of a request; more is refused with 413.")
+    ] = 1 << 20,
+    max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Of a request.")] = 1000,
+    batch_size: BatchSize = 64,
+    precision: Precision = "fp32",
+    on_ray: Annotated[
+        bool, typer.Option("--ray", help="With Ray Serve, on a cluster; here, if none is named.")
+    ] = False,
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", min=1, help="Of --ray: how many answer side by side; 1."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", envvar="RAY_ADDRESS", help="The cluster of --ray: host:port."),
+    ] = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Answer HTTP requests with a bundle, on MLflow's scoring server."""
+    from ensemble.inference.ensemble import Ensemble
+    from ensemble.serving.service import Service
+    from mlflow_setup.errors import ConfigError
+    from mlflow_setup.models.registry import fetch_bundle, is_model
+    from mlflow_setup.models.scoring_server import listen, request_seconds, run_scoring
+    from mlflow_setup.tracking.store import resolve_tracking
+
+    def report(host: str, port: int) -> None:
+        url = f"http://{host}:{port}"
+        typer.echo(f"serving {source} at {url}/invocations (Ctrl-C ends it)", err=True)
+
+    if replicas is not None and not on_ray:
+        raise ConfigError("--replicas are of --ray", fix="add --ray, or leave it out")
+    folder = Path(source)
+    if is_model(source):
+        folder = fetch_bundle(resolve_tracking(storage, tracking_uri), source, storage / ".cache")
+    ensemble = Ensemble.load(folder, batch_size, precision)
+    if on_ray:
+        from ensemble.inference.shards import bundle_fingerprint
+        from search.cluster.serve_ray import Replica, serve_on_ray
+
+        if address:
+            os.environ["RAY_ADDRESS"] = address
+        place, fingerprint = folder.absolute(), bundle_fingerprint(ensemble)
+        replica = Replica(place, fingerprint, batch_size, precision, max_bytes, max_rows)
+        serve_on_ray(replica, host, port, replicas or 1, report)
+        return
+    with listen(host, port) as listener:
+        service = Service(ensemble, max_bytes, max_rows, request_seconds())
+        service.warm_up()
+        report(host, listener.getsockname()[1])
+        run_scoring(service, listener)

@@ -1,0 +1,59 @@
+"""`ensweep soup`: the mean of the weights of runs that share a start, as one more trial.
+
+ensweep soup demo --data-dir data --greedy
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensweep.cli.shared.options import AsJson, Storage, SweepName, TrackingUri
+from ensweep.cli.shared.output import print_table
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's command to the command line."""
+    app.command("soup")(soup)
+
+
+def soup(
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", help="Folder with the files that the sweep was given.")
+    ],
+    sweep: SweepName = None,
+    greedy: Annotated[
+        bool,
+        typer.Option("--greedy", help="Only runs that the soup is no worse for on dev-train."),
+    ] = False,
+    num_runs: Annotated[
+        int | None, typer.Option("--num-runs", min=2, help="Only the best so many on dev-train.")
+    ] = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Average the weights of runs that share a start into one more trial of the sweep."""
+    from ensemble.soup.trial import make_soup
+    from mlflow_setup.runs.query import latest_sweep
+    from mlflow_setup.tracking.store import resolve_tracking
+
+    tracking = resolve_tracking(storage, tracking_uri)
+    name = sweep or latest_sweep(tracking)
+    found = make_soup(tracking, name, data_dir, greedy, num_runs)
+    if as_json:
+        content = {**asdict(found), "folder": str(found.folder)}
+        typer.echo(json.dumps({"schema_version": 1, "sweep": name, **content}))
+        return
+    chosen = f"{len(found.ingredients)} of {found.num_sharing} runs that share a start"
+    typer.echo(f"{found.trial}: {chosen}: {', '.join(found.ingredients)}")
+    rows = [
+        [task, f"{each.single:.4f}", f"{each.soup:.4f}", each.gain.describe()]
+        for task, each in found.tasks.items()
+    ]
+    rows.append(["overall", f"{found.single:.4f}", f"{found.overall:.4f}", ""])
+    print_table(["dev-dev", "best single", "soup", "gain"], rows)
+    typer.echo("runs, epochs and best single are chosen on dev-train; dev-dev had no say")
+    typer.echo(f"in {found.folder}; next: ensweep ensemble {name} --storage {storage}", err=True)

@@ -1,0 +1,1 @@
+"""Commands for sweeps and studies."""

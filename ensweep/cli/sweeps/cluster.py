@@ -1,0 +1,51 @@
+"""`ensweep cluster check`: what is wrong with a Ray cluster file, before it costs money.
+
+ensweep cluster check cluster.yaml
+ensweep cluster check deploy/kuberay.yaml
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensweep.cli.shared.options import AsJson
+
+cluster_app = typer.Typer(help="The Ray cluster that sweeps run on.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    app.add_typer(cluster_app, name="cluster")
+
+
+@cluster_app.callback()
+def cluster() -> None:
+    """The Ray cluster that sweeps run on."""
+
+
+@cluster_app.command("check")
+def check(
+    file: Annotated[
+        Path, typer.Argument(help="A cluster file: what `ray up` takes, or KubeRay's RayJob.")
+    ] = Path("cluster.yaml"),
+    as_json: AsJson = False,
+) -> None:
+    """Check a cluster file: Ray's own rules, and the mistakes that Ray lets through."""
+    from dataclasses import asdict
+
+    from search.cluster.check_ray_yaml import check_cluster_file, refuse
+    from search.cluster.kuberay_file import check_kuberay_file, is_kuberay_file
+
+    found = check_kuberay_file(file) if is_kuberay_file(file) else check_cluster_file(file)
+    if as_json:
+        content = {"schema_version": 1, "findings": [asdict(finding) for finding in found]}
+        typer.echo(json.dumps(content))
+    else:
+        for finding in found:
+            mark = "red " if finding.is_red else "note"
+            typer.echo(f"{mark}  {finding.place}: {finding.problem}")
+    refuse(file, found)
+    if not as_json:
+        typer.echo(f"{file}: nothing to mend")

@@ -1,0 +1,78 @@
+"""`ensweep leaderboard`: the trials of a sweep, the best first.
+
+ensweep leaderboard --json
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ensweep.cli.shared.options import AsJson, Storage, SweepName, TrackingUri
+from ensweep.cli.shared.output import print_table
+from mlflow_setup.errors import NothingUsableError
+
+if TYPE_CHECKING:
+    from search.reports.leaderboard import Row
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    app.command("leaderboard")(leaderboard)
+
+
+def leaderboard(
+    sweep_name: SweepName = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """The trials of a sweep, the best first, with what they differ in."""
+    from mlflow_setup.runs.query import find_trials, latest_sweep
+    from mlflow_setup.tracking.store import resolve_tracking
+    from search.reports.leaderboard import leaderboard as rows_of
+
+    tracking = resolve_tracking(storage, tracking_uri)
+    chosen = sweep_name or latest_sweep(tracking)
+    rows = rows_of(find_trials(tracking, chosen))
+    if not rows:
+        raise NothingUsableError(
+            f"no trial of a sweep {chosen!r} is tracked",
+            fix="ensweep leaderboard without a name shows the latest sweep",
+        )
+    if as_json:
+        content = [row.to_json() for row in rows]
+        typer.echo(json.dumps({"schema_version": 1, "sweep": chosen, "trials": content}))
+        return
+    typer.echo(f"sweep {chosen}", err=True)
+    print_table(*_leaderboard_table(rows))
+
+
+def _leaderboard_table(rows: "list[Row]") -> tuple[list[str], list[list[str]]]:
+    metrics = sorted({name for row in rows for name in row.metrics})
+    params = list(dict.fromkeys(name for row in rows for name in row.params))
+    header = ["#", "trial", "recipe", "outcome", "epochs", "overall"]
+    header += [name.split("/")[1] for name in metrics] + params
+    table = [
+        [
+            str(row.rank),
+            row.trial,
+            row.recipe,
+            row.outcome,
+            "" if row.epochs is None else str(row.epochs),
+            _number(row.overall),
+            *(_number(row.metrics.get(name)) for name in metrics),
+            *(_setting(row.params.get(name, "")) for name in params),
+        ]
+        for row in rows
+    ]
+    return header, table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

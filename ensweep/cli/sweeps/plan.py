@@ -1,0 +1,114 @@
+"""`ensweep plan`: is all there that a sweep needs, and what will it take?
+
+ensweep plan demo --data-dir data
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ensweep.cli.shared.options import (
+    AsJson,
+    DataDir,
+    MaxGpuHours,
+    MaxHours,
+    MaxUsd,
+    NewName,
+    NumSamples,
+    SearchSeed,
+    Storage,
+    SweepFile,
+    SweepOverrides,
+    TrackingUri,
+    as_overrides,
+    budget_options,
+)
+from ensweep.cli.shared.output import print_table
+from ensweep.cli.sweeps.sweep import default_name
+
+if TYPE_CHECKING:
+    from search.planning.forecast import Forecast, Range
+    from search.planning.plan import Plan
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    app.command("plan")(plan)
+
+
+def plan(
+    name_or_file: SweepFile,
+    overrides: SweepOverrides = None,
+    name: NewName = None,
+    num_samples: NumSamples = None,
+    seed: SearchSeed = None,
+    data_dir: DataDir = None,
+    max_hours: MaxHours = None,
+    max_gpu_hours: MaxGpuHours = None,
+    max_usd: MaxUsd = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Look around on one node of every type that is up.")
+    ] = False,
+    share: Annotated[
+        bool, typer.Option("--share", help="Measure how many trials at a time a device takes best.")
+    ] = False,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at all that a sweep needs, train a few steps, and say what it will take."""
+    options = {
+        "search.num_samples": num_samples,
+        "search.seed": seed,
+        "data.dir": data_dir,
+        **budget_options(max_hours, max_gpu_hours, max_usd),
+    }
+
+    from search.config.load import read_sweep
+
+    resolved = read_sweep(name_or_file, [*(overrides or []), *as_overrides(options)])
+
+    from mlflow_setup.tracking.store import resolve_tracking
+    from search.planning.plan import make_plan
+
+    tracking = resolve_tracking(storage, tracking_uri)
+    name = name or default_name(resolved.name)
+    found = make_plan(resolved, name, storage, tracking, deep=deep, share=share)
+    if as_json:
+        typer.echo(json.dumps({"schema_version": 1, **found.to_json()}))
+    else:
+        _print(found)
+    raise typer.Exit(found.exit_code)
+
+
+def _print(found: "Plan") -> None:
+    for check in found.checks:
+        typer.echo(f"{check.verdict:<4}  {check.name}: {check.found}")
+        if check.fix is not None and check.verdict != "ok":
+            typer.echo(f"      fix: {check.fix}")
+    if found.red:
+        typer.echo(f"{len(found.red)} thing(s) to mend before a trial is started", err=True)
+    if found.forecast is not None:
+        _print_forecast(found.forecast)
+
+
+def _print_forecast(forecast: "Forecast") -> None:
+    rows = [
+        _row("epochs", forecast.epochs, 0),
+        _row("hours", forecast.hours, 2),
+        _row("trial-hours", forecast.trial_hours, 2),
+    ]
+    if forecast.gpu_hours.high:
+        rows.append(_row("GPU-hours", forecast.gpu_hours, 2))
+    if forecast.usd is not None:
+        rows.append(_row("USD", forecast.usd, 2))
+    print_table(["forecast", "median", "5 %", "95 %"], rows)
+    typer.echo(f"{forecast.num_trials} trials, at most {forecast.max_epochs} epochs")
+    typer.echo(f"disk: at most {forecast.disk_bytes / 1e9:.1f} GB")
+
+
+def _row(name: str, found: "Range", digits: int) -> list[str]:
+    values = (found.median, found.low, found.high)
+    return [name, *(f"{value:.{digits}f}" for value in values)]

@@ -1,0 +1,149 @@
+"""`ensweep data`: check the tasks' files, generate a sample set, fetch the public ones.
+
+ensweep data sample demo/data
+ensweep data check demo/data
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ensweep.cli.shared.options import AsJson
+from mlflow_setup.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainable.config.tasks import Task
+    from trainable.data.defects import Defect
+    from trainable.data.readers import Examples
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the tasks' files.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    data = typer.Typer(help="Check, generate and fetch data.", no_args_is_help=True)
+    data.command("check")(check)
+    data.command("sample")(sample)
+    data.command("fetch")(fetch)
+    app.add_typer(data, name="data")
+
+
+def check(
+    folder: Folder,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="A recipe that declares tasks of its own.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", help="Names, comma-separated; default: all known.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rows and labels of each file, and every defect (exit code 3 if there are errors)."""
+    from trainable.data.dataset import read_directory
+
+    chosen = _choose_tasks(folder, recipe, tasks)
+    parts, defects = read_directory(folder, chosen)
+    counts = Counter(defect.code for defect in defects)
+    has_errors = any(defect.severity == "error" for defect in defects)
+    if as_json:
+        rows: dict[str, dict[str, int]] = {name: {} for name in chosen}
+        labels: dict[str, dict[str, dict[str, float]]] = {name: {} for name in chosen}
+        for part in parts:
+            rows[part.task_name][part.split] = len(part)
+            labels[part.task_name][part.split] = _labels(part)
+        keys = ("code", "severity", "file", "line", "column")
+        listed = [{key: getattr(d, key) for key in keys} | {"message": str(d)} for d in defects]
+        typer.echo(
+            json.dumps(
+                {
+                    "schema_version": 1,
+                    "rows": rows,
+                    "labels": labels,
+                    "counts": counts,
+                    "defects": listed,
+                }
+            )
+        )
+    else:
+        for part in parts:
+            typer.echo(_line(part))
+        for code in sorted(counts):
+            typer.echo(_section(code, [defect for defect in defects if defect.code == code]))
+        typer.echo("\nerrors found" if has_errors else "\nno errors")
+    if has_errors:
+        raise typer.Exit(3)
+
+
+def sample(
+    folder: Folder,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other rows.")] = 0,
+    train_rows: Annotated[int, typer.Option("--train-rows", min=1, help="Of each task.")] = 600,
+    dev_rows: Annotated[int, typer.Option("--dev-rows", min=1, help="Of each task.")] = 300,
+) -> None:
+    """Write a generated data set, to try things out; its sentences mean nothing."""
+    from trainable.data.synthetic import write_sample
+
+    write_sample(folder, seed, train_rows, dev_rows)
+    typer.echo(f"wrote a generated data set to {folder}")
+
+
+def fetch(folder: Folder) -> None:
+    """Bring SST-5, QQP, STS-B and AllNLI from the public hub (needs a network)."""
+    from trainable.data.public_datasets import fetch as bring
+
+    bring(folder, report=lambda line: typer.echo(line, err=True))
+    typer.echo(f"wrote the public data sets to {folder}")
+
+
+def _choose_tasks(folder: Path, recipe: str | None, names: str | None) -> "dict[str, Task]":
+    """The named tasks of the recipe, or of the paper; AllNLI only if it is there or named."""
+    from trainable.config.recipe import resolve
+    from trainable.config.tasks import PAPER_TASKS
+
+    known = dict(PAPER_TASKS) if recipe is None else resolve(recipe).config.task_records()
+    if names is not None:
+        chosen = [name.strip() for name in names.split(",")]
+    elif recipe is None and not (folder / known["nli"].files["train"]).exists():
+        chosen = [name for name in known if name != "nli"]
+    else:
+        chosen = list(known)
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise ConfigError(f"--tasks: no task {', '.join(unknown)}; known: {', '.join(known)}")
+    return {name: known[name] for name in chosen}
+
+
+def _labels(part: "Examples") -> dict[str, float]:
+    """Class -> number of rows; of scores the least, the mean and the greatest."""
+    if part.labels is None or not len(part):
+        return {}
+    if part.task.kind.has_integer_labels:
+        counts = Counter(part.labels.astype(int).tolist())
+        return {str(label): counts[label] for label in sorted(counts)}
+    labels = part.labels
+    return {"min": labels.min().item(), "mean": labels.mean().item(), "max": labels.max().item()}
+
+
+def _line(part: "Examples") -> str:
+    from mlflow_setup.text import NUM_SHOWN, printable
+
+    labels = [f"{name}: {value:.6g}" for name, value in _labels(part).items()]
+    more = [f"{len(labels) - NUM_SHOWN} more"] if len(labels) > NUM_SHOWN else []
+    shown = ", ".join(labels[:NUM_SHOWN] + more) or "no labels"
+    file = printable(part.task.files[part.split])
+    return f"{part.task_name:<12} {part.split} {len(part)} rows in {file} ({shown})"
+
+
+def _section(code: str, defects: "list[Defect]") -> str:
+    """The first defects of one kind, how many there are, and what to do about them."""
+    from mlflow_setup.text import NUM_SHOWN
+    from trainable.data.defects import FIXES
+
+    lines = [f"\n{code}, {len(defects)} {defects[0].severity}(s). fix: {FIXES[code]}"]
+    lines += [f"  {defect}" for defect in defects[:NUM_SHOWN]]
+    if len(defects) > NUM_SHOWN:
+        lines.append(f"  ... and {len(defects) - NUM_SHOWN} more")
+    return "\n".join(lines)

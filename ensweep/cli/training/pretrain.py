@@ -1,0 +1,62 @@
+"""`ensweep pretrain`: masked language modelling on the tasks' own sentences, before any trial.
+
+ensweep pretrain b3 --data-dir data --output encoders/mine model.encoder=minilm
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ensweep.cli.shared.options import AsJson
+from ensweep.cli.shared.signals import StopOnSignal
+from ensweep.cli.training.train import Overrides, RecipeName
+
+if TYPE_CHECKING:
+    from trainable.pretraining.masked_lm import Progress
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    app.command("pretrain")(pretrain)
+
+
+def pretrain(
+    recipe: RecipeName,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the new encoder; model.encoder=...")
+    ],
+    overrides: Overrides = None,
+    data_dir: Annotated[
+        str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pre-train the recipe's encoder on the tasks' text. Run it again to go on after a stop."""
+    from trainable.config.recipe import resolve
+    from trainable.pretraining.pretrain import pretrain as run
+
+    extra = [] if data_dir is None else [f"data.dir={data_dir}"]
+    config = resolve(recipe, [*extra, *(overrides or [])]).config
+    stop = StopOnSignal()
+
+    def report(progress: "Progress") -> None:
+        step, loss = progress.held_out[-1]
+        shown = f"step {step}/{progress.num_steps}: loss on held-out text {loss:.4f}"
+        typer.echo(f"{shown}, {progress.seconds:.0f} s", err=True)
+
+    with stop:
+        done = run(config, output, report=report, stop=stop)
+    if not done.is_done:
+        typer.echo("stopped; run the same command again to go on", err=True)
+        raise typer.Exit(stop.exit_code)
+    if as_json:
+        content = {"folder": str(output), "held_out": done.held_out, "seconds": done.seconds}
+        sizes = {"num_steps": done.num_steps, "num_sentences": done.num_sentences}
+        typer.echo(json.dumps({"schema_version": 1, **content, **sizes}))
+        return
+    first, last = done.held_out[0][1], done.held_out[-1][1]
+    typer.echo(f"{done.num_steps} steps on {done.num_sentences} sentences")
+    typer.echo(f"loss on held-out text: {first:.4f} -> {last:.4f}")
+    typer.echo(f"in {output}; use it with model.encoder={output} pretrain.enabled=false")

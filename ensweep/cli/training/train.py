@@ -1,0 +1,147 @@
+"""`ensweep train`, `ensweep config show`, `ensweep recipes`: one trial and what configures it.
+
+ensweep train b3 --data-dir data model.encoder=minilm model.pooling=mean train.num_epochs=2
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensweep.cli.shared.options import AsJson, Storage, TrackingUri
+from ensweep.cli.shared.signals import StopOnSignal
+
+if TYPE_CHECKING:
+    from mlflow_setup.schema import EpochRecord
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's name or a YAML file.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this noun's commands to the command line."""
+    app.command("train")(train)
+    app.command("recipes")(recipes)
+    config = typer.Typer(help="Look at configurations.", no_args_is_help=True)
+    config.command("show")(show)
+    app.add_typer(config, name="config")
+
+
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    data_dir: Annotated[
+        str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The trial's folder; default: STORAGE/train/RECIPE."),
+    ] = None,
+    storage: Storage = Path("runs"),
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one configuration. Run the same command again to go on after a stop."""
+    from mlflow_setup.schema import Identity, Outcome
+    from trainable.config.constraints import settings_without_effect
+    from trainable.config.recipe import resolve
+    from trainable.storage.trial_folder import SHARED
+    from trainable.training.stages import total_epochs
+    from trainable.training.train import train as run
+
+    extra = [] if data_dir is None else [f"data.dir={data_dir}"]
+    resolved = resolve(recipe, [*extra, *(overrides or [])])
+    for warning in settings_without_effect(resolved.config):
+        typer.echo(f"warning: {warning}", err=True)
+    folder = output or storage / "train" / Path(resolved.recipe).stem
+    shared = storage / SHARED
+    identity = Identity(folder.name, None, resolved.recipe, resolved.origin)
+    stop = StopOnSignal()
+    num_epochs = total_epochs(resolved.config)
+
+    def report(record: "EpochRecord") -> None:
+        typer.echo(f"epoch {record.epoch}/{num_epochs}: {_scores(record.metrics)}", err=True)
+
+    if resolved.config.distill.enabled:
+        from ensemble.distillation.teachers import teach
+        from mlflow_setup.tracking.store import resolve_tracking
+
+        teach(resolved.config, shared, resolve_tracking(storage, tracking_uri))
+    with stop:
+        outcome = run(
+            resolved.config, folder, identity=identity, report=report, stop=stop, shared=shared
+        )
+    from trainable.storage.trial_folder import TrialFolder
+
+    best = max(TrialFolder(folder).epochs(), key=_overall, default=None)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "schema_version": 1,
+                    "folder": str(folder),
+                    "outcome": outcome.outcome,
+                    "reason": outcome.reason,
+                    "best_epoch": best and best.epoch,
+                    "metrics": best.metrics if best else {},
+                }
+            )
+        )
+    else:
+        typer.echo(f"{outcome.outcome}: {outcome.reason}")
+        if best is not None:
+            typer.echo(f"best epoch {best.epoch}: {_scores(best.metrics)}")
+        typer.echo(f"in {folder}")
+    if outcome.outcome is Outcome.STOPPED:
+        typer.echo("stopped; run the same command again to go on", err=True)
+        raise typer.Exit(stop.exit_code)
+    if outcome.outcome is not Outcome.FINISHED:
+        raise typer.Exit(5)
+
+
+def recipes(as_json: AsJson = False) -> None:
+    """List the packaged recipes with a line each."""
+    from trainable.config.recipe import read_recipe, recipe_names
+
+    listed = {name: read_recipe(name).description for name in recipe_names()}
+    if as_json:
+        typer.echo(json.dumps({"schema_version": 1, "recipes": listed}))
+        return
+    width = max(map(len, listed))
+    for name, description in listed.items():
+        typer.echo(f"{name:<{width}}  {description}")
+
+
+def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Every setting of a configuration, its value and where the value came from."""
+    from trainable.config.constraints import settings_without_effect
+    from trainable.config.recipe import resolve
+
+    resolved = resolve(recipe, overrides or [])
+    values: dict[str, Any] = resolved.config.flat()
+    if as_json:
+        content = {
+            key: {"value": value, "origin": resolved.origin[key]} for key, value in values.items()
+        }
+        typer.echo(json.dumps({"schema_version": 1, "recipe": resolved.recipe, "config": content}))
+        return
+    rows = [(key, json.dumps(value), resolved.origin[key]) for key, value in values.items()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for key, value, origin in rows:
+        typer.echo(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+    for warning in settings_without_effect(resolved.config):
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _overall(record: "EpochRecord") -> float:
+    from mlflow_setup.schema import OVERALL
+
+    return record.metrics[OVERALL]
+
+
+def _scores(metrics: dict[str, float]) -> str:
+    shown = {key: value for key, value in metrics.items() if not key.endswith("/loss")}
+    return "  ".join(f"{key.removeprefix('dev/')} {value:.4f}" for key, value in shown.items())

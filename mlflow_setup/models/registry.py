@@ -1,0 +1,209 @@
+"""An exported ensemble as an MLflow model: saved, logged to a run, registered, fetched by name."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from filelock import FileLock
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.atomic import (
+    MANIFEST,
+    TEMPORARY,
+    find_damage,
+    inside,
+    remove_folder,
+    safe_name,
+)
+from mlflow_setup.tracking.client import MlflowException
+from mlflow_setup.tracking.store import Tracking, redact
+
+ALIAS = "champion"
+BUNDLE = "bundle"
+"""The artifact of a model, and its folder below the model's `artifacts`."""
+
+TASK_PARAM = "task"
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a model takes and gives, in the words of MLflow's signature."""
+
+    columns: tuple[str, ...]  # of text; which of them a request needs, its task says
+    outputs: Mapping[str, str]  # column -> MLflow's data type; all but `label` by task
+    task: str  # of the example
+    example: tuple[Mapping[str, str], ...]  # rows: column -> sentence
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What an MLflow model is made of; nothing of it is pickled."""
+
+    bundle: Path
+    code: Path  # the file that MLflow runs to load it
+    requirements: Sequence[str]  # of pip; paths are relative to the model
+    interface: Interface
+
+
+def save_model(source: ModelSource, path: Path, run_id: str | None = None) -> None:
+    """Write the MLflow model to the new folder `path`: models-from-code, no object in it."""
+    from mlflow.models import Model
+    from mlflow.pyfunc import save_model as save
+
+    first = source.interface
+    with tempfile.TemporaryDirectory() as folder:
+        # MLflow names the artifact's folder after what it is copied from, and takes no links.
+        named = shutil.copytree(source.bundle, Path(folder) / BUNDLE, copy_function=_link_or_copy)
+        save(
+            path=str(path),
+            python_model=str(source.code),
+            artifacts={BUNDLE: str(named)},
+            signature=signature(first),
+            input_example=(list(map(dict, first.example)), {TASK_PARAM: first.task}),
+            pip_requirements=list(source.requirements),
+            mlflow_model=Model(run_id=run_id),
+        )
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+
+
+def signature(interface: Interface) -> Any:
+    """MLflow's ModelSignature: optional columns of text, the task as a parameter."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    columns = [ColSpec("string", name, required=False) for name in interface.columns]
+    outputs = [
+        ColSpec(kind, name, required=name == "label") for name, kind in interface.outputs.items()
+    ]
+    return ModelSignature(
+        inputs=Schema(columns),
+        outputs=Schema(outputs),
+        params=ParamSchema([ParamSpec(TASK_PARAM, "string", None)]),
+    )
+
+
+def log_model(
+    tracking: Tracking, source: ModelSource, run_id: str, name: str, alias: str = ALIAS
+) -> str:
+    """Log the model to a run and register it; the new version, which `alias` now points to.
+
+    The run ends FAILED if that fails: what says FINISHED has its model.
+
+    Raises:
+        ConfigError: MLflow cannot be written to, or does not take the name or the alias.
+    """
+    safe_name(name, "model")
+    with tracking.errors():
+        version = None
+        try:
+            version = _log_and_register(tracking, source, run_id, name, alias)
+        finally:
+            if version is None:
+                tracking.client.set_terminated(run_id, "FAILED")
+    return version
+
+
+def _log_and_register(
+    tracking: Tracking, source: ModelSource, run_id: str, name: str, alias: str
+) -> str:
+    client = tracking.client
+    logged = client.create_logged_model(
+        tracking.experiment_id, name=name, source_run_id=run_id, model_type="ensemble"
+    )
+    status = "FAILED"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            save_model(source, Path(folder) / "model", run_id)
+            client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
+        status = "READY"
+    finally:
+        client.finalize_logged_model(logged.model_id, status)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        name, logged.artifact_location, run_id=run_id, model_id=logged.model_id
+    )
+    client.set_registered_model_alias(name, alias, version.version)
+    return str(version.version)
+
+
+def is_model(uri: str) -> bool:
+    """Whether `uri` names a registered model rather than a folder."""
+    return uri.startswith("models:")
+
+
+def fetch_bundle(tracking: Tracking, uri: str, cache: Path) -> Path:
+    """The bundle of a registered model: where it lies if on this machine, else fetched once.
+
+    Only the bundle is fetched: no code of the model is run, and none is installed.
+
+    Raises:
+        ConfigError: not models:/NAME@ALIAS or models:/NAME/VERSION, no such model, or MLflow
+            cannot be read.
+    """
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise ConfigError(
+            f"{uri!r} does not name a registered model",
+            fix=f"models:/NAME@{ALIAS} or models:/NAME/VERSION",
+        )
+    name = safe_name(match["name"], "model")
+    with tracking.errors():
+        client = tracking.client
+        version = (
+            match["version"] or client.get_model_version_by_alias(name, match["alias"]).version
+        )
+        place = str(client.get_model_version_download_uri(name, str(version)))
+        parts = urlsplit(place)
+        if parts.scheme in ("file", ""):
+            return inside(Path(url2pathname(parts.path)), f"artifacts/{BUNDLE}")
+        return _fetched(tracking, f"{place}/artifacts/{BUNDLE}", cache / "models" / _folder(place))
+
+
+def _folder(place: str) -> str:
+    """A name for what is fetched from `place`, which is written once."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", redact(place)).strip("-.")[-100:]
+
+
+def _fetched(tracking: Tracking, uri: str, target: Path) -> Path:
+    """`target`, fetched unless it is there and whole: by one process, while others wait for it."""
+    from mlflow.artifacts import download_artifacts
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not _is_whole(target):
+            remove_folder(target)
+            with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target.parent) as folder:
+                fetched = download_artifacts(
+                    artifact_uri=uri, dst_path=folder, tracking_uri=tracking.uri
+                )
+                Path(fetched).rename(target)
+    return target
+
+
+def _is_whole(bundle: Path) -> bool:
+    """By its own manifest: who loads it proves what it is of."""
+    try:
+        facts = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+        del facts["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return find_damage(bundle, facts) is None

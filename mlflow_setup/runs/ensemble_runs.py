@@ -1,0 +1,120 @@
+"""Log what was made of runs: an ensemble as a run of its own, a study's tables on its sweep's."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.schema import RunKind, Tag
+from mlflow_setup.tracking.client import Metric
+from mlflow_setup.tracking.store import Tracking, cut
+
+ENSEMBLE_FILE = "ensemble.json"
+_FILES = (ENSEMBLE_FILE, "README.md", "manifest.json")  # members, model card, all files' hashes
+_POINTS = 1000
+"""Of metrics in a batch, at most."""
+
+
+def log_ensemble(
+    tracking: Tracking,
+    name: str,
+    folder: Path,
+    metrics: Mapping[str, float],
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> str:
+    """The id of a new run of kind `ensemble`: the bundle's description, without its weights.
+
+    Raises:
+        IntegrityError: no ensemble.json in `folder`, or a metric that is not finite.
+        ConfigError: MLflow cannot be written to.
+    """
+    if not (folder / ENSEMBLE_FILE).is_file():
+        raise IntegrityError(f"{folder}: no {ENSEMBLE_FILE}, hence not an exported ensemble")
+    with tracking.errors(), _new_run(tracking, name, tags) as run_id:
+        tracking.log(run_id, metrics=metrics, params=params, timestamp=_now())
+        for file in _FILES:
+            if (folder / file).is_file():
+                tracking.client.log_artifact(run_id, str(folder / file))
+    return run_id
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A choice of members, in MLflow's words."""
+
+    name: str
+    digest: str  # of all that follows
+    metrics: Mapping[str, float]  # finite
+    steps: Mapping[str, Sequence[float]]  # metric -> its value after step 1, 2, ...
+    params: Mapping[str, Any]
+    tags: Mapping[str, str]
+    files: Mapping[str, bytes]  # name -> content
+
+
+def log_choice(tracking: Tracking, chosen: Chosen) -> tuple[str, bool]:
+    """A run of kind `ensemble` for the choice, and whether it is new: one of the same digest that
+    is whole is taken in its place.
+
+    Raises:
+        ConfigError: MLflow cannot be written to.
+    """
+    with tracking.errors():
+        kind = {Tag.KIND.value: RunKind.ENSEMBLE.value, Tag.CHOICE.value: chosen.digest}
+        known = tracking.search(kind, "FINISHED")
+        if known:
+            return str(known[0].info.run_id), False
+        tags = {**chosen.tags, Tag.CHOICE.value: chosen.digest}
+        with _new_run(tracking, chosen.name, tags) as run_id, TemporaryDirectory() as folder:
+            now = _now()
+            tracking.log(run_id, metrics=chosen.metrics, params=chosen.params, timestamp=now)
+            points = [
+                Metric(key, value, now, step)
+                for key, values in chosen.steps.items()
+                for step, value in enumerate(values, start=1)
+            ]
+            for first in range(0, len(points), _POINTS):
+                tracking.client.log_batch(run_id, metrics=points[first : first + _POINTS])
+            for name, content in chosen.files.items():
+                (Path(folder) / name).write_bytes(content)
+            tracking.client.log_artifacts(run_id, folder)
+    return run_id, True
+
+
+@contextmanager
+def _new_run(tracking: Tracking, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """A new run of kind `ensemble`: FINISHED if the block ends well, else FAILED."""
+    run = tracking.client.create_run(
+        tracking.experiment_id,
+        run_name=name,
+        tags={key: cut(value) for key, value in tags.items()}
+        | {Tag.KIND.value: RunKind.ENSEMBLE.value},
+    )
+    run_id, status = str(run.info.run_id), "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    finally:
+        tracking.client.set_terminated(run_id, status)
+
+
+def _now() -> int:
+    return round(time.time() * 1000)
+
+
+def log_to_sweep(tracking: Tracking, sweep: str, files: Iterable[Path], folder: str) -> None:
+    """Log files as artifacts of the sweep's own run, below `folder`; those there are replaced.
+
+    Raises:
+        ConfigError: no such sweep is tracked, or MLflow cannot be written to.
+    """
+    with tracking.errors():
+        found = tracking.search({Tag.KIND.value: RunKind.SWEEP.value, Tag.SWEEP.value: sweep})
+        if not found:
+            raise ConfigError(f"no sweep {sweep!r} is tracked")
+        for file in files:
+            tracking.client.log_artifact(found[0].info.run_id, str(file), folder)

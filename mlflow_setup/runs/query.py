@@ -1,0 +1,134 @@
+"""Runs read back: frozen `RunRecord`s, and artifacts through a local cache."""
+
+import logging
+import re
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
+from mlflow_setup.filesystem.atomic import inside
+from mlflow_setup.schema import Outcome, RunKind, RunRecord, Tag
+from mlflow_setup.tracking.client import Run
+from mlflow_setup.tracking.store import Tracking, redact
+
+_logger = logging.getLogger(__name__)
+
+
+def find_trials(tracking: Tracking, sweep: str | None = None) -> list[RunRecord]:
+    """All tracked trials, of one sweep or of every sweep, the oldest first.
+
+    Raises:
+        ConfigError: MLflow cannot be read.
+    """
+    tags = {Tag.KIND.value: RunKind.TRIAL.value}
+    if sweep is not None:
+        tags[Tag.SWEEP.value] = sweep
+    with tracking.errors():
+        return [_record(run) for run in tracking.search(tags)]
+
+
+def find_run(tracking: Tracking, run_id: str) -> RunRecord:
+    """One tracked trial.
+
+    Raises:
+        ConfigError: MLflow has no such run or cannot be read, or the run is no trial.
+    """
+    _require_id(run_id)
+    with tracking.errors():
+        run = tracking.client.get_run(run_id)
+    if run.data.tags.get(Tag.KIND.value) != RunKind.TRIAL.value:
+        raise ConfigError(f"run {run_id} is not a trial")
+    return _record(run)
+
+
+def sweep_names(tracking: Tracking) -> list[str]:
+    """All tracked sweeps, the one that started last first.
+
+    Raises:
+        ConfigError: MLflow cannot be read.
+    """
+    with tracking.errors():
+        runs = tracking.search({Tag.KIND.value: RunKind.SWEEP.value})
+    names = [run.data.tags[Tag.SWEEP.value] for run in reversed(runs)]
+    return list(dict.fromkeys(names))
+
+
+def latest_sweep(tracking: Tracking) -> str:
+    """The sweep that started last.
+
+    Raises:
+        NothingUsableError: no sweep is tracked here.
+        ConfigError: MLflow cannot be read.
+    """
+    names = sweep_names(tracking)
+    if not names:
+        raise NothingUsableError(
+            f"no sweep is tracked at {redact(tracking.uri)}",
+            fix="ensweep sweep demo starts one; --storage or --tracking-uri may point elsewhere",
+        )
+    return names[0]
+
+
+def download(tracking: Tracking, run_id: str, artifact_path: str, cache: Path) -> Path:
+    """A local copy of one artifact: the file itself where artifacts lie on this machine.
+
+    Others are fetched once to `<cache>/<run_id>/<artifact_path>`.
+
+    Raises:
+        IntegrityError: a path that leaves the run's artifacts, or no such local artifact.
+        ConfigError: MLflow cannot be read, or does not have the artifact.
+    """
+    _require_id(run_id)
+    target = inside(cache / run_id, artifact_path)
+    if target.is_file():
+        return target
+    with tracking.errors():
+        root = _artifact_root(tracking, run_id)
+    if root is not None:
+        local = inside(root, artifact_path)
+        if not local.is_file():
+            raise IntegrityError(f"run {run_id} has no artifact {artifact_path}: {local}")
+        return local
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix=".tmp-", dir=cache)
+    try:
+        with tracking.errors():
+            fetched = tracking.client.download_artifacts(run_id, artifact_path, folder)
+            Path(fetched).replace(target)  # whole or not at all
+    finally:
+        shutil.rmtree(folder)
+    return target
+
+
+def _require_id(run_id: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,127}", run_id, re.ASCII):
+        raise ConfigError(f"{run_id!r} is not the id of a run")
+
+
+@lru_cache(maxsize=10_000)
+def _artifact_root(tracking: Tracking, run_id: str) -> Path | None:
+    """The folder of a run's artifacts, or None when they are not on this machine."""
+    uri = urlsplit(tracking.client.get_run(run_id).info.artifact_uri)
+    return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
+
+
+def _record(run: Run) -> RunRecord:
+    tags = dict(run.data.tags)
+    outcome = tags.get(Tag.OUTCOME.value)
+    if outcome is not None and outcome not in set(Outcome):
+        _logger.warning("run %s: unknown outcome %r, read as none", run.info.run_id, outcome)
+        outcome = None
+    return RunRecord(
+        run_id=run.info.run_id,
+        trial=tags[Tag.TRIAL.value],
+        sweep=tags.get(Tag.SWEEP.value),
+        status=run.info.status,
+        outcome=None if outcome is None else Outcome(outcome),
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=tags,
+    )

@@ -1,0 +1,277 @@
+"""Where runs are tracked: the URI, one explicit client, the experiment. No global state.
+
+The embedded default is an SQLite file in the storage folder with an artifact folder beside it;
+anything else is a tracking server (http, https) or a database that MLflow knows.
+"""
+
+import errno
+import json
+import math
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from filelock import FileLock
+from sqlalchemy.exc import SQLAlchemyError
+
+from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
+from mlflow_setup.filesystem.atomic import TEMPORARY
+from mlflow_setup.schema import EXPERIMENT, Tag
+from mlflow_setup.tracking.client import Metric, MlflowClient, MlflowException, Param, Run, RunTag
+from mlflow_setup.tracking.sqlite import holders, prove_readable, prove_writable
+
+ARTIFACTS_FOLDER = "mlartifacts"
+_LOCK_SECONDS = 60
+_LOCKED = "database is locked"  # in SQLite's words
+_PAGE = 1000
+_PARAMS_PER_BATCH = 100
+_MAX_VALUE = 5_990  # MLflow cuts a param's value at 6,000 characters without a mark
+
+
+def resolve_tracking(storage: Path, uri: str | None = None) -> "Tracking":
+    """Argument, else the environment's MLFLOW_TRACKING_URI, else `mlflow.db` in `storage`.
+
+    Nothing is created or connected to yet.
+
+    Raises:
+        ConfigError: the path of an SQLite file that a URI cannot spell.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
+    tracking = Tracking(uri)
+    if tracking.database is None:
+        return tracking
+    if set("%?") & set(str(tracking.database)):
+        raise ConfigError(f"{tracking.database}: the path of an SQLite file must not have % or ?")
+    # a relative path would mean another file in another working directory
+    return Tracking(f"sqlite:///{tracking.database.absolute()}")
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """A place where runs are tracked. Connects at the first use of `client`."""
+
+    uri: str  # may hold credentials: print `redact(uri)`
+    experiment: str = EXPERIMENT
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file, or None when a server or another database keeps the runs."""
+        path = self.uri.removeprefix("sqlite:///")
+        return Path(path) if self.uri.startswith("sqlite:///") and path else None
+
+    @property
+    def is_server(self) -> bool:
+        """Whether a tracking server answers at the URI, rather than a database."""
+        return self.uri.startswith(("http://", "https://"))
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """Creates the database at first use, one process at a time, on shared folders too."""
+        if self.database is None:
+            return MlflowClient(self.uri, registry_uri=self.uri)
+        self.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(f"{self.database}.lock", timeout=_LOCK_SECONDS):
+            prove_readable(self.database)
+            if not self.database.stat().st_size:
+                _create(self.database)
+            client = MlflowClient(self.uri, registry_uri=self.uri)
+            client.search_experiments(max_results=1)
+        return client
+
+    @cached_property
+    def experiment_id(self) -> str:
+        """Created if missing; beside an SQLite file its artifacts go to `mlartifacts`.
+
+        Raises:
+            ConfigError: the experiment is in MLflow's trash.
+        """
+        found = self.find_experiment()
+        if found is not None:
+            return found
+        root = self.database and (self.database.absolute().parent / ARTIFACTS_FOLDER).as_uri()
+        try:
+            return str(self.client.create_experiment(self.experiment, artifact_location=root))
+        except MlflowException:
+            found = self.find_experiment()  # another process was quicker
+            if found is None:
+                raise
+            return found
+
+    def find_experiment(self) -> str | None:
+        """The experiment's id, or None when nothing was tracked here yet. Creates nothing.
+
+        Raises:
+            ConfigError: the experiment is in MLflow's trash.
+        """
+        if self.database is not None and not self.database.exists():
+            return None
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            return None
+        if experiment.lifecycle_stage != "active":
+            raise ConfigError(
+                f"experiment {self.experiment!r} at {redact(self.uri)} is deleted",
+                fix=f"mlflow experiments restore --experiment-id {experiment.experiment_id}",
+            )
+        return str(experiment.experiment_id)
+
+    def search(self, tags: Mapping[str, str], status: str | None = None) -> list[Run]:
+        """All runs with these tags (and MLflow status), the oldest first.
+
+        Raises:
+            ConfigError: a tag's value that cannot be searched for.
+        """
+        experiment_id = self.find_experiment()
+        if experiment_id is None:
+            return []
+        for key, value in tags.items():
+            if not re.fullmatch(r"[\w.\- /:]*", value):
+                raise ConfigError(f"{value!r} cannot be the {key} of a run")
+        conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        if status is not None:
+            conditions.append(f"attributes.status = '{status}'")
+        runs: list[Run] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [experiment_id],
+                filter_string=" and ".join(conditions),
+                order_by=["attributes.start_time ASC"],
+                max_results=_PAGE,
+                page_token=token,
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        timestamp: int = 0,
+        step: int = 0,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """One batch onto a run (one more for every 100 params); long values are cut.
+
+        `timestamp` of the metrics in milliseconds since the Unix epoch. Params that are not text
+        are written as JSON, and must not be on the run yet with another value.
+
+        Raises:
+            IntegrityError: a metric that is not finite; nothing is logged.
+        """
+        points = []
+        for key, value in (metrics or {}).items():
+            if not math.isfinite(value):
+                raise IntegrityError(f"metric {key} at step {step} is {value}, not a finite number")
+            points.append(Metric(key, value, timestamp, step))
+        texts = [Param(key, _text(value)) for key, value in (params or {}).items()]
+        self.client.log_batch(
+            run_id,
+            metrics=points,
+            params=texts[:_PARAMS_PER_BATCH],
+            tags=[RunTag(key, cut(value)) for key, value in (tags or {}).items()],
+        )
+        for first in range(_PARAMS_PER_BATCH, len(texts), _PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=texts[first : first + _PARAMS_PER_BATCH])
+
+    def check(self) -> None:
+        """Prove that runs can be tracked here, creating the database and the experiment.
+
+        Raises:
+            ConfigError: not reachable, refused, or not usable; credentials masked.
+        """
+        with self.errors():
+            if self.database is not None and self.database.exists():
+                prove_writable(self.database)
+            _ = self.experiment_id
+
+    def check_writable(self) -> None:
+        """Prove it by writing a tag of the experiment; `check` may find all there already.
+
+        Raises:
+            ConfigError: as `check`.
+        """
+        self.check()
+        with self.errors():
+            self.client.set_experiment_tag(self.experiment_id, Tag.PLANNED, f"{time.time():.0f}")
+
+    @contextmanager
+    def errors(self, error: type[EnsweepError] = ConfigError) -> Iterator[None]:
+        """Whatever MLflow, its database, the network or the disk raises becomes `error`."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as cause:
+            reason = redact(str(cause)).strip().partition("\n")[0] or type(cause).__name__
+            if _LOCKED in reason and self.database is not None:
+                reason += f" by {holders(self.database)}"
+            raise error(
+                f"MLflow tracking at {redact(self.uri)}: {reason}", fix=self._fix(reason)
+            ) from None
+
+    def _fix(self, reason: str) -> str:
+        if "No module named" in reason:
+            return "install the driver of the database that the URI names"
+        if "schema" in reason:
+            return "take a copy of the database, then: mlflow db upgrade DATABASE_URI"
+        if "Invalid Host header" in reason:
+            return "start the server with --allowed-hosts 'NAME,NAME:*', its own name for NAME"
+        if self.database is not None:
+            return _fix_database(self.database, reason)
+        if self.is_server:
+            return (
+                "start the server, or correct --tracking-uri or MLFLOW_TRACKING_URI; with both "
+                "unset runs are tracked in the storage folder"
+            )
+        return (
+            "a tracking URI is http://HOST:PORT, sqlite:///FILE or another database's URI; the "
+            "older ./mlruns folders are converted by mlflow migrate-filestore"
+        )
+
+
+def _fix_database(database: Path, reason: str) -> str:
+    if _LOCKED in reason:
+        return "end that process, or wait for it, and try again"
+    if "malformed" in reason or "not a database" in reason:
+        return (
+            f"move {database} away, then run ensweep sync SWEEP for each sweep: the runs "
+            "are made anew from its folder"
+        )
+    if "is full" in reason or os.strerror(errno.ENOSPC) in reason:
+        return f"make room on the disk of {database}"
+    return f"{database.parent} must be a folder with room, writable as is the file in it"
+
+
+def _create(database: Path) -> None:
+    """In its place once all tables are there: MLflow does not go on with some of them."""
+    with TemporaryDirectory(prefix=TEMPORARY, dir=database.parent) as folder:
+        made = Path(folder) / database.name
+        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        made.replace(database)
+
+
+def cut(value: str) -> str:
+    """`value` as it fits into a param or a tag."""
+    return value if len(value) <= _MAX_VALUE else f"{value[: _MAX_VALUE - 3]}..."
+
+
+def _text(value: Any) -> str:
+    return cut(value if isinstance(value, str) else json.dumps(value))
+
+
+def redact(text: str) -> str:
+    """`text` without the credentials of any URI in it."""
+    text = re.sub(r"://[^/\s]*@", "://***@", text)
+    secret = r"([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s'\"]*"
+    return re.sub(secret, r"\1***", text, flags=re.IGNORECASE)

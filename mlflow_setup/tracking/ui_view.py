@@ -1,0 +1,98 @@
+"""A view of a sweep's trials for MLflow's UI: the best first, with scores and searched settings.
+
+The UI keeps its saved views as tags of the experiment, in a form of its own that may change with
+its version: a browser test opens one. Without it the same runs are listed, with fewer columns.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from mlflow_setup.schema import OVERALL, RunKind, Tag
+from mlflow_setup.tracking.store import Tracking
+
+_VIEW_TAG = "mlflow.sharedViewState."
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
+"""What the UI takes an experiment for: training runs, not traces of an agent."""
+_MAX_COLUMNS = 40
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown beside a trial's name and outcome."""
+
+    metrics: tuple[str, ...]
+    params: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """As the UI names them."""
+        names = [f"metrics.`{name}`" for name in self.metrics]
+        names.append(f"tags.`{Tag.OUTCOME}`")
+        return [*names, *(f"params.`{name}`" for name in self.params)][:_MAX_COLUMNS]
+
+
+def save_view(tracking: Tracking, sweep: str, view: View, now: float) -> None:
+    """Save the view under the sweep's name; one of that name is replaced.
+
+    Args:
+        now: seconds since the Unix epoch.
+    """
+    client, experiment_id = tracking.client, tracking.experiment_id
+    stamp = round(now * 1000)
+    content = {"name": sweep, "createdAt": stamp, "updatedAt": stamp, "state": _state(sweep, view)}
+    client.set_experiment_tag(experiment_id, _KIND_TAG, _KIND)
+    client.set_experiment_tag(experiment_id, f"{_VIEW_TAG}{_key(sweep)}", json.dumps(content))
+
+
+def view_path(tracking: Tracking, sweep: str) -> str:
+    """Where the UI shows the sweep's trials, to be put behind its address.
+
+    Raises:
+        MlflowException and others: see `Tracking.errors`.
+    """
+    tags = tracking.client.get_experiment(tracking.experiment_id).tags
+    if f"{_VIEW_TAG}{_key(sweep)}" in tags:
+        asked = {"viewStateShareKey": _key(sweep)}  # anything beside it would override it
+    else:
+        asked = {
+            "searchFilter": _filter(sweep),
+            "orderByKey": f"metrics.`best/{OVERALL}`",
+            "orderByAsc": "false",
+            "startTime": "ALL",
+        }
+    query = urlencode({"workflowType": "machine_learning", **asked})
+    return f"/#/experiments/{tracking.experiment_id}/runs?{query}"
+
+
+def _state(sweep: str, view: View) -> str:
+    """What the UI restores: its own settings as JSON, compressed."""
+    state = {
+        "searchFilter": _filter(sweep),
+        "orderByKey": f"metrics.`best/{OVERALL}`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": view.columns,
+        "columnOrder": [],
+        "columnWidths": {},
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "groupBy": None,
+    }
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    return f"deflate;{packed}"
+
+
+def _filter(sweep: str) -> str:
+    return f"tags.{Tag.SWEEP} = '{sweep}' and tags.{Tag.KIND} = '{RunKind.TRIAL}'"
+
+
+def _key(sweep: str) -> str:
+    return hashlib.sha256(sweep.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Studies: rows of recipes over seeds, compared."""

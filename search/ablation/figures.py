@@ -1,0 +1,260 @@
+"""The study in words, files and pictures: figure 2 as a table, figures 4 and 5 as curves."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ensemble.presentation.figures import png
+from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.schema import OVERALL
+from search.ablation.compare import Line, Study, scaled
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Told apart by colour-blind readers too (Okabe and Ito)."""
+
+
+def table(study: Study) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: mean and spread over seeds of each score, then overall's difference.
+
+    A difference is marked * when the interval excludes 0 and the seeds' mean is over two standard
+    errors from it: both the dev rows and the seeds speak for it.
+    """
+    header = [
+        "row",
+        *map(_short, study.names),
+        "difference to the first",
+        "95 % over dev rows",
+        "over seeds",
+    ]
+    return header, [_cells(study, line) for line in study.lines]
+
+
+def write_report(study: Study, folder: Path) -> list[Path]:
+    """Write every table and picture of the study to `folder`; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes | str] = {
+        "ablation.csv": _csv(_long(study)),
+        "runs.csv": _csv(_runs(study)),
+        "ablation.md": markdown(study),
+        "ablation.png": png(ablation_figure(study)),
+    }
+    if study.curves:
+        files["curves.csv"] = _csv(_by_epoch(study))
+        files["figure4.png"] = png(curves_figure(study, "loss"))
+        files["figure5.png"] = png(curves_figure(study, "score"))
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in files]
+
+
+def markdown(study: Study) -> str:
+    """The table of figure 2, with each task's difference."""
+    header = ["row"]
+    for name in study.names:
+        header += [_short(name), "difference"]
+    rows = [header, ["---"] * len(header)]
+    for line in study.lines:
+        row = [line.label]
+        for name in study.names:
+            row += [_score(line, name) if not line.problem else "", _difference(line, name)]
+        rows.append(row if not line.problem else [line.label, line.problem, *[""] * (len(row) - 2)])
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped) + "\n"
+
+
+def ablation_figure(study: Study) -> Figure:
+    """Each row's difference to the first, a panel for overall and one for each task."""
+    names = [OVERALL, *[name for name in study.names if name != OVERALL]]
+    lines = [line for line in study.lines[1:] if not line.problem]
+    figure = Figure(figsize=(3.2 * len(names) + 1.5, 0.36 * len(lines) + 1.6))
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        axis.axvline(0, color="0.6", linewidth=0.8)
+        axis.set_title(_short(name), fontsize=10)
+        axis.margins(y=0.15)
+        axis.tick_params(labelsize=8)
+        for place, line in enumerate(lines):
+            _point(axis, len(lines) - 1 - place, line, study.lines[0], name)
+    labels = [line.label for line in reversed(lines)]
+    axes[0].set_yticks(range(len(lines)), labels, parse_math=False)  # a $ is only a $
+    caption = f"difference to {study.lines[0].label}; bar: 95 % over dev rows, circles: seeds"
+    figure.supxlabel(f"{caption}, red: clear by both", fontsize=9, parse_math=False)
+    figure.tight_layout()
+    return figure
+
+
+def curves_table(study: Study) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: each task's train objective, dev loss and dev score, an epoch a row.
+
+    Scaled by `scaled`, as the paper's figures 4 and 5 are.
+    """
+    header, columns = ["epoch"], []
+    for name, curve in study.curves.items():
+        header += [f"{name}: train", "dev", curve.metric]
+        columns += [scaled(curve.train_loss, True), scaled(curve.dev_loss, True)]
+        columns.append(scaled(curve.score, False))
+    rows = zip(*columns, strict=True)
+    return header, [
+        [str(epoch), *(f"{value:.2f}" for value in row)] for epoch, row in enumerate(rows, start=1)
+    ]
+
+
+def curves_figure(study: Study, which: str) -> Figure:
+    """Figure 4 (`loss`, on train and dev) or 5 (`score`): as they are, and worst 0 to best 1.
+
+    On train it is the objective: the task's loss with all that the recipe adds to it. A dotted line
+    marks the epoch after which a task's dev score is never better again.
+    """
+    figure = Figure(figsize=(10, 3.6))
+    panels = figure.subplots(1, 2)
+    for colour, (name, curve) in zip(_cycle(len(study.curves)), study.curves.items(), strict=True):
+        if which == "loss":
+            lines = [(f"{name}, dev", "-", curve.dev_loss)]
+            lines.append((f"{name}, train objective", "--", curve.train_loss))
+        else:
+            lines = [(f"{name} {curve.metric}", "-", curve.score)]
+        for label, style, values in lines:
+            for axis, drawn in zip(panels, (values, scaled(values, which == "loss")), strict=True):
+                epochs = range(1, len(drawn) + 1)
+                axis.plot(epochs, drawn, style, color=colour, marker=".", label=label)
+        if curve.overfits_from is not None:
+            for axis in panels:
+                axis.axvline(curve.overfits_from, color=colour, linestyle=":", linewidth=1)
+    for axis, unit in zip(panels, (which, "worst epoch 0, best 1"), strict=True):
+        axis.set_ylabel(unit)
+        axis.set_xlabel(f"epoch of {study.curves_of}", parse_math=False)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def _point(axis: Axes, height: int, line: Line, base: Line, name: str) -> None:
+    difference = (line.differences or {}).get(name)
+    if difference is None:
+        return
+    colour = _COLOURS[1] if difference.is_clear else _COLOURS[0]
+    axis.plot([difference.low, difference.high], [height, height], color=colour, linewidth=2)
+    axis.plot([difference.value], [height], marker="D", color=colour, markersize=5)
+    seeds = [
+        own.scores[name] - first.scores[name]
+        for own, first in zip(line.runs, base.runs, strict=True)
+    ]
+    if len(seeds) > 1:
+        axis.plot(seeds, [height] * len(seeds), "o", color=colour, fillstyle="none", markersize=4)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("dev/")
+
+
+def _cells(study: Study, line: Line) -> list[str]:
+    if line.problem:
+        return [line.label, line.problem, *[""] * (len(study.names) + 2)]
+    difference = (line.differences or {}).get(OVERALL)
+    only = list(line.differences or {})
+    if difference is None and len(only) == 1:  # a single-task row: that task's difference
+        difference = (line.differences or {})[only[0]]
+    scores = [_score(line, name) for name in study.names]
+    if difference is None:
+        return [line.label, *scores, "", "", ""]
+    mark = "*" if difference.is_clear else " "
+    name = "" if OVERALL in only else f" ({only[0]})"
+    spread = "" if difference.spread is None else f"± {difference.spread:.4f}"
+    return [
+        line.label,
+        *scores,
+        f"{difference.value:+.4f}{mark}{name}",
+        f"{difference.low:+.4f} to {difference.high:+.4f}",
+        spread,
+    ]
+
+
+def _score(line: Line, name: str) -> str:
+    mean, spread = line.mean(name), line.spread(name)
+    if mean is None:
+        return ""
+    return f"{mean:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+
+
+def _difference(line: Line, name: str) -> str:
+    difference = (line.differences or {}).get(name)
+    if difference is None:
+        return ""
+    mark = " *" if difference.is_clear else ""
+    return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]{mark}"
+
+
+def _long(study: Study) -> pd.DataFrame:
+    """A line for each row and task."""
+    records = []
+    for line in study.lines:
+        for name in study.names:
+            difference = (line.differences or {}).get(name)
+            records.append(
+                {
+                    "row": line.label,
+                    "recipe": line.recipe,
+                    "task": name,
+                    "num_seeds": len(line.runs),
+                    "score": line.mean(name),
+                    "spread": line.spread(name),
+                    "difference": difference and difference.value,
+                    "low": difference and difference.low,
+                    "high": difference and difference.high,
+                    "difference_spread": difference and difference.spread,
+                    "problem": line.problem,
+                }
+            )
+    return pd.DataFrame(records)
+
+
+def _runs(study: Study) -> pd.DataFrame:
+    """A line for each trial, and for each seed of an ensemble, which has no epoch."""
+    frame = pd.DataFrame(
+        [
+            {
+                "row": line.label,
+                "recipe": line.recipe,
+                "trial": run.trial,
+                "seed": run.seed,
+                "best_epoch": run.epoch,
+                **{name: run.scores.get(name) for name in study.names},
+            }
+            for line in study.lines
+            for run in line.runs
+        ]
+    )
+    return frame.astype({"best_epoch": "Int64"})
+
+
+def _by_epoch(study: Study) -> pd.DataFrame:
+    """A line for each task and epoch of the row whose curves are drawn."""
+    frames = [
+        pd.DataFrame(
+            {
+                "row": study.curves_of,
+                "task": name,
+                "metric": curve.metric,
+                "epoch": range(1, len(curve.score) + 1),
+                "train_objective": curve.train_loss,
+                "dev_loss": curve.dev_loss,
+                "score": curve.score,
+                "scaled_train_objective": scaled(curve.train_loss, True),
+                "scaled_dev_loss": scaled(curve.dev_loss, True),
+                "scaled_score": scaled(curve.score, False),
+            }
+        )
+        for name, curve in study.curves.items()
+    ]
+    return pd.concat(frames)
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return str(frame.to_csv(index=False))
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLOURS[number % len(_COLOURS)] for number in range(count)]

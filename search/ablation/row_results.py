@@ -1,0 +1,111 @@
+"""The rows of a study and what their trials put out for dev, each at its best overall epoch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemble.selection.combine import combine
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.schema import OVERALL, EpochRecord, Outcome
+from trainable.config.config import from_flat
+from trainable.config.tasks import Task
+from trainable.evaluation.metrics import task_metric
+from trainable.storage.predictions import Predictions
+from trainable.storage.trial_folder import TrialFolder
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row: its trial folders, one a seed, the seeds in the same order in all; or an ensemble."""
+
+    label: str
+    recipe: str
+    folders: tuple[Path, ...] = ()
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Task -> labels of the rows above that are averaged, seed by seed, in place of folders."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a trial put out for dev at its best overall epoch, or what members' average is."""
+
+    name: str
+    seed: int
+    epoch: int | None  # None for an average
+    records: list[EpochRecord]
+    tasks: dict[str, Task]
+    fingerprints: dict[str, str]
+    ids: dict[str, tuple[str, ...]]  # sorted; the rows below are in their order
+    outputs: dict[str, Floats]
+    labels: dict[str, Floats]
+
+    def score(self, name: str) -> float:
+        """A task's metric."""
+        return task_metric(self.tasks[name], self.outputs[name], self.labels[name])[0]
+
+    def scored_on(self, name: str) -> tuple[object, ...]:
+        """What must be equal for scores to be compared."""
+        return self.fingerprints[name], self.ids[name], self.tasks[name].metric
+
+
+def read_result(path: Path) -> Result:
+    """Of a trial's folder.
+
+    Raises:
+        IntegrityError: the trial has not finished, or its predictions are not as they were written.
+    """
+    trial = TrialFolder(path)
+    outcome, records = trial.outcome(), trial.epochs()
+    if outcome is None or outcome.outcome is not Outcome.FINISHED or not records:
+        state = "has not ended" if outcome is None else f"{outcome.outcome}: {outcome.reason}"
+        raise IntegrityError(f"trial {path.name} {state}")
+    scored = [record for record in records if OVERALL in record.metrics]
+    if not scored:
+        raise IntegrityError(f"trial {path.name} has no overall dev score")
+    best = max(scored, key=lambda record: (record.metrics[OVERALL], -record.epoch))
+    record = trial.trial()
+    result = Result(path.name, record.seed, best.epoch, records, {}, {}, {}, {}, {})
+    for name, task in from_flat(record.config).task_records().items():
+        if not task.is_evaluated:
+            continue
+        file = trial.predictions_path(name, best.epoch)
+        found = Predictions.read(file)
+        data = found.data_fingerprint  # compared between rows, not here
+        found.require(file, task_name=name, split="dev", data_fingerprint=data)
+        if found.labels is None:
+            raise IntegrityError(f"{file}: no labels")
+        order = sorted(range(len(found.ids)), key=found.ids.__getitem__)
+        result.tasks[name] = task
+        result.fingerprints[name] = found.data_fingerprint
+        result.ids[name] = tuple(found.ids[row] for row in order)
+        result.outputs[name] = found.outputs[order].astype(np.float64)
+        result.labels[name] = found.labels[order]
+    return result
+
+
+def averaged(label: str, base: Result, members: Mapping[str, Sequence[Result]]) -> Result:
+    """An ensemble of trials of `base`'s seed and data: each task's members, all with one weight.
+
+    Raises:
+        IntegrityError: a member was not trained on its task, or the base was not.
+    """
+    for name, chosen in members.items():
+        for result in (base, *chosen):
+            if name not in result.tasks:
+                raise IntegrityError(f"{result.name} has no task {name}")
+    outputs = {
+        name: combine(base.tasks[name], [own.outputs[name] for own in chosen], _equal(len(chosen)))
+        for name, chosen in members.items()
+    }
+    tasks = {name: base.tasks[name] for name in members}
+    name = f"{label}, seed {base.seed}"
+    return replace(base, name=name, epoch=None, records=[], tasks=tasks, outputs=outputs)
+
+
+def _equal(count: int) -> list[float]:
+    return [1 / count] * count

@@ -1,0 +1,258 @@
+"""Studies: a named set of recipes, each run over the same seeds, as the trials of one sweep.
+
+    description: B3 with and without dropout in the heads
+    config: {train.num_epochs: 10}
+    rows:
+      - {label: B3, recipe: b3}
+      - {label: B3 - head dropout, recipe: b3, model.head_dropout: 0.0}
+
+The first row is the base that the others are compared with. Rows that come to the same
+configuration are run once. A row may also be an ensemble of rows above it, which needs no trial:
+
+      - {label: both, average: {sentiment: [B3, B3 - head dropout]}}
+
+`curves` is the label of the row whose learning curves are drawn; the first row's by default.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow_setup.errors import ConfigError
+from search.ablation.row_results import Arm
+from search.algorithms.optuna_searcher import first_trial_name
+from search.config.load import resolve_sweep
+from search.config.sweep_config import FirstTrial, SweepConfig
+from trainable.config.config import from_flat
+from trainable.config.strict_yaml import read_settings
+from trainable.storage.trial_folder import TrialFolder
+from trainable.tune.trainable import TRIALS
+
+STUDIES = Path(__file__).parent / "studies"
+_KEYS = ("description", "config", "rows", "resources", "curves")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the study: its label, and its trials' numbers in the sweep, one for each seed."""
+
+    label: str
+    recipe: str  # "" for an ensemble
+    trials: tuple[int, ...]  # from 0; none for an ensemble
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task -> labels
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A resolved study."""
+
+    sweep: SweepConfig
+    rows: tuple[Row, ...]
+    curves_of: str
+
+    def arms(self, sweep_folder: Path) -> list[Arm]:
+        """The rows with their trials' folders below the sweep's."""
+        names = self._trial_names()
+        return [
+            Arm(
+                row.label,
+                row.recipe,
+                tuple(sweep_folder / TRIALS / names[n] for n in row.trials),
+                row.members,
+            )
+            for row in self.rows
+        ]
+
+    def require_trials(self, sweep_folder: Path) -> None:
+        """Prove that the trials below the sweep's folder are those of this study.
+
+        Raises:
+            ConfigError: a trial has other settings than its row, or is of no row and seed.
+            IntegrityError: a trial's record is damaged.
+        """
+        wanted = {
+            name: from_flat(self.sweep.first(number)[0].settings).flat()
+            for number, name in enumerate(self._trial_names())
+        }
+        for path in sorted((sweep_folder / TRIALS).glob("*/config.json")):
+            name, ran = path.parent.name, TrialFolder(path.parent).trial().config
+            given = wanted.get(name, {})
+            different = [
+                f"{key}={ran.get(key)!r}, given {given.get(key)!r}"
+                for key in sorted({*ran, *given})
+                if ran.get(key) != given.get(key)
+            ]
+            if different:
+                what = "; ".join(different) if name in wanted else "of no row and seed given"
+                raise ConfigError(
+                    f"study {sweep_folder.name}: trial {name} ran otherwise: {what}",
+                    fix="give the rows, seeds and settings that it ran with",
+                )
+
+    def _trial_names(self) -> list[str]:
+        return [
+            first_trial_name(number, trial.recipe)
+            for number, trial in enumerate(self.sweep.first_trials)
+        ]
+
+
+def study_names() -> list[str]:
+    """The packaged studies."""
+    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+def describe_study(name: str) -> str:
+    """A packaged study's line."""
+    return str(read_settings(STUDIES / f"{name}.yaml").get("description", ""))
+
+
+def read_study(
+    name_or_file: str,
+    num_seeds: int,
+    only: Sequence[str] | None = None,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> StudyConfig:
+    """The study of that name or in that file, over the seeds 0 to `num_seeds` - 1.
+
+    Args:
+        only: recipes of the rows to run; the base row is always one of them.
+
+    Raises:
+        ConfigError: every problem found; no such study.
+    """
+    path = _path_of(name_or_file)
+    content = read_settings(path)
+    unknown = sorted(set(content) - set(_KEYS))
+    if unknown:
+        raise ConfigError(f"study {path}: no key {', '.join(unknown)}; known: {', '.join(_KEYS)}")
+    every = _rows(content, path)
+    rows = _choose(every, only)
+    if num_seeds < 1:
+        raise ConfigError(f"--seeds: at least 1, got {num_seeds}")
+    trained = [row for row in rows if not row.members]
+    pairs = [{**row.settings, "seed": seed} for row in trained for seed in range(num_seeds)]
+    sweep = resolve_sweep(
+        {
+            "description": content.get("description", ""),
+            "recipe": rows[0].recipe,
+            "config": content.get("config", {}),
+            "resources": content.get("resources", {}),
+            "first_trials": pairs,
+            "scheduler": {"name": "none"},
+            "search": {"num_samples": len(pairs)},
+        },
+        path,
+        overrides,
+        environment,
+    )
+    if any("seed" not in trial.overrides for trial in sweep.first_trials):
+        raise ConfigError(
+            "seed: a study runs over seeds of its own", fix="set their number: --seeds"
+        )
+    unique, numbers = _without_repeats(sweep)
+    search = sweep.search.model_copy(update={"num_samples": len(unique)})
+    own = iter(tuple(numbers[i : i + num_seeds]) for i in range(0, len(numbers), num_seeds))
+    return StudyConfig(
+        sweep.model_copy(update={"first_trials": unique, "search": search}),
+        tuple(
+            Row(row.label, row.recipe, () if row.members else next(own), row.members)
+            for row in rows
+        ),
+        _curves_of(content, every, path),
+    )
+
+
+def _path_of(name: str) -> Path:
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    if name in study_names():
+        return STUDIES / f"{name}.yaml"
+    near = difflib.get_close_matches(name, study_names(), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ConfigError(f"no study {name!r}{hint}", fix="ensweep studies lists them")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A row as its file has it."""
+
+    label: str
+    settings: dict[str, Any]  # recipe and overrides
+    members: dict[str, tuple[str, ...]]
+
+    @property
+    def recipe(self) -> str:
+        return str(self.settings.get("recipe", ""))
+
+
+def _rows(content: dict[str, Any], path: Path) -> list[_Given]:
+    given = content.get("rows")
+    if not isinstance(given, list) or not given:
+        raise ConfigError(f"study {path}: rows must be a list of at least one row, got {given!r}")
+    rows: list[_Given] = []
+    for number, row in enumerate(given, start=1):
+        entry = {"recipe": row} if isinstance(row, str) else row
+        if number > 1 and isinstance(entry, dict) and set(entry) == {"label", "average"}:
+            members = _members(entry["average"], rows, f"study {path}: row {number}")
+            rows.append(_Given(str(entry["label"]), {}, members))
+            continue
+        if not isinstance(entry, dict) or not isinstance(entry.get("recipe"), str):
+            raise ConfigError(f"study {path}: row {number} names no recipe: {row!r}")
+        rest = {key: value for key, value in entry.items() if key != "label"}
+        rows.append(_Given(str(entry.get("label", entry["recipe"])), rest, {}))
+    return rows
+
+
+def _members(given: Any, above: Sequence[_Given], place: str) -> dict[str, tuple[str, ...]]:
+    """Task -> labels, of rows above that are trained."""
+    known = {row.label for row in above if not row.members}
+    if not isinstance(given, dict) or not given:
+        raise ConfigError(f"{place}: average must name the members of each task, got {given!r}")
+    for name, labels in given.items():
+        if not (isinstance(labels, list) and labels and set(map(str, labels)) <= known):
+            raise ConfigError(
+                f"{place}: average: {name} must be a list of rows above it, got {labels!r}"
+            )
+    return {name: tuple(map(str, labels)) for name, labels in given.items()}
+
+
+def _curves_of(content: dict[str, Any], rows: Sequence[_Given], path: Path) -> str:
+    label = content.get("curves", rows[0].label)
+    labels = [row.label for row in rows if not row.members]
+    if label not in labels:
+        raise ConfigError(f"study {path}: curves: no row {label!r} that is trained")
+    return str(label)
+
+
+def _choose(rows: list[_Given], only: Sequence[str] | None) -> list[_Given]:
+    """The base, the rows of these recipes, and ensembles whose members are all among them."""
+    if only is None:
+        return rows
+    known = [row.recipe for row in rows if row.recipe]
+    unknown = sorted(set(only) - set(known))
+    if unknown:
+        raise ConfigError(f"--rows: no row {', '.join(unknown)}; known: {', '.join(known)}")
+    chosen = {row.label for row in rows[:1]} | {row.label for row in rows if row.recipe in only}
+    return [
+        row
+        for row in rows
+        if (all(chosen.issuperset(labels) for labels in row.members.values()))
+        and (row.members or row.label in chosen)
+    ]
+
+
+def _without_repeats(sweep: SweepConfig) -> tuple[tuple[FirstTrial, ...], list[int]]:
+    """The first trials that differ, and for each given one its number among them."""
+    seen: dict[str, int] = {}
+    unique: list[FirstTrial] = []
+    numbers = []
+    for number, trial in enumerate(sweep.first_trials):
+        key = repr(from_flat(sweep.first(number)[0].settings).flat())
+        if key not in seen:
+            seen[key] = len(unique)
+            unique.append(trial)
+        numbers.append(seen[key])
+    return tuple(unique), numbers

@@ -1,0 +1,292 @@
+"""Optuna's TPE under Tune: a `Searcher` on the public `study.ask` and `study.tell`.
+
+First the trials that an earlier driver left unfinished, then the known configurations, then what
+the sampler draws. What the study is told: a trial that ran to its end with its best overall, a
+stopped one as pruned with its values by epoch, and a diverged or failed one as failed; those of
+earlier drivers and of older sweeps alike. A value that is not finite is never told.
+"""
+
+import math
+import random
+import re
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from mlflow_setup.schema import OVERALL, Outcome, metric_name
+from search.algorithms.warm_start import WarmTrial
+from search.config.space import distribution, suggest
+from search.config.sweep_config import SweepConfig, TrialSettings
+from search.storage.history import PastTrial
+from trainable.config.config import from_flat
+from trainable.tune.trainable import ALONE, BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS
+
+_STATES = {
+    Outcome.FINISHED: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.FAIL,
+    Outcome.FAILED: TrialState.FAIL,
+}
+
+
+class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
+    """Suggests the trials of a sweep, named `0001`, `0002-b2` (a first trial) and so on.
+
+    Args:
+        history: the sweep's trials so far; the unfinished ones are suggested again, as they were.
+        warm: scored trials of older sweeps.
+        is_stopped: whether a trial has ended because its process was asked to: it goes on later.
+        read: a trial that has ended, as its folder tells it; needed for `search.objective=tasks`.
+        is_stopping: whether nothing more is to be started.
+    """
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        history: Sequence[PastTrial] = (),
+        warm: Iterable[WarmTrial] = (),
+        is_stopped: Callable[[str], bool] = lambda name: False,
+        read: Callable[[str], PastTrial] | None = None,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(metric=BEST_VALUE, mode="max")
+        self.sweep, self.is_stopped, self.is_stopping = sweep, is_stopped, is_stopping
+        self.read, self.metrics = read, objectives(sweep)
+        self.base = sweep.base()  # reads recipes, which takes as long as drawing
+        self.study = _create_study(sweep, len(history), len(self.metrics))
+        self.running: dict[str, str] = {}  # Tune's trial id -> name
+        self.asked: dict[str, optuna.Trial] = {}  # name -> Optuna's trial, until it is told
+        self.suggested: dict[str, dict[str, Any]] = {}  # name -> what was suggested
+        for other in warm:
+            self.study.add_trial(_warm_trial(sweep, other))
+        for past in history:
+            if past.is_over:
+                self.study.add_trial(_past_trial(sweep, past))
+        self.waiting = deque(self._past(past) for past in history if not past.is_over)
+        taken = {past.number for past in history}
+        self.numbers = deque(n for n in range(sweep.search.num_samples) if n not in taken)
+
+    @property
+    def num_to_come(self) -> int:
+        """Trials that are still to be suggested."""
+        return len(self.waiting) + len(self.numbers)
+
+    @property
+    def num_left(self) -> int:
+        """Those, and the trials that are under way."""
+        return self.num_to_come + len(self.asked)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial: its name, recipe, settings, their origin, and the keys searched.
+
+        None: not now; "FINISHED": never again.
+        """
+        if self.is_stopping():
+            return str(Searcher.FINISHED)
+        if self.waiting:
+            suggested = self.waiting.popleft()
+        elif self.numbers:
+            suggested = self._new(self.numbers.popleft())
+        else:  # one that runs may yet have to go on elsewhere
+            return None if self.asked else str(Searcher.FINISHED)
+        name = suggested["trial"]
+        self.running[trial_id], self.suggested[name] = name, suggested
+        return suggested
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An epoch that the trial went on from."""
+        if trial_id in self.running:
+            self._report(self.asked[self.running[trial_id]], result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The end of a trial. A trial that is not known here, or ended already, is ignored.
+
+        After an error `again` or `failed` is to be called.
+        """
+        name = self.running.pop(trial_id, None)
+        if name is None or error:
+            return
+        if self.is_stopped(name):
+            self.again(name)
+            return
+        if not result or not _is_usable(result):
+            self.failed(name)
+            return
+        trial = self.asked.pop(name)
+        self._report(trial, result)
+        if result[EPOCH] < result[NUM_EPOCHS]:
+            self.study.tell(trial, state=TrialState.PRUNED)
+            return
+        values = [float(result[BEST_VALUE])]
+        if self.read is not None and self.metrics != [OVERALL]:
+            values = _values(self.read(name), self.metrics)
+        self.study.tell(trial, values or None, state=None if values else TrialState.FAIL)
+
+    def again(self, name: str, *, alone: bool = False) -> None:
+        """Suggest a trial once more, as it was; `alone` has it wait for a machine of its own."""
+        self.waiting.append({**self.suggested[name], **({ALONE: True} if alone else {})})
+
+    def failed(self, name: str) -> None:
+        """The trial has failed, or will not run on under this driver."""
+        self.study.tell(self.asked.pop(name), state=TrialState.FAIL)
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        """Metric, direction and space are the sweep's: nothing of Tune's is taken."""
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the sweep's folder remembers."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the sweep's folder remembers."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles what it is given and nobody reads it
+
+    def _new(self, number: int) -> dict[str, Any]:
+        is_first = number < len(self.sweep.first_trials)
+        if is_first:
+            given, point = self.sweep.first(number)
+            name, chosen_by = first_trial_name(number, given.recipe), f"first trial {number + 1}"
+        else:
+            given, point = self.base, None
+            name, chosen_by = f"{number + 1:04d}", "search"
+        drawn = self._ask(name, given, point)
+        return {
+            "trial": name,
+            "recipe": given.recipe,
+            "settings": {**given.settings, **drawn},
+            "origin": {**given.origin, **dict.fromkeys(drawn, chosen_by)},
+            "searched": list(drawn),
+        }
+
+    def _past(self, past: PastTrial) -> dict[str, Any]:
+        """An unfinished trial of an earlier driver's, as it was."""
+        record = past.record
+        rest = {key: value for key, value in record.config.items() if key not in record.searched}
+        given = TrialSettings(record.recipe, rest, record.origin)
+        self._ask(past.name, given, {key: record.config[key] for key in record.searched})
+        for epoch, value in enumerate(past.best_values, start=1):
+            self._report(self.asked[past.name], {EPOCH: epoch, BEST_VALUE: value})
+        return {
+            "trial": past.name,
+            "recipe": record.recipe,
+            "settings": dict(record.config),
+            "origin": dict(record.origin),
+            "searched": list(record.searched),
+        }
+
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        """The best overall by epoch; a replayed epoch keeps its first value. A study of several
+        objectives takes no values before the end."""
+        if len(self.metrics) == 1 and _is_usable(result):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # "already reported"
+                trial.report(float(result[BEST_VALUE]), int(result[EPOCH]))
+
+    def _ask(
+        self, name: str, given: TrialSettings, point: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """A trial of the study's at `point`, or where the sampler wants it; the values drawn."""
+        if point is not None:
+            self.study.enqueue_trial(dict(point))
+        self.asked[name] = trial = self.study.ask()
+        return suggest(self.sweep.space, trial, given.with_defaults)
+
+
+def first_trial_name(number: int, recipe: str) -> str:
+    """`0002-b2`: the name of first trial `number` (from 0), after its recipe or its file's name."""
+    return f"{number + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(recipe).stem)}"
+
+
+def objectives(sweep: SweepConfig) -> list[str]:
+    """The dev metrics that the search maximises."""
+    if sweep.search.objective == "overall":
+        return [OVERALL]
+    tasks = from_flat(sweep.base().settings).task_records()
+    return [metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric]
+
+
+def _values(past: PastTrial, metrics: Sequence[str]) -> list[float]:
+    """Each metric's best of any epoch; nothing when the trial lacks one of them."""
+    found = [past.best(metric) for metric in metrics]
+    return [value for value in found if value is not None] if None not in found else []
+
+
+def _create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = sweep.search.seed
+    if num_past:  # the same numbers again would be the same trials again
+        seed = random.Random(f"{seed} {num_past}").randrange(2**31)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Each setting by itself: drawn jointly, trials crowd around an early winner and stay there
+        # (docs/experiments.md has both).
+        sampler = optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=sweep.search.num_startup_trials,
+            multivariate=False,  # left out, Optuna draws jointly where there is one objective
+            constant_liar=True,  # trials run side by side: keep away from those under way
+        )
+    return optuna.create_study(directions=["maximize"] * num_objectives, sampler=sampler)
+
+
+def _past_trial(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
+    assert past.outcome is not None
+    space, settings = sweep.space, past.record.config
+    searched = [key for key in past.record.searched if key in space and key in settings]
+    params = {key: settings[key] for key in searched if space[key].contains(settings[key])}
+    return _frozen(
+        sweep,
+        params,
+        _STATES[past.outcome.outcome],
+        _values(past, objectives(sweep)),
+        past.best_values,
+    )
+
+
+def _warm_trial(sweep: SweepConfig, warm: WarmTrial) -> FrozenTrial:
+    state = TrialState.COMPLETE if warm.is_finished else TrialState.PRUNED
+    return _frozen(sweep, warm.params, state, list(warm.best.values()), warm.values)
+
+
+def _frozen(
+    sweep: SweepConfig,
+    params: dict[str, Any],
+    state: TrialState,
+    values: list[float],
+    by_epoch: Sequence[float],
+) -> FrozenTrial:
+    """Args:
+    values: of each objective; without them (damaged epochs, other tasks) the trial has failed.
+    by_epoch: the best overall so far.
+    """
+    is_single = sweep.search.objective == "overall"
+    if not values:
+        state = TrialState.FAIL
+    has_values = state is TrialState.COMPLETE or (state is TrialState.PRUNED and is_single)
+    return optuna.trial.create_trial(
+        state=state,
+        values=values if has_values else None,
+        params=params,
+        distributions={key: distribution(sweep.space[key]) for key in params},
+        intermediate_values=dict(enumerate(by_epoch, start=1)) if is_single else {},
+    )
+
+
+def _is_usable(result: dict[str, Any]) -> bool:
+    value = result.get(BEST_VALUE)
+    return (
+        value is not None
+        and math.isfinite(value)
+        and not result.get(DIVERGED)
+        and result.get(EPOCH, 0) >= 1
+    )

@@ -1,0 +1,217 @@
+"""Stopping weak trials early, by rungs: epochs at which trials are compared. It says why.
+
+A trial that arrives at a rung goes on if its best overall so far is not below the rung's cut-off
+among all that have arrived there. It never waits. `SuccessiveHalving` has rungs at `grace_period`,
+then `reduction_factor` times more each, and keeps the best 1/reduction_factor; `MedianStopping` has
+one at each epoch from `grace_period` on, and keeps what is not below the median.
+"""
+
+import math
+import random
+import statistics
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from mlflow_setup.schema import (
+    CONTINUE,
+    STOP,
+    Decision,
+)
+from search.config.sweep_config import SweepConfig
+from search.storage.history import PastTrial
+from trainable.tune.trainable import (
+    BEST_VALUE,
+    DIVERGED,
+    EPOCH,
+    NUM_EPOCHS,
+    PROBLEM,
+)
+
+AUDITED = "audited, so it goes on"
+"""In the reason of a trial that was below a cut-off."""
+_MEDIAN_OF = 4
+"""Arrivals at a rung, the trial's own included, from which on a median means something."""
+
+
+@dataclass
+class Rung:
+    """The trials that have arrived at an epoch, with their values, and those stopped there."""
+
+    number: int  # from 1
+    epoch: int
+    arrivals: dict[str, float] = field(default_factory=dict)
+    stops: list[str] = field(default_factory=list)
+
+
+class Rungs:
+    """The rungs of a sweep. Free of Ray.
+
+    Args:
+        audited: trials that go on although they are below a cut-off, to learn what stopping costs.
+    """
+
+    def __init__(self, grace_period: int, audited: "Audit | None" = None) -> None:
+        self.grace_period, self.audited = grace_period, audited
+        self.rungs: list[Rung] = []
+        self.decisions: dict[str, Decision] = {}  # trial -> its newest
+
+    def epoch_of(self, index: int) -> int:
+        """The epoch of rung `index` (from 0); rising."""
+        raise NotImplementedError
+
+    def cutoff(self, arrivals: Collection[float]) -> float | None:
+        """The lowest value that goes on; None when all do."""
+        raise NotImplementedError
+
+    def decide(self, trial: str, epoch: int, value: float, num_epochs: int) -> Decision:
+        """What becomes of a trial after an epoch; the same word for an epoch that is told again.
+
+        Args:
+            value: its best overall so far.
+            num_epochs: the epochs that it would run.
+        """
+        known = self.decisions.get(trial)
+        if known is None or known.epoch < epoch:
+            known = self.decisions[trial] = self._decide(trial, epoch, value, num_epochs)
+        return known
+
+    def restore(
+        self, trial: str, best_values: Sequence[float], num_epochs: int, words: Sequence[Decision]
+    ) -> None:
+        """Take in a trial of an earlier driver.
+
+        Args:
+            best_values: its best overall so far, after each epoch that was decided on.
+            words: the decisions, by epoch.
+        """
+        for rung in self._rungs_up_to(min(len(best_values), num_epochs - 1)):
+            rung.arrivals[trial] = best_values[rung.epoch - 1]
+        if not words:
+            return
+        self.decisions[trial] = words[-1]
+        arrived = [rung for rung in self.rungs if trial in rung.arrivals]
+        if words[-1].action == STOP and arrived:
+            arrived[-1].stops.append(trial)
+
+    def _decide(self, trial: str, epoch: int, value: float, num_epochs: int) -> Decision:
+        if not math.isfinite(value):
+            return Decision(epoch, STOP, f"its value after epoch {epoch} is {value}")
+        decision = Decision(epoch, CONTINUE, f"no rung at epoch {epoch}")
+        for rung in self._rungs_up_to(min(epoch, num_epochs - 1)):
+            if trial in rung.arrivals:  # an epoch run again after a crash counts once
+                continue
+            decision = self._arrive(rung, trial, epoch, value)
+            if decision.action == STOP:
+                break
+        return decision
+
+    def _arrive(self, rung: Rung, trial: str, epoch: int, value: float) -> Decision:
+        rung.arrivals[trial] = value
+        count = len(rung.arrivals)
+        if count == 1:
+            return Decision(epoch, CONTINUE, f"rung {rung.number}: {value:.3f} is the first")
+        cutoff = self.cutoff(rung.arrivals.values())
+        if cutoff is None:
+            reason = f"rung {rung.number}: {value:.3f}, no cut-off of {count} yet"
+            return Decision(epoch, CONTINUE, reason)
+        is_below = value < cutoff
+        words = "below" if is_below else "not below"
+        reason = f"rung {rung.number}: {value:.3f} {words} cut-off {cutoff:.3f} of {count}"
+        if is_below and self.audited is not None and self.audited.has(trial):
+            return Decision(epoch, CONTINUE, f"{reason}; {AUDITED}")
+        if is_below:
+            rung.stops.append(trial)
+        return Decision(epoch, STOP if is_below else CONTINUE, reason)
+
+    def _rungs_up_to(self, epoch: int) -> list[Rung]:
+        """Rungs are made when a trial first comes so far: trials may differ in their epochs."""
+        while (next_epoch := self.epoch_of(len(self.rungs))) <= epoch:
+            self.rungs.append(Rung(len(self.rungs) + 1, next_epoch))
+        return [rung for rung in self.rungs if rung.epoch <= epoch]
+
+
+class SuccessiveHalving(Rungs):
+    """Asynchronous successive halving (Li et al., "A System for Massively Parallel Hyperparameter
+    Tuning", algorithm 2) on epochs."""
+
+    def __init__(
+        self, grace_period: int, reduction_factor: int, audited: "Audit | None" = None
+    ) -> None:
+        super().__init__(grace_period, audited)
+        self.reduction_factor = reduction_factor
+
+    def epoch_of(self, index: int) -> int:
+        return self.grace_period * int(self.reduction_factor**index)
+
+    def cutoff(self, arrivals: Collection[float]) -> float | None:
+        """The lowest among the best 1/reduction_factor, of at least one."""
+        num_kept = max(1, len(arrivals) // self.reduction_factor)
+        return sorted(arrivals, reverse=True)[num_kept - 1]
+
+
+class MedianStopping(Rungs):
+    """A trial stops where its best so far is below the median of all that came as far."""
+
+    def epoch_of(self, index: int) -> int:
+        return self.grace_period + index
+
+    def cutoff(self, arrivals: Collection[float]) -> float | None:
+        return statistics.median(arrivals) if len(arrivals) >= _MEDIAN_OF else None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The trials that are finished on purpose: a share of all, drawn by name, so that a resumed
+    sweep draws the same."""
+
+    fraction: float
+    seed: int
+
+    def has(self, trial: str) -> bool:
+        return random.Random(f"{self.seed} {trial}").random() < self.fraction
+
+
+def new_rungs(sweep: SweepConfig) -> Rungs | None:
+    """Those that a sweep asks for, empty; None where every trial runs to its end."""
+    scheduler = sweep.scheduler
+    audit = Audit(scheduler.audit_fraction, sweep.search.seed)
+    if scheduler.name == "halving":
+        return SuccessiveHalving(scheduler.grace_period, scheduler.reduction_factor, audit)
+    return MedianStopping(scheduler.grace_period, audit) if scheduler.name == "median" else None
+
+
+class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
+    """Tune's view of the rungs; without any every trial runs to its end."""
+
+    def __init__(self, rungs: Rungs | None) -> None:
+        super().__init__()
+        self.rungs = rungs
+
+    def decision(self, trial: str) -> Decision | None:
+        """The newest word on a trial."""
+        return None if self.rungs is None else self.rungs.decisions.get(trial)
+
+    def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
+        """Called for each epoch that a trial reports, before the callbacks are."""
+        if self.rungs is None or result.get(DIVERGED) or result.get(PROBLEM) or result[EPOCH] < 1:
+            return str(TrialScheduler.CONTINUE)
+        name = trial.config["trial"]
+        decision = self.rungs.decide(name, result[EPOCH], result[BEST_VALUE], result[NUM_EPOCHS])
+        return str(TrialScheduler.STOP if decision.action == STOP else TrialScheduler.CONTINUE)
+
+    def debug_string(self) -> str:
+        """One line for Tune's own output."""
+        return "no scheduler" if self.rungs is None else type(self.rungs).__name__
+
+
+def restore_rungs(rungs: Rungs, history: Iterable[PastTrial]) -> None:
+    """The rungs as earlier drivers left them. An epoch without a decision is decided on when the
+    trial goes on and tells of it again."""
+    for past in history:
+        words = past.decisions
+        num_decided = len(past.epochs) if past.is_over else (words[-1].epoch if words else 0)
+        rungs.restore(past.name, past.best_values[:num_decided], past.num_epochs, words)

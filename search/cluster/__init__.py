@@ -1,0 +1,1 @@
+"""Clusters: slots for trials, cluster files checked, jobs submitted and followed."""

@@ -1,0 +1,191 @@
+"""What a RayJob file says: its keys (KubeRay 1.5 to 1.7), its groups of pods, its command."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.cluster.check_ray_yaml import mapping
+from search.config.load import read_sweep
+from search.config.sweep_config import SweepConfig
+
+CLUSTER = "spec.rayClusterSpec"
+
+JOB_KEYS = frozenset(
+    (
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "clusterSelector",
+        "deletionStrategy",
+        "entrypoint",
+        "entrypointNumCpus",
+        "entrypointNumGpus",
+        "entrypointResources",
+        "jobId",
+        "managedBy",
+        "metadata",
+        "preRunningDeadlineSeconds",
+        "rayClusterSpec",
+        "runtimeEnvYAML",
+        "shutdownAfterJobFinishes",
+        "submissionMode",
+        "submitterConfig",
+        "submitterPodTemplate",
+        "suspend",
+        "ttlSecondsAfterFinished",
+    )
+)
+CLUSTER_KEYS = frozenset(
+    (
+        "authOptions",
+        "autoscalerOptions",
+        "enableInTreeAutoscaling",
+        "gcsFaultToleranceOptions",
+        "headGroupSpec",
+        "headServiceAnnotations",
+        "managedBy",
+        "networkPolicy",
+        "rayVersion",
+        "suspend",
+        "upgradeStrategy",
+        "workerGroupSpecs",
+    )
+)
+AUTOSCALER_KEYS = frozenset(
+    (
+        "env",
+        "envFrom",
+        "idleTimeoutSeconds",
+        "image",
+        "imagePullPolicy",
+        "resources",
+        "securityContext",
+        "upscalingMode",
+        "version",
+        "volumeMounts",
+    )
+)
+GROUP_KEYS = frozenset(
+    (
+        "enableIngress",
+        "groupName",
+        "headService",
+        "idleTimeoutSeconds",
+        "labels",
+        "maxReplicas",
+        "minReplicas",
+        "numOfHosts",
+        "priority",
+        "rayStartParams",
+        "replicas",
+        "resources",
+        "scaleStrategy",
+        "serviceType",
+        "suspend",
+        "template",
+    )
+)
+ACCELERATORS = frozenset(("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915"))
+_OTHERS = ("cpu", "memory", "ephemeral-storage", "google.com/tpu")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The head, or one kind of worker."""
+
+    place: str
+    is_head: bool
+    written: Mapping[str, Any]
+
+    @property
+    def pod(self) -> Mapping[str, Any]:
+        return mapping(mapping(self.written.get("template")).get("spec"))
+
+    @property
+    def container(self) -> Mapping[str, Any]:
+        """Ray's: the first."""
+        return next(iter(_mappings(self.pod.get("containers"))), {})
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        return mapping(mapping(self.container.get("resources")).get("limits"))
+
+    @property
+    def num_gpus(self) -> float:
+        params = mapping(self.written.get("rayStartParams"))
+        given = params.get("num-gpus") or mapping(self.written.get("resources")).get("GPU")
+        counts = [str(count) for count in (given, *map(self.limits.get, ACCELERATORS))]
+        return max((float(count) for count in counts if count.isdecimal()), default=0.0)
+
+    @property
+    def env(self) -> dict[str, Mapping[str, Any]]:
+        return {str(entry.get("name")): entry for entry in _mappings(self.container.get("env"))}
+
+    @property
+    def mounts(self) -> list[str]:
+        volumes = _mappings(self.container.get("volumeMounts"))
+        return [str(volume.get("mountPath")) for volume in volumes]
+
+
+def groups_of(cluster: Mapping[str, Any]) -> Iterator[Group]:
+    """The head, then the workers."""
+    yield Group(f"{CLUSTER}.headGroupSpec", True, mapping(cluster.get("headGroupSpec")))
+    for number, group in enumerate(_mappings(cluster.get("workerGroupSpecs"))):
+        name = group.get("groupName", number)
+        yield Group(f"{CLUSTER}.workerGroupSpecs.{name}", False, group)
+
+
+@dataclass(frozen=True)
+class Command:
+    """The entrypoint's `ensweep` command."""
+
+    verb: str
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, entrypoint: str) -> "Command":
+        try:
+            words = shlex.split(entrypoint)
+        except ValueError:
+            return cls("", ())
+        for number, word in enumerate(words):
+            if word.rpartition("/")[2] == "ensweep" and number + 1 < len(words):
+                return cls(words[number + 1], tuple(words[number + 2 :]))
+        return cls("", ())
+
+    def option(self, name: str) -> str | None:
+        """The value of `--name value` or `--name=value`."""
+        for word, following in zip(self.words, (*self.words[1:], ""), strict=False):
+            if word == name:
+                return following
+            if word.startswith(f"{name}="):
+                return word.partition("=")[2]
+        return None
+
+    def sweep(self) -> SweepConfig | None:
+        """The sweep that it runs, where it is one that comes with us.
+
+        Raises:
+            ConfigError: there is no such sweep, or an override is wrong.
+        """
+        if self.verb != "sweep" or not self.words:
+            return None
+        name = self.words[0]
+        if Path(name).suffix in (".yaml", ".yml"):
+            return None
+        overrides = [w for w in self.words[1:] if "=" in w and not w.startswith("-")]
+        return read_sweep(name, overrides, {})
+
+
+def is_of_a_resource(key: str) -> bool:
+    """Whether it names something that a container may ask for; MIG slices are the vendor's."""
+    return (
+        key in ACCELERATORS
+        or key in _OTHERS
+        or key.startswith(("hugepages-", "nvidia.com/mig-", "vpc.amazonaws.com/"))
+    )
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [mapping(entry) for entry in value] if isinstance(value, list) else []

@@ -1,0 +1,98 @@
+"""Shards of sentences labelled by the workers of a Ray cluster; the driver reads and writes.
+
+Each worker loads the bundle once, from a folder that every node sees. One that dies is started
+again, and its shard is labelled again.
+"""
+
+import platform
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from ensemble.inference.ensemble import Ensemble
+from ensemble.inference.shards import Label, Shard, bundle_fingerprint, contents
+from mlflow_setup.errors import EnsweepError, IntegrityError, PartialError
+from search.cluster.slots import Node, cluster, environment
+
+_MAX_RETRIES = 3
+
+
+def label_on_ray(ensemble: Ensemble, tasks: list[str], as_json: bool) -> Label:
+    """What labels shards on the cluster at RAY_ADDRESS, or on this machine: a worker for each GPU,
+    or for each CPU where there is none. No more shards are under way than there are workers.
+    """
+
+    def label(shards: Iterator[Shard]) -> Iterator[tuple[int, str]]:
+        with environment(), cluster() as nodes:
+            idle = _workers(nodes, ensemble, tasks, as_json)
+            running: dict[Any, tuple[int, Any]] = {}
+            for number, sentences in shards:
+                if not idle:
+                    yield _next(running, idle)
+                worker = idle.pop()
+                running[worker.contents.remote(sentences)] = number, worker
+            while running:
+                yield _next(running, idle)
+
+    return label
+
+
+class _Worker:
+    """Loads the bundle with its first shard: what is wrong with it is then that shard's error."""
+
+    def __init__(
+        self, settings: tuple[Any, ...], fingerprint: str, tasks: list[str], as_json: bool
+    ) -> None:
+        self.settings, self.fingerprint = settings, fingerprint
+        self.tasks, self.as_json = tasks, as_json
+        self.ensemble: Ensemble | None = None
+
+    def contents(self, sentences: pd.DataFrame) -> str:
+        if self.ensemble is None:
+            self.ensemble = Ensemble.load(*self.settings)
+            if bundle_fingerprint(self.ensemble) != self.fingerprint:
+                raise IntegrityError(
+                    f"{self.settings[0]}: is another bundle on {platform.node()}",
+                    fix="put the same bundle where every node sees it",
+                )
+        return contents(self.ensemble, self.tasks, self.as_json, sentences)
+
+
+def _workers(
+    nodes: Sequence[Node], ensemble: Ensemble, tasks: list[str], as_json: bool
+) -> list[Any]:
+    num_gpus = sum(int(node.gpus) for node in nodes)
+    worker = ray.remote(
+        num_cpus=1,
+        num_gpus=1 if num_gpus else 0,
+        max_restarts=-1,
+        max_task_retries=_MAX_RETRIES,
+    )(_Worker)
+    settings = (ensemble.bundle.folder.absolute(), ensemble.batch_size, ensemble.precision)
+    given = (settings, bundle_fingerprint(ensemble), tasks, as_json)
+    num_workers = num_gpus or max(1, sum(int(node.cpus) for node in nodes))
+    return [worker.remote(*given) for _ in range(num_workers)]
+
+
+def _next(running: dict[Any, tuple[int, Any]], idle: list[Any]) -> tuple[int, str]:
+    """The next shard that is done; its worker is idle again."""
+    (done, *_), _ = ray.wait(list(running), num_returns=1)
+    number, worker = running.pop(done)
+    try:
+        text = ray.get(done)
+    except RayTaskError as error:
+        if isinstance(error.cause, EnsweepError):
+            raise error.cause from None
+        raise
+    except RayError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise PartialError(
+            f"shard {number}: its worker was lost {_MAX_RETRIES} times over: {reason}",
+            fix="start the command again: it goes on with the shards that are missing",
+        ) from None
+    idle.append(worker)
+    assert isinstance(text, str)
+    return number, text

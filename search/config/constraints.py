@@ -1,0 +1,89 @@
+"""What can be wrong with a sweep of the right form: keys, conditions, values, first trials."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow_setup.errors import ConfigError
+from search.config.space import corner_points
+from search.config.sweep_config import SWEEP_KEYS, SweepConfig
+from trainable.config.config import from_flat, nearest_key, valid_keys
+
+
+def problems_of(sweep: SweepConfig) -> list[str]:
+    """All of them, or the first kind found where the rest would only follow from it."""
+    problems = _unknown_keys(sweep) + _bad_conditions(sweep)
+    if sweep.budget.max_usd is not None and not sweep.budget.usd_per_hour:
+        problems.append("budget.max_usd: budget.usd_per_hour has no price of any node type")
+    if problems:
+        return problems
+    base = sweep.base()
+    problems = _reject(base.settings, "config")
+    if problems:
+        return problems
+    for point in corner_points(sweep.space, base.with_defaults):
+        given = ", ".join(f"{key}={value}" for key, value in point.items())
+        problems += _reject({**base.settings, **point}, f"space: at {given}")
+    return list(dict.fromkeys(problems)) + _bad_first_trials(sweep)
+
+
+def _unknown_keys(sweep: SweepConfig) -> list[str]:
+    known = set(valid_keys())
+    places = [("config", key) for key in sweep.config] + [("space", key) for key in sweep.space]
+    for key, parameter in sweep.space.items():
+        places += [(f"space.{key}.when", name) for name in parameter.when]
+    for number, trial in enumerate(sweep.first_trials, start=1):
+        places += [(f"first_trials {number}", key) for key in trial.overrides]
+    return [
+        f"{place}: no key {key}{_nearest(key)}"
+        for place, key in places
+        if key not in known and not key.startswith("tasks.")
+    ]
+
+
+def _nearest(key: str) -> str:
+    """A sweep key is the nearest where its section is: `serach.num_samples` is no config key."""
+    near = difflib.get_close_matches(key, SWEEP_KEYS, n=1, cutoff=0.8)
+    return f" (did you mean {near[0]}?)" if near else nearest_key(key)
+
+
+def _bad_conditions(sweep: SweepConfig) -> list[str]:
+    problems = []
+    above: set[str] = set()
+    for key, parameter in sweep.space.items():
+        for name, wanted in parameter.when.items():
+            if name in sweep.space and name not in above:
+                problems.append(f"space.{key}.when: {name} must stand above {key}")
+            elif name in sweep.space and not sweep.space[name].contains(wanted):
+                offered = sweep.space[name].describe()
+                problems.append(f"space.{key}.when: {name} is never {wanted!r}: {offered}")
+        above.add(key)
+    return problems
+
+
+def _bad_first_trials(sweep: SweepConfig) -> list[str]:
+    problems = []
+    for number, trial in enumerate(sweep.first_trials):
+        place = f"first_trials {number + 1} ({trial.recipe})"
+        try:
+            given, point = sweep.first(number)
+        except ConfigError as error:
+            problems.append(f"{place}: {error.problem}")
+            continue
+        for key, value in point.items():
+            if not sweep.space[key].contains(value):
+                problems.append(
+                    f"{place}: {key}={value} is outside the space, {sweep.space[key].describe()}; "
+                    f"give {key} a value for this trial, or widen the space"
+                )
+        problems += _reject({**given.settings, **point}, place)
+    return problems
+
+
+def _reject(settings: Mapping[str, Any], place: str) -> list[str]:
+    try:
+        from_flat(settings)
+    except ConfigError as error:
+        text = error.problem.removeprefix("configuration: ")
+        return [f"{place}: {text}"]
+    return []

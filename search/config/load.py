@@ -1,0 +1,189 @@
+"""Sweep files: base recipe, fixed settings, search space, known first trials, budget, resources.
+
+    description: B3 with MiniLM
+    recipe: b3
+    config: {model.encoder: minilm, train.num_epochs: 4}
+    space:
+      optim.lr: {type: float, low: 5e-5, high: 5e-4, log: true}
+      loss.mnr.weight: {type: float, low: 0.1, high: 10, log: true, when: {loss.mnr.enabled: true}}
+    first_trials: [baseline, {recipe: b2, optim.lr: 2e-4}]
+    search: {num_samples: 16}
+
+Precedence: command line > environment > first trial > sweep file > recipe > default. A key set on
+the command line or in the environment is fixed: it leaves the space and the first trials.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.uris import is_uri
+from search.config.constraints import problems_of
+from search.config.sweep_config import SECTIONS, SWEEP_KEYS, SweepConfig
+from trainable.config.config import flatten
+from trainable.config.recipe import parse_override, resolve
+from trainable.config.strict_yaml import read_settings
+
+SWEEPS = Path(__file__).parent / "sweeps"
+
+
+def sweep_names() -> list[str]:
+    """The packaged sweeps."""
+    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+
+
+def read_sweep(
+    name_or_file: str,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> SweepConfig:
+    """The sweep of that name or in that file, with `key=value` overrides.
+
+    An override's key is a config key, or `search.*`, `scheduler.*`, `resources.*`,
+    `keep_pruned_top`.
+
+    Raises:
+        ConfigError: every problem found; no such sweep.
+    """
+    path = _path_of(name_or_file)
+    return resolve_sweep(read_settings(path), path, overrides, environment)
+
+
+def resolve_sweep(
+    content: dict[str, Any],
+    path: Path,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> SweepConfig:
+    """The sweep that `content` of the file `path` describes, with `key=value` overrides.
+
+    Raises:
+        ConfigError: every problem found.
+    """
+    problems: list[str] = []
+    _shape(content, path, problems)
+    fixed, origin = content["config"], dict.fromkeys(content["config"], f"sweep {path.stem}")
+    both = sorted(set(fixed) & set(content["space"]))
+    problems += [f"{key}: is both fixed under config and searched under space" for key in both]
+    for key, value, place in _given(content["recipe"], overrides, environment):
+        if not _set_sweep_key(content, key, value):
+            _fix(content, origin, key, value, place)
+    _make_absolute(fixed)
+    sweep = _validate({**content, "name": path.stem, "origin": origin}, path, problems)
+    if sweep is not None:
+        problems += problems_of(sweep)
+    if problems or sweep is None:
+        count = "" if len(problems) == 1 else f"{len(problems)} problems:\n  "
+        raise ConfigError(
+            f"sweep {path}: {count}" + "\n  ".join(problems),
+            fix="ensweep sweeps lists complete ones to start from",
+        )
+    return sweep
+
+
+def _path_of(name: str) -> Path:
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    if name in sweep_names():
+        return SWEEPS / f"{name}.yaml"
+    near = difflib.get_close_matches(name, sweep_names(), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ConfigError(f"no sweep {name!r}{hint}", fix="ensweep sweeps lists them")
+
+
+def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
+    """Bring the file into the one form: dotted config, first trials as mappings, paths found."""
+    for key in ("name", "origin"):
+        if content.pop(key, None) is not None:
+            problems.append(f"{key}: no such key; a sweep is named by its file")
+    for key in ("config", "space", *SECTIONS):
+        if content.setdefault(key, {}) is None:
+            content[key] = {}
+        if not isinstance(content[key], dict):
+            problems.append(f"{key}: expected a mapping, got {content[key]!r}")
+            content[key] = {}
+    content["config"] = flatten(content["config"])
+    content["recipe"] = _find_recipe(content.get("recipe", "baseline"), path)
+    trials = content.get("first_trials") or []
+    if not isinstance(trials, list):
+        problems.append(f"first_trials: expected a list, got {trials!r}")
+        trials = []
+    content["first_trials"] = shaped = []
+    for number, trial in enumerate(trials, start=1):
+        entry = {"recipe": trial} if isinstance(trial, str) else trial
+        if not isinstance(entry, dict) or not isinstance(entry.get("recipe"), str):
+            problems.append(f"first_trials: number {number} names no recipe: {trial!r}")
+            continue
+        rest = {key: value for key, value in entry.items() if key != "recipe"}
+        shaped.append({"recipe": _find_recipe(entry["recipe"], path), "overrides": flatten(rest)})
+
+
+def _find_recipe(recipe: Any, path: Path) -> Any:
+    """A recipe's file may be named relative to the sweep's."""
+    if isinstance(recipe, str) and Path(recipe).suffix in (".yaml", ".yml"):
+        return str((path.parent / recipe).resolve())
+    return recipe
+
+
+def _given(
+    recipe: Any, overrides: Iterable[str], environment: Mapping[str, str] | None
+) -> list[tuple[str, Any, str]]:
+    """(key, value, origin) from the environment and the command line, in rising precedence."""
+    resolved = resolve(str(recipe), (), environment)
+    values = resolved.config.flat()
+    named = [
+        (key, values[key], place)
+        for key, place in resolved.origin.items()
+        if place.startswith("env ")
+    ]
+    return named + [(*parse_override(text), "command line") for text in overrides]
+
+
+def _set_sweep_key(content: dict[str, Any], key: str, value: Any) -> bool:
+    section, _, leaf = key.partition(".")
+    if section in SECTIONS:
+        content[section] = {**content[section], leaf: value}
+    elif key in SWEEP_KEYS:
+        content[key] = value
+    else:
+        return False
+    return True
+
+
+def _fix(content: dict[str, Any], origin: dict[str, str], key: str, value: Any, place: str) -> None:
+    """A fixed key is searched no more, and the same in every trial."""
+    for name, leaf in flatten({key: value}).items():
+        content["config"][name], origin[name] = leaf, place
+        content["space"].pop(name, None)
+        for trial in content["first_trials"]:
+            trial["overrides"].pop(name, None)
+
+
+def _make_absolute(fixed: dict[str, Any]) -> None:
+    """Trials run in folders and on machines of their own."""
+    folder = fixed.get("data.dir")
+    if isinstance(folder, str) and folder and not is_uri(folder):
+        fixed["data.dir"] = str(Path(folder).resolve())
+
+
+def _validate(content: dict[str, Any], path: Path, problems: list[str]) -> SweepConfig | None:
+    try:
+        return SweepConfig.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            key = ".".join(str(part) for part in detail["loc"])
+            if detail["type"] == "extra_forbidden":
+                known = [*SWEEP_KEYS, *SweepConfig.model_fields]
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                problems.append(f"{key}: no such key{hint}")
+            else:
+                message = detail["msg"].removeprefix("Value error, ")
+                given = "" if detail["type"] == "value_error" else f", got {detail['input']!r}"
+                problems.append(f"{key}: {message[0].lower()}{message[1:]}{given}")
+        return None

@@ -1,0 +1,297 @@
+"""Driver side of a sweep: decisions and outcomes into the trials' folders, folders onto MLflow.
+
+The trial's process writes what the trial itself knows; the driver adds what only it knows: the
+scheduler's decisions, and the outcome of a trial that was stopped or failed.
+"""
+
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from ensemble.choice.pins import noted_trials
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.filesystem.atomic import is_full
+from mlflow_setup.runs.background_mirror import BackgroundMirror
+from mlflow_setup.schema import (
+    CONFIG_ARTIFACT,
+    STOP,
+    Outcome,
+    OutcomeRecord,
+    TrialRecord,
+    dev_metrics,
+)
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.algorithms.rungs import TuneScheduler
+from search.driver.budget import Meter
+from search.driver.progress import Progress
+from search.driver.stop_switch import StopSwitch
+from search.storage.garbage import near_top
+from search.storage.history import PastTrial, SweepFolder
+from search.storage.room import shortage
+from trainable.config.config import Config
+from trainable.tune.attempt import charge, last_stacks
+from trainable.tune.trainable import DIVERGED, EPOCH, PROBLEM
+
+_logger = logging.getLogger(__name__)
+
+MAX_LOSSES = 10
+"""Processes that a trial may lose before they begin with it."""
+_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|low on memory", re.IGNORECASE)
+"""What Ray says of a process that it ended for a machine's memory, and Python of an allocation."""
+MAX_REASON = 300
+"""Characters of an error's first line that become the reason of a failed trial."""
+
+
+class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
+    """Called by Tune in the driver, one call at a time. An exception here would end the sweep.
+
+    Args:
+        meter: says when a budget is used up.
+    """
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        mirror: BackgroundMirror,
+        scheduler: TuneScheduler,
+        progress: Progress,
+        switch: StopSwitch,
+        meter: Meter,
+        searcher: OptunaSearcher,
+        keep_pruned_top: int,
+        max_failures: int,
+    ) -> None:
+        self.searcher = searcher
+        self.folder, self.mirror, self.scheduler = folder, mirror, scheduler
+        self.progress, self.switch, self.meter = progress, switch, meter
+        self.keep_pruned_top, self.max_failures = keep_pruned_top, max_failures
+        self.attempts: dict[str, int] = {}  # trial -> tries when it last began
+        self.began: dict[str, float] = {}  # trial -> when it last began, by this process's clock
+        self.failures: Counter[str] = Counter()  # trial -> tries that failed
+        self.losses: Counter[str] = Counter()  # trial -> processes lost before they tried
+        self.best: dict[str, dict[str, float]] = {}  # trial -> dev metric -> best of any epoch
+        self.epochs: dict[str, int] = {}  # trial -> last epoch seen
+        self.pruned: set[str] = set()  # pruned trials that still have their weights
+        self.alone: set[str] = set()  # trials that ran out of a machine's memory beside others
+
+    def restore(self, history: Iterable[PastTrial]) -> None:
+        """Know the trials of earlier drivers, and bring MLflow up to them."""
+        for past in history:
+            for record in past.epochs:
+                self._note_best(past.name, record.metrics)
+            self.progress.past(past.name, past.num_epochs, past.epochs, past.outcome)
+            if past.outcome is not None and past.outcome.outcome is Outcome.PRUNED:
+                self.pruned.add(past.name)
+            self.mirror.mark(past.name)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Tune goes round."""
+        problem = self.meter.problem()
+        if problem is not None:
+            self.switch.ask(problem)
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial begins, or goes on."""
+        settings = trial.config["settings"]
+        searched = (f"{key}={_brief(settings[key])}" for key in trial.config["searched"])
+        num_epochs = settings.get("train.num_epochs", Config().train.num_epochs)
+        name = trial.config["trial"]
+        self.attempts[name] = len(self.folder.trial(name).attempts())
+        self.began[name] = time.monotonic()
+        self.progress.started(name, num_epochs, " ".join(searched))
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """A trial has finished an epoch, or diverged; the scheduler has decided already."""
+        name, epoch = trial.config["trial"], result[EPOCH]
+        if result[PROBLEM]:
+            self._ask_for_room(result[PROBLEM])
+        if result[DIVERGED] or result[PROBLEM] or epoch <= self.epochs.get(name, 0):
+            return  # an epoch that was run again after a crash
+        self.epochs[name] = epoch
+        with self._guarded(name):
+            self._note_epoch(name, epoch)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial has ended by itself or by the scheduler's word."""
+        if trial.last_result.get(PROBLEM):
+            return  # it is to go on when the sweep can
+        decision = self.scheduler.decision(trial.config["trial"])
+        if decision is not None and decision.action == STOP:
+            self._end(trial.config, Outcome.PRUNED, decision.reason)
+        else:
+            self._end(trial.config, None, "ended without an outcome")
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A process was lost, or a trial has raised an error: it is tried again, or has failed."""
+        name = trial.config["trial"]
+        reason = self._why(trial)
+        has_tried = len(self.folder.trial(name).attempts()) > self.attempts.get(name, 0)
+        if has_tried:
+            with self._guarded(name):
+                charge(self.folder.trial(name).path, time.monotonic() - self.began[name])
+        if self.switch.is_on:  # what fails while all stop may run on later
+            self.searcher.failed(name)
+        elif _MEMORY.search(reason):
+            self._try_alone(trial.config, reason)
+        elif self._may_try_again(name, has_tried):
+            self.progress.lost(name, reason)
+            self.searcher.again(name)
+        else:
+            self.searcher.failed(name)
+            self._end(trial.config, Outcome.FAILED, reason)
+
+    def _try_alone(self, config: Mapping[str, Any], reason: str) -> None:
+        """Beside others there was too little memory: once more on a machine of its own."""
+        name = config["trial"]
+        if name in self.alone:
+            self.searcher.failed(name)
+            self._end(config, Outcome.FAILED, f"alone as well: {reason}")
+        else:
+            self.alone.add(name)
+            self.progress.lost(name, f"{reason}; tried again on a machine of its own")
+            self.searcher.again(name, alone=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles what it is given and nobody reads it
+
+    def _why(self, trial: Trial) -> str:
+        stacks = last_stacks(self.folder.trial(trial.config["trial"]).path)
+        if stacks is not None:
+            return f"took no step for too long; what it was at: {stacks}"
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+        return first_line_of_error(text)
+
+    def _may_try_again(self, name: str, has_tried: bool) -> bool:
+        """A process that was lost before it began with the trial says nothing about the trial."""
+        if has_tried:
+            self.failures[name] += 1
+        else:
+            self.losses[name] += 1
+        return self.failures[name] <= self.max_failures and self.losses[name] <= MAX_LOSSES
+
+    def _note_epoch(self, name: str, epoch: int) -> None:
+        folder = self.folder.trial(name)
+        decision = self.scheduler.decision(name)
+        if decision is not None:
+            folder.write_decision(decision)
+        record = folder.epoch(epoch)
+        if record is None:
+            _logger.warning("trial %s: the record of epoch %d cannot be read", name, epoch)
+            return
+        self._note_best(name, record.metrics)
+        self.progress.epoch(name, record)
+        self.mirror.mark(name)
+
+    def _note_best(self, name: str, metrics: Mapping[str, float]) -> None:
+        best = self.best.setdefault(name, {})
+        for key, value in dev_metrics(dict(metrics)).items():
+            best[key] = max(value, best.get(key, value))
+
+    def _end(self, config: Mapping[str, Any], outcome: Outcome | None, reason: str) -> None:
+        """Write the outcome of a trial that has none of its own, and tidy its folder.
+
+        `outcome` None: the trial was to write it; without one it has failed.
+        """
+        name = config["trial"]
+        with self._guarded(name):
+            folder = self.folder.trial(name)
+            if not (folder.path / CONFIG_ARTIFACT).exists():
+                folder.create(_record_of(config, self.folder.name))
+            ended = folder.outcome()
+            if ended is None or (outcome is not None and not ended.outcome.is_terminal):
+                epoch = len(folder.epochs())
+                ended = OutcomeRecord(outcome or Outcome.FAILED, reason, epoch, time.time())
+                folder.write_outcome(ended)
+            if ended.outcome in (Outcome.FINISHED, Outcome.PRUNED, Outcome.DIVERGED):
+                folder.drop_checkpoint()
+            if ended.outcome is Outcome.PRUNED:
+                self.pruned.add(name)
+            self._drop_weights_of_pruned()
+            self.progress.ended(name, ended.outcome, ended.reason)
+            self.mirror.mark(name)
+
+    def _drop_weights_of_pruned(self) -> None:
+        """A pruned trial keeps its weights only while it is near the top for a task or overall, or
+        a member of an ensemble."""
+        weak = self.pruned - near_top(self.best, self.keep_pruned_top)
+        for name in sorted(weak - self._members() if weak else weak):
+            folder = self.folder.trial(name)
+            for epoch in folder.kept_epochs():
+                folder.drop_weights(epoch)
+            self.pruned.discard(name)
+            self.mirror.mark(name)
+
+    def _members(self) -> set[str]:
+        """Of chosen ensembles; all pruned trials, where a note of one cannot be read."""
+        try:
+            return noted_trials(self.folder.path)
+        except IntegrityError as error:
+            _logger.warning("weights of pruned trials stay: %s", error.problem)
+            return self.pruned
+
+    @contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
+        """A folder that cannot be written to stops the sweep in order; it does not break it."""
+        try:
+            yield
+        except OSError as error:
+            _logger.warning("trial %s: %s", name, error)
+            problem = f"the folder of trial {name} cannot be written to: {error}"
+            if is_full(error):
+                self._ask_for_room(problem)
+            else:
+                self.switch.ask(problem)
+
+    def _ask_for_room(self, problem: str) -> None:
+        self.switch.ask(f"{problem}; {shortage(self.folder, self.searcher.num_left)}")
+
+
+def first_line_of_error(text: str) -> str:
+    """`ValueError: what went wrong` out of Tune's error text, which ends in a traceback."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Failure # ")] or lines  # Tune's header
+    indented = [number for number, line in enumerate(lines) if line[0].isspace()]
+    rest = lines[indented[-1] + 1 :] if indented else lines
+    line = (rest or lines[-1:] or ["unknown error"])[0]
+    return "".join(char for char in line if char.isprintable())[:MAX_REASON]
+
+
+def _record_of(config: Mapping[str, Any], sweep: str) -> TrialRecord:
+    """The record of a trial that failed before it could write its own."""
+    return TrialRecord(
+        trial=config["trial"],
+        sweep=sweep,
+        recipe=config["recipe"],
+        config=dict(config["settings"]),
+        origin=dict(config["origin"]),
+        seed=config["settings"].get("seed", 0),
+        data_fingerprint="unknown",
+        git_revision=None,
+        start_time=time.time(),
+        searched=tuple(config["searched"]),
+    )
+
+
+def _brief(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

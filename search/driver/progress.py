@@ -1,0 +1,147 @@
+"""What a sweep shows while it runs: a live table in a terminal, a line an event elsewhere."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord, dev_metrics
+
+SHOWN_ENDED = 12
+"""Rows of the live table for the best trials that have ended."""
+_TO_RUN = ("running", "waiting", "stopped")
+
+
+@dataclass
+class _Row:
+    num_epochs: int
+    epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)  # dev metric -> best so far
+    last: dict[str, float] = field(default_factory=dict)
+    state: str = "running"
+
+    @property
+    def overall(self) -> float:
+        return self.best.get(OVERALL, float("-inf"))
+
+
+class Progress:
+    """The trials of a sweep as seen from the driver. Shows; keeps nothing that matters."""
+
+    def __init__(self, console: Console, num_samples: int, max_concurrent_trials: int) -> None:
+        self.console, self.num_samples = console, num_samples
+        self.max_concurrent_trials = max_concurrent_trials
+        self.rows: dict[str, _Row] = {}
+        self.epoch_seconds: list[float] = []
+        self._live = Live(console=console, refresh_per_second=1) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:  # the table stays as it is now
+            self._live.stop()
+
+    def started(self, trial: str, num_epochs: int, note: str) -> None:
+        """A trial begins, or goes on after a crash."""
+        self.rows.setdefault(trial, _Row(num_epochs)).state = "running"
+        self._show(f"{trial}: started, {note}")
+
+    def past(
+        self,
+        trial: str,
+        num_epochs: int,
+        epochs: Iterable[EpochRecord],
+        outcome: OutcomeRecord | None,
+    ) -> None:
+        """A trial of an earlier driver."""
+        row = self.rows[trial] = _Row(num_epochs, state="waiting")
+        for record in epochs:
+            self._note(row, record)
+        if outcome is not None and outcome.outcome.is_terminal:
+            row.state = outcome.outcome.value
+
+    def epoch(self, trial: str, record: EpochRecord) -> None:
+        """A trial has finished an epoch."""
+        row = self.rows[trial]
+        self._note(row, record)
+        scores = "  ".join(f"{_short(key)} {value:.4f}" for key, value in row.last.items())
+        self._show(f"{trial}: epoch {row.epoch}/{row.num_epochs}  {scores}  {self._eta()}")
+
+    def lost(self, trial: str, reason: str) -> None:
+        """A trial's process is gone; the trial is tried again."""
+        self.rows.setdefault(trial, _Row(0)).state = "waiting"
+        self._show(f"{trial}: to be tried again: {reason}")
+
+    def ended(self, trial: str, outcome: Outcome, reason: str) -> None:
+        """A trial has ended."""
+        row = self.rows.setdefault(trial, _Row(0))
+        row.state = outcome.value
+        self._show(f"{trial}: {outcome.value}, {reason}")
+
+    def remaining_seconds(self) -> float | None:
+        """An estimate for the whole sweep from the epochs so far; None before the first."""
+        if not self.epoch_seconds:
+            return None
+        running = [row for row in self.rows.values() if row.state in _TO_RUN]
+        ended = [row for row in self.rows.values() if row.state not in _TO_RUN]
+        of_running = sum(row.num_epochs - row.epoch for row in running)
+        usual: float = max(row.num_epochs for row in self.rows.values())
+        if ended:  # pruned trials are shorter than they might be
+            usual = sum(row.epoch for row in ended) / len(ended)
+        to_come = max(0, self.num_samples - len(self.rows)) * usual
+        mean_seconds = sum(self.epoch_seconds) / len(self.epoch_seconds)
+        return (of_running + to_come) * mean_seconds / self.max_concurrent_trials
+
+    def _note(self, row: _Row, record: EpochRecord) -> None:
+        row.epoch, row.last = record.epoch, dev_metrics(record.metrics)
+        for key, value in row.last.items():
+            row.best[key] = max(value, row.best.get(key, value))
+        self.epoch_seconds.append(record.seconds)
+
+    def _eta(self) -> str:
+        seconds = self.remaining_seconds()
+        if seconds is None:
+            return ""
+        end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+        return f"ETA {end} ({_duration(seconds)})"
+
+    def _show(self, line: str) -> None:
+        if self._live is None:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._live.update(self._table())
+
+    def _table(self) -> Table:
+        num_ended = sum(row.state not in _TO_RUN for row in self.rows.values())
+        table = Table(
+            title=f"{num_ended} of {self.num_samples} trials  {self._eta()}", title_justify="left"
+        )
+        metrics = list(dict.fromkeys(key for row in self.rows.values() for key in row.best))
+        for header in ("trial", "epoch", *(f"best {_short(key)}" for key in metrics), "state"):
+            table.add_column(header)
+        running = [item for item in self.rows.items() if item[1].state in _TO_RUN]
+        ended = [item for item in self.rows.items() if item[1].state not in _TO_RUN]
+        best = sorted(ended, key=lambda item: item[1].overall, reverse=True)[:SHOWN_ENDED]
+        for trial, row in [*running, *best]:
+            scores = (f"{row.best[key]:.4f}" if key in row.best else "" for key in metrics)
+            epoch = f"{row.epoch}/{row.num_epochs}"
+            table.add_row(escape(trial), epoch, *scores, row.state)
+        return table
+
+
+def _short(key: str) -> str:
+    """`dev/sentiment/accuracy` -> `sentiment`."""
+    return key.split("/")[1]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,257 @@
+"""One driver's work on a sweep: Tune runs what is left of it, then the books are balanced.
+
+State is the sweep's folder; Tune only starts, places, stops and restarts trials.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ray import tune
+from ray.tune.execution import class_cache
+from rich.console import Console
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.runs.background_mirror import BackgroundMirror
+from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.runs.usage import Usage
+from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
+from mlflow_setup.tracking.store import Tracking
+from search.algorithms.audit import AuditResult, audit_result
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.algorithms.rungs import Rung, TuneScheduler, new_rungs, restore_rungs
+from search.algorithms.warm_start import WarmTrial
+from search.cluster.slots import cluster, environment, find_slots, unpriced
+from search.config.sweep_config import SweepConfig
+from search.driver.budget import Meter, sweep_usage
+from search.driver.callback import SweepCallback
+from search.driver.progress import Progress
+from search.driver.shared_artifacts import prepare
+from search.driver.stop_switch import StopSwitch
+from search.driver.tracking import what_is_tracked
+from search.planning.preflight import known_configs, unfinished_configs
+from search.storage.history import PastTrial, SweepFolder, past_trial, read_history
+from search.storage.lease import Lease
+from trainable.tune.trainable import Place, Train, listening, make_trainable, resources
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What came of a sweep."""
+
+    name: str
+    folder: Path
+    trials: tuple[TrialSnapshot, ...]  # by name
+    rungs: tuple[Rung, ...]
+    unsynced: tuple[str, ...]  # trials that MLflow has missed
+    usage: Usage
+    stop: tuple[str, int] | None = None  # why it was stopped before its end, and the exit code
+    audit: AuditResult | None = None
+
+    def ended(self, outcome: Outcome) -> list[str]:
+        """The trials that ended so."""
+        return [
+            trial.record.trial
+            for trial in self.trials
+            if trial.outcome is not None and trial.outcome.outcome is outcome
+        ]
+
+    @property
+    def best(self) -> tuple[str, int, float] | None:
+        """Trial, epoch and value of the best overall among finished and pruned trials."""
+        found = [
+            (trial.record.trial, epoch.epoch, epoch.metrics[OVERALL])
+            for trial in self.trials
+            if trial.outcome and trial.outcome.outcome in (Outcome.FINISHED, Outcome.PRUNED)
+            for epoch in trial.epochs
+        ]
+        return max(found, key=lambda item: item[2], default=None)  # the earliest wins a tie
+
+
+class Drive:
+    """One driver's work on a sweep, from its history on."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        sweep: SweepConfig,
+        tracking: Tracking,
+        history: Sequence[PastTrial],
+        warm: Sequence[WarmTrial],
+        lease: Lease,
+        console: Console,
+    ) -> None:
+        self.folder, self.sweep, self.tracking = folder, sweep, tracking
+        self.history, self.lease, self.console = history, lease, console
+        self.scheduler = TuneScheduler(new_rungs(sweep))
+        self.switch = StopSwitch(folder.stop_file, lambda line: console.print(line, markup=False))
+        lease.on_lost = self.switch.interrupt
+        self.searcher = OptunaSearcher(
+            sweep,
+            history,
+            warm,
+            self._is_stopped,
+            lambda name: past_trial(folder.trial(name)),
+            lambda: self.switch.is_on,
+        )
+        if self.scheduler.rungs is not None:
+            restore_rungs(self.scheduler.rungs, history)
+        self.mirror = BackgroundMirror(
+            Mirror(tracking, folder.name), lambda name: folder.trial(name).snapshot()
+        )
+
+    def run(self, train: Train | None, farewell: str) -> SweepResult:
+        """All that is left to do; the result also when it was stopped."""
+        self.switch.farewell = farewell
+        self.mirror.start(*what_is_tracked(self.folder, self.sweep))
+        has_ended = False
+        try:
+            with self.switch, self._interruptible():
+                if self.searcher.num_to_come:
+                    self._run_trials(train)
+                else:
+                    for past in self.history:
+                        self.mirror.mark(past.name)
+                has_ended = not self.switch.is_on
+        finally:  # Ray is down: nobody writes into the trials' folders any more
+            unsynced = self._settle("FINISHED" if has_ended else "KILLED")
+        rungs = tuple(self.scheduler.rungs.rungs) if self.scheduler.rungs else ()
+        return SweepResult(
+            self.folder.name,
+            self.folder.path,
+            self.folder.snapshots(),
+            rungs,
+            tuple(sorted(unsynced)),
+            sweep_usage(self.folder),
+            (self.switch.reason, self.switch.exit_code) if self.switch.reason else None,
+            self._audit(),
+        )
+
+    def _audit(self) -> AuditResult | None:
+        if not self.sweep.scheduler.audit_fraction:
+            return None
+        return audit_result(read_history(self.folder.trial_folders()))
+
+    def _run_trials(self, train: Train | None) -> None:
+        sweep = self.sweep
+        with environment(), cluster() as nodes:
+            slots = find_slots(sweep.resources, nodes)
+            place = Place(
+                self.folder.path.parent,
+                self.folder.name,
+                sweep.resources.cpus_per_trial,
+                slots.gpus_per_trial,
+                sweep.resources.max_silence_minutes * 60,
+                sweep.budget.usd_per_hour,
+            )
+            without_price = unpriced(sweep.budget, sweep.resources, slots, nodes)
+            if without_price is not None:
+                self.console.print(f"note: {without_price}", markup=False)
+            cpus, gpus = sweep.resources.cpus_per_trial, slots.gpus_per_trial
+            needs = {"CPU": cpus, "GPU": gpus}
+            roomy = [int(node.cpus) for node in nodes if node.num_trials(cpus, gpus)]
+            alone = {**needs, "CPU": max(roomy, default=cpus)}
+            meter = Meter(self.folder, sweep.budget)
+            self.switch.expect_trials()
+            if train is None:
+                configs = [*known_configs(sweep), *unfinished_configs(self.history)]
+                look = partial(self._is_stopping, meter)
+                prepare(configs, place, self.tracking, needs, self.console, look)
+                if self.switch.is_on:
+                    return
+            concurrency = min(slots.max_concurrent_trials, self.searcher.num_to_come)
+            with Progress(self.console, sweep.search.num_samples, concurrency) as progress:
+                callback = SweepCallback(
+                    self.folder,
+                    self.mirror,
+                    self.scheduler,
+                    progress,
+                    self.switch,
+                    meter,
+                    self.searcher,
+                    sweep.keep_pruned_top,
+                    sweep.resources.max_failures,
+                )
+                callback.restore(self.history)
+                trainable = listening(make_trainable(place, train))
+                by_trial = partial(resources, needs, alone)
+                self._tune(tune.with_resources(trainable, by_trial), callback, concurrency)
+
+    def _is_stopping(self, meter: Meter) -> bool:
+        problem = meter.problem()
+        if problem is not None:
+            self.switch.ask(problem)
+        return self.switch.is_on
+
+    def _tune(self, trainable: Any, callback: SweepCallback, max_concurrent_trials: int) -> None:
+        """Tune's own records, which nobody reads, are kept off a disk that may be full.
+
+        Nor does it hand the driver's AWS keys on to the trials: Ray would write them into its logs.
+        """
+        handed_on = class_cache.ENV_VARS_TO_PROPAGATE
+        handed_on -= {name for name in handed_on if name.startswith("AWS_")}
+        with TemporaryDirectory(prefix="ensweep-tune-", ignore_cleanup_errors=True) as records:
+            tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=self.searcher,
+                    scheduler=self.scheduler,
+                    num_samples=-1,  # the searcher knows when there is nothing more to try
+                    max_concurrent_trials=max_concurrent_trials,
+                    reuse_actors=True,
+                    trial_name_creator=_trial_name,
+                    trial_dirname_creator=_trial_folder_name,
+                ),
+                run_config=tune.RunConfig(
+                    name=self.folder.name,
+                    storage_path=records,
+                    callbacks=[callback],
+                    verbose=0,
+                ),
+            ).fit()
+
+    def _is_stopped(self, name: str) -> bool:
+        ended = self.folder.trial(name).outcome()
+        return ended is not None and ended.outcome is Outcome.STOPPED
+
+    @contextmanager
+    def _interruptible(self) -> Any:
+        """A stop that was asked for is an end like another; a lease that was lost is not."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.lease.is_lost:
+                raise ConfigError(
+                    f"sweep {self.folder.name}: another process has taken over",
+                    fix="this one stood still for too long; leave the sweep to the other",
+                ) from None
+            if not self.switch.is_on:
+                raise
+
+    def _settle(self, status: str) -> set[str]:
+        """The last word on every trial: none is left RUNNING. Returns what MLflow has missed."""
+        if self.lease.is_lost:
+            return set()
+        for trial in self.folder.trial_folders():
+            if trial.outcome() is None:
+                reason = self.switch.reason or "the sweep was interrupted"
+                ended = OutcomeRecord(Outcome.STOPPED, reason, len(trial.epochs()), time.time())
+                try:
+                    trial.write_outcome(ended)
+                except OSError as error:  # a full disk: without an outcome it runs on all the same
+                    self.console.print(f"trial {trial.path.name}: {error}", markup=False)
+                self.mirror.mark(trial.path.name)
+        return self.mirror.close(status)
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["trial"])
+
+
+def _trial_folder_name(trial: Any) -> str:
+    return f"{trial.config['trial']}-{trial.trial_id}"

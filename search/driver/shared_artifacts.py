@@ -1,0 +1,96 @@
+"""What the trials of a sweep have in common is made once, before the first of them starts.
+
+An encoder with additional pre-training, and a teacher's soft labels. A trial that finds them
+missing (the search switched them on) makes them itself, and the trials beside it wait.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from mlflow_setup.errors import ConfigError, EnsweepError
+from mlflow_setup.tracking.store import Tracking
+from trainable.config.config import Config, from_flat
+from trainable.runtime.stopping import AskedToStop
+from trainable.runtime.threads import limit_threads
+from trainable.tune.attempt import Attempt
+from trainable.tune.trainable import Place
+
+_LOOK_SECONDS = 1.0
+
+
+def prepare(
+    configs: Iterable[Config],
+    place: Place,
+    tracking: Tracking,
+    needs: dict[str, float],
+    console: Console,
+    is_stopping: Callable[[], bool],
+) -> None:
+    """Make the encoders and soft labels that `configs` need and the shared folder lacks.
+
+    Args:
+        needs: CPU and GPU of a trial, for the task that pre-trains.
+        is_stopping: asked every second; what pre-trains sees the sweep's stop file, and leaves a
+            checkpoint.
+
+    Raises:
+        ConfigError: pre-training failed, or a teacher is out of reach.
+    """
+    wanted = list(configs)
+    encoders = _unlike(wanted)
+    if encoders:
+        console.print(f"pre-training: {len(encoders)} encoder(s), unless they are there")
+        task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(_pretrain)
+        sent = [task.remote(config.flat(), place, i) for i, config in enumerate(encoders, start=1)]
+        for problem in filter(None, _results(sent, is_stopping)):
+            raise ConfigError(f"additional pre-training: {problem}")
+    taught = [config for config in wanted if config.distill.enabled]
+    if taught:
+        from ensemble.distillation.teachers import (
+            teach,  # loads all that a model needs, for seconds
+        )
+
+        for config in taught:
+            if is_stopping():
+                return
+            teach(config, place.shared, tracking)
+
+
+def _unlike(configs: Iterable[Config]) -> list[Config]:
+    """Those that pre-train, one of all that would make the same encoder of the same text."""
+    found: dict[str, Config] = {}
+    for config in configs:
+        if config.pretrain.enabled:
+            data = config.data.model_copy(update={"tasks": ()})
+            draws = data.max_train_examples is not None or data.train_fraction < 1
+            key = (config.pretrain, config.model.encoder, config.model.revision, data, config.tasks)
+            found.setdefault(f"{key} {config.seed if draws else ''}", config)
+    return list(found.values())
+
+
+def _results(sent: Sequence[Any], is_stopping: Callable[[], bool]) -> list[str | None]:
+    waiting = list(sent)
+    while waiting:
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_SECONDS)
+        is_stopping()
+    return list(ray.get(list(sent)))
+
+
+def _pretrain(settings: dict[str, Any], place: Place, number: int) -> str | None:
+    """In a worker: the encoder is there afterwards, unless the sweep is stopped; or what is wrong
+    is returned."""
+    limit_threads(place.num_threads, place.num_gpus)
+    from trainable.pretraining.pretrain import pretrained_encoder
+
+    try:
+        with Attempt(place.preparation(number), place.limits()) as attempt:
+            pretrained_encoder(from_flat(settings), Path(place.shared), attempt.should_stop)
+    except AskedToStop:
+        return None
+    except EnsweepError as error:
+        return error.problem
+    return None

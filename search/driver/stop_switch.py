@@ -1,0 +1,119 @@
+"""Asking every trial of a sweep to stop: on a signal, at the end of a budget, on a full disk.
+
+The first Ctrl-C or SIGTERM has running trials write a checkpoint at their next step and end as
+`stopped`; the second ends the driver at once. Either way `ensweep resume` goes on.
+"""
+
+import _thread
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import psutil
+
+from mlflow_setup.errors import INTERRUPTED, STOPPED
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 20.0
+"""How long trials may take to stop before they are ended: SIGTERM leaves 30 s on most clouds."""
+
+
+class StopSwitch:
+    """Off, until something asks for a stop. A block of it listens to signals.
+
+    Args:
+        file: what the trials look for.
+        say: shows a line to the user.
+        farewell: the last line when the driver is ended at once.
+    """
+
+    def __init__(self, file: Path, say: Callable[[str], None], farewell: str = "") -> None:
+        self.file, self.say, self.farewell = file, say, farewell
+        self.reason: str | None = None
+        self.exit_code = 0
+        self.has_trials = False  # before the first there is nothing to wait for
+        self._must_end = False
+        self._before: dict[int, Any] = {}
+        self._deadline: threading.Timer | None = None
+
+    @property
+    def is_on(self) -> bool:
+        return self.reason is not None
+
+    def ask(
+        self, reason: str, exit_code: int = STOPPED, grace_seconds: float | None = None
+    ) -> None:
+        """Stop, once; later reasons are not heard.
+
+        Args:
+            grace_seconds: after so long the main thread is interrupted; None: trials take the time
+                that their step, or their look at dev, takes.
+        """
+        if self.is_on:
+            return
+        self.reason, self.exit_code = reason, exit_code
+        with suppress(OSError):  # on a full disk the trials end themselves
+            self.file.touch()
+        self.say(f"stopping: {reason}; trials end at their next step, with a checkpoint")
+        if self.has_trials and grace_seconds is not None:
+            self._deadline = threading.Timer(grace_seconds, self.interrupt)
+            self._deadline.daemon = True
+            self._deadline.start()
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the main thread: nothing is waited for any longer."""
+        self._must_end = True
+        _thread.interrupt_main()
+
+    def __enter__(self) -> Self:
+        self.file.unlink(missing_ok=True)
+        for number in _SIGNALS if _is_main_thread() else ():
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def expect_trials(self) -> None:
+        """From now on there are trials to wait for, or what is made for them. Ray, once started,
+        listens to SIGTERM in our place: listen again."""
+        self.has_trials = True
+        for number in _SIGNALS if _is_main_thread() else ():
+            signal.signal(number, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        with suppress(OSError):
+            self.file.unlink(missing_ok=True)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._must_end:
+            self._must_end = False
+            raise KeyboardInterrupt
+        is_ctrl_c = number == signal.SIGINT
+        if self.is_on:
+            print(self.farewell, file=sys.stderr, flush=True)
+            _kill_children()  # a Ray that was started here
+            os._exit(INTERRUPTED if is_ctrl_c else STOPPED)
+        if is_ctrl_c:
+            self.ask("Ctrl-C", INTERRUPTED)
+        else:
+            self.ask("SIGTERM", STOPPED, GRACE_SECONDS)
+        if not self.has_trials:
+            raise KeyboardInterrupt
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _kill_children() -> None:
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()

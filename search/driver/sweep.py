@@ -1,0 +1,107 @@
+"""Run a sweep, go on with one, extend one: the same drive over what the folder remembers.
+
+Data and tracking are proved first, and that nobody else is at it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from mlflow_setup.tracking.store import Tracking
+from search.algorithms.optuna_searcher import objectives
+from search.algorithms.warm_start import read_warm_start, warm_start, write_warm_start
+from search.config.sweep_config import Budget, SweepConfig
+from search.driver.run import Drive, SweepResult
+from search.planning.preflight import (
+    known_configs,
+    read_data,
+    refuse_other_data,
+    refuse_taken,
+)
+from search.storage.history import (
+    SweepFolder,
+    finish_decided,
+    read_history,
+)
+from search.storage.lease import Lease
+from trainable.tune.trainable import Train
+
+
+def run_sweep(
+    sweep: SweepConfig,
+    name: str,
+    storage: Path,
+    tracking: Tracking,
+    *,
+    warm_from: Iterable[str] = (),
+    console: Console | None = None,
+    train: Train | None = None,
+    farewell: str = "",
+) -> SweepResult:
+    """Run all trials of `sweep` in `<storage>/<name>`; returns when each has ended.
+
+    Args:
+        warm_from: sweeps (names, or paths to their folders) whose trials the study starts with.
+        console: where progress is shown; stderr unless given.
+        train: trains one trial; the real one unless a test brings its own.
+        farewell: what is said should the user not wait for a clean stop.
+
+    Raises:
+        ConfigError: the name is taken, tracking cannot be reached, or no trial would ever fit.
+        DataError: the data of some trial has errors; nothing has been started then.
+        NothingUsableError: a sweep to start warm from has nothing to start from.
+    """
+    folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
+    read_data(known_configs(sweep))
+    refuse_taken(folder, tracking)
+    warm, said = warm_start(sweep, warm_from, folder.path.parent, objectives(sweep))
+    for line in said:
+        shown.print(line, markup=False, highlight=False)
+    folder.create(sweep)
+    with Lease(folder.path) as lease:
+        if warm:
+            write_warm_start(folder.path, warm)
+        drive = Drive(folder, sweep, tracking, [], warm, lease, shown)
+        return drive.run(train, farewell)
+
+
+def resume_sweep(
+    name: str,
+    storage: Path,
+    tracking: Tracking,
+    *,
+    num_more: int = 0,
+    budget: Budget | None = None,
+    console: Console | None = None,
+    train: Train | None = None,
+    farewell: str = "",
+) -> SweepResult:
+    """Go on with a sweep from its folder alone, with `num_more` trials more; again if need be.
+
+    A trial that was under way runs on from its newest valid checkpoint, under its own name.
+
+    Args:
+        budget: in place of the sweep's own.
+
+    Raises:
+        NothingUsableError: there is no such sweep.
+        ConfigError: another driver is at it, or folder or database cannot be written.
+        DataError: the data have errors, or are not those that an unfinished trial began with.
+    """
+    folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
+    folder.read()
+    if tracking.database is not None:  # a server that is away may come back, a broken file will not
+        tracking.check()
+    with Lease(folder.path) as lease:
+        if num_more:
+            folder.extend(num_more)
+        sweep = folder.read()
+        if budget is not None:
+            sweep = sweep.model_copy(update={"budget": budget})
+        finish_decided(folder)
+        history = read_history(folder.trial_folders())
+        refuse_other_data(history, known_configs(sweep))
+        warm = read_warm_start(folder.path)
+        drive = Drive(folder, sweep, tracking, history, warm, lease, shown)
+        return drive.run(train, farewell)

@@ -1,0 +1,1 @@
+"""Before a sweep: checks, probes of the nodes, a forecast."""

@@ -1,0 +1,137 @@
+"""Scouts sent into the cluster, with the resources of trials, and what their tales add up to."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mlflow_setup.errors import ConfigError
+from search.planning.probe import Found, scout, versions
+from search.planning.representative_trials import LARGEST
+from trainable.config.config import Config
+from trainable.training.profile import Rehearsal
+from trainable.tune.trainable import Place
+
+WAIT_SECONDS = 900
+"""For the cluster to start a node, and for the rehearsals."""
+
+_MEMORY_SHARE = 0.95
+"""Of a machine's memory: beyond it Ray ends processes."""
+
+_MUST_AGREE = ("python", "ray", "ensweep")
+
+
+@dataclass(frozen=True)
+class Visits:
+    """What all scouts have found."""
+
+    found: tuple[Found, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """Each with the machine where it is found."""
+        told = [f"{found.host}: {line}" for found in self.found for line in found.problems]
+        return list(dict.fromkeys(told))
+
+    @property
+    def rehearsals(self) -> dict[str, Rehearsal]:
+        """By the name of the configuration, as it was found first."""
+        found = reversed(self.found)
+        return {name: cost for visit in found for name, cost in visit.rehearsals.items()}
+
+    @property
+    def usd_per_hour(self) -> float:
+        """Of a trial where it costs the most."""
+        return max(found.usd_per_hour for found in self.found)
+
+
+def visit(
+    configs: Mapping[str, Config], place: Place, camp: Path, num_scouts: int, *, deep: bool
+) -> Visits:
+    """Rehearse `configs`, up to `num_scouts` at a time, as trials beside each other would run.
+
+    Args:
+        camp: the folder of `search.scout.camp`.
+        deep: look around on a node of every type as well, and rehearse what `choose` says is the
+            largest with each encoder there.
+
+    Raises:
+        ConfigError: the cluster had no room for a trial, or a scout was lost.
+    """
+    needs = {"num_cpus": place.num_threads, "num_gpus": place.num_gpus}
+    task = ray.remote(max_retries=0, **needs)(scout)
+    flat = {name: config.flat() for name, config in configs.items()}
+    num_scouts = max(1, min(num_scouts, len(flat)))
+    shares = [dict(list(flat.items())[n::num_scouts]) for n in range(num_scouts)]
+    sent = [task.remote(place, camp, share) for share in shares]
+    largest = {name: given for name, given in flat.items() if name.startswith(LARGEST)}
+    for node in _one_of_each_type(place) if deep else ():
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        sent.append(task.options(scheduling_strategy=there).remote(place, camp, largest))
+    try:
+        found = tuple(ray.get(sent, timeout=WAIT_SECONDS))
+    except GetTimeoutError:
+        for reference in sent:
+            ray.cancel(reference, force=True)
+        raise ConfigError(
+            f"no answer from a task like a trial in {WAIT_SECONDS // 60} minutes",
+            fix="ray status tells what the cluster waits for",
+        ) from None
+    except RayError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"a task like a trial was lost: {reason}") from None
+    return Visits(tuple(with_driver(each, camp) for each in found))
+
+
+def memory_problems(visits: Visits, place: Place, max_concurrent_trials: int) -> Iterator[str]:
+    """Configurations that do not fit as often as they would run on one machine or GPU."""
+    beside = min(max_concurrent_trials, _fit_on_a_machine(place))
+    for found in visits.found:
+        peak = max((cost.peak_bytes for cost in found.rehearsals.values()), default=0)
+        if peak * beside > _MEMORY_SHARE * found.memory_bytes:
+            yield (
+                f"{found.host}: {beside} x {peak / 1e9:.1f} GB at a time, of "
+                f"{found.memory_bytes / 1e9:.1f} GB of memory"
+            )
+
+
+def with_driver(found: Found, camp: Path) -> Found:
+    """With the problems that only the driver can see: an answer it does not read, versions."""
+    problems = list(found.problems)
+    if not (camp / found.answer).is_file():
+        problems.append(f"storage: what a task wrote below {camp.parent} is not seen by the driver")
+    ours = versions()
+    for name in _MUST_AGREE:
+        if found.versions[name] != ours[name]:
+            problems.append(f"{name} is {found.versions[name]}; the driver has {ours[name]}")
+    return Found(**{**vars(found), "problems": tuple(problems)})
+
+
+def _one_of_each_type(place: Place) -> list[str]:
+    """Nodes on which a trial fits, by id, one of every kind that is up."""
+    kinds: dict[Any, str] = {}
+    for node in _alive():
+        resources = node["Resources"]
+        if (
+            resources.get("CPU", 0) >= place.num_threads
+            and resources.get("GPU", 0) >= place.num_gpus
+        ):
+            labels = {k: v for k, v in node.get("Labels", {}).items() if k != "ray.io/node-id"}
+            size = resources.get("CPU"), resources.get("GPU"), tuple(sorted(labels.items()))
+            kinds.setdefault(size, node["NodeID"])
+    return list(kinds.values())
+
+
+def _fit_on_a_machine(place: Place) -> int:
+    """Trials that share the memory of one machine, or of one GPU."""
+    if place.num_gpus:
+        return int(1 / place.num_gpus) if place.num_gpus < 1 else 1
+    return max(int(node["Resources"].get("CPU", 0) // place.num_threads) for node in _alive())
+
+
+def _alive() -> Sequence[Mapping[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]

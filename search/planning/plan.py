@@ -1,0 +1,296 @@
+"""Before a sweep costs anything: does all hold that it needs, and what will it take?
+
+What the driver can see is looked at first; Ray's processes are started only when nothing of that is
+red. Every problem is found in one go, as far as it does not follow from another.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from ensemble.distillation.teachers import find_teacher
+from mlflow_setup.errors import ConfigError, EnsweepError
+from mlflow_setup.tracking.store import Tracking, redact
+from search.algorithms.rungs import new_rungs
+from search.cluster.slots import Slots, cluster, environment, find_slots, unpriced
+from search.config.sweep_config import SweepConfig
+from search.planning.forecast import Forecast, Terms, forecast
+from search.planning.gpu_sharing import Share, measure, tell
+from search.planning.node_probes import Visits, memory_problems, visit
+from search.planning.preflight import known_configs, read_data, refuse_taken
+from search.planning.probe import camp
+from search.planning.representative_trials import choose
+from search.storage.history import SweepFolder
+from trainable.config.config import Config
+from trainable.config.constraints import settings_without_effect
+from trainable.training.profile import Rehearsal
+from trainable.tune.trainable import Place
+
+Verdict = Literal["ok", "note", "red"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. Red: the sweep would waste money."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    fix: str | None = None
+    exit_code: int = 0
+
+
+@dataclass
+class Plan:
+    """What was found, and the forecast where nothing is in its way."""
+
+    checks: list[Check] = field(default_factory=list)
+    forecast: Forecast | None = None
+    rehearsals: dict[str, Rehearsal] = field(default_factory=dict)
+    sharing: list[Share] = field(default_factory=list)
+
+    @property
+    def red(self) -> list[Check]:
+        return [check for check in self.checks if check.verdict == "red"]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of the first red check."""
+        return self.red[0].exit_code if self.red else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "checks": [asdict(check) for check in self.checks],
+            "forecast": None if self.forecast is None else asdict(self.forecast),
+            "sharing": [asdict(share) for share in self.sharing],
+        }
+
+    def look(self, name: str, how: Callable[[], str]) -> None:
+        """Add what `how` tells, or the error that it raises; what it adds itself comes after."""
+        place = len(self.checks)
+        try:
+            check = Check(name, "ok", how())
+        except EnsweepError as error:
+            check = Check(name, "red", error.problem, error.fix, error.exit_code)
+        self.checks.insert(place, check)
+
+    def note(self, name: str, found: str, fix: str | None = None) -> None:
+        """Add something worth knowing."""
+        self.checks.append(Check(name, "note", found, fix))
+
+    def warn(self, name: str, found: str, fix: str | None = None) -> None:
+        """Add something red that no error was raised for."""
+        self.checks.append(Check(name, "red", found, fix, ConfigError.exit_code))
+
+
+def make_plan(
+    sweep: SweepConfig,
+    name: str,
+    storage: Path,
+    tracking: Tracking,
+    *,
+    deep: bool = False,
+    share: bool = False,
+) -> Plan:
+    """Look at all that the sweep `name` needs; train a few steps of some of its configurations.
+
+    Args:
+        deep: look around on one node of every type that is up, not only where tasks happen to land.
+        share: measure by how many trials a GPU, or a machine's CPUs, are best shared.
+    """
+    plan = Plan()
+    folder = SweepFolder(storage, name)
+    configs: dict[str, Config] = {}
+    plan.look("settings", lambda: _settings(sweep, configs))
+    for idle in _idle_keys(sweep, configs.values()):
+        plan.note("settings", idle)
+    if any(config.pretrain.enabled for config in configs.values()):
+        plan.note("settings", "additional pre-training comes first; the forecast is without it")
+    plan.look("data", lambda: _data(sweep, configs))
+    plan.look("tracking", lambda: _tracking(tracking))
+    if not plan.red:
+        plan.look("teacher", lambda: _teachers(configs, tracking))
+        plan.look("name", lambda: _name(folder, tracking))
+    plan.look("storage", lambda: _storage(folder.path.parent))
+    if plan.red:
+        plan.note("cluster", "not looked at before the rest is mended")
+        return plan
+    plan.look("cluster", partial(_cluster, plan, sweep, folder, configs, deep, share))
+    return plan
+
+
+def _settings(sweep: SweepConfig, configs: dict[str, Config]) -> str:
+    configs |= choose(sweep)
+    num_samples = sweep.search.num_samples
+    num_first = min(len(sweep.first_trials), num_samples)
+    words = [f"{num_samples} trials"]
+    if num_first:
+        words.append(f"{num_first} of them given")
+    if num_first < num_samples:
+        words.append(f"{num_samples - num_first} drawn from {len(sweep.space)} keys")
+    return ", ".join(words)
+
+
+def _idle_keys(sweep: SweepConfig, configs: Iterable[Config]) -> list[str]:
+    """Keys that are searched for nothing: without effect in every configuration looked at."""
+    reasons = [
+        {
+            line.partition("=")[0]: line.rpartition(": ")[2]
+            for line in settings_without_effect(config)
+        }
+        for config in configs
+    ]
+    always = set.intersection(*map(set, reasons)) if reasons else set()
+    return [
+        f"{key} is searched and has no effect: {reasons[0][key]}"
+        for key in sorted(always & set(sweep.space))
+    ]
+
+
+def _data(sweep: SweepConfig, configs: Mapping[str, Config]) -> str:
+    read = read_data(configs.values() if configs else known_configs(sweep))
+    data = max(read.values(), key=lambda dataset: sum(map(len, dataset.train.values())))
+    sizes = []
+    for task, train in data.train.items():
+        dev = f" + {len(data.dev[task]):,}" if task in data.dev else ""
+        sizes.append(f"{task} {len(train):,}{dev}")
+    skipped = sum(data.skipped.values())
+    return "train + dev: " + ", ".join(sizes) + (f"; {skipped} rows left out" if skipped else "")
+
+
+def _tracking(tracking: Tracking) -> str:
+    tracking.check_writable()
+    return f"{redact(tracking.uri)}: written to"
+
+
+def _teachers(configs: Mapping[str, Config], tracking: Tracking) -> str:
+    found = {find_teacher(config, tracking) for config in configs.values()} - {""}
+    return ", ".join(sorted(found)) or "none is needed from outside"
+
+
+def _name(folder: SweepFolder, tracking: Tracking) -> str:
+    refuse_taken(folder, tracking)
+    return f"{folder.name} is free"
+
+
+def _storage(storage: Path) -> str:
+    with camp(storage):
+        return f"{storage}: written to and locked; {_free(storage) / 1e9:.1f} GB free"
+
+
+def _cluster(
+    plan: Plan,
+    sweep: SweepConfig,
+    folder: SweepFolder,
+    configs: Mapping[str, Config],
+    deep: bool,
+    share: bool,
+) -> str:
+    """Everything that takes Ray; adds its own checks to the plan."""
+    storage, resources = folder.path.parent, sweep.resources
+    with environment(), cluster() as nodes, camp(storage) as tent:
+        slots = find_slots(resources, nodes)
+        place = Place(
+            storage,
+            folder.name,
+            resources.cpus_per_trial,
+            slots.gpus_per_trial,
+            usd_per_hour=sweep.budget.usd_per_hour,
+        )
+        num_scouts = min(slots.max_concurrent_trials, sweep.search.num_samples)
+        visits = visit(configs, place, tent, num_scouts, deep=deep)
+        if share and not visits.problems:
+            typical = list(configs.values())[-1]
+            plan.sharing = measure(typical.flat(), place, tent)
+        too_large = list(memory_problems(visits, place, num_scouts))
+        without_price = unpriced(sweep.budget, resources, slots, nodes)
+    for problem in [*visits.problems, *too_large]:
+        plan.warn("task", problem)
+    if without_price is not None:
+        say = plan.note if sweep.budget.max_usd is None else plan.warn
+        say("budget", without_price, "name every node type under budget.usd_per_hour")
+    if plan.sharing:
+        plan.note("sharing", tell(plan.sharing))
+    for name, rehearsal in visits.rehearsals.items():
+        plan.checks.append(Check(name, "ok", _tell(rehearsal)))
+    plan.rehearsals = visits.rehearsals
+    if not plan.red:
+        plan.forecast = _forecast(sweep, visits, slots)
+        _judge(plan, sweep, visits, slots, storage)
+    hosts = len({found.host for found in visits.found})
+    return (
+        f"{num_scouts} trials at a time, {resources.cpus_per_trial} CPU and "
+        f"{slots.gpus_per_trial:g} GPU each; {len(visits.found)} tasks on {hosts} machine(s)"
+    )
+
+
+def _tell(rehearsal: Rehearsal) -> str:
+    steps = [seconds for stage in rehearsal.stages for seconds in stage.step_seconds]
+    mean = sum(map(sum, steps)) / sum(map(len, steps))
+    return (
+        f"{rehearsal.num_parameters / 1e6:.1f} M parameters, {mean:.3f} s a step, "
+        f"{rehearsal.peak_bytes / 1e9:.1f} GB"
+    )
+
+
+def _forecast(sweep: SweepConfig, visits: Visits, slots: Slots) -> Forecast:
+    costs = visits.rehearsals
+    first = [cost for name, cost in costs.items() if name.startswith("first")]
+    drawn = [cost for name, cost in costs.items() if name.startswith("drawn")]
+    num_tasks = max(len(config.data.tasks) for config in known_configs(sweep))
+    terms = Terms(
+        sweep.search.num_samples,
+        min(slots.max_concurrent_trials, sweep.search.num_samples),
+        slots.gpus_per_trial,
+        visits.usd_per_hour or None,
+        sweep.keep_pruned_top,
+        num_tasks,
+    )
+    return forecast(first, drawn, partial(new_rungs, sweep), terms, sweep.search.seed)
+
+
+def _judge(plan: Plan, sweep: SweepConfig, visits: Visits, slots: Slots, storage: Path) -> None:
+    """Does it fit on the disk and into the budget?"""
+    found, free = plan.forecast, _free(storage)
+    assert found is not None
+    needed = (
+        f"up to {found.disk_bytes / 1e9:.1f} GB are needed in {storage}, {free / 1e9:.1f} are free"
+    )
+    if found.disk_bytes > free:
+        plan.warn("disk", needed, "make room, or keep less: keep_pruned_top, search.num_samples")
+    elif found.disk_bytes > free / 2:
+        plan.note("disk", needed)
+    budget = sweep.budget
+    limits = {
+        "max_hours": (budget.max_hours, found.hours, 1.0),
+        "max_gpu_hours": (budget.max_gpu_hours, found.gpu_hours, slots.gpus_per_trial),
+        "max_usd": (budget.max_usd, found.usd, visits.usd_per_hour),
+    }
+    shortest = min(map(_hours, visits.rehearsals.values()))
+    for key, (limit, whole, share) in limits.items():
+        if limit is None or whole is None:
+            continue
+        if shortest * share > limit:
+            plan.warn("budget", f"{key}={limit:g} is used up before the first trial could finish")
+        elif whole.high > limit:
+            plan.note(
+                "budget", f"{key}={limit:g} may end it early; all of it takes {whole.high:.2g}"
+            )
+
+
+def _hours(cost: Rehearsal) -> float:
+    """Of a whole trial."""
+    seconds = cost.start_seconds
+    for stage in cost.stages:
+        steps = zip(stage.num_steps, stage.step_seconds, strict=True)
+        epoch = sum(count * sum(times) / len(times) for count, times in steps) + stage.eval_seconds
+        seconds += epoch * stage.num_epochs
+    return seconds / 3600
+
+
+def _free(storage: Path) -> int:
+    return shutil.disk_usage(storage).free

@@ -1,0 +1,67 @@
+"""What must hold before a sweep starts a trial: a free name, and data without errors."""
+
+from collections.abc import Iterable, Sequence
+
+from mlflow_setup.errors import DataError
+from mlflow_setup.runs.query import sweep_names
+from mlflow_setup.tracking.store import Tracking
+from search.config.sweep_config import SweepConfig, TrialSettings
+from search.storage.history import PastTrial, SweepFolder, name_taken
+from trainable.config.config import Config, from_flat
+from trainable.data.dataset import Dataset, read_dataset
+
+
+def refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
+    """Two sweeps never share a folder, nor a name in MLflow."""
+    if folder.path.exists():
+        raise folder.taken()
+    tracking.check()
+    if folder.name in sweep_names(tracking):
+        raise name_taken(f"{folder.name!r} is already tracked in MLflow", folder.name)
+
+
+def known_configs(sweep: SweepConfig) -> list[Config]:
+    """The configurations that are known before the search draws: those of the first trials, and
+    the base of the others, if there are others."""
+    num_first = len(sweep.first_trials)
+    starts: list[TrialSettings] = [sweep.first(number)[0] for number in range(num_first)]
+    if sweep.search.num_samples > num_first:
+        starts.append(sweep.base())
+    return [from_flat(start.settings) for start in starts]
+
+
+def unfinished_configs(history: Iterable[PastTrial]) -> list[Config]:
+    """Those of the trials that are to go on."""
+    return [from_flat(past.record.config) for past in history if not past.is_over]
+
+
+def read_data(configs: Iterable[Config]) -> dict[str, Dataset]:
+    """Data errors end a sweep before it starts, once for each way that its trials read data."""
+    seen: dict[str, Dataset] = {}
+    for config in configs:
+        what = _data_key(config)
+        if what not in seen:
+            seen[what] = read_dataset(config)
+    return seen
+
+
+def _data_key(config: Config) -> str:
+    return repr((config.data, config.tasks, config.seed))
+
+
+def refuse_other_data(history: Sequence[PastTrial], configs: Iterable[Config]) -> None:
+    """A trial is never finished on other data than it began with."""
+    unfinished = {past.name: from_flat(past.record.config) for past in history if not past.is_over}
+    read = read_data([*configs, *unfinished.values()])
+    began = {past.name: past.record.data_fingerprint for past in history}
+    changed = [
+        name
+        for name, config in unfinished.items()
+        if began[name] not in (read[_data_key(config)].fingerprint, "unknown")
+    ]
+    if changed:
+        raise DataError(
+            f"the data have changed since {', '.join(changed)} began",
+            fix="put the files back as they were, or start a new sweep (--warm-start takes "
+            "over what this one found)",
+        )

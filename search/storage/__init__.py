@@ -1,0 +1,1 @@
+"""A sweep's folder: history, lease, what is deleted."""

@@ -1,0 +1,93 @@
+"""What a sweep's folder holds that nothing needs any more: `ensweep gc`.
+
+Weights of trials that were pruned far from the top, that diverged or failed; checkpoints of trials
+that are over; what crashes left. Records and predictions stay, and the weights of whoever is a
+member of a chosen ensemble.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensemble.choice.pins import noted_trials
+from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
+from mlflow_setup.schema import (
+    Outcome,
+    dev_metrics,
+)
+from search.storage.history import PastTrial, SweepFolder, read_history
+from trainable.storage.checkpoint import QUARANTINE
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A folder or file that can go."""
+
+    path: Path
+    num_bytes: int
+    why: str
+
+    def remove(self) -> None:
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink()
+
+
+def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
+    """All of it, by path. No driver may be at the sweep.
+
+    Args:
+        keep_pruned_top: a pruned trial among so many best for a task or overall keeps its weights.
+
+    Raises:
+        IntegrityError: what was chosen cannot be read.
+    """
+    history = read_history(folder.trial_folders())
+    near = near_top(_best_of(history), keep_pruned_top) | noted_trials(folder.path)
+    found = [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
+    for past in history:
+        found += _of_trial(folder, past, near)
+    unique = {path: why for path, why in reversed(found) if path.exists()}
+    return [Garbage(path, num_bytes(path), unique[path]) for path in sorted(unique)]
+
+
+def _of_trial(folder: SweepFolder, past: PastTrial, near: set[str]) -> Iterator[tuple[Path, str]]:
+    trial = folder.trial(past.name)
+    yield trial.checkpoint_dir / QUARANTINE, "a damaged checkpoint"
+    if past.outcome is None or not past.is_over:
+        return
+    outcome = past.outcome.outcome
+    if outcome is not Outcome.FAILED:  # a failed trial's checkpoint may tell why
+        yield trial.checkpoint_dir, f"checkpoint of a trial that is over ({outcome.value})"
+    if outcome in (Outcome.DIVERGED, Outcome.FAILED):
+        yield trial.path / "weights", f"weights of a trial that {_ENDED[outcome]}"
+    elif outcome is Outcome.PRUNED and past.name not in near:
+        yield trial.path / "weights", "weights of a trial pruned far from the top"
+
+
+_ENDED = {Outcome.DIVERGED: "diverged", Outcome.FAILED: "failed"}
+
+
+def _best_of(history: list[PastTrial]) -> dict[str, dict[str, float]]:
+    """Trial -> dev metric -> best of any epoch, of the trials that count."""
+    best: dict[str, dict[str, float]] = {}
+    for past in history:
+        if not past.is_scored:
+            continue
+        scores = best.setdefault(past.name, {})
+        for epoch in past.epochs:
+            for key, value in dev_metrics(epoch.metrics).items():
+                scores[key] = max(value, scores.get(key, value))
+    return best
+
+
+def near_top(best: Mapping[str, Mapping[str, float]], count: int) -> set[str]:
+    """The trials among the `count` best by any of their metrics; ties at the border are in."""
+    near: set[str] = set()
+    for metric in {key for values in best.values() for key in values}:
+        scores = {trial: values[metric] for trial, values in best.items() if metric in values}
+        border = sorted(scores.values(), reverse=True)[:count]
+        near |= {trial for trial, score in scores.items() if border and score >= border[-1]}
+    return near

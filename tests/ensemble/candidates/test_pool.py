@@ -1,0 +1,390 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ensemble.candidates.pool import Pool, load_pool
+from ensemble.statistics.dev_splits import NUM_HALVES, halves
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.schema import Outcome, RunRecord
+from trainable.config.tasks import PAPER_TASKS
+from trainable.evaluation.metrics import overall, task_metric
+from trainable.storage.predictions import dev_train_mask
+
+TASKS = ("sentiment", "paraphrase", "similarity")
+Store = Any  # tests/ensemble/conftest.py
+
+
+def labels_of(pool: Pool) -> list[str]:
+    return [candidate.label for candidate in pool.candidates]
+
+
+def only_rejection(pool: Pool) -> tuple[str, str]:
+    (rejected,) = pool.rejected
+    return rejected.trial, rejected.reason
+
+
+def best_epochs(store: Store, rows: dict[str, np.ndarray]) -> set[int]:
+    """Of four usual epochs with seed 1, the best for each task and overall on some rows."""
+    scores: dict[int, dict[str, float]] = {}
+    for epoch in range(1, 5):
+        scores[epoch] = {}
+        for name in TASKS:
+            outputs = store.outputs(name, 100 + epoch)[rows[name]]
+            found = task_metric(PAPER_TASKS[name], outputs, store.labels[name][rows[name]])
+            scores[epoch][name] = found[0]
+    best = {max(scores, key=lambda epoch: scores[epoch][name]) for name in TASKS}
+    return best | {max(scores, key=lambda epoch: overall(scores[epoch], PAPER_TASKS))}
+
+
+def test_every_half_has_the_epochs_that_are_best_on_its_rows(store: Store) -> None:
+    store.add_usual("a", 1, num_epochs=4)
+    task = store.pool().tasks["sentiment"]
+    found = []
+    for half in range(NUM_HALVES):
+        chosen = task.choosable[1 + half]
+        epochs = {c.epoch for c, by in zip(task.candidates, chosen, strict=True) if by}
+        assert epochs == best_epochs(store, {n: halves(store.ids(n))[half] for n in TASKS})
+        found.append(epochs)
+    assert any(epochs != found[0] for epochs in found)
+
+
+def test_every_best_epoch_is_a_candidate(store: Store) -> None:
+    store.add_usual("a", 1, num_epochs=4, notes={"num_parameters": 22_000_000})
+    store.add_usual("b", 2, num_epochs=1, outcome=Outcome.PRUNED)
+    pool = store.pool()
+    everything = {name: np.ones(len(store.ids(name)), np.bool_) for name in TASKS}
+    best = best_epochs(store, everything)
+    assert {c.epoch for c in pool.candidates if c.trial == "a"} == best
+    assert len(best) > 1
+    first, *_, last = pool.candidates
+    assert (first.key, first.label, first.run_id) == ("s.b.0001", "b@1", "runb")
+    assert (first.weights_uri, first.num_parameters) == ("/weights/b", 0)
+    assert last.num_parameters == 22_000_000
+    assert pool.rejected == ()
+    for name, task in pool.tasks.items():
+        assert task.task == PAPER_TASKS[name]
+        exported = [c for c, by in zip(task.candidates, task.choosable[0], strict=True) if by]
+        assert tuple(exported) == pool.candidates
+        assert len(task.choosable) == 1 + NUM_HALVES
+        assert task.data_fingerprint == f"{name}-data"
+        assert list(task.ids) == sorted(store.ids(name))
+        order = [store.ids(name).index(id_) for id_ in task.ids]
+        np.testing.assert_array_equal(task.labels, store.labels[name][order])
+        np.testing.assert_array_equal(task.outputs[0], store.outputs(name, 201)[order])
+
+
+def epochs_that_disagree(store: Store) -> dict[int, dict[str, np.ndarray]]:
+    """Epoch 1 is right on dev-train and wrong on dev-dev, epoch 2 the other way round."""
+    labels, rows = store.labels["paraphrase"], dev_train_mask(store.ids("paraphrase"))
+    right = 2 * labels - 1
+    right[0] *= -1  # not perfect anywhere
+    outputs = np.where(rows, right, -right).astype(np.float32)
+    return {1: {"paraphrase": outputs}, 2: {"paraphrase": -outputs}}
+
+
+def test_a_half_chooses_epochs_by_its_own_rows_alone(store: Store) -> None:
+    store.add("a", epochs_that_disagree(store))
+    task = store.pool().tasks["paraphrase"]
+    by_half = [
+        [c.label for c, by in zip(task.candidates, chosen, strict=True) if by]
+        for chosen in task.choosable[1:3]
+    ]
+    assert by_half == [["a@1"], ["a@2"]]
+
+
+def test_a_best_epoch_without_weights_is_none(store: Store) -> None:
+    epochs = epochs_that_disagree(store)
+    right = np.where(store.labels["paraphrase"] > 0, 1.0, -1.0).astype(np.float32)
+    store.add("a", {1: epochs[1], 2: {"paraphrase": right}, 3: epochs[2]}, kept=[3])
+    assert only_rejection(store.pool()) == ("a", "the weights of its best epochs were not kept")
+
+
+def test_epochs_after_the_last_kept_one_need_not_be_there(store: Store) -> None:
+    store.add_usual("a", 1, num_epochs=3, kept=[1])
+    for task in TASKS:
+        store.path("a", task, 2).unlink()
+    assert labels_of(store.pool()) == ["a@1"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tags", "reason"),
+    [
+        (None, {}, "has not ended"),
+        (Outcome.DIVERGED, {"outcome_reason": "the loss is nan"}, "diverged: the loss is nan"),
+        (Outcome.FAILED, {"outcome_reason": "killed"}, "failed: killed"),
+        (Outcome.STOPPED, {}, "stopped: no reason recorded"),
+        (Outcome.PRUNED, {"kept_epochs": ""}, "pruned, and no weights were kept"),
+        (Outcome.FINISHED, {"weights_uri": ""}, "finished, but where its weights are is not rec"),
+        (Outcome.FINISHED, {"kept_epochs": "1,x"}, "the tag kept_epochs is '1,x', not a list of"),
+        (Outcome.FINISHED, {"kept_epochs": "0"}, "the tag kept_epochs is '0', not a list of epoc"),
+        (Outcome.FINISHED, {"kept_epochs": "9"}, "run runbad has no artifact predictions/sentim"),
+    ],
+)
+def test_runs_that_are_in_no_state_to_be_used(
+    store: Store, outcome: Outcome | None, tags: dict[str, str], reason: str
+) -> None:
+    store.add_usual("good", 1)
+    store.add_usual("bad", 2, outcome=outcome, tags=tags)
+    pool = store.pool()
+    assert only_rejection(pool)[0] == "bad"
+    assert only_rejection(pool)[1].startswith(reason)
+    assert {candidate.trial for candidate in pool.candidates} == {"good"}
+
+
+def truncate(path: Path, rng: np.random.Generator) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: rng.integers(len(content))])
+
+
+def change_rows(path: Path, rows: np.ndarray) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.take(pa.array(rows)), path)
+
+
+def drop_row(path: Path, rng: np.random.Generator) -> None:
+    change_rows(path, np.delete(np.arange(60), rng.integers(60)))
+
+
+def reorder(path: Path, rng: np.random.Generator) -> None:
+    change_rows(path, np.roll(np.arange(60), rng.integers(1, 60)))
+
+
+def duplicate(path: Path, rng: np.random.Generator) -> None:
+    rows = np.arange(60)
+    rows[rng.integers(30)] = rng.integers(30, 60)
+    change_rows(path, rows)
+
+
+def change_a_value(path: Path, rng: np.random.Generator) -> None:
+    """An output or a label: the file is still Parquet."""
+    table = pq.read_table(path)
+    name = rng.choice([n for n in table.column_names if n != "id"])
+    values = table[name].to_numpy().copy()
+    values[rng.integers(60)] += 1
+    index = table.column_names.index(name)
+    pq.write_table(table.set_column(index, name, pa.array(values)), path)
+
+
+def swap_with_another_task(path: Path, rng: np.random.Generator) -> None:
+    other = rng.choice([task for task in TASKS if task != path.parent.name])
+    path.write_bytes((path.parents[1] / other / path.name).read_bytes())
+
+
+def remove(path: Path, rng: np.random.Generator) -> None:
+    path.unlink()
+
+
+DAMAGES = {
+    truncate: "not a prediction file",
+    drop_row: "59 rows, its header says 60",
+    reorder: "ids are not those of its header, or in another order",
+    duplicate: "ids are duplicated",
+    change_a_value: "were changed after writing",
+    swap_with_another_task: "predictions of something else: task_name is",
+    remove: "has no artifact predictions/",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_damaged_predictions_are_refused_by_name(
+    store: Store, damage: Callable[[Path, np.random.Generator], None]
+) -> None:
+    """30 times each, none of which is let in."""
+    for trial, seed in (("a", 1), ("b", 2), ("bad", 3)):
+        store.add_usual(trial, seed, num_epochs=1)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        path = store.path("bad", str(rng.choice(TASKS)), 1)
+        content = path.read_bytes()
+        damage(path, rng)
+        trial, reason = only_rejection(store.pool())
+        assert trial == "bad"
+        assert DAMAGES[damage] in reason
+        assert path.name in reason
+        assert path.parent.name in reason
+        path.write_bytes(content)
+    assert store.pool().rejected == ()
+
+
+OTHER_IDS = tuple(f"x-{row}" for row in range(60))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data_fingerprint": "other"}, "paraphrase: data other, most runs: paraphrase-data"),
+        ({"split": "test"}, "predictions of something else: split is 'test', expected 'dev'"),
+        ({"ids": OTHER_IDS}, "other rows than most runs: 60 ids missing, 60 unknown"),
+        ({"labels": np.zeros(60)}, "labels are not those of most runs"),
+        ({"labels": None}, "no labels, hence nothing to choose by"),
+        ({"outputs": np.full(60, np.nan, np.float32)}, "outputs are not finite"),
+        ({"kind": "similarity"}, "outputs [60] of a similarity task, expected [60] of a paraph"),
+    ],
+)
+def test_foreign_predictions_are_refused_by_name(
+    store: Store, changes: dict[str, Any], reason: str
+) -> None:
+    """Whole files, of something else."""
+    for trial, seed in (("a", 1), ("b", 2), ("bad", 3)):
+        store.add_usual(trial, seed, num_epochs=1)
+    outputs = store.outputs("paraphrase", 7)
+    if "kind" in changes:
+        changes = {"kind": PAPER_TASKS[changes["kind"]].kind}
+    content = {"outputs": outputs} | changes
+    store.predictions("paraphrase", content.pop("outputs"), **content).write(
+        store.path("bad", "paraphrase", 1)
+    )
+    trial, found = only_rejection(store.pool())
+    assert trial == "bad"
+    assert reason in found
+
+
+def test_classes_of_another_number_are_refused(store: Store) -> None:
+    store.add_usual("a", 1)
+    logits = store.outputs("sentiment", 1)[:, :4]
+    store.predictions("sentiment", logits).write(store.path("a", "sentiment", 2))
+    assert (
+        "outputs [60, 4] of a classification task, expected [60, 5]"
+        in only_rejection(store.pool())[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data_fingerprint": "x"}, "paraphrase, epoch 2: data x, epoch 1: paraphrase-data"),
+        ({"tokenizer": "x"}, "tokenizer is 'x', expected 'tok'"),
+        ({"labels": np.zeros(60)}, "labels are not those of epoch 1"),
+    ],
+)
+def test_epochs_of_a_run_are_of_one_data_set(
+    store: Store, changes: dict[str, Any], reason: str
+) -> None:
+    store.add_usual("a", 1)
+    store.predictions("paraphrase", store.outputs("paraphrase", 1), **changes).write(
+        store.path("a", "paraphrase", 2)
+    )
+    assert reason in only_rejection(store.pool())[1]
+
+
+def test_rows_in_another_order_are_aligned_by_id(
+    store: Store, make_store: Callable[[str], Store]
+) -> None:
+    """Honest files: the header says the order that the rows are in."""
+    other = make_store("other")
+    for trial, seed in (("a", 1), ("b", 2)):
+        store.add_usual(trial, seed)
+        other.add_usual(trial, seed)
+    order = np.random.default_rng(0).permutation(60)
+    for epoch in (1, 2):
+        for task in TASKS:
+            other.predictions(
+                task,
+                other.outputs(task, 200 + epoch)[order],
+                ids=tuple(other.ids(task)[row] for row in order),
+                labels=other.labels[task][order],
+            ).write(other.path("b", task, epoch))
+    assert_same(store.pool(), other.pool())
+
+
+def assert_same(one: Pool, two: Pool) -> None:
+    assert one.candidates == two.candidates
+    assert one.rejected == two.rejected
+    assert list(one.tasks) == list(two.tasks)
+    for name, task in one.tasks.items():
+        assert task.ids == two.tasks[name].ids
+        np.testing.assert_array_equal(task.labels, two.tasks[name].labels)
+        np.testing.assert_array_equal(task.outputs, two.tasks[name].outputs)
+
+
+def test_the_order_of_runs_does_not_matter_nor_a_run_given_twice(store: Store) -> None:
+    for seed, trial in enumerate("abcd"):
+        store.add_usual(trial, seed, outcome=Outcome.FAILED if trial == "c" else Outcome.FINISHED)
+    expected = store.pool()
+    assert_same(load_pool(store.runs[::-1], store.download), expected)
+    assert_same(load_pool(store.runs * 2, store.download), expected)
+
+
+def test_the_data_of_most_runs_counts(store: Store) -> None:
+    for seed, trial in enumerate("abc"):
+        store.add_usual(trial, seed, num_epochs=1)
+    for trial in "bc":
+        outputs = store.outputs("similarity", 1)
+        store.predictions("similarity", outputs, data_fingerprint="new").write(
+            store.path(trial, "similarity", 1)
+        )
+    pool = store.pool()
+    assert only_rejection(pool) == ("a", "similarity: data similarity-data, most runs: new")
+    assert labels_of(pool) == ["b@1", "c@1"]
+
+
+def test_runs_of_fewer_tasks_serve_those_they_have(store: Store) -> None:
+    store.add_usual("a", 1, num_epochs=1)
+    store.add("b", {1: {"sentiment": store.outputs("sentiment", 2)}})
+    pool = store.pool()
+    assert pool.rejected == ()
+    served = {name: [c.trial for c in task.candidates] for name, task in pool.tasks.items()}
+    assert served == {"sentiment": ["a", "b"], "paraphrase": ["a"], "similarity": ["a"]}
+
+
+def test_a_task_that_is_measured_otherwise_is_another_task(store: Store) -> None:
+    for trial, metric in (("a", "accuracy"), ("b", "accuracy"), ("c", "macro_f1")):
+        mood = {"kind": "classification", "files": {"train": "t", "dev": "d"}, "num_classes": 5}
+        config = {"tasks": {"mood": {**mood, "metric": metric}}, "data.tasks": ["mood"]}
+        store.add(trial, {}, kept=[1], config=config)
+        store.predictions("sentiment", store.outputs("sentiment", 1), task_name="mood").write(
+            store.path(trial, "mood", 1)
+        )
+    assert only_rejection(store.pool()) == (
+        "c",
+        "mood: metric macro_f1, most runs: accuracy",
+    )
+
+
+def test_dev_sets_too_small_to_cut_in_two(store: Store) -> None:
+    store.add("a", {1: {"paraphrase": store.outputs("paraphrase", 1)}})
+    row = store.predictions("paraphrase", np.ones(1, np.float32), ids=("p-0",), labels=np.ones(1))
+    row.write(store.path("a", "paraphrase", 1))
+    assert only_rejection(store.pool())[1].startswith("paraphrase: 1 dev rows, too few")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "no trial record"),
+        ("[]", "no trial record: not a TrialRecord"),
+        (None, "run runbad has no artifact config.json"),
+        ("other", "is of trial 'good' of sweep 's', not of 'bad' of 's'"),
+        ("lr", "optim.lr: input should be less than 1"),
+    ],
+)
+def test_configurations_that_are_not_the_runs_own(
+    store: Store, content: str | None, reason: str
+) -> None:
+    store.add_usual("good", 1)
+    store.add_usual("bad", 2)
+    path = store.root / "runbad" / "config.json"
+    if content is None:
+        path.unlink()
+    elif content == "other":
+        path.write_text((store.root / "rungood" / "config.json").read_text())
+    elif content == "lr":
+        path.write_text(path.read_text().replace('"optim.lr": 1e-05', '"optim.lr": 7'))
+    else:
+        path.write_text(content)
+    trial, found = only_rejection(store.pool())
+    assert trial == "bad"
+    assert reason in found
+
+
+def test_what_cannot_be_fetched_is_said(store: Store) -> None:
+    def download(run_id: str, artifact: str) -> Path:
+        raise ConfigError("the server is away", fix="start it")
+
+    runs: list[RunRecord] = [store.add_usual("a", 1)]
+    assert only_rejection(load_pool(runs, download)) == ("a", "the server is away")

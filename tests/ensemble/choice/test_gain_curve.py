@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from ensemble.candidates.pool import Candidate, TaskPool
+from ensemble.choice.gain_curve import MAX_SIZES, curve_of
+from ensemble.choice.task_view import TaskVotes
+from ensemble.selection.combine import Averaged
+from ensemble.selection.sample import Linear
+from ensemble.statistics.bootstrap import Gain, overall_gain
+from ensemble.statistics.dev_splits import NUM_HALVES
+from trainable.config.tasks import PAPER_TASKS
+
+NUM_ROWS, NUM_CANDIDATES = 200, 15
+
+
+def task_votes(name: str) -> TaskVotes:
+    """Candidates that are right on most rows."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, NUM_ROWS).astype(np.float64)
+    outputs = 2 * labels - 1 + 2 * rng.standard_normal((NUM_CANDIDATES, NUM_ROWS))
+    return TaskVotes(
+        TaskPool(
+            task=PAPER_TASKS[name],
+            data_fingerprint="data",
+            ids=tuple(f"{row:03d}" for row in range(NUM_ROWS)),
+            labels=labels,
+            candidates=tuple(
+                Candidate(f"run{m}", f"{m:02d}", "s", 1, "/none", 0) for m in range(NUM_CANDIDATES)
+            ),
+            outputs=outputs.astype(np.float32),
+            choosable=np.ones((1 + NUM_HALVES, NUM_CANDIDATES), np.bool_),
+            listed=np.ones(NUM_CANDIDATES, np.bool_),
+        ),
+        Averaged.PAPER,
+    )
+
+
+@pytest.mark.parametrize("name", ["paraphrase", "similarity"])
+def test_a_curve_is_the_mean_gain_of_the_heaviest(name: str) -> None:
+    votes = task_votes(name)
+    weights = np.array([0.1, 0.4, 0.2, 0.3] + [0.0] * 11)
+    few = np.array([0.0, 0.0, 0.5, 0.5] + [0.0] * 11)
+    single = votes.spread(np.array([1]), np.ones(1))
+    curve = curve_of(votes, {1: weights, 2: few}, {1: single, 2: single})
+    assert curve.sizes == (1, 2, 3, 4)
+    prefixes = {1: [[1], [1, 3], [1, 3, 2], [1, 3, 2, 0]], 2: [[2], [2, 3], [2, 3], [2, 3]]}
+    for k in range(4):
+        for found, flip in ((curve.in_sample, False), (curve.judged, True)):
+            gains = []
+            for half, of_half in ((1, weights), (2, few)):
+                some = prefixes[half][k]
+                share = votes.spread(np.array(some), of_half[some] / of_half[some].sum())
+                rows = votes.rows[half] != flip
+                gains.append(votes.score(share, rows) - votes.score(single, rows))
+            assert found[k] == pytest.approx(np.mean(gains))
+        assert curve.low[k] <= curve.judged[k] <= curve.high[k]
+    assert curve.high[3] - curve.low[3] > 0.01
+
+
+def test_a_curve_of_many_members_has_few_points() -> None:
+    votes = task_votes("paraphrase")
+    every, single = np.full(NUM_CANDIDATES, 1 / NUM_CANDIDATES), np.eye(NUM_CANDIDATES)[0]
+    curve = curve_of(votes, {1: every}, {1: single})
+    assert curve.sizes[:6] == (1, 2, 3, 4, 5, 6)
+    assert curve.sizes[-1] == NUM_CANDIDATES
+    assert len(curve.sizes) <= MAX_SIZES
+    assert len(set(curve.sizes)) == len(curve.sizes) == len(curve.judged)
+    assert curve.judged[0] == curve.low[0] == curve.high[0] == 0  # the best single itself
+
+
+def test_a_linear_model_is_one_point() -> None:
+    """It is judged whole: with some of its weights it would be another model."""
+    votes = task_votes("paraphrase")
+    single = np.eye(NUM_CANDIDATES)[0]
+    weights = np.array([3.0, -1.0, 0.5] + [0.0] * 12)
+    models = {half: Linear(weights, np.array([0.2 * half])) for half in (1, 2)}
+    curve = curve_of(votes, models, dict.fromkeys(models, single))
+    assert curve.sizes == (3,)
+    gains = [
+        votes.score(model, ~votes.rows[half]) - votes.score(single, ~votes.rows[half])
+        for half, model in models.items()
+    ]
+    assert curve.judged == pytest.approx([np.mean(gains)])
+    assert curve.low[0] < curve.judged[0] < curve.high[0]
+
+
+def test_the_gain_of_overall_has_the_interval_of_a_sum() -> None:
+    """Half of a correlation's gain counts, as in overall; the tasks' rows have nothing in common,
+    so that it is as wide as that of independent draws."""
+    rng = np.random.default_rng(0)
+    gains = {"sentiment": Gain(0.02, -0.02, 0.06), "similarity": Gain(0.04, 0.01, 0.07)}
+    found = overall_gain(gains, PAPER_TASKS)
+    assert found.value == pytest.approx((0.02 + 0.04 / 2) / 2)
+    draws = (rng.normal(0.02, 0.04 / 1.96, 400_000) + rng.normal(0.02, 0.015 / 1.96, 400_000)) / 2
+    low, high = np.percentile(draws, (2.5, 97.5))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-4)

@@ -1,0 +1,155 @@
+"""The model card says what was measured, with the hub's metadata in front."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from ensemble.bundle.format import Contents, MemberEntry, Share, TaskEntry
+from ensemble.candidates.pool import Pool
+from ensemble.choice.cross_fitting import choose
+from ensemble.choice.request import Request
+from ensemble.choice.result import EnsembleChoice, Method
+from ensemble.export.card import model_card
+from ensemble.selection.combine import Averaged
+from trainable.config.config import from_flat
+
+REQUEST = Request(("s",))
+
+
+@pytest.fixture
+def pool(store: Any) -> Pool:
+    for number in (1, 2, 3):
+        store.add_usual(f"000{number}", seed=number)
+    return store.pool()
+
+
+def contents(pool: Pool, choice: EnsembleChoice, encoder: str = "minilm") -> Contents:
+    config = from_flat({"model.encoder": encoder}).flat()
+    return Contents(
+        schema_version=2,
+        tasks={
+            name: TaskEntry(
+                task=pool.tasks[name].task,
+                members=tuple(
+                    Share(member=m.candidate.key, weight=m.weight, transform=m.transform)
+                    for m in task.selective.members
+                ),
+                scores={},
+                intercept=task.selective.intercept,
+            )
+            for name, task in choice.tasks.items()
+        },
+        members={
+            c.key: MemberEntry(
+                run_id=c.run_id, sweep="s", trial=c.trial, epoch=c.epoch, encoder="k", config=config
+            )
+            for c in choice.candidates(Method.SELECTIVE)
+        },
+    )
+
+
+def test_figures_are_those_of_the_choice(pool: Pool) -> None:
+    choice = choose(pool, "greedy")
+    text = model_card(REQUEST, contents(pool, choice), choice)
+    for name, task in choice.tasks.items():
+        scores = [task.best_single.scores.judged, task.simple.scores.judged]
+        cells = [name, task.metric, str(task.num_rows), *(f"{score:.4f}" for score in scores)]
+        cells += [f"**{task.selective.scores.judged:.4f}**"]
+        cells += [f"{task.selective.scores.in_sample:.4f}"]
+        assert f"| {' | '.join(cells)} |" in text.splitlines()
+        for member in task.selective.members:
+            line = f"| {name} | {member.weight:.3f} | `{member.candidate.key}` |"
+            assert line in text.splitlines()
+        assert (f"- {name}: {task.note}" in text.splitlines()) == (task.note is not None)
+        gains = [task.gains[method].describe() for method in (Method.BEST_SINGLE, Method.SIMPLE)]
+        assert f"| {name} | {task.rule.rule} | {' | '.join(gains)} |" in text.splitlines()
+    assert f"{choice.overall[Method.SELECTIVE].judged:.4f}" in text
+    gains = [choice.gains[method].describe() for method in (Method.BEST_SINGLE, Method.SIMPLE)]
+    assert f"| overall | | {' | '.join(gains)} |" in text.splitlines()
+    assert (f"- overall: {choice.note}" in text.splitlines()) == (choice.note is not None)
+    assert "out of the tracked runs of sweep s.\n" in text
+    assert "Averaged are class probabilities, logits of paraphrases, and scores.\n" in text
+    assert "million parameters" not in text  # none are recorded
+    assert "had seen all of dev" in text
+
+
+def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
+    choice = choose(pool, "greedy")
+    _, block, text = model_card(REQUEST, contents(pool, choice), choice).split("---\n", 2)
+    data = yaml.safe_load(block)
+    assert data["library_name"] == "ensweep"
+    assert data["license"] == "unknown"
+    assert data["base_model"] == ["sentence-transformers/all-MiniLM-L6-v2"]
+    results = data["model-index"][0]["results"]
+    assert {
+        result["task"]["name"]: (
+            result["metrics"][0]["type"],
+            result["metrics"][0]["value"],
+        )
+        for result in results
+    } == {
+        name: (task.metric, round(task.selective.scores.judged, 4))
+        for name, task in choice.tasks.items()
+    }
+    assert text.startswith("\n# Selective ensemble of sweep s\n")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "shown"),
+    [
+        ("minilm", "minilm"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("/home/somebody/encoders/mine", "mine"),
+        ("a|b<script>`", "a?b?script??"),
+    ],
+)
+def test_the_encoder_is_named_and_its_folder_is_not(pool: Pool, encoder: str, shown: str) -> None:
+    choice = choose(pool, "greedy")
+    text = model_card(REQUEST, contents(pool, choice, encoder), choice)
+    rows = [line for line in text.splitlines() if line.startswith("| `") and "run" in line]
+    assert {row.split(" | ")[1] for row in rows} == {shown}
+    assert "somebody" not in text
+
+
+def test_what_is_known_of_cost_origin_and_licence(store: Any) -> None:
+    for number in (1, 2):
+        store.add_usual(f"000{number}", seed=number, notes={"num_parameters": 22_700_000})
+    pool = store.pool()
+    choice = choose(pool, "greedy")
+    count = len(choice.candidates(Method.SELECTIVE))
+    of_hub = contents(pool, choice, "bert-base-uncased")
+    members = {
+        name: member.model_copy(update={"encoder_revision": "f" * 40})
+        for name, member in of_hub.members.items()
+    }
+    text = model_card(REQUEST, of_hub.model_copy(update={"members": members}), choice)
+    assert f"run {count} model(s) of {22.7 * count:.1f} million parameters" in text
+    assert f"| bert-base-uncased at {'f' * 12} |" in text
+    assert "Of the encoder: bert-base-uncased apache-2.0. Of the data" in text
+    other = model_card(REQUEST, contents(pool, choice, "some/other"), choice)
+    assert "Of the encoder: some/other unknown. Of the data" in other
+
+
+def test_an_ensemble_of_another_kind(pool: Pool) -> None:
+    """Linear models of logits, of several sweeps; and runs that were listed."""
+    choice = choose(pool, "stacking", averaged=Averaged.LOGITS)
+    text = model_card(Request(("a", "b")), contents(pool, choice), choice)
+    assert "\n# Selective ensemble of sweeps a, b\n" in text
+    assert "Weights for sentiment, paraphrase, similarity are no shares" in text
+    assert "Averaged are logits, and scores.\n" in text
+    choice = choose(pool, "simple")
+    listed = Request((), listed=("sentiment=0001,0002",))
+    text = model_card(listed, contents(pool, choice), choice)
+    assert "\n# Ensemble of listed runs\n" in text
+    assert "listed, with equal weights.\n" in text
+    assert "no shares" not in text
+
+
+def test_the_example_fits_the_first_task(store: Any) -> None:
+    outputs = {"similarity": store.outputs("similarity", 1)}
+    store.add("0001", {1: outputs})
+    pool = store.pool()
+    choice = choose(pool, "greedy")
+    text = model_card(REQUEST, contents(pool, choice), choice)
+    assert 'predict([("a sentence", "and another")], task="similarity")' in text

@@ -1,0 +1,167 @@
+"""Sentences from files, chunk by chunk; what is missing is named by its line."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ensemble.inference.sentence_files import read_file, read_lines, read_stream
+from mlflow_setup.errors import DataError
+from trainable.config.tasks import PAPER_TASKS, Task
+
+SENTIMENT, SIMILARITY = PAPER_TASKS["sentiment"], PAPER_TASKS["similarity"]
+SINGLES = ["a film , warm", 'the "good" plot']
+PAIRS = [("a film", "the film"), ("a, b", "c; d")]
+
+
+def read(tmp_path: Path, name: str, content: str | bytes, task_name: str) -> pd.DataFrame:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    task = PAPER_TASKS[task_name]
+    whole = pd.concat(read_file(path, [task]), ignore_index=True)
+    by_row = list(read_file(path, [task], num_rows=1)) if task_name != "sentiment" else []
+    assert not by_row or pd.concat(by_row, ignore_index=True).equals(whole)
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'sentence\na film , warm\n"the ""good"" plot"\n'),
+        ("a.csv", '\ufeffsentence\r\na film , warm\r\n"the ""good"" plot"\r\n\r\n'),
+        ("a.csv", 'x,sentence\n1,"a film , warm"\n2,"the ""good"" plot"'),
+        ("a.tsv", 'sentence\tx\n a film , warm \t1\n"the ""good"" plot"\t2\n'),
+        ("a.csv", 'x;sentence\n1;a film , warm\n2;"the ""good"" plot"\n'),
+        ("a.jsonl", '{"sentence": "a film , warm"}\n{"sentence": "the \\"good\\" plot", "x": 1}\n'),
+        ("a.jsonl", '["a film , warm"]\n["the \\"good\\" plot"]'),
+        ("a.jsonl", '"a film , warm"\n{"sentence": "the \\"good\\" plot"}\n\n'),
+    ],
+)
+def test_single_sentences(tmp_path: Path, name: str, content: str) -> None:
+    frame = read(tmp_path, name, content, "sentiment")
+    assert frame.to_dict("list") == {"sentence": SINGLES}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'sentence1,sentence2\na film,the film\n"a, b",c; d\n'),
+        ("a.csv", 'sentence2,sentence1\nthe film,a film\nc; d,"a, b"\n'),
+        ("a.csv", "\tsentence1\tsentence2\n0\ta film\tthe film\n1\ta, b\tc; d\n"),
+        ("a.jsonl", '["a film", "the film"]\n{"sentence2": "c; d", "sentence1": "a, b"}\n'),
+    ],
+)
+def test_pairs(tmp_path: Path, name: str, content: str) -> None:
+    frame = read(tmp_path, name, content, "similarity")
+    assert list(frame.itertuples(index=False, name=None)) == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ids"),
+    [
+        ("a.csv", "id,sentence\nx,a\ny,b\n", ["x", "y"]),
+        ("a.csv", "sentence,id\na,x\nb,\n", ["x", ""]),
+        ("a.jsonl", '{"id": 7, "sentence": "a"}\n["b"]\n', ["7", ""]),
+    ],
+)
+def test_ids_are_kept(tmp_path: Path, name: str, content: str, ids: list[str]) -> None:
+    frame = read(tmp_path, name, content, "sentiment")
+    assert frame.to_dict("list") == {"id": ids, "sentence": ["a", "b"]}
+
+
+def test_a_cell_may_have_line_breaks_and_the_next_line_number_is_right(tmp_path: Path) -> None:
+    content = 'sentence,x\n"a\nb",1\nc,2\n ,3\n'
+    with pytest.raises(DataError, match=r"a\.csv:5: sentence is empty"):
+        read(tmp_path, "a.csv", content, "sentiment")
+    assert read(tmp_path, "a.csv", content[:-4], "sentiment")["sentence"].tolist() == ["a\nb", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "task", "message"),
+    [
+        ("a.csv", "", "sentiment", "no column sentence in the header"),
+        ("a.csv", "sentence\n", "sentiment", "no sentences to predict"),
+        ("a.csv", "text\na\n", "sentiment", r"a\.csv:1: no column sentence in the header"),
+        ("a.csv", "sentence1,x\na,b\n", "similarity", r"a\.csv:1: no column sentence2"),
+        ("a.csv", "sentence,sentence\na,b\n", "sentiment", "twice the column sentence"),
+        ("a.csv", "sentence,x\na,b\n\nc,d\n", "sentiment", r"a\.csv:3: 1 cells, the header has 2"),
+        ("a.csv", "sentence\na\n\nb\n", "sentiment", r"a\.csv:3: sentence is empty"),
+        ("a.csv", "sentence,x\na,1\n,2\n", "sentiment", r"a\.csv:3: sentence is empty"),
+        ("a.csv", "sentence,x\na,1,2\n", "sentiment", r"a\.csv:2: 3 cells, the header has 2"),
+        ("a.csv", 'sentence,x\na,1\n"b,2\n', "sentiment", r"a\.csv:3: unexpected end of data"),
+        ("a.csv", f"sentence\n{'a' * 200_000}\n", "sentiment", r"a\.csv:2: field larger than"),
+        ("a.csv", b"sentence\na\n\xff\n", "sentiment", r"a\.csv:3: is not UTF-8"),
+        ("a.csv", "sentence\na\n".encode("utf-16"), "sentiment", "is not UTF-8"),
+        ("a.jsonl", "", "sentiment", "no sentences to predict"),
+        ("a.jsonl", '["a"]\n{"sentence"', "sentiment", r"a\.jsonl:2: is not JSON"),
+        ("a.jsonl", '["a"]\n\n["b"]\n', "sentiment", r"a\.jsonl:2: is not JSON"),
+        ("a.jsonl", "[" * 100_000, "sentiment", r"a\.jsonl:1: is not JSON"),
+        ("a.jsonl", '{"text": "a"}\n', "sentiment", r"a\.jsonl:1: sentence is None, not text"),
+        ("a.jsonl", '["a"]\n{"sentence": null}\n', "sentiment", r"a\.jsonl:2: sentence is None"),
+        ("a.jsonl", '{"sentence": ""}\n', "sentiment", r"a\.jsonl:1: sentence is empty"),
+        ("a.jsonl", "5\n", "sentiment", r"a\.jsonl:1: sentence is 5, not text"),
+        ("a.jsonl", '[["a"]]\n', "sentiment", r"a\.jsonl:1: sentence is \['a'\], not text"),
+        ("a.jsonl", '["a", "b", "c"]\n', "similarity", r"a\.jsonl:1: 3 sentence\(s\), the task ta"),
+        ("a.jsonl", '["a", 1]\n', "similarity", r"a\.jsonl:1: sentence2 is 1, not text"),
+    ],
+)
+def test_what_is_missing_is_named_by_its_line(
+    tmp_path: Path, name: str, content: str | bytes, task: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, name, content, task)
+
+
+@pytest.mark.parametrize("name", ["none.csv", "."])
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_file(tmp_path / name, [SENTIMENT]))
+
+
+def stream(data: bytes, task: Task) -> pd.DataFrame:
+    (frame,) = read_stream("stdin", io.BytesIO(data), [task])
+    return frame
+
+
+def test_lines() -> None:
+    single = stream("a film\r\nb\u2028c \x0b\x85 d\n".encode(), SENTIMENT)
+    assert single["sentence"].tolist() == ["a film", "b\u2028c \x0b\x85 d"]
+    (with_tab,) = read_lines("--text", ["a\tb"], [SENTIMENT])
+    assert with_tab["sentence"].tolist() == ["a\tb"]
+    pair = stream(b"a film\tthe film\n", SIMILARITY)
+    assert pair.to_dict("list") == {"sentence1": ["a film"], "sentence2": ["the film"]}
+    with pytest.raises(DataError, match="stdin:2: sentence is empty"):
+        stream(b"a\n\nb\n", SENTIMENT)
+    with pytest.raises(DataError, match=r"stdin:1: 1 sentence\(s\), the task takes 2"):
+        stream(b"a film\n", SIMILARITY)
+    with pytest.raises(DataError, match="stdin: no sentences to predict"):
+        stream(b"", SENTIMENT)
+
+
+def test_a_chunk_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,sentence\n1,a\n2,"b\n\nb"\n3,c\n4, \n')
+    chunks = read_file(path, [SENTIMENT], num_rows=2)
+    assert next(chunks).to_dict("list") == {"id": ["1", "2"], "sentence": ["a", "b\n\nb"]}
+    with pytest.raises(DataError, match=r"a\.csv:7: sentence is empty"):
+        next(chunks)
+
+
+def test_a_line_may_end_in_a_carriage_return_alone(tmp_path: Path) -> None:
+    frame = read(tmp_path, "a.csv", "sentence,x\ra,1\rb,2\r", "sentiment")
+    assert frame["sentence"].tolist() == ["a", "b"]
+
+
+def test_columns_of_several_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("sentence2,sentence,sentence1\nb,x,a\n")
+    (frame,) = read_file(path, list(PAPER_TASKS.values()))
+    assert frame.to_dict("list") == {"sentence": ["x"], "sentence1": ["a"], "sentence2": ["b"]}
+
+
+def test_ids_that_begin_late_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('["a"]\n["b"]\n{"id": 7, "sentence": "c"}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:3: has an id, the rows before it have none"):
+        list(read_file(path, [SENTIMENT], num_rows=2))

@@ -1,0 +1,153 @@
+"""Shards are whole or not there, and work goes on where it stopped, however it stopped."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ensemble.inference.ensemble import Ensemble
+from ensemble.inference.label_files import csv_parts
+from ensemble.inference.sentence_files import read_file
+from ensemble.inference.shards import FACTS, SHARDS, Shard, write_shards
+from mlflow_setup.errors import ConfigError, DataError, IntegrityError
+from mlflow_setup.filesystem.atomic import MANIFEST, find_damage
+
+TASKS = ["paraphrase", "similarity"]
+
+_SLOWLY = """
+import sys, time
+from pathlib import Path
+from ensemble.predict import Ensemble
+from ensemble.shards import contents, write_shards
+bundle, source, output = map(Path, sys.argv[1:])
+ensemble = Ensemble.load(bundle)
+def label(shards):
+    for number, rows in shards:
+        yield number, contents(ensemble, ["paraphrase", "similarity"], False, rows)
+        time.sleep(0.2)
+write_shards(ensemble, source, ["paraphrase", "similarity"], output, 3, label=label)
+"""
+
+
+@pytest.fixture(scope="module")
+def ensemble(tiny_bundle: Path) -> Ensemble:
+    return Ensemble.load(tiny_bundle)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    words = ["a warm film", "the dull plot", "how do i learn chess", "chess"]
+    lines = [f"{n},{words[n % 4]},{words[n // 3 % 4]}" for n in range(20)]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["id,sentence1,sentence2", *lines]) + "\n")
+    return path
+
+
+def test_shards_are_the_whole_in_order(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labels"
+    assert write_shards(ensemble, source, TASKS, output, 6) == (4, 0)
+    shards = sorted(output.glob("labels-*.csv"))
+    texts = [path.read_text().splitlines() for path in shards]
+    assert [len(text) for text in texts] == [7, 7, 7, 3]
+    records = [ensemble.tasks[name] for name in TASKS]
+    (frame,) = read_file(source, records)
+    (whole,) = csv_parts([(frame, ensemble.label(frame, TASKS))])
+    joined = texts[0] + [line for text in texts[1:] for line in text[1:]]
+    ids = [line.split(",")[-3] for line in joined]
+    assert ids == [line.split(",")[-3] for line in whole.splitlines()]
+    assert ids[1:] == list(map(str, range(20)))
+    assert find_damage(output, FACTS) is None
+    again = write_shards(ensemble, source, TASKS, output, 6)
+    assert again == (4, 4)
+
+
+def test_only_what_is_missing_is_labelled(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
+    output, asked = tmp_path / "labels", []
+
+    def dies_at_the_third(shards: Iterator[Shard]) -> Iterator[tuple[int, str]]:
+        for number, _ in shards:
+            if number == 2:
+                raise KeyboardInterrupt
+            yield number, f"{number}\n"
+
+    def out_of_order(shards: Iterator[Shard]) -> Iterator[tuple[int, str]]:
+        for number, _ in reversed(list(shards)):
+            asked.append(number)
+            yield number, f"{number}\n"
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(ensemble, source, TASKS, output, 5, label=dies_at_the_third)
+    assert not (output / MANIFEST).exists()
+    (output / ".tmp-torn").write_text("x")
+    assert write_shards(ensemble, source, TASKS, output, 5, label=out_of_order) == (4, 2)
+    assert asked == [3, 2]
+    found = {path.name: path.read_text() for path in output.glob("labels-*")}
+    assert found == {f"labels-0000{n}.csv": f"{n}\n" for n in range(4)}
+    assert find_damage(output, FACTS) is None
+
+
+def test_other_work_is_refused(
+    ensemble: Ensemble, source: Path, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    output = tmp_path / "labels"
+    write_shards(ensemble, source, TASKS, output, 10)
+    with pytest.raises(ConfigError, match=r"holds labels of other work: rows differ\(s\)"):
+        write_shards(ensemble, source, TASKS, output, 11)
+    with pytest.raises(ConfigError, match=r"other work: tasks, form differ\(s\)"):
+        write_shards(ensemble, source, TASKS[:1], output, 10, as_json=True)
+    other = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    manifest = json.loads((other / MANIFEST).read_text())
+    (other / MANIFEST).write_text(json.dumps(manifest))  # in one line: whole, another fingerprint
+    with pytest.raises(ConfigError, match=r"other work: bundle differ\(s\)"):
+        write_shards(Ensemble.load(other), source, TASKS, output, 10)
+    source.write_text(source.read_text().replace("chess", "go"))
+    with pytest.raises(ConfigError, match=r"other work: input differ\(s\)"):
+        write_shards(ensemble, source, TASKS, output, 10)
+    with pytest.raises(ConfigError, match="is there already"):
+        write_shards(ensemble, source, TASKS, tiny_bundle, 10)
+    with pytest.raises(DataError, match="cannot be read"):
+        write_shards(ensemble, tmp_path / "none.csv", TASKS, tmp_path / "new", 10)
+
+
+def test_labels_that_were_changed_are_refused(
+    ensemble: Ensemble, source: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "labels"
+    write_shards(ensemble, source, TASKS, output, 10, as_json=True)
+    assert json.loads((output / "labels-00001.json").read_text())["tasks"] == TASKS
+    (output / "labels-00001.json").write_text("{}")
+    with pytest.raises(IntegrityError, match="changed since it was written"):
+        write_shards(ensemble, source, TASKS, output, 10, as_json=True)
+    (output / SHARDS).write_text("{")
+    with pytest.raises(IntegrityError, match="does not say what is labelled"):
+        write_shards(ensemble, source, TASKS, output, 10, as_json=True)
+
+
+@pytest.mark.slow
+def test_killed_work_goes_on(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
+    output, expected = tmp_path / "labels", tmp_path / "expected"
+    words = [sys.executable, "-c", _SLOWLY, str(ensemble.bundle.folder), str(source), str(output)]
+    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    deadline = time.monotonic() + 120
+    while len(list(output.glob("labels-*"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in output.glob("labels-*")}
+    assert not (output / MANIFEST).exists()
+    total, found = write_shards(ensemble, source, TASKS, output, 3)
+    assert (total, found) == (7, len(before))
+    assert all(path.stat().st_mtime_ns == modified for path, modified in before.items())
+    write_shards(ensemble, source, TASKS, expected, 3)
+    assert [p.read_text() for p in sorted(output.glob("labels-*"))] == [
+        p.read_text() for p in sorted(expected.glob("labels-*"))
+    ]

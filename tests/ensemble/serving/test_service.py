@@ -1,0 +1,192 @@
+"""What a request may be: every way to be wrong has a message, and every format one form."""
+
+import json
+import threading
+import time
+from typing import Any, cast
+
+import pandas as pd
+import pytest
+
+from ensemble.inference.ensemble import Ensemble
+from ensemble.serving.service import MAX_CHARACTERS, Service, interface
+from mlflow_setup.errors import DataError, EnsweepError
+from trainable.config.tasks import PAPER_TASKS, Task
+
+
+class Stub:
+    """An ensemble that knows its tasks and says how long each sentence is."""
+
+    batch_size = 2
+
+    def __init__(self, *names: str) -> None:
+        self.tasks: dict[str, Task] = {name: PAPER_TASKS[name] for name in names}
+
+    def predict(self, frame: pd.DataFrame, task: str) -> pd.DataFrame:
+        first = self.tasks[task].columns.sentences[0]
+        return pd.DataFrame({"label": [len(sentence) for sentence in frame[first]]})
+
+
+@pytest.fixture(scope="module")
+def service() -> Service:
+    return Service(cast(Ensemble, Stub("sentiment", "paraphrase")), max_rows=3)
+
+
+ROW, PAIR = {"sentence": "a good film"}, {"sentence1": "one", "sentence2": "two"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "task", "data"),
+    [
+        ({"dataframe_records": [ROW]}, "sentiment", [["a good film"]]),
+        ({"instances": [ROW, ROW]}, "sentiment", [["a good film"]] * 2),
+        ({"inputs": {"sentence": "one"}}, "sentiment", [["one"]]),
+        ({"inputs": {"sentence": ["one", " two "]}}, "sentiment", [["one"], ["two"]]),
+        ({"inputs": [PAIR]}, "paraphrase", [["one", "two"]]),
+        (
+            {"dataframe_split": {"columns": ["sentence2", "sentence1"], "data": [["2", "1"]]}},
+            "paraphrase",
+            [["1", "2"]],
+        ),
+        ({"dataframe_records": [{**ROW, "more": 5}]}, "sentiment", [["a good film"]]),
+        ({"dataframe_records": [ROW], "params": {"task": None}}, "sentiment", [["a good film"]]),
+        (
+            {"dataframe_records": [ROW | PAIR], "params": {"task": "paraphrase"}},
+            "paraphrase",
+            [["one", "two"]],
+        ),
+        ({"instances": [{"sentence": "x" * MAX_CHARACTERS}]}, "sentiment", [["x" * 10_000]]),
+        ({"instances": [{"sentence": "\0 漢 🎬"}]}, "sentiment", [["\0 漢 🎬"]]),
+    ],
+)
+def test_every_format_is_brought_into_one(
+    service: Service, request_: dict[str, Any], task: str, data: list[list[str]]
+) -> None:
+    found = json.loads(service.check(json.dumps(request_).encode()))
+    columns = list(PAPER_TASKS[task].columns.sentences)
+    table = {"columns": columns, "data": data}
+    assert found == {"dataframe_split": table, "params": {"task": task}}
+
+
+def _records(*rows: Any, **more: Any) -> bytes:
+    return json.dumps({"dataframe_records": list(rows), **more}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"9" * 5000, "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"null", "not a JSON object"),
+        (b"{}", "has one of dataframe_records"),
+        (b'{"inputs": [], "instances": []}', "has one of dataframe_records"),
+        (_records(ROW, more=1), "has one of dataframe_records"),
+        (_records(), "not a list of rows"),
+        (_records("text"), "a row is not an object"),
+        (_records(None), "a row is not an object"),
+        (_records(ROW, params=[]), "params holds 'task'"),
+        (_records(ROW, params={"x": 1}), "params holds 'task'"),
+        (_records(ROW, params={"task": 1}), "task is 1, not a name"),
+        (_records(ROW, params={"task": "none"}), "no task 'none'; there are sentiment, paraphrase"),
+        (_records(ROW, params={"task": "paraphrase"}), "no column sentence1, sentence2"),
+        (_records({"x": "y"}), "which task is not clear"),
+        (_records(ROW | PAIR), "which task is not clear"),
+        (_records(*[ROW] * 4), "4 rows, a request has 1 to 3"),
+        (_records({"sentence": 5}), "row 1: sentence is 5, not text"),
+        (_records(ROW, {"sentence": None}), "row 2: sentence is None, not text"),
+        (_records(ROW, PAIR), "row 2: sentence is None, not text"),
+        (_records({"sentence": " "}), "row 1: sentence is empty"),
+        (_records({"sentence": ["a"]}), "not text"),
+        (_records({"sentence": "x" * (MAX_CHARACTERS + 1)}), "longer than 10000 characters"),
+        (b'{"inputs": {"sentence": "\\ud800"}}', "not Unicode text"),
+        (b'{"inputs": {"sentence": 5}}', "a column is not a list"),
+        (b'{"inputs": {"sentence": []}}', "0 rows"),
+        (b'{"inputs": {}}', "which task is not clear"),
+        (b'{"inputs": {"sentence1": ["a"], "sentence2": []}}', "not of one length"),
+        (b'{"dataframe_split": []}', "not an object with columns and data"),
+        (b'{"dataframe_split": {"columns": [1], "data": []}}', "not a list of names"),
+        (b'{"dataframe_split": {"columns": ["sentence"], "data": 1}}', "not a list of rows"),
+        (b'{"dataframe_split": {"columns": ["sentence"], "data": [[]]}}', "row 1 is not a list"),
+        (b'{"dataframe_split": {"columns": ["sentence"], "data": ["a"]}}', "row 1 is not a list"),
+    ],
+)
+def test_what_cannot_be_answered_is_told_why(service: Service, body: bytes, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        service.check(body)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[{"sentence": "x" * 10_001}], [{"sentence": None}], [ROW] * 4, [{"other": "x"}]],
+)
+def test_the_model_itself_checks_as_well(service: Service, rows: list[dict[str, Any]]) -> None:
+    """For servers that do not call `check`."""
+    with pytest.raises(EnsweepError):
+        service.predict(pd.DataFrame(rows))
+    assert service.predict(pd.DataFrame([ROW]))["label"].tolist() == [11]
+
+
+def test_the_interface_is_of_all_tasks() -> None:
+    found = interface({name: PAPER_TASKS[name] for name in ("paraphrase", "sentiment")})
+    assert found.columns == ("sentence1", "sentence2", "sentence")
+    assert list(found.outputs) == ["label", "probability", *(f"probability_{c}" for c in range(5))]
+    assert found.outputs["label"] == "long"
+    assert interface({"s": PAPER_TASKS["similarity"]}).outputs == {"label": "double"}
+    assert found.task == "paraphrase"
+    assert list(found.example[0]) == ["sentence1", "sentence2"]
+
+
+def test_an_only_task_needs_no_name() -> None:
+    service = Service(cast(Ensemble, Stub("similarity")))
+    found = json.loads(service.check(_records(PAIR)))
+    assert found["params"] == {"task": "similarity"}
+
+
+class Slow(Stub):
+    """Takes its time for each batch, and counts them."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("sentiment")
+        self.seconds, self.num_batches = seconds, 0
+
+    def predict(self, frame: pd.DataFrame, task: str) -> pd.DataFrame:
+        self.num_batches += 1
+        time.sleep(self.seconds)
+        return super().predict(frame, task)
+
+
+def test_a_request_that_took_too_long_does_not_hold_up_the_next() -> None:
+    """Its thread goes on after the 504: it must end with its batch, and let others in."""
+    slow = Slow(0.1)
+    service = Service(cast(Ensemble, slow), max_seconds=0.05)
+    frame = pd.DataFrame({"sentence": ["a"] * 100})
+    with pytest.raises(TimeoutError, match="it took too long"):
+        service.predict(frame, None)
+    assert slow.num_batches == 1
+    assert list(service.predict(frame[:2], None)["label"]) == [1, 1]
+
+
+def test_a_request_does_not_wait_for_ever_for_those_before_it() -> None:
+    slow = Slow(1.0)
+    service = Service(cast(Ensemble, slow), max_seconds=0.05)
+    frame = pd.DataFrame({"sentence": ["a"]})
+    before = threading.Thread(target=service.predict, args=(frame, None))
+    before.start()
+    while not slow.num_batches:
+        time.sleep(0.001)
+    with pytest.raises(TimeoutError, match="the requests before it took too long"):
+        service.predict(frame, None)
+    before.join()
+    assert slow.num_batches == 1
+
+
+def test_batches_are_put_together_in_order() -> None:
+    service = Service(cast(Ensemble, Stub("sentiment")))
+    frame = pd.DataFrame({"sentence": ["a" * length for length in range(1, 6)]})
+    found = service.predict(frame, None)
+    assert list(found["label"]) == [1, 2, 3, 4, 5]
+    assert list(found.index) == [0, 1, 2, 3, 4]

@@ -1,0 +1,232 @@
+"""A soup: the mean of runs that share a start, a trial of the sweep, judged on other rows."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from ensemble.candidates.lineage import start_of
+from ensemble.candidates.pool import load_pool
+from ensemble.soup import scoring as soup_cook
+from ensemble.soup.averaging import average_weights, greedy_soup
+from ensemble.soup.trial import Soup, make_soup, sharing_a_start
+from ensweep.cli.app import app
+from mlflow_setup.errors import DataError, IntegrityError, NothingUsableError
+from mlflow_setup.runs.query import download, find_trials
+from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.schema import OVERALL, Identity, TrialRecord
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from trainable.config.config import from_flat
+from trainable.config.recipe import resolve
+from trainable.evaluation.metrics import task_metric
+from trainable.storage.predictions import Predictions, dev_train_mask
+from trainable.storage.trial_folder import TrialFolder
+from trainable.training.train import train
+
+RATES = (1e-3, 3e-3)
+
+
+@pytest.fixture(scope="module")
+def tracking(
+    tiny_encoder: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Tracking:
+    """The sweep `broth`: two runs that differ in their learning rate."""
+    storage = tmp_path_factory.mktemp("runs")
+    tracking = resolve_tracking(storage, f"sqlite:///{storage / 'mlflow.db'}")
+    mirror = Mirror(tracking, "broth")
+    mirror.start({}, {})
+    for number, rate in enumerate(RATES):
+        settings = [
+            *(f"data.dir={tiny_data}", f"model.encoder={tiny_encoder}", f"optim.lr={rate}"),
+            *("train.num_epochs=1", "train.precision=fp32", "model.fcn_size=8"),
+        ]
+        resolved = resolve("baseline", settings, {})
+        folder, name = storage / "broth" / "trials" / f"000{number}", f"000{number}"
+        train(resolved.config, folder, identity=Identity(name, "broth", "baseline", {}))
+        mirror.project(TrialFolder(folder).snapshot())
+    mirror.finish("FINISHED")
+    return tracking
+
+
+@pytest.fixture(scope="module")
+def uniform(tracking: Tracking, tiny_data: Path) -> Soup:
+    return make_soup(tracking, "broth", tiny_data, greedy=False)
+
+
+def folders(tracking: Tracking) -> list[TrialFolder]:
+    runs = [run for run in find_trials(tracking, "broth") if "soup" not in run.trial]
+    return [TrialFolder(Path(run.tags["weights_uri"]).parent) for run in runs]
+
+
+def test_a_uniform_soup_is_a_trial_of_the_sweep(
+    tracking: Tracking, uniform: Soup, tiny_data: Path
+) -> None:
+    found = uniform
+    assert sorted(found.ingredients) == ["0000@1", "0001@1"]
+    assert (found.num_sharing, found.folder.parent.name) == (2, "soups")
+    trial = TrialFolder(found.folder)
+    states = [load_file(each.weights_dir(1) / "model.safetensors") for each in folders(tracking)]
+    stored = load_file(trial.require_weights(1) / "model.safetensors")
+    for name, value in stored.items():
+        torch.testing.assert_close(value, (states[0][name] + states[1][name]) / 2)
+    runs = {run.trial: run for run in find_trials(tracking, "broth")}
+    run = runs[found.trial]
+    assert (run.run_id, run.outcome, run.status) == (found.run_id, "finished", "FINISHED")
+    assert "uniform soup, chosen on dev-train, of 000" in run.tags["outcome_reason"]
+    (epoch,) = trial.epochs()
+    assert run.metrics[OVERALL] == epoch.metrics[OVERALL]
+    again = make_soup(tracking, "broth", tiny_data, greedy=False)
+    assert dataclasses.replace(again, tasks=found.tasks) == found
+    assert len(find_trials(tracking, "broth")) == 3
+
+
+def test_it_is_judged_on_rows_that_had_no_say(tracking: Tracking, uniform: Soup) -> None:
+    best = max(folders(tracking), key=lambda trial: trial.epochs()[0].dev_train[OVERALL])
+    for task, judged in uniform.tasks.items():
+        for folder, score in ((uniform.folder, judged.soup), (best.path, judged.single)):
+            outputs = Predictions.read(TrialFolder(folder).predictions_path(task, 1))
+            rest = ~dev_train_mask(outputs.ids)
+            config = from_flat(best.trial().config)
+            assert outputs.labels is not None
+            expected = task_metric(
+                config.task_records()[task], outputs.outputs[rest], outputs.labels[rest]
+            )
+            assert score == pytest.approx(expected[0])
+        assert judged.gain.value == pytest.approx(judged.soup - judged.single)
+
+
+def test_it_is_a_candidate_and_no_ingredient(
+    tracking: Tracking, uniform: Soup, tmp_path: Path
+) -> None:
+    runs = find_trials(tracking, "broth")
+    pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, tmp_path))
+    assert not pool.rejected
+    assert uniform.trial in {candidate.trial for candidate in pool.candidates}
+    assert len(sharing_a_start(runs, "broth")) == 2 < len(runs)
+
+
+def test_greedy_looks_at_dev_train_alone(
+    tracking: Tracking, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, ...]] = []
+    encode = soup_cook.encode
+
+    def spy(examples: Any, *rest: Any) -> Any:
+        seen.append(examples.ids)
+        return encode(examples, *rest)
+
+    monkeypatch.setattr(soup_cook, "encode", spy)
+    chosen: list[list[str]] = []
+
+    def all_of_them(candidates: Sequence[Any], score: Any) -> list[Any]:
+        score(candidates)
+        chosen.append([each.label for each in candidates])
+        return list(candidates)
+
+    monkeypatch.setattr("ensemble.soup.trial.greedy_soup", all_of_them)
+    found = make_soup(tracking, "broth", tiny_data, greedy=True)
+    assert list(found.ingredients) == chosen[0]
+    assert [dev_train_mask(ids).all() for ids in seen] == [True] * 3 + [False] * 3
+    assert found.trial.startswith("soup-greedy-")
+    monkeypatch.setattr("ensemble.soup.trial.greedy_soup", lambda candidates, score: candidates[:1])
+    with pytest.raises(NothingUsableError, match=r"no run makes the soup of 000.@1 better"):
+        make_soup(tracking, "broth", tiny_data, greedy=True)
+
+
+def test_other_data_is_refused(tracking: Tracking, tmp_path: Path, tiny_data: Path) -> None:
+    for path in tiny_data.iterdir():
+        (tmp_path / path.name).write_text(path.read_text().replace("\tgood", "\tbad"))
+    with pytest.raises(DataError, match=r"the dev examples are not those that 000. was scored on"):
+        make_soup(tracking, "broth", tmp_path, greedy=False)
+
+
+def test_runs_of_other_starts_are_not_averaged(tiny_runs: Path, tiny_data: Path) -> None:
+    tracking = resolve_tracking(tiny_runs, f"sqlite:///{tiny_runs / 'mlflow.db'}")
+    with pytest.raises(NothingUsableError, match="no two runs that have their weights here share"):
+        make_soup(tracking, "tiny", tiny_data, greedy=False)
+
+
+def test_the_command(tracking: Tracking, tiny_data: Path) -> None:
+    words = ["soup", "broth", "--data-dir", str(tiny_data), "--tracking-uri", tracking.uri]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0, shown.output
+    assert "2 of 2 runs that share a start" in shown.stdout
+    assert "dev-dev had no say" in shown.stdout
+    content = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert content["tasks"]["similarity"]["gain"].keys() == {"value", "low", "high"}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_shared"),
+    [
+        ({"optim.lr": 5e-5}, True),
+        ({"model.head_dropout": 0.0, "train.num_epochs": 3}, True),
+        ({"seed": 1}, False),  # other heads
+        ({"model.encoder": "minilm"}, False),
+        ({"model.revision": "v2"}, False),
+        ({"model.pooling": "cls"}, False),
+        ({"model.shared_fcn": True}, False),
+        ({"data.tasks": ["similarity"]}, False),
+        ({"pretrain.enabled": True}, False),
+        ({"distill.enabled": True, "distill.place": "head"}, False),
+    ],
+)
+def test_what_a_start_is(change: dict[str, Any], is_shared: bool) -> None:
+    one, other = (
+        TrialRecord(
+            trial="a",
+            sweep="s",
+            recipe="b3",
+            config=from_flat(settings).flat(),
+            origin={},
+            seed=0,
+            data_fingerprint="d",
+            git_revision=None,
+            start_time=0.0,
+        )
+        for settings in ({}, change)
+    )
+    assert (start_of(one) == start_of(other)) == is_shared
+    moved = dataclasses.replace(one, encoder_revision="f" * 40)  # the hub's newest is another now
+    assert start_of(one) != start_of(moved)
+
+
+def test_the_mean_of_weights(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    states = [
+        {"w": torch.tensor(draw.standard_normal((3, 2)), dtype=torch.float32), "n": torch.tensor(7)}
+        for _ in range(3)
+    ]
+    paths = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for path, state in zip(paths, states, strict=True):
+        save_file(state, path)
+    found = average_weights(paths)
+    expected = np.mean([state["w"].numpy() for state in states], axis=0)
+    np.testing.assert_allclose(found["w"].numpy(), expected, rtol=1e-6)
+    assert found["n"] == 7
+    for other in ({"w": states[0]["w"]}, {**states[0], "n": torch.tensor(8)}):
+        save_file(other, paths[1])
+        with pytest.raises(IntegrityError, match=r"1\.safetensors: "):
+            average_weights(paths)
+    paths[1].write_bytes(b"\x80\x04N.")
+    with pytest.raises(IntegrityError, match="weights cannot be read"):
+        average_weights(paths)
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ({"a": 1.0, "ab": 2.0, "abc": 3.0}, "abc"),
+        ({"a": 1.0, "ab": 0.5, "ac": 1.0}, "ac"),  # no worse is enough
+        ({"a": 1.0, "ab": 0.5, "ac": 0.9}, "a"),
+    ],
+)
+def test_greedy_keeps_what_does_no_harm(scores: dict[str, float], kept: str) -> None:
+    assert "".join(greedy_soup("abc", lambda some: scores["".join(some)])) == kept

@@ -1,0 +1,110 @@
+"""`ensweep compress` as a user types it: one model out of an ensemble, and what is lost."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ensemble.bundle.format import ENSEMBLE, FACTS, Bundle
+from ensemble.distillation.compress import student_of
+from ensemble.inference.ensemble import Ensemble
+from ensweep.cli.ensembles import compress
+from mlflow_setup.errors import ConfigError, EnsweepError
+from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
+from trainable.data.readers import read_split
+from trainable.evaluation.metrics import task_metric
+
+app = typer.Typer()
+compress.register(app)
+
+TASKS = ["sentiment", "paraphrase", "similarity"]
+
+
+def invoke(*words: str | Path) -> Any:
+    result = CliRunner().invoke(app, list(map(str, words)))
+    if isinstance(result.exception, EnsweepError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_an_ensemble_becomes_one_model(
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    output = tmp_path / "small"
+    words = [tiny_bundle, "--data-dir", tiny_data, "--storage", tmp_path / "runs"]
+    done = invoke(*words, "--output", output, "--json", "train.num_epochs=1")
+    content = json.loads(done.stdout)
+    assert Path(content["folder"]) == output
+    teacher, student = Ensemble.load(tiny_bundle), Ensemble.load(output)
+    (name,) = student.bundle.contents.members
+    config = student.bundle.config(name)
+    best = content["configuration"].removeprefix("member ")
+    assert config.model == teacher.bundle.config(best).model
+    assert config.distill.teacher == f"bundle:{tiny_bundle}"
+    assert config.train.num_epochs == 1
+    assert list(content["tasks"]) == TASKS
+    for task, found in content["tasks"].items():
+        examples, _ = read_split(task, teacher.tasks[task], "dev", tiny_data)
+        for which, ensemble in (("ensemble", teacher), ("student", student)):
+            outputs = ensemble.outputs(task, examples.sentences)
+            score, _ = task_metric(teacher.tasks[task], outputs, np.asarray(examples.labels))
+            assert found[which] == pytest.approx(score, abs=1e-6)
+        assert found["low"] <= found["student"] - found["ensemble"] <= found["high"]
+        assert found["num_rows"] == 32
+    assert content["student"]["num_models"] == 1 < content["ensemble"]["num_models"]
+    assert 0 < content["student"]["megabytes"] < content["ensemble"]["megabytes"]
+    assert min(content[who]["seconds_per_1000"] for who in ("student", "ensemble")) > 0
+    assert student.bundle.contents.distilled["sentiment"].student == pytest.approx(
+        content["tasks"]["sentiment"]["student"]
+    )
+    card = (output / "README.md").read_text()
+    for task, found in content["tasks"].items():
+        cells = f"{found['ensemble']:.4f} | **{found['student']:.4f}** | "
+        change = f"{found['student'] - found['ensemble']:+.4f} [{found['low']:+.4f}, "
+        assert f"| {task} | {teacher.tasks[task].metric} | 32 | {cells}{change}" in card
+    shutil.rmtree(output)  # as if it had stopped before: the trained student is found again
+    again = invoke(*words, "--output", output, "train.num_epochs=1")
+    assert "epoch 1" not in again.stderr
+    assert "student less ensemble" in again.stdout
+    with pytest.raises(ConfigError, match="is there already"):
+        invoke(*words, "--output", output, "train.num_epochs=1")
+
+
+def test_the_student_is_as_the_best_member_or_a_recipe(tiny_bundle: Path, tiny_data: Path) -> None:
+    contents = Bundle.load(tiny_bundle).contents
+    weights = dict.fromkeys(contents.members, 0.0)
+    for entry in contents.tasks.values():
+        for share in entry.members:
+            weights[share.member] += share.weight
+    best = max(sorted(weights), key=weights.__getitem__)
+    found = student_of(tiny_bundle, tiny_data, None, ["optim.lr=3e-4"])
+    assert found.recipe == f"member {best}"
+    assert (found.config.optim.lr, found.origin["optim.lr"]) == (3e-4, "command line")
+    assert found.origin["model.pooling"] == f"member {best}"
+    of_recipe = student_of(tiny_bundle, tiny_data, "b4")
+    assert of_recipe.recipe == "b4"
+    assert of_recipe.config.distill.teacher == f"bundle:{tiny_bundle}"
+    with pytest.raises(ConfigError, match=r"distill\.teacher is what compress itself sets"):
+        student_of(tiny_bundle, tiny_data, "b4", ["distill.teacher=self"])
+
+
+def test_no_member_has_every_task(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    content = json.loads((folder / ENSEMBLE).read_text())
+    names = sorted(content["members"])
+    for name, task in zip(names, ("sentiment", "similarity"), strict=True):
+        content["members"][name]["config"]["data.tasks"] = [task]
+        content["tasks"][task]["members"] = [{"member": name, "weight": 1.0}]
+    del content["tasks"]["paraphrase"]
+    (folder / ENSEMBLE).write_text(json.dumps(content))
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, FACTS)
+    with pytest.raises(ConfigError, match="no member was trained on all of sentiment, similarity"):
+        student_of(folder, tiny_data)

@@ -1,0 +1,276 @@
+"""`ensweep ensemble` as a user types it, over a sweep that is tracked in a real MLflow."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from few_repeats import choose_as_shipped
+from typer.testing import CliRunner, Result
+
+from ensemble.selection import rule_selection as inner
+from ensemble.selection import rules, stacking
+from ensweep.cli.ensembles import ensemble
+from mlflow_setup.errors import ConfigError, NothingUsableError
+from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+from mlflow_setup.tracking.client import MlflowClient, MlflowException
+from mlflow_setup.tracking.store import resolve_tracking
+from trainable.config.config import from_flat
+from trainable.config.tasks import PAPER_TASKS
+from trainable.storage.predictions import Predictions
+from trainable.storage.trial_folder import TrialFolder
+
+app = typer.Typer()
+ensemble.register(app)
+
+NUM_ROWS = 80
+LABELS = {
+    "paraphrase": np.arange(NUM_ROWS) % 2.0,
+    "similarity": np.arange(NUM_ROWS) % 6.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if request.function is not test_a_choice_is_one_run_and_the_same_one_no_other:
+        monkeypatch.setattr(
+            "ensemble.presentation.figures.pictures", lambda pool, choice: {}
+        )  # for speed
+    choose_as_shipped(monkeypatch)
+    monkeypatch.setattr(inner, "NUM_REPEATS", 1)
+    monkeypatch.setattr(rules, "NUM_BAGS", 2)
+    monkeypatch.setattr(stacking, "RIDGES", (0.1,))
+    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An old sweep, and a new one: two unsure runs with faults of their own, and a diverged one."""
+    storage = tmp_path_factory.mktemp("storage")
+    track(storage, "old", {"0001": (0, Outcome.FINISHED)})
+    track(
+        storage,
+        "new",
+        {
+            "0001": (0, Outcome.FINISHED),
+            "0002": (1, Outcome.PRUNED),
+            "0003": (2, Outcome.DIVERGED),
+        },
+    )
+    return storage
+
+
+def track(storage: Path, sweep: str, trials: dict[str, tuple[int, Outcome]]) -> None:
+    """One-epoch trials; number k is wrong and unsure on every third paraphrase row from k on."""
+    mirror = Mirror(resolve_tracking(storage), sweep)
+    mirror.start({}, {})
+    for trial, (number, outcome) in trials.items():
+        folder = TrialFolder(storage / sweep / "trials" / trial)
+        config = from_flat({"data.tasks": list(LABELS)}).flat()
+        folder.create(TrialRecord(trial, sweep, "b3", config, {}, 0, "data", None, time.time()))
+        right = 2 * LABELS["paraphrase"] - 1
+        logits = np.where(np.arange(NUM_ROWS) % 3 == number, -0.4 * right, right)
+        write(folder, "paraphrase", logits)
+        write(folder, "similarity", LABELS["similarity"] + (number + 1) * np.sin(np.arange(80)))
+        folder.keep_weights(1, lambda path: (path / "model.safetensors").touch())
+        metrics = {"dev/overall": 0.5}
+        folder.write_epoch(EpochRecord(1, metrics, metrics, 1.0, time.time()))
+        folder.write_outcome(OutcomeRecord(outcome, "because", 1, time.time()))
+        mirror.project(folder.snapshot())
+    mirror.finish("FINISHED")
+
+
+def write(folder: TrialFolder, task: str, outputs: np.ndarray) -> None:
+    ids = tuple(f"{task}-{row}" for row in range(NUM_ROWS))
+    kind, values = PAPER_TASKS[task].kind, outputs.astype(np.float32)
+    folder.write_predictions(
+        1, Predictions(task, kind, "dev", ids, values, LABELS[task], f"{task}-data", "tok")
+    )
+
+
+def invoke(*words: str) -> Result:
+    result = CliRunner().invoke(app, list(words))
+    if isinstance(result.exception, ValueError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_the_table_of_the_latest_sweep(storage: Path) -> None:
+    result = invoke("--storage", str(storage))
+    lines = result.stdout.splitlines()
+    assert lines[0] == "sweep new: 2 candidates of 2 runs"
+    assert lines[1] == "  rejected 0003: diverged: because"
+    start = lines.index(next(line for line in lines if line.startswith("paraphrase: accuracy")))
+    single, simple, selective = (line.split() for line in lines[start + 1 : start + 4])
+    assert single[:2] == ["best", "single"]
+    assert 0.5 < float(single[2]) < 1
+    assert single[4] == "1.000"
+    assert single[5] in ("0001@1", "0002@1")
+    assert simple == ["simple", "1.0000", "1.0000", "2", "runs,", "equal", "weights"]
+    assert selective == ["selective", *["1.0000"] * 2, "0.500", "0001@1,", "0.500", "0002@1"]
+    assert lines[start + 4].startswith("  selective by top (1.0000 on the folds of dev-train, ")
+    assert lines[start + 5].startswith("  gain +")
+    assert " over best single, +0.0000 [+0.0000, +0.0000] over simple; opti" in lines[start + 5]
+    # selective is clearly above best single: of that no note
+    assert lines[start + 6] == "  selective (1.0000) is not above simple (1.0000)"
+    overall = lines[lines.index("overall") + 1 :]
+    assert overall[2].split()[0] == "selective"
+    assert overall[2].endswith("2 encoders")
+    front = lines[lines.index("what can be had for less, overall") + 1 :]
+    assert [line.split()[:2] for line in front[:2]] == [["1", "encoder"], ["2", "encoders"]]
+    assert "which the hyperparameter search has seen" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert f"pictures: {storage / 'new' / 'ensemble'}\n" in result.stderr
+    assert "logged as MLflow run " in result.stderr
+    assert result.stderr.endswith("next: ensweep export new --output DIR\n")
+
+
+def test_where_selective_does_not_win_it_is_said(storage: Path) -> None:
+    lines = invoke("old", "--storage", str(storage)).stdout.splitlines()
+    notes = [line for line in lines if "is not above best single" in line]
+    assert len(notes) == len(LABELS) + 1  # and overall
+
+
+def test_json(storage: Path) -> None:
+    content = json.loads(invoke("new", "--storage", str(storage), "--json").stdout)
+    assert (content["schema_version"], content["sweeps"]) == (1, ["new"])
+    assert content["num_candidates"] == 2
+    assert list(content["tasks"]) == list(LABELS)
+    assert content["num_encoders"]["selective"] == 2
+    assert [run["reason"] for run in content["rejected"]] == ["diverged: because"]
+    members = content["tasks"]["paraphrase"]["methods"]["selective"]["members"]
+    assert {member["trial"]: member["weight"] for member in members} == {"0001": 0.5, "0002": 0.5}
+    assert members[0]["weights_uri"].endswith("/weights")
+
+
+def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
+    words = ["old", "--storage", str(storage), "--method", "top"]
+    first = invoke(*words).stderr
+    tracking = resolve_tracking(storage)
+    assert "logged as MLflow run " in first
+    found = tracking.search({"kind": "ensemble", "sweeps": "old"}, "FINISHED")
+    run = found[-1]
+    assert f"logged before as MLflow run {run.info.run_id}\n" in invoke(*words).stderr
+    assert len(tracking.search({"kind": "ensemble", "sweeps": "old"})) == len(found)
+    trial = tracking.search({"kind": "trial", "sweep": "old"})[0].info.run_id
+    tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
+    assert (tags["members"], tags["member_run_ids"]) == ("old.0001.0001", trial)
+    assert (params["method"], params["rule/paraphrase"]) == ("top", "top")
+    assert metrics["judged/selective/paraphrase/accuracy"] == pytest.approx(2 / 3, abs=0.1)
+    assert metrics["gain_over_simple/overall/value"] == 0
+    assert metrics["num_encoders"] == metrics["trajectory/paraphrase/accuracy"] / (53 / 80) == 1
+    found = {entry.path for entry in tracking.client.list_artifacts(run.info.run_id)}
+    assert found == {"choice.json", "gain.png", "weights.png", "agreement.png"}
+    folder = storage / "old" / "ensemble"
+    for name in found - {"choice.json"}:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    (note,) = folder.glob("*.json")
+    assert json.loads(note.read_text()) == {"members": [{"trial": "0001", "epoch": 1}]}
+
+
+def test_where_nothing_can_be_logged_the_choice_is_shown(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **settings: object) -> None:
+        raise MlflowException("permission denied")
+
+    monkeypatch.setattr(MlflowClient, "create_run", refuse)
+    result = invoke("old", "--storage", str(storage), "--method", "single")
+    assert "selective by single" in result.stdout
+    assert "not logged: MLflow tracking at sqlite:///" in result.stderr
+    assert ": permission denied\n" in result.stderr
+
+
+def test_several_sweeps(storage: Path) -> None:
+    words = ["old", "new", "--storage", str(storage), "--method", "simple"]
+    result = invoke(*words)
+    lines = result.stdout.splitlines()
+    assert lines[0] == "sweeps old, new: 2 candidates of 2 runs"
+    assert lines[1] == "  rejected old/0001@1: a duplicate of new/0001@1"
+    assert lines[2] == "  rejected new/0003: diverged: because"
+    assert "0.500 new/0001@1, 0.500 new/0002@1" in result.stdout
+    assert result.stderr.endswith("next: ensweep export old new --method simple --output DIR\n")
+
+
+def test_predictions_from_a_file(storage: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    labels = LABELS["paraphrase"].astype(int)
+    path.write_text("id,label\n" + "".join(f"paraphrase-{n},{y}\n" for n, y in enumerate(labels)))
+    words = ["old", "--storage", str(storage), "--method", "single", "--add", str(path)]
+    result = invoke(*words)
+    assert "  added mine.csv to paraphrase: labels, each taken for 90% sure\n" in result.stdout
+    assert "  selective   1.0000  1.0000  1.000 mine.csv\n" in result.stdout
+    assert result.stderr.endswith(
+        "next: ensweep export old --method single --output DIR, which chooses without mine.csv\n"
+    )
+    content = json.loads(invoke(*words, "--json").stdout)
+    assert content["added"][0]["file"] == "mine.csv"
+    assert content["num_candidates"] == 1
+
+
+def test_listed_runs(storage: Path) -> None:
+    listed = ["--runs", "paraphrase=new/0001,new/0002", "--runs", "similarity=new/0001"]
+    result = invoke("--storage", str(storage), *listed)
+    assert result.stdout.startswith("listed runs: 2 candidates of 2 runs\n")
+    content = json.loads(invoke("--storage", str(storage), *listed, "--json").stdout)
+    weights = {
+        name: {m["trial"]: m["weight"] for m in task["methods"]["selective"]["members"]}
+        for name, task in content["tasks"].items()
+    }
+    assert weights == {"paraphrase": {"0001": 0.5, "0002": 0.5}, "similarity": {"0001": 1.0}}
+    with pytest.raises(ConfigError, match="--runs lists the members: --method, --add has nothing"):
+        invoke("--storage", str(storage), *listed, "--method", "top", "--add", "x.csv")
+
+
+def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:
+    given = ["--method", "simple", "--max-members", "1", "--json"]
+    content = json.loads(invoke("new", "--storage", str(storage), *given).stdout)
+    for task in content["tasks"].values():
+        assert task["rule"] == "simple"
+        assert [member["weight"] for member in task["methods"]["selective"]["members"]] == [1.0]
+        assert task["optimism"] == pytest.approx(
+            task["methods"]["selective"]["scores"]["in_sample"]
+            - task["methods"]["selective"]["scores"]["judged"]
+        )
+
+
+def test_what_is_averaged_and_a_linear_model_can_be_asked_for(storage: Path) -> None:
+    given = ["--method", "stacking", "--average", "probabilities", "--json"]
+    content = json.loads(invoke("new", "--storage", str(storage), *given).stdout)
+    selective = content["tasks"]["paraphrase"]["methods"]["selective"]
+    assert len(selective["intercept"]) == 1
+    assert content["tasks"]["paraphrase"]["methods"]["simple"]["intercept"] is None
+
+
+def test_a_cost_that_is_not_recorded_cannot_be_capped(storage: Path) -> None:
+    with pytest.raises(ConfigError, match=r"parameters of .* are not recorded\nfix: .*--max-mem"):
+        invoke("new", "--storage", str(storage), "--max-cost", "100")
+    content = json.loads(invoke("new", "--storage", str(storage), "--json").stdout)
+    assert content["num_encoders"] == content["num_parameters"]
+
+
+def test_an_unknown_rule_is_refused_with_those_there_are(storage: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--method greddy: no such rule\nfix: one of simple, "):
+        invoke("new", "--storage", str(storage), "--method", "greddy")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["unknown"], "no trial of a sweep 'unknown' is tracked\nfix: ensweep ensemble without"),
+        ([], "no sweep is tracked"),
+    ],
+)
+def test_nothing_to_choose_from(
+    storage: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    where = storage if words else tmp_path
+    with pytest.raises(NothingUsableError, match=message):
+        invoke(*words, "--storage", str(where))

@@ -1,0 +1,92 @@
+"""`ensweep ablate` and `ensweep studies` as a user types them."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from ensweep.cli.sweeps import ablate
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.tracking.store import resolve_tracking
+
+app = typer.Typer()
+ablate.register(app)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def invoke(*words: str) -> Result:
+    result = CliRunner().invoke(app, list(words))
+    if isinstance(result.exception, ValueError):
+        raise result.exception
+    return result
+
+
+def test_studies_are_listed_with_a_line_each() -> None:
+    lines = invoke("studies").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["figure2", "figure3", "further", "signs"]
+    listed = json.loads(invoke("studies", "--json").stdout)["studies"]
+    assert listed["figure3"].startswith("The paper's figure 3")
+
+
+@pytest.mark.slow
+def test_a_study_from_start_to_end(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """B4 and its like over two seeds under Ray; then the tables alone, which come out the same.
+
+    What rows have in common is made once: the encoder of all, and the teachers of seeds 0 and 1,
+    which are the base row's own trials.
+    """
+    storage = tmp_path / "runs"
+    words = [
+        *("ablate", "figure2", "--rows", "b4,b3-ensemble-distillation", "--name", "mine"),
+        *("--storage", str(storage), "--data-dir", str(tiny_data), f"model.encoder={tiny_encoder}"),
+        *("train.num_epochs=2", "pretrain.max_steps=3", "train.precision=fp32", "optim.lr=1e-3"),
+        *("resources.gpus_per_trial=0", "resources.max_concurrent_trials=1"),
+    ]
+    result = invoke(*words, "--seeds", "2")
+    assert result.exit_code == 0, result.stderr
+    assert "4 rows, 6 trials" in result.stderr
+    assert "B3 by epoch" in result.stdout
+    shared = {
+        kind: len(list((storage / ".shared").glob(f"{kind}/*/{file}")))
+        for kind, file in (
+            ("encoders", "config.json"),
+            ("soft_labels", "sentiment.parquet"),
+            ("teachers", "config.json"),
+        )
+    }
+    assert shared == {"encoders": 1, "soft_labels": 4, "teachers": 2}  # of seeds 2 and 3
+    folder = storage / "mine" / "ablation"
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    names = {"ablation.csv", "ablation.md", "ablation.png", "runs.csv", "curves.csv"}
+    assert names | {"figure4.png", "figure5.png"} == set(written)
+    rows = pd.read_csv(folder / "runs.csv").groupby("row")["trial"].apply(list)
+    assert rows["B4"] == rows["B3 + self-distillation"] == ["0003-b4", "0004-b4"]
+    tracking = resolve_tracking(storage)
+    (run,) = tracking.search({"kind": "sweep"})
+    artifacts = tracking.client.list_artifacts(run.info.run_id, "ablation")
+    assert {Path(artifact.path).name for artifact in artifacts} == set(written)
+    with pytest.raises(ConfigError, match="0002-b3 ran otherwise"):
+        invoke(*words, "--seeds", "1", "--evaluate-only")
+    again = invoke(*words, "--seeds", "2", "--evaluate-only", "--json")
+    assert again.exit_code == 0
+    content = json.loads(again.stdout)
+    assert [line["recipe"] for line in content["lines"]] == [
+        *("b3", "b4", "b4", "b3-ensemble-distillation")
+    ]
+    assert content["lines"][0]["differences"] is None
+    overall = content["lines"][1]["differences"]["dev/overall"]
+    assert overall["low"] <= overall["value"] <= overall["high"]
+    assert (folder / "ablation.csv").read_bytes() == written["ablation.csv"]
+
+
+def test_evaluate_only_needs_a_name() -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        invoke("ablate", "signs", "--evaluate-only")

@@ -1,0 +1,65 @@
+"""`ensweep plan`: what it prints, and its exit codes. What it finds: `tests/faults`."""
+
+import json
+from pathlib import Path
+
+import pytest
+import ray
+from typer.testing import CliRunner
+
+from ensweep.cli.app import app
+
+
+def plan(folder: Path, data: Path | str, *given: str) -> tuple[int, str]:
+    storage = ["--name", "s", "--storage", str(folder / "runs")]
+    done = CliRunner().invoke(app, ["plan", "demo", "--data-dir", str(data), *storage, *given])
+    return done.exit_code, done.output
+
+
+def test_every_red_line_is_shown_with_its_fix(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "runs" / "s").mkdir(parents=True)
+    code, output = plan(tmp_path, tmp_path / "data", "--tracking-uri", "http://127.0.0.1:9")
+    lines = output.splitlines()
+    assert code == 3  # the data's, which are the first red
+    assert [line[:4] for line in lines if line.startswith(("red", "ok", "note"))] == [
+        *("ok  ", "red ", "red ", "ok  ", "note"),
+    ]
+    assert sum(line.startswith("      fix: ") for line in lines) == 2
+    assert "2 thing(s) to mend" in output
+    assert not ray.is_initialized()
+
+
+def test_as_json_for_scripts(tmp_path: Path, tiny_data: Path) -> None:
+    code, output = plan(tmp_path, tiny_data, "model.encoder=nobody/nothing", "--json")
+    content = json.loads(output)
+    assert code == 2
+    assert content["schema_version"] == 1
+    assert content["forecast"] is None
+    red = [check for check in content["checks"] if check["verdict"] == "red"]
+    assert red
+    assert all("nobody/nothing" in check["found"] for check in red)
+
+
+@pytest.mark.slow
+def test_a_forecast_as_json(
+    tmp_path: Path, tiny_data: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data and encoder by URI: driver and tasks fetch them."""
+    encoder = f"model.encoder=file://{tiny_encoder}"
+    given = [encoder, "resources.gpus_per_trial=0", "--json", "--deep", "--share"]
+    monkeypatch.setattr("search.planning.gpu_sharing.SECONDS", 0.2)
+    code, output = plan(tmp_path, f"file://{tiny_data}", *given)
+    assert code == 0, output
+    content = json.loads(output)
+    for share in content["sharing"]:
+        assert share["setting"].startswith("resources.cpus_per_trial=")
+        assert share["steps_per_second"] > 0, share["problem"]
+    assert content["sharing"][0]["count"] == 1
+    assert any("steps a second side by side" in check["found"] for check in content["checks"])
+    forecast = content["forecast"]
+    assert forecast["num_trials"] == 4
+    assert forecast["max_epochs"] == 12
+    assert 4 <= forecast["epochs"]["low"] <= forecast["epochs"]["high"] <= 12
+    assert 0 < forecast["hours"]["median"] < 1
+    assert forecast["disk_bytes"] > 0

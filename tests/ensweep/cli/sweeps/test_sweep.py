@@ -1,0 +1,230 @@
+"""`ensweep sweep`, `ensweep sweeps`, `ensweep leaderboard` as a user types them."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from past_sweep import Past
+from typer.testing import CliRunner, Result
+
+from ensweep.cli.sweeps import leaderboard, sweep
+from mlflow_setup.errors import ConfigError, NothingUsableError
+from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.runs.usage import Usage
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+from mlflow_setup.tracking.store import resolve_tracking
+from search.driver.run import SweepResult
+from search.storage.lease import Lease
+from trainable.storage.trial_folder import TrialFolder
+
+app = typer.Typer()
+sweep.register(app)
+leaderboard.register(app)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def invoke(*words: str) -> Result:
+    result = CliRunner().invoke(app, list(words))
+    if isinstance(result.exception, ValueError):
+        raise result.exception
+    return result
+
+
+def track(storage: Path, name: str, scores: dict[str, float]) -> None:
+    """A finished sweep of one-epoch trials."""
+    mirror = Mirror(resolve_tracking(storage), name)
+    mirror.start({}, {})
+    for number, (trial, score) in enumerate(scores.items()):
+        folder = TrialFolder(storage / name / "trials" / trial)
+        config = {"optim.lr": 0.1 * number, "model.encoder": "minilm"}
+        folder.create(TrialRecord(trial, name, "b3", config, {}, 0, "data", None, time.time()))
+        metrics = {"dev/overall": score, "dev/sentiment/accuracy": score / 2}
+        folder.write_epoch(EpochRecord(1, metrics, {}, 1.0, time.time()))
+        outcome = Outcome.FINISHED if score > 0.5 else Outcome.PRUNED
+        folder.write_outcome(OutcomeRecord(outcome, "because", 1, time.time()))
+        mirror.project(folder.snapshot())
+    mirror.finish("FINISHED")
+
+
+def test_sweeps_are_listed_with_a_line_each() -> None:
+    lines = invoke("sweeps").stdout.splitlines()
+    names = [line.split()[0] for line in lines]
+    assert names == ["cluster", "demo", "selective", "single_gpu"]
+    assert all(len(line.split()) > 4 for line in lines)
+    listed = json.loads(invoke("sweeps", "--json").stdout)
+    assert list(listed["sweeps"]) == names
+
+
+def test_the_leaderboard_of_the_latest_and_of_a_named_sweep(tmp_path: Path) -> None:
+    track(tmp_path, "old", {"0001": 0.9})
+    track(tmp_path, "new", {"0001-b2": 0.4, "0002": 0.7})
+    result = invoke("leaderboard", "--storage", str(tmp_path))
+    header, first, second = (line.split() for line in result.stdout.splitlines())
+    assert [*header[:4], *header[-3:]] == [
+        "#",
+        "trial",
+        "recipe",
+        "outcome",
+        "overall",
+        "sentiment",
+        "optim.lr",
+    ]
+    assert [first[1], first[3], *first[-3:]] == ["0002", "finished", "0.7000", "0.3500", "0.1"]
+    assert [second[1], second[3], *second[-3:]] == ["0001-b2", "pruned", "0.4000", "0.2000", "0"]
+    content = json.loads(invoke("leaderboard", "old", "--storage", str(tmp_path), "--json").stdout)
+    assert content["sweep"] == "old"
+    assert [trial["trial"] for trial in content["trials"]] == ["0001"]
+    assert content["trials"][0]["metrics"] == {"dev/sentiment/accuracy": 0.45}
+
+
+def test_a_leaderboard_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NothingUsableError, match="no sweep is tracked"):
+        invoke("leaderboard", "--storage", str(tmp_path))
+    with pytest.raises(NothingUsableError, match="no trial of a sweep 'none'"):
+        invoke("leaderboard", "none", "--storage", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["demoo"], "no sweep 'demoo' (did you mean demo?)"),
+        (["demo", "optim.Lr=1"], "no key optim.Lr (did you mean optim.lr?)"),
+        (["demo", "--num-samples", "0"], "search.num_samples: input should be greater than"),
+        (["demo", "--seed", "-1"], "search.seed: input should be greater than"),
+        (["demo", "--resume-if-begun"], "--resume-if-begun: --name must say which sweep"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        invoke("sweep", *words, "--storage", str(tmp_path))
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_and_names_its_best(
+    tmp_path: Path, tiny_data: Path, tiny_encoder: Path
+) -> None:
+    result = invoke(
+        "sweep",
+        "demo",
+        f"model.encoder={tiny_encoder}",
+        "resources.max_concurrent_trials=2",
+        "--data-dir",
+        str(tiny_data),
+        "--storage",
+        str(tmp_path),
+        "--name",
+        "tiny",
+        "--num-samples",
+        "4",
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].split() == ["rung", "epoch", "arrivals", "stops"]
+    assert result.stdout.splitlines()[1].split()[:3] == ["1", "1", "4"]
+    assert "best: 000" in result.stdout
+    assert "next: ensweep leaderboard tiny" in result.stderr
+    board = json.loads(invoke("leaderboard", "--storage", str(tmp_path), "--json").stdout)
+    assert board["sweep"] == "tiny"
+    outcomes = {trial["trial"]: trial["outcome"] for trial in board["trials"]}
+    assert {"0001-baseline", "0002-b2", "0003-b3", "0004"} == set(outcomes)
+    assert set(outcomes.values()) <= {"finished", "pruned"}
+    for trial, outcome in outcomes.items():
+        folder = TrialFolder(tmp_path / "tiny" / "trials" / trial)
+        assert len(folder.epochs()) in ((3,) if outcome == "finished" else (1, 2))
+        assert not folder.checkpoint_dir.exists()
+        assert folder.trial().origin["optim.lr"] in ("search", *(f"first trial {i}" for i in "123"))
+
+
+@pytest.mark.parametrize(
+    ("words", "num_more", "budget"),
+    [
+        (["resume"], 0, {}),
+        (["resume", "s", "--max-hours", "2"], 0, {"max_hours": 2.0}),
+        (["extend", "s", "--num-samples", "5"], 5, {}),
+        (["sweep", "demo", "--name", "s", "--resume-if-begun"], 0, {}),
+        (
+            ["sweep", "demo", "--name", "s", "--resume-if-begun", "budget.max_hours=2"],
+            0,
+            {"max_hours": 2.0},
+        ),
+    ],
+)
+def test_going_on_with_a_sweep(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    num_more: int,
+    budget: dict[str, float],
+) -> None:
+    past = Past(tmp_path)
+    past.trial("0001-b2", (0.5,), Outcome.FINISHED)
+    asked: dict[str, Any] = {}
+
+    def resume_sweep(name: str, storage: Path, tracking: object, **given: Any) -> SweepResult:
+        asked.update(given, name=name, storage=storage)
+        trials = past.folder.snapshots()
+        return SweepResult(name, past.folder.path, trials, (), (), Usage(1.0), ("Ctrl-C", 130))
+
+    monkeypatch.setattr("search.driver.sweep.resume_sweep", resume_sweep)
+    result = invoke(*words, "--storage", str(tmp_path))
+    assert (asked["name"], asked["num_more"]) == ("s", num_more)
+    assert asked["budget"].model_dump(exclude_defaults=True) == budget
+    hint = f"to go on: ensweep resume s --storage {tmp_path}"
+    assert asked["farewell"] == hint
+    assert result.exit_code == 130
+    assert "used: 1.00 trial-hours" in result.stdout
+    assert "sweep s was stopped: Ctrl-C" in result.stderr
+    assert hint in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "more"),
+    [
+        ((Path("runs"), None), {}, ""),
+        ((Path("/x"), "http://m:5000"), {}, " --storage /x --tracking-uri http://m:5000"),
+        (
+            (Path("/x"), "http://m"),
+            {"ENSWEEP_STORAGE": "/x", "MLFLOW_TRACKING_URI": "http://m"},
+            "",
+        ),
+        ((Path("runs"), None), {"ENSWEEP_STORAGE": "/x"}, " --storage runs"),
+        ((Path("runs"), "http://me:hunter2@m"), {}, " --tracking-uri 'http://***@m'"),
+    ],
+)
+def test_the_way_to_go_on_says_what_the_environment_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[Path, str | None],
+    environment: dict[str, str],
+    more: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert sweep.resume_hint("s", *given) == f"to go on: ensweep resume s{more}"
+
+
+def test_a_name_whose_sweep_runs_says_who_runs_it(tmp_path: Path, tiny_data: Path) -> None:
+    words = ["demo", "--name", "s", "--storage", str(tmp_path), "--data-dir", str(tiny_data)]
+    with Lease(Past(tmp_path).folder.path) as lease, pytest.raises(ConfigError) as caught:
+        invoke("sweep", *words)
+    assert f"sweep s is being run by {lease.mine.describe()}" in str(caught.value)
+    with pytest.raises(ConfigError, match="sweep 's' already exists"):
+        invoke("sweep", *words)
+
+
+def test_what_cannot_be_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(NothingUsableError, match="no sweep in"):
+        invoke("resume", "--storage", str(tmp_path))
+    with pytest.raises(NothingUsableError, match="no sweep 'x'"):
+        invoke("extend", "x", "--storage", str(tmp_path))
+    Past(tmp_path)
+    with pytest.raises(ConfigError, match="--max-usd: the sweep's budget"):
+        invoke("resume", "s", "--max-usd", "3", "--storage", str(tmp_path))

@@ -1,0 +1,95 @@
+"""Registered models fetched from afar, by ten-line stand-ins for MLflow's server."""
+
+import shutil
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+import pytest
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.atomic import write_manifest
+from mlflow_setup.models.registry import Interface, ModelSource, fetch_bundle, log_model
+from mlflow_setup.runs.ensemble_runs import log_ensemble
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+
+
+class Away:
+    """A tracking server whose registry knows one model."""
+
+    uri = "http://afar"
+    errors = staticmethod(nullcontext)
+
+    @property
+    def client(self) -> "Away":
+        return self
+
+    def get_model_version_download_uri(self, name: str, version: str) -> str:
+        return f"mlflow-artifacts:/{name}/{version}"
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is downloaded, each of it slowly enough for others to be in the way."""
+    served = tmp_path / "served" / "bundle"
+    served.mkdir(parents=True)
+    (served / "weights").write_text("w")
+    write_manifest(served, {"format": "x"})
+    downloads: list[str] = []
+    waiting = threading.Event()
+
+    def download(artifact_uri: str, dst_path: str, tracking_uri: str) -> str:
+        downloads.append(artifact_uri)
+        waiting.wait(0.2)
+        return str(shutil.copytree(served, Path(dst_path) / "bundle"))
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
+    return downloads
+
+
+def fetch(cache: Path) -> Path:
+    away: Any = Away()
+    return fetch_bundle(away, "models:/mine/1", cache)
+
+
+def test_two_at_once_fetch_once(tmp_path: Path, fetched: list[str]) -> None:
+    found: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(fetch(tmp_path / "cache"))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    assert (found[0] / "weights").read_text() == "w"
+    assert fetched == ["mlflow-artifacts:/mine/1/artifacts/bundle"]
+
+
+@pytest.mark.parametrize("name", ["weights", "manifest.json"])
+def test_what_is_not_whole_any_more_is_fetched_again(
+    tmp_path: Path, fetched: list[str], name: str
+) -> None:
+    folder = fetch(tmp_path / "cache")
+    assert fetch(tmp_path / "cache") == folder
+    assert len(fetched) == 1
+    (folder / name).unlink()
+    assert fetch(tmp_path / "cache") == folder
+    assert len(fetched) == 2
+    assert (folder / "weights").read_text() == "w"
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_a_run_whose_model_could_not_be_logged_has_failed(tmp_path: Path) -> None:
+    tracking: Tracking = resolve_tracking(tmp_path)
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "ensemble.json").write_text("{}")
+    run_id = log_ensemble(tracking, "mine", bundle, {}, {}, {})
+    source = ModelSource(bundle, tmp_path / "none.py", [], Interface((), {}, "x", ()))
+    with pytest.raises(ConfigError, match="MLflow tracking at sqlite:"):
+        log_model(tracking, source, run_id, "mine")
+    assert tracking.client.get_run(run_id).info.status == "FAILED"

@@ -1,0 +1,124 @@
+"""The scoring server's bounds of time and number, with small limits and a stand-in for a bundle."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+import pytest
+from scoring import JSON, ask
+
+from mlflow_setup.models import scoring_server as scoring
+from mlflow_setup.models.registry import Interface
+
+BODY = json.dumps({"dataframe_split": {"columns": ["sentence"], "data": [["a film"]]}}).encode()
+
+
+class Slow:
+    """Answers once it is let."""
+
+    interface = Interface(("sentence",), {"label": "long"}, "sentiment", ({"sentence": "a film"},))
+    max_bytes = 10_000
+
+    def __init__(self) -> None:
+        self.go_on, self.ended = threading.Event(), threading.Event()
+
+    def check(self, body: bytes) -> bytes:
+        return body
+
+    def predict(self, model_input: Any, params: Any = None) -> pd.DataFrame:
+        self.go_on.wait(30)
+        self.ended.set()
+        return pd.DataFrame({"label": [3] * len(model_input)})
+
+
+@pytest.fixture
+def service() -> Iterator[Slow]:
+    slow = Slow()
+    yield slow
+    slow.go_on.set()
+
+
+async def _post(service: Slow, messages: list[dict[str, Any]]) -> tuple[int, Any]:
+    """What the guarded application answers to a body in pieces; after the last none comes."""
+    scope = {
+        **{"type": "http", "method": "POST", "path": "/invocations", "query_string": b""},
+        "headers": [(b"content-type", b"application/json")],
+    }
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        await asyncio.sleep(30)
+        raise AssertionError("the body was waited for too long")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await scoring.scoring_app(service)(scope, receive, send)
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+def test_a_body_that_does_not_come_is_408(service: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "_BODY_SECONDS", 0.05)
+    part = {"type": "http.request", "body": BODY[:5], "more_body": True}
+    status, answer = asyncio.run(_post(service, [part]))
+    assert (status, answer["error_code"]) == (408, "BAD_REQUEST")
+    assert "the body took longer than" in answer["message"]
+
+
+def test_an_answer_that_takes_too_long_is_504(
+    service: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "1")
+    assert scoring.request_seconds() == 1.0
+    whole = {"type": "http.request", "body": BODY, "more_body": False}
+
+    async def post() -> tuple[int, Any]:
+        answer = await _post(service, [whole])
+        assert not service.ended.is_set()  # the answer does not wait for the work
+        service.go_on.set()
+        return answer
+
+    status, answer = asyncio.run(post())
+    assert (status, answer["error_code"]) == (504, "INTERNAL_ERROR")
+    assert "ask for fewer rows" in answer["message"]
+
+
+@contextmanager
+def _running(service: Slow) -> Iterator[int]:
+    """The server in a thread; its port."""
+    import uvicorn
+
+    listener = scoring.listen("127.0.0.1", 0)
+    server = uvicorn.Server(scoring.server_config(service))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+        listener.close()
+
+
+def test_one_connection_too_many_is_503(service: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "_MAX_CONNECTIONS", 3)
+    with _running(service) as port:
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+        while (status := ask(port, "GET", "/ping")[0]) == 200:  # until all three are taken
+            time.sleep(0.01)
+        assert status == 503
+        for connection in idle:
+            connection.close()
+        service.go_on.set()
+        while (answer := ask(port, "POST", "/invocations", BODY, JSON))[0] == 503:
+            time.sleep(0.01)  # until it has seen that they are gone
+        assert answer == (200, '{"predictions": [{"label": 3}]}')

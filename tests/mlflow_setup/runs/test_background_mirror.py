@@ -1,0 +1,134 @@
+"""The mirror in its thread: nobody waits for it, nothing is lost, the end says what was missed."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mlflow_setup.errors import PartialError
+from mlflow_setup.runs.background_mirror import BackgroundMirror
+from mlflow_setup.schema import TrialRecord, TrialSnapshot
+
+
+class Server:
+    """Stands for a `Mirror`: slow, away, or well."""
+
+    sweep = "s"
+
+    def __init__(self) -> None:
+        self.is_away, self.seconds = False, 0.0
+        self.projected: list[str] = []
+        self.status: str | None = None
+        self.has_started = False
+
+    def try_start(self, *given: object) -> bool:
+        try:
+            self._answer()
+        except PartialError:
+            return False
+        self.has_started = True
+        return True
+
+    def try_project(self, snapshot: TrialSnapshot) -> bool:
+        try:
+            self._answer()
+        except PartialError:
+            return False
+        self.projected.append(snapshot.record.trial)
+        return True
+
+    def finish(self, status: str) -> None:
+        self._answer()
+        self.status = status
+
+    def _answer(self) -> None:
+        time.sleep(self.seconds)
+        if self.is_away:
+            raise PartialError("away")
+
+
+def snapshot(name: str) -> TrialSnapshot:
+    if name == "broken":
+        raise OSError("cannot be read")
+    record = TrialRecord(name, "s", "b3", {}, {}, 0, "data", None, 0.0)
+    return TrialSnapshot(record, (), None, {}, "", ())
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def begin(server: Server) -> BackgroundMirror:
+    mirror = BackgroundMirror(server, snapshot)  # type: ignore[arg-type]
+    mirror.start({}, {}, {"sweep.yaml": Path("sweep.yaml")})
+    return mirror
+
+
+def test_all_that_is_marked_is_projected_before_the_end(server: Server) -> None:
+    mirror = begin(server)
+    for name in ("a", "b", "c"):
+        mirror.mark(name)
+    assert mirror.close("FINISHED") == set()
+    assert set(server.projected) == {"a", "b", "c"}
+    assert (server.has_started, server.status) == (True, "FINISHED")
+
+
+def test_marking_never_waits_and_waits_once_a_trial(server: Server) -> None:
+    """R6: a server that takes a second for each call costs the driver nothing."""
+    server.seconds = 0.3
+    mirror = begin(server)
+    started = time.monotonic()
+    for _ in range(1000):
+        mirror.mark("a")
+    assert time.monotonic() - started < 0.3
+    assert mirror.close("FINISHED") == set()
+    assert len(server.projected) <= 2
+
+
+def test_what_was_missed_is_projected_once_the_server_is_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_setup.runs.background_mirror.RETRY_SECONDS", 0.05)
+    server.is_away = True
+    mirror = begin(server)
+    mirror.mark("a")
+    mirror.mark("b")
+    time.sleep(0.3)
+    assert server.projected == []
+    server.is_away = False
+    time.sleep(0.3)
+    assert set(server.projected) == {"a", "b"}
+    assert mirror.close("FINISHED") == set()
+
+
+def test_the_end_does_not_wait_for_a_server_that_is_away(server: Server) -> None:
+    server.is_away = True
+    mirror = begin(server)
+    mirror.mark("a")
+    time.sleep(0.1)
+    started = time.monotonic()
+    assert mirror.close("KILLED") == {"a", "s"}
+    assert time.monotonic() - started < 5
+
+
+def test_nor_for_one_that_hangs(server: Server) -> None:
+    server.seconds = 60
+    mirror = begin(server)
+    mirror.mark("a")
+    assert mirror.close("FINISHED", patience_seconds=0.2) == {"a", "s"}
+    assert any(thread.name == "mirror" and thread.daemon for thread in threading.enumerate())
+
+
+def test_a_folder_that_cannot_be_read_is_said_and_the_rest_goes_on(
+    server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_setup.runs.background_mirror.RETRY_SECONDS", 0.05)
+    mirror = begin(server)
+    mirror.mark("broken")
+    mirror.mark("a")
+    time.sleep(0.3)
+    assert server.projected == ["a"]
+    assert "trial broken cannot be tracked: cannot be read" in caplog.text
+    assert "broken" in mirror.close("FINISHED")

@@ -1,0 +1,178 @@
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.runs.query import download, latest_sweep
+from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord, TrialSnapshot
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from mlflow_setup.tracking.ui_server import server_command
+
+SECRET = "postgresql://user:s3cret@host/db"
+
+
+def option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def test_only_this_machine_is_answered_by_default(tmp_path: Path) -> None:
+    command, environment = server_command(resolve_tracking(tmp_path, f"sqlite:///{tmp_path}/m.db"))
+    assert option(command, "--host") == "127.0.0.1"
+    assert option(command, "--port") == "5000"
+    assert option(command, "--workers") == "1"
+    assert option(command, "--allowed-hosts") == "127.0.0.1,127.0.0.1:*,localhost,localhost:*"
+    origins = option(command, "--cors-allowed-origins")
+    assert origins == "http://127.0.0.1:5000,http://localhost:5000"
+    assert option(command, "--artifacts-destination") == f"file://{tmp_path}/mlartifacts"
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/m.db"
+    assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+
+
+def test_a_password_is_not_on_the_command_line() -> None:
+    command, environment = server_command(Tracking(SECRET))
+    assert "s3cret" not in " ".join(command)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == SECRET
+
+
+def test_another_host_is_added_not_everything() -> None:
+    command, _ = server_command(Tracking(SECRET), host="10.0.0.7", port=80)
+    names = ["127.0.0.1", "localhost", "10.0.0.7"]
+    allowed = option(command, "--allowed-hosts").split(",")
+    assert allowed == [part for name in names for part in (name, f"{name}:*")]
+
+
+def test_a_server_needs_no_second_one() -> None:
+    with pytest.raises(ConfigError, match=r"a UI of its own\nfix: open http://\*\*\*@host"):
+        server_command(Tracking("http://user:s3cret@host"))
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def missed(storage: Path, port: int) -> Mirror:
+    """A mirror that met no server yet."""
+    mirror = Mirror(Tracking(f"http://127.0.0.1:{port}"), "outage")
+    assert not mirror.try_project(trial(storage))
+    assert mirror.dirty == {"t1"}
+    return mirror
+
+
+@pytest.fixture(scope="module")
+def server(storage: Path, port: int, missed: Mirror) -> Iterator[Tracking]:
+    """`ensweep ui`'s server over a fresh database, up after the outage that `missed` has seen."""
+    embedded = resolve_tracking(storage, f"sqlite:///{storage}/mlflow.db")
+    embedded.check()
+    source = (
+        "from mlflow_setup.server import run_ui\n"
+        "from mlflow_setup.tracking import Tracking\n"
+        f"run_ui(Tracking({embedded.uri!r}), port={port})\n"
+    )
+    command, _ = server_command(embedded)
+    log = (storage / "server.log").open("w")
+    process = subprocess.Popen(
+        [command[0], "-c", source], stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while status(port, "/health") != 200:
+            assert process.poll() is None, (storage / "server.log").read_text()
+            assert time.monotonic() < deadline, (storage / "server.log").read_text()
+            time.sleep(0.2)
+        yield Tracking(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def trial(storage: Path) -> TrialSnapshot:
+    predictions = storage / "outage" / "0001.parquet"
+    predictions.parent.mkdir(exist_ok=True)
+    predictions.write_text("epoch 1")
+    return TrialSnapshot(
+        record=TrialRecord("t1", "outage", "b1", {"optim.lr": 0.1}, {}, 0, "f00d", None, 1e9),
+        epochs=(EpochRecord(1, {"dev/overall": 0.5}, {}, 1.0, 1e9 + 1),),
+        outcome=OutcomeRecord(Outcome.FINISHED, "all epochs", 1, 1e9 + 2),
+        predictions={"sentiment/0001.parquet": predictions},
+        weights_uri="nowhere",
+        kept_epochs=(1,),
+    )
+
+
+def status(port: int, path: str, data: bytes | None = None, **headers: str) -> int | None:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}",
+        data,
+        {"Content-Type": "application/json"} | headers,
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+@pytest.mark.slow
+def test_after_an_outage_the_mirror_catches_up(
+    server: Tracking, missed: Mirror, storage: Path, tmp_path: Path
+) -> None:
+    assert missed.try_project(trial(storage))
+    assert missed.try_project(trial(storage))
+    assert missed.dirty == set()
+    missed.finish("FINISHED")
+    assert latest_sweep(server) == "outage"
+    (run,) = server.search({"kind": "trial", "sweep": "outage"})
+    assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "finished")
+    history = server.client.get_metric_history(run.info.run_id, "dev/overall")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5)]
+    path = download(server, run.info.run_id, "predictions/sentiment/0001.parquet", tmp_path)
+    assert path.read_text() == "epoch 1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", 200),
+        ("localhost:5000", 200),
+        ("127.0.0.1:80", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("192.168.1.5", 403),
+    ],
+)
+def test_foreign_host_names_are_refused(
+    server: Tracking, port: int, host: str, expected: int
+) -> None:
+    search = b'{"max_results": 1}'
+    path = "/api/2.0/mlflow/experiments/search"
+    assert status(port, path, search, Host=host) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("origin", "expected"), [("http://evil.example", 403), (None, 200)])
+def test_pages_of_foreign_origins_may_not_write(
+    server: Tracking, port: int, origin: str | None, expected: int
+) -> None:
+    headers = {} if origin is None else {"Origin": origin}
+    path = "/api/2.0/mlflow/experiments/search"
+    assert status(port, path, b'{"max_results": 1}', **headers) == expected

@@ -1,0 +1,149 @@
+"""Studies: rows over seeds as first trials of a sweep, equal rows once, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.schema import TrialRecord
+from search.ablation.study import StudyConfig, describe_study, read_study, study_names
+from trainable.config.config import from_flat
+from trainable.storage.trial_folder import TrialFolder
+from trainable.training.stages import learning_rate
+
+SHORT = ("train.num_epochs=2", "data.dir=.")
+
+
+def test_the_packaged_studies_resolve_and_have_a_line() -> None:
+    assert study_names() == ["figure2", "figure3", "further", "signs"]
+    for name in study_names():
+        assert len(describe_study(name)) > 20
+        study = read_study(name, 2, overrides=SHORT, environment={})
+        assert all(len(row.trials) == (0 if row.members else 2) for row in study.rows)
+        assert study.sweep.scheduler.name == "none"
+        assert study.sweep.search.num_samples == len(study.sweep.first_trials)
+
+
+def test_figure2_has_every_row_of_the_paper_and_runs_equal_rows_once(tmp_path: Path) -> None:
+    study = read_study("figure2", 3, environment={})
+    labels = [row.label for row in study.rows]
+    wanted = ["even batching", "pre-training", "loss rescaling", "shared architecture", "MNR"]
+    wanted += ["SimCSE", "AllNLI", "SMART", "SWA", "self-distillation", "ensemble distillation"]
+    wanted += ["weight decay", "head dropout", "sentiment only", "paraphrase only"]
+    for technique in [*wanted, "similarity only"]:
+        assert sum(technique in label for label in labels) == 1, technique
+    by_label = {row.label: row.trials for row in study.rows}
+    assert by_label["B2"] == by_label["B3 - head dropout"]
+    assert by_label["B4"] == by_label["B3 + self-distillation"]
+    ensembles = {row.label: dict(row.members) for row in study.rows if row.members}
+    assert len(study.sweep.first_trials) == 3 * (len(study.rows) - len(ensembles) - 2)
+    four = ("B1", "B2", "B3", "B4")
+    tasks = ("sentiment", "paraphrase", "similarity")
+    assert ensembles["simple ensemble"] == dict.fromkeys(tasks, four)
+    chosen = (four, four[:2], four[:2])
+    assert ensembles["selective ensemble"] == dict(zip(tasks, chosen, strict=True))
+    assert study.curves_of == "B1"
+    configs = [from_flat(study.sweep.first(n)[0].settings) for n in range(6)]
+    assert [config.seed for config in configs] == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["figure2", "further", "signs"])
+def test_ablations_run_ten_epochs_and_lose_4e_7_in_each(name: str) -> None:
+    study = read_study(name, 1, environment={})
+    for number in range(len(study.sweep.first_trials)):
+        config = from_flat(study.sweep.first(number)[0].settings)
+        assert config.train.num_epochs == 10
+        rates = [learning_rate(config.optim, epoch, 10) for epoch in (1, 2, 10)]
+        assert rates == pytest.approx([1e-5, 1e-5 - 4e-7, 1e-5 - 9 * 4e-7])
+
+
+def test_arms_are_the_folders_of_the_rows_trials(tmp_path: Path) -> None:
+    study = read_study("signs", 2, ["b2"], SHORT, {})
+    arms = study.arms(tmp_path)
+    assert [(arm.label, [path.name for path in arm.folders]) for arm in arms] == [
+        ("B3", ["0001-b3", "0002-b3"]),
+        ("B3 - head dropout", ["0003-b2", "0004-b2"]),
+    ]
+    assert arms[0].folders[0] == tmp_path / "trials" / "0001-b3"
+
+
+def test_trials_that_ran_otherwise_are_refused(tmp_path: Path) -> None:
+    def study(*overrides: str, rows: str = "b2", seeds: int = 2) -> StudyConfig:
+        return read_study("signs", seeds, [rows], [*SHORT, *overrides], {})
+
+    ran = study()
+    folders = [folder for arm in ran.arms(tmp_path) for folder in arm.folders]
+    for number, folder in enumerate(folders):
+        config = from_flat(ran.sweep.first(number)[0].settings).flat()
+        record = TrialRecord(folder.name, "s", "b3", config, {}, number % 2, "data", None, 0.0)
+        TrialFolder(folder).create(record)
+    ran.require_trials(tmp_path)
+    study(seeds=3).require_trials(tmp_path / "nowhere")  # `evaluate` says that nothing is there
+    with pytest.raises(ConfigError, match=r"0001-b3 ran otherwise: optim.lr=1e-05, given 0.0001"):
+        study("optim.lr=1e-4").require_trials(tmp_path)
+    with pytest.raises(ConfigError, match="0003-b2 ran otherwise: of no row and seed given"):
+        study(rows="b3-no-mnr").require_trials(tmp_path)
+    with pytest.raises(ConfigError, match="0002-b3 ran otherwise: of no row"):
+        study(seeds=1).require_trials(tmp_path)
+
+
+def test_an_ensemble_is_a_row_where_all_its_members_are() -> None:
+    def labels(*only: str) -> list[str]:
+        return [row.label for row in read_study("figure2", 1, only, SHORT, {}).rows]
+
+    assert labels("b1", "b2") == ["B3", "B1", "B2", "B3 - head dropout"]
+    four = ["B3", "B1", "B2", "B4", "selective ensemble", "simple ensemble", "B3 - head dropout"]
+    assert labels("b1", "b2", "b4") == [*four, "B3 + self-distillation"]
+
+
+def test_a_study_of_ones_own_with_overrides_in_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "description: three dropouts\n"
+        "config: {optim.lr: 1e-4}\n"
+        "rows:\n"
+        "  - {label: plain, recipe: baseline}\n"
+        "  - {label: less, recipe: baseline, model.head_dropout: 0.1}\n"
+        "  - {label: as plain, recipe: baseline, model.head_dropout: 0.3}\n"
+    )
+    study = read_study(str(path), 1, overrides=SHORT, environment={})
+    assert [row.trials for row in study.rows] == [(0,), (1,), (0,)]
+    configs = [from_flat(study.sweep.first(number)[0].settings) for number in range(2)]
+    assert [config.model.head_dropout for config in configs] == [0.3, 0.1]
+    assert {config.optim.lr for config in configs} == {1e-4}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("rows: []", "at least one row"),
+        ("rows: 3", "at least one row"),
+        ("rows: [{label: a}]", "row 1 names no recipe"),
+        ("rows: [b7]", "no recipe 'b7'"),
+        ("rows: [b3]\nspace: {}", "no key space"),
+        ("rows: [{label: a, average: {sentiment: [b3]}}]", "row 1 names no recipe"),
+        ("rows: [b3, {label: a, average: [b3]}]", "row 2: average must name the members"),
+        ("rows: [b3, {label: a, average: {sentiment: [b1]}}]", "must be a list of rows above"),
+        ("rows: [b3, {label: a, average: {sentiment: 3}}]", "must be a list of rows above"),
+        ("rows: [b3, {label: a, recipe: b1, average: {}}]", "average"),
+        ("rows: [b3]\ncurves: b1", "curves: no row 'b1' that is trained"),
+        ("rows: [{recipe: b3, optim.lrr: 1}]", "optim.lrr"),
+        ("rows: [b3]\nconfig: {optim.lr: -1}", "optim.lr"),
+    ],
+)
+def test_faults_are_named(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_study(str(path), 2, overrides=SHORT, environment={})
+
+
+def test_what_the_command_line_can_get_wrong() -> None:
+    with pytest.raises(ConfigError, match="did you mean figure2"):
+        read_study("figur2", 1)
+    with pytest.raises(ConfigError, match="no row b9; known: b3"):
+        read_study("signs", 1, ["b9"])
+    with pytest.raises(ConfigError, match="at least 1, got 0"):
+        read_study("signs", 0)
+    with pytest.raises(ConfigError, match="seeds of its own"):
+        read_study("signs", 2, overrides=["seed=3"], environment={})

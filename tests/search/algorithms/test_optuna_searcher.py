@@ -1,0 +1,164 @@
+"""The searcher without Ray: names, first trials, what Optuna is told, and that it learns."""
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.config.load import read_sweep
+from search.config.sweep_config import SweepConfig
+from trainable.config.config import Config, from_flat
+
+SPACE = {
+    "optim.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+    "model.head_dropout": {"type": "float", "low": 0.0, "high": 0.9},
+    "loss.mnr.enabled": {"type": "categorical", "choices": [True, False]},
+    "loss.mnr.weight": {
+        "type": "float",
+        "low": 0.1,
+        "high": 10.0,
+        "log": True,
+        "when": {"loss.mnr.enabled": True},
+    },
+}
+
+
+def sweep_of(tmp_path: Path, **changes: object) -> SweepConfig:
+    path = tmp_path / "mine.yaml"
+    content = {"recipe": "b3", "space": SPACE, **changes}
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return read_sweep(str(path), (), {})
+
+
+def result(epoch: int, best: float, **more: object) -> dict[str, object]:
+    return {"epoch": epoch, "num_epochs": 4, "best_overall": best, "diverged": 0, **more}
+
+
+def test_first_trials_come_first_under_their_recipes_names(tmp_path: Path) -> None:
+    searcher = OptunaSearcher(sweep_of(tmp_path, first_trials=["baseline", "b2"]))
+    suggested = [searcher.suggest(str(number)) for number in range(4)]
+    names = [trial["trial"] for trial in suggested]
+    assert names == ["0001-baseline", "0002-b2", "0003", "0004"]
+    assert [trial["recipe"] for trial in suggested] == ["baseline", "b2", "b3", "b3"]
+    assert suggested[0]["settings"]["loss.mnr.enabled"] is False
+    assert "loss.mnr.weight" not in suggested[0]["settings"]
+    assert suggested[1]["settings"]["model.head_dropout"] == 0.0
+    assert suggested[1]["settings"]["loss.mnr.weight"] == 1.0
+
+
+def test_what_is_suggested_is_a_configuration_with_an_origin(tmp_path: Path) -> None:
+    searcher = OptunaSearcher(sweep_of(tmp_path, first_trials=["b2"]))
+    for number, chosen_by in enumerate(["first trial 1", "search", "search"]):
+        trial = searcher.suggest(str(number))
+        config = from_flat(trial["settings"], trial["origin"]).flat()
+        assert config["model.shared_fcn"] is True
+        assert trial["origin"]["model.shared_fcn"] == "recipe b3"
+        assert set(trial["searched"]) <= set(SPACE)
+        assert {trial["origin"][key] for key in trial["searched"]} == {chosen_by}
+        assert set(trial["settings"]) <= set(Config().flat())
+
+
+def test_the_same_seed_suggests_the_same(tmp_path: Path) -> None:
+    def suggestions(seed: int) -> list[dict[str, object]]:
+        searcher = OptunaSearcher(sweep_of(tmp_path, search={"seed": seed}))
+        found = []
+        for number in range(12):
+            found.append(searcher.suggest(str(number))["settings"])
+            searcher.on_trial_complete(str(number), result(4, number / 20))
+        return found
+
+    assert suggestions(1) == suggestions(1)
+    assert suggestions(1) != suggestions(2)
+
+
+@pytest.mark.parametrize("objective", ["overall", "tasks"])
+def test_each_setting_is_drawn_by_itself(tmp_path: Path, objective: str) -> None:
+    """Jointly, a search stays where it was lucky first (docs/experiments.md)."""
+    search = {"objective": objective, "num_startup_trials": 1}
+    study = OptunaSearcher(sweep_of(tmp_path, search=search)).study
+    for point in ({"optim.lr": 1e-4}, {"optim.lr": 1e-3}):
+        known = {"optim.lr": FloatDistribution(1e-5, 1e-2, log=True)}
+        values = [0.5] * len(study.directions)
+        study.add_trial(create_trial(params=point, distributions=known, values=values))
+    frozen = create_trial(state=TrialState.RUNNING)
+    assert study.sampler.infer_relative_search_space(study, frozen) == {}
+
+
+@pytest.mark.parametrize(
+    ("last", "error", "state", "value"),
+    [
+        (result(4, 0.7), False, TrialState.COMPLETE, 0.7),
+        (result(3, 0.6), False, TrialState.PRUNED, 0.6),
+        (result(2, 0.0, diverged=1), False, TrialState.FAIL, None),
+        (result(0, 0.0, diverged=1), False, TrialState.FAIL, None),
+        (result(4, math.nan), False, TrialState.FAIL, None),
+        (result(4, math.inf), False, TrialState.FAIL, None),
+        (result(3, 0.6), True, TrialState.FAIL, None),
+        ({"trial_id": "x", "done": True}, False, TrialState.FAIL, None),
+        (None, True, TrialState.FAIL, None),
+    ],
+)
+def test_what_optuna_is_told(
+    tmp_path: Path,
+    last: dict[str, object] | None,
+    error: bool,
+    state: TrialState,
+    value: float | None,
+) -> None:
+    searcher = OptunaSearcher(sweep_of(tmp_path))
+    searcher.suggest("x")
+    searcher.on_trial_result("x", result(1, 0.5))
+    searcher.on_trial_complete("x", last, error)
+    if error:
+        searcher.failed("0001")
+    (trial,) = searcher.study.trials
+    assert (trial.state, trial.value) == (state, value)
+    assert trial.intermediate_values[1] == 0.5
+    assert all(math.isfinite(number) for number in trial.intermediate_values.values())
+
+
+def test_a_replayed_epoch_and_an_unknown_trial_are_ignored(tmp_path: Path) -> None:
+    searcher = OptunaSearcher(sweep_of(tmp_path))
+    searcher.suggest("x")
+    for value in (0.5, 0.6):
+        searcher.on_trial_result("x", result(1, value))
+    searcher.on_trial_result("y", result(1, 0.9))
+    searcher.on_trial_complete("y", result(4, 0.9))
+    searcher.on_trial_complete("x", result(4, 0.7))
+    searcher.on_trial_complete("x", result(4, 0.1))
+    (trial,) = searcher.study.trials
+    assert trial.intermediate_values == {1: 0.5, 4: 0.7}
+    assert trial.value == 0.7
+
+
+def surface(settings: dict[str, object]) -> float:
+    """Best near lr 3e-4, dropout 0.2, MNR on with weight 1: four dimensions, one conditional."""
+    value = 1.0 - 0.3 * abs(math.log10(settings["optim.lr"] / 3e-4))  # type: ignore[operator]
+    value -= 0.5 * abs(settings["model.head_dropout"] - 0.2)  # type: ignore[operator]
+    if not settings["loss.mnr.enabled"]:
+        return value - 0.3
+    return value - 0.2 * abs(math.log10(settings["loss.mnr.weight"]))  # type: ignore[arg-type]
+
+
+def last_ten_of_forty(sweep: SweepConfig) -> list[float]:
+    searcher = OptunaSearcher(sweep)
+    values = []
+    for number in range(40):
+        values.append(surface(searcher.suggest(str(number))["settings"]))
+        searcher.on_trial_complete(str(number), result(4, values[-1]))
+    return values[-10:]
+
+
+def test_it_learns_where_random_search_does_not(tmp_path: Path) -> None:
+    """The mean of the last 10 of 40 suggestions, against a search that never leaves its start."""
+    wins = 0
+    for seed in range(10):
+        asked = {"seed": seed, "num_samples": 40}
+        learning = sweep_of(tmp_path, search={**asked, "num_startup_trials": 8})
+        random = sweep_of(tmp_path, search={**asked, "num_startup_trials": 1000})
+        wins += sum(last_ten_of_forty(learning)) > sum(last_ten_of_forty(random))
+    assert wins >= 8

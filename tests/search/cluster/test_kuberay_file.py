@@ -1,0 +1,332 @@
+"""Each mistake that a KubeRay file can have is red and named; the file that ships is not."""
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from ensweep.cli.app import app
+from mlflow_setup.errors import ConfigError
+from search.cluster.kuberay_file import check_kuberay_file, is_kuberay_file
+
+ROOT = Path(__file__).resolve().parents[3]
+SHIPPED = ROOT / "deploy" / "kuberay.yaml"
+Change = Callable[[dict[str, Any]], object]
+
+
+def check(folder: Path, change: Change) -> list[str]:
+    """The red findings after a change, as `place: problem`."""
+    file = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    change(file)
+    (folder / "deploy").mkdir(exist_ok=True)
+    path = folder / "deploy" / "kuberay.yaml"
+    path.write_text(yaml.safe_dump(file), encoding="utf-8")
+    (folder / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
+    return [f"{f.place}: {f.problem}" for f in check_kuberay_file(path) if f.is_red]
+
+
+def cluster(file: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = file["spec"]["rayClusterSpec"]
+    return spec
+
+
+def head(file: dict[str, Any]) -> dict[str, Any]:
+    group: dict[str, Any] = cluster(file)["headGroupSpec"]
+    return group
+
+
+def worker(file: dict[str, Any]) -> dict[str, Any]:
+    group: dict[str, Any] = cluster(file)["workerGroupSpecs"][0]
+    return group
+
+
+def pod(group: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = group["template"]["spec"]
+    return spec
+
+
+def container(group: dict[str, Any]) -> dict[str, Any]:
+    first: dict[str, Any] = pod(group)["containers"][0]
+    return first
+
+
+def limits(group: dict[str, Any]) -> dict[str, Any]:
+    limits: dict[str, Any] = container(group)["resources"]["limits"]
+    return limits
+
+
+def command(file: dict[str, Any], old: str, new: str) -> None:
+    assert old in file["spec"]["entrypoint"]
+    file["spec"]["entrypoint"] = file["spec"]["entrypoint"].replace(old, new)
+
+
+def test_the_file_that_ships_has_nothing_red() -> None:
+    found = check_kuberay_file(SHIPPED)
+    assert [finding for finding in found if finding.is_red] == []
+    assert {finding.problem.partition(":")[0] for finding in found} == {"is still to be filled in"}
+
+
+def test_ray_is_that_of_the_constraints() -> None:
+    pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    image = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    assert f"FROM rayproject/ray:{pinned[1]}-py311-gpu\n" in image
+    assert f"ensweep:ray{pinned[1]}-py311-gpu" in image
+    assert f'rayVersion: "{pinned[1]}"' in SHIPPED.read_text(encoding="utf-8")
+
+
+FAULTS: dict[str, tuple[Change, str]] = {
+    "another kind": (lambda f: f.update(kind="RayService"), r"kind: is 'RayService'"),
+    "a misspelt key of the job": (
+        lambda f: f["spec"].update(backofLimit=3),
+        r"spec.backofLimit: no such key \(did you mean backoffLimit\?\)",
+    ),
+    "a misspelt key of the cluster": (
+        lambda f: cluster(f).update(autoscalerOption={}),
+        r"rayClusterSpec.autoscalerOption: no such key \(did you mean autoscalerOptions\?\)",
+    ),
+    "a misspelt key of a group": (
+        lambda f: worker(f).update(maxReplica=9),
+        r"gpu-spot.maxReplica: no such key \(did you mean maxReplicas\?\)",
+    ),
+    "a misspelt key of the autoscaler": (
+        lambda f: cluster(f)["autoscalerOptions"].update(idleTimeoutSecond=1),
+        r"autoscalerOptions.idleTimeoutSecond: no such key \(did you mean idleTimeoutSeconds\?\)",
+    ),
+    "a misspelt GPU": (
+        lambda f: limits(worker(f)).update(
+            {"nvidia.com/gpus": limits(worker(f)).pop("nvidia.com/gpu")}
+        ),
+        r"limits.nvidia.com/gpus: no such key \(did you mean nvidia.com/gpu\?\); no node has it",
+    ),
+    "no GPU for the trials": (
+        lambda f: limits(worker(f)).pop("nvidia.com/gpu"),
+        r"workerGroupSpecs: a trial asks for 1 GPU\(s\), a worker has 0",
+    ),
+    "fewer GPUs than a trial asks for": (
+        lambda f: command(f, "resources.max", "resources.gpus_per_trial=2 resources.max"),
+        r"workerGroupSpecs: a trial asks for 2 GPU\(s\), a worker has 1",
+    ),
+    "a GPU under requests alone": (
+        lambda f: container(worker(f))["resources"]["requests"].update(
+            {"nvidia.com/gpu": limits(worker(f)).pop("nvidia.com/gpu")}
+        ),
+        r"requests.nvidia.com/gpu: GPUs are asked for under limits",
+    ),
+    "no workers": (
+        lambda f: cluster(f).update(workerGroupSpecs=[]),
+        r"workerGroupSpecs: there are no workers",
+    ),
+    "no least number": (
+        lambda f: worker(f).pop("minReplicas"),
+        r"gpu-spot.minReplicas: is missing",
+    ),
+    "no greatest number": (
+        lambda f: worker(f).pop("maxReplicas"),
+        r"gpu-spot.maxReplicas: is missing",
+    ),
+    "numbers the wrong way round": (
+        lambda f: worker(f).update(minReplicas=9),
+        r"gpu-spot.minReplicas: is 9, over maxReplicas, 8",
+    ),
+    "no CPUs to count": (
+        lambda f: container(worker(f)).pop("resources"),
+        r"rayClusterSpec: Ray refuses it: ValueError: Autoscaler failed to detect `CPU`",
+    ),
+    "a sidecar before Ray's container": (
+        lambda f: pod(worker(f))["containers"].insert(0, {"name": "log", "image": "x:1"}),
+        r"rayClusterSpec: Ray refuses it: ValueError: Autoscaler failed to detect `CPU`",
+    ),
+    "no name of a group": (
+        lambda f: worker(f).pop("groupName"),
+        r"rayClusterSpec: Ray refuses it: 'groupName' is missing",
+    ),
+    "another version than the image's": (
+        lambda f: container(worker(f)).update(image="x/ensweep:ray2.40.0-gpu"),
+        r"gpu-spot.image: has Ray 2.40.0; rayVersion is 2\.",
+    ),
+    "nodes of two images": (
+        lambda f: container(worker(f)).update(image="x/ensweep:ray2.40.0-gpu"),
+        r"rayClusterSpec: nodes differ in their image",
+    ),
+    "another version than the constraints'": (
+        lambda f: cluster(f).update(rayVersion="2.40.0"),
+        r"rayClusterSpec.rayVersion: is 2.40.0; 2\.\d+\.\d+ is tested",
+    ),
+    "no version": (lambda f: cluster(f).pop("rayVersion"), r"rayVersion: is missing"),
+    "the latest image": (
+        lambda f: container(head(f)).update(image="x/ensweep:latest"),
+        r"headGroupSpec.image: its tag names no version of Ray",
+    ),
+    "no token": (
+        lambda f: cluster(f).pop("authOptions"),
+        r"rayClusterSpec.authOptions: no token",
+    ),
+    "a token of the head alone": (
+        lambda f: (
+            cluster(f).pop("authOptions"),
+            container(head(f))["env"].extend(
+                [{"name": "RAY_AUTH_MODE", "value": "token"}, {"name": "RAY_AUTH_TOKEN_PATH"}]
+            ),
+        ),
+        r"gpu-spot.env: no RAY_AUTH_MODE=token, and others have it",
+    ),
+    "a token in the file": (
+        lambda f: container(head(f))["env"].append({"name": "RAY_AUTH_TOKEN", "value": "x"}),
+        r"headGroupSpec.env.RAY_AUTH_TOKEN: a secret stands in the file",
+    ),
+    "a password in the tracking server's address": (
+        lambda f: container(head(f))["env"].append(
+            {"name": "MLFLOW_TRACKING_URI", "value": "http://me:secret@mlflow:5000"}
+        ),
+        r"headGroupSpec.env.MLFLOW_TRACKING_URI: a secret stands in the file",
+    ),
+    "a secret with the job": (
+        lambda f: f["spec"].update(runtimeEnvYAML="env_vars: {HF_TOKEN: x}"),
+        r"spec.runtimeEnvYAML.HF_TOKEN: a secret is shown with the job",
+    ),
+    "an environment that is no YAML": (
+        lambda f: f["spec"].update(runtimeEnvYAML="env_vars: [x"),
+        r"spec.runtimeEnvYAML: .*",
+    ),
+    "a command that runs once": (
+        lambda f: command(f, "--resume-if-begun", ""),
+        r"spec.entrypoint: cannot be run again",
+    ),
+    "a command without a name": (
+        lambda f: command(f, "--name cluster-1", ""),
+        r"spec.entrypoint: cannot be run again",
+    ),
+    "a command that is not ours": (
+        lambda f: f["spec"].update(entrypoint="python train.py"),
+        r"spec.entrypoint: runs neither `ensweep sweep` nor",
+    ),
+    "a sweep that is not there": (
+        lambda f: command(f, "sweep cluster", "sweep clusterr"),
+        r"spec.entrypoint: no sweep 'clusterr' \(did you mean cluster\?\)",
+    ),
+    "a setting that is not there": (
+        lambda f: command(f, "resources.max", "optim.lrr=1 resources.max"),
+        r"spec.entrypoint: .*no key optim.lrr",
+    ),
+    "nothing to count trials by": (
+        lambda f: command(f, "resources.max_concurrent_trials=8", ""),
+        r"spec.entrypoint: the cluster starts without workers",
+    ),
+    "a budget that each retry begins anew": (
+        lambda f: command(f, "--max-gpu-hours 200", "--max-hours 20"),
+        r"spec.entrypoint: --max-hours begins anew",
+    ),
+    "results in the pod": (
+        lambda f: command(f, "--storage /mnt/ensweep/runs", ""),
+        r"spec.entrypoint: no --storage",
+    ),
+    "results at a URI": (
+        lambda f: command(f, "/mnt/ensweep/runs", "s3://bucket/runs"),
+        r"spec.entrypoint: --storage s3://bucket/runs: results lie on a volume",
+    ),
+    "data on no volume": (
+        lambda f: command(f, "/mnt/ensweep/data", "/data"),
+        r"gpu-spot.volumeMounts: --data-dir /data is on no volume",
+    ),
+    "a worker without the volume": (
+        lambda f: container(worker(f)).update(volumeMounts=[]),
+        r"gpu-spot.volumeMounts: --storage /mnt/ensweep/runs is on no volume",
+    ),
+    "a cluster that stays": (
+        lambda f: f["spec"].pop("shutdownAfterJobFinishes"),
+        r"spec.shutdownAfterJobFinishes: is not true",
+    ),
+    "a head with a GPU": (
+        lambda f: limits(head(f)).update({"nvidia.com/gpu": 1}),
+        r"headGroupSpec.resources: the head has a GPU",
+    ),
+    "a head that runs trials": (
+        lambda f: head(f)["rayStartParams"].pop("num-cpus"),
+        r'rayStartParams.num-cpus: is not "0"',
+    ),
+    "a head on a spot node": (
+        lambda f: pod(head(f)).update(nodeSelector={"cloud.google.com/gke-spot": "true"}),
+        r"headGroupSpec.nodeSelector: the head must not be on spot nodes",
+    ),
+    "a dashboard for everyone": (
+        lambda f: head(f).update(serviceType="LoadBalancer"),
+        r"headGroupSpec.serviceType: the dashboard runs code",
+    ),
+    "a way in from outside": (
+        lambda f: head(f).update(enableIngress=True),
+        r"headGroupSpec.enableIngress: the dashboard is open",
+    ),
+    "a dashboard that the submitter cannot reach": (
+        lambda f: head(f)["rayStartParams"].update({"dashboard-host": "127.0.0.1"}),
+        r"rayStartParams.dashboard-host: the pod that sends the job cannot reach it",
+    ),
+    "no time for a checkpoint": (
+        lambda f: pod(worker(f)).update(terminationGracePeriodSeconds=5),
+        r"gpu-spot.terminationGracePeriodSeconds: is 5",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_red(tmp_path: Path, fault: str) -> None:
+    change, message = FAULTS[fault]
+    red = check(tmp_path, change)
+    assert any(re.search(message, line) for line in red), red
+
+
+def by_environment(file: dict[str, Any]) -> None:
+    cluster(file).pop("authOptions")
+    secret = {"secretKeyRef": {"name": "ray", "key": "auth_token"}}
+    for group in (head(file), worker(file)):
+        container(group)["env"] += [
+            {"name": "RAY_AUTH_MODE", "value": "token"},
+            {"name": "RAY_AUTH_TOKEN", "valueFrom": copy.deepcopy(secret)},
+        ]
+
+
+GOOD: dict[str, Change] = {
+    "as it is": copy.copy,
+    "the token from the environment": by_environment,
+    "a sweep of your own": lambda f: command(f, "sweep cluster", "sweep /mnt/ensweep/mine.yaml"),
+    "workers from the start": lambda f: (
+        worker(f).update(replicas=2),
+        command(f, "resources.max_concurrent_trials=8", ""),
+    ),
+    "half a GPU each": lambda f: command(
+        f, "resources.max", "resources.gpus_per_trial=0.5 resources.max"
+    ),
+    "data by URI": lambda f: command(f, "/mnt/ensweep/data", "s3://bucket/data"),
+    "an option spelled with =": lambda f: command(f, "--name cluster-1", "--name=cluster-1"),
+}
+
+
+@pytest.mark.parametrize("change", GOOD)
+def test_what_is_right_is_not_red(tmp_path: Path, change: str) -> None:
+    assert check(tmp_path, GOOD[change]) == []
+
+
+@pytest.mark.parametrize("key", ["spec", "metadata"])
+@pytest.mark.parametrize("value", [None, [], "x", {}])
+def test_a_file_of_another_form_is_red_not_a_crash(tmp_path: Path, key: str, value: Any) -> None:
+    red = check(tmp_path, lambda f: f.update({key: value}))
+    assert bool(red) == (key == "spec")
+
+
+def test_the_command_line_tells_the_two_kinds_of_file_apart(tmp_path: Path) -> None:
+    assert is_kuberay_file(SHIPPED)
+    assert not is_kuberay_file(ROOT / "cluster.yaml")
+    done = CliRunner().invoke(app, ["cluster", "check", str(SHIPPED)])
+    assert done.exit_code == 0, done.output
+    assert "nothing to mend" in done.stdout
+    path = tmp_path / "kuberay.yaml"
+    path.write_text("apiVersion: ray.io/v1\nkind: RayJob\nspec: {}\n", encoding="utf-8")
+    done = CliRunner().invoke(app, ["cluster", "check", "--json", str(path)])
+    assert isinstance(done.exception, ConfigError)
+    assert any(f["is_red"] for f in json.loads(done.stdout)["findings"])

@@ -1,0 +1,74 @@
+"""A driver that is to stop before its first trial: by a signal, by a budget."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from past_sweep import sweep_of
+from rich.console import Console
+
+from mlflow_setup.tracking.store import resolve_tracking
+from search.cluster.slots import Node
+from search.config.sweep_config import Budget
+from search.driver.run import SweepResult
+from search.driver.sweep import run_sweep
+
+
+@contextmanager
+def cluster() -> Iterator[list[Node]]:
+    """Nothing is started; as Ray does, it takes SIGTERM for itself."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(15))
+    yield [Node({"CPU": 2.0})]
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(
+    folder: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    while_preparing: Callable[[], object],
+    budget: Budget,
+) -> SweepResult:
+    def prepare(*given: Any) -> None:
+        assert not given[-1]()
+        while_preparing()
+        assert given[-1]()  # so what is made for the trials is to stop
+
+    monkeypatch.setattr("search.driver.run.cluster", cluster)
+    monkeypatch.setattr("search.driver.run.prepare", prepare)
+    sweep = sweep_of(folder, config={"data.dir": str(data)})
+    sweep, storage = sweep.model_copy(update={"budget": budget}), folder / "runs"
+    quiet = Console(quiet=True)
+    return run_sweep(sweep, "s", storage, resolve_tracking(storage), console=quiet)
+
+
+def test_sigterm_while_encoders_are_made_is_a_stop_like_another(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run(
+        tmp_path,
+        tiny_data,
+        monkeypatch,
+        lambda: os.kill(os.getpid(), signal.SIGTERM),
+        Budget(),
+    )
+    assert result.stop == ("SIGTERM", 75)
+    assert result.trials == ()
+    assert not (result.folder / "stop").exists()
+    (own,) = resolve_tracking(tmp_path / "runs").search({"kind": "sweep", "sweep": "s"})
+    assert own.info.status == "KILLED"
+
+
+def test_a_budget_can_end_while_encoders_are_made(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spend() -> None:
+        monkeypatch.setattr("search.driver.budget.CHECK_SECONDS", 0.0)
+
+    result = run(tmp_path, tiny_data, monkeypatch, spend, Budget(max_hours=1e-9))
+    assert result.stop == ("budget.max_hours=1e-09 is used up", 75)
+    assert result.trials == ()

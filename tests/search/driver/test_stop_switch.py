@@ -1,0 +1,86 @@
+"""The switch that stops a sweep: by signal, by reason, once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from search.driver.stop_switch import StopSwitch
+
+
+@pytest.fixture
+def _own_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_own_signals")
+@pytest.mark.parametrize(
+    ("number", "reason", "exit_code"),
+    [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 75)],
+)
+def test_a_signal_turns_it_on_and_the_trials_can_see_it(
+    tmp_path: Path, number: signal.Signals, reason: str, exit_code: int
+) -> None:
+    said: list[str] = []
+    file = tmp_path / "stop"
+    file.touch()  # an earlier driver's
+    with StopSwitch(file, said.append) as switch:
+        assert not file.exists()
+        switch.expect_trials()
+        os.kill(os.getpid(), number)
+        assert switch.is_on
+        assert (switch.reason, switch.exit_code) == (reason, exit_code)
+        assert file.exists()
+        switch.ask("another reason", 1)
+        assert switch.reason == reason
+    assert not file.exists()
+    assert said == [f"stopping: {reason}; trials end at their next step, with a checkpoint"]
+
+
+@pytest.mark.usefixtures("_own_signals")
+def test_before_there_are_trials_a_signal_interrupts(tmp_path: Path) -> None:
+    with StopSwitch(tmp_path / "stop", print) as switch:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert switch.exit_code == 75
+
+
+@pytest.mark.usefixtures("_own_signals")
+def test_trials_that_take_too_long_are_not_waited_for(tmp_path: Path) -> None:
+    with StopSwitch(tmp_path / "stop", lambda line: None) as switch:
+        switch.expect_trials()
+        switch.ask("SIGTERM", 75, grace_seconds=0.2)
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(5)
+
+
+def test_the_second_signal_ends_the_process_with_the_way_to_go_on(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from search.stop import StopSwitch\n"
+        "with StopSwitch(Path(sys.argv[1]), print, 'to go on: ensweep resume s') as switch:\n"
+        "    switch.expect_trials(); print('on', flush=True); time.sleep(60)"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "stop")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "on\n"
+    driver.send_signal(signal.SIGTERM)
+    while not (tmp_path / "stop").exists():
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGTERM)
+    _, text = driver.communicate(timeout=30)
+    assert driver.returncode == 75
+    assert text == "to go on: ensweep resume s\n"

@@ -1,0 +1,53 @@
+"""Sharing a device: who is asked to train side by side, and what is made of their answers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.planning import gpu_sharing as sharing
+from search.planning.gpu_sharing import Share, best, tell
+from trainable.tune.trainable import Place
+
+
+def _node(cpus: float, gpus: float = 0) -> dict[str, Any]:
+    return {"NodeID": "n", "Resources": {"CPU": cpus, "GPU": gpus}}
+
+
+def _place(threads: int, gpus: float = 0.0) -> Place:
+    return Place(Path("runs"), "sweep", threads, gpus)
+
+
+@pytest.mark.parametrize(
+    ("place", "node", "expected"),
+    [
+        (_place(2), _node(2), [(1, 2, 0), (2, 1, 0)]),
+        (_place(1), _node(8), [(1, 8, 0), (2, 4, 0), (4, 2, 0)]),
+        (_place(4, 1), _node(16, 1), [(1, 4, 1), (2, 4, 0.5), (4, 4, 0.25)]),
+        (_place(4, 1), _node(4, 1), [(1, 4, 1), (2, 2, 0.5), (4, 1, 0.25)]),
+        (_place(1, 1), _node(2, 1), [(1, 1, 1), (2, 1, 0.5)]),
+    ],
+)
+def test_a_node_is_cut_into_equal_shares(
+    place: Place, node: dict[str, Any], expected: list[tuple[int, int, float]]
+) -> None:
+    found = list(sharing._shares(place, node))
+    assert [(n, share.num_threads, share.num_gpus) for n, _, share in found] == expected
+    for count, setting, share in found:
+        key, _, value = setting.partition("=")
+        of_gpu = {"resources.gpus_per_trial": 1 / count}
+        of_cpu = {"resources.cpus_per_trial": share.num_threads}
+        assert {key: float(value)} == (of_gpu if place.num_gpus else of_cpu)
+
+
+def test_the_most_steps_a_second_are_best_and_of_equals_the_fewest_trials() -> None:
+    shares = [Share(1, "a", 2.0), Share(2, "b", 3.0), Share(4, "c", 3.0)]
+    assert best(shares).setting == "b"
+    assert "2: 1.50, 4: 1.50; best: b" in tell(shares)
+
+
+def test_what_does_not_fit_is_said() -> None:
+    shares = [Share(1, "a", 2.0), Share(2, "b", 1.5), Share(4, "c", None, "out of memory")]
+    assert tell(shares).endswith("2: 0.75, 4: no room; best: a")
+    assert tell([Share(1, "a", 2.0)]).endswith("no more fit; best: a")
+    assert "not even one trial fits: lost" in tell([Share(1, "a", None, "lost")])

@@ -1,0 +1,134 @@
+"""What a task tells of the place where trials will run, and what the driver makes of several."""
+
+import multiprocessing
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlflow_setup.errors import ConfigError
+from search.planning import node_probes as visits_module
+from search.planning.node_probes import Visits, memory_problems, visit
+from search.planning.probe import Found, camp, scout, versions
+from trainable.config.config import Config
+from trainable.training.profile import Rehearsal
+from trainable.tune.trainable import Place
+
+
+def place_of(storage: Path) -> Place:
+    return Place(storage, "s", 1)
+
+
+def elsewhere(storage: Path, folder: Path) -> Found:
+    """From another process: locks are between processes."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(scout, place_of(storage), folder, {}).result()
+
+
+def test_a_shared_folder_is_found_and_answered_in(tmp_path: Path) -> None:
+    with camp(tmp_path / "runs") as folder:
+        found = elsewhere(tmp_path / "runs", folder)
+        assert found.problems == ()
+        assert (folder / found.answer).is_file()
+        assert found.versions == versions()
+        assert found.memory_bytes > 10**9
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_folder_that_is_not_shared_or_not_locked_is_named(tmp_path: Path) -> None:
+    with camp(tmp_path / "runs") as folder:
+        missing = elsewhere(tmp_path / "runs", folder.parent / "not-there")
+        (folder.parent / "copy").mkdir()
+        (folder.parent / "copy" / "driver").write_text("another")
+        copied = elsewhere(tmp_path / "runs", folder.parent / "copy")
+    assert "is not there, or not the driver's" in missing.problems[0]
+    assert "is not what the driver wrote" in copied.problems[0]
+    assert "no locks that hold between machines" in copied.problems[1]
+
+
+def test_a_storage_that_takes_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"storage .*file"), camp(tmp_path / "file"):
+        pass
+
+
+def found_on(host: str, **changes: object) -> Found:
+    return replace(Found(host, "a", "local", 0.5, versions(), 8 * 10**9), **changes)
+
+
+def test_versions_that_differ_and_answers_that_are_not_seen(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    same = visits_module.with_driver(found_on("one"), tmp_path)
+    assert same.problems == ()
+    older = found_on("two", versions={**versions(), "ray": "2.1.0"}, answer="b")
+    told = visits_module.with_driver(older, tmp_path)
+    assert "is not seen by the driver" in told.problems[0]
+    assert "ray is 2.1.0; the driver has" in told.problems[1]
+    both = Visits((same, told, told))
+    assert len(both.problems) == 2
+    assert both.problems[0].startswith("two: ")
+
+
+@dataclass
+class Task:
+    """Stands for a remote task: remembers where it was sent and what it was to rehearse."""
+
+    sent: list[tuple[str | None, list[str]]]
+    node: str | None = None
+
+    def options(self, *, scheduling_strategy: Any) -> "Task":
+        return Task(self.sent, scheduling_strategy.node_id)
+
+    def remote(self, place: Place, folder: Path, configs: Mapping[str, Any]) -> Found:
+        self.sent.append((self.node, list(configs)))
+        (folder / "a").write_text("")
+        costs = {name: Rehearsal(len(self.sent), 1.0, (), 1, 1, 1) for name in configs}
+        return found_on(self.node or "any", rehearsals=costs)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_deep_visit_rehearses_the_largest_on_a_node_of_each_type(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, deep: bool
+) -> None:
+    head, a1, a2, b1 = (digit * 56 for digit in "1234")
+    big, small = {"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0}
+    nodes = [(head, {}, "head"), (a1, big, "a"), (a2, big, "a"), (b1, small, "b")]
+    alive = [
+        {"NodeID": name, "Resources": has, "Labels": {"ray.io/node-group": group}}
+        for name, has, group in nodes
+    ]
+    sent: list[tuple[str | None, list[str]]] = []
+    fake = SimpleNamespace(remote=lambda **_: lambda _: Task(sent), get=lambda sent, timeout: sent)
+    monkeypatch.setattr(visits_module, "ray", fake)
+    monkeypatch.setattr(visits_module, "_alive", lambda: alive)
+    names = ["largest with x", "largest with y", "first trial 1 (b2)"]
+    configs = {name: Config() for name in names}
+    visits = visit(configs, place_of(tmp_path), tmp_path, 1, deep=deep)
+    assert sent[0] == (None, names)
+    assert sent[1:] == [(node, names[:2]) for node in (a1, b1)] * deep
+    assert visits.problems == []
+    assert {cost.num_parameters for cost in visits.rehearsals.values()} == {1}  # found first
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "num_trials", "is_too_large"),
+    [(3, 2, False), (5, 2, True), (5, 1, False), (9, 1, True)],
+)
+def test_trials_that_do_not_fit_beside_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    gigabytes: int,
+    num_trials: int,
+    is_too_large: bool,
+) -> None:
+    node = {"Alive": True, "NodeID": "x", "Resources": {"CPU": 4.0}}
+    monkeypatch.setattr(visits_module, "_alive", lambda: [node])
+    cost = Rehearsal(1, 1.0, (), gigabytes * 10**9, 1, 1)
+    visits = Visits((found_on("one", rehearsals={"largest": cost}),))
+    problems = list(memory_problems(visits, place_of(tmp_path), num_trials))
+    assert len(problems) == is_too_large
+    assert all(f"{num_trials} x {gigabytes}.0 GB" in line for line in problems)

@@ -1,0 +1,118 @@
+"""Which settings matter: told from a surface where that is known."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+from past_sweep import Past
+from typer.testing import CliRunner
+
+from ensweep.cli.app import app
+from mlflow_setup.errors import NothingUsableError
+from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.schema import EpochRecord, Outcome, RunKind
+from mlflow_setup.tracking.store import resolve_tracking
+from search.reports.importances import EVALUATORS, read_insight, write_pictures
+
+SPACE = {
+    "optim.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+    "model.head_dropout": {"type": "float", "low": 0.0, "high": 0.5},
+    "loss.mnr.enabled": {"type": "categorical", "choices": [True, False]},
+    "loss.mnr.weight": {"type": "float", "low": 0.1, "high": 9, "when": {"loss.mnr.enabled": True}},
+}
+
+
+@pytest.fixture
+def past(tmp_path: Path) -> Past:
+    """The score follows the learning rate; dropout and MNR do nothing."""
+    past, draw = Past(tmp_path, space=SPACE, first_trials=[]), random.Random(0)
+    for number in range(1, 31):
+        searched = {
+            "optim.lr": 10 ** draw.uniform(-5, -2),
+            "model.head_dropout": draw.uniform(0, 0.5),
+            "loss.mnr.enabled": number % 2 == 0,
+        }
+        if searched["loss.mnr.enabled"]:
+            searched["loss.mnr.weight"] = draw.uniform(0.1, 9)
+        value = 0.8 - 0.1 * abs(math.log10(searched["optim.lr"] / 3e-4))
+        past.trial(f"{number:04d}", (value,) * 4, Outcome.FINISHED, **searched)
+    return past
+
+
+def test_what_matters_is_found_by_both_methods(past: Past) -> None:
+    insight = read_insight(past.folder)
+    assert insight.num_finished == 30
+    assert next(iter(insight.importances)) == "optim.lr"
+    for method in EVALUATORS:
+        share = {key: found[method] for key, found in insight.importances.items()}
+        assert (share["optim.lr"] or 0) > 0.6
+    assert set(insight.importances) == set(SPACE)
+
+
+def test_the_pictures_are_written(past: Past, tmp_path: Path) -> None:
+    paths = write_pictures(read_insight(past.folder), tmp_path / "report")
+    assert [path.name for path in paths] == [
+        "history.png",
+        "slice.png",
+        "parallel.png",
+        "importances.png",
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_too_few_trials_and_no_space_are_said(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    past.trial("0001-b2", (0.5,) * 4, Outcome.FINISHED, **{"optim.lr": 1e-3})
+    with pytest.raises(NothingUsableError, match="1 finished trials; 4 are needed"):
+        read_insight(past.folder)
+    (tmp_path / "other").mkdir()
+    empty = Past(tmp_path / "other", space={}, first_trials=["b2"])
+    with pytest.raises(NothingUsableError, match="its space is empty"):
+        read_insight(empty.folder)
+
+
+def test_values_that_are_all_the_same_have_no_importance(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    for number in range(1, 7):
+        past.trial(f"{number:04d}", (0.5,) * 4, Outcome.FINISHED, **{"optim.lr": number * 1e-4})
+    insight = read_insight(past.folder)
+    shares = [share or 0 for found in insight.importances.values() for share in found.values()]
+    assert all(math.isfinite(share) for share in shares)
+    write_pictures(insight, tmp_path / "report")
+
+
+def test_the_command_logs_them_to_the_sweeps_run(past: Past, tmp_path: Path) -> None:
+    tracking = resolve_tracking(tmp_path)
+    Mirror(tracking, "s").start({}, {})
+    result = CliRunner().invoke(app, ["report", "s", "--storage", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    header, first, *_ = result.stdout.splitlines()
+    assert header.split() == ["setting", *EVALUATORS]
+    assert first.startswith("optim.lr")
+    (run,) = tracking.search({"kind": RunKind.SWEEP.value, "sweep": "s"})
+    logged = {file.path for file in tracking.client.list_artifacts(run.info.run_id, "report")}
+    assert "report/history.png" in logged
+    words = ["report", "--storage", str(tmp_path), "--json"]
+    content = json.loads(CliRunner().invoke(app, words).stdout)
+    assert content["num_finished"] == 30
+
+
+def test_a_study_of_several_objectives_is_weighed_by_their_mean(tmp_path: Path) -> None:
+    tasks = {"data.tasks": ["sentiment", "paraphrase"], "train.num_epochs": 4}
+    given = {"config": tasks, "first_trials": [], "search": {"objective": "tasks"}}
+    past, draw = Past(tmp_path, space=SPACE, **given), random.Random(0)
+    for number in range(1, 21):
+        rate = 10 ** draw.uniform(-5, -2)
+        value = 0.8 - 0.1 * abs(math.log10(rate / 3e-4))
+        name, drops = f"{number:04d}", draw.uniform(0, 0.5)
+        searched = {"optim.lr": rate, "model.head_dropout": drops, "loss.mnr.enabled": False}
+        past.trial(name, (value,), Outcome.FINISHED, **searched)
+        metrics = {"dev/overall": value, "dev/paraphrase/accuracy": value}
+        metrics["dev/sentiment/accuracy"] = value
+        past.folder.trial(name).write_epoch(EpochRecord(1, metrics, {}, 1.0, 0.0))
+    insight = read_insight(past.folder)
+    assert insight.num_finished == 20
+    assert next(iter(insight.importances)) == "optim.lr"
+    assert len(write_pictures(insight, tmp_path / "report")) == 4

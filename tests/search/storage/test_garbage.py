@@ -1,0 +1,58 @@
+"""What `gc` deletes, and above all what it does not."""
+
+from pathlib import Path
+
+from past_sweep import Past
+
+from mlflow_setup.schema import Outcome
+from search.storage.garbage import find_garbage
+
+
+def files_of(folder: Path) -> set[str]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+def test_only_what_nothing_needs_is_garbage(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    past.trial("0001-b2", (0.9,), Outcome.FINISHED)
+    past.trial("0002", (0.8,), Outcome.PRUNED, ("stop",))
+    past.trial("0003", (0.1,), Outcome.PRUNED, ("stop",))
+    past.trial("0004", (0.2,), Outcome.DIVERGED)
+    past.trial("0005", (0.2,), Outcome.FAILED)
+    past.trial("0006", (0.2,), Outcome.STOPPED)
+    past.trial("0007", (0.2,), None)
+    past.trial("0008", (0.1,), Outcome.PRUNED, ("stop",))
+    note = past.folder.path / "ensemble" / "x.json"  # 0008 is a member of a chosen ensemble
+    note.parent.mkdir()
+    note.write_text('{"members": [{"trial": "0008", "epoch": 1}]}')
+    for trial in past.folder.trial_folders():
+        for name in ("weights/0001/model", "checkpoint/00000001/state", "predictions/x/0001"):
+            path = trial.path / name
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"x" * 10)
+    damaged = past.folder.trial("0007").path / "checkpoint" / "quarantine" / "00000000-0" / "state"
+    leftover = past.folder.trial("0006").path / "weights" / ".tmp-abc"
+    for path in (damaged, leftover):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"y" * 5)
+    before = files_of(past.folder.path)
+    garbage = find_garbage(past.folder, keep_pruned_top=2)
+    assert files_of(past.folder.path) == before  # looking deletes nothing
+    assert sum(item.num_bytes for item in garbage) == 10 * 8 + 5 * 2
+    for item in garbage:
+        item.remove()
+    gone = before - files_of(past.folder.path)
+    assert gone == {
+        "trials/0001-b2/checkpoint/00000001/state",
+        "trials/0002/checkpoint/00000001/state",
+        "trials/0003/checkpoint/00000001/state",
+        "trials/0003/weights/0001/model",
+        "trials/0004/checkpoint/00000001/state",
+        "trials/0004/weights/0001/model",
+        "trials/0005/weights/0001/model",
+        "trials/0006/weights/.tmp-abc",
+        "trials/0008/checkpoint/00000001/state",
+        "trials/0007/checkpoint/quarantine/00000000-0/state",
+    }
+    assert find_garbage(past.folder, keep_pruned_top=2) == []

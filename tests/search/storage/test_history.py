@@ -1,0 +1,242 @@
+"""From the folder alone: the study, the rungs, the unfinished trials and the rest to come."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from past_sweep import Past, sweep_of
+
+from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
+from mlflow_setup.schema import EpochRecord, Outcome
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.algorithms.rungs import SuccessiveHalving, restore_rungs
+from search.storage.history import SweepFolder, finish_decided, latest_sweep, past_trial
+
+
+@pytest.fixture
+def past(tmp_path: Path) -> Past:
+    past = Past(tmp_path)
+    stop = ("continue", "stop")
+    past.trial("0001-b2", (0.5, 0.4, 0.6, 0.55), Outcome.FINISHED, **{"optim.lr": 1e-4})
+    past.trial("0002", (0.3, 0.4), Outcome.PRUNED, stop, **{"optim.lr": 1e-3})
+    past.trial("0003", (0.2,), Outcome.DIVERGED, **{"optim.lr": 9e-3})
+    past.trial("0005", (0.45, 0.5), None, ("continue",), **{"optim.lr": 2e-4})
+    return past
+
+
+def test_the_study_is_told_the_truth(past: Past) -> None:
+    searcher = OptunaSearcher(past.folder.read(), past.history())
+    told = [(trial.state, trial.value) for trial in searcher.study.trials]
+    assert told == [
+        (TrialState.COMPLETE, 0.6),  # its best, not its last
+        (TrialState.PRUNED, 0.4),
+        (TrialState.FAIL, None),
+        (TrialState.RUNNING, None),  # the unfinished one: the sampler keeps away from it
+    ]
+    first, pruned, *_ = searcher.study.trials
+    assert first.params == {"optim.lr": 1e-4}
+    assert first.intermediate_values == {1: 0.5, 2: 0.5, 3: 0.6, 4: 0.6}
+    assert pruned.intermediate_values == {1: 0.3, 2: 0.4}
+
+
+def test_unfinished_trials_come_first_as_they_were_then_the_numbers_that_are_free(
+    past: Past,
+) -> None:
+    searcher = OptunaSearcher(past.folder.read(), past.history())
+    assert searcher.num_to_come == 3
+    again = searcher.suggest("x")
+    assert isinstance(again, dict)
+    assert again["trial"] == "0005"
+    assert again["settings"] == past.folder.trial("0005").trial().config
+    assert again["searched"] == ["optim.lr"]
+    running = searcher.study.trials[-1]
+    assert (running.state, running.params["optim.lr"]) == (TrialState.RUNNING, 2e-4)
+    assert running.intermediate_values == {1: 0.45, 2: 0.5}
+    new = [searcher.suggest("y"), searcher.suggest("z")]
+    assert [trial["trial"] for trial in new if isinstance(trial, dict)] == ["0004", "0006"]
+    assert searcher.suggest("w") is None  # x may yet have to go on elsewhere
+    for trial_id in "xyz":
+        name = searcher.running[trial_id]
+        searcher.on_trial_complete(trial_id, None, error=True)
+        searcher.failed(name)
+    assert searcher.suggest("w") == "FINISHED"
+
+
+def test_a_trial_that_was_asked_to_end_is_suggested_again(past: Past) -> None:
+    searcher = OptunaSearcher(past.folder.read(), (), is_stopped=lambda name: True)
+    first = searcher.suggest("x")
+    searcher.on_trial_complete("x", {"epoch": 2, "num_epochs": 4, "best_overall": 0.5})
+    assert searcher.suggest("y") == first
+    (running,) = searcher.study.trials
+    assert running.state is TrialState.RUNNING
+
+
+def test_nothing_is_started_while_the_sweep_stops(past: Past) -> None:
+    searcher = OptunaSearcher(past.folder.read(), past.history(), is_stopping=lambda: True)
+    assert searcher.suggest("x") == "FINISHED"
+
+
+def test_a_resumed_search_does_not_repeat_its_draws(tmp_path: Path) -> None:
+    past = Past(tmp_path, first_trials=[])
+    before = OptunaSearcher(past.folder.read())
+    drawn = [before.suggest(str(number)) for number in range(2)]
+    for number, suggested in enumerate(drawn, start=1):
+        assert isinstance(suggested, dict)
+        searched = {key: suggested["settings"][key] for key in suggested["searched"]}
+        past.trial(f"{number:04d}", (0.5,) * 4, Outcome.FINISHED, **searched)
+    after = OptunaSearcher(past.folder.read(), past.history())
+    rates = {suggested["settings"]["optim.lr"] for suggested in drawn}  # type: ignore[index]
+    for number in range(4):
+        again = after.suggest(str(number))
+        assert isinstance(again, dict)
+        assert again["settings"]["optim.lr"] not in rates
+
+
+def test_the_rungs_are_as_they_were(past: Past) -> None:
+    halving = SuccessiveHalving(1, 2)
+    restore_rungs(halving, past.history())
+    first, second = halving.rungs
+    assert first.arrivals == {"0001-b2": 0.5, "0002": 0.3, "0003": 0.2, "0005": 0.45}
+    assert second.arrivals == {"0001-b2": 0.5, "0002": 0.4}  # 0005 has not been decided on
+    assert (first.stops, second.stops) == ([], ["0002"])
+    decision = halving.decide("0005", 2, 0.5, 4)
+    assert decision.reason == "rung 2: 0.500 not below cut-off 0.500 of 3"
+    assert halving.decide("0005", 2, 0.5, 4) is decision  # told again, decided once
+    assert len(second.arrivals) == 3
+
+
+def test_what_was_decided_before_the_driver_died_is_done(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    past.trial("0002", (0.3,), None, ("stop",), **{"optim.lr": 1e-3})
+    finish_decided(past.folder)
+    ended = past.folder.trial("0002").outcome()
+    assert ended is not None
+    assert (ended.outcome, ended.reason, ended.epoch) == (Outcome.PRUNED, "why stop", 1)
+
+
+def test_the_sweep_is_read_as_it_was_asked_for_with_its_extensions(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    asked = sweep_of(tmp_path)
+    read = past.folder.read()
+    assert read.to_file() == asked.to_file()
+    for more in (3, 4):
+        past.folder.extend(more)
+    assert past.folder.read().search.num_samples == 6 + 3 + 4
+    (past.folder.path / "extensions" / "0002.json").write_text('{"num_samples": "4"}')
+    with pytest.raises(IntegrityError, match=r"0002.json: num_samples must be a positive integer"):
+        past.folder.read()
+
+
+def test_a_sweep_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(NothingUsableError, match="no sweep 'none' in"):
+        SweepFolder(tmp_path, "none").read()
+    with pytest.raises(NothingUsableError, match="no sweep in"):
+        latest_sweep(tmp_path)
+    with pytest.raises(ConfigError, match="sweep"):
+        SweepFolder(tmp_path, "../up")
+    Past(tmp_path)
+    assert latest_sweep(tmp_path) == "s"
+    with pytest.raises(ConfigError, match="ensweep resume s"):
+        SweepFolder(tmp_path, "s").create(sweep_of(tmp_path))
+
+
+def test_a_damaged_record_is_named(past: Past) -> None:
+    path = past.folder.trial("0003").path / "config.json"
+    path.write_text(json.dumps({"trial": 3}))
+    with pytest.raises(IntegrityError, match=str(path)):
+        past.history()
+
+
+def test_each_task_can_be_an_objective_of_its_own(tmp_path: Path) -> None:
+    tasks = {"data.tasks": ["sentiment", "paraphrase"], "train.num_epochs": 4}
+    past = Past(tmp_path, config=tasks, first_trials=[], search={"objective": "tasks"})
+    scores = {"sentiment": (0.2, 0.5, 0.4), "paraphrase": (0.9, 0.7, 0.8)}
+
+    def write(name: str, num_epochs: int, outcome: Outcome) -> None:
+        past.trial(name, (0.5,) * num_epochs, outcome, **{"optim.lr": 1e-3})
+        for epoch in range(1, num_epochs + 1):
+            metrics = {f"dev/{task}/accuracy": s[epoch - 1] for task, s in scores.items()}
+            overall = {"dev/overall": sum(metrics.values()) / 2}
+            record = EpochRecord(epoch, {**overall, **metrics}, {}, 1.0, 0.0)
+            past.folder.trial(name).write_epoch(record)
+
+    write("0001", 3, Outcome.FINISHED)
+    write("0002", 1, Outcome.PRUNED)
+    past.trial("0003", (0.5,), Outcome.FINISHED, **{"optim.lr": 1e-3})  # without the tasks' scores
+    searcher = OptunaSearcher(
+        past.folder.read(), past.history(), read=lambda name: past_trial(past.folder.trial(name))
+    )
+    assert searcher.metrics == ["dev/sentiment/accuracy", "dev/paraphrase/accuracy"]
+    assert [(trial.state, trial.values) for trial in searcher.study.trials] == [
+        (TrialState.COMPLETE, [0.5, 0.9]),  # each its own best epoch
+        (TrialState.PRUNED, None),
+        (TrialState.FAIL, None),
+    ]
+    suggested = searcher.suggest("x")
+    assert isinstance(suggested, dict)
+    assert suggested["trial"] == "0004"
+    write("0004", 2, Outcome.FINISHED)
+    searcher.on_trial_result("x", {"epoch": 1, "num_epochs": 2, "best_overall": 0.5})
+    searcher.on_trial_complete("x", {"epoch": 2, "num_epochs": 2, "best_overall": 0.6})
+    assert searcher.study.trials[-1].values == [0.5, 0.9]
+    assert len(searcher.study.best_trials) == 2
+
+
+def test_whether_a_sweep_has_begun(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, "s")
+    assert not folder.has_begun()
+    folder.path.mkdir()  # a driver died while it made the folder
+    (folder.path / ".tmp-sweep.yaml").touch()
+    assert not folder.has_begun()
+    assert not folder.path.exists()
+    folder.path.mkdir()
+    (folder.path / "mine.txt").touch()  # somebody else's
+    assert not folder.has_begun()
+    assert (folder.path / "mine.txt").exists()
+    (folder.path / "mine.txt").unlink()
+    folder.path.rmdir()
+    folder.create(sweep_of(tmp_path))
+    assert folder.has_begun()
+
+
+@pytest.mark.parametrize("content", ["", '{"recipe": "b3", ', "[]", "\0\0"])
+def test_a_damaged_sweep_file_is_no_sweep_of_defaults(past: Past, content: str) -> None:
+    (past.folder.path / "sweep.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(IntegrityError, match=r"sweep\.yaml") as caught:
+        past.folder.read()
+    assert "the artifact sweep.yaml of the sweep's run in MLflow" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("num_epochs", "has_checkpoint", "expected"),
+    [(4, False, Outcome.FINISHED), (4, True, None), (3, False, None)],
+)
+def test_a_trial_that_ran_to_its_end_and_lost_its_outcome_has_finished(
+    tmp_path: Path, num_epochs: int, has_checkpoint: bool, expected: Outcome | None
+) -> None:
+    past = Past(tmp_path)
+    past.trial("0001-b2", (0.5,) * num_epochs, Outcome.FINISHED)
+    trial = past.folder.trial("0001-b2")
+    trial.outcome_path.write_text("{", encoding="utf-8")
+    if has_checkpoint:
+        trial.checkpoint_dir.mkdir()
+    finish_decided(past.folder)
+    ended = trial.outcome()
+    assert (ended and ended.outcome) == expected
+    assert ended is None or (ended.epoch, ended.reason) == (4, "ran 4 epochs")
+
+
+def test_a_sweep_that_cannot_be_written_down_leaves_its_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("search.storage.history.write_atomic", full)
+    folder = SweepFolder(tmp_path / "runs", "s")
+    with pytest.raises(ConfigError, match="cannot be written: No space left"):
+        folder.create(sweep_of(tmp_path))
+    assert not folder.path.exists()

@@ -1,0 +1,139 @@
+"""One driver at a time: refused with a name, taken over from the dead, never by the wall clock."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from mlflow_setup.errors import ConfigError
+from search.storage import lease as leases
+from search.storage.lease import Lease, read_lease
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+
+
+def test_a_second_driver_is_refused_with_host_pid_and_since_when(tmp_path: Path) -> None:
+    with Lease(tmp_path) as first:
+        with pytest.raises(ConfigError) as caught, Lease(tmp_path):
+            pass
+        message = str(caught.value)
+        for part in (f"process {os.getpid()} on {first.mine.host}", first.mine.since, "Ctrl-C"):
+            assert part in message
+    assert read_lease(first.path) is None
+    with Lease(tmp_path):
+        pass
+
+
+def test_a_dead_driver_on_this_machine_is_followed_at_once(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    lease = Lease(tmp_path, stale_seconds=60)
+    lease.path.write_text(json.dumps(asdict(replace(lease.mine, pid=dead.pid, token="x"))))
+    started = time.monotonic()
+    with lease:
+        assert time.monotonic() - started < 5
+        found = read_lease(lease.path)
+        assert found is not None
+        assert found.token == lease.mine.token
+
+
+@pytest.mark.parametrize("since", ["1999-01-01 00:00:00", "2999-01-01 00:00:00"])
+def test_one_elsewhere_is_followed_once_its_counter_has_stood_still(
+    tmp_path: Path, since: str
+) -> None:
+    """R18: whatever its wall clock says."""
+    lease = Lease(tmp_path, stale_seconds=0.4)
+    other = replace(lease.mine, host="elsewhere", token="x", since=since)
+    lease.path.write_text(json.dumps(asdict(other)))
+    started = time.monotonic()
+    with lease:
+        assert time.monotonic() - started >= 0.4
+
+
+def test_a_driver_that_was_taken_over_is_told(tmp_path: Path) -> None:
+    lease = Lease(tmp_path)
+    other = json.dumps(asdict(replace(lease.mine, token="other")))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
+    with lease:
+        lease.path.write_text(other)
+        with pytest.raises(KeyboardInterrupt):
+            wait_in_steps(30)
+    signal.signal(signal.SIGINT, before)
+    assert lease.is_lost
+    assert lease.path.read_text() == other  # what is another's is left alone
+
+
+def test_one_that_stood_still_leaves_the_lease_to_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 60.0)  # it ends before it could look
+    lease = Lease(tmp_path)
+    other = json.dumps(asdict(replace(lease.mine, token="other")))
+    with lease:
+        lease.path.write_text(other)
+    assert lease.path.read_text() == other
+
+
+def test_a_beat_waits_for_who_is_taking_over(tmp_path: Path) -> None:
+    """Between its look at the lease and its write nobody else can write."""
+    lease = Lease(tmp_path)
+    lease.on_lost = lambda: None
+    other = json.dumps(asdict(replace(lease.mine, token="other")))
+    with lease:
+        with FileLock(f"{lease.path}.lock"):
+            lease.path.write_text(other)
+            time.sleep(0.3)  # some beats
+            assert lease.path.read_text() == other
+            assert not lease.is_lost
+        while not lease.is_lost:
+            time.sleep(0.01)
+    assert lease.path.read_text() == other
+
+
+def wait_in_steps(seconds: float) -> None:
+    """The interrupt comes between two steps of the main thread."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '{"token": "x"}'])
+def test_a_damaged_lease_is_nobodys(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lease.json").write_text(content)
+    with Lease(tmp_path):
+        pass
+
+
+def test_of_many_who_want_it_at_once_one_gets_it(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from search.lease import Lease\n"
+        "with Lease(Path(sys.argv[1])): print('mine', flush=True); time.sleep(8)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    drivers = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    said = [driver.communicate(timeout=60) for driver in drivers]
+    assert sum(out == b"mine\n" for out, _ in said) == 1
+    assert sum(b"is being run by" in err for _, err in said) == 3
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigError, match=r"lease.json: cannot be written"),
+        Lease(tmp_path / "file"),
+    ):
+        pass

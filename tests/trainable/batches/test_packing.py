@@ -1,0 +1,157 @@
+"""Rows without padding against the plain encoder on padded batches: the same maths."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, RobertaConfig, RobertaModel
+
+from trainable.batches.packing import Packed, pack
+from trainable.model.encoder import embed, load_pretrained, takes_rows
+from trainable.model.kernels.attention import by_length, nested
+from trainable.model.kernels.dropout import use_fast_dropout
+
+LENGTHS = np.array([7, 3, 9, 3, 5, 7, 1])
+POOLINGS = ("pooler", "cls", "mean")
+
+
+def _flat(lengths: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).integers(5, 40, lengths.sum()).astype(np.int32)
+
+
+def _packed(lengths: np.ndarray = LENGTHS) -> Packed:
+    return pack(_flat(lengths), np.cumsum(lengths) - lengths, lengths)
+
+
+def _padded(lengths: np.ndarray = LENGTHS, pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """As any tokenizer pads: one sentence after the other, in the order asked for."""
+    sentences = np.split(_flat(lengths), np.cumsum(lengths)[:-1])
+    mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths])
+    rows = [[*map(int, s)] + [pad_id] * (max(lengths) - len(s)) for s in sentences]
+    return torch.tensor(rows), mask
+
+
+def _textbook(encoder: nn.Module, pooling: str, ids: Tensor, mask: Tensor) -> Tensor:
+    """The library's own forward pass and the textbook's pooling."""
+    states = encoder(input_ids=ids, attention_mask=mask)
+    if pooling == "pooler":
+        return states.pooler_output
+    if pooling == "cls":
+        return states.last_hidden_state[:, 0]
+    weights = mask[:, :, None]
+    return (states.last_hidden_state * weights).sum(1) / weights.sum(1)
+
+
+def _eager(folder: Path) -> nn.Module:
+    return AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+
+
+def test_a_row_holds_each_sentence_once_and_the_short_ones_first() -> None:
+    packed = _packed()
+    assert packed.lengths.tolist() == sorted(LENGTHS)
+    assert packed.groups == [(1, 1), (2, 3), (1, 5), (2, 7), (1, 9)]
+    sentences = np.split(_flat(LENGTHS), np.cumsum(LENGTHS)[:-1])
+    for asked, place in enumerate(packed.places.tolist()):
+        first, last = packed.offsets[place], packed.offsets[place + 1]
+        assert packed.input_ids[first:last].tolist() == sentences[asked].tolist()
+        assert packed.positions[first:last].tolist() == list(range(LENGTHS[asked]))
+        assert packed.order[place] == asked
+        assert set(packed.sentences[first:last].tolist()) == {place}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_parts_of_a_row_are_the_row(size: int) -> None:
+    packed = _packed()
+    parts = list(packed.split(size))
+    assert [len(part.lengths) for part in parts[:-1]] == [size] * (len(parts) - 1)
+    assert torch.cat([part.input_ids for part in parts]).tolist() == packed.input_ids.tolist()
+    assert torch.cat([part.order for part in parts]).tolist() == packed.order.tolist()
+    for part in parts:
+        assert part.offsets[0] == 0
+        assert part.offsets[-1] == len(part.input_ids)
+        assert part.sentences.max() == len(part.lengths) - 1
+
+
+def test_padded_rows_are_what_a_tokenizer_pads() -> None:
+    packed = _packed()
+    ids, mask = packed.pad(0)
+    expected_ids, expected_mask = _padded()
+    assert torch.equal(ids[packed.places], expected_ids)
+    assert torch.equal(mask[packed.places], expected_mask)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_row_gives_the_embeddings_and_gradients_of_the_padded_batch(
+    tiny_encoder: Path, pooling: str
+) -> None:
+    ours, theirs = load_pretrained(str(tiny_encoder), None, 0.0, "pooler"), _eager(tiny_encoder)
+    assert takes_rows(ours)
+    found = embed(ours, _packed(), pooling)
+    expected = _textbook(theirs, pooling, *_padded())
+    assert torch.allclose(found, expected, atol=1e-6)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
+    for e in (found, expected):
+        (e * weights).sum().backward()
+    gradients = {name: p.grad for name, p in theirs.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        if gradients[name] is not None:
+            scale = max(1.0, float(gradients[name].abs().max()))
+            assert torch.allclose(parameter.grad, gradients[name], atol=1e-5 * scale), name
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_an_encoder_that_takes_no_rows_is_given_padding(pooling: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
+    roberta = RobertaModel(RobertaConfig(num_attention_heads=2, pad_token_id=1, **sizes)).eval()
+    assert not takes_rows(roberta)
+    expected = _textbook(roberta, pooling, *_padded(pad_id=1))
+    assert torch.allclose(embed(roberta, _packed(), pooling), expected, atol=1e-6)
+
+
+def test_noise_meets_its_sentence_and_token_either_way(
+    tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").eval()
+    torch.manual_seed(0)
+    noise = torch.randn(len(LENGTHS), max(LENGTHS), encoder.config.hidden_size)
+    handle = encoder.embeddings.register_forward_hook(lambda module, inputs, out: out + noise)
+    expected = _textbook(encoder, "mean", *_padded())
+    handle.remove()
+    found = embed(encoder, _packed(), "mean", noise)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert not torch.allclose(found, embed(encoder, _packed(), "mean"), atol=1e-2)
+    monkeypatch.setattr("trainable.model.encoder.takes_rows", lambda encoder: False)
+    assert torch.allclose(embed(encoder, _packed(), "mean", noise), expected, atol=1e-6)
+
+
+def test_sentences_do_not_see_each_other(tiny_encoder: Path) -> None:
+    encoder = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").eval()
+    together = embed(encoder, _packed(), "mean")
+    sentences = np.split(_flat(LENGTHS), np.cumsum(LENGTHS)[:-1])
+    for number, sentence in enumerate(sentences):
+        alone = pack(sentence, np.zeros(1, np.int64), np.array([len(sentence)]))
+        assert torch.allclose(embed(encoder, alone, "mean")[0], together[number], atol=1e-6)
+
+
+def test_nested_attention_is_attention_length_by_length() -> None:
+    torch.manual_seed(0)
+    packed = _packed()
+    row = [torch.randn(int(LENGTHS.sum()), 2, 8, requires_grad=True) for _ in range(3)]
+    one, other = (attend(*row, packed, 0.0, 0.3) for attend in (by_length, nested))
+    assert torch.allclose(one, other, atol=1e-6)
+    weights = torch.randn_like(one)
+    for a, b in zip(
+        torch.autograd.grad((one * weights).sum(), row),
+        torch.autograd.grad((other * weights).sum(), row),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_dropout_drops_in_rows_too(tiny_encoder: Path) -> None:
+    encoder = use_fast_dropout(load_pretrained(str(tiny_encoder), None, 0.5, "pooler")).train()
+    one, other = (embed(encoder, _packed(), "mean") for _ in range(2))
+    assert not torch.allclose(one, other, atol=1e-3)

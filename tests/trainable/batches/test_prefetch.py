@@ -1,0 +1,49 @@
+"""Things made ahead: in order, at most so many, and an error where its thing is asked for."""
+
+import threading
+
+import pytest
+
+from trainable.batches.prefetch import ahead
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 5])
+def test_all_come_in_order(depth: int) -> None:
+    assert list(ahead(lambda n: n * n, range(20), depth)) == [n * n for n in range(20)]
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_an_error_comes_where_its_thing_is_asked_for(depth: int) -> None:
+    def make(number: int) -> int:
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    found = ahead(make, range(10), depth)
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(found)
+
+
+def test_no_more_than_asked_for_are_made_ahead() -> None:
+    made: list[int] = []
+    second = threading.Event()
+
+    def make(number: int) -> int:
+        made.append(number)
+        if number == 2:
+            second.set()
+        return number
+
+    found = ahead(make, range(100), 2)
+    assert next(found) == 0
+    assert second.wait(5)
+    found.close()
+    assert len(made) <= 4
+
+
+def test_without_a_thread_nothing_is_made_ahead() -> None:
+    made: list[int] = []
+    found = ahead(lambda n: made.append(n), range(5), 0)
+    next(found)
+    assert made == [0]

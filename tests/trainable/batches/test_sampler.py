@@ -1,0 +1,99 @@
+"""Batches: seeded, bucketed by length, and shared among the tasks as the strategy says."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from trainable.batches.sampler import Step, plan_epoch
+from trainable.config.sections import Batching
+
+LENGTHS = {
+    "a": np.random.default_rng(0).integers(3, 60, 1000),
+    "b": np.random.default_rng(1).integers(3, 30, 333),
+}
+STRATEGIES = ["round_robin", "even", "proportional", "temperature", "annealed"]
+
+
+def _plan(strategy: str, seed: int = 0, epoch: int = 1, **rest: float) -> list[Step]:
+    progress = rest.pop("progress", 0.0)
+    batching = Batching.model_validate({"strategy": strategy, "batch_size": 16, **rest})
+    return plan_epoch(LENGTHS, batching, seed, epoch, progress)
+
+
+@pytest.mark.parametrize("strategy", ["round_robin", "even"])
+def test_each_example_once_in_batches_of_the_size(strategy: str) -> None:
+    plan = _plan(strategy)
+    for name, lengths in LENGTHS.items():
+        rows = np.concatenate([step.rows for step in plan if step.task_name == name])
+        assert sorted(rows) == list(range(len(lengths)))
+    assert sum(len(step.rows) == 16 for step in plan) == 1000 // 16 + 333 // 16
+    assert all(len(step.rows) <= 16 for step in plan)
+
+
+def test_round_robin_runs_through_one_task_after_the_other_and_even_mixes() -> None:
+    def switches(strategy: str) -> int:
+        names = [step.task_name for step in _plan(strategy)]
+        return sum(one != two for one, two in itertools.pairwise(names))
+
+    assert switches("round_robin") == 1
+    assert switches("even") > 20
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "exponent"),
+    [
+        ("proportional", {}, 1.0),
+        ("temperature", {"temperature": 2.0}, 0.5),
+        ("temperature", {"temperature": 1.0}, 1.0),
+        ("temperature", {"temperature": 1e6}, 0.0),
+        ("annealed", {"progress": 0.0}, 1.0),
+        ("annealed", {"progress": 0.5}, 0.6),
+        ("annealed", {"progress": 1.0}, 0.2),
+    ],
+)
+def test_tasks_are_drawn_by_a_power_of_their_batches(
+    strategy: str, settings: dict[str, float], exponent: float
+) -> None:
+    """63 and 21 batches; over 60 epochs the share of `a` is within 4 standard errors."""
+    plans = [_plan(strategy, epoch=epoch, **settings) for epoch in range(60)]
+    assert {len(plan) for plan in plans} == {63 + 21}
+    counts = Counter(step.task_name for plan in plans for step in plan)
+    share = 63**exponent / (63**exponent + 21**exponent)
+    total = 60 * 84
+    error = (share * (1 - share) / total) ** 0.5
+    assert abs(counts["a"] / total - share) < 4 * error
+
+
+@pytest.mark.parametrize("strategy", ["temperature", "annealed"])
+def test_a_task_drawn_more_often_than_it_has_batches_is_gone_round_again(strategy: str) -> None:
+    plan = _plan(strategy, temperature=1e6, progress=1.0)
+    own = [step.rows for step in plan if step.task_name == "b"]
+    assert len(own) > 21
+    assert sorted(np.concatenate(own[:21])) == list(range(333))
+    again = np.concatenate(own[21:])
+    assert len(set(again)) == len(again)
+    assert [rows.tolist() for rows in own[21:]] != [rows.tolist() for rows in own[: len(own) - 21]]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_same_seed_and_epoch_same_plan_else_another(strategy: str) -> None:
+    def plan(seed: int, epoch: int) -> list[tuple[str, list[int]]]:
+        return [(step.task_name, step.rows.tolist()) for step in _plan(strategy, seed, epoch)]
+
+    assert plan(0, 1) == plan(0, 1)
+    assert plan(0, 1) != plan(0, 2)
+    assert plan(0, 1) != plan(1, 1)
+
+
+def test_bucketing_wastes_little_padding() -> None:
+    def padded(batches: list[np.ndarray]) -> float:
+        lengths = LENGTHS["a"]
+        return sum(lengths[rows].max() * len(rows) for rows in batches) / lengths.sum()
+
+    bucketed = [step.rows for step in _plan("even") if step.task_name == "a"]
+    order = np.random.default_rng(0).permutation(1000)
+    plain = [order[i : i + 16] for i in range(0, 1000, 16)]
+    assert padded(bucketed) < 1.1
+    assert padded(plain) > 1.6

@@ -1,0 +1,217 @@
+"""Recipes, overrides, environment and their precedence; each value's origin."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mlflow_setup.errors import ConfigError
+from trainable.config.config import from_flat
+from trainable.config.constraints import LEAST_DROPOUT, settings_without_effect
+from trainable.config.recipe import parse_override, resolve
+from trainable.model.kernels.dropout import fast_dropout
+
+_NLI = {"loss.mnr.enabled": True, "data.tasks": ["sentiment", "nli"]}
+
+
+def test_the_baseline_is_the_papers() -> None:
+    config = resolve("baseline", (), {}).config
+    assert config == from_flat({})  # the defaults are the baseline
+    assert (config.optim.lr, config.train.num_epochs, config.model.head_dropout) == (1e-5, 10, 0.3)
+    assert (config.batching.batch_size, config.batching.strategy) == (16, "round_robin")
+    assert not config.pretrain.enabled
+    assert not config.distill.enabled
+    assert config.train.stages == ("finetune",)
+
+
+def test_precedence_and_origins(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: b3\noptim.lr: 2e-5\nmodel: {fcn_size: 64, head_dropout: 0.1}\n")
+    environment = {"ENSWEEP_MODEL__FCN_SIZE": "32", "ENSWEEP_SEED": "5", "ENSWEEP_STORAGE": "x"}
+    resolved = resolve(str(path), ["model.head_dropout=0.2"], environment)
+    expected = {
+        "optim.lr": (2e-5, f"file {path}"),
+        "model.fcn_size": (32, "env ENSWEEP_MODEL__FCN_SIZE"),
+        "model.head_dropout": (0.2, "command line"),
+        "seed": (5, "env ENSWEEP_SEED"),
+        "loss.mnr.enabled": (True, "recipe b3"),
+        "batching.batch_size": (16, "default"),
+    }
+    flat = resolved.config.flat()
+    assert {key: (flat[key], resolved.origin[key]) for key in expected} == expected
+    assert set(resolved.origin) == set(flat)
+
+
+def test_a_file_extends_another_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("extends: baseline\noptim.lr: 3e-5\n")
+    (tmp_path / "top.yaml").write_text("extends: base.yaml\nseed: 3\n")
+    config = resolve(str(tmp_path / "top.yaml"), (), {}).config
+    assert (config.optim.lr, config.seed) == (3e-5, 3)
+
+
+def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        resolve(str(tmp_path / "a.yaml"), (), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("optim.lr=1e-4", ("optim.lr", 1e-4)),
+        ("seed=7", ("seed", 7)),
+        ("model.encoder=1234", ("model.encoder", "1234")),
+        ("model.revision=null", ("model.revision", None)),
+        ("data.tasks=sentiment,nli", ("data.tasks", ["sentiment", "nli"])),
+        ("data.tasks=[sentiment]", ("data.tasks", ["sentiment"])),
+        ("data.dir=a=b", ("data.dir", "a=b")),
+        ("loss.mnr.enabled=true", ("loss.mnr.enabled", True)),
+    ],
+)
+def test_overrides(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_override(text) == expected
+
+
+def test_all_problems_in_one_error_with_origin_and_nearest_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(
+            "b3",
+            ["optim.Lr=1", "model.pooling=men", "train.num_epochs=x", "loss.mnr.enabled=no"],
+            {},
+        )
+    text = str(caught.value)
+    for part in (
+        "4 problems",
+        "optim.Lr: no such key (did you mean optim.lr?) (command line)",
+        "model.pooling: input should be 'pooler', 'cls' or 'mean', got 'men'",
+        "train.num_epochs",
+        "loss.mnr.enabled: input should be a valid boolean, got 'no'",
+        "fix: ensweep config show",
+    ):
+        assert part in text
+
+
+def test_an_unknown_environment_variable_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"ENSWEEP_OPTIM__RATE: no key optim\.rate"):
+        resolve("b3", (), {"ENSWEEP_OPTIM__RATE": "1"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.tasks": ["sentiment", "nli"]}, "nli has no loss of its own"),
+        ({"data.tasks": ["nli"], "loss.mnr.enabled": True}, "needs a metric"),
+        ({"data.tasks": ["sentimant"]}, "did you mean sentiment"),
+        ({"data.tasks": ["sentiment", "sentiment"]}, "named twice"),
+        (
+            {
+                "loss.simcse.enabled": True,
+                "model.head_dropout": 0.0,
+                "model.encoder_dropout": 0.0,
+            },
+            "both views are identical",
+        ),
+        ({"loss.mnr.enabled": True, "loss.mnr.tasks": ["sentiment"]}, "not a labelled pair"),
+        ({"loss.smart.tasks": ["nli"], **_NLI}, "nli is not a task with labels"),
+        ({"loss.mnr.tasks": ["similarty"]}, r"loss.mnr.tasks.*did you mean similarity"),
+        ({"loss.simcse.tasks": ["sentimnt"]}, r"loss.simcse.tasks.*did you mean sentiment"),
+        ({"loss.smart.tasks": ["praphrase"]}, r"loss.smart.tasks.*did you mean paraphrase"),
+        ({"loss.smart.tasks": ["similarity", "similarity"]}, "loss.smart.tasks: a task is named"),
+        ({"loss.smart.enabled": True, "loss.smart.init_std": 1.0}, "outside its ball"),
+        ({"train.stages": ["finetune", "probe"]}, "the order is probe, finetune, swa"),
+        ({"train.stages": ["probe", "swa", "swa"]}, "each once"),
+        ({"train.stages": ["swa"]}, "name finetune before it"),
+        (
+            {"train.stages": ["finetune", "swa"], "train.early_stopping_epochs": 2},
+            "whose start is fixed",
+        ),
+        (
+            {
+                "loss.simcse.enabled": True,
+                "model.head_dropout": 0.0,
+                "train.stages": ["probe", "finetune"],
+            },
+            "a frozen encoder has no dropout",
+        ),
+        ({"distill.teacher": "b3"}, "must be self, run:ID or bundle:DIR"),
+        ({"pretrain.enabled": True, "pretrain.tasks": ["sentimnt"]}, "did you mean sentiment"),
+        (
+            {
+                "tasks.my task.kind": "classification",
+                "tasks.my task.files.train": "t",
+                "tasks.my task.files.dev": "d",
+            },
+            "'my task' is not a name",
+        ),
+        ({"optim": 1, "optim.lr": 1e-4}, "optim"),
+    ],
+)
+def test_contradictions(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_flat(settings)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "message"),
+    [
+        ({"kind": "classification", "files": {"train": "t"}}, "must name a dev file"),
+        ({"kind": "paraphrase", "num_classes": 3}, "files"),
+        (
+            {"kind": "similarity", "files": {"train": "t", "dev": "d"}, "metric": "accuracy"},
+            "metric of a similarity task must be one of",
+        ),
+        (
+            {
+                "kind": "classification",
+                "files": {"train": "t", "dev": "d"},
+                "columns": {"sentences": ["a", "b"]},
+            },
+            "has 1 sentence column",
+        ),
+        ({"kind": "regression", "files": {"train": "t", "dev": "d"}}, "tasks.mine.kind"),
+        (
+            {"kind": "classification", "files": {"train": "t", "dev": "d"}, "clases": 3},
+            "tasks.mine.clases: no such key",
+        ),
+    ],
+)
+def test_bad_declarations_of_a_task(declaration: dict[str, Any], message: str) -> None:
+    from trainable.config.config import flatten
+
+    with pytest.raises(ConfigError, match=message):
+        from_flat(flatten({"tasks": {"mine": declaration}}))
+
+
+@pytest.mark.parametrize("stages", [["finetune"], ["probe"]])
+def test_a_dropout_that_is_none_on_a_cpu_gives_no_two_views(stages: list[str]) -> None:
+    def settings(dropout: float, device: str) -> dict[str, Any]:
+        rates = {"model.head_dropout": dropout, "model.encoder_dropout": dropout}
+        stage = {"train.stages": stages, "train.device": device}
+        return {"loss.simcse.enabled": True, **rates, **stage}
+
+    x = torch.ones(64, 64)
+    for dropout, is_none in ((LEAST_DROPOUT, True), (LEAST_DROPOUT * 1.01, False)):
+        assert torch.equal(fast_dropout(x, dropout), x) is is_none
+    with pytest.raises(ConfigError, match="above 1/512"):
+        from_flat(settings(LEAST_DROPOUT, "auto"))
+    from_flat(settings(LEAST_DROPOUT * 1.01, "cpu"))
+    from_flat(settings(LEAST_DROPOUT, "cuda"))  # which rounds nothing
+
+
+def test_settings_without_effect_are_named() -> None:
+    config = resolve("baseline", ["loss.mnr.weight=3", "loss.simcse.temperature=0.1"], {}).config
+    assert settings_without_effect(config) == [
+        "loss.mnr.weight=3.0 has no effect: loss.mnr.enabled is false",
+        "loss.simcse.temperature=0.1 has no effect: loss.simcse.enabled is false",
+    ]
+    settings = ["loss.simcse.tasks=[paraphrase]", "data.tasks=[sentiment]"]
+    assert settings_without_effect(resolve("b3", settings, {}).config) == [
+        "loss.simcse.tasks=['paraphrase'] has no effect: data.tasks has none of them",
+    ]
+
+
+def test_flat_and_back() -> None:
+    config = resolve("b1", ["tasks.m={kind: similarity, files: {train: t, dev: d}}"], {}).config
+    assert from_flat(config.flat()) == config

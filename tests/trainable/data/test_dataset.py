@@ -1,0 +1,124 @@
+"""Reading a trial's data: subsampling, skipping, fingerprints; the generated sample."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_setup.errors import ConfigError, DataError
+from trainable.config.recipe import resolve
+from trainable.config.tasks import PAPER_TASKS
+from trainable.data.dataset import check_directory, read_dataset, read_directory
+from trainable.data.readers import read_file, read_split
+from trainable.data.synthetic import NUM_DEV, NUM_TRAIN, write_sample
+
+
+def _dataset(data: Path, *overrides: str):  # type: ignore[no-untyped-def]
+    return read_dataset(resolve("b3", [f"data.dir={data}", *overrides], {}).config)
+
+
+def test_subsampling_is_seeded_and_keeps_the_order(tiny_data: Path) -> None:
+    whole = _dataset(tiny_data)
+    half = _dataset(tiny_data, "data.train_fraction=0.5")
+    again = _dataset(tiny_data, "data.train_fraction=0.5")
+    other = _dataset(tiny_data, "data.train_fraction=0.5", "seed=1")
+    few = _dataset(tiny_data, "data.max_train_examples=5")
+    for name in whole.tasks:
+        all_ids = list(whole.train[name].ids)
+        ids = half.train[name].ids
+        assert len(ids) == 24
+        assert sorted(ids, key=all_ids.index) == list(ids)
+        assert again.train[name].ids == ids
+        assert other.train[name].ids != ids
+        assert len(few.train[name]) == 5
+        assert half.dev[name].ids == whole.dev[name].ids
+
+
+def test_fingerprints_follow_the_data(tiny_data: Path) -> None:
+    whole = _dataset(tiny_data)
+    assert whole.fingerprint == _dataset(tiny_data).fingerprint
+    assert whole.fingerprint != _dataset(tiny_data, "data.train_fraction=0.5").fingerprint
+    examples = whole.dev["sentiment"]
+    assert examples.take(range(len(examples))).fingerprint == examples.fingerprint
+    assert examples.take([1, 0]).fingerprint != examples.take([0, 1]).fingerprint
+
+
+def test_entailment_has_no_dev_and_its_third_sentence_is_kept(tmp_path: Path) -> None:
+    write_sample(tmp_path / "s", num_train=5, num_dev=5)
+    config = resolve("b1", [f"data.dir={tmp_path / 's'}"], {}).config
+    dataset = read_dataset(config)
+    assert set(dataset.dev) == {"sentiment", "paraphrase", "similarity"}
+    contradictions = dataset.train["nli"].contradictions
+    assert contradictions is not None
+    assert {bool(text) for text in contradictions} == {True, False}
+
+
+def test_errors_name_the_first_twenty_and_skip_counts(tiny_data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    path = data / "sts-train.csv"
+    path.write_text(path.read_text() + "".join(f"9\tx{i}\ta\tb\t9\n" for i in range(30)))
+    with pytest.raises(DataError, match=r"30 error\(s\)") as caught:
+        _dataset(data)
+    assert "and 10 more" in str(caught.value)
+    assert _dataset(data, "data.on_bad_rows=skip").skipped == {"sts-train.csv D08": 30}
+
+
+def test_a_file_that_cannot_be_read_stops_even_with_skip(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        _dataset(tmp_path, "data.on_bad_rows=skip")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip),
+            st.integers(0, 4),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_d3_write_and_read_is_identity(
+    rows: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    import csv
+
+    path = tmp_path_factory.mktemp("d3") / "train.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(["", "id", "sentence", "sentiment"])
+        writer.writerows([i, f"i{i}", text, label] for i, (text, label) in enumerate(rows))
+    examples, defects = read_file("sentiment", PAPER_TASKS["sentiment"], "train", path)
+    assert [d for d in defects if d.severity == "error"] == []
+    assert examples.sentences[0] == tuple(text.strip() for text, _ in rows)
+    assert examples.labels is not None
+    assert examples.labels.tolist() == [label for _, label in rows]
+
+
+def test_the_sample_is_seeded_sound_and_said_to_be_generated(tmp_path: Path) -> None:
+    write_sample(tmp_path / "a")
+    write_sample(tmp_path / "b")
+    write_sample(tmp_path / "c", seed=1)
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(names) == 11
+    for name in names:
+        one, two, other = ((tmp_path / f / name).read_bytes() for f in "abc")
+        assert one == two != other
+    assert "generated" in (tmp_path / "a" / "README.txt").read_text()
+    errors = [d for d in check_directory(tmp_path / "a", PAPER_TASKS) if d.severity == "error"]
+    assert errors == []
+    parts, _ = read_directory(tmp_path / "a", PAPER_TASKS)
+    rows = {part.split: len(part) for part in parts if part.task_name == "paraphrase"}
+    assert rows == {"train": NUM_TRAIN, "dev": NUM_DEV, "test": 60}
+    examples, _ = read_split("sentiment", PAPER_TASKS["sentiment"], "train", tmp_path / "a")
+    assert examples.labels is not None
+    shares = np.bincount(examples.labels.astype(int)) / len(examples)
+    assert shares.min() > 0.08
+    assert all(id_.startswith("sample-") for id_ in examples.ids)
+    with pytest.raises(ConfigError, match="is not empty"):
+        write_sample(tmp_path / "a")

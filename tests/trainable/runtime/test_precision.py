@@ -1,0 +1,105 @@
+"""Precisions: what `auto` is where, float16's scaled gradients, TF32 only where it is asked for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_trials import config_of, learner_of, run
+
+from mlflow_setup.schema import Outcome
+from trainable.batches.sampler import Step
+from trainable.runtime import precision
+from trainable.runtime.precision import autocast, choose_precision
+from trainable.storage.trial_folder import TrialFolder
+from trainable.training.learner import Learner
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "has_bf16", "expected"),
+    [
+        (CPU, True, torch.bfloat16),
+        (CPU, False, torch.float32),
+        (CUDA, True, torch.bfloat16),
+        (CUDA, False, torch.float16),
+    ],
+)
+def test_auto_is_what_the_device_multiplies_in_hardware(
+    device: torch.device, has_bf16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_cpu_has_amx", lambda: has_bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    assert choose_precision("auto", device) is expected
+
+
+def test_only_tf32_rounds_float32_products() -> None:
+    for wanted, expected in (("tf32", "tf32"), ("fp32", "ieee"), ("bf16", "ieee")):
+        choose_precision(wanted, CPU)
+        assert torch.backends.cuda.matmul.fp32_precision == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_autocast_rounds_products_and_no_weights(dtype: torch.dtype) -> None:
+    layer = torch.nn.Linear(4, 4)
+    with autocast(CPU, dtype):
+        assert layer(torch.ones(1, 4)).dtype is dtype
+    assert layer.weight.dtype is torch.float32
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_a_step_in_half_precision_is_nearly_that_in_float32(
+    tiny_encoder: Path, tiny_data: Path, name: str
+) -> None:
+    def taken(wanted: str) -> tuple[float, torch.Tensor]:
+        """The loss, and what the step added to the weights."""
+        learner = learner_of(config_of(tiny_encoder, tiny_data, f"train.precision={wanted}"))
+        (batch,) = learner.batches([Step("similarity", torch.arange(8).numpy())], 1)
+        _set_scale(learner, 2.0**8)
+        before = [p.detach().clone() for p in learner.model.parameters()]
+        torch.manual_seed(3)
+        loss = float(learner.step(batch, 1, 0))
+        pairs = zip(learner.model.parameters(), before, strict=True)
+        return loss, torch.cat([(p.detach() - start).ravel() for p, start in pairs])
+
+    exact_loss, exact = taken("fp32")
+    loss, found = taken(name)
+    assert found.dtype is torch.float32
+    assert loss == pytest.approx(exact_loss, rel=0.05)
+    assert not torch.equal(found, exact)
+    assert torch.cosine_similarity(found, exact, dim=0) > 0.9
+
+
+def test_float16_skips_steps_that_overflow_and_goes_on(tiny_encoder: Path, tiny_data: Path) -> None:
+    learner = learner_of(config_of(tiny_encoder, tiny_data, "train.precision=fp16"))
+    _set_scale(learner, 2.0**20)  # no gradient of float16 survives this
+    before = [p.detach().clone() for p in learner.model.parameters()]
+    steps = [Step("sentiment", torch.arange(8).numpy())] * 7
+    scales = []
+    for number, batch in enumerate(learner.batches(steps, 1)):
+        learner.step(batch, 1, number)
+        scales.append(learner.scaler.get_scale())
+        if number == 0:
+            after = list(learner.model.parameters())
+            assert all(map(torch.equal, before, after))
+    assert scales[0] == 2.0**19
+    assert scales[-1] < scales[0]
+    assert not all(map(torch.equal, before, learner.model.parameters()))
+
+
+def _set_scale(learner: Learner, scale: float) -> None:
+    """What gradients are scaled by, where they are."""
+    learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": scale})
+
+
+def test_float16_stopped_and_run_again_gives_the_same_numbers(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_encoder, tiny_data, "train.precision=fp16")
+    run(config, tmp_path / "whole", tmp_path)
+    asked = iter([False] * 5 + [True])
+    stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked))
+    assert stopped.outcome is Outcome.STOPPED
+    run(config, tmp_path / "t", tmp_path)
+    whole, again = (TrialFolder(tmp_path / name).epochs() for name in ("whole", "t"))
+    assert [r.metrics for r in again] == [r.metrics for r in whole]

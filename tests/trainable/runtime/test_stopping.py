@@ -1,0 +1,55 @@
+"""One process makes what several need; who waits can be stopped and shows that it is alive."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from trainable.runtime import stopping as waiting
+from trainable.runtime.stopping import AskedToStop, alone, go_on, never
+
+
+@pytest.fixture
+def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Another holder of `tmp_path / "made"`, which leaves when the event is set."""
+    monkeypatch.setattr(waiting, "_ASK_EVERY", 0.02)
+    leave, holds = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with alone(tmp_path / "made", never):
+            holds.set()
+            leave.wait(10)
+
+    threading.Thread(target=hold, daemon=True).start()
+    assert holds.wait(10)
+    return leave
+
+
+def test_a_stop_ends_the_wait(taken: threading.Event, tmp_path: Path) -> None:
+    asked = iter(range(1, 100))
+    with pytest.raises(AskedToStop, match="another process made made"):  # noqa: SIM117
+        with alone(tmp_path / "made", lambda: next(asked) == 3):
+            raise AssertionError
+    assert next(asked) == 4
+    taken.set()
+
+
+def test_the_next_enters_when_the_first_has_left(taken: threading.Event, tmp_path: Path) -> None:
+    def ask() -> bool:
+        taken.set()
+        return False
+
+    with alone(tmp_path / "made", ask):
+        assert taken.is_set()
+
+
+def test_a_lock_that_nobody_holds_is_entered_unasked(tmp_path: Path) -> None:
+    for _ in range(2):
+        with alone(tmp_path / "new" / "made", pytest.fail):
+            assert (tmp_path / "new").is_dir()
+
+
+def test_going_on() -> None:
+    go_on(never, "whatever")
+    with pytest.raises(AskedToStop, match="while it was measured"):
+        go_on(lambda: True, "while it was measured")

@@ -1,0 +1,283 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mlflow_setup.errors import IntegrityError
+from trainable.config.tasks import Kind
+from trainable.storage.predictions import Predictions, dev_train_mask
+
+NUM_ROWS = 12
+
+
+def predictions(kind: Kind = Kind.CLASSIFICATION, has_labels: bool = True) -> Predictions:
+    draw = np.random.default_rng(0)
+    shape = (NUM_ROWS, 3) if kind is Kind.CLASSIFICATION else (NUM_ROWS,)
+    return Predictions(
+        task_name="mood",
+        kind=kind,
+        split="dev",
+        ids=tuple(f"id-{i}" for i in range(NUM_ROWS)),
+        outputs=draw.normal(size=shape).astype(np.float32),
+        labels=draw.integers(2, size=NUM_ROWS).astype(np.float64) if has_labels else None,
+        data_fingerprint="data",
+        tokenizer="words",
+    )
+
+
+def assert_same(found: Predictions, expected: Predictions) -> None:
+    for name in ("task_name", "kind", "split", "ids", "data_fingerprint", "tokenizer"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert found.outputs.dtype == np.float32
+    assert found.outputs.shape == expected.outputs.shape
+    assert found.outputs.tobytes() == expected.outputs.tobytes()
+    if expected.labels is None:
+        assert found.labels is None
+    else:
+        assert found.labels is not None
+        np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("has_labels", [True, False])
+@pytest.mark.parametrize("kind", [Kind.CLASSIFICATION, Kind.PARAPHRASE, Kind.SIMILARITY])
+def test_read_gives_what_was_written(tmp_path: Path, kind: Kind, has_labels: bool) -> None:
+    written = predictions(kind, has_labels)
+    written.write(tmp_path / "mood" / "0001.parquet")
+    assert_same(Predictions.read(tmp_path / "mood" / "0001.parquet"), written)
+    assert [path.name for path in (tmp_path / "mood").iterdir()] == ["0001.parquet"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), ids=st.lists(st.text(st.characters(codec="utf-8")), unique=True, max_size=9))
+def test_any_ids_and_numbers_come_back(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, ids: list[str]
+) -> None:
+    outputs = data.draw(arrays(np.float32, (len(ids), 2)))
+    written = replace(predictions(has_labels=False), ids=tuple(ids), outputs=outputs)
+    path = tmp_path_factory.mktemp("any") / "file.parquet"
+    written.write(path)
+    found = Predictions.read(path)
+    assert found.ids == written.ids
+    np.testing.assert_array_equal(found.outputs, written.outputs)
+
+
+def test_the_columns_are_readable_by_anyone(tmp_path: Path) -> None:
+    written = predictions()
+    written.write(tmp_path / "file.parquet")
+    frame = pq.read_table(tmp_path / "file.parquet").to_pandas()
+    assert list(frame.columns) == ["id", "label", "logit_0", "logit_1", "logit_2"]
+    assert tuple(frame["id"]) == written.ids
+
+
+def test_the_header_says_what_it_is_of(tmp_path: Path) -> None:
+    predictions().write(tmp_path / "file.parquet")
+    header = json.loads(pq.read_schema(tmp_path / "file.parquet").metadata[b"ensweep"])
+    assert {key: header[key] for key in ("version", "task", "kind", "split", "num_rows")} == {
+        "version": 1,
+        "task": "mood",
+        "kind": "classification",
+        "split": "dev",
+        "num_rows": NUM_ROWS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": ("a", "b")}, r"mood: outputs \[12, 3\] of a classification task do not fit 2 ids"),
+        ({"outputs": np.zeros(NUM_ROWS, np.float32)}, r"outputs \[12\] of a classification task"),
+        ({"kind": Kind.SIMILARITY}, r"outputs \[12, 3\] of a similarity task"),
+        ({"labels": np.zeros(3)}, r"labels \[3\] do not fit 12 ids"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(predictions(), **changes)  # type: ignore[arg-type]
+
+
+def change_table(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Rewrite the file with other rows or columns and the header that it had."""
+    table = pq.read_table(path)
+    changed = change(table).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(changed, path)
+
+
+def change_header(path: Path, **changes: object) -> None:
+    table = pq.read_table(path)
+    header = {**json.loads(table.schema.metadata[b"ensweep"]), **changes}
+    header = {key: value for key, value in header.items() if value is not None}
+    pq.write_table(table.replace_schema_metadata({b"ensweep": json.dumps(header)}), path)
+
+
+def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (Path.unlink, "No such file"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+    "empty": (lambda path: path.write_bytes(b""), "file size is 0 bytes"),
+    "text": (lambda path: path.write_text("id,logit\n" * 9), "magic bytes not found"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "magic bytes not found"),
+    "without header": (
+        lambda path: pq.write_table(pq.read_table(path).replace_schema_metadata(None), path),
+        "it has no header",
+    ),
+    "header of another kind": (
+        lambda path: pq.write_table(
+            pq.read_table(path).replace_schema_metadata({b"ensweep": "[1]"}), path
+        ),
+        "it has no header",
+    ),
+    "header nested without end": (
+        lambda path: pq.write_table(
+            pq.read_table(path).replace_schema_metadata({b"ensweep": "[" * 100_000}), path
+        ),
+        "maximum recursion depth",
+    ),
+    "later version": (lambda path: change_header(path, version=2), "its version is 2, expected 1"),
+    "unknown split": (lambda path: change_header(path, split="all"), "there is no split 'all'"),
+    "unknown kind": (lambda path: change_header(path, kind="poem"), "'poem' is not a valid Kind"),
+    "kind of other columns": (
+        lambda path: change_header(path, kind="similarity"),
+        "are not those of a similarity task",
+    ),
+    "header key missing": (lambda path: change_header(path, num_rows=None), "num_rows"),
+    "header key extra": (lambda path: change_header(path, author="x"), "were changed"),
+    "another task's name": (lambda path: change_header(path, task="other"), "were changed"),
+    "another split's name": (lambda path: change_header(path, split="test"), "were changed"),
+    "another tokenizer's name": (lambda path: change_header(path, tokenizer="x"), "were changed"),
+    "other data's name": (lambda path: change_header(path, data_fingerprint="x"), "were changed"),
+    "reordered": (
+        lambda path: change_table(path, lambda table: table.take(list(range(NUM_ROWS))[::-1])),
+        "ids are not those of its header, or in another order",
+    ),
+    "a row less": (
+        lambda path: change_table(path, lambda table: table.slice(1)),
+        "11 rows, its header says 12",
+    ),
+    "rows twice": (
+        lambda path: change_table(path, lambda table: pa.concat_tables([table, table])),
+        "24 rows, its header says 12",
+    ),
+    "a row twice, another gone": (
+        lambda path: change_table(path, lambda table: table.take([0, 0, *range(2, NUM_ROWS)])),
+        "ids are duplicated",
+    ),
+    "other ids": (
+        lambda path: change_table(
+            path, lambda table: with_column(table, "id", [f"x{i}" for i in range(NUM_ROWS)])
+        ),
+        "ids are not those of its header",
+    ),
+    "ids that are numbers": (
+        lambda path: change_table(
+            path, lambda table: with_column(table, "id", list(range(NUM_ROWS)))
+        ),
+        "an id is not text",
+    ),
+    "an id missing": (
+        lambda path: change_table(
+            path, lambda table: with_column(table, "id", [None, *table["id"].to_pylist()[1:]])
+        ),
+        "an id is not text",
+    ),
+    "one label changed": (
+        lambda path: change_table(
+            path, lambda table: with_column(table, "label", [7.0, *table["label"].to_pylist()[1:]])
+        ),
+        "outputs, labels or header were changed",
+    ),
+    "no labels": (
+        lambda path: change_table(path, lambda table: table.drop_columns(["label"])),
+        "outputs, labels or header were changed",
+    ),
+    "no ids": (
+        lambda path: change_table(path, lambda table: table.drop_columns(["id"])),
+        "id",
+    ),
+    "outputs swapped": (
+        lambda path: change_table(
+            path, lambda table: with_column(table, "logit_0", table["logit_1"].to_pylist())
+        ),
+        "outputs, labels or header were changed",
+    ),
+    "an output missing": (
+        lambda path: change_table(path, lambda table: table.drop_columns(["logit_0"])),
+        "are not those of a classification task",
+    ),
+    "outputs that are text": (
+        lambda path: change_table(
+            path, lambda table: with_column(table, "logit_1", ["x"] * NUM_ROWS)
+        ),
+        "could not convert string to float",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_file_that_is_not_as_written_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "0007.parquet"
+    predictions().write(path)
+    harm, message = DAMAGE[name]
+    harm(path)
+    with pytest.raises(IntegrityError, match=message) as refused:
+        Predictions.read(path)
+    assert str(refused.value).startswith(f"{path}: not a prediction file as it was written: ")
+    assert refused.value.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"task_name": "other"}, "task_name is 'mood', expected 'other'"),
+        ({"split": "test"}, "split is 'dev', expected 'test'"),
+        ({"data_fingerprint": "new"}, "data_fingerprint is 'data', expected 'new'"),
+        ({"tokenizer": "letters"}, "tokenizer is 'words', expected 'letters'"),
+        (
+            {"split": "test", "tokenizer": "letters"},
+            "split is 'dev', expected 'test'; tokenizer is 'words', expected 'letters'",
+        ),
+    ],
+)
+def test_predictions_of_something_else_are_refused_by_name(
+    wanted: dict[str, str], message: str
+) -> None:
+    expected = {"task_name": "mood", "split": "dev", "data_fingerprint": "data", **wanted}
+    with pytest.raises(IntegrityError, match=f"^a.parquet: predictions of .* else: {message}"):
+        predictions().require(Path("a.parquet"), **expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tokenizer", [None, "words"])
+def test_predictions_of_what_is_wanted_pass(tokenizer: str | None) -> None:
+    predictions().require(
+        Path("a.parquet"),
+        task_name="mood",
+        split="dev",
+        data_fingerprint="data",
+        tokenizer=tokenizer,
+    )
+
+
+def test_dev_train_is_half_of_dev_and_follows_the_id() -> None:
+    ids = tuple(f"{i:x}" for i in range(10_000))
+    mask = dev_train_mask(ids)
+    assert mask.dtype == np.bool_
+    assert 0.48 < mask.mean() < 0.52
+    np.testing.assert_array_equal(dev_train_mask(ids[::-1]), mask[::-1])
+    np.testing.assert_array_equal(dev_train_mask(ids[5:50]), mask[5:50])
+    assert dev_train_mask(()).shape == (0,)
+
+
+def test_the_halves_never_change() -> None:
+    """Recorded sweeps were chosen on this half: another one would have seen the judged rows."""
+    chosen = [id_ for id_ in ("a", "b", "c", "d", "e", "ä", "") if dev_train_mask((id_,))[0]]
+    assert chosen == ["a", "e", "ä"]

@@ -1,0 +1,128 @@
+"""What Tune is told of a trial: each epoch once, early ends as ends, a divergence as no error."""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
+from trainable.storage.trial_folder import TrialFolder
+from trainable.tune.attempt import Attempt, Limits
+from trainable.tune.trainable import Place, make_trainable
+
+
+@pytest.fixture(autouse=True)
+def _keep_environment() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(tune, "report", reports.append)
+    return reports
+
+
+def run(root: Path, outcome: Outcome, num_epochs: int, silent: int = 0, **settings: Any) -> Path:
+    """A trial of `num_epochs` epochs, of which the first `silent` were reported before a crash."""
+    place = Place(root, "s", 1)
+
+    def train(
+        config: object, folder: Path, *, report: Callable[[EpochRecord], None], **given: Any
+    ) -> OutcomeRecord:
+        assert given["shared"] == root / ".shared"
+        for epoch in range(1, num_epochs + 1):
+            record = EpochRecord(epoch, {"dev/overall": 0.5 + epoch / 10}, {}, 1.0, time.time())
+            TrialFolder(folder).write_epoch(record)
+            if epoch > silent:
+                report(record)
+        return OutcomeRecord(outcome, "", num_epochs, time.time())
+
+    tune_config = {"trial": "0001", "recipe": "b3", "settings": settings, "origin": {}}
+    make_trainable(place, train)({**tune_config, "searched": []})
+    return place.folder("0001")
+
+
+def test_every_epoch_is_told_with_the_length_of_all_stages(
+    told: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    stages = {"train.stages": ["probe", "finetune"], "probe.num_epochs": 1, "train.num_epochs": 2}
+    run(tmp_path, Outcome.FINISHED, 3, **stages)
+    assert [(r["epoch"], r["num_epochs"]) for r in told] == [(1, 3), (2, 3), (3, 3)]
+    assert [r["best_overall"] for r in told] == pytest.approx([0.6, 0.7, 0.8])
+
+
+def test_a_trial_that_stops_early_is_told_as_one_that_ran_to_its_end(
+    told: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run(tmp_path, Outcome.FINISHED, 2, **{"train.num_epochs": 9, "train.early_stopping_epochs": 1})
+    assert [(r["epoch"], r["num_epochs"]) for r in told] == [(1, 9), (2, 9), (2, 2)]
+
+
+def test_a_divergence_is_a_report_and_no_error(told: list[dict[str, Any]], tmp_path: Path) -> None:
+    run(tmp_path, Outcome.DIVERGED, 1, **{"train.num_epochs": 4})
+    assert told[-1]["diverged"] == 1
+    assert told[-1]["best_overall"] == 0.0
+    assert told[-1]["done"] is True
+
+
+def test_an_end_that_a_crash_kept_from_tune_is_told(
+    told: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run(tmp_path, Outcome.FINISHED, 2, silent=2, **{"train.num_epochs": 2})
+    assert [(r["epoch"], r["num_epochs"]) for r in told] == [(2, 2)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Io(Os { code: 28, message: No space left on device })"),
+        ConfigError("the shared folder: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_told_as_the_sweeps_problem(
+    told: list[dict[str, Any]], tmp_path: Path, error: Exception
+) -> None:
+    fail(tmp_path, error)
+    assert [r["problem"] for r in told] == [
+        f"no space is left for {tmp_path / 's' / 'trials' / '0001'}"
+    ]
+    assert TrialFolder(tmp_path / "s" / "trials" / "0001").outcome() is None  # it is to run on
+
+
+def test_so_is_one_that_has_no_room_for_a_trial_to_begin(
+    told: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("trainable.tune.attempt.write_atomic", full)
+    run(tmp_path, Outcome.FINISHED, 2)
+    assert told[0]["problem"].startswith("no space is left for ")
+    monkeypatch.undo()
+    with Attempt(tmp_path / "s" / "trials" / "0001", Limits(tmp_path / "stop", wait_seconds=0)):
+        pass  # its lock was given back
+
+
+def test_other_errors_are_tunes(told: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="not allowed"):
+        fail(tmp_path, OSError(errno.EACCES, "not allowed"))
+    assert told == []
+
+
+def fail(root: Path, error: Exception) -> None:
+    def train(*_: object, **__: object) -> OutcomeRecord:
+        raise error
+
+    tune_config = {"trial": "0001", "recipe": "b3", "settings": {}, "origin": {}, "searched": []}
+    make_trainable(Place(root, "s", 1), train)(tune_config)

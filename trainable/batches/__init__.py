@@ -1,0 +1,1 @@
+"""From examples to batches: tokens, order, padding, packing, prefetching."""

@@ -1,0 +1,81 @@
+"""One step's sentences and targets: the task's own sides, then a second view, then negatives.
+
+Legend: B examples, S sentences of all sides, C classes.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainable.batches.packing import Packed
+from trainable.batches.sampler import Step
+from trainable.batches.tokenization import Encoded
+from trainable.config.sections import Loss
+from trainable.runtime.seeding import generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step looks up, embeds and learns from."""
+
+    task_name: str
+    sentences: NDArray[np.int64]  # [S], numbers among the task's tokenised sentences
+    sizes: tuple[int, ...]  # sentences of each side, B for all but hard negatives
+    labels: Tensor | None  # [B]; None for entailment
+    soft_labels: Tensor | None  # [B, C] or [B], a teacher's outputs
+    view_of: Tensor | None  # [B]: the own side whose second view is the side after them
+    num_negatives: int  # hard negatives: the last side, where there are any
+    packed: Packed | None = None  # the sentences' tokens; None: not looked at
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device; a GPU is not waited for."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            name: tensor.pin_memory().to(device, non_blocking=True)
+            for name in ("labels", "soft_labels", "view_of")
+            if (tensor := getattr(self, name)) is not None
+        }
+        return replace(self, packed=self.packed and self.packed.to(device), **moved)
+
+
+def collate(
+    step: Step,
+    encoded: Encoded,
+    soft_labels: Tensor | None,
+    loss: Loss,
+    seed: tuple[int, ...],
+    with_tokens: bool = True,
+) -> Batch:
+    """Gather the batch of a step.
+
+    Args:
+        seed: (seed, epoch, number of the step), of which sentence of a pair is seen twice.
+        with_tokens: whether the encoder will be asked, or the embeddings are known.
+    """
+    own = encoded.sentences(step.rows)
+    pieces, sizes = [own], [len(step.rows)] * encoded.num_sides
+    view_of = None
+    if loss.simcse.enabled and step.task_name in loss.simcse.tasks:
+        draw = generator(seed[0], "views", *seed[1:]).integers(encoded.num_sides, size=sizes[0])
+        pieces.append(own.reshape(encoded.num_sides, -1)[draw, np.arange(sizes[0])])
+        sizes.append(sizes[0])
+        view_of = torch.from_numpy(draw)
+    negatives = encoded.negatives(step.rows)
+    if len(negatives):
+        pieces.append(negatives)
+        sizes.append(len(negatives))
+    sentences = np.concatenate(pieces)
+    return Batch(
+        task_name=step.task_name,
+        sentences=sentences,
+        sizes=tuple(sizes),
+        labels=None if encoded.labels is None else encoded.labels[step.rows],
+        soft_labels=None if soft_labels is None else soft_labels[step.rows],
+        view_of=view_of,
+        num_negatives=len(negatives),
+        packed=encoded.tokens.pack(sentences) if with_tokens else None,
+    )

@@ -1,0 +1,186 @@
+"""Settings that are valid one by one and not together, and settings that change nothing."""
+
+import difflib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.atomic import safe_name
+from mlflow_setup.uris import has_credentials
+from trainable.config.tasks import PAPER_TASKS, Kind
+
+if TYPE_CHECKING:
+    from trainable.config.config import Config
+
+STAGE_ORDER = ("probe", "finetune", "swa")
+
+LEAST_DROPOUT = 1 / 512
+"""The greatest that is rounded to none on a CPU (`trainable.dropout`)."""
+
+
+def contradictions(config: "Config") -> list[str]:
+    """Every pair of settings that exclude each other, in words."""
+    problems = _bad_tasks(config)
+    if problems:
+        return problems
+    found = [*_bad_heads(config), *_bad_losses(config), *_bad_stages(config), *_bad_text(config)]
+    return [*found, *_bad_places(config)]
+
+
+def _bad_places(config: "Config") -> Iterator[str]:
+    for key, place in (("data.dir", config.data.dir), ("model.encoder", config.model.encoder)):
+        if has_credentials(place):
+            yield (
+                f"{key}: the URI holds credentials, and settings are recorded; leave them to the "
+                "machine's role or environment"
+            )
+
+
+def settings_without_effect(config: "Config") -> list[str]:
+    """Warnings: settings that differ from their default but change nothing as things stand."""
+    default, given = type(config)().flat(), config.flat()
+    return [
+        f"{key}={given[key]} has no effect: {reason}"
+        for key, reason in _idle(config)
+        if given[key] != default[key]
+    ]
+
+
+def _idle(config: "Config") -> Iterator[tuple[str, str]]:
+    """(key, why it has no effect)."""
+    loss, stages = config.loss, config.train.stages
+    switches = {
+        "loss.mnr.": loss.mnr.enabled,
+        "loss.simcse.": loss.simcse.enabled,
+        "loss.smart.": loss.smart.enabled,
+        "distill.": config.distill.enabled,
+        "pretrain.": config.pretrain.enabled,
+    }
+    for section, is_on in switches.items():
+        if not is_on:
+            yield from (
+                (key, f"{section}enabled is false")
+                for key in config.flat()
+                if key.startswith(section)
+            )
+    for stage in ("probe", "swa"):
+        if stage not in stages:
+            yield from (
+                (key, f"train.stages has no {stage}")
+                for key in config.flat()
+                if key.startswith(f"{stage}.")
+            )
+    if "finetune" not in stages:
+        for key in ("optim.lr", "optim.lr_decay", "optim.warmup_steps", "train.num_epochs"):
+            yield key, "train.stages has no finetune"
+        yield "train.early_stopping_epochs", "train.stages has no finetune"
+    for key, names in _tasks_of_losses(config).items():
+        if names and not set(names) & set(config.data.tasks):
+            yield key, "data.tasks has none of them"
+    if loss.simcse.enabled and loss.simcse.similarity == "dot":
+        yield "loss.simcse.temperature", "loss.simcse.similarity is dot"
+    if config.batching.strategy != "temperature":
+        yield "batching.temperature", f"batching.strategy is {config.batching.strategy}"
+    if config.distill.enabled and config.distill.teacher != "self":
+        yield "distill.num_teachers", "distill.teacher names its teachers"
+    model = config.model
+    if not (model.shared_fcn or model.nonlinear_heads or model.paraphrase_structure):
+        yield "model.fcn_size", "the baseline's heads have a width of their own"
+
+
+def _bad_tasks(config: "Config") -> list[str]:
+    known = PAPER_TASKS | config.tasks
+    problems = []
+    for name in config.tasks:
+        try:
+            safe_name(name, "tasks: the task")
+        except ConfigError as error:
+            problems.append(f"{error.problem}: {error.fix}")
+    named = {"data.tasks": config.data.tasks, **_tasks_of_losses(config)}
+    if config.pretrain.enabled:
+        named["pretrain.tasks"] = config.pretrain.tasks
+    for key, names in named.items():
+        for name in dict.fromkeys(names):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                problems.append(f"{key}: no task {name!r}{hint}; known: {', '.join(known)}")
+        if len(set(names)) < len(names):
+            problems.append(f"{key}: a task is named twice in {list(names)}")
+    return problems
+
+
+def _tasks_of_losses(config: "Config") -> dict[str, tuple[str, ...]]:
+    """Key -> the tasks that a loss is added to, where they are named."""
+    loss = config.loss
+    return {
+        "loss.mnr.tasks": loss.mnr.tasks,
+        "loss.simcse.tasks": loss.simcse.tasks,
+        "loss.smart.tasks": loss.smart.tasks or (),
+    }
+
+
+def _bad_heads(config: "Config") -> Iterator[str]:
+    tasks = config.task_records()
+    if not any(task.is_evaluated for task in tasks.values()):
+        yield "data.tasks: at least one task needs a metric, to choose an epoch by"
+    for name, task in tasks.items():
+        if task.kind is Kind.ENTAILMENT and not config.loss.mnr.enabled:
+            yield f"data.tasks: {name} has no loss of its own; set loss.mnr.enabled=true"
+        owner = tasks.get(task.head or name, task)
+        if not task.fits_head_of(owner):
+            yield f"tasks.{name}.head: {task.head}'s head is not of its kind and size"
+        elif owner is not task and owner.head in tasks:
+            yield f"tasks.{name}.head: {task.head} has no head of its own to share"
+
+
+def _bad_losses(config: "Config") -> Iterator[str]:
+    tasks, loss = config.task_records(), config.loss
+    for key, names in _tasks_of_losses(config).items():
+        kinds, what = _LABELLED, "a task with labels"
+        if key == "loss.mnr.tasks":
+            kinds, what = _PAIRS, "a labelled pair task"
+        for name in names:
+            if name in tasks and tasks[name].kind not in kinds:
+                yield f"{key}: {name} is not {what}"
+    if loss.simcse.enabled:
+        yield from _identical_views(config)
+    if loss.smart.enabled and loss.smart.init_std > loss.smart.radius:
+        yield "loss.smart.init_std: the noise would start outside its ball of loss.smart.radius"
+
+
+def _identical_views(config: "Config") -> Iterator[str]:
+    """SimCSE without dropout: both views are the same."""
+    model = config.model
+    least = 0.0 if config.train.device == "cuda" else LEAST_DROPOUT
+    above = "0" if least == 0 else "1/512 (it is rounded to 1/256 on a CPU)"
+    if max(model.head_dropout, model.encoder_dropout) <= least:
+        yield (
+            "loss.simcse.enabled: without any dropout both views are identical; set "
+            f"model.encoder_dropout or model.head_dropout above {above}"
+        )
+    elif "probe" in config.train.stages and model.head_dropout <= least:
+        yield (
+            "loss.simcse.enabled: a frozen encoder has no dropout, and both views of the stage "
+            f"probe are identical; set model.head_dropout above {above}"
+        )
+
+
+def _bad_stages(config: "Config") -> Iterator[str]:
+    stages = config.train.stages
+    if list(stages) != [stage for stage in STAGE_ORDER if stage in stages]:
+        yield f"train.stages: the order is {', '.join(STAGE_ORDER)}, each once; got {list(stages)}"
+    elif stages[0] == "swa":
+        yield "train.stages: swa averages what another stage has trained; name finetune before it"
+    if config.train.early_stopping_epochs is not None and "swa" in stages:
+        yield "train.early_stopping_epochs: not together with the stage swa, whose start is fixed"
+
+
+def _bad_text(config: "Config") -> Iterator[str]:
+    teacher = config.distill.teacher
+    if not (teacher == "self" or (teacher.startswith(("run:", "bundle:")) and teacher[-1] != ":")):
+        yield f"distill.teacher: must be self, run:ID or bundle:DIR, got {teacher!r}"
+
+
+_PAIRS: tuple[Kind, ...] = (Kind.PARAPHRASE, Kind.SIMILARITY)
+_LABELLED: tuple[Kind, ...] = (Kind.CLASSIFICATION, *_PAIRS)

@@ -1,0 +1,1 @@
+"""Data sets: fetched, read, checked, held in memory. No tokens and no batches."""

@@ -1,0 +1,127 @@
+"""The data of a trial: training and dev examples, checked, subsampled and fingerprinted."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlflow_setup.errors import DataError
+from trainable.config.config import Config
+from trainable.config.tasks import Split, Task
+from trainable.data.defects import Defect, describe
+from trainable.data.readers import Examples, read_split
+from trainable.data.remote import local_folder
+from trainable.runtime.seeding import generator
+
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a trial trains on and is scored on."""
+
+    tasks: dict[str, Task]
+    train: dict[str, Examples]
+    dev: dict[str, Examples]  # of the tasks that have a metric
+    skipped: dict[str, int]  # "quora-train.csv D07" -> rows left out
+    fingerprint: str
+
+
+def read_dataset(config: Config) -> Dataset:
+    """Read, check and subsample the data that `config.data` names.
+
+    Raises:
+        DataError: the first 20 errors, unless `data.on_bad_rows=skip` can leave them out.
+        ConfigError, PartialError: as `trainable.fetch.fetched`, where `data.dir` is a URI.
+    """
+    if not config.data.dir:
+        raise DataError("data.dir is not set", fix="name the folder: --data-dir DIR")
+    tasks, folder = config.task_records(), local_folder(config.data.dir)
+    train, dev, defects = {}, {}, []
+    for name, task in tasks.items():
+        train[name], found = read_split(name, task, "train", folder)
+        defects += found
+        if task.is_evaluated:
+            dev[name], found = read_split(name, task, "dev", folder)
+            defects += found
+    errors = [defect for defect in defects if defect.severity == "error"]
+    fatal = [defect for defect in errors if not defect.is_of_row]
+    if fatal or (errors and config.data.on_bad_rows == "error"):
+        shown = fatal or errors
+        raise DataError(
+            f"{folder}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
+            fix=f"ensweep data check {folder} lists all of them",
+        )
+    for examples in (*train.values(), *dev.values()):
+        if not len(examples):
+            raise DataError(f"{folder}: {examples.task_name} has no sound {examples.split} row")
+    rows = {(defect.file, defect.line): defect.code for defect in errors}
+    skipped = Counter(f"{file} {code}" for (file, _), code in rows.items())
+    train = {name: _subsample(examples, config) for name, examples in train.items()}
+    digest = hashlib.sha256()
+    for examples in (*train.values(), *dev.values()):
+        digest.update(examples.fingerprint.encode())
+    return Dataset(tasks, train, dev, dict(skipped), digest.hexdigest()[:16])
+
+
+def check_directory(data_dir: Path, tasks: Mapping[str, Task]) -> list[Defect]:
+    """Every defect of every file of the tasks, rows that stand in two splits included.
+
+    A missing test file is no defect.
+    """
+    return read_directory(data_dir, tasks)[1]
+
+
+def read_directory(
+    data_dir: Path, tasks: Mapping[str, Task]
+) -> tuple[list[Examples], list[Defect]]:
+    """The sound rows of every file of the tasks, and the defects as `check_directory` has them."""
+    parts: list[Examples] = []
+    defects: list[Defect] = []
+    for name, task in tasks.items():
+        seen: dict[tuple[str, ...], Split] = {}
+        for split in SPLITS:
+            if split not in task.files:
+                continue
+            if split == "test" and not (data_dir / task.files[split]).exists():
+                continue
+            examples, found = read_split(name, task, split, data_dir)
+            defects += found + _overlaps(examples, seen)
+            parts.append(examples)
+    return parts, defects
+
+
+def _overlaps(examples: Examples, seen: dict[tuple[str, ...], Split]) -> list[Defect]:
+    """Rows whose sentences stand in an earlier split; adds this split's rows to `seen`."""
+    rows = list(zip(*examples.sentences, strict=True))
+    file, column = examples.task.files[examples.split], examples.task.columns.sentences[0]
+    found = [
+        Defect(
+            "D23",
+            "warning",
+            file,
+            0,
+            column,
+            row[0][:200],
+            f"id {id_}: its text stands in {seen[row]} too",
+        )
+        for id_, row in zip(examples.ids, rows, strict=True)
+        if row in seen
+    ]
+    for row in rows:
+        seen.setdefault(row, examples.split)
+    return found
+
+
+def _subsample(examples: Examples, config: Config) -> Examples:
+    """`train_fraction`, then `max_train_examples`; seeded, and the file's order is kept."""
+    num_rows = max(1, round(len(examples) * config.data.train_fraction))
+    if config.data.max_train_examples is not None:
+        num_rows = min(num_rows, config.data.max_train_examples)
+    if num_rows >= len(examples):
+        return examples
+    order = generator(config.seed, "subsample", examples.task_name).permutation(len(examples))
+    return examples.take(np.sort(order[:num_rows]))

@@ -1,0 +1,65 @@
+"""Defects of data files: each with its place, its value and what to do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mlflow_setup.text import NUM_SHOWN, printable
+
+FIXES = {
+    "D01": "name the right folder, or put the file there",
+    "D02": "save the file as UTF-8 text without NUL bytes",
+    "D03": "close the quotation mark, or double those inside a quoted cell",
+    "D04": "name the columns in the header line, and the delimiter in the task's declaration",
+    "D05": "give the row as many cells as the header has",
+    "D06": "give the row an id",
+    "D07": "give the row a label, or leave it out with data.on_bad_rows=skip",
+    "D08": "correct the label, or leave the row out with data.on_bad_rows=skip",
+    "D09": "give the row a sentence, or leave it out with data.on_bad_rows=skip",
+    "D10": "give each row an id of its own",
+    "D11": "shorten the cell; a quotation mark may be open",
+    "D12": 'write each line as a JSON list: ["anchor", "entailed"] or with a third sentence',
+    "D13": "put rows below the header",
+    "D20": "nothing to do; the column is not read",
+    "D21": "nothing to do; the mark is left out",
+    "D22": "nothing to do; mind it when the file is opened in a spreadsheet",
+    "D23": "leave the rows out of one of the splits: scores on them say little",
+    "D24": "nothing to do; the lines are read as they are",
+}
+"""What to do about each kind of defect. D01 to D13 are errors, D20 on are warnings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One defect of one file. A `line` of 0 means the file as a whole."""
+
+    code: str
+    severity: Literal["error", "warning"]
+    file: str
+    line: int
+    column: str
+    value: str
+    message: str
+
+    @property
+    def fix(self) -> str:
+        return FIXES[self.code]
+
+    @property
+    def is_of_row(self) -> bool:
+        """Whether leaving the row out mends it; else the file cannot be used as it is."""
+        return self.code in ("D05", "D06", "D07", "D08", "D09", "D10", "D12")
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return printable(f"{self.severity}[{self.code}] {place}: {self.message}")
+
+
+def describe(defects: Sequence[Defect]) -> str:
+    """The first 20 defects a line each, how many more there are, and what to do about each kind."""
+    lines = [str(defect) for defect in defects[:NUM_SHOWN]]
+    if len(defects) > NUM_SHOWN:
+        lines.append(f"... and {len(defects) - NUM_SHOWN} more")
+    for code in sorted({defect.code for defect in defects}):
+        lines.append(f"{code}: {FIXES[code]}")
+    return "\n  ".join(lines)

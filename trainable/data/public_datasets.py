@@ -1,0 +1,196 @@
+"""The public data sets from the hub, in the paper's file format: SST-5, QQP, STS-B, AllNLI."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlflow_setup.errors import ConfigError, DataError
+from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.text import is_text, printable
+from trainable.config.tasks import PAPER_TASKS, Split, Task
+
+NUM_NLI_ROWS = 50_000
+"""AllNLI rows that are written, as many as the author trained on."""
+
+UNLABELLED = -1.0
+"""What the hub has for the label of a hidden test row."""
+
+Row = tuple[list[str], float]  # sentences and label
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a task's rows stand on the hub, and which of their columns are used."""
+
+    task: str
+    repository: str
+    folder: str  # files are looked for below it
+    splits: dict[Split, str]  # our split -> a word in the file's name
+    sentences: tuple[str, ...]
+    label: str | None = None  # None: entailment
+    show_label: Callable[[float], str] = str
+
+
+SOURCES = (
+    Source(
+        "sentiment",
+        "SetFit/sst5",
+        "",
+        {"train": "train", "dev": "dev", "test": "test"},
+        ("text",),
+        "label",
+        lambda label: f"{label:g}",
+    ),
+    Source(
+        "paraphrase",
+        "nyu-mll/glue",
+        "qqp/",
+        {"train": "train", "dev": "validation", "test": "test"},
+        ("question1", "question2"),
+        "label",
+    ),
+    Source(
+        "similarity",
+        "sentence-transformers/stsb",
+        "",
+        {"train": "train", "dev": "validation", "test": "test"},
+        ("sentence1", "sentence2"),
+        "score",
+        lambda score: f"{score * 5:.3f}",
+    ),
+    Source(
+        "nli",
+        "sentence-transformers/all-nli",
+        "triplet/",
+        {"train": "train"},
+        ("anchor", "positive", "negative"),
+    ),
+)
+
+
+def fetch(
+    folder: Path, endpoint: str | None = None, report: Callable[[str], None] = lambda line: None
+) -> None:
+    """Bring every source's splits, then write them into `folder`: all of them or none.
+
+    Args:
+        endpoint: the hub's address; None: huggingface_hub's own (`HF_ENDPOINT`).
+        report: hears of each file that was brought.
+
+    Raises:
+        ConfigError: the folder has files already.
+        DataError: the hub cannot be reached, or a file or column is not where it was.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty", fix="name a new folder")
+    texts: dict[str, str] = {}
+    for source in SOURCES:
+        names = _names(source, endpoint)
+        task = PAPER_TASKS[source.task]
+        for split, word in source.splits.items():
+            rows = _rows(source, names, word, endpoint)
+            text = _json_lines(rows) if source.label is None else _table(source, task, split, rows)
+            texts[task.files[split]] = text
+            report(f"{task.files[split]}: from {source.repository}")
+    for name, text in texts.items():
+        write_atomic(folder / name, text)
+
+
+def _names(source: Source, endpoint: str | None) -> list[str]:
+    try:
+        hub = huggingface_hub.HfApi(endpoint=endpoint)
+        return list(hub.list_repo_files(source.repository, repo_type="dataset"))
+    except Exception as error:  # the errors of its HTTP library, which differs by version
+        raise _unreachable(source, error) from error
+
+
+def _download(source: Source, name: str, endpoint: str | None) -> Path:
+    try:
+        path = huggingface_hub.hf_hub_download(
+            source.repository, name, repo_type="dataset", endpoint=endpoint
+        )
+    except Exception as error:  # as above
+        raise _unreachable(source, error) from error
+    return Path(path)
+
+
+def _rows(source: Source, names: list[str], word: str, endpoint: str | None) -> Iterator[Row]:
+    matching = sorted(
+        name
+        for name in names
+        if name.startswith(source.folder)
+        and name.endswith((".parquet", ".jsonl"))
+        and word in name.rpartition("/")[2]
+    )
+    if not matching:
+        raise DataError(f"{source.repository}: no {source.folder}*{word}*.parquet or .jsonl")
+    for name in matching:
+        where = printable(f"{source.repository}/{name}")
+        path = _download(source, name, endpoint)
+        try:
+            records = _read(path)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DataError(f"{where}: cannot be read: {error}") from None
+        for record in records:
+            yield _row(source, record, where)
+
+
+def _read(path: Path) -> Iterable[Any]:
+    if path.suffix == ".jsonl":  # not splitlines(): a sentence may hold a U+2028
+        return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
+    batches = pq.read_table(path).to_batches(max_chunksize=10_000)
+    return (record for batch in batches for record in batch.to_pylist())
+
+
+def _row(source: Source, record: Any, where: str) -> Row:
+    """The record's sentences, '' for null, and its label, `UNLABELLED` for null."""
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: a row is {record!r:.80}, not an object")
+    needed = [*source.sentences, *([] if source.label is None else [source.label])]
+    missing = [column for column in needed if column not in record]
+    if missing:
+        found = printable(", ".join(record)[:200])
+        raise DataError(f"{where}: a row has no {', '.join(missing)}; its columns are {found}")
+    sentences = ["" if record[name] is None else record[name] for name in source.sentences]
+    label = None if source.label is None else record[source.label]
+    for name, text in zip(source.sentences, sentences, strict=True):
+        if not isinstance(text, str) or not is_text(text):
+            raise DataError(f"{where}: column {name} has {text!r:.80}, which is not text")
+    if not isinstance(label, int | float | None):
+        raise DataError(f"{where}: column {source.label} has {label!r:.80}, not a number")
+    return sentences, UNLABELLED if label is None else float(label)
+
+
+def _table(source: Source, task: Task, split: Split, rows: Iterator[Row]) -> str:
+    """Tab-separated text with an unnamed index column; the label column where there are labels."""
+    all_rows = list(rows)
+    is_labelled = any(label != UNLABELLED for _, label in all_rows)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter=task.delimiter, lineterminator="\n")
+    header = ["", task.columns.id, *task.columns.sentences]
+    writer.writerow([*header, task.columns.label] if is_labelled else header)
+    for number, (sentences, label) in enumerate(all_rows):
+        cells = [number, f"{source.task}-{split}-{number}", *sentences]
+        writer.writerow([*cells, source.show_label(label)] if is_labelled else cells)
+    return buffer.getvalue()
+
+
+def _json_lines(rows: Iterator[Row]) -> str:
+    return "".join(f"{json.dumps(sentences)}\n" for sentences, _ in islice(rows, NUM_NLI_ROWS))
+
+
+def _unreachable(source: Source, error: Exception) -> DataError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return DataError(
+        f"{source.repository}: cannot be fetched from the hub: {printable(reason)}",
+        fix="run this where there is a network, without HF_HUB_OFFLINE, and bring the folder along",
+    )

@@ -1,0 +1,301 @@
+"""Files -> validated examples. Every defect is named by file, line and column, in one pass.
+
+Delimited text is read by the header's column names; the paper's files are tab-separated under
+`.csv`. Entailment pairs are JSON lists, a line each.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlflow_setup.text import is_text, printable
+from trainable.config.tasks import Kind, Split, Task
+from trainable.data.defects import Defect
+
+_FORMULA = ("=", "+", "-", "@")
+_OTHER_DELIMITERS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The n examples of one task and split."""
+
+    task_name: str
+    task: Task
+    split: Split
+    ids: tuple[str, ...]
+    sentences: tuple[tuple[str, ...], ...]  # a tuple of n for each side: one side or two
+    labels: NDArray[np.float64] | None  # [n]; None: unlabelled
+    contradictions: tuple[str, ...] | None = None  # entailment: a third sentence, or "" [n]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex characters over names, ids, sentences and labels, in their order."""
+        digest = hashlib.sha256(f"{self.task_name}\0{self.split}".encode())
+        for column in (self.ids, *self.sentences, self.contradictions or ()):
+            digest.update(json.dumps(column).encode())
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels, "<f8").tobytes())
+        return digest.hexdigest()[:16]
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Examples":
+        """The examples `rows`, in that order."""
+
+        def pick(column: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(column[row] for row in rows)
+
+        return Examples(
+            self.task_name,
+            self.task,
+            self.split,
+            pick(self.ids),
+            tuple(pick(side) for side in self.sentences),
+            None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
+            None if self.contradictions is None else pick(self.contradictions),
+        )
+
+
+def read_split(
+    task_name: str, task: Task, split: Split, data_dir: Path
+) -> tuple[Examples, list[Defect]]:
+    """The sound rows of a task's file for `split`, and the defects of the others.
+
+    Labels are None where a test file has no label column.
+    """
+    return read_file(task_name, task, split, data_dir / task.files[split])
+
+
+def read_file(
+    task_name: str, task: Task, split: Split, path: Path
+) -> tuple[Examples, list[Defect]]:
+    """As `read_split`, from a file given by its path."""
+    reader = _Reader(task_name, task, split, path)
+    text = reader.decode()
+    if text is not None:
+        if path.suffix == ".jsonl":
+            reader.read_json_lines(text)
+        else:
+            reader.read_table(text)
+    return reader.examples(), reader.defects
+
+
+class _Reader:
+    """One pass over one file: sound rows into columns, the rest into defects."""
+
+    def __init__(self, task_name: str, task: Task, split: Split, path: Path) -> None:
+        self.task_name, self.task, self.split, self.path = task_name, task, split, path
+        self.defects: list[Defect] = []
+        self.ids: dict[str, float] = {}  # id -> label, in the order of the file
+        num_sides = 2 if task.kind.is_pair else 1
+        self.sides: list[list[str]] = [[] for _ in range(num_sides)]
+        self.contradictions: list[str] = []
+        self.has_labels = task.kind is not Kind.ENTAILMENT
+
+    def examples(self) -> Examples:
+        is_entailment = self.task.kind is Kind.ENTAILMENT
+        return Examples(
+            self.task_name,
+            self.task,
+            self.split,
+            tuple(self.ids),
+            tuple(tuple(side) for side in self.sides),
+            np.array(list(self.ids.values()), np.float64) if self.has_labels else None,
+            tuple(self.contradictions) if is_entailment else None,
+        )
+
+    def decode(self) -> str | None:
+        """The file as text with `\\n` line ends; None where it cannot be."""
+        try:
+            data = self.path.read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            self._error_of_file("D01", f"cannot be read: {getattr(error, 'strerror', error)}")
+            return None
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            self._error_of_file("D02", "is UTF-16, not UTF-8")
+            return None
+        if data.startswith(b"\xef\xbb\xbf"):
+            data = data[3:]
+            self._warn("D21", 1, "", "", "starts with a byte-order mark")
+        if (place := data.find(b"\0")) >= 0:
+            self._error_of_file("D02", "contains a NUL byte", data.count(b"\n", 0, place) + 1)
+            return None
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            byte = data[error.start]
+            line = data.count(b"\n", 0, error.start) + 1
+            self._error_of_file("D02", f"byte 0x{byte:02x} is not UTF-8 (Latin-1?)", line)
+            return None
+        if not text.strip():
+            self._error_of_file("D13", "is empty")
+            return None
+        if "\r" in text:
+            ends = "CR LF" if "\r\n" in text else "CR alone"
+            self._warn("D24", 0, "", "", f"lines end in {ends}")
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        return text
+
+    def read_table(self, text: str) -> None:
+        rows = self._rows(text)
+        header = next(rows, None)
+        if header is None:  # and _rows has said why
+            return
+        num_cells = len(header[1])
+        places = self._places(header[1])
+        if places is None:
+            return
+        id_place, sentence_places, label_place = places
+        self.has_labels = label_place is not None
+        num_rows = 0
+        for line, row in rows:
+            num_rows += 1
+            if len(row) != num_cells:
+                message = f"{len(row)} cells, the header has {num_cells}"
+                self._error("D05", line, "", "", message)
+                continue
+            cells = [row[place] for place in sentence_places]
+            label = None if label_place is None else row[label_place].strip()
+            self._add(line, row[id_place].strip(), cells, label)
+        if not num_rows and not any(defect.severity == "error" for defect in self.defects):
+            self._error("D13", 0, "", "", "has a header and no rows")
+
+    def read_json_lines(self, text: str) -> None:
+        if self.task.kind is not Kind.ENTAILMENT:
+            message = f"is JSON lines; a {self.task.kind} task is read from delimited text"
+            self._error("D04", 1, "", "", message)
+            return
+        for line, content in enumerate(text.split("\n"), start=1):
+            if not content.strip():
+                continue
+            try:
+                row = json.loads(content)
+            except (ValueError, RecursionError):
+                self._error("D12", line, "", content, "is not JSON")
+                continue
+            if not isinstance(row, list) or len(row) not in (2, 3):
+                self._error("D12", line, "", content, "is not a list of 2 or 3 sentences")
+            elif not all(isinstance(cell, str) for cell in row):
+                self._error("D12", line, "", content, "has an entry that is not text")
+            elif not all(is_text(cell) for cell in row):
+                self._error("D12", line, "", content, "has half of a surrogate pair")
+            else:
+                third = row[2].strip() if len(row) == 3 else ""
+                self._add(line, f"line-{line}", row[:2], None, third)
+
+    def _rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
+        """(line on which the row starts, cells); blank lines are passed over."""
+        reader = csv.reader(io.StringIO(text), delimiter=self.task.delimiter, strict=True)
+        start = 1
+        try:
+            for row in reader:
+                if row:
+                    yield start, row
+                start = reader.line_num + 1
+        except csv.Error as error:
+            reason = str(error)
+            if "field larger" in reason:
+                limit = csv.field_size_limit()
+                self._error("D11", start, "", "", f"has a cell of more than {limit:,} characters")
+            elif "unexpected end" in reason:
+                self._error("D03", start, "", "", "a quotation mark is open to the end of the file")
+            else:
+                self._error("D03", start, "", "", f"quoting: {reason}")
+
+    def _places(self, header: list[str]) -> tuple[int, list[int], int | None] | None:
+        columns = self.task.columns
+        names = [name.strip() for name in header]
+        needed = [columns.id, *columns.sentences]
+        has_label = columns.label in names
+        if self.has_labels and (has_label or self.split != "test"):
+            needed.append(columns.label)
+        missing = [name for name in needed if name not in names]
+        twice = [name for name in needed if names.count(name) > 1]
+        for name in twice:
+            self._error("D04", 1, name, "", f"column {name} stands twice in the header")
+        if missing:
+            hint = "".join(
+                f"; the delimiter looks like {words}"
+                for delimiter, words in _OTHER_DELIMITERS.items()
+                if len(header) == 1 and delimiter in header[0]
+            )
+            found = ", ".join(name for name in names if name)[:200]
+            message = f"no column {', '.join(missing)} in the header ({found}){hint}"
+            self._error("D04", 1, missing[0], "", message)
+        if missing or twice:
+            return None
+        for name in names:
+            if name and name not in (*needed, columns.label):
+                self._warn("D20", 1, name, name, f"column {name} is not used")
+        label_place = names.index(columns.label) if columns.label in needed else None
+        return names.index(columns.id), [names.index(n) for n in columns.sentences], label_place
+
+    def _add(
+        self, line: int, id_: str, cells: list[str], label: str | None, contradiction: str = ""
+    ) -> None:
+        """Take the row in if it is sound; name every defect if it is not."""
+        columns = self.task.columns
+        before = len(self.defects)
+        value = math.nan
+        if not id_:
+            self._error("D06", line, columns.id, "", f"column {columns.id} is empty")
+        for name, cell in zip(columns.sentences, cells, strict=True):
+            if not cell.strip():
+                self._error("D09", line, name, "", f"column {name} is empty")
+        if label is not None:
+            value = self._label(line, label)
+        if id_ in self.ids and id_:
+            same = self.ids[id_] == value or label is None
+            message = f"id {id_} stands twice" + ("" if same else ", with another label")
+            self._error("D10", line, columns.id, id_, message)
+        if len(self.defects) > before:
+            return
+        for name, cell in zip(columns.sentences, cells, strict=True):
+            if cell.startswith(_FORMULA):
+                shown = f"column {name} starts like a formula: {cell[:40]!r}"
+                self._warn("D22", line, name, cell, shown)
+        self.ids[id_] = value
+        for side, cell in zip(self.sides, cells, strict=True):
+            side.append(cell.strip())
+        self.contradictions.append(contradiction)
+
+    def _label(self, line: int, text: str) -> float:
+        name, task = self.task.columns.label, self.task
+        if not text:
+            self._error("D07", line, name, "", f"column {name} is empty")
+            return math.nan
+        try:  # float() would take 1_0 and digits of every script
+            value = float(text) if text.isascii() and "_" not in text else math.nan
+        except ValueError:
+            value = math.nan
+        top = task.num_classes - 1 if task.kind.has_integer_labels else task.max_score
+        is_whole = not task.kind.has_integer_labels or value.is_integer()
+        if not (0 <= value <= top and is_whole):
+            kind = "a class" if task.kind.has_integer_labels else "a score"
+            message = f"column {name} is {text[:40]!r}, not {kind} in 0..{top:g}"
+            self._error("D08", line, name, text, message)
+        return value
+
+    def _error_of_file(self, code: str, message: str, line: int = 0) -> None:
+        self._error(code, line, "", "", message)
+
+    def _error(self, code: str, line: int, column: str, value: str, message: str) -> None:
+        self.defects.append(
+            Defect(code, "error", self.path.name, line, column, printable(value[:200]), message)
+        )
+
+    def _warn(self, code: str, line: int, column: str, value: str, message: str) -> None:
+        self.defects.append(
+            Defect(code, "warning", self.path.name, line, column, printable(value[:200]), message)
+        )

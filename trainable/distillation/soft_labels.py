@@ -1,0 +1,77 @@
+"""A teacher's soft labels: its outputs for the training examples, a prediction file a task.
+
+They are computed once (`trainable.teacher`, `ensemble.teach`), below the folder that a sweep's
+trials share, and found again by a fingerprint of the teacher and the data.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.filesystem.atomic import MANIFEST, sha256_file
+from trainable.config.config import Config
+from trainable.config.tasks import Kind
+from trainable.data.dataset import Dataset
+from trainable.storage.predictions import Predictions
+
+SOFT_LABELS, TEACHERS = "soft_labels", "teachers"
+"""The folders of all soft labels, and of the teachers trained here, below the shared one."""
+
+
+def soft_labels_dir(config: Config, dataset: Dataset, shared: Path) -> Path:
+    """Where the soft labels of a configuration's teacher for its training examples are.
+
+    Raises:
+        IntegrityError: the teacher is a bundle that cannot be read.
+    """
+    teacher = config.distill.teacher
+    facts: list[object] = [teacher, dataset.fingerprint]
+    if teacher == "self":
+        facts += [config.distill.num_teachers, teacher_config(config, 0).flat()]
+    elif teacher.startswith("bundle:"):
+        manifest = Path(teacher.removeprefix("bundle:")) / MANIFEST
+        try:
+            facts.append(sha256_file(manifest))
+        except OSError as error:
+            raise IntegrityError(f"distill.teacher: {manifest}: {error.strerror}") from None
+    return shared / SOFT_LABELS / _digest(facts)
+
+
+def teacher_config(config: Config, number: int) -> Config:
+    """The configuration of the teacher `number` (from 0) of self-distillation."""
+    plain = type(config.distill)()
+    return config.model_copy(update={"distill": plain, "seed": config.seed + number})
+
+
+def teacher_dir(taught: Config, dataset: Dataset, shared: Path) -> Path:
+    """Where a teacher of that configuration is trained on that data, whoever its students are."""
+    return shared / TEACHERS / _digest([taught.flat(), dataset.fingerprint])
+
+
+def read_soft_labels(folder: Path, dataset: Dataset) -> dict[str, Tensor]:
+    """Task -> float32 [n, C] or [n], in the order of its training examples.
+
+    Raises:
+        IntegrityError: a file is missing, damaged, or not of these examples.
+    """
+    found = {}
+    for name, examples in dataset.train.items():
+        if dataset.tasks[name].kind is Kind.ENTAILMENT:
+            continue
+        path = folder / f"{name}.parquet"
+        predictions = Predictions.read(path)
+        predictions.require(
+            path, task_name=name, split="train", data_fingerprint=examples.fingerprint
+        )
+        if predictions.ids != examples.ids:
+            raise IntegrityError(f"{path}: its rows are not in the order of the training examples")
+        found[name] = torch.from_numpy(predictions.outputs)
+    return found
+
+
+def _digest(facts: list[object]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

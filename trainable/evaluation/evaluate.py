@@ -1,0 +1,117 @@
+"""A model and a split -> predictions and metrics. Every row is scored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlflow_setup.schema import OVERALL, metric_name
+from trainable.batches.tokenization import Encoded, Tokenizer, tokenise
+from trainable.config.tasks import Task
+from trainable.data.readers import Examples
+from trainable.evaluation.inference import answers, embeddings_of
+from trainable.evaluation.metrics import overall, task_metric
+from trainable.losses.task import task_loss
+from trainable.model.multitask import MultitaskBert
+from trainable.runtime.precision import choose_precision
+from trainable.storage.predictions import Predictions, dev_train_mask
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one epoch over the dev set, on all rows and on the dev-train half alone."""
+
+    metrics: dict[str, float]
+    dev_train: dict[str, float]
+    flags: tuple[str, ...]
+    is_finite: bool
+
+
+def evaluate(
+    tasks: Mapping[str, Task], examples: Mapping[str, Examples], outputs: Mapping[str, Any]
+) -> Evaluation:
+    """Score raw outputs (task -> [N, C] or [N]) against the labels of the dev examples."""
+    if not all(np.isfinite(values).all() for values in outputs.values()):
+        return Evaluation({}, {}, (), is_finite=False)
+    flags: list[str] = []
+    halves = []
+    for only_dev_train in (False, True):
+        metrics, scores = {}, {}
+        for name, values in outputs.items():
+            labels = examples[name].labels
+            assert labels is not None
+            rows = dev_train_mask(examples[name].ids) if only_dev_train else slice(None)
+            score, is_defined = task_metric(tasks[name], values[rows], labels[rows])
+            key = metric_name("dev", name, str(tasks[name].metric))
+            metrics[key], scores[name] = score, score
+            if not is_defined and not only_dev_train:
+                flags.append(f"{key} is undefined: the predictions are constant; counted as 0")
+            if not only_dev_train:
+                loss = task_loss(
+                    tasks[name].kind,
+                    torch.from_numpy(values),
+                    torch.from_numpy(labels.astype(np.float32)),
+                )
+                metrics[metric_name("dev", name, "loss")] = float(loss)
+        metrics[OVERALL] = overall(scores, tasks)
+        halves.append(metrics)
+    return Evaluation(halves[0], halves[1], tuple(flags), is_finite=True)
+
+
+def outputs_of(
+    model: MultitaskBert,
+    task_name: str,
+    encoded: Encoded,
+    batch_size: int,
+    precision: torch.dtype,
+    embeddings: Tensor | None = None,
+) -> NDArray[np.float32]:
+    """Raw outputs of every example in row order: logits [N, C], or one logit or score [N].
+
+    Args:
+        embeddings: [sentences, H] where they are known, in place of the encoder.
+    """
+    if embeddings is None:
+        size = batch_size * encoded.num_sides
+        embeddings = embeddings_of(model, encoded.tokens, size, precision)
+    places = np.arange(encoded.num_sides * encoded.num_examples)
+    return answers(model, task_name, embeddings, places.reshape(encoded.num_sides, -1), precision)
+
+
+def predict(
+    model: MultitaskBert,
+    task_name: str,
+    sentences: tuple[tuple[str, ...], ...],
+    tokenizer: Tokenizer,
+    *,
+    batch_size: int = 64,
+    precision: str = "fp32",
+) -> NDArray[np.float32]:
+    """Raw outputs for unlabelled sentences, a tuple of N of them for each side, in row order."""
+    num_examples = len(sentences[0])
+    if num_examples == 0:
+        raise ValueError("no sentences to predict")
+    tokens = tokenise([text for side in sentences for text in side], tokenizer, model.max_length)
+    encoded = Encoded(tokens, num_examples, len(sentences), None)
+    device = next(model.parameters()).device
+    return outputs_of(model, task_name, encoded, batch_size, choose_precision(precision, device))
+
+
+def predictions_of(
+    task: Task, examples: Examples, outputs: NDArray[np.float32], tokenizer: str
+) -> Predictions:
+    """The prediction file's content for one task and split."""
+    return Predictions(
+        task_name=examples.task_name,
+        kind=task.kind,
+        split=examples.split,
+        ids=examples.ids,
+        outputs=outputs,
+        labels=examples.labels,
+        data_fingerprint=examples.fingerprint,
+        tokenizer=tokenizer,
+    )

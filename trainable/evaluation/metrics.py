@@ -1,0 +1,97 @@
+"""Metrics reported per task, and `overall`, what a search maximises. NumPy only: selection uses it.
+
+Legend: N rows, C classes. Outputs are what a head puts out: logits [N, C] (classification), one
+logit [N] (paraphrase), a score [N] (similarity).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainable.config.tasks import Kind, MetricName, Task
+
+Floats = NDArray[np.floating[Any]]
+
+
+def predicted_labels(kind: Kind, outputs: Floats) -> NDArray[np.float64]:
+    """Outputs -> what is printed for a user: the arg-max class, 0/1 at logit 0, or the score."""
+    if kind is Kind.CLASSIFICATION:
+        return np.asarray(outputs.argmax(axis=1), np.float64)
+    if kind is Kind.PARAPHRASE:
+        return np.asarray(outputs > 0, np.float64)
+    return np.asarray(outputs, np.float64)
+
+
+def task_metric(task: Task, outputs: Floats, labels: Floats) -> tuple[float, bool]:
+    """The task's metric and whether it is defined.
+
+    A correlation with a constant is undefined: it counts as 0.0 and the flag is False.
+
+    Raises:
+        ValueError: if the task has no metric or an output is not finite.
+    """
+    if task.metric is None:
+        raise ValueError(f"a {task.kind} task has no metric")
+    if not np.isfinite(outputs).all():
+        raise ValueError("outputs are not finite")
+    return _METRICS[task.metric](predicted_labels(task.kind, outputs), labels)
+
+
+def overall(scores: Mapping[str, float], tasks: Mapping[str, Task]) -> float:
+    """Mean over the tasks with a metric; correlations r are mapped to (r + 1) / 2 first.
+
+    Compare it only between runs of the same tasks (the paper's section 5.2).
+    """
+    mapped = [
+        (score + 1) / 2 if tasks[name].kind is Kind.SIMILARITY else score
+        for name, score in scores.items()
+        if tasks[name].is_evaluated
+    ]
+    if not mapped:
+        raise ValueError("none of the tasks has a metric")
+    return float(np.mean(mapped))
+
+
+def pearson(x: Floats, y: Floats) -> tuple[float, bool]:
+    """Pearson's r in float64; (0.0, False) when either side is constant."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0, False
+    x, y = x - x.mean(), y - y.mean()
+    norm = np.sqrt((x @ x) * (y @ y))
+    if not norm > 0:
+        return 0.0, False
+    return float(np.clip((x @ y) / norm, -1.0, 1.0)), True
+
+
+def _accuracy(predicted: Floats, labels: Floats) -> tuple[float, bool]:
+    return float((predicted == labels).mean()), True
+
+
+def _macro_f1(predicted: Floats, labels: Floats) -> tuple[float, bool]:
+    scores = []
+    for label in np.union1d(predicted, labels):
+        hits = np.sum((predicted == label) & (labels == label))
+        scores.append(2 * hits / (np.sum(predicted == label) + np.sum(labels == label)))
+    return float(np.mean(scores)), True
+
+
+def _spearman(predicted: Floats, labels: Floats) -> tuple[float, bool]:
+    return pearson(_ranks(predicted), _ranks(labels))
+
+
+def _ranks(values: Floats) -> Floats:
+    """From 1, equal values sharing the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
+
+
+_METRICS = {
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+    "pearson": pearson,
+    "spearman": _spearman,
+}
+assert set(_METRICS) == set(MetricName.__args__)  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""The multitask model: encoder, pooling, heads. Losses are not here."""

@@ -1,0 +1,160 @@
+"""Task heads: sentence embeddings in, outputs and task embeddings out. No losses inside.
+
+A head answers for a task's own sides, the first one or two; further sides (a second dropout view,
+hard negatives), which may be of other lengths, are only embedded.
+
+Legend: B examples, H hidden size of the encoder, d `model.fcn_size`, C classes, Z width of a task
+embedding. e: pooled sentence embeddings [B, H] a side; s: shared representation [B, d] a side.
+Layout and dropout places follow section 4.3 and figure 1 of the paper.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, relu
+
+from trainable.config.sections import Model
+from trainable.config.tasks import Kind, Task
+from trainable.model.kernels.dropout import Dropout
+from trainable.runtime.precision import to_float32
+
+BASELINE_PROJECTION = 32
+"""Width of the bare baseline's siamese projections (section 4.1)."""
+
+
+class HeadOutput(NamedTuple):
+    """What a head makes of a batch."""
+
+    outputs: Tensor  # logits [B, C], or one logit or score [B]
+    embeddings: tuple[Tensor, ...]  # task embeddings z [B, Z], a side each
+    distilled: Tensor | None = None  # outputs of the distillation head, while it is trained
+
+
+class SharedFCN(nn.Module):
+    """s = Linear(d, d)(Dropout(ReLU(Linear(H, d)(Dropout(e))))): [.., H] -> [.., d]."""
+
+    def __init__(self, hidden_size: int, model: Model) -> None:
+        super().__init__()
+        self.dropout = Dropout(model.head_dropout)
+        self.layer1 = nn.Linear(hidden_size, model.fcn_size)
+        self.layer2 = nn.Linear(model.fcn_size, model.fcn_size)
+
+    def forward(self, e: Tensor) -> Tensor:
+        s: Tensor = self.layer2(self.dropout(relu(self.layer1(self.dropout(e)))))
+        return s
+
+
+class Branch(nn.Module):
+    """[Linear(Dropout(e)); s]: a task's own projection beside the shared representation."""
+
+    def __init__(self, hidden_size: int, width: int, model: Model) -> None:
+        super().__init__()
+        self.dropout = Dropout(model.head_dropout)
+        self.fcn = nn.Linear(hidden_size, width)
+        self.width = width + (model.fcn_size if model.shared_fcn else 0)
+
+    def forward(self, e: Tensor, s: Tensor | None) -> Tensor:
+        return _beside(self.fcn(self.dropout(e)), s)
+
+
+class ClassificationHead(nn.Module):
+    """Baseline: Linear(H, C). Else Linear(., C) over the branch, through a ReLU if non-linear."""
+
+    def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
+        super().__init__()
+        self.is_nonlinear = model.nonlinear_heads
+        if not (model.shared_fcn or model.nonlinear_heads):
+            self.branch: nn.Module = _DropoutOnly(model)
+            width = hidden_size
+        else:
+            branch = Branch(hidden_size, model.fcn_size, model)
+            self.branch, width = branch, branch.width
+        self.out = nn.Linear(width, task.num_classes)
+
+    def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
+        z = tuple(self.branch(*side) for side in zip(e, s, strict=True))
+        return HeadOutput(self.out(relu(z[0]) if self.is_nonlinear else z[0]), z)
+
+
+class SiameseParaphraseHead(nn.Module):
+    """Baseline: the dot product of both sides' projections is the logit."""
+
+    def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
+        super().__init__()
+        self.is_nonlinear = model.nonlinear_heads
+        self.branch = Branch(hidden_size, _projection_width(model), model)
+
+    def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
+        z = tuple(self.branch(*side) for side in zip(e, s, strict=True))
+        left, right = (relu(z[0]), relu(z[1])) if self.is_nonlinear else z[:2]
+        return HeadOutput((left * right).sum(-1), z)
+
+
+class StructuredParaphraseHead(nn.Module):
+    """p_i = FCN1(e_i); q = FCN2([e_1; e_2; p_1 * p_2]); logit = Linear(ReLU([s_1 * s_2; q])).
+
+    The ReLU belongs to the structure: without it the row "baseline + paraphrase structure" of the
+    paper's figure 3 would be all but linear again.
+    """
+
+    def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
+        super().__init__()
+        d = model.fcn_size
+        self.dropout = Dropout(model.head_dropout)
+        self.fcn1 = nn.Linear(hidden_size, d)
+        self.fcn2 = nn.Linear(2 * hidden_size + d, d)
+        self.out = nn.Linear(2 * d if model.shared_fcn else d, 1)
+
+    def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
+        dropped = [self.dropout(side) for side in e]
+        p = [self.fcn1(side) for side in dropped]
+        q = self.fcn2(self.dropout(torch.cat([*dropped[:2], p[0] * p[1]], dim=-1)))
+        if s[0] is not None and s[1] is not None:
+            q = torch.cat([s[0] * s[1], q], dim=-1)
+        z = tuple(_beside(*side) for side in zip(p, s, strict=True))
+        return HeadOutput(self.out(relu(q)).squeeze(-1), z)
+
+
+class SimilarityHead(nn.Module):
+    """z_i = [Linear(e_i); s_i], no activation; score = max_score x cos(z_1, z_2)."""
+
+    def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
+        super().__init__()
+        self.max_score = task.max_score
+        self.branch = Branch(hidden_size, _projection_width(model), model)
+
+    def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
+        z = tuple(to_float32(self.branch(*side)) for side in zip(e, s, strict=True))
+        return HeadOutput(self.max_score * cosine_similarity(z[0], z[1], dim=-1), z)
+
+
+def build_head(task: Task, hidden_size: int, model: Model) -> nn.Module:
+    """The head that a task's kind and the three architecture switches ask for."""
+    if task.kind is Kind.CLASSIFICATION:
+        return ClassificationHead(task, hidden_size, model)
+    if task.kind is Kind.PARAPHRASE:
+        structure = (
+            StructuredParaphraseHead if model.paraphrase_structure else SiameseParaphraseHead
+        )
+        return structure(task, hidden_size, model)
+    return SimilarityHead(task, hidden_size, model)
+
+
+class _DropoutOnly(nn.Module):
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.dropout = Dropout(model.head_dropout)
+
+    def forward(self, e: Tensor, s: Tensor | None) -> Tensor:
+        assert s is None
+        dropped: Tensor = self.dropout(e)
+        return dropped
+
+
+def _beside(own: Tensor, s: Tensor | None) -> Tensor:
+    return own if s is None else torch.cat([own, s], dim=-1)
+
+
+def _projection_width(model: Model) -> int:
+    return model.fcn_size if model.shared_fcn else BASELINE_PROJECTION

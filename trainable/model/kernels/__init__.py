@@ -1,0 +1,1 @@
+"""The encoder's operations computed otherwise than by transformers, with equal values."""

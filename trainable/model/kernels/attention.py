@@ -1,0 +1,93 @@
+"""Scaled dot-product attention within each sentence, of padded batches and of packed rows.
+
+On a CPU torch's fused kernel cannot drop, and falls back to a slow path with slow random numbers;
+here it is called without dropout only. Of a packed row the sentences of one length are a rectangle,
+one small product each; on CUDA the row is a nested tensor, which the fused kernels take whole.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention, softmax
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+from trainable.batches.packing import Packed
+from trainable.model.kernels.dropout import fast_dropout
+
+NAME = "ensweep"
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packed: Packed | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Transformers' attention call: query, key, value [S, heads, L, width] -> [S, L, heads, width].
+
+    Args:
+        attention_mask: added to the scores: 0 where a token may be seen, very negative elsewhere.
+        packed: what the tokens are of where they are one row, [1, heads, T, width]; no mask then.
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    p = dropout if module.training else 0.0
+    if packed is None:
+        mixed = _attend(query, key, value, attention_mask, p, scale).transpose(1, 2).contiguous()
+    else:
+        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # [T, heads, width]
+        mixed = (nested if query.is_cuda else by_length)(q, k, v, packed, p, scale)[None]
+    return mixed, None
+
+
+def by_length(
+    query: Tensor, key: Tensor, value: Tensor, packed: Packed, p: float, scale: float
+) -> Tensor:
+    """Attention of a row [T, heads, width], the sentences of each length together."""
+    sizes = [count * length for count, length in packed.groups]
+    parts = zip(*(torch.split(part, sizes) for part in (query, key, value)), strict=True)
+    mixed = []
+    for group, of_group in zip(packed.groups, parts, strict=True):
+        q, k, v = (part.unflatten(0, group).transpose(1, 2) for part in of_group)
+        mixed.append(_attend(q, k, v, None, p, scale).transpose(1, 2).flatten(0, 1))
+    return torch.cat(mixed)
+
+
+def nested(
+    query: Tensor, key: Tensor, value: Tensor, packed: Packed, p: float, scale: float
+) -> Tensor:
+    """Attention of a row [T, heads, width] as a nested tensor of sentences of unlike length."""
+    shortest, longest = int(packed.lengths[0]), int(packed.lengths[-1])
+    q, k, v = (
+        torch.nested.nested_tensor_from_jagged(
+            part.contiguous(), packed.offsets, min_seqlen=shortest, max_seqlen=longest
+        ).transpose(1, 2)
+        for part in (query, key, value)
+    )
+    mixed = scaled_dot_product_attention(q, k, v, dropout_p=p, scale=scale)
+    values: Tensor = mixed.transpose(1, 2).contiguous().values()
+    return values
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float, scale: float
+) -> Tensor:
+    """[.., heads, L, width] by the fused kernel, but for dropout on a CPU."""
+    if query.is_cuda or p == 0:
+        return scaled_dot_product_attention(query, key, value, mask, dropout_p=p, scale=scale)
+    scores = torch.matmul(query * scale, key.transpose(2, 3))
+    if mask is not None:
+        scores = scores + mask
+    weights = softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.matmul(fast_dropout(weights, p), value)
+
+
+# never compiled: its loop differs from batch to batch
+AttentionInterface.register(NAME, torch.compiler.disable(attention))  # type: ignore[no-untyped-call]
+AttentionMaskInterface.register(NAME, eager_mask)

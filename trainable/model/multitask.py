@@ -1,0 +1,137 @@
+"""`MultitaskBert`: one encoder call for all sentences of a batch, then the task's head.
+
+Legend: S sentences (sides x B examples), L tokens of the longest, H hidden size.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mlflow_setup.errors import IntegrityError
+from trainable.batches.packing import Packed
+from trainable.config.config import Config
+from trainable.config.tasks import Kind, Task
+from trainable.model.encoder import build_untrained, embed, load_pretrained
+from trainable.model.heads import HeadOutput, SharedFCN, build_head
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+class MultitaskBert(nn.Module):
+    """A shared encoder with a head for each task; tasks may share a head (`Task.head`)."""
+
+    def __init__(self, encoder: nn.Module, config: Config) -> None:
+        super().__init__()
+        model, tasks = config.model, config.task_records()
+        hidden_size = int(encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        self.encoder = encoder
+        self.pooling = model.pooling
+        limit = int(encoder.config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+        self.max_length = min(model.max_length or limit, limit)
+        """Tokens a sentence is cut at."""
+        self.shared = SharedFCN(hidden_size, model) if model.shared_fcn else None
+        self.head_names = {name: _head_name(name, tasks) for name in tasks}
+        self.heads = nn.ModuleDict(
+            {
+                name: build_head(task, hidden_size, model)
+                for name, task in tasks.items()
+                if self.head_names[name] == name
+            }
+        )
+        self.distill_heads = nn.ModuleDict(
+            {
+                name: build_head(task, hidden_size, model)
+                for name, task in tasks.items()
+                if task.kind is not Kind.ENTAILMENT
+                and config.distill.enabled
+                and config.distill.place == "head"
+            }
+        )
+        self.is_encoder_frozen = False
+
+    def forward(self, task_name: str, packed: Packed, num_sides: int) -> HeadOutput:
+        """Outputs for sentences that were asked for side after side."""
+        e = self.embed(packed)
+        return self.answer(task_name, e, [len(e) // num_sides] * num_sides)
+
+    def embed(self, packed: Packed, noise: Tensor | None = None) -> Tensor:
+        """Pooled sentence embeddings [S, H]; `noise` [S, L, H] is added to the embedding layer."""
+        return embed(self.encoder, packed, self.pooling, noise)
+
+    def answer(self, task_name: str, e: Tensor, sizes: Sequence[int]) -> HeadOutput:
+        """What the task's head makes of sentence embeddings [S, H], `sizes` sentences a side."""
+        s = self.shared(e) if self.shared is not None else None
+        sides = torch.split(e, list(sizes))
+        shared_sides = (None,) * len(sizes) if s is None else torch.split(s, list(sizes))
+        output = self.heads[self.head_names[task_name]](sides, shared_sides)
+        assert isinstance(output, HeadOutput)
+        if self.training and task_name in self.distill_heads:
+            distilled = self.distill_heads[task_name](sides, shared_sides)
+            output = output._replace(distilled=distilled.outputs)
+        return output
+
+    def freeze_encoder(self, is_frozen: bool) -> None:
+        """Frozen: its weights take no gradient, and it stays in eval mode, without dropout."""
+        self.is_encoder_frozen = is_frozen
+        self.encoder.requires_grad_(not is_frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all but a frozen encoder."""
+        super().train(mode)
+        if self.is_encoder_frozen:
+            self.encoder.eval()
+        return self
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def num_encoder_parameters(self) -> int:
+        """Of these, those of the encoder."""
+        return sum(parameter.numel() for parameter in self.encoder.parameters())
+
+
+def build_model(config: Config, encoder: str | None = None) -> MultitaskBert:
+    """A model to train: pretrained encoder, fresh heads drawn from torch's global generator.
+
+    Args:
+        encoder: a folder in place of `model.encoder`, where additional pre-training has made one.
+    """
+    settings = config.model
+    name, revision = (settings.encoder, settings.revision) if encoder is None else (encoder, None)
+    loaded = load_pretrained(name, revision, settings.encoder_dropout, settings.pooling)
+    return MultitaskBert(loaded, config)
+
+
+def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> MultitaskBert:
+    """A trained model in eval mode, from `model.safetensors` and the encoder's own folder.
+
+    Where that folder holds weights as well, they are the encoder's, under transformers' own names.
+    Half-precision weights become float32.
+
+    Raises:
+        IntegrityError: the weights are missing or do not fit the configuration.
+    """
+    encoder = build_untrained(encoder_dir, config.model.encoder_dropout)
+    model = MultitaskBert(encoder, config)
+    path, of_encoder = weights_dir / WEIGHTS_FILE, encoder_dir / WEIGHTS_FILE
+    try:
+        weights = load_file(path)
+        if of_encoder.is_file():
+            weights |= {f"encoder.{name}": value for name, value in load_file(of_encoder).items()}
+        model.load_state_dict(weights)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise IntegrityError(f"{path}: weights cannot be loaded: {reason}") from error
+    return model.eval()
+
+
+def _head_name(name: str, tasks: Mapping[str, Task]) -> str:
+    shared = tasks[name].head
+    return name if shared is None or shared not in tasks else shared

@@ -1,0 +1,1 @@
+"""Additional masked-language-model pre-training of an encoder."""

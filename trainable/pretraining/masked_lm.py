@@ -1,0 +1,290 @@
+"""Masked language modelling: the model, its steps, its held-out loss, and its checkpoints.
+
+Legend: S sentences, L tokens, H hidden size.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
+
+from mlflow_setup.errors import ConfigError, NothingUsableError
+from trainable.batches.sampler import length_buckets
+from trainable.batches.tokenization import Tokens, load_tokenizer, tokenise
+from trainable.config.config import Config
+from trainable.data.remote import locate
+from trainable.model.encoder import load_pretrained
+from trainable.model.kernels.attention import NAME as ATTENTION
+from trainable.model.kernels.dropout import use_fast_dropout
+from trainable.pretraining.masking import IGNORED, Vocabulary, mask
+from trainable.runtime.precision import autocast, choose_device, choose_precision
+from trainable.runtime.rng_state import rng_state, seed_globals, set_rng_state
+from trainable.runtime.seeding import generator
+from trainable.runtime.stopping import Stop
+from trainable.storage.checkpoint import load_newest, save_checkpoint
+
+SAVE_EVERY = 200
+"""Steps between checkpoints."""
+
+_HELD_OUT = (0.02, 500)
+"""Share and greatest number of the sentences that are never trained on."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far pre-training has come: `pretrain.json` in the encoder's folder."""
+
+    step: int
+    num_steps: int
+    num_sentences: int  # trained on
+    held_out: tuple[tuple[int, float], ...]  # (step, loss on the sentences held out)
+    seconds: float
+
+    @property
+    def is_done(self) -> bool:
+        return self.step == self.num_steps
+
+
+def ignore(progress: Progress) -> None:
+    """The report of a pre-training that nobody watches."""
+
+
+class MaskedLMTraining:
+    """A pre-training in memory."""
+
+    def __init__(
+        self,
+        config: Config,
+        sentences: list[str],
+        checkpoints: Path,
+        head_only: bool,
+        fingerprint: str,
+    ) -> None:
+        """Or the one that `checkpoints` has stopped in; `fingerprint` is of all that makes it up.
+
+        Raises:
+            ConfigError: the encoder cannot be loaded; the checkpoints are of other settings.
+        """
+        self.config, self.settings, self.checkpoints = config, config.pretrain, checkpoints
+        self.identity = {"fingerprint": fingerprint, "head_only": head_only}
+        self.device = choose_device(config.train.device)
+        self.precision = choose_precision(config.train.precision, self.device)
+        seed_globals(self.settings.seed)
+        self.tokenizer = load_tokenizer(config.model.encoder, config.model.revision)
+        self.vocabulary = Vocabulary.of(self.tokenizer)
+        self.model = load_masked_lm(config).to(self.device)
+        self.model.base_model.requires_grad_(not head_only)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=self.settings.lr, weight_decay=0.0, fused=True
+        )
+        self.train_tokens, self.held_out_tokens = self._split(sentences)
+        self.per_epoch = -(-len(self.train_tokens.lengths) // self.settings.batch_size)
+        num_steps = self.per_epoch * self.settings.num_epochs
+        self.num_steps = min(num_steps, self.settings.max_steps or num_steps)
+        self.step, self.seconds = 0, 0.0
+        self.losses: list[tuple[int, float]] = []
+        self._restore()
+
+    def run(self, report: Callable[[Progress], None], stop: Stop) -> Progress:
+        """Step after step, to the end or a stop.
+
+        Raises:
+            NothingUsableError: a weight is no longer finite.
+        """
+        started = time.perf_counter() - self.seconds
+        if not self.losses:
+            self._score()
+            report(self.progress)
+        while self.step < self.num_steps:
+            epoch, first = divmod(self.step, self.per_epoch)
+            draw = generator(self.settings.seed, "sentences", epoch)
+            plan = length_buckets(self.train_tokens.lengths, self.settings.batch_size, draw)
+            for rows in plan[first : first + self.num_steps - self.step]:
+                if stop():
+                    self.seconds = time.perf_counter() - started
+                    self._save()
+                    return self.progress
+                self._train(rows)
+                if self.step % SAVE_EVERY == 0:
+                    self._save()
+            self.seconds = time.perf_counter() - started
+            self._score()
+            report(self.progress)
+        return self.progress
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(
+            self.step,
+            self.num_steps,
+            len(self.train_tokens.lengths),
+            tuple(self.losses),
+            self.seconds,
+        )
+
+    def write_encoder(self, folder: Path) -> None:
+        """The encoder with the start encoder's pooler and settings, and the tokenizer."""
+        name, revision = self.config.model.encoder, self.config.model.revision
+        encoder = load_pretrained(name, revision, 0.0, "cls")
+        missing, unexpected = encoder.load_state_dict(
+            self.model.base_model.state_dict(), strict=False
+        )
+        assert not unexpected
+        assert all(key.startswith("pooler.") for key in missing)
+        encoder.config.hidden_dropout_prob = self._start.hidden_dropout_prob  # type: ignore[union-attr]
+        encoder.config.attention_probs_dropout_prob = self._start.attention_probs_dropout_prob  # type: ignore[union-attr]
+        encoder.save_pretrained(folder)  # type: ignore[operator]
+        self.tokenizer.save_pretrained(folder)
+
+    @property
+    def _start(self) -> Any:
+        """The start encoder's own configuration."""
+        model = self.config.model
+        return AutoConfig.from_pretrained(locate(model.encoder), revision=model.revision)
+
+    def _train(self, rows: NDArray[np.int64]) -> None:
+        self.model.train()
+        loss = self._losses(self.train_tokens, rows, ("masks", self.step)).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+
+    def _losses(self, tokens: Tokens, rows: NDArray[np.int64], purpose: tuple[str, int]) -> Tensor:
+        """Cross-entropy of each chosen token, [chosen]; only their logits are computed."""
+        settings = self.settings
+        ids, attended = tokens.pad(rows)
+        masked, labels = mask(
+            ids.numpy(),
+            attended.numpy(),
+            self.vocabulary,
+            fraction=settings.mask_fraction,
+            whole_word=settings.whole_word,
+            replacement=settings.replacement,
+            random=generator(settings.seed, *purpose),
+        )
+        chosen = torch.from_numpy(labels != IGNORED).to(self.device)
+        wanted = torch.from_numpy(labels).to(self.device)[chosen]
+        with autocast(self.device, self.precision):
+            states = self.model.base_model(
+                input_ids=torch.from_numpy(masked).to(self.device),
+                attention_mask=attended.to(self.device),
+            ).last_hidden_state
+            logits = self.model.cls(states[chosen])
+        return cross_entropy(logits.float(), wanted, reduction="none")
+
+    def _score(self) -> None:
+        """Note the mean loss of a chosen token held out, with the same masks each time."""
+        self._require_finite()
+        self.model.eval()
+        total, count = 0.0, 0
+        with torch.inference_mode():
+            everything = np.arange(len(self.held_out_tokens.lengths))
+            for number, start in enumerate(range(0, len(everything), 64)):
+                rows = everything[start : start + 64]
+                losses = self._losses(self.held_out_tokens, rows, ("held out", number))
+                total, count = total + float(losses.sum()), count + len(losses)
+        self.losses.append((self.step, total / count))
+
+    def _require_finite(self) -> None:
+        """Before anything is kept: a loss that is not finite leaves weights that are not."""
+        if not all(bool(value.isfinite().all()) for value in self.model.parameters()):
+            raise NothingUsableError(
+                f"pre-training diverged: a weight is not finite after step {self.step}",
+                fix="pretrain.lr: a smaller one",
+            )
+
+    def _split(self, sentences: list[str]) -> tuple[Tokens, Tokens]:
+        """Sentences to train on, and those held out."""
+        share, most = _HELD_OUT
+        order = generator(self.settings.seed, "held out").permutation(len(sentences))
+        num_held_out = max(1, min(most, round(share * len(sentences))))
+        parts = (np.sort(order[num_held_out:]), np.sort(order[:num_held_out]))
+        if not len(parts[0]):
+            raise ConfigError("pretrain.tasks: their text is a single sentence")
+        limit = int(self.model.config.max_position_embeddings)
+        length = min(self.settings.max_length, limit)
+        train, held_out = (
+            tokenise([sentences[row] for row in rows], self.tokenizer, length) for rows in parts
+        )
+        return train, held_out
+
+    def _save(self) -> None:
+        self._require_finite()
+        state = {
+            **self.identity,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": [list(loss) for loss in self.losses],
+            "seconds": self.seconds,
+            "rng": rng_state(),
+        }
+        save_checkpoint(self.checkpoints, self.step, state)
+
+    def _restore(self) -> None:
+        found = load_newest(self.checkpoints)
+        if found is not None:
+            self.step, state = found
+            if any(state.get(key) != value for key, value in self.identity.items()):
+                raise ConfigError(
+                    f"{self.checkpoints}: begun with other settings, text or another encoder",
+                    fix=f"give those again to go on, or remove {self.checkpoints}",
+                )
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.losses = [(int(step), float(loss)) for step, loss in state["losses"]]
+            self.seconds = float(state["seconds"])
+            set_rng_state(state["rng"])
+
+
+def load_masked_lm(config: Config) -> Any:
+    """The start encoder with a masked-LM head: its own where it has one, else a fresh one.
+
+    Raises:
+        ConfigError: it cannot be loaded, lacks weights of the encoder, or is no BERT.
+    """
+    model = config.model
+    load_pretrained(model.encoder, model.revision, model.encoder_dropout, "cls")  # or refuse it
+    place = locate(model.encoder)
+    settings = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
+    settings.hidden_dropout_prob = model.encoder_dropout
+    settings.attention_probs_dropout_prob = model.encoder_dropout
+    with _without_load_report():
+        found: Any = AutoModelForMaskedLM.from_pretrained(
+            place,
+            revision=model.revision,
+            config=settings,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+        )
+    if not hasattr(found, "cls"):
+        raise ConfigError(
+            f"model.encoder={model.encoder}: a {settings.model_type} encoder; additional "
+            "pre-training supports BERT"
+        )
+    use_fast_dropout(found)
+    return found
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """A fresh head and an unused pooler are what is expected here."""
+    before = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(before)

@@ -1,0 +1,1 @@
+"""A trial's folder on disk: records, checkpoints, predictions, what is kept."""

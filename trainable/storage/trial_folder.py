@@ -1,0 +1,303 @@
+"""A trial's folder: whole objects, each written once, that everything later is read from.
+
+config.json  epochs/0007.json  epochs/0007.decision.json  predictions/<task>/0007.parquet
+weights/0007/  encoder/  checkpoint/  attempts/0001.json  outcome.json
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.filesystem.atomic import (
+    atomic_folder,
+    find_damage,
+    inside,
+    remove_folder,
+    remove_leftovers,
+    safe_name,
+    write_atomic,
+    write_manifest,
+)
+from mlflow_setup.schema import (
+    OVERALL,
+    PREDICTIONS_ARTIFACT,
+    AttemptRecord,
+    Decision,
+    EpochRecord,
+    OutcomeRecord,
+    TrialRecord,
+    TrialSnapshot,
+    metric_name,
+    prediction_path,
+)
+from trainable.config.tasks import Task
+from trainable.storage.predictions import Predictions
+
+SHARED = ".shared"
+"""The folder of what trials share (encoders, teachers, soft labels), below the storage folder."""
+
+ATTEMPTS = "attempts"
+
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class TrialFolder:
+    """Reads and writes one trial's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def outcome_path(self) -> Path:
+        return self.path / "outcome.json"
+
+    @property
+    def encoder_dir(self) -> Path:
+        return self.path / "encoder"
+
+    def weights_dir(self, epoch: int) -> Path:
+        """The folder of an epoch's weights, there or not.
+
+        Raises:
+            IntegrityError: it is a link that leads out of the trial's folder.
+        """
+        return inside(self.path, f"weights/{epoch:04d}")
+
+    def predictions_path(self, task: str, epoch: int) -> Path:
+        """The file of one task and epoch, there or not.
+
+        Raises:
+            ConfigError: the task's name cannot name a folder.
+            IntegrityError: the folder is a link that leads out of the trial's.
+        """
+        path = prediction_path(safe_name(task, "task"), epoch)
+        return inside(self.path, f"{PREDICTIONS_ARTIFACT}/{path}")
+
+    def create(self, record: TrialRecord) -> None:
+        """Write `config.json`, once; a folder of the same configuration and data is entered again.
+
+        Raises:
+            ConfigError: the folder holds a trial of another configuration or other data.
+        """
+        path = self.path / "config.json"
+        if not path.exists():
+            write_atomic(path, record.to_json())
+            return
+        stored = self.trial()
+        keys = sorted(set(stored.config) | set(record.config))
+        different = [
+            f"{key}={stored.config.get(key)!r}, now {record.config.get(key)!r}"
+            for key in keys
+            if stored.config.get(key) != record.config.get(key)
+        ]
+        if stored.data_fingerprint != record.data_fingerprint:
+            different.append("the data has changed")
+        if different:
+            raise ConfigError(
+                f"{self.path}: holds a trial of another configuration: {'; '.join(different)}",
+                fix="choose another name or folder, or remove this one",
+            )
+
+    def trial(self) -> TrialRecord:
+        """Raises IntegrityError when `config.json` is missing or damaged."""
+        path = self.path / "config.json"
+        try:
+            return TrialRecord.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise IntegrityError(
+                f"{path}: no trial record: {error}",
+                fix="put its copy in its place: the artifact config.json of the trial's MLflow run",
+            ) from None
+
+    def write_epoch(self, record: EpochRecord) -> None:
+        write_atomic(self._epoch_path(record.epoch), record.to_json())
+
+    def epochs(self) -> list[EpochRecord]:
+        """Completed epochs from 1 on; a missing or damaged record ends the list.
+
+        Raises:
+            OSError: a record is there and cannot be read now.
+        """
+        records: list[EpochRecord] = []
+        while (record := self.epoch(len(records) + 1)) is not None:
+            records.append(record)
+        return records
+
+    def epoch(self, epoch: int) -> EpochRecord | None:
+        """The record of one epoch, from 1; None where it is missing or damaged.
+
+        Raises:
+            OSError: the record is there and cannot be read now.
+        """
+        try:
+            record = EpochRecord.from_json(self._epoch_path(epoch).read_text(encoding="utf-8"))
+        except (*_NOT_THERE, ValueError):
+            return None
+        return record if record.epoch == epoch else None
+
+    def write_predictions(self, epoch: int, predictions: Predictions) -> None:
+        predictions.write(self.predictions_path(predictions.task_name, epoch))
+
+    def write_decision(self, decision: Decision) -> None:
+        path = self._epoch_path(decision.epoch).with_suffix(".decision.json")
+        write_atomic(path, decision.to_json())
+
+    def decisions(self) -> list[Decision]:
+        """What the scheduler said, by epoch; damaged records are left out."""
+        found = []
+        for path in sorted((self.path / "epochs").glob("[0-9]*.decision.json")):
+            try:
+                found.append(Decision.from_json(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def attempts(self) -> list[AttemptRecord]:
+        """What each process's try at the trial used; damaged records are left out."""
+        found = []
+        for path in sorted((self.path / ATTEMPTS).glob("[0-9]*.json")):
+            with suppress(OSError, ValueError):
+                found.append(AttemptRecord.from_json(path.read_text(encoding="utf-8")))
+        return found
+
+    def write_outcome(self, record: OutcomeRecord) -> None:
+        """Write how the trial ended. Only a `stopped` outcome is replaced by a later one."""
+        stored = self.outcome()
+        if stored is None or not stored.outcome.is_terminal:
+            write_atomic(self.outcome_path, record.to_json())
+
+    def outcome(self) -> OutcomeRecord | None:
+        """How the trial ended; None while it has not, or where the record is damaged.
+
+        Raises:
+            OSError: the record is there and cannot be read now. The trial is not to be run again.
+        """
+        try:
+            text = self.outcome_path.read_text(encoding="utf-8")
+            return OutcomeRecord.from_json(text)
+        except (*_NOT_THERE, ValueError):
+            return None
+
+    def reopen(self) -> None:
+        """A trial that was stopped runs again: it has no outcome until it ends."""
+        stored = self.outcome()
+        if stored is not None and not stored.outcome.is_terminal:
+            self.outcome_path.unlink(missing_ok=True)
+
+    def kept_epochs(self) -> list[int]:
+        """Epochs whose weights are there."""
+        folder = self.path / "weights"
+        if not folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+    def keep_weights(self, epoch: int, write: Callable[[Path], None]) -> None:
+        """Have `write` fill a folder that becomes the epoch's weights, whole or not at all.
+
+        A manifest with the SHA-256 and size of each file is written last.
+        """
+        self.drop_weights(epoch)
+        with atomic_folder(self.weights_dir(epoch)) as temporary:
+            write(temporary)
+            write_manifest(temporary, {"epoch": epoch})
+
+    def require_weights(self, epoch: int) -> Path:
+        """The folder of an epoch's weights, proved to be what training wrote.
+
+        Raises:
+            IntegrityError: not kept, or damaged.
+        """
+        folder = self.weights_dir(epoch)
+        damage = find_damage(folder, {"epoch": epoch})
+        if damage is not None:
+            raise IntegrityError(
+                f"{folder}: weights are not whole: {damage}",
+                fix="leave the trial out, or train it again in another folder",
+            )
+        return folder
+
+    def keep_encoder(self, write: Callable[[Path], None]) -> None:
+        """Have `write` fill the encoder's folder, once."""
+        if not self.encoder_dir.exists():
+            with atomic_folder(self.encoder_dir) as temporary:
+                write(temporary)
+
+    def drop_weights(self, epoch: int) -> None:
+        remove_folder(self.weights_dir(epoch))
+
+    def drop_checkpoint(self) -> None:
+        remove_folder(self.checkpoint_dir)
+
+    def forget_after(self, epoch: int) -> None:
+        """Remove what later epochs left, and leftovers of a crash: they will be run again."""
+        for folder in (self.path, *(path for path in self.path.glob("**/") if path.is_dir())):
+            remove_leftovers(folder)
+        for path in [*self._own("epochs/*.json"), *self._prediction_files()]:
+            number = path.name.split(".")[0]
+            if number.isdecimal() and int(number) > epoch:
+                path.unlink()
+        for kept in self.kept_epochs():
+            if kept > epoch:
+                self.drop_weights(kept)
+
+    def snapshot(self) -> TrialSnapshot:
+        """All that is projected onto the trial's MLflow run."""
+        epochs = self.epochs()
+        root = self.path / PREDICTIONS_ARTIFACT
+        return TrialSnapshot(
+            record=self.trial(),
+            epochs=tuple(epochs),
+            outcome=self.outcome(),
+            predictions={
+                path.relative_to(root).as_posix(): path
+                for path in self._prediction_files()
+                if int(path.stem) <= len(epochs)
+            },
+            weights_uri=str((self.path / "weights").resolve()),
+            kept_epochs=tuple(self.kept_epochs()),
+            attempts=tuple(self.attempts()),
+        )
+
+    def _prediction_files(self) -> list[Path]:
+        found = self._own(f"{PREDICTIONS_ARTIFACT}/*/*.parquet")
+        return [path for path in found if path.stem.isdecimal()]
+
+    def _own(self, pattern: str) -> list[Path]:
+        """Files below the folder; what a link leads out to is not the trial's to send or delete."""
+        root = self.path.resolve()
+        found = self.path.glob(pattern)
+        return sorted(path for path in found if Path(os.path.realpath(path)).is_relative_to(root))
+
+    def _epoch_path(self, epoch: int) -> Path:
+        return self.path / "epochs" / f"{epoch:04d}.json"
+
+
+def epochs_to_keep(records: Sequence[EpochRecord], tasks: Mapping[str, Task]) -> set[int]:
+    """The epochs whose weights are kept: the best overall, and the best for each task.
+
+    Judged on all of dev, and again on the dev-train half alone, so that an ensemble can choose
+    among epochs without the judged half having had a say. The earliest epoch wins a tie.
+    """
+    names = [OVERALL] + [
+        metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric
+    ]
+    return {
+        max(records, key=lambda record: (scores(record)[name], -record.epoch)).epoch
+        for name in names
+        for scores in (_on_all_rows, _on_dev_train)
+        if records
+    }
+
+
+def _on_all_rows(record: EpochRecord) -> dict[str, float]:
+    return record.metrics
+
+
+def _on_dev_train(record: EpochRecord) -> dict[str, float]:
+    return record.dev_train

@@ -1,0 +1,1 @@
+"""The training loop: learner, stages, optimizer, gradient cache, and its profile."""

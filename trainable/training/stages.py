@@ -1,0 +1,68 @@
+"""The stages of a trial: what is trained when, at which learning rate.
+
+`probe` trains the heads on a frozen encoder, `finetune` everything, `swa` everything at a constant
+rate, keeping the average of its epochs' final weights. Epochs count on through the stages.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trainable.config.config import Config
+from trainable.config.sections import Optim
+
+Name = Literal["probe", "finetune", "swa"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of a trial's epochs, counted from 1."""
+
+    name: Name
+    first_epoch: int
+    num_epochs: int
+
+    def progress(self, epoch: int) -> float:
+        """0 in its first epoch, 1 in its last."""
+        return (epoch - self.first_epoch) / max(1, self.num_epochs - 1)
+
+    def rate(self, config: Config, epoch: int, step: int) -> float:
+        """Learning rate of step `step` (from 0) of the stage, which is in the trial's `epoch`."""
+        if self.name == "probe":
+            return config.probe.lr
+        if self.name == "swa":
+            return config.swa.lr
+        optim = config.optim
+        rate = learning_rate(optim, epoch - self.first_epoch + 1, self.num_epochs)
+        return rate * min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else rate
+
+
+def stages_of(config: Config) -> tuple[Stage, ...]:
+    """The stages in their order."""
+    lengths = {
+        "probe": config.probe.num_epochs,
+        "finetune": config.train.num_epochs,
+        "swa": config.swa.num_epochs,
+    }
+    stages: list[Stage] = []
+    for name in config.train.stages:
+        first = sum(stage.num_epochs for stage in stages) + 1
+        stages.append(Stage(name, first, lengths[name]))
+    return tuple(stages)
+
+
+def total_epochs(config: Config) -> int:
+    """Epochs of all stages."""
+    return sum(stage.num_epochs for stage in stages_of(config))
+
+
+def stage_at(config: Config, epoch: int) -> Stage:
+    """The stage that `epoch` belongs to."""
+    return next(s for s in reversed(stages_of(config)) if s.first_epoch <= epoch)
+
+
+def learning_rate(optim: Optim, epoch: int, num_epochs: int) -> float:
+    """lr x (1 - lr_decay x (epoch - 1) / num_epochs), epochs counted from 1; never below 0.
+
+    The paper's 1e-5 minus 4e-7 an epoch over 20 epochs is lr=1e-5, lr_decay=0.8.
+    """
+    return max(0.0, optim.lr * (1 - optim.lr_decay * (epoch - 1) / num_epochs))

@@ -1,0 +1,284 @@
+"""The Ray Tune trainable: the only adapter between Tune and the training loop.
+
+Tune hands it a trial's settings and hears of each epoch; all else is in the trial's folder. A trial
+that goes on first tells of the last epoch on disk, in case the process before it could not.
+"""
+
+import functools
+import gc
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune.trainable import wrap_function
+
+from mlflow_setup.errors import EnsweepError, PartialError
+from mlflow_setup.filesystem.atomic import is_full
+from mlflow_setup.schema import OVERALL, EpochRecord, Identity, Outcome, OutcomeRecord
+from trainable.config.config import Config, from_flat
+from trainable.runtime.threads import limit_environment, limit_threads
+from trainable.storage.trial_folder import SHARED, TrialFolder
+from trainable.training.stages import total_epochs
+from trainable.tune.actor_memory import Leftovers
+from trainable.tune.attempt import Attempt, Limits, listen, was_terminated
+
+EPOCH = "epoch"
+NUM_EPOCHS = "num_epochs"
+VALUE = "overall"
+BEST_VALUE = "best_overall"
+DIVERGED = "diverged"
+PROBLEM = "problem"
+"""What Tune is told of an epoch, by name. The best overall so far is what a sweep maximises;
+`diverged` is 1 for every trial without a usable end; `problem` is why the sweep cannot go on."""
+
+ALONE = "alone"
+"""True in the argument of a trial that is to have a machine to itself."""
+
+TRIALS, PREPARATION, STOP_FILE = "trials", "preparation", "stop"
+"""Below the sweep's folder: its trials, attempts at what they share, and what is there while all
+that runs is to stop."""
+
+
+class Train(Protocol):
+    """The signature of `trainable.train.train` as far as a trial uses it."""
+
+    def __call__(
+        self,
+        config: Config,
+        folder: Path,
+        *,
+        identity: Identity,
+        report: Callable[[EpochRecord], None],
+        stop: Callable[[], bool],
+        shared: Path,
+    ) -> OutcomeRecord: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the trials of a sweep run and what they are given."""
+
+    storage: Path  # absolute, the same on every machine
+    sweep: str
+    num_threads: int
+    num_gpus: float = 0.0
+    max_silence_seconds: float = 1800.0
+    usd_per_hour: Mapping[str, float] = field(default_factory=dict)
+    """Node type -> a node's price. One that has none is charged as the dearest."""
+
+    def folder(self, trial: str) -> Path:
+        return self.storage / self.sweep / TRIALS / trial
+
+    def preparation(self, number: int) -> Path:
+        """Where it is put down what the encoder `number` took that was made for all trials."""
+        return self.storage / self.sweep / PREPARATION / str(number)
+
+    @property
+    def shared(self) -> Path:
+        """What the trials of all sweeps have in common: encoders, teachers, soft labels."""
+        return self.storage / SHARED
+
+    def limits(self) -> Limits:
+        """What an attempt at a trial is held to, on the node that this process runs on."""
+        node_type, total = _this_node()
+        price = self.usd_per_hour.get(node_type, max(self.usd_per_hour.values(), default=0.0))
+        used = {"GPU": self.num_gpus} if self.num_gpus else {"CPU": float(self.num_threads)}
+        shares = [used[key] / total[key] for key in used if total.get(key)]
+        return Limits(
+            self.storage / self.sweep / STOP_FILE,
+            self.max_silence_seconds,
+            num_cpus=self.num_threads,
+            num_gpus=self.num_gpus,
+            node_type=node_type,
+            usd_per_hour=price * min([1.0, *shares]),
+        )
+
+
+def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[str, Any]], None]:
+    """The function that Tune runs for each trial.
+
+    Its argument has `trial` (name), `recipe`, `settings` (dotted), `origin` and `searched`.
+
+    Args:
+        train: trains a trial; `trainable.train.train` unless a test brings its own.
+    """
+
+    def run_trial(tune_config: dict[str, Any]) -> None:
+        began = time.monotonic()  # what comes before the first step is paid for as well
+        limit_environment(place.num_threads, place.num_gpus)
+        train_it = train or _training(place)
+        _freeze_imports()
+        folder = place.folder(tune_config["trial"])
+        try:
+            with Attempt(folder, place.limits(), began) as attempt:
+                _attempt(tune_config, place, train_it, attempt)
+        except Exception as error:
+            if not is_full(error):
+                raise
+            _give_up(f"no space is left for {getattr(error, 'filename', None) or folder}")
+
+    return run_trial
+
+
+def resources(
+    needs: Mapping[str, float], alone: Mapping[str, float], tune_config: Mapping[str, Any]
+) -> tune.PlacementGroupFactory:
+    """What a trial is given: all CPUs of the largest machine where it is to be alone.
+
+    Here because it goes to the workers with the trainable, and they need nothing else of `search`.
+    """
+    return tune.PlacementGroupFactory([dict(alone if tune_config.get(ALONE) else needs)])
+
+
+def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
+    """The class that Tune makes of the function, where SIGTERM asks the trial to stop.
+
+    Only an actor's main thread can listen; the trial runs in another. The next trial runs in the
+    same process, which has torch loaded, unless the last one left too much memory behind.
+    """
+
+    class Trial(wrap_function(run_trial)):  # type: ignore[misc]  # ray is untyped
+        def setup(self, config: dict[str, Any]) -> None:
+            listen()
+            self._leftovers, self._is_spent = Leftovers(), False
+            super().setup(config)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            """The next trial, which Tune gives up for lost where this does not return True."""
+            has_ended = bool(super().reset_config(new_config))
+            has_grown = self._leftovers.are_too_many()
+            self._is_spent = was_terminated() or has_grown or not has_ended
+            return True
+
+        def step(self) -> Any:
+            if self._is_spent:
+                os._exit(0)  # Tune starts the trial in another process, as after a crash
+            return super().step()
+
+    return Trial
+
+
+def _training(place: Place) -> Train:
+    """Loads torch, which a test's own training need not wait for."""
+    limit_threads(place.num_threads, place.num_gpus)
+    from trainable.training.train import train
+
+    return train
+
+
+@functools.cache
+def _freeze_imports() -> None:
+    """What was imported stays: the collector would look through it for a third of a second."""
+    gc.freeze()
+
+
+def _attempt(tune_config: dict[str, Any], place: Place, train: Train, attempt: Attempt) -> None:
+    reporter = _Reporter(TrialFolder(attempt.folder), attempt)
+    try:
+        _run(tune_config, place, train, attempt, reporter)
+    except PartialError:
+        raise  # what is not there yet may be there for the next attempt
+    except EnsweepError as error:  # as it would be at the next attempt
+        if is_full(error):
+            raise
+        last = OutcomeRecord(Outcome.FAILED, error.problem, reporter.epoch, time.time())
+        TrialFolder(attempt.folder).write_outcome(last)
+        reporter.end(last)
+
+
+def _give_up(problem: str) -> None:
+    """The sweep cannot go on; the trial is to run on when it can."""
+    told = {EPOCH: 0, NUM_EPOCHS: 1, VALUE: 0.0, BEST_VALUE: 0.0, DIVERGED: 0, PROBLEM: problem}
+    tune.report(told)
+
+
+def _run(
+    tune_config: dict[str, Any],
+    place: Place,
+    train: Train,
+    attempt: Attempt,
+    reporter: "_Reporter",
+) -> None:
+    config = from_flat(tune_config["settings"], tune_config["origin"])
+    reporter.start(total_epochs(config))
+    identity = Identity(
+        tune_config["trial"],
+        place.sweep,
+        tune_config["recipe"],
+        {key: tune_config["origin"].get(key, "default") for key in sorted(config.flat())},
+        tuple(tune_config["searched"]),
+    )
+    ended = train(
+        config,
+        attempt.folder,
+        identity=identity,
+        report=reporter,
+        stop=attempt.should_stop,
+        shared=place.shared,
+    )
+    reporter.end(ended)
+
+
+class _Reporter:
+    """Tells Tune of each epoch, once it is on disk."""
+
+    def __init__(self, folder: TrialFolder, attempt: Attempt) -> None:
+        self.folder, self.attempt = folder, attempt
+        self.epoch, self.num_epochs = 0, 1
+        self.has_told = False
+
+    def start(self, num_epochs: int) -> None:
+        """The last epoch on disk again: the process before may have died before it could tell."""
+        self.num_epochs = num_epochs
+        past, ended = self.folder.epochs(), self.folder.outcome()
+        if past and (ended is None or not ended.outcome.is_terminal):
+            self(past[-1])
+
+    def __call__(self, record: EpochRecord) -> None:
+        if record.epoch < self.epoch:
+            return  # run again, from a checkpoint before the last epoch on disk
+        self.epoch = record.epoch
+        self._report(record.metrics[OVERALL])
+
+    def end(self, outcome: OutcomeRecord) -> None:
+        """What Tune has not heard: a last epoch, an early end, a divergence. No exception."""
+        if outcome.outcome in (Outcome.DIVERGED, Outcome.FAILED):
+            self.epoch = outcome.epoch
+            self._report(0.0, diverged=True)
+        elif outcome.outcome is Outcome.FINISHED:
+            stopped_early = outcome.epoch < self.num_epochs
+            if stopped_early:
+                self.num_epochs = outcome.epoch  # it is told as one that ran to its end
+            if stopped_early or outcome.epoch > self.epoch:
+                self(self.folder.epochs()[-1])
+        elif not self.has_told:  # Tune takes no end of a trial that has told nothing
+            self._report(0.0)
+
+    def _report(self, value: float, *, diverged: bool = False) -> None:
+        past = [record.metrics[OVERALL] for record in self.folder.epochs()[: self.epoch]]
+        progress = {
+            EPOCH: self.epoch,
+            NUM_EPOCHS: self.num_epochs,
+            VALUE: value,
+            BEST_VALUE: 0.0 if diverged else max([*past, value]),
+            DIVERGED: int(diverged),
+            PROBLEM: "",
+        }
+        self.has_told = True
+        with self.attempt.waiting():
+            tune.report({**progress, "done": True} if diverged else progress)
+
+
+def _this_node() -> tuple[str, dict[str, float]]:
+    """The node's type in the cluster's file, and all of its resources by Ray's names."""
+    node_type = os.environ.get("RAY_NODE_TYPE_NAME") or "local"
+    if not ray.is_initialized():
+        return node_type, {}
+    here = ray.get_runtime_context().get_node_id()
+    found = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return node_type, next(found, {})
