@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ensemble.presentation import gain_curve as curve
+from ensemble.choice import gain_curve as curve
 from ensemble.selection import rule_selection as inner
 from ensemble.selection import rules
 from ensemble.selection.greedy import greedy
