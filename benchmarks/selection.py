@@ -95,7 +95,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def make_pool(name: str, size: int, num_rows: int, seed: int = 0) -> tuple[Floats, Floats]:
-    """Votes [M, N] or [M, N, C] as `ensemble.combine` makes them, and labels."""
+    """Votes [M, N] or [M, N, C] as `ensemble.selection.combine` makes them, and labels."""
     task, rng = PAPER_TASKS[name], np.random.default_rng([seed, size, num_rows])
     skill = rng.uniform(0.6, 1.0, size)
     if task.kind is Kind.SIMILARITY:

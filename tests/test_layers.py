@@ -39,8 +39,8 @@ def test_contracts_hold(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("trainable/evaluation/metrics.py", "import search.space"),
-        ("mlflow_setup/schema.py", "import trainable.tasks"),
+        ("trainable/evaluation/metrics.py", "import search.config.space"),
+        ("mlflow_setup/schema.py", "import trainable.config.tasks"),
         ("ensemble/selection/greedy.py", "import ensweep"),
         ("ensemble/selection/greedy.py", "import torch"),
         ("mlflow_setup/runs/query.py", "import torch"),

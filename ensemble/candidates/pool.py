@@ -22,7 +22,8 @@ from trainable.config.tasks import Task
 class Candidate:
     """One epoch of one run: an encoder with its heads, whose weights were kept.
 
-    Or predictions that were added from a file (`ensemble.added`): they have no weights.
+    Or predictions that were added from a file (`ensemble.candidates.external`): they have no
+    weights.
     """
 
     run_id: str
@@ -57,7 +58,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A run that gives no candidate, or a candidate that is not one (`ensemble.screens`)."""
+    """A run that gives no candidate, or a candidate that is not one
+    (`ensemble.candidates.screening`)."""
 
     run_id: str
     trial: str
@@ -89,7 +91,7 @@ class TaskPool:
     labels: NDArray[np.float64]  # [N]
     candidates: tuple[Candidate, ...]  # [M], by `order`: of the runs that have the task
     outputs: NDArray[np.float32]  # [M, N], or logits [M, N, C]
-    choosable: NDArray[np.bool_]  # [1 + H, M] by all of dev, and by each of `ensemble.halves`
+    choosable: NDArray[np.bool_]  # [1 + H, M] by all of dev, and by each of its splits
     listed: NDArray[np.bool_]  # [M] what equal weights are for; all unless runs are listed
 
 

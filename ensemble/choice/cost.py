@@ -1,5 +1,6 @@
 """What it costs to ask candidates: an encoder that answers for several tasks or members is paid
-for once, and predictions that were added (`ensemble.added`) cost nothing, there is none to run."""
+for once, and predictions that were added (`ensemble.candidates.external`) cost nothing, there is
+none to run."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -47,7 +47,7 @@ def choose(
     """Best single, simple and selective for each task of the pool.
 
     Args:
-        rule: of `ensemble.rules`, for every task; None: the one that suits the task.
+        rule: of `ensemble.selection.rules`, for every task; None: the one that suits the task.
         max_members: of a task, at most.
         max_cost: parameters of selective's distinct encoders over all tasks, at most.
         averaged: what is averaged.

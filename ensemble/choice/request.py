@@ -26,12 +26,12 @@ class Request:
     """
 
     sweeps: tuple[str, ...]  # none: where runs are listed, all that are tracked
-    rule: str | None = None  # this and the next three: as `ensemble.validation.choose`
+    rule: str | None = None  # this and the next three: as `ensemble.choice.cross_fitting.choose`
     max_members: int | None = None
     max_cost: float | None = None
     averaged: Averaged = Averaged.PAPER
-    added: tuple[str, ...] = ()  # files of predictions, as `ensemble.added`
-    listed: tuple[str, ...] = ()  # the members, as `ensemble.listed`, in place of a choice
+    added: tuple[str, ...] = ()  # files of predictions, as `ensemble.candidates.external`
+    listed: tuple[str, ...] = ()  # the members, as `ensemble.choice.listed`, in place of a choice
 
     def __post_init__(self) -> None:
         given = [name.replace("_", "-") for name in self.to_params()]
@@ -75,7 +75,8 @@ def choose_ensemble(
         NothingUsableError: no such sweep or run is tracked, or none, or not each that is listed,
             can be a member.
         DataError, IntegrityError: a file of predictions that does not fit.
-        ConfigError: as `ensemble.validation.choose`, a name of several runs, or MLflow cannot be
+        ConfigError: as `ensemble.choice.cross_fitting.choose`, a name of several runs, or MLflow
+        cannot be
             read.
     """
     runs = _runs_of(tracking, request.sweeps)

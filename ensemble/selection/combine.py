@@ -111,7 +111,8 @@ def combine(
 ) -> NDArray[np.float64]:
     """One output from raw outputs, weighted: probabilities [N, C], a logit [N] or a score [N].
 
-    `trainable.metrics` reads it like any output: the arg-max is the class, a logit above 0 is 1.
+    `trainable.evaluation.metrics` reads it like any output: the arg-max is the class, a logit above
+    0 is 1.
 
     Args:
         transforms: of each member, all averaging the same; the paper's unless given.

@@ -4,7 +4,8 @@ Each round adds the candidate with which the average scores best. Ties go to a m
 then the lower loss, then the candidate that `order` puts first: nothing depends on the order in
 which candidates are given, and a candidate given twice changes nothing.
 
-Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C] as `ensemble.combine` makes them.
+Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C] as `ensemble.selection.combine`
+makes them.
 """
 
 from collections.abc import Sequence

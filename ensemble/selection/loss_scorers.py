@@ -45,7 +45,7 @@ class RowLoss:
         self.total = np.zeros_like(self.row_values([0])[0])
 
     def scores(self) -> Floats:
-        """[M] as of an `ensemble.scorers.Scorer`."""
+        """[M] as of an `ensemble.selection.scorers.Scorer`."""
         return -self.losses(range(len(self.votes)))
 
     def losses(self, candidates: Sequence[int]) -> Floats:

@@ -1,7 +1,7 @@
 """Rules that give every candidate of a task its weight, the simplest first.
 
-All weights are at least 0 and sum to 1, and what is averaged are votes (`ensemble.combine`), so
-that whatever a rule finds is served by the same code.
+All weights are at least 0 and sum to 1, and what is averaged are votes
+(`ensemble.selection.combine`), so that whatever a rule finds is served by the same code.
 
 Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C].
 """

@@ -28,7 +28,7 @@ _SMALLEST = 0.005
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A linear model of candidates (`ensemble.combine.linear`)."""
+    """A linear model of candidates (`ensemble.selection.combine.linear`)."""
 
     weights: Floats  # [M] of any sign and sum
     intercept: Floats  # [C] for classes, else [1]

@@ -1,7 +1,7 @@
 """The one import of mlflow: without telemetry, without chatter, and quick to give up.
 
 What a caller has set in the environment stands. The defaults here are read by mlflow when it is
-imported, so they come first; a server that `mlflow_setup.server` starts inherits them.
+imported, so they come first; a server that `mlflow_setup.tracking.ui_server` starts inherits them.
 """
 
 import logging

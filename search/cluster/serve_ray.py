@@ -1,7 +1,7 @@
 """A bundle served by replicas on a Ray cluster, each behind the same guard as `ensweep serve`.
 
 Ray Serve takes the connections and shares the requests out; what a request may be, and what is
-answered to one that may not, is `mlflow_setup.scoring`'s in every replica.
+answered to one that may not, is `mlflow_setup.models.scoring_server`'s in every replica.
 """
 
 import platform

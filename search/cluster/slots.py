@@ -20,7 +20,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are `search.stop`'s
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are `search.driver.stop_switch`'s
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may be in the middle of a save
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the reason is in the trial's outcome
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing of Tune's own state is read back

@@ -1,6 +1,6 @@
 """What a sweep is: base recipe, fixed settings, space, first trials, budget, resources.
 
-`search.sweep_file` reads one from YAML and proves it valid.
+`search.config.load` reads one from YAML and proves it valid.
 """
 
 from collections.abc import Mapping

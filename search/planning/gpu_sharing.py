@@ -41,7 +41,7 @@ def measure(settings: Mapping[str, Any], place: Place, camp: Path) -> list[Share
 
     Args:
         settings: of the configuration, flat.
-        camp: the folder of `search.scout.camp`.
+        camp: the folder of `search.planning.probe.camp`.
     """
     node = max((node for node in ray.nodes() if node["Alive"]), key=_size)
     return [_together(settings, camp, node, *given) for given in _shares(place, node)]

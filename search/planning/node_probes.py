@@ -55,7 +55,7 @@ def visit(
     """Rehearse `configs`, up to `num_scouts` at a time, as trials beside each other would run.
 
     Args:
-        camp: the folder of `search.scout.camp`.
+        camp: the folder of `search.planning.probe.camp`.
         deep: look around on a node of every type as well, and rehearse what `choose` says is the
             largest with each encoder there.
 

@@ -1,7 +1,7 @@
 """The one typed configuration of a trial: frozen, unknown keys refused, defaults = the baseline.
 
 A dotted name (`optim.lr`) is the field here, the YAML path, the search-space key, the `key=value`
-override and the MLflow param. Where the values come from is `trainable.resolve`'s business.
+override and the MLflow param. Where the values come from is `trainable.config.recipe`'s business.
 """
 
 import difflib

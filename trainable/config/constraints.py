@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 STAGE_ORDER = ("probe", "finetune", "swa")
 
 LEAST_DROPOUT = 1 / 512
-"""The greatest that is rounded to none on a CPU (`trainable.dropout`)."""
+"""The greatest that is rounded to none on a CPU (`trainable.model.kernels.dropout`)."""
 
 
 def contradictions(config: "Config") -> list[str]:

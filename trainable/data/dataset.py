@@ -35,7 +35,7 @@ def read_dataset(config: Config) -> Dataset:
 
     Raises:
         DataError: the first 20 errors, unless `data.on_bad_rows=skip` can leave them out.
-        ConfigError, PartialError: as `trainable.fetch.fetched`, where `data.dir` is a URI.
+        ConfigError, PartialError: as `trainable.data.remote.fetched`, where `data.dir` is a URI.
     """
     if not config.data.dir:
         raise DataError("data.dir is not set", fix="name the folder: --data-dir DIR")

@@ -117,7 +117,7 @@ def locate(name: str) -> str:
 
     Raises:
         ConfigError: the encoder is packaged and the package is not installed.
-        ConfigError, PartialError: as `trainable.fetch.fetched`.
+        ConfigError, PartialError: as `trainable.data.remote.fetched`.
     """
     if is_uri(name):
         return str(fetched(name))

@@ -1,7 +1,8 @@
 """A teacher's soft labels: its outputs for the training examples, a prediction file a task.
 
-They are computed once (`trainable.teacher`, `ensemble.teach`), below the folder that a sweep's
-trials share, and found again by a fingerprint of the teacher and the data.
+They are computed once (`trainable.distillation.teacher`, `ensemble.distillation.teachers`), below
+the folder that a sweep's trials share, and found again by a fingerprint of the teacher and the
+data.
 """
 
 import hashlib

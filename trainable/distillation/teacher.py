@@ -1,6 +1,7 @@
 """Teachers: soft labels are made once, whoever needs them first.
 
-Self-distillation trains its teachers here. Runs and bundles as teachers are `ensemble.teach`'s.
+Self-distillation trains its teachers here. Runs and bundles as teachers are
+`ensemble.distillation.teachers`'s.
 """
 
 import logging

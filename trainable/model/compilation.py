@@ -2,7 +2,8 @@
 
 Each layer is compiled by itself and for any number of tokens, its attention left out, so that one
 compilation serves all layers and batches; a last layer that works for first tokens alone
-(`trainable.first_tokens`) stays eager. What it made lies in the cache folder, and so does the
+(`trainable.model.kernels.last_layer`) stays eager. What it made lies in the cache folder, and so
+does the
 answer whether it pays: the trials of a machine ask once.
 """
 

@@ -1,7 +1,7 @@
 """What several trials need is made by one process, the others wait, and all can be stopped.
 
-The question whether to stop is a trial's sign of life as well (`trainable.attempt`), so work and
-waits of any length ask it again and again.
+The question whether to stop is a trial's sign of life as well (`trainable.tune.attempt`), so work
+and waits of any length ask it again and again.
 """
 
 from collections.abc import Callable, Iterator

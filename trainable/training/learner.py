@@ -1,6 +1,6 @@
 """What learns: model, optimizer and tokens, a step and an evaluation at a time.
 
-It knows stages and losses, and nothing of epochs on disk: that is `trainable.train`.
+It knows stages and losses, and nothing of epochs on disk: that is `trainable.training.train`.
 """
 
 from collections.abc import Iterator, Sequence

@@ -45,7 +45,7 @@ that runs is to stop."""
 
 
 class Train(Protocol):
-    """The signature of `trainable.train.train` as far as a trial uses it."""
+    """The signature of `trainable.training.train.train` as far as a trial uses it."""
 
     def __call__(
         self,
@@ -105,7 +105,7 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
     Its argument has `trial` (name), `recipe`, `settings` (dotted), `origin` and `searched`.
 
     Args:
-        train: trains a trial; `trainable.train.train` unless a test brings its own.
+        train: trains a trial; `trainable.training.train.train` unless a test brings its own.
     """
 
     def run_trial(tune_config: dict[str, Any]) -> None:

@@ -24,8 +24,8 @@ TASKS = ["paraphrase", "similarity"]
 _SLOWLY = """
 import sys, time
 from pathlib import Path
-from ensemble.predict import Ensemble
-from ensemble.shards import contents, write_shards
+from ensemble.inference.ensemble import Ensemble
+from ensemble.inference.shards import contents, write_shards
 bundle, source, output = map(Path, sys.argv[1:])
 ensemble = Ensemble.load(bundle)
 def label(shards):

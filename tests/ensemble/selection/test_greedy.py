@@ -235,7 +235,7 @@ THREADS = """
 import json, sys
 import numpy as np
 from ensemble.selection import greedy
-from trainable.tasks import PAPER_TASKS
+from trainable.config.tasks import PAPER_TASKS
 assert not {"scipy", "sklearn", "torch", "pandas"} & set(sys.modules)
 rng = np.random.default_rng(0)
 labels = rng.integers(0, 2, 400)

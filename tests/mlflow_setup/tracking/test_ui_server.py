@@ -80,8 +80,8 @@ def server(storage: Path, port: int, missed: Mirror) -> Iterator[Tracking]:
     embedded = resolve_tracking(storage, f"sqlite:///{storage}/mlflow.db")
     embedded.check()
     source = (
-        "from mlflow_setup.server import run_ui\n"
-        "from mlflow_setup.tracking import Tracking\n"
+        "from mlflow_setup.tracking.ui_server import run_ui\n"
+        "from mlflow_setup.tracking.store import Tracking\n"
         f"run_ui(Tracking({embedded.uri!r}), port={port})\n"
     )
     command, _ = server_command(embedded)

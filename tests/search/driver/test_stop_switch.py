@@ -64,7 +64,8 @@ def test_trials_that_take_too_long_are_not_waited_for(tmp_path: Path) -> None:
 
 def test_the_second_signal_ends_the_process_with_the_way_to_go_on(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from search.stop import StopSwitch\n"
+        "import sys, time; from pathlib import Path\n"
+        "from search.driver.stop_switch import StopSwitch\n"
         "with StopSwitch(Path(sys.argv[1]), print, 'to go on: ensweep resume s') as switch:\n"
         "    switch.expect_trials(); print('on', flush=True); time.sleep(60)"
     )

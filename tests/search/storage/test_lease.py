@@ -116,7 +116,7 @@ def test_a_damaged_lease_is_nobodys(tmp_path: Path, content: str) -> None:
 
 def test_of_many_who_want_it_at_once_one_gets_it(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from search.lease import Lease\n"
+        "import sys, time; from pathlib import Path; from search.storage.lease import Lease\n"
         "with Lease(Path(sys.argv[1])): print('mine', flush=True); time.sleep(8)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

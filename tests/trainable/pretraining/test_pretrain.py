@@ -211,8 +211,8 @@ def test_text_encoder_and_settings_are_in_the_fingerprint(
 _ASK = """
 import sys
 from pathlib import Path
-from trainable.pretrain import pretrained_encoder
-from trainable.resolve import resolve
+from trainable.pretraining.pretrain import pretrained_encoder
+from trainable.config.recipe import resolve
 
 print(pretrained_encoder(resolve("baseline", sys.argv[2:], {}).config, Path(sys.argv[1])))
 """

@@ -376,5 +376,5 @@ def test_epochs_to_keep(scores: list[tuple[tuple[float, ...], ...]], kept: set[i
 
 
 def test_records_are_read_without_torch() -> None:
-    code = "import sys, trainable.record; sys.exit('torch' in sys.modules)"
+    code = "import sys, trainable.storage.trial_folder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

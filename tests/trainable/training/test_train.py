@@ -248,7 +248,7 @@ def test_learns_the_tiny_tasks(tiny_encoder: Path, tiny_data: Path, tmp_path: Pa
 
 def test_neither_ray_nor_mlflow_is_imported() -> None:
     code = (
-        "import sys, trainable.train; "
+        "import sys, trainable.training.train; "
         "print([m for m in ('ray', 'mlflow', 'optuna') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

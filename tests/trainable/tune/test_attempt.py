@@ -46,7 +46,7 @@ def test_its_seconds_are_on_disk_while_it_runs_and_after(folder: Path, tmp_path:
 
 def test_two_processes_are_never_at_one_trial(folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from trainable.attempt import *\n"
+        "import sys, time; from pathlib import Path; from trainable.tune.attempt import *\n"
         "with Attempt(Path(sys.argv[1]), Limits(Path(sys.argv[2]))):\n"
         "    print('in', flush=True); time.sleep(60)"
     )
@@ -97,7 +97,7 @@ def test_sigterm_asks_it_to_stop(folder: Path, tmp_path: Path) -> None:
 def test_a_second_sigterm_ends_the_process_at_once(folder: Path, tmp_path: Path) -> None:
     """R7: whatever the trial is at."""
     code = (
-        "import sys, time; from pathlib import Path; from trainable.attempt import *\n"
+        "import sys, time; from pathlib import Path; from trainable.tune.attempt import *\n"
         "listen()\n"
         "with Attempt(Path(sys.argv[1]), Limits(Path('none'))):\n"
         "    print('in', flush=True)\n"
@@ -123,7 +123,7 @@ def test_a_process_that_takes_no_step_is_ended_and_says_what_it_was_at(
     folder: Path, tmp_path: Path
 ) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from trainable.attempt import *\n"
+        "import sys, time; from pathlib import Path; from trainable.tune.attempt import *\n"
         "def forever():\n"
         "    time.sleep(60)\n"
         "with Attempt(Path(sys.argv[1]), Limits(Path('none'), max_silence_seconds=0.5)) as a:\n"
