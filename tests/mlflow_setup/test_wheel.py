@@ -14,10 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_wheel_has_every_file_that_a_build_would_pack(tmp_path: Path) -> None:
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     expected = set()
-    for package in tool["setuptools"]["packages"]:
-        folder = Path(*package.split("."))
+    included = tool["setuptools"]["packages"]["find"]["include"]
+    folders = [path.parent for name in included for path in ROOT.glob(f"{name}/**/__init__.py")]
+    for folder in folders:
+        package = ".".join(folder.relative_to(ROOT).parts)
         for pattern in ["*.py", *tool["setuptools"]["package-data"].get(package, [])]:
-            expected |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern)}
+            expected |= {str(path.relative_to(ROOT)) for path in folder.glob(pattern)}
     with zipfile.ZipFile(pack_wheel(tmp_path)) as wheel:
         packed = set(wheel.namelist())
     assert len(expected) > 100
@@ -37,7 +39,7 @@ def test_the_same_code_is_the_same_file_and_other_code_another(tmp_path: Path) -
     copy = tmp_path / "copy"
     with zipfile.ZipFile(one) as wheel:
         wheel.extractall(copy)
-    (copy / "search" / "submit.py").write_text("changed = True\n")
+    (copy / "search" / "cluster" / "submit.py").write_text("changed = True\n")
     command = (
         "import sys, pathlib, mlflow_setup.wheel as w; print(w.pack_wheel(pathlib.Path('.')).name)"
     )

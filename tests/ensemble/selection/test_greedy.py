@@ -234,7 +234,7 @@ def test_a_member_of_another_scale_does_not_blur_squared_errors() -> None:
 THREADS = """
 import json, sys
 import numpy as np
-from ensemble.selection import greedy
+from ensemble.selection.greedy import greedy
 from trainable.config.tasks import PAPER_TASKS
 assert not {"scipy", "sklearn", "torch", "pandas"} & set(sys.modules)
 rng = np.random.default_rng(0)
