@@ -26,7 +26,8 @@ from search.algorithms.optuna_searcher import OptunaSearcher
 from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
 from trainable.batches.sampler import plan_epoch
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.data.dataset import read_dataset
 from trainable.evaluation.evaluate import evaluate
 from trainable.runtime.rng_state import seed_globals

@@ -31,7 +31,7 @@ from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import TuneScheduler, new_rungs
 from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.training.stages import total_epochs
 from trainable.tune.trainable import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM, VALUE
 

@@ -29,7 +29,8 @@ from ensemble.selection.combine import PAPER, Transform
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.filesystem.atomic import MANIFEST, find_damage, inside
 from mlflow_setup.text import printable
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.config.tasks import Kind, Task
 
 SCHEMA_VERSION: Literal[2] = 2

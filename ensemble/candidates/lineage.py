@@ -3,7 +3,8 @@
 from typing import Any
 
 from mlflow_setup.schema import TrialRecord
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 
 SOUP = "soup"
 """Recipe of a trial that was averaged, not trained: its configuration is an ingredient's."""

@@ -28,7 +28,8 @@ from mlflow_setup.schema import (
     TrialRecord,
     prediction_path,
 )
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import overall, task_metric
 from trainable.storage.predictions import Predictions

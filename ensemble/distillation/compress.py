@@ -22,7 +22,7 @@ from ensemble.statistics.bootstrap import gain_of_halves
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import OVERALL, EpochRecord, Identity, Outcome, OutcomeRecord
 from mlflow_setup.tracking.store import Tracking
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.recipe import Resolved, parse_override, resolve
 from trainable.data.dataset import Dataset, read_dataset
 from trainable.evaluation.metrics import task_metric

@@ -19,7 +19,8 @@ from mlflow_setup.errors import DataError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from trainable.batches.tokenization import encode, load_tokenizer, tokenizer_fingerprint
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.config.tasks import Task
 from trainable.data.dataset import read_dataset
 from trainable.data.readers import Examples

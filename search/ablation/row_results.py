@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ensemble.selection.combine import combine
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.tasks import Task
 from trainable.evaluation.metrics import task_metric
 from trainable.storage.predictions import Predictions

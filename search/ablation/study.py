@@ -25,7 +25,7 @@ from search.ablation.row_results import Arm
 from search.algorithms.optuna_searcher import first_trial_name
 from search.config.load import resolve_sweep
 from search.config.sweep_config import FirstTrial, SweepConfig
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.strict_yaml import read_settings
 from trainable.storage.trial_folder import TrialFolder
 from trainable.tune.trainable import TRIALS

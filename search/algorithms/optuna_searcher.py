@@ -24,7 +24,7 @@ from search.algorithms.warm_start import WarmTrial
 from search.config.space import distribution, suggest
 from search.config.sweep_config import SweepConfig, TrialSettings
 from search.storage.history import PastTrial
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.tune.trainable import ALONE, BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS
 
 _STATES = {

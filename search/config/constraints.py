@@ -7,7 +7,7 @@ from typing import Any
 from mlflow_setup.errors import ConfigError
 from search.config.space import corner_points
 from search.config.sweep_config import SWEEP_KEYS, SweepConfig
-from trainable.config.config import from_flat, nearest_key, valid_keys
+from trainable.config.parse import from_flat, nearest_key, valid_keys
 
 
 def problems_of(sweep: SweepConfig) -> list[str]:

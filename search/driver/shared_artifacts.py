@@ -13,7 +13,8 @@ from rich.console import Console
 
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.tracking.store import Tracking
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.runtime.stopping import AskedToStop
 from trainable.runtime.threads import limit_threads
 from trainable.tune.attempt import Attempt

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.runtime.threads import limit_threads
 from trainable.tune.trainable import Place
 

@@ -7,7 +7,8 @@ from mlflow_setup.runs.query import sweep_names
 from mlflow_setup.tracking.store import Tracking
 from search.config.sweep_config import SweepConfig, TrialSettings
 from search.storage.history import PastTrial, SweepFolder, name_taken
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.data.dataset import Dataset, read_dataset
 
 

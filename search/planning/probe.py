@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.filesystem.atomic import write_atomic
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.data.remote import FETCHED
 from trainable.runtime.cache import cache_folder
 from trainable.runtime.threads import limit_threads

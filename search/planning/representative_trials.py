@@ -6,7 +6,8 @@ import optuna
 
 from search.config.space import corner_points, suggest
 from search.config.sweep_config import SweepConfig
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 
 LARGEST = "largest with "
 """Before the encoder: the name of its largest configuration."""

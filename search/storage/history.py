@@ -31,7 +31,7 @@ from mlflow_setup.schema import (
 from search.config.load import resolve_sweep
 from search.config.sweep_config import SweepConfig
 from search.storage.lease import LEASE_FILE, living_driver, refusal
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.strict_yaml import read_settings
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import total_epochs

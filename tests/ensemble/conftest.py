@@ -19,7 +19,7 @@ from mlflow_setup.schema import (
     TrialRecord,
     prediction_path,
 )
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS, Kind
 from trainable.storage.predictions import Predictions
 

@@ -8,7 +8,7 @@ from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import View
 from search.config.sweep_config import SweepConfig
 from search.storage.history import SweepFolder
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 
 SCORES = (
     "dev/overall",

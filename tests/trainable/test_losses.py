@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trainable.batches.collate import Batch
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS, Kind
 from trainable.losses.distillation import soft_loss
 from trainable.losses.objective import objective

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from trainable.batches.sampler import Step
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.config.sections import Smart
 from trainable.config.tasks import Kind
 from trainable.data.dataset import read_dataset

@@ -2,15 +2,12 @@
 
 import difflib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import safe_name
 from mlflow_setup.uris import has_credentials
+from trainable.config.config import Config
 from trainable.config.tasks import PAPER_TASKS, Kind
-
-if TYPE_CHECKING:
-    from trainable.config.config import Config
 
 STAGE_ORDER = ("probe", "finetune", "swa")
 
@@ -18,7 +15,7 @@ LEAST_DROPOUT = 1 / 512
 """The greatest that is rounded to none on a CPU (`trainable.model.kernels.dropout`)."""
 
 
-def contradictions(config: "Config") -> list[str]:
+def contradictions(config: Config) -> list[str]:
     """Every pair of settings that exclude each other, in words."""
     problems = _bad_tasks(config)
     if problems:
@@ -27,7 +24,7 @@ def contradictions(config: "Config") -> list[str]:
     return [*found, *_bad_places(config)]
 
 
-def _bad_places(config: "Config") -> Iterator[str]:
+def _bad_places(config: Config) -> Iterator[str]:
     for key, place in (("data.dir", config.data.dir), ("model.encoder", config.model.encoder)):
         if has_credentials(place):
             yield (
@@ -36,7 +33,7 @@ def _bad_places(config: "Config") -> Iterator[str]:
             )
 
 
-def settings_without_effect(config: "Config") -> list[str]:
+def settings_without_effect(config: Config) -> list[str]:
     """Warnings: settings that differ from their default but change nothing as things stand."""
     default, given = type(config)().flat(), config.flat()
     return [
@@ -46,7 +43,7 @@ def settings_without_effect(config: "Config") -> list[str]:
     ]
 
 
-def _idle(config: "Config") -> Iterator[tuple[str, str]]:
+def _idle(config: Config) -> Iterator[tuple[str, str]]:
     """(key, why it has no effect)."""
     loss, stages = config.loss, config.train.stages
     switches = {
@@ -88,7 +85,7 @@ def _idle(config: "Config") -> Iterator[tuple[str, str]]:
         yield "model.fcn_size", "the baseline's heads have a width of their own"
 
 
-def _bad_tasks(config: "Config") -> list[str]:
+def _bad_tasks(config: Config) -> list[str]:
     known = PAPER_TASKS | config.tasks
     problems = []
     for name in config.tasks:
@@ -110,7 +107,7 @@ def _bad_tasks(config: "Config") -> list[str]:
     return problems
 
 
-def _tasks_of_losses(config: "Config") -> dict[str, tuple[str, ...]]:
+def _tasks_of_losses(config: Config) -> dict[str, tuple[str, ...]]:
     """Key -> the tasks that a loss is added to, where they are named."""
     loss = config.loss
     return {
@@ -120,7 +117,7 @@ def _tasks_of_losses(config: "Config") -> dict[str, tuple[str, ...]]:
     }
 
 
-def _bad_heads(config: "Config") -> Iterator[str]:
+def _bad_heads(config: Config) -> Iterator[str]:
     tasks = config.task_records()
     if not any(task.is_evaluated for task in tasks.values()):
         yield "data.tasks: at least one task needs a metric, to choose an epoch by"
@@ -134,7 +131,7 @@ def _bad_heads(config: "Config") -> Iterator[str]:
             yield f"tasks.{name}.head: {task.head} has no head of its own to share"
 
 
-def _bad_losses(config: "Config") -> Iterator[str]:
+def _bad_losses(config: Config) -> Iterator[str]:
     tasks, loss = config.task_records(), config.loss
     for key, names in _tasks_of_losses(config).items():
         kinds, what = _LABELLED, "a task with labels"
@@ -149,7 +146,7 @@ def _bad_losses(config: "Config") -> Iterator[str]:
         yield "loss.smart.init_std: the noise would start outside its ball of loss.smart.radius"
 
 
-def _identical_views(config: "Config") -> Iterator[str]:
+def _identical_views(config: Config) -> Iterator[str]:
     """SimCSE without dropout: both views are the same."""
     model = config.model
     least = 0.0 if config.train.device == "cuda" else LEAST_DROPOUT
@@ -166,7 +163,7 @@ def _identical_views(config: "Config") -> Iterator[str]:
         )
 
 
-def _bad_stages(config: "Config") -> Iterator[str]:
+def _bad_stages(config: Config) -> Iterator[str]:
     stages = config.train.stages
     if list(stages) != [stage for stage in STAGE_ORDER if stage in stages]:
         yield f"train.stages: the order is {', '.join(STAGE_ORDER)}, each once; got {list(stages)}"
@@ -176,7 +173,7 @@ def _bad_stages(config: "Config") -> Iterator[str]:
         yield "train.early_stopping_epochs: not together with the stage swa, whose start is fixed"
 
 
-def _bad_text(config: "Config") -> Iterator[str]:
+def _bad_text(config: Config) -> Iterator[str]:
     teacher = config.distill.teacher
     if not (teacher == "self" or (teacher.startswith(("run:", "bundle:")) and teacher[-1] != ":")):
         yield f"distill.teacher: must be self, run:ID or bundle:DIR, got {teacher!r}"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
-from trainable.config.config import Config, flatten, from_flat, nearest_key, valid_keys
+from trainable.config.config import Config, flatten
+from trainable.config.parse import from_flat, nearest_key, valid_keys
 from trainable.config.strict_yaml import parse, read_settings
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -18,7 +18,8 @@ from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord
 from trainable.batches.tokenization import load_tokenizer
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.config.tasks import Kind
 from trainable.data.dataset import Dataset
 from trainable.distillation.soft_labels import (

@@ -20,7 +20,8 @@ from ray.tune.trainable import wrap_function
 from mlflow_setup.errors import EnsweepError, PartialError
 from mlflow_setup.filesystem.atomic import is_full
 from mlflow_setup.schema import OVERALL, EpochRecord, Identity, Outcome, OutcomeRecord
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.runtime.threads import limit_environment, limit_threads
 from trainable.storage.trial_folder import SHARED, TrialFolder
 from trainable.training.stages import total_epochs

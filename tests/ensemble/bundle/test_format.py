@@ -27,7 +27,7 @@ from ensemble.bundle.format import (
 from ensemble.selection.combine import PAPER
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS
 
 ONE, TWO, ENCODER = "s.0001.0002", "s.0002.0001", "0123456789ab"

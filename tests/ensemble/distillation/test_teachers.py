@@ -14,7 +14,8 @@ from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import OVERALL, Identity, Outcome
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from trainable.batches.tokenization import load_tokenizer
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.config.recipe import resolve
 from trainable.config.tasks import Kind
 from trainable.data.dataset import Dataset, read_dataset

@@ -12,7 +12,7 @@ from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method
 from ensemble.export.card import model_card
 from ensemble.selection.combine import Averaged
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 
 REQUEST = Request(("s",))
 

@@ -23,7 +23,7 @@ from mlflow_setup.runs.query import download, find_trials
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import OVERALL, Identity, TrialRecord
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.recipe import resolve
 from trainable.evaluation.metrics import task_metric
 from trainable.storage.predictions import Predictions, dev_train_mask

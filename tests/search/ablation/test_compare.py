@@ -15,7 +15,7 @@ from mlflow_setup.errors import IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from search.ablation.compare import Curve, Line, evaluate, scaled
 from search.ablation.row_results import Arm
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
 from trainable.evaluation.metrics import task_metric
 from trainable.storage.predictions import Predictions

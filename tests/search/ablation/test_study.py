@@ -7,7 +7,7 @@ import pytest
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.schema import TrialRecord
 from search.ablation.study import StudyConfig, describe_study, read_study, study_names
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import learning_rate
 

@@ -11,7 +11,8 @@ from optuna.trial import TrialState, create_trial
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 
 SPACE = {
     "optim.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},

@@ -10,7 +10,7 @@ from mlflow_setup.errors import ConfigError
 from search.config.load import read_sweep, sweep_names
 from search.config.space import suggest
 from search.config.sweep_config import SweepConfig
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 
 SWEEP = {
     "description": "a sweep",

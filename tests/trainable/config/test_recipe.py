@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mlflow_setup.errors import ConfigError
-from trainable.config.config import from_flat
 from trainable.config.constraints import LEAST_DROPOUT, settings_without_effect
+from trainable.config.parse import from_flat
 from trainable.config.recipe import parse_override, resolve
 from trainable.model.kernels.dropout import fast_dropout
 

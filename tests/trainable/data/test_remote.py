@@ -11,7 +11,7 @@ from pyarrow import fs
 from mlflow_setup.errors import ConfigError, IntegrityError, PartialError
 from mlflow_setup.uris import is_uri
 from trainable.batches.tokenization import load_tokenizer
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.data import remote as fetch
 from trainable.data.dataset import read_dataset
 from trainable.data.remote import FETCHED, fetched

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainable.batches.tokenization import load_tokenizer, tokenise
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.evaluation.inference import embeddings_of
 from trainable.model.multitask import build_model
 

@@ -15,7 +15,8 @@ from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.schema import Identity
 from trainable.batches.collate import Batch
 from trainable.batches.packing import Packed, pack
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.losses.objective import objective
 from trainable.model.encoder import hub_revision
 from trainable.model.multitask import MultitaskBert, build_model, load_member

@@ -8,7 +8,8 @@ import torch
 
 from mlflow_setup.errors import ConfigError
 from trainable.batches.sampler import plan_epoch
-from trainable.config.config import Config, from_flat
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
 from trainable.data.dataset import read_dataset
 from trainable.model.multitask import build_model
 from trainable.training.learner import Learner

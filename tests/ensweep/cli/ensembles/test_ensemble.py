@@ -18,7 +18,7 @@ from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking.client import MlflowClient, MlflowException
 from mlflow_setup.tracking.store import resolve_tracking
-from trainable.config.config import from_flat
+from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
