@@ -1,12 +1,14 @@
 """Asking every trial of a sweep to stop: on a signal, at the end of a budget, on a full disk.
 
-The first Ctrl-C or SIGTERM has running trials write a checkpoint at their next step and end as
-`stopped`; the second ends the driver at once. Either way `ensweep resume` goes on.
+The first Ctrl-C, SIGTERM or SIGHUP (a lost terminal) has running trials write a checkpoint at their
+next step and end as `stopped`; the second ends the driver at once. Either way `ensweep resume` goes
+on.
 """
 
 import _thread
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -19,7 +21,7 @@ import psutil
 
 from mlflow_setup.errors import INTERRUPTED, STOPPED
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS = 20.0
 """How long trials may take to stop before they are ended: SIGTERM leaves 30 s on most clouds."""
 
@@ -73,15 +75,16 @@ class StopSwitch:
 
     def __enter__(self) -> Self:
         self.file.unlink(missing_ok=True)
-        for number in _SIGNALS if _is_main_thread() else ():
-            self._before[number] = signal.signal(number, self._on_signal)
+        if _is_main_thread():
+            heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+            self._before = {number: signal.signal(number, self._on_signal) for number in heard}
         return self
 
     def expect_trials(self) -> None:
         """From now on there are trials to wait for, or what is made for them. Ray, once started,
         listens to SIGTERM in our place: listen again."""
         self.has_trials = True
-        for number in _SIGNALS if _is_main_thread() else ():
+        for number in self._before:
             signal.signal(number, self._on_signal)
 
     def __exit__(self, *_: object) -> None:
@@ -96,6 +99,8 @@ class StopSwitch:
         if self._must_end:
             self._must_end = False
             raise KeyboardInterrupt
+        if number == signal.SIGHUP:
+            leave_terminal()
         is_ctrl_c = number == signal.SIGINT
         if self.is_on:
             print(self.farewell, file=sys.stderr, flush=True)
@@ -104,9 +109,18 @@ class StopSwitch:
         if is_ctrl_c:
             self.ask("Ctrl-C", INTERRUPTED)
         else:
-            self.ask("SIGTERM", STOPPED, GRACE_SECONDS)
+            self.ask(signal.Signals(number).name, STOPPED, GRACE_SECONDS)
         if not self.has_trials:
             raise KeyboardInterrupt
+
+
+def leave_terminal() -> None:
+    """Send what would go to a lost terminal nowhere: writing to it raises."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):  # isatty is False once it is lost
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def _is_main_thread() -> bool:

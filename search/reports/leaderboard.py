@@ -42,9 +42,11 @@ def leaderboard(runs: list[RunRecord]) -> list[Row]:
 
 
 def varying_params(runs: list[RunRecord]) -> list[str]:
-    """The settings in which the trials differ, in the order of their names."""
-    names = sorted({name for run in runs for name in run.params})
-    return [name for name in names if len({run.params.get(name) for run in runs}) > 1]
+    """The settings in which the trials differ, in the order of their names. A trial that failed
+    before it had settings differs in none."""
+    configured = [run.params for run in runs if run.params]
+    names = sorted({name for params in configured for name in params})
+    return [name for name in names if len({params.get(name) for params in configured}) > 1]
 
 
 def _row(rank: int, run: RunRecord, varying: list[str]) -> Row:

@@ -1,33 +1,41 @@
-"""Ctrl-C and SIGTERM ask for a stop; what runs ends at its next step, with a checkpoint."""
+"""Ctrl-C, SIGTERM and SIGHUP ask for a stop; what runs ends at its next step, with a checkpoint."""
 
 import signal
 from types import FrameType
+from typing import Any
 
 import typer
 
+from mlflow_setup.errors import INTERRUPTED, STOPPED
+from search.driver.stop_switch import leave_terminal
+
 
 class StopOnSignal:
-    """Asks the loop to stop at the next step on Ctrl-C or SIGTERM; a second one ends at once."""
+    """Asks the loop to stop at the next step on a signal; a second one ends at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         return self.signal is not None
 
     @property
     def exit_code(self) -> int:
-        return 75 if self.signal == signal.SIGTERM else 130
+        return INTERRUPTED if self.signal == signal.SIGINT else STOPPED
 
     def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        heard = [n for n in signals if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+        self._before = {number: signal.signal(number, self._note) for number in heard}
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
         typer.echo("stopping at the next step; again to stop at once", err=True)

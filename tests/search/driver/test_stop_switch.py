@@ -1,9 +1,12 @@
 """The switch that stops a sweep: by signal, by reason, once."""
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,8 @@ from search.driver.stop_switch import StopSwitch
 
 @pytest.fixture
 def _own_signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in heard}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -24,7 +28,11 @@ def _own_signals() -> Iterator[None]:
 @pytest.mark.usefixtures("_own_signals")
 @pytest.mark.parametrize(
     ("number", "reason", "exit_code"),
-    [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 75)],
+    [
+        (signal.SIGINT, "Ctrl-C", 130),
+        (signal.SIGTERM, "SIGTERM", 75),
+        (signal.SIGHUP, "SIGHUP", 75),
+    ],
 )
 def test_a_signal_turns_it_on_and_the_trials_can_see_it(
     tmp_path: Path, number: signal.Signals, reason: str, exit_code: int
@@ -85,3 +93,43 @@ def test_the_second_signal_ends_the_process_with_the_way_to_go_on(tmp_path: Path
     _, text = driver.communicate(timeout=30)
     assert driver.returncode == 75
     assert text == "to go on: ensweep resume s\n"
+
+
+def test_who_ignores_a_lost_terminal_goes_on(tmp_path: Path) -> None:
+    """`nohup` has SIGHUP ignored, and so it stays."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSwitch(tmp_path / "stop", print) as switch:
+            switch.expect_trials()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not switch.is_on
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_driver_outlives_its_terminal_until_its_trials_have_stopped(tmp_path: Path) -> None:
+    """Writing to a terminal that is lost raises; the driver still ends in order."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from search.driver.stop_switch import StopSwitch\n"
+        "with StopSwitch(Path(sys.argv[1]), print) as switch:\n"
+        "    switch.expect_trials(); print('on', flush=True)\n"
+        "    while not switch.is_on: time.sleep(0.01)\n"
+        "    print('still here', flush=True); Path(sys.argv[2]).touch()\n"
+        "sys.exit(switch.exit_code)"
+    )
+    ours, theirs = pty.openpty()
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "stop"), str(tmp_path / "ended")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    assert os.read(ours, 100).startswith(b"on")
+    os.close(ours)  # the kernel sends SIGHUP to who has lost its terminal
+    assert driver.wait(timeout=60) == 75
+    assert (tmp_path / "ended").exists()

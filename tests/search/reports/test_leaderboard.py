@@ -1,5 +1,7 @@
 """The leaderboard: order, outcomes, and what the trials differ in."""
 
+from dataclasses import replace
+
 from mlflow_setup.schema import Outcome, RunRecord
 from search.reports.leaderboard import leaderboard, varying_params
 
@@ -45,6 +47,12 @@ def test_only_what_differs_is_shown_as_values() -> None:
         "model.fcn_size": 256,
     }
     assert second.params == {}
+
+
+def test_a_trial_that_failed_before_it_had_settings_differs_in_none() -> None:
+    without = replace(run("0003", None, Outcome.FAILED), params={})
+    rows = leaderboard([run("0001", 0.5), run("0002", 0.6, **{"optim.lr": "0.01"}), without])
+    assert [row.params for row in rows] == [{"optim.lr": 0.01}, {"optim.lr": 0.001}, {}]
 
 
 def test_an_empty_sweep_has_an_empty_leaderboard() -> None:
