@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import safe_name
+from mlflow_setup.schema import OVERALL
 from mlflow_setup.uris import has_credentials
 from trainable.config.config import Config
 from trainable.config.tasks import PAPER_TASKS, Kind
@@ -13,6 +14,8 @@ STAGE_ORDER = ("probe", "finetune", "swa")
 
 LEAST_DROPOUT = 1 / 512
 """The greatest that is rounded to none on a CPU (`trainable.model.kernels.dropout`)."""
+RESERVED = frozenset({OVERALL.rpartition("/")[2]})
+"""Names of aggregates, which stand beside the tasks' in metrics, tables and JSON."""
 
 
 def contradictions(config: Config) -> list[str]:
@@ -93,6 +96,10 @@ def _bad_tasks(config: Config) -> list[str]:
             safe_name(name, "tasks: the task")
         except ConfigError as error:
             problems.append(f"{error.problem}: {error.fix}")
+        if name in RESERVED:
+            problems.append(
+                f"tasks.{name}: is what the mean of all tasks is called; rename the task"
+            )
     named = {"data.tasks": config.data.tasks, **_tasks_of_losses(config)}
     if config.pretrain.enabled:
         named["pretrain.tasks"] = config.pretrain.tasks

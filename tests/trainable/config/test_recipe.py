@@ -145,6 +145,14 @@ def test_an_unknown_environment_variable_is_named() -> None:
             },
             "'my task' is not a name",
         ),
+        (
+            {
+                "tasks.overall.kind": "classification",
+                "tasks.overall.files.train": "t",
+                "tasks.overall.files.dev": "d",
+            },
+            "tasks.overall: is what the mean of all tasks is called; rename",
+        ),
         ({"optim": 1, "optim.lr": 1e-4}, "optim"),
     ],
 )
