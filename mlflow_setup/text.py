@@ -1,5 +1,11 @@
 """Text for people: what a terminal may show, first lines of errors, near names."""
 
+import difflib
+from collections.abc import Iterable
+
+NUM_SHOWN = 20
+"""Problems, or rows with one, that a message names at most; of the rest it says how many."""
+
 
 def printable(text: str) -> str:
     """`text` with control characters as question marks: data must not steer a terminal."""
@@ -11,4 +17,19 @@ def is_text(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-NUM_SHOWN = 20
+def first_line(error: BaseException | str) -> str:
+    """The first line of a message that is not blank; the type's name of an error without one."""
+    lines = str(error).strip().splitlines()
+    if lines:
+        return lines[0]
+    return "" if isinstance(error, str) else type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """` (did you mean minilm?)` for minlm, or nothing when no known name is near.
+
+    Args:
+        cutoff: in [0, 1], how alike two names must be: difflib's ratio, and its own default.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
 from mlflow_setup.filesystem.atomic import TEMPORARY
 from mlflow_setup.schema import EXPERIMENT, Tag
+from mlflow_setup.text import first_line
 from mlflow_setup.tracking.client import Metric, MlflowClient, MlflowException, Param, Run, RunTag
 from mlflow_setup.tracking.sqlite import holders, prove_readable, prove_writable
 
@@ -213,7 +214,7 @@ class Tracking:
         try:
             yield
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as cause:
-            reason = redact(str(cause)).strip().partition("\n")[0] or type(cause).__name__
+            reason = redact(first_line(cause))
             if _LOCKED in reason and self.database is not None:
                 reason += f" by {holders(self.database)}"
             raise error(

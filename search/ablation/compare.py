@@ -17,6 +17,7 @@ import numpy as np
 from ensemble.statistics.bootstrap import NUM_REPLICATES, Difference, Draws, difference_of
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, metric_name
+from mlflow_setup.text import first_line
 from search.ablation.row_results import Arm, Floats, Result, averaged, read_result
 from trainable.config.tasks import Kind
 from trainable.evaluation.metrics import overall
@@ -124,7 +125,7 @@ def evaluate(
                     f"the base row {arm.label!r} has no numbers: {error}",
                     fix="run the study again; every other row is compared with this one",
                 ) from None
-            lines.append(Line(arm.label, arm.recipe, problem=str(error).splitlines()[0]))
+            lines.append(Line(arm.label, arm.recipe, problem=first_line(error)))
             continue
         base = base or own
         _require_pairs(arm, own, base)

@@ -14,13 +14,13 @@ configuration are run once. A row may also be an ensemble of rows above it, whic
 `curves` is the label of the row whose learning curves are drawn; the first row's by default.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import did_you_mean
 from search.ablation.row_results import Arm
 from search.algorithms.optuna_searcher import first_trial_name
 from search.config.load import resolve_sweep
@@ -170,8 +170,7 @@ def _path_of(name: str) -> Path:
         return Path(name)
     if name in study_names():
         return STUDIES / f"{name}.yaml"
-    near = difflib.get_close_matches(name, study_names(), n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    hint = did_you_mean(name, study_names())
     raise ConfigError(f"no study {name!r}{hint}", fix="ensweep studies lists them")
 
 

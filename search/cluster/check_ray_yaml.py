@@ -6,7 +6,6 @@ the machine's, versions that do not fit, doors left open. Nothing is fetched, no
 """
 
 import copy
-import difflib
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import did_you_mean, first_line
 from search.cluster.aws_facts import CPUS_AND_GPUS, MARKET_KEYS, NODE_KEYS, PROVIDER_KEYS
 from trainable.config.strict_yaml import read_settings
 
@@ -67,7 +67,7 @@ def _by_ray(written: dict[str, Any]) -> Iterator[Finding]:
         check_legacy_fields(prepared)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.absolute_path) or "the file"
-        yield red(place, error.message.splitlines()[0])
+        yield red(place, first_line(error))
     except Exception as error:  # whatever Ray raises, it will not start this cluster
         yield red("the file", f"Ray refuses it: {type(error).__name__}: {error}")
     for key in ("min_workers", "initial_workers", "worker_nodes", "head_node"):
@@ -206,9 +206,7 @@ def misspelt(
 ) -> Iterator[Finding]:
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            yield red(f"{place}.{key}", f"no such key{hint}{why}")
+            yield red(f"{place}.{key}", f"no such key{did_you_mean(str(key), known)}{why}")
 
 
 def leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:

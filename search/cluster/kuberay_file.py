@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import first_line
 from mlflow_setup.tracking.store import redact
 from mlflow_setup.uris import is_uri
 from search.cluster.check_ray_yaml import (
@@ -81,7 +82,7 @@ def _by_ray(written: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[
     except KeyError as error:
         yield red(CLUSTER, f"Ray refuses it: {error} is missing")
     except Exception as error:  # whatever Ray raises, its autoscaler would not start
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         yield red(CLUSTER, f"Ray refuses it: {type(error).__name__}: {reason}")
 
 

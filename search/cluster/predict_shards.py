@@ -15,6 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from ensemble.inference.ensemble import Ensemble
 from ensemble.inference.shards import Label, Shard, bundle_fingerprint, contents
 from mlflow_setup.errors import EnsweepError, IntegrityError, PartialError
+from mlflow_setup.text import first_line
 from search.cluster.slots import Node, cluster, environment
 
 _MAX_RETRIES = 3
@@ -88,7 +89,7 @@ def _next(running: dict[Any, tuple[int, Any]], idle: list[Any]) -> tuple[int, st
             raise error.cause from None
         raise
     except RayError as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise PartialError(
             f"shard {number}: its worker was lost {_MAX_RETRIES} times over: {reason}",
             fix="start the command again: it goes on with the shards that are missing",

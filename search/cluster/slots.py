@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import ray
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import first_line
 from search.config.sweep_config import Budget, Resources
 
 _ENVIRONMENT = {
@@ -164,7 +165,7 @@ def _join(address: str) -> None:
             socket.create_connection((place[1], int(place[2])), timeout=10).close()
         ray.init(log_to_driver=False, logging_level="error")
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise ConfigError(f"RAY_ADDRESS={address}: {reason}", fix=fix) from None
 
 

@@ -25,6 +25,7 @@ from ray.job_submission import JobSubmissionClient
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import safe_name
+from mlflow_setup.text import first_line
 from mlflow_setup.tracking.store import redact
 from mlflow_setup.uris import has_credentials, is_uri
 from mlflow_setup.wheel import pack_wheel
@@ -232,4 +233,4 @@ def _without(names: Sequence[str]) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    return redact(str(error)).strip().partition("\n")[0][:300] or type(error).__name__
+    return redact(first_line(error))[:300]

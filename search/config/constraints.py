@@ -1,10 +1,10 @@
 """What can be wrong with a sweep of the right form: keys, conditions, values, first trials."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import did_you_mean
 from search.config.space import corner_points
 from search.config.sweep_config import SWEEP_KEYS, SweepConfig
 from trainable.config.parse import from_flat, nearest_key, valid_keys
@@ -43,8 +43,7 @@ def _unknown_keys(sweep: SweepConfig) -> list[str]:
 
 def _nearest(key: str) -> str:
     """A sweep key is the nearest where its section is: `serach.num_samples` is no config key."""
-    near = difflib.get_close_matches(key, SWEEP_KEYS, n=1, cutoff=0.8)
-    return f" (did you mean {near[0]}?)" if near else nearest_key(key)
+    return did_you_mean(key, SWEEP_KEYS, cutoff=0.8) or nearest_key(key)
 
 
 def _bad_conditions(sweep: SweepConfig) -> list[str]:

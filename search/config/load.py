@@ -13,7 +13,6 @@ Precedence: command line > environment > first trial > sweep file > recipe > def
 the command line or in the environment is fixed: it leaves the space and the first trials.
 """
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import did_you_mean
 from mlflow_setup.uris import is_uri
 from search.config.constraints import problems_of
 from search.config.sweep_config import SECTIONS, SWEEP_KEYS, SweepConfig
@@ -91,8 +91,7 @@ def _path_of(name: str) -> Path:
         return Path(name)
     if name in sweep_names():
         return SWEEPS / f"{name}.yaml"
-    near = difflib.get_close_matches(name, sweep_names(), n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    hint = did_you_mean(name, sweep_names())
     raise ConfigError(f"no sweep {name!r}{hint}", fix="ensweep sweeps lists them")
 
 
@@ -179,9 +178,7 @@ def _validate(content: dict[str, Any], path: Path, problems: list[str]) -> Sweep
             key = ".".join(str(part) for part in detail["loc"])
             if detail["type"] == "extra_forbidden":
                 known = [*SWEEP_KEYS, *SweepConfig.model_fields]
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                problems.append(f"{key}: no such key{hint}")
+                problems.append(f"{key}: no such key{did_you_mean(key, known)}")
             else:
                 message = detail["msg"].removeprefix("Value error, ")
                 given = "" if detail["type"] == "value_error" else f", got {detail['input']!r}"

@@ -10,6 +10,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import first_line
 from search.planning.probe import Found, scout, versions
 from search.planning.representative_trials import LARGEST
 from trainable.config.config import Config
@@ -82,7 +83,7 @@ def visit(
             fix="ray status tells what the cluster waits for",
         ) from None
     except RayError as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise ConfigError(f"a task like a trial was lost: {reason}") from None
     return Visits(tuple(with_driver(each, camp) for each in found))
 

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.text import first_line
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.data.remote import FETCHED
@@ -84,7 +85,7 @@ def scout(place: Place, folder: Path, configs: Mapping[str, Mapping[str, Any]]) 
             except EnsweepError as error:
                 problems.append(f"{name}: {error.problem}")
             except Exception as error:
-                problems.append(f"{name}: {type(error).__name__}: {_first_line(error)}")
+                problems.append(f"{name}: {type(error).__name__}: {first_line(error)}")
     limits = place.limits()
     return Found(
         socket.gethostname(),
@@ -149,7 +150,3 @@ def _gpu_problems(place: Place) -> Iterator[str]:
 
         if not torch.cuda.is_available():
             yield f"torch {torch.__version__} sees none of the {place.num_gpus:g} GPUs of a trial"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

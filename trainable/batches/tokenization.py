@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.text import first_line
 from trainable.batches.packing import Packed, pack
 from trainable.data.readers import Examples
 from trainable.data.remote import locate
@@ -106,7 +107,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> Tokenizer:
             place, revision=revision, use_fast=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"model.encoder={name}: no tokenizer found: {reason}",
             fix="name a hub encoder that can be reached, a local folder, or minilm",

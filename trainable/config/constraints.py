@@ -1,11 +1,11 @@
 """Settings that are valid one by one and not together, and settings that change nothing."""
 
-import difflib
 from collections.abc import Iterator
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import safe_name
 from mlflow_setup.schema import OVERALL
+from mlflow_setup.text import did_you_mean
 from mlflow_setup.uris import has_credentials
 from trainable.config.config import Config
 from trainable.config.tasks import PAPER_TASKS, Kind
@@ -106,8 +106,7 @@ def _bad_tasks(config: Config) -> list[str]:
     for key, names in named.items():
         for name in dict.fromkeys(names):
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
+                hint = did_you_mean(name, known)
                 problems.append(f"{key}: no task {name!r}{hint}; known: {', '.join(known)}")
         if len(set(names)) < len(names):
             problems.append(f"{key}: a task is named twice in {list(names)}")

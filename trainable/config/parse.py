@@ -1,6 +1,5 @@
 """Dotted settings -> a checked `Config`: every problem at once, each with its key and origin."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import NUM_SHOWN, printable
+from mlflow_setup.text import NUM_SHOWN, did_you_mean, printable
 from trainable.config.config import Config
 from trainable.config.constraints import contradictions
 from trainable.config.tasks import Task
@@ -44,10 +43,12 @@ def valid_keys() -> list[str]:
 def nearest_key(key: str) -> str:
     """` (did you mean optim.lr?)` for optim.Lr, or nothing when no key is close."""
     keys = valid_keys()
-    matches = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
-    if not matches:  # the last part alone may be right: `lr` -> optim.lr
-        matches = [name for name in keys if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
-    return f" (did you mean {matches[0]}?)" if matches else ""
+    hint = did_you_mean(key, keys)
+    if hint:
+        return hint
+    last = key.rsplit(".", 1)[-1]  # it alone may be right: `lr` -> optim.lr
+    same = [name for name in keys if name.rsplit(".", 1)[-1] == last]
+    return f" (did you mean {same[0]}?)" if same else ""
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -3,7 +3,6 @@
 A recipe is a YAML file of settings with `extends: <recipe or file>` and a `description`.
 """
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import did_you_mean
 from trainable.config.config import Config, flatten
 from trainable.config.parse import from_flat, nearest_key, valid_keys
 from trainable.config.strict_yaml import parse, read_settings
@@ -124,8 +124,7 @@ def _path_of(name: str) -> Path:
         return Path(name)
     if name in recipe_names():
         return RECIPES / f"{name}.yaml"
-    near = difflib.get_close_matches(name, recipe_names(), n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    hint = did_you_mean(name, recipe_names())
     raise ConfigError(f"no recipe {name!r}{hint}", fix="ensweep recipes lists them")
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.filesystem.atomic import write_atomic
-from mlflow_setup.text import is_text, printable
+from mlflow_setup.text import first_line, is_text, printable
 from trainable.config.tasks import PAPER_TASKS, Split, Task
 
 NUM_NLI_ROWS = 50_000
@@ -189,7 +189,7 @@ def _json_lines(rows: Iterator[Row]) -> str:
 
 
 def _unreachable(source: Source, error: Exception) -> DataError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     return DataError(
         f"{source.repository}: cannot be fetched from the hub: {printable(reason)}",
         fix="run this where there is a network, without HF_HUB_OFFLINE, and bring the folder along",

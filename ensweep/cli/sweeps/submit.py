@@ -26,6 +26,7 @@ from ensweep.cli.shared.options import (
 )
 from ensweep.cli.sweeps.sweep import default_name
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import first_line
 
 
 def register(app: typer.Typer) -> None:
@@ -133,7 +134,7 @@ def submit(
         report |= {"status": ended.status, "exit_code": ended.exit_code}
         typer.echo(json.dumps(report))
     if ended.exit_code:
-        reason = ended.message.partition("\n")[0]
+        reason = first_line(ended.message)
         typer.echo(f"job {job_id}: {ended.status.lower()}: {reason}", err=True)
     raise typer.Exit(ended.exit_code)
 

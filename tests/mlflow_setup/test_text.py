@@ -1,0 +1,76 @@
+"""First lines of errors and near names, and that no package writes them out by hand again."""
+
+from pathlib import Path
+
+import pytest
+
+import mlflow_setup
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import did_you_mean, first_line, is_text, printable
+
+PACKAGES = ("mlflow_setup", "trainable", "ensemble", "search", "ensweep")
+HAND_WRITTEN = ('partition("\\n")[0]', 'split("\\n")[0]', "splitlines()[0]", "get_close_matches")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("no room"), "no room"),
+        (ValueError("  no room \nat all"), "no room "),
+        (ValueError("\n \n\tno room\r\nat all"), "no room"),
+        (ConfigError("no room", fix="make some"), "no room"),
+        (KeyError("lr"), "'lr'"),
+        (OSError(), "OSError"),
+        (RuntimeError(""), "RuntimeError"),
+        (TimeoutError(" \n\n "), "TimeoutError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        ("the driver ended\nwith 1", "the driver ended"),
+        ("", ""),
+        ("\n", ""),
+    ],
+)
+def test_the_first_line_that_is_not_blank_or_else_the_type(
+    error: BaseException | str, line: str
+) -> None:
+    assert first_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("minlm", ["bert", "minilm"], " (did you mean minilm?)"),
+        ("minilm", {"minilm"}, " (did you mean minilm?)"),
+        ("minlm", iter(["minilm", "bert"]), " (did you mean minilm?)"),
+        ("xyz", ["bert", "minilm"], ""),
+        ("", ["bert"], ""),
+        ("bert", [], ""),
+    ],
+)
+def test_a_near_name_is_offered_and_a_far_one_is_not(
+    name: str, known: list[str], hint: str
+) -> None:
+    assert did_you_mean(name, known) == hint
+
+
+def test_a_cutoff_says_how_near() -> None:
+    assert did_you_mean("serach.seed", ["search.seed"], cutoff=0.8) != ""
+    assert did_you_mean("optim.seed", ["search.seed"], cutoff=0.8) == ""
+
+
+def test_what_steers_a_terminal_or_is_no_text() -> None:
+    assert printable("a\x1b[2Jb\n") == "a?[2Jb?"
+    assert is_text("größer")
+    assert not is_text("\ud800")
+
+
+def test_no_package_writes_them_out_by_hand() -> None:
+    root = Path(mlflow_setup.__file__).parent.parent
+    files = [path for package in PACKAGES for path in (root / package).rglob("*.py")]
+    assert len(files) > 100
+    copies = {
+        f"{path.relative_to(root)}: {text}"
+        for path in files
+        for text in HAND_WRITTEN
+        if text in path.read_text(encoding="utf-8")
+    }
+    assert copies == {"mlflow_setup/text.py: get_close_matches"}
