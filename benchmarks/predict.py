@@ -32,7 +32,7 @@ from ensemble.bundle.format import CARD, ENSEMBLE, FACTS, Contents, MemberEntry,
 from ensemble.bundle.stored_weights import store_member
 from ensemble.inference.ensemble import Ensemble
 from ensemble.selection.combine import combine
-from mlflow_setup.filesystem.atomic import write_manifest
+from mlflow_setup.filesystem.manifest import write_manifest
 from trainable.batches.tokenization import load_tokenizer
 from trainable.config.recipe import resolve
 from trainable.data.readers import read_split

@@ -27,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ensemble.selection.combine import PAPER, Transform
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.atomic import MANIFEST, find_damage, inside
+from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
+from mlflow_setup.filesystem.paths import inside
 from mlflow_setup.text import printable
 from trainable.config.config import Config
 from trainable.config.parse import from_flat

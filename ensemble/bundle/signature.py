@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from ensemble.bundle.format import verify
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.atomic import MANIFEST, must_write, write_atomic
+from mlflow_setup.filesystem.atomic import must_write, write_atomic
+from mlflow_setup.filesystem.manifest import MANIFEST
 
 
 def signature_path(folder: Path) -> Path:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ensemble.bundle.format import ENCODERS, MEMBERS, WEIGHTS, Precision
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import safe_name, sha256_file
+from mlflow_setup.filesystem.manifest import sha256_file
+from mlflow_setup.filesystem.paths import safe_name
 
 _ENCODER = "encoder."
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -27,7 +27,8 @@ from ensemble.choice.result import EnsembleChoice, Method, TaskChoice
 from ensemble.export.card import model_card
 from ensemble.presentation import figures
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.filesystem.atomic import atomic_folder, is_full, num_bytes, write_manifest
+from mlflow_setup.filesystem.atomic import atomic_folder, is_full, num_bytes
+from mlflow_setup.filesystem.manifest import write_manifest
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.wheel import pack_wheel
 from trainable.config.tasks import Task

@@ -19,16 +19,8 @@ from ensemble.inference.ensemble import Ensemble
 from ensemble.inference.label_files import csv_parts, json_parts
 from ensemble.inference.sentence_files import read_file
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
-from mlflow_setup.filesystem.atomic import (
-    MANIFEST,
-    TEMPORARY,
-    find_damage,
-    must_write,
-    remove_leftovers,
-    sha256_file,
-    write_atomic,
-    write_manifest,
-)
+from mlflow_setup.filesystem.atomic import TEMPORARY, must_write, remove_leftovers, write_atomic
+from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, sha256_file, write_manifest
 
 SHARDS = "shards.json"
 FACTS = {"format": "ensweep-labels", "schema_version": 1}

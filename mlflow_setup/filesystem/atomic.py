@@ -1,25 +1,17 @@
-"""Files that are whole or not there, and names that cannot leave their folder."""
+"""Files and folders that readers see whole or not at all."""
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-from urllib.parse import unquote
+from typing import BinaryIO
 
-from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.errors import ConfigError
 
 TEMPORARY = ".tmp-"
-MANIFEST = "manifest.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_MAX_PATH = 1024
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -142,105 +134,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sha256_file(path: Path) -> str:
-    """The file's SHA-256, as 64 hex characters."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """`manifest.json`: size and SHA-256 of each file below `folder`, and `facts`.
-
-    Written after everything else: a folder without one is not whole.
-    """
-    files = {
-        name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
-        for name in sorted(_files_below(folder))
-    }
-    write_atomic(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
-
-
-def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
-    """What of `folder` is not as its manifest says, or is not of `facts`; None when it is whole.
-
-    Raises:
-        IntegrityError: a file is there and cannot be read now: nobody knows whether it is damaged.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest.pop("files")
-        if manifest != facts:
-            return f"{MANIFEST} is of {manifest}, not of {facts}"[:300]
-        differing = _files_below(folder) ^ {MANIFEST, *files}
-        if differing:
-            return f"missing or not in {MANIFEST}: {', '.join(sorted(differing))}"[:300]
-        changed = [name for name, listed in files.items() if not _is_as(folder / name, listed)]
-        return f"changed since it was written: {', '.join(changed)}" if changed else None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
-        raise IntegrityError(
-            f"{folder}: cannot be read now: {error}", fix="try again once the cause is gone"
-        ) from None
-
-
-def _files_below(folder: Path) -> set[str]:
-    """Names below `folder` of all that is not a plain folder: files, and links of any kind."""
-    return {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    }
-
-
-def _is_as(path: Path, listed: dict[str, Any]) -> bool:
-    is_plain = path.is_file() and not path.is_symlink()
-    return (
-        is_plain and path.stat().st_size == listed["size"] and sha256_file(path) == listed["sha256"]
-    )
-
-
-def safe_name(name: str, what: str) -> str:
-    """`name` itself if it can name a file or folder of ours.
-
-    Raises:
-        ConfigError: it is not letters, digits, `.`, `_` and `-`, or could leave its folder.
-    """
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise ConfigError(
-            f"{what} {name[:120]!r} is not a name",
-            fix="use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit",
-        )
-    return name
-
-
-def inside(root: Path, relative: str) -> Path:
-    """`root / relative`, proved to stay below `root` after links are followed.
-
-    Raises:
-        IntegrityError: absolute, `..`, encoded, with a backslash, NUL or a link that leads out.
-    """
-    decoded = unquote(unquote(relative))
-    parts = decoded.split("/")
-    is_plain = (
-        relative
-        and decoded == relative
-        and decoded.isprintable()
-        and len(decoded) <= _MAX_PATH
-        and not set(decoded) & set("\\\0:~")
-        and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
-        and all(ord(character) < 0x2000 for character in decoded)
-    )
-    if is_plain:
-        with contextlib.suppress(OSError, RuntimeError):  # links that lead in a circle
-            path = (root / relative).resolve()
-            if path.is_relative_to(root.resolve()) and path != root.resolve():
-                return path
-    raise IntegrityError(f"{relative[:120]!r} is not a path inside {root}")
 
 
 def _make_folder(folder: Path) -> None:

@@ -15,16 +15,12 @@ from urllib.request import url2pathname
 from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import (
-    MANIFEST,
-    TEMPORARY,
-    find_damage,
-    inside,
-    remove_folder,
-    safe_name,
-)
+from mlflow_setup.filesystem.atomic import TEMPORARY, remove_folder
+from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
+from mlflow_setup.filesystem.paths import inside, safe_name
 from mlflow_setup.tracking.client import MlflowException
-from mlflow_setup.tracking.store import Tracking, redact
+from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.uris import redact
 
 ALIAS = "champion"
 BUNDLE = "bundle"

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.filesystem.atomic import inside
+from mlflow_setup.filesystem.paths import inside
 from mlflow_setup.schema import Outcome, RunKind, RunRecord, Tag
 from mlflow_setup.tracking.client import Run
-from mlflow_setup.tracking.store import Tracking, redact
+from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.uris import redact
 
 _logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError, PartialError
-from mlflow_setup.filesystem.atomic import safe_name
+from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.runs.projection import (
     EPOCH_SECONDS,
     fixed_tags,
@@ -34,8 +34,9 @@ from mlflow_setup.schema import (
     TrialSnapshot,
 )
 from mlflow_setup.tracking.client import Run
-from mlflow_setup.tracking.store import Tracking, cut, redact
+from mlflow_setup.tracking.store import Tracking, cut
 from mlflow_setup.tracking.ui_view import View, save_view
+from mlflow_setup.uris import redact
 
 PARENT_TAG = "mlflow.parentRunId"
 USAGE = "used/"

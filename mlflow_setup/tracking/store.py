@@ -28,6 +28,7 @@ from mlflow_setup.schema import EXPERIMENT, Tag
 from mlflow_setup.text import first_line
 from mlflow_setup.tracking.client import Metric, MlflowClient, MlflowException, Param, Run, RunTag
 from mlflow_setup.tracking.sqlite import holders, prove_readable, prove_writable
+from mlflow_setup.uris import redact
 
 ARTIFACTS_FOLDER = "mlartifacts"
 _LOCK_SECONDS = 60
@@ -269,10 +270,3 @@ def cut(value: str) -> str:
 
 def _text(value: Any) -> str:
     return cut(value if isinstance(value, str) else json.dumps(value))
-
-
-def redact(text: str) -> str:
-    """`text` without the credentials of any URI in it."""
-    text = re.sub(r"://[^/\s]*@", "://***@", text)
-    secret = r"([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s'\"]*"
-    return re.sub(secret, r"\1***", text, flags=re.IGNORECASE)

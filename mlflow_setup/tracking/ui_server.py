@@ -5,7 +5,8 @@ import os
 import sys
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.tracking.store import ARTIFACTS_FOLDER, Tracking, redact
+from mlflow_setup.tracking.store import ARTIFACTS_FOLDER, Tracking
+from mlflow_setup.uris import redact
 
 _LOOPBACK = ("127.0.0.1", "localhost")
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import first_line
-from mlflow_setup.tracking.store import redact
-from mlflow_setup.uris import is_uri
+from mlflow_setup.uris import is_uri, redact
 from search.cluster.check_ray_yaml import (
     PLACEHOLDER,
     Finding,

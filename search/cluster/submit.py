@@ -24,10 +24,9 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import safe_name
+from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.text import first_line
-from mlflow_setup.tracking.store import redact
-from mlflow_setup.uris import has_credentials, is_uri
+from mlflow_setup.uris import has_credentials, is_uri, redact
 from mlflow_setup.wheel import pack_wheel
 from search.config.portable import without_recipe_files
 from search.config.sweep_config import SweepConfig

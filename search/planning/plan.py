@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from ensemble.distillation.teachers import find_teacher
 from mlflow_setup.errors import ConfigError, EnsweepError
-from mlflow_setup.tracking.store import Tracking, redact
+from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.uris import redact
 from search.algorithms.rungs import new_rungs
 from search.cluster.slots import Slots, cluster, environment, find_slots, unpriced
 from search.config.sweep_config import SweepConfig

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.filesystem.atomic import must_write, remove_leftovers, safe_name, write_atomic
+from mlflow_setup.filesystem.atomic import must_write, remove_leftovers, write_atomic
+from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     OVERALL,

@@ -26,7 +26,7 @@ from safetensors.numpy import save
 
 from ensemble.bundle.format import ENSEMBLE, FACTS, Bundle
 from mlflow_setup.errors import EnsweepError
-from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
+from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
 from trainable.config.config import Config
 from trainable.config.recipe import resolve
 from trainable.config.strict_yaml import read_settings

@@ -19,7 +19,8 @@ from scale import SCALE
 
 from ensemble.bundle.format import ENSEMBLE, FACTS, Bundle, Contents, MemberEntry, Share, TaskEntry
 from mlflow_setup.errors import ConfigError, DataError, EnsweepError, IntegrityError
-from mlflow_setup.filesystem.atomic import inside, safe_name, write_manifest
+from mlflow_setup.filesystem.manifest import write_manifest
+from mlflow_setup.filesystem.paths import inside, safe_name
 from trainable.config.config import Config
 from trainable.config.sections import Data
 from trainable.config.tasks import PAPER_TASKS, Kind

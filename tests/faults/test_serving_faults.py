@@ -242,7 +242,7 @@ def test_any_byte_of_a_real_bundle_counts(tiny_bundle: Path, tmp_path: Path, tab
 def test_nothing_is_added_beside_the_wheel(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     """Neither without the manifest nor with one that vouches for it."""
     from ensemble.bundle.format import FACTS, Bundle
-    from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
+    from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
 
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     (folder / name).write_bytes(b"x")

@@ -29,7 +29,8 @@ from fault_table import Table
 from scale import SCALE
 
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import MANIFEST, TEMPORARY
+from mlflow_setup.filesystem.atomic import TEMPORARY
+from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.schema import Outcome, OutcomeRecord
 from trainable.config.tasks import Kind
 from trainable.storage.checkpoint import load_newest, save_checkpoint

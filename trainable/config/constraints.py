@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import safe_name
+from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.schema import OVERALL
 from mlflow_setup.text import did_you_mean
 from mlflow_setup.uris import has_credentials

@@ -14,7 +14,8 @@ from typing import Any
 from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError, PartialError
-from mlflow_setup.filesystem.atomic import atomic_folder, inside, remove_leftovers
+from mlflow_setup.filesystem.atomic import atomic_folder, remove_leftovers
+from mlflow_setup.filesystem.paths import inside
 from mlflow_setup.text import first_line
 from mlflow_setup.uris import is_uri
 from trainable.runtime.cache import cache_folder

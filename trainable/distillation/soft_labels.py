@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import MANIFEST, sha256_file
+from mlflow_setup.filesystem.manifest import MANIFEST, sha256_file
 from trainable.config.config import Config
 from trainable.config.tasks import Kind
 from trainable.data.dataset import Dataset

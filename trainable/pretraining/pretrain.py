@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import atomic_folder, find_damage, remove_folder, write_manifest
+from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder
+from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from trainable.batches.tokenization import load_tokenizer, tokenizer_fingerprint
 from trainable.config.config import Config
 from trainable.data.dataset import read_dataset

@@ -15,12 +15,11 @@ import torch
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import (
     atomic_folder,
-    find_damage,
     remove_folder,
     remove_leftovers,
     sync_folder,
-    write_manifest,
 )
+from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from mlflow_setup.text import first_line
 
 STATE, QUARANTINE = "state.pt", "quarantine"

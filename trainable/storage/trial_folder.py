@@ -12,14 +12,12 @@ from pathlib import Path
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.filesystem.atomic import (
     atomic_folder,
-    find_damage,
-    inside,
     remove_folder,
     remove_leftovers,
-    safe_name,
     write_atomic,
-    write_manifest,
 )
+from mlflow_setup.filesystem.manifest import find_damage, write_manifest
+from mlflow_setup.filesystem.paths import inside, safe_name
 from mlflow_setup.schema import (
     OVERALL,
     PREDICTIONS_ARTIFACT,

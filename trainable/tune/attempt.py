@@ -20,7 +20,8 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from mlflow_setup.errors import PartialError
-from mlflow_setup.filesystem.atomic import safe_name, write_atomic
+from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.schema import AttemptRecord
 from trainable.storage.trial_folder import ATTEMPTS
 

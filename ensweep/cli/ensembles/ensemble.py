@@ -86,7 +86,7 @@ def _keep(
     from ensemble.choice.tracking import log, write_pictures
     from ensemble.presentation.figures import pictures
     from mlflow_setup.errors import EnsweepError
-    from mlflow_setup.filesystem.atomic import safe_name
+    from mlflow_setup.filesystem.paths import safe_name
 
     images = pictures(pool, choice)
     for problem in note_members(choice.candidates(Choice.SELECTIVE)):

@@ -158,7 +158,7 @@ def default_name(sweep: str) -> str:
 def resume_hint(sweep_name: str, storage: Path, tracking_uri: str | None) -> str:
     """The line that tells how to go on with a sweep: what the environment says is not repeated,
     and no password is shown."""
-    from mlflow_setup.tracking.store import redact
+    from mlflow_setup.uris import redact
 
     words = ["ensweep", "resume", sweep_name]
     if storage != Path(os.environ.get("ENSWEEP_STORAGE", "runs")):

@@ -39,8 +39,9 @@ def ui(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Show the tracked runs in MLflow's UI, a sweep's trials first. Ctrl-C ends it."""
-    from mlflow_setup.tracking.store import redact, resolve_tracking
+    from mlflow_setup.tracking.store import resolve_tracking
     from mlflow_setup.tracking.ui_server import run_ui
+    from mlflow_setup.uris import redact
 
     tracking = resolve_tracking(storage, tracking_uri)
     if tracking.is_server:
@@ -93,7 +94,7 @@ def sync(
 
 def _sweep_folder(storage: Path, sweep: str | None) -> Path:
     """`<storage>/<sweep>`, or the sweep whose newest trial is the newest of all."""
-    from mlflow_setup.filesystem.atomic import safe_name
+    from mlflow_setup.filesystem.paths import safe_name
 
     if sweep is not None:
         folder = storage / safe_name(sweep, "sweep")

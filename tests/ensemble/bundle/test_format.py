@@ -26,7 +26,7 @@ from ensemble.bundle.format import (
 )
 from ensemble.selection.combine import PAPER
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
+from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
 from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS
 

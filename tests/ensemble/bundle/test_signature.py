@@ -18,7 +18,7 @@ from ensemble.bundle.format import CARD, FACTS
 from ensemble.bundle.signature import sign, signature_path, verify_signature
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
+from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
 
 PEM = Encoding.PEM
 

@@ -26,7 +26,7 @@ from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method
 from ensemble.export.write import chosen_parts, export, write_bundle
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError, NothingUsableError
-from mlflow_setup.filesystem.atomic import MANIFEST, find_damage
+from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
 from mlflow_setup.schema import CONFIG_ARTIFACT, TrialRecord
 from mlflow_setup.tracking.store import resolve_tracking
 from trainable.storage.trial_folder import TrialFolder

@@ -15,7 +15,7 @@ from ensemble.bundle.format import ENCODERS, ENSEMBLE, FACTS, MAIN, MEMBERS, WEI
 from ensemble.inference.ensemble import Ensemble
 from ensemble.selection.combine import Averaged, Transform, combine
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
-from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
+from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
 from trainable.batches.packing import Packed
 from trainable.batches.tokenization import load_tokenizer, tokenise
 from trainable.config.tasks import Kind

@@ -17,7 +17,7 @@ from ensemble.inference.label_files import csv_parts
 from ensemble.inference.sentence_files import read_file
 from ensemble.inference.shards import FACTS, SHARDS, Shard, write_shards
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
-from mlflow_setup.filesystem.atomic import MANIFEST, find_damage
+from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
 
 TASKS = ["paraphrase", "similarity"]
 

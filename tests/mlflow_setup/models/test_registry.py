@@ -10,7 +10,7 @@ import mlflow.artifacts
 import pytest
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import write_manifest
+from mlflow_setup.filesystem.manifest import write_manifest
 from mlflow_setup.models.registry import Interface, ModelSource, fetch_bundle, log_model
 from mlflow_setup.runs.ensemble_runs import log_ensemble
 from mlflow_setup.tracking.store import Tracking, resolve_tracking

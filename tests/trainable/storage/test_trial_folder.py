@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.atomic import MANIFEST, TEMPORARY
+from mlflow_setup.filesystem.atomic import TEMPORARY
+from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.schema import (
     OVERALL,
     Decision,

@@ -15,7 +15,7 @@ from ensemble.distillation.compress import student_of
 from ensemble.inference.ensemble import Ensemble
 from ensweep.cli.ensembles import compress
 from mlflow_setup.errors import ConfigError, EnsweepError
-from mlflow_setup.filesystem.atomic import MANIFEST, write_manifest
+from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
 from trainable.data.readers import read_split
 from trainable.evaluation.metrics import task_metric
 

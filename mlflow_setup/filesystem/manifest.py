@@ -1,0 +1,73 @@
+"""Folders that prove themselves: size and SHA-256 of every file, in a `manifest.json`."""
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.filesystem.atomic import write_atomic
+
+MANIFEST = "manifest.json"
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+
+
+def sha256_file(path: Path) -> str:
+    """The file's SHA-256, as 64 hex characters."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """`manifest.json`: size and SHA-256 of each file below `folder`, and `facts`.
+
+    Written after everything else: a folder without one is not whole.
+    """
+    files = {
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
+        for name in sorted(_files_below(folder))
+    }
+    write_atomic(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
+
+
+def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
+    """What of `folder` is not as its manifest says, or is not of `facts`; None when it is whole.
+
+    Raises:
+        IntegrityError: a file is there and cannot be read now: nobody knows whether it is damaged.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = manifest.pop("files")
+        if manifest != facts:
+            return f"{MANIFEST} is of {manifest}, not of {facts}"[:300]
+        differing = _files_below(folder) ^ {MANIFEST, *files}
+        if differing:
+            return f"missing or not in {MANIFEST}: {', '.join(sorted(differing))}"[:300]
+        changed = [name for name, listed in files.items() if not _matches(folder / name, listed)]
+        return f"changed since it was written: {', '.join(changed)}" if changed else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
+        raise IntegrityError(
+            f"{folder}: cannot be read now: {error}", fix="try again once the cause is gone"
+        ) from None
+
+
+def _files_below(folder: Path) -> set[str]:
+    """Names below `folder` of all that is not a plain folder: files, and links of any kind."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+
+
+def _matches(path: Path, listed: dict[str, Any]) -> bool:
+    is_plain = path.is_file() and not path.is_symlink()
+    return (
+        is_plain and path.stat().st_size == listed["size"] and sha256_file(path) == listed["sha256"]
+    )

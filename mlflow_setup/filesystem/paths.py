@@ -1,0 +1,50 @@
+"""Names and relative paths from outside that cannot leave their folder."""
+
+import contextlib
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from mlflow_setup.errors import ConfigError, IntegrityError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MAX_PATH = 1024
+
+
+def safe_name(name: str, what: str) -> str:
+    """`name` itself if it can name a file or folder of ours.
+
+    Raises:
+        ConfigError: it is not letters, digits, `.`, `_` and `-`, or could leave its folder.
+    """
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise ConfigError(
+            f"{what} {name[:120]!r} is not a name",
+            fix="use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit",
+        )
+    return name
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`, proved to stay below `root` after links are followed.
+
+    Raises:
+        IntegrityError: absolute, `..`, encoded, with a backslash, NUL or a link that leads out.
+    """
+    decoded = unquote(unquote(relative))
+    parts = decoded.split("/")
+    is_plain = (
+        relative
+        and decoded == relative
+        and decoded.isprintable()
+        and len(decoded) <= _MAX_PATH
+        and not set(decoded) & set("\\\0:~")
+        and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+        and all(ord(character) < 0x2000 for character in decoded)
+    )
+    if is_plain:
+        with contextlib.suppress(OSError, RuntimeError):  # links that lead in a circle
+            path = (root / relative).resolve()
+            if path.is_relative_to(root.resolve()) and path != root.resolve():
+                return path
+    raise IntegrityError(f"{relative[:120]!r} is not a path inside {root}")
