@@ -18,7 +18,7 @@ from trainable.config.config import Config
 from trainable.data.dataset import Dataset
 from trainable.data.readers import Examples
 from trainable.data.remote import locate
-from trainable.losses.objective import objective
+from trainable.losses.objective import Objective
 from trainable.model.kernels.dropout import Dropout
 from trainable.model.multitask import MultitaskBert
 from trainable.runtime.seeding import generator
@@ -42,7 +42,7 @@ class Textbook:
             attention_probs_dropout_prob=dropout,
         )
         self.config, self.dataset, self.device = config, dataset, device
-        self.tasks, self.num_tokens = config.task_records(), 0
+        self.objective, self.num_tokens = Objective(config), 0
         self.tokenizer = load_tokenizer(config.model.encoder)
         self.model = MultitaskBert(encoder, config).to(device)
         for module in self.model.modules():
@@ -96,7 +96,7 @@ class Textbook:
         output = self.model.answer(name, torch.cat(e), [len(rows)] * len(sides))
         labels = torch.tensor(examples.labels[rows], dtype=torch.float32)
         batch = Batch(name, rows, (len(rows),) * len(sides), labels, None, view_of, 0)
-        loss = objective(self.tasks[name], output, batch.to(self.device), self.config)
+        loss = self.objective.without_smart(batch.to(self.device), output)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

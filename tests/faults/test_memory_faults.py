@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from fault_table import Table
-from tiny_trials import config_of, run
+from tiny_trials import config_of, learner_of, run
 from torch import Tensor
 
 from trainable.batches.collate import Batch
 from trainable.batches.packing import Packed
+from trainable.batches.sampler import Step
+from trainable.model.heads import HeadOutput
 from trainable.model.multitask import MultitaskBert
 from trainable.storage.trial_folder import TrialFolder
-from trainable.training.gradient_cache import MicroBatches
-from trainable.training.learner import Learner
 
 STILL = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
 LIMITS = (12, 6, 3)
@@ -46,14 +46,14 @@ def test_r17_memory_that_runs_out_changes_nothing_but_the_parts(
             raise torch.OutOfMemoryError("as if")
         return plain(self, packed, noise)
 
-    def answer(self: Learner, batch: Batch, noise: Tensor | None = None):  # type: ignore[no-untyped-def]
-        output = plain_answer(self, batch, noise)
+    def forward(self: MultitaskBert, batch: Batch, noise: Tensor | None = None) -> HeadOutput:
+        output = plain_forward(self, batch, noise)
         negatives.append(len(output.embeddings[0]))
         return output
 
-    plain_answer = Learner.answer
+    plain_forward = MultitaskBert.forward
     monkeypatch.setattr(MultitaskBert, "embed", embed)
-    monkeypatch.setattr(Learner, "answer", answer)
+    monkeypatch.setattr(MultitaskBert, "forward", forward)
     run(config, tmp_path / "t", tmp_path)
     whole, found = (TrialFolder(tmp_path / name).epochs() for name in ("whole", "t"))
     table.played(len(raised))
@@ -65,10 +65,26 @@ def test_r17_memory_that_runs_out_changes_nothing_but_the_parts(
         assert record.metrics == pytest.approx(expected.metrics, rel=1e-3, abs=1e-3)
 
 
-def test_r17_what_fits_stays_known() -> None:
+def test_r17_what_fits_stays_known(
+    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Halved from what did not fit, and never up again."""
-    notes: list[str] = []
-    parts = MicroBatches(None, notes)
-    assert [parts.halve(n, "a test") for n in (16, 16, 3, 1)] == [True, True, True, False]
-    assert parts.size == 1
-    assert len(notes) == 3
+    learner = learner_of(config_of(tiny_encoder, tiny_data, "loss.simcse.enabled=false"))
+    plain, limit = MultitaskBert.embed, 16
+
+    def embed(self: MultitaskBert, packed: Packed, noise: Tensor | None = None) -> Tensor:
+        if len(packed.lengths) > limit:
+            raise torch.OutOfMemoryError("as if")
+        return plain(self, packed, noise)
+
+    monkeypatch.setattr(MultitaskBert, "embed", embed)
+    sizes: list[int | None] = []
+    for number, limit in enumerate((16, 8, 2, 8, 1)):  # noqa: B007 - read by `embed`
+        (batch,) = learner.batches([Step("similarity", torch.arange(8).numpy())], 1)
+        learner.step(batch, 1, number)
+        sizes.append(learner.model.micro_batch_size)
+    assert sizes == [None, 8, 2, 2, 1]
+    assert len(learner.notes) == 1 + 2 + 1
+    limit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        learner.step(batch, 1, 5)

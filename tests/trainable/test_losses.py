@@ -9,9 +9,9 @@ from torch import nn
 
 from trainable.batches.collate import Batch
 from trainable.config.parse import from_flat
-from trainable.config.tasks import PAPER_TASKS, Kind
+from trainable.config.tasks import Kind
 from trainable.losses.distillation import soft_loss
-from trainable.losses.objective import objective
+from trainable.losses.objective import Objective
 from trainable.losses.ranking import positive_ranking, ranking, weighted_ranking
 from trainable.losses.simcse import simcse
 from trainable.losses.task import task_loss
@@ -132,11 +132,11 @@ def test_the_papers_mix_of_labels_and_soft_labels() -> None:
     batch = Batch("paraphrase", np.arange(0), (2, 2), labels, torch.tensor(teacher), None, 0)
     hard = task_loss(Kind.PARAPHRASE, logit, labels)
     soft = soft_loss(Kind.PARAPHRASE, logit, torch.tensor(teacher))
-    task = PAPER_TASKS["paraphrase"]
-    mixed = objective(task, HeadOutput(logit, ()), batch, from_flat(settings))
+    objective = Objective(from_flat(settings))
+    mixed = objective.without_smart(batch, HeadOutput(logit, ()))
     assert mixed.item() == pytest.approx(0.1 * (0.6 * hard + 0.4 * soft).item())
     other = torch.tensor([0.0, 3.0])
-    beside = objective(task, HeadOutput(logit, (), other), batch, from_flat(settings))
+    beside = objective.without_smart(batch, HeadOutput(logit, (), other))
     apart = soft_loss(Kind.PARAPHRASE, other, torch.tensor(teacher))
     assert beside.item() == pytest.approx(0.1 * (hard + 0.4 * apart).item())
 

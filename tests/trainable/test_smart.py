@@ -141,13 +141,13 @@ def test_without_noise_the_replayed_pass_is_the_clean_one(
     """Same dropout masks: all that differs is the noise."""
     learner = _learner(tiny_encoder, tiny_data, **{"model.encoder_dropout": 0.5})
     for name in ("sentiment", "paraphrase", "similarity"):
-        batch, masks, clean = _clean(learner, name)
+        batch, clean = _clean(learner, name)
         after = torch.get_rng_state()
-        with replayed(masks, CPU):
-            again = learner.answer(batch)
+        with replayed(clean.rng_state, CPU):
+            again = learner.model(batch)
         assert torch.equal(again.outputs, clean.outputs)
         assert torch.equal(torch.get_rng_state(), after)
-        other = learner.answer(batch)
+        other = learner.model(batch)
         assert not torch.equal(other.outputs, clean.outputs)
 
 
@@ -223,10 +223,9 @@ def _clean(learner: Learner, name: str):  # type: ignore[no-untyped-def]
 
     step = Step(name, torch.arange(6).numpy())
     batch = collate(step, learner.train_tokens[name], None, learner.config.loss, (0, 1, 0))
-    masks = dropout_state(CPU)
-    return batch, masks, learner.answer(batch)
+    return batch, learner.model(batch)
 
 
 def _penalty(learner: Learner, name: str) -> tuple[Tensor, Tensor]:
-    batch, masks, clean = _clean(learner, name)
-    return learner.smart(batch, clean, masks), clean.outputs
+    batch, clean = _clean(learner, name)
+    return learner.objective.smart(batch, clean, learner.model), clean.outputs

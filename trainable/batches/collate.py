@@ -1,6 +1,6 @@
 """One step's sentences and targets: the task's own sides, then a second view, then negatives.
 
-Legend: B examples, S sentences of all sides, C classes.
+Legend: B examples, S sentences of all sides, C classes, H hidden size.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +28,8 @@ class Batch:
     soft_labels: Tensor | None  # [B, C] or [B], a teacher's outputs
     view_of: Tensor | None  # [B]: the own side whose second view is the side after them
     num_negatives: int  # hard negatives: the last side, where there are any
-    packed: Packed | None = None  # the sentences' tokens; None: not looked at
+    packed: Packed | None = None  # the sentences' tokens, for the encoder
+    embeddings: Tensor | None = None  # [S, H] where a frozen encoder's are known; no tokens then
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; a GPU is not waited for."""
@@ -36,7 +37,7 @@ class Batch:
             return self
         moved = {
             name: tensor.pin_memory().to(device, non_blocking=True)
-            for name in ("labels", "soft_labels", "view_of")
+            for name in ("labels", "soft_labels", "view_of", "embeddings")
             if (tensor := getattr(self, name)) is not None
         }
         return replace(self, packed=self.packed and self.packed.to(device), **moved)
@@ -48,13 +49,14 @@ def collate(
     soft_labels: Tensor | None,
     loss: Loss,
     seed: tuple[int, ...],
-    with_tokens: bool = True,
+    embeddings: Tensor | None = None,
 ) -> Batch:
     """Gather the batch of a step.
 
     Args:
         seed: (seed, epoch, number of the step), of which sentence of a pair is seen twice.
-        with_tokens: whether the encoder will be asked, or the embeddings are known.
+        embeddings: [N, H] of all the task's tokenised sentences, where the encoder is frozen and
+            they are known; None: the batch holds tokens for the encoder.
     """
     own = encoded.sentences(step.rows)
     pieces, sizes = [own], [len(step.rows)] * encoded.num_sides
@@ -77,5 +79,6 @@ def collate(
         soft_labels=None if soft_labels is None else soft_labels[step.rows],
         view_of=view_of,
         num_negatives=len(negatives),
-        packed=encoded.tokens.pack(sentences) if with_tokens else None,
+        packed=encoded.tokens.pack(sentences) if embeddings is None else None,
+        embeddings=None if embeddings is None else embeddings[torch.from_numpy(sentences)],
     )

@@ -29,6 +29,7 @@ class HeadOutput(NamedTuple):
     outputs: Tensor  # logits [B, C], or one logit or score [B]
     embeddings: tuple[Tensor, ...]  # task embeddings z [B, Z], a side each
     distilled: Tensor | None = None  # outputs of the distillation head, while it is trained
+    rng_state: Tensor | None = None  # from before the pass, in training: its dropout masks again
 
 
 class SharedFCN(nn.Module):

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.text import first_line
+from trainable.batches.collate import Batch
 from trainable.batches.packing import Packed
 from trainable.config.config import Config
 from trainable.config.tasks import Kind, Task
 from trainable.model.encoder import build_untrained, embed, load_pretrained
+from trainable.model.gradient_cache import embed_in_parts
 from trainable.model.heads import HeadOutput, SharedFCN, build_head
+from trainable.runtime.rng_state import dropout_state
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -53,11 +56,25 @@ class MultitaskBert(nn.Module):
             }
         )
         self.is_encoder_frozen = False
+        self.micro_batch_size = config.batching.micro_batch_size
+        """Sentences that the encoder is given at once in training; None: all of a batch's."""
 
-    def forward(self, task_name: str, packed: Packed, num_sides: int) -> HeadOutput:
-        """Outputs for sentences that were asked for side after side."""
-        e = self.embed(packed)
-        return self.answer(task_name, e, [len(e) // num_sides] * num_sides)
+    def forward(self, batch: Batch, noise: Tensor | None = None) -> HeadOutput:
+        """What the task's head makes of a batch, `micro_batch_size` sentences at a time.
+
+        Args:
+            noise: [S, L, H] on the embedding layer's output, or [S, H] on the sentence embeddings.
+        """
+        rng_state = dropout_state(next(self.parameters()).device) if self.training else None
+        is_pooled = noise is not None and noise.ndim == 2
+        e = batch.embeddings
+        if e is None:
+            assert batch.packed is not None
+            token_noise = None if is_pooled else noise
+            e = embed_in_parts(self.embed, batch.packed, token_noise, self.micro_batch_size)
+        if noise is not None and is_pooled:
+            e = e + noise
+        return self.answer(batch.task_name, e, batch.sizes)._replace(rng_state=rng_state)
 
     def embed(self, packed: Packed, noise: Tensor | None = None) -> Tensor:
         """Pooled sentence embeddings [S, H]; `noise` [S, L, H] is added to the embedding layer."""

@@ -22,15 +22,13 @@ from trainable.config.config import Config
 from trainable.data.dataset import Dataset
 from trainable.evaluation.embedding_cache import sentence_embeddings, weights_fingerprint
 from trainable.evaluation.evaluate import outputs_of
-from trainable.losses.objective import has_smart, objective
-from trainable.losses.smart import smart_penalty
+from trainable.losses.objective import Objective
 from trainable.model.compilation import can_compile, compile_layers, verdict
 from trainable.model.heads import HeadOutput
 from trainable.model.multitask import MultitaskBert, build_model
 from trainable.runtime.precision import autocast, choose_device, choose_precision
 from trainable.runtime.rng_state import dropout_state, replayed, set_dropout_state
 from trainable.runtime.stopping import Stop, never
-from trainable.training.gradient_cache import MicroBatches
 from trainable.training.optimizer import build_optimizer
 from trainable.training.stages import Stage
 
@@ -56,7 +54,7 @@ class Learner:
         self.average: AveragedModel | None = None
         self.notes: list[str] = []
         """What happened that the record of the epoch should tell."""
-        self.micro_batches = MicroBatches(config.batching.micro_batch_size, self.notes)
+        self.objective = Objective(config)
         self._encode(dataset)
 
     def enter(self, stage: Stage, stop: Stop = never) -> None:
@@ -104,45 +102,65 @@ class Learner:
                 self.soft_labels.get(step.task_name),
                 config.loss,
                 (config.seed, epoch, number),
-                with_tokens=step.task_name not in self.embeddings["train"],
+                self.embeddings["train"].get(step.task_name),
             ).to(self.device)
 
         return ahead(make, range(first, len(plan)), _AHEAD if self.device.type == "cuda" else 0)
 
     def step(self, batch: Batch, epoch: int, number: int) -> Tensor:
-        """Forward, loss, backward, update: the whole of one optimisation step; its loss."""
-        loss = self._backward(batch, f"epoch {epoch}, step {number + 1}")
-        max_norm = self.config.optim.max_grad_norm
-        if max_norm is not None:
+        """One optimisation step; its loss, a scalar on the device.
+
+        Where memory runs out, the step is taken again with half as many sentences at a time, by the
+        same dropout masks. Not where the optimizer ran out: fewer sentences would not help it.
+        """
+        rng_state = dropout_state(self.device)
+        while True:
+            try:
+                return self._step(batch, epoch, number)
+            except torch.OutOfMemoryError:
+                where = f"epoch {epoch}, step {number + 1}"
+                if self._is_updating or not self._halve_parts(len(batch.sentences), where):
+                    raise
+            # after the except block, where what the failed pass held is free again
+            self.optimizer.zero_grad(set_to_none=True)
+            set_dropout_state(rng_state, self.device)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The forward pass and the loss, a scalar; only the former's products are rounded."""
+        with autocast(self.device, self._precision_of(batch)):
+            output: HeadOutput = self.model(batch)
+        return self.objective(batch, output, self.model)
+
+    def _step(self, batch: Batch, epoch: int, number: int) -> Tensor:
+        self._is_updating = False
+        loss = self.loss(batch)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._is_updating = True
+        if self.config.optim.max_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            clip_grad_norm_(self.model.parameters(), max_norm)
+            clip_grad_norm_(self.model.parameters(), self.config.optim.max_grad_norm)
         self._set_rate(epoch, number)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss
+        return loss.detach()
 
-    def _backward(self, batch: Batch, where: str) -> Tensor:
-        """The batch's loss, its gradients taken; in smaller parts once memory runs out."""
-        masks = dropout_state(self.device)
-        while True:
-            try:
-                loss = self._loss(batch, masks)
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                return loss.detach()
-            except torch.OutOfMemoryError:
-                if not self.micro_batches.halve(len(batch.sentences), where):
-                    raise
-            # after the except block, where what the failed pass held is free again
-            self.optimizer.zero_grad(set_to_none=True)
-            set_dropout_state(masks, self.device)
+    def _precision_of(self, batch: Batch) -> torch.dtype:
+        """float32 with SMART, whose penalty is a difference that half precision rounds away."""
+        has_smart = self.objective.has_smart(batch.task_name, self.model)
+        return torch.float32 if has_smart else self.precision
 
-    def _loss(self, batch: Batch, masks: Tensor) -> Tensor:
-        output = self.answer(batch)
-        loss = objective(self.tasks[batch.task_name], output, batch, self.config)
-        if self._has_smart(batch.task_name):
-            loss = loss + self.config.loss.smart.weight * self.smart(batch, output, masks)
-        return loss
+    def _halve_parts(self, num_sentences: int, where: str) -> bool:
+        """Half of what did not fit, for a batch of so many sentences; False: it was one already."""
+        tried = min(self.model.micro_batch_size or num_sentences, num_sentences)
+        if tried == 1:
+            return False
+        self.model.micro_batch_size = tried // 2
+        self.notes.append(
+            f"out of memory in {where}: the encoder is given {tried // 2} sentences at a time, "
+            "batches and negatives stay whole"
+        )
+        return True
 
     def end_epoch(self) -> None:
         """Take the epoch's final weights into the average."""
@@ -170,7 +188,7 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "micro_batch_size": self.micro_batches.size,
+            "micro_batch_size": self.model.micro_batch_size,
             "notes": list(self.notes),
             "average": None if self.average is None else self.average.state_dict(),
         }
@@ -178,53 +196,13 @@ class Learner:
     def load_state(self, state: dict[str, Any]) -> None:
         """Put back `state`; where it ended the stage before this one, the weights alone."""
         self.model.load_state_dict(state["model"])
-        self.micro_batches.size = state["micro_batch_size"]
+        self.model.micro_batch_size = state["micro_batch_size"]
         self.notes[:] = state["notes"]
         if state["stage"] == self.stage.name:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-
-    def answer(self, batch: Batch, noise: Tensor | None = None) -> HeadOutput:
-        """What the heads make of a training batch, under SMART's noise if given."""
-        is_input = self.config.loss.smart.place == "input"
-        precision = torch.float32 if self._has_smart(batch.task_name) else self.precision
-        with autocast(self.device, precision):
-            e = self._embed(batch, noise if is_input else None)
-            if noise is not None and not is_input:
-                e = e + noise
-            return self.model.answer(batch.task_name, e, batch.sizes)
-
-    def _embed(self, batch: Batch, noise: Tensor | None) -> Tensor:
-        if batch.packed is None:
-            cached = self.embeddings["train"][batch.task_name]
-            return cached[torch.from_numpy(batch.sentences)].to(self.device)
-        return self.micro_batches.embed(self.model, batch.packed, noise)
-
-    def _has_smart(self, task_name: str) -> bool:
-        """A frozen encoder learns nothing from noise at its input.
-
-        Such batches run in float32: the penalty is a difference that half precision rounds away.
-        """
-        is_inert = self.stage.name == "probe" and self.config.loss.smart.place == "input"
-        return not is_inert and has_smart(task_name, self.tasks[task_name], self.config)
-
-    def smart(self, batch: Batch, clean: HeadOutput, masks: Tensor) -> Tensor:
-        """SMART's penalty on a batch; `masks` is the generator's state before the clean pass."""
-        settings = self.config.loss.smart
-
-        def perturbed(noise: Tensor) -> Tensor:
-            with replayed(masks, self.device):
-                return self.answer(batch, noise).outputs
-
-        shape = [len(batch.sentences), int(self.model.encoder.config.hidden_size)]  # type: ignore[union-attr,arg-type]
-        if settings.place == "input":
-            assert batch.packed is not None
-            shape.insert(1, int(batch.packed.lengths[-1]))
-        start = settings.init_std * torch.randn(shape, device=self.device)
-        kind = self.tasks[batch.task_name].kind
-        return smart_penalty(kind, perturbed, clean.outputs, start, settings)
 
     def _compile(self, stop: Stop) -> None:
         """Compile the encoder's layers, unless passes over batches say it is slower."""
@@ -239,12 +217,12 @@ class Learner:
             for name, tokens in self.train_tokens.items()
         ]
         batches = list(self.batches(middle, epoch=0))
-        masks = dropout_state(self.device)
+        rng_state = dropout_state(self.device)
 
         def passes() -> None:
-            with replayed(masks, self.device):
+            with replayed(rng_state, self.device):
                 for batch in batches:
-                    self._loss(batch, masks).backward()  # type: ignore[no-untyped-call]
+                    self.loss(batch).backward()  # type: ignore[no-untyped-call]
             self.optimizer.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
                 torch.cuda.synchronize()

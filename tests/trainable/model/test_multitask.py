@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from trainable.batches.collate import Batch
 from trainable.batches.packing import Packed, pack
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
-from trainable.losses.objective import objective
+from trainable.losses.objective import Objective
 from trainable.model.encoder import hub_revision
 from trainable.model.multitask import MultitaskBert, build_model, load_member
 from trainable.storage.trial_folder import TrialFolder
@@ -39,8 +40,11 @@ def _batch(num_sentences: int, times: int = 1) -> Packed:
     return pack(flat, np.tile(starts, times), np.tile(lengths, times))
 
 
-def _targets(name: str, labels: torch.Tensor | None, view_of: torch.Tensor | None = None) -> Batch:
-    return Batch(name, np.arange(0), (), labels, None, view_of, 0)
+def _sides(name: str, packed: Packed, num_sides: int, labels: torch.Tensor | None = None) -> Batch:
+    """The sentences as a task's batch, side after side."""
+    num_sentences = len(packed.lengths)
+    sizes = (num_sentences // num_sides,) * num_sides
+    return Batch(name, np.arange(num_sentences), sizes, labels, None, None, 0, packed)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +65,12 @@ def test_every_switch_combination_trains_every_task(
     shapes = {"sentiment": (3, 5), "paraphrase": (3,), "similarity": (3,), "nli": (3,)}
     for name, task in config.task_records().items():
         num_sides = 2 if task.kind.is_pair else 1
-        output = model(name, _batch(3 * num_sides), num_sides)
+        labels = torch.tensor([0.0, 1.0, 1.0]) if task.metric else None
+        batch = _sides(name, _batch(3 * num_sides), num_sides, labels)
+        output = model(batch)
         assert output.outputs.shape == shapes[name]
         model.zero_grad()
-        labels = torch.tensor([0.0, 1.0, 1.0]) if task.metric else None
-        objective(task, output, _targets(name, labels), config).backward()
+        Objective(config)(batch, output, model).backward()
         head = model.heads[model.head_names[name]]
         unused = [k for k, p in head.named_parameters() if p.grad is None]
         assert unused == []
@@ -77,25 +82,26 @@ def test_one_encoder_call_for_both_sides_and_the_second_view(tiny_encoder: Path)
     model = build_model(config).train()
     calls = []
     model.encoder.embeddings.register_forward_hook(lambda *_: calls.append(1))
-    output = model("similarity", _batch(9), 3)
+    batch = _sides("similarity", _batch(9), 3, torch.zeros(3))
+    batch = replace(batch, view_of=torch.tensor([0, 1, 0]))
+    output = model(batch)
     assert len(calls) == 1
     assert len(output.embeddings) == 3
-    batch = _targets("similarity", torch.zeros(3), view_of=torch.tensor([0, 1, 0]))
-    assert objective(config.task_records()["similarity"], output, batch, config).isfinite()
+    assert Objective(config)(batch, output, model).isfinite()
 
 
 def test_two_dropout_views_of_one_sentence_differ_in_training_only(tiny_encoder: Path) -> None:
     model = build_model(_config(tiny_encoder))
-    thrice = _batch(1, times=3)
-    trained = model.train()("similarity", thrice, 3).embeddings
+    thrice = _sides("similarity", _batch(1, times=3), 3)
+    trained = model.train()(thrice).embeddings
     assert not torch.equal(trained[0], trained[2])
-    still = model.eval()("similarity", thrice, 3).embeddings
+    still = model.eval()(thrice).embeddings
     assert torch.allclose(still[0], still[2], atol=1e-6)
 
 
 def test_similarity_is_max_score_times_cosine(tiny_encoder: Path) -> None:
     model = build_model(_config(tiny_encoder)).eval()
-    output = model("similarity", _batch(2, times=2), 2)
+    output = model(_sides("similarity", _batch(2, times=2), 2))
     assert output.outputs.tolist() == pytest.approx([5.0, 5.0], abs=1e-5)
 
 
@@ -126,8 +132,8 @@ def test_saved_and_loaded_weights_give_the_same_outputs(tiny_encoder: Path, tmp_
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     loaded = load_member(tmp_path, tiny_encoder, config)
     for name, sides in (("sentiment", 1), ("paraphrase", 2)):
-        batch = _batch(2 * sides)
-        assert torch.equal(model(name, batch, sides).outputs, loaded(name, batch, sides).outputs)
+        batch = _sides(name, _batch(2 * sides), sides)
+        assert torch.equal(model(batch).outputs, loaded(batch).outputs)
 
 
 def test_weights_of_another_shape_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from trainable.batches.sampler import plan_epoch
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.data.dataset import read_dataset
+from trainable.losses.objective import Objective
 from trainable.model.multitask import build_model
 from trainable.training.learner import Learner
 from trainable.training.profiler import rehearse, steps_per_second
@@ -91,7 +92,7 @@ def test_a_step_that_diverges_is_named(
 ) -> None:
     config = config_of(tiny_data, tiny_encoder)
     nan = torch.tensor(float("nan"), requires_grad=True)
-    monkeypatch.setattr("trainable.training.learner.objective", lambda *_: nan * 1)
+    monkeypatch.setattr(Objective, "__call__", lambda *_: nan * 1)
     with pytest.raises(ConfigError, match=r"loss of .* is nan"):
         rehearse(config, read_dataset(config))
 
