@@ -6,6 +6,7 @@ mirror projects them onto an MLflow run; `runs.py` reads them back as `RunRecord
 
 import dataclasses
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -227,10 +228,29 @@ class Identity:
 CONTINUE, STOP = "continue", "stop"
 
 
-def dev_metrics(metrics: dict[str, float]) -> dict[str, float]:
+def is_dev_score(name: str) -> bool:
+    """Whether a metric is on dev and the larger the better: any on dev but a loss."""
+    return name.startswith("dev/") and not name.endswith("/loss")
+
+
+def dev_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     """Those that are maximised: `dev/overall` and each task's own."""
-    return {
-        key: value
-        for key, value in metrics.items()
-        if key.startswith("dev/") and not key.endswith("/loss")
-    }
+    return {name: value for name, value in metrics.items() if is_dev_score(name)}
+
+
+def best_epoch(
+    epochs: Iterable[EpochRecord], metric: str = OVERALL, *, on_dev_train: bool = False
+) -> EpochRecord:
+    """The epoch with the highest `metric`, on all of dev or on its dev-train half alone.
+
+    The earliest wins a tie: what is trained for longer must be better for it.
+
+    Raises:
+        ValueError: there is no epoch.
+        KeyError: an epoch lacks the metric.
+    """
+
+    def score(record: EpochRecord) -> float:
+        return (record.dev_train if on_dev_train else record.metrics)[metric]
+
+    return max(epochs, key=lambda record: (score(record), -record.epoch))

@@ -1,6 +1,7 @@
-"""Text for people: what a terminal may show, first lines of errors, near names."""
+"""Text for people: what a terminal may show, first lines of errors, near names, hashes."""
 
 import difflib
+import hashlib
 from collections.abc import Iterable
 
 NUM_SHOWN = 20
@@ -33,3 +34,15 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def short_hash(*parts: str | bytes, length: int = 16) -> str:
+    """The first `length` of the 64 hex characters of the SHA-256 over `parts`, one after another.
+
+    By it equal facts find each other: 16 characters are 64 bits, so that among a million things
+    two are taken for one with a probability of 3e-8. What must not be forged needs all 64.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()[:length]

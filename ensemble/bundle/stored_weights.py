@@ -4,7 +4,6 @@ An encoder's folder has what transformers' own folders have, under its names, so
 `AutoModel.from_pretrained` loads it.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ensemble.bundle.format import ENCODERS, MEMBERS, WEIGHTS, Precision
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.manifest import sha256_file
 from mlflow_setup.filesystem.paths import safe_name
+from mlflow_setup.text import short_hash
 
 _ENCODER = "encoder."
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -73,10 +73,8 @@ def _store_encoder(tensors: dict[str, Tensor], source: Path, encoders: Path) -> 
     new = encoders / "new"
     shutil.copytree(source, new)
     _write(tensors, new / WEIGHTS)
-    digest = hashlib.sha256()
-    for path in sorted(new.iterdir()):
-        digest.update(f"{path.name}\0{sha256_file(path)}\n".encode())
-    name = digest.hexdigest()[:12]
+    listing = (f"{path.name}\0{sha256_file(path)}\n" for path in sorted(new.iterdir()))
+    name = short_hash(*listing, length=12)
     if (encoders / name).exists():
         shutil.rmtree(new)
     else:

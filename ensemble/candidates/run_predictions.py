@@ -5,7 +5,6 @@ Choosing an epoch is part of choosing an ensemble: each half of dev does it by i
 Legend: N rows, C classes, H halves.
 """
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping
@@ -28,6 +27,7 @@ from mlflow_setup.schema import (
     TrialRecord,
     prediction_path,
 )
+from mlflow_setup.text import short_hash
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.config.tasks import Kind, Task
@@ -223,7 +223,7 @@ def _start_encoder(config: Config, record: TrialRecord) -> str:
         return ""
     used = {"pooling": config.model.pooling, "max_length": config.model.max_length}
     facts = encoder_of_start(record, config) | used
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return short_hash(json.dumps(facts, sort_keys=True))
 
 
 def _kept_epochs(run: RunRecord) -> set[int]:

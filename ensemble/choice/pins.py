@@ -4,7 +4,6 @@
 same choice is noted once; a note that is not wanted any more is a file to remove.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from ensemble.candidates.pool import Candidate
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.text import short_hash
 
 FOLDER = "ensemble"
 
@@ -32,7 +32,7 @@ def note_members(members: Iterable[Candidate]) -> list[str]:
     for folder, own in by_sweep.items():
         named = sorted({(member.trial, member.epoch) for member in own})
         text = json.dumps({"members": [{"trial": t, "epoch": e} for t, e in named]}, indent=1)
-        path = folder / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        path = folder / FOLDER / f"{short_hash(text)}.json"
         try:
             if not path.exists():
                 write_atomic(path, text)

@@ -1,6 +1,5 @@
 """A choice as it is kept: JSON, pictures, and one MLflow run with both."""
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -12,6 +11,7 @@ from ensemble.choice.result import EnsembleChoice, Method
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.runs.ensemble_runs import Chosen, log_choice
 from mlflow_setup.schema import metric_name
+from mlflow_setup.text import short_hash
 from mlflow_setup.tracking.store import Tracking
 
 CONTENT = "choice.json"
@@ -111,4 +111,4 @@ def _metrics(choice: EnsembleChoice) -> dict[str, float]:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return short_hash(json.dumps(value, sort_keys=True))

@@ -20,7 +20,7 @@ from ensemble.export.write import Parts, require_free, write_bundle
 from ensemble.inference.ensemble import Ensemble
 from ensemble.statistics.bootstrap import gain_of_halves
 from mlflow_setup.errors import ConfigError, NothingUsableError
-from mlflow_setup.schema import OVERALL, EpochRecord, Identity, Outcome, OutcomeRecord
+from mlflow_setup.schema import EpochRecord, Identity, Outcome, OutcomeRecord, best_epoch
 from mlflow_setup.tracking.store import Tracking
 from trainable.config.parse import from_flat
 from trainable.config.recipe import Resolved, parse_override, resolve
@@ -155,10 +155,7 @@ def _parts(
     trial: TrialFolder, teacher: Ensemble, dataset: Dataset, card: Callable[[Contents], str]
 ) -> Parts:
     record, kept = trial.trial(), set(trial.kept_epochs())
-    best = max(
-        (epoch for epoch in trial.epochs() if epoch.epoch in kept),
-        key=lambda epoch: (epoch.metrics[OVERALL], -epoch.epoch),
-    )
+    best = best_epoch(epoch for epoch in trial.epochs() if epoch.epoch in kept)
     member = Candidate(
         run_id="",
         trial=record.trial,

@@ -1,6 +1,5 @@
 """Averaged weights scored: on dev-train to choose by, on dev to record, on dev-dev to judge."""
 
-import hashlib
 import json
 import shutil
 import time
@@ -18,6 +17,7 @@ from ensemble.statistics.bootstrap import Gain, gain_of_halves
 from mlflow_setup.errors import DataError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+from mlflow_setup.text import short_hash
 from trainable.batches.tokenization import encode, load_tokenizer, tokenizer_fingerprint
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
@@ -99,7 +99,7 @@ class Cook:
     ) -> TrialFolder:
         """The soup's folder, written unless it is there."""
         labels = [each.label for each in ingredients]
-        name = f"{SOUP}-{kind}-{hashlib.sha256(' '.join(labels).encode()).hexdigest()[:8]}"
+        name = f"{SOUP}-{kind}-{short_hash(' '.join(labels), length=8)}"
         trial = TrialFolder(self.first.trial.path.parent.parent / SOUPS / name)
         if trial.outcome() is not None:
             return trial

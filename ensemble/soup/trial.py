@@ -16,7 +16,7 @@ from ensemble.soup.scoring import Cook, Ingredient, Judged
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.sweep_run import Mirror
-from mlflow_setup.schema import OVERALL, Outcome, RunRecord, Tag
+from mlflow_setup.schema import OVERALL, Outcome, RunRecord, Tag, best_epoch
 from mlflow_setup.tracking.store import Tracking
 from trainable.storage.trial_folder import TrialFolder
 
@@ -105,7 +105,7 @@ def _ingredient(run: RunRecord) -> Ingredient | None:
     if not ended_well or Tag.WEIGHTS_URI not in run.tags or not trial.path.is_dir():
         return None
     record, epochs = trial.trial(), trial.epochs()
-    best = max(epochs, key=lambda e: (e.dev_train[OVERALL], -e.epoch), default=None)
+    best = best_epoch(epochs, on_dev_train=True) if epochs else None
     if record.recipe == SOUP or best is None or best.epoch not in trial.kept_epochs():
         return None
     return Ingredient(trial, record, best.epoch, best.dev_train[OVERALL])

@@ -16,7 +16,7 @@ import typer
 from ensweep.cli.ensembles import bundle, compress, ensemble, serve, soup
 from ensweep.cli.sweeps import ablate, cluster, leaderboard, plan, report, submit, sweep, track
 from ensweep.cli.training import data, pretrain, train
-from mlflow_setup.errors import EnsweepError
+from mlflow_setup.errors import INTERRUPTED, STOPPED, EnsweepError
 from mlflow_setup.filesystem.atomic import is_full
 
 EXIT_CODES = (
@@ -63,7 +63,7 @@ def main() -> None:
             raise
         typer.echo(f"error: no space is left: {error}", err=True)
         typer.echo("fix: make room, then go on with the same command", err=True)
-        sys.exit(75)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

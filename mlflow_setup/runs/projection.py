@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord
+from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord, dev_metrics
 
 EPOCH_SECONDS = "epoch_seconds"
 """In every epoch's batch, and therefore what tells which epochs a run already has."""
@@ -29,9 +29,8 @@ def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict
     """Each epoch with its metrics and the best dev metrics so far, `best/dev/...`."""
     best: dict[str, float] = {}
     for record in epochs:
-        for key, value in record.metrics.items():
-            if key.startswith("dev/") and not key.endswith("/loss"):
-                best[f"best/{key}"] = max(value, best.get(f"best/{key}", value))
+        for key, value in dev_metrics(record.metrics).items():
+            best[f"best/{key}"] = max(value, best.get(f"best/{key}", value))
         yield record, {EPOCH_SECONDS: record.seconds, **best, **record.metrics}
 
 

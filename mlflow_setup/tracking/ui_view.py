@@ -5,13 +5,13 @@ its version: a browser test opens one. Without it the same runs are listed, with
 """
 
 import base64
-import hashlib
 import json
 import zlib
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from mlflow_setup.schema import OVERALL, RunKind, Tag
+from mlflow_setup.text import short_hash
 from mlflow_setup.tracking.store import Tracking
 
 _VIEW_TAG = "mlflow.sharedViewState."
@@ -95,4 +95,4 @@ def _filter(sweep: str) -> str:
 
 
 def _key(sweep: str) -> str:
-    return hashlib.sha256(sweep.encode()).hexdigest()[:16]
+    return short_hash(sweep)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ensemble.selection.combine import combine
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.schema import OVERALL, EpochRecord, Outcome
+from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, best_epoch
 from trainable.config.parse import from_flat
 from trainable.config.tasks import Task
 from trainable.evaluation.metrics import task_metric
@@ -67,7 +67,7 @@ def read_result(path: Path) -> Result:
     scored = [record for record in records if OVERALL in record.metrics]
     if not scored:
         raise IntegrityError(f"trial {path.name} has no overall dev score")
-    best = max(scored, key=lambda record: (record.metrics[OVERALL], -record.epoch))
+    best = best_epoch(scored)
     record = trial.trial()
     result = Result(path.name, record.seed, best.epoch, records, {}, {}, {}, {}, {})
     for name, task in from_flat(record.config).task_records().items():

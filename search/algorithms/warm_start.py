@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import write_atomic
-from mlflow_setup.schema import OVERALL
+from mlflow_setup.schema import OVERALL, is_dev_score
 from search.config.space import Parameter, Space, is_active
 from search.config.sweep_config import SweepConfig
 from search.storage.history import PastTrial, SweepFolder, read_history
@@ -154,7 +154,7 @@ def _refuse_other_tasks(sweep: SweepConfig, name: str, past: list[PastTrial]) ->
 
 
 def _is_task_metric(key: str) -> bool:
-    return key.startswith("dev/") and key != OVERALL and not key.endswith("/loss")
+    return is_dev_score(key) and key != OVERALL
 
 
 def _folder(other: str, storage: Path) -> SweepFolder:

@@ -205,7 +205,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def _note_best(self, name: str, metrics: Mapping[str, float]) -> None:
         best = self.best.setdefault(name, {})
-        for key, value in dev_metrics(dict(metrics)).items():
+        for key, value in dev_metrics(metrics).items():
             best[key] = max(value, best.get(key, value))
 
     def _end(self, config: Mapping[str, Any], outcome: Outcome | None, reason: str) -> None:

@@ -1,12 +1,13 @@
 """First lines of errors and near names, and that no package writes them out by hand again."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 import mlflow_setup
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import did_you_mean, first_line, is_text, printable
+from mlflow_setup.text import did_you_mean, first_line, is_text, printable, short_hash
 
 PACKAGES = ("mlflow_setup", "trainable", "ensemble", "search", "ensweep")
 HAND_WRITTEN = ('partition("\\n")[0]', 'split("\\n")[0]', "splitlines()[0]", "get_close_matches")
@@ -61,6 +62,14 @@ def test_what_steers_a_terminal_or_is_no_text() -> None:
     assert printable("a\x1b[2Jb\n") == "a?[2Jb?"
     assert is_text("größer")
     assert not is_text("\ud800")
+
+
+def test_a_short_hash_is_the_beginning_of_the_sha256_of_its_parts() -> None:
+    whole = hashlib.sha256(b"ab\xc3\xa4").hexdigest()
+    assert short_hash("abä") == short_hash("a", b"b", "ä") == whole[:16]
+    assert short_hash("abä", length=8) == whole[:8]
+    assert short_hash("abä", length=64) == whole
+    assert short_hash("a") != short_hash("b")
 
 
 def test_no_package_writes_them_out_by_hand() -> None:

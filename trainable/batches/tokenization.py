@@ -3,7 +3,6 @@
 Legend: N sentences, S sentences of a batch, L tokens of the longest of them.
 """
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from transformers import AutoTokenizer
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import write_atomic
-from mlflow_setup.text import first_line
+from mlflow_setup.text import first_line, short_hash
 from trainable.batches.packing import Packed, pack
 from trainable.data.readers import Examples
 from trainable.data.remote import locate
@@ -127,7 +126,7 @@ def tokenizer_fingerprint(tokenizer: Tokenizer, max_length: int) -> str:
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     rules = tokenizer.backend_tokenizer.to_str()
-    return hashlib.sha256(f"{rules}\0{max_length}".encode()).hexdigest()[:16]
+    return short_hash(f"{rules}\0{max_length}")
 
 
 def encode(

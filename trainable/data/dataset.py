@@ -1,6 +1,5 @@
 """The data of a trial: training and dev examples, checked, subsampled and fingerprinted."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mlflow_setup.errors import DataError
+from mlflow_setup.text import short_hash
 from trainable.config.config import Config
 from trainable.config.tasks import Split, Task
 from trainable.data.defects import Defect, describe
@@ -61,10 +61,8 @@ def read_dataset(config: Config) -> Dataset:
     rows = {(defect.file, defect.line): defect.code for defect in errors}
     skipped = Counter(f"{file} {code}" for (file, _), code in rows.items())
     train = {name: _subsample(examples, config) for name, examples in train.items()}
-    digest = hashlib.sha256()
-    for examples in (*train.values(), *dev.values()):
-        digest.update(examples.fingerprint.encode())
-    return Dataset(tasks, train, dev, dict(skipped), digest.hexdigest()[:16])
+    fingerprint = short_hash(*(each.fingerprint for each in (*train.values(), *dev.values())))
+    return Dataset(tasks, train, dev, dict(skipped), fingerprint)
 
 
 def check_directory(data_dir: Path, tasks: Mapping[str, Task]) -> list[Defect]:

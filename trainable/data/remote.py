@@ -4,7 +4,6 @@
 are the machine's own, from its role or its environment.
 """
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from filelock import FileLock
 from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_leftovers
 from mlflow_setup.filesystem.paths import inside
-from mlflow_setup.text import first_line
+from mlflow_setup.text import first_line, short_hash
 from mlflow_setup.uris import is_uri
 from trainable.runtime.cache import cache_folder
 
@@ -44,7 +43,7 @@ def fetched(uri: str) -> Path:
     source, root = _filesystem(uri)
     files = _list(source, root, uri)
     listing = json.dumps([uri, sorted((name, *facts) for name, facts in files.items())])
-    home = cache_folder() / FETCHED / hashlib.sha256(listing.encode()).hexdigest()[:16]
+    home = cache_folder() / FETCHED / short_hash(listing)
     folder = home / "files"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(home / "lock"):

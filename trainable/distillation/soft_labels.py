@@ -5,7 +5,6 @@ the folder that a sweep's trials share, and found again by a fingerprint of the 
 data.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST, sha256_file
+from mlflow_setup.text import short_hash
 from trainable.config.config import Config
 from trainable.config.tasks import Kind
 from trainable.data.dataset import Dataset
@@ -75,4 +75,4 @@ def read_soft_labels(folder: Path, dataset: Dataset) -> dict[str, Tensor]:
 
 
 def _digest(facts: list[object]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return short_hash(json.dumps(facts, sort_keys=True))

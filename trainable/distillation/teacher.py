@@ -5,7 +5,7 @@ Self-distillation trains its teachers here. Runs and bundles as teachers are
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder
-from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord
+from mlflow_setup.schema import Outcome, OutcomeRecord, best_epoch
 from trainable.batches.tokenization import load_tokenizer
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
@@ -137,7 +137,7 @@ def _finished(taught: Config, dataset: Dataset, beside: Path) -> TrialFolder | N
         is_same = is_same and record.data_fingerprint == dataset.fingerprint
         if is_same and ended is not None and ended.outcome is Outcome.FINISHED:
             records = trial.epochs()
-            if records and _best(records).epoch in trial.kept_epochs():
+            if records and best_epoch(records).epoch in trial.kept_epochs():
                 return trial
     return None
 
@@ -164,7 +164,7 @@ def trial_outputs(trial: TrialFolder, dataset: Dataset, stop: Stop = never) -> O
     records = [record for record in trial.epochs() if record.epoch in kept]
     if not records:
         raise IntegrityError(f"{trial.path}: no weights were kept")
-    weights = trial.require_weights(_best(records).epoch)
+    weights = trial.require_weights(best_epoch(records).epoch)
     model = load_member(weights, trial.encoder_dir, config)
     model = model.to(choose_device(config.train.device))
     labelled = [name for name in dataset.train if dataset.tasks[name].kind is not Kind.ENTAILMENT]
@@ -185,7 +185,3 @@ def trial_outputs(trial: TrialFolder, dataset: Dataset, stop: Stop = never) -> O
         return np.concatenate(pieces)
 
     return {name: outputs_of(name) for name in labelled}
-
-
-def _best(records: Sequence[EpochRecord]) -> EpochRecord:
-    return max(records, key=lambda record: (record.metrics[OVERALL], -record.epoch))

@@ -7,7 +7,6 @@ does the
 answer whether it pays: the trials of a machine ask once.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.text import short_hash
 from trainable.model.encoder import takes_rows
 from trainable.runtime.cache import cache_folder
 from trainable.runtime.stopping import Stop, alone, never
@@ -80,8 +80,8 @@ def verdict(
     Raises:
         AskedToStop: while another process measured.
     """
-    digest = hashlib.sha256(f"{purpose} {_machine()} {torch.__version__}".encode()).hexdigest()
-    path = cache_folder() / "compiled" / f"{digest[:32]}.json"
+    digest = short_hash(f"{purpose} {_machine()} {torch.__version__}", length=32)
+    path = cache_folder() / "compiled" / f"{digest}.json"
     with alone(path, stop):  # trials beside this one would spoil the timing
         found = _read(path)
         if found is None:

@@ -5,7 +5,6 @@ carried over unchanged. Trials that need the same encoder share one, found by a 
 text, start encoder and settings.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
+from mlflow_setup.text import short_hash
 from trainable.batches.tokenization import load_tokenizer, tokenizer_fingerprint
 from trainable.config.config import Config
 from trainable.data.dataset import read_dataset
@@ -79,9 +79,7 @@ def fingerprint(config: Config, sentences: list[str]) -> str:
         "dropout": model.encoder_dropout,
         "precision": config.train.precision,
     }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    digest.update(json.dumps(sentences).encode())
-    return digest.hexdigest()[:16]
+    return short_hash(json.dumps(facts, sort_keys=True), json.dumps(sentences))
 
 
 def pretrain(

@@ -27,6 +27,7 @@ from mlflow_setup.schema import (
     OutcomeRecord,
     TrialRecord,
     TrialSnapshot,
+    best_epoch,
     metric_name,
     prediction_path,
 )
@@ -286,16 +287,8 @@ def epochs_to_keep(records: Sequence[EpochRecord], tasks: Mapping[str, Task]) ->
         metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric
     ]
     return {
-        max(records, key=lambda record: (scores(record)[name], -record.epoch)).epoch
+        best_epoch(records, name, on_dev_train=on_dev_train).epoch
         for name in names
-        for scores in (_on_all_rows, _on_dev_train)
+        for on_dev_train in (False, True)
         if records
     }
-
-
-def _on_all_rows(record: EpochRecord) -> dict[str, float]:
-    return record.metrics
-
-
-def _on_dev_train(record: EpochRecord) -> dict[str, float]:
-    return record.dev_train

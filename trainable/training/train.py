@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import save_file
 
 from mlflow_setup.schema import (
-    OVERALL,
     EpochRecord,
     Identity,
     Outcome,
     OutcomeRecord,
     TrialRecord,
+    best_epoch,
     metric_name,
 )
 from trainable.batches.sampler import plan_epoch
@@ -144,7 +144,7 @@ class Trainer:
         past = self.trial.epochs()[stage.first_epoch - 1 : self.epochs_completed]
         if patience is None or stage.name != "finetune" or not past:
             return None
-        best = max(past, key=lambda record: (record.metrics[OVERALL], -record.epoch))
+        best = best_epoch(past)
         if self.epochs_completed - best.epoch < patience:
             return None
         return f"no better overall in {patience} epochs after epoch {best.epoch}"

@@ -19,15 +19,13 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from mlflow_setup.errors import PartialError
+from mlflow_setup.errors import STOPPED, PartialError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.schema import AttemptRecord
 from trainable.storage.trial_folder import ATTEMPTS
 
 LOCKS = ".locks"
-ENDED_AT_ONCE = 75
-"""Exit code of a process that was told twice: its trial goes on from its last checkpoint."""
 _LOOK_EVERY = 0.5  # seconds between looks at the stop file
 _COUNT_EVERY = 10.0  # seconds between writes of the attempt's record
 
@@ -146,7 +144,7 @@ def listen() -> None:
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     if _terminated.is_set():
-        os._exit(ENDED_AT_ONCE)
+        os._exit(STOPPED)  # the trial goes on from its last checkpoint
     _terminated.set()
 
 

@@ -25,7 +25,7 @@ from ensweep.cli.shared.options import (
     budget_options,
 )
 from ensweep.cli.sweeps.sweep import default_name
-from mlflow_setup.errors import ConfigError
+from mlflow_setup.errors import INTERRUPTED, ConfigError
 from mlflow_setup.text import first_line
 
 
@@ -129,7 +129,7 @@ def submit(
         ended = follow(client, job_id, lambda text: typer.echo(text, nl=False, err=as_json))
     except KeyboardInterrupt:
         typer.echo(f"\njob {job_id} runs on\n{_hints(job_id, address)}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         report |= {"status": ended.status, "exit_code": ended.exit_code}
         typer.echo(json.dumps(report))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.options import AsJson
-from mlflow_setup.errors import ConfigError
+from mlflow_setup.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from trainable.config.tasks import Task
@@ -74,7 +74,7 @@ def check(
             typer.echo(_section(code, [defect for defect in defects if defect.code == code]))
         typer.echo("\nerrors found" if has_errors else "\nno errors")
     if has_errors:
-        raise typer.Exit(3)
+        raise typer.Exit(DataError.exit_code)
 
 
 def sample(

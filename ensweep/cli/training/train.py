@@ -11,6 +11,7 @@ import typer
 
 from ensweep.cli.shared.options import AsJson, Storage, TrackingUri
 from ensweep.cli.shared.signals import StopOnSignal
+from mlflow_setup.errors import NothingUsableError
 
 if TYPE_CHECKING:
     from mlflow_setup.schema import EpochRecord
@@ -74,9 +75,11 @@ def train(
         outcome = run(
             resolved.config, folder, identity=identity, report=report, stop=stop, shared=shared
         )
+    from mlflow_setup.schema import best_epoch
     from trainable.storage.trial_folder import TrialFolder
 
-    best = max(TrialFolder(folder).epochs(), key=_overall, default=None)
+    epochs = TrialFolder(folder).epochs()
+    best = best_epoch(epochs) if epochs else None
     if as_json:
         typer.echo(
             json.dumps(
@@ -99,7 +102,7 @@ def train(
         typer.echo("stopped; run the same command again to go on", err=True)
         raise typer.Exit(stop.exit_code)
     if outcome.outcome is not Outcome.FINISHED:
-        raise typer.Exit(5)
+        raise typer.Exit(NothingUsableError.exit_code)
 
 
 def recipes(as_json: AsJson = False) -> None:
@@ -134,12 +137,6 @@ def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = Fals
         typer.echo(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
     for warning in settings_without_effect(resolved.config):
         typer.echo(f"warning: {warning}", err=True)
-
-
-def _overall(record: "EpochRecord") -> float:
-    from mlflow_setup.schema import OVERALL
-
-    return record.metrics[OVERALL]
 
 
 def _scores(metrics: dict[str, float]) -> str:
