@@ -1,46 +1,31 @@
-"""Project trial folders onto MLflow runs: as often as you like, the run is the same.
+"""The MLflow run of a sweep, and the mirror that projects the sweep's trials below it.
 
-One parent run a sweep, one child run a trial. A run is found again by its tags, never by memory;
-what was projected is only remembered to spare the server. A point's time stamp is the wall time
-that the epoch's record holds, so a replay writes the same point.
+One parent run a sweep, one child run a trial (`trial_run`). A run is found again by its tags, never
+by memory; what was projected is only remembered to spare the server.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mlflow_setup.errors import ConfigError, IntegrityError, PartialError
+from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.filesystem.paths import safe_name
-from mlflow_setup.runs.projection import (
-    EPOCH_SECONDS,
-    fixed_tags,
-    milliseconds,
-    most_important,
-    with_best,
+from mlflow_setup.runs.projection import milliseconds
+from mlflow_setup.runs.trial_run import (
+    TrialRun,
+    create_run,
+    find_or_create,
+    log_file,
+    log_missing_params,
 )
-from mlflow_setup.runs.usage import usage_of
-from mlflow_setup.schema import (
-    CONFIG_ARTIFACT,
-    PREDICTIONS_ARTIFACT,
-    RUN_STATUS,
-    EpochRecord,
-    OutcomeRecord,
-    RunKind,
-    Tag,
-    TrialRecord,
-    TrialSnapshot,
-)
+from mlflow_setup.schema import RunKind, Tag, TrialSnapshot
 from mlflow_setup.tracking.client import Run
-from mlflow_setup.tracking.store import Tracking, cut
+from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import View, save_view
 from mlflow_setup.uris import redact
-
-PARENT_TAG = "mlflow.parentRunId"
-USAGE = "used/"
-"""Before the metrics of what a trial used: hours, GPU-hours, USD."""
 
 _logger = logging.getLogger(__name__)
 
@@ -58,7 +43,7 @@ class Mirror:
         self.dirty: set[str] = set()
         self._parent: str | None = None
         self._given: _Given | None = None  # what `start` was asked to put on the parent
-        self._trials: dict[str, _Projected] = {}
+        self._trials: dict[str, TrialRun] = {}
         self._is_out = False
 
     def start(
@@ -99,11 +84,11 @@ class Mirror:
         # only put back at the end: after an error nobody knows what arrived, so ask again then
         run = self._trials.pop(name, None)
         with self.tracking.errors(PartialError):
-            run = run or self._find_or_create(record)
-            self._reopen(run, snapshot)
-            rerun = self._log_epochs(run, snapshot.epochs)
-            self._upload(run, snapshot.predictions, rerun)
-            self._log_state(run, snapshot)
+            if run is None:
+                tags = {**self._tags(RunKind.TRIAL), Tag.TRIAL.value: name}
+                parent = self._parent_id(record.start_time)
+                run = find_or_create(self.tracking, tags, record, parent)
+            run.project(snapshot)
         self._trials[name] = run
         self.dirty.discard(name)
         return run.run_id
@@ -162,145 +147,21 @@ class Mirror:
             return self._parent
         tags, given = self._tags(RunKind.SWEEP), self._given
         found = self.tracking.search(tags)
-        run = found[0] if found else self._create(self.sweep, tags, start_time)
+        run = found[0] if found else create_run(self.tracking, self.sweep, tags, start_time)
         run_id = str(run.info.run_id)
         if given is not None:
             client = self.tracking.client
             given_tags = {key: value for key, value in given.tags.items() if key not in tags}
             self.tracking.log(run_id, tags=given_tags)
-            self._log_params(run, given.params)
+            log_missing_params(self.tracking, run, given.params)
             for path, local in given.artifacts.items():
-                self._log_file(run_id, path, local)
+                log_file(self.tracking, run_id, path, local)
             if given.view is not None:
                 save_view(self.tracking, self.sweep, given.view, run.info.start_time / 1000)
             if run.info.status != "RUNNING":
                 client.update_run(run_id, status="RUNNING")
         self._parent = run_id
         return run_id
-
-    def _find_or_create(self, record: TrialRecord) -> "_Projected":
-        parent_id = self._parent_id(record.start_time)
-        client, tags = self.tracking.client, self._tags(RunKind.TRIAL)
-        tags[Tag.TRIAL.value] = record.trial
-        found = self.tracking.search(tags)
-        if found:
-            run = found[0]
-        else:
-            tags |= {PARENT_TAG: parent_id, **fixed_tags(record)}
-            run = self._create(record.trial, tags, record.start_time)
-        run_id = str(run.info.run_id)
-        self._log_params(run, record.config)
-        projected = _Projected(run_id, run.info.status, dict(run.data.tags), {}, {})
-        if found:
-            projected.used |= {
-                key: value for key, value in run.data.metrics.items() if key.startswith(USAGE)
-            }
-            points = client.get_metric_history(run_id, EPOCH_SECONDS)
-            projected.epochs |= {point.step: point.timestamp for point in points}
-            projected.files |= dict(self._list_files(run_id, ""))
-        config = record.to_json()
-        if projected.files.get(CONFIG_ARTIFACT) != len(config.encode()):  # or there in part
-            client.log_text(run_id, config, CONFIG_ARTIFACT)
-        return projected
-
-    def _create(self, name: str, tags: Mapping[str, str], start_time: float | None) -> Run:
-        return self.tracking.client.create_run(
-            self.tracking.experiment_id,
-            start_time=None if start_time is None else milliseconds(start_time),
-            tags={key: cut(value) for key, value in tags.items()},
-            run_name=name,
-        )
-
-    def _log_params(self, run: Run, params: Mapping[str, Any]) -> None:
-        """Those the run lacks: MLflow's params cannot change."""
-        missing = {key: value for key, value in params.items() if key not in run.data.params}
-        if missing:
-            self.tracking.log(run.info.run_id, params=missing)
-
-    def _reopen(self, run: "_Projected", snapshot: TrialSnapshot) -> None:
-        """A trial that was stopped and runs again is RUNNING, without an outcome."""
-        if snapshot.outcome is not None:
-            return
-        client = self.tracking.client
-        if run.status != "RUNNING":
-            client.update_run(run.run_id, status="RUNNING")
-            run.status = "RUNNING"
-        for tag in {Tag.OUTCOME.value, Tag.REASON.value} & set(run.tags):
-            client.delete_tag(run.run_id, tag)
-            del run.tags[tag]
-
-    def _log_epochs(self, run: "_Projected", epochs: Iterable[EpochRecord]) -> set[int]:
-        """One batch for each epoch the run lacks. Returns those that were run again since."""
-        rerun = set()
-        for record, metrics in with_best(epochs):
-            timestamp = milliseconds(record.wall_time)
-            if record.epoch not in run.epochs:
-                kept = most_important(metrics)
-                if len(kept) < len(metrics) and record.epoch == 1:
-                    _logger.warning("%d of %d metrics are tracked", len(kept), len(metrics))
-                self.tracking.log(run.run_id, metrics=kept, timestamp=timestamp, step=record.epoch)
-            elif run.epochs[record.epoch] != timestamp:
-                rerun.add(record.epoch)
-            run.epochs[record.epoch] = timestamp
-        return rerun
-
-    def _upload(self, run: "_Projected", files: Mapping[str, Path], rerun: set[int]) -> None:
-        """The predictions that the run lacks, has in part, or has of an epoch's earlier run."""
-        for path, local in sorted(files.items()):
-            artifact, size = f"{PREDICTIONS_ARTIFACT}/{path}", local.stat().st_size
-            is_stale = int(local.stem) in rerun
-            if is_stale or run.files.get(artifact) != size:
-                self._log_file(run.run_id, artifact, local)
-                run.files[artifact] = size
-
-    def _log_state(self, run: "_Projected", snapshot: TrialSnapshot) -> None:
-        tags = {
-            Tag.WEIGHTS_URI.value: snapshot.weights_uri,
-            Tag.KEPT_EPOCHS.value: ",".join(str(epoch) for epoch in snapshot.kept_epochs),
-        }
-        outcome = snapshot.outcome
-        if outcome is not None:
-            tags |= {
-                Tag.OUTCOME.value: outcome.outcome.value,
-                Tag.REASON.value: outcome.reason,
-                Tag.NUM_EPOCHS.value: str(outcome.epoch),
-            }
-            self._log_usage(run, snapshot, outcome)
-        tags = {key: cut(value) for key, value in tags.items()}
-        changed = {key: value for key, value in tags.items() if run.tags.get(key) != value}
-        if changed:
-            self.tracking.log(run.run_id, tags=changed)
-            run.tags |= changed
-        if outcome is not None and (changed or run.status != RUN_STATUS[outcome.outcome]):
-            run.status = RUN_STATUS[outcome.outcome]
-            # of two processes' clocks one may be behind
-            end_time = milliseconds(max(outcome.wall_time, snapshot.record.start_time))
-            self.tracking.client.set_terminated(run.run_id, run.status, end_time)
-
-    def _log_usage(
-        self, run: "_Projected", snapshot: TrialSnapshot, outcome: OutcomeRecord
-    ) -> None:
-        """What the trial's attempts used, as metrics to sort by; once for each end."""
-        used = {
-            f"{USAGE}{key}": value for key, value in asdict(usage_of(snapshot.attempts)).items()
-        }
-        if snapshot.attempts and run.used != used:
-            timestamp = milliseconds(outcome.wall_time)
-            self.tracking.log(run.run_id, metrics=used, timestamp=timestamp, step=outcome.epoch)
-            run.used = used
-
-    def _log_file(self, run_id: str, artifact: str, local: Path) -> None:
-        folder, name = str(PurePosixPath(artifact).parent), PurePosixPath(artifact).name
-        if name != local.name:
-            raise IntegrityError(f"{local}: not the file of the artifact {artifact}")
-        self.tracking.client.log_artifact(run_id, str(local), None if folder == "." else folder)
-
-    def _list_files(self, run_id: str, folder: str) -> Iterator[tuple[str, int]]:
-        for entry in self.tracking.client.list_artifacts(run_id, folder or None):
-            if entry.is_dir:
-                yield from self._list_files(run_id, entry.path)
-            else:
-                yield entry.path, entry.file_size
 
 
 @dataclass(frozen=True)
@@ -311,15 +172,3 @@ class _Given:
     params: Mapping[str, Any]
     artifacts: Mapping[str, Path]
     view: View | None
-
-
-@dataclass
-class _Projected:
-    """What a trial's run already has."""
-
-    run_id: str
-    status: str
-    tags: dict[str, str]
-    epochs: dict[int, int]  # epoch -> time stamp of its points in milliseconds
-    files: dict[str, int]  # artifact path -> bytes
-    used: dict[str, float] = field(default_factory=dict)  # what the run says it used

@@ -14,7 +14,7 @@ from fake_sweep import NUM_EPOCHS
 
 from mlflow_setup.runs.projection import EPOCH_SECONDS, most_important, with_best
 from mlflow_setup.runs.query import find_trials
-from mlflow_setup.runs.sweep_run import USAGE
+from mlflow_setup.runs.trial_run import USAGE
 from mlflow_setup.schema import STOP, Outcome, RunKind, Tag
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.algorithms.optuna_searcher import OptunaSearcher

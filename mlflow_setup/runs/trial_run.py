@@ -1,0 +1,197 @@
+"""The MLflow run of a trial: as often as its folder is projected onto it, it is the same."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.runs.projection import (
+    EPOCH_SECONDS,
+    fixed_tags,
+    milliseconds,
+    most_important,
+    with_best,
+)
+from mlflow_setup.runs.usage import usage_of
+from mlflow_setup.schema import (
+    CONFIG_ARTIFACT,
+    PREDICTIONS_ARTIFACT,
+    RUN_STATUS,
+    EpochRecord,
+    OutcomeRecord,
+    Tag,
+    TrialRecord,
+    TrialSnapshot,
+)
+from mlflow_setup.tracking.client import Run
+from mlflow_setup.tracking.store import Tracking, cut
+
+PARENT_TAG = "mlflow.parentRunId"
+USAGE = "used/"
+"""Before the metrics of what a trial used: hours, GPU-hours, USD."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrialRun:
+    """A trial's run: what it has already, as found at the server or put there since.
+
+    A point's time stamp is the wall time that the epoch's record holds, so a replay writes the
+    same point.
+    """
+
+    tracking: Tracking
+    run_id: str
+    status: str
+    tags: dict[str, str]
+    epochs: dict[int, int]  # epoch -> time stamp of its points in milliseconds
+    files: dict[str, int]  # artifact path -> bytes
+    used: dict[str, float] = field(default_factory=dict)  # what the run says it used
+
+    def project(self, snapshot: TrialSnapshot) -> None:
+        """Bring the run up to the trial's folder. A replay changes nothing."""
+        self._reopen(snapshot)
+        rerun = self._log_epochs(snapshot.epochs)
+        self._upload(snapshot.predictions, rerun)
+        self._log_state(snapshot)
+
+    def _reopen(self, snapshot: TrialSnapshot) -> None:
+        """A trial that was stopped and runs again is RUNNING, without an outcome."""
+        if snapshot.outcome is not None:
+            return
+        client = self.tracking.client
+        if self.status != "RUNNING":
+            client.update_run(self.run_id, status="RUNNING")
+            self.status = "RUNNING"
+        for tag in {Tag.OUTCOME.value, Tag.REASON.value} & set(self.tags):
+            client.delete_tag(self.run_id, tag)
+            del self.tags[tag]
+
+    def _log_epochs(self, epochs: Iterable[EpochRecord]) -> set[int]:
+        """One batch for each epoch the run lacks. Returns those that were run again since."""
+        rerun = set()
+        for record, metrics in with_best(epochs):
+            timestamp = milliseconds(record.wall_time)
+            if record.epoch not in self.epochs:
+                kept = most_important(metrics)
+                if len(kept) < len(metrics) and record.epoch == 1:
+                    _logger.warning("%d of %d metrics are tracked", len(kept), len(metrics))
+                self.tracking.log(self.run_id, metrics=kept, timestamp=timestamp, step=record.epoch)
+            elif self.epochs[record.epoch] != timestamp:
+                rerun.add(record.epoch)
+            self.epochs[record.epoch] = timestamp
+        return rerun
+
+    def _upload(self, files: Mapping[str, Path], rerun: set[int]) -> None:
+        """The predictions that the run lacks, has in part, or has of an epoch's earlier run."""
+        for path, local in sorted(files.items()):
+            artifact, size = f"{PREDICTIONS_ARTIFACT}/{path}", local.stat().st_size
+            is_stale = int(local.stem) in rerun
+            if is_stale or self.files.get(artifact) != size:
+                log_file(self.tracking, self.run_id, artifact, local)
+                self.files[artifact] = size
+
+    def _log_state(self, snapshot: TrialSnapshot) -> None:
+        tags = {
+            Tag.WEIGHTS_URI.value: snapshot.weights_uri,
+            Tag.KEPT_EPOCHS.value: ",".join(str(epoch) for epoch in snapshot.kept_epochs),
+        }
+        outcome = snapshot.outcome
+        if outcome is not None:
+            tags |= {
+                Tag.OUTCOME.value: outcome.outcome.value,
+                Tag.REASON.value: outcome.reason,
+                Tag.NUM_EPOCHS.value: str(outcome.epoch),
+            }
+            self._log_usage(snapshot, outcome)
+        tags = {key: cut(value) for key, value in tags.items()}
+        changed = {key: value for key, value in tags.items() if self.tags.get(key) != value}
+        if changed:
+            self.tracking.log(self.run_id, tags=changed)
+            self.tags |= changed
+        if outcome is not None and (changed or self.status != RUN_STATUS[outcome.outcome]):
+            self.status = RUN_STATUS[outcome.outcome]
+            # of two processes' clocks one may be behind
+            end_time = milliseconds(max(outcome.wall_time, snapshot.record.start_time))
+            self.tracking.client.set_terminated(self.run_id, self.status, end_time)
+
+    def _log_usage(self, snapshot: TrialSnapshot, outcome: OutcomeRecord) -> None:
+        """What the trial's attempts used, as metrics to sort by; once for each end."""
+        used = {
+            f"{USAGE}{key}": value for key, value in asdict(usage_of(snapshot.attempts)).items()
+        }
+        if snapshot.attempts and self.used != used:
+            timestamp = milliseconds(outcome.wall_time)
+            self.tracking.log(self.run_id, metrics=used, timestamp=timestamp, step=outcome.epoch)
+            self.used = used
+
+
+def find_or_create(
+    tracking: Tracking, tags: Mapping[str, str], record: TrialRecord, parent_id: str
+) -> TrialRun:
+    """The run with these tags and what it has already; made below the sweep's if there is none.
+
+    Its params and its `config.json` are there afterwards.
+    """
+    found = tracking.search(tags)
+    if found:
+        run = found[0]
+    else:
+        tags = {**tags, PARENT_TAG: parent_id, **fixed_tags(record)}
+        run = create_run(tracking, record.trial, tags, record.start_time)
+    run_id = str(run.info.run_id)
+    log_missing_params(tracking, run, record.config)
+    projected = TrialRun(tracking, run_id, run.info.status, dict(run.data.tags), {}, {})
+    if found:
+        projected.used |= {
+            key: value for key, value in run.data.metrics.items() if key.startswith(USAGE)
+        }
+        points = tracking.client.get_metric_history(run_id, EPOCH_SECONDS)
+        projected.epochs |= {point.step: point.timestamp for point in points}
+        projected.files |= dict(_list_files(tracking, run_id, ""))
+    config = record.to_json()
+    if projected.files.get(CONFIG_ARTIFACT) != len(config.encode()):  # or there in part
+        tracking.client.log_text(run_id, config, CONFIG_ARTIFACT)
+    return projected
+
+
+def create_run(
+    tracking: Tracking, name: str, tags: Mapping[str, str], start_time: float | None
+) -> Run:
+    """A new run of the experiment. `start_time` in seconds since the Unix epoch; None: now."""
+    return tracking.client.create_run(
+        tracking.experiment_id,
+        start_time=None if start_time is None else milliseconds(start_time),
+        tags={key: cut(value) for key, value in tags.items()},
+        run_name=name,
+    )
+
+
+def log_missing_params(tracking: Tracking, run: Run, params: Mapping[str, Any]) -> None:
+    """Log those that the run lacks: MLflow's params cannot change."""
+    missing = {key: value for key, value in params.items() if key not in run.data.params}
+    if missing:
+        tracking.log(run.info.run_id, params=missing)
+
+
+def log_file(tracking: Tracking, run_id: str, artifact: str, local: Path) -> None:
+    """Upload a file to the artifact path, whose last part is its name.
+
+    Raises:
+        IntegrityError: the file has another name.
+    """
+    folder, name = str(PurePosixPath(artifact).parent), PurePosixPath(artifact).name
+    if name != local.name:
+        raise IntegrityError(f"{local}: not the file of the artifact {artifact}")
+    tracking.client.log_artifact(run_id, str(local), None if folder == "." else folder)
+
+
+def _list_files(tracking: Tracking, run_id: str, folder: str) -> Iterator[tuple[str, int]]:
+    for entry in tracking.client.list_artifacts(run_id, folder or None):
+        if entry.is_dir:
+            yield from _list_files(tracking, run_id, entry.path)
+        else:
+            yield entry.path, entry.file_size
