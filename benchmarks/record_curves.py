@@ -33,7 +33,7 @@ from trainable.evaluation.evaluate import evaluate
 from trainable.runtime.rng_state import seed_globals
 from trainable.training.learner import Learner
 from trainable.training.stages import stage_at, total_epochs
-from trainable.tune.trainable import BEST_VALUE, EPOCH, NUM_EPOCHS
+from trainable.tune.keys import BEST_VALUE, EPOCH, NUM_EPOCHS
 
 HERE = Path(__file__).parent
 SWEEP, CURVES = HERE / "replay.yaml", HERE / "data" / "curves.jsonl"

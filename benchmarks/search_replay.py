@@ -33,7 +33,7 @@ from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
 from trainable.config.parse import from_flat
 from trainable.training.stages import total_epochs
-from trainable.tune.trainable import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM, VALUE
+from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM, VALUE
 
 MANY = 100_000
 """More trials than any replay comes to."""

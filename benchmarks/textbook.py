@@ -16,7 +16,7 @@ from trainable.batches.collate import Batch
 from trainable.batches.tokenization import load_tokenizer
 from trainable.config.config import Config
 from trainable.data.dataset import Dataset
-from trainable.data.readers import Examples
+from trainable.data.examples import Examples
 from trainable.data.remote import locate
 from trainable.losses.objective import Objective
 from trainable.model.kernels.dropout import Dropout

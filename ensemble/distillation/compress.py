@@ -27,7 +27,8 @@ from trainable.config.recipe import Resolved, parse_override, resolve
 from trainable.data.dataset import Dataset, read_dataset
 from trainable.evaluation.metrics import task_metric
 from trainable.runtime.stopping import Stop, never
-from trainable.storage.trial_folder import SHARED, TrialFolder
+from trainable.storage.layout import SHARED
+from trainable.storage.trial_folder import TrialFolder
 from trainable.training.train import ignore, train
 
 STUDENT = "student"

@@ -19,7 +19,8 @@ from ensemble.bundle.format import Bundle
 from mlflow_setup.errors import ConfigError, DataError
 from trainable.config.tasks import Kind, Split, Task
 from trainable.data.defects import describe
-from trainable.data.readers import Examples, read_split
+from trainable.data.examples import Examples
+from trainable.data.readers import read_split
 from trainable.evaluation.metrics import overall, predicted_labels, task_metric
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from mlflow_setup.errors import DataError
 from mlflow_setup.text import printable
 from trainable.config.tasks import Kind, Task
 from trainable.data.defects import describe
-from trainable.data.readers import Examples, read_file
+from trainable.data.examples import Examples
+from trainable.data.readers import read_file
 from trainable.evaluation.metrics import predicted_labels
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")

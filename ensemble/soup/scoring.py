@@ -23,7 +23,7 @@ from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.config.tasks import Task
 from trainable.data.dataset import read_dataset
-from trainable.data.readers import Examples
+from trainable.data.examples import Examples
 from trainable.evaluation.evaluate import evaluate, outputs_of, predictions_of
 from trainable.evaluation.metrics import overall, task_metric
 from trainable.model.multitask import WEIGHTS_FILE, load_member

@@ -27,8 +27,8 @@ from search.config.load import resolve_sweep
 from search.config.sweep_config import FirstTrial, SweepConfig
 from trainable.config.parse import from_flat
 from trainable.config.strict_yaml import read_settings
+from trainable.storage.layout import TRIALS
 from trainable.storage.trial_folder import TrialFolder
-from trainable.tune.trainable import TRIALS
 
 STUDIES = Path(__file__).parent / "studies"
 _KEYS = ("description", "config", "rows", "resources", "curves")

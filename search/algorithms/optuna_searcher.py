@@ -25,7 +25,7 @@ from search.config.space import distribution, suggest
 from search.config.sweep_config import SweepConfig, TrialSettings
 from search.storage.history import PastTrial
 from trainable.config.parse import from_flat
-from trainable.tune.trainable import ALONE, BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS
+from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, EXCLUSIVE, NUM_EPOCHS
 
 _STATES = {
     Outcome.FINISHED: TrialState.COMPLETE,
@@ -132,7 +132,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
 
     def again(self, name: str, *, alone: bool = False) -> None:
         """Suggest a trial once more, as it was; `alone` has it wait for a machine of its own."""
-        self.waiting.append({**self.suggested[name], **({ALONE: True} if alone else {})})
+        self.waiting.append({**self.suggested[name], **({EXCLUSIVE: True} if alone else {})})
 
     def failed(self, name: str) -> None:
         """The trial has failed, or will not run on under this driver."""

@@ -23,13 +23,7 @@ from mlflow_setup.schema import (
 )
 from search.config.sweep_config import SweepConfig
 from search.storage.history import PastTrial
-from trainable.tune.trainable import (
-    BEST_VALUE,
-    DIVERGED,
-    EPOCH,
-    NUM_EPOCHS,
-    PROBLEM,
-)
+from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM
 
 AUDITED = "audited, so it goes on"
 """In the reason of a trial that was below a cut-off."""

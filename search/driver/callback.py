@@ -38,7 +38,7 @@ from search.storage.history import PastTrial, SweepFolder
 from search.storage.room import shortage
 from trainable.config.config import Config
 from trainable.tune.attempt import charge, last_stacks
-from trainable.tune.trainable import DIVERGED, EPOCH, PROBLEM
+from trainable.tune.keys import DIVERGED, EPOCH, PROBLEM
 
 _logger = logging.getLogger(__name__)
 

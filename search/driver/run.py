@@ -37,7 +37,8 @@ from search.driver.tracking import what_is_tracked
 from search.planning.preflight import known_configs, unfinished_configs
 from search.storage.history import PastTrial, SweepFolder, past_trial, read_history
 from search.storage.lease import Lease
-from trainable.tune.trainable import Place, Train, listening, make_trainable, resources
+from trainable.tune.placement import TrialPlacement, resources
+from trainable.tune.trainable import Train, listening, make_trainable
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Drive:
         sweep = self.sweep
         with environment(), cluster() as nodes:
             slots = find_slots(sweep.resources, nodes)
-            place = Place(
+            place = TrialPlacement(
                 self.folder.path.parent,
                 self.folder.name,
                 sweep.resources.cpus_per_trial,

@@ -18,14 +18,14 @@ from trainable.config.parse import from_flat
 from trainable.runtime.stopping import AskedToStop
 from trainable.runtime.threads import limit_threads
 from trainable.tune.attempt import Attempt
-from trainable.tune.trainable import Place
+from trainable.tune.placement import TrialPlacement
 
 _LOOK_SECONDS = 1.0
 
 
 def prepare(
     configs: Iterable[Config],
-    place: Place,
+    place: TrialPlacement,
     tracking: Tracking,
     needs: dict[str, float],
     console: Console,
@@ -81,7 +81,7 @@ def _results(sent: Sequence[Any], is_stopping: Callable[[], bool]) -> list[str |
     return list(ray.get(list(sent)))
 
 
-def _pretrain(settings: dict[str, Any], place: Place, number: int) -> str | None:
+def _pretrain(settings: dict[str, Any], place: TrialPlacement, number: int) -> str | None:
     """In a worker: the encoder is there afterwards, unless the sweep is stopped; or what is wrong
     is returned."""
     limit_threads(place.num_threads, place.num_gpus)

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainable.config.parse import from_flat
 from trainable.runtime.threads import limit_threads
-from trainable.tune.trainable import Place
+from trainable.tune.placement import TrialPlacement
 
 COUNTS = (1, 2, 4)
 SECONDS = 10.0
@@ -36,7 +36,7 @@ class Share:
     problem: str = ""
 
 
-def measure(settings: Mapping[str, Any], place: Place, camp: Path) -> list[Share]:
+def measure(settings: Mapping[str, Any], place: TrialPlacement, camp: Path) -> list[Share]:
     """Trials of one configuration on the cluster's largest node: one at a time, then more.
 
     Args:
@@ -76,7 +76,9 @@ def _size(node: Mapping[str, Any]) -> tuple[float, float]:
     return node["Resources"].get("GPU", 0), node["Resources"].get("CPU", 0)
 
 
-def _shares(place: Place, node: Mapping[str, Any]) -> Iterator[tuple[int, str, Place]]:
+def _shares(
+    place: TrialPlacement, node: Mapping[str, Any]
+) -> Iterator[tuple[int, str, TrialPlacement]]:
     """(trials, what to set, what each has) of what the node can be cut into."""
     cpus = int(node["Resources"].get("CPU", 0))
     for count in COUNTS:
@@ -96,7 +98,7 @@ def _together(
     node: Mapping[str, Any],
     count: int,
     setting: str,
-    place: Place,
+    place: TrialPlacement,
 ) -> Share:
     task = ray.remote(max_retries=0, num_cpus=place.num_threads, num_gpus=place.num_gpus)(_train)
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -111,7 +113,12 @@ def _together(
 
 
 def _train(
-    settings: Mapping[str, Any], place: Place, camp: Path, count: int, number: int, seconds: float
+    settings: Mapping[str, Any],
+    place: TrialPlacement,
+    camp: Path,
+    count: int,
+    number: int,
+    seconds: float,
 ) -> float:
     """In a worker: steps a second beside `count - 1` others."""
     limit_threads(place.num_threads, place.num_gpus)

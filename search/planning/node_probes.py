@@ -15,7 +15,7 @@ from search.planning.probe import Found, scout, versions
 from search.planning.representative_trials import LARGEST
 from trainable.config.config import Config
 from trainable.training.profile import Rehearsal
-from trainable.tune.trainable import Place
+from trainable.tune.placement import TrialPlacement
 
 WAIT_SECONDS = 900
 """For the cluster to start a node, and for the rehearsals."""
@@ -51,7 +51,7 @@ class Visits:
 
 
 def visit(
-    configs: Mapping[str, Config], place: Place, camp: Path, num_scouts: int, *, deep: bool
+    configs: Mapping[str, Config], place: TrialPlacement, camp: Path, num_scouts: int, *, deep: bool
 ) -> Visits:
     """Rehearse `configs`, up to `num_scouts` at a time, as trials beside each other would run.
 
@@ -88,7 +88,9 @@ def visit(
     return Visits(tuple(with_driver(each, camp) for each in found))
 
 
-def memory_problems(visits: Visits, place: Place, max_concurrent_trials: int) -> Iterator[str]:
+def memory_problems(
+    visits: Visits, place: TrialPlacement, max_concurrent_trials: int
+) -> Iterator[str]:
     """Configurations that do not fit as often as they would run on one machine or GPU."""
     beside = min(max_concurrent_trials, _fit_on_a_machine(place))
     for found in visits.found:
@@ -112,7 +114,7 @@ def with_driver(found: Found, camp: Path) -> Found:
     return Found(**{**vars(found), "problems": tuple(problems)})
 
 
-def _one_of_each_type(place: Place) -> list[str]:
+def _one_of_each_type(place: TrialPlacement) -> list[str]:
     """Nodes on which a trial fits, by id, one of every kind that is up."""
     kinds: dict[Any, str] = {}
     for node in _alive():
@@ -127,7 +129,7 @@ def _one_of_each_type(place: Place) -> list[str]:
     return list(kinds.values())
 
 
-def _fit_on_a_machine(place: Place) -> int:
+def _fit_on_a_machine(place: TrialPlacement) -> int:
     """Trials that share the memory of one machine, or of one GPU."""
     if place.num_gpus:
         return int(1 / place.num_gpus) if place.num_gpus < 1 else 1

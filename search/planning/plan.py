@@ -28,7 +28,7 @@ from search.storage.history import SweepFolder
 from trainable.config.config import Config
 from trainable.config.constraints import settings_without_effect
 from trainable.training.profile import Rehearsal
-from trainable.tune.trainable import Place
+from trainable.tune.placement import TrialPlacement
 
 Verdict = Literal["ok", "note", "red"]
 
@@ -195,7 +195,7 @@ def _cluster(
     storage, resources = folder.path.parent, sweep.resources
     with environment(), cluster() as nodes, camp(storage) as tent:
         slots = find_slots(resources, nodes)
-        place = Place(
+        place = TrialPlacement(
             storage,
             folder.name,
             resources.cpus_per_trial,

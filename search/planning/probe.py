@@ -27,7 +27,7 @@ from trainable.data.remote import FETCHED
 from trainable.runtime.cache import cache_folder
 from trainable.runtime.threads import limit_threads
 from trainable.training.profile import Rehearsal
-from trainable.tune.trainable import Place
+from trainable.tune.placement import TrialPlacement
 
 LOCK, QUESTION = "lock", "driver"
 _PACKAGES = ("ray", "torch", "transformers", "ensweep")
@@ -68,7 +68,7 @@ def camp(storage: Path) -> Iterator[Path]:
         raise ConfigError(f"storage {storage}: {error}", fix=fix) from None
 
 
-def scout(place: Place, folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> Found:
+def scout(place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> Found:
     """In a worker, with the resources of a trial: look around, and rehearse `configs`.
 
     Whatever is wrong is returned: what is raised here would be raised in every trial.
@@ -135,7 +135,7 @@ def _answer_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _memory_bytes(place: Place) -> int:
+def _memory_bytes(place: TrialPlacement) -> int:
     if place.num_gpus:
         import torch
 
@@ -144,7 +144,7 @@ def _memory_bytes(place: Place) -> int:
     return int(psutil.virtual_memory().total)
 
 
-def _gpu_problems(place: Place) -> Iterator[str]:
+def _gpu_problems(place: TrialPlacement) -> Iterator[str]:
     if place.num_gpus:
         import torch
 

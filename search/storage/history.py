@@ -34,9 +34,9 @@ from search.config.sweep_config import SweepConfig
 from search.storage.lease import LEASE_FILE, living_driver, refusal
 from trainable.config.parse import from_flat
 from trainable.config.strict_yaml import read_settings
+from trainable.storage.layout import STOP_FILE, TRIALS
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import total_epochs
-from trainable.tune.trainable import STOP_FILE, TRIALS
 
 SWEEP_FILE, EXTENSIONS = "sweep.yaml", "extensions"
 

@@ -16,7 +16,8 @@ from scale import SCALE
 from trainable.config.tasks import PAPER_TASKS
 from trainable.data.dataset import check_directory
 from trainable.data.defects import Defect
-from trainable.data.readers import Examples, read_file
+from trainable.data.examples import Examples
+from trainable.data.readers import read_file
 
 VARIANTS = range(20 * SCALE)
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data/cs224n"

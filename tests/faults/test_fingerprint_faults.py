@@ -19,7 +19,8 @@ from mlflow_setup.schema import PREDICTIONS_ARTIFACT, prediction_path
 from mlflow_setup.tracking.store import Tracking
 from trainable.batches.tokenization import load_tokenizer, tokenizer_fingerprint
 from trainable.config.tasks import PAPER_TASKS
-from trainable.data.readers import Examples, read_split
+from trainable.data.examples import Examples
+from trainable.data.readers import read_split
 from trainable.storage.predictions import Predictions
 
 TASK = "sentiment"

@@ -11,7 +11,8 @@ from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 
 from search.storage.history import SweepFolder, read_history
-from trainable.storage.trial_folder import ATTEMPTS, TrialFolder
+from trainable.storage.layout import ATTEMPTS
+from trainable.storage.trial_folder import TrialFolder
 
 RECOVERED, AGAIN = "running again after", "trained again of what was on disk:"
 """What is measured of each blow."""

@@ -22,7 +22,7 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import first_line, short_hash
 from trainable.batches.packing import Packed, pack
-from trainable.data.readers import Examples
+from trainable.data.examples import Examples
 from trainable.data.remote import locate
 from trainable.runtime.cache import cache_folder
 

@@ -12,7 +12,8 @@ from mlflow_setup.text import short_hash
 from trainable.config.config import Config
 from trainable.config.tasks import Split, Task
 from trainable.data.defects import Defect, describe
-from trainable.data.readers import Examples, read_split
+from trainable.data.examples import Examples
+from trainable.data.readers import read_split
 from trainable.data.remote import local_folder
 from trainable.runtime.seeding import generator
 

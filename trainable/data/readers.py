@@ -5,66 +5,21 @@ Delimited text is read by the header's column names; the paper's files are tab-s
 """
 
 import csv
-import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlflow_setup.text import is_text, printable
 from trainable.config.tasks import Kind, Split, Task
 from trainable.data.defects import Defect
+from trainable.data.examples import Examples
 
 _FORMULA = ("=", "+", "-", "@")
 _OTHER_DELIMITERS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The n examples of one task and split."""
-
-    task_name: str
-    task: Task
-    split: Split
-    ids: tuple[str, ...]
-    sentences: tuple[tuple[str, ...], ...]  # a tuple of n for each side: one side or two
-    labels: NDArray[np.float64] | None  # [n]; None: unlabelled
-    contradictions: tuple[str, ...] | None = None  # entailment: a third sentence, or "" [n]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 hex characters over names, ids, sentences and labels, in their order."""
-        digest = hashlib.sha256(f"{self.task_name}\0{self.split}".encode())
-        for column in (self.ids, *self.sentences, self.contradictions or ()):
-            digest.update(json.dumps(column).encode())
-        if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels, "<f8").tobytes())
-        return digest.hexdigest()[:16]
-
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Examples":
-        """The examples `rows`, in that order."""
-
-        def pick(column: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(column[row] for row in rows)
-
-        return Examples(
-            self.task_name,
-            self.task,
-            self.split,
-            pick(self.ids),
-            tuple(pick(side) for side in self.sentences),
-            None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
-            None if self.contradictions is None else pick(self.contradictions),
-        )
 
 
 def read_split(

@@ -12,7 +12,7 @@ from torch import Tensor
 from mlflow_setup.schema import OVERALL, metric_name
 from trainable.batches.tokenization import Encoded, Tokenizer, tokenise
 from trainable.config.tasks import Task
-from trainable.data.readers import Examples
+from trainable.data.examples import Examples
 from trainable.evaluation.inference import answers, embeddings_of
 from trainable.evaluation.metrics import overall, task_metric
 from trainable.losses.task import task_loss

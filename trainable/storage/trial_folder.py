@@ -5,7 +5,7 @@ weights/0007/  encoder/  checkpoint/  attempts/0001.json  outcome.json
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from mlflow_setup.filesystem.atomic import (
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from mlflow_setup.filesystem.paths import inside, safe_name
 from mlflow_setup.schema import (
-    OVERALL,
     PREDICTIONS_ARTIFACT,
     AttemptRecord,
     Decision,
@@ -27,17 +26,10 @@ from mlflow_setup.schema import (
     OutcomeRecord,
     TrialRecord,
     TrialSnapshot,
-    best_epoch,
-    metric_name,
     prediction_path,
 )
-from trainable.config.tasks import Task
+from trainable.storage.layout import ATTEMPTS
 from trainable.storage.predictions import Predictions
-
-SHARED = ".shared"
-"""The folder of what trials share (encoders, teachers, soft labels), below the storage folder."""
-
-ATTEMPTS = "attempts"
 
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -275,20 +267,3 @@ class TrialFolder:
 
     def _epoch_path(self, epoch: int) -> Path:
         return self.path / "epochs" / f"{epoch:04d}.json"
-
-
-def epochs_to_keep(records: Sequence[EpochRecord], tasks: Mapping[str, Task]) -> set[int]:
-    """The epochs whose weights are kept: the best overall, and the best for each task.
-
-    Judged on all of dev, and again on the dev-train half alone, so that an ensemble can choose
-    among epochs without the judged half having had a say. The earliest epoch wins a tie.
-    """
-    names = [OVERALL] + [
-        metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric
-    ]
-    return {
-        best_epoch(records, name, on_dev_train=on_dev_train).epoch
-        for name in names
-        for on_dev_train in (False, True)
-        if records
-    }

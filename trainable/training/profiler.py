@@ -19,7 +19,7 @@ from mlflow_setup.errors import ConfigError
 from trainable.batches.sampler import Step, plan_epoch
 from trainable.config.config import Config
 from trainable.data.dataset import Dataset
-from trainable.data.readers import Examples
+from trainable.data.examples import Examples
 from trainable.pretraining.masked_lm import load_masked_lm
 from trainable.runtime.rng_state import seed_globals
 from trainable.training.learner import Learner

@@ -23,9 +23,8 @@ from mlflow_setup.errors import STOPPED, PartialError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.schema import AttemptRecord
-from trainable.storage.trial_folder import ATTEMPTS
+from trainable.storage.layout import ATTEMPTS, LOCKS
 
-LOCKS = ".locks"
 _LOOK_EVERY = 0.5  # seconds between looks at the stop file
 _COUNT_EVERY = 10.0  # seconds between writes of the attempt's record
 

@@ -8,12 +8,10 @@ import functools
 import gc
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import ray
 from ray import tune
 from ray.tune.trainable import wrap_function
 
@@ -23,26 +21,12 @@ from mlflow_setup.schema import OVERALL, EpochRecord, Identity, Outcome, Outcome
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.runtime.threads import limit_environment, limit_threads
-from trainable.storage.trial_folder import SHARED, TrialFolder
+from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import total_epochs
 from trainable.tune.actor_memory import Leftovers
-from trainable.tune.attempt import Attempt, Limits, listen, was_terminated
-
-EPOCH = "epoch"
-NUM_EPOCHS = "num_epochs"
-VALUE = "overall"
-BEST_VALUE = "best_overall"
-DIVERGED = "diverged"
-PROBLEM = "problem"
-"""What Tune is told of an epoch, by name. The best overall so far is what a sweep maximises;
-`diverged` is 1 for every trial without a usable end; `problem` is why the sweep cannot go on."""
-
-ALONE = "alone"
-"""True in the argument of a trial that is to have a machine to itself."""
-
-TRIALS, PREPARATION, STOP_FILE = "trials", "preparation", "stop"
-"""Below the sweep's folder: its trials, attempts at what they share, and what is there while all
-that runs is to stop."""
+from trainable.tune.attempt import Attempt, listen, was_terminated
+from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM, VALUE
+from trainable.tune.placement import TrialPlacement
 
 
 class Train(Protocol):
@@ -60,47 +44,9 @@ class Train(Protocol):
     ) -> OutcomeRecord: ...
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the trials of a sweep run and what they are given."""
-
-    storage: Path  # absolute, the same on every machine
-    sweep: str
-    num_threads: int
-    num_gpus: float = 0.0
-    max_silence_seconds: float = 1800.0
-    usd_per_hour: Mapping[str, float] = field(default_factory=dict)
-    """Node type -> a node's price. One that has none is charged as the dearest."""
-
-    def folder(self, trial: str) -> Path:
-        return self.storage / self.sweep / TRIALS / trial
-
-    def preparation(self, number: int) -> Path:
-        """Where it is put down what the encoder `number` took that was made for all trials."""
-        return self.storage / self.sweep / PREPARATION / str(number)
-
-    @property
-    def shared(self) -> Path:
-        """What the trials of all sweeps have in common: encoders, teachers, soft labels."""
-        return self.storage / SHARED
-
-    def limits(self) -> Limits:
-        """What an attempt at a trial is held to, on the node that this process runs on."""
-        node_type, total = _this_node()
-        price = self.usd_per_hour.get(node_type, max(self.usd_per_hour.values(), default=0.0))
-        used = {"GPU": self.num_gpus} if self.num_gpus else {"CPU": float(self.num_threads)}
-        shares = [used[key] / total[key] for key in used if total.get(key)]
-        return Limits(
-            self.storage / self.sweep / STOP_FILE,
-            self.max_silence_seconds,
-            num_cpus=self.num_threads,
-            num_gpus=self.num_gpus,
-            node_type=node_type,
-            usd_per_hour=price * min([1.0, *shares]),
-        )
-
-
-def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[str, Any]], None]:
+def make_trainable(
+    place: TrialPlacement, train: Train | None = None
+) -> Callable[[dict[str, Any]], None]:
     """The function that Tune runs for each trial.
 
     Its argument has `trial` (name), `recipe`, `settings` (dotted), `origin` and `searched`.
@@ -124,16 +70,6 @@ def make_trainable(place: Place, train: Train | None = None) -> Callable[[dict[s
             _give_up(f"no space is left for {getattr(error, 'filename', None) or folder}")
 
     return run_trial
-
-
-def resources(
-    needs: Mapping[str, float], alone: Mapping[str, float], tune_config: Mapping[str, Any]
-) -> tune.PlacementGroupFactory:
-    """What a trial is given: all CPUs of the largest machine where it is to be alone.
-
-    Here because it goes to the workers with the trainable, and they need nothing else of `search`.
-    """
-    return tune.PlacementGroupFactory([dict(alone if tune_config.get(ALONE) else needs)])
 
 
 def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
@@ -164,7 +100,7 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
     return Trial
 
 
-def _training(place: Place) -> Train:
+def _training(place: TrialPlacement) -> Train:
     """Loads torch, which a test's own training need not wait for."""
     limit_threads(place.num_threads, place.num_gpus)
     from trainable.training.train import train
@@ -178,7 +114,9 @@ def _freeze_imports() -> None:
     gc.freeze()
 
 
-def _attempt(tune_config: dict[str, Any], place: Place, train: Train, attempt: Attempt) -> None:
+def _attempt(
+    tune_config: dict[str, Any], place: TrialPlacement, train: Train, attempt: Attempt
+) -> None:
     reporter = _Reporter(TrialFolder(attempt.folder), attempt)
     try:
         _run(tune_config, place, train, attempt, reporter)
@@ -200,7 +138,7 @@ def _give_up(problem: str) -> None:
 
 def _run(
     tune_config: dict[str, Any],
-    place: Place,
+    place: TrialPlacement,
     train: Train,
     attempt: Attempt,
     reporter: "_Reporter",
@@ -273,13 +211,3 @@ class _Reporter:
         self.has_told = True
         with self.attempt.waiting():
             tune.report({**progress, "done": True} if diverged else progress)
-
-
-def _this_node() -> tuple[str, dict[str, float]]:
-    """The node's type in the cluster's file, and all of its resources by Ray's names."""
-    node_type = os.environ.get("RAY_NODE_TYPE_NAME") or "local"
-    if not ray.is_initialized():
-        return node_type, {}
-    here = ray.get_runtime_context().get_node_id()
-    found = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
-    return node_type, next(found, {})

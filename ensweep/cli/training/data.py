@@ -17,7 +17,7 @@ from mlflow_setup.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from trainable.config.tasks import Task
     from trainable.data.defects import Defect
-    from trainable.data.readers import Examples
+    from trainable.data.examples import Examples
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the tasks' files.")]
 

@@ -49,7 +49,7 @@ def train(
     from mlflow_setup.schema import Identity, Outcome
     from trainable.config.constraints import settings_without_effect
     from trainable.config.recipe import resolve
-    from trainable.storage.trial_folder import SHARED
+    from trainable.storage.layout import SHARED
     from trainable.training.stages import total_epochs
     from trainable.training.train import train as run
 

@@ -15,7 +15,7 @@ from search.config.sweep_config import Budget, Resources
 from search.driver import budget as budgets
 from search.driver.budget import Meter, sweep_usage
 from trainable.storage.trial_folder import TrialFolder
-from trainable.tune.trainable import Place
+from trainable.tune.placement import TrialPlacement
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def test_a_trial_pays_for_its_share_of_the_node(
     price: float,
 ) -> None:
     node = {"CPU": 4.0, "GPU": 1.0}
-    monkeypatch.setattr("trainable.tune.trainable._this_node", lambda: (node_type, node))
+    monkeypatch.setattr("trainable.tune.placement._this_node", lambda: (node_type, node))
     prices = {"gpu_spot": 0.5, "cpu": 0.2}
-    place = Place(tmp_path, "s", num_threads, num_gpus, usd_per_hour=prices)
+    place = TrialPlacement(tmp_path, "s", num_threads, num_gpus, usd_per_hour=prices)
     assert place.limits().usd_per_hour == pytest.approx(price)
 
 

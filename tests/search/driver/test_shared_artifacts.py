@@ -18,7 +18,7 @@ from trainable.config.config import Config
 from trainable.config.recipe import resolve
 from trainable.pretraining.pretrain import ENCODERS
 from trainable.storage.trial_folder import TrialFolder
-from trainable.tune.trainable import Place
+from trainable.tune.placement import TrialPlacement
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +43,9 @@ class Ray:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialPlacement:
     monkeypatch.setattr(preparing, "ray", Ray())
-    return Place(tmp_path / "runs", "s", 1, usd_per_hour={"local": 3600.0})
+    return TrialPlacement(tmp_path / "runs", "s", 1, usd_per_hour={"local": 3600.0})
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ def config(tiny_data: Path, tiny_encoder: Path) -> Config:
     return resolve("b3", [*given, "pretrain.num_epochs=1"], {}).config
 
 
-def make(config: Config, place: Place, is_stopping: Callable[[], bool]) -> None:
+def make(config: Config, place: TrialPlacement, is_stopping: Callable[[], bool]) -> None:
     needs = {"CPU": 1.0, "GPU": 0.0}
     prepare([config, config], place, Tracking("unused"), needs, Console(quiet=True), is_stopping)
 
 
 def test_an_encoder_is_made_once_and_its_seconds_are_the_sweeps(
-    config: Config, place: Place
+    config: Config, place: TrialPlacement
 ) -> None:
     make(config, place, lambda: False)
     (encoder,) = (place.shared / ENCODERS).glob("*/config.json")
@@ -74,7 +74,7 @@ def test_an_encoder_is_made_once_and_its_seconds_are_the_sweeps(
 
 
 def test_it_stops_with_the_sweep_and_goes_on_with_it(
-    config: Config, place: Place, monkeypatch: pytest.MonkeyPatch
+    config: Config, place: TrialPlacement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainable.tune.attempt._LOOK_EVERY", 0.0)
     stop_file = place.limits().stop_file

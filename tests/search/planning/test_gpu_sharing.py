@@ -7,15 +7,15 @@ import pytest
 
 from search.planning import gpu_sharing as sharing
 from search.planning.gpu_sharing import Share, best, tell
-from trainable.tune.trainable import Place
+from trainable.tune.placement import TrialPlacement
 
 
 def _node(cpus: float, gpus: float = 0) -> dict[str, Any]:
     return {"NodeID": "n", "Resources": {"CPU": cpus, "GPU": gpus}}
 
 
-def _place(threads: int, gpus: float = 0.0) -> Place:
-    return Place(Path("runs"), "sweep", threads, gpus)
+def _place(threads: int, gpus: float = 0.0) -> TrialPlacement:
+    return TrialPlacement(Path("runs"), "sweep", threads, gpus)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def _place(threads: int, gpus: float = 0.0) -> Place:
     ],
 )
 def test_a_node_is_cut_into_equal_shares(
-    place: Place, node: dict[str, Any], expected: list[tuple[int, int, float]]
+    place: TrialPlacement, node: dict[str, Any], expected: list[tuple[int, int, float]]
 ) -> None:
     found = list(sharing._shares(place, node))
     assert [(n, share.num_threads, share.num_gpus) for n, _, share in found] == expected

@@ -16,11 +16,11 @@ from search.planning.node_probes import Visits, memory_problems, visit
 from search.planning.probe import Found, camp, scout, versions
 from trainable.config.config import Config
 from trainable.training.profile import Rehearsal
-from trainable.tune.trainable import Place
+from trainable.tune.placement import TrialPlacement
 
 
-def place_of(storage: Path) -> Place:
-    return Place(storage, "s", 1)
+def place_of(storage: Path) -> TrialPlacement:
+    return TrialPlacement(storage, "s", 1)
 
 
 def elsewhere(storage: Path, folder: Path) -> Found:
@@ -83,7 +83,7 @@ class Task:
     def options(self, *, scheduling_strategy: Any) -> "Task":
         return Task(self.sent, scheduling_strategy.node_id)
 
-    def remote(self, place: Place, folder: Path, configs: Mapping[str, Any]) -> Found:
+    def remote(self, place: TrialPlacement, folder: Path, configs: Mapping[str, Any]) -> Found:
         self.sent.append((self.node, list(configs)))
         (folder / "a").write_text("")
         costs = {name: Rehearsal(len(self.sent), 1.0, (), 1, 1, 1) for name in configs}

@@ -22,9 +22,9 @@ from mlflow_setup.schema import (
     OutcomeRecord,
     TrialRecord,
 )
-from trainable.config.tasks import PAPER_TASKS, Kind, Task
+from trainable.config.tasks import Kind
 from trainable.storage.predictions import Predictions
-from trainable.storage.trial_folder import TrialFolder, epochs_to_keep
+from trainable.storage.trial_folder import TrialFolder
 
 RECORD = TrialRecord(
     trial="t1",
@@ -347,33 +347,6 @@ def test_nothing_is_sent_or_deleted_through_a_link(trial: TrialFolder, tmp_path:
         with pytest.raises(IntegrityError, match=r"'weights/0009' is not a path inside"):
             change()
     assert sorted(outside.rglob("*")) == before
-
-
-TASKS: dict[str, Task] = {name: PAPER_TASKS[name] for name in ("sentiment", "similarity", "nli")}
-
-
-def scored(epoch: int, full: tuple[float, ...], half: tuple[float, ...]) -> EpochRecord:
-    names = (OVERALL, "dev/sentiment/accuracy", "dev/similarity/pearson")
-    metrics, dev_train = dict(zip(names, full, strict=True)), dict(zip(names, half, strict=True))
-    return EpochRecord(epoch, metrics, dev_train, 1.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("scores", "kept"),
-    [
-        ([], set()),
-        ([((0, 0, 0), (0, 0, 0))], {1}),
-        ([((1, 1, 1), (1, 1, 1))] * 3, {1}),  # the earliest wins a tie
-        ([((1, 0, 0), (0, 0, 0)), ((2, 0, 0), (0, 0, 0))], {1, 2}),
-        ([((5, 5, 5), (5, 5, 5)), ((6, 1, 1), (1, 1, 1)), ((1, 1, 6), (1, 1, 1))], {1, 2, 3}),
-        ([((5, 5, 5), (5, 5, 5)), ((1, 1, 1), (1, 6, 1)), ((1, 1, 1), (1, 1, 1))], {1, 2}),
-        ([((1, 1, 1), (1, 1, 1)), ((2, 2, 2), (2, 2, 2))], {2}),
-        ([((1, 1, -0.9), (1, 1, -0.9)), ((1, 1, -0.5), (1, 1, -0.5))], {1, 2}),
-    ],
-)
-def test_epochs_to_keep(scores: list[tuple[tuple[float, ...], ...]], kept: set[int]) -> None:
-    records = [scored(number + 1, full, half) for number, (full, half) in enumerate(scores)]
-    assert epochs_to_keep(records, TASKS) == kept
 
 
 def test_records_are_read_without_torch() -> None:

@@ -17,7 +17,8 @@ from mlflow_setup.schema import EpochRecord, Identity, Outcome, OutcomeRecord
 from trainable.config.config import Config
 from trainable.config.recipe import resolve
 from trainable.storage.predictions import Predictions
-from trainable.storage.trial_folder import TrialFolder, epochs_to_keep
+from trainable.storage.retention import epochs_to_keep
+from trainable.storage.trial_folder import TrialFolder
 from trainable.training.train import train
 
 IDENTITY = Identity("0001", None, "b3", {})

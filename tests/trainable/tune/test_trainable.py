@@ -14,7 +14,8 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
 from trainable.storage.trial_folder import TrialFolder
 from trainable.tune.attempt import Attempt, Limits
-from trainable.tune.trainable import Place, make_trainable
+from trainable.tune.placement import TrialPlacement
+from trainable.tune.trainable import make_trainable
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def run(root: Path, outcome: Outcome, num_epochs: int, silent: int = 0, **settings: Any) -> Path:
     """A trial of `num_epochs` epochs, of which the first `silent` were reported before a crash."""
-    place = Place(root, "s", 1)
+    place = TrialPlacement(root, "s", 1)
 
     def train(
         config: object, folder: Path, *, report: Callable[[EpochRecord], None], **given: Any
@@ -125,4 +126,4 @@ def fail(root: Path, error: Exception) -> None:
         raise error
 
     tune_config = {"trial": "0001", "recipe": "b3", "settings": {}, "origin": {}, "searched": []}
-    make_trainable(Place(root, "s", 1), train)(tune_config)
+    make_trainable(TrialPlacement(root, "s", 1), train)(tune_config)

@@ -1,0 +1,54 @@
+"""Validated examples of a task: ids, sentences, labels."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainable.config.tasks import Split, Task
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The n examples of one task and split."""
+
+    task_name: str
+    task: Task
+    split: Split
+    ids: tuple[str, ...]
+    sentences: tuple[tuple[str, ...], ...]  # a tuple of n for each side: one side or two
+    labels: NDArray[np.float64] | None  # [n]; None: unlabelled
+    contradictions: tuple[str, ...] | None = None  # entailment: a third sentence, or "" [n]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex characters over names, ids, sentences and labels, in their order."""
+        digest = hashlib.sha256(f"{self.task_name}\0{self.split}".encode())
+        for column in (self.ids, *self.sentences, self.contradictions or ()):
+            digest.update(json.dumps(column).encode())
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels, "<f8").tobytes())
+        return digest.hexdigest()[:16]
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Examples":
+        """The examples `rows`, in that order."""
+
+        def pick(column: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(column[row] for row in rows)
+
+        return Examples(
+            self.task_name,
+            self.task,
+            self.split,
+            pick(self.ids),
+            tuple(pick(side) for side in self.sentences),
+            None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
+            None if self.contradictions is None else pick(self.contradictions),
+        )

@@ -1,0 +1,22 @@
+"""Names of the folders and files below a storage folder that more than one package asks for.
+
+STORAGE/.shared/  STORAGE/SWEEP/{trials/TRIAL/attempts/0001.json, trials/.locks, preparation, stop}
+"""
+
+SHARED = ".shared"
+"""What trials of all sweeps share: encoders, teachers, soft labels."""
+
+TRIALS = "trials"
+"""A sweep's trials, a folder each."""
+
+PREPARATION = "preparation"
+"""A sweep's attempts at making what its trials share."""
+
+STOP_FILE = "stop"
+"""There while all that runs in the sweep is to stop."""
+
+ATTEMPTS = "attempts"
+"""What each process's try at a trial used."""
+
+LOCKS = ".locks"
+"""Beside the trials: a lock for each, held by the process that runs it."""

@@ -1,0 +1,28 @@
+"""Which of a trial's epochs keep their weights."""
+
+from collections.abc import Mapping, Sequence
+
+from mlflow_setup.schema import (
+    OVERALL,
+    EpochRecord,
+    best_epoch,
+    metric_name,
+)
+from trainable.config.tasks import Task
+
+
+def epochs_to_keep(records: Sequence[EpochRecord], tasks: Mapping[str, Task]) -> set[int]:
+    """The epochs whose weights are kept: the best overall, and the best for each task.
+
+    By the scores on all of dev, and again on the dev-train half alone, so that an ensemble can
+    choose among epochs without the held-out half having had a say. The earliest epoch wins a tie.
+    """
+    names = [OVERALL] + [
+        metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric
+    ]
+    return {
+        best_epoch(records, name, on_dev_train=on_dev_train).epoch
+        for name in names
+        for on_dev_train in (False, True)
+        if records
+    }

@@ -1,0 +1,228 @@
+"""A trial under way: epoch after epoch, each put on disk before the next begins.
+
+State is the trial's folder: a trainer made anew goes on from the newest valid checkpoint and ends
+with the numbers of an uninterrupted run.
+"""
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from mlflow_setup.schema import (
+    EpochRecord,
+    Identity,
+    Outcome,
+    TrialRecord,
+    best_epoch,
+    metric_name,
+)
+from trainable.batches.sampler import plan_epoch
+from trainable.config.config import Config
+from trainable.data.dataset import Dataset
+from trainable.evaluation.evaluate import evaluate, predictions_of
+from trainable.model.encoder import hub_revision
+from trainable.model.multitask import WEIGHTS_FILE
+from trainable.runtime.rng_state import rng_state, set_rng_state
+from trainable.runtime.stopping import Stop
+from trainable.storage.checkpoint import load_newest, save_checkpoint
+from trainable.storage.retention import epochs_to_keep
+from trainable.storage.trial_folder import TrialFolder
+from trainable.training.learner import Learner
+from trainable.training.stages import stage_at, total_epochs
+
+CHECK_EVERY = 20
+"""Steps between looks at the running loss: looking at each would stall a GPU."""
+
+
+class Trainer:
+    """A trial under way: its learner, its folder, and how far it has come."""
+
+    def __init__(
+        self,
+        config: Config,
+        trial: TrialFolder,
+        dataset: Dataset,
+        learner: Learner,
+        identity: Identity,
+        stop: Stop,
+    ) -> None:
+        self.config, self.trial, self.dataset, self.learner = config, trial, dataset, learner
+        self.tasks, self.stop = dataset.tasks, stop
+        self._enter_folder(identity)
+        self.epochs_completed = 0
+        self.steps_done = 0  # of the epoch under way
+        self.loss_sums = {name: torch.zeros(2, device=learner.device) for name in self.tasks}
+        self._restore()
+
+    def run(self, report: Callable[[EpochRecord], None]) -> tuple[Outcome, str]:
+        """Epoch after epoch, to the end, a divergence or a stop."""
+        while self.epochs_completed < total_epochs(self.config):
+            enough = self._has_enough()
+            if enough is not None:
+                return Outcome.FINISHED, enough
+            started = time.perf_counter()
+            stage = stage_at(self.config, self.epochs_completed + 1)
+            if stage != self.learner.stage:
+                self.learner.enter(stage, self.stop)
+            ended = self._train_epoch() or self._finish_epoch(started)
+            if ended is not None:
+                return ended
+            report(self.trial.epochs()[-1])
+        return Outcome.FINISHED, f"ran {self.epochs_completed} epochs"
+
+    def _has_enough(self) -> str | None:
+        """Why early stopping ends the trial here, or None."""
+        patience, stage = self.config.train.early_stopping_epochs, self.learner.stage
+        past = self.trial.epochs()[stage.first_epoch - 1 : self.epochs_completed]
+        if patience is None or stage.name != "finetune" or not past:
+            return None
+        best = best_epoch(past)
+        if self.epochs_completed - best.epoch < patience:
+            return None
+        return f"no better overall in {patience} epochs after epoch {best.epoch}"
+
+    def _train_epoch(self) -> tuple[Outcome, str] | None:
+        epoch, learner = self.epochs_completed + 1, self.learner
+        lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
+        progress = learner.stage.progress(epoch)
+        plan = plan_epoch(lengths, self.config.batching, self.config.seed, epoch, progress)
+        batches = learner.batches(plan, epoch, self.steps_done)
+        for number, batch in enumerate(batches, self.steps_done):
+            if self.stop():
+                self._save()
+                return Outcome.STOPPED, f"asked to stop in epoch {epoch} before step {number + 1}"
+            loss = learner.step(batch, epoch, number)
+            self.loss_sums[batch.task_name] += torch.stack([loss, torch.ones_like(loss)])
+            self.steps_done = number + 1
+            if self.steps_done % CHECK_EVERY == 0 or self.steps_done == len(plan):
+                diverged = self._diverged()
+                if diverged:
+                    return Outcome.DIVERGED, f"{diverged} in epoch {epoch}, step {number + 1}"
+        return None
+
+    def _diverged(self) -> str | None:
+        for name, (total, _) in self.loss_sums.items():
+            if not torch.isfinite(total):
+                return f"the loss of {name} is {float(total)}"
+        return None
+
+    def _finish_epoch(self, started: float) -> tuple[Outcome, str] | None:
+        """Evaluate, then put the epoch on disk: predictions, weights, record, checkpoint."""
+        epoch = self.epochs_completed + 1
+        self.learner.end_epoch()
+        outputs = self.learner.dev_outputs()
+        evaluation = evaluate(self.tasks, self.dataset.dev, outputs)
+        if not evaluation.is_finite:
+            return Outcome.DIVERGED, f"an output on dev is not finite after epoch {epoch}"
+        tokenizer = self.learner.tokenizer_id
+        for name, values in outputs.items():
+            examples = self.dataset.dev[name]
+            self.trial.write_predictions(
+                epoch, predictions_of(self.tasks[name], examples, values, tokenizer)
+            )
+        losses = {
+            metric_name("train", name, "loss"): float(total / count)
+            for name, (total, count) in self.loss_sums.items()
+            if count  # a task may not have been drawn
+        }
+        record = EpochRecord(
+            epoch=epoch,
+            metrics={**evaluation.metrics, **losses},
+            dev_train=evaluation.dev_train,
+            seconds=time.perf_counter() - started,
+            wall_time=time.time(),
+            flags=(*evaluation.flags, *self.learner.notes),
+        )
+        keep = epochs_to_keep([*self.trial.epochs(), record], self.tasks)
+        if epoch in keep:
+            self.trial.keep_weights(epoch, self._write_weights)
+        self.trial.write_epoch(record)
+        self.epochs_completed, self.steps_done = epoch, 0
+        self.learner.notes.clear()
+        self.loss_sums = {name: torch.zeros_like(sums) for name, sums in self.loss_sums.items()}
+        self._save()
+        for kept in set(self.trial.kept_epochs()) - keep:  # only once nothing can need them again
+            self.trial.drop_weights(kept)
+        return None
+
+    def _write_weights(self, folder: Path) -> None:
+        weights = self.learner.scored.state_dict()
+        state = {name: value.contiguous().cpu() for name, value in weights.items()}
+        save_file(state, folder / WEIGHTS_FILE)
+
+    def _enter_folder(self, identity: Identity) -> None:
+        if not self.trial.encoder_dir.exists():
+            self.trial.keep_encoder(self._write_encoder)
+        self.trial.create(
+            TrialRecord(
+                trial=identity.trial,
+                sweep=identity.sweep,
+                recipe=identity.recipe,
+                config=self.config.flat(),
+                origin=identity.origin,
+                seed=self.config.seed,
+                data_fingerprint=self.dataset.fingerprint,
+                git_revision=git_revision(),
+                start_time=time.time(),
+                searched=identity.searched,
+                notes={
+                    "num_parameters": self.learner.model.num_parameters,
+                    "num_encoder_parameters": self.learner.model.num_encoder_parameters,
+                    **{f"skipped rows: {what}": n for what, n in self.dataset.skipped.items()},
+                },
+                encoder_revision=hub_revision(self.learner.model.encoder),
+            )
+        )
+
+    def _write_encoder(self, folder: Path) -> None:
+        self.learner.model.encoder.config.save_pretrained(folder)  # type: ignore[union-attr,operator]
+        self.learner.tokenizer.save_pretrained(folder)
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.trial.checkpoint_dir,
+            self.epochs_completed * self.learner.num_steps + self.steps_done,
+            {
+                "learner": self.learner.state(),
+                "epochs_completed": self.epochs_completed,
+                "steps_done": self.steps_done,
+                "loss_sums": self.loss_sums,
+                "rng": rng_state(),
+            },
+        )
+
+    def _restore(self) -> None:
+        """Back to the newest valid checkpoint; what was recorded after it is run again.
+
+        So is what was recorded before it, where a record of it is damaged.
+        """
+        num_recorded = len(self.trial.epochs())
+        found = load_newest(
+            self.trial.checkpoint_dir, lambda state: state["epochs_completed"] <= num_recorded
+        )
+        state: dict[str, Any] = {} if found is None else found[1]
+        self.epochs_completed = state.get("epochs_completed", 0)
+        next_epoch = min(self.epochs_completed + 1, total_epochs(self.config))
+        self.learner.enter(stage_at(self.config, next_epoch), self.stop)
+        if state:
+            self.learner.load_state(state["learner"])
+            self.steps_done = state["steps_done"]
+            device = self.learner.device
+            self.loss_sums = {k: v.to(device) for k, v in state["loss_sums"].items()}
+            set_rng_state(state["rng"])
+        self.trial.forget_after(self.epochs_completed)
+
+
+def git_revision() -> str | None:
+    """The commit of the working folder with `-dirty` where it has changes, or None outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,22 @@
+"""Names in what Tune is given for a trial and in what it is reported of one."""
+
+EPOCH = "epoch"
+"""Epochs completed."""
+
+NUM_EPOCHS = "num_epochs"
+"""Epochs that the trial runs for."""
+
+VALUE = "overall"
+"""The epoch's overall score."""
+
+BEST_VALUE = "best_overall"
+"""The best overall score so far: what a sweep maximises."""
+
+DIVERGED = "diverged"
+"""1 for every trial without a usable end, else 0."""
+
+PROBLEM = "problem"
+"""Why the sweep cannot go on; empty while it can."""
+
+EXCLUSIVE = "exclusive"
+"""True in the argument of a trial that is to have a machine to itself."""

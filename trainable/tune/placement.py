@@ -1,0 +1,74 @@
+"""Where a sweep's trials run, what they are given, and what that costs."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from trainable.storage.layout import PREPARATION, SHARED, STOP_FILE, TRIALS
+from trainable.tune.attempt import Limits
+from trainable.tune.keys import EXCLUSIVE
+
+
+@dataclass(frozen=True)
+class TrialPlacement:
+    """Where the trials of a sweep run and what they are given."""
+
+    storage: Path  # absolute, the same on every machine
+    sweep: str
+    num_threads: int
+    num_gpus: float = 0.0
+    max_silence_seconds: float = 1800.0
+    usd_per_hour: Mapping[str, float] = field(default_factory=dict)
+    """Node type -> a node's price. One that has none is charged as the dearest."""
+
+    def folder(self, trial: str) -> Path:
+        return self.storage / self.sweep / TRIALS / trial
+
+    def preparation(self, number: int) -> Path:
+        """Where it is put down what the encoder `number` took that was made for all trials."""
+        return self.storage / self.sweep / PREPARATION / str(number)
+
+    @property
+    def shared(self) -> Path:
+        """What the trials of all sweeps have in common: encoders, teachers, soft labels."""
+        return self.storage / SHARED
+
+    def limits(self) -> Limits:
+        """What an attempt at a trial is held to, on the node that this process runs on."""
+        node_type, total = _this_node()
+        price = self.usd_per_hour.get(node_type, max(self.usd_per_hour.values(), default=0.0))
+        used = {"GPU": self.num_gpus} if self.num_gpus else {"CPU": float(self.num_threads)}
+        shares = [used[key] / total[key] for key in used if total.get(key)]
+        return Limits(
+            self.storage / self.sweep / STOP_FILE,
+            self.max_silence_seconds,
+            num_cpus=self.num_threads,
+            num_gpus=self.num_gpus,
+            node_type=node_type,
+            usd_per_hour=price * min([1.0, *shares]),
+        )
+
+
+def resources(
+    needs: Mapping[str, float], exclusive: Mapping[str, float], tune_config: Mapping[str, Any]
+) -> tune.PlacementGroupFactory:
+    """What a trial is given: all CPUs of the largest machine where it is to have one to itself.
+
+    Here because it goes to the workers with the trainable, and they need nothing else of `search`.
+    """
+    return tune.PlacementGroupFactory([dict(exclusive if tune_config.get(EXCLUSIVE) else needs)])
+
+
+def _this_node() -> tuple[str, dict[str, float]]:
+    """The node's type in the cluster's file, and all of its resources by Ray's names."""
+    node_type = os.environ.get("RAY_NODE_TYPE_NAME") or "local"
+    if not ray.is_initialized():
+        return node_type, {}
+    here = ray.get_runtime_context().get_node_id()
+    found = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return node_type, next(found, {})
