@@ -39,7 +39,6 @@ class Service:
     ) -> None:
         self.ensemble, self.max_bytes, self.max_rows = ensemble, max_bytes, max_rows
         self.max_seconds = max_seconds
-        self.interface = interface(ensemble.tasks)
         self._lock = Lock()
 
     def warm_up(self) -> None:
@@ -47,8 +46,19 @@ class Service:
         for name, task in self.ensemble.tasks.items():
             self.ensemble.predict(_example(task), name)
 
-    def check(self, body: bytes) -> bytes:
-        """A request's body as the one form that is answered; other formats are brought into it.
+    def answer(self, body: bytes) -> bytes:
+        """The labels of a request's rows, as MLflow's servers give them: JSON in and out.
+
+        Raises:
+            DataError, ConfigError: as `check`.
+            TimeoutError: it has taken too long.
+        """
+        deadline = time.monotonic() + self.max_seconds
+        labelled = self._in_turn(*self.check(body), deadline)
+        return json.dumps({"predictions": labelled.to_dict("records")}).encode()
+
+    def check(self, body: bytes) -> tuple[pd.DataFrame, str]:
+        """A request's sentences, a row each, and its task, whichever of MLflow's formats it has.
 
         Raises:
             DataError, ConfigError: it is not a request that can be answered, and why.
@@ -66,8 +76,7 @@ class Service:
             _checked(f"row {number}", [row[place] for place in places], names)
             for number, row in enumerate(rows, start=1)
         ]
-        table = {"columns": list(names), "data": data}
-        return json.dumps({"dataframe_split": table, "params": {TASK_PARAM: name}}).encode()
+        return pd.DataFrame(data, columns=list(names)), name
 
     def predict(
         self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
@@ -86,10 +95,14 @@ class Service:
         if set(names) <= set(model_input.columns):
             for number, row in enumerate(model_input[list(names)].itertuples(index=False), 1):
                 _checked(f"row {number}", list(row), names)
-        if not self._lock.acquire(timeout=self.max_seconds):
+        return self._in_turn(model_input, name, deadline)
+
+    def _in_turn(self, rows: pd.DataFrame, name: str, deadline: float) -> pd.DataFrame:
+        """Once the requests before it are answered."""
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise TimeoutError("the requests before it took too long")
         try:
-            return self._labelled(model_input, name, deadline)
+            return self._labelled(rows, name, deadline)
         finally:
             self._lock.release()
 

@@ -1,8 +1,8 @@
-"""MLflow's scoring server behind a guard: what gets through to it is known to be answerable.
+"""A scoring server with MLflow's interface: its paths, its formats, its errors, bounded.
 
-MLflow's own server reads bodies of any size, answers some bad input with status 500 and puts
-tracebacks into its answers. The guard reads at most so many bytes, has the request checked and
-brought into one form, and lets nothing of an error out but its message.
+MLflow's own reads bodies of any size, answers some bad input with status 500 and puts tracebacks
+into its answers. This one reads at most so many bytes, answers within so many seconds, and lets
+nothing of an error out but its message.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlflow_setup.errors import ConfigError, EnsweepError
-from mlflow_setup.models.registry import Interface, signature
 from mlflow_setup.tracking.client import MlflowException
 
 if TYPE_CHECKING:
@@ -33,23 +32,16 @@ _MAX_DROPPED = 1 << 24
 _MAX_CONNECTIONS = 512
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-_under_way: set[asyncio.Future[None]] = set()
-"""Requests whose work goes on; what nobody refers to is collected."""
-
 _logger = logging.getLogger(__name__)
 
 
 class Service(Protocol):
     """What answers the requests."""
 
-    interface: Interface
     max_bytes: int
 
-    def check(self, body: bytes) -> bytes:
-        """The request in the one form in which it is answered; EnsweepError: it cannot be."""
-
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        """The answer to a request that was checked."""
+    def answer(self, body: bytes) -> bytes:
+        """The answer to a request, JSON both; EnsweepError: it cannot be answered, and why."""
 
 
 def request_seconds() -> float:
@@ -103,29 +95,25 @@ def server_config(service: Service) -> "uvicorn.Config":
 
 
 def scoring_app(service: Service) -> App:
-    """MLflow's application for a service, guarded."""
-    from mlflow.models import Model
-    from mlflow.pyfunc import PyFuncModel
-    from mlflow.pyfunc.scoring_server import init
-
-    meta = Model(
-        flavors={"python_function": {"loader_module": __name__}},
-        signature=signature(service.interface),
-    )
-    return _Guard(init(PyFuncModel(meta, service)), service)
+    """The ASGI application that asks a service."""
+    return _Application(service, request_seconds())
 
 
-class _Guard:
-    """Passes on what is answerable; everything else is told why not, with a status below 500."""
+class _Application:
+    """One route to ask, three that say how the server is; all else is told why not, below 500."""
 
-    def __init__(self, app: App, service: Service) -> None:
-        self.app, self.service = app, service
+    def __init__(self, service: Service, max_seconds: float) -> None:
+        self.service, self.max_seconds = service, max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-        elif scope["type"] != "http" or (scope["path"] in _STATE and scope["method"] == "GET"):
-            await self.app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            for phase in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{phase}.complete"})
+        elif scope["path"] in _STATE and scope["method"] == "GET":
+            await _send(send, 200, _state(scope["path"]))
         else:
             await _send(send, *await self._answer(scope, receive))
 
@@ -154,11 +142,27 @@ class _Guard:
             return refusal
         if body is None:
             return _problem(413, f"the body is longer than {self.service.max_bytes} bytes")
+        return await self._ask(body)
+
+    async def _ask(self, body: bytes) -> tuple[int, bytes]:
+        """The service's answer. One that takes too long is not waited for: its thread goes on."""
+        work = asyncio.to_thread(self.service.answer, body)
         try:
-            request = await asyncio.to_thread(self.service.check, body)
+            return 200, await asyncio.wait_for(work, self.max_seconds)
         except EnsweepError as error:
             return _problem(400, str(error))
-        return await _ask(self.app, scope, request)
+        except TimeoutError:
+            return _problem(504, "the answer took too long; ask for fewer rows")
+        except Exception:  # whatever the model raises is ours, and stays in our log
+            _logger.exception("a request failed")
+            return _problem(500, "the model failed; the server's log says why")
+
+
+def _state(path: str) -> bytes:
+    """As MLflow answers: its version, or a line that says that the server is well."""
+    from mlflow.version import VERSION
+
+    return VERSION.encode() if path == "/version" else b"\n"
 
 
 async def _read(receive: Receive, max_bytes: int) -> bytes | None:
@@ -176,42 +180,6 @@ async def _read(receive: Receive, max_bytes: int) -> bytes | None:
             chunks.append(chunk)
         if not message.get("more_body", False) or size > max(max_bytes, _MAX_DROPPED):
             return None if size > max_bytes else b"".join(chunks)
-
-
-async def _ask(app: App, scope: Scope, request: bytes) -> tuple[int, bytes]:
-    """MLflow's answer to a request that was checked; a failure is ours and stays in our log.
-
-    The answer counts once it is complete. MLflow's application itself ends later: when an answer
-    takes too long, not before the thread that works on it.
-    """
-    status, parts, is_answered = 500, [], asyncio.Event()
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": request, "more_body": False}
-
-    async def collect(message: MutableMapping[str, Any]) -> None:
-        nonlocal status
-        status = message.get("status", status)
-        parts.append(message.get("body", b""))
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            is_answered.set()
-
-    headers = [(b"content-type", _JSON), (b"content-length", str(len(request)).encode())]
-    work = asyncio.ensure_future(app({**scope, "headers": headers}, receive, collect))
-    _under_way.add(work)
-    work.add_done_callback(_under_way.discard)
-    answered = asyncio.ensure_future(is_answered.wait())
-    await asyncio.wait((work, answered), return_when=asyncio.FIRST_COMPLETED)
-    answered.cancel()
-    if work.done():
-        work.result()
-    body = b"".join(parts)
-    if status == 200:
-        return status, body
-    if status == 504:
-        return _problem(504, "the answer took too long; ask for fewer rows")
-    _logger.error("a request failed: %s", body.decode(errors="replace"))
-    return _problem(500, "the model failed; the server's log says why")
 
 
 def _problem(status: int, message: str) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""A bundle served by replicas on a Ray cluster, each behind the same guard as `ensweep serve`.
+"""A bundle served by replicas on a Ray cluster, each answering as `ensweep serve` does.
 
 Ray Serve takes the connections and shares the requests out; what a request may be, and what is
 answered to one that may not, is `mlflow_setup.models.scoring_server`'s in every replica.
@@ -43,7 +43,7 @@ class Replica:
     max_rows: int
 
     def application(self) -> App:
-        """The guarded application, its members loaded.
+        """The ASGI application, its members loaded.
 
         Raises:
             IntegrityError: this node has no whole bundle there, or another one.

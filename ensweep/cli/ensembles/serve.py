@@ -71,7 +71,7 @@ def serve(
     storage: Storage = Path("runs"),
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Answer HTTP requests with a bundle, on MLflow's scoring server."""
+    """Answer HTTP requests with a bundle, over MLflow's scoring protocol."""
     from ensemble.inference.ensemble import Ensemble
     from ensemble.serving.service import Service
     from mlflow_setup.errors import ConfigError

@@ -62,10 +62,13 @@ ROW, PAIR = {"sentence": "a good film"}, {"sentence1": "one", "sentence2": "two"
 def test_every_format_is_brought_into_one(
     service: Service, request_: dict[str, Any], task: str, data: list[list[str]]
 ) -> None:
-    found = json.loads(service.check(json.dumps(request_).encode()))
-    columns = list(PAPER_TASKS[task].columns.sentences)
-    table = {"columns": columns, "data": data}
-    assert found == {"dataframe_split": table, "params": {"task": task}}
+    body = json.dumps(request_).encode()
+    rows, name = service.check(body)
+    assert name == task
+    assert list(rows.columns) == list(PAPER_TASKS[task].columns.sentences)
+    assert rows.to_numpy().tolist() == data
+    labels = [{"label": len(row[0])} for row in data]
+    assert json.loads(service.answer(body)) == {"predictions": labels}
 
 
 def _records(*rows: Any, **more: Any) -> bytes:
@@ -117,6 +120,8 @@ def _records(*rows: Any, **more: Any) -> bytes:
 def test_what_cannot_be_answered_is_told_why(service: Service, body: bytes, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         service.check(body)
+    with pytest.raises(DataError, match=problem):
+        service.answer(body)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +147,7 @@ def test_the_interface_is_of_all_tasks() -> None:
 
 def test_an_only_task_needs_no_name() -> None:
     service = Service(cast(Ensemble, Stub("similarity")))
-    found = json.loads(service.check(_records(PAIR)))
-    assert found["params"] == {"task": "similarity"}
+    assert service.check(_records(PAIR))[1] == "similarity"
 
 
 class Slow(Stub):

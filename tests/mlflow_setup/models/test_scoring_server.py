@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pandas as pd
 import pytest
 from scoring import JSON, ask
 
+from mlflow_setup.errors import DataError
 from mlflow_setup.models import scoring_server as scoring
-from mlflow_setup.models.registry import Interface
 
 BODY = json.dumps({"dataframe_split": {"columns": ["sentence"], "data": [["a film"]]}}).encode()
 
@@ -22,19 +21,15 @@ BODY = json.dumps({"dataframe_split": {"columns": ["sentence"], "data": [["a fil
 class Slow:
     """Answers once it is let."""
 
-    interface = Interface(("sentence",), {"label": "long"}, "sentiment", ({"sentence": "a film"},))
     max_bytes = 10_000
 
     def __init__(self) -> None:
         self.go_on, self.ended = threading.Event(), threading.Event()
 
-    def check(self, body: bytes) -> bytes:
-        return body
-
-    def predict(self, model_input: Any, params: Any = None) -> pd.DataFrame:
+    def answer(self, body: bytes) -> bytes:
         self.go_on.wait(30)
         self.ended.set()
-        return pd.DataFrame({"label": [3] * len(model_input)})
+        return b'{"predictions": [{"label": 3}]}'
 
 
 @pytest.fixture
@@ -89,6 +84,49 @@ def test_an_answer_that_takes_too_long_is_504(
     status, answer = asyncio.run(post())
     assert (status, answer["error_code"]) == (504, "INTERNAL_ERROR")
     assert "ask for fewer rows" in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (DataError("row 2: no text"), 400, "row 2: no text"),
+        (TimeoutError("the requests before it took too long"), 504, "ask for fewer rows"),
+        (RuntimeError("weights at /secret/place"), 500, "the server's log says why"),
+        (MemoryError(), 500, "the server's log says why"),
+    ],
+)
+def test_of_an_error_nothing_gets_out_but_its_message(
+    service: Slow,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
+    message: str,
+) -> None:
+    def fail(body: bytes) -> bytes:
+        raise error
+
+    monkeypatch.setattr(service, "answer", fail)
+    whole = {"type": "http.request", "body": BODY, "more_body": False}
+    found, answer = asyncio.run(_post(service, [whole]))
+    assert found == status
+    assert message in answer["message"]
+    assert "secret" not in json.dumps(answer)
+    assert ("Traceback" in caplog.text) is (status == 500)  # in our log alone
+
+
+def test_a_server_that_waits_for_the_start_and_the_end_is_told_of_both(service: Slow) -> None:
+    heard = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        return heard.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(scoring.scoring_app(service)({"type": "lifespan"}, receive, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 @contextmanager
