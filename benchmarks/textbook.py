@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModel
 
 from trainable.batches.collate import Batch
@@ -19,7 +19,6 @@ from trainable.data.dataset import Dataset
 from trainable.data.examples import Examples
 from trainable.data.remote import locate
 from trainable.losses.objective import Objective
-from trainable.model.kernels.dropout import Dropout
 from trainable.model.multitask import MultitaskBert
 from trainable.runtime.seeding import generator
 
@@ -45,9 +44,6 @@ class Textbook:
         self.objective, self.num_tokens = Objective(config), 0
         self.tokenizer = load_tokenizer(config.model.encoder)
         self.model = MultitaskBert(encoder, config).to(device)
-        for module in self.model.modules():
-            if type(module) is Dropout:
-                module.__class__ = nn.Dropout
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.optim.lr, foreach=False, fused=False
         )

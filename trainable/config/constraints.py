@@ -155,17 +155,15 @@ def _bad_losses(config: Config) -> Iterator[str]:
 def _identical_views(config: Config) -> Iterator[str]:
     """SimCSE without dropout: both views are the same."""
     model = config.model
-    least = 0.0 if config.train.device == "cuda" else LEAST_DROPOUT
-    above = "0" if least == 0 else "1/512 (it is rounded to 1/256 on a CPU)"
-    if max(model.head_dropout, model.encoder_dropout) <= least:
+    if model.head_dropout == model.encoder_dropout == 0:
         yield (
             "loss.simcse.enabled: without any dropout both views are identical; set "
-            f"model.encoder_dropout or model.head_dropout above {above}"
+            "model.encoder_dropout or model.head_dropout above 0"
         )
-    elif "probe" in config.train.stages and model.head_dropout <= least:
+    elif "probe" in config.train.stages and model.head_dropout == 0:
         yield (
             "loss.simcse.enabled: a frozen encoder has no dropout, and both views of the stage "
-            f"probe are identical; set model.head_dropout above {above}"
+            "probe are identical; set model.head_dropout above 0"
         )
 
 

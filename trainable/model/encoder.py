@@ -20,9 +20,7 @@ from mlflow_setup.text import first_line
 from trainable.batches.packing import Packed
 from trainable.data.remote import locate
 from trainable.model.kernels.attention import NAME as ATTENTION
-from trainable.model.kernels.dropout import use_fast_dropout
 from trainable.model.kernels.last_layer import first_tokens
-from trainable.model.kernels.word_embedding import use_row_gradients
 from trainable.runtime.precision import to_float32
 
 Pooling = Literal["pooler", "cls", "mean"]
@@ -72,7 +70,8 @@ def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Po
             fix="name a whole encoder; one without a pooler needs model.pooling=cls or mean",
         )
     model.hub_revision = commit
-    return use_row_gradients(use_fast_dropout(model))
+    assert isinstance(model, nn.Module)
+    return model
 
 
 def hub_revision(encoder: nn.Module) -> str | None:
@@ -94,10 +93,10 @@ def build_untrained(folder: Path, dropout: float) -> nn.Module:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: no encoder configuration: {error}") from None
     _set_dropout(settings, dropout, str(folder))
-    model = AutoModel.from_config(
+    model: nn.Module = AutoModel.from_config(
         settings, dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False
     )
-    return use_row_gradients(use_fast_dropout(model))
+    return model
 
 
 def embed(

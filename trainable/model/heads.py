@@ -16,7 +16,6 @@ from torch.nn.functional import cosine_similarity, relu
 
 from trainable.config.sections import Model
 from trainable.config.tasks import Kind, Task
-from trainable.model.kernels.dropout import Dropout
 from trainable.runtime.precision import to_float32
 
 BASELINE_PROJECTION = 32
@@ -37,7 +36,7 @@ class SharedFCN(nn.Module):
 
     def __init__(self, hidden_size: int, model: Model) -> None:
         super().__init__()
-        self.dropout = Dropout(model.head_dropout)
+        self.dropout = nn.Dropout(model.head_dropout)
         self.layer1 = nn.Linear(hidden_size, model.fcn_size)
         self.layer2 = nn.Linear(model.fcn_size, model.fcn_size)
 
@@ -51,7 +50,7 @@ class Branch(nn.Module):
 
     def __init__(self, hidden_size: int, width: int, model: Model) -> None:
         super().__init__()
-        self.dropout = Dropout(model.head_dropout)
+        self.dropout = nn.Dropout(model.head_dropout)
         self.fcn = nn.Linear(hidden_size, width)
         self.width = width + (model.fcn_size if model.shared_fcn else 0)
 
@@ -102,7 +101,7 @@ class StructuredParaphraseHead(nn.Module):
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
         d = model.fcn_size
-        self.dropout = Dropout(model.head_dropout)
+        self.dropout = nn.Dropout(model.head_dropout)
         self.fcn1 = nn.Linear(hidden_size, d)
         self.fcn2 = nn.Linear(2 * hidden_size + d, d)
         self.out = nn.Linear(2 * d if model.shared_fcn else d, 1)
@@ -145,7 +144,7 @@ def build_head(task: Task, hidden_size: int, model: Model) -> nn.Module:
 class _DropoutOnly(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.dropout = Dropout(model.head_dropout)
+        self.dropout = nn.Dropout(model.head_dropout)
 
     def forward(self, e: Tensor, s: Tensor | None) -> Tensor:
         assert s is None

@@ -25,7 +25,6 @@ from trainable.config.config import Config
 from trainable.data.remote import locate
 from trainable.model.encoder import load_pretrained
 from trainable.model.kernels.attention import NAME as ATTENTION
-from trainable.model.kernels.dropout import use_fast_dropout
 from trainable.pretraining.masking import IGNORED, Vocabulary, mask
 from trainable.runtime.precision import autocast, choose_device, choose_precision
 from trainable.runtime.rng_state import rng_state, seed_globals, set_rng_state
@@ -275,7 +274,6 @@ def load_masked_lm(config: Config) -> Any:
             f"model.encoder={model.encoder}: a {settings.model_type} encoder; additional "
             "pre-training supports BERT"
         )
-    use_fast_dropout(found)
     return found
 
 

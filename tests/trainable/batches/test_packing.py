@@ -11,7 +11,6 @@ from transformers import AutoModel, RobertaConfig, RobertaModel
 from trainable.batches.packing import Packed, pack
 from trainable.model.encoder import embed, load_pretrained, takes_rows
 from trainable.model.kernels.attention import by_length, nested
-from trainable.model.kernels.dropout import use_fast_dropout
 
 LENGTHS = np.array([7, 3, 9, 3, 5, 7, 1])
 POOLINGS = ("pooler", "cls", "mean")
@@ -152,6 +151,6 @@ def test_nested_attention_is_attention_length_by_length() -> None:
 
 
 def test_dropout_drops_in_rows_too(tiny_encoder: Path) -> None:
-    encoder = use_fast_dropout(load_pretrained(str(tiny_encoder), None, 0.5, "pooler")).train()
+    encoder = load_pretrained(str(tiny_encoder), None, 0.5, "pooler").train()
     one, other = (embed(encoder, _packed(), "mean") for _ in range(2))
     assert not torch.allclose(one, other, atol=1e-3)

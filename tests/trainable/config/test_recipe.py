@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from mlflow_setup.errors import ConfigError
-from trainable.config.constraints import LEAST_DROPOUT, settings_without_effect
+from trainable.config.constraints import settings_without_effect
 from trainable.config.parse import from_flat
 from trainable.config.recipe import parse_override, resolve
-from trainable.model.kernels.dropout import fast_dropout
 
 _NLI = {"loss.mnr.enabled": True, "data.tasks": ["sentiment", "nli"]}
 
@@ -192,20 +190,28 @@ def test_bad_declarations_of_a_task(declaration: dict[str, Any], message: str) -
         from_flat(flatten({"tasks": {"mine": declaration}}))
 
 
-@pytest.mark.parametrize("stages", [["finetune"], ["probe"]])
-def test_a_dropout_that_is_none_on_a_cpu_gives_no_two_views(stages: list[str]) -> None:
-    def settings(dropout: float, device: str) -> dict[str, Any]:
-        rates = {"model.head_dropout": dropout, "model.encoder_dropout": dropout}
-        stage = {"train.stages": stages, "train.device": device}
-        return {"loss.simcse.enabled": True, **rates, **stage}
-
-    x = torch.ones(64, 64)
-    for dropout, is_none in ((LEAST_DROPOUT, True), (LEAST_DROPOUT * 1.01, False)):
-        assert torch.equal(fast_dropout(x, dropout), x) is is_none
-    with pytest.raises(ConfigError, match="above 1/512"):
-        from_flat(settings(LEAST_DROPOUT, "auto"))
-    from_flat(settings(LEAST_DROPOUT * 1.01, "cpu"))
-    from_flat(settings(LEAST_DROPOUT, "cuda"))  # which rounds nothing
+@pytest.mark.parametrize(
+    ("stages", "head", "encoder", "is_refused"),
+    [
+        (["finetune"], 0, 0, True),
+        (["finetune"], 1e-9, 0, False),
+        (["finetune"], 0, 1e-9, False),
+        (["probe"], 0, 0, True),
+        (["probe"], 0, 0.1, True),  # a frozen encoder drops nothing
+        (["probe", "finetune"], 0, 0.1, True),
+        (["probe"], 1e-9, 0, False),
+    ],
+)
+def test_without_dropout_there_are_no_two_views(
+    stages: list[str], head: float, encoder: float, is_refused: bool
+) -> None:
+    settings = {"loss.simcse.enabled": True, "train.stages": stages}
+    rates = {"model.head_dropout": float(head), "model.encoder_dropout": float(encoder)}
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"loss\.simcse\.enabled: .* above 0"):
+            from_flat({**settings, **rates})
+    else:
+        from_flat({**settings, **rates})
 
 
 def test_settings_without_effect_are_named() -> None:

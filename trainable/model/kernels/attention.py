@@ -1,20 +1,18 @@
 """Scaled dot-product attention within each sentence, of padded batches and of packed rows.
 
-On a CPU torch's fused kernel cannot drop, and falls back to a slow path with slow random numbers;
-here it is called without dropout only. Of a packed row the sentences of one length are a rectangle,
-one small product each; on CUDA the row is a nested tensor, which the fused kernels take whole.
+Of a packed row the sentences of one length are a rectangle, one small product each; on CUDA the row
+is a nested tensor, which the fused kernels take whole.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, softmax
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from trainable.batches.packing import Packed
-from trainable.model.kernels.dropout import fast_dropout
 
 NAME = "ensweep"
 
@@ -39,7 +37,10 @@ def attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     p = dropout if module.training else 0.0
     if packed is None:
-        mixed = _attend(query, key, value, attention_mask, p, scale).transpose(1, 2).contiguous()
+        mixed = scaled_dot_product_attention(
+            query, key, value, attention_mask, dropout_p=p, scale=scale
+        )
+        mixed = mixed.transpose(1, 2).contiguous()
     else:
         q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # [T, heads, width]
         mixed = (nested if query.is_cuda else by_length)(q, k, v, packed, p, scale)[None]
@@ -55,7 +56,8 @@ def by_length(
     mixed = []
     for group, of_group in zip(packed.groups, parts, strict=True):
         q, k, v = (part.unflatten(0, group).transpose(1, 2) for part in of_group)
-        mixed.append(_attend(q, k, v, None, p, scale).transpose(1, 2).flatten(0, 1))
+        of_length = scaled_dot_product_attention(q, k, v, dropout_p=p, scale=scale)
+        mixed.append(of_length.transpose(1, 2).flatten(0, 1))
     return torch.cat(mixed)
 
 
@@ -73,19 +75,6 @@ def nested(
     mixed = scaled_dot_product_attention(q, k, v, dropout_p=p, scale=scale)
     values: Tensor = mixed.transpose(1, 2).contiguous().values()
     return values
-
-
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float, scale: float
-) -> Tensor:
-    """[.., heads, L, width] by the fused kernel, but for dropout on a CPU."""
-    if query.is_cuda or p == 0:
-        return scaled_dot_product_attention(query, key, value, mask, dropout_p=p, scale=scale)
-    scores = torch.matmul(query * scale, key.transpose(2, 3))
-    if mask is not None:
-        scores = scores + mask
-    weights = softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return torch.matmul(fast_dropout(weights, p), value)
 
 
 # never compiled: its loop differs from batch to batch
