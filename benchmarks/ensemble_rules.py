@@ -20,7 +20,7 @@ from ensemble.candidates.external import smoothed
 from ensemble.selection.combine import Averaged, Transform
 from ensemble.selection.rule_selection import choose_rule
 from ensemble.selection.rules import RULES
-from ensemble.selection.sample import Sample, canonical
+from ensemble.selection.sample import FitData, deduplicated
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
 from trainable.evaluation.metrics import overall
 
@@ -96,8 +96,8 @@ def _of_task(
             ]
         )
         order = list(range(len(votes)))
-        kept, sample = canonical(task, votes[:, is_train], labels[is_train], order)
-        judge = Sample(task, votes[kept][:, ~is_train], labels[~is_train], sample.is_plain)
+        kept, sample = deduplicated(task, votes[:, is_train], labels[is_train], order)
+        judge = FitData(task, votes[kept][:, ~is_train], labels[~is_train], sample.is_plain)
         ids = [str(row) for row in np.flatnonzero(is_train)]
         choice = choose_rule(sample, ids)
         chosen.append(choice.rule)

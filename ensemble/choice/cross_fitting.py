@@ -24,10 +24,10 @@ from ensemble.choice.result import (
     Scores,
     TaskChoice,
 )
-from ensemble.choice.task_view import WHOLE, TaskVotes
+from ensemble.choice.task_view import WHOLE, TaskPredictions
 from ensemble.selection.combine import Averaged
 from ensemble.selection.rules import OFFERED, RULES, Rule, capped
-from ensemble.selection.sample import Found, parted
+from ensemble.selection.sample import Combination, weights_and_intercept
 from ensemble.statistics.bootstrap import Gain, gain_of_halves, overall_gain
 from ensemble.statistics.dev_splits import NUM_HALVES
 from mlflow_setup.errors import ConfigError, NothingUsableError
@@ -94,7 +94,7 @@ def _rules(rule: str | None, max_members: int | None) -> Mapping[str, Rule]:
 
 
 def _task_choice(
-    name: str, votes: TaskVotes, halves: Mapping[int, Decision], final: Decision
+    name: str, votes: TaskPredictions, halves: Mapping[int, Decision], final: Decision
 ) -> TaskChoice:
     found = {
         method: {half: decision.found(method, name) for half, decision in halves.items()}
@@ -115,7 +115,7 @@ def _task_choice(
     )
 
 
-def _scores(votes: TaskVotes, by_half: Mapping[int, Found]) -> Scores:
+def _scores(votes: TaskPredictions, by_half: Mapping[int, Combination]) -> Scores:
     seen = [(votes.by(half), found, votes.rows[half]) for half, found in by_half.items()]
     return Scores(
         judged=_mean(of_half.score(found, ~rows) for of_half, found, rows in seen),
@@ -123,7 +123,9 @@ def _scores(votes: TaskVotes, by_half: Mapping[int, Found]) -> Scores:
     )
 
 
-def _gains(votes: TaskVotes, found: Mapping[Method, Mapping[int, Found]]) -> dict[Method, Gain]:
+def _gains(
+    votes: TaskPredictions, found: Mapping[Method, Mapping[int, Combination]]
+) -> dict[Method, Gain]:
     rests = {half: ~votes.rows[half] for half in HALVES}
     outputs = {
         method: [votes.by(half).outputs(by_half[half], rest) for half, rest in rests.items()]
@@ -140,8 +142,8 @@ def _gains(votes: TaskVotes, found: Mapping[Method, Mapping[int, Found]]) -> dic
     return dict(zip(others, gains, strict=True))
 
 
-def _method_choice(votes: TaskVotes, found: Found, scores: Scores) -> MethodChoice:
-    weights, intercept = parted(found)
+def _method_choice(votes: TaskPredictions, found: Combination, scores: Scores) -> MethodChoice:
+    weights, intercept = weights_and_intercept(found)
     members = [
         Member(votes.candidates[m], float(weights[m]), votes.transforms[m])
         for m in np.flatnonzero(weights)
@@ -160,7 +162,7 @@ def _one_for_all(
     chosen = {half: d.single for half, d in halves.items()}
     if final.single is None or None in chosen.values():
         return None
-    weights = {half: chooser.alone(single) for half, single in chosen.items() if single}
+    weights = {half: chooser.exclusive(single) for half, single in chosen.items() if single}
     return OneForAll(final.single, _overall(chooser, weights))
 
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from ensemble.candidates.pool import Candidate, Pool
 from ensemble.choice.cost import Cost
 from ensemble.choice.result import Method
-from ensemble.choice.task_view import WHOLE, TaskVotes
+from ensemble.choice.task_view import WHOLE, TaskPredictions
 from ensemble.selection.combine import Averaged
 from ensemble.selection.greedy import best_single
 from ensemble.selection.rule_selection import RuleChoice, choose_rule
 from ensemble.selection.rules import Rule
-from ensemble.selection.sample import Found, Linear, canonical, parted
+from ensemble.selection.sample import Combination, Linear, deduplicated, weights_and_intercept
 from mlflow_setup.errors import ConfigError
 from trainable.evaluation.metrics import overall
 
@@ -37,7 +37,7 @@ class Decision:
     front: tuple[Weights, ...]  # selective, then ever cheaper ones, the best of their cost
     intercepts: Weights  # task -> [C] or [1], where its selective is a linear model
 
-    def found(self, method: Method, name: str) -> Found:
+    def found(self, method: Method, name: str) -> Combination:
         """A task's weights, or its linear model."""
         weights = self.weights[method][name]
         if method is Method.SELECTIVE and name in self.intercepts:
@@ -55,7 +55,9 @@ class Chooser:
         max_cost: float | None,
         averaged: Averaged = Averaged.PAPER,
     ) -> None:
-        self.tasks = {n: TaskVotes(task_pool, averaged) for n, task_pool in pool.tasks.items()}
+        self.tasks = {
+            n: TaskPredictions(task_pool, averaged) for n, task_pool in pool.tasks.items()
+        }
         self.records = {name: task_pool.task for name, task_pool in pool.tasks.items()}
         self.rules, self.max_cost = rules, max_cost
         everyone = {c for task_pool in pool.tasks.values() for c in task_pool.candidates}
@@ -86,7 +88,7 @@ class Chooser:
             given, labels = votes.votes[kept][:, rows], votes.labels[rows]
             averaged = votes.averaged
             listed = [p and bool(votes.listed[m]) for p, m in zip(is_plain, kept, strict=True)]
-            distinct, sample = canonical(votes.task, given, labels, order, listed, averaged)
+            distinct, sample = deduplicated(votes.task, given, labels, order, listed, averaged)
             if rules is None:
                 cost = partial(self._cost_of, [votes.candidates[m] for m in kept[distinct]])
                 found[name] = choose_rule(sample, votes.ids_of(which), self.rules, cost)
@@ -94,7 +96,7 @@ class Chooser:
             single = np.array(best_single(votes.task, given, labels, order, averaged).weights)
             weights[Method.BEST_SINGLE][name] = votes.spread(kept, single)
             weights[Method.SIMPLE][name] = votes.spread(kept, np.array(is_plain) / sum(is_plain))
-            selected, intercept = parted(rule(sample))
+            selected, intercept = weights_and_intercept(rule(sample))
             weights[Method.SELECTIVE][name] = votes.spread(kept[distinct], selected)
             if intercept is not None:
                 intercepts[name] = intercept
@@ -124,7 +126,7 @@ class Chooser:
             for m in np.flatnonzero(of_task)
         }
 
-    def alone(self, candidate: Candidate) -> Weights:
+    def exclusive(self, candidate: Candidate) -> Weights:
         """A candidate that answers alone for every task that it has."""
         return {
             name: votes.spread([votes.index[candidate]], 1.0)
@@ -136,14 +138,16 @@ class Chooser:
         """Each run's candidate with the best overall; of equals, the earliest epoch."""
         best: dict[str, tuple[float, int, Candidate]] = {}
         for candidate in self._all(which):
-            entry = (self.overall(self.alone(candidate), which), -candidate.epoch, candidate)
+            entry = (self.overall(self.exclusive(candidate), which), -candidate.epoch, candidate)
             if candidate.run_id not in best or entry[:2] > best[candidate.run_id][:2]:
                 best[candidate.run_id] = entry
         return {candidate for _, _, candidate in best.values()}
 
     def _best_overall(self, which: int) -> Candidate | None:
         return max(  # of equals, the first
-            self._complete(which), key=lambda c: self.overall(self.alone(c), which), default=None
+            self._complete(which),
+            key=lambda c: self.overall(self.exclusive(c), which),
+            default=None,
         )
 
     def _complete(self, which: int) -> list[Candidate]:
@@ -169,7 +173,7 @@ class Chooser:
                 )
             return (weights,)
         chain = self._chain(weights, which)
-        options = [*chain, *(self.alone(candidate) for candidate in self._complete(which))]
+        options = [*chain, *(self.exclusive(candidate) for candidate in self._complete(which))]
         costs = [self.cost(self.encoders(option)) for option in options]
         scores = [self.overall(option, which) for option in options]
         front = [weights]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.choice.task_view import TaskVotes
-from ensemble.selection.sample import Found, Linear, parted
+from ensemble.choice.task_view import TaskPredictions
+from ensemble.selection.sample import Combination, Linear, weights_and_intercept
 from ensemble.statistics.bootstrap import Draws, Floats, resampled_scores
 
 NUM_REPLICATES = 400
@@ -30,7 +30,9 @@ class Curve:
     high: tuple[float, ...]
 
 
-def curve_of(votes: TaskVotes, chosen: Mapping[int, Found], single: Mapping[int, Found]) -> Curve:
+def curve_of(
+    votes: TaskPredictions, chosen: Mapping[int, Combination], single: Mapping[int, Combination]
+) -> Curve:
     """The curve of a task.
 
     Args:
@@ -39,7 +41,11 @@ def curve_of(votes: TaskVotes, chosen: Mapping[int, Found], single: Mapping[int,
     steps = {half: prefixes(found) for half, found in chosen.items()}
     sizes = _sizes(max(map(len, steps.values())))
     if any(isinstance(found, Linear) for found in chosen.values()):
-        sizes = (max(int(np.count_nonzero(parted(found)[0])) for found in chosen.values()),)
+        sizes = (
+            max(
+                int(np.count_nonzero(weights_and_intercept(found)[0])) for found in chosen.values()
+            ),
+        )
     drawn = Draws(NUM_REPLICATES).counts_of("rows", len(votes.labels))
     in_sample, judged = [], []
     for half, found in steps.items():
@@ -56,7 +62,7 @@ def curve_of(votes: TaskVotes, chosen: Mapping[int, Found], single: Mapping[int,
     )
 
 
-def prefixes(found: Found) -> Sequence[Found]:
+def prefixes(found: Combination) -> Sequence[Combination]:
     """The heaviest 1, 2, ... members by themselves, the last all of them; a linear model is not
     taken apart."""
     if isinstance(found, Linear):
@@ -78,8 +84,8 @@ def _sizes(largest: int) -> tuple[int, ...]:
 
 
 def _gains(
-    votes: TaskVotes,
-    candidates: Sequence[Found],
+    votes: TaskPredictions,
+    candidates: Sequence[Combination],
     rows: NDArray[np.bool_],
     counts: Floats,
 ) -> Floats:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ensemble.candidates.pool import TaskPool
 from ensemble.selection.combine import Averaged, Transform
-from ensemble.selection.sample import Found, parted, weighted
+from ensemble.selection.sample import Combination, weighted, weights_and_intercept
 from ensemble.statistics.dev_splits import halves
 from trainable.config.tasks import Kind
 from trainable.evaluation.metrics import task_metric
@@ -19,7 +19,7 @@ WHOLE = 0
 """All of dev, where the halves are counted from 1."""
 
 
-class TaskVotes:
+class TaskPredictions:
     """Votes [M, N] or [M, N, C], and what they are together."""
 
     def __init__(self, pool: TaskPool, averaged: Averaged, fitted_on: int = WHOLE) -> None:
@@ -39,15 +39,15 @@ class TaskVotes:
         )
         pairs = zip(self.transforms, pool.outputs, strict=True)
         self.votes = np.stack([transform.vote(pool.task, outputs) for transform, outputs in pairs])
-        self._by: dict[int, TaskVotes] = {fitted_on: self}
+        self._by: dict[int, TaskPredictions] = {fitted_on: self}
 
-    def by(self, which: int) -> "TaskVotes":
+    def by(self, which: int) -> "TaskPredictions":
         """The votes as a half, or all of dev, sees them: standardised by its own rows."""
         is_fitted = self.averaged is Averaged.STANDARDISED and self.task.kind is Kind.SIMILARITY
         if not is_fitted:
             return self
         if which not in self._by:
-            self._by[which] = TaskVotes(self.pool, self.averaged, which)
+            self._by[which] = TaskPredictions(self.pool, self.averaged, which)
         return self._by[which]
 
     def choosable(self, which: int) -> NDArray[np.int64]:
@@ -64,13 +64,13 @@ class TaskVotes:
         found[candidates] = weights
         return found
 
-    def outputs(self, found: Found, rows: NDArray[np.bool_]) -> Floats:
+    def outputs(self, found: Combination, rows: NDArray[np.bool_]) -> Floats:
         """The weighted average, or the linear model, on some rows."""
-        weights, intercept = parted(found)
+        weights, intercept = weights_and_intercept(found)
         members = np.flatnonzero(weights)
         votes = self.votes[members][:, rows]
         return weighted(self.task, votes, weights[members], intercept, self.averaged)
 
-    def score(self, found: Found, rows: NDArray[np.bool_]) -> float:
+    def score(self, found: Combination, rows: NDArray[np.bool_]) -> float:
         """The task's metric on some rows."""
         return task_metric(self.task, self.outputs(found, rows), self.labels[rows])[0]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, nnls
 
 from ensemble.selection.combine import Averaged
-from ensemble.selection.sample import Sample, normal
+from ensemble.selection.sample import FitData, normalise_weights
 from ensemble.selection.stacking import fit_softmax
 from trainable.config.tasks import Kind
 
@@ -23,7 +23,7 @@ _PRIOR = 1.0
 _EM_ROUNDS = 100
 
 
-def regression(sample: Sample) -> Floats:
+def regression(sample: FitData) -> Floats:
     """Non-negative regression: logistic on logits, least squares on scores, and the mixture of
     class probabilities with the highest likelihood (by expectation maximisation)."""
     if sample.task.kind is Kind.CLASSIFICATION:
@@ -40,8 +40,8 @@ def regression(sample: Sample) -> Floats:
     return _normal_or_equal(_least_squares(_scaled(x), sample.labels), sample)
 
 
-def _normal_or_equal(weights: Floats, sample: Sample) -> Floats:
-    return normal(weights if weights.any() else sample.is_plain.astype(np.float64))
+def _normal_or_equal(weights: Floats, sample: FitData) -> Floats:
+    return normalise_weights(weights if weights.any() else sample.is_plain.astype(np.float64))
 
 
 def _scaled(x: Floats) -> Floats:
@@ -49,7 +49,7 @@ def _scaled(x: Floats) -> Floats:
     return np.asarray(x / max(float(np.sqrt(np.mean(x * x))), 1e-12))
 
 
-def _softmax_weights(sample: Sample) -> Floats:
+def _softmax_weights(sample: FitData) -> Floats:
     x, labels = _scaled(sample.votes), sample.labels.astype(np.int64)
     return fit_softmax(x, labels, _RIDGE, np.zeros(x.shape[2]), least=0.0)[: len(x)]
 
@@ -89,4 +89,4 @@ def _mixture(p: Floats) -> Floats:
         blame /= blame.sum(axis=0)
         weights = blame.sum(axis=1) + _PRIOR * num_rows / num_candidates
         weights /= weights.sum()
-    return normal(weights)
+    return normalise_weights(weights)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.selection.rules import OFFERED, Rule
-from ensemble.selection.sample import Sample, parted
+from ensemble.selection.sample import FitData, weights_and_intercept
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class RuleChoice:
 
 
 def choose_rule(
-    sample: Sample,
+    sample: FitData,
     ids: Sequence[str],
     rules: Mapping[str, Rule] = OFFERED,
     cost: Callable[[NDArray[np.int64]], float] = len,
@@ -63,7 +63,7 @@ def choose_rule(
         rest, judged = sample.take(~held_out), sample.take(held_out)
         for name, rule in rules.items():
             fitted = rule(rest)
-            members = np.flatnonzero(parted(fitted)[0])
+            members = np.flatnonzero(weights_and_intercept(fitted)[0])
             scores = judged.score(fitted), rest.score(fitted)
             found[name].append((*scores, len(members), float(cost(members))))
     if not all(found.values()):

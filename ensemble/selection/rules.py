@@ -15,13 +15,19 @@ from numpy.typing import NDArray
 
 from ensemble.selection.greedy import best_single, greedy
 from ensemble.selection.regression import regression
-from ensemble.selection.sample import Found, Sample, normal, parted, spread
+from ensemble.selection.sample import (
+    Combination,
+    FitData,
+    normalise_weights,
+    spread,
+    weights_and_intercept,
+)
 from ensemble.selection.scorers import Objective
 from ensemble.selection.stacking import paper_regression, stacking
 from trainable.config.tasks import Kind
 
 Floats = NDArray[np.float64]
-Rule = Callable[[Sample], Found]
+Rule = Callable[[FitData], Combination]
 
 SKILL_POWER = 4
 """Between 0, equal weights, and infinity, the best candidate alone."""
@@ -31,12 +37,12 @@ LIBRARY = 20
 NUM_BAGS, BAG_ROUNDS = 20, 20
 
 
-def simple(sample: Sample) -> Floats:
+def simple(sample: FitData) -> Floats:
     """Equal weights."""
-    return normal(sample.is_plain.astype(np.float64))
+    return normalise_weights(sample.is_plain.astype(np.float64))
 
 
-def skill(sample: Sample) -> Floats:
+def skill(sample: FitData) -> Floats:
     """Weights by skill: the log-odds of a better answer than chance's (Nitzan and Paroush, 1982),
     or r / (1 - r^2) for scores, the optimum for independent errors; both to a power."""
     found = np.where(sample.is_plain, sample.singles, -1.0)
@@ -47,52 +53,52 @@ def skill(sample: Sample) -> Floats:
         others = sample.task.num_outputs - 1 if sample.task.kind is Kind.CLASSIFICATION else 1
         p = np.clip(found, 1e-3, 0.999)
         raw = np.maximum(0.0, np.log(p * others / (1 - p)))
-    return normal(raw**SKILL_POWER) if raw.any() else simple(sample)
+    return normalise_weights(raw**SKILL_POWER) if raw.any() else simple(sample)
 
 
-def single(sample: Sample) -> Floats:
+def single(sample: FitData) -> Floats:
     """The best candidate."""
     return _selected(best_single, sample)
 
 
-def top(sample: Sample) -> Floats:
+def top(sample: FitData) -> Floats:
     """Equal weights for the five best."""
     weights = np.zeros(len(sample.votes))
     weights[sample.ranked()[:TOP]] = 1.0
-    return normal(weights)
+    return normalise_weights(weights)
 
 
-def greedy_of_best(sample: Sample, max_members: int | None = None) -> Floats:
+def greedy_of_best(sample: FitData, max_members: int | None = None) -> Floats:
     """Greedy selection with replacement among the twenty best."""
     among = np.sort(sample.ranked()[:LIBRARY])
     return _selected(partial(greedy, max_members=max_members), sample, among)
 
 
-def greedy_by_loss(sample: Sample, max_members: int | None = None) -> Floats:
+def greedy_by_loss(sample: FitData, max_members: int | None = None) -> Floats:
     """The same by log-loss or squared error, which see more in a row than the metric does."""
     choose = partial(greedy, objective=Objective.LOSS, max_members=max_members)
     return _selected(choose, sample, np.sort(sample.ranked()[:LIBRARY]))
 
 
-def greedy_sorted(sample: Sample, max_members: int | None = None) -> Floats:
+def greedy_sorted(sample: FitData, max_members: int | None = None) -> Floats:
     """Greedy selection among all that starts with the five best (Caruana et al., 2004)."""
     choose = partial(greedy, num_sorted=min(TOP, max_members or TOP), max_members=max_members)
     return _selected(choose, sample)
 
 
-def greedy_of_all(sample: Sample, max_members: int | None = None) -> Floats:
+def greedy_of_all(sample: FitData, max_members: int | None = None) -> Floats:
     """Greedy selection with replacement: the paper's subsets, made systematic."""
     return _selected(partial(greedy, max_members=max_members), sample)
 
 
-def blend(sample: Sample) -> Floats:
+def blend(sample: FitData) -> Floats:
     """Half greedy, half equal weights for the ten best: shrunk selection."""
     weights = np.zeros(len(sample.votes))
     weights[sample.ranked()[: 2 * TOP]] = 1.0
-    return 0.5 * greedy_of_best(sample) + 0.5 * normal(weights)
+    return 0.5 * greedy_of_best(sample) + 0.5 * normalise_weights(weights)
 
 
-def bagged(sample: Sample) -> Floats:
+def bagged(sample: FitData) -> Floats:
     """Greedy selection averaged over bags of half the candidates and resampled rows."""
     num_candidates, num_rows = len(sample.votes), len(sample.labels)
     random = np.random.default_rng([num_candidates, num_rows])
@@ -102,7 +108,7 @@ def bagged(sample: Sample) -> Floats:
         rows = random.integers(num_rows, size=num_rows)
         bag = sample.among(among).take(rows)
         total[among] += _selected(partial(greedy, num_rounds=BAG_ROUNDS), bag)
-    return normal(total)
+    return normalise_weights(total)
 
 
 RULES: dict[str, Rule] = {
@@ -142,9 +148,9 @@ def capped(rule: Rule, max_members: int) -> Rule:
     if rule in _CAPPED:
         return partial(_CAPPED[rule], max_members=max_members)
 
-    def fit(sample: Sample) -> Found:
+    def fit(sample: FitData) -> Combination:
         found = rule(sample)
-        size = np.abs(parted(found)[0])
+        size = np.abs(weights_and_intercept(found)[0])
         if np.count_nonzero(size) <= max_members:
             return found
         best = sample.ranked()
@@ -155,7 +161,7 @@ def capped(rule: Rule, max_members: int) -> Rule:
 
 
 def _selected(
-    choose: Callable[..., Any], sample: Sample, among: NDArray[np.int64] | None = None
+    choose: Callable[..., Any], sample: FitData, among: NDArray[np.int64] | None = None
 ) -> Floats:
     indices = np.arange(len(sample.votes)) if among is None else among
     votes, order = sample.votes[indices], list(range(len(indices)))

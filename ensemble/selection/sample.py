@@ -34,12 +34,12 @@ class Linear:
     intercept: Floats  # [C] for classes, else [1]
 
 
-Found = Floats | Linear
+Combination = Floats | Linear
 """What a rule makes of candidates: the weights [M] of an average, or a linear model."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class FitData:
     """Rows to choose by. Candidates are distinct, not constant, and sorted by their order."""
 
     task: Task
@@ -48,19 +48,19 @@ class Sample:
     is_plain: NDArray[np.bool_]  # [M]: what equal weights are for, e.g. one epoch of each run
     averaged: Averaged = Averaged.PAPER  # what votes are
 
-    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Sample":
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "FitData":
         """Some of the rows, or rows drawn from them."""
         votes, labels = self.votes[:, rows], self.labels[rows]
-        return Sample(self.task, votes, labels, self.is_plain, self.averaged)
+        return FitData(self.task, votes, labels, self.is_plain, self.averaged)
 
-    def among(self, candidates: NDArray[np.int64]) -> "Sample":
+    def among(self, candidates: NDArray[np.int64]) -> "FitData":
         """Some of the candidates, equal weights being for all of them."""
         plain = np.ones(len(candidates), np.bool_)
-        return Sample(self.task, self.votes[candidates], self.labels, plain, self.averaged)
+        return FitData(self.task, self.votes[candidates], self.labels, plain, self.averaged)
 
-    def score(self, found: Found) -> float:
+    def score(self, found: Combination) -> float:
         """The task's metric of the weighted average, or of the linear model."""
-        weights, intercept = parted(found)
+        weights, intercept = weights_and_intercept(found)
         outputs = weighted(self.task, self.votes, weights, intercept, self.averaged)
         return task_metric(self.task, outputs, self.labels)[0]
 
@@ -74,14 +74,14 @@ class Sample:
         return np.argsort(-self.singles, kind="stable")
 
 
-def canonical(
+def deduplicated(
     task: Task,
     votes: Floats,
     labels: Floats,
     order: Sequence[Any],
     is_plain: Sequence[bool] | None = None,
     averaged: Averaged = Averaged.PAPER,
-) -> tuple[NDArray[np.int64], Sample]:
+) -> tuple[NDArray[np.int64], FitData]:
     """The candidates that differ and say something, sorted by `order`: which, and their sample."""
     plain = np.ones(len(votes), np.bool_) if is_plain is None else np.asarray(is_plain, np.bool_)
     constant = is_constant(votes)
@@ -91,17 +91,17 @@ def canonical(
             seen.setdefault(votes[m].tobytes(), m)
     kept = np.array(list(seen.values()), np.int64)
     plain = plain[kept] if plain[kept].any() else np.ones(len(kept), np.bool_)
-    return kept, Sample(task, votes[kept], labels, plain, averaged)
+    return kept, FitData(task, votes[kept], labels, plain, averaged)
 
 
-def parted(found: Found) -> tuple[Floats, Floats | None]:
+def weights_and_intercept(found: Combination) -> tuple[Floats, Floats | None]:
     """Weights [M], and a linear model's intercept."""
     return (found.weights, found.intercept) if isinstance(found, Linear) else (found, None)
 
 
-def spread(found: Found, candidates: NDArray[np.int64], num_candidates: int) -> Found:
+def spread(found: Combination, candidates: NDArray[np.int64], num_candidates: int) -> Combination:
     """What was found for some of the candidates, as of all of them."""
-    weights, (few, intercept) = np.zeros(num_candidates), parted(found)
+    weights, (few, intercept) = np.zeros(num_candidates), weights_and_intercept(found)
     weights[candidates] = few
     return weights if intercept is None else Linear(weights, intercept)
 
@@ -115,7 +115,7 @@ def weighted(
     return linear(task, votes, weights.tolist(), intercept.tolist(), averaged)
 
 
-def normal(raw: Floats) -> Floats:
+def normalise_weights(raw: Floats) -> Floats:
     """Sum 1, without the smallest; rounded, so that no machine's arithmetic shows."""
     kept = np.where(raw >= _SMALLEST * raw.max(), raw, 0.0)
     rounded = np.round(kept / math.fsum(kept), 9)

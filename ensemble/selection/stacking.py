@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ensemble.selection.combine import log_odds
-from ensemble.selection.sample import Linear, Sample
+from ensemble.selection.sample import FitData, Linear
 from trainable.config.tasks import Kind
 
 Floats = NDArray[np.float64]
@@ -23,19 +23,19 @@ _SMALLEST = 0.005
 """Weights below this share of the largest are dropped: they cost an encoder and change little."""
 
 
-def stacking(sample: Sample) -> Linear:
+def stacking(sample: FitData) -> Linear:
     """L2 logistic regression with an intercept, ridge regression for scores."""
     return _ridge(sample) if sample.task.kind is Kind.SIMILARITY else _logistic(sample, True)
 
 
-def paper_regression(sample: Sample) -> Linear:
+def paper_regression(sample: FitData) -> Linear:
     """One weight for each model, on the logits; scores are averaged, equally, as in the paper."""
     if sample.task.kind is Kind.SIMILARITY:
         return Linear(sample.is_plain / sample.is_plain.sum(), np.zeros(1))
     return _logistic(sample, False)
 
 
-def _logistic(sample: Sample, has_intercept: bool) -> Linear:
+def _logistic(sample: FitData, has_intercept: bool) -> Linear:
     x = log_odds(sample.task, sample.votes, sample.averaged)
     if sample.task.kind is Kind.PARAPHRASE:
         x = np.stack([-x / 2, x / 2], axis=2)
@@ -95,7 +95,7 @@ def _loss(
     return value + ridge * float(weights @ weights) / 2, slope
 
 
-def _ridge(sample: Sample) -> Linear:
+def _ridge(sample: FitData) -> Linear:
     def fit(x: Floats, y: Floats, ridge: float) -> tuple[Floats, float]:
         middle = x.mean(axis=1, keepdims=True)
         centred = x - middle

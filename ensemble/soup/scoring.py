@@ -64,7 +64,7 @@ class Judged:
     gain: Gain
 
 
-class Cook:
+class SoupScorer:
     """Averages weights and scores them on the dev examples of one data folder."""
 
     def __init__(self, first: Ingredient, data_dir: Path) -> None:

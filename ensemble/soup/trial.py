@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ensemble.candidates.lineage import SOUP, start_of
 from ensemble.soup.averaging import greedy_soup
-from ensemble.soup.scoring import Cook, Ingredient, Judged
+from ensemble.soup.scoring import Ingredient, Judged, SoupScorer
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.sweep_run import Mirror
@@ -54,16 +54,16 @@ def make_soup(
     """
     sharing = sharing_a_start(find_trials(tracking, sweep), sweep)[:num_runs]
     best = sharing[0]
-    cook = Cook(best, data_dir)
-    kept = greedy_soup(sharing, cook.score_on_dev_train) if greedy else sharing
+    scorer = SoupScorer(best, data_dir)
+    kept = greedy_soup(sharing, scorer.score_on_dev_train) if greedy else sharing
     if len(kept) < 2:
         raise NothingUsableError(
             f"no run makes the soup of {best.label} better on dev-train: it is no soup",
             fix="without --greedy all runs that share a start are averaged",
         )
-    trial = cook.record(sweep, "greedy" if greedy else "uniform", kept, len(sharing))
+    trial = scorer.record(sweep, "greedy" if greedy else "uniform", kept, len(sharing))
     run_id = Mirror(tracking, sweep).project(trial.snapshot())
-    tasks, of_soup, of_single = cook.judge(trial, best)
+    tasks, of_soup, of_single = scorer.judge(trial, best)
     return Soup(
         trial=trial.path.name,
         run_id=run_id,

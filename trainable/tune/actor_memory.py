@@ -39,7 +39,7 @@ class Leftovers:
     def __init__(self) -> None:
         self._first: Memory | None = None
 
-    def are_too_many(self) -> bool:
+    def has_leaked(self) -> bool:
         now = memory_used()
         if self._first is None:
             self._first = now

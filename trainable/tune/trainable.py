@@ -88,7 +88,7 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             """The next trial, which Tune gives up for lost where this does not return True."""
             has_ended = bool(super().reset_config(new_config))
-            has_grown = self._leftovers.are_too_many()
+            has_grown = self._leftovers.has_leaked()
             self._is_spent = was_terminated() or has_grown or not has_ended
             return True
 

@@ -12,7 +12,7 @@ from ensemble.choice.cost import Cost
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.decide import Chooser, Decision
 from ensemble.choice.result import Method
-from ensemble.choice.task_view import WHOLE, TaskVotes
+from ensemble.choice.task_view import WHOLE, TaskPredictions
 from ensemble.selection import stacking
 from ensemble.selection.combine import Averaged, Transform, combine
 from ensemble.selection.rules import OFFERED, RULES
@@ -346,9 +346,9 @@ def test_standardised_by_the_rows_that_choose(store: Store) -> None:
     served = combine(pool.task, [pool.outputs[m] for m in members], weights, transforms)
     assert task_metric(pool.task, served, pool.labels)[0] == task.selective.trajectory[-1]
     # a half's own rows alone say what is standard to it
-    votes = TaskVotes(pool, Averaged.STANDARDISED).by(1)
+    votes = TaskPredictions(pool, Averaged.STANDARDISED).by(1)
     poisoned = np.where(votes.rows[1], pool.outputs, np.nan)
-    other = TaskVotes(dataclasses.replace(pool, outputs=poisoned), Averaged.STANDARDISED, 1)
+    other = TaskPredictions(dataclasses.replace(pool, outputs=poisoned), Averaged.STANDARDISED, 1)
     assert other.transforms == votes.transforms
 
 

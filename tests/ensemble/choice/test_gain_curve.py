@@ -3,7 +3,7 @@ import pytest
 
 from ensemble.candidates.pool import Candidate, TaskPool
 from ensemble.choice.gain_curve import MAX_SIZES, curve_of
-from ensemble.choice.task_view import TaskVotes
+from ensemble.choice.task_view import TaskPredictions
 from ensemble.selection.combine import Averaged
 from ensemble.selection.sample import Linear
 from ensemble.statistics.bootstrap import Gain, overall_gain
@@ -13,12 +13,12 @@ from trainable.config.tasks import PAPER_TASKS
 NUM_ROWS, NUM_CANDIDATES = 200, 15
 
 
-def task_votes(name: str) -> TaskVotes:
+def task_predictions(name: str) -> TaskPredictions:
     """Candidates that are right on most rows."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, NUM_ROWS).astype(np.float64)
     outputs = 2 * labels - 1 + 2 * rng.standard_normal((NUM_CANDIDATES, NUM_ROWS))
-    return TaskVotes(
+    return TaskPredictions(
         TaskPool(
             task=PAPER_TASKS[name],
             data_fingerprint="data",
@@ -37,7 +37,7 @@ def task_votes(name: str) -> TaskVotes:
 
 @pytest.mark.parametrize("name", ["paraphrase", "similarity"])
 def test_a_curve_is_the_mean_gain_of_the_heaviest(name: str) -> None:
-    votes = task_votes(name)
+    votes = task_predictions(name)
     weights = np.array([0.1, 0.4, 0.2, 0.3] + [0.0] * 11)
     few = np.array([0.0, 0.0, 0.5, 0.5] + [0.0] * 11)
     single = votes.spread(np.array([1]), np.ones(1))
@@ -58,7 +58,7 @@ def test_a_curve_is_the_mean_gain_of_the_heaviest(name: str) -> None:
 
 
 def test_a_curve_of_many_members_has_few_points() -> None:
-    votes = task_votes("paraphrase")
+    votes = task_predictions("paraphrase")
     every, single = np.full(NUM_CANDIDATES, 1 / NUM_CANDIDATES), np.eye(NUM_CANDIDATES)[0]
     curve = curve_of(votes, {1: every}, {1: single})
     assert curve.sizes[:6] == (1, 2, 3, 4, 5, 6)
@@ -70,7 +70,7 @@ def test_a_curve_of_many_members_has_few_points() -> None:
 
 def test_a_linear_model_is_one_point() -> None:
     """It is judged whole: with some of its weights it would be another model."""
-    votes = task_votes("paraphrase")
+    votes = task_predictions("paraphrase")
     single = np.eye(NUM_CANDIDATES)[0]
     weights = np.array([3.0, -1.0, 0.5] + [0.0] * 12)
     models = {half: Linear(weights, np.array([0.2 * half])) for half in (1, 2)}

@@ -12,7 +12,14 @@ from ensemble.selection import rule_selection as inner
 from ensemble.selection.combine import Averaged, Transform, average, to_vote
 from ensemble.selection.rule_selection import choose_rule
 from ensemble.selection.rules import OFFERED, RULES, Rule, capped, skill
-from ensemble.selection.sample import Found, Linear, Sample, canonical, parted, spread
+from ensemble.selection.sample import (
+    Combination,
+    FitData,
+    Linear,
+    deduplicated,
+    spread,
+    weights_and_intercept,
+)
 from ensemble.statistics.bootstrap import Gain, gain_of_halves
 from trainable.config.tasks import PAPER_TASKS, Task
 from trainable.evaluation.metrics import task_metric
@@ -61,15 +68,17 @@ def apply(
     labels: Floats,
     order: Sequence[object],
     is_plain: Sequence[bool] | None = None,
-) -> Found:
+) -> Combination:
     """What a rule makes of candidates as they come."""
-    kept, sample = canonical(task, votes, labels, order, is_plain)
+    kept, sample = deduplicated(task, votes, labels, order, is_plain)
     return spread(rule(sample), kept, len(votes))
 
 
 def weights_of(rule: str, name: str, votes: Floats, labels: Floats, **given: object) -> Floats:
     order = given.pop("order", list(range(len(votes))))
-    return parted(apply(RULES[rule], PAPER_TASKS[name], votes, labels, order, **given))[0]  # type: ignore[arg-type]
+    return weights_and_intercept(
+        apply(RULES[rule], PAPER_TASKS[name], votes, labels, order, **given)
+    )[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -79,7 +88,7 @@ class TestEveryRule:
         votes, labels = pool(name)
         found = apply(RULES[rule], PAPER_TASKS[name], votes, labels, range(6))
         assert isinstance(found, Linear) == (rule in LINEAR)
-        weights, intercept = parted(found)
+        weights, intercept = weights_and_intercept(found)
         if intercept is not None:
             assert np.isfinite(weights).all()
             assert len(intercept) == (5 if name == "sentiment" else 1)
@@ -121,8 +130,8 @@ class TestEveryRule:
 
     def test_a_cap_is_kept(self, rule: str, name: str) -> None:
         votes, labels = pool(name)
-        _, sample = canonical(PAPER_TASKS[name], votes, labels, range(6))
-        weights, intercept = parted(capped(RULES[rule], 2)(sample))
+        _, sample = deduplicated(PAPER_TASKS[name], votes, labels, range(6))
+        weights, intercept = weights_and_intercept(capped(RULES[rule], 2)(sample))
         assert 1 <= np.count_nonzero(weights) <= 2
         assert intercept is not None or weights.sum() == pytest.approx(1)
 
@@ -134,7 +143,7 @@ def test_a_cap_keeps_the_best_of_equals(rule: str) -> None:
     votes = np.tile(2 * labels - 1, (5, 1))
     for m, share in enumerate((0.4, 0.5, 0.3, 0.1, 0.2)):
         votes[m, : round(share * NUM_ROWS)] *= -1
-    _, sample = canonical(PAPER_TASKS["paraphrase"], votes, labels, range(5))
+    _, sample = deduplicated(PAPER_TASKS["paraphrase"], votes, labels, range(5))
     assert np.flatnonzero(capped(RULES[rule], 2)(sample)).tolist() == [3, 4]
 
 
@@ -142,7 +151,7 @@ def test_a_cap_keeps_the_best_of_equals(rule: str) -> None:
 def test_greedy_keeps_to_a_cap_as_it_chooses(rule: str) -> None:
     """Not the heaviest of all that it would take: those may be worth little without the others."""
     votes, labels = pool("similarity", num=8)
-    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(8))
+    _, sample = deduplicated(PAPER_TASKS["similarity"], votes, labels, range(8))
     found = capped(RULES[rule], 2)(sample)
     assert np.count_nonzero(found) == 2
     refit = np.sort(np.argsort(-RULES[rule](sample), kind="stable")[:2])
@@ -153,7 +162,7 @@ def test_greedy_keeps_to_a_cap_as_it_chooses(rule: str) -> None:
 
 def test_rules_that_start_sorted_or_look_at_the_loss() -> None:
     votes, labels = pool("paraphrase", num=8)
-    _, sample = canonical(PAPER_TASKS["paraphrase"], votes, labels, range(8))
+    _, sample = deduplicated(PAPER_TASKS["paraphrase"], votes, labels, range(8))
     best = set(sample.ranked()[:5].tolist())
     taken = set(np.flatnonzero(RULES["greedy_sorted"](sample)).tolist())
     assert taken <= best or best <= taken  # the shortest best prefix ends in or after the start
@@ -167,7 +176,7 @@ def test_rules_that_start_sorted_or_look_at_the_loss() -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_skill_prefers_the_better_and_equal_weights_are_equal(name: str) -> None:
     votes, labels = pool(name, noise=1.0)
-    _, sample = canonical(PAPER_TASKS[name], votes, labels, range(6))
+    _, sample = deduplicated(PAPER_TASKS[name], votes, labels, range(6))
     weights, singles = skill(sample), sample.singles
     assert (np.argsort(-weights, kind="stable") == np.argsort(-singles, kind="stable")).all()
     assert weights_of("simple", name, votes, labels).tolist() == pytest.approx([1 / 6] * 6)
@@ -177,7 +186,7 @@ def test_skill_by_hand() -> None:
     """Accuracies .75 and .5 of five classes: log-odds over chance log(12) and log(4)."""
     truth = np.zeros(4)
     answers = np.array([[0, 0, 0, 1], [0, 0, 2, 3]])
-    _, sample = canonical(PAPER_TASKS["sentiment"], np.eye(5)[answers], truth, range(2))
+    _, sample = deduplicated(PAPER_TASKS["sentiment"], np.eye(5)[answers], truth, range(2))
     raw = np.log([12, 4]) ** 4
     np.testing.assert_allclose(skill(sample), raw / raw.sum(), atol=1e-8)
 
@@ -221,7 +230,7 @@ def test_whatever_is_averaged_a_fitted_rule_is_better_than_the_worst_candidate(
 ) -> None:
     task = PAPER_TASKS[name]
     votes, labels = pool(name, averaged=averaged)
-    _, sample = canonical(task, votes, labels, range(6), averaged=averaged)
+    _, sample = deduplicated(task, votes, labels, range(6), averaged=averaged)
     found = RULES[rule](sample)
     assert sample.score(found) > sample.singles.min() + 0.02
     if not isinstance(found, Linear):
@@ -233,7 +242,7 @@ def test_stacking_finds_the_model_that_answers_were_drawn_from() -> None:
     draw = np.random.default_rng(0)
     z = np.rint(draw.normal(0, 2, (2, 4000)) * 2**20) / 2**20
     labels = (draw.random(4000) < 1 / (1 + np.exp(-(1.5 * z[0] - 0.8 * z[1] + 1)))).astype(float)
-    _, sample = canonical(PAPER_TASKS["paraphrase"], z, labels, range(2))
+    _, sample = deduplicated(PAPER_TASKS["paraphrase"], z, labels, range(2))
     found = RULES["stacking"](sample)
     assert isinstance(found, Linear)
     np.testing.assert_allclose(found.weights, [1.5, -0.8], atol=0.15)
@@ -248,14 +257,14 @@ def test_stacking_of_scores_is_ridge_regression() -> None:
     draw = np.random.default_rng(0)
     votes = draw.normal(3, 1, (2, 500))
     labels = 2 * votes[0] - votes[1] + 1.5 + draw.normal(0, 0.1, 500)
-    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(2))
+    _, sample = deduplicated(PAPER_TASKS["similarity"], votes, labels, range(2))
     found = RULES["stacking"](sample)
     assert isinstance(found, Linear)
     np.testing.assert_allclose(found.weights, [2, -1], atol=0.02)
     np.testing.assert_allclose(found.intercept, [1.5], atol=0.1)
 
 
-def by_row(sample: Sample) -> list[str]:
+def by_row(sample: FitData) -> list[str]:
     return [f"row-{n}" for n in range(len(sample.labels))]
 
 
@@ -263,7 +272,7 @@ def test_of_rules_as_good_as_any_the_one_with_the_fewest_members_is_taken() -> N
     """One candidate knows, five do not: what averages more than that one is worse."""
     votes, labels = pool("similarity", noise=8.0)
     votes[3] = labels + np.random.default_rng(0).normal(0, 0.01, NUM_ROWS)
-    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(6))
+    _, sample = deduplicated(PAPER_TASKS["similarity"], votes, labels, range(6))
     choice = choose_rule(sample, by_row(sample), RULES)
     scores = {row.rule: row for row in choice.scores}
     assert list(scores) == list(RULES)
@@ -281,7 +290,7 @@ def test_of_rules_as_good_as_any_the_cheapest_is_taken() -> None:
     draw = np.random.default_rng(0)
     labels = draw.uniform(0, 5, NUM_ROWS)
     votes = labels + draw.normal(0, 1, NUM_ROWS) + draw.normal(0, 1e-3, (2, NUM_ROWS))
-    _, sample = canonical(PAPER_TASKS["similarity"], votes, labels, range(2))
+    _, sample = deduplicated(PAPER_TASKS["similarity"], votes, labels, range(2))
     rules = {"one": lambda s: np.array([1.0, 0.0]), "other": lambda s: np.array([0.0, 1.0])}
     for costs in ([9.0, 5.0], [5.0, 9.0]):
         choice = choose_rule(sample, by_row(sample), rules, lambda some, of=costs: of[some[0]])
@@ -294,7 +303,7 @@ def test_of_rules_as_good_as_any_the_cheapest_is_taken() -> None:
 
 def test_one_row_cannot_compare_rules() -> None:
     votes, labels = pool("paraphrase")
-    _, sample = canonical(PAPER_TASKS["paraphrase"], votes[:, :1], labels[:1], range(6))
+    _, sample = deduplicated(PAPER_TASKS["paraphrase"], votes[:, :1], labels[:1], range(6))
     choice = choose_rule(sample, ["row"])
     assert (choice.rule, choice.scores) == (next(iter(OFFERED)), ())
 
@@ -304,7 +313,7 @@ def test_a_rule_that_promises_more_than_it_keeps_is_not_trusted() -> None:
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 5, NUM_ROWS).astype(np.float64)
     votes = np.eye(5)[draw.integers(0, 5, (60, NUM_ROWS))]
-    _, sample = canonical(PAPER_TASKS["sentiment"], votes, labels, range(60))
+    _, sample = deduplicated(PAPER_TASKS["sentiment"], votes, labels, range(60))
     choice = choose_rule(sample, by_row(sample))
     scores = {row.rule: row for row in choice.scores}
     assert scores["greedy_of_best"].optimism > 0.1
@@ -316,10 +325,10 @@ def test_a_rule_that_promises_more_than_it_keeps_is_not_trusted() -> None:
 def test_rows_may_come_in_any_order_and_only_a_rules_own_folds_judge_it() -> None:
     votes, labels = pool("sentiment")
     task = PAPER_TASKS["sentiment"]
-    _, sample = canonical(task, votes, labels, range(6))
+    _, sample = deduplicated(task, votes, labels, range(6))
     ids = by_row(sample)
     mixed = np.random.default_rng(5).permutation(NUM_ROWS)
-    _, shuffled = canonical(task, votes[:, mixed], labels[mixed], range(6))
+    _, shuffled = deduplicated(task, votes[:, mixed], labels[mixed], range(6))
     some = {name: OFFERED[name] for name in ("skill", "blend", "top", "greedy_of_best")}
     straight = choose_rule(sample, ids, some)
     again = choose_rule(shuffled, [ids[row] for row in mixed], some)
@@ -328,7 +337,7 @@ def test_rows_may_come_in_any_order_and_only_a_rules_own_folds_judge_it() -> Non
         assert one.score == pytest.approx(other.score, abs=1e-9)
     seen: list[int] = []
 
-    def spy(given: Sample) -> Floats:
+    def spy(given: FitData) -> Floats:
         seen.append(len(given.labels))
         return skill(given)
 

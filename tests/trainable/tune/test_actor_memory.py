@@ -20,11 +20,11 @@ MB = 1 << 20
 def test_what_is_kept_is_seen_and_what_is_freed_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "MAX_MAIN", 50 * MB)
     leftovers = Leftovers()
-    assert not leftovers.are_too_many()
+    assert not leftovers.has_leaked()
     kept = bytearray(os.urandom(MB) * 100)
-    assert leftovers.are_too_many()
+    assert leftovers.has_leaked()
     del kept
-    assert not leftovers.are_too_many()
+    assert not leftovers.has_leaked()
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_main_memory_is_compared_with_the_first_trials_and_the_gpus_with_none(
     left = iter(after_trials)
     monkeypatch.setattr(memory, "memory_used", lambda: next(left))
     leftovers = Leftovers()
-    assert [leftovers.are_too_many() for _ in after_trials] == answers
+    assert [leftovers.has_leaked() for _ in after_trials] == answers
 
 
 @pytest.mark.parametrize(("is_initialized", "expected"), [(True, 7), (False, 0)])
