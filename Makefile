@@ -36,10 +36,10 @@ test: lint
 # `make faults TABLE=docs/reliability.md` puts it into the page. And under many more than that.
 TABLE :=
 faults: $(SETUP)
-	ENSWEEP_FAULTS_SCALE=10 ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest -n 2 --dist worksteal tests/faults
+	ENSWEEP_FAULTS_SCALE=10 ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest --timeout 7200 -n 2 --dist worksteal tests/faults
 
 faults-nightly: $(SETUP)
-	ENSWEEP_FAULTS_SCALE=100 ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest -n 2 --dist worksteal tests/faults
+	ENSWEEP_FAULTS_SCALE=100 ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest --timeout 72000 -n 2 --dist worksteal tests/faults
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo

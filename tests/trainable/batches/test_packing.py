@@ -1,4 +1,4 @@
-"""Rows without padding against the plain encoder on padded batches: the same maths."""
+"""Rows without padding against the plain encoder on padded batches: the same maths, in float64."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def _textbook(encoder: nn.Module, pooling: str, ids: Tensor, mask: Tensor) -> Te
 
 
 def _eager(folder: Path) -> nn.Module:
-    return AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    return AutoModel.from_pretrained(folder, attn_implementation="eager").eval().double()
 
 
 def test_a_row_holds_each_sentence_once_and_the_short_ones_first() -> None:
@@ -85,11 +85,12 @@ def test_padded_rows_are_what_a_tokenizer_pads() -> None:
 def test_a_row_gives_the_embeddings_and_gradients_of_the_padded_batch(
     tiny_encoder: Path, pooling: str
 ) -> None:
-    ours, theirs = load_pretrained(str(tiny_encoder), None, 0.0, "pooler"), _eager(tiny_encoder)
+    ours = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").double()
+    theirs = _eager(tiny_encoder)
     assert takes_rows(ours)
     found = embed(ours, _packed(), pooling)
     expected = _textbook(theirs, pooling, *_padded())
-    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-10)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
     for e in (found, expected):
         (e * weights).sum().backward()
@@ -97,57 +98,63 @@ def test_a_row_gives_the_embeddings_and_gradients_of_the_padded_batch(
     for name, parameter in ours.named_parameters():
         if gradients[name] is not None:
             scale = max(1.0, float(gradients[name].abs().max()))
-            assert torch.allclose(parameter.grad, gradients[name], atol=1e-5 * scale), name
+            assert torch.allclose(parameter.grad, gradients[name], rtol=0, atol=1e-10 * scale), name
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_an_encoder_that_takes_no_rows_is_given_padding(pooling: str) -> None:
     torch.manual_seed(0)
     sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
-    roberta = RobertaModel(RobertaConfig(num_attention_heads=2, pad_token_id=1, **sizes)).eval()
+    config = RobertaConfig(num_attention_heads=2, pad_token_id=1, **sizes)
+    roberta = RobertaModel(config).eval().double()
     assert not takes_rows(roberta)
     expected = _textbook(roberta, pooling, *_padded(pad_id=1))
-    assert torch.allclose(embed(roberta, _packed(), pooling), expected, atol=1e-6)
+    assert torch.allclose(embed(roberta, _packed(), pooling), expected, rtol=0, atol=1e-10)
 
 
 def test_noise_meets_its_sentence_and_token_either_way(
     tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").eval()
+    encoder = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").eval().double()
     torch.manual_seed(0)
-    noise = torch.randn(len(LENGTHS), max(LENGTHS), encoder.config.hidden_size)
+    noise = torch.randn(len(LENGTHS), max(LENGTHS), encoder.config.hidden_size).double()
     handle = encoder.embeddings.register_forward_hook(lambda module, inputs, out: out + noise)
     expected = _textbook(encoder, "mean", *_padded())
     handle.remove()
     found = embed(encoder, _packed(), "mean", noise)
-    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-10)
     assert not torch.allclose(found, embed(encoder, _packed(), "mean"), atol=1e-2)
     monkeypatch.setattr("trainable.model.encoder.takes_rows", lambda encoder: False)
-    assert torch.allclose(embed(encoder, _packed(), "mean", noise), expected, atol=1e-6)
+    assert torch.allclose(embed(encoder, _packed(), "mean", noise), expected, rtol=0, atol=1e-10)
 
 
 def test_sentences_do_not_see_each_other(tiny_encoder: Path) -> None:
-    encoder = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").eval()
+    encoder = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").eval().double()
     together = embed(encoder, _packed(), "mean")
     sentences = np.split(_flat(LENGTHS), np.cumsum(LENGTHS)[:-1])
     for number, sentence in enumerate(sentences):
         alone = pack(sentence, np.zeros(1, np.int64), np.array([len(sentence)]))
-        assert torch.allclose(embed(encoder, alone, "mean")[0], together[number], atol=1e-6)
+        assert torch.allclose(
+            embed(encoder, alone, "mean")[0], together[number], rtol=0, atol=1e-10
+        )
 
 
 def test_nested_attention_is_attention_length_by_length() -> None:
     torch.manual_seed(0)
     packed = _packed()
-    row = [torch.randn(int(LENGTHS.sum()), 2, 8, requires_grad=True) for _ in range(3)]
+    row = [
+        torch.randn(int(LENGTHS.sum()), 2, 8, dtype=torch.float64, requires_grad=True)
+        for _ in range(3)
+    ]
     one, other = (attend(*row, packed, 0.0, 0.3) for attend in (by_length, nested))
-    assert torch.allclose(one, other, atol=1e-6)
+    assert torch.allclose(one, other, rtol=0, atol=1e-10)
     weights = torch.randn_like(one)
     for a, b in zip(
         torch.autograd.grad((one * weights).sum(), row),
         torch.autograd.grad((other * weights).sum(), row),
         strict=True,
     ):
-        assert torch.allclose(a, b, atol=1e-5)
+        assert torch.allclose(a, b, rtol=0, atol=1e-10)
 
 
 def test_dropout_drops_in_rows_too(tiny_encoder: Path) -> None:
