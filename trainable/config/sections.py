@@ -15,10 +15,14 @@ LearningRate = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):
+    """A group of settings: frozen, strictly typed, unknown keys refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Data(Section):
+    """Where the examples are, which tasks are trained, and how many rows of them."""
+
     dir: str = ""
     """Folder with the tasks' files, or its storage URI (`s3://...`): each machine fetches it once.
     `ensweep data sample DIR` writes a generated one."""
@@ -37,6 +41,8 @@ class Data(Section):
 
 
 class Model(Section):
+    """The encoder, how a sentence is embedded, and the heads above it (sections 4.1 and 4.3)."""
+
     encoder: str = "bert-base-uncased"
     """A BERT encoder: a hub name, a folder or its storage URI, or `minilm` (the packaged
     MiniLM-L6)."""
@@ -61,6 +67,8 @@ class Model(Section):
 
 
 class MNR(Section):
+    """Multiple negatives ranking: the other pairs of a batch are negatives (section 4.4)."""
+
     enabled: bool = False
     """Multiple negatives ranking (section 4.4): on entailment tasks and on `loss.mnr.tasks`."""
     tasks: tuple[str, ...] = ("similarity",)
@@ -76,6 +84,8 @@ class MNR(Section):
 
 
 class SimCSE(Section):
+    """Unsupervised SimCSE: two dropout views of a sentence are a positive pair (section 4.4)."""
+
     enabled: bool = False
     """Unsupervised SimCSE (section 4.4): two dropout views of the same sentences."""
     tasks: tuple[str, ...] = ("similarity",)
@@ -89,6 +99,8 @@ class SimCSE(Section):
 
 
 class Smart(Section):
+    """SMART: outputs are to move little under the worst small noise (section 4.4)."""
+
     enabled: bool = False
     """Smoothness-inducing adversarial regularisation (section 4.4)."""
     tasks: tuple[str, ...] | None = None
@@ -110,6 +122,8 @@ class Smart(Section):
 
 
 class Loss(Section):
+    """The losses that are added to each task's own, and the weights of both."""
+
     paraphrase_weight: NonNegative = 1.0
     """Factor of the loss of paraphrase tasks (loss rescaling, section 4.2: 0.1)."""
     mnr: MNR = MNR()
@@ -118,6 +132,8 @@ class Loss(Section):
 
 
 class Distill(Section):
+    """Distillation: a teacher's outputs are learned beside the labels (section 4.6)."""
+
     enabled: bool = False
     """Learn a teacher's soft labels beside the labels (section 4.6)."""
     teacher: str = "self"
@@ -133,6 +149,8 @@ class Distill(Section):
 
 
 class Batching(Section):
+    """In which order tasks take turns, and how many examples a step has."""
+
     strategy: Literal["round_robin", "even", "proportional", "temperature", "annealed"] = (
         "round_robin"
     )
@@ -149,6 +167,8 @@ class Batching(Section):
 
 
 class Optim(Section):
+    """AdamW and its learning rate in fine-tuning."""
+
     lr: LearningRate = 1e-5
     """AdamW's learning rate in the first epoch of fine-tuning."""
     lr_decay: Fraction = 0.0
@@ -162,6 +182,8 @@ class Optim(Section):
 
 
 class Train(Section):
+    """Which stages a trial has, how long they are, and on what they run."""
+
     stages: Annotated[tuple[Literal["probe", "finetune", "swa"], ...], Field(min_length=1)] = (
         "finetune",
     )
@@ -183,6 +205,8 @@ class Train(Section):
 
 
 class Probe(Section):
+    """The stage `probe`: heads are trained on a frozen encoder (LP-FT, section 4.2)."""
+
     num_epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Epochs of the stage `probe`: heads alone, the encoder frozen (LP-FT, section 4.2)."""
     lr: LearningRate = 1e-3
@@ -192,6 +216,8 @@ class Probe(Section):
 
 
 class Swa(Section):
+    """The stage `swa`: weights are averaged over epochs at a constant rate."""
+
     num_epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Epochs of the stage `swa`; the average of their final weights is what is scored and kept."""
     lr: LearningRate = 1e-5
@@ -199,6 +225,8 @@ class Swa(Section):
 
 
 class Pretrain(Section):
+    """Additional pre-training of the encoder by masked language modelling (section 4.2)."""
+
     enabled: bool = False
     """Additional pre-training (section 4.2): masked language modelling before the trial."""
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] = (

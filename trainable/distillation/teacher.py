@@ -31,7 +31,7 @@ from trainable.distillation.soft_labels import (
 from trainable.evaluation.evaluate import predict, predictions_of
 from trainable.model.multitask import load_member
 from trainable.runtime.precision import choose_device
-from trainable.runtime.stopping import AskedToStop, Stop, alone, go_on, never
+from trainable.runtime.stopping import AskedToStop, Stop, exclusive, go_on, never
 from trainable.storage.trial_folder import TrialFolder
 
 _logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def ensure_soft_labels(
     Raises:
         AskedToStop: while another process was at it.
     """
-    with alone(folder, stop):
+    with exclusive(folder, stop):
         if folder.is_dir():
             try:
                 read_soft_labels(folder, dataset)
@@ -115,7 +115,7 @@ def soft_labels_of(
             trial = _finished(taught, dataset, beside)
             if trial is None:
                 trial = TrialFolder(teacher_dir(taught, dataset, shared))
-                with alone(trial.path, stop):
+                with exclusive(trial.path, stop):
                     _require_finished(trial, train(taught, trial.path))
             answers.append(trial_outputs(trial, dataset, stop))
         return answers

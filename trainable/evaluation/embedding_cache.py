@@ -17,7 +17,7 @@ from trainable.batches.tokenization import Encoded, Tokens
 from trainable.evaluation.inference import embeddings_of
 from trainable.model.multitask import MultitaskBert
 from trainable.runtime.cache import cache_folder
-from trainable.runtime.stopping import Stop, alone, go_on
+from trainable.runtime.stopping import Stop, exclusive, go_on
 
 _SENTENCES = 4096
 """Sentences embedded between two questions whether to stop."""
@@ -53,7 +53,7 @@ def sentence_embeddings(
     digest.update(encoded.tokens.offsets.data)
     path = cache_folder() / "embeddings" / f"{digest.hexdigest()[:32]}.safetensors"
     shape = (len(encoded.tokens.lengths), int(model.encoder.config.hidden_size))  # type: ignore[union-attr,arg-type]
-    with alone(path, stop):  # the trials beside this one wait instead of doing it too
+    with exclusive(path, stop):  # the trials beside this one wait instead of doing it too
         found = _read(path, shape)
         if found is None:
             pieces = []

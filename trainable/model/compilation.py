@@ -22,7 +22,7 @@ from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import short_hash
 from trainable.model.encoder import takes_rows
 from trainable.runtime.cache import cache_folder
-from trainable.runtime.stopping import Stop, alone, never
+from trainable.runtime.stopping import Stop, exclusive, never
 
 _REPEATS = 5
 
@@ -82,7 +82,7 @@ def verdict(
     """
     digest = short_hash(f"{purpose} {_machine()} {torch.__version__}", length=32)
     path = cache_folder() / "compiled" / f"{digest}.json"
-    with alone(path, stop):  # trials beside this one would spoil the timing
+    with exclusive(path, stop):  # trials beside this one would spoil the timing
         found = _read(path)
         if found is None:
             run()

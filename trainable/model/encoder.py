@@ -120,7 +120,7 @@ def embed(
 
 
 def takes_rows(encoder: nn.Module) -> bool:
-    """Whether positions and attention of this encoder are known to be told by `Packed` alone."""
+    """Whether the encoder is a BERT, whose positions and attention `Packed` alone determines."""
     return type(encoder) is BertModel and not encoder.config.is_decoder  # type: ignore[union-attr]
 
 

@@ -21,7 +21,7 @@ from trainable.data.dataset import read_dataset
 from trainable.evaluation.embedding_cache import weights_fingerprint
 from trainable.model.encoder import load_pretrained
 from trainable.pretraining.masked_lm import MaskedLMTraining, Progress, ignore
-from trainable.runtime.stopping import AskedToStop, Stop, alone, never
+from trainable.runtime.stopping import AskedToStop, Stop, exclusive, never
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def pretrained_encoder(config: Config, shared: Path, stop: Stop = never) -> Path
     sentences = text_of(config)
     name = fingerprint(config, sentences)
     folder = shared / ENCODERS / name
-    with alone(folder, stop):
+    with exclusive(folder, stop):
         damage = find_damage(folder, {"fingerprint": name}) if folder.exists() else "missing"
         if damage is None:
             return folder

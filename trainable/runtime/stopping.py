@@ -26,8 +26,8 @@ def never() -> bool:
 
 
 @contextmanager
-def alone(folder: Path, stop: Stop) -> Iterator[None]:
-    """For the one process that makes `folder`; the others enter when it has left.
+def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
+    """Hold the lock of `folder`: one process makes it, the others enter when that one has left.
 
     Raises:
         AskedToStop: while another process was at it.

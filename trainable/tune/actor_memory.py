@@ -30,7 +30,7 @@ def memory_used() -> Memory:
 
 
 class Leftovers:
-    """Asked after each trial of a process, whether too much is left of all of them.
+    """Compares a process's memory after each of its trials with that after the first.
 
     Of the GPU nothing should be. Main memory is compared with what it was after the first trial:
     libraries, CUDA's above all, are loaded with it and stay.
@@ -40,6 +40,7 @@ class Leftovers:
         self._first: Memory | None = None
 
     def has_leaked(self) -> bool:
+        """Whether the trials so far have left more than `MAX_MAIN` or `MAX_GPU` bytes behind."""
         now = memory_used()
         if self._first is None:
             self._first = now

@@ -1,7 +1,7 @@
 """The Ray Tune trainable: the only adapter between Tune and the training loop.
 
 Tune hands it a trial's settings and hears of each epoch; all else is in the trial's folder. A trial
-that goes on first tells of the last epoch on disk, in case the process before it could not.
+that goes on first reports the last epoch on disk, in case the process before it could not.
 """
 
 import functools
@@ -132,8 +132,8 @@ def _attempt(
 
 def _give_up(problem: str) -> None:
     """The sweep cannot go on; the trial is to run on when it can."""
-    told = {EPOCH: 0, NUM_EPOCHS: 1, VALUE: 0.0, BEST_VALUE: 0.0, DIVERGED: 0, PROBLEM: problem}
-    tune.report(told)
+    report = {EPOCH: 0, NUM_EPOCHS: 1, VALUE: 0.0, BEST_VALUE: 0.0, DIVERGED: 0, PROBLEM: problem}
+    tune.report(report)
 
 
 def _run(
@@ -164,15 +164,15 @@ def _run(
 
 
 class _Reporter:
-    """Tells Tune of each epoch, once it is on disk."""
+    """Reports each epoch to Tune, once it is on disk."""
 
     def __init__(self, folder: TrialFolder, attempt: Attempt) -> None:
         self.folder, self.attempt = folder, attempt
         self.epoch, self.num_epochs = 0, 1
-        self.has_told = False
+        self.has_reported = False
 
     def start(self, num_epochs: int) -> None:
-        """The last epoch on disk again: the process before may have died before it could tell."""
+        """Report the last epoch on disk again: the process before may have died before it did."""
         self.num_epochs = num_epochs
         past, ended = self.folder.epochs(), self.folder.outcome()
         if past and (ended is None or not ended.outcome.is_terminal):
@@ -192,10 +192,10 @@ class _Reporter:
         elif outcome.outcome is Outcome.FINISHED:
             stopped_early = outcome.epoch < self.num_epochs
             if stopped_early:
-                self.num_epochs = outcome.epoch  # it is told as one that ran to its end
+                self.num_epochs = outcome.epoch  # reported as one that ran to its end
             if stopped_early or outcome.epoch > self.epoch:
                 self(self.folder.epochs()[-1])
-        elif not self.has_told:  # Tune takes no end of a trial that has told nothing
+        elif not self.has_reported:  # Tune takes no end of a trial that has reported nothing
             self._report(0.0)
 
     def _report(self, value: float, *, diverged: bool = False) -> None:
@@ -208,6 +208,6 @@ class _Reporter:
             DIVERGED: int(diverged),
             PROBLEM: "",
         }
-        self.has_told = True
+        self.has_reported = True
         with self.attempt.waiting():
             tune.report({**progress, "done": True} if diverged else progress)

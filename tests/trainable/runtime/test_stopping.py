@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainable.runtime import stopping as waiting
-from trainable.runtime.stopping import AskedToStop, alone, go_on, never
+from trainable.runtime.stopping import AskedToStop, exclusive, go_on, never
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     leave, holds = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with alone(tmp_path / "made", never):
+        with exclusive(tmp_path / "made", never):
             holds.set()
             leave.wait(10)
 
@@ -28,7 +28,7 @@ def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 def test_a_stop_ends_the_wait(taken: threading.Event, tmp_path: Path) -> None:
     asked = iter(range(1, 100))
     with pytest.raises(AskedToStop, match="another process made made"):  # noqa: SIM117
-        with alone(tmp_path / "made", lambda: next(asked) == 3):
+        with exclusive(tmp_path / "made", lambda: next(asked) == 3):
             raise AssertionError
     assert next(asked) == 4
     taken.set()
@@ -39,13 +39,13 @@ def test_the_next_enters_when_the_first_has_left(taken: threading.Event, tmp_pat
         taken.set()
         return False
 
-    with alone(tmp_path / "made", ask):
+    with exclusive(tmp_path / "made", ask):
         assert taken.is_set()
 
 
 def test_a_lock_that_nobody_holds_is_entered_unasked(tmp_path: Path) -> None:
     for _ in range(2):
-        with alone(tmp_path / "new" / "made", pytest.fail):
+        with exclusive(tmp_path / "new" / "made", pytest.fail):
             assert (tmp_path / "new").is_dir()
 
 
