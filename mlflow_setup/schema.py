@@ -117,7 +117,7 @@ def _adapter(record: type[_Record]) -> TypeAdapter[Any]:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord(_Record):
-    """What a trial is: `config.json`, written once before the first step."""
+    """A trial's settings and data: `config.json`, written once before the first step."""
 
     trial: str
     sweep: str | None
@@ -136,7 +136,7 @@ class TrialRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord(_Record):
-    """What an epoch gave: `epochs/0007.json`, written once. Epochs count from 1."""
+    """An epoch's metrics: `epochs/0007.json`, written once. Epochs count from 1."""
 
     epoch: int
     metrics: dict[str, float]  # finite; metric_name(...) -> value
@@ -148,7 +148,7 @@ class EpochRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Decision(_Record):
-    """What the scheduler said after an epoch: `epochs/0007.decision.json`."""
+    """The scheduler's decision after an epoch: `epochs/0007.decision.json`."""
 
     epoch: int
     action: str  # "continue" | "stop"
@@ -170,7 +170,7 @@ class OutcomeRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord(_Record):
-    """What one process's try at a trial used: `attempts/0001.json`, replaced while it runs."""
+    """The resources one process used for a trial: `attempts/0001.json`, replaced while it runs."""
 
     host: str
     node_type: str  # of the cluster's file, or "local"
@@ -184,7 +184,7 @@ class AttemptRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class TrialSnapshot:
-    """All of a trial's folder that is projected onto its MLflow run."""
+    """The part of a trial's folder that is projected onto its MLflow run."""
 
     record: TrialRecord
     epochs: tuple[EpochRecord, ...]
@@ -216,7 +216,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a trial is called and where its configuration came from."""
+    """A trial's name, its sweep, and where its configuration came from."""
 
     trial: str
     sweep: str | None
@@ -234,7 +234,7 @@ def is_dev_score(name: str) -> bool:
 
 
 def dev_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Those that are maximised: `dev/overall` and each task's own."""
+    """The metrics that are maximised: `dev/overall` and each task's own."""
     return {name: value for name, value in metrics.items() if is_dev_score(name)}
 
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import short_hash
 
 PACKAGES = ("ensweep", "search", "ensemble", "trainable", "mlflow_setup")
 _NOT_PACKED = (".pyc", ".pyo")
@@ -73,12 +74,9 @@ def _source() -> dict[str, bytes]:
 
 
 def _hash(content: dict[str, bytes]) -> str:
-    total = hashlib.sha256()
-    for name, data in content.items():
-        total.update(f"{name}\0{len(data)}\0".encode() + data)
-    return total.hexdigest()[:16]
+    return short_hash(*(f"{name}\0{len(data)}\0".encode() + data for name, data in content.items()))
 
 
 def _digest(data: bytes) -> str:
-    """As a wheel's RECORD spells it."""
+    """The SHA-256 as a wheel's RECORD spells it."""
     return "sha256=" + urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

@@ -32,7 +32,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
-    """What of `folder` is not as its manifest says, or is not of `facts`; None when it is whole.
+    """The first difference of `folder` from its manifest or from `facts`; None when it is whole.
 
     Raises:
         IntegrityError: a file is there and cannot be read now: nobody knows whether it is damaged.

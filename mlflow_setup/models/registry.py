@@ -32,7 +32,7 @@ _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[
 
 @dataclass(frozen=True)
 class Interface:
-    """What a model takes and gives, in the words of MLflow's signature."""
+    """A model's inputs and outputs, in the words of MLflow's signature."""
 
     columns: tuple[str, ...]  # of text; which of them a request needs, its task says
     outputs: Mapping[str, str]  # column -> MLflow's data type; all but `label` by task
@@ -42,7 +42,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What an MLflow model is made of; nothing of it is pickled."""
+    """The parts of an MLflow model; nothing of it is pickled."""
 
     bundle: Path
     code: Path  # the file that MLflow runs to load it
@@ -196,7 +196,7 @@ def _fetched(tracking: Tracking, uri: str, target: Path) -> Path:
 
 
 def _is_whole(bundle: Path) -> bool:
-    """By its own manifest: who loads it proves what it is of."""
+    """Whether its own manifest holds; whose manifest it is, is proved when it is loaded."""
     try:
         facts = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
         del facts["files"]

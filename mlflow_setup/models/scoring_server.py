@@ -36,7 +36,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """What answers the requests."""
+    """A model that answers requests."""
 
     max_bytes: int
 
@@ -159,7 +159,7 @@ class _Application:
 
 
 def _state(path: str) -> bytes:
-    """As MLflow answers: its version, or a line that says that the server is well."""
+    """MLflow's answer: its version, or an empty line that says that the server is well."""
     from mlflow.version import VERSION
 
     return VERSION.encode() if path == "/version" else b"\n"
@@ -183,7 +183,7 @@ async def _read(receive: Receive, max_bytes: int) -> bytes | None:
 
 
 def _problem(status: int, message: str) -> tuple[int, bytes]:
-    """In the form of MLflow's errors."""
+    """A status and an error in the form of MLflow's."""
     code = "INTERNAL_ERROR" if status >= 500 else "BAD_REQUEST"
     return status, json.dumps({"error_code": code, "message": message}).encode()
 

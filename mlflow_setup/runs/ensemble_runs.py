@@ -1,4 +1,4 @@
-"""Log what was made of runs: an ensemble as a run of its own, a study's tables on its sweep's."""
+"""Log an ensemble or a choice as a run of its own, and a study's tables on its sweep's run."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,14 +9,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.runs.projection import milliseconds
 from mlflow_setup.schema import RunKind, Tag
 from mlflow_setup.tracking.client import Metric
 from mlflow_setup.tracking.store import Tracking, cut
 
 ENSEMBLE_FILE = "ensemble.json"
 _FILES = (ENSEMBLE_FILE, "README.md", "manifest.json")  # members, model card, all files' hashes
-_POINTS = 1000
-"""Of metrics in a batch, at most."""
+_POINTS = 1000  # metric points a batch: as many as MLflow takes
 
 
 def log_ensemble(
@@ -103,7 +103,7 @@ def _new_run(tracking: Tracking, name: str, tags: Mapping[str, str]) -> Iterator
 
 
 def _now() -> int:
-    return round(time.time() * 1000)
+    return milliseconds(time.time())
 
 
 def log_to_sweep(tracking: Tracking, sweep: str, files: Iterable[Path], folder: str) -> None:

@@ -1,4 +1,4 @@
-"""What of a trial's record goes onto its MLflow run, and in which form."""
+"""The tags and metrics of a trial's MLflow run, from its records."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord, dev_metrics
 
 EPOCH_SECONDS = "epoch_seconds"
-"""In every epoch's batch, and therefore what tells which epochs a run already has."""
+"""The metric that every epoch's batch has: its points tell which epochs a run already has."""
 MAX_METRICS = 40
 
 
 def fixed_tags(record: TrialRecord) -> dict[str, str]:
-    """Those that a run gets when it is made."""
+    """The tags that a run gets when it is made."""
     tags = {
         Tag.RECIPE.value: record.recipe,
         Tag.SEED.value: str(record.seed),
@@ -21,7 +21,7 @@ def fixed_tags(record: TrialRecord) -> dict[str, str]:
     if record.git_revision is not None:
         tags[Tag.GIT_REVISION.value] = record.git_revision
     if record.notes:
-        tags["notes"] = json.dumps(record.notes, sort_keys=True)
+        tags[Tag.NOTES.value] = json.dumps(record.notes, sort_keys=True)
     return tags
 
 
@@ -49,5 +49,5 @@ def most_important(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def milliseconds(seconds: float) -> int:
-    """As MLflow stamps its points."""
+    """The unit of MLflow's time stamps."""
     return round(seconds * 1000)

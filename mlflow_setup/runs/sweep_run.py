@@ -166,7 +166,7 @@ class Mirror:
 
 @dataclass(frozen=True)
 class _Given:
-    """What `start` puts on the sweep's run."""
+    """The tags, params, artifacts and view that `start` puts on the sweep's run."""
 
     tags: Mapping[str, str]
     params: Mapping[str, Any]

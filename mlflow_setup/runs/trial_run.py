@@ -119,7 +119,7 @@ class TrialRun:
             self.tracking.client.set_terminated(self.run_id, self.status, end_time)
 
     def _log_usage(self, snapshot: TrialSnapshot, outcome: OutcomeRecord) -> None:
-        """What the trial's attempts used, as metrics to sort by; once for each end."""
+        """Log the resources of the trial's attempts as metrics to sort by; once for each end."""
         used = {
             f"{USAGE}{key}": value for key, value in asdict(usage_of(snapshot.attempts)).items()
         }

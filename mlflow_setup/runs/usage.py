@@ -1,4 +1,4 @@
-"""What trials used: time, GPU time and money, summed over every attempt, lost work included."""
+"""Time, GPU time and money of trials, summed over every attempt, lost work included."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from mlflow_setup.schema import AttemptRecord
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one trial or of a whole sweep."""
+    """The resources of one trial or of a whole sweep."""
 
     trial_hours: float = 0.0
     gpu_hours: float = 0.0

@@ -20,7 +20,7 @@ def prove_readable(database: Path) -> None:
 
 
 def prove_writable(database: Path) -> None:
-    """Also that it is whole, not read-only, and that its disk takes a page more; changes nothing.
+    """Prove the file whole, not read-only, its disk with room for a page; changes nothing.
 
     Raises:
         sqlite3.Error: saying which.
@@ -37,7 +37,7 @@ def prove_writable(database: Path) -> None:
 
 
 def holders(database: Path) -> str:
-    """Who has the file open, beside this process: `process 4711 (mlflow)`."""
+    """Other processes that have the file open: `process 4711 (mlflow)`."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # gone, or another user's

@@ -256,7 +256,7 @@ def _fix_database(database: Path, reason: str) -> str:
 
 
 def _create(database: Path) -> None:
-    """In its place once all tables are there: MLflow does not go on with some of them."""
+    """Make the database, put in its place once all tables are there: MLflow needs all of them."""
     with TemporaryDirectory(prefix=TEMPORARY, dir=database.parent) as folder:
         made = Path(folder) / database.name
         MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)

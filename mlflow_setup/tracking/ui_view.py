@@ -16,20 +16,20 @@ from mlflow_setup.tracking.store import Tracking
 
 _VIEW_TAG = "mlflow.sharedViewState."
 _KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
-"""What the UI takes an experiment for: training runs, not traces of an agent."""
+"""The kind of experiment the UI shows: training runs, not traces of an agent."""
 _MAX_COLUMNS = 40
 
 
 @dataclass(frozen=True)
 class View:
-    """What is shown beside a trial's name and outcome."""
+    """The columns shown beside a trial's name and outcome."""
 
     metrics: tuple[str, ...]
     params: tuple[str, ...]
 
     @property
     def columns(self) -> list[str]:
-        """As the UI names them."""
+        """The columns as the UI names them, at most 40."""
         names = [f"metrics.`{name}`" for name in self.metrics]
         names.append(f"tags.`{Tag.OUTCOME}`")
         return [*names, *(f"params.`{name}`" for name in self.params)][:_MAX_COLUMNS]
@@ -45,7 +45,7 @@ def save_view(tracking: Tracking, sweep: str, view: View, now: float) -> None:
     stamp = round(now * 1000)
     content = {"name": sweep, "createdAt": stamp, "updatedAt": stamp, "state": _state(sweep, view)}
     client.set_experiment_tag(experiment_id, _KIND_TAG, _KIND)
-    client.set_experiment_tag(experiment_id, f"{_VIEW_TAG}{_key(sweep)}", json.dumps(content))
+    client.set_experiment_tag(experiment_id, f"{_VIEW_TAG}{_view_id(sweep)}", json.dumps(content))
 
 
 def view_path(tracking: Tracking, sweep: str) -> str:
@@ -55,8 +55,8 @@ def view_path(tracking: Tracking, sweep: str) -> str:
         MlflowException and others: see `Tracking.errors`.
     """
     tags = tracking.client.get_experiment(tracking.experiment_id).tags
-    if f"{_VIEW_TAG}{_key(sweep)}" in tags:
-        asked = {"viewStateShareKey": _key(sweep)}  # anything beside it would override it
+    if f"{_VIEW_TAG}{_view_id(sweep)}" in tags:
+        asked = {"viewStateShareKey": _view_id(sweep)}  # anything beside it would override it
     else:
         asked = {
             "searchFilter": _filter(sweep),
@@ -69,7 +69,7 @@ def view_path(tracking: Tracking, sweep: str) -> str:
 
 
 def _state(sweep: str, view: View) -> str:
-    """What the UI restores: its own settings as JSON, compressed."""
+    """The settings that the UI restores: JSON, compressed."""
     state = {
         "searchFilter": _filter(sweep),
         "orderByKey": f"metrics.`best/{OVERALL}`",
@@ -94,5 +94,5 @@ def _filter(sweep: str) -> str:
     return f"tags.{Tag.SWEEP} = '{sweep}' and tags.{Tag.KIND} = '{RunKind.TRIAL}'"
 
 
-def _key(sweep: str) -> str:
+def _view_id(sweep: str) -> str:
     return short_hash(sweep)
