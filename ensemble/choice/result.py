@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
 
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.cost import Cost
@@ -125,64 +124,6 @@ class EnsembleChoice:
         found = {m.candidate for task in self.tasks.values() for m in task.methods[method].members}
         return tuple(sorted(found, key=lambda candidate: candidate.order))
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        single = self.one_for_all
-        return {
-            "tasks": {name: _task_json(task) for name, task in self.tasks.items()},
-            "overall": {method.value: s.to_json() for method, s in self.overall.items()},
-            "gains": _gains_json(self.gains),
-            "note": self.note,
-            "num_encoders": {method.value: len(self.candidates(method)) for method in Method},
-            "num_parameters": {
-                method.value: self.cost(self.candidates(method)) for method in Method
-            },
-            "one_for_all": None
-            if single is None
-            else {**asdict(single.candidate), "overall": single.scores.to_json()},
-            "front": [
-                {
-                    "num_encoders": len(point.candidates),
-                    "cost": point.cost,
-                    "overall": point.scores.to_json(),
-                    "members": [candidate.key for candidate in point.candidates],
-                }
-                for point in self.front
-            ],
-        }
-
-
-def _task_json(task: TaskChoice) -> dict[str, Any]:
-    methods = {
-        method.value: {
-            "members": [_member_json(member) for member in choice.members],
-            "scores": choice.scores.to_json(),
-            "trajectory": list(choice.trajectory),
-            "intercept": choice.intercept,
-        }
-        for method, choice in task.methods.items()
-    }
-    optimism = task.selective.scores.optimism
-    return {
-        "metric": task.metric,
-        "num_rows": task.num_rows,
-        "methods": methods,
-        "rule": task.rule.rule,
-        "rules": [asdict(row) for row in task.rule.scores],
-        "gains": _gains_json(task.gains),
-        "curve": asdict(task.curve),
-        "optimism": None if math.isnan(optimism) else optimism,
-        "note": task.note,
-    }
-
-
-def _member_json(member: Member) -> dict[str, Any]:
-    return {
-        **asdict(member.candidate),
-        "weight": member.weight,
-        "transform": asdict(member.transform),
-    }
-
 
 def _doubts(scores: Mapping[Method, Scores], gains: Mapping[Method, Gain]) -> str | None:
     ours, found = scores[Method.SELECTIVE].judged, []
@@ -193,7 +134,3 @@ def _doubts(scores: Mapping[Method, Scores], gains: Mapping[Method, Gain]) -> st
         elif not gain.is_clear:
             found.append(f"the gain over {name} may be noise: {gain.describe()}")
     return "; ".join(found) or None
-
-
-def _gains_json(gains: Mapping[Method, Gain]) -> dict[str, Any]:
-    return {f"over_{method.value}": asdict(found) for method, found in gains.items()}

@@ -1,11 +1,10 @@
-"""A choice as it is kept: JSON, pictures, and one MLflow run with both."""
+"""A choice as it is kept: its pictures, and one MLflow run with them and its JSON."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-from ensemble.candidates.pool import Pool
 from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method
 from mlflow_setup.filesystem.atomic import write_atomic
@@ -15,27 +14,6 @@ from mlflow_setup.text import short_hash
 from mlflow_setup.tracking.store import Tracking
 
 CONTENT = "choice.json"
-CAVEAT = (
-    "judged: halves of dev choose in turn and the others judge. Members are chosen on all of dev, "
-    "which the hyperparameter search has seen: ensweep evaluate BUNDLE on labelled data that "
-    "nothing has seen is the last word"
-)
-
-
-def describe(request: Request, pool: Pool, choice: EnsembleChoice) -> dict[str, Any]:
-    """JSON values: what `ensweep ensemble --json` prints and the MLflow run holds."""
-    return {
-        "schema_version": 1,
-        "sweeps": list(request.sweeps),
-        "averaged": request.averaged.value,
-        "num_candidates": len(pool.candidates),
-        **choice.to_json(),
-        "added": [
-            {"file": one.candidate.trial, "task": one.task, "form": one.form} for one in pool.added
-        ],
-        "rejected": [vars(rejected) for rejected in pool.rejected],
-        "caveat": CAVEAT,
-    }
 
 
 def write_pictures(folder: Path, images: dict[str, bytes]) -> None:
@@ -58,7 +36,7 @@ def log(
     """One MLflow run of kind `ensemble` for a choice; the same one is not logged again.
 
     Args:
-        content: as `describe`.
+        content: as `ensemble.presentation.choice_json.describe`.
 
     Returns:
         The run's id, and whether it is new.

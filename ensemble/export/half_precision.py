@@ -6,6 +6,7 @@ from pathlib import Path
 from ensemble.bundle.format import Bundle, Contents, Halved, Precision
 from ensemble.bundle.stored_weights import convert_weights
 from ensemble.inference.ensemble import Ensemble
+from ensemble.inference.evaluation import evaluate_ensemble
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,13 @@ class Halving:
         Raises:
             DataError: as `Ensemble.evaluate`.
         """
-        before = Ensemble(Bundle(folder, contents), self.batch_size).evaluate(self.data_dir)
+        before = evaluate_ensemble(
+            Ensemble(Bundle(folder, contents), self.batch_size), self.data_dir
+        )
         convert_weights(folder, self.precision)
-        after = Ensemble(Bundle(folder, contents), self.batch_size).evaluate(self.data_dir)
+        after = evaluate_ensemble(
+            Ensemble(Bundle(folder, contents), self.batch_size), self.data_dir
+        )
         halved = {
             name: Halved(fp32=score, stored=after.scores[name], num_rows=before.num_rows[name])
             for name, score in before.scores.items()

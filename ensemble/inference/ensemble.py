@@ -5,7 +5,6 @@ Legend: N rows, C classes.
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,8 @@ from scipy.special import expit
 
 from ensemble.bundle.format import Bundle
 from mlflow_setup.errors import ConfigError, DataError
-from trainable.config.tasks import Kind, Split, Task
-from trainable.data.defects import describe
-from trainable.data.examples import Examples
-from trainable.data.readers import read_split
-from trainable.evaluation.metrics import overall, predicted_labels, task_metric
+from trainable.config.tasks import Kind, Task
+from trainable.evaluation.metrics import predicted_labels
 
 if TYPE_CHECKING:
     from ensemble.inference.members import Members
@@ -31,22 +27,6 @@ Sentences = str | Sequence[str] | Sequence[Sequence[str]] | pd.DataFrame
 _CHUNK = 16_384
 """Rows whose sentences are embedded before the next rows': what bounds the memory."""
 PRECISIONS = ("fp32", "bf16", "auto")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a bundle scores on the labelled files of one split."""
-
-    split: Split
-    scores: dict[str, float]  # task -> its metric
-    overall: float
-    num_rows: dict[str, int]  # rows scored
-    num_skipped: dict[str, int]  # rows with defects, left out
-    undefined: tuple[str, ...]  # tasks whose predictions are constant: the score counts as 0
-    unscored: dict[str, str]  # task -> why it has no score
-    seconds_per_1000: dict[str, float] = field(compare=False)
-    """Of a task's sentences, from text to outputs, measured here: device, precision and batch size
-    as given; once the members are loaded."""
 
 
 class Ensemble:
@@ -166,47 +146,6 @@ class Ensemble:
         seconds = time.perf_counter() - started
         return outputs, 1000 * seconds / sum(len(s) for of_task in sides.values() for s in of_task)
 
-    def evaluate(
-        self, data_dir: Path, split: Split = "dev", skip_bad_rows: bool = False
-    ) -> Evaluation:
-        """Score each task whose labelled file for `split` is in `data_dir`.
-
-        Raises:
-            DataError: no labelled file of any task, a file that cannot be read, or rows with
-                defects that are not to be skipped.
-        """
-        scores, num_rows, num_skipped = {}, {}, {}
-        undefined: list[str] = []
-        unscored: dict[str, str] = {}
-        seconds: dict[str, float] = {}
-        for name, task in self.tasks.items():
-            if split not in task.files or not (data_dir / task.files[split]).exists():
-                unscored[name] = f"{task.files.get(split, f'a {split} file')} is not there"
-                continue
-            examples, num_bad = _sound(name, task, split, data_dir, skip_bad_rows)
-            if examples.labels is None or not len(examples):
-                unscored[name] = f"{task.files[split]} has no labelled rows"
-                continue
-            outputs, seconds[name] = self.timed_outputs({name: examples.sentences})
-            scores[name], is_defined = task_metric(task, outputs[name], examples.labels)
-            num_rows[name], num_skipped[name] = len(examples), num_bad
-            if not is_defined:
-                undefined.append(name)
-        if not scores:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
-            raise DataError(f"{data_dir}: nothing to score: {reasons}")
-        total = overall(scores, self.tasks)
-        return Evaluation(
-            split=split,
-            scores=scores,
-            overall=total,
-            num_rows=num_rows,
-            num_skipped=num_skipped,
-            undefined=tuple(undefined),
-            unscored=unscored,
-            seconds_per_1000=seconds,
-        )
-
     def frame(self, name: str, outputs: NDArray[np.float64]) -> pd.DataFrame:
         """A task's combined outputs as `predict` returns them."""
         kind = self.tasks[name].kind
@@ -279,19 +218,3 @@ def _sides(sentences: list[Any] | pd.DataFrame, task: Task) -> Sides:
         cells = row if isinstance(row, tuple | list | np.ndarray) else (row,)
         rows.append(check_row(f"row {number}", cells, names))
     return tuple(tuple(row[side] for row in rows) for side in range(len(names)))
-
-
-def _sound(
-    name: str, task: Task, split: Split, data_dir: Path, skip_bad_rows: bool
-) -> tuple[Examples, int]:
-    """The examples without defects, and how many rows had some."""
-    examples, defects = read_split(name, task, split, data_dir)
-    errors = [defect for defect in defects if defect.severity == "error"]
-    fatal = [defect for defect in errors if not defect.is_of_row]
-    if fatal or (errors and not skip_bad_rows):
-        shown = fatal or errors
-        raise DataError(
-            f"{data_dir}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
-            fix=None if fatal else "correct the rows, or leave them out: --on-bad-rows skip",
-        )
-    return examples, len({defect.line for defect in errors})

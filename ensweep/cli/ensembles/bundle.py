@@ -30,7 +30,7 @@ from ensweep.cli.shared.options import (
 
 if TYPE_CHECKING:
     from ensemble.export.write import Refine
-    from ensemble.inference.ensemble import Evaluation
+    from ensemble.inference.evaluation import Evaluation
     from trainable.config.tasks import Task
 
 
@@ -147,9 +147,10 @@ def evaluate(
 ) -> None:
     """Score a bundle on labelled files."""
     from ensemble.inference.ensemble import Ensemble
+    from ensemble.inference.evaluation import evaluate_ensemble
 
     ensemble = Ensemble.load(folder, batch_size, precision)
-    found = ensemble.evaluate(data_dir, split, on_bad_rows == "skip")
+    found = evaluate_ensemble(ensemble, data_dir, split, on_bad_rows == "skip")
     if as_json:
         content = dataclasses.asdict(found)
         content["scores"]["overall"] = content.pop("overall")

@@ -5,7 +5,7 @@ import typer
 from ensemble.candidates.pool import Candidate, Pool, labels_of
 from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method, MethodChoice, Scores, TaskChoice
-from ensemble.choice.tracking import CAVEAT
+from ensemble.presentation.choice_json import CAVEAT
 from ensemble.selection.rule_selection import RuleChoice
 from ensemble.statistics.bootstrap import Gain
 

@@ -55,7 +55,7 @@ def ensemble(
 ) -> None:
     """Best single run, simple average and selective ensemble of each task, honestly judged."""
     from ensemble.choice.request import choose_ensemble
-    from ensemble.choice.tracking import describe
+    from ensemble.presentation.choice_json import describe
     from ensweep.cli.ensembles.choice import print_choice
     from mlflow_setup.tracking.store import resolve_tracking
 

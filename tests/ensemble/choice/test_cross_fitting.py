@@ -13,6 +13,7 @@ from ensemble.choice.cross_fitting import choose
 from ensemble.choice.decide import Chooser, Decision
 from ensemble.choice.result import Method
 from ensemble.choice.task_view import WHOLE, TaskPredictions
+from ensemble.presentation.choice_json import choice_json
 from ensemble.selection import stacking
 from ensemble.selection.combine import Averaged, Transform, combine
 from ensemble.selection.rules import OFFERED, RULES
@@ -245,7 +246,7 @@ def test_runs_of_different_tasks(store: Store) -> None:
     chosen = {n: task.selective.members[0].candidate.trial for n, task in choice.tasks.items()}
     assert chosen == {"sentiment": "a", "paraphrase": "b"}
     assert choice.one_for_all is None
-    assert choice.to_json()["one_for_all"] is None
+    assert choice_json(choice)["one_for_all"] is None
 
 
 def test_a_front_of_score_against_cost(store: Store) -> None:
@@ -283,7 +284,7 @@ def test_a_cost_that_is_not_recorded_for_all_is_a_number_of_encoders(store: Stor
     store.add_usual("a", 1, num_epochs=1, notes={"num_parameters": 10_000_000})
     store.add_usual("b", 2, num_epochs=1)
     choice = choose(store.pool(), "simple")
-    content = choice.to_json()
+    content = choice_json(choice)
     assert content["num_parameters"] == content["num_encoders"]
     assert [point.cost for point in choice.front] == [len(p.candidates) for p in choice.front]
     with pytest.raises(ConfigError, match=r"--max-cost: the parameters of b@1 are not recorded"):
@@ -380,7 +381,7 @@ def test_linear_models_are_judged_and_served_alike(
     assert [len(point.candidates) for point in choice.front] == [
         len(choice.candidates(Method.SELECTIVE))
     ]
-    json.dumps(choice.to_json(), allow_nan=False)
+    json.dumps(choice_json(choice), allow_nan=False)
 
 
 def test_a_linear_model_cannot_be_cut_down_to_a_cost(store: Store) -> None:
@@ -393,7 +394,7 @@ def test_a_linear_model_cannot_be_cut_down_to_a_cost(store: Store) -> None:
 def test_json(store: Store) -> None:
     fill(store)
     choice = choose(store.pool())
-    content = json.loads(json.dumps(choice.to_json(), allow_nan=False))
+    content = json.loads(json.dumps(choice_json(choice), allow_nan=False))
     assert list(content["tasks"]) == list(TASKS)
     task = content["tasks"]["sentiment"]
     assert list(task["methods"]) == ["best_single", "simple", "selective"]

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from ensemble.bundle.format import ENCODERS, ENSEMBLE, FACTS, MAIN, MEMBERS, WEIGHTS, Bundle
 from ensemble.inference.ensemble import Ensemble
+from ensemble.inference.evaluation import evaluate_ensemble
 from ensemble.selection.combine import Averaged, Transform, combine
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
@@ -388,7 +389,7 @@ def test_weights_that_do_not_fit_are_refused_when_they_are_needed(
 
 
 def test_evaluate(ensemble: Ensemble, tiny_data: Path) -> None:
-    found = ensemble.evaluate(tiny_data)
+    found = evaluate_ensemble(ensemble, tiny_data)
     assert list(found.scores) == TASKS
     assert found.num_rows == dict.fromkeys(TASKS, 32)
     assert found.num_skipped == dict.fromkeys(TASKS, 0)
@@ -403,11 +404,11 @@ def test_evaluate(ensemble: Ensemble, tiny_data: Path) -> None:
 
 def test_what_cannot_be_scored_is_said(ensemble: Ensemble, tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing to score: sentiment: ids-sst-dev.csv is not the"):
-        ensemble.evaluate(tmp_path)
+        evaluate_ensemble(ensemble, tmp_path)
     with pytest.raises(DataError, match=r"ids-sst-test-student.csv has no labelled rows"):
-        ensemble.evaluate(tiny_data, "test")
+        evaluate_ensemble(ensemble, tiny_data, "test")
     shutil.copy(tiny_data / "sts-dev.csv", tmp_path)
-    found = ensemble.evaluate(tmp_path)
+    found = evaluate_ensemble(ensemble, tmp_path)
     assert list(found.scores) == ["similarity"]
     assert found.overall == pytest.approx((found.scores["similarity"] + 1) / 2)
     assert found.unscored == {
@@ -421,9 +422,9 @@ def test_bad_rows_stop_or_are_counted(ensemble: Ensemble, tiny_data: Path, tmp_p
     lines[3] = "\t".join([*lines[3].split("\t")[:-2], "", "9"])  # two defects, one row
     (tmp_path / "ids-sst-dev.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match=r"(?s)ids-sst-dev.csv:4: .*--on-bad-rows skip"):
-        ensemble.evaluate(tmp_path)
-    found = ensemble.evaluate(tmp_path, skip_bad_rows=True)
+        evaluate_ensemble(ensemble, tmp_path)
+    found = evaluate_ensemble(ensemble, tmp_path, skip_bad_rows=True)
     assert (found.num_rows, found.num_skipped) == ({"sentiment": 31}, {"sentiment": 1})
     (tmp_path / "ids-sst-dev.csv").write_text("id\ttext\tsentiment\n1\ta\t2\n")
     with pytest.raises(DataError, match="no column sentence"):
-        ensemble.evaluate(tmp_path, skip_bad_rows=True)
+        evaluate_ensemble(ensemble, tmp_path, skip_bad_rows=True)

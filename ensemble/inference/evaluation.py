@@ -1,0 +1,86 @@
+"""What a bundle scores on labelled files that nothing has seen."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ensemble.inference.ensemble import Ensemble
+from mlflow_setup.errors import DataError
+from trainable.config.tasks import Split, Task
+from trainable.data.defects import describe
+from trainable.data.examples import Examples
+from trainable.data.readers import read_split
+from trainable.evaluation.metrics import overall, task_metric
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a bundle scores on the labelled files of one split."""
+
+    split: Split
+    scores: dict[str, float]  # task -> its metric
+    overall: float
+    num_rows: dict[str, int]  # rows scored
+    num_skipped: dict[str, int]  # rows with defects, left out
+    undefined: tuple[str, ...]  # tasks whose predictions are constant: the score counts as 0
+    unscored: dict[str, str]  # task -> why it has no score
+    seconds_per_1000: dict[str, float] = field(compare=False)
+    """Of a task's sentences, from text to outputs, measured here: device, precision and batch size
+    as given; once the members are loaded."""
+
+
+def evaluate_ensemble(
+    ensemble: Ensemble, data_dir: Path, split: Split = "dev", skip_bad_rows: bool = False
+) -> Evaluation:
+    """Score each task whose labelled file for `split` is in `data_dir`.
+
+    Raises:
+        DataError: no labelled file of any task, a file that cannot be read, or rows with
+            defects that are not to be skipped.
+    """
+    scores, num_rows, num_skipped = {}, {}, {}
+    undefined: list[str] = []
+    unscored: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    for name, task in ensemble.tasks.items():
+        if split not in task.files or not (data_dir / task.files[split]).exists():
+            unscored[name] = f"{task.files.get(split, f'a {split} file')} is not there"
+            continue
+        examples, num_bad = _sound(name, task, split, data_dir, skip_bad_rows)
+        if examples.labels is None or not len(examples):
+            unscored[name] = f"{task.files[split]} has no labelled rows"
+            continue
+        outputs, seconds[name] = ensemble.timed_outputs({name: examples.sentences})
+        scores[name], is_defined = task_metric(task, outputs[name], examples.labels)
+        num_rows[name], num_skipped[name] = len(examples), num_bad
+        if not is_defined:
+            undefined.append(name)
+    if not scores:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
+        raise DataError(f"{data_dir}: nothing to score: {reasons}")
+    total = overall(scores, ensemble.tasks)
+    return Evaluation(
+        split=split,
+        scores=scores,
+        overall=total,
+        num_rows=num_rows,
+        num_skipped=num_skipped,
+        undefined=tuple(undefined),
+        unscored=unscored,
+        seconds_per_1000=seconds,
+    )
+
+
+def _sound(
+    name: str, task: Task, split: Split, data_dir: Path, skip_bad_rows: bool
+) -> tuple[Examples, int]:
+    """The examples without defects, and how many rows had some."""
+    examples, defects = read_split(name, task, split, data_dir)
+    errors = [defect for defect in defects if defect.severity == "error"]
+    fatal = [defect for defect in errors if not defect.is_of_row]
+    if fatal or (errors and not skip_bad_rows):
+        shown = fatal or errors
+        raise DataError(
+            f"{data_dir}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
+            fix=None if fatal else "correct the rows, or leave them out: --on-bad-rows skip",
+        )
+    return examples, len({defect.line for defect in errors})

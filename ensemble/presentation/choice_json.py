@@ -1,0 +1,96 @@
+"""A choice as JSON: what `ensweep ensemble --json` prints and its MLflow run holds."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ensemble.candidates.pool import Pool
+from ensemble.choice.request import Request
+from ensemble.choice.result import EnsembleChoice, Member, Method, TaskChoice
+from ensemble.statistics.bootstrap import Gain
+
+CAVEAT = (
+    "judged: halves of dev choose in turn and the others judge. Members are chosen on all of dev, "
+    "which the hyperparameter search has seen: ensweep evaluate BUNDLE on labelled data that "
+    "nothing has seen is the last word"
+)
+
+
+def describe(request: Request, pool: Pool, choice: EnsembleChoice) -> dict[str, Any]:
+    """JSON values: what `ensweep ensemble --json` prints and the MLflow run holds."""
+    return {
+        "schema_version": 1,
+        "sweeps": list(request.sweeps),
+        "averaged": request.averaged.value,
+        "num_candidates": len(pool.candidates),
+        **choice_json(choice),
+        "added": [
+            {"file": one.candidate.trial, "task": one.task, "form": one.form} for one in pool.added
+        ],
+        "rejected": [vars(rejected) for rejected in pool.rejected],
+        "caveat": CAVEAT,
+    }
+
+
+def choice_json(choice: EnsembleChoice) -> dict[str, Any]:
+    """JSON values of a choice; null for a score that is not a number."""
+    single = choice.one_for_all
+    return {
+        "tasks": {name: _task_json(task) for name, task in choice.tasks.items()},
+        "overall": {method.value: s.to_json() for method, s in choice.overall.items()},
+        "gains": _gains_json(choice.gains),
+        "note": choice.note,
+        "num_encoders": {method.value: len(choice.candidates(method)) for method in Method},
+        "num_parameters": {
+            method.value: choice.cost(choice.candidates(method)) for method in Method
+        },
+        "one_for_all": None
+        if single is None
+        else {**asdict(single.candidate), "overall": single.scores.to_json()},
+        "front": [
+            {
+                "num_encoders": len(point.candidates),
+                "cost": point.cost,
+                "overall": point.scores.to_json(),
+                "members": [candidate.key for candidate in point.candidates],
+            }
+            for point in choice.front
+        ],
+    }
+
+
+def _task_json(task: TaskChoice) -> dict[str, Any]:
+    methods = {
+        method.value: {
+            "members": [_member_json(member) for member in choice.members],
+            "scores": choice.scores.to_json(),
+            "trajectory": list(choice.trajectory),
+            "intercept": choice.intercept,
+        }
+        for method, choice in task.methods.items()
+    }
+    optimism = task.selective.scores.optimism
+    return {
+        "metric": task.metric,
+        "num_rows": task.num_rows,
+        "methods": methods,
+        "rule": task.rule.rule,
+        "rules": [asdict(row) for row in task.rule.scores],
+        "gains": _gains_json(task.gains),
+        "curve": asdict(task.curve),
+        "optimism": None if math.isnan(optimism) else optimism,
+        "note": task.note,
+    }
+
+
+def _member_json(member: Member) -> dict[str, Any]:
+    return {
+        **asdict(member.candidate),
+        "weight": member.weight,
+        "transform": asdict(member.transform),
+    }
+
+
+def _gains_json(gains: Mapping[Method, Gain]) -> dict[str, Any]:
+    return {f"over_{method.value}": asdict(found) for method, found in gains.items()}
