@@ -11,8 +11,6 @@
     wheel/*.whl          the code that wrote it, for environments that have none; one at most
     manifest.json        size and SHA-256 of every file, written last
 
-Bundles of version 1 have every encoder below `encoders/`, and its weights in each member's file.
-
 Nothing of a bundle is read before all of it has been verified, nothing is unpickled, and no code of
 it is run: who wants the wheel installs it.
 """
@@ -39,7 +37,6 @@ ENSEMBLE, CARD, MEMBERS, ENCODERS = "ensemble.json", "README.md", "members", "en
 CODE, PICTURES = "wheel", "pictures"
 FACTS = {"format": "ensweep-bundle", "schema_version": SCHEMA_VERSION}
 """What the manifest of a bundle says beside its files."""
-_FORMER_FACTS = {**FACTS, "schema_version": 1}
 MAIN = "."
 """As a member's encoder: the one in the bundle's own folder."""
 
@@ -119,7 +116,7 @@ class Contents(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1, 2]
+    schema_version: Literal[2]
     tasks: Annotated[dict[str, TaskEntry], Field(min_length=1)]
     members: dict[str, MemberEntry]
     precision: Precision = "fp32"  # of the stored weights; they are loaded to float32
@@ -152,8 +149,6 @@ class Bundle:
             raise IntegrityError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
             raise IntegrityError(f"{path}: not a bundle's contents: {_first(error)}") from None
-        if (contents.schema_version == 1) != _is_former(folder / MANIFEST):
-            raise IntegrityError(f"{path}: of another version than {MANIFEST} says")
         bundle = cls(folder, contents)
         bundle._check_tasks()
         bundle._check_files()
@@ -269,15 +264,7 @@ def _damage(folder: Path) -> str | None:
     manifest = folder / MANIFEST
     if manifest.is_symlink() or not manifest.is_file():
         return f"{MANIFEST} is missing or not a plain file"
-    return find_damage(folder, _FORMER_FACTS if _is_former(manifest) else FACTS)
-
-
-def _is_former(manifest: Path) -> bool:
-    """Whether it says that it is of version 1; what it says is proved afterwards."""
-    try:
-        return bool(json.loads(manifest.read_bytes())["schema_version"] == 1)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return False
+    return find_damage(folder, FACTS)
 
 
 def _first(error: ValidationError) -> str:

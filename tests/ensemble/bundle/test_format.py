@@ -335,8 +335,8 @@ FLAT, MORE = {"averaged": "standardised", "spread": 0.0}, {"averaged": "paper", 
 @pytest.mark.parametrize(
     ("edit", "problem"),
     [
-        (lambda c: c.update(schema_version=3), "schema_version: Input should be 1 or 2"),
-        (lambda c: c.update(schema_version=1), "of another version than manifest.json"),
+        (lambda c: c.update(schema_version=3), "schema_version: Input should be 2"),
+        (lambda c: c.update(schema_version=1), "schema_version: Input should be 2"),
         (lambda c: c.update(more=1), "more: Extra inputs are not permitted"),
         (lambda c: c.pop("members"), "members: Field required"),
         (lambda c: c.update(tasks={}), "tasks: .*at least 1"),

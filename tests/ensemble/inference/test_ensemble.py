@@ -248,37 +248,6 @@ def test_members_on_an_equal_encoder_run_it_once(
     pd.testing.assert_frame_equal(actual, one_by_one(folder, mixed(10)), atol=1e-3, rtol=0)
 
 
-def test_a_bundle_of_version_1_answers_as_before(lively: Path, tmp_path: Path) -> None:
-    """Encoders below `encoders/`, without weights; all weights in the members' files."""
-    folder = shutil.copytree(lively, tmp_path / "bundle")
-    bundle = Bundle.load(lively)
-    content = json.loads((folder / ENSEMBLE).read_text())
-    main = folder / ENCODERS / "main"
-    main.mkdir()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS):
-        (folder / name).rename(main / name)
-    for name, member in content["members"].items():
-        weights = load_file(bundle.encoder_dir(name) / WEIGHTS)
-        heads = load_file(folder / MEMBERS / name / WEIGHTS)
-        whole = heads | {f"encoder.{key}": value for key, value in weights.items()}
-        save_file(whole, folder / MEMBERS / name / WEIGHTS)
-        member["encoder"] = "main" if member["encoder"] == MAIN else member["encoder"]
-        del member["encoder_revision"]
-    for path in (folder / ENCODERS).rglob(WEIGHTS):
-        path.unlink()
-    for key in ("precision", "halved", "distilled"):
-        del content[key]
-    for entry in content["tasks"].values():
-        del entry["intercept"]
-        for share in entry["members"]:
-            share.pop("transform", None)
-    (folder / ENSEMBLE).write_text(json.dumps({**content, "schema_version": 1}))
-    (folder / MANIFEST).unlink()
-    write_manifest(folder, {**FACTS, "schema_version": 1})
-    actual = Ensemble.load(folder).label(mixed(10), TASKS)
-    pd.testing.assert_frame_equal(actual, Ensemble.load(lively).label(mixed(10), TASKS))
-
-
 def test_the_folder_is_one_that_transformers_loads(tiny_bundle: Path) -> None:
     """What a user of a hub expects of it: the encoder, whole, with its tokenizer and settings."""
     from transformers import AutoModel, AutoTokenizer
