@@ -16,7 +16,7 @@ from ensemble.inference.ensemble import Ensemble
 from ensemble.inference.shards import Label, Shard, bundle_fingerprint, contents
 from mlflow_setup.errors import EnsweepError, IntegrityError, PartialError
 from mlflow_setup.text import first_line
-from search.cluster.slots import Node, cluster, environment
+from trainable.tune.cluster import Node, cluster, environment
 
 _MAX_RETRIES = 3
 

@@ -23,7 +23,7 @@ from mlflow_setup.models.scoring_server import (
     scoring_app,
     warn_of_strangers,
 )
-from search.cluster.slots import Node, cluster, environment
+from trainable.tune.cluster import Node, cluster, environment
 
 NAME = "ensweep"
 _MAX_QUEUED = 512

@@ -26,7 +26,7 @@ from search.algorithms.audit import AuditResult, audit_result
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import Rung, TuneScheduler, new_rungs, restore_rungs
 from search.algorithms.warm_start import WarmTrial
-from search.cluster.slots import cluster, environment, find_slots, unpriced
+from search.cluster.slots import find_slots, unpriced
 from search.config.sweep_config import SweepConfig
 from search.driver.budget import Meter, sweep_usage
 from search.driver.callback import SweepCallback
@@ -37,6 +37,7 @@ from search.driver.tracking import what_is_tracked
 from search.planning.preflight import known_configs, unfinished_configs
 from search.storage.history import PastTrial, SweepFolder, past_trial, read_history
 from search.storage.lease import Lease
+from trainable.tune.cluster import cluster, environment
 from trainable.tune.placement import TrialPlacement, resources
 from trainable.tune.trainable import Train, listening, make_trainable
 

@@ -16,7 +16,7 @@ from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.uris import redact
 from search.algorithms.rungs import new_rungs
-from search.cluster.slots import Slots, cluster, environment, find_slots, unpriced
+from search.cluster.slots import Slots, find_slots, unpriced
 from search.config.sweep_config import SweepConfig
 from search.planning.forecast import Forecast, Terms, forecast
 from search.planning.gpu_sharing import Share, measure, tell
@@ -28,6 +28,7 @@ from search.storage.history import SweepFolder
 from trainable.config.config import Config
 from trainable.config.constraints import settings_without_effect
 from trainable.training.profile import Rehearsal
+from trainable.tune.cluster import cluster, environment
 from trainable.tune.placement import TrialPlacement
 
 Verdict = Literal["ok", "note", "red"]

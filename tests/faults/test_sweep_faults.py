@@ -25,11 +25,11 @@ from ensweep.cli.app import app
 from mlflow_setup.errors import PartialError
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import resolve_tracking
-from search.cluster.slots import cluster
 from search.driver import sweep as sweeps
 from search.driver.sweep import resume_sweep, run_sweep
 from search.storage.history import SweepFolder, read_history
 from search.storage.lease import LEASE_FILE, read_lease
+from trainable.tune.cluster import cluster
 
 pytestmark = pytest.mark.slow
 

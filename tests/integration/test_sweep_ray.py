@@ -17,11 +17,12 @@ from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.algorithms.optuna_searcher import OptunaSearcher
-from search.cluster.slots import Node, cluster, find_slots
+from search.cluster.slots import find_slots
 from search.config.sweep_config import Budget, Resources
 from search.driver.sweep import resume_sweep, run_sweep
 from search.reports.leaderboard import leaderboard
 from trainable.storage.trial_folder import TrialFolder
+from trainable.tune.cluster import Node, cluster
 from trainable.tune.trainable import Train
 
 pytestmark = pytest.mark.slow

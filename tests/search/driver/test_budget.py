@@ -10,11 +10,12 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.runs.usage import Usage, usage_of
 from mlflow_setup.schema import AttemptRecord, Outcome
-from search.cluster.slots import Node, Slots, unpriced
+from search.cluster.slots import Slots, unpriced
 from search.config.sweep_config import Budget, Resources
 from search.driver import budget as budgets
 from search.driver.budget import Meter, sweep_usage
 from trainable.storage.trial_folder import TrialFolder
+from trainable.tune.cluster import Node
 from trainable.tune.placement import TrialPlacement
 
 

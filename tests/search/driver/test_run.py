@@ -12,10 +12,10 @@ from past_sweep import sweep_of
 from rich.console import Console
 
 from mlflow_setup.tracking.store import resolve_tracking
-from search.cluster.slots import Node
 from search.config.sweep_config import Budget
 from search.driver.run import SweepResult
 from search.driver.sweep import run_sweep
+from trainable.tune.cluster import Node
 
 
 @contextmanager
