@@ -27,6 +27,7 @@ from mlflow_setup.filesystem.atomic import TEMPORARY
 from mlflow_setup.schema import EXPERIMENT, Tag
 from mlflow_setup.text import first_line
 from mlflow_setup.tracking.client import Metric, MlflowClient, MlflowException, Param, Run, RunTag
+from mlflow_setup.tracking.relocation import relocate
 from mlflow_setup.tracking.sqlite import holders, prove_readable, prove_writable
 from mlflow_setup.uris import redact
 
@@ -84,6 +85,7 @@ class Tracking:
             prove_readable(self.database)
             if not self.database.stat().st_size:
                 _create(self.database)
+            relocate(self.database, self.experiment, ARTIFACTS_FOLDER)
             client = MlflowClient(self.uri, registry_uri=self.uri)
             client.search_experiments(max_results=1)
         return client

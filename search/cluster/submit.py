@@ -28,7 +28,6 @@ from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.text import first_line
 from mlflow_setup.uris import has_credentials, is_uri, redact
 from mlflow_setup.wheel import pack_wheel
-from search.config.portable import without_recipe_files
 from search.config.sweep_config import SweepConfig
 
 _ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
@@ -164,7 +163,7 @@ def _send(client: JobSubmissionClient, submission: Submission, job_id: str) -> b
         wheel = pack_wheel(Path(folder))
         files = Path(folder) / "files"
         files.mkdir()
-        content = without_recipe_files(submission.sweep).to_file()
+        content = submission.sweep.to_file()
         (files / submission.file_name).write_text(json.dumps(content, indent=1) + "\n")
         try:
             client.submit_job(

@@ -14,6 +14,7 @@ the command line or in the environment is fixed: it leaves the space and the fir
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from mlflow_setup.uris import is_uri
 from search.config.constraints import problems_of
 from search.config.sweep_config import SECTIONS, SWEEP_KEYS, SweepConfig
 from trainable.config.config import flatten
-from trainable.config.recipe import parse_override, resolve
+from trainable.config.recipe import parse_override, read_recipe, settings_of
 from trainable.config.strict_yaml import read_settings
 
 SWEEPS = Path(__file__).parent / "sweeps"
@@ -67,13 +68,15 @@ def resolve_sweep(
     """
     problems: list[str] = []
     _shape(content, path, problems)
-    fixed, origin = content["config"], dict.fromkeys(content["config"], f"sweep {path.stem}")
+    _read_recipes(content, problems)
+    fixed = content["config"]
+    origin = dict.fromkeys(fixed, f"sweep {path.stem}") | (content.get("origin") or {})
     both = sorted(set(fixed) & set(content["space"]))
     problems += [f"{key}: is both fixed under config and searched under space" for key in both]
-    for key, value, place in _given(content["recipe"], overrides, environment):
+    for key, value, place in _given(overrides, environment):
         if not _set_sweep_key(content, key, value):
             _fix(content, origin, key, value, place)
-    _make_absolute(fixed)
+    _make_data_absolute(fixed)
     sweep = _validate({**content, "name": path.stem, "origin": origin}, path, problems)
     if sweep is not None:
         problems += problems_of(sweep)
@@ -97,10 +100,9 @@ def _path_of(name: str) -> Path:
 
 def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
     """Bring the file into the one form: dotted config, first trials as mappings, paths found."""
-    for key in ("name", "origin"):
-        if content.pop(key, None) is not None:
-            problems.append(f"{key}: no such key; a sweep is named by its file")
-    for key in ("config", "space", *SECTIONS):
+    if content.pop("name", None) is not None:
+        problems.append("name: no such key; a sweep is named by its file")
+    for key in ("config", "space", "recipes", "origin", *SECTIONS):
         if content.setdefault(key, {}) is None:
             content[key] = {}
         if not isinstance(content[key], dict):
@@ -129,18 +131,33 @@ def _find_recipe(recipe: Any, path: Path) -> Any:
     return recipe
 
 
+def _read_recipes(content: dict[str, Any], problems: list[str]) -> None:
+    """Every recipe that the sweep names, unless it was stored with it."""
+    known, first = content["recipes"], content["first_trials"]
+    places = {content["recipe"]: "recipe"}
+    for number, trial in enumerate(first, start=1):
+        places.setdefault(trial["recipe"], f"first_trials {number} ({trial['recipe']})")
+    for name, place in places.items():
+        if name in known:
+            continue
+        try:
+            read = read_recipe(str(name))
+        except ConfigError as error:
+            if name == content["recipe"]:
+                raise
+            problems.append(f"{place}: {error.problem}")
+            first[:] = [trial for trial in first if trial["recipe"] != name]
+            continue
+        known[name] = {"settings": read.settings, "origin": read.origin}
+
+
 def _given(
-    recipe: Any, overrides: Iterable[str], environment: Mapping[str, str] | None
+    overrides: Iterable[str], environment: Mapping[str, str] | None
 ) -> list[tuple[str, Any, str]]:
     """(key, value, origin) from the environment and the command line, in rising precedence."""
-    resolved = resolve(str(recipe), (), environment)
-    values = resolved.config.flat()
-    named = [
-        (key, values[key], place)
-        for key, place in resolved.origin.items()
-        if place.startswith("env ")
+    return [*settings_of(os.environ if environment is None else environment)] + [
+        (*parse_override(text), "command line") for text in overrides
     ]
-    return named + [(*parse_override(text), "command line") for text in overrides]
 
 
 def _set_sweep_key(content: dict[str, Any], key: str, value: Any) -> bool:
@@ -163,7 +180,7 @@ def _fix(content: dict[str, Any], origin: dict[str, str], key: str, value: Any, 
             trial["overrides"].pop(name, None)
 
 
-def _make_absolute(fixed: dict[str, Any]) -> None:
+def _make_data_absolute(fixed: dict[str, Any]) -> None:
     """Trials run in folders and on machines of their own."""
     folder = fixed.get("data.dir")
     if isinstance(folder, str) and folder and not is_uri(folder):

@@ -3,7 +3,7 @@
 `search.config.load` reads one from YAML and proves it valid.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from search.config.space import Parameter, pick
 from trainable.config.config import Config
-from trainable.config.recipe import read_recipe
 
 
 class _Section(BaseModel):
@@ -66,6 +65,14 @@ class Budget(_Section):
     """Node type of the cluster's file -> price of a node for an hour; `local`: this machine."""
 
 
+class RecipeSettings(_Section):
+    """A recipe as it was read when the sweep began; its file is not needed again."""
+
+    settings: dict[str, Any]
+    """Dotted name -> value, what it extends merged in."""
+    origin: dict[str, str]
+
+
 class FirstTrial(_Section):
     """A known configuration: all of a recipe's settings, and overrides of them."""
 
@@ -88,12 +95,15 @@ class TrialSettings:
 
 
 class SweepConfig(_Section):
-    """A resolved sweep: recipes, environment and command line are merged in and proved valid."""
+    """A resolved sweep: recipes, environment and command line are merged in and proved valid. It
+    needs no file but itself."""
 
     name: str
     description: str = ""
     recipe: str = "baseline"
     """Base of the trials that the search draws."""
+    recipes: dict[str, RecipeSettings] = Field(default_factory=dict)
+    """Name or file -> the recipe, of every one that the sweep names."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Fixed settings, dotted."""
     origin: dict[str, str] = Field(default_factory=dict)
@@ -121,7 +131,7 @@ class SweepConfig(_Section):
 
     def to_file(self) -> dict[str, Any]:
         """The content of a sweep file that resolves to this sweep."""
-        content = self.model_dump(mode="json", exclude={"name", "origin", "space", "first_trials"})
+        content = self.model_dump(mode="json", exclude={"name", "space", "first_trials"})
         content["space"] = {
             key: parameter.model_dump(mode="json", exclude_defaults=True)
             for key, parameter in self.space.items()
@@ -131,10 +141,25 @@ class SweepConfig(_Section):
         ]
         return content
 
+    def map_settings(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> "SweepConfig":
+        """The sweep with `change` made to the settings of its recipes, config and first trials."""
+        recipes = {
+            name: recipe.model_copy(update={"settings": change(recipe.settings)})
+            for name, recipe in self.recipes.items()
+        }
+        trials = tuple(
+            trial.model_copy(update={"overrides": change(trial.overrides)})
+            for trial in self.first_trials
+        )
+        config = change(self.config)
+        return self.model_copy(
+            update={"recipes": recipes, "config": config, "first_trials": trials}
+        )
+
     def _over(self, recipe: str, overrides: Mapping[str, Any], place: str) -> TrialSettings:
-        read = read_recipe(recipe)
+        read = self.recipes[recipe]
         return TrialSettings(
-            read.name,
+            recipe,
             {**read.settings, **self.config, **overrides},
             {**read.origin, **self.origin, **dict.fromkeys(overrides, place)},
         )

@@ -25,6 +25,7 @@ from search.storage.history import (
     read_history,
 )
 from search.storage.lease import Lease
+from search.storage.relocation import with_absolute_paths
 from trainable.tune.trainable import Train
 
 
@@ -53,6 +54,7 @@ def run_sweep(
         NothingUsableError: a sweep to start warm from has nothing to start from.
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
+    sweep = sweep.map_settings(with_absolute_paths)
     read_data(known_configs(sweep))
     refuse_taken(folder, tracking)
     warm, said = warm_start(sweep, warm_from, folder.path.parent, objectives(sweep))

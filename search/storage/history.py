@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -32,6 +32,7 @@ from mlflow_setup.schema import (
 from search.config.load import resolve_sweep
 from search.config.sweep_config import SweepConfig
 from search.storage.lease import LEASE_FILE, living_driver, refusal
+from search.storage.relocation import relocated
 from trainable.config.parse import from_flat
 from trainable.config.strict_yaml import read_settings
 from trainable.storage.layout import STOP_FILE, TRIALS
@@ -39,6 +40,9 @@ from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import total_epochs
 
 SWEEP_FILE, EXTENSIONS = "sweep.yaml", "extensions"
+STORAGE = "storage"
+"""Key of the sweep's file: the folder that the sweep was begun in. Paths below it are found below
+the folder in which the sweep lies now."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,8 @@ class SweepFolder:
             raise ConfigError(f"{self.path}: cannot be made: {error}", fix=fix) from None
         try:
             with must_write(self.path):
-                write_atomic(self.path / SWEEP_FILE, json.dumps(sweep.to_file(), indent=1) + "\n")
+                content = {STORAGE: str(self.path.parent), **sweep.to_file()}
+                write_atomic(self.path / SWEEP_FILE, json.dumps(content, indent=1) + "\n")
         except ConfigError:
             shutil.rmtree(self.path, ignore_errors=True)  # the name is free again
             raise
@@ -155,7 +160,11 @@ class SweepFolder:
                 f"no sweep {self.name!r} in {self.path.parent}",
                 fix="--storage names the folder with the sweeps",
             )
-        sweep = resolve_sweep(_content(file), file, (), {})
+        content = _content(file)
+        old = Path(content.pop(STORAGE, self.path.parent))
+        sweep = resolve_sweep(content, file, (), {})
+        if old != self.path.parent:
+            sweep = sweep.map_settings(lambda given: relocated(given, old, self.path.parent))
         num_samples = sweep.search.num_samples + sum(map(_read_extension, self._extensions()))
         search = sweep.search.model_copy(update={"num_samples": num_samples})
         return sweep.model_copy(update={"name": self.name, "search": search})
@@ -188,7 +197,27 @@ def read_history(folders: Sequence[TrialFolder]) -> list[PastTrial]:
         IntegrityError: the record of a trial is damaged.
     """
     found = [past_trial(folder) for folder in folders]
+    sweeps = {folder.path.parents[1] for folder in folders}
+    begun_in = {path: _storage_at_begin(path) for path in sweeps}
+    found = [
+        _relocated(past, begun_in[folder.path.parents[1]], folder.path.parents[2])
+        for past, folder in zip(found, folders, strict=True)
+    ]
     return sorted(found, key=lambda past: (past.number is None, past.number or 0, past.name))
+
+
+def _storage_at_begin(sweep: Path) -> Path:
+    """The storage folder that the sweep in the folder `sweep` was begun in."""
+    file = sweep / SWEEP_FILE
+    content = _content(file) if file.is_file() else {}
+    return Path(content.get(STORAGE, sweep.parent))
+
+
+def _relocated(past: PastTrial, old: Path, new: Path) -> PastTrial:
+    if old == new:
+        return past
+    record = replace(past.record, config=relocated(past.record.config, old, new))
+    return replace(past, record=record)
 
 
 def past_trial(folder: TrialFolder) -> PastTrial:

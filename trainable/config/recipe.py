@@ -53,7 +53,7 @@ def resolve(
     read = read_recipe(recipe)
     settings, origin = dict(read.settings), dict(read.origin)
     variables = os.environ if environment is None else environment
-    for key, value, place in [*_from_environment(variables), *_from_overrides(overrides)]:
+    for key, value, place in [*settings_of(variables), *_from_overrides(overrides)]:
         _assign(settings, origin, key, value, place)
     config = from_flat(settings, origin)
     return Resolved(
@@ -139,8 +139,13 @@ def _from_overrides(overrides: Iterable[str]) -> list[tuple[str, Any, str]]:
     return [(*parse_override(text), "command line") for text in overrides]
 
 
-def _from_environment(variables: Mapping[str, str]) -> list[tuple[str, Any, str]]:
-    """ENSWEEP_OPTIM__LR=1e-4 sets optim.lr; two underscores stand for the dot."""
+def settings_of(variables: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    """(key, value, origin) of environment variables: ENSWEEP_OPTIM__LR=1e-4 sets optim.lr; two
+    underscores stand for the dot.
+
+    Raises:
+        ConfigError: a variable that begins like a setting and is none.
+    """
     keys = {f"{ENVIRONMENT_PREFIX}{key.upper().replace('.', '__')}": key for key in valid_keys()}
     found = []
     for name in sorted(variables):

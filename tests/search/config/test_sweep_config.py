@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
+from search.config.portable import without_recipe_files
 
 from search.config.load import read_sweep
-from search.config.portable import without_recipe_files
 from search.config.sweep_config import SweepConfig, TrialSettings
 
 MINE = {"extends": "b3", "optim.lr": 3e-4, "model.fcn_size": 64, "model.head_dropout": 0.2}

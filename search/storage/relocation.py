@@ -1,0 +1,38 @@
+"""Places below a storage folder that was renamed are found below its new name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow_setup.uris import is_uri
+from trainable.data.remote import PACKAGED
+
+_BUNDLE = "bundle:"
+
+
+def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that name a local folder name it from the root: trials run in folders, and a sweep
+    goes on in working directories, other than the one in which it was begun."""
+    changed = dict(settings)
+    data, encoder = settings.get("data.dir"), settings.get("model.encoder")
+    if isinstance(data, str) and data and not is_uri(data):
+        changed["data.dir"] = str(Path(data).resolve())
+    if isinstance(encoder, str) and encoder not in PACKAGED and Path(encoder).is_dir():
+        changed["model.encoder"] = str(Path(encoder).resolve())
+    teacher = settings.get("distill.teacher")
+    if isinstance(teacher, str) and teacher.startswith(_BUNDLE):
+        changed["distill.teacher"] = _BUNDLE + str(Path(teacher.removeprefix(_BUNDLE)).resolve())
+    return changed
+
+
+def relocated(settings: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
+    """Settings whose paths stand below the folder `old`, below `new` instead."""
+    return {key: _relocate(value, old, new) for key, value in settings.items()}
+
+
+def _relocate(value: Any, old: Path, new: Path) -> Any:
+    if not isinstance(value, str):
+        return value
+    scheme = _BUNDLE if value.startswith(_BUNDLE) else ""
+    path = Path(value.removeprefix(scheme))
+    return f"{scheme}{new / path.relative_to(old)}" if path.is_relative_to(old) else value
