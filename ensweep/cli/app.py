@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from ensweep.cli.ensembles import bundle, compress, ensemble, serve, soup
+from ensweep.cli.ensembles import bundle, compress, ensemble, predict, serve, soup
 from ensweep.cli.sweeps import ablate, cluster, leaderboard, plan, report, submit, sweep, track
 from ensweep.cli.training import data, pretrain, train
 from mlflow_setup.errors import INTERRUPTED, STOPPED, EnsweepError
@@ -33,10 +33,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for noun in (data, pretrain, train, plan, sweep, submit, leaderboard, report, ablate):
-    noun.register(app)
-for noun in (soup, ensemble, bundle, compress, serve, cluster, track):
-    noun.register(app)
+COMMANDS = (
+    *(pretrain.pretrain, train.train, train.recipes),
+    *(plan.plan, sweep.sweep, sweep.resume, sweep.extend, sweep.sweeps, submit.submit),
+    *(leaderboard.leaderboard, report.report, ablate.ablate, ablate.studies),
+    *(soup.soup, ensemble.ensemble, bundle.export, bundle.verify, bundle.sign),
+    *(predict.predict, bundle.evaluate, compress.compress, serve.register, serve.serve),
+    *(track.ui, track.sync, track.gc),
+)
+"""A command is called what its function is called; `--help` lists them in this order."""
+for command in COMMANDS:
+    app.command()(command)
+for group in (data.data, train.config, cluster.cluster):
+    app.add_typer(group)
 
 
 @app.callback()

@@ -1,7 +1,7 @@
-"""`ensweep export`, `verify`, `sign`, `predict`, `evaluate`: an ensemble as a folder, and its use.
+"""`ensweep export`, `verify`, `sign`, `evaluate`: an ensemble as a folder, and what it scores.
 
 ensweep export demo --output bundle
-ensweep predict bundle --task sentiment --text "a warm and moving film"
+ensweep evaluate bundle --data-dir data
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ensweep.cli.ensembles.predict import predict
 from ensweep.cli.shared.options import (
     AsJson,
     Average,
@@ -32,15 +31,6 @@ if TYPE_CHECKING:
     from ensemble.export.write import Refine
     from ensemble.inference.evaluation import Evaluation
     from trainable.config.tasks import Task
-
-
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("export")(export)
-    app.command("verify")(verify)
-    app.command("sign")(sign)
-    app.command("predict")(predict)
-    app.command("evaluate")(evaluate)
 
 
 def export(

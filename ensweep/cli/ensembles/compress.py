@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from mlflow_setup.schema import EpochRecord
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's command to the command line."""
-    app.command("compress")(compress)
-
-
 def compress(
     folder: Folder,
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder with the tasks' files.")],

@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from mlflow_setup.tracking.store import Tracking
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's command to the command line."""
-    app.command("ensemble")(ensemble)
-
-
 def ensemble(
     sweeps: SweepNames = None,
     method: Method = None,

@@ -14,13 +14,7 @@ import typer
 from ensweep.cli.shared.options import AsJson, BatchSize, Folder, Precision, Storage, TrackingUri
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("register")(register_bundle)
-    app.command("serve")(serve)
-
-
-def register_bundle(
+def register(
     folder: Folder,
     name: Annotated[str, typer.Option("--name", help="Of the registered model.")] = "ensweep",
     alias: Annotated[

@@ -14,11 +14,6 @@ from ensweep.cli.shared.options import AsJson, Storage, SweepName, TrackingUri
 from ensweep.cli.shared.output import print_table
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's command to the command line."""
-    app.command("soup")(soup)
-
-
 def soup(
     data_dir: Annotated[
         Path, typer.Option("--data-dir", help="Folder with the files that the sweep was given.")

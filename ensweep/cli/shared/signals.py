@@ -7,7 +7,6 @@ from typing import Any
 import typer
 
 from mlflow_setup.errors import INTERRUPTED, STOPPED
-from search.driver.stop_switch import leave_terminal
 
 
 class StopOnSignal:
@@ -35,6 +34,8 @@ class StopOnSignal:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
+            from search.driver.stop_switch import leave_terminal
+
             leave_terminal()
         self.signal = number
         signal.signal(number, signal.SIG_DFL)

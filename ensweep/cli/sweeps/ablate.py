@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.options import AsJson, Storage, TrackingUri
-from ensweep.cli.shared.output import print_table
+from ensweep.cli.shared.output import print_listing, print_table
 from ensweep.cli.sweeps.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, PartialError
 
 if TYPE_CHECKING:
     from search.ablation.compare import Study
-
-
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("ablate")(ablate)
-    app.command("studies")(studies)
 
 
 def ablate(
@@ -99,12 +93,7 @@ def studies(as_json: AsJson = False) -> None:
     from search.ablation.study import describe_study, study_names
 
     listed = {name: describe_study(name) for name in study_names()}
-    if as_json:
-        typer.echo(json.dumps({"schema_version": 1, "studies": listed}))
-        return
-    width = max(map(len, listed))
-    for name, description in listed.items():
-        typer.echo(f"{name:<{width}}  {description}")
+    print_listing("studies", listed, as_json)
 
 
 def _print(study: "Study", folder: Path, as_json: bool) -> None:

@@ -12,20 +12,17 @@ import typer
 
 from ensweep.cli.shared.options import AsJson
 
-cluster_app = typer.Typer(help="The Ray cluster that sweeps run on.", no_args_is_help=True)
+cluster = typer.Typer(
+    name="cluster", help="The Ray cluster that sweeps run on.", no_args_is_help=True
+)
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.add_typer(cluster_app, name="cluster")
+@cluster.callback()
+def common() -> None:
+    """A group, though it has one command."""
 
 
-@cluster_app.callback()
-def cluster() -> None:
-    """The Ray cluster that sweeps run on."""
-
-
-@cluster_app.command("check")
+@cluster.command()
 def check(
     file: Annotated[
         Path, typer.Argument(help="A cluster file: what `ray up` takes, or KubeRay's RayJob.")

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from search.reports.leaderboard import Row
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("leaderboard")(leaderboard)
-
-
 def leaderboard(
     sweep_name: SweepName = None,
     storage: Storage = Path("runs"),

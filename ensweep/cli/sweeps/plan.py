@@ -33,11 +33,6 @@ if TYPE_CHECKING:
     from search.planning.plan import Plan
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("plan")(plan)
-
-
 def plan(
     name_or_file: SweepFile,
     overrides: SweepOverrides = None,

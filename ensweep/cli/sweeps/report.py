@@ -14,11 +14,6 @@ from ensweep.cli.shared.output import print_table
 FOLDER = "report"
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("report")(report)
-
-
 def report(
     sweep_name: SweepName = None,
     storage: Storage = Path("runs"),

@@ -29,11 +29,6 @@ from mlflow_setup.errors import INTERRUPTED, ConfigError
 from mlflow_setup.text import first_line
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("submit")(submit)
-
-
 def submit(
     name_or_file: SweepFile,
     overrides: SweepOverrides = None,

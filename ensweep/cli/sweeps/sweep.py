@@ -3,7 +3,6 @@
 ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
 """
 
-import json
 import os
 import shlex
 from pathlib import Path
@@ -28,19 +27,11 @@ from ensweep.cli.shared.options import (
     as_overrides,
     budget_options,
 )
-from ensweep.cli.shared.output import print_table
+from ensweep.cli.shared.output import print_listing, print_table
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
     from search.driver.run import SweepResult
-
-
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("sweep")(sweep)
-    app.command("resume")(resume)
-    app.command("extend")(extend)
-    app.command("sweeps")(sweeps)
 
 
 def sweep(
@@ -140,12 +131,7 @@ def sweeps(as_json: AsJson = False) -> None:
     from search.config.load import read_sweep, sweep_names
 
     listed = {name: read_sweep(name, environment={}).description for name in sweep_names()}
-    if as_json:
-        typer.echo(json.dumps({"schema_version": 1, "sweeps": listed}))
-        return
-    width = max(map(len, listed))
-    for name, description in listed.items():
-        typer.echo(f"{name:<{width}}  {description}")
+    print_listing("sweeps", listed, as_json)
 
 
 def default_name(sweep: str) -> str:

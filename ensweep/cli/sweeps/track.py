@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from search.storage.history import SweepFolder
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("ui")(ui)
-    app.command("sync")(sync)
-    app.command("gc")(gc)
-
-
 def ui(
     sweep: SweepName = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     from trainable.data.defects import Defect
     from trainable.data.examples import Examples
 
+data = typer.Typer(name="data", help="Check, generate and fetch data.", no_args_is_help=True)
+
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the tasks' files.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    data = typer.Typer(help="Check, generate and fetch data.", no_args_is_help=True)
-    data.command("check")(check)
-    data.command("sample")(sample)
-    data.command("fetch")(fetch)
-    app.add_typer(data, name="data")
-
-
+@data.command()
 def check(
     folder: Folder,
     recipe: Annotated[
@@ -77,6 +71,7 @@ def check(
         raise typer.Exit(DataError.exit_code)
 
 
+@data.command()
 def sample(
     folder: Folder,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other rows.")] = 0,
@@ -90,6 +85,7 @@ def sample(
     typer.echo(f"wrote a generated data set to {folder}")
 
 
+@data.command()
 def fetch(folder: Folder) -> None:
     """Bring SST-5, QQP, STS-B and AllNLI from the public hub (needs a network)."""
     from trainable.data.public_datasets import fetch as bring

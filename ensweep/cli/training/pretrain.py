@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from trainable.pretraining.masked_lm import Progress
 
 
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("pretrain")(pretrain)
-
-
 def pretrain(
     recipe: RecipeName,
     output: Annotated[

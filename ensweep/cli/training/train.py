@@ -10,25 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensweep.cli.shared.options import AsJson, Storage, TrackingUri
+from ensweep.cli.shared.output import print_listing
 from ensweep.cli.shared.signals import StopOnSignal
 from mlflow_setup.errors import NothingUsableError
 
 if TYPE_CHECKING:
     from mlflow_setup.schema import EpochRecord
 
+config = typer.Typer(name="config", help="Look at configurations.", no_args_is_help=True)
+
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe's name or a YAML file.")
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this noun's commands to the command line."""
-    app.command("train")(train)
-    app.command("recipes")(recipes)
-    config = typer.Typer(help="Look at configurations.", no_args_is_help=True)
-    config.command("show")(show)
-    app.add_typer(config, name="config")
 
 
 def train(
@@ -110,14 +104,10 @@ def recipes(as_json: AsJson = False) -> None:
     from trainable.config.recipe import read_recipe, recipe_names
 
     listed = {name: read_recipe(name).description for name in recipe_names()}
-    if as_json:
-        typer.echo(json.dumps({"schema_version": 1, "recipes": listed}))
-        return
-    width = max(map(len, listed))
-    for name, description in listed.items():
-        typer.echo(f"{name:<{width}}  {description}")
+    print_listing("recipes", listed, as_json)
 
 
+@config.command()
 def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Every setting of a configuration, its value and where the value came from."""
     from trainable.config.constraints import settings_without_effect

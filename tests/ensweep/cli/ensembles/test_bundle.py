@@ -7,14 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from ensweep.cli.ensembles import bundle
+from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, DataError, EnsweepError, IntegrityError
-
-app = typer.Typer()
-bundle.register(app)
 
 PAIR = ("how do i learn chess", "can i learn chess well")
 

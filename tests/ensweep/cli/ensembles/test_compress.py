@@ -7,20 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from ensemble.bundle.format import ENSEMBLE, FACTS, Bundle
 from ensemble.distillation.compress import student_of
 from ensemble.inference.ensemble import Ensemble
-from ensweep.cli.ensembles import compress
+from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
 from trainable.data.readers import read_split
 from trainable.evaluation.metrics import task_metric
-
-app = typer.Typer()
-compress.register(app)
 
 TASKS = ["sentiment", "paraphrase", "similarity"]
 

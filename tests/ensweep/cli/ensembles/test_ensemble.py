@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from few_repeats import choose_as_shipped
 from typer.testing import CliRunner, Result
 
 from ensemble.selection import rule_selection as inner
 from ensemble.selection import rules, stacking
-from ensweep.cli.ensembles import ensemble
+from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
@@ -22,9 +21,6 @@ from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
-
-app = typer.Typer()
-ensemble.register(app)
 
 NUM_ROWS = 80
 LABELS = {

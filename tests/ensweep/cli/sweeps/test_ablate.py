@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from ensweep.cli.sweeps import ablate
+from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.tracking.store import resolve_tracking
-
-app = typer.Typer()
-ablate.register(app)
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from past_sweep import Past
 from typer.testing import CliRunner, Result
 
-from ensweep.cli.sweeps import leaderboard, sweep
+from ensweep.cli.app import app
+from ensweep.cli.sweeps.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.runs.usage import Usage
@@ -19,10 +19,6 @@ from mlflow_setup.tracking.store import resolve_tracking
 from search.driver.run import SweepResult
 from search.storage.lease import Lease
 from trainable.storage.trial_folder import TrialFolder
-
-app = typer.Typer()
-sweep.register(app)
-leaderboard.register(app)
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +204,7 @@ def test_the_way_to_go_on_says_what_the_environment_does_not(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert sweep.resume_hint("s", *given) == f"to go on: ensweep resume s{more}"
+    assert resume_hint("s", *given) == f"to go on: ensweep resume s{more}"
 
 
 def test_a_name_whose_sweep_runs_says_who_runs_it(tmp_path: Path, tiny_data: Path) -> None:

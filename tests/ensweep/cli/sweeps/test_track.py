@@ -2,12 +2,11 @@ import os
 from pathlib import Path
 
 import pytest
-import typer
 from click.testing import Result
 from past_sweep import Past
 from typer.testing import CliRunner
 
-from ensweep.cli.sweeps.track import register
+from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.sweep_run import Mirror
@@ -31,8 +30,6 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    app = typer.Typer()
-    register(app)
     return CliRunner().invoke(app, list(arguments))
 
 

@@ -4,15 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from ensweep.cli.training import pretrain, train
+from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
-
-app = typer.Typer()
-pretrain.register(app)
-train.register(app)
 
 
 def invoke(*words: str) -> Result:
