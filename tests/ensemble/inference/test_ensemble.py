@@ -79,7 +79,8 @@ def test_rows_are_answered_as_each_alone_would_be(lively: Path, tiny_data: Path,
         for row, sides in enumerate(zip(*examples.sentences, strict=True)):
             tokens = tokenise(sides, tokenizer, model.max_length)
             with torch.inference_mode():
-                output = model(task, tokens.pack(np.arange(len(sides))), len(sides))
+                packed = tokens.pack(np.arange(len(sides)))
+                output = model.answer(task, model.embed(packed), [1] * len(sides))
             value = output.outputs.double().reshape(-1)
             if record.kind is Kind.CLASSIFICATION:
                 value = value.softmax(0)
@@ -151,7 +152,8 @@ def test_what_is_averaged_is_what_the_bundle_says(
         for row in rows:
             tokens = tokenise(row, tokenizer, model.max_length)
             with torch.inference_mode():
-                given = model(task, tokens.pack(np.arange(len(row))), len(row))
+                packed = tokens.pack(np.arange(len(row)))
+                given = model.answer(task, model.embed(packed), [1] * len(row))
             values.append(given.outputs.double().numpy()[0])
         raw.append(np.array(values))
     parsed = [

@@ -164,7 +164,7 @@ LR = {"type": "float", "low": 1e-5, "high": 1e-3}
         ({"space": {"optim.Lr": LR}}, ["space: no key optim.Lr (did you mean optim.lr?)"]),
         ({"config": {"optim.lrr": 1e-4}}, ["config: no key optim.lrr (did you mean optim.lr?)"]),
         ({"serach": {}}, ["serach: no such key (did you mean search?)"]),
-        ({"origin": {}}, ["origin: no such key"]),
+        ({"name": "s"}, ["name: no such key; a sweep is named by its file"]),
         ({"search": {"num_sample": 3}}, ["search.num_sample: no such key", "search.num_samples"]),
         ({"search": {"num_samples": 0}}, ["search.num_samples: input should be greater"]),
         ({"search": 3}, ["search: expected a mapping, got 3"]),
