@@ -29,8 +29,13 @@ LONGEST = (
     *("faults/test_submitted_sweep", "faults/test_tracking_faults", "faults/test_ledger_faults"),
     *("faults/test_identity", "faults/test_plan_faults", "faults/test_full_disks"),
     *("faults/test_signal_faults", "faults/test_secret_faults"),
-    *("faults/test_clock_faults", "integration/", "browser/", "search/storage/test_lease",
-    "faults/"),
+    *(
+        "faults/test_clock_faults",
+        "integration/",
+        "browser/",
+        "search/storage/test_lease",
+        "faults/",
+    ),
 )
 """Test modules that mostly wait for real processes, the longest first."""
 
