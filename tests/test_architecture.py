@@ -1,0 +1,35 @@
+"""The page about the house is true: what it names is there, and every room is on it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PACKAGES = ("ensweep", "search", "ensemble", "trainable", "mlflow_setup")
+ROOMS = sorted(path.parent for name in PACKAGES for path in (ROOT / name).rglob("__init__.py"))
+MAX_MODULES, MAX_LINES = 12, 300
+
+
+def test_what_the_page_names_is_there() -> None:
+    named = re.findall(
+        r"`((?:ensweep|search|ensemble|trainable|mlflow_setup|tests)/[\w/.]*)`", PAGE
+    )
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_room_is_in_the_picture() -> None:
+    picture = set(re.findall(r"\w+", PAGE.partition("```text")[2].partition("```")[0]))
+    inner = {"cli", "kernels"}
+    assert [room for room in ROOMS if room.name not in picture | inner] == []
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
+def test_a_room_is_small_and_says_what_is_in_it(room: Path) -> None:
+    modules = [path for path in room.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= MAX_MODULES
+    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
+    assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
+    assert (room / "__init__.py").read_text(encoding="utf-8").startswith('"""')
