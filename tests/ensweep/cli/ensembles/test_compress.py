@@ -22,7 +22,7 @@ TASKS = ["sentiment", "paraphrase", "similarity"]
 
 
 def invoke(*words: str | Path) -> Any:
-    result = CliRunner().invoke(app, list(map(str, words)))
+    result = CliRunner().invoke(app, ["compress", *map(str, words)])
     if isinstance(result.exception, EnsweepError):
         raise result.exception
     assert result.exit_code == 0, result.output

@@ -91,7 +91,7 @@ def write(folder: TrialFolder, task: str, outputs: np.ndarray) -> None:
 
 
 def invoke(*words: str) -> Result:
-    result = CliRunner().invoke(app, list(words))
+    result = CliRunner().invoke(app, ["ensemble", *words])
     if isinstance(result.exception, ValueError):
         raise result.exception
     assert result.exit_code == 0, result.output
