@@ -155,7 +155,7 @@ def test_no_member_or_encoder_leaves_the_bundle(root: Path, table: Table) -> Non
         share = Share(member=names[1], weight=1.0)
         entry = TaskEntry(task=PAPER_TASKS["sentiment"], members=(share,), scores={})
         contents = Contents(
-            schema_version=1, tasks={"sentiment": entry}, members={names[1]: member}
+            schema_version=2, tasks={"sentiment": entry}, members={names[1]: member}
         )
         bundle = Bundle(root, contents)
         for folder in (bundle.weights_dir, bundle.encoder_dir):
