@@ -1,7 +1,7 @@
 """The contract between the floors: names used in MLflow, and the records of a trial.
 
 Free of mlflow. A trial's folder (`trainable.storage.trial_folder`) holds these records as JSON; the
-mirror projects them onto an MLflow run; `runs.py` reads them back as `RunRecord`s.
+mirror projects them onto an MLflow run; `runs/query.py` reads them back as `RunRecord`s.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The page about the house is true: what it names is there, and every room is on it."""
+"""The pages name paths that are there, and the one on architecture every room."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,14 @@ ROOMS = sorted(path.parent for name in PACKAGES for path in (ROOT / name).rglob(
 MAX_MODULES, MAX_LINES = 12, 300
 
 
-def test_what_the_page_names_is_there() -> None:
-    named = re.findall(
-        r"`((?:ensweep|search|ensemble|trainable|mlflow_setup|tests)/[\w/.]*)`", PAGE
-    )
+PATHS = r"`((?:ensweep|search|ensemble|trainable|mlflow_setup|tests|benchmarks)/[\w/.]*)`"
+
+
+def test_every_path_that_a_page_names_is_there() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    named = {path for page in pages for path in re.findall(PATHS, page.read_text("utf-8"))}
     assert len(named) > 20
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
 def test_every_room_is_in_the_picture() -> None:

@@ -196,14 +196,13 @@ def read_history(folders: Sequence[TrialFolder]) -> list[PastTrial]:
     Raises:
         IntegrityError: the record of a trial is damaged.
     """
-    found = [past_trial(folder) for folder in folders]
     sweeps = {folder.path.parents[1] for folder in folders}
     begun_in = {path: _storage_at_begin(path) for path in sweeps}
-    found = [
-        _relocated(past, begun_in[folder.path.parents[1]], folder.path.parents[2])
-        for past, folder in zip(found, folders, strict=True)
+    trials = [
+        _relocated(past_trial(folder), begun_in[folder.path.parents[1]], folder.path.parents[2])
+        for folder in folders
     ]
-    return sorted(found, key=lambda past: (past.number is None, past.number or 0, past.name))
+    return sorted(trials, key=lambda past: (past.number is None, past.number or 0, past.name))
 
 
 def _storage_at_begin(sweep: Path) -> Path:

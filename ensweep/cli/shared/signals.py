@@ -24,6 +24,9 @@ class StopOnSignal:
         return INTERRUPTED if self.signal == signal.SIGINT else STOPPED
 
     def __enter__(self) -> None:
+        from search.driver.stop_switch import leave_terminal  # not for `--help`, nor in a handler
+
+        self._leave_terminal = leave_terminal
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         heard = [n for n in signals if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
         self._before = {number: signal.signal(number, self._note) for number in heard}
@@ -34,9 +37,7 @@ class StopOnSignal:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            from search.driver.stop_switch import leave_terminal
-
-            leave_terminal()
+            self._leave_terminal()
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
         typer.echo("stopping at the next step; again to stop at once", err=True)
