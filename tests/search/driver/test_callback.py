@@ -178,8 +178,8 @@ def test_what_a_lost_process_took_is_charged_to_its_end(
     """Its silence counts, and what it did after it had last put down its seconds."""
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
-    began = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: began + 0)
+    began = float(int(time.monotonic()))  # whole seconds: their differences are exact
+    monkeypatch.setattr(time, "monotonic", lambda: began)
     sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
     write_attempt(sweep.folder("0001"), 1)
     monkeypatch.setattr(time, "monotonic", lambda: began + 1800)
