@@ -9,8 +9,8 @@ import pytest
 from scoring import ask, serving
 
 from ensemble.inference.ensemble import Ensemble
+from ensemble.serving.ray_serve import Replica, serve_on_ray
 from mlflow_setup.errors import ConfigError, IntegrityError
-from search.cluster.serve_ray import Replica, serve_on_ray
 
 pytest.importorskip("grpc_reflection", reason="Ray Serve is not installed: ensweep[serve]")
 

@@ -153,7 +153,7 @@ def _shard(
 
     label = None
     if on_ray:
-        from search.cluster.predict_shards import label_on_ray
+        from ensemble.inference.shards_on_ray import label_on_ray
 
         label = label_on_ray(ensemble, names, as_json)
     total, found = write_shards(ensemble, source, names, output, num_rows, as_json, label)

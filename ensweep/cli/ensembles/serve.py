@@ -85,7 +85,7 @@ def serve(
     ensemble = Ensemble.load(folder, batch_size, precision)
     if on_ray:
         from ensemble.inference.shards import bundle_fingerprint
-        from search.cluster.serve_ray import Replica, serve_on_ray
+        from ensemble.serving.ray_serve import Replica, serve_on_ray
 
         if address:
             os.environ["RAY_ADDRESS"] = address

@@ -8,8 +8,8 @@ import ray
 
 from ensemble.inference.ensemble import Ensemble
 from ensemble.inference.shards import write_shards
+from ensemble.inference.shards_on_ray import label_on_ray
 from mlflow_setup.errors import IntegrityError
-from search.cluster.predict_shards import label_on_ray
 
 TASKS = ["paraphrase", "similarity"]
 
