@@ -1,4 +1,4 @@
-"""What a RayJob file says: its keys (KubeRay 1.5 to 1.7), its groups of pods, its command."""
+"""What a RayJob file says: its groups of pods, its command."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -6,88 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.cluster.check_ray_yaml import mapping
+from search.cluster.findings import mapping
 from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
 
 CLUSTER = "spec.rayClusterSpec"
 
-JOB_KEYS = frozenset(
-    (
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "clusterSelector",
-        "deletionStrategy",
-        "entrypoint",
-        "entrypointNumCpus",
-        "entrypointNumGpus",
-        "entrypointResources",
-        "jobId",
-        "managedBy",
-        "metadata",
-        "preRunningDeadlineSeconds",
-        "rayClusterSpec",
-        "runtimeEnvYAML",
-        "shutdownAfterJobFinishes",
-        "submissionMode",
-        "submitterConfig",
-        "submitterPodTemplate",
-        "suspend",
-        "ttlSecondsAfterFinished",
-    )
-)
-CLUSTER_KEYS = frozenset(
-    (
-        "authOptions",
-        "autoscalerOptions",
-        "enableInTreeAutoscaling",
-        "gcsFaultToleranceOptions",
-        "headGroupSpec",
-        "headServiceAnnotations",
-        "managedBy",
-        "networkPolicy",
-        "rayVersion",
-        "suspend",
-        "upgradeStrategy",
-        "workerGroupSpecs",
-    )
-)
-AUTOSCALER_KEYS = frozenset(
-    (
-        "env",
-        "envFrom",
-        "idleTimeoutSeconds",
-        "image",
-        "imagePullPolicy",
-        "resources",
-        "securityContext",
-        "upscalingMode",
-        "version",
-        "volumeMounts",
-    )
-)
-GROUP_KEYS = frozenset(
-    (
-        "enableIngress",
-        "groupName",
-        "headService",
-        "idleTimeoutSeconds",
-        "labels",
-        "maxReplicas",
-        "minReplicas",
-        "numOfHosts",
-        "priority",
-        "rayStartParams",
-        "replicas",
-        "resources",
-        "scaleStrategy",
-        "serviceType",
-        "suspend",
-        "template",
-    )
-)
-ACCELERATORS = frozenset(("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915"))
-_OTHERS = ("cpu", "memory", "ephemeral-storage", "google.com/tpu")
+ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915")
 
 
 @dataclass(frozen=True)
@@ -176,15 +101,6 @@ class Command:
             return None
         overrides = [w for w in self.words[1:] if "=" in w and not w.startswith("-")]
         return read_sweep(name, overrides, {})
-
-
-def is_of_a_resource(key: str) -> bool:
-    """Whether it names something that a container may ask for; MIG slices are the vendor's."""
-    return (
-        key in ACCELERATORS
-        or key in _OTHERS
-        or key.startswith(("hugepages-", "nvidia.com/mig-", "vpc.amazonaws.com/"))
-    )
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:

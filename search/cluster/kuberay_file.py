@@ -14,29 +14,21 @@ from typing import Any
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import first_line
 from mlflow_setup.uris import is_uri, redact
-from search.cluster.check_ray_yaml import (
-    PLACEHOLDER,
+from search.cluster.findings import (
     Finding,
-    leaves,
+    against,
+    error,
+    facts,
+    in_order,
     mapping,
-    misspelt,
+    note,
     pinned_ray,
-    red,
+    to_be_filled_in,
 )
-from search.cluster.kuberay import (
-    ACCELERATORS,
-    AUTOSCALER_KEYS,
-    CLUSTER,
-    CLUSTER_KEYS,
-    GROUP_KEYS,
-    JOB_KEYS,
-    Command,
-    Group,
-    groups_of,
-    is_of_a_resource,
-)
+from search.cluster.kuberay import ACCELERATORS, CLUSTER, Command, Group, groups_of
 from trainable.config.strict_yaml import parse, read_settings
 
+_SCHEMAS = facts("kuberay.json")
 _SECRET = re.compile(r"(?:PASSWORD|TOKEN|SECRET|_KEY)(?:_|$)(?!PATH|FILE)")
 _MIN_GRACE_SECONDS = 30
 
@@ -47,26 +39,26 @@ def is_kuberay_file(path: Path) -> bool:
 
 
 def check_kuberay_file(path: Path) -> list[Finding]:
-    """All findings, the red ones first.
+    """All findings, errors first.
 
     Raises:
         ConfigError: the file cannot be read, or is not YAML.
     """
     written = read_settings(path)
     if written.get("kind") != "RayJob":
-        return [red("kind", f"is {written.get('kind')!r}; a sweep runs as a RayJob")]
+        return [error("kind", f"is {written.get('kind')!r}; a sweep runs as a RayJob")]
     spec = mapping(written.get("spec"))
     cluster = mapping(spec.get("rayClusterSpec"))
     groups = list(groups_of(cluster))
     command = Command.of(str(spec.get("entrypoint", "")))
-    found = [*_by_ray(written, cluster), *_keys(spec, cluster), *_job(spec, command)]
+    found = [*_by_ray(written, cluster), *_job(spec, command)]
+    found += against(_SCHEMAS["rayjob"], spec, "spec", "; the operator would refuse or ignore it")
     found += _replicas(groups)
     for group in groups:
         found += [*_resources(group), *_pod(group), *_secrets(group)]
     found += [*_head(cluster, groups), *_trials(command, groups), *_token(cluster, groups)]
     found += [*_versions(cluster, groups, path), *_paths(command, groups)]
-    found += _to_be_filled_in(written)
-    return sorted(dict.fromkeys(found), key=lambda finding: not finding.is_red)
+    return in_order([*found, *to_be_filled_in(written)])
 
 
 def _by_ray(written: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[Finding]:
@@ -78,61 +70,50 @@ def _by_ray(written: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[
         autoscaling_config._derive_autoscaling_config_from_ray_cr(
             {"metadata": metadata, "spec": cluster}
         )
-    except KeyError as error:
-        yield red(CLUSTER, f"Ray refuses it: {error} is missing")
-    except Exception as error:  # whatever Ray raises, its autoscaler would not start
-        reason = first_line(error)
-        yield red(CLUSTER, f"Ray refuses it: {type(error).__name__}: {reason}")
-
-
-def _keys(spec: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[Finding]:
-    why = "; the operator would refuse or ignore it"
-    yield from misspelt("spec", spec, JOB_KEYS, why)
-    yield from misspelt(CLUSTER, cluster, CLUSTER_KEYS, why)
-    options = mapping(cluster.get("autoscalerOptions"))
-    yield from misspelt(f"{CLUSTER}.autoscalerOptions", options, AUTOSCALER_KEYS, why)
-    for group in groups_of(cluster):
-        yield from misspelt(group.place, group.written, GROUP_KEYS, why)
+    except KeyError as key:
+        yield error(CLUSTER, f"Ray refuses it: {key} is missing")
+    except Exception as fault:  # whatever Ray raises, its autoscaler would not start
+        yield error(CLUSTER, f"Ray refuses it: {type(fault).__name__}: {first_line(fault)}")
 
 
 def _job(spec: Mapping[str, Any], command: Command) -> Iterator[Finding]:
     place = "spec.entrypoint"
     retries = spec.get("backoffLimit", 0)
     if command.verb not in ("sweep", "resume"):
-        yield red(place, "runs neither `ensweep sweep` nor `ensweep resume`")
+        yield error(place, "runs neither `ensweep sweep` nor `ensweep resume`")
     elif command.verb == "sweep" and not (
         "--resume-if-begun" in command.words and command.option("--name")
     ):
         problem = "cannot be run again, as a retry or a restart does"
-        yield red(place, f"{problem}: --name NAME --resume-if-begun")
+        yield error(place, f"{problem}: --name NAME --resume-if-begun")
     if retries and command.option("--max-hours"):
-        yield red(place, "--max-hours begins anew with each retry; --max-gpu-hours does not")
+        yield error(place, "--max-hours begins anew with each retry; --max-gpu-hours does not")
     if not retries:
-        yield Finding(False, "spec.backoffLimit", "no retry: a lost head ends the sweep")
+        yield note("spec.backoffLimit", "no retry: a lost head ends the sweep")
     if spec.get("shutdownAfterJobFinishes") is not True:
         problem = "is not true: the cluster costs on when the sweep has ended"
-        yield red("spec.shutdownAfterJobFinishes", problem)
+        yield error("spec.shutdownAfterJobFinishes", problem)
     try:
         runtime = parse(str(spec.get("runtimeEnvYAML") or ""), where="spec.runtimeEnvYAML")
-    except ConfigError as error:
-        yield red("spec.runtimeEnvYAML", error.problem)
+    except ConfigError as refusal:
+        yield error("spec.runtimeEnvYAML", refusal.problem)
         return
     for name, value in mapping(mapping(runtime).get("env_vars")).items():
         if _is_secret(str(name), str(value)):
-            yield red(f"spec.runtimeEnvYAML.{name}", "a secret is shown with the job")
+            yield error(f"spec.runtimeEnvYAML.{name}", "a secret is shown with the job")
 
 
 def _replicas(groups: list[Group]) -> Iterator[Finding]:
     workers = [group for group in groups if not group.is_head]
     if not workers:
-        yield red(f"{CLUSTER}.workerGroupSpecs", "there are no workers, and the head has no CPU")
+        yield error(f"{CLUSTER}.workerGroupSpecs", "there are no workers, and the head has no CPU")
     for group in workers:
         least, most = (group.written.get(key) for key in ("minReplicas", "maxReplicas"))
         for key, value in (("minReplicas", least), ("maxReplicas", most)):
             if value is None:
-                yield red(f"{group.place}.{key}", "is missing, and Ray's autoscaler asks for it")
+                yield error(f"{group.place}.{key}", "is missing, and Ray's autoscaler asks for it")
         if isinstance(least, int) and isinstance(most, int) and least > most:
-            yield red(f"{group.place}.minReplicas", f"is {least}, over maxReplicas, {most}")
+            yield error(f"{group.place}.minReplicas", f"is {least}, over maxReplicas, {most}")
 
 
 def _resources(group: Group) -> Iterator[Finding]:
@@ -140,80 +121,79 @@ def _resources(group: Group) -> Iterator[Finding]:
     for part in ("requests", "limits"):
         place = f"{group.place}.resources.{part}"
         asked = mapping(resources.get(part))
-        unknown = {key: asked[key] for key in asked if not is_of_a_resource(str(key))}
-        yield from misspelt(place, unknown, ACCELERATORS, "; no node has it")
+        yield from against(_SCHEMAS["resources"], asked, place, "; no node has it")
         if part == "requests":
-            for key in ACCELERATORS & (set(asked) - set(group.limits)):
-                yield red(f"{place}.{key}", "GPUs are asked for under limits")
+            for key in set(ACCELERATORS) & (set(asked) - set(group.limits)):
+                yield error(f"{place}.{key}", "GPUs are asked for under limits")
 
 
 def _pod(group: Group) -> Iterator[Finding]:
     grace = group.pod.get("terminationGracePeriodSeconds", _MIN_GRACE_SECONDS)
     if isinstance(grace, int) and grace < _MIN_GRACE_SECONDS:
         problem = f"is {grace}: a trial takes up to 25 s to write its checkpoint"
-        yield red(f"{group.place}.terminationGracePeriodSeconds", problem)
+        yield error(f"{group.place}.terminationGracePeriodSeconds", problem)
     if "/dev/shm" not in group.mounts:
         problem = "no memory volume at /dev/shm: Ray falls back to the disk"
-        yield Finding(False, f"{group.place}.volumeMounts", problem)
+        yield note(f"{group.place}.volumeMounts", problem)
 
 
 def _secrets(group: Group) -> Iterator[Finding]:
     for name, entry in group.env.items():
         if "value" in entry and _is_secret(name, str(entry["value"])):
             problem = "a secret stands in the file: valueFrom.secretKeyRef"
-            yield red(f"{group.place}.env.{name}", problem)
+            yield error(f"{group.place}.env.{name}", problem)
 
 
 def _head(cluster: Mapping[str, Any], groups: list[Group]) -> Iterator[Finding]:
     head = groups[0]
     params = mapping(head.written.get("rayStartParams"))
     if head.num_gpus:
-        yield red(
+        yield error(
             f"{head.place}.resources", "the head has a GPU: trials would run beside the driver"
         )
     if str(params.get("num-cpus")) != "0":
         problem = 'is not "0": trials would run beside the driver'
-        yield red(f"{head.place}.rayStartParams.num-cpus", problem)
+        yield error(f"{head.place}.rayStartParams.num-cpus", problem)
     if str(params.get("dashboard-host", "0.0.0.0")) != "0.0.0.0":
         problem = "the pod that sends the job cannot reach it; token and ClusterIP guard it"
-        yield red(f"{head.place}.rayStartParams.dashboard-host", problem)
+        yield error(f"{head.place}.rayStartParams.dashboard-host", problem)
     if head.written.get("serviceType", "ClusterIP") != "ClusterIP":
         problem = "the dashboard runs code for whoever reaches it: ClusterIP"
-        yield red(f"{head.place}.serviceType", problem)
+        yield error(f"{head.place}.serviceType", problem)
     if head.written.get("enableIngress") is True:
-        yield red(f"{head.place}.enableIngress", "the dashboard is open to the outside")
+        yield error(f"{head.place}.enableIngress", "the dashboard is open to the outside")
     for key, value in mapping(head.pod.get("nodeSelector")).items():
         if "spot" in f"{key} {value}".lower() and str(value).lower() != "false":
             problem = "the head must not be on spot nodes: when it goes the cluster is gone"
-            yield red(f"{head.place}.nodeSelector", problem)
+            yield error(f"{head.place}.nodeSelector", problem)
     if not cluster.get("enableInTreeAutoscaling"):
-        yield Finding(False, f"{CLUSTER}.enableInTreeAutoscaling", "is off: workers stay as many")
+        yield note(f"{CLUSTER}.enableInTreeAutoscaling", "is off: workers stay as many")
 
 
 def _trials(command: Command, groups: list[Group]) -> Iterator[Finding]:
     """Whether the trials of the sweep fit into the workers."""
     try:
         sweep = command.sweep()
-    except ConfigError as error:
-        yield red("spec.entrypoint", error.problem)
+    except ConfigError as refusal:
+        yield error("spec.entrypoint", refusal.problem)
         return
     workers = [group for group in groups if not group.is_head]
     most = max((group.num_gpus for group in workers), default=0.0)
     wanted = sweep.resources.gpus_per_trial if sweep is not None else None
     place = f"{CLUSTER}.workerGroupSpecs"
     if wanted and wanted > most:
-        yield red(
+        yield error(
             place, f"a trial asks for {wanted:g} GPU(s), a worker has {most:g}: it would wait"
         )
     elif not most:
-        yield Finding(False, place, "no worker has a GPU: trials train on CPUs")
+        yield note(place, "no worker has a GPU: trials train on CPUs")
     at_start = sum(
         max(group.written.get("replicas") or 0, group.written.get("minReplicas") or 0)
         for group in workers
     )
     if sweep is not None and not at_start and sweep.resources.max_concurrent_trials is None:
         problem = "the cluster starts without workers, so there is nothing to count"
-        yield red("spec.entrypoint", f"{problem}: resources.max_concurrent_trials=N")
+        yield error("spec.entrypoint", f"{problem}: resources.max_concurrent_trials=N")
 
 
 def _token(cluster: Mapping[str, Any], groups: list[Group]) -> Iterator[Finding]:
@@ -222,28 +202,28 @@ def _token(cluster: Mapping[str, Any], groups: list[Group]) -> Iterator[Finding]
         return
     if not any("RAY_AUTH_MODE" in group.env for group in groups):
         problem = "no token: jobs are taken from whoever reaches the head; authOptions.mode: token"
-        yield red(f"{CLUSTER}.authOptions", problem)
+        yield error(f"{CLUSTER}.authOptions", problem)
         return
     for group in groups:
         if group.env.get("RAY_AUTH_MODE", {}).get("value") != "token":
-            yield red(f"{group.place}.env", "no RAY_AUTH_MODE=token, and others have it")
+            yield error(f"{group.place}.env", "no RAY_AUTH_MODE=token, and others have it")
         elif "RAY_AUTH_TOKEN" not in group.env and "RAY_AUTH_TOKEN_PATH" not in group.env:
-            yield red(f"{group.place}.env", "RAY_AUTH_MODE=token, and no RAY_AUTH_TOKEN")
+            yield error(f"{group.place}.env", "RAY_AUTH_MODE=token, and no RAY_AUTH_TOKEN")
 
 
 def _versions(cluster: Mapping[str, Any], groups: list[Group], path: Path) -> Iterator[Finding]:
     stated, pinned = str(cluster.get("rayVersion", "")), pinned_ray(path)
     if stated != pinned:
-        yield red(f"{CLUSTER}.rayVersion", f"is {stated or 'missing'}; {pinned} is tested")
+        yield error(f"{CLUSTER}.rayVersion", f"is {stated or 'missing'}; {pinned} is tested")
     images = {str(group.container.get("image", "")) for group in groups}
     if len(images) > 1:
-        yield red(CLUSTER, f"nodes differ in their image: {', '.join(sorted(images))}")
+        yield error(CLUSTER, f"nodes differ in their image: {', '.join(sorted(images))}")
     for group in groups:
         image = str(group.container.get("image", ""))
         tag = image.rpartition("/")[2].partition(":")[2]
         version = re.search(r"(?:^|ray)(\d+\.\d+\.\d+)", tag)
         if version is not None and version[1] != stated:
-            yield red(f"{group.place}.image", f"has Ray {version[1]}; rayVersion is {stated}")
+            yield error(f"{group.place}.image", f"has Ray {version[1]}; rayVersion is {stated}")
         elif version is None:
             problem = f"its tag names no version of Ray: {image or 'none'}"
             unpinned = tag in ("", "latest", "nightly")
@@ -256,21 +236,15 @@ def _paths(command: Command, groups: list[Group]) -> Iterator[Finding]:
         path = command.option(option)
         if path is None:
             if option == "--storage":
-                yield red("spec.entrypoint", "no --storage: results would go with the pod")
+                yield error("spec.entrypoint", "no --storage: results would go with the pod")
             continue
         if is_uri(path):
             if option == "--storage":
-                yield red("spec.entrypoint", f"--storage {path}: results lie on a volume")
+                yield error("spec.entrypoint", f"--storage {path}: results lie on a volume")
             continue
         for group in groups:
             if not any(Path(path).is_relative_to(mount) for mount in group.mounts):
-                yield red(f"{group.place}.volumeMounts", f"{option} {path} is on no volume of it")
-
-
-def _to_be_filled_in(written: Mapping[str, Any]) -> Iterator[Finding]:
-    for place, value in leaves(written, ""):
-        if isinstance(value, str) and PLACEHOLDER in value:
-            yield Finding(False, place, f"is still to be filled in: {value.strip()[:80]}")
+                yield error(f"{group.place}.volumeMounts", f"{option} {path} is on no volume of it")
 
 
 def _is_secret(name: str, value: str) -> bool:

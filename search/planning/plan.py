@@ -1,7 +1,7 @@
 """Before a sweep costs anything: does all hold that it needs, and what will it take?
 
 What the driver can see is looked at first; Ray's processes are started only when nothing of that is
-red. Every problem is found in one go, as far as it does not follow from another.
+wrong. Every problem is found in one go, as far as it does not follow from another.
 """
 
 import shutil
@@ -31,12 +31,12 @@ from trainable.training.profile import Rehearsal
 from trainable.tune.cluster import cluster, environment
 from trainable.tune.placement import TrialPlacement
 
-Verdict = Literal["ok", "note", "red"]
+Verdict = Literal["ok", "note", "error"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. Red: the sweep would waste money."""
+    """One thing that was looked at. An error: the sweep would waste money."""
 
     name: str
     verdict: Verdict
@@ -55,13 +55,13 @@ class Plan:
     sharing: list[Share] = field(default_factory=list)
 
     @property
-    def red(self) -> list[Check]:
-        return [check for check in self.checks if check.verdict == "red"]
+    def errors(self) -> list[Check]:
+        return [check for check in self.checks if check.verdict == "error"]
 
     @property
     def exit_code(self) -> int:
-        """0, or that of the first red check."""
-        return self.red[0].exit_code if self.red else 0
+        """0, or that of the first error."""
+        return self.errors[0].exit_code if self.errors else 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -77,7 +77,7 @@ class Plan:
         try:
             check = Check(name, "ok", how())
         except EnsweepError as error:
-            check = Check(name, "red", error.problem, error.fix, error.exit_code)
+            check = Check(name, "error", error.problem, error.fix, error.exit_code)
         self.checks.insert(place, check)
 
     def note(self, name: str, found: str, fix: str | None = None) -> None:
@@ -85,8 +85,8 @@ class Plan:
         self.checks.append(Check(name, "note", found, fix))
 
     def warn(self, name: str, found: str, fix: str | None = None) -> None:
-        """Add something red that no error was raised for."""
-        self.checks.append(Check(name, "red", found, fix, ConfigError.exit_code))
+        """Add an error that no exception was raised for."""
+        self.checks.append(Check(name, "error", found, fix, ConfigError.exit_code))
 
 
 def make_plan(
@@ -114,11 +114,11 @@ def make_plan(
         plan.note("settings", "additional pre-training comes first; the forecast is without it")
     plan.look("data", lambda: _data(sweep, configs))
     plan.look("tracking", lambda: _tracking(tracking))
-    if not plan.red:
+    if not plan.errors:
         plan.look("teacher", lambda: _teachers(configs, tracking))
         plan.look("name", lambda: _name(folder, tracking))
     plan.look("storage", lambda: _storage(folder.path.parent))
-    if plan.red:
+    if plan.errors:
         plan.note("cluster", "not looked at before the rest is mended")
         return plan
     plan.look("cluster", partial(_cluster, plan, sweep, folder, configs, deep, share))
@@ -220,7 +220,7 @@ def _cluster(
     for name, rehearsal in visits.rehearsals.items():
         plan.checks.append(Check(name, "ok", _tell(rehearsal)))
     plan.rehearsals = visits.rehearsals
-    if not plan.red:
+    if not plan.errors:
         plan.forecast = _forecast(sweep, visits, slots)
         _judge(plan, sweep, visits, slots, storage)
     hosts = len({found.host for found in visits.found})

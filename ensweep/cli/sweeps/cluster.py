@@ -32,7 +32,8 @@ def check(
     """Check a cluster file: Ray's own rules, and the mistakes that Ray lets through."""
     from dataclasses import asdict
 
-    from search.cluster.check_ray_yaml import check_cluster_file, refuse
+    from search.cluster.check_ray_yaml import check_cluster_file
+    from search.cluster.findings import refuse
     from search.cluster.kuberay_file import check_kuberay_file, is_kuberay_file
 
     found = check_kuberay_file(file) if is_kuberay_file(file) else check_cluster_file(file)
@@ -41,8 +42,8 @@ def check(
         typer.echo(json.dumps(content))
     else:
         for finding in found:
-            mark = "red " if finding.is_red else "note"
-            typer.echo(f"{mark}  {finding.place}: {finding.problem}")
+            mark = "error" if finding.is_error else "note"
+            typer.echo(f"{mark:<5}  {finding.place}: {finding.problem}")
     refuse(file, found)
     if not as_json:
         typer.echo(f"{file}: nothing to mend")

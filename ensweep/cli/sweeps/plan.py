@@ -80,11 +80,11 @@ def plan(
 
 def _print(found: "Plan") -> None:
     for check in found.checks:
-        typer.echo(f"{check.verdict:<4}  {check.name}: {check.found}")
+        typer.echo(f"{check.verdict:<5}  {check.name}: {check.found}")
         if check.fix is not None and check.verdict != "ok":
-            typer.echo(f"      fix: {check.fix}")
-    if found.red:
-        typer.echo(f"{len(found.red)} thing(s) to mend before a trial is started", err=True)
+            typer.echo(f"       fix: {check.fix}")
+    if found.errors:
+        typer.echo(f"{len(found.errors)} thing(s) to mend before a trial is started", err=True)
     if found.forecast is not None:
         _print_forecast(found.forecast)
 

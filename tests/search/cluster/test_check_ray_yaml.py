@@ -1,4 +1,4 @@
-"""Each mistake that a cluster file can have is red and named; the file that ships is not."""
+"""Each mistake that a cluster file can have is an error and named; the file that ships is not."""
 
 import copy
 import json
@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
-from search.cluster.check_ray_yaml import check_cluster_file, refuse
+from search.cluster.check_ray_yaml import check_cluster_file
+from search.cluster.findings import refuse
 
 ROOT = Path(__file__).resolve().parents[3]
 Change = Callable[[dict[str, Any]], object]
@@ -30,26 +31,26 @@ def worker(file: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(folder: Path, change: Change) -> list[str]:
-    """The red findings of the command after a change, as `place: problem`."""
+    """The errors of the command after a change, as `place: problem`."""
     file = copy.deepcopy(shipped())
     change(file)
     path = folder / "cluster.yaml"
     path.write_text(yaml.safe_dump(file), encoding="utf-8")
     (folder / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
     done = CliRunner().invoke(app, ["cluster", "check", "--json", str(path)])
-    found = [f for f in json.loads(done.stdout)["findings"] if f["is_red"]]
+    found = [f for f in json.loads(done.stdout)["findings"] if f["is_error"]]
     if found:
         assert isinstance(done.exception, ConfigError)
         assert f"{len(found)} thing(s) to mend" in str(done.exception)
     return [f"{f['place']}: {f['problem']}" for f in found]
 
 
-def test_the_file_that_ships_has_nothing_red() -> None:
+def test_the_file_that_ships_has_no_errors() -> None:
     done = CliRunner().invoke(app, ["cluster", "check", str(ROOT / "cluster.yaml")])
     assert done.exit_code == 0, done.output
     assert "nothing to mend" in done.stdout
     found = check_cluster_file(ROOT / "cluster.yaml")
-    assert [finding for finding in found if finding.is_red] == []
+    assert [finding for finding in found if finding.is_error] == []
     places = {finding.place for finding in found}
     assert "available_node_types.head.node_config.ImageId" in places  # to be filled in
     refuse(ROOT / "cluster.yaml", found)
@@ -67,7 +68,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a market that is none": (
         lambda f: worker(f)["node_config"]["InstanceMarketOptions"].update(MarketType="sp0t"),
-        r"InstanceMarketOptions.MarketType: 'sp0t' is no market",
+        r"InstanceMarketOptions.MarketType: 'sp0t' is not one of",
     ),
     "no image": (
         lambda f: worker(f)["node_config"].pop("ImageId"),
@@ -138,10 +139,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_red(tmp_path: Path, fault: str) -> None:
+def test_each_fault_is_error(tmp_path: Path, fault: str) -> None:
     change, message = FAULTS[fault]
-    red = check(tmp_path, change)
-    assert any(re.search(message, line) for line in red), red
+    errors = check(tmp_path, change)
+    assert any(re.search(message, line) for line in errors), errors
 
 
 def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Each mistake that a KubeRay file can have is red and named; the file that ships is not."""
+"""Each mistake that a KubeRay file can have is an error and named; the file that ships is not."""
 
 import copy
 import json
@@ -21,14 +21,14 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def check(folder: Path, change: Change) -> list[str]:
-    """The red findings after a change, as `place: problem`."""
+    """The errors after a change, as `place: problem`."""
     file = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
     change(file)
     (folder / "deploy").mkdir(exist_ok=True)
     path = folder / "deploy" / "kuberay.yaml"
     path.write_text(yaml.safe_dump(file), encoding="utf-8")
     (folder / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
-    return [f"{f.place}: {f.problem}" for f in check_kuberay_file(path) if f.is_red]
+    return [f"{f.place}: {f.problem}" for f in check_kuberay_file(path) if f.is_error]
 
 
 def cluster(file: dict[str, Any]) -> dict[str, Any]:
@@ -66,9 +66,9 @@ def command(file: dict[str, Any], old: str, new: str) -> None:
     file["spec"]["entrypoint"] = file["spec"]["entrypoint"].replace(old, new)
 
 
-def test_the_file_that_ships_has_nothing_red() -> None:
+def test_the_file_that_ships_has_no_errors() -> None:
     found = check_kuberay_file(SHIPPED)
-    assert [finding for finding in found if finding.is_red] == []
+    assert [finding for finding in found if finding.is_error] == []
     assert {finding.problem.partition(":")[0] for finding in found} == {"is still to be filled in"}
 
 
@@ -98,6 +98,14 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a misspelt key of the autoscaler": (
         lambda f: cluster(f)["autoscalerOptions"].update(idleTimeoutSecond=1),
         r"autoscalerOptions.idleTimeoutSecond: no such key \(did you mean idleTimeoutSeconds\?\)",
+    ),
+    "a key of the head at a worker": (
+        lambda f: worker(f).update(serviceType="ClusterIP"),
+        r"workerGroupSpecs.gpu-spot.serviceType: no such key",
+    ),
+    "a number where the operator takes text": (
+        lambda f: head(f)["rayStartParams"].update({"num-cpus": 0}),
+        r"headGroupSpec.rayStartParams.num-cpus: 0 is not of type 'string'",
     ),
     "a misspelt GPU": (
         lambda f: limits(worker(f)).update(
@@ -275,10 +283,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_red(tmp_path: Path, fault: str) -> None:
+def test_each_fault_is_error(tmp_path: Path, fault: str) -> None:
     change, message = FAULTS[fault]
-    red = check(tmp_path, change)
-    assert any(re.search(message, line) for line in red), red
+    errors = check(tmp_path, change)
+    assert any(re.search(message, line) for line in errors), errors
 
 
 def by_environment(file: dict[str, Any]) -> None:
@@ -308,15 +316,15 @@ GOOD: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", GOOD)
-def test_what_is_right_is_not_red(tmp_path: Path, change: str) -> None:
+def test_what_is_right_is_no_error(tmp_path: Path, change: str) -> None:
     assert check(tmp_path, GOOD[change]) == []
 
 
 @pytest.mark.parametrize("key", ["spec", "metadata"])
 @pytest.mark.parametrize("value", [None, [], "x", {}])
-def test_a_file_of_another_form_is_red_not_a_crash(tmp_path: Path, key: str, value: Any) -> None:
-    red = check(tmp_path, lambda f: f.update({key: value}))
-    assert bool(red) == (key == "spec")
+def test_a_file_of_another_form_is_error_not_a_crash(tmp_path: Path, key: str, value: Any) -> None:
+    errors = check(tmp_path, lambda f: f.update({key: value}))
+    assert bool(errors) == (key == "spec")
 
 
 def test_the_command_line_tells_the_two_kinds_of_file_apart(tmp_path: Path) -> None:
@@ -329,4 +337,4 @@ def test_the_command_line_tells_the_two_kinds_of_file_apart(tmp_path: Path) -> N
     path.write_text("apiVersion: ray.io/v1\nkind: RayJob\nspec: {}\n", encoding="utf-8")
     done = CliRunner().invoke(app, ["cluster", "check", "--json", str(path)])
     assert isinstance(done.exception, ConfigError)
-    assert any(f["is_red"] for f in json.loads(done.stdout)["findings"])
+    assert any(f["is_error"] for f in json.loads(done.stdout)["findings"])

@@ -16,16 +16,16 @@ def plan(folder: Path, data: Path | str, *given: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_every_red_line_is_shown_with_its_fix(tmp_path: Path) -> None:
+def test_every_error_is_shown_with_its_fix(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "runs" / "s").mkdir(parents=True)
     code, output = plan(tmp_path, tmp_path / "data", "--tracking-uri", "http://127.0.0.1:9")
     lines = output.splitlines()
-    assert code == 3  # the data's, which are the first red
-    assert [line[:4] for line in lines if line.startswith(("red", "ok", "note"))] == [
-        *("ok  ", "red ", "red ", "ok  ", "note"),
+    assert code == 3  # the data's, which come first
+    assert [line[:5] for line in lines if line.startswith(("error", "ok", "note"))] == [
+        *("ok   ", "error", "error", "ok   ", "note "),
     ]
-    assert sum(line.startswith("      fix: ") for line in lines) == 2
+    assert sum(line.startswith("       fix: ") for line in lines) == 2
     assert "2 thing(s) to mend" in output
     assert not ray.is_initialized()
 
@@ -36,9 +36,9 @@ def test_as_json_for_scripts(tmp_path: Path, tiny_data: Path) -> None:
     assert code == 2
     assert content["schema_version"] == 1
     assert content["forecast"] is None
-    red = [check for check in content["checks"] if check["verdict"] == "red"]
-    assert red
-    assert all("nobody/nothing" in check["found"] for check in red)
+    errors = [check for check in content["checks"] if check["verdict"] == "error"]
+    assert errors
+    assert all("nobody/nothing" in check["found"] for check in errors)
 
 
 @pytest.mark.slow
