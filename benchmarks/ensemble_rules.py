@@ -5,7 +5,7 @@
 POOL.npz has `<task>_predictions` [models, rows], hard labels or scores, and `<task>_labels` for the
 paper's three tasks. Each seed cuts the rows in two: one half chooses, the other judges. Hard labels
 stand for probabilities of 0.9; scores are averaged as `--average standardised` does it. What makes
-votes of outputs, chooses and averages is what `ensweep ensemble` runs.
+predictions of outputs, chooses and averages is what `ensweep ensemble` runs.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
     if given.json:
         print(json.dumps({"schema_version": 1, "rules": rows}))
         return
-    print("judged (gain over single, sd over seeds; optimism: in-sample less judged)")
+    print("held-out (gain over single, sd over seeds; optimism: in-sample less held-out)")
     for rule, cells in rows.items():
         print(f"{rule:17}", "  ".join(f"{name} {text}" for name, text in cells.items()))
 
@@ -78,7 +78,7 @@ def _row(found: dict[str, dict[str, Floats]], rule: str) -> dict[str, str]:
 def _of_task(
     pool: "np.lib.npyio.NpzFile", name: str, seeds: range, rules: list[str]
 ) -> dict[str, Floats]:
-    """Rule -> [seeds, 2] score in-sample and judged."""
+    """Rule -> [seeds, 2] score in-sample and held-out."""
     task, labels = PAPER_TASKS[name], pool[f"{name}_labels"].astype(np.float64)
     outputs = _outputs(task, pool[f"{name}_predictions"])
     found: dict[str, list[tuple[float, float]]] = {r: [] for r in {*rules, "single", DEFAULT}}
@@ -87,17 +87,17 @@ def _of_task(
     for seed in seeds:
         is_train = np.zeros(len(labels), np.bool_)
         is_train[np.random.default_rng(seed).permutation(len(labels))[: len(labels) // 2]] = True
-        votes = np.stack(
+        predictions = np.stack(
             [
                 Transform.fit(
                     task, Averaged.STANDARDISED, of_model[is_train], labels[is_train]
-                ).vote(task, of_model)
+                ).apply(task, of_model)
                 for of_model in outputs
             ]
         )
-        order = list(range(len(votes)))
-        kept, sample = deduplicated(task, votes[:, is_train], labels[is_train], order)
-        judge = FitData(task, votes[kept][:, ~is_train], labels[~is_train], sample.is_plain)
+        order = list(range(len(predictions)))
+        kept, sample = deduplicated(task, predictions[:, is_train], labels[is_train], order)
+        judge = FitData(task, predictions[kept][:, ~is_train], labels[~is_train], sample.is_plain)
         ids = [str(row) for row in np.flatnonzero(is_train)]
         choice = choose_rule(sample, ids)
         chosen.append(choice.rule)

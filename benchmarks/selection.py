@@ -64,17 +64,17 @@ def cell(
 ) -> dict[str, Any]:
     """One pool: seconds of `NUM_ROUNDS` rounds of each, and how many first picks agree."""
     task = PAPER_TASKS[name]
-    votes, labels = make_pool(name, size, POOLS[name])
+    predictions, labels = make_pool(name, size, POOLS[name])
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
-        found = greedy(task, votes, labels, range(size))
+        found = greedy(task, predictions, labels, range(size))
         seconds.append(time.perf_counter() - started)
     row: dict[str, Any] = {"task": name, "candidates": size, "rows": len(labels)}
     row |= {"ours": median(seconds), "trajectory": list(found.trajectory)}
-    slow = {"naive": naive(name, votes, labels, slow_seconds)}
+    slow = {"naive": naive(name, predictions, labels, slow_seconds)}
     if autogluon is not None:
-        slow["autogluon"] = in_autogluon(autogluon, name, votes, labels, slow_seconds)
+        slow["autogluon"] = in_autogluon(autogluon, name, predictions, labels, slow_seconds)
     for who, (taken, scores) in slow.items():
         row[who] = taken / len(scores) * NUM_ROUNDS
         row[f"{who}_rounds"] = len(scores)
@@ -95,7 +95,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def make_pool(name: str, size: int, num_rows: int, seed: int = 0) -> tuple[Floats, Floats]:
-    """Votes [M, N] or [M, N, C] as `ensemble.selection.combine` makes them, and labels."""
+    """Predictions [M, N] or [M, N, C] as `ensemble.selection.combine` makes them, and labels."""
     task, rng = PAPER_TASKS[name], np.random.default_rng([seed, size, num_rows])
     skill = rng.uniform(0.6, 1.0, size)
     if task.kind is Kind.SIMILARITY:
@@ -107,32 +107,34 @@ def make_pool(name: str, size: int, num_rows: int, seed: int = 0) -> tuple[Float
     classes = rng.integers(num_classes, size=num_rows)
     shared = 0.8 * rng.standard_normal((num_rows, num_classes))
     truth = np.eye(num_classes)[classes]
-    votes = np.empty((size, num_rows, num_classes) if num_classes > 2 else (size, num_rows))
+    predictions = np.empty((size, num_rows, num_classes) if num_classes > 2 else (size, num_rows))
     for m in range(size):
         logits = skill[m] * truth + shared + 0.6 * rng.standard_normal(shared.shape)
         if num_classes > 2:
             odds = np.exp(1.5 * logits)
-            votes[m] = odds / odds.sum(axis=1, keepdims=True)
+            predictions[m] = odds / odds.sum(axis=1, keepdims=True)
         else:
-            votes[m] = 1.5 * (logits[:, 1] - logits[:, 0])
-    return np.rint(votes * GRID) / GRID, classes.astype(np.float64)
+            predictions[m] = 1.5 * (logits[:, 1] - logits[:, 0])
+    return np.rint(predictions * GRID) / GRID, classes.astype(np.float64)
 
 
-def naive(name: str, votes: Floats, labels: Floats, limit: float) -> tuple[float, list[float]]:
+def naive(
+    name: str, predictions: Floats, labels: Floats, limit: float
+) -> tuple[float, list[float]]:
     """The textbook loop with a library's metric: seconds, and the score of each of its rounds."""
-    kind, total = PAPER_TASKS[name].kind, np.zeros_like(votes[0])
+    kind, total = PAPER_TASKS[name].kind, np.zeros_like(predictions[0])
     scores: list[float] = []
     started = time.perf_counter()
     while len(scores) < NUM_ROUNDS and (len(scores) < 2 or time.perf_counter() - started < limit):
         found = []
-        for vote in votes:
-            mean = (total + vote) / (len(scores) + 1)
+        for prediction in predictions:
+            mean = (total + prediction) / (len(scores) + 1)
             if kind is Kind.SIMILARITY:
                 found.append(float(pearsonr(mean, labels).statistic))
             else:
                 classes = mean.argmax(axis=1) if mean.ndim == 2 else mean > 0
                 found.append(float(accuracy_score(labels, classes)))
-        total = total + votes[int(np.argmax(found))]
+        total = total + predictions[int(np.argmax(found))]
         scores.append(max(found))
     return time.perf_counter() - started, scores
 
@@ -143,14 +145,14 @@ import numpy as np
 from autogluon.core.metrics import accuracy, pearsonr
 from autogluon.core.models.greedy_ensemble.ensemble_selection import EnsembleSelection
 pool = np.load(sys.argv[1]); kind, limit = sys.argv[2], float(sys.argv[3])
-votes, labels = pool["votes"], pool["labels"]
+predictions, labels = pool["predictions"], pool["labels"]
 metric = pearsonr if kind == "regression" else accuracy
 labels = labels if kind == "regression" else labels.astype(np.int64)
 def run(rounds):
     state = np.random.RandomState(0)
     selection = EnsembleSelection(rounds, kind, metric, random_state=state, use_best=False)
     started = time.perf_counter()
-    selection.fit(list(votes), labels)
+    selection.fit(list(predictions), labels)
     return time.perf_counter() - started, [1 - error for error in selection.trajectory_]
 one, _ = run(1)
 seconds, trajectory = run(int(min(int(sys.argv[4]), max(2, limit / one))))
@@ -159,15 +161,17 @@ print(json.dumps([seconds, trajectory]))
 
 
 def in_autogluon(
-    python: Path, name: str, votes: Floats, labels: Floats, limit: float
+    python: Path, name: str, predictions: Floats, labels: Floats, limit: float
 ) -> tuple[float, list[float]]:
     """As `naive`, of AutoGluon's `EnsembleSelection` in its own process."""
     task = PAPER_TASKS[name]
     kind = {Kind.SIMILARITY: "regression", Kind.PARAPHRASE: "binary"}.get(task.kind, "multiclass")
     if task.kind is Kind.PARAPHRASE:
-        votes = 0.5 + votes / (4 * np.abs(votes).max())  # averages keep their side of the middle
+        predictions = 0.5 + predictions / (
+            4 * np.abs(predictions).max()
+        )  # averages keep their side of the middle
     with TemporaryDirectory() as folder:
-        np.savez(Path(folder) / "pool.npz", votes=votes, labels=labels)
+        np.savez(Path(folder) / "pool.npz", predictions=predictions, labels=labels)
         words = [f"{folder}/pool.npz", kind, str(limit), str(NUM_ROUNDS)]
         command = [str(python), "-c", AUTOGLUON, *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -69,10 +69,10 @@ class TaskEntry(BaseModel):
 
     task: Task
     members: Annotated[tuple[Share, ...], Field(min_length=1)]
-    scores: dict[str, dict[str, float | None]]  # method -> {judged, in_sample}
+    scores: dict[str, dict[str, float | None]]  # method -> {held_out, in_sample}
     intercept: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
     """Of each class, or one, where members' log-odds are weighted with any sign and sum; None:
-    their votes are averaged, with weights above 0 that sum to 1."""
+    their predictions are averaged, with weights above 0 that sum to 1."""
 
 
 class MemberEntry(BaseModel):

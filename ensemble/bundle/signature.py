@@ -63,16 +63,16 @@ def _key(path: Path, kind: str) -> object:
     try:
         content = path.read_bytes()
         if kind == "private":
-            found: object = load_pem_private_key(content, password=None)
+            loaded: object = load_pem_private_key(content, password=None)
         else:
-            found = load_pem_public_key(content)
+            loaded = load_pem_public_key(content)
     except OSError as error:
         raise ConfigError(f"{path}: no key can be read: {error.strerror}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        found = None
-    if not isinstance(found, Ed25519PrivateKey | Ed25519PublicKey):
+        loaded = None
+    if not isinstance(loaded, Ed25519PrivateKey | Ed25519PublicKey):
         raise ConfigError(
             f"{path}: not an Ed25519 {kind} key in PEM, without a password",
             fix="openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout",
         )
-    return found
+    return loaded

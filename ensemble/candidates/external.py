@@ -112,16 +112,16 @@ def _read(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
 
 
 def _from_our_file(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
-    found = Predictions.read(path)
-    name = found.task_name
+    predictions = Predictions.read(path)
+    name = predictions.task_name
     if name not in tasks:
         raise DataError(f"{path}: of the task {printable(name)!r}, which no run has")
     pool = tasks[name]
-    found.require(path, task_name=name, split="dev", data_fingerprint=pool.data_fingerprint)
-    require_outputs(path, found, pool.task)
-    _task_of(path, set(found.ids), {name: pool})
-    place = {row_id: row for row, row_id in enumerate(found.ids)}
-    outputs = found.outputs[[place[row_id] for row_id in pool.ids]].astype(np.float64)
+    predictions.require(path, task_name=name, split="dev", data_fingerprint=pool.data_fingerprint)
+    require_outputs(path, predictions, pool.task)
+    _task_of(path, set(predictions.ids), {name: pool})
+    place = {row_id: row for row, row_id in enumerate(predictions.ids)}
+    outputs = predictions.outputs[[place[row_id] for row_id in pool.ids]].astype(np.float64)
     return name, outputs, "outputs"
 
 

@@ -131,23 +131,28 @@ def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
             rejected.append(Rejected(run.run_id, run.trial, reason, run.sweep))
     wanted = _most_common_data(read)
     used: list[tuple[RunPredictions, list[Candidate]]] = []
-    for found in read:
+    for predictions in read:
         differences = [
             f"{name}: {data.difference(wanted[name], 'most runs')}"
-            for name, data in found.data.items()
+            for name, data in predictions.data.items()
             if data != wanted[name]
         ]
         if differences:
-            run, reason = found.run, "; ".join(differences)
+            run, reason = predictions.run, "; ".join(differences)
             rejected.append(Rejected(run.run_id, run.trial, reason, run.sweep))
         else:
-            used.append((found, _candidates(found)))
-    names = dict.fromkeys(name for found, _ in used for name in found.tasks)
+            used.append((predictions, _candidates(predictions)))
+    names = dict.fromkeys(name for predictions, _ in used for name in predictions.tasks)
     return Pool(
         tasks={name: _task_pool(name, wanted[name], used) for name in names},
         candidates=tuple(
             sorted(
-                (c for found, of_run in used for c in of_run if c.epoch in found.epochs),
+                (
+                    c
+                    for predictions, of_run in used
+                    for c in of_run
+                    if c.epoch in predictions.epochs
+                ),
                 key=lambda candidate: candidate.order,
             )
         ),
@@ -171,37 +176,43 @@ def _state_against(run: RunRecord) -> str | None:
 def _most_common_data(read: Sequence[RunPredictions]) -> dict[str, DevData]:
     """For each task the data that most runs have; of equals, that of the first run."""
     counts: dict[str, dict[DevData, int]] = defaultdict(lambda: defaultdict(int))
-    for found in read:
-        for name, data in found.data.items():
+    for predictions in read:
+        for name, data in predictions.data.items():
             counts[name][data] += 1
     return {name: max(by_data, key=by_data.__getitem__) for name, by_data in counts.items()}
 
 
-def _candidates(found: RunPredictions) -> list[Candidate]:
+def _candidates(predictions: RunPredictions) -> list[Candidate]:
     """Of each epoch that all of dev, or a half of it, would choose."""
     return [
         Candidate(
-            run_id=found.run.run_id,
-            trial=found.run.trial,
-            sweep=found.run.sweep,
+            run_id=predictions.run.run_id,
+            trial=predictions.run.trial,
+            sweep=predictions.run.sweep,
             epoch=epoch,
-            weights_uri=found.run.tags[Tag.WEIGHTS_URI],
-            num_parameters=found.num_parameters,
-            encoder=found.frozen_encoder if epoch <= found.num_frozen_epochs else "",
-            num_encoder_parameters=found.num_encoder_parameters,
+            weights_uri=predictions.run.tags[Tag.WEIGHTS_URI],
+            num_parameters=predictions.num_parameters,
+            encoder=predictions.frozen_encoder if epoch <= predictions.num_frozen_epochs else "",
+            num_encoder_parameters=predictions.num_encoder_parameters,
         )
-        for epoch in sorted(set(found.epochs).union(*found.best_of_halves))
+        for epoch in sorted(set(predictions.epochs).union(*predictions.best_of_halves))
     ]
 
 
 def _task_pool(
     name: str, data: DevData, used: Sequence[tuple[RunPredictions, list[Candidate]]]
 ) -> TaskPool:
-    having = [(found, candidates) for found, candidates in used if name in found.tasks]
+    having = [
+        (predictions, candidates) for predictions, candidates in used if name in predictions.tasks
+    ]
     rows = sorted(
         (
-            (candidate, found.outputs[name][candidate.epoch], _choosable(found, candidate.epoch))
-            for found, candidates in having
+            (
+                candidate,
+                predictions.outputs[name][candidate.epoch],
+                _choosable(predictions, candidate.epoch),
+            )
+            for predictions, candidates in having
             for candidate in candidates
         ),
         key=lambda row: row[0].order,
@@ -218,8 +229,8 @@ def _task_pool(
     )
 
 
-def _choosable(found: RunPredictions, epoch: int) -> list[bool]:
-    return [epoch in found.epochs, *(epoch in best for best in found.best_of_halves)]
+def _choosable(predictions: RunPredictions, epoch: int) -> list[bool]:
+    return [epoch in predictions.epochs, *(epoch in best for best in predictions.best_of_halves)]
 
 
 def _run_order(run: RunRecord) -> tuple[str, str, str]:

@@ -113,10 +113,12 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
     for epoch in range(1, max(kept) + 1):
         scores[epoch] = {}
         for name, task in tasks.items():
-            values, found = reader.read(name, task, epoch)
-            first = data.setdefault(name, seen.setdefault(found, found))
-            if found != first:
-                raise IntegrityError(f"{name}, epoch {epoch}: {found.difference(first, 'epoch 1')}")
+            values, dev_data = reader.read(name, task, epoch)
+            first = data.setdefault(name, seen.setdefault(dev_data, dev_data))
+            if dev_data != first:
+                raise IntegrityError(
+                    f"{name}, epoch {epoch}: {dev_data.difference(first, 'epoch 1')}"
+                )
             if not first.halves.any(axis=1).all():
                 raise IntegrityError(
                     f"{name}: {len(first.ids)} dev rows, too few to choose on one half of them "
@@ -156,42 +158,42 @@ class _Reader:
         """Outputs in the order of the sorted ids, and the data they are of."""
         artifact = f"{PREDICTIONS_ARTIFACT}/{prediction_path(name, epoch)}"
         path = self.download(self.run.run_id, artifact)
-        found = Predictions.read(path)
-        found.require(
+        predictions = Predictions.read(path)
+        predictions.require(
             path,
             task_name=name,
             split="dev",
-            data_fingerprint=found.data_fingerprint,  # compared when all runs are known
+            data_fingerprint=predictions.data_fingerprint,  # compared when all runs are known
             tokenizer=self.tokenizer,
         )
-        self.tokenizer = found.tokenizer
-        require_outputs(path, found, task)
-        if found.labels is None:
+        self.tokenizer = predictions.tokenizer
+        require_outputs(path, predictions, task)
+        if predictions.labels is None:
             raise IntegrityError(f"{path}: no labels, hence nothing to choose by")
-        order = sorted(range(len(found.ids)), key=found.ids.__getitem__)
-        ids = tuple(found.ids[row] for row in order)
+        order = sorted(range(len(predictions.ids)), key=predictions.ids.__getitem__)
+        ids = tuple(predictions.ids[row] for row in order)
         data = DevData(
-            fingerprint=found.data_fingerprint,
+            fingerprint=predictions.data_fingerprint,
             kind=task.kind,
             num_classes=task.num_classes,
             metric=str(task.metric),
             ids=ids,
-            labels=tuple(found.labels[order].tolist()),
+            labels=tuple(predictions.labels[order].tolist()),
         )
-        return found.outputs[order], data
+        return predictions.outputs[order], data
 
 
-def require_outputs(path: Path, found: Predictions, task: Task) -> None:
+def require_outputs(path: Path, predictions: Predictions, task: Task) -> None:
     """Raises IntegrityError where outputs are not such as a head of the task puts out."""
-    num_rows = len(found.ids)
+    num_rows = len(predictions.ids)
     is_flat = task.kind is not Kind.CLASSIFICATION
     shape = (num_rows,) if is_flat else (num_rows, task.num_classes)
-    if found.kind is not task.kind or found.outputs.shape != shape:
+    if predictions.kind is not task.kind or predictions.outputs.shape != shape:
         raise IntegrityError(
-            f"{path}: outputs {list(found.outputs.shape)} of a {found.kind} task, expected "
-            f"{list(shape)} of a {task.kind} task"
+            f"{path}: outputs {list(predictions.outputs.shape)} of a {predictions.kind} task, "
+            f"expected {list(shape)} of a {task.kind} task"
         )
-    if not np.isfinite(found.outputs).all():
+    if not np.isfinite(predictions.outputs).all():
         raise IntegrityError(f"{path}: outputs are not finite")
 
 
@@ -247,8 +249,8 @@ def _best_epochs(
 ) -> set[int]:
     """Best overall and best for each task, by one of the scores; the earliest wins a tie."""
     table = []
-    for found in scores.values():
-        of_tasks = {name: float(values[which]) for name, values in found.items()}
+    for of_epoch in scores.values():
+        of_tasks = {name: float(values[which]) for name, values in of_epoch.items()}
         table.append([overall(of_tasks, tasks), *of_tasks.values()])
     epochs = list(scores)
     return {epochs[row] for row in np.argmax(table, axis=0)}

@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Candidate, Pool, Rejected, TaskPool, labels_of
-from ensemble.selection.combine import Averaged, Transform, to_vote
+from ensemble.selection.combine import Averaged, Transform, to_predictions
 from ensemble.statistics.dev_splits import NUM_HALVES, halves
 from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import predicted_labels
 
 DUPLICATE = 0.9999
-"""Pearson's r of two candidates' votes from which on they are one."""
+"""Pearson's r of two candidates' predictions from which on they are one."""
 _SAMPLE = 2000
 """Rows, evenly spaced, that duplicates are told by."""
 CONSTANT = 1e-3
-"""Of the median candidate's range of votes, at least."""
+"""Of the median candidate's range of predictions, at least."""
 _ENDS = 0.5
 """Per cent of the rows at either end that a range leaves out."""
 MIN_OTHERS = 3
@@ -51,11 +51,11 @@ def screened(pool: Pool) -> Pool:
     tasks, rejected = {}, list(pool.rejected)
     same: dict[str, Mask] = {}
     for name, task in pool.tasks.items():
-        votes = np.stack([to_vote(task.task, outputs) for outputs in task.outputs])
-        choosable, reasons = _screen_task(task, votes)
+        predictions = np.stack([to_predictions(task.task, outputs) for outputs in task.outputs])
+        choosable, reasons = _screen_task(task, predictions)
         tasks[name] = dataclasses.replace(task, choosable=choosable)
         rejected += [_rejected(task.candidates[m], f"{name}: {why}") for m, why in reasons.items()]
-        same[name] = _is_same(votes)
+        same[name] = _is_same(predictions)
     twins = _leave_out_twins(tasks, same)
     labels = labels_of(pool)
     rejected += [_rejected(one, f"a duplicate of {labels[twin]}") for one, twin in twins.items()]
@@ -78,28 +78,31 @@ def _rejected(candidate: Candidate, reason: str) -> Rejected:
     return Rejected(candidate.run_id, candidate.trial, reason, candidate.sweep, epoch)
 
 
-def _screen_task(task: TaskPool, votes: Floats) -> tuple[Mask, dict[int, str]]:
+def _screen_task(task: TaskPool, predictions: Floats) -> tuple[Mask, dict[int, str]]:
     """`choosable` without the constant and the told, and why all of dev does without each."""
-    width = _range(votes)
+    width = _range(predictions)
     rows = np.vstack([np.ones(len(task.ids), np.bool_), halves(task.ids)])
     choosable = task.choosable.copy()
     reasons: dict[int, str] = {}
     for which, given in enumerate(task.choosable):
         constant = given & (width < CONSTANT * np.median(width[given]))
-        found = dict.fromkeys(map(int, np.flatnonzero(constant)), "the same for all but a few rows")
-        found |= _seen(task, votes, given & ~constant, rows[which])
-        choosable[which, list(found)] = False
-        reasons = reasons if which else found
+        left_out = dict.fromkeys(
+            map(int, np.flatnonzero(constant)), "the same for all but a few rows"
+        )
+        left_out |= _seen(task, predictions, given & ~constant, rows[which])
+        choosable[which, list(left_out)] = False
+        reasons = reasons if which else left_out
     return choosable, reasons
 
 
-def _range(votes: Floats) -> Floats:
-    """[M] of each candidate's votes, the widest of its classes, without the few at either end."""
-    low, high = np.percentile(votes, (_ENDS, 100 - _ENDS), axis=1)
-    return np.asarray((high - low).reshape(len(votes), -1).max(axis=1))
+def _range(predictions: Floats) -> Floats:
+    """[M] the range of each candidate's predictions, the widest of its classes, without the few
+    at either end."""
+    low, high = np.percentile(predictions, (_ENDS, 100 - _ENDS), axis=1)
+    return np.asarray((high - low).reshape(len(predictions), -1).max(axis=1))
 
 
-def _seen(task: TaskPool, votes: Floats, given: Mask, rows: Mask) -> dict[int, str]:
+def _seen(task: TaskPool, predictions: Floats, given: Mask, rows: Mask) -> dict[int, str]:
     """Who is right where whoever was not told is wrong, and how often.
 
     Honest models err on the same rows: where the other runs together are wrong, the best of many
@@ -112,40 +115,40 @@ def _seen(task: TaskPool, votes: Floats, given: Mask, rows: Mask) -> dict[int, s
     own = {
         run: [m for m in np.flatnonzero(given) if task.candidates[m].run_id == run] for run in runs
     }
-    labels, votes = task.labels[rows], votes[:, rows]
+    labels, predictions = task.labels[rows], predictions[:, rows]
     if task.task.kind is Kind.SIMILARITY:
-        votes = np.stack([_standardised(task.task, vote) for vote in votes])
-    means = {run: votes[members].mean(axis=0) for run, members in own.items()}
+        predictions = np.stack([_standardised(task.task, prediction) for prediction in predictions])
+    means = {run: predictions[members].mean(axis=0) for run, members in own.items()}
     total = np.sum(list(means.values()), axis=0)
     judge = _told_score if task.task.kind is Kind.SIMILARITY else _told_label
-    found: dict[int, str] = {}
+    told: dict[int, str] = {}
     for run, members in own.items():
         others = (total - means[run]) / (len(runs) - 1)
         for m in members:
-            why = judge(task.task.kind, votes[m], others, labels)
+            why = judge(task.task.kind, predictions[m], others, labels)
             if why is not None:
-                found[int(m)] = f"seems to have seen dev: {why}"
-    return found
+                told[int(m)] = f"seems to have seen dev: {why}"
+    return told
 
 
-def _told_label(kind: Kind, vote: Floats, others: Floats, labels: Floats) -> str | None:
+def _told_label(kind: Kind, prediction: Floats, others: Floats, labels: Floats) -> str | None:
     wrong = predicted_labels(kind, others) != labels
     guessed = 1 - np.unique(labels, return_counts=True)[1].max() / len(labels)
     if wrong.sum() < MIN_ROWS or wrong.mean() > SKILL * guessed:
         return None
-    right = float((predicted_labels(kind, vote) == labels)[wrong].mean())
+    right = float((predicted_labels(kind, prediction) == labels)[wrong].mean())
     if right < 1 - SEEN:
         return None
     return f"right on {right:.0%} of the {wrong.sum()} rows that the other runs together get wrong"
 
 
-def _told_score(kind: Kind, vote: Floats, others: Floats, labels: Floats) -> str | None:
+def _told_score(kind: Kind, prediction: Floats, others: Floats, labels: Floats) -> str | None:
     error = _residuals(others, labels)
     count = int(HARDEST * len(labels))
     if count < MIN_ROWS or error @ error > SKILL * float(np.var(labels)) * len(labels):
         return None
     hardest = np.argsort(-np.abs(error), kind="stable")[:count]
-    own, theirs = _residuals(vote, labels)[hardest], error[hardest]
+    own, theirs = _residuals(prediction, labels)[hardest], error[hardest]
     share = float(own @ own) / float(theirs @ theirs)
     if not share <= SEEN:
         return None
@@ -160,16 +163,16 @@ def _residuals(scores: Floats, labels: Floats) -> Floats:
     return np.asarray(y - x * (x @ y) / max(float(x @ x), 1e-300))
 
 
-def _standardised(task: Task, vote: Floats) -> Floats:
+def _standardised(task: Task, prediction: Floats) -> Floats:
     """With a mean of 0 and a spread of 1."""
     to = np.array([-1.0, 1.0])
-    return Transform.fit(task, Averaged.STANDARDISED, vote, to).vote(task, vote)
+    return Transform.fit(task, Averaged.STANDARDISED, prediction, to).apply(task, prediction)
 
 
-def _is_same(votes: Floats) -> Mask:
-    """[M, M] who votes so much alike that a second one adds nothing."""
-    rows = np.unique(np.linspace(0, votes.shape[1] - 1, _SAMPLE).astype(np.int64))
-    x = votes[:, rows] - votes[:, rows].mean(axis=1, keepdims=True)
+def _is_same(predictions: Floats) -> Mask:
+    """[M, M] which candidates are so much alike that a second one adds nothing."""
+    rows = np.unique(np.linspace(0, predictions.shape[1] - 1, _SAMPLE).astype(np.int64))
+    x = predictions[:, rows] - predictions[:, rows].mean(axis=1, keepdims=True)
     x = x.reshape(len(x), -1)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
     x = np.divide(x, norm, out=np.zeros_like(x), where=norm > 0)
@@ -187,7 +190,7 @@ def _leave_out_twins(
     everyone = sorted({c for t in tasks.values() for c in t.candidates}, key=lambda c: c.order)
     place = {candidate: g for g, candidate in enumerate(everyone)}
     where = {name: np.array([place[c] for c in task.candidates]) for name, task in tasks.items()}
-    found: dict[Candidate, Candidate] = {}
+    stand_ins: dict[Candidate, Candidate] = {}
     for which in range(1 + NUM_HALVES):
         is_there = np.zeros(len(everyone), np.bool_)
         covers = np.ones((len(everyone), len(everyone)), np.bool_)  # the second for the first
@@ -206,5 +209,5 @@ def _leave_out_twins(
             for name, task in tasks.items():
                 task.choosable[which, where[name] == g] = False
             if which == 0:
-                found[everyone[g]] = everyone[twins[0]]
-    return found
+                stand_ins[everyone[g]] = everyone[twins[0]]
+    return stand_ins

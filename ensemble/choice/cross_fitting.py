@@ -68,7 +68,8 @@ def choose(
     suited = {name: found.rule for name, found in halves[DEV_TRAIN].rules.items()}
     final = chooser.choose_on(WHOLE, suited)
     tasks = {
-        name: _task_choice(name, votes, halves, final) for name, votes in chooser.tasks.items()
+        name: _task_choice(name, predictions, halves, final)
+        for name, predictions in chooser.tasks.items()
     }
     total = {method: _overall_of(chooser, tasks, method) for method in Method}
     return EnsembleChoice(
@@ -94,64 +95,70 @@ def _rules(rule: str | None, max_members: int | None) -> Mapping[str, Rule]:
 
 
 def _task_choice(
-    name: str, votes: TaskPredictions, halves: Mapping[int, Decision], final: Decision
+    name: str, predictions: TaskPredictions, halves: Mapping[int, Decision], final: Decision
 ) -> TaskChoice:
     found = {
         method: {half: decision.found(method, name) for half, decision in halves.items()}
         for method in Method
     }
     return TaskChoice(
-        metric=str(votes.task.metric),
-        num_rows=len(votes.labels),
+        metric=str(predictions.task.metric),
+        num_rows=len(predictions.labels),
         methods={
             method: _method_choice(
-                votes.by(WHOLE), final.found(method, name), _scores(votes, by_half)
+                predictions.by(WHOLE), final.found(method, name), _scores(predictions, by_half)
             )
             for method, by_half in found.items()
         },
         rule=halves[DEV_TRAIN].rules[name],
-        gains=_gains(votes, found),
-        curve=curve_of(votes, found[Method.SELECTIVE], found[Method.BEST_SINGLE]),
+        gains=_gains(predictions, found),
+        curve=curve_of(predictions, found[Method.SELECTIVE], found[Method.BEST_SINGLE]),
     )
 
 
-def _scores(votes: TaskPredictions, by_half: Mapping[int, Combination]) -> Scores:
-    seen = [(votes.by(half), found, votes.rows[half]) for half, found in by_half.items()]
+def _scores(predictions: TaskPredictions, by_half: Mapping[int, Combination]) -> Scores:
+    seen = [
+        (predictions.by(half), found, predictions.rows[half]) for half, found in by_half.items()
+    ]
     return Scores(
-        judged=_mean(of_half.score(found, ~rows) for of_half, found, rows in seen),
+        held_out=_mean(of_half.score(found, ~rows) for of_half, found, rows in seen),
         in_sample=_mean(of_half.score(found, rows) for of_half, found, rows in seen),
     )
 
 
 def _gains(
-    votes: TaskPredictions, found: Mapping[Method, Mapping[int, Combination]]
+    predictions: TaskPredictions, found: Mapping[Method, Mapping[int, Combination]]
 ) -> dict[Method, Gain]:
-    rests = {half: ~votes.rows[half] for half in HALVES}
+    rests = {half: ~predictions.rows[half] for half in HALVES}
     outputs = {
-        method: [votes.by(half).outputs(by_half[half], rest) for half, rest in rests.items()]
+        method: [predictions.by(half).outputs(by_half[half], rest) for half, rest in rests.items()]
         for method, by_half in found.items()
     }
     others = {method: outputs[method] for method in (Method.BEST_SINGLE, Method.SIMPLE)}
     gains = gain_of_halves(
-        votes.task,
+        predictions.task,
         outputs[Method.SELECTIVE],
         list(others.values()),
-        votes.labels,
+        predictions.labels,
         list(rests.values()),
     )
     return dict(zip(others, gains, strict=True))
 
 
-def _method_choice(votes: TaskPredictions, found: Combination, scores: Scores) -> MethodChoice:
+def _method_choice(
+    predictions: TaskPredictions, found: Combination, scores: Scores
+) -> MethodChoice:
     weights, intercept = weights_and_intercept(found)
     members = [
-        Member(votes.candidates[m], float(weights[m]), votes.transforms[m])
+        Member(predictions.candidates[m], float(weights[m]), predictions.transforms[m])
         for m in np.flatnonzero(weights)
     ]
     return MethodChoice(
         members=tuple(sorted(members, key=lambda m: (-abs(m.weight), m.candidate.order))),
         scores=scores,
-        trajectory=tuple(votes.score(some, votes.rows[WHOLE]) for some in prefixes(found)),
+        trajectory=tuple(
+            predictions.score(some, predictions.rows[WHOLE]) for some in prefixes(found)
+        ),
         intercept=None if intercept is None else tuple(intercept.tolist()),
     )
 
@@ -183,14 +190,14 @@ def _front(
             cheap = [w for w in decision.front if chooser.cost(chooser.encoders(w)) <= limit]
             affordable[half] = (cheap or decision.front[-1:])[0]
         scores = _overall(chooser, affordable)
-        if all(scores.judged > cheaper.scores.judged for cheaper in points):
+        if all(scores.held_out > cheaper.scores.held_out for cheaper in points):
             points.append(Point(tuple(members), limit, scores))
     return tuple(points)
 
 
 def _overall(chooser: Chooser, by_half: Mapping[int, Weights]) -> Scores:
     return Scores(
-        judged=_mean(chooser.overall(w, half, on_rest=True) for half, w in by_half.items()),
+        held_out=_mean(chooser.overall(w, half, on_rest=True) for half, w in by_half.items()),
         in_sample=_mean(chooser.overall(w, half) for half, w in by_half.items()),
     )
 
@@ -198,7 +205,9 @@ def _overall(chooser: Chooser, by_half: Mapping[int, Weights]) -> Scores:
 def _overall_of(chooser: Chooser, tasks: Mapping[str, TaskChoice], method: Method) -> Scores:
     found = {name: task.methods[method].scores for name, task in tasks.items()}
     return Scores(
-        judged=overall({name: scores.judged for name, scores in found.items()}, chooser.records),
+        held_out=overall(
+            {name: scores.held_out for name, scores in found.items()}, chooser.records
+        ),
         in_sample=overall({n: scores.in_sample for n, scores in found.items()}, chooser.records),
     )
 

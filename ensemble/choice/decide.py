@@ -81,23 +81,29 @@ class Chooser:
         found: dict[str, RuleChoice] = {}
         intercepts: dict[str, Floats] = {}
         for name, of_task in self.tasks.items():
-            votes = of_task.by(which)
-            kept, rows = votes.choosable(which), votes.rows[which]
-            order = [votes.candidates[m].order for m in kept]
-            is_plain = [votes.candidates[m] in plain for m in kept]
-            given, labels = votes.votes[kept][:, rows], votes.labels[rows]
-            averaged = votes.averaged
-            listed = [p and bool(votes.listed[m]) for p, m in zip(is_plain, kept, strict=True)]
-            distinct, sample = deduplicated(votes.task, given, labels, order, listed, averaged)
+            predictions = of_task.by(which)
+            kept, rows = predictions.choosable(which), predictions.rows[which]
+            order = [predictions.candidates[m].order for m in kept]
+            is_plain = [predictions.candidates[m] in plain for m in kept]
+            given, labels = predictions.predictions[kept][:, rows], predictions.labels[rows]
+            averaged = predictions.averaged
+            listed = [
+                p and bool(predictions.listed[m]) for p, m in zip(is_plain, kept, strict=True)
+            ]
+            distinct, sample = deduplicated(
+                predictions.task, given, labels, order, listed, averaged
+            )
             if rules is None:
-                cost = partial(self._cost_of, [votes.candidates[m] for m in kept[distinct]])
-                found[name] = choose_rule(sample, votes.ids_of(which), self.rules, cost)
+                cost = partial(self._cost_of, [predictions.candidates[m] for m in kept[distinct]])
+                found[name] = choose_rule(sample, predictions.ids_of(which), self.rules, cost)
             rule = self.rules[found[name].rule if rules is None else rules[name]]
-            single = np.array(best_single(votes.task, given, labels, order, averaged).weights)
-            weights[Method.BEST_SINGLE][name] = votes.spread(kept, single)
-            weights[Method.SIMPLE][name] = votes.spread(kept, np.array(is_plain) / sum(is_plain))
+            single = np.array(best_single(predictions.task, given, labels, order, averaged).weights)
+            weights[Method.BEST_SINGLE][name] = predictions.spread(kept, single)
+            weights[Method.SIMPLE][name] = predictions.spread(
+                kept, np.array(is_plain) / sum(is_plain)
+            )
             selected, intercept = weights_and_intercept(rule(sample))
-            weights[Method.SELECTIVE][name] = votes.spread(kept[distinct], selected)
+            weights[Method.SELECTIVE][name] = predictions.spread(kept[distinct], selected)
             if intercept is not None:
                 intercepts[name] = intercept
         front = self._front(weights[Method.SELECTIVE], which, bool(intercepts))
@@ -113,9 +119,9 @@ class Chooser:
         """Of what a half, or all of dev, chose: on its own rows, or on the others."""
         scores = {}
         for name, of_task in weights.items():
-            votes = self.tasks[name].by(which)
-            rows = ~votes.rows[which] if on_rest else votes.rows[which]
-            scores[name] = votes.score(of_task, rows)
+            predictions = self.tasks[name].by(which)
+            rows = ~predictions.rows[which] if on_rest else predictions.rows[which]
+            scores[name] = predictions.score(of_task, rows)
         return overall(scores, self.records)
 
     def encoders(self, weights: Weights) -> set[Candidate]:
@@ -129,9 +135,9 @@ class Chooser:
     def exclusive(self, candidate: Candidate) -> Weights:
         """A candidate that answers alone for every task that it has."""
         return {
-            name: votes.spread([votes.index[candidate]], 1.0)
-            for name, votes in self.tasks.items()
-            if candidate in votes.index
+            name: predictions.spread([predictions.index[candidate]], 1.0)
+            for name, predictions in self.tasks.items()
+            if candidate in predictions.index
         }
 
     def _best_epoch_of_each_run(self, which: int) -> set[Candidate]:
@@ -221,14 +227,17 @@ class Chooser:
         self, encoder: Candidate, name: str, weights: Weights, others: set[Candidate], which: int
     ) -> Floats | None:
         """A task's weights; one that only this encoder answered takes the best of the others."""
-        votes = self.tasks[name].by(which)
+        predictions = self.tasks[name].by(which)
         kept = weights[name].copy()
-        if encoder in votes.index:
-            kept[votes.index[encoder]] = 0.0
+        if encoder in predictions.index:
+            kept[predictions.index[encoder]] = 0.0
         if not kept.any():
-            among = sorted(votes.index[c] for c in others if c in votes.index)
+            among = sorted(predictions.index[c] for c in others if c in predictions.index)
             if not among:
                 return None
-            scores = [votes.score(votes.spread([m], 1.0), votes.rows[which]) for m in among]
+            scores = [
+                predictions.score(predictions.spread([m], 1.0), predictions.rows[which])
+                for m in among
+            ]
             kept[among[int(np.argmax(scores))]] = 1.0
         return np.asarray(kept / kept.sum())

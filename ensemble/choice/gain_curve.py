@@ -25,13 +25,15 @@ class Curve:
 
     sizes: tuple[int, ...]  # [K] numbers of members; of a linear model all that it has
     in_sample: tuple[float, ...]  # [K] on the half that chose
-    judged: tuple[float, ...]  # [K] on the other
-    low: tuple[float, ...]  # [K] of judged: 95 % of a paired bootstrap over the rows
+    held_out: tuple[float, ...]  # [K] on the other
+    low: tuple[float, ...]  # [K] of held_out: 95 % of a paired bootstrap over the rows
     high: tuple[float, ...]
 
 
 def curve_of(
-    votes: TaskPredictions, chosen: Mapping[int, Combination], single: Mapping[int, Combination]
+    predictions: TaskPredictions,
+    chosen: Mapping[int, Combination],
+    single: Mapping[int, Combination],
 ) -> Curve:
     """The curve of a task.
 
@@ -46,14 +48,14 @@ def curve_of(
                 int(np.count_nonzero(weights_and_intercept(found)[0])) for found in chosen.values()
             ),
         )
-    drawn = Draws(NUM_REPLICATES).counts_of("rows", len(votes.labels))
-    in_sample, judged = [], []
+    drawn = Draws(NUM_REPLICATES).counts_of("rows", len(predictions.labels))
+    in_sample, held_out = [], []
     for half, found in steps.items():
-        seen, rows = votes.by(half), votes.rows[half]
+        seen, rows = predictions.by(half), predictions.rows[half]
         candidates = [single[half], *(found[min(size, len(found)) - 1] for size in sizes)]
         in_sample.append(_gains(seen, candidates, rows, np.ones((1, int(rows.sum())))))
-        judged.append(_gains(seen, candidates, ~rows, drawn[:, ~rows].astype(np.float64)))
-    gains = np.mean(judged, axis=0)  # [K, 1 + R]
+        held_out.append(_gains(seen, candidates, ~rows, drawn[:, ~rows].astype(np.float64)))
+    gains = np.mean(held_out, axis=0)  # [K, 1 + R]
     low, high = np.percentile(gains[:, 1:], _BAND, axis=1)
     means = np.mean(in_sample, axis=0)[:, 0]
     return Curve(
@@ -84,15 +86,15 @@ def _sizes(largest: int) -> tuple[int, ...]:
 
 
 def _gains(
-    votes: TaskPredictions,
+    predictions: TaskPredictions,
     candidates: Sequence[Combination],
     rows: NDArray[np.bool_],
     counts: Floats,
 ) -> Floats:
     """[K, R] of all but the first over the first, each row counted as often as `counts` has it."""
-    labels = votes.labels[rows]
+    labels = predictions.labels[rows]
     scores = [
-        resampled_scores(votes.task, votes.outputs(found, rows), labels, counts)
+        resampled_scores(predictions.task, predictions.outputs(found, rows), labels, counts)
         for found in candidates
     ]
     return np.array(scores[1:]) - scores[0]

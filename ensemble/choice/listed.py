@@ -44,12 +44,12 @@ def find_listed(
         NothingUsableError: a name of no run.
         ConfigError: a name of several, or two runs of the same name.
     """
-    found = {task: [_only(runs, name, task) for name in names] for task, names in listed.items()}
+    by_task = {task: [_only(runs, name, task) for name in names] for task, names in listed.items()}
     names: dict[tuple[str | None, str], str] = {}
-    for run in (run for of_task in found.values() for run in of_task):
+    for run in (run for of_task in by_task.values() for run in of_task):
         if names.setdefault((run.sweep, run.trial), run.run_id) != run.run_id:
             raise ConfigError(f"--runs: two runs of the same name {run.trial!r} cannot be members")
-    return found
+    return by_task
 
 
 def only_listed(pool: Pool, listed: Mapping[str, Sequence[RunRecord]]) -> Pool:
@@ -74,12 +74,12 @@ def only_listed(pool: Pool, listed: Mapping[str, Sequence[RunRecord]]) -> Pool:
 
 
 def _only(runs: Sequence[RunRecord], name: str, task: str) -> RunRecord:
-    found = [run for run in runs if name in (run.run_id, run.trial, f"{run.sweep}/{run.trial}")]
-    if not found:
+    named = [run for run in runs if name in (run.run_id, run.trial, f"{run.sweep}/{run.trial}")]
+    if not named:
         trials = sorted({run.trial for run in runs})
         shown = ", ".join(trials[:10]) + (", ..." if len(trials) > 10 else "")
         raise NothingUsableError(f"--runs {task}: no run {name!r}; there are {shown or 'none'}")
-    if len(found) > 1:
-        ways = ", ".join(f"{run.sweep}/{run.trial} ({run.run_id})" for run in found[:5])
-        raise ConfigError(f"--runs {task}: {len(found)} runs are {name!r}: {ways}")
-    return found[0]
+    if len(named) > 1:
+        ways = ", ".join(f"{run.sweep}/{run.trial} ({run.run_id})" for run in named[:5])
+        raise ConfigError(f"--runs {task}: {len(named)} runs are {name!r}: {ways}")
+    return named[0]

@@ -1,7 +1,7 @@
-"""Who was chosen, noted in the sweep's own folder: `<sweep>/ensemble/<id>.json`.
+"""Pins of the members that were chosen, in the sweep's own folder: `<sweep>/ensemble/<id>.json`.
 
-`ensweep gc` keeps the weights of a trial that a note names. The id is of the members, so that the
-same choice is noted once; a note that is not wanted any more is a file to remove.
+`ensweep gc` keeps the weights of a trial that a pin names. The id is of the members, so that the
+same choice is pinned once; a pin that is not wanted any more is a file to remove.
 """
 
 import json
@@ -16,8 +16,8 @@ from mlflow_setup.text import short_hash
 FOLDER = "ensemble"
 
 
-def note_members(members: Iterable[Candidate]) -> list[str]:
-    """Note the members in the folders of their sweeps, those that are reached from here.
+def pin_members(members: Iterable[Candidate]) -> list[str]:
+    """Pin the members in the folders of their sweeps, those that are reached from here.
 
     Returns:
         What could not be written, and why.
@@ -41,11 +41,11 @@ def note_members(members: Iterable[Candidate]) -> list[str]:
     return problems
 
 
-def noted_trials(sweep: Path) -> set[str]:
+def pinned_trials(sweep: Path) -> set[str]:
     """The trials of a sweep's folder that are members of a chosen ensemble.
 
     Raises:
-        IntegrityError: a note that cannot be read: nobody knows whose weights it keeps.
+        IntegrityError: a pin that cannot be read: nobody knows whose weights it keeps.
     """
     trials: set[str] = set()
     for path in sorted((sweep / FOLDER).glob("*.json")):
@@ -53,7 +53,7 @@ def noted_trials(sweep: Path) -> set[str]:
             trials |= {str(m["trial"]) for m in json.loads(path.read_text("utf-8"))["members"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(
-                f"{path}: not a note of an ensemble: {error}",
+                f"{path}: not a pin of an ensemble: {error}",
                 fix="choose the ensemble again, then remove this file",
             ) from None
     return trials

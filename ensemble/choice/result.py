@@ -25,13 +25,13 @@ class Method(StrEnum):
 class Scores:
     """A metric of what a half of dev chose: the mean over all halves that choose in turn."""
 
-    judged: float  # on the other half, which had no say
+    held_out: float  # on the other half, which had no say
     in_sample: float  # on the half itself
 
     @property
     def optimism(self) -> float:
         """What looking only at the rows that one chose by would promise beyond what holds."""
-        return self.in_sample - self.judged
+        return self.in_sample - self.held_out
 
     def to_json(self) -> dict[str, float | None]:
         """JSON values: null for what is not a number."""
@@ -121,14 +121,16 @@ class EnsembleChoice:
 
     def candidates(self, method: Method) -> tuple[Candidate, ...]:
         """The distinct encoders over all tasks: what a prediction of every task costs."""
-        found = {m.candidate for task in self.tasks.values() for m in task.methods[method].members}
-        return tuple(sorted(found, key=lambda candidate: candidate.order))
+        distinct = {
+            m.candidate for task in self.tasks.values() for m in task.methods[method].members
+        }
+        return tuple(sorted(distinct, key=lambda candidate: candidate.order))
 
 
 def _doubts(scores: Mapping[Method, Scores], gains: Mapping[Method, Gain]) -> str | None:
-    ours, found = scores[Method.SELECTIVE].judged, []
+    ours, found = scores[Method.SELECTIVE].held_out, []
     for method, gain in gains.items():
-        name, theirs = method.value.replace("_", " "), scores[method].judged
+        name, theirs = method.value.replace("_", " "), scores[method].held_out
         if ours <= theirs:
             found.append(f"selective ({ours:.4f}) is not above {name} ({theirs:.4f})")
         elif not gain.is_clear:

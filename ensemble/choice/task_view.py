@@ -1,4 +1,4 @@
-"""A task's candidates and their votes on dev, as a half of it, or all of it, sees them.
+"""A task's candidates and their predictions on dev, as a half of it, or all of it, sees them.
 
 Legend: M candidates, N rows, C classes, H halves.
 """
@@ -20,7 +20,7 @@ WHOLE = 0
 
 
 class TaskPredictions:
-    """Votes [M, N] or [M, N, C], and what they are together."""
+    """Predictions [M, N] or [M, N, C], and what they are together."""
 
     def __init__(self, pool: TaskPool, averaged: Averaged, fitted_on: int = WHOLE) -> None:
         """
@@ -38,11 +38,13 @@ class TaskPredictions:
             for outputs in pool.outputs
         )
         pairs = zip(self.transforms, pool.outputs, strict=True)
-        self.votes = np.stack([transform.vote(pool.task, outputs) for transform, outputs in pairs])
+        self.predictions = np.stack(
+            [transform.apply(pool.task, outputs) for transform, outputs in pairs]
+        )
         self._by: dict[int, TaskPredictions] = {fitted_on: self}
 
     def by(self, which: int) -> "TaskPredictions":
-        """The votes as a half, or all of dev, sees them: standardised by its own rows."""
+        """The predictions as a half, or all of dev, sees them: standardised by its own rows."""
         is_fitted = self.averaged is Averaged.STANDARDISED and self.task.kind is Kind.SIMILARITY
         if not is_fitted:
             return self
@@ -68,8 +70,8 @@ class TaskPredictions:
         """The weighted average, or the linear model, on some rows."""
         weights, intercept = weights_and_intercept(found)
         members = np.flatnonzero(weights)
-        votes = self.votes[members][:, rows]
-        return weighted(self.task, votes, weights[members], intercept, self.averaged)
+        predictions = self.predictions[members][:, rows]
+        return weighted(self.task, predictions, weights[members], intercept, self.averaged)
 
     def score(self, found: Combination, rows: NDArray[np.bool_]) -> float:
         """The task's metric on some rows."""

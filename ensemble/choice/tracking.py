@@ -71,21 +71,23 @@ def log(
 def _metrics(choice: EnsembleChoice) -> dict[str, float]:
     """Those that are numbers: scores, gains with their intervals, and what a prediction costs."""
     members = choice.candidates(Method.SELECTIVE)
-    found = {"num_encoders": float(len(members)), "cost": float(choice.cost(members))}
+    metrics = {"num_encoders": float(len(members)), "cost": float(choice.cost(members))}
     for method, scores in choice.overall.items():
-        found[f"judged/{method.value}/overall"] = scores.judged
-        found[f"in_sample/{method.value}/overall"] = scores.in_sample
+        metrics[f"held_out/{method.value}/overall"] = scores.held_out
+        metrics[f"in_sample/{method.value}/overall"] = scores.in_sample
     for name, task in choice.tasks.items():
         for method, chosen in task.methods.items():
-            found[metric_name(f"judged/{method.value}", name, task.metric)] = chosen.scores.judged
+            metrics[metric_name(f"held_out/{method.value}", name, task.metric)] = (
+                chosen.scores.held_out
+            )
             key = metric_name(f"in_sample/{method.value}", name, task.metric)
-            found[key] = chosen.scores.in_sample
+            metrics[key] = chosen.scores.in_sample
     of_all = {"overall": choice.gains, **{n: task.gains for n, task in choice.tasks.items()}}
     for name, gains in of_all.items():
         for method, gain in gains.items():
             for part in ("value", "low", "high"):
-                found[f"gain_over_{method.value}/{name}/{part}"] = getattr(gain, part)
-    return {key: value for key, value in found.items() if math.isfinite(value)}
+                metrics[f"gain_over_{method.value}/{name}/{part}"] = getattr(gain, part)
+    return {key: value for key, value in metrics.items() if math.isfinite(value)}
 
 
 def _digest(value: Any) -> str:

@@ -91,8 +91,8 @@ def compress(
 
     def measure(place: Path, contents: Contents) -> Contents:
         own = Ensemble(Bundle(place, contents))
-        losses, found = _compare(teacher, own, dataset)
-        footprints.extend(found)
+        losses, measured = _compare(teacher, own, dataset)
+        footprints.extend(measured)
         return contents.model_copy(update={"distilled": losses})
 
     parts = _parts(trial, teacher, dataset, lambda contents: compressed_card(contents, *footprints))

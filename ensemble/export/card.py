@@ -51,7 +51,7 @@ def model_card(
         pictures: their names in the bundle.
     """
     results = {
-        name: (task.metric, "dev, cross-fitted", task.selective.scores.judged)
+        name: (task.metric, "dev, cross-fitted", task.selective.scores.held_out)
         for name, task in choice.tasks.items()
     }
     chosen = choice.candidates(Method.SELECTIVE)
@@ -75,8 +75,8 @@ def model_card(
 def compressed_card(contents: Contents, ensemble: Footprint, student: Footprint) -> str:
     """The card of an ensemble's student."""
     results = {
-        name: (str(contents.tasks[name].task.metric), "dev", found.student)
-        for name, found in contents.distilled.items()
+        name: (str(contents.tasks[name].task.metric), "dev", distilled.student)
+        for name, distilled in contents.distilled.items()
     }
     title = "One model distilled from an ensemble"
     facts = {"ensemble": ensemble, "student": student}
@@ -164,8 +164,8 @@ def _gains(gains: Mapping[Method, Gain]) -> dict[str, str]:
 
 
 def _cells(scores: Mapping[Method, Scores]) -> dict[str, Any]:
-    judged = {method.value: f"{found.judged:.4f}" for method, found in scores.items()}
-    return {**judged, "in_sample": f"{scores[Method.SELECTIVE].in_sample:.4f}"}
+    held_out = {method.value: f"{of_method.held_out:.4f}" for method, of_method in scores.items()}
+    return {**held_out, "in_sample": f"{scores[Method.SELECTIVE].in_sample:.4f}"}
 
 
 def _averaged(contents: Contents) -> str:

@@ -32,10 +32,10 @@ def register(tracking: Tracking, folder: Path, name: str, alias: str = ALIAS) ->
     """
     source = model_source(folder)
     contents = Bundle.load(folder).contents
-    judged = {
-        metric_name("judged", task, str(entry.task.metric)): score
+    scores = {
+        metric_name("held_out", task, str(entry.task.metric)): score
         for task, entry in contents.tasks.items()
-        if (score := entry.scores.get("selective", {}).get("judged")) is not None
+        if (score := entry.scores.get("selective", {}).get("held_out")) is not None
         and math.isfinite(score)
     }
     sweeps = sorted({member.sweep for member in contents.members.values() if member.sweep})
@@ -43,7 +43,7 @@ def register(tracking: Tracking, folder: Path, name: str, alias: str = ALIAS) ->
         tracking,
         name,
         folder,
-        judged,
+        scores,
         {"num_members": len(contents.members), "tasks": list(contents.tasks)},
         {"members": ",".join(contents.members), "sweeps": ",".join(sweeps)},
     )

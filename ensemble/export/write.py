@@ -21,7 +21,7 @@ from ensemble.bundle.format import (
 )
 from ensemble.bundle.stored_weights import lift_encoder, store_member
 from ensemble.candidates.pool import Candidate, Pool
-from ensemble.choice.pins import note_members
+from ensemble.choice.pins import pin_members
 from ensemble.choice.request import Request, choose_ensemble
 from ensemble.choice.result import EnsembleChoice, Method, TaskChoice
 from ensemble.export.card import model_card
@@ -73,7 +73,7 @@ def export(
     pool, choice = choose_ensemble(tracking, request, cache)
     parts = chosen_parts(request, pool, choice, figures.pictures(pool, choice))
     contents = write_bundle(output, parts, refine)
-    note_members(choice.candidates(Method.SELECTIVE))
+    pin_members(choice.candidates(Method.SELECTIVE))
     return contents
 
 

@@ -133,7 +133,7 @@ class Ensemble:
             }
             for name, outputs in self._members.outputs(part).items():
                 pieces[name].append(outputs)
-        return {name: np.concatenate(found) for name, found in pieces.items()}
+        return {name: np.concatenate(parts) for name, parts in pieces.items()}
 
     def timed_outputs(
         self, sides: Mapping[str, Sides]

@@ -145,8 +145,8 @@ def _table_rows(
     for place, row in cells:
         if len(row) != len(header):
             raise DataError(f"{place}: {len(row)} cells, the header has {len(header)}")
-        found = [row[column] for column in columns]
-        yield place, next(iter(found[len(names) :]), None), found[: len(names)]
+        wanted_cells = [row[column] for column in columns]
+        yield place, next(iter(wanted_cells[len(names) :]), None), wanted_cells[: len(names)]
 
 
 def _cells(source: str, lines: Iterator[str]) -> Iterator[tuple[str, list[str]]]:

@@ -136,12 +136,12 @@ def _claim(output: Path, work: Work) -> None:
             raise ConfigError(f"{output} is there already", fix="name a new folder")
         write_atomic(path, json.dumps(wanted, indent=1))
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        stored: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        stored = None
+    if not isinstance(stored, dict):
         raise IntegrityError(f"{path}: does not say what is labelled", fix="name a new folder")
-    other = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    other = [key for key in {**wanted, **stored} if stored.get(key) != wanted.get(key)]
     if other:
         raise ConfigError(
             f"{output}: holds labels of other work: {', '.join(other)} differ(s) from {SHARDS}",

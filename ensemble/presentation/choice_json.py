@@ -11,8 +11,8 @@ from ensemble.choice.result import EnsembleChoice, Member, Method, TaskChoice
 from ensemble.statistics.bootstrap import Gain
 
 CAVEAT = (
-    "judged: halves of dev choose in turn and the others judge. Members are chosen on all of dev, "
-    "which the hyperparameter search has seen: ensweep evaluate BUNDLE on labelled data that "
+    "held-out: halves of dev choose in turn, and the others judge. Members are chosen on all of "
+    "dev, which the hyperparameter search has seen: ensweep evaluate BUNDLE on labelled data that "
     "nothing has seen is the last word"
 )
 
@@ -93,4 +93,4 @@ def _member_json(member: Member) -> dict[str, Any]:
 
 
 def _gains_json(gains: Mapping[Method, Gain]) -> dict[str, Any]:
-    return {f"over_{method.value}": asdict(found) for method, found in gains.items()}
+    return {f"over_{method.value}": asdict(gain) for method, gain in gains.items()}

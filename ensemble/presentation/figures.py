@@ -15,7 +15,7 @@ from ensemble.choice.result import EnsembleChoice, TaskChoice
 from trainable.config.tasks import Kind
 from trainable.evaluation.metrics import predicted_labels
 
-IN_SAMPLE, JUDGED = "#d55e00", "#0072b2"
+IN_SAMPLE, HELD_OUT = "#d55e00", "#0072b2"
 """Told apart by colour-blind readers too (Okabe and Ito)."""
 MAX_SHOWN = 15
 """Members in a picture, the heaviest."""
@@ -37,8 +37,10 @@ def gain_figure(tasks: Mapping[str, TaskChoice]) -> Figure:
     for axis, (name, task) in zip(axes, tasks.items(), strict=True):
         curve = task.curve
         axis.axhline(0, color="0.6", linewidth=0.8)
-        axis.fill_between(curve.sizes, curve.low, curve.high, color=JUDGED, alpha=0.2, linewidth=0)
-        axis.plot(curve.sizes, curve.judged, color=JUDGED, marker=".", label="judged")
+        axis.fill_between(
+            curve.sizes, curve.low, curve.high, color=HELD_OUT, alpha=0.2, linewidth=0
+        )
+        axis.plot(curve.sizes, curve.held_out, color=HELD_OUT, marker=".", label="held-out")
         axis.plot(curve.sizes, curve.in_sample, color=IN_SAMPLE, marker=".", label="in-sample")
         axis.set_title(name, fontsize=10, parse_math=False)
         axis.set_ylabel(f"gain in {task.metric}")
@@ -58,7 +60,7 @@ def weights_figure(pool: Pool, tasks: Mapping[str, TaskChoice]) -> Figure:
     figure, axes = _panels(tasks, 0.3 * max(map(len, shown.values())) + 1.4)
     for axis, (name, members) in zip(axes, shown.items(), strict=True):
         places = range(len(members))
-        axis.barh(places, [member.weight for member in members], color=JUDGED)
+        axis.barh(places, [member.weight for member in members], color=HELD_OUT)
         ticks = [labels[member.candidate] for member in members]
         axis.set_yticks(places, ticks, parse_math=False, fontsize=8)
         axis.invert_yaxis()

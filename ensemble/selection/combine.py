@@ -4,7 +4,7 @@ Averaged are, unless another value of the setting is chosen, class probabilities
 and similarity scores, as the paper does.
 
 Legend: N rows, C classes. Outputs are what a head puts out: logits [N, C] (classification), one
-logit [N] (paraphrase), a score [N] (similarity). Votes are what is averaged.
+logit [N] (paraphrase), a score [N] (similarity). Predictions are what is averaged.
 """
 
 import math
@@ -21,8 +21,8 @@ from trainable.config.tasks import Kind, Task
 Floats = NDArray[np.floating[Any]]
 
 GRID = 2**20
-"""Steps in 1 of a vote that is compared with another or with 0: its sums are exact in float64, in
-any order, so that equal votes tie on every machine."""
+"""Steps in 1 of a prediction that is compared with another or with 0: sums are exact in float64, in
+any order, so that equal predictions tie on every machine."""
 _FINE_GRID = 2**32
 """Steps in 1 of an average. Averages of k members are equal or GRID * k steps apart: a coarser grid
 than this for any k below 4096, so rounding undoes the error of k / total and nothing else."""
@@ -45,7 +45,7 @@ class Averaged(StrEnum):
 
 @dataclass(frozen=True)
 class Transform:
-    """How a member's raw outputs become its vote.
+    """How a member's raw outputs become its prediction.
 
     Standardised scores are (score - mean) / spread, cut off at +-4, times `to_spread`, plus
     `to_mean`: the labels' spread and mean, so that an average is a score again.
@@ -74,7 +74,7 @@ class Transform:
         numbers = (scores.mean(), spread, labels.mean(), labels.std() or 1.0)
         return cls(averaged, *(float(number) for number in numbers))
 
-    def vote(self, task: Task, outputs: Floats) -> NDArray[np.float64]:
+    def apply(self, task: Task, outputs: Floats) -> NDArray[np.float64]:
         """Probabilities [N, C] or logits [N, C] of classes; logits [N], or probabilities less a
         half [N], of paraphrases, both above 0 for a 1; scores [N].
 
@@ -126,12 +126,12 @@ def combine(
     if not len(member_outputs) == len(weights) == len(transforms) > 0:
         raise ValueError(f"{len(member_outputs)} members but {len(weights)} weights")
     pairs = zip(transforms, member_outputs, strict=True)
-    votes = [transform.vote(task, outputs) for transform, outputs in pairs]
+    predictions = [transform.apply(task, outputs) for transform, outputs in pairs]
     averaged = transforms[0].averaged
     if intercept is not None:
-        total = linear(task, votes, weights, intercept, averaged)
+        total = linear(task, predictions, weights, intercept, averaged)
         return _softmax(total) if task.kind is Kind.CLASSIFICATION else total
-    total = average(task, votes, weights)
+    total = average(task, predictions, weights)
     if task.kind is Kind.CLASSIFICATION and averaged is Averaged.LOGITS:
         return _softmax(total)
     if task.kind is Kind.PARAPHRASE and averaged is Averaged.PROBABILITIES:
@@ -139,34 +139,34 @@ def combine(
     return total
 
 
-def to_vote(task: Task, outputs: Floats) -> NDArray[np.float64]:
+def to_predictions(task: Task, outputs: Floats) -> NDArray[np.float64]:
     """What the paper averages: softmax probabilities [N, C], logits [N] or scores [N].
 
     Raises:
         ValueError: if the task is entailment, which has no outputs.
     """
-    return PAPER.vote(task, outputs)
+    return PAPER.apply(task, outputs)
 
 
 def average(
-    task: Task, votes: Sequence[Floats] | Floats, weights: Sequence[float]
+    task: Task, predictions: Sequence[Floats] | Floats, weights: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Of votes; members of weight 0 are not looked at.
+    """Of predictions; members of weight 0 are not looked at.
 
     Raises:
         ValueError: as `combine`.
     """
-    if not len(votes) == len(weights) > 0:
-        raise ValueError(f"{len(votes)} members but {len(weights)} weights")
+    if not len(predictions) == len(weights) > 0:
+        raise ValueError(f"{len(predictions)} members but {len(weights)} weights")
     if not (min(weights) >= 0 and abs(sum(weights) - 1) < 1e-9):
         raise ValueError(f"weights must be at least 0 and sum to 1, got {list(weights)}")
-    total = _weighted(votes, weights)
+    total = _weighted(predictions, weights)
     return total if task.kind is Kind.SIMILARITY else np.rint(total * _FINE_GRID) / _FINE_GRID
 
 
 def linear(
     task: Task,
-    votes: Sequence[Floats] | Floats,
+    predictions: Sequence[Floats] | Floats,
     weights: Sequence[float],
     intercept: Sequence[float],
     averaged: Averaged,
@@ -178,31 +178,34 @@ def linear(
     Raises:
         ValueError: as `combine`.
     """
-    if not len(votes) == len(weights) > 0:
-        raise ValueError(f"{len(votes)} members but {len(weights)} weights")
+    if not len(predictions) == len(weights) > 0:
+        raise ValueError(f"{len(predictions)} members but {len(weights)} weights")
     if not np.isfinite([*weights, *intercept]).all():
         raise ValueError(f"weights and intercept must be finite, got {weights}, {intercept}")
-    total = _weighted([log_odds(task, vote, averaged) for vote in votes], weights)
+    total = _weighted([log_odds(task, prediction, averaged) for prediction in predictions], weights)
     total = total + np.asarray(intercept, np.float64)
     return total if task.kind is Kind.SIMILARITY else np.rint(total * _FINE_GRID) / _FINE_GRID
 
 
-def log_odds(task: Task, vote: Floats, averaged: Averaged) -> NDArray[np.float64]:
-    """A vote as logits, at most those of the grid's smallest probability; scores as they are."""
+def log_odds(task: Task, prediction: Floats, averaged: Averaged) -> NDArray[np.float64]:
+    """A prediction as logits [N, C] or [N], at least those of the grid's smallest probability;
+    scores [N] as they are."""
     least = 1 / GRID
     if task.kind is Kind.CLASSIFICATION and averaged is not Averaged.LOGITS:
-        return np.asarray(np.log(np.maximum(vote, least)))
+        return np.asarray(np.log(np.maximum(prediction, least)))
     if task.kind is Kind.PARAPHRASE and averaged is Averaged.PROBABILITIES:
-        p = np.clip(0.5 + vote, least, 1 - least)
+        p = np.clip(0.5 + prediction, least, 1 - least)
         return np.asarray(np.log(p) - np.log1p(-p))
-    return np.asarray(vote, np.float64)
+    return np.asarray(prediction, np.float64)
 
 
-def _weighted(votes: Sequence[Floats] | Floats, weights: Sequence[float]) -> NDArray[np.float64]:
-    total = np.zeros_like(votes[0], np.float64)
-    for vote, weight in zip(votes, weights, strict=True):
+def _weighted(
+    predictions: Sequence[Floats] | Floats, weights: Sequence[float]
+) -> NDArray[np.float64]:
+    total = np.zeros_like(predictions[0], np.float64)
+    for prediction, weight in zip(predictions, weights, strict=True):
         if weight != 0:
-            total += weight * vote
+            total += weight * prediction
     return total
 
 

@@ -4,8 +4,8 @@ Each round adds the candidate with which the average scores best. Ties go to a m
 then the lower loss, then the candidate that `order` puts first: nothing depends on the order in
 which candidates are given, and a candidate given twice changes nothing.
 
-Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C] as `ensemble.selection.combine`
-makes them.
+Legend: M candidates, N rows, C classes. Predictions [M, N] or [M, N, C] are such as
+`ensemble.selection.combine` makes.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Selection:
 
 def greedy(
     task: Task,
-    votes: Floats,
+    predictions: Floats,
     labels: Floats,
     order: Sequence[Any],
     num_rounds: int = NUM_ROUNDS,
@@ -59,12 +59,12 @@ def greedy(
         order: [M] distinct sortable values; where candidates tie, the lowest is taken.
         num_sorted: so many of the best single candidates are added first, the best first.
         max_members: distinct ones, at most; once they are in, only their weights change.
-        averaged: what votes are.
+        averaged: what predictions are.
     """
-    eligible = _eligible(votes)
-    loss = make_loss(task, votes, labels, averaged)
-    scorer = make_scorer(task, votes, labels, objective, averaged)
-    is_member = np.zeros(len(votes), np.bool_)
+    eligible = _eligible(predictions)
+    loss = make_loss(task, predictions, labels, averaged)
+    scorer = make_scorer(task, predictions, labels, objective, averaged)
+    is_member = np.zeros(len(predictions), np.bool_)
     picks: list[int] = []
     trajectory: list[float] = []
     alone: Floats | None = None
@@ -85,19 +85,19 @@ def greedy(
         picks.append(pick)
         trajectory.append(float(scores[pick]))
     length = 1 + int(_is_equal(np.array(trajectory), max(trajectory)).argmax())
-    weights = np.bincount(picks[:length], minlength=len(votes)) / length
+    weights = np.bincount(picks[:length], minlength=len(predictions)) / length
     return Selection(tuple(weights.tolist()), tuple(trajectory), trajectory[length - 1])
 
 
 def best_single(
     task: Task,
-    votes: Floats,
+    predictions: Floats,
     labels: Floats,
     order: Sequence[Any],
     averaged: Averaged = Averaged.PAPER,
 ) -> Selection:
     """The candidate with the best metric; the same ties as `greedy`, whose start it is."""
-    return greedy(task, votes, labels, order, num_rounds=1, averaged=averaged)
+    return greedy(task, predictions, labels, order, num_rounds=1, averaged=averaged)
 
 
 def _first(tied: NDArray[np.int64], loss: RowLoss, order: Sequence[Any]) -> int:
@@ -113,6 +113,6 @@ def _is_equal(scores: Floats, best: float) -> NDArray[np.bool_]:
     return np.asarray(scores >= best - TOLERANCE * max(1.0, abs(best)))
 
 
-def _eligible(votes: Floats) -> NDArray[np.int64]:
-    constant = is_constant(votes)
-    return np.arange(len(votes)) if constant.all() else np.flatnonzero(~constant)
+def _eligible(predictions: Floats) -> NDArray[np.int64]:
+    constant = is_constant(predictions)
+    return np.arange(len(predictions)) if constant.all() else np.flatnonzero(~constant)

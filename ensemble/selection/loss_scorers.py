@@ -1,7 +1,7 @@
 """Losses of the members so far with candidates added: they tell candidates of the same metric
 apart, or are what an addition is to make lower.
 
-Legend: M candidates, N rows, C classes, k of the candidates. Votes [M, N] or [M, N, C].
+Legend: M candidates, N rows, C classes, k of the candidates. Predictions [M, N] or [M, N, C].
 """
 
 from collections.abc import Sequence
@@ -21,41 +21,45 @@ _VALUES = 2**16
 
 
 def make_loss(
-    task: Task, votes: Floats, labels: Floats, averaged: Averaged = Averaged.PAPER
+    task: Task, predictions: Floats, labels: Floats, averaged: Averaged = Averaged.PAPER
 ) -> "RowLoss":
     """Log-loss of probabilities or logits, squared error of scores.
 
     Args:
-        averaged: what votes are.
+        averaged: what predictions are.
     """
     if task.kind is Kind.SIMILARITY:
-        return SquaredErrors(votes, labels)
+        return SquaredErrors(predictions, labels)
     if task.kind is Kind.PARAPHRASE:
         if averaged is Averaged.PROBABILITIES:
-            return BinaryLogLoss(votes, labels)
-        return LogisticLoss(votes, labels)
-    return SoftmaxLoss(votes, labels) if averaged is Averaged.LOGITS else LogLoss(votes, labels)
+            return BinaryLogLoss(predictions, labels)
+        return LogisticLoss(predictions, labels)
+    return (
+        SoftmaxLoss(predictions, labels)
+        if averaged is Averaged.LOGITS
+        else LogLoss(predictions, labels)
+    )
 
 
 class RowLoss:
     """A mean loss over rows. A row has one value, or C of them."""
 
-    def __init__(self, votes: Floats, labels: Floats) -> None:
-        self.votes, self.labels, self.count = votes, labels, 0
+    def __init__(self, predictions: Floats, labels: Floats) -> None:
+        self.predictions, self.labels, self.count = predictions, labels, 0
         self.total = np.zeros_like(self.row_values([0])[0])
 
     def scores(self) -> Floats:
         """[M] as of an `ensemble.selection.scorers.Scorer`."""
-        return -self.losses(range(len(self.votes)))
+        return -self.losses(range(len(self.predictions)))
 
     def losses(self, candidates: Sequence[int]) -> Floats:
         """[k]."""
         step = max(1, _VALUES // self.total.size)
-        found = []
+        means = []
         for start in range(0, len(candidates), step):
             values = self.total + self.row_values(candidates[start : start + step])
-            found.append(self.mean_losses(values / (self.count + 1)))
-        return np.concatenate(found)
+            means.append(self.mean_losses(values / (self.count + 1)))
+        return np.concatenate(means)
 
     def add(self, candidate: int) -> None:
         self.total += self.row_values([candidate])[0]
@@ -63,7 +67,7 @@ class RowLoss:
 
     def row_values(self, candidates: Sequence[int]) -> Floats:
         """[k, N] or [k, N, C]: all that the loss asks of candidates."""
-        return np.asarray(self.votes[list(candidates)])
+        return np.asarray(self.predictions[list(candidates)])
 
     def mean_losses(self, values: Floats) -> Floats:
         """[k] of averages' values."""
@@ -73,13 +77,13 @@ class RowLoss:
 class LogLoss(RowLoss):
     """Of class probabilities: only that of the true class matters."""
 
-    def __init__(self, votes: Floats, labels: Floats) -> None:
+    def __init__(self, predictions: Floats, labels: Floats) -> None:
         self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)
-        super().__init__(votes, labels)
+        super().__init__(predictions, labels)
 
     def row_values(self, candidates: Sequence[int]) -> Floats:
         some = np.asarray(candidates)[:, None]
-        return np.asarray(self.votes[some, self.rows, self.truth])
+        return np.asarray(self.predictions[some, self.rows, self.truth])
 
     def mean_losses(self, values: Floats) -> Floats:
         return np.asarray(-_sums_of_logs(np.maximum(values, 1 / GRID)) / values.shape[1])
@@ -88,9 +92,9 @@ class LogLoss(RowLoss):
 class BinaryLogLoss(RowLoss):
     """Of probabilities of 1, less a half."""
 
-    def __init__(self, votes: Floats, labels: Floats) -> None:
+    def __init__(self, predictions: Floats, labels: Floats) -> None:
         self.signs = np.where(labels > 0, 1.0, -1.0)
-        super().__init__(votes, labels)
+        super().__init__(predictions, labels)
 
     def mean_losses(self, values: Floats) -> Floats:
         truth = np.maximum(0.5 + values * self.signs, 1 / GRID)
@@ -100,9 +104,9 @@ class BinaryLogLoss(RowLoss):
 class SoftmaxLoss(RowLoss):
     """Of class logits: log of the sum of exp(z), less z of the true class."""
 
-    def __init__(self, votes: Floats, labels: Floats) -> None:
+    def __init__(self, predictions: Floats, labels: Floats) -> None:
         self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)
-        super().__init__(votes, labels)
+        super().__init__(predictions, labels)
 
     def mean_losses(self, values: Floats) -> Floats:
         above = values - values.max(axis=2, keepdims=True)
@@ -113,9 +117,9 @@ class SoftmaxLoss(RowLoss):
 class LogisticLoss(RowLoss):
     """Of logits: log(1 + exp(-z)), z positive where the label is met."""
 
-    def __init__(self, votes: Floats, labels: Floats) -> None:
+    def __init__(self, predictions: Floats, labels: Floats) -> None:
         self.signs = np.where(labels > 0, 1.0, -1.0)
-        super().__init__(votes, labels)
+        super().__init__(predictions, labels)
 
     def mean_losses(self, values: Floats) -> Floats:
         # log(1 + exp(-z)) = max(-z, 0) + log(1 + exp(-|z|))

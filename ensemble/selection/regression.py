@@ -17,7 +17,7 @@ from trainable.config.tasks import Kind
 Floats = NDArray[np.float64]
 
 _RIDGE = 0.003
-"""On votes of unit mean square."""
+"""On predictions of unit mean square."""
 _PRIOR = 1.0
 """Rows' worth of equal weights, as a share of all rows, in the mixture of class probabilities."""
 _EM_ROUNDS = 100
@@ -30,13 +30,13 @@ def regression(sample: FitData) -> Floats:
         if sample.averaged is Averaged.LOGITS:
             return _normal_or_equal(_softmax_weights(sample), sample)
         rows, truth = np.arange(len(sample.labels)), sample.labels.astype(np.int64)
-        return _mixture(sample.votes[:, rows, truth])
+        return _mixture(sample.predictions[:, rows, truth])
     if sample.task.kind is Kind.PARAPHRASE:
         signs = np.where(sample.labels > 0, 1.0, -1.0)
         if sample.averaged is Averaged.PROBABILITIES:
-            return _mixture(0.5 + sample.votes * signs)
-        return _normal_or_equal(_logistic(_scaled(sample.votes), signs), sample)
-    x = sample.votes - sample.votes.mean(axis=1, keepdims=True)
+            return _mixture(0.5 + sample.predictions * signs)
+        return _normal_or_equal(_logistic(_scaled(sample.predictions), signs), sample)
+    x = sample.predictions - sample.predictions.mean(axis=1, keepdims=True)
     return _normal_or_equal(_least_squares(_scaled(x), sample.labels), sample)
 
 
@@ -50,7 +50,7 @@ def _scaled(x: Floats) -> Floats:
 
 
 def _softmax_weights(sample: FitData) -> Floats:
-    x, labels = _scaled(sample.votes), sample.labels.astype(np.int64)
+    x, labels = _scaled(sample.predictions), sample.labels.astype(np.int64)
     return fit_softmax(x, labels, _RIDGE, np.zeros(x.shape[2]), least=0.0)[: len(x)]
 
 
@@ -65,8 +65,8 @@ def _logistic(x: Floats, signs: Floats) -> Floats:
         return value, features.T @ slope + _RIDGE * w
 
     start = np.full(len(x), 1 / len(x))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(x))
-    return np.asarray(found.x, np.float64)
+    optimum = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(x))
+    return np.asarray(optimum.x, np.float64)
 
 
 def _least_squares(x: Floats, labels: Floats) -> Floats:
@@ -74,8 +74,8 @@ def _least_squares(x: Floats, labels: Floats) -> Floats:
     y = labels - labels.mean()
     scale = math.sqrt(_RIDGE * len(y))
     rows = np.vstack([x.T, scale * np.eye(len(x))])
-    found, _ = nnls(rows, np.r_[y, np.zeros(len(x))], maxiter=100 * len(x))
-    return np.asarray(found, np.float64)
+    weights, _ = nnls(rows, np.r_[y, np.zeros(len(x))], maxiter=100 * len(x))
+    return np.asarray(weights, np.float64)
 
 
 def _mixture(p: Floats) -> Floats:

@@ -58,17 +58,17 @@ def choose_rule(
         rules: of equals, the first is taken.
         cost: of some of the candidates together, e.g. their parameters; their number unless given.
     """
-    found: dict[str, list[tuple[float, float, int, float]]] = {name: [] for name in rules}
+    by_rule: dict[str, list[tuple[float, float, int, float]]] = {name: [] for name in rules}
     for held_out in _folds(ids):
-        rest, judged = sample.take(~held_out), sample.take(held_out)
+        train, test = sample.take(~held_out), sample.take(held_out)
         for name, rule in rules.items():
-            fitted = rule(rest)
+            fitted = rule(train)
             members = np.flatnonzero(weights_and_intercept(fitted)[0])
-            scores = judged.score(fitted), rest.score(fitted)
-            found[name].append((*scores, len(members), float(cost(members))))
-    if not all(found.values()):
+            scores = test.score(fitted), train.score(fitted)
+            by_rule[name].append((*scores, len(members), float(cost(members))))
+    if not all(by_rule.values()):
         return RuleChoice(next(iter(rules)), ())
-    kept, promised, counts, totals = np.moveaxis(np.array(list(found.values())), 2, 0)
+    kept, promised, counts, totals = np.moveaxis(np.array(list(by_rule.values())), 2, 0)
     optimism = (promised - kept).mean(axis=1)
     is_trusted = optimism <= max(MAX_OPTIMISM, float(optimism.min()))
     best = kept[int(np.where(is_trusted, kept.mean(axis=1), -np.inf).argmax())]
@@ -82,7 +82,7 @@ def choose_rule(
             float((best - kept[n]).mean()),
             _standard_error(best - kept[n]),
         )
-        for n, name in enumerate(found)
+        for n, name in enumerate(by_rule)
     ]
     equals = [
         row

@@ -1,9 +1,9 @@
 """Rules that give every candidate of a task its weight, the simplest first.
 
-All weights are at least 0 and sum to 1, and what is averaged are votes
+All weights are at least 0 and sum to 1, and what is averaged are predictions
 (`ensemble.selection.combine`), so that whatever a rule finds is served by the same code.
 
-Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C].
+Legend: M candidates, N rows, C classes. Predictions [M, N] or [M, N, C].
 """
 
 from collections.abc import Callable
@@ -45,13 +45,13 @@ def simple(sample: FitData) -> Floats:
 def skill(sample: FitData) -> Floats:
     """Weights by skill: the log-odds of a better answer than chance's (Nitzan and Paroush, 1982),
     or r / (1 - r^2) for scores, the optimum for independent errors; both to a power."""
-    found = np.where(sample.is_plain, sample.singles, -1.0)
+    skills = np.where(sample.is_plain, sample.singles, -1.0)
     if sample.task.kind is Kind.SIMILARITY:
-        r = np.clip(found, 0, 0.999)
+        r = np.clip(skills, 0, 0.999)
         raw = r / (1 - r * r)
     else:
         others = sample.task.num_outputs - 1 if sample.task.kind is Kind.CLASSIFICATION else 1
-        p = np.clip(found, 1e-3, 0.999)
+        p = np.clip(skills, 1e-3, 0.999)
         raw = np.maximum(0.0, np.log(p * others / (1 - p)))
     return normalise_weights(raw**SKILL_POWER) if raw.any() else simple(sample)
 
@@ -63,7 +63,7 @@ def single(sample: FitData) -> Floats:
 
 def top(sample: FitData) -> Floats:
     """Equal weights for the five best."""
-    weights = np.zeros(len(sample.votes))
+    weights = np.zeros(len(sample.predictions))
     weights[sample.ranked()[:TOP]] = 1.0
     return normalise_weights(weights)
 
@@ -93,14 +93,14 @@ def greedy_of_all(sample: FitData, max_members: int | None = None) -> Floats:
 
 def blend(sample: FitData) -> Floats:
     """Half greedy, half equal weights for the ten best: shrunk selection."""
-    weights = np.zeros(len(sample.votes))
+    weights = np.zeros(len(sample.predictions))
     weights[sample.ranked()[: 2 * TOP]] = 1.0
     return 0.5 * greedy_of_best(sample) + 0.5 * normalise_weights(weights)
 
 
 def bagged(sample: FitData) -> Floats:
     """Greedy selection averaged over bags of half the candidates and resampled rows."""
-    num_candidates, num_rows = len(sample.votes), len(sample.labels)
+    num_candidates, num_rows = len(sample.predictions), len(sample.labels)
     random = np.random.default_rng([num_candidates, num_rows])
     total = np.zeros(num_candidates)
     for _ in range(NUM_BAGS):
@@ -149,10 +149,10 @@ def capped(rule: Rule, max_members: int) -> Rule:
         return partial(_CAPPED[rule], max_members=max_members)
 
     def fit(sample: FitData) -> Combination:
-        found = rule(sample)
-        size = np.abs(weights_and_intercept(found)[0])
+        combination = rule(sample)
+        size = np.abs(weights_and_intercept(combination)[0])
         if np.count_nonzero(size) <= max_members:
-            return found
+            return combination
         best = sample.ranked()
         heaviest = np.sort(best[np.argsort(-size[best], kind="stable")[:max_members]])
         return spread(rule(sample.among(heaviest)), heaviest, len(size))
@@ -163,9 +163,9 @@ def capped(rule: Rule, max_members: int) -> Rule:
 def _selected(
     choose: Callable[..., Any], sample: FitData, among: NDArray[np.int64] | None = None
 ) -> Floats:
-    indices = np.arange(len(sample.votes)) if among is None else among
-    votes, order = sample.votes[indices], list(range(len(indices)))
-    found = choose(sample.task, votes, sample.labels, order, averaged=sample.averaged)
-    weights = np.zeros(len(sample.votes))
-    weights[indices] = found.weights
+    indices = np.arange(len(sample.predictions)) if among is None else among
+    predictions, order = sample.predictions[indices], list(range(len(indices)))
+    selection = choose(sample.task, predictions, sample.labels, order, averaged=sample.averaged)
+    weights = np.zeros(len(sample.predictions))
+    weights[indices] = selection.weights
     return weights

@@ -1,9 +1,9 @@
-"""What a rule sees: the votes of a task's candidates on the rows that choose, and their labels.
+"""What a rule sees: predictions of a task's candidates on the rows that choose, and the labels.
 
 Candidates have an order of their own here: how they are given changes nothing, and one that is
 given twice counts once.
 
-Legend: M candidates, N rows, C classes. Votes [M, N] or [M, N, C].
+Legend: M candidates, N rows, C classes. Predictions [M, N] or [M, N, C].
 """
 
 import math
@@ -43,31 +43,33 @@ class FitData:
     """Rows to choose by. Candidates are distinct, not constant, and sorted by their order."""
 
     task: Task
-    votes: Floats
+    predictions: Floats
     labels: Floats  # [N]
     is_plain: NDArray[np.bool_]  # [M]: what equal weights are for, e.g. one epoch of each run
-    averaged: Averaged = Averaged.PAPER  # what votes are
+    averaged: Averaged = Averaged.PAPER  # what predictions are
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "FitData":
         """Some of the rows, or rows drawn from them."""
-        votes, labels = self.votes[:, rows], self.labels[rows]
-        return FitData(self.task, votes, labels, self.is_plain, self.averaged)
+        predictions, labels = self.predictions[:, rows], self.labels[rows]
+        return FitData(self.task, predictions, labels, self.is_plain, self.averaged)
 
     def among(self, candidates: NDArray[np.int64]) -> "FitData":
         """Some of the candidates, equal weights being for all of them."""
         plain = np.ones(len(candidates), np.bool_)
-        return FitData(self.task, self.votes[candidates], self.labels, plain, self.averaged)
+        return FitData(self.task, self.predictions[candidates], self.labels, plain, self.averaged)
 
-    def score(self, found: Combination) -> float:
+    def score(self, combination: Combination) -> float:
         """The task's metric of the weighted average, or of the linear model."""
-        weights, intercept = weights_and_intercept(found)
-        outputs = weighted(self.task, self.votes, weights, intercept, self.averaged)
+        weights, intercept = weights_and_intercept(combination)
+        outputs = weighted(self.task, self.predictions, weights, intercept, self.averaged)
         return task_metric(self.task, outputs, self.labels)[0]
 
     @cached_property
     def singles(self) -> Floats:
         """[M] the metric of each candidate."""
-        return np.array([task_metric(self.task, vote, self.labels)[0] for vote in self.votes])
+        return np.array(
+            [task_metric(self.task, prediction, self.labels)[0] for prediction in self.predictions]
+        )
 
     def ranked(self) -> NDArray[np.int64]:
         """[M] candidates, the best first."""
@@ -76,43 +78,51 @@ class FitData:
 
 def deduplicated(
     task: Task,
-    votes: Floats,
+    predictions: Floats,
     labels: Floats,
     order: Sequence[Any],
     is_plain: Sequence[bool] | None = None,
     averaged: Averaged = Averaged.PAPER,
 ) -> tuple[NDArray[np.int64], FitData]:
     """The candidates that differ and say something, sorted by `order`: which, and their sample."""
-    plain = np.ones(len(votes), np.bool_) if is_plain is None else np.asarray(is_plain, np.bool_)
-    constant = is_constant(votes)
+    plain = (
+        np.ones(len(predictions), np.bool_) if is_plain is None else np.asarray(is_plain, np.bool_)
+    )
+    constant = is_constant(predictions)
     seen: dict[bytes, int] = {}
-    for m in sorted(range(len(votes)), key=lambda m: order[m]):
+    for m in sorted(range(len(predictions)), key=lambda m: order[m]):
         if not constant[m] or constant.all():
-            seen.setdefault(votes[m].tobytes(), m)
+            seen.setdefault(predictions[m].tobytes(), m)
     kept = np.array(list(seen.values()), np.int64)
     plain = plain[kept] if plain[kept].any() else np.ones(len(kept), np.bool_)
-    return kept, FitData(task, votes[kept], labels, plain, averaged)
+    return kept, FitData(task, predictions[kept], labels, plain, averaged)
 
 
-def weights_and_intercept(found: Combination) -> tuple[Floats, Floats | None]:
+def weights_and_intercept(combination: Combination) -> tuple[Floats, Floats | None]:
     """Weights [M], and a linear model's intercept."""
-    return (found.weights, found.intercept) if isinstance(found, Linear) else (found, None)
+    return (
+        (combination.weights, combination.intercept)
+        if isinstance(combination, Linear)
+        else (combination, None)
+    )
 
 
-def spread(found: Combination, candidates: NDArray[np.int64], num_candidates: int) -> Combination:
-    """What was found for some of the candidates, as of all of them."""
-    weights, (few, intercept) = np.zeros(num_candidates), weights_and_intercept(found)
+def spread(
+    combination: Combination, candidates: NDArray[np.int64], num_candidates: int
+) -> Combination:
+    """A combination of some of the candidates, as of all of them."""
+    weights, (few, intercept) = np.zeros(num_candidates), weights_and_intercept(combination)
     weights[candidates] = few
     return weights if intercept is None else Linear(weights, intercept)
 
 
 def weighted(
-    task: Task, votes: Floats, weights: Floats, intercept: Floats | None, averaged: Averaged
+    task: Task, predictions: Floats, weights: Floats, intercept: Floats | None, averaged: Averaged
 ) -> Floats:
     """What members put out together, as metrics read it."""
     if intercept is None:
-        return average(task, votes, weights.tolist())
-    return linear(task, votes, weights.tolist(), intercept.tolist(), averaged)
+        return average(task, predictions, weights.tolist())
+    return linear(task, predictions, weights.tolist(), intercept.tolist(), averaged)
 
 
 def normalise_weights(raw: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """How well the members so far would do with each candidate added: exact, and fast.
 
-Legend: M candidates, N rows, C classes, s members so far. Votes [M, N] or [M, N, C].
+Legend: M candidates, N rows, C classes, s members so far. Predictions [M, N] or [M, N, C].
 """
 
 from enum import StrEnum
@@ -21,7 +21,7 @@ Integers = NDArray[np.integer[Any]]
 TOLERANCE = 1e-12
 """Scores this close are equal: far below a row's worth, above float64's rounding."""
 _CONSTANT = 1e-6
-"""Votes that differ by less than this share of the largest are float32's rounding of a constant."""
+"""Predictions that differ by less than this share of the largest are a constant, rounded."""
 _FEW = 8
 """Rows on which nearly every candidate shows that it is not constant."""
 _TILE = 256
@@ -51,7 +51,7 @@ class Scorer(Protocol):
 
 def make_scorer(
     task: Task,
-    votes: Floats,
+    predictions: Floats,
     labels: Floats,
     objective: Objective,
     averaged: Averaged = Averaged.PAPER,
@@ -59,51 +59,54 @@ def make_scorer(
     """By the task's metric, or by its loss with the sign turned."""
     if objective is Objective.LOSS:
         if task.kind is Kind.SIMILARITY:
-            return SquaredError(votes, labels)
-        return make_loss(task, votes, labels, averaged)
+            return SquaredError(predictions, labels)
+        return make_loss(task, predictions, labels, averaged)
     if task.metric == "accuracy":
-        return Accuracy(task, votes, labels)
+        return Accuracy(task, predictions, labels)
     if task.metric == "pearson":
-        return Pearson(votes, labels)
-    return AnyMetric(task, votes, labels)
+        return Pearson(predictions, labels)
+    return AnyMetric(task, predictions, labels)
 
 
 class AnyMetric:
     """A metric without a fast form: each candidate is tried."""
 
-    def __init__(self, task: Task, votes: Floats, labels: Floats) -> None:
-        self.task, self.votes, self.labels = task, votes, labels
-        self.total = np.zeros_like(votes[0])
+    def __init__(self, task: Task, predictions: Floats, labels: Floats) -> None:
+        self.task, self.predictions, self.labels = task, predictions, labels
+        self.total = np.zeros_like(predictions[0])
 
     def scores(self) -> Floats:
         # Metrics do not see the scale; sums of float32 scores are exact, so that ranks tie.
-        found = [task_metric(self.task, self.total + vote, self.labels)[0] for vote in self.votes]
-        return np.array(found)
+        tried = [
+            task_metric(self.task, self.total + prediction, self.labels)[0]
+            for prediction in self.predictions
+        ]
+        return np.array(tried)
 
     def add(self, candidate: int) -> None:
-        self.total += self.votes[candidate]
+        self.total += self.predictions[candidate]
 
 
 class Accuracy:
-    """Margins of the true class over each class, in whole steps of the votes' grid.
+    """Margins of the true class over each class, in whole steps of the predictions' grid.
 
     A row is right when all of its margins are above 0; of the true class over itself it is made so.
     A margin is looked at for each candidate only while candidates can differ on it: sums grow and
-    single votes do not, so soon few are left. Candidates come last in memory, so that those few
-    are read without the others.
+    single predictions do not, so soon few are left. Candidates come last in memory, so that those
+    few are read without the others.
     """
 
-    def __init__(self, task: Task, votes: Floats, labels: Floats) -> None:
-        self.votes, self.truth = votes, labels.astype(np.int64)
+    def __init__(self, task: Task, predictions: Floats, labels: Floats) -> None:
+        self.predictions, self.truth = predictions, labels.astype(np.int64)
         self.rows = np.arange(len(labels))
         if task.kind is Kind.PARAPHRASE:  # label 1 wants a sum above 0, label 0 one up to 0
             self.total = (self.truth == 0).astype(np.int64)[None]  # [C, N], one plane of logits
         else:  # the arg-max is the lowest of equal classes, so a later class may be equal
-            self.total = (np.arange(votes.shape[2])[:, None] >= self.truth).astype(np.int64)
+            self.total = (np.arange(predictions.shape[2])[:, None] >= self.truth).astype(np.int64)
         margins = self._all_margins()  # [C, N, M]
         self.unsure = -margins.min(axis=2).astype(np.int64)  # a sum above it is so for all
         self.hopeless = -margins.max(axis=2).astype(np.int64)  # up to it, it is not for any
-        self.planes = margins.reshape(-1, len(votes))  # [C * N, M]
+        self.planes = margins.reshape(-1, len(predictions))  # [C * N, M]
 
     def scores(self) -> Floats:
         is_wrong = (self.total <= self.hopeless).any(axis=0)  # [N] with every candidate
@@ -111,8 +114,8 @@ class Accuracy:
         num_open = is_open.view(np.uint8).sum(axis=0, dtype=np.uint8)
         wanted = -self.total.ravel()
         sizes = np.bincount(num_open)[1:]  # rows by how many of their margins are open
-        right = np.full(len(self.votes), len(self.rows) - is_wrong.sum() - sizes.sum())
-        height = min(_MAX_ROWS, max(1, _VALUES // len(self.votes)))
+        right = np.full(len(self.predictions), len(self.rows) - is_wrong.sum() - sizes.sum())
+        height = min(_MAX_ROWS, max(1, _VALUES // len(self.predictions)))
         for count in (1 + np.flatnonzero(sizes)).tolist():
             rows = np.flatnonzero(num_open == count)
             if count == len(is_open):
@@ -129,8 +132,8 @@ class Accuracy:
         return np.asarray(right / len(self.rows), np.float64)
 
     def add(self, candidate: int) -> None:
-        # From the vote: in `planes` a candidate's margins lie far apart.
-        steps = np.rint(self.votes[candidate] * GRID).astype(np.int64)
+        # From the prediction: in `planes` a candidate's margins lie far apart.
+        steps = np.rint(self.predictions[candidate] * GRID).astype(np.int64)
         self.total += self._margins(steps.T[..., None], slice(None))[..., 0]
 
     def _beats(self, plane: Integers, wanted: Integers) -> NDArray[np.bool_]:
@@ -144,11 +147,11 @@ class Accuracy:
     def _all_margins(self) -> Integers:
         """[C, N, M], made tile by tile: to turn all of it at once would miss the caches."""
         num_classes, num_rows = self.total.shape
-        margins: Integers = np.empty((num_classes, num_rows, len(self.votes)), np.int32)
+        margins: Integers = np.empty((num_classes, num_rows, len(self.predictions)), np.int32)
         height = max(1, _TILE // num_classes)
-        for row, m in product(range(0, num_rows, height), range(0, len(self.votes), _TILE)):
+        for row, m in product(range(0, num_rows, height), range(0, len(self.predictions), _TILE)):
             rows, some = slice(row, row + height), slice(m, m + _TILE)
-            steps = self.votes[some, rows] * GRID
+            steps = self.predictions[some, rows] * GRID
             if 2 * max(steps.max(), -steps.min()) > np.iinfo(margins.dtype).max:
                 margins = margins.astype(np.int64)
             whole: Integers = np.rint(steps, out=steps).astype(margins.dtype)
@@ -170,9 +173,9 @@ class Pearson:
     r_m = (<S,y> + <x_m,y>) / (|y| sqrt(<S,S> + 2 <S,x_m> + <x_m,x_m>)).
     """
 
-    def __init__(self, votes: Floats, labels: Floats) -> None:
-        self.x = votes - votes.mean(axis=1, keepdims=True)  # [M, N]
-        self.x[is_constant(votes)] = 0.0  # not even its rounding may correlate
+    def __init__(self, predictions: Floats, labels: Floats) -> None:
+        self.x = predictions - predictions.mean(axis=1, keepdims=True)  # [M, N]
+        self.x[is_constant(predictions)] = 0.0  # not even its rounding may correlate
         y = labels - labels.mean()
         self.y_norm = float(np.sqrt(y @ y)) if np.ptp(labels) else 0.0
         self.x_y, self.sums = self.x @ y, _Sums(self.x)
@@ -194,8 +197,8 @@ class Pearson:
 class SquaredError:
     """Mean squared error of the average, from inner products of what candidates are off by."""
 
-    def __init__(self, votes: Floats, labels: Floats) -> None:
-        self.sums, self.count = _Sums(votes - labels), 0
+    def __init__(self, predictions: Floats, labels: Floats) -> None:
+        self.sums, self.count = _Sums(predictions - labels), 0
 
     def scores(self) -> Floats:
         return np.asarray(-self.sums.squares() / (self.count + 1) ** 2 / self.sums.x.shape[1])
@@ -225,16 +228,16 @@ class _Sums:
         self.s_x = self.s_x + self.columns[m]
 
 
-def is_constant(votes: Floats) -> NDArray[np.bool_]:
+def is_constant(predictions: Floats) -> NDArray[np.bool_]:
     """[M]: whether a candidate puts out the same for every row, up to float32's rounding."""
-    found = _is_constant(votes[:, :_FEW], 2 * _CONSTANT)  # then it is so on its first rows
-    suspects = np.flatnonzero(found)
-    found[suspects] = _is_constant(votes[suspects], _CONSTANT)
-    return found
+    constant = _is_constant(predictions[:, :_FEW], 2 * _CONSTANT)  # then it is so on its first rows
+    suspects = np.flatnonzero(constant)
+    constant[suspects] = _is_constant(predictions[suspects], _CONSTANT)
+    return constant
 
 
-def _is_constant(votes: Floats, share: float) -> NDArray[np.bool_]:
-    flat = votes if votes.ndim == 3 else votes[:, :, None]
+def _is_constant(predictions: Floats, share: float) -> NDArray[np.bool_]:
+    flat = predictions if predictions.ndim == 3 else predictions[:, :, None]
     lowest, highest = flat.min(axis=1), flat.max(axis=1)  # [M, C]
     largest = np.maximum(np.abs(lowest), np.abs(highest)).max(axis=1)
     return np.asarray((highest - lowest).max(axis=1) <= share * largest, np.bool_)

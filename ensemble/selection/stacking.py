@@ -17,7 +17,7 @@ from trainable.config.tasks import Kind
 Floats = NDArray[np.float64]
 
 RIDGES = (1.0, 0.1, 0.01, 0.001)
-"""Tried, on votes of unit mean square; the strongest wins a tie."""
+"""Tried, on predictions of unit mean square; the strongest wins a tie."""
 _NUM_FOLDS, _MAX_STEPS = 3, 60
 _SMALLEST = 0.005
 """Weights below this share of the largest are dropped: they cost an encoder and change little."""
@@ -36,7 +36,7 @@ def paper_regression(sample: FitData) -> Linear:
 
 
 def _logistic(sample: FitData, has_intercept: bool) -> Linear:
-    x = log_odds(sample.task, sample.votes, sample.averaged)
+    x = log_odds(sample.task, sample.predictions, sample.averaged)
     if sample.task.kind is Kind.PARAPHRASE:
         x = np.stack([-x / 2, x / 2], axis=2)
     x = x - x.mean(axis=2, keepdims=True)
@@ -49,8 +49,8 @@ def _logistic(sample: FitData, has_intercept: bool) -> Linear:
         for r, ridge in enumerate(RIDGES):
             start = fit_softmax(x[:, ~held_out], labels[~held_out], ridge, free, start)
             losses[r] += _loss(start, x[:, held_out], labels[held_out], 0.0, free)[0]
-    found = fit_softmax(x, labels, RIDGES[int(np.argmin(losses))], free)
-    weights, intercept = found[: len(x)] / scale, found[len(x) :] * free
+    parameters = fit_softmax(x, labels, RIDGES[int(np.argmin(losses))], free)
+    weights, intercept = parameters[: len(x)] / scale, parameters[len(x) :] * free
     if sample.task.kind is Kind.PARAPHRASE:
         intercept = intercept[1:] - intercept[:1]
     return Linear(_pruned(weights), np.round(intercept, 9))
@@ -74,10 +74,10 @@ def fit_softmax(
     first = np.r_[np.full(len(x), 1 / len(x)), np.zeros(len(free))] if start is None else start
     bounds = [(least, None)] * len(x) + [(None, None)] * len(free)
     options = {"maxiter": _MAX_STEPS}
-    found = minimize(
+    optimum = minimize(
         _loss, first, (x, labels, ridge, free), "L-BFGS-B", True, bounds=bounds, options=options
     )
-    return np.asarray(found.x, np.float64)
+    return np.asarray(optimum.x, np.float64)
 
 
 def _loss(
@@ -103,7 +103,7 @@ def _ridge(sample: FitData) -> Linear:
         weights = np.linalg.solve(gram, centred @ (y - y.mean()) / len(y))
         return weights, float(y.mean() - weights @ middle[:, 0])
 
-    x, y = sample.votes, sample.labels
+    x, y = sample.predictions, sample.labels
     scale = max(float(np.sqrt(np.mean((x - x.mean(axis=1, keepdims=True)) ** 2))), 1e-12)
     losses = np.zeros(len(RIDGES))
     for held_out in _folds(len(y)):

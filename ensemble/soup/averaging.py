@@ -30,8 +30,8 @@ def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
         except (OSError, SafetensorError) as error:
             raise IntegrityError(f"weights cannot be read: {error}") from None
         names = [set(file.keys()) for file in files]
-        for path, found in zip(paths, names, strict=True):
-            if found != names[0]:
+        for path, of_file in zip(paths, names, strict=True):
+            if of_file != names[0]:
                 raise IntegrityError(f"{path}: other weights than {paths[0]} has")
         return {
             name: _mean(name, [file.get_tensor(name) for file in files], paths)
@@ -51,9 +51,9 @@ def greedy_soup(
     kept = [candidates[0]]
     best = score(kept)
     for candidate in candidates[1:]:
-        found = score([*kept, candidate])
-        if found >= best:
-            kept, best = [*kept, candidate], found
+        grown = score([*kept, candidate])
+        if grown >= best:
+            kept, best = [*kept, candidate], grown
     return kept
 
 

@@ -56,7 +56,7 @@ class Ingredient:
 
 
 @dataclass(frozen=True)
-class Judged:
+class HeldOut:
     """On dev-dev, which had no say."""
 
     soup: float
@@ -117,8 +117,8 @@ class SoupScorer:
         }
         write_atomic(trial.path / "soup.json", json.dumps(content, indent=1))
         outputs = self._outputs(ingredients, self.examples)
-        found = evaluate(self.tasks, self.examples, outputs)
-        if not found.is_finite:
+        evaluation = evaluate(self.tasks, self.examples, outputs)
+        if not evaluation.is_finite:
             raise NothingUsableError(f"{name}: an output on dev is not finite")
         for task, values in outputs.items():
             trial.write_predictions(
@@ -128,15 +128,19 @@ class SoupScorer:
         averaged = average_weights([each.weights for each in ingredients])
         trial.keep_weights(1, lambda folder: save_file(averaged, folder / WEIGHTS_FILE))
         seconds, now = time.perf_counter() - started, time.time()
-        trial.write_epoch(EpochRecord(1, found.metrics, found.dev_train, seconds, now, found.flags))
+        trial.write_epoch(
+            EpochRecord(1, evaluation.metrics, evaluation.dev_train, seconds, now, evaluation.flags)
+        )
         reason = f"{kind} soup, chosen on dev-train, of {', '.join(labels)}"
         trial.write_outcome(OutcomeRecord(Outcome.FINISHED, reason, 1, now))
         return trial
 
-    def judge(self, trial: TrialFolder, best: Ingredient) -> tuple[dict[str, Judged], float, float]:
+    def judge(
+        self, trial: TrialFolder, best: Ingredient
+    ) -> tuple[dict[str, HeldOut], float, float]:
         """Soup and best single on dev-dev: each task, and overall."""
         soups = self._read(trial, 1)
-        judged = {}
+        by_task = {}
         for name, examples in self.examples.items():
             rest = ~dev_train_mask(examples.ids)
             if not rest.any() or examples.labels is None:
@@ -147,11 +151,11 @@ class SoupScorer:
             task, labels = self.tasks[name], examples.labels
             (gain,) = gain_of_halves(task, [ours], [[single]], labels, [rest])
             of_soup, of_single = (task_metric(task, o, labels[rest])[0] for o in (ours, single))
-            judged[name] = Judged(of_soup, of_single, gain)
+            by_task[name] = HeldOut(of_soup, of_single, gain)
         return (
-            judged,
-            overall({name: found.soup for name, found in judged.items()}, self.tasks),
-            overall({name: found.single for name, found in judged.items()}, self.tasks),
+            by_task,
+            overall({name: scores.soup for name, scores in by_task.items()}, self.tasks),
+            overall({name: scores.single for name, scores in by_task.items()}, self.tasks),
         )
 
     def _copy_encoder(self, folder: Path) -> None:
@@ -182,15 +186,15 @@ class SoupScorer:
         outputs = {}
         for name, examples in self.examples.items():
             path = trial.predictions_path(name, epoch)
-            found = Predictions.read(path)
-            if found.data_fingerprint != examples.fingerprint:
+            predictions = Predictions.read(path)
+            if predictions.data_fingerprint != examples.fingerprint:
                 raise DataError(
                     f"{name}: the dev examples are not those that {trial.path.name} was scored on",
                     fix="name the folder that the sweep was given: --data-dir DIR",
                 )
-            if found.ids != examples.ids:
+            if predictions.ids != examples.ids:
                 raise IntegrityError(f"{path}: its rows are not in the order of the dev examples")
-            outputs[name] = found.outputs
+            outputs[name] = predictions.outputs
         return outputs
 
 

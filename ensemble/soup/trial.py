@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ensemble.candidates.lineage import SOUP, start_of
 from ensemble.soup.averaging import greedy_soup
-from ensemble.soup.scoring import Ingredient, Judged, SoupScorer
+from ensemble.soup.scoring import HeldOut, Ingredient, SoupScorer
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.sweep_run import Mirror
@@ -30,7 +30,7 @@ class Soup:
     folder: Path
     ingredients: tuple[str, ...]  # trial@epoch, the best first
     num_sharing: int  # runs that share the start, of which these are
-    tasks: Mapping[str, Judged]
+    tasks: Mapping[str, HeldOut]
     overall: float  # on dev-dev
     single: float
 
@@ -84,9 +84,9 @@ def sharing_a_start(runs: Iterable[RunRecord], sweep: str) -> list[Ingredient]:
     """
     groups: dict[str, list[Ingredient]] = defaultdict(list)
     for run in runs:
-        found = _ingredient(run)
-        if found is not None:
-            groups[json.dumps(start_of(found.record), sort_keys=True)].append(found)
+        ingredient = _ingredient(run)
+        if ingredient is not None:
+            groups[json.dumps(start_of(ingredient.record), sort_keys=True)].append(ingredient)
     for group in groups.values():
         group.sort(key=lambda each: (-each.dev_train, each.label))
     most = max(groups.values(), key=lambda group: (len(group), group[0].dev_train), default=[])

@@ -16,7 +16,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from ensemble.choice.pins import noted_trials
+from ensemble.choice.pins import pinned_trials
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import is_full
 from mlflow_setup.runs.background_mirror import BackgroundMirror
@@ -245,7 +245,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def _members(self) -> set[str]:
         """Of chosen ensembles; all pruned trials, where a note of one cannot be read."""
         try:
-            return noted_trials(self.folder.path)
+            return pinned_trials(self.folder.path)
         except IntegrityError as error:
             _logger.warning("weights of pruned trials stay: %s", error.problem)
             return self.pruned

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble.choice.pins import noted_trials
+from ensemble.choice.pins import pinned_trials
 from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
 from mlflow_setup.schema import (
     Outcome,
@@ -45,7 +45,7 @@ def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
         IntegrityError: what was chosen cannot be read.
     """
     history = read_history(folder.trial_folders())
-    near = near_top(_best_of(history), keep_pruned_top) | noted_trials(folder.path)
+    near = near_top(_best_of(history), keep_pruned_top) | pinned_trials(folder.path)
     found = [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
     for past in history:
         found += _of_trial(folder, past, near)

@@ -89,7 +89,7 @@ def test_the_model_is_a_run_s_and_holds_no_pickle(tracking: Tracking, model: Pat
     version = tracking.client.get_model_version_by_alias("tiny", "champion")
     run = tracking.client.get_run(version.run_id)
     assert run.data.tags["kind"] == "ensemble"
-    assert {"judged/sentiment/accuracy", "judged/similarity/pearson"} <= set(run.data.metrics)
+    assert {"held_out/sentiment/accuracy", "held_out/similarity/pearson"} <= set(run.data.metrics)
     (logged,) = tracking.client.search_logged_models([run.info.experiment_id])
     assert (logged.source_run_id, logged.status) == (version.run_id, "READY")
     assert logged.artifact_location == version.source

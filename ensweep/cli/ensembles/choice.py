@@ -38,7 +38,7 @@ def _print_pool(request: Request, pool: Pool) -> None:
 
 def _print_task(name: str, task: TaskChoice, labels: Labels) -> None:
     typer.echo(
-        f"{name}: {task.metric} on {task.num_rows} dev rows, judged" + _dim("  and in-sample")
+        f"{name}: {task.metric} on {task.num_rows} dev rows, held-out" + _dim("  and in-sample")
     )
     for method, chosen in task.methods.items():
         typer.echo(f"  {_line(method, chosen.scores)}  {_members(method, chosen, labels)}")
@@ -87,7 +87,7 @@ def _rule(choice: RuleChoice) -> str:
 
 
 def _gains(gains: dict[Method, Gain], scores: Scores) -> str:
-    """Selective's over the others, and what its in-sample score promises beyond the judged one."""
+    """Selective's over the others, and what its in-sample score promises beyond what holds."""
     words = (f"{gain.describe()} over {_words(method)}" for method, gain in gains.items())
     return f"gain {', '.join(words)}; optimism {scores.optimism:+.4f}"
 
@@ -101,7 +101,7 @@ def _words(method: Method) -> str:
 
 
 def _scores(scores: Scores) -> str:
-    return f"{scores.judged:.4f}  " + _dim(f"{scores.in_sample:.4f}")
+    return f"{scores.held_out:.4f}  " + _dim(f"{scores.in_sample:.4f}")
 
 
 def _members(method: Method, chosen: MethodChoice, labels: Labels) -> str:

@@ -76,7 +76,7 @@ def _keep(
     choice: "EnsembleChoice",
 ) -> None:
     """In MLflow and in the sweeps' folders; what cannot be written is said, and is no error."""
-    from ensemble.choice.pins import FOLDER, note_members
+    from ensemble.choice.pins import FOLDER, pin_members
     from ensemble.choice.result import Method as Choice
     from ensemble.choice.tracking import log, write_pictures
     from ensemble.presentation.figures import pictures
@@ -84,8 +84,8 @@ def _keep(
     from mlflow_setup.filesystem.paths import safe_name
 
     images = pictures(pool, choice)
-    for problem in note_members(choice.candidates(Choice.SELECTIVE)):
-        typer.echo(f"not noted for ensweep gc: {problem}", err=True)
+    for problem in pin_members(choice.candidates(Choice.SELECTIVE)):
+        typer.echo(f"not pinned for ensweep gc: {problem}", err=True)
     folders = (storage / safe_name(name, "sweep") for name in request.sweeps)
     for sweep in filter(Path.is_dir, folders):
         try:

@@ -53,7 +53,7 @@ Average = Annotated[
     Literal["paper", "probabilities", "logits", "standardised"],
     typer.Option(
         "--average",
-        help="What members' votes are: class probabilities, logits and scores (paper); "
+        help="What is averaged: class probabilities, logits and scores (paper); "
         "probabilities; logits; or as the paper with standardised scores.",
     ),
 ]

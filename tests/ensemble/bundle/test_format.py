@@ -46,7 +46,7 @@ CONTENTS = Contents(
         "sentiment": TaskEntry(
             task=PAPER_TASKS["sentiment"],
             members=(Share(member=ONE, weight=0.75), Share(member=TWO, weight=0.25)),
-            scores={"selective": {"judged": None, "in_sample": 0.6}},
+            scores={"selective": {"held_out": None, "in_sample": 0.6}},
         ),
         "paraphrase": TaskEntry(
             task=PAPER_TASKS["paraphrase"], members=(Share(member=TWO, weight=1.0),), scores={}

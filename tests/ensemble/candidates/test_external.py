@@ -65,8 +65,8 @@ def test_probabilities_are_what_is_averaged(store: Store, pool: Pool, tmp_path: 
         ],
     )
     task = pool.tasks["sentiment"].task
-    votes = combine(task, [taken(found, "s.csv", "sentiment")], [1.0])
-    np.testing.assert_allclose(votes, in_order(store, pool, "sentiment", classes), atol=1e-5)
+    predictions = combine(task, [taken(found, "s.csv", "sentiment")], [1.0])
+    np.testing.assert_allclose(predictions, in_order(store, pool, "sentiment", classes), atol=1e-5)
     logits = taken(found, "p.csv", "paraphrase")
     np.testing.assert_allclose(expit(logits), in_order(store, pool, "paraphrase", pairs), atol=1e-5)
     assert [(one.task, one.form) for one in found.added] == [

@@ -65,13 +65,13 @@ def test_scores_are_those_of_what_the_halves_choose(store: Store) -> None:
         given = pool.tasks[name]
         assert task.num_rows == len(given.ids)
         for method, chosen in task.methods.items():
-            judged, in_sample = [], []
+            held_out, in_sample = [], []
             for half in HALVES:
                 rows = halves(given.ids)[half - 1]
                 outputs = combined(pool, name, decisions[half], method)
-                for scores, part in ((in_sample, rows), (judged, ~rows)):
+                for scores, part in ((in_sample, rows), (held_out, ~rows)):
                     scores.append(task_metric(given.task, outputs[part], given.labels[part])[0])
-            assert chosen.scores.judged == pytest.approx(np.mean(judged)), (name, method)
+            assert chosen.scores.held_out == pytest.approx(np.mean(held_out)), (name, method)
             assert chosen.scores.in_sample == pytest.approx(np.mean(in_sample)), (name, method)
         assert task.best_single.scores.optimism > 0
         assert len(task.best_single.members) == 1
@@ -102,7 +102,7 @@ def test_overall_is_the_mean_over_tasks(store: Store) -> None:
     choice = choose(pool)
     tasks = {name: task.task for name, task in pool.tasks.items()}
     for method in Method:
-        for which in ("judged", "in_sample"):
+        for which in ("held_out", "in_sample"):
             scores = {n: getattr(t.methods[method].scores, which) for n, t in choice.tasks.items()}
             expected = overall(scores, tasks)
             assert getattr(choice.overall[method], which) == pytest.approx(expected)
@@ -166,7 +166,7 @@ def test_what_a_half_chooses_has_not_seen_the_other(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_nor_has_it_from_the_files_on(make_store: Callable[[str], Store], seed: int) -> None:
-    """The same outputs of every epoch, the judged rows' labels drawn anew: the same epochs too."""
+    """The same outputs of every epoch, the other rows' labels drawn anew: the same epochs too."""
     found = []
     for name in ("before", "after"):
         store = make_store(name)
@@ -234,8 +234,8 @@ def test_what_selective_is_clearly_above_is_not_noted(store: Store) -> None:
         store.add(trial, {1: {"paraphrase": np.where(wrong, -0.4 * right, right)}})
     task = choose(store.pool(), "greedy").tasks["paraphrase"]
     assert [member.weight for member in task.selective.members] == [0.5, 0.5]
-    assert task.selective.scores.judged == 1
-    assert task.best_single.scores.judged < 1
+    assert task.selective.scores.held_out == 1
+    assert task.best_single.scores.held_out < 1
     assert task.note == "selective (1.0000) is not above simple (1.0000)"
 
 
@@ -261,7 +261,7 @@ def test_a_front_of_score_against_cost(store: Store) -> None:
         assert point.cost == sum(candidate.num_parameters for candidate in point.candidates)
     for fewer, more in itertools.pairwise(choice.front[:-1]):
         assert fewer.cost < more.cost
-        assert fewer.scores.judged < more.scores.judged
+        assert fewer.scores.held_out < more.scores.held_out
     capped = choose(pool, "greedy", max_cost=choice.front[1].cost)
     assert capped.candidates(Method.SELECTIVE) == choice.front[1].candidates
     expected = dataclasses.astuple(choice.front[1].scores)
@@ -336,7 +336,9 @@ def test_standardised_by_the_rows_that_choose(store: Store) -> None:
         choose(store.pool(), "top", averaged=a) for a in (Averaged.PAPER, Averaged.STANDARDISED)
     )
     task, pool = found.tasks["similarity"], store.pool().tasks["similarity"]
-    assert task.selective.scores.judged > plain.tasks["similarity"].selective.scores.judged + 0.01
+    assert (
+        task.selective.scores.held_out > plain.tasks["similarity"].selective.scores.held_out + 0.01
+    )
     for member in task.selective.members:
         outputs = pool.outputs[pool.candidates.index(member.candidate)]
         expected = Transform.fit(pool.task, Averaged.STANDARDISED, outputs, pool.labels)
@@ -347,10 +349,10 @@ def test_standardised_by_the_rows_that_choose(store: Store) -> None:
     served = combine(pool.task, [pool.outputs[m] for m in members], weights, transforms)
     assert task_metric(pool.task, served, pool.labels)[0] == task.selective.trajectory[-1]
     # a half's own rows alone say what is standard to it
-    votes = TaskPredictions(pool, Averaged.STANDARDISED).by(1)
-    poisoned = np.where(votes.rows[1], pool.outputs, np.nan)
+    predictions = TaskPredictions(pool, Averaged.STANDARDISED).by(1)
+    poisoned = np.where(predictions.rows[1], pool.outputs, np.nan)
     other = TaskPredictions(dataclasses.replace(pool, outputs=poisoned), Averaged.STANDARDISED, 1)
-    assert other.transforms == votes.transforms
+    assert other.transforms == predictions.transforms
 
 
 def test_linear_models_are_judged_and_served_alike(
@@ -376,7 +378,7 @@ def test_linear_models_are_judged_and_served_alike(
         assert task.selective.trajectory == (pytest.approx(score),)
         assert task.best_single.intercept is None
         assert np.isfinite(
-            [task.selective.scores.judged, *dataclasses.astuple(task.gains[Method.SIMPLE])]
+            [task.selective.scores.held_out, *dataclasses.astuple(task.gains[Method.SIMPLE])]
         ).all()
     assert [len(point.candidates) for point in choice.front] == [
         len(choice.candidates(Method.SELECTIVE))
@@ -398,16 +400,16 @@ def test_json(store: Store) -> None:
     assert list(content["tasks"]) == list(TASKS)
     task = content["tasks"]["sentiment"]
     assert list(task["methods"]) == ["best_single", "simple", "selective"]
-    assert task["methods"]["selective"]["scores"]["judged"] == pytest.approx(
-        choice.tasks["sentiment"].selective.scores.judged
+    assert task["methods"]["selective"]["scores"]["held_out"] == pytest.approx(
+        choice.tasks["sentiment"].selective.scores.held_out
     )
     member = task["methods"]["simple"]["members"][0]
     assert (member["trial"], member["weight"]) == ("a", pytest.approx(1 / 6))
     assert content["num_encoders"]["simple"] == 6
-    assert content["one_for_all"]["overall"]["judged"] > 0
+    assert content["one_for_all"]["overall"]["held_out"] > 0
     # a score that is no number has no JSON
-    unknown = dataclasses.replace(choice.overall[Method.SIMPLE], judged=float("nan"))
-    assert unknown.to_json()["judged"] is None
+    unknown = dataclasses.replace(choice.overall[Method.SIMPLE], held_out=float("nan"))
+    assert unknown.to_json()["held_out"] is None
 
 
 def test_nothing_to_choose_from(store: Store) -> None:

@@ -37,51 +37,52 @@ def task_predictions(name: str) -> TaskPredictions:
 
 @pytest.mark.parametrize("name", ["paraphrase", "similarity"])
 def test_a_curve_is_the_mean_gain_of_the_heaviest(name: str) -> None:
-    votes = task_predictions(name)
+    predictions = task_predictions(name)
     weights = np.array([0.1, 0.4, 0.2, 0.3] + [0.0] * 11)
     few = np.array([0.0, 0.0, 0.5, 0.5] + [0.0] * 11)
-    single = votes.spread(np.array([1]), np.ones(1))
-    curve = curve_of(votes, {1: weights, 2: few}, {1: single, 2: single})
+    single = predictions.spread(np.array([1]), np.ones(1))
+    curve = curve_of(predictions, {1: weights, 2: few}, {1: single, 2: single})
     assert curve.sizes == (1, 2, 3, 4)
     prefixes = {1: [[1], [1, 3], [1, 3, 2], [1, 3, 2, 0]], 2: [[2], [2, 3], [2, 3], [2, 3]]}
     for k in range(4):
-        for found, flip in ((curve.in_sample, False), (curve.judged, True)):
+        for found, flip in ((curve.in_sample, False), (curve.held_out, True)):
             gains = []
             for half, of_half in ((1, weights), (2, few)):
                 some = prefixes[half][k]
-                share = votes.spread(np.array(some), of_half[some] / of_half[some].sum())
-                rows = votes.rows[half] != flip
-                gains.append(votes.score(share, rows) - votes.score(single, rows))
+                share = predictions.spread(np.array(some), of_half[some] / of_half[some].sum())
+                rows = predictions.rows[half] != flip
+                gains.append(predictions.score(share, rows) - predictions.score(single, rows))
             assert found[k] == pytest.approx(np.mean(gains))
-        assert curve.low[k] <= curve.judged[k] <= curve.high[k]
+        assert curve.low[k] <= curve.held_out[k] <= curve.high[k]
     assert curve.high[3] - curve.low[3] > 0.01
 
 
 def test_a_curve_of_many_members_has_few_points() -> None:
-    votes = task_predictions("paraphrase")
+    predictions = task_predictions("paraphrase")
     every, single = np.full(NUM_CANDIDATES, 1 / NUM_CANDIDATES), np.eye(NUM_CANDIDATES)[0]
-    curve = curve_of(votes, {1: every}, {1: single})
+    curve = curve_of(predictions, {1: every}, {1: single})
     assert curve.sizes[:6] == (1, 2, 3, 4, 5, 6)
     assert curve.sizes[-1] == NUM_CANDIDATES
     assert len(curve.sizes) <= MAX_SIZES
-    assert len(set(curve.sizes)) == len(curve.sizes) == len(curve.judged)
-    assert curve.judged[0] == curve.low[0] == curve.high[0] == 0  # the best single itself
+    assert len(set(curve.sizes)) == len(curve.sizes) == len(curve.held_out)
+    assert curve.held_out[0] == curve.low[0] == curve.high[0] == 0  # the best single itself
 
 
 def test_a_linear_model_is_one_point() -> None:
     """It is judged whole: with some of its weights it would be another model."""
-    votes = task_predictions("paraphrase")
+    predictions = task_predictions("paraphrase")
     single = np.eye(NUM_CANDIDATES)[0]
     weights = np.array([3.0, -1.0, 0.5] + [0.0] * 12)
     models = {half: Linear(weights, np.array([0.2 * half])) for half in (1, 2)}
-    curve = curve_of(votes, models, dict.fromkeys(models, single))
+    curve = curve_of(predictions, models, dict.fromkeys(models, single))
     assert curve.sizes == (3,)
     gains = [
-        votes.score(model, ~votes.rows[half]) - votes.score(single, ~votes.rows[half])
+        predictions.score(model, ~predictions.rows[half])
+        - predictions.score(single, ~predictions.rows[half])
         for half, model in models.items()
     ]
-    assert curve.judged == pytest.approx([np.mean(gains)])
-    assert curve.low[0] < curve.judged[0] < curve.high[0]
+    assert curve.held_out == pytest.approx([np.mean(gains)])
+    assert curve.low[0] < curve.held_out[0] < curve.high[0]
 
 
 def test_the_gain_of_overall_has_the_interval_of_a_sum() -> None:

@@ -27,7 +27,7 @@ def test_the_papers_ensemble(store: Store) -> None:
         weights = {m.candidate.trial: m.weight for m in task.selective.members}
         assert weights == dict.fromkeys(PAPER[name], 1 / len(PAPER[name]))
         assert {m.candidate.trial for m in task.simple.members} == {"b1", "b2", "b3", "b4"}
-        assert 0 < task.selective.scores.judged < 1
+        assert 0 < task.selective.scores.held_out < 1
         epochs = {m.candidate.trial: m.candidate for m in task.simple.members}
         assert {m.candidate for m in task.selective.members} <= set(epochs.values())
 

@@ -53,9 +53,9 @@ def test_figures_are_those_of_the_choice(pool: Pool) -> None:
     choice = choose(pool, "greedy")
     text = model_card(REQUEST, contents(pool, choice), choice)
     for name, task in choice.tasks.items():
-        scores = [task.best_single.scores.judged, task.simple.scores.judged]
+        scores = [task.best_single.scores.held_out, task.simple.scores.held_out]
         cells = [name, task.metric, str(task.num_rows), *(f"{score:.4f}" for score in scores)]
-        cells += [f"**{task.selective.scores.judged:.4f}**"]
+        cells += [f"**{task.selective.scores.held_out:.4f}**"]
         cells += [f"{task.selective.scores.in_sample:.4f}"]
         assert f"| {' | '.join(cells)} |" in text.splitlines()
         for member in task.selective.members:
@@ -64,7 +64,7 @@ def test_figures_are_those_of_the_choice(pool: Pool) -> None:
         assert (f"- {name}: {task.note}" in text.splitlines()) == (task.note is not None)
         gains = [task.gains[method].describe() for method in (Method.BEST_SINGLE, Method.SIMPLE)]
         assert f"| {name} | {task.rule.rule} | {' | '.join(gains)} |" in text.splitlines()
-    assert f"{choice.overall[Method.SELECTIVE].judged:.4f}" in text
+    assert f"{choice.overall[Method.SELECTIVE].held_out:.4f}" in text
     gains = [choice.gains[method].describe() for method in (Method.BEST_SINGLE, Method.SIMPLE)]
     assert f"| overall | | {' | '.join(gains)} |" in text.splitlines()
     assert (f"- overall: {choice.note}" in text.splitlines()) == (choice.note is not None)
@@ -89,7 +89,7 @@ def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
         )
         for result in results
     } == {
-        name: (task.metric, round(task.selective.scores.judged, 4))
+        name: (task.metric, round(task.selective.scores.held_out, 4))
         for name, task in choice.tasks.items()
     }
     assert text.startswith("\n# Selective ensemble of sweep s\n")

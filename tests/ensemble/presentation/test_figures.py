@@ -10,7 +10,7 @@ from ensemble.choice.cross_fitting import choose
 from ensemble.choice.result import EnsembleChoice
 from ensemble.presentation import figures
 from ensemble.presentation.figures import (
-    JUDGED,
+    HELD_OUT,
     agreement,
     gain_figure,
     pictures,
@@ -42,9 +42,9 @@ def test_the_pictures(chosen: tuple[Pool, EnsembleChoice]) -> None:
         gain_figure(choice.tasks).axes, choice.tasks.items(), strict=True
     ):
         assert axis.get_title() == name
-        (line,) = (line for line in axis.lines if line.get_label() == "judged")
-        assert line.get_color() == JUDGED
-        np.testing.assert_allclose(line.get_xydata().T, [task.curve.sizes, task.curve.judged])
+        (line,) = (line for line in axis.lines if line.get_label() == "held-out")
+        assert line.get_color() == HELD_OUT
+        np.testing.assert_allclose(line.get_xydata().T, [task.curve.sizes, task.curve.held_out])
     axis = weights_figure(pool, choice.tasks).axes[0]
     assert axis.get_title() == "sentiment (and 2 more)"
     widths = [bar.get_width() for bar in axis.patches]

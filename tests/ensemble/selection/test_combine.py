@@ -8,7 +8,7 @@ from ensemble.selection.combine import (
     combine,
     linear,
     log_odds,
-    to_vote,
+    to_predictions,
 )
 from trainable.config.tasks import PAPER_TASKS, Kind
 from trainable.evaluation.metrics import predicted_labels, task_metric
@@ -56,12 +56,12 @@ def test_one_member_answers_as_it_does_alone(name: str) -> None:
 def test_ties_are_ties_whatever_the_number_of_members(num_members: int) -> None:
     """k - 1 members against one that is k - 1 times as sure of the opposite."""
     weights = [1 / num_members] * num_members
-    logit = to_vote(PARAPHRASE, np.array([0.3], np.float32))
-    votes = np.stack([logit] * (num_members - 1) + [(1 - num_members) * logit])
-    assert average(PARAPHRASE, votes, weights) == 0
+    logit = to_predictions(PARAPHRASE, np.array([0.3], np.float32))
+    predictions = np.stack([logit] * (num_members - 1) + [(1 - num_members) * logit])
+    assert average(PARAPHRASE, predictions, weights) == 0
     # classes 1 and 2 are equal in the mean, so the lower is the answer in any order of members
     planes = np.zeros((num_members, 1, 5))
-    planes[:-1, 0, 1], planes[-1, 0, 2] = logit, -votes[-1, 0]
+    planes[:-1, 0, 1], planes[-1, 0, 2] = logit, -predictions[-1, 0]
     for order in (np.arange(num_members), np.arange(num_members)[::-1]):
         assert average(SENTIMENT, planes[order], weights)[0].argmax() == 1
 
@@ -76,8 +76,8 @@ def test_the_order_of_members_does_not_matter(name: str) -> None:
 
 
 def test_large_logits_do_not_overflow() -> None:
-    vote = to_vote(SENTIMENT, np.array([[1e4, 0, 0, 0, -1e4]], np.float32))
-    np.testing.assert_array_equal(vote, [[1, 0, 0, 0, 0]])
+    prediction = to_predictions(SENTIMENT, np.array([[1e4, 0, 0, 0, -1e4]], np.float32))
+    np.testing.assert_array_equal(prediction, [[1, 0, 0, 0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_weights_that_are_not_shares(num_members: int, weights: list[float], mes
 def test_entailment_has_nothing_to_combine() -> None:
     assert PAPER_TASKS["nli"].kind is Kind.ENTAILMENT
     with pytest.raises(ValueError, match="entailment task has no outputs"):
-        to_vote(PAPER_TASKS["nli"], np.zeros(3))
+        to_predictions(PAPER_TASKS["nli"], np.zeros(3))
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -126,9 +126,9 @@ def test_one_member_answers_as_it_does_alone_whatever_is_averaged(
     combined = combine(task, outputs, [1.0], [transform])
     expected, _ = task_metric(task, outputs[0], labels)
     assert task_metric(task, combined, labels)[0] == pytest.approx(expected)
-    # the metric of votes is that of what is served
-    vote = transform.vote(task, outputs[0])
-    assert task_metric(task, vote, labels)[0] == pytest.approx(expected)
+    # the metric of predictions is that of what is served
+    prediction = transform.apply(task, outputs[0])
+    assert task_metric(task, prediction, labels)[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1e6])
@@ -152,10 +152,10 @@ def test_standardised_scores_are_cut_off_and_rounding_is_no_signal() -> None:
     labels = np.arange(40.0) % 6
     one_far = np.where(np.arange(40) == 7, 1e9, np.sin(np.arange(40.0)))
     transform = Transform.fit(SIMILARITY, Averaged.STANDARDISED, one_far, labels)
-    assert np.ptp(transform.vote(SIMILARITY, one_far)) <= 8 * labels.std()
+    assert np.ptp(transform.apply(SIMILARITY, one_far)) <= 8 * labels.std()
     constant = np.float32(4) + np.float32(1e-7) * np.arange(40, dtype=np.float32)
     transform = Transform.fit(SIMILARITY, Averaged.STANDARDISED, constant, labels)
-    assert np.ptp(transform.vote(SIMILARITY, constant)) < 1e-9
+    assert np.ptp(transform.apply(SIMILARITY, constant)) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_linear_model_weighs_log_odds_with_any_sign() -> None:
     logits = random_outputs("sentiment", 2).astype(float)
     intercept = [0.5, -0.5, 0.0, 0.0, 0.25]
     found = combine(SENTIMENT, logits, [2.0, -0.5], intercept=intercept)
-    assert (log_odds(SENTIMENT, to_vote(SENTIMENT, logits[0]), Averaged.PAPER) > -14).all()
+    assert (log_odds(SENTIMENT, to_predictions(SENTIMENT, logits[0]), Averaged.PAPER) > -14).all()
     kept = [np.log(np.maximum(softmax(given), 2**-20)) for given in logits]
     expected = softmax(2 * kept[0] - 0.5 * kept[1] + intercept)
     np.testing.assert_allclose(found, expected, atol=5e-3)  # of the grid

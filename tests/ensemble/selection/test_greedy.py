@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.selection.combine import average, to_vote
+from ensemble.selection.combine import average, to_predictions
 from ensemble.selection.greedy import Selection, best_single, greedy
 from ensemble.selection.scorers import Objective
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
@@ -34,7 +34,7 @@ every_metric = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 def make_pool(
     task: Task, num_candidates: int, num_rows: int, seed: int, decimals: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Votes [M, N(, C)] of candidates that are somewhat right, and labels [N]."""
+    """Predictions [M, N(, C)] of candidates that are somewhat right, and labels [N]."""
     rng = np.random.default_rng(seed)
     if task.kind is Kind.SIMILARITY:
         labels = rng.uniform(0, 5, num_rows).round(1)
@@ -48,26 +48,28 @@ def make_pool(
     noise = rng.uniform(0.5, 3, num_candidates).reshape(-1, *[1] * signal.ndim)
     outputs = signal + noise * rng.standard_normal((num_candidates, *signal.shape))
     outputs = outputs.round(decimals).astype(np.float32)
-    return np.stack([to_vote(task, o) for o in outputs]), labels
+    return np.stack([to_predictions(task, o) for o in outputs]), labels
 
 
 def naive(
     task: Task,
-    votes: np.ndarray,
+    predictions: np.ndarray,
     labels: np.ndarray,
     order: list[Any],
     num_rounds: int,
     objective: Objective = Objective.METRIC,
 ) -> tuple[list[float], list[float]]:
     """Weights and trajectory from the definition, one candidate after the other."""
-    total, picks, trajectory = np.zeros_like(votes[0]), [], []
-    candidates = [m for m in range(len(votes)) if np.ptp(votes[m], axis=0).max() > 1e-6]
+    total, picks, trajectory = np.zeros_like(predictions[0]), [], []
+    candidates = [m for m in range(len(predictions)) if np.ptp(predictions[m], axis=0).max() > 1e-6]
     for _ in range(num_rounds):
         entries = []
-        for m in candidates or range(len(votes)):
-            mean = (total + votes[m]) / (len(picks) + 1)
-            score, _ = task_metric(task, total + votes[m], labels)
-            if task.metric == "pearson" and np.std(total + votes[m]) < 1e-6 * np.std(votes[m]):
+        for m in candidates or range(len(predictions)):
+            mean = (total + predictions[m]) / (len(picks) + 1)
+            score, _ = task_metric(task, total + predictions[m], labels)
+            if task.metric == "pearson" and np.std(total + predictions[m]) < 1e-6 * np.std(
+                predictions[m]
+            ):
                 score = 0.0  # they cancel: what is left is rounding
             if task.kind is Kind.SIMILARITY:
                 loss = float(((mean - labels) ** 2).mean())
@@ -81,9 +83,9 @@ def naive(
         best = min(entries)
         picks.append(best[4])
         trajectory.append(best[5])
-        total = total + votes[best[4]]
+        total = total + predictions[best[4]]
     length = 1 + int(np.argmax(np.round(trajectory, 9)))
-    return [picks[:length].count(m) / length for m in range(len(votes))], trajectory
+    return [picks[:length].count(m) / length for m in range(len(predictions))], trajectory
 
 
 @settings(max_examples=250, deadline=None, derandomize=True)
@@ -106,10 +108,10 @@ def test_equals_the_naive_loop(
     seed: int,
 ) -> None:
     task = TASKS[metric]
-    votes, labels = make_pool(task, num_candidates, num_rows, seed, decimals)
+    predictions, labels = make_pool(task, num_candidates, num_rows, seed, decimals)
     order = np.random.default_rng(seed).permutation(num_candidates).tolist()
-    found = greedy(task, votes, labels, order, num_rounds, objective=objective)
-    weights, trajectory = naive(task, votes, labels, order, num_rounds, objective)
+    found = greedy(task, predictions, labels, order, num_rounds, objective=objective)
+    weights, trajectory = naive(task, predictions, labels, order, num_rounds, objective)
     np.testing.assert_allclose(found.trajectory, trajectory, atol=1e-7)
     assert found.weights == pytest.approx(weights)
 
@@ -117,34 +119,34 @@ def test_equals_the_naive_loop(
 @every_metric
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_promised_of_a_selection(task: Task, seed: int) -> None:
-    votes, labels = make_pool(task, 8, 60, seed)
+    predictions, labels = make_pool(task, 8, 60, seed)
     order = list(range(8))
-    single = best_single(task, votes, labels, order)
-    chosen = greedy(task, votes, labels, order, 20)
+    single = best_single(task, predictions, labels, order)
+    chosen = greedy(task, predictions, labels, order, 20)
     assert sorted(single.weights) == [0.0] * 7 + [1.0]
-    assert single.score == pytest.approx(max(task_metric(task, v, labels)[0] for v in votes))
+    assert single.score == pytest.approx(max(task_metric(task, v, labels)[0] for v in predictions))
     assert chosen.trajectory[0] == single.score
     assert chosen.score >= single.score
     assert chosen.score == pytest.approx(max(chosen.trajectory))
     assert sum(chosen.weights) == pytest.approx(1)
     assert min(chosen.weights) >= 0
     for found in (single, chosen):
-        combined = average(task, votes, found.weights)
+        combined = average(task, predictions, found.weights)
         assert found.score == pytest.approx(task_metric(task, combined, labels)[0], abs=1e-9)
-    shorter = [greedy(task, votes, labels, order, rounds).score for rounds in range(1, 21)]
+    shorter = [greedy(task, predictions, labels, order, rounds).score for rounds in range(1, 21)]
     assert shorter == sorted(shorter)
 
 
 @every_metric
 def test_the_order_of_candidates_and_of_rows_does_not_matter(task: Task) -> None:
-    votes, labels = make_pool(task, 8, 60, 4, decimals=1)
+    predictions, labels = make_pool(task, 8, 60, 4, decimals=1)
     order = [(0, f"c{m}") for m in range(8)]
-    expected = greedy(task, votes, labels, order).weights
+    expected = greedy(task, predictions, labels, order).weights
     assert sum(weight > 0 for weight in expected) > 1
     for seed in range(5):
         rng = np.random.default_rng(seed)
         columns, rows = rng.permutation(8), rng.permutation(60)
-        shuffled = votes[columns][:, rows]
+        shuffled = predictions[columns][:, rows]
         found = greedy(task, shuffled, labels[rows], [order[m] for m in columns])
         assert found.weights == tuple(expected[m] for m in columns)
 
@@ -152,11 +154,11 @@ def test_the_order_of_candidates_and_of_rows_does_not_matter(task: Task) -> None
 @every_metric
 @pytest.mark.parametrize("copy_is_first", [False, True])
 def test_a_candidate_given_twice_changes_nothing(task: Task, copy_is_first: bool) -> None:
-    votes, labels = make_pool(task, 6, 60, 5)
-    expected = greedy(task, votes, labels, list(range(6)))
+    predictions, labels = make_pool(task, 6, 60, 5)
+    expected = greedy(task, predictions, labels, list(range(6)))
     for m in range(6):
         order = [*range(6), -1 if copy_is_first else 6]
-        found = greedy(task, np.concatenate([votes, votes[m : m + 1]]), labels, order)
+        found = greedy(task, np.concatenate([predictions, predictions[m : m + 1]]), labels, order)
         assert found.trajectory == pytest.approx(expected.trajectory)
         merged = list(found.weights[:6])
         merged[m] += found.weights[6]
@@ -168,7 +170,7 @@ def _constants(task: Task, num_rows: int) -> np.ndarray:
     """Candidates that put out one value for all rows, the last up to float32's rounding."""
     rng = np.random.default_rng(0)
     if task.kind is Kind.CLASSIFICATION:
-        exact = np.tile(to_vote(task, np.array([[5.0, 0.0, -5.0]])), (num_rows, 1))
+        exact = np.tile(to_predictions(task, np.array([[5.0, 0.0, -5.0]])), (num_rows, 1))
         return np.stack([exact, np.full((num_rows, 3), 1 / 3)])
     exact = np.full(num_rows, 2.3)
     return np.stack([exact, np.zeros(num_rows), 4.0 + 1e-7 * rng.standard_normal(num_rows)])
@@ -176,13 +178,13 @@ def _constants(task: Task, num_rows: int) -> np.ndarray:
 
 @every_metric
 def test_a_constant_candidate_is_never_picked(task: Task) -> None:
-    votes, labels = make_pool(task, 5, 60, 6)
+    predictions, labels = make_pool(task, 5, 60, 6)
     constants = _constants(task, 60)
     order = list(range(5 + len(constants)))[::-1]  # they would win a tie
-    found = greedy(task, np.concatenate([votes, constants]), labels, order)
+    found = greedy(task, np.concatenate([predictions, constants]), labels, order)
     assert np.isfinite(found.trajectory).all()
     assert found.weights[5:] == (0.0,) * len(constants)
-    alone = greedy(task, votes, labels, order[:5])
+    alone = greedy(task, predictions, labels, order[:5])
     assert found.weights[:5] == alone.weights
 
 
@@ -199,33 +201,35 @@ def test_nothing_but_constants(task: Task) -> None:
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
 def test_the_scale_of_scores_does_not_matter(metric: str, scale: float) -> None:
     task = TASKS[metric]
-    votes, labels = make_pool(task, 6, 60, 7)
+    predictions, labels = make_pool(task, 6, 60, 7)
     order = list(range(6))
-    expected = greedy(task, votes, labels, order)
-    found = greedy(task, scale * votes + 3 * scale, labels, order)
+    expected = greedy(task, predictions, labels, order)
+    found = greedy(task, scale * predictions + 3 * scale, labels, order)
     assert found.weights == expected.weights
     assert found.trajectory == pytest.approx(expected.trajectory)
-    votes[2] *= scale  # one member's own scale: its r is the same
-    assert best_single(task, votes, labels, order).weights == expected_single(task, votes, labels)
+    predictions[2] *= scale  # one member's own scale: its r is the same
+    assert best_single(task, predictions, labels, order).weights == expected_single(
+        task, predictions, labels
+    )
 
 
-def expected_single(task: Task, votes: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
-    scores = [task_metric(task, vote, labels)[0] for vote in votes]
-    return tuple(float(m == int(np.argmax(scores))) for m in range(len(votes)))
+def expected_single(task: Task, predictions: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
+    scores = [task_metric(task, prediction, labels)[0] for prediction in predictions]
+    return tuple(float(m == int(np.argmax(scores))) for m in range(len(predictions)))
 
 
 def test_labels_that_are_constant_give_no_nan() -> None:
-    votes, _ = make_pool(TASKS["pearson"], 4, 30, 8)
-    found = greedy(TASKS["pearson"], votes, np.full(30, 2.5), list(range(4)))
+    predictions, _ = make_pool(TASKS["pearson"], 4, 30, 8)
+    found = greedy(TASKS["pearson"], predictions, np.full(30, 2.5), list(range(4)))
     assert found.trajectory == (0.0,) * 50
 
 
 def test_a_member_of_another_scale_does_not_blur_squared_errors() -> None:
     """Its error is 1e12 times theirs; their differences still count."""
     task = TASKS["pearson"]
-    votes, labels = make_pool(task, 6, 60, 7)
-    expected = greedy(task, votes, labels, list(range(6)), objective=Objective.LOSS)
-    with_other = np.concatenate([votes, 1e6 * votes[:1]])
+    predictions, labels = make_pool(task, 6, 60, 7)
+    expected = greedy(task, predictions, labels, list(range(6)), objective=Objective.LOSS)
+    with_other = np.concatenate([predictions, 1e6 * predictions[:1]])
     found = greedy(task, with_other, labels, list(range(7)), objective=Objective.LOSS)
     assert found.weights == (*expected.weights, 0.0)
     assert found.trajectory == pytest.approx(expected.trajectory)
@@ -243,8 +247,8 @@ picks = {}
 for name, truth in (
     ("sentiment", np.eye(5)[labels]), ("paraphrase", 2 * labels - 1), ("similarity", labels)
 ):
-    votes = truth + 2 * rng.standard_normal((30, *truth.shape))
-    picks[name] = greedy(PAPER_TASKS[name], votes, labels.astype(float), range(30)).weights
+    predictions = truth + 2 * rng.standard_normal((30, *truth.shape))
+    picks[name] = greedy(PAPER_TASKS[name], predictions, labels.astype(float), range(30)).weights
 print(json.dumps(picks))
 """
 
@@ -265,7 +269,7 @@ SURE, UNSURE = np.array([4.0, -4.0, 4.0, -4.0]), np.array([1.0, -1.0, 1.0, -1.0]
 
 
 @pytest.mark.parametrize(
-    ("votes", "order", "expected"),
+    ("predictions", "order", "expected"),
     [
         pytest.param([UNSURE, SURE], [(0, "a"), (0, "b")], 1, id="the lower loss first"),
         pytest.param([SURE, SURE], [(9, "a"), (5, "b")], 1, id="then fewer parameters"),
@@ -273,9 +277,9 @@ SURE, UNSURE = np.array([4.0, -4.0, 4.0, -4.0]), np.array([1.0, -1.0, 1.0, -1.0]
         pytest.param([-SURE, UNSURE], [(0, "a"), (9, "b")], 1, id="the metric before all"),
     ],
 )
-def test_ties(votes: list[np.ndarray], order: list[Any], expected: int) -> None:
+def test_ties(predictions: list[np.ndarray], order: list[Any], expected: int) -> None:
     labels = np.array([1.0, 0.0, 1.0, 0.0])
-    found = best_single(TASKS["binary accuracy"], np.stack(votes), labels, order)
+    found = best_single(TASKS["binary accuracy"], np.stack(predictions), labels, order)
     assert found.weights[expected] == 1
 
 
@@ -302,31 +306,31 @@ def test_the_shortest_of_the_best_prefixes() -> None:
 @every_metric
 def test_more_rows_than_are_looked_at_together(task: Task) -> None:
     """Blocks of rows and of factors, with the last ones left over."""
-    votes, labels = make_pool(task, 12, 1000, 9)
+    predictions, labels = make_pool(task, 12, 1000, 9)
     for objective in Objective:
-        found = greedy(task, votes, labels, list(range(12)), 6, objective=objective)
-        weights, trajectory = naive(task, votes, labels, list(range(12)), 6, objective)
+        found = greedy(task, predictions, labels, list(range(12)), 6, objective=objective)
+        weights, trajectory = naive(task, predictions, labels, list(range(12)), 6, objective)
         np.testing.assert_allclose(found.trajectory, trajectory, atol=1e-9)
         assert found.weights == pytest.approx(weights)
 
 
 @every_metric
 def test_more_candidates_than_are_looked_at_together(task: Task) -> None:
-    votes, labels = make_pool(task, 300, 40, 18)
+    predictions, labels = make_pool(task, 300, 40, 18)
     for objective in Objective:
-        found = greedy(task, votes, labels, list(range(300)), 3, objective=objective)
-        weights, trajectory = naive(task, votes, labels, list(range(300)), 3, objective)
+        found = greedy(task, predictions, labels, list(range(300)), 3, objective=objective)
+        weights, trajectory = naive(task, predictions, labels, list(range(300)), 3, objective)
         np.testing.assert_allclose(found.trajectory, trajectory, atol=1e-9)
         assert found.weights == pytest.approx(weights)
 
 
 def test_logits_too_large_for_the_grid_in_four_bytes() -> None:
     task = TASKS["binary accuracy"]
-    votes, labels = make_pool(task, 4, 300, 10)
-    votes[2] *= 5000
-    found = greedy(task, votes, labels, [0, 1, 2, 3], 8)
-    weights, trajectory = naive(task, votes, labels, [0, 1, 2, 3], 8)
-    assert np.abs(votes).max() > 2**11
+    predictions, labels = make_pool(task, 4, 300, 10)
+    predictions[2] *= 5000
+    found = greedy(task, predictions, labels, [0, 1, 2, 3], 8)
+    weights, trajectory = naive(task, predictions, labels, [0, 1, 2, 3], 8)
+    assert np.abs(predictions).max() > 2**11
     np.testing.assert_allclose(found.trajectory, trajectory)
     assert found.weights == pytest.approx(weights)
 
@@ -334,13 +338,15 @@ def test_logits_too_large_for_the_grid_in_four_bytes() -> None:
 @every_metric
 def test_a_sorted_start(task: Task) -> None:
     """The best candidates go in first; what follows is greedy again."""
-    votes, labels = make_pool(task, 8, 60, 11)
-    best = np.argsort([-task_metric(task, vote, labels)[0] for vote in votes], kind="stable")[:4]
-    found = greedy(task, votes, labels, list(range(8)), 4, num_sorted=4)
-    averages = [votes[best[:count]].mean(axis=0) for count in range(1, 5)]
+    predictions, labels = make_pool(task, 8, 60, 11)
+    best = np.argsort(
+        [-task_metric(task, prediction, labels)[0] for prediction in predictions], kind="stable"
+    )[:4]
+    found = greedy(task, predictions, labels, list(range(8)), 4, num_sorted=4)
+    averages = [predictions[best[:count]].mean(axis=0) for count in range(1, 5)]
     expected = [task_metric(task, mean, labels)[0] for mean in averages]
     np.testing.assert_allclose(found.trajectory, expected, atol=1e-9)
-    longer = greedy(task, votes, labels, list(range(8)), 20, num_sorted=4)
+    longer = greedy(task, predictions, labels, list(range(8)), 20, num_sorted=4)
     assert longer.trajectory[:4] == found.trajectory
     assert longer.score >= found.score
 
@@ -348,12 +354,12 @@ def test_a_sorted_start(task: Task) -> None:
 @every_metric
 @pytest.mark.parametrize("objective", Objective)
 def test_a_cap_on_distinct_members(task: Task, objective: Objective) -> None:
-    votes, labels = make_pool(task, 8, 60, 17)
+    predictions, labels = make_pool(task, 8, 60, 17)
     order = list(range(8))
-    free = greedy(task, votes, labels, order, 20, objective=objective)
+    free = greedy(task, predictions, labels, order, 20, objective=objective)
     assert sum(weight > 0 for weight in free.weights) > 2
     for cap in (1, 2):
-        found = greedy(task, votes, labels, order, 20, objective=objective, max_members=cap)
+        found = greedy(task, predictions, labels, order, 20, objective=objective, max_members=cap)
         assert sum(weight > 0 for weight in found.weights) <= cap
         assert found.trajectory[:cap] == free.trajectory[:cap]
     assert found.score <= free.score
@@ -368,17 +374,17 @@ def test_public_models(name: str) -> None:
     task = PAPER_TASKS[name]
     raw, labels = raw[:, :1000], labels[:1000]
     if task.kind is Kind.CLASSIFICATION:
-        votes = np.stack([to_vote(task, 9 * np.eye(5)[row]) for row in raw])
+        predictions = np.stack([to_predictions(task, 9 * np.eye(5)[row]) for row in raw])
     else:
-        votes = np.stack(
-            [to_vote(task, 2 * row - 1.0 if name == "paraphrase" else row) for row in raw]
+        predictions = np.stack(
+            [to_predictions(task, 2 * row - 1.0 if name == "paraphrase" else row) for row in raw]
         )
-    order = list(range(len(votes)))
-    single = best_single(task, votes, labels, order)
-    chosen = greedy(task, votes, labels, order)
-    combined = average(task, votes, chosen.weights)
+    order = list(range(len(predictions)))
+    single = best_single(task, predictions, labels, order)
+    chosen = greedy(task, predictions, labels, order)
+    combined = average(task, predictions, chosen.weights)
     assert chosen.score == pytest.approx(task_metric(task, combined, labels)[0], abs=1e-9)
     assert chosen.score >= single.score > 0
-    columns = np.random.default_rng(0).permutation(len(votes))
-    again = greedy(task, votes[columns], labels, columns.tolist())
+    columns = np.random.default_rng(0).permutation(len(predictions))
+    again = greedy(task, predictions[columns], labels, columns.tolist())
     assert again.weights == tuple(chosen.weights[m] for m in columns)

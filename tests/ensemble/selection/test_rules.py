@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from ensemble.selection import rule_selection as inner
-from ensemble.selection.combine import Averaged, Transform, average, to_vote
+from ensemble.selection.combine import Averaged, Transform, average, to_predictions
 from ensemble.selection.rule_selection import choose_rule
 from ensemble.selection.rules import OFFERED, RULES, Rule, capped, skill
 from ensemble.selection.sample import (
@@ -36,7 +36,7 @@ def pool(
     noise: float = 1.5,
     averaged: Averaged = Averaged.PAPER,
 ) -> tuple[Floats, Floats]:
-    """Votes of `num` candidates of falling skill, and labels."""
+    """Predictions of `num` candidates of falling skill, and labels."""
     draw, task = np.random.default_rng(seed), PAPER_TASKS[name]
     if name == "sentiment":
         labels = draw.integers(0, 5, NUM_ROWS).astype(np.float64)
@@ -49,8 +49,8 @@ def pool(
         clean = labels
     outputs = [clean + draw.normal(0, noise + 0.2 * m, clean.shape) for m in range(num)]
     transforms = [Transform.fit(task, averaged, given, labels) for given in outputs]
-    votes = [t.vote(task, given) for t, given in zip(transforms, outputs, strict=True)]
-    return np.stack(votes), labels
+    predictions = [t.apply(task, given) for t, given in zip(transforms, outputs, strict=True)]
+    return np.stack(predictions), labels
 
 
 @pytest.fixture(autouse=True)
@@ -64,20 +64,22 @@ LINEAR = ("paper_regression", "stacking")
 def apply(
     rule: Rule,
     task: Task,
-    votes: Floats,
+    predictions: Floats,
     labels: Floats,
     order: Sequence[object],
     is_plain: Sequence[bool] | None = None,
 ) -> Combination:
     """What a rule makes of candidates as they come."""
-    kept, sample = deduplicated(task, votes, labels, order, is_plain)
-    return spread(rule(sample), kept, len(votes))
+    kept, sample = deduplicated(task, predictions, labels, order, is_plain)
+    return spread(rule(sample), kept, len(predictions))
 
 
-def weights_of(rule: str, name: str, votes: Floats, labels: Floats, **given: object) -> Floats:
-    order = given.pop("order", list(range(len(votes))))
+def weights_of(
+    rule: str, name: str, predictions: Floats, labels: Floats, **given: object
+) -> Floats:
+    order = given.pop("order", list(range(len(predictions))))
     return weights_and_intercept(
-        apply(RULES[rule], PAPER_TASKS[name], votes, labels, order, **given)
+        apply(RULES[rule], PAPER_TASKS[name], predictions, labels, order, **given)
     )[0]  # type: ignore[arg-type]
 
 
@@ -85,8 +87,8 @@ def weights_of(rule: str, name: str, votes: Floats, labels: Floats, **given: obj
 @pytest.mark.parametrize("rule", RULES)
 class TestEveryRule:
     def test_weights_are_shares_or_of_a_linear_model(self, rule: str, name: str) -> None:
-        votes, labels = pool(name)
-        found = apply(RULES[rule], PAPER_TASKS[name], votes, labels, range(6))
+        predictions, labels = pool(name)
+        found = apply(RULES[rule], PAPER_TASKS[name], predictions, labels, range(6))
         assert isinstance(found, Linear) == (rule in LINEAR)
         weights, intercept = weights_and_intercept(found)
         if intercept is not None:
@@ -98,39 +100,39 @@ class TestEveryRule:
         average(PAPER_TASKS[name], pool(name)[0], weights.tolist())  # takes them
 
     def test_candidates_may_come_in_any_order(self, rule: str, name: str) -> None:
-        votes, labels = pool(name)
-        mixed = np.random.default_rng(1).permutation(len(votes))
-        straight = weights_of(rule, name, votes, labels)
-        again = weights_of(rule, name, votes[mixed], labels, order=mixed.tolist())
+        predictions, labels = pool(name)
+        mixed = np.random.default_rng(1).permutation(len(predictions))
+        straight = weights_of(rule, name, predictions, labels)
+        again = weights_of(rule, name, predictions[mixed], labels, order=mixed.tolist())
         np.testing.assert_array_equal(again, straight[mixed])
 
     def test_a_candidate_given_twice_counts_once(self, rule: str, name: str) -> None:
-        votes, labels = pool(name)
-        twice = np.concatenate([votes, votes[:2]])
+        predictions, labels = pool(name)
+        twice = np.concatenate([predictions, predictions[:2]])
         weights = weights_of(rule, name, twice, labels)
-        np.testing.assert_array_equal(weights[:6], weights_of(rule, name, votes, labels))
+        np.testing.assert_array_equal(weights[:6], weights_of(rule, name, predictions, labels))
         assert not weights[6:].any()
 
     def test_a_constant_candidate_is_never_taken(self, rule: str, name: str) -> None:
-        votes, labels = pool(name)
-        constant = np.full_like(votes[:1], 0.2)
-        weights = weights_of(rule, name, np.concatenate([constant, votes]), labels)
+        predictions, labels = pool(name)
+        constant = np.full_like(predictions[:1], 0.2)
+        weights = weights_of(rule, name, np.concatenate([constant, predictions]), labels)
         assert weights[0] == 0
-        np.testing.assert_array_equal(weights[1:], weights_of(rule, name, votes, labels))
+        np.testing.assert_array_equal(weights[1:], weights_of(rule, name, predictions, labels))
 
     def test_it_is_no_worse_than_chance_where_all_are_bad(self, rule: str, name: str) -> None:
-        votes, labels = pool(name, noise=1e3)
-        weights = weights_of(rule, name, votes, labels)
+        predictions, labels = pool(name, noise=1e3)
+        weights = weights_of(rule, name, predictions, labels)
         assert np.isfinite(weights).all()
 
     def test_one_candidate_has_all_the_weight(self, rule: str, name: str) -> None:
-        votes, labels = pool(name, num=1)
-        (weight,) = weights_of(rule, name, votes, labels)
+        predictions, labels = pool(name, num=1)
+        (weight,) = weights_of(rule, name, predictions, labels)
         assert weight == 1 or (rule in LINEAR and weight != 0)
 
     def test_a_cap_is_kept(self, rule: str, name: str) -> None:
-        votes, labels = pool(name)
-        _, sample = deduplicated(PAPER_TASKS[name], votes, labels, range(6))
+        predictions, labels = pool(name)
+        _, sample = deduplicated(PAPER_TASKS[name], predictions, labels, range(6))
         weights, intercept = weights_and_intercept(capped(RULES[rule], 2)(sample))
         assert 1 <= np.count_nonzero(weights) <= 2
         assert intercept is not None or weights.sum() == pytest.approx(1)
@@ -140,18 +142,18 @@ class TestEveryRule:
 def test_a_cap_keeps_the_best_of_equals(rule: str) -> None:
     """Accuracies .6, .5, .7, .9, .8, whatever the order in which they come."""
     labels = np.arange(NUM_ROWS) % 2.0
-    votes = np.tile(2 * labels - 1, (5, 1))
+    predictions = np.tile(2 * labels - 1, (5, 1))
     for m, share in enumerate((0.4, 0.5, 0.3, 0.1, 0.2)):
-        votes[m, : round(share * NUM_ROWS)] *= -1
-    _, sample = deduplicated(PAPER_TASKS["paraphrase"], votes, labels, range(5))
+        predictions[m, : round(share * NUM_ROWS)] *= -1
+    _, sample = deduplicated(PAPER_TASKS["paraphrase"], predictions, labels, range(5))
     assert np.flatnonzero(capped(RULES[rule], 2)(sample)).tolist() == [3, 4]
 
 
 @pytest.mark.parametrize("rule", ["greedy", "greedy_of_best", "greedy_by_loss", "greedy_sorted"])
 def test_greedy_keeps_to_a_cap_as_it_chooses(rule: str) -> None:
     """Not the heaviest of all that it would take: those may be worth little without the others."""
-    votes, labels = pool("similarity", num=8)
-    _, sample = deduplicated(PAPER_TASKS["similarity"], votes, labels, range(8))
+    predictions, labels = pool("similarity", num=8)
+    _, sample = deduplicated(PAPER_TASKS["similarity"], predictions, labels, range(8))
     found = capped(RULES[rule], 2)(sample)
     assert np.count_nonzero(found) == 2
     refit = np.sort(np.argsort(-RULES[rule](sample), kind="stable")[:2])
@@ -161,25 +163,25 @@ def test_greedy_keeps_to_a_cap_as_it_chooses(rule: str) -> None:
 
 
 def test_rules_that_start_sorted_or_look_at_the_loss() -> None:
-    votes, labels = pool("paraphrase", num=8)
-    _, sample = deduplicated(PAPER_TASKS["paraphrase"], votes, labels, range(8))
+    predictions, labels = pool("paraphrase", num=8)
+    _, sample = deduplicated(PAPER_TASKS["paraphrase"], predictions, labels, range(8))
     best = set(sample.ranked()[:5].tolist())
     taken = set(np.flatnonzero(RULES["greedy_sorted"](sample)).tolist())
     assert taken <= best or best <= taken  # the shortest best prefix ends in or after the start
 
     def loss(weights: Floats) -> float:
-        return float(np.logaddexp(0, (1 - 2 * labels) * (weights @ votes[:8])).mean())
+        return float(np.logaddexp(0, (1 - 2 * labels) * (weights @ predictions[:8])).mean())
 
     assert loss(RULES["greedy_by_loss"](sample)) <= loss(RULES["greedy_of_best"](sample))
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_skill_prefers_the_better_and_equal_weights_are_equal(name: str) -> None:
-    votes, labels = pool(name, noise=1.0)
-    _, sample = deduplicated(PAPER_TASKS[name], votes, labels, range(6))
+    predictions, labels = pool(name, noise=1.0)
+    _, sample = deduplicated(PAPER_TASKS[name], predictions, labels, range(6))
     weights, singles = skill(sample), sample.singles
     assert (np.argsort(-weights, kind="stable") == np.argsort(-singles, kind="stable")).all()
-    assert weights_of("simple", name, votes, labels).tolist() == pytest.approx([1 / 6] * 6)
+    assert weights_of("simple", name, predictions, labels).tolist() == pytest.approx([1 / 6] * 6)
 
 
 def test_skill_by_hand() -> None:
@@ -192,10 +194,10 @@ def test_skill_by_hand() -> None:
 
 
 def test_equal_weights_are_for_the_plain_ones() -> None:
-    votes, labels = pool("paraphrase")
+    predictions, labels = pool("paraphrase")
     plain = [True, False, True, False, False, False]
     for rule in ("simple", "skill"):
-        weights = weights_of(rule, "paraphrase", votes, labels, is_plain=plain)
+        weights = weights_of(rule, "paraphrase", predictions, labels, is_plain=plain)
         assert (weights > 0).tolist() == plain
 
 
@@ -203,8 +205,8 @@ def test_regression_is_the_best_mixture() -> None:
     """Each kind's objective is no better at any of 200 random weights nearby."""
     draw = np.random.default_rng(3)
     for name in TASKS:
-        votes, labels = pool(name, noise=1.0)
-        found = weights_of("regression", name, votes, labels)
+        predictions, labels = pool(name, noise=1.0)
+        found = weights_of("regression", name, predictions, labels)
 
         def score(weights: Floats, name: str = name) -> float:
             mean = np.tensordot(weights, pool(name, noise=1.0)[0], 1)
@@ -229,8 +231,8 @@ def test_whatever_is_averaged_a_fitted_rule_is_better_than_the_worst_candidate(
     rule: str, averaged: Averaged, name: str
 ) -> None:
     task = PAPER_TASKS[name]
-    votes, labels = pool(name, averaged=averaged)
-    _, sample = deduplicated(task, votes, labels, range(6), averaged=averaged)
+    predictions, labels = pool(name, averaged=averaged)
+    _, sample = deduplicated(task, predictions, labels, range(6), averaged=averaged)
     found = RULES[rule](sample)
     assert sample.score(found) > sample.singles.min() + 0.02
     if not isinstance(found, Linear):
@@ -255,9 +257,9 @@ def test_stacking_finds_the_model_that_answers_were_drawn_from() -> None:
 
 def test_stacking_of_scores_is_ridge_regression() -> None:
     draw = np.random.default_rng(0)
-    votes = draw.normal(3, 1, (2, 500))
-    labels = 2 * votes[0] - votes[1] + 1.5 + draw.normal(0, 0.1, 500)
-    _, sample = deduplicated(PAPER_TASKS["similarity"], votes, labels, range(2))
+    predictions = draw.normal(3, 1, (2, 500))
+    labels = 2 * predictions[0] - predictions[1] + 1.5 + draw.normal(0, 0.1, 500)
+    _, sample = deduplicated(PAPER_TASKS["similarity"], predictions, labels, range(2))
     found = RULES["stacking"](sample)
     assert isinstance(found, Linear)
     np.testing.assert_allclose(found.weights, [2, -1], atol=0.02)
@@ -270,9 +272,9 @@ def by_row(sample: FitData) -> list[str]:
 
 def test_of_rules_as_good_as_any_the_one_with_the_fewest_members_is_taken() -> None:
     """One candidate knows, five do not: what averages more than that one is worse."""
-    votes, labels = pool("similarity", noise=8.0)
-    votes[3] = labels + np.random.default_rng(0).normal(0, 0.01, NUM_ROWS)
-    _, sample = deduplicated(PAPER_TASKS["similarity"], votes, labels, range(6))
+    predictions, labels = pool("similarity", noise=8.0)
+    predictions[3] = labels + np.random.default_rng(0).normal(0, 0.01, NUM_ROWS)
+    _, sample = deduplicated(PAPER_TASKS["similarity"], predictions, labels, range(6))
     choice = choose_rule(sample, by_row(sample), RULES)
     scores = {row.rule: row for row in choice.scores}
     assert list(scores) == list(RULES)
@@ -289,8 +291,8 @@ def test_of_rules_as_good_as_any_the_cheapest_is_taken() -> None:
     """Two candidates that put out the same but for noise: the one large, the other small."""
     draw = np.random.default_rng(0)
     labels = draw.uniform(0, 5, NUM_ROWS)
-    votes = labels + draw.normal(0, 1, NUM_ROWS) + draw.normal(0, 1e-3, (2, NUM_ROWS))
-    _, sample = deduplicated(PAPER_TASKS["similarity"], votes, labels, range(2))
+    predictions = labels + draw.normal(0, 1, NUM_ROWS) + draw.normal(0, 1e-3, (2, NUM_ROWS))
+    _, sample = deduplicated(PAPER_TASKS["similarity"], predictions, labels, range(2))
     rules = {"one": lambda s: np.array([1.0, 0.0]), "other": lambda s: np.array([0.0, 1.0])}
     for costs in ([9.0, 5.0], [5.0, 9.0]):
         choice = choose_rule(sample, by_row(sample), rules, lambda some, of=costs: of[some[0]])
@@ -302,8 +304,8 @@ def test_of_rules_as_good_as_any_the_cheapest_is_taken() -> None:
 
 
 def test_one_row_cannot_compare_rules() -> None:
-    votes, labels = pool("paraphrase")
-    _, sample = deduplicated(PAPER_TASKS["paraphrase"], votes[:, :1], labels[:1], range(6))
+    predictions, labels = pool("paraphrase")
+    _, sample = deduplicated(PAPER_TASKS["paraphrase"], predictions[:, :1], labels[:1], range(6))
     choice = choose_rule(sample, ["row"])
     assert (choice.rule, choice.scores) == (next(iter(OFFERED)), ())
 
@@ -312,8 +314,8 @@ def test_a_rule_that_promises_more_than_it_keeps_is_not_trusted() -> None:
     """Greedy selection among many noisy candidates, of answers that nobody knows."""
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 5, NUM_ROWS).astype(np.float64)
-    votes = np.eye(5)[draw.integers(0, 5, (60, NUM_ROWS))]
-    _, sample = deduplicated(PAPER_TASKS["sentiment"], votes, labels, range(60))
+    predictions = np.eye(5)[draw.integers(0, 5, (60, NUM_ROWS))]
+    _, sample = deduplicated(PAPER_TASKS["sentiment"], predictions, labels, range(60))
     choice = choose_rule(sample, by_row(sample))
     scores = {row.rule: row for row in choice.scores}
     assert scores["greedy_of_best"].optimism > 0.1
@@ -323,12 +325,12 @@ def test_a_rule_that_promises_more_than_it_keeps_is_not_trusted() -> None:
 
 
 def test_rows_may_come_in_any_order_and_only_a_rules_own_folds_judge_it() -> None:
-    votes, labels = pool("sentiment")
+    predictions, labels = pool("sentiment")
     task = PAPER_TASKS["sentiment"]
-    _, sample = deduplicated(task, votes, labels, range(6))
+    _, sample = deduplicated(task, predictions, labels, range(6))
     ids = by_row(sample)
     mixed = np.random.default_rng(5).permutation(NUM_ROWS)
-    _, shuffled = deduplicated(task, votes[:, mixed], labels[mixed], range(6))
+    _, shuffled = deduplicated(task, predictions[:, mixed], labels[mixed], range(6))
     some = {name: OFFERED[name] for name in ("skill", "blend", "top", "greedy_of_best")}
     straight = choose_rule(sample, ids, some)
     again = choose_rule(shuffled, [ids[row] for row in mixed], some)
@@ -357,31 +359,31 @@ def gain(task: Task, outputs: Floats, others: Floats, labels: Floats) -> Gain:
 @pytest.mark.parametrize("name", TASKS)
 def test_a_gain_and_its_interval(name: str) -> None:
     task = PAPER_TASKS[name]
-    votes, labels = pool(name, noise=0.8)
+    predictions, labels = pool(name, noise=0.8)
     worse, _ = pool(name, noise=6.0)
-    found = gain(task, votes[0], worse[0], labels)
+    found = gain(task, predictions[0], worse[0], labels)
     assert found.low < found.value < found.high
     assert found.is_clear
-    nothing = gain(task, votes[0], votes[0], labels)
+    nothing = gain(task, predictions[0], predictions[0], labels)
     assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
     assert not nothing.is_clear
     halves = [np.arange(NUM_ROWS) % 3 == 0, np.arange(NUM_ROWS) % 3 > 0]
     by_hand = [
-        task_metric(task, votes[0][half], labels[half])[0]
+        task_metric(task, predictions[0][half], labels[half])[0]
         - task_metric(task, worse[0][half], labels[half])[0]
         for half in halves
     ]
     assert found.value == pytest.approx(np.mean(by_hand))
-    back = gain(task, worse[0], votes[0], labels)
+    back = gain(task, worse[0], predictions[0], labels)
     assert back.value == pytest.approx(-found.value)
 
 
 def test_what_a_rule_finds_is_what_is_served() -> None:
-    """The average of the votes is the average that `combine` makes of raw outputs."""
+    """The average of the predictions is the average that `combine` makes of raw outputs."""
     draw = np.random.default_rng(0)
     logits = draw.normal(size=(3, 40, 5))
-    votes = np.stack([to_vote(PAPER_TASKS["sentiment"], given) for given in logits])
-    weights = weights_of("skill", "sentiment", votes, draw.integers(0, 5, 40).astype(float))
+    predictions = np.stack([to_predictions(PAPER_TASKS["sentiment"], given) for given in logits])
+    weights = weights_of("skill", "sentiment", predictions, draw.integers(0, 5, 40).astype(float))
     expected = np.tensordot(weights, softmax(logits, axis=2), 1)
-    served = average(PAPER_TASKS["sentiment"], votes, weights.tolist())
+    served = average(PAPER_TASKS["sentiment"], predictions, weights.tolist())
     np.testing.assert_allclose(served, expected, atol=1e-5)

@@ -89,8 +89,8 @@ def test_a_uniform_soup_is_a_trial_of_the_sweep(
 
 def test_it_is_judged_on_rows_that_had_no_say(tracking: Tracking, uniform: Soup) -> None:
     best = max(folders(tracking), key=lambda trial: trial.epochs()[0].dev_train[OVERALL])
-    for task, judged in uniform.tasks.items():
-        for folder, score in ((uniform.folder, judged.soup), (best.path, judged.single)):
+    for task, scores in uniform.tasks.items():
+        for folder, score in ((uniform.folder, scores.soup), (best.path, scores.single)):
             outputs = Predictions.read(TrialFolder(folder).predictions_path(task, 1))
             rest = ~dev_train_mask(outputs.ids)
             config = from_flat(best.trial().config)
@@ -99,7 +99,7 @@ def test_it_is_judged_on_rows_that_had_no_say(tracking: Tracking, uniform: Soup)
                 config.task_records()[task], outputs.outputs[rest], outputs.labels[rest]
             )
             assert score == pytest.approx(expected[0])
-        assert judged.gain.value == pytest.approx(judged.soup - judged.single)
+        assert scores.gain.value == pytest.approx(scores.soup - scores.single)
 
 
 def test_it_is_a_candidate_and_no_ingredient(

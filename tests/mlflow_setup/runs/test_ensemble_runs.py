@@ -51,7 +51,7 @@ def test_a_run_that_could_not_be_completed_is_not_left_running(
 def chosen(digest: str, **changes: object) -> Chosen:
     content = {
         "name": "mine",
-        "metrics": {"judged/overall": 0.7},
+        "metrics": {"held_out/overall": 0.7},
         "steps": {"trajectory/sentiment/accuracy": [0.5, 0.6]},
         "params": {"method": "top"},
         "tags": {"members": "s.a.0001"},
@@ -76,7 +76,7 @@ def test_a_choice_is_logged_once(tracking: Tracking) -> None:
 
 def test_a_choice_that_was_logged_in_part_is_logged_again(tracking: Tracking) -> None:
     with pytest.raises(IntegrityError, match="is nan, not a finite number"):
-        log_choice(tracking, chosen("three", metrics={"judged/overall": float("nan")}))
+        log_choice(tracking, chosen("three", metrics={"held_out/overall": float("nan")}))
     run_id, is_new = log_choice(tracking, chosen("three"))
     assert is_new
     found = tracking.search({"kind": "ensemble", "choice": "three"})

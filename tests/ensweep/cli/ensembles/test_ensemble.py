@@ -159,7 +159,7 @@ def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
     tags, params, metrics = run.data.tags, run.data.params, run.data.metrics
     assert (tags["members"], tags["member_run_ids"]) == ("old.0001.0001", trial)
     assert (params["method"], params["rule/paraphrase"]) == ("top", "top")
-    assert metrics["judged/selective/paraphrase/accuracy"] == pytest.approx(2 / 3, abs=0.1)
+    assert metrics["held_out/selective/paraphrase/accuracy"] == pytest.approx(2 / 3, abs=0.1)
     assert metrics["gain_over_simple/overall/value"] == 0
     assert metrics["num_encoders"] == metrics["trajectory/paraphrase/accuracy"] / (53 / 80) == 1
     found = {entry.path for entry in tracking.client.list_artifacts(run.info.run_id)}
@@ -233,7 +233,7 @@ def test_a_rule_and_a_number_of_members_can_be_asked_for(storage: Path) -> None:
         assert [member["weight"] for member in task["methods"]["selective"]["members"]] == [1.0]
         assert task["optimism"] == pytest.approx(
             task["methods"]["selective"]["scores"]["in_sample"]
-            - task["methods"]["selective"]["scores"]["judged"]
+            - task["methods"]["selective"]["scores"]["held_out"]
         )
 
 
