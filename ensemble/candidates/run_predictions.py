@@ -5,7 +5,6 @@ Choosing an epoch is part of choosing an ensemble: each half of dev does it by i
 Legend: N rows, C classes, H halves.
 """
 
-import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from trainable.config.parse import from_flat
 from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import overall, task_metric
 from trainable.storage.predictions import Predictions
-from trainable.training.stages import stages_of
+from trainable.training.stages import num_frozen_epochs
 
 Download = Callable[[str, str], Path]
 """(run id, artifact path) -> local file."""
@@ -214,8 +213,7 @@ def _trial_record(run: RunRecord, download: Download) -> TrialRecord:
 def _num_frozen_epochs(config: Config, record: TrialRecord) -> int:
     if record.recipe == SOUP:
         return 0  # it has one epoch, of whatever stage those of its ingredients were
-    stages = itertools.takewhile(lambda stage: stage.name == "probe", stages_of(config))
-    return sum(stage.num_epochs for stage in stages)
+    return num_frozen_epochs(config)
 
 
 def _start_encoder(config: Config, record: TrialRecord) -> str:

@@ -8,6 +8,7 @@ from search.config.space import corner_points, suggest
 from search.config.sweep_config import SweepConfig
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
+from trainable.training.stages import num_frozen_epochs, total_epochs
 
 LARGEST = "largest with "
 """Before the encoder: the name of its largest configuration."""
@@ -62,6 +63,6 @@ def _corners(sweep: SweepConfig) -> Iterator[Config]:
 def _size(config: Config) -> tuple[int, int]:
     """Orders configurations of one encoder by the memory of a step: tokens, then the heads."""
     passes = 1 + 2 * config.loss.smart.enabled + config.loss.simcse.enabled
-    trains_all = any(stage != "probe" for stage in config.train.stages)
+    trains_all = total_epochs(config) > num_frozen_epochs(config)
     tokens = config.batching.batch_size * (config.model.max_length or 512) * passes
     return tokens * (3 if trains_all else 1), config.model.fcn_size

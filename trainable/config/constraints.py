@@ -10,7 +10,7 @@ from mlflow_setup.uris import has_credentials
 from trainable.config.config import Config
 from trainable.config.tasks import PAPER_TASKS, Kind
 
-STAGE_ORDER = ("probe", "finetune", "swa")
+STAGE_ORDER = ("fit", "probe", "finetune", "swa")
 
 RESERVED = frozenset({OVERALL.rpartition("/")[2]})
 """Names of aggregates, which stand beside the tasks' in metrics, tables and JSON."""
@@ -72,6 +72,9 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
         for key in ("optim.lr", "optim.lr_decay", "optim.warmup_steps", "train.num_epochs"):
             yield key, "train.stages has no finetune"
         yield "train.early_stopping_epochs", "train.stages has no finetune"
+    if not {"finetune", "swa"} & set(stages):
+        for key in ("model.encoder_dropout", "optim.head_lr_factor", "optim.layer_decay"):
+            yield key, "train.stages leaves the encoder as it is"
     for key, names in _tasks_of_losses(config).items():
         if names and not set(names) & set(config.data.tasks):
             yield key, "data.tasks has none of them"
@@ -82,6 +85,8 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
     if config.distill.enabled and config.distill.teacher != "self":
         yield "distill.num_teachers", "distill.teacher names its teachers"
     model = config.model
+    if not model.paraphrase_structure:
+        yield "model.paraphrase_difference", "model.paraphrase_structure is false"
     if not (model.shared_fcn or model.nonlinear_heads or model.paraphrase_structure):
         yield "model.fcn_size", "the baseline's heads have a width of their own"
 
@@ -123,6 +128,14 @@ def _tasks_of_losses(config: Config) -> dict[str, tuple[str, ...]]:
 
 def _bad_heads(config: Config) -> Iterator[str]:
     tasks = config.task_records()
+    model = config.model
+    if model.heads != "paper":
+        for key in ("shared_fcn", "nonlinear_heads", "paraphrase_structure"):
+            if getattr(model, key):
+                yield f"model.{key}: belongs to the paper's heads; model.heads is {model.heads}"
+        for name, task in tasks.items():
+            if task.kind is Kind.ENTAILMENT and "fit" in config.train.stages:
+                yield f"data.tasks: {name} has no labels that a head could be fitted to"
     if not any(task.is_evaluated for task in tasks.values()):
         yield "data.tasks: at least one task needs a metric, to choose an epoch by"
     for name, task in tasks.items():
@@ -169,6 +182,10 @@ def _bad_stages(config: Config) -> Iterator[str]:
     stages = config.train.stages
     if list(stages) != [stage for stage in STAGE_ORDER if stage in stages]:
         yield f"train.stages: the order is {', '.join(STAGE_ORDER)}, each once; got {list(stages)}"
+    elif "fit" in stages and config.model.heads == "paper":
+        yield "train.stages: fit solves linear heads; set model.heads=linear"
+    elif config.model.heads == "constant" and stages != ("fit",):
+        yield "model.heads: constant heads are fitted and not trained: train.stages=[fit]"
     elif stages[0] == "swa":
         yield "train.stages: swa averages what another stage has trained; name finetune before it"
     if config.train.early_stopping_epochs is not None and "swa" in stages:

@@ -52,12 +52,17 @@ class Model(Section):
     """Sentence embedding: tanh pooler over [CLS] (the paper), [CLS] itself, or masked mean."""
     max_length: Annotated[int, Field(ge=4)] | None = None
     """Tokens a sentence is cut at; None: the encoder's limit."""
+    heads: Literal["paper", "linear", "constant"] = "paper"
+    """The paper's; a linear layer over the embedding, of pairs over [u*v, |u-v|, cos(u, v)]; or the
+    same outputs for every row. The latter two are what the baselines of a sweep are made of."""
     shared_fcn: bool = False
     """Two fully-connected layers shared by all tasks (section 4.3, weight-sharing)."""
     nonlinear_heads: bool = False
     """A ReLU before the last layer of the class heads (section 4.3)."""
     paraphrase_structure: bool = False
     """Paraphrase logit from embeddings and their product instead of a dot product."""
+    paraphrase_difference: bool = False
+    """|e_1 - e_2| beside the embeddings and their product in that structure (not in the paper)."""
     fcn_size: Annotated[int, Field(ge=1, le=65536)] = 256
     """d, the width of the fully-connected layers; the bare baseline's projections are 32 wide."""
     head_dropout: Dropout = 0.3
@@ -175,6 +180,11 @@ class Optim(Section):
     """Fraction of the learning rate lost, linearly by epoch, by the end (the paper: 0.8)."""
     warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """Steps of fine-tuning over which the learning rate rises linearly from 0."""
+    head_lr_factor: Positive = 1.0
+    """What lies above the encoder is fine-tuned at so many times the learning rate."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each layer of the encoder is fine-tuned at so many times the learning rate of the layer above
+    it (Howard and Ruder 2018: 1 / 2.6); 1: all at the same."""
     weight_decay: NonNegative = 0.0
     """AdamW's decoupled weight decay; not on biases and layer norms."""
     max_grad_norm: Positive | None = None
@@ -184,10 +194,11 @@ class Optim(Section):
 class Train(Section):
     """Which stages a trial has, how long they are, and on what they run."""
 
-    stages: Annotated[tuple[Literal["probe", "finetune", "swa"], ...], Field(min_length=1)] = (
-        "finetune",
-    )
-    """In this order: heads on a frozen encoder, everything, weight averaging."""
+    stages: Annotated[
+        tuple[Literal["fit", "probe", "finetune", "swa"], ...], Field(min_length=1)
+    ] = ("finetune",)
+    """In this order: linear or constant heads fitted in closed form, heads trained on a frozen
+    encoder, everything, weight averaging."""
     num_epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Passes of fine-tuning over all tasks' training examples."""
     early_stopping_epochs: Annotated[int, Field(ge=1)] | None = None

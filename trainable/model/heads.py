@@ -94,22 +94,26 @@ class SiameseParaphraseHead(nn.Module):
 class StructuredParaphraseHead(nn.Module):
     """p_i = FCN1(e_i); q = FCN2([e_1; e_2; p_1 * p_2]); logit = Linear(ReLU([s_1 * s_2; q])).
 
+    With `model.paraphrase_difference` |e_1 - e_2| stands beside the embeddings.
+
     The ReLU belongs to the structure: without it the row "baseline + paraphrase structure" of the
     paper's figure 3 would be all but linear again.
     """
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
-        d = model.fcn_size
+        d, self.has_difference = model.fcn_size, model.paraphrase_difference
         self.dropout = nn.Dropout(model.head_dropout)
         self.fcn1 = nn.Linear(hidden_size, d)
-        self.fcn2 = nn.Linear(2 * hidden_size + d, d)
+        self.fcn2 = nn.Linear((2 + self.has_difference) * hidden_size + d, d)
         self.out = nn.Linear(2 * d if model.shared_fcn else d, 1)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
         dropped = [self.dropout(side) for side in e]
         p = [self.fcn1(side) for side in dropped]
-        q = self.fcn2(self.dropout(torch.cat([*dropped[:2], p[0] * p[1]], dim=-1)))
+        difference = [(dropped[0] - dropped[1]).abs()] if self.has_difference else []
+        features = torch.cat([*dropped[:2], *difference, p[0] * p[1]], dim=-1)
+        q = self.fcn2(self.dropout(features))
         if s[0] is not None and s[1] is not None:
             q = torch.cat([s[0] * s[1], q], dim=-1)
         z = tuple(_beside(*side) for side in zip(p, s, strict=True))
@@ -129,8 +133,42 @@ class SimilarityHead(nn.Module):
         return HeadOutput(self.max_score * cosine_similarity(z[0], z[1], dim=-1), z)
 
 
+class LinearPairHead(nn.Module):
+    """Logit or score = Linear([u*v, |u-v|, cos(u, v)]) of the sentence embeddings u, v [B, H]."""
+
+    def __init__(self, hidden_size: int, model: Model) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(model.head_dropout)
+        self.out = nn.Linear(2 * hidden_size + 1, 1)
+
+    def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
+        return HeadOutput(self.out(self.dropout(pair_features(*e[:2]))).squeeze(-1), e)
+
+
+class ConstantHead(nn.Module):
+    """The same outputs for every example: the bias alone."""
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(num_outputs))
+
+    def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
+        outputs = self.bias.expand(len(e[0]), -1).clone()
+        return HeadOutput(outputs if len(self.bias) > 1 else outputs.squeeze(-1), e)
+
+
+def pair_features(u: Tensor, v: Tensor) -> Tensor:
+    """[u*v, |u-v|, cos(u, v)]: [B, 2 H + 1] of two sides' embeddings [B, H]."""
+    u, v = to_float32(u), to_float32(v)
+    return torch.cat([u * v, (u - v).abs(), cosine_similarity(u, v, dim=-1)[:, None]], dim=-1)
+
+
 def build_head(task: Task, hidden_size: int, model: Model) -> nn.Module:
-    """The head that a task's kind and the three architecture switches ask for."""
+    """The head that a task's kind, `model.heads` and the architecture's switches ask for."""
+    if model.heads == "constant":
+        return ConstantHead(task.num_outputs)
+    if model.heads == "linear" and task.kind is not Kind.CLASSIFICATION:
+        return LinearPairHead(hidden_size, model)
     if task.kind is Kind.CLASSIFICATION:
         return ClassificationHead(task, hidden_size, model)
     if task.kind is Kind.PARAPHRASE:

@@ -28,8 +28,9 @@ from trainable.model.heads import HeadOutput
 from trainable.model.multitask import MultitaskBert, build_model
 from trainable.runtime.precision import autocast, choose_device, choose_precision
 from trainable.runtime.rng_state import dropout_state, replayed, set_dropout_state
-from trainable.runtime.stopping import Stop, never
-from trainable.training.optimizer import build_optimizer
+from trainable.runtime.stopping import Stop, go_on, never
+from trainable.training.closed_form import fit_head
+from trainable.training.optimizer import build_optimizer, set_rate
 from trainable.training.stages import Stage
 
 _AHEAD = 2
@@ -60,13 +61,12 @@ class Learner:
     def enter(self, stage: Stage, stop: Stop = never) -> None:
         """Begin a stage: what is trainable, a fresh optimizer, embeddings or an average."""
         self.stage = stage
-        is_probe = stage.name == "probe"
-        self.model.freeze_encoder(is_probe)
+        self.model.freeze_encoder(stage.is_frozen)
         self.optimizer = build_optimizer(self.model, self.config.optim)
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = AveragedModel(self.model) if stage.name == "swa" else None
         self.embeddings: dict[str, dict[str, Tensor]] = {"train": {}, "dev": {}}
-        if is_probe and self.config.probe.cache:
+        if stage.name == "fit" or (stage.is_frozen and self.config.probe.cache):
             encoder_id = weights_fingerprint(self.model.encoder)
             settings = (self.config.train.eval_batch_size, self.precision)
             for split, tokens in (("train", self.train_tokens), ("dev", self.dev_tokens)):
@@ -162,6 +162,17 @@ class Learner:
         )
         return True
 
+    def fit(self, stop: Stop) -> None:
+        """Solve the heads on the embeddings of the training examples: the stage `fit`."""
+        for name, encoded in self.train_tokens.items():
+            go_on(stop, f"before the head of {name} was fitted")
+            assert encoded.labels is not None
+            head = self.model.heads[self.model.head_names[name]]
+            embeddings = self.embeddings["train"][name]
+            sides = embeddings.view(encoded.num_sides, encoded.num_examples, -1)
+            labels = encoded.labels.double().numpy()
+            fit_head(head, self.tasks[name].kind, sides.cpu(), labels)
+
     def end_epoch(self) -> None:
         """Take the epoch's final weights into the average."""
         if self.average is not None:
@@ -232,9 +243,7 @@ class Learner:
 
     def _set_rate(self, epoch: int, number: int) -> None:
         done = (epoch - self.stage.first_epoch) * self.num_steps + number
-        rate = self.stage.rate(self.config, epoch, done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, self.stage.rate(self.config, epoch, done))
 
     def _encode(self, dataset: Dataset) -> None:
         """Tokenise everything once."""

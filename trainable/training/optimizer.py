@@ -1,21 +1,51 @@
 """AdamW and its parameter groups."""
 
+import re
+from collections import defaultdict
+from typing import Any
+
 import torch
-from torch import nn
 
 from trainable.config.sections import Optim
+from trainable.model.multitask import MultitaskBert
+
+SCALE = "lr_scale"
+"""Key of a group: what the stage's learning rate is multiplied by for its parameters."""
 
 
-def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters; biases and layer norms (vectors) do not decay."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trained if parameter.ndim < 2]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": optim.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=optim.lr,
-        fused=True,
-    )
+def build_optimizer(model: MultitaskBert, optim: Optim) -> torch.optim.AdamW:
+    """AdamW over all trainable parameters; biases and layer norms (vectors) do not decay.
+
+    Where the encoder is trained, layer l of its L has the learning rate times
+    `layer_decay`^(L - l), its embeddings count as layer 0, and the heads have `head_lr_factor`.
+    """
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[_scale(name, model, optim), parameter.ndim >= 2].append(parameter)
+    found: list[dict[str, Any]] = [
+        {"params": params, "weight_decay": optim.weight_decay if decays else 0.0, SCALE: scale}
+        for (scale, decays), params in sorted(groups.items(), key=lambda item: item[0])[::-1]
+    ]
+    return torch.optim.AdamW(found, lr=optim.lr, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group its share of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group[SCALE]
+
+
+def _scale(name: str, model: MultitaskBert, optim: Optim) -> float:
+    """By the name of a parameter of the model."""
+    if model.is_encoder_frozen:
+        return 1.0
+    if not name.startswith("encoder."):
+        return optim.head_lr_factor
+    num_layers = int(model.encoder.config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
+    layer = re.search(r"\blayers?\.(\d+)\.", name)
+    if layer is not None:
+        depth = num_layers - 1 - int(layer[1])
+    else:
+        depth = num_layers if "embeddings" in name else 0
+    return float(optim.layer_decay**depth)

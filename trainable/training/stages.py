@@ -1,7 +1,8 @@
 """The stages of a trial: what is trained when, at which learning rate.
 
-`probe` trains the heads on a frozen encoder, `finetune` everything, `swa` everything at a constant
-rate, keeping the average of its epochs' final weights. Epochs count on through the stages.
+`fit` solves linear heads on a frozen encoder in one epoch, `probe` trains heads on it, `finetune`
+trains everything, `swa` everything at a constant rate, keeping the average of its epochs' final
+weights. Epochs count on through the stages.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Literal
 from trainable.config.config import Config
 from trainable.config.sections import Optim
 
-Name = Literal["probe", "finetune", "swa"]
+Name = Literal["fit", "probe", "finetune", "swa"]
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,18 @@ class Stage:
     first_epoch: int
     num_epochs: int
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the encoder stays as it is."""
+        return self.name in ("fit", "probe")
+
     def progress(self, epoch: int) -> float:
         """0 in its first epoch, 1 in its last."""
         return (epoch - self.first_epoch) / max(1, self.num_epochs - 1)
 
     def rate(self, config: Config, epoch: int, step: int) -> float:
         """Learning rate of step `step` (from 0) of the stage, which is in the trial's `epoch`."""
-        if self.name == "probe":
+        if self.is_frozen:
             return config.probe.lr
         if self.name == "swa":
             return config.swa.lr
@@ -39,6 +45,7 @@ class Stage:
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """The stages in their order."""
     lengths = {
+        "fit": 1,
         "probe": config.probe.num_epochs,
         "finetune": config.train.num_epochs,
         "swa": config.swa.num_epochs,
@@ -53,6 +60,11 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
 def total_epochs(config: Config) -> int:
     """Epochs of all stages."""
     return sum(stage.num_epochs for stage in stages_of(config))
+
+
+def num_frozen_epochs(config: Config) -> int:
+    """Epochs before anything but the heads is trained."""
+    return sum(stage.num_epochs for stage in stages_of(config) if stage.is_frozen)
 
 
 def stage_at(config: Config, epoch: int) -> Stage:

@@ -69,7 +69,9 @@ class Trainer:
             stage = stage_at(self.config, self.epochs_completed + 1)
             if stage != self.learner.stage:
                 self.learner.enter(stage, self.stop)
-            ended = self._train_epoch() or self._finish_epoch(started)
+            if stage.name == "fit":
+                self.learner.fit(self.stop)
+            ended = (stage.name != "fit" and self._train_epoch()) or self._finish_epoch(started)
             if ended is not None:
                 return ended
             report(self.trial.epochs()[-1])

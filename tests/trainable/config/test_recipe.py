@@ -118,7 +118,7 @@ def test_an_unknown_environment_variable_is_named() -> None:
         ({"loss.smart.tasks": ["praphrase"]}, r"loss.smart.tasks.*did you mean paraphrase"),
         ({"loss.smart.tasks": ["similarity", "similarity"]}, "loss.smart.tasks: a task is named"),
         ({"loss.smart.enabled": True, "loss.smart.init_std": 1.0}, "outside its ball"),
-        ({"train.stages": ["finetune", "probe"]}, "the order is probe, finetune, swa"),
+        ({"train.stages": ["finetune", "probe"]}, "the order is fit, probe, finetune, swa"),
         ({"train.stages": ["probe", "swa", "swa"]}, "each once"),
         ({"train.stages": ["swa"]}, "name finetune before it"),
         (

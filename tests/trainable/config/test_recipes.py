@@ -56,8 +56,33 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "b4-distillation-head": ("b4", {"distill.place": "head"}),
     "baseline-lp-ft": ("baseline", {"train.stages": ["probe", "finetune"]}),
     "baseline-paraphrase-structure": ("baseline", {"model.paraphrase_structure": True}),
+    "majority": (
+        "baseline",
+        {"model.pooling": "mean", "model.heads": "constant", "train.stages": ["fit"]},
+    ),
+    "frozen-linear": (
+        "baseline",
+        {"model.pooling": "mean", "model.heads": "linear", "train.stages": ["fit"]},
+    ),
+    "probe": (
+        "b2",
+        {
+            "pretrain.enabled": False,
+            "model.pooling": "mean",
+            "batching.batch_size": 32,
+            "loss.paraphrase_weight": 1.0,
+            "loss.mnr.weight": 0.1,
+            "loss.simcse.enabled": False,
+            "train.stages": ["probe"],
+            "probe.num_epochs": 3,
+        },
+    ),
+    "lp-ft": (
+        "probe",
+        {"train.stages": ["probe", "finetune"], "optim.lr": 5e-5, "train.num_epochs": 3},
+    ),
 }
-"""Recipe -> its parent and exactly what it changes (the named configurations of the paper)."""
+"""Recipe -> its parent and exactly what it changes."""
 
 
 @pytest.mark.parametrize("name", CHANGES)
