@@ -31,7 +31,8 @@ from sklearn.metrics import accuracy_score
 from threadpoolctl import threadpool_limits
 
 from ensemble.selection.combine import GRID
-from ensemble.selection.greedy import NUM_ROUNDS, greedy
+from ensemble.selection.greedy import greedy
+from ensemble.statistics.effort import SHIPPED
 from trainable.config.tasks import PAPER_TASKS, Kind
 
 POOLS = {"sentiment": 1101, "paraphrase": 40_430, "similarity": 863}
@@ -56,13 +57,13 @@ def main() -> None:
         if not given.json:
             print(line(rows[-1]), flush=True)
     if given.json:
-        print(json.dumps({"schema_version": 1, "num_rounds": NUM_ROUNDS, "rows": rows}))
+        print(json.dumps({"schema_version": 1, "num_rounds": SHIPPED.num_rounds, "rows": rows}))
 
 
 def cell(
     name: str, size: int, repeats: int, slow_seconds: float, autogluon: Path | None
 ) -> dict[str, Any]:
-    """One pool: seconds of `NUM_ROUNDS` rounds of each, and how many first picks agree."""
+    """One pool: seconds of as many rounds of each as users get, and how many first picks agree."""
     task = PAPER_TASKS[name]
     predictions, labels = make_pool(name, size, POOLS[name])
     seconds = []
@@ -76,7 +77,7 @@ def cell(
     if autogluon is not None:
         slow["autogluon"] = in_autogluon(autogluon, name, predictions, labels, slow_seconds)
     for who, (taken, scores) in slow.items():
-        row[who] = taken / len(scores) * NUM_ROUNDS
+        row[who] = taken / len(scores) * SHIPPED.num_rounds
         row[f"{who}_rounds"] = len(scores)
         same = np.isclose(scores, found.trajectory[: len(scores)], atol=1e-6)
         row[f"{who}_same"] = int(same.cumprod().sum())
@@ -125,7 +126,9 @@ def naive(
     kind, total = PAPER_TASKS[name].kind, np.zeros_like(predictions[0])
     scores: list[float] = []
     started = time.perf_counter()
-    while len(scores) < NUM_ROUNDS and (len(scores) < 2 or time.perf_counter() - started < limit):
+    while len(scores) < SHIPPED.num_rounds and (
+        len(scores) < 2 or time.perf_counter() - started < limit
+    ):
         found = []
         for prediction in predictions:
             mean = (total + prediction) / (len(scores) + 1)
@@ -172,7 +175,7 @@ def in_autogluon(
         )  # averages keep their side of the middle
     with TemporaryDirectory() as folder:
         np.savez(Path(folder) / "pool.npz", predictions=predictions, labels=labels)
-        words = [f"{folder}/pool.npz", kind, str(limit), str(NUM_ROUNDS)]
+        words = [f"{folder}/pool.npz", kind, str(limit), str(SHIPPED.num_rounds)]
         command = [str(python), "-c", AUTOGLUON, *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import typer.testing
-from few_repeats import choose_quickly
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the cores already
@@ -66,10 +65,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick() -> Iterator[None]:
-    """Ensembles are chosen quickly, and the command line is built once, not for each call of it."""
+def _one_command_line() -> Iterator[None]:
+    """The command line is built once, not for each call of it."""
     with pytest.MonkeyPatch.context() as patched:
-        choose_quickly(patched)
         patched.setattr(typer.testing, "_get_command", cache(typer.testing._get_command))
         yield
 

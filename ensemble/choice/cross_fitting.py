@@ -30,6 +30,7 @@ from ensemble.selection.rules import OFFERED, RULES, Rule, capped
 from ensemble.selection.sample import Combination, weights_and_intercept
 from ensemble.statistics.bootstrap import Gain, gain_of_halves, overall_gain
 from ensemble.statistics.dev_splits import NUM_HALVES
+from ensemble.statistics.effort import SHIPPED, Effort
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from trainable.evaluation.metrics import overall
 
@@ -43,6 +44,7 @@ def choose(
     max_members: int | None = None,
     max_cost: float | None = None,
     averaged: Averaged = Averaged.PAPER,
+    effort: Effort = SHIPPED,
 ) -> EnsembleChoice:
     """Best single, simple and selective for each task of the pool.
 
@@ -51,6 +53,7 @@ def choose(
         max_members: of a task, at most.
         max_cost: parameters of selective's distinct encoders over all tasks, at most.
         averaged: what is averaged.
+        effort: how often what is random, or has an interval, is repeated.
 
     Raises:
         ConfigError: there is no such rule, nothing is as cheap as `max_cost`, or what candidates
@@ -63,12 +66,12 @@ def choose(
             "\n  ".join(["no run can be a member of an ensemble", *reasons]),
             fix="ensweep leaderboard shows what became of each trial",
         )
-    chooser = Chooser(pool, _rules(rule, max_members), max_cost, averaged)
+    chooser = Chooser(pool, _rules(rule, max_members), max_cost, averaged, effort)
     halves = {half: chooser.choose_on(half) for half in HALVES}
     suited = {name: found.rule for name, found in halves[DEV_TRAIN].rules.items()}
     final = chooser.choose_on(WHOLE, suited)
     tasks = {
-        name: _task_choice(name, predictions, halves, final)
+        name: _task_choice(name, predictions, halves, final, effort)
         for name, predictions in chooser.tasks.items()
     }
     total = {method: _overall_of(chooser, tasks, method) for method in Method}
@@ -95,7 +98,11 @@ def _rules(rule: str | None, max_members: int | None) -> Mapping[str, Rule]:
 
 
 def _task_choice(
-    name: str, predictions: TaskPredictions, halves: Mapping[int, Decision], final: Decision
+    name: str,
+    predictions: TaskPredictions,
+    halves: Mapping[int, Decision],
+    final: Decision,
+    effort: Effort,
 ) -> TaskChoice:
     found = {
         method: {half: decision.found(method, name) for half, decision in halves.items()}
@@ -111,8 +118,10 @@ def _task_choice(
             for method, by_half in found.items()
         },
         rule=halves[DEV_TRAIN].rules[name],
-        gains=_gains(predictions, found),
-        curve=curve_of(predictions, found[Method.SELECTIVE], found[Method.BEST_SINGLE]),
+        gains=_gains(predictions, found, effort.num_replicates),
+        curve=curve_of(
+            predictions, found[Method.SELECTIVE], found[Method.BEST_SINGLE], effort.curve_replicates
+        ),
     )
 
 
@@ -127,7 +136,9 @@ def _scores(predictions: TaskPredictions, by_half: Mapping[int, Combination]) ->
 
 
 def _gains(
-    predictions: TaskPredictions, found: Mapping[Method, Mapping[int, Combination]]
+    predictions: TaskPredictions,
+    found: Mapping[Method, Mapping[int, Combination]],
+    num_replicates: int,
 ) -> dict[Method, Gain]:
     rests = {half: ~predictions.rows[half] for half in HALVES}
     outputs = {
@@ -141,6 +152,7 @@ def _gains(
         list(others.values()),
         predictions.labels,
         list(rests.values()),
+        num_replicates,
     )
     return dict(zip(others, gains, strict=True))
 

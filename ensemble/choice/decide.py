@@ -19,6 +19,7 @@ from ensemble.selection.greedy import best_single
 from ensemble.selection.rule_selection import RuleChoice, choose_rule
 from ensemble.selection.rules import Rule
 from ensemble.selection.sample import Combination, Linear, deduplicated, weights_and_intercept
+from ensemble.statistics.effort import SHIPPED, Effort
 from mlflow_setup.errors import ConfigError
 from trainable.evaluation.metrics import overall
 
@@ -54,12 +55,13 @@ class Chooser:
         rules: Mapping[str, Rule],
         max_cost: float | None,
         averaged: Averaged = Averaged.PAPER,
+        effort: Effort = SHIPPED,
     ) -> None:
         self.tasks = {
             n: TaskPredictions(task_pool, averaged) for n, task_pool in pool.tasks.items()
         }
         self.records = {name: task_pool.task for name, task_pool in pool.tasks.items()}
-        self.rules, self.max_cost = rules, max_cost
+        self.rules, self.max_cost, self.effort = rules, max_cost, effort
         everyone = {c for task_pool in pool.tasks.values() for c in task_pool.candidates}
         self.cost = Cost.of_pool(everyone)
         if max_cost is not None and not self.cost.is_in_parameters:
@@ -91,7 +93,7 @@ class Chooser:
                 p and bool(predictions.listed[m]) for p, m in zip(is_plain, kept, strict=True)
             ]
             distinct, sample = deduplicated(
-                predictions.task, given, labels, order, listed, averaged
+                predictions.task, given, labels, order, listed, averaged, self.effort
             )
             if rules is None:
                 cost = partial(self._cost_of, [predictions.candidates[m] for m in kept[distinct]])

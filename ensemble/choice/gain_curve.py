@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ensemble.choice.task_view import TaskPredictions
 from ensemble.selection.sample import Combination, Linear, weights_and_intercept
 from ensemble.statistics.bootstrap import Draws, Floats, resampled_scores
+from ensemble.statistics.effort import SHIPPED
 
-NUM_REPLICATES = 400
 MAX_SIZES = 12
 """Points of a curve: every size up to the half of it, then ever fewer."""
 _BAND = (2.5, 97.5)
@@ -34,6 +34,7 @@ def curve_of(
     predictions: TaskPredictions,
     chosen: Mapping[int, Combination],
     single: Mapping[int, Combination],
+    num_replicates: int = SHIPPED.curve_replicates,
 ) -> Curve:
     """The curve of a task.
 
@@ -48,7 +49,7 @@ def curve_of(
                 int(np.count_nonzero(weights_and_intercept(found)[0])) for found in chosen.values()
             ),
         )
-    drawn = Draws(NUM_REPLICATES).counts_of("rows", len(predictions.labels))
+    drawn = Draws(num_replicates).counts_of("rows", len(predictions.labels))
     in_sample, held_out = [], []
     for half, found in steps.items():
         seen, rows = predictions.by(half), predictions.rows[half]

@@ -11,6 +11,7 @@ from ensemble.choice.cross_fitting import choose
 from ensemble.choice.listed import RULE, find_listed, only_listed, parse_listed
 from ensemble.choice.result import EnsembleChoice
 from ensemble.selection.combine import Averaged
+from ensemble.statistics.effort import SHIPPED, Effort
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.runs.query import download, find_trials
 from mlflow_setup.schema import RunRecord
@@ -64,7 +65,7 @@ class Request:
 
 
 def choose_ensemble(
-    tracking: Tracking, request: Request, cache: Path
+    tracking: Tracking, request: Request, cache: Path, effort: Effort = SHIPPED
 ) -> tuple[Pool, EnsembleChoice]:
     """Choose as requested; artifacts from afar go to `cache`.
 
@@ -86,9 +87,10 @@ def choose_ensemble(
     pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, cache))
     if listed:
         pool = only_listed(pool, listed)
-        return pool, choose(pool, RULE, averaged=request.averaged)
+        return pool, choose(pool, RULE, averaged=request.averaged, effort=effort)
     pool = screened(with_added(pool, request.added))
-    return pool, choose(pool, request.rule, request.max_members, request.max_cost, request.averaged)
+    limits = request.max_members, request.max_cost
+    return pool, choose(pool, request.rule, *limits, request.averaged, effort)
 
 
 def _runs_of(tracking: Tracking, sweeps: tuple[str, ...]) -> list[RunRecord]:

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from ensemble.selection.combine import Averaged
 from ensemble.selection.loss_scorers import RowLoss, make_loss
 from ensemble.selection.scorers import TOLERANCE, Objective, is_constant, make_scorer
+from ensemble.statistics.effort import SHIPPED
 from trainable.config.tasks import Task
 
 Floats = NDArray[np.float64]
-
-NUM_ROUNDS = 50
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def greedy(
     predictions: Floats,
     labels: Floats,
     order: Sequence[Any],
-    num_rounds: int = NUM_ROUNDS,
+    num_rounds: int = SHIPPED.num_rounds,
     *,
     objective: Objective = Objective.METRIC,
     num_sorted: int = 1,

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ensemble.selection.rules import OFFERED, Rule
 from ensemble.selection.sample import FitData, weights_and_intercept
+from ensemble.statistics.effort import Effort
 
 Floats = NDArray[np.float64]
 
-NUM_FOLDS, NUM_REPEATS = 5, 3
 MAX_OPTIMISM = 0.02
 """What a rule may promise beyond what it keeps, in the task's metric."""
 
@@ -59,7 +59,7 @@ def choose_rule(
         cost: of some of the candidates together, e.g. their parameters; their number unless given.
     """
     by_rule: dict[str, list[tuple[float, float, int, float]]] = {name: [] for name in rules}
-    for held_out in _folds(ids):
+    for held_out in _folds(ids, sample.effort):
         train, test = sample.take(~held_out), sample.take(held_out)
         for name, rule in rules.items():
             fitted = rule(train)
@@ -80,7 +80,7 @@ def choose_rule(
             float(counts[n].mean()),
             float(totals[n].mean()),
             float((best - kept[n]).mean()),
-            _standard_error(best - kept[n]),
+            _standard_error(best - kept[n], sample.effort.num_folds),
         )
         for n, name in enumerate(by_rule)
     ]
@@ -92,12 +92,12 @@ def choose_rule(
     return RuleChoice(min(equals, key=lambda row: row.cost).rule, tuple(table))
 
 
-def _folds(ids: Sequence[str]) -> list[NDArray[np.bool_]]:
-    """[N] masks of the rows held out, `NUM_REPEATS` x `NUM_FOLDS`; those without a row left out."""
+def _folds(ids: Sequence[str], effort: Effort) -> list[NDArray[np.bool_]]:
+    """[N] masks of the rows held out, repeats x folds; those without a row left out."""
     masks = []
-    for repeat in range(NUM_REPEATS):
-        fold = np.array([_hash(f"{repeat}\0{row_id}") % NUM_FOLDS for row_id in ids])
-        masks += [fold == number for number in range(NUM_FOLDS)]
+    for repeat in range(effort.num_repeats):
+        fold = np.array([_hash(f"{repeat}\0{row_id}") % effort.num_folds for row_id in ids])
+        masks += [fold == number for number in range(effort.num_folds)]
     return [mask for mask in masks if mask.any() and not mask.all()]
 
 
@@ -105,10 +105,10 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _standard_error(differences: Floats) -> float:
+def _standard_error(differences: Floats, num_folds: int) -> float:
     """Of a mean over repeated folds, whose training rows overlap (Nadeau and Bengio, 2003)."""
     count = len(differences)
     if count < 2:
         return 0.0
-    overlap = 1 / count + 1 / (NUM_FOLDS - 1)
+    overlap = 1 / count + 1 / (num_folds - 1)
     return math.sqrt(overlap * float(np.var(differences, ddof=1)))

@@ -34,7 +34,6 @@ SKILL_POWER = 4
 TOP = 5
 LIBRARY = 20
 """Greedy selection looks at so many of the best candidates: beyond them it fits noise."""
-NUM_BAGS, BAG_ROUNDS = 20, 20
 
 
 def simple(sample: FitData) -> Floats:
@@ -71,24 +70,23 @@ def top(sample: FitData) -> Floats:
 def greedy_of_best(sample: FitData, max_members: int | None = None) -> Floats:
     """Greedy selection with replacement among the twenty best."""
     among = np.sort(sample.ranked()[:LIBRARY])
-    return _selected(partial(greedy, max_members=max_members), sample, among)
+    return _greedy(sample, among, max_members=max_members)
 
 
 def greedy_by_loss(sample: FitData, max_members: int | None = None) -> Floats:
     """The same by log-loss or squared error, which see more in a row than the metric does."""
-    choose = partial(greedy, objective=Objective.LOSS, max_members=max_members)
-    return _selected(choose, sample, np.sort(sample.ranked()[:LIBRARY]))
+    among = np.sort(sample.ranked()[:LIBRARY])
+    return _greedy(sample, among, objective=Objective.LOSS, max_members=max_members)
 
 
 def greedy_sorted(sample: FitData, max_members: int | None = None) -> Floats:
     """Greedy selection among all that starts with the five best (Caruana et al., 2004)."""
-    choose = partial(greedy, num_sorted=min(TOP, max_members or TOP), max_members=max_members)
-    return _selected(choose, sample)
+    return _greedy(sample, num_sorted=min(TOP, max_members or TOP), max_members=max_members)
 
 
 def greedy_of_all(sample: FitData, max_members: int | None = None) -> Floats:
     """Greedy selection with replacement: the paper's subsets, made systematic."""
-    return _selected(partial(greedy, max_members=max_members), sample)
+    return _greedy(sample, max_members=max_members)
 
 
 def blend(sample: FitData) -> Floats:
@@ -103,11 +101,11 @@ def bagged(sample: FitData) -> Floats:
     num_candidates, num_rows = len(sample.predictions), len(sample.labels)
     random = np.random.default_rng([num_candidates, num_rows])
     total = np.zeros(num_candidates)
-    for _ in range(NUM_BAGS):
+    for _ in range(sample.effort.num_bags):
         among = np.sort(random.permutation(num_candidates)[: max(1, num_candidates // 2)])
         rows = random.integers(num_rows, size=num_rows)
         bag = sample.among(among).take(rows)
-        total[among] += _selected(partial(greedy, num_rounds=BAG_ROUNDS), bag)
+        total[among] += _greedy(bag, num_rounds=sample.effort.bag_rounds)
     return normalise_weights(total)
 
 
@@ -158,6 +156,11 @@ def capped(rule: Rule, max_members: int) -> Rule:
         return spread(rule(sample.among(heaviest)), heaviest, len(size))
 
     return fit
+
+
+def _greedy(sample: FitData, among: NDArray[np.int64] | None = None, **settings: Any) -> Floats:
+    rounds = {"num_rounds": sample.effort.num_rounds}
+    return _selected(partial(greedy, **(rounds | settings)), sample, among)
 
 
 def _selected(

@@ -8,7 +8,7 @@ Legend: M candidates, N rows, C classes. Predictions [M, N] or [M, N, C].
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ensemble.selection.combine import Averaged, average, linear
 from ensemble.selection.scorers import is_constant
+from ensemble.statistics.effort import SHIPPED, Effort
 from trainable.config.tasks import Task
 from trainable.evaluation.metrics import task_metric
 
@@ -47,16 +48,17 @@ class FitData:
     labels: Floats  # [N]
     is_plain: NDArray[np.bool_]  # [M]: what equal weights are for, e.g. one epoch of each run
     averaged: Averaged = Averaged.PAPER  # what predictions are
+    effort: Effort = SHIPPED  # what a rule that repeats itself keeps to
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "FitData":
         """Some of the rows, or rows drawn from them."""
         predictions, labels = self.predictions[:, rows], self.labels[rows]
-        return FitData(self.task, predictions, labels, self.is_plain, self.averaged)
+        return replace(self, predictions=predictions, labels=labels)
 
     def among(self, candidates: NDArray[np.int64]) -> "FitData":
         """Some of the candidates, equal weights being for all of them."""
         plain = np.ones(len(candidates), np.bool_)
-        return FitData(self.task, self.predictions[candidates], self.labels, plain, self.averaged)
+        return replace(self, predictions=self.predictions[candidates], is_plain=plain)
 
     def score(self, combination: Combination) -> float:
         """The task's metric of the weighted average, or of the linear model."""
@@ -83,6 +85,7 @@ def deduplicated(
     order: Sequence[Any],
     is_plain: Sequence[bool] | None = None,
     averaged: Averaged = Averaged.PAPER,
+    effort: Effort = SHIPPED,
 ) -> tuple[NDArray[np.int64], FitData]:
     """The candidates that differ and say something, sorted by `order`: which, and their sample."""
     plain = (
@@ -95,7 +98,7 @@ def deduplicated(
             seen.setdefault(predictions[m].tobytes(), m)
     kept = np.array(list(seen.values()), np.int64)
     plain = plain[kept] if plain[kept].any() else np.ones(len(kept), np.bool_)
-    return kept, FitData(task, predictions[kept], labels, plain, averaged)
+    return kept, FitData(task, predictions[kept], labels, plain, averaged, effort)
 
 
 def weights_and_intercept(combination: Combination) -> tuple[Floats, Floats | None]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.statistics.effort import SHIPPED
 from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import predicted_labels, task_metric
 
@@ -20,7 +21,6 @@ Counts = NDArray[np.uint8]
 _BLOCK = 100
 """Replicates that are multiplied at a time: their counts become float64 only then."""
 
-NUM_REPLICATES = 2000
 _INTERVAL = (2.5, 97.5)
 
 
@@ -65,6 +65,7 @@ def gain_of_halves(
     others: Sequence[Sequence[Floats]],
     labels: Floats,
     rows: Sequence[NDArray[np.bool_]],
+    num_replicates: int = SHIPPED.num_replicates,
 ) -> list[Gain]:
     """What one way to answer is worth beyond each of the others: the mean difference of the metric
     over several parts of the rows, and its interval; a row is resampled in all parts alike.
@@ -75,7 +76,7 @@ def gain_of_halves(
         rows: [N] for each part, which of the rows it has.
     """
     ways, scores = (outputs, *others), []
-    for counts in _blocks(NUM_REPLICATES, len(labels), 0):  # all of them at once are many
+    for counts in _blocks(num_replicates, len(labels), 0):  # all of them at once are many
         of_parts = [
             [
                 resampled_scores(task, values, labels[part], counts[:, part])

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.statistics.bootstrap import NUM_REPLICATES, Difference, Draws, difference_of
+from ensemble.statistics.bootstrap import Difference, Draws, difference_of
+from ensemble.statistics.effort import SHIPPED
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, metric_name
 from mlflow_setup.text import first_line
@@ -100,7 +101,7 @@ class Study:
 
 
 def evaluate(
-    arms: Sequence[Arm], num_replicates: int = NUM_REPLICATES, curves_of: str | None = None
+    arms: Sequence[Arm], num_replicates: int = SHIPPED.num_replicates, curves_of: str | None = None
 ) -> Study:
     """Compare every row with the first.
 

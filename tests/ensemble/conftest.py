@@ -146,6 +146,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "artifacts")
 
 
+@pytest.fixture(scope="module")
+def module_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One for all tests of a module."""
+    return Store(tmp_path_factory.mktemp("artifacts"))
+
+
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[[str], Store]:
     """Several stores in one test, by name."""

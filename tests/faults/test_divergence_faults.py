@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from fault_table import Table
+from little_effort import LITTLE
 from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 from scale import how_often
@@ -181,7 +182,7 @@ def test_r16_a_sweep_of_trials_that_diverge(
 
     runs = {run.trial: run for run in find_trials(tracking, "s")}
     assert {runs[trial.name].status for trial in diverged} == {"FAILED"}
-    _, choice = choose_ensemble(tracking, Request(("s",)), tmp_path / "cache")
+    _, choice = choose_ensemble(tracking, Request(("s",)), tmp_path / "cache", LITTLE)
     selective = [task.selective for task in choice.tasks.values()]
     chosen = {member.candidate.trial for found in selective for member in found.members}
     assert chosen

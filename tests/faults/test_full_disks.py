@@ -16,6 +16,7 @@ from disks import Disk, small_disk
 from drivers import Driver, assert_whole, epoch_files, longest_stall
 from fake_sweep import sweep_of
 from fault_table import Table
+from little_effort import LITTLE
 from real_sweep import choice, end, ensweep, record, sweep_file, wait_for_epochs
 from scale import MANY, how_often
 from servers import Server
@@ -240,7 +241,7 @@ def test_r13_no_room_for_a_bundle(
 ) -> None:
     """At each level nothing is left of it, and what is said tells how much it needs."""
     request = Request(("tiny",))
-    chosen = choose_ensemble(resolve_tracking(tiny_runs), request, tmp_path / "cache")
+    chosen = choose_ensemble(resolve_tracking(tiny_runs), request, tmp_path / "cache", LITTLE)
     parts = chosen_parts(request, *chosen, {})
     whole = tmp_path / "whole"
     write_bundle(whole, parts)

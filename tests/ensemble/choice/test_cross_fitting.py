@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from little_effort import LITTLE
 
 from ensemble.candidates.pool import Pool
 from ensemble.choice.cost import Cost
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.decide import Chooser, Decision
-from ensemble.choice.result import Method
+from ensemble.choice.result import EnsembleChoice, Method
 from ensemble.choice.task_view import WHOLE, TaskPredictions
 from ensemble.presentation.choice_json import choice_json
 from ensemble.selection import stacking
@@ -32,7 +33,7 @@ HALVES = range(1, 1 + NUM_HALVES)
 
 def decided(pool: Pool, half: int) -> dict[str, Any]:
     """Everything that a half chooses, as values."""
-    decision = Chooser(pool, OFFERED, None).choose_on(half)
+    decision = Chooser(pool, OFFERED, None, effort=LITTLE).choose_on(half)
     weights = {
         (method, name): of_task.tolist()
         for method, by_task in decision.weights.items()
@@ -54,11 +55,19 @@ def fill(store: Store) -> None:
         store.add_usual(trial, seed, num_epochs=3)
 
 
+@pytest.fixture(scope="module")
+def usual(module_store: Store) -> tuple[Pool, EnsembleChoice]:
+    """The runs of `fill` and the choice among them, with the effort that users get."""
+    fill(module_store)
+    pool = module_store.pool()
+    return pool, choose(pool)
+
+
 def test_scores_are_those_of_what_the_halves_choose(store: Store) -> None:
     fill(store)
     pool = store.pool()
-    choice = choose(pool)
-    chooser = Chooser(pool, OFFERED, None)
+    choice = choose(pool, effort=LITTLE)
+    chooser = Chooser(pool, OFFERED, None, effort=LITTLE)
     decisions = {half: chooser.choose_on(half) for half in HALVES}
     assert list(choice.tasks) == list(TASKS)
     for name, task in choice.tasks.items():
@@ -77,10 +86,10 @@ def test_scores_are_those_of_what_the_halves_choose(store: Store) -> None:
         assert len(task.best_single.members) == 1
 
 
-def test_members_are_chosen_on_all_of_dev_by_the_rule_of_dev_train(store: Store) -> None:
-    fill(store)
-    pool = store.pool()
-    choice = choose(pool)
+def test_members_are_chosen_on_all_of_dev_by_the_rule_of_dev_train(
+    usual: tuple[Pool, EnsembleChoice],
+) -> None:
+    pool, choice = usual
     chooser = Chooser(pool, OFFERED, None)
     suited = {n: found.rule for n, found in chooser.choose_on(1).rules.items()}
     final = chooser.choose_on(WHOLE, suited)
@@ -96,10 +105,10 @@ def test_members_are_chosen_on_all_of_dev_by_the_rule_of_dev_train(store: Store)
             assert chosen.trajectory[-1] == pytest.approx(whole)
 
 
-def test_overall_is_the_mean_over_tasks(store: Store) -> None:
-    fill(store)
-    pool = store.pool()
-    choice = choose(pool)
+def test_overall_is_the_mean_over_tasks(
+    usual: tuple[Pool, EnsembleChoice],
+) -> None:
+    pool, choice = usual
     tasks = {name: task.task for name, task in pool.tasks.items()}
     for method in Method:
         for which in ("held_out", "in_sample"):
@@ -111,10 +120,10 @@ def test_overall_is_the_mean_over_tasks(store: Store) -> None:
     assert single.scores.in_sample <= choice.overall[Method.BEST_SINGLE].in_sample + 1e-12
 
 
-def test_simple_is_the_best_epoch_of_every_run(store: Store) -> None:
-    fill(store)
-    pool = store.pool()
-    choice = choose(pool)
+def test_simple_is_the_best_epoch_of_every_run(
+    usual: tuple[Pool, EnsembleChoice],
+) -> None:
+    pool, choice = usual
     assert len(pool.candidates) > 6
     members = choice.tasks["sentiment"].simple.members
     assert [member.candidate.trial for member in members] == list("abcdef")
@@ -185,7 +194,7 @@ def test_nor_has_it_from_the_files_on(make_store: Callable[[str], Store], seed: 
             epochs = {e: {t: outputs[trial, e, t] for t in TASKS} for e in (1, 2, 3, 4)}
             store.add(trial, epochs)
         pool = store.pool()
-        decision = Chooser(pool, OFFERED, None).choose_on(1)
+        decision = Chooser(pool, OFFERED, None, effort=LITTLE).choose_on(1)
         chosen = {}
         for (method, task), weights in (
             ((m, t), w) for m, by_task in decision.weights.items() for t, w in by_task.items()
@@ -199,14 +208,13 @@ def test_nor_has_it_from_the_files_on(make_store: Callable[[str], Store], seed: 
 
 def test_the_order_of_runs_does_not_matter(store: Store) -> None:
     fill(store)
-    expected = choose(store.pool())
+    expected = choose(store.pool(), effort=LITTLE)
     store.runs.reverse()
-    assert choose(store.pool()) == expected
+    assert choose(store.pool(), effort=LITTLE) == expected
 
 
-def test_encoders_are_counted_once_over_all_tasks(store: Store) -> None:
-    fill(store)
-    choice = choose(store.pool())
+def test_encoders_are_counted_once_over_all_tasks(usual: tuple[Pool, EnsembleChoice]) -> None:
+    _, choice = usual
     for method in Method:
         members = [m for task in choice.tasks.values() for m in task.methods[method].members]
         found = choice.candidates(method)
@@ -221,7 +229,7 @@ def test_a_note_where_selective_does_not_win(store: Store) -> None:
     perfect = (2 * labels - 1).astype(np.float32)
     store.add("good", {1: {"paraphrase": perfect}})
     store.add("bad", {1: {"paraphrase": -perfect}})
-    task = choose(store.pool()).tasks["paraphrase"]
+    task = choose(store.pool(), effort=LITTLE).tasks["paraphrase"]
     assert [member.candidate.trial for member in task.selective.members] == ["good"]
     assert task.note == "selective (1.0000) is not above best single (1.0000)"
 
@@ -242,7 +250,7 @@ def test_what_selective_is_clearly_above_is_not_noted(store: Store) -> None:
 def test_runs_of_different_tasks(store: Store) -> None:
     store.add("a", {1: {"sentiment": store.outputs("sentiment", 1)}})
     store.add("b", {1: {"paraphrase": store.outputs("paraphrase", 2)}})
-    choice = choose(store.pool())
+    choice = choose(store.pool(), effort=LITTLE)
     chosen = {n: task.selective.members[0].candidate.trial for n, task in choice.tasks.items()}
     assert chosen == {"sentiment": "a", "paraphrase": "b"}
     assert choice.one_for_all is None
@@ -393,9 +401,8 @@ def test_a_linear_model_cannot_be_cut_down_to_a_cost(store: Store) -> None:
         choose(store.pool(), "stacking", max_cost=1e9)
 
 
-def test_json(store: Store) -> None:
-    fill(store)
-    choice = choose(store.pool())
+def test_json(usual: tuple[Pool, EnsembleChoice]) -> None:
+    _, choice = usual
     content = json.loads(json.dumps(choice_json(choice), allow_nan=False))
     assert list(content["tasks"]) == list(TASKS)
     task = content["tasks"]["sentiment"]

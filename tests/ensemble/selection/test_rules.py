@@ -4,13 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from few_repeats import choose_as_shipped
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from ensemble.selection import rule_selection as inner
 from ensemble.selection.combine import Averaged, Transform, average, to_predictions
-from ensemble.selection.rule_selection import choose_rule
+from ensemble.selection.rule_selection import MAX_OPTIMISM, choose_rule
 from ensemble.selection.rules import OFFERED, RULES, Rule, capped, skill
 from ensemble.selection.sample import (
     Combination,
@@ -21,6 +19,7 @@ from ensemble.selection.sample import (
     weights_and_intercept,
 )
 from ensemble.statistics.bootstrap import Gain, gain_of_halves
+from ensemble.statistics.effort import SHIPPED
 from trainable.config.tasks import PAPER_TASKS, Task
 from trainable.evaluation.metrics import task_metric
 
@@ -51,11 +50,6 @@ def pool(
     transforms = [Transform.fit(task, averaged, given, labels) for given in outputs]
     predictions = [t.apply(task, given) for t, given in zip(transforms, outputs, strict=True)]
     return np.stack(predictions), labels
-
-
-@pytest.fixture(autouse=True)
-def _as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    choose_as_shipped(monkeypatch)
 
 
 LINEAR = ("paper_regression", "stacking")
@@ -320,7 +314,7 @@ def test_a_rule_that_promises_more_than_it_keeps_is_not_trusted() -> None:
     scores = {row.rule: row for row in choice.scores}
     assert scores["greedy_of_best"].optimism > 0.1
     lowest = min(row.optimism for row in choice.scores)
-    assert scores[choice.rule].optimism <= max(inner.MAX_OPTIMISM, lowest)
+    assert scores[choice.rule].optimism <= max(MAX_OPTIMISM, lowest)
     assert choice.rule in ("skill", "regression")
 
 
@@ -344,7 +338,7 @@ def test_rows_may_come_in_any_order_and_only_a_rules_own_folds_judge_it() -> Non
         return skill(given)
 
     choose_rule(sample, ids, {"spy": spy})
-    assert len(seen) == inner.NUM_FOLDS * inner.NUM_REPEATS
+    assert len(seen) == SHIPPED.num_folds * SHIPPED.num_repeats
     assert all(0.6 * NUM_ROWS < count < NUM_ROWS for count in seen)
 
 

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from few_repeats import choose_as_shipped
 from typer.testing import CliRunner, Result
 
-from ensemble.selection import rule_selection as inner
-from ensemble.selection import rules, stacking
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.runs.sweep_run import Mirror
@@ -37,10 +34,6 @@ def _no_settings_of_the_user(
         monkeypatch.setattr(
             "ensemble.presentation.figures.pictures", lambda pool, choice: {}
         )  # for speed
-    choose_as_shipped(monkeypatch)
-    monkeypatch.setattr(inner, "NUM_REPEATS", 1)
-    monkeypatch.setattr(rules, "NUM_BAGS", 2)
-    monkeypatch.setattr(stacking, "RIDGES", (0.1,))
     for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -129,13 +122,15 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
 
 
 def test_where_selective_does_not_win_it_is_said(storage: Path) -> None:
-    lines = invoke("old", "--storage", str(storage)).stdout.splitlines()
+    lines = invoke("old", "--storage", str(storage), "--method", "skill").stdout.splitlines()
     notes = [line for line in lines if "is not above best single" in line]
     assert len(notes) == len(LABELS) + 1  # and overall
 
 
 def test_json(storage: Path) -> None:
-    content = json.loads(invoke("new", "--storage", str(storage), "--json").stdout)
+    content = json.loads(
+        invoke("new", "--storage", str(storage), "--method", "top", "--json").stdout
+    )
     assert (content["schema_version"], content["sweeps"]) == (1, ["new"])
     assert content["num_candidates"] == 2
     assert list(content["tasks"]) == list(LABELS)
@@ -248,7 +243,9 @@ def test_what_is_averaged_and_a_linear_model_can_be_asked_for(storage: Path) -> 
 def test_a_cost_that_is_not_recorded_cannot_be_capped(storage: Path) -> None:
     with pytest.raises(ConfigError, match=r"parameters of .* are not recorded\nfix: .*--max-mem"):
         invoke("new", "--storage", str(storage), "--max-cost", "100")
-    content = json.loads(invoke("new", "--storage", str(storage), "--json").stdout)
+    content = json.loads(
+        invoke("new", "--storage", str(storage), "--method", "top", "--json").stdout
+    )
     assert content["num_encoders"] == content["num_parameters"]
 
 
