@@ -83,11 +83,11 @@ def test_ranking_equals_sentence_transformers(num_negatives: int) -> None:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     torch.manual_seed(0)
-    sides = [torch.randn(16, 32) for _ in range(2 + num_negatives)]
+    sides = [torch.randn(16, 32, dtype=torch.float64) for _ in range(2 + num_negatives)]
     theirs = MultipleNegativesRankingLoss(model=nn.Identity(), scale=20.0)
     expected = theirs.compute_loss_from_embeddings(sides, None)
     ours = ranking(sides[0], sides[1], "cosine", 20.0, sides[2] if num_negatives else None)
-    assert ours.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-10)
 
 
 def test_similarity_loss_equals_sentence_transformers() -> None:
@@ -100,7 +100,7 @@ def test_similarity_loss_equals_sentence_transformers() -> None:
     expected = theirs.compute_loss_from_embeddings([left, right], cosines)
     score = 5 * torch.cosine_similarity(left, right)
     ours = task_loss(Kind.SIMILARITY, score, 5 * cosines)
-    assert ours.item() / 25 == pytest.approx(expected.item(), abs=1e-5)
+    assert ours.item() / 25 == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_soft_losses_by_hand() -> None:
@@ -154,17 +154,17 @@ def test_simcse_is_a_dot_product_or_a_cosine_over_the_temperature() -> None:
 
 
 def test_task_losses() -> None:
-    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+    logits = _double([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
     expected = [
         math.log(math.exp(2) + 1 + math.exp(-1)) - (-1.0),
         math.log(2 + math.e) - 1.0,
     ]
     actual = task_loss(Kind.CLASSIFICATION, logits, torch.tensor([2.0, 1.0]))
-    assert actual.item() == pytest.approx(sum(expected) / 2, rel=1e-6)
-    logit = torch.tensor([0.5, -2.0])
+    assert actual.item() == pytest.approx(sum(expected) / 2, rel=1e-12)
+    logit = _double([0.5, -2.0])
     expected = [math.log(1 + math.exp(-0.5)), math.log(1 + math.exp(-2.0))]
     actual = task_loss(Kind.PARAPHRASE, logit, torch.tensor([1.0, 0.0]))
-    assert actual.item() == pytest.approx(sum(expected) / 2, rel=1e-6)
+    assert actual.item() == pytest.approx(sum(expected) / 2, rel=1e-12)
     actual = task_loss(Kind.SIMILARITY, torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0]))
     assert actual.item() == pytest.approx((1 + 4) / 2)
 

@@ -29,13 +29,15 @@ def limits(tmp_path: Path, **changes: float) -> Limits:
 
 
 def test_its_seconds_are_on_disk_while_it_runs_and_after(folder: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
     with Attempt(folder, limits(tmp_path)) as attempt:
         time.sleep(0.2)
         assert not attempt.should_stop()
         (during,) = TrialFolder(folder).attempts()
         time.sleep(0.2)
     (after,) = TrialFolder(folder).attempts()
-    assert 0.2 <= during.seconds < after.seconds < 5
+    assert 0.2 <= during.seconds < during.seconds + 0.2 <= after.seconds
+    assert after.seconds <= time.monotonic() - started
     assert (after.num_cpus, after.num_gpus, after.usd_per_hour) == (2.0, 0.5, 3.0)
     assert after.node_type == "local"
     with Attempt(folder, limits(tmp_path)):
@@ -135,7 +137,7 @@ def test_a_process_that_takes_no_step_is_ended_and_says_what_it_was_at(
         [sys.executable, "-c", code, str(folder)],
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.stdout == b"waited\n"

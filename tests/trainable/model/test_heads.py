@@ -1,0 +1,133 @@
+"""Each head, under each switch and each dropout place, against the reference in float64."""
+
+import itertools
+
+import pytest
+import reference
+import torch
+from reference import drop_known_masks, every_third_dropped, keep
+from torch import Tensor, nn
+
+from trainable.config.sections import Model
+from trainable.config.tasks import PAPER_TASKS, Kind, Task
+from trainable.model.heads import HeadOutput, SharedFCN, build_head
+
+HIDDEN, FCN, BATCH, P = 7, 6, 4, 0.3
+CLASSES, MAX_SCORE = 3, 2.0
+
+TASKS: dict[str, Task] = {
+    "classes": PAPER_TASKS["sentiment"].model_copy(update={"num_classes": CLASSES}),
+    "paraphrase": PAPER_TASKS["paraphrase"],
+    "similarity": PAPER_TASKS["similarity"].model_copy(update={"max_score": MAX_SCORE}),
+    "nli": PAPER_TASKS["nli"],
+}
+SWITCHES = list(itertools.product([False, True], repeat=3))
+
+
+def _model(shared: bool, nonlinear: bool, structure: bool, p: float = P) -> Model:
+    return Model(
+        shared_fcn=shared,
+        nonlinear_heads=nonlinear,
+        paraphrase_structure=structure,
+        fcn_size=FCN,
+        head_dropout=p,
+    )
+
+
+def _both(
+    task: Task, model: Model, num_sides: int, is_training: bool
+) -> tuple[HeadOutput, Tensor, list[Tensor]]:
+    """What the head says of random sentences, and what the reference says: outputs and z."""
+    torch.manual_seed(0)
+    head = build_head(task, HIDDEN, model).double().train(is_training)
+    shared = SharedFCN(HIDDEN, model).double().train(is_training) if model.shared_fcn else None
+    e = tuple(torch.randn(BATCH, HIDDEN, dtype=torch.float64) for _ in range(num_sides))
+    found = head(e, tuple(shared(side) if shared is not None else None for side in e))
+    drop = every_third_dropped(P) if is_training else keep
+    weights = dict(head.state_dict())
+    s: list[Tensor | None] = [None] * num_sides
+    if shared is not None:
+        s = [reference.shared(dict(shared.state_dict()), side, drop) for side in e]
+    nonlinear = model.nonlinear_heads
+    if task.kind is Kind.CLASSIFICATION:
+        both = [
+            reference.classes(weights, *side, nonlinear=nonlinear, drop=drop)
+            for side in zip(e, s, strict=True)
+        ]
+        return found, both[0][0], [z for _, z in both]
+    if task.kind is Kind.PARAPHRASE and model.paraphrase_structure:
+        return found, *reference.structured_logit(weights, e, s, drop=drop)
+    if task.kind is Kind.PARAPHRASE:
+        return found, *reference.siamese_logit(weights, e, s, nonlinear=nonlinear, drop=drop)
+    return found, *reference.similarity_score(weights, e, s, task.max_score, drop=drop)
+
+
+@pytest.mark.parametrize("is_training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+@pytest.mark.parametrize("name", TASKS)
+def test_outputs_and_task_embeddings_are_the_papers(
+    name: str, switches: tuple[bool, bool, bool], is_training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one side more than the head answers for: the second view of SimCSE."""
+    monkeypatch.setattr("torch.nn.functional.dropout", drop_known_masks)
+    task = TASKS[name]
+    num_sides = 2 + task.kind.is_pair
+    found, outputs, z = _both(task, _model(*switches), num_sides, is_training)
+    torch.testing.assert_close(found.outputs, outputs, rtol=1e-12, atol=1e-12)
+    assert len(found.embeddings) == num_sides
+    for ours, theirs in zip(found.embeddings, z, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert (found.distilled, found.rng_state) == (None, None)
+
+
+def _widths(module: nn.Module) -> dict[str, tuple[int, int]]:
+    layers = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear)}
+    return {name: (layer.in_features, layer.out_features) for name, layer in layers.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "switches", "expected"),
+    [
+        ("classes", (False, False, False), {"out": (HIDDEN, CLASSES)}),
+        ("classes", (False, True, False), {"branch.fcn": (HIDDEN, FCN), "out": (FCN, CLASSES)}),
+        ("classes", (True, True, True), {"branch.fcn": (HIDDEN, FCN), "out": (2 * FCN, CLASSES)}),
+        ("paraphrase", (False, False, False), {"branch.fcn": (HIDDEN, 32)}),
+        ("paraphrase", (True, False, False), {"branch.fcn": (HIDDEN, FCN)}),
+        (
+            "paraphrase",
+            (False, False, True),
+            {"fcn1": (HIDDEN, FCN), "fcn2": (2 * HIDDEN + FCN, FCN), "out": (FCN, 1)},
+        ),
+        (
+            "paraphrase",
+            (True, True, True),
+            {"fcn1": (HIDDEN, FCN), "fcn2": (2 * HIDDEN + FCN, FCN), "out": (2 * FCN, 1)},
+        ),
+        ("similarity", (False, False, False), {"branch.fcn": (HIDDEN, 32)}),
+        ("similarity", (True, True, True), {"branch.fcn": (HIDDEN, FCN)}),
+    ],
+)
+def test_layers_are_as_wide_as_the_paper_has_them(
+    name: str, switches: tuple[bool, bool, bool], expected: dict[str, tuple[int, int]]
+) -> None:
+    assert _widths(build_head(TASKS[name], HIDDEN, _model(*switches))) == expected
+    shared = {"layer1": (HIDDEN, FCN), "layer2": (FCN, FCN)}
+    assert _widths(SharedFCN(HIDDEN, _model(*switches))) == shared
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+@pytest.mark.parametrize("name", TASKS)
+def test_dropout_is_drawn_in_training_alone(name: str, p: float) -> None:
+    model, task = _model(True, True, True, p), TASKS[name]
+    head, shared = build_head(task, HIDDEN, model), SharedFCN(HIDDEN, model)
+    e = tuple(torch.randn(BATCH, HIDDEN) for _ in range(1 + task.kind.is_pair))
+
+    def passed() -> Tensor:
+        outputs: Tensor = head(e, tuple(shared(side) for side in e)).outputs
+        return outputs
+
+    assert torch.equal(passed(), passed()) is (p == 0)
+    head.eval(), shared.eval()
+    assert torch.equal(passed(), passed())
+    dropped = shared.train().dropout(torch.ones(100, 100))
+    assert abs(float((dropped == 0).double().mean()) - p) < 0.05

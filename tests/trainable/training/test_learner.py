@@ -1,0 +1,198 @@
+"""A step of a learner against the reference in float64: loss, gradient step and rate."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reference
+import torch
+from reference import drop_known_masks, every_third_dropped
+from tiny_trials import config_of, learner_of
+from torch import Tensor
+
+from trainable.batches.collate import Batch
+from trainable.batches.sampler import Step
+from trainable.training.learner import Learner
+from trainable.training.stages import stages_of
+
+TASKS = ("sentiment", "paraphrase", "similarity")
+WEIGHTS = (
+    *("loss.mnr.weight=3", "loss.simcse.weight=7", "loss.paraphrase_weight=0.1"),
+    *("loss.mnr.scale=2", "model.encoder_dropout=0", "model.head_dropout=0.3"),
+)
+ROWS = torch.arange(8).numpy()
+
+
+@pytest.fixture
+def known_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.functional.dropout", drop_known_masks)
+
+
+def _learner(encoder: Path, data: Path, *overrides: str) -> Learner:
+    """In float64, so that two ways to one number can be compared."""
+    learner = learner_of(config_of(encoder, data, *overrides))
+    learner.model.double()
+    return learner
+
+
+def _batch(learner: Learner, task: str, number: int = 0) -> Batch:
+    steps = [Step(task, ROWS)] * (number + 1)
+    (batch,) = learner.batches(steps, 1, number)
+    assert batch.labels is not None
+    return replace(batch, labels=batch.labels.double())
+
+
+def _of(learner: Learner, prefix: str) -> dict[str, Tensor]:
+    named = learner.model.named_parameters()
+    return {name[len(prefix) :]: value for name, value in named if name.startswith(prefix)}
+
+
+def _reference_loss(learner: Learner, batch: Batch) -> Tensor:
+    """Of the tiny b3: shared layers, non-linear heads, paraphrase structure, MNR and SimCSE."""
+    assert batch.packed is not None
+    assert batch.labels is not None
+    drop = every_third_dropped(0.3)
+    e = torch.split(learner.model.embed(batch.packed), list(batch.sizes))
+    s = [reference.shared(_of(learner, "shared."), side, drop) for side in e]
+    head, labels = _of(learner, f"heads.{batch.task_name}."), batch.labels.double()
+    if batch.task_name == "sentiment":
+        logits, _ = reference.classes(head, e[0], s[0], nonlinear=True, drop=drop)
+        return reference.cross_entropy(logits, labels)
+    if batch.task_name == "paraphrase":
+        logit, _ = reference.structured_logit(head, e, s, drop=drop)
+        return 0.1 * reference.binary_cross_entropy(logit, labels)
+    score, z = reference.similarity_score(head, e, s, 5.0, drop=drop)
+    assert batch.view_of is not None
+    ranked = reference.weighted_ranking(z[0], z[1], labels, "cosine", 2.0)
+    viewed = reference.simcse(z[:2], z[2], batch.view_of, "dot", 0.05)
+    return reference.squared_error(score, labels) + 3 * ranked + 7 * viewed
+
+
+@pytest.mark.usefixtures("known_masks")
+@pytest.mark.parametrize("task", TASKS)
+def test_loss_and_gradient_are_the_references(
+    task: str, tiny_encoder: Path, tiny_data: Path
+) -> None:
+    learner = _learner(tiny_encoder, tiny_data, *WEIGHTS)
+    batch = _batch(learner, task)
+    found, expected = learner.loss(batch), _reference_loss(learner, batch)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-10)
+    names, parameters = zip(*learner.model.named_parameters(), strict=True)
+    ours, theirs = (
+        torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (found, expected)
+    )
+    compared = 0
+    for name, one, other in zip(names, ours, theirs, strict=True):
+        assert (one is None) == (other is None), name
+        if one is not None and other is not None:
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10, msg=name)
+            compared += 1
+    assert compared > 30
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rates"),
+    [
+        (("optim.lr_decay=0",), [1e-3] * 8),
+        (
+            ("optim.lr_decay=0.8",),
+            [reference.learning_rate(1e-3, 0.8, epoch, 4) for epoch in (1, 2, 3, 4) for _ in "ab"],
+        ),
+        (
+            ("optim.lr_decay=0.8", "optim.warmup_steps=12"),
+            [
+                (1 / 12) * 1e-3,
+                (2 / 12) * 1e-3,
+                (10 / 12) * 0.8e-3,
+                (11 / 12) * 0.8e-3,
+                *[0.6e-3] * 2,
+                *[0.4e-3] * 2,
+            ],
+        ),
+        (
+            ("train.stages=[probe, finetune]", "probe.num_epochs=2", "probe.lr=1e-2"),
+            [*[1e-2] * 4, *[1e-3] * 2, *[0.8e-3] * 2],
+        ),
+        (
+            ("train.stages=[finetune, swa]", "train.num_epochs=1", "swa.lr=1e-4"),
+            [*[1e-3] * 2, *[1e-4] * 6],
+        ),
+    ],
+    ids=["constant", "decay", "warm-up", "probe", "swa"],
+)
+def test_a_step_is_taken_at_the_rate_of_its_epoch(
+    overrides: tuple[str, ...], rates: list[float], tiny_encoder: Path, tiny_data: Path
+) -> None:
+    """Nine steps an epoch, of which the first two are taken, in each of four epochs."""
+    learner = learner_of(config_of(tiny_encoder, tiny_data, "train.num_epochs=4", *overrides))
+    assert learner.num_steps == 9
+    found: list[float] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
+        found.append(rate)
+
+    for stage in stages_of(learner.config):
+        learner.enter(stage)
+        learner.optimizer.register_step_pre_hook(note)
+        last = min(4, stage.first_epoch + stage.num_epochs - 1)
+        for epoch in range(stage.first_epoch, last + 1):
+            for number in (0, 1):
+                learner.step(_batch(learner, "sentiment"), epoch, number)
+    assert found == pytest.approx(rates, rel=1e-12)
+
+
+@pytest.mark.usefixtures("known_masks")
+@pytest.mark.parametrize("clip", [None, 1e-2])
+def test_steps_are_adamws_by_hand(clip: float | None, tiny_encoder: Path, tiny_data: Path) -> None:
+    """Matrices decay, biases do not; gradients are cut to their norm, and forgotten."""
+    limit = "null" if clip is None else str(clip)
+    learner = _learner(
+        *(tiny_encoder, tiny_data, *WEIGHTS, "optim.weight_decay=0.1", "optim.lr_decay=0.8"),
+        f"optim.max_grad_norm={limit}",
+    )
+    before = {name: value.detach().clone() for name, value in learner.model.named_parameters()}
+    gradients: dict[str, list[Tensor]] = {name: [] for name in before}
+    for epoch in (1, 2):
+        batch = _batch(learner, "similarity")
+        loss = _reference_loss(learner, batch)
+        named = dict(learner.model.named_parameters())
+        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        norm = torch.stack([g.norm() for g in found if g is not None]).norm()
+        assert clip is None or norm > clip
+        share = 1.0 if clip is None else float(clip / (norm + 1e-6))
+        for name, gradient in zip(named, found, strict=True):
+            if gradient is not None:
+                gradients[name].append(share * gradient)
+        said = learner.step(batch, epoch, 0)
+        assert said.item() == pytest.approx(loss.item(), rel=1e-10)
+        assert not said.requires_grad
+        assert all(value.grad is None for value in learner.model.parameters())
+    rates = [reference.learning_rate(1e-3, 0.8, epoch, 2) for epoch in (1, 2)]
+    for name, value in learner.model.named_parameters():
+        steps = gradients[name]
+        decay = 0.1 if value.ndim >= 2 else 0.0
+        expected = reference.adamw(before[name], steps, rates, decay) if steps else before[name]
+        if name.endswith("key.bias"):  # which shifts all scores alike: its gradient is rounding
+            continue
+        torch.testing.assert_close(value.detach(), expected, rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_an_epochs_batches_are_its_plans_from_any_step_on(
+    tiny_encoder: Path, tiny_data: Path
+) -> None:
+    learner = _learner(tiny_encoder, tiny_data)
+    plan = [Step(task, ROWS[start : start + 2]) for task in TASKS for start in (0, 2)]
+    batches = list(learner.batches(plan, 1))
+    assert [batch.task_name for batch in batches] == [step.task_name for step in plan]
+    for step, batch in zip(plan, batches, strict=True):
+        assert batch.sentences[:2].tolist() == step.rows.tolist()
+        labels = learner.train_tokens[step.task_name].labels
+        assert labels is not None
+        assert batch.labels is not None
+        assert batch.labels.tolist() == labels[step.rows].tolist()
+    later = list(learner.batches(plan, 1, 3))
+    assert [batch.sentences.tolist() for batch in later] == [
+        batch.sentences.tolist() for batch in batches[3:]
+    ]
