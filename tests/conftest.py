@@ -3,12 +3,17 @@
 import json
 import os
 import random
+import shutil
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import typer.testing
+from filelock import FileLock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the cores already
@@ -70,6 +75,38 @@ def _one_command_line() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(typer.testing, "_get_command", cache(typer.testing._get_command))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """MLflow's migrations run once, for all workers: every other new database is a copy.
+
+    Where no test's module imports what creates one, there is nothing to do.
+    """
+    store = sys.modules.get("mlflow_setup.tracking.store")
+    if store is None:
+        yield None
+        return
+    base = tmp_path_factory.getbasetemp()
+    template = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "migrated.db"
+    create = store._create
+
+    def copied(database: Path) -> None:
+        with FileLock(f"{template}.lock"):
+            if not template.exists():
+                create(template)
+        with TemporaryDirectory(dir=database.parent) as folder:  # whole or not at all
+            shutil.copyfile(template, Path(folder) / "copy.db").replace(database)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "_create", copied)
+        yield create
+
+
+@pytest.fixture
+def real_migrations(_migrated_once: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New databases are made as users' are."""
+    monkeypatch.setattr("mlflow_setup.tracking.store._create", _migrated_once)
 
 
 @pytest.fixture(scope="session")

@@ -191,6 +191,7 @@ def test_r13_the_disk_of_mlflow(
 @pytest.mark.promise(
     "R13", "there is no room for MLflow's database", "refused by name; made once there is room"
 )
+@pytest.mark.usefixtures("real_migrations")
 @pytest.mark.parametrize("kilobytes", [0, 8, 100, 300, 450] if MANY else [100])
 def test_r13_no_room_for_a_database(other_disk: Disk, kilobytes: int) -> None:
     """What it could make of one is no hindrance later."""

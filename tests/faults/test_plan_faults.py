@@ -2,13 +2,10 @@
 
 import http.server
 import json
-import os
 import re
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -383,19 +380,16 @@ def test_what_only_a_task_can_see(site: Site, cluster: None, table: Table, fault
 
 
 @caught
-def test_a_cluster_that_does_not_answer(site: Site) -> None:
-    """In a process of its own, which has no cluster yet."""
+def test_a_cluster_that_does_not_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As to a process that has no cluster yet."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))  # and nobody listens
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
-        call = "from ensweep.cli.app import main; main()"
-        command = [sys.executable, "-c", call, *site.command()]
-        environment = {**os.environ, "RAY_ADDRESS": address}
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=120, check=False
-        )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert f"RAY_ADDRESS={address}" in done.stdout
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        code, output, _ = site.plan()
+    assert code == 2, output
+    assert f"RAY_ADDRESS={address}" in output
 
 
 def test_there_are_enough_faults() -> None:

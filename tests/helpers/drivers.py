@@ -38,6 +38,8 @@ class Driver:
         ]
         paths = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'helpers'}"
         self.folder, self.name = folder, name
+        if verb == "run" and "MLFLOW_TRACKING_URI" not in environment:
+            resolve_tracking(folder / "runs").check()  # the database is made more quickly here
         self.process = subprocess.Popen(
             command,
             env={**os.environ, "PYTHONPATH": paths, "SWEEP": name, **environment},

@@ -72,6 +72,7 @@ def test_artifacts_lie_beside_the_database(tracking: Tracking) -> None:
     assert (folder / "note.txt").read_text() == "x"
 
 
+@pytest.mark.usefixtures("real_migrations")
 def test_many_at_once_share_one_experiment(tmp_path: Path) -> None:
     def experiment_id(_: int) -> str:
         return resolve_tracking(tmp_path).experiment_id
@@ -195,6 +196,7 @@ def test_check_waits_for_a_lock_then_says_so(
     resolve_tracking(tmp_path).check()
 
 
+@pytest.mark.usefixtures("real_migrations")
 def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     """A disk that was full may have left one."""
     (tmp_path / "mlflow.db").touch()
