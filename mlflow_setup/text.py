@@ -2,15 +2,30 @@
 
 import difflib
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 NUM_SHOWN = 20
 """Problems, or rows with one, that a message names at most; of the rest it says how many."""
 
 
 def printable(text: str) -> str:
-    """`text` with control characters as question marks: data must not steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """`text` on one line, with question marks for what would steer a terminal.
+
+    That are control characters, line ends, what turns the direction of writing, and what is no
+    character. No-break spaces and the joiners of scripts and emoji stay.
+    """
+    return "".join("?" if _steers(character) else character for character in text)
+
+
+def for_terminal(text: str) -> str:
+    """`text` as a terminal may show it, its lines kept."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _steers(character: str) -> bool:
+    return character in _TURNS or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def is_text(text: str) -> bool:

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from ensemble.bundle.format import verify
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.atomic import must_write, write_atomic
 from mlflow_setup.filesystem.manifest import MANIFEST
+from mlflow_setup.filesystem.output import output_file
 
 
 def signature_path(folder: Path) -> Path:
@@ -33,8 +33,8 @@ def sign(folder: Path, key: Path) -> Path:
     signer = _key(key, "private")
     assert isinstance(signer, Ed25519PrivateKey)
     path = signature_path(folder)
-    with must_write(path):
-        write_atomic(path, signer.sign((folder / MANIFEST).read_bytes()).hex() + "\n")
+    with output_file(path, "the signature") as stream:
+        stream.write(signer.sign((folder / MANIFEST).read_bytes()).hex().encode() + b"\n")
     return path
 
 

@@ -10,10 +10,10 @@ wrote for a task's dev file fits. A `.parquet` file is one of our own prediction
 header has to be of the pool's data. Legend: N rows, C classes.
 """
 
-import csv
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from ensemble.candidates.run_predictions import require_outputs
 from mlflow_setup.errors import DataError
 from mlflow_setup.text import printable
 from trainable.config.tasks import Kind, Task
+from trainable.data.defects import FIXES
+from trainable.data.tables import Fault, UnreadableError, delimiter_of, table_rows, text_lines
 from trainable.storage.predictions import Predictions
 
 SURE = 0.9
@@ -94,7 +96,7 @@ def _grown(pool: TaskPool, candidate: Candidate, outputs: Floats) -> TaskPool:
 
 def _read(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
     """The task that a file is of, its outputs in the order of the pool's rows, and its form."""
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return _from_our_file(path, tasks)
     header, rows = _rows_of(path)
     name = _task_of(path, set(rows), tasks)
@@ -126,28 +128,43 @@ def _from_our_file(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floa
 
 
 def _rows_of(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str]]]]:
-    """The header, and by their ids the rows with their lines."""
+    """The header, and by their ids the rows with their lines. Blanks around ids are nothing, as in
+    the tasks' files."""
     rows: dict[str, tuple[int, dict[str, str]]] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            header = list(reader.fieldnames or ())
+    header: list[str] | None = None
+    for line, cells in _cells_of(path):
+        place = f"{path}:{line}"
+        if header is None:
+            header = [name.strip() for name in cells]
             if "id" not in header:
                 raise DataError(f"{path}: no column id; it has {printable(', '.join(header))!r}")
-            for row in reader:
-                line = reader.line_num
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path}:{line}: not one cell for each of {len(header)} columns"
-                    )
-                if row["id"] in rows:
-                    raise DataError(f"{path}:{line}: id {printable(row['id'])!r} is there twice")
-                rows[row["id"]] = line, row
+            continue
+        if len(cells) != len(header):
+            raise DataError(f"{place}: not one cell for each of {len(header)} columns")
+        row = dict(zip(header, cells, strict=True))
+        id_ = row["id"].strip()
+        if id_ in rows:
+            raise DataError(f"{place}: id {printable(id_)!r} is there twice")
+        rows[id_] = line, row
+    return header or [], rows
+
+
+def _cells_of(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows with their lines, the header first, read as the tasks' files are."""
+    try:
+        with path.open("rb") as stream:
+            lines = text_lines(stream)
+            first = next(lines, "")
+            delimiter = delimiter_of(first, ["id"], [","])
+            for line, row in table_rows(chain([first], lines), delimiter, "standard"):
+                if isinstance(row, Fault):
+                    raise DataError(f"{path}:{line}: {row.message}", fix=FIXES[row.code])
+                yield line, row
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from None
-    return header, rows
+    except UnreadableError as error:
+        place = f"{path}:{error.line}" if error.line else str(path)
+        raise DataError(f"{place}: {error.message}", fix=FIXES["D02"]) from None
 
 
 def _task_of(path: Path, ids: set[str], tasks: Mapping[str, TaskPool]) -> str:

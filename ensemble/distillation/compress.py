@@ -16,10 +16,11 @@ from ensemble.bundle.format import WEIGHTS, Bundle, Contents, Distilled, Share, 
 from ensemble.candidates.pool import Candidate
 from ensemble.distillation.teachers import teach
 from ensemble.export.card import Footprint, compressed_card
-from ensemble.export.write import Parts, require_free, write_bundle
+from ensemble.export.write import Parts, write_bundle
 from ensemble.inference.ensemble import Ensemble
 from ensemble.statistics.bootstrap import gain_of_halves
 from mlflow_setup.errors import ConfigError, NothingUsableError
+from mlflow_setup.filesystem.output import check_folder
 from mlflow_setup.schema import EpochRecord, Identity, Outcome, OutcomeRecord, best_epoch
 from mlflow_setup.tracking.store import Tracking
 from trainable.config.parse import from_flat
@@ -66,7 +67,7 @@ def compress(
         NothingUsableError: the student diverged.
         DataError: the data has errors.
     """
-    require_free(output)
+    check_folder(output)
     teacher = Ensemble.load(folder)
     dataset = read_dataset(student.config)
     trial, shared = TrialFolder(storage / "compress" / output.resolve().name), storage / SHARED

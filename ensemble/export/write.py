@@ -29,6 +29,8 @@ from ensemble.presentation import figures
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import atomic_folder, is_full, num_bytes
 from mlflow_setup.filesystem.manifest import write_manifest
+from mlflow_setup.filesystem.modes import users_mask
+from mlflow_setup.filesystem.output import check_folder
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.wheel import pack_wheel
 from trainable.config.tasks import Task
@@ -69,7 +71,7 @@ def export(
         IntegrityError: weights are not what training wrote.
         DataError: the data that `refine` measures on has errors, or none of the tasks.
     """
-    require_free(output)
+    check_folder(output)
     pool, choice = choose_ensemble(tracking, request, cache)
     parts = chosen_parts(request, pool, choice, figures.pictures(pool, choice))
     contents = write_bundle(output, parts, refine)
@@ -108,11 +110,12 @@ def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Cont
     Raises:
         ConfigError, NothingUsableError, IntegrityError, DataError: as `export`.
     """
-    require_free(output)
+    check_folder(output)
+    place = output.resolve()
     try:
-        if output.is_dir():
-            output.rmdir()
-        with atomic_folder(output) as folder:
+        if place.is_dir():
+            place.rmdir()
+        with atomic_folder(place, users_mask()) as folder:
             contents = refine(folder, _store(parts, folder))
             (folder / CODE).mkdir()
             pack_wheel(folder / CODE)
@@ -134,12 +137,6 @@ def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Cont
             fix="make room, or name a folder that can be written to",
         ) from None
     return contents
-
-
-def require_free(output: Path) -> None:
-    """Raises ConfigError where `output` is there already and is no empty folder."""
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ConfigError(f"{output} is there already", fix="name a new folder, or remove this one")
 
 
 def _size(members: tuple[Candidate, ...]) -> int:

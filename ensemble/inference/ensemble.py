@@ -16,6 +16,7 @@ from scipy.special import expit
 
 from ensemble.bundle.format import Bundle
 from mlflow_setup.errors import ConfigError, DataError
+from mlflow_setup.text import is_text
 from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import predicted_labels
 
@@ -180,7 +181,8 @@ def check_row(place: str, cells: Iterable[Any], names: Sequence[str]) -> tuple[s
     """The sentences of one row, one for each of the columns `names`.
 
     Raises:
-        DataError: naming the place, if one is missing, empty or not text, or there are too many.
+        DataError: naming the place, if one is missing, empty or not Unicode text, or there are too
+            many.
     """
     row = tuple(cells)
     if len(row) != len(names):
@@ -190,6 +192,11 @@ def check_row(place: str, cells: Iterable[Any], names: Sequence[str]) -> tuple[s
     for name, cell in zip(names, row, strict=True):
         if not isinstance(cell, str):
             raise DataError(f"{place}: {name} is {repr(cell)[:40]}, not text")
+        if not is_text(cell):
+            raise DataError(
+                f"{place}: {name} is not Unicode text: half of a surrogate pair, or bytes that are "
+                "not UTF-8"
+            )
         if not cell.strip():
             raise DataError(f"{place}: {name} is empty")
     return tuple(cell.strip() for cell in row)

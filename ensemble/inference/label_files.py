@@ -1,7 +1,9 @@
 """Files of labels: tables beside the sentences, JSON, and the course's submission."""
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +11,35 @@ import pandas as pd
 
 from ensemble.inference.ensemble import Ensemble
 from mlflow_setup.errors import DataError
-from mlflow_setup.text import printable
 from trainable.config.tasks import Kind, Task
 from trainable.data.defects import describe
 from trainable.data.examples import Examples
 from trainable.data.readers import read_file
 from trainable.evaluation.metrics import predicted_labels
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a cell that a spreadsheet may run starts with (CWE-1236)."""
+_QUOTED = frozenset(',"\r\n')
 
 Labelled = Iterable[tuple[pd.DataFrame, pd.DataFrame]]
 """Chunks of sentences, each with its predictions."""
 
 
-def csv_parts(labelled: Labelled) -> Iterator[str]:
-    """Labels beside their sentences, as CSV that neither a spreadsheet nor a terminal runs."""
+def csv_parts(labelled: Labelled, for_spreadsheet: bool = False) -> Iterator[str]:
+    """Labels beside their ids and sentences, as CSV; text is as it came, character for character.
+
+    Args:
+        for_spreadsheet: put an apostrophe before cells that a spreadsheet would run as a formula.
+    """
+    guard = _guarded if for_spreadsheet else str
     for number, (sentences, predictions) in enumerate(labelled):
-        texts = sentences.map(_harmless).rename(columns=_harmless)
+        texts = sentences.map(guard).rename(columns=guard)
         table = pd.concat([predictions.round(6), texts], axis=1)
-        yield table.to_csv(index=False, header=number == 0, lineterminator="\n")
+        part = io.StringIO()
+        header: list[tuple[Any, ...]] = [tuple(table)] if number == 0 else []
+        for row in chain(header, table.itertuples(index=False, name=None)):
+            part.write(",".join(map(_cell, row)) + "\n")
+        yield part.getvalue()
 
 
 def json_parts(task_names: Sequence[str], labelled: Labelled) -> Iterator[str]:
@@ -75,5 +86,11 @@ def _read_test_file(task_name: str, task: Task, path: Path) -> Examples:
     return examples
 
 
-def _harmless(cell: str) -> str:
-    return f"'{printable(cell)}" if cell.startswith(_FORMULA) else printable(cell)
+def _guarded(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+def _cell(value: object) -> str:
+    """As every reader of CSV takes it back; Python's own writer leaves a lone CR unquoted."""
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if _QUOTED & set(text) else text

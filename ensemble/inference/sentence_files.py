@@ -1,12 +1,10 @@
 """Files of sentences to label, read in chunks of rows: of any file, only a chunk is in memory.
 
-Read are CSV with a header (comma, semicolon or tab), JSONL (objects with the tasks' sentence
-columns, or lists) and lines of text; a sentence that is missing is an error that names its line.
+Read are delimited text with a header, JSONL (objects with the tasks' sentence columns, or lists)
+and lines of text, by `trainable.data.tables` as training reads them. Ids and sentences leave as
+they came; a sentence that is missing is an error that names its line.
 """
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -16,7 +14,18 @@ import pandas as pd
 
 from ensemble.inference.ensemble import check_row
 from mlflow_setup.errors import DataError
+from mlflow_setup.text import is_text
 from trainable.config.tasks import Task
+from trainable.data.defects import FIXES
+from trainable.data.tables import (
+    Fault,
+    UnreadableError,
+    delimiter_of,
+    is_json_lines,
+    json_rows,
+    table_rows,
+    text_lines,
+)
 
 CHUNK = 4096
 """Rows that are read, labelled and written before the next ones."""
@@ -28,16 +37,18 @@ _Row = tuple[str, str | None, list[Any]]
 def read_file(
     path: Path, tasks: Sequence[Task], num_rows: int | None = None
 ) -> Iterator[pd.DataFrame]:
-    """The tasks' sentence columns of a CSV or JSONL file, after its ids if the file has them.
+    """The tasks' sentence columns of a delimited or JSONL file, after its ids if it has them.
+
+    The delimiter is one of the tasks' own, or a tab, comma, semicolon or bar, as the header tells.
 
     Raises:
         DataError: not there, not UTF-8, no such columns, no rows, or a sentence is missing.
     """
-    names, id_name = _columns(tasks)
-    form = _json_rows if path.suffix == ".jsonl" else _table_rows
+    names, _ = _columns(tasks)
+    form = _json_rows if is_json_lines(path) else _table_rows
     try:
         with path.open("rb") as stream:
-            rows = form(str(path), _lines(str(path), stream), names, id_name)
+            rows = form(str(path), _lines(str(path), stream), tasks)
             yield from _frames(str(path), rows, names, num_rows)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
@@ -63,9 +74,10 @@ def read_lines(
         DataError: as `read_file`.
     """
     names, _ = _columns(tasks)
+    texts = (line.rstrip("\r\n") for line in lines)
     rows = (
         (f"{source}:{number}", None, line.split("\t") if len(names) > 1 else [line])
-        for number, line in enumerate(lines, start=1)
+        for number, line in enumerate(texts, start=1)
     )
     return _frames(source, rows, names, num_rows)
 
@@ -82,8 +94,11 @@ def _frames(
     has_ids = None
     rows = iter(rows)
     while chunk := list(islice(rows, num_rows or CHUNK)):
-        sentences = [check_row(place, cells, names) for place, _, cells in chunk]
-        frame = pd.DataFrame(sentences, columns=list(names))
+        for place, id_, cells in chunk:
+            check_row(place, cells, names)
+            if id_ is not None and not is_text(id_):
+                raise DataError(f"{place}: the id is not Unicode text: half of a surrogate pair")
+        frame = pd.DataFrame([cells for _, _, cells in chunk], columns=list(names))
         with_id = next((place for place, id_, _ in chunk if id_ is not None), None)
         if has_ids is None:
             has_ids = with_id is not None
@@ -99,28 +114,23 @@ def _frames(
 def _lines(source: str, stream: BinaryIO) -> Iterator[str]:
     """The lines with their ends; those without a character after the last one are left out."""
     held: list[str] = []  # of nothing but a line end
-    for number, data in enumerate(stream, start=1):
-        try:
-            line = data.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            raise DataError(
-                f"{source}:{number}: is not UTF-8 text", fix="save it as UTF-8"
-            ) from None
-        held.append(line)
-        if line.strip("\r\n"):
-            yield from held
-            held.clear()
+    try:
+        for line in text_lines(stream):
+            held.append(line)
+            if line.strip("\r\n"):
+                yield from held
+                held.clear()
+    except UnreadableError as error:
+        place = f"{source}:{error.line}" if error.line else source
+        raise DataError(f"{place}: {error.message}", fix=FIXES["D02"]) from None
 
 
-def _json_rows(
-    source: str, lines: Iterable[str], names: Sequence[str], id_name: str
-) -> Iterator[_Row]:
-    for number, line in enumerate(lines, start=1):
+def _json_rows(source: str, lines: Iterable[str], tasks: Sequence[Task]) -> Iterator[_Row]:
+    names, id_name = _columns(tasks)
+    for number, row in json_rows(lines):
         place = f"{source}:{number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            raise DataError(f"{place}: is not JSON") from None
+        if isinstance(row, Fault):
+            raise DataError(f"{place}: {row.message}")
         id_ = None
         if isinstance(row, dict):
             id_ = row.get(id_name)
@@ -128,11 +138,10 @@ def _json_rows(
         yield place, None if id_ is None else str(id_), row if isinstance(row, list) else [row]
 
 
-def _table_rows(
-    source: str, lines: Iterable[str], names: Sequence[str], id_name: str
-) -> Iterator[_Row]:
-    cells = _cells(source, iter(lines))
-    place, first = next(cells, (source, []))
+def _table_rows(source: str, lines: Iterable[str], tasks: Sequence[Task]) -> Iterator[_Row]:
+    names, id_name = _columns(tasks)
+    rows = _cells(source, iter(lines), tasks)
+    place, first = next(rows, (source, []))
     header = [name.strip() for name in first]
     wanted = [*names, *({id_name} & set(header))]
     for name in wanted:
@@ -142,31 +151,21 @@ def _table_rows(
                 f"{place}: {what} {name} in the header", fix="a header line names the columns"
             )
     columns = [header.index(name) for name in wanted]
-    for place, row in cells:
+    for place, row in rows:
         if len(row) != len(header):
             raise DataError(f"{place}: {len(row)} cells, the header has {len(header)}")
         wanted_cells = [row[column] for column in columns]
         yield place, next(iter(wanted_cells[len(names) :]), None), wanted_cells[: len(names)]
 
 
-def _cells(source: str, lines: Iterator[str]) -> Iterator[tuple[str, list[str]]]:
-    """(where the row starts, its cells); the delimiter is the one that the first line has most."""
+def _cells(
+    source: str, lines: Iterator[str], tasks: Sequence[Task]
+) -> Iterator[tuple[str, list[str]]]:
+    """(where the row starts, its cells), the header first."""
     first = next(lines, "")
-    delimiter = max("\t,;", key=first.count)
-    reader = csv.reader(_split(chain([first], lines)), delimiter=delimiter, strict=True)
-    start = 1
-    try:
-        for row in reader:
-            yield f"{source}:{start}", row or [""]
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{source}:{start}: {error}") from None
-
-
-def _split(lines: Iterable[str]) -> Iterator[str]:
-    """Lines that a carriage return alone may end, as spreadsheets of old write them."""
-    for line in lines:
-        if "\r" in line[:-2]:
-            yield from io.StringIO(line, newline="")
-        else:
-            yield line
+    delimiter = delimiter_of(first, _columns(tasks)[0], [task.delimiter for task in tasks])
+    own = [task.quoting for task in tasks if task.delimiter == delimiter]
+    for line, row in table_rows(chain([first], lines), delimiter, next(iter(own), "standard")):
+        if isinstance(row, Fault):
+            raise DataError(f"{source}:{line}: {row.message}", fix=FIXES[row.code])
+        yield f"{source}:{line}", row

@@ -21,6 +21,7 @@ from ensemble.inference.sentence_files import read_file
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from mlflow_setup.filesystem.atomic import TEMPORARY, must_write, remove_leftovers, write_atomic
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, sha256_file, write_manifest
+from mlflow_setup.filesystem.modes import users_mask
 
 SHARDS = "shards.json"
 FACTS = {"format": "ensweep-labels", "schema_version": 1}
@@ -93,9 +94,9 @@ def write_shards(
 
     for number, text in label(missing()):
         with must_write(output):
-            write_atomic(paths[number], text)
+            write_atomic(paths[number], text, users_mask())
     with must_write(output):
-        write_manifest(output, FACTS)
+        write_manifest(output, FACTS, users_mask())
     return len(paths), sum(was_there)
 
 
@@ -134,7 +135,8 @@ def _claim(output: Path, work: Work) -> None:
             name.startswith(TEMPORARY) for name in names
         ):
             raise ConfigError(f"{output} is there already", fix="name a new folder")
-        write_atomic(path, json.dumps(wanted, indent=1))
+        output.mkdir(mode=0o777 & ~users_mask(), parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(wanted, indent=1), users_mask())
     try:
         stored: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:

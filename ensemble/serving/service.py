@@ -217,11 +217,9 @@ def _columns(content: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
 
 
 def _checked(place: str, cells: Sequence[Any], names: Sequence[str]) -> tuple[str, ...]:
-    """The sentences of a row: text that is not empty, too long, or beyond Unicode."""
+    """The sentences of a row: text that is not empty and not too long."""
     row = check_row(place, cells, names)
     for name, sentence in zip(names, row, strict=True):
         if len(sentence) > MAX_CHARACTERS:
             raise DataError(f"{place}: {name} is longer than {MAX_CHARACTERS} characters")
-        if any("\ud800" <= character <= "\udfff" for character in sentence):
-            raise DataError(f"{place}: {name} is not Unicode text: half of a surrogate pair")
     return row

@@ -8,6 +8,7 @@ configuration, 3 data, 4 done in part, 5 nothing usable, 6 integrity, 75 stopped
 130 interrupted and resumable.
 """
 
+import io
 import os
 import sys
 
@@ -18,6 +19,7 @@ from ensweep.cli.sweeps import ablate, cluster, leaderboard, plan, report, submi
 from ensweep.cli.training import data, pretrain, train
 from mlflow_setup.errors import INTERRUPTED, STOPPED, EnsweepError
 from mlflow_setup.filesystem.atomic import is_full
+from mlflow_setup.filesystem.modes import narrow_umask
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 done in part, 5 nothing usable, "
@@ -60,6 +62,9 @@ def common(
 
 def main() -> None:
     """Run the command line; an input's problem ends in one message and its exit code."""
+    narrow_umask()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is not UTF-8 leaves as it came
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         app()
     except EnsweepError as error:

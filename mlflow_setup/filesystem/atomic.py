@@ -10,24 +10,30 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.modes import OWNERS
 
 TEMPORARY = ".tmp-"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, mask: int = OWNERS) -> None:
     """Write a file that readers see whole or not at all, on disk when the call returns."""
-    with atomic_file(path) as stream:
+    with atomic_file(path, mask) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content is `path`, on disk, once the block ends well; else nothing is."""
+def atomic_file(path: Path, mask: int = OWNERS) -> Iterator[BinaryIO]:
+    """A stream whose content is `path`, on disk, once the block ends well; else nothing is.
+
+    Args:
+        mask: see `mlflow_setup.filesystem.modes`.
+    """
     _make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
+            os.fchmod(handle, 0o666 & ~mask)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -40,8 +46,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, mask: int = OWNERS) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well, replacing nothing.
+
+    Args:
+        mask: of the folder and all that is in it, whoever made it with which mode; see
+            `mlflow_setup.filesystem.modes`.
 
     Raises:
         FileExistsError: `path` is there already.
@@ -53,7 +63,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")):
+            if not file.is_symlink():
+                file.chmod((0o777 if file.is_dir() else 0o666) & ~mask)
             sync_folder(file) if file.is_dir() else sync_file(file)
+        temporary.chmod(0o777 & ~mask)
         sync_folder(temporary)
         temporary.rename(path)
     except BaseException:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.filesystem.modes import OWNERS
 
 MANIFEST = "manifest.json"
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
@@ -19,7 +20,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+def write_manifest(folder: Path, facts: dict[str, Any], mask: int = OWNERS) -> None:
     """`manifest.json`: size and SHA-256 of each file below `folder`, and `facts`.
 
     Written after everything else: a folder without one is not whole.
@@ -28,7 +29,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
         for name in sorted(_files_below(folder))
     }
-    write_atomic(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
+    write_atomic(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1), mask)
 
 
 def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ from search.algorithms.optuna_searcher import first_trial_name
 from search.config.load import resolve_sweep
 from search.config.sweep_config import FirstTrial, SweepConfig
 from trainable.config.parse import from_flat
-from trainable.config.strict_yaml import read_settings
+from trainable.config.strict_yaml import is_settings_file, read_settings
 from trainable.storage.layout import TRIALS
 from trainable.storage.trial_folder import TrialFolder
 
@@ -166,7 +166,7 @@ def read_study(
 
 
 def _path_of(name: str) -> Path:
-    if Path(name).suffix in (".yaml", ".yml"):
+    if is_settings_file(Path(name)):
         return Path(name)
     if name in study_names():
         return STUDIES / f"{name}.yaml"

@@ -9,6 +9,7 @@ from typing import Any
 from search.cluster.findings import mapping
 from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
+from trainable.config.strict_yaml import is_settings_file
 
 CLUSTER = "spec.rayClusterSpec"
 
@@ -97,7 +98,7 @@ class Command:
         if self.verb != "sweep" or not self.words:
             return None
         name = self.words[0]
-        if Path(name).suffix in (".yaml", ".yml"):
+        if is_settings_file(Path(name)):
             return None
         overrides = [w for w in self.words[1:] if "=" in w and not w.startswith("-")]
         return read_sweep(name, overrides, {})

@@ -28,7 +28,7 @@ from search.config.constraints import problems_of
 from search.config.sweep_config import SECTIONS, SWEEP_KEYS, SweepConfig
 from trainable.config.config import flatten
 from trainable.config.recipe import parse_override, read_recipe, settings_of
-from trainable.config.strict_yaml import read_settings
+from trainable.config.strict_yaml import is_settings_file, read_settings
 
 SWEEPS = Path(__file__).parent / "sweeps"
 
@@ -90,7 +90,7 @@ def resolve_sweep(
 
 
 def _path_of(name: str) -> Path:
-    if Path(name).suffix in (".yaml", ".yml"):
+    if is_settings_file(Path(name)):
         return Path(name)
     if name in sweep_names():
         return SWEEPS / f"{name}.yaml"
@@ -126,7 +126,7 @@ def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
 
 def _find_recipe(recipe: Any, path: Path) -> Any:
     """A recipe's file may be named relative to the sweep's."""
-    if isinstance(recipe, str) and Path(recipe).suffix in (".yaml", ".yml"):
+    if isinstance(recipe, str) and is_settings_file(Path(recipe)):
         return str((path.parent / recipe).resolve())
     return recipe
 

@@ -70,6 +70,14 @@ def _open_quote(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
     return _text(rows).encode(), line
 
 
+def _swallowing_quotes(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
+    line = draw.randint(2, len(rows) - 2)
+    last = draw.randint(line + 1, len(rows))
+    rows[line - 1][2] = '"' + rows[line - 1][2]
+    rows[last - 1][2] += '"'
+    return _text(rows).encode(), line
+
+
 def _byte_order_mark(rows: Rows, draw: random.Random) -> tuple[bytes, int]:
     return b"\xef\xbb\xbf" + _text(rows).encode(), 1
 
@@ -130,6 +138,11 @@ DEFECTS: dict[str, tuple[Callable[[Rows, random.Random], tuple[bytes, int]], str
     "missing cell": (_missing_cell, "D05", "3 cells, the header has 4"),
     "wrong delimiter": (_wrong_delimiter, "D04", "the delimiter looks like a"),
     "open quote": (_open_quote, "D03", "a quotation mark is open to the end of the file"),
+    "quotes that swallow rows": (
+        _swallowing_quotes,
+        "D14",
+        r"closes in line \d+: rows lie between",
+    ),
     "byte-order mark": (_byte_order_mark, "D21", "byte-order mark"),
     "UTF-16": (_utf16, "D02", "is UTF-16"),
     "Latin-1": (_latin1, "D02", "byte 0xe9 is not UTF-8"),
@@ -161,7 +174,7 @@ def _read(tmp_path: Path, content: bytes, task: str = "sentiment") -> tuple[Exam
 
 
 @pytest.mark.promise(
-    "D1", "data files with one of 25 defects", "named with its file, line, value and what to do"
+    "D1", "data files with one of 26 defects", "named with its file, line, value and what to do"
 )
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_d1_each_defect_has_its_message_and_its_line(
@@ -198,7 +211,9 @@ def test_all_defects_are_named_in_one_pass(tmp_path: Path) -> None:
         '\tid\tsentence\tsentiment\n0\ta\tfine\t1\n1\t\t\t9\n2\tb\t"two\nlines"\t2\n3\tc\tlast\t\n'
     )
     examples, found = _read(tmp_path, content.encode())
-    assert [(d.line, d.code) for d in found] == [(3, "D06"), (3, "D09"), (3, "D08"), (6, "D07")]
+    errors = [(3, "D06"), (3, "D09"), (3, "D08"), (6, "D07")]
+    assert [(d.line, d.code) for d in found if d.severity == "error"] == errors
+    assert [(d.line, d.code) for d in found if d.severity == "warning"] == [(4, "D25")]
     assert examples.ids == ("a", "b")
     assert examples.sentences == (("fine", "two\nlines"),)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import did_you_mean
+from mlflow_setup.text import did_you_mean, is_text
 from trainable.config.config import Config, flatten
 from trainable.config.parse import from_flat, nearest_key, valid_keys
-from trainable.config.strict_yaml import parse, read_settings
+from trainable.config.strict_yaml import is_settings_file, parse, read_settings
 
 RECIPES = Path(__file__).parent / "recipes"
 ENVIRONMENT_PREFIX = "ENSWEEP_"
@@ -81,7 +81,7 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
         if not isinstance(parent, str):
             raise ConfigError(f"{path}: extends must name one recipe or file, got {parent!r}")
         beside = path.parent / parent
-        known = beside if beside.suffix in (".yaml", ".yml") and _exists(beside) else parent
+        known = beside if is_settings_file(beside) and _exists(beside) else parent
         base = read_recipe(str(known), (*_seen, str(path)))
         settings, origin, packaged = dict(base.settings), dict(base.origin), base.packaged
     is_packaged = path.parent == RECIPES
@@ -111,6 +111,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     key = key.strip()
     if not separator or not key:
         raise ConfigError(f"{text!r} is not key=value", fix="for example optim.lr=1e-4")
+    if not is_text(text):
+        raise ConfigError(f"{key!a}: the value {value!a} is not UTF-8 text")
     if key in _TEXT_KEYS:
         return key, value if value != "null" else None
     parsed = parse(value, where=key)
@@ -120,7 +122,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _path_of(name: str) -> Path:
-    if Path(name).suffix in (".yaml", ".yml"):
+    if is_settings_file(Path(name)):
         return Path(name)
     if name in recipe_names():
         return RECIPES / f"{name}.yaml"

@@ -17,6 +17,11 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 
 
+def is_settings_file(path: Path) -> bool:
+    """Whether a name is that of a YAML file, not of what comes with the package."""
+    return path.suffix.lower() in (".yaml", ".yml")
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Split = Literal["train", "dev", "test"]
 MetricName = Literal["accuracy", "macro_f1", "pearson", "spearman"]
+Quoting = Literal["standard", "none"]
 
 
 class Kind(StrEnum):
@@ -60,6 +61,9 @@ class Task(BaseModel):
     columns: Columns = Columns()
     delimiter: Annotated[str, Field(pattern=r'^[^"\r\n\x00]$')] = "\t"
     """Between the columns of a delimited file. The paper's files are tab-separated."""
+    quoting: Quoting = "standard"
+    """standard: a cell may stand in quotation marks, those inside it doubled; none: quotation marks
+    are letters, for files that were written without quoting."""
     num_classes: Annotated[int, Field(ge=2, le=1000)] = 2
     """Labels are 0..num_classes-1. Paraphrase tasks have 2."""
     max_score: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0

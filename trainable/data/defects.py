@@ -9,7 +9,8 @@ from mlflow_setup.text import NUM_SHOWN, printable
 FIXES = {
     "D01": "name the right folder, or put the file there",
     "D02": "save the file as UTF-8 text without NUL bytes",
-    "D03": "close the quotation mark, or double those inside a quoted cell",
+    "D03": "close the quotation mark, or double those inside a quoted cell; for a file written "
+    "without quoting declare the task with quoting: none",
     "D04": "name the columns in the header line, and the delimiter in the task's declaration",
     "D05": "give the row as many cells as the header has",
     "D06": "give the row an id",
@@ -20,13 +21,17 @@ FIXES = {
     "D11": "shorten the cell; a quotation mark may be open",
     "D12": 'write each line as a JSON list: ["anchor", "entailed"] or with a third sentence',
     "D13": "put rows below the header",
+    "D14": "double or remove the quotation marks; for a file written without quoting declare the "
+    "task with quoting: none; if it is one cell, write it in one line",
     "D20": "nothing to do; the column is not read",
     "D21": "nothing to do; the mark is left out",
     "D22": "nothing to do; mind it when the file is opened in a spreadsheet",
     "D23": "leave the rows out of one of the splits: scores on them say little",
     "D24": "nothing to do; the lines are read as they are",
+    "D25": "nothing to do where the text has line breaks; else look for stray quotation marks",
 }
-"""What to do about each kind of defect. D01 to D13 are errors, D20 on are warnings."""
+"""What to do about each kind of defect. D01 to D14 are errors, D20 on are warnings."""
+_OF_ROWS = (*("D03", "D05", "D06", "D07", "D08", "D09", "D10", "D11", "D12"), "D14")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Defect:
     @property
     def is_of_row(self) -> bool:
         """Whether leaving the row out mends it; else the file cannot be used as it is."""
-        return self.code in ("D05", "D06", "D07", "D08", "D09", "D10", "D12")
+        return self.code in _OF_ROWS
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file

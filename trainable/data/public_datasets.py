@@ -13,8 +13,10 @@ import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlflow_setup.errors import ConfigError, DataError
+from mlflow_setup.errors import DataError
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.filesystem.modes import users_mask
+from mlflow_setup.filesystem.output import check_folder
 from mlflow_setup.text import first_line, is_text, printable
 from trainable.config.tasks import PAPER_TASKS, Split, Task
 
@@ -87,11 +89,10 @@ def fetch(
         report: hears of each file that was brought.
 
     Raises:
-        ConfigError: the folder has files already.
+        ConfigError: the folder has files already, or cannot be written.
         DataError: the hub cannot be reached, or a file or column is not where it was.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty", fix="name a new folder")
+    check_folder(folder, "DIR")
     texts: dict[str, str] = {}
     for source in SOURCES:
         names = _names(source, endpoint)
@@ -101,8 +102,10 @@ def fetch(
             text = _json_lines(rows) if source.label is None else _table(source, task, split, rows)
             texts[task.files[split]] = text
             report(f"{task.files[split]}: from {source.repository}")
+    mask = users_mask()
+    folder.mkdir(mode=0o777 & ~mask, parents=True, exist_ok=True)
     for name, text in texts.items():
-        write_atomic(folder / name, text)
+        write_atomic(folder / name, text, mask)
 
 
 def _names(source: Source, endpoint: str | None) -> list[str]:

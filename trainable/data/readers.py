@@ -4,11 +4,8 @@ Delimited text is read by the header's column names; the paper's files are tab-s
 `.csv`. Entailment pairs are JSON lists, a line each.
 """
 
-import csv
 import io
-import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +14,17 @@ from mlflow_setup.text import is_text, printable
 from trainable.config.tasks import Kind, Split, Task
 from trainable.data.defects import Defect
 from trainable.data.examples import Examples
+from trainable.data.tables import (
+    DELIMITERS,
+    Fault,
+    UnreadableError,
+    is_json_lines,
+    json_rows,
+    table_rows,
+    text_lines,
+)
 
 _FORMULA = ("=", "+", "-", "@")
-_OTHER_DELIMITERS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
 
 
 def read_split(
@@ -37,12 +42,12 @@ def read_file(
 ) -> tuple[Examples, list[Defect]]:
     """As `read_split`, from a file given by its path."""
     reader = _Reader(task_name, task, split, path)
-    text = reader.decode()
-    if text is not None:
-        if path.suffix == ".jsonl":
-            reader.read_json_lines(text)
+    lines = reader.lines()
+    if lines:
+        if is_json_lines(path):
+            reader.read_json_lines(lines)
         else:
-            reader.read_table(text)
+            reader.read_table(lines)
     return reader.examples(), reader.defects
 
 
@@ -70,45 +75,36 @@ class _Reader:
             tuple(self.contradictions) if is_entailment else None,
         )
 
-    def decode(self) -> str | None:
-        """The file as text with `\\n` line ends; None where it cannot be."""
+    def lines(self) -> list[str]:
+        """The file's lines with `\\n` for their ends; none where it is no text."""
         try:
             data = self.path.read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             self._error_of_file("D01", f"cannot be read: {getattr(error, 'strerror', error)}")
-            return None
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            self._error_of_file("D02", "is UTF-16, not UTF-8")
-            return None
+            return []
         if data.startswith(b"\xef\xbb\xbf"):
-            data = data[3:]
             self._warn("D21", 1, "", "", "starts with a byte-order mark")
-        if (place := data.find(b"\0")) >= 0:
-            self._error_of_file("D02", "contains a NUL byte", data.count(b"\n", 0, place) + 1)
-            return None
         try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            byte = data[error.start]
-            line = data.count(b"\n", 0, error.start) + 1
-            self._error_of_file("D02", f"byte 0x{byte:02x} is not UTF-8 (Latin-1?)", line)
-            return None
-        if not text.strip():
+            lines = list(text_lines(io.BytesIO(data)))
+        except UnreadableError as error:
+            self._error_of_file("D02", error.message, error.line)
+            return []
+        if not any(line.strip() for line in lines):
             self._error_of_file("D13", "is empty")
-            return None
-        if "\r" in text:
-            ends = "CR LF" if "\r\n" in text else "CR alone"
+            return []
+        if b"\r" in data:
+            ends = "CR LF" if b"\r\n" in data else "CR alone"
             self._warn("D24", 0, "", "", f"lines end in {ends}")
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-        return text
+            lines = [line.replace("\r\n", "\n").replace("\r", "\n") for line in lines]
+        return lines
 
-    def read_table(self, text: str) -> None:
-        rows = self._rows(text)
-        header = next(rows, None)
-        if header is None:  # and _rows has said why
+    def read_table(self, lines: list[str]) -> None:
+        rows = table_rows(lines, self.task.delimiter, self.task.quoting)
+        line, header = next(rows, (0, []))
+        if isinstance(header, Fault):
+            self._fault(line, header)
             return
-        num_cells = len(header[1])
-        places = self._places(header[1])
+        places = self._places(header)
         if places is None:
             return
         id_place, sentence_places, label_place = places
@@ -116,8 +112,11 @@ class _Reader:
         num_rows = 0
         for line, row in rows:
             num_rows += 1
-            if len(row) != num_cells:
-                message = f"{len(row)} cells, the header has {num_cells}"
+            if isinstance(row, Fault):
+                self._fault(line, row)
+                continue
+            if len(row) != len(header):
+                message = f"{len(row)} cells, the header has {len(header)}"
                 self._error("D05", line, "", "", message)
                 continue
             cells = [row[place] for place in sentence_places]
@@ -126,20 +125,16 @@ class _Reader:
         if not num_rows and not any(defect.severity == "error" for defect in self.defects):
             self._error("D13", 0, "", "", "has a header and no rows")
 
-    def read_json_lines(self, text: str) -> None:
+    def read_json_lines(self, lines: list[str]) -> None:
         if self.task.kind is not Kind.ENTAILMENT:
             message = f"is JSON lines; a {self.task.kind} task is read from delimited text"
             self._error("D04", 1, "", "", message)
             return
-        for line, content in enumerate(text.split("\n"), start=1):
-            if not content.strip():
-                continue
-            try:
-                row = json.loads(content)
-            except (ValueError, RecursionError):
-                self._error("D12", line, "", content, "is not JSON")
-                continue
-            if not isinstance(row, list) or len(row) not in (2, 3):
+        for line, row in json_rows(lines):
+            content = lines[line - 1]
+            if isinstance(row, Fault):
+                self._error(row.code, line, "", content, row.message)
+            elif not isinstance(row, list) or len(row) not in (2, 3):
                 self._error("D12", line, "", content, "is not a list of 2 or 3 sentences")
             elif not all(isinstance(cell, str) for cell in row):
                 self._error("D12", line, "", content, "has an entry that is not text")
@@ -148,25 +143,6 @@ class _Reader:
             else:
                 third = row[2].strip() if len(row) == 3 else ""
                 self._add(line, f"line-{line}", row[:2], None, third)
-
-    def _rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
-        """(line on which the row starts, cells); blank lines are passed over."""
-        reader = csv.reader(io.StringIO(text), delimiter=self.task.delimiter, strict=True)
-        start = 1
-        try:
-            for row in reader:
-                if row:
-                    yield start, row
-                start = reader.line_num + 1
-        except csv.Error as error:
-            reason = str(error)
-            if "field larger" in reason:
-                limit = csv.field_size_limit()
-                self._error("D11", start, "", "", f"has a cell of more than {limit:,} characters")
-            elif "unexpected end" in reason:
-                self._error("D03", start, "", "", "a quotation mark is open to the end of the file")
-            else:
-                self._error("D03", start, "", "", f"quoting: {reason}")
 
     def _places(self, header: list[str]) -> tuple[int, list[int], int | None] | None:
         columns = self.task.columns
@@ -182,7 +158,7 @@ class _Reader:
         if missing:
             hint = "".join(
                 f"; the delimiter looks like {words}"
-                for delimiter, words in _OTHER_DELIMITERS.items()
+                for delimiter, words in DELIMITERS.items()
                 if len(header) == 1 and delimiter in header[0]
             )
             found = ", ".join(name for name in names if name)[:200]
@@ -217,6 +193,9 @@ class _Reader:
         if len(self.defects) > before:
             return
         for name, cell in zip(columns.sentences, cells, strict=True):
+            if "\n" in cell:
+                last = line + cell.count("\n")
+                self._warn("D25", line, name, cell, f"column {name} runs on to line {last}")
             if cell.startswith(_FORMULA):
                 shown = f"column {name} starts like a formula: {cell[:40]!r}"
                 self._warn("D22", line, name, cell, shown)
@@ -241,6 +220,9 @@ class _Reader:
             message = f"column {name} is {text[:40]!r}, not {kind} in 0..{top:g}"
             self._error("D08", line, name, text, message)
         return value
+
+    def _fault(self, line: int, fault: Fault) -> None:
+        self._error(fault.code, line, "", "", fault.message)
 
     def _error_of_file(self, code: str, message: str, line: int = 0) -> None:
         self._error(code, line, "", "", message)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.filesystem.modes import users_mask
+from mlflow_setup.filesystem.output import check_folder
 from trainable.runtime.seeding import generator
 
 NUM_TRAIN, NUM_DEV, NUM_TEST, NUM_PAIRS = 600, 300, 60, 300
@@ -112,10 +113,11 @@ def write_sample(
     """Write train, dev and test files of the paper's four tasks, and a notice, into `folder`.
 
     Raises:
-        ConfigError: the folder has files already.
+        ConfigError: the folder has files already, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty", fix="name a new folder")
+    check_folder(folder, "DIR")
+    mask = users_mask()
+    folder.mkdir(mode=0o777 & ~mask, parents=True, exist_ok=True)
     sizes = {"train": num_train, "dev": num_dev, "test-student": NUM_TEST}
     makers = {
         "ids-sst": (_sentiment, ("sentence",), "sentiment"),
@@ -131,11 +133,11 @@ def write_sample(
                 *sentences, value = make(draw)
                 cells = [str(row), f"sample-{name}-{part}-{row}", *sentences, value]
                 lines.append("\t".join(cells[: len(header)]))
-            write_atomic(folder / f"{name}-{part}.csv", "\n".join(lines) + "\n")
+            write_atomic(folder / f"{name}-{part}.csv", "\n".join(lines) + "\n", mask)
     draw = generator(seed, "sample", "nli")
     pairs = [json.dumps(_entailment(draw)) for _ in range(NUM_PAIRS)]
-    write_atomic(folder / "AllNLI.jsonl", "\n".join(pairs) + "\n")
-    write_atomic(folder / "README.txt", NOTICE.format(seed=seed))
+    write_atomic(folder / "AllNLI.jsonl", "\n".join(pairs) + "\n", mask)
+    write_atomic(folder / "README.txt", NOTICE.format(seed=seed), mask)
 
 
 def _sentiment(draw: np.random.Generator) -> tuple[str, str]:

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
+from mlflow_setup.filesystem.modes import OWNERS
+from mlflow_setup.filesystem.output import check_folder
 from mlflow_setup.text import short_hash
 from trainable.batches.tokenization import load_tokenizer, tokenizer_fingerprint
 from trainable.config.config import Config
@@ -90,6 +91,7 @@ def pretrain(
     head_only: bool = False,
     report: Callable[[Progress], None] = ignore,
     stop: Stop = never,
+    mask: int = OWNERS,
 ) -> Progress:
     """Train and write an encoder folder to `output`, or go on with it after a stop.
 
@@ -98,6 +100,7 @@ def pretrain(
         head_only: train the masked-LM head alone, for comparison.
         report: called with the loss on held-out sentences at the start and after each epoch.
         stop: asked before each step; True checkpoints and returns.
+        mask: of the folder; see `mlflow_setup.filesystem.modes`.
 
     Raises:
         ConfigError: `output` is there already, or was begun with other settings or text; the
@@ -105,16 +108,23 @@ def pretrain(
         DataError: the text has errors.
         NothingUsableError: it diverged.
     """
-    if output.exists():
-        raise ConfigError(f"{output} is there already", fix="name a new folder, or remove this one")
+    check_folder(output)
     text = text_of(config) if sentences is None else sentences
     name, checkpoints = fingerprint(config, text), output.with_name(f"{output.name}.partial")
     training = MaskedLMTraining(config, text, checkpoints, head_only, name)
     done = training.run(report, stop)
     if done.is_done:
-        with atomic_folder(output) as folder:
+        with atomic_folder(_vacant(output), mask) as folder:
             training.write_encoder(folder)
             (folder / "pretrain.json").write_text(json.dumps(asdict(done), indent=1) + "\n")
             write_manifest(folder, {"fingerprint": name})
         remove_folder(checkpoints)
     return done
+
+
+def _vacant(output: Path) -> Path:
+    """The place itself, an empty folder there removed, for a new one to be put there."""
+    place = output.resolve()
+    if place.is_dir():
+        place.rmdir()
+    return place

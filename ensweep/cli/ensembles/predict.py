@@ -49,6 +49,13 @@ def predict(
         bool,
         typer.Option("--submission", help="Label a test file in the course's submission format."),
     ] = False,
+    for_spreadsheet: Annotated[
+        bool,
+        typer.Option(
+            "--for-spreadsheet",
+            help="Put an apostrophe before cells that a spreadsheet would run as a formula.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     shard_rows: Annotated[
         int | None,
@@ -73,9 +80,15 @@ def predict(
     from ensemble.inference.ensemble import Ensemble
     from ensemble.inference.label_files import csv_parts, json_parts
     from ensemble.inference.label_files import submission as write_submission
+    from mlflow_setup.errors import ConfigError
+    from mlflow_setup.filesystem.output import check_file
 
     _check_options(source, task, text, text2, submission, as_json)
     _check_sharding(source, text, submission, output, shard_rows, on_ray)
+    if for_spreadsheet and (submission or as_json or shard_rows is not None):
+        raise ConfigError("--for-spreadsheet is of a CSV file", fix="leave it out")
+    if output is not None and shard_rows is None:
+        check_file(output)
     ensemble = Ensemble.load(folder, batch_size, precision)
     asked: list[str | None] = [*task] if task else [None]
     names = list(dict.fromkeys(ensemble.task_name(name) for name in asked))
@@ -91,7 +104,7 @@ def predict(
     else:
         chunks = _sentences(source, text, text2, [ensemble.tasks[name] for name in names])
         labelled = ((chunk, ensemble.label(chunk, names)) for chunk in chunks)
-        parts = json_parts(names, labelled) if as_json else csv_parts(labelled)
+        parts = json_parts(names, labelled) if as_json else csv_parts(labelled, for_spreadsheet)
     _write(parts, output)
 
 
@@ -178,14 +191,16 @@ def _sentences(
 
 
 def _write(parts: Iterator[str], output: Path | None) -> None:
-    """Print the parts as they come, or write the whole of them or nothing."""
-    from mlflow_setup.filesystem.atomic import atomic_file
+    """Print the parts as they come, harmless to a terminal, or write the whole of them."""
+    from mlflow_setup.filesystem.output import output_file
+    from mlflow_setup.text import for_terminal
 
     if output is None:
+        is_shown = sys.stdout.isatty()
         for part in parts:
-            typer.echo(part, nl=False)
+            typer.echo(for_terminal(part) if is_shown else part, nl=False)
         return
-    with atomic_file(output) as stream:
+    with output_file(output) as stream:
         for part in parts:
             stream.write(part.encode())
     typer.echo(f"wrote {output}", err=True)

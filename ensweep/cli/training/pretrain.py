@@ -29,6 +29,7 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Pre-train the recipe's encoder on the tasks' text. Run it again to go on after a stop."""
+    from mlflow_setup.filesystem.modes import users_mask
     from trainable.config.recipe import resolve
     from trainable.pretraining.pretrain import pretrain as run
 
@@ -42,7 +43,7 @@ def pretrain(
         typer.echo(f"{shown}, {progress.seconds:.0f} s", err=True)
 
     with stop:
-        done = run(config, output, report=report, stop=stop)
+        done = run(config, output, report=report, stop=stop, mask=users_mask())
     if not done.is_done:
         typer.echo("stopped; run the same command again to go on", err=True)
         raise typer.Exit(stop.exit_code)

@@ -40,6 +40,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one configuration. Run the same command again to go on after a stop."""
+    from mlflow_setup.filesystem.output import check_folder
     from mlflow_setup.schema import Identity, Outcome
     from trainable.config.constraints import settings_without_effect
     from trainable.config.recipe import resolve
@@ -52,6 +53,8 @@ def train(
     for warning in settings_without_effect(resolved.config):
         typer.echo(f"warning: {warning}", err=True)
     folder = output or storage / "train" / Path(resolved.recipe).stem
+    if output is not None and not output.is_dir():
+        check_folder(output)
     shared = storage / SHARED
     identity = Identity(folder.name, None, resolved.recipe, resolved.origin)
     stop = StopOnSignal()

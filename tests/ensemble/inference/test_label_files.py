@@ -9,47 +9,49 @@ import pandas as pd
 import pytest
 
 from ensemble.inference.ensemble import Ensemble
-from ensemble.inference.label_files import csv_parts, json_parts, submission, submission_text
+from ensemble.inference.label_files import (
+    FORMULA,
+    csv_parts,
+    json_parts,
+    submission,
+    submission_text,
+)
 from mlflow_setup.errors import DataError
 from trainable.config.tasks import PAPER_TASKS
 
 SENTIMENT = PAPER_TASKS["sentiment"]
 
 
-# S8: a spreadsheet and a terminal run nothing.
+TEXTS = [
+    *("a film", "=1+1", "+1", "-1 , they said", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "a = b"),
+    *("\x1b[2Jgone\x07", "\x9b2J", "right\u202eto left", '=HYPERLINK("x")', "a\rb", "a\r\nb", '"'),
+    *(
+        "Quel film\u202f! Un r\u00e9gal\u00a0",
+        "\u0645\u06cc\u200c\u062e",
+        "\U0001f469\u200d\U0001f4bb",
+    ),
+    *("\u826f\u3044\u3000\u6620\u753b", "\u0915\u094d\u200d\u0937", " blank ", "'quoted"),
+]
 
 
-@pytest.mark.parametrize(
-    ("sentence", "shown"),
-    [
-        ("a film", "a film"),
-        ("=1+1", "'=1+1"),
-        ("+1", "'+1"),
-        ("-1 , they said", "'-1 , they said"),
-        ("@SUM(A1)", "'@SUM(A1)"),
-        ("\t=1", "'?=1"),
-        ("\r=1", "'?=1"),
-        ("\n=1", "'?=1"),
-        ("a = b", "a = b"),
-        ("\x1b[2Jgone\x07", "?[2Jgone?"),
-        ("\x9b2J", "?2J"),
-        ("right\u202eto left", "right?to left"),
-        ('=HYPERLINK("x")', '\'=HYPERLINK("x")'),
-    ],
-)
-def test_text_is_harmless(sentence: str, shown: str) -> None:
-    sentences = pd.DataFrame({"id": [sentence], "sentence": [sentence]})
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("for_spreadsheet", [False, True])
+def test_text_leaves_as_it_came(text: str, for_spreadsheet: bool) -> None:
+    """S8: a spreadsheet runs nothing where it is asked for; else nothing is changed."""
+    sentences = pd.DataFrame({"id": [text], "sentence": [text]})
     labels = pd.DataFrame({"label": [3], "probability": [0.12345678]})
-    text = "".join(csv_parts([(sentences, labels)]))
-    header, row = csv.reader(io.StringIO(text))
+    written = "".join(csv_parts([(sentences, labels)], for_spreadsheet))
+    header, row = csv.reader(io.StringIO(written, newline=""))
     assert header == ["label", "probability", "id", "sentence"]
-    assert row == ["3", "0.123457", shown, shown]
+    guarded = f"'{text}" if for_spreadsheet and text.startswith(FORMULA) else text
+    assert row == ["3", "0.123457", guarded, guarded]
+    assert pd.read_csv(io.StringIO(written, newline="")).shape == (1, 4)
     as_json = "".join(json_parts(["sentiment"], [(sentences, pd.DataFrame({"label": [3]}))]))
     assert as_json.strip().isprintable()
     assert json.loads(as_json) == {
         "schema_version": 1,
         "task": "sentiment",
-        "predictions": [{"id": sentence, "label": 3}],
+        "predictions": [{"id": text, "label": 3}],
     }
 
 

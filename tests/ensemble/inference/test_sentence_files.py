@@ -30,12 +30,14 @@ def read(tmp_path: Path, name: str, content: str | bytes, task_name: str) -> pd.
     [
         ("a.csv", 'sentence\na film , warm\n"the ""good"" plot"\n'),
         ("a.csv", '\ufeffsentence\r\na film , warm\r\n"the ""good"" plot"\r\n\r\n'),
+        ("a.csv", '"sentence"\n"a film , warm"\n"the ""good"" plot"\n'),
+        ("a.CSV", 'x|sentence\n1|a film , warm\n\n2|"the ""good"" plot"\n'),
         ("a.csv", 'x,sentence\n1,"a film , warm"\n2,"the ""good"" plot"'),
-        ("a.tsv", 'sentence\tx\n a film , warm \t1\n"the ""good"" plot"\t2\n'),
+        ("a.tsv", 'sentence\tx\na film , warm\t1\n"the ""good"" plot"\t2\n'),
         ("a.csv", 'x;sentence\n1;a film , warm\n2;"the ""good"" plot"\n'),
         ("a.jsonl", '{"sentence": "a film , warm"}\n{"sentence": "the \\"good\\" plot", "x": 1}\n'),
         ("a.jsonl", '["a film , warm"]\n["the \\"good\\" plot"]'),
-        ("a.jsonl", '"a film , warm"\n{"sentence": "the \\"good\\" plot"}\n\n'),
+        ("a.JsonL", '"a film , warm"\n\n{"sentence": "the \\"good\\" plot"}\n\n'),
     ],
 )
 def test_single_sentences(tmp_path: Path, name: str, content: str) -> None:
@@ -70,6 +72,13 @@ def test_ids_are_kept(tmp_path: Path, name: str, content: str, ids: list[str]) -
     assert frame.to_dict("list") == {"id": ids, "sentence": ["a", "b"]}
 
 
+def test_text_and_ids_leave_as_they_came(tmp_path: Path) -> None:
+    content = "id\tsentence\n a1 \t  Un r\u00e9gal\u00a0! \n\u200da2\t\u0645\u06cc\u200c\n"
+    frame = read(tmp_path, "a.tsv", content, "sentiment")
+    assert frame["id"].tolist() == [" a1 ", "\u200da2"]
+    assert frame["sentence"].tolist() == ["  Un r\u00e9gal\u00a0! ", "\u0645\u06cc\u200c"]
+
+
 def test_a_cell_may_have_line_breaks_and_the_next_line_number_is_right(tmp_path: Path) -> None:
     content = 'sentence,x\n"a\nb",1\nc,2\n ,3\n'
     with pytest.raises(DataError, match=r"a\.csv:5: sentence is empty"):
@@ -85,17 +94,30 @@ def test_a_cell_may_have_line_breaks_and_the_next_line_number_is_right(tmp_path:
         ("a.csv", "text\na\n", "sentiment", r"a\.csv:1: no column sentence in the header"),
         ("a.csv", "sentence1,x\na,b\n", "similarity", r"a\.csv:1: no column sentence2"),
         ("a.csv", "sentence,sentence\na,b\n", "sentiment", "twice the column sentence"),
-        ("a.csv", "sentence,x\na,b\n\nc,d\n", "sentiment", r"a\.csv:3: 1 cells, the header has 2"),
+        ("a.csv", "sentence,x\na,b\n\nc\n", "sentiment", r"a\.csv:4: 1 cells, the header has 2"),
         ("a.csv", "sentence\na\n\nb\n", "sentiment", r"a\.csv:3: sentence is empty"),
         ("a.csv", "sentence,x\na,1\n,2\n", "sentiment", r"a\.csv:3: sentence is empty"),
         ("a.csv", "sentence,x\na,1,2\n", "sentiment", r"a\.csv:2: 3 cells, the header has 2"),
-        ("a.csv", 'sentence,x\na,1\n"b,2\n', "sentiment", r"a\.csv:3: unexpected end of data"),
-        ("a.csv", f"sentence\n{'a' * 200_000}\n", "sentiment", r"a\.csv:2: field larger than"),
-        ("a.csv", b"sentence\na\n\xff\n", "sentiment", r"a\.csv:3: is not UTF-8"),
-        ("a.csv", "sentence\na\n".encode("utf-16"), "sentiment", "is not UTF-8"),
+        ("a.csv", 'sentence,x\na,1\n"b,2\n', "sentiment", r"a\.csv:3: a quotation mark is open to"),
+        (
+            "a.csv",
+            f"sentence\n{'a' * 200_000}\n",
+            "sentiment",
+            r"a\.csv:2: has a cell of more than",
+        ),
+        ("a.csv", b"sentence\na\n\xff\n", "sentiment", r"a\.csv:3: byte 0xff is not UTF-8"),
+        ("a.csv", "sentence\na\n".encode("utf-16"), "sentiment", "a.csv: is UTF-16, not UTF-8"),
         ("a.jsonl", "", "sentiment", "no sentences to predict"),
         ("a.jsonl", '["a"]\n{"sentence"', "sentiment", r"a\.jsonl:2: is not JSON"),
-        ("a.jsonl", '["a"]\n\n["b"]\n', "sentiment", r"a\.jsonl:2: is not JSON"),
+        ("a.jsonl", '["a"]\n\n["b"\n', "sentiment", r"a\.jsonl:3: is not JSON"),
+        ("a.jsonl", '["a"]\n["\\ud83d"]\n', "sentiment", r"a\.jsonl:2: sentence is not Unicode"),
+        (
+            "a.jsonl",
+            '{"id": "\\ud83d", "sentence": "a"}',
+            "sentiment",
+            r":1: the id is not Unicode",
+        ),
+        ("a.csv", 'sentence,x,y\n"a,1,2\nb,1,2\nc",1,2\n', "sentiment", "closes in line 4: rows"),
         ("a.jsonl", "[" * 100_000, "sentiment", r"a\.jsonl:1: is not JSON"),
         ("a.jsonl", '{"text": "a"}\n', "sentiment", r"a\.jsonl:1: sentence is None, not text"),
         ("a.jsonl", '["a"]\n{"sentence": null}\n', "sentiment", r"a\.jsonl:2: sentence is None"),

@@ -120,5 +120,5 @@ def test_the_sample_is_seeded_sound_and_said_to_be_generated(tmp_path: Path) -> 
     shares = np.bincount(examples.labels.astype(int)) / len(examples)
     assert shares.min() > 0.08
     assert all(id_.startswith("sample-") for id_ in examples.ids)
-    with pytest.raises(ConfigError, match="is not empty"):
+    with pytest.raises(ConfigError, match="is there already"):
         write_sample(tmp_path / "a")

@@ -166,5 +166,5 @@ def test_without_a_network_the_fix_is_said(tmp_path: Path) -> None:
 
 def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("x")
-    with pytest.raises(ConfigError, match="is not empty"):
+    with pytest.raises(ConfigError, match="is there already"):
         fetch(tmp_path)

@@ -277,5 +277,6 @@ def test_progress_is_reported_and_kept(tiny_encoder: Path, tiny_data: Path, tmp_
 def test_an_output_that_is_there_is_refused(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="is there already"):
         pretrain(config_of(tiny_encoder, tiny_data), tmp_path)

@@ -118,10 +118,14 @@ def test_typed_sentences(tiny_bundle: Path) -> None:
     words = ["predict", tiny_bundle, "--task", "sentiment", "--text", "=a film", "--text", "b\x1b"]
     done = invoke(*words)
     found = rows(done.stdout)
-    assert [row["sentence"] for row in found] == ["'=a film", "b?"]
+    assert [row["sentence"] for row in found] == ["=a film", "b\x1b"]
     assert all(row["label"] in "01234" for row in found)
     predictions = json.loads(invoke(*words, "--json").stdout)["predictions"]
     assert [str(row["label"]) for row in predictions] == [row["label"] for row in found]
+    guarded = rows(invoke(*words, "--for-spreadsheet").stdout)
+    assert [row["sentence"] for row in guarded] == ["'=a film", "b\x1b"]
+    with pytest.raises(ConfigError, match="--for-spreadsheet is of a CSV file"):
+        invoke(*words, "--for-spreadsheet", "--json")
 
 
 def test_pairs_in_every_way(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_pairs_in_every_way(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_labels_go_to_a_file(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     source = tiny_data / "quora-dev.csv"
-    output = tmp_path / "new" / "labels.csv"
+    output = tmp_path / "labels.csv"
     done = invoke("predict", tiny_bundle, source, "--task", "similarity", "--output", output)
     assert done.stdout == ""
     assert f"wrote {output}" in done.stderr
@@ -194,10 +198,10 @@ def test_a_defect_in_a_later_chunk_leaves_no_file(
 ) -> None:
     monkeypatch.setattr("ensemble.inference.sentence_files.CHUNK", 2)
     (tmp_path / "in.csv").write_text("sentence\na\nb\nc\n \n")
-    output = tmp_path / "out" / "labels.csv"
+    output = tmp_path / "labels.csv"
     with pytest.raises(DataError, match=r"in\.csv:5: sentence is empty"):
         invoke(*("predict", tiny_bundle, tmp_path / "in.csv", "--task", "sentiment"), "-o", output)
-    assert list(output.parent.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +278,7 @@ def test_options_that_do_not_fit(tiny_bundle: Path, words: list[str], message: s
     ("words", "stdin", "message"),
     [
         (["--task", "sentiment"], b"a film\n\nb\n", "standard input:2: sentence is empty"),
-        (["--task", "sentiment"], b"\xff\n", "standard input:1: is not UTF-8"),
+        (["--task", "sentiment"], b"\xff\n", "standard input:1: byte 0xff is not UTF-8"),
         (["--task", "similarity"], b"a film\n", "standard input:1: 1 sentence"),
         (["--task", "similarity", "--text", "a"], None, "--text:1: 1 sentence"),
         (["/nowhere/in.csv", "--task", "sentiment"], None, "/nowhere/in.csv: cannot be read"),

@@ -50,5 +50,6 @@ def test_json(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
 def test_an_output_that_is_there_is_refused(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="is there already"):
         invoke(*words_of(tiny_encoder, tiny_data, tmp_path))

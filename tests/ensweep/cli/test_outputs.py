@@ -1,0 +1,69 @@
+"""Every command that writes where the user says: refused before the work, for others to read."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ensweep.cli.app import app
+from mlflow_setup.errors import ConfigError
+
+CLOSED = Path("/proc/self/task/none")
+"""Not even root makes anything there."""
+COMMANDS = {
+    "predict": ["predict", "/nowhere", "--text", "a", "--output"],
+    "export": ["export", "none", "--output"],
+    "pretrain": ["pretrain", "b3", "--data-dir", "/nowhere", "--output"],
+    "train": ["train", "baseline", "--data-dir", "/nowhere", "--output"],
+    "compress": ["compress", "BUNDLE", "--data-dir", "/nowhere", "--output"],
+    "data sample": ["data", "sample"],
+    "data fetch": ["data", "fetch"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("place", ["closed", "below a file"])
+def test_what_cannot_be_written_is_refused_before_the_work(
+    command: str,
+    place: str,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever else is wrong: bundle, data and storage are not there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    output = {"closed": CLOSED, "below a file": tmp_path / "file" / "x"}[place]
+    words = [str(tiny_bundle) if word == "BUNDLE" else word for word in COMMANDS[command]]
+    result = CliRunner().invoke(app, [*words, str(output)])
+    assert isinstance(result.exception, ConfigError), result.exception
+    assert str(output) in result.exception.problem
+    assert result.exception.fix
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_for_others_has_the_modes_that_the_umask_leaves(
+    tiny_runs: Path, tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    storage = ["--storage", str(tiny_runs)]
+    source = str(tiny_data / "quora-dev.csv")
+    predict = ["predict", str(tiny_bundle), source, "--task", "similarity", "--output"]
+    before = os.umask(0o022)
+    try:
+        for words in (
+            ["export", "tiny", *storage, "--output", str(tmp_path / "bundle")],
+            [*predict, str(tmp_path / "labels.csv")],
+            [*predict, str(tmp_path / "labels"), "--shard-rows", "20"],
+            ["data", "sample", str(tmp_path / "sample"), "--train-rows", "5", "--dev-rows", "5"],
+        ):
+            result = CliRunner().invoke(app, words)
+            assert result.exit_code == 0, result.exception
+    finally:
+        os.umask(before)
+    found = [path for path in tmp_path.rglob("*") if path.exists()]
+    assert len(found) > 25
+    for path in found:
+        expected = 0o755 if path.is_dir() else 0o644
+        assert stat.S_IMODE(path.stat().st_mode) == expected, path

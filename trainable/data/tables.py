@@ -1,0 +1,165 @@
+"""Delimited text and JSON lines, row by row, each with the line that it begins on.
+
+Training, `data check`, `predict` and `--add` read files by this module, so that a file is the same
+to all of them. A row that cannot be read is told as a `Fault` in its place, and reading goes on
+with the line below it. Only a row is in memory.
+"""
+
+import csv
+import io
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from trainable.config.tasks import Quoting
+
+DELIMITERS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a row: the code of a defect, and words that follow the row's place."""
+
+    code: str
+    message: str
+
+
+class UnreadableError(Exception):
+    """The file is no text from `line` on (0: as a whole)."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line, self.message = line, message
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether a file is JSON lines by the ending of its name; else it is delimited text."""
+    return path.suffix.lower() == ".jsonl"
+
+
+def text_lines(stream: BinaryIO) -> Iterator[str]:
+    """The lines with their ends: LF, CR LF or CR alone, as spreadsheets of old write them. A
+    byte-order mark is left out.
+
+    Raises:
+        UnreadableError: UTF-16, a NUL byte, or not UTF-8.
+    """
+    for number, data in enumerate(stream, start=1):
+        if number == 1 and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise UnreadableError(0, "is UTF-16, not UTF-8")
+        if b"\0" in data:
+            raise UnreadableError(number, "contains a NUL byte")
+        try:
+            line = data.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            message = f"byte 0x{byte:02x} is not UTF-8 (Latin-1?)"
+            raise UnreadableError(number, message) from None
+        if "\r" in line[:-2]:
+            yield from io.StringIO(line, newline="")
+        else:
+            yield line
+
+
+def delimiter_of(header: str, needed: Iterable[str], usual: Sequence[str] = ()) -> str:
+    """The delimiter by which `header` has all needed columns, the `usual` ones first; without such
+    a one, that which it has most."""
+    known, wanted = [*dict.fromkeys([*usual, *DELIMITERS])], set(needed)
+    for delimiter in known:
+        cells = next(csv.reader([header], delimiter=delimiter), [])
+        if wanted <= {cell.strip() for cell in cells} and (len(cells) > 1 or len(wanted) == 1):
+            return delimiter
+    return max(known, key=header.count)
+
+
+def table_rows(
+    lines: Iterable[str], delimiter: str, quoting: Quoting
+) -> Iterator[tuple[int, list[str] | Fault]]:
+    """(line on which the row starts, its cells or what is wrong with it), the header first.
+
+    Empty lines are passed over, unless the table has one column, whose cell they would be.
+
+    A cell in quotation marks may run over lines. Where each of a row's lines has as many cells as
+    the header once quotation marks are taken for letters, two stray marks have swallowed rows: that
+    is a fault. Two lines of two columns are let through, for text has commas too.
+    """
+    feed = _Feed(lines)
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    if quoting == "none":
+        reader = csv.reader(feed, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    num_columns = 0
+    while True:
+        start = feed.begin_row()
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            feed.give_back()
+            yield start, _fault(str(error))
+            continue
+        if row is None:
+            return
+        if not row and num_columns > 1:
+            continue
+        num_columns = num_columns or len(row)
+        if _has_swallowed(feed.taken, delimiter, num_columns):
+            last = start + len(feed.taken) - 1
+            feed.give_back()
+            message = f"a quotation mark opens here and closes in line {last}: rows lie between"
+            yield start, Fault("D14", message)
+        else:
+            yield start, row or [""]
+
+
+def json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    """(line, its JSON value or a `Fault`); empty lines are passed over."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError):
+            yield number, Fault("D12", "is not JSON")
+
+
+class _Feed:
+    """Lines for `csv.reader`, of which those of the row under way can be read once more."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.taken: list[str] = []
+        self._source, self._back, self._line = iter(lines), deque[str](), 0
+
+    def __iter__(self) -> "_Feed":
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.popleft() if self._back else next(self._source)
+        self.taken.append(line)
+        return line
+
+    def begin_row(self) -> int:
+        """The number of the line that comes next, from 1."""
+        self._line += len(self.taken)
+        self.taken = []
+        return self._line + 1
+
+    def give_back(self) -> None:
+        """Read on below the first line of the row."""
+        self._back.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+
+def _has_swallowed(lines: Sequence[str], delimiter: str, num_columns: int) -> bool:
+    if len(lines) < 2 or num_columns < 2 or len(lines) + num_columns < 5:
+        return False
+    return all(line.count(delimiter) == num_columns - 1 for line in lines)
+
+
+def _fault(reason: str) -> Fault:
+    if "field larger" in reason:
+        return Fault("D11", f"has a cell of more than {csv.field_size_limit():,} characters")
+    if "unexpected end" in reason:
+        return Fault("D03", "a quotation mark is open to the end of the file")
+    return Fault("D03", f"quoting: {reason}")
