@@ -15,6 +15,7 @@ import sys
 import typer
 
 from ensweep.cli.ensembles import bundle, compress, ensemble, predict, serve, soup
+from ensweep.cli.shared.options import grouped
 from ensweep.cli.sweeps import ablate, cluster, leaderboard, plan, report, submit, sweep, track
 from ensweep.cli.training import data, pretrain, train
 from mlflow_setup.errors import INTERRUPTED, STOPPED, EnsweepError
@@ -45,7 +46,7 @@ COMMANDS = (
 )
 """A command is called what its function is called; `--help` lists them in this order."""
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(grouped(command))
 for group in (data.data, train.config, cluster.cluster):
     app.add_typer(group)
 

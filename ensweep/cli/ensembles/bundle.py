@@ -5,27 +5,13 @@ ensweep evaluate bundle --data-dir data
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ensweep.cli.shared.options import (
-    AsJson,
-    Average,
-    BatchSize,
-    Folder,
-    Listed,
-    MaxCost,
-    MaxMembers,
-    Method,
-    Precision,
-    Storage,
-    SweepNames,
-    TrackingUri,
-    ensemble_request,
-)
+from ensweep.cli.shared.options import AsJson, AskedEnsemble, BatchSize, Folder, Place, Precision
+from ensweep.cli.shared.output import print_json
 
 if TYPE_CHECKING:
     from ensemble.export.write import Refine
@@ -35,12 +21,8 @@ if TYPE_CHECKING:
 
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder; new.")],
-    sweeps: SweepNames = None,
-    method: Method = None,
-    max_members: MaxMembers = None,
-    max_cost: MaxCost = None,
-    average: Average = "paper",
-    runs: Listed = None,
+    asked: AskedEnsemble,
+    place: Place,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16"],
         typer.Option("--precision", help="Of the stored weights; half takes --data-dir."),
@@ -49,22 +31,17 @@ def export(
         Path | None,
         typer.Option("--data-dir", help="Dev files, on which half precision is measured."),
     ] = None,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
 ) -> None:
     """Write the selective ensemble of one sweep or several as a folder that needs nothing else."""
     from ensemble.export.write import export as write
     from ensemble.export.write import unchanged
     from mlflow_setup.errors import ConfigError
     from mlflow_setup.filesystem.atomic import num_bytes
-    from mlflow_setup.tracking.store import resolve_tracking
 
     refine = unchanged if precision == "fp32" else _halving(precision, data_dir)
     if precision == "fp32" and data_dir is not None:
         raise ConfigError("--data-dir is for --precision fp16 or bf16", fix="leave it out")
-    tracking = resolve_tracking(storage, tracking_uri)
-    request = ensemble_request(tracking, sweeps, runs, method, max_members, max_cost, average)
-    contents = write(tracking, request, storage / ".cache", output, refine)
+    contents = write(place.tracking, asked.request(place.tracking), place.cache, output, refine)
     typer.echo(f"{output}: {len(contents.members)} member(s), {num_bytes(output) / 1e6:.0f} MB")
     for task, found in contents.halved.items():
         change = f"{found.fp32:.4f} in fp32, {found.stored:.4f} in {precision}"
@@ -99,14 +76,12 @@ def verify(
     if key is not None:
         verify_signature(folder, key)
     if as_json:
-        content = {
-            "schema_version": 1,
-            "folder": str(folder),
-            "tasks": list(contents.tasks),
-            "members": list(contents.members),
-            "is_signed": key is not None,
-        }
-        typer.echo(json.dumps(content))
+        print_json(
+            folder=str(folder),
+            tasks=list(contents.tasks),
+            members=list(contents.members),
+            is_signed=key is not None,
+        )
     else:
         signed = "" if key is None else f"; signed by the owner of {key}"
         typer.echo(f"{folder}: whole; {len(contents.members)} member(s){signed}")
@@ -144,7 +119,7 @@ def evaluate(
     if as_json:
         content = dataclasses.asdict(found)
         content["scores"]["overall"] = content.pop("overall")
-        typer.echo(json.dumps({"schema_version": 1, **content}, allow_nan=False))
+        print_json(**content)
     else:
         _print_scores(found, ensemble.tasks)
     if split != "test":

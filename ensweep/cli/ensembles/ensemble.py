@@ -3,38 +3,23 @@
 ensweep ensemble demo --storage runs
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensweep.cli.shared.options import (
-    AsJson,
-    Average,
-    Listed,
-    MaxCost,
-    MaxMembers,
-    Method,
-    Storage,
-    SweepNames,
-    TrackingUri,
-    ensemble_request,
-)
+from ensweep.cli.shared.options import AsJson, AskedEnsemble, Place
+from ensweep.cli.shared.output import print_json
 
 if TYPE_CHECKING:
     from ensemble.candidates.pool import Pool
     from ensemble.choice.request import Request
     from ensemble.choice.result import EnsembleChoice
-    from mlflow_setup.tracking.store import Tracking
 
 
 def ensemble(
-    sweeps: SweepNames = None,
-    method: Method = None,
-    max_members: MaxMembers = None,
-    max_cost: MaxCost = None,
-    average: Average = "paper",
+    asked: AskedEnsemble,
+    place: Place,
     add: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,33 +28,27 @@ def ensemble(
             help="Predictions of a model that is not tracked, for a task's dev rows. Repeatable.",
         ),
     ] = None,
-    runs: Listed = None,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Best single run, simple average and selective ensemble of each task, honestly judged."""
     from ensemble.choice.request import choose_ensemble
     from ensemble.presentation.choice_json import describe
     from ensweep.cli.ensembles.choice import print_choice
-    from mlflow_setup.tracking.store import resolve_tracking
 
-    tracking = resolve_tracking(storage, tracking_uri)
-    request = ensemble_request(tracking, sweeps, runs, method, max_members, max_cost, average, add)
-    pool, choice = choose_ensemble(tracking, request, storage / ".cache")
+    request = asked.request(place.tracking, add)
+    pool, choice = choose_ensemble(place.tracking, request, place.cache)
     content = describe(request, pool, choice)
     if as_json:
-        typer.echo(json.dumps(content, allow_nan=False))
+        print_json(**content)
     else:
         print_choice(request, pool, choice)
-    _keep(tracking, storage, request, content, pool, choice)
+    _keep(place, request, content, pool, choice)
     if not as_json:
         typer.echo(f"next: {_next(request, choice)}", err=True)
 
 
 def _keep(
-    tracking: "Tracking",
-    storage: Path,
+    place: Place,
     request: "Request",
     content: dict[str, Any],
     pool: "Pool",
@@ -86,7 +65,7 @@ def _keep(
     images = pictures(pool, choice)
     for problem in pin_members(choice.candidates(Choice.SELECTIVE)):
         typer.echo(f"not pinned for ensweep gc: {problem}", err=True)
-    folders = (storage / safe_name(name, "sweep") for name in request.sweeps)
+    folders = (place.storage / safe_name(name, "sweep") for name in request.sweeps)
     for sweep in filter(Path.is_dir, folders):
         try:
             write_pictures(sweep / FOLDER, images)
@@ -94,7 +73,7 @@ def _keep(
         except OSError as error:
             typer.echo(f"no pictures: {sweep / FOLDER}: {error.strerror}", err=True)
     try:
-        run_id, is_new = log(tracking, request, content, choice, images)
+        run_id, is_new = log(place.tracking, request, content, choice, images)
     except EnsweepError as error:
         typer.echo(f"not logged: {error.problem}", err=True)
     else:

@@ -4,38 +4,35 @@ ensweep register bundle --name reviews
 ensweep serve models:/reviews@champion
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ensweep.cli.shared.options import AsJson, BatchSize, Folder, Precision, Storage, TrackingUri
+from ensweep.cli.shared.options import Address, AsJson, BatchSize, Folder, Place, Precision
+from ensweep.cli.shared.output import print_json
 
 
 def register(
     folder: Folder,
+    place: Place,
     name: Annotated[str, typer.Option("--name", help="Of the registered model.")] = "ensweep",
     alias: Annotated[
         str, typer.Option("--alias", help="Points to the new version from now on.")
     ] = "champion",
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Log a bundle as an MLflow model and register it."""
     from ensemble.export.register import register as write
-    from mlflow_setup.tracking.store import resolve_tracking
 
-    run_id, version = write(resolve_tracking(storage, tracking_uri), folder, name, alias)
+    run_id, version = write(place.tracking, folder, name, alias)
     uri = f"models:/{name}@{alias}"
     if as_json:
-        content = {"schema_version": 1, "uri": uri, "version": version, "run_id": run_id}
-        typer.echo(json.dumps(content))
+        print_json(uri=uri, version=version, run_id=run_id)
     else:
         typer.echo(f"{uri}: version {version}, of run {run_id}")
-        typer.echo(f"next: ensweep serve {uri} --storage {storage}", err=True)
+        typer.echo(f"next: ensweep serve {uri} --storage {place.storage}", err=True)
 
 
 def serve(
@@ -43,6 +40,7 @@ def serve(
         str,
         typer.Argument(metavar="BUNDLE|MODEL", help="An exported bundle, or models:/NAME@ALIAS."),
     ],
+    place: Place,
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free.")] = 8000,
     max_bytes: Annotated[
@@ -58,12 +56,7 @@ def serve(
         int | None,
         typer.Option("--replicas", min=1, help="Of --ray: how many answer side by side; 1."),
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", envvar="RAY_ADDRESS", help="The cluster of --ray: host:port."),
-    ] = None,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
+    address: Address = None,
 ) -> None:
     """Answer HTTP requests with a bundle, over MLflow's scoring protocol."""
     from ensemble.inference.ensemble import Ensemble
@@ -71,7 +64,6 @@ def serve(
     from mlflow_setup.errors import ConfigError
     from mlflow_setup.models.registry import fetch_bundle, is_model
     from mlflow_setup.models.scoring_server import listen, request_seconds, run_scoring
-    from mlflow_setup.tracking.store import resolve_tracking
 
     def report(host: str, port: int) -> None:
         url = f"http://{host}:{port}"
@@ -81,7 +73,7 @@ def serve(
         raise ConfigError("--replicas are of --ray", fix="add --ray, or leave it out")
     folder = Path(source)
     if is_model(source):
-        folder = fetch_bundle(resolve_tracking(storage, tracking_uri), source, storage / ".cache")
+        folder = fetch_bundle(place.tracking, source, place.cache)
     ensemble = Ensemble.load(folder, batch_size, precision)
     if on_ray:
         from ensemble.inference.shards import bundle_fingerprint
@@ -89,8 +81,8 @@ def serve(
 
         if address:
             os.environ["RAY_ADDRESS"] = address
-        place, fingerprint = folder.absolute(), bundle_fingerprint(ensemble)
-        replica = Replica(place, fingerprint, batch_size, precision, max_bytes, max_rows)
+        same = folder.absolute(), bundle_fingerprint(ensemble)
+        replica = Replica(*same, batch_size, precision, max_bytes, max_rows)
         serve_on_ray(replica, host, port, replicas or 1, report)
         return
     with listen(host, port) as listener:

@@ -3,21 +3,21 @@
 ensweep soup demo --data-dir data --greedy
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ensweep.cli.shared.options import AsJson, Storage, SweepName, TrackingUri
-from ensweep.cli.shared.output import print_table
+from ensweep.cli.shared.options import AsJson, Place, SweepName
+from ensweep.cli.shared.output import print_json, print_table
 
 
 def soup(
     data_dir: Annotated[
         Path, typer.Option("--data-dir", help="Folder with the files that the sweep was given.")
     ],
+    place: Place,
     sweep: SweepName = None,
     greedy: Annotated[
         bool,
@@ -26,21 +26,16 @@ def soup(
     num_runs: Annotated[
         int | None, typer.Option("--num-runs", min=2, help="Only the best so many on dev-train.")
     ] = None,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Average the weights of runs that share a start into one more trial of the sweep."""
     from ensemble.soup.trial import make_soup
     from mlflow_setup.runs.query import latest_sweep
-    from mlflow_setup.tracking.store import resolve_tracking
 
-    tracking = resolve_tracking(storage, tracking_uri)
-    name = sweep or latest_sweep(tracking)
-    found = make_soup(tracking, name, data_dir, greedy, num_runs)
+    name = sweep or latest_sweep(place.tracking)
+    found = make_soup(place.tracking, name, data_dir, greedy, num_runs)
     if as_json:
-        content = {**asdict(found), "folder": str(found.folder)}
-        typer.echo(json.dumps({"schema_version": 1, "sweep": name, **content}))
+        print_json(sweep=name, **{**asdict(found), "folder": str(found.folder)})
         return
     chosen = f"{len(found.ingredients)} of {found.num_sharing} runs that share a start"
     typer.echo(f"{found.trial}: {chosen}: {', '.join(found.ingredients)}")
@@ -51,4 +46,6 @@ def soup(
     rows.append(["overall", f"{found.single:.4f}", f"{found.overall:.4f}", ""])
     print_table(["dev-dev", "best single", "soup", "gain"], rows)
     typer.echo("runs, epochs and best single are chosen on dev-train; dev-dev had no say")
-    typer.echo(f"in {found.folder}; next: ensweep ensemble {name} --storage {storage}", err=True)
+    typer.echo(
+        f"in {found.folder}; next: ensweep ensemble {name} --storage {place.storage}", err=True
+    )

@@ -1,77 +1,29 @@
-"""Options that several commands share, spelled once."""
+"""Options that several commands share, spelled once, and groups of them.
 
-from collections.abc import Mapping
+A command takes a group of options as one argument: a dataclass with a field for each. `grouped`
+makes of it the signature that typer reads.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
     from ensemble.choice.request import Request
     from mlflow_setup.tracking.store import Tracking
+    from search.config.sweep_config import SweepConfig
 
-Storage = Annotated[
-    Path,
-    typer.Option("--storage", envvar="ENSWEEP_STORAGE", help="Folder with the sweeps."),
-]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri",
-        envvar="MLFLOW_TRACKING_URI",
-        help="MLflow server or database; default: mlflow.db in the storage folder.",
-    ),
-]
 SweepName = Annotated[
     str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; default: the latest.")
 ]
-SweepNames = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[SWEEP]...", help="Sweeps to choose from; default: the latest."),
-]
-SweepFile = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")]
-SweepOverrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...",
-        help="Settings of every trial, or search.*, scheduler.*, resources.* of the sweep.",
-    ),
-]
-NewName = Annotated[str | None, typer.Option("--name", help="Default: SWEEP with date and time.")]
-NumSamples = Annotated[
-    int | None, typer.Option("--num-samples", help="Trials; search.num_samples.")
-]
-SearchSeed = Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")]
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
-]
-Method = Annotated[
-    str | None,
-    typer.Option("--method", help="A rule of selection for all tasks; default: the fitting one."),
-]
-Average = Annotated[
-    Literal["paper", "probabilities", "logits", "standardised"],
-    typer.Option(
-        "--average",
-        help="What is averaged: class probabilities, logits and scores (paper); "
-        "probabilities; logits; or as the paper with standardised scores.",
-    ),
-]
-MaxMembers = Annotated[int | None, typer.Option("--max-members", min=1, help="Of a task, at most.")]
-MaxCost = Annotated[
-    float | None,
-    typer.Option(
-        "--max-cost",
-        help="Millions of parameters of the distinct encoders over all tasks, at most.",
-    ),
-]
-Listed = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--runs",
-        metavar="TASK=RUN,RUN",
-        help="List a task's members instead: equal weights, each run's best epoch. Repeatable.",
-    ),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
 Precision = Annotated[
@@ -79,46 +31,200 @@ Precision = Annotated[
     typer.Option("--precision", help="auto: bf16 where the device multiplies it in hardware."),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples a forward pass.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's name or a YAML file.")
+]
+WarmStart = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--warm-start",
+        metavar="OTHER",
+        help="A sweep whose trials the search starts from, by name or folder; repeatable.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", envvar="RAY_ADDRESS", help="The cluster of --ray: host:port."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-MaxHours = Annotated[
-    float | None,
-    typer.Option("--max-hours", help="Stop, resumably, after so many hours; budget.max_hours."),
-]
-MaxGpuHours = Annotated[
-    float | None,
-    typer.Option("--max-gpu-hours", help="Likewise, trials' GPU-hours; budget.max_gpu_hours."),
-]
-MaxUsd = Annotated[
-    float | None,
-    typer.Option("--max-usd", help="Likewise, their price; budget.max_usd, budget.usd_per_hour."),
-]
 
 
-def ensemble_request(
-    tracking: "Tracking",
-    sweeps: list[str] | None,
-    runs: list[str] | None,
-    method: str | None,
-    max_members: int | None,
-    max_cost: float | None,
-    average: str,
-    add: list[str] | None = None,
-) -> "Request":
-    """What these options ask for; of the latest sweep where neither sweeps nor runs are named."""
-    from ensemble.choice.request import Request
-    from ensemble.selection.combine import Averaged
-    from mlflow_setup.runs.query import latest_sweep
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where sweeps lie, and where runs are tracked."""
 
-    named = sweeps or ([] if runs else [latest_sweep(tracking)])
-    return Request(
-        sweeps=tuple(dict.fromkeys(named)),
-        rule=method,
-        max_members=max_members,
-        max_cost=max_cost and max_cost * 1e6,
-        averaged=Averaged(average),
-        added=tuple(add or ()),
-        listed=tuple(runs or ()),
-    )
+    storage: Annotated[
+        Path,
+        typer.Option("--storage", envvar="ENSWEEP_STORAGE", help="Folder with the sweeps."),
+    ] = Path("runs")
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            "--tracking-uri",
+            envvar="MLFLOW_TRACKING_URI",
+            help="MLflow server or database; default: mlflow.db in the storage folder.",
+        ),
+    ] = None
+
+    @cached_property
+    def tracking(self) -> "Tracking":
+        """Nothing is connected to yet."""
+        from mlflow_setup.tracking.store import resolve_tracking
+
+        return resolve_tracking(self.storage, self.tracking_uri)
+
+    @property
+    def cache(self) -> Path:
+        """Of what is fetched from a tracking server."""
+        return self.storage / ".cache"
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What ends a sweep early, resumably."""
+
+    max_hours: Annotated[
+        float | None,
+        typer.Option("--max-hours", help="Stop, resumably, after so many hours; budget.max_hours."),
+    ] = None
+    max_gpu_hours: Annotated[
+        float | None,
+        typer.Option("--max-gpu-hours", help="Likewise, trials' GPU-hours; budget.max_gpu_hours."),
+    ] = None
+    max_usd: Annotated[
+        float | None,
+        typer.Option(
+            "--max-usd", help="Likewise, their price; budget.max_usd, budget.usd_per_hour."
+        ),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedSweep:
+    """A new sweep as the command line asks for it."""
+
+    name_or_file: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")
+    ]
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings of every trial, or search.*, scheduler.*, resources.* of the sweep.",
+        ),
+    ] = None
+    name: Annotated[
+        str | None, typer.Option("--name", help="Default: SWEEP with date and time.")
+    ] = None
+    num_samples: Annotated[
+        int | None, typer.Option("--num-samples", help="Trials; search.num_samples.")
+    ] = None
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")] = None
+
+    def read(self, limits: Limits, data_dir: str | None = None) -> "tuple[SweepConfig, str]":
+        """The resolved sweep, and what it is called."""
+        from search.config.load import read_sweep
+
+        options = {
+            "search.num_samples": self.num_samples,
+            "search.seed": self.seed,
+            "data.dir": data_dir,
+            **{f"budget.{key}": limit for key, limit in vars(limits).items()},
+        }
+        given = [*(self.overrides or []), *as_overrides(options)]
+        sweep = read_sweep(self.name_or_file, given)
+        return sweep, self.name or dated(sweep.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedEnsemble:
+    """An ensemble as the command line asks for it."""
+
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SWEEP]...", help="Sweeps to choose from; default: the latest."),
+    ] = None
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", help="A rule of selection for all tasks; default: the fitting one."
+        ),
+    ] = None
+    max_members: Annotated[
+        int | None, typer.Option("--max-members", min=1, help="Of a task, at most.")
+    ] = None
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost",
+            help="Millions of parameters of the distinct encoders over all tasks, at most.",
+        ),
+    ] = None
+    average: Annotated[
+        Literal["paper", "probabilities", "logits", "standardised"],
+        typer.Option(
+            "--average",
+            help="What is averaged: class probabilities, logits and scores (paper); "
+            "probabilities; logits; or as the paper with standardised scores.",
+        ),
+    ] = "paper"
+    runs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--runs",
+            metavar="TASK=RUN,RUN",
+            help="List a task's members instead: equal weights, each run's best epoch. Repeatable.",
+        ),
+    ] = None
+
+    def request(self, tracking: "Tracking", added: list[str] | None = None) -> "Request":
+        """What is asked for; of the latest sweep where neither sweeps nor runs are named."""
+        from ensemble.choice.request import Request
+        from ensemble.selection.combine import Averaged
+        from mlflow_setup.runs.query import latest_sweep
+
+        named = self.sweeps or ([] if self.runs else [latest_sweep(tracking)])
+        return Request(
+            sweeps=tuple(dict.fromkeys(named)),
+            rule=self.method,
+            max_members=self.max_members,
+            max_cost=self.max_cost and self.max_cost * 1e6,
+            averaged=Averaged(self.average),
+            added=tuple(added or ()),
+            listed=tuple(self.runs or ()),
+        )
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer reads it: options in place of each group of them."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {
+        name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
+    }
+
+    def parameters() -> Iterator[inspect.Parameter]:
+        for name, given in inspect.signature(command).parameters.items():
+            if name not in groups:
+                yield given.replace(kind=given.KEYWORD_ONLY, annotation=hints[name])
+                continue
+            own = get_type_hints(groups[name], include_extras=True)
+            for field in dataclasses.fields(groups[name]):
+                default = given.empty if field.default is dataclasses.MISSING else field.default
+                kind, hint = given.KEYWORD_ONLY, own[field.name]
+                yield inspect.Parameter(field.name, kind, default=default, annotation=hint)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, kind in groups.items():
+            own = {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
+            given[name] = kind(**own)
+        command(**given)
+
+    signature = inspect.Signature(list(parameters()))
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+    return run
 
 
 def as_overrides(options: Mapping[str, object]) -> list[str]:
@@ -126,12 +232,8 @@ def as_overrides(options: Mapping[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
-def budget_options(
-    max_hours: float | None, max_gpu_hours: float | None, max_usd: float | None
-) -> dict[str, float | None]:
-    """The options of a budget by their keys."""
-    return {
-        "budget.max_hours": max_hours,
-        "budget.max_gpu_hours": max_gpu_hours,
-        "budget.max_usd": max_usd,
-    }
+def dated(name: str) -> str:
+    """What a sweep is called unless the user says so."""
+    from datetime import datetime
+
+    return f"{name}-{datetime.now():%Y%m%d-%H%M}"

@@ -3,23 +3,39 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from trainable.config.config import Config
+
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns on stdout, never cut: the output may be a file."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
+    """Aligned columns on stdout, never cut: the output may be a file; no header: rows alone."""
+    lines = [header, *rows] if header else rows
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         typer.echo("  ".join(cells).rstrip(), file=sys.stdout)
+
+
+def print_json(**content: Any) -> None:
+    """One JSON object on stdout, which says the version of its form."""
+    typer.echo(json.dumps({"schema_version": 1, **content}, allow_nan=False))
 
 
 def print_listing(noun: str, descriptions: Mapping[str, str], as_json: bool) -> None:
     """A line for each name and what it is; `noun` is their key in JSON."""
     if as_json:
-        typer.echo(json.dumps({"schema_version": 1, noun: descriptions}))
-        return
-    width = max(map(len, descriptions))
-    for name, description in descriptions.items():
-        typer.echo(f"{name:<{width}}  {description}")
+        print_json(**{noun: descriptions})
+    else:
+        print_table((), list(descriptions.items()))
+
+
+def warn_of_idle_settings(config: "Config") -> None:
+    """A warning for each setting that changes nothing as things stand."""
+    from trainable.config.constraints import settings_without_effect
+
+    for warning in settings_without_effect(config):
+        typer.echo(f"warning: {warning}", err=True)

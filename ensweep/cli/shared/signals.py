@@ -2,7 +2,7 @@
 
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -19,9 +19,10 @@ class StopOnSignal:
     def __call__(self) -> bool:
         return self.signal is not None
 
-    @property
-    def exit_code(self) -> int:
-        return INTERRUPTED if self.signal == signal.SIGINT else STOPPED
+    def leave(self) -> NoReturn:
+        """End the command that was stopped, with the exit code of the signal."""
+        typer.echo("stopped; run the same command again to go on", err=True)
+        raise typer.Exit(INTERRUPTED if self.signal == signal.SIGINT else STOPPED)
 
     def __enter__(self) -> None:
         from search.driver.stop_switch import leave_terminal  # not for `--help`, nor in a handler

@@ -3,14 +3,13 @@
 ensweep ablate signs --data-dir data --seeds 3 data.train_fraction=0.1 train.num_epochs=2
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ensweep.cli.shared.options import AsJson, Storage, TrackingUri
-from ensweep.cli.shared.output import print_listing, print_table
+from ensweep.cli.shared.options import AsJson, DataDir, Place, as_overrides, dated
+from ensweep.cli.shared.output import print_json, print_listing, print_table
 from ensweep.cli.sweeps.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, PartialError
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def ablate(
+    place: Place,
     study: Annotated[
         str, typer.Argument(metavar="STUDY", help="A study's name or a YAML file.")
     ] = "figure2",
@@ -34,52 +34,45 @@ def ablate(
     name: Annotated[
         str | None, typer.Option("--name", help="Of the sweep; default: STUDY with date and time.")
     ] = None,
-    data_dir: Annotated[
-        str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
-    ] = None,
+    data_dir: DataDir = None,
     evaluate_only: Annotated[
         bool, typer.Option("--evaluate-only", help="Tables of the study that ran under --name.")
     ] = False,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a study's recipes over seeds as one sweep, then compare each with the first."""
-    from datetime import datetime
-
     from search.ablation.study import read_study
 
     if evaluate_only and name is None:
         raise ConfigError("--evaluate-only needs the --name of a study that has run")
-    given = [] if data_dir is None else [f"data.dir={data_dir}"]
+    given = as_overrides({"data.dir": data_dir})
     only = None if rows is None else [row.strip() for row in rows.split(",")]
     resolved = read_study(study, seeds, only, [*(overrides or []), *given])
-    chosen = name or f"{Path(study).stem}-{datetime.now():%Y%m%d-%H%M}"
+    chosen = name or dated(Path(study).stem)
 
     from mlflow_setup.runs.ensemble_runs import log_to_sweep
-    from mlflow_setup.tracking.store import resolve_tracking
     from search.ablation.compare import evaluate
     from search.ablation.figures import write_report
     from search.driver.sweep import run_sweep
 
-    tracking = resolve_tracking(storage, tracking_uri)
+    sweep_folder = place.storage / chosen
     if evaluate_only:
-        resolved.require_trials(storage / chosen)
+        resolved.require_trials(sweep_folder)
     else:
         num_trials = resolved.sweep.search.num_samples
         typer.echo(f"study {chosen}: {len(resolved.rows)} rows, {num_trials} trials", err=True)
-        hint = resume_hint(chosen, storage, tracking_uri)
+        hint = resume_hint(chosen, place)
         farewell = f"{hint}, then this command with --name {chosen} and --evaluate-only"
-        result = run_sweep(resolved.sweep, chosen, storage, tracking, farewell=farewell)
+        result = run_sweep(resolved.sweep, chosen, place.storage, place.tracking, farewell=farewell)
         if result.stop is not None:
             reason, exit_code = result.stop
             typer.echo(f"study {chosen} was stopped: {reason}\n{farewell}", err=True)
             raise typer.Exit(exit_code)
-    found = evaluate(resolved.arms(storage / chosen), curves_of=resolved.curves_of)
-    folder = storage / chosen / "ablation"
+    found = evaluate(resolved.arms(sweep_folder), curves_of=resolved.curves_of)
+    folder = sweep_folder / "ablation"
     files = write_report(found, folder)
     _print(found, folder, as_json)
-    log_to_sweep(tracking, chosen, files, "ablation")
+    log_to_sweep(place.tracking, chosen, files, "ablation")
     failed = [line.label for line in found.lines if line.problem]
     if failed:
         raise PartialError(
@@ -100,7 +93,7 @@ def _print(study: "Study", folder: Path, as_json: bool) -> None:
     from search.ablation.figures import curves_table, table
 
     if as_json:
-        typer.echo(json.dumps({"schema_version": 1, **study.to_json(), "folder": str(folder)}))
+        print_json(**study.to_json(), folder=str(folder))
         return
     print_table(*table(study))
     typer.echo(f"\n{study.curves_of} by epoch, from its worst (0) to its best (1):")

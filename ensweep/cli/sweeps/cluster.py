@@ -4,13 +4,13 @@ ensweep cluster check cluster.yaml
 ensweep cluster check deploy/kuberay.yaml
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ensweep.cli.shared.options import AsJson
+from ensweep.cli.shared.output import print_json
 
 cluster = typer.Typer(
     name="cluster", help="The Ray cluster that sweeps run on.", no_args_is_help=True
@@ -38,8 +38,7 @@ def check(
 
     found = check_kuberay_file(file) if is_kuberay_file(file) else check_cluster_file(file)
     if as_json:
-        content = {"schema_version": 1, "findings": [asdict(finding) for finding in found]}
-        typer.echo(json.dumps(content))
+        print_json(findings=[asdict(finding) for finding in found])
     else:
         for finding in found:
             mark = "error" if finding.is_error else "note"

@@ -3,42 +3,32 @@
 ensweep leaderboard --json
 """
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ensweep.cli.shared.options import AsJson, Storage, SweepName, TrackingUri
-from ensweep.cli.shared.output import print_table
+from ensweep.cli.shared.options import AsJson, Place, SweepName
+from ensweep.cli.shared.output import print_json, print_table
 from mlflow_setup.errors import NothingUsableError
 
 if TYPE_CHECKING:
     from search.reports.leaderboard import Row
 
 
-def leaderboard(
-    sweep_name: SweepName = None,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
-    as_json: AsJson = False,
-) -> None:
+def leaderboard(place: Place, sweep_name: SweepName = None, as_json: AsJson = False) -> None:
     """The trials of a sweep, the best first, with what they differ in."""
     from mlflow_setup.runs.query import find_trials, latest_sweep
-    from mlflow_setup.tracking.store import resolve_tracking
     from search.reports.leaderboard import leaderboard as rows_of
 
-    tracking = resolve_tracking(storage, tracking_uri)
-    chosen = sweep_name or latest_sweep(tracking)
-    rows = rows_of(find_trials(tracking, chosen))
+    chosen = sweep_name or latest_sweep(place.tracking)
+    rows = rows_of(find_trials(place.tracking, chosen))
     if not rows:
         raise NothingUsableError(
             f"no trial of a sweep {chosen!r} is tracked",
             fix="ensweep leaderboard without a name shows the latest sweep",
         )
     if as_json:
-        content = [row.to_json() for row in rows]
-        typer.echo(json.dumps({"schema_version": 1, "sweep": chosen, "trials": content}))
+        print_json(sweep=chosen, trials=[row.to_json() for row in rows])
         return
     typer.echo(f"sweep {chosen}", err=True)
     print_table(*_leaderboard_table(rows))

@@ -3,30 +3,12 @@
 ensweep plan demo --data-dir data
 """
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ensweep.cli.shared.options import (
-    AsJson,
-    DataDir,
-    MaxGpuHours,
-    MaxHours,
-    MaxUsd,
-    NewName,
-    NumSamples,
-    SearchSeed,
-    Storage,
-    SweepFile,
-    SweepOverrides,
-    TrackingUri,
-    as_overrides,
-    budget_options,
-)
-from ensweep.cli.shared.output import print_table
-from ensweep.cli.sweeps.sweep import default_name
+from ensweep.cli.shared.options import AsJson, AskedSweep, DataDir, Limits, Place
+from ensweep.cli.shared.output import print_json, print_table
 
 if TYPE_CHECKING:
     from search.planning.forecast import Forecast, Range
@@ -34,45 +16,26 @@ if TYPE_CHECKING:
 
 
 def plan(
-    name_or_file: SweepFile,
-    overrides: SweepOverrides = None,
-    name: NewName = None,
-    num_samples: NumSamples = None,
-    seed: SearchSeed = None,
+    asked: AskedSweep,
+    limits: Limits,
+    place: Place,
     data_dir: DataDir = None,
-    max_hours: MaxHours = None,
-    max_gpu_hours: MaxGpuHours = None,
-    max_usd: MaxUsd = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Look around on one node of every type that is up.")
     ] = False,
     share: Annotated[
         bool, typer.Option("--share", help="Measure how many trials at a time a device takes best.")
     ] = False,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at all that a sweep needs, train a few steps, and say what it will take."""
-    options = {
-        "search.num_samples": num_samples,
-        "search.seed": seed,
-        "data.dir": data_dir,
-        **budget_options(max_hours, max_gpu_hours, max_usd),
-    }
+    resolved, name = asked.read(limits, data_dir)
 
-    from search.config.load import read_sweep
-
-    resolved = read_sweep(name_or_file, [*(overrides or []), *as_overrides(options)])
-
-    from mlflow_setup.tracking.store import resolve_tracking
     from search.planning.plan import make_plan
 
-    tracking = resolve_tracking(storage, tracking_uri)
-    name = name or default_name(resolved.name)
-    found = make_plan(resolved, name, storage, tracking, deep=deep, share=share)
+    found = make_plan(resolved, name, place.storage, place.tracking, deep=deep, share=share)
     if as_json:
-        typer.echo(json.dumps({"schema_version": 1, **found.to_json()}))
+        print_json(**found.to_json())
     else:
         _print(found)
     raise typer.Exit(found.exit_code)

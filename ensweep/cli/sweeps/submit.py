@@ -3,35 +3,21 @@
 ensweep submit cluster --data-dir /mnt/ensweep/data --storage /mnt/ensweep/runs
 """
 
-import json
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ensweep.cli.shared.options import (
-    AsJson,
-    MaxGpuHours,
-    MaxHours,
-    MaxUsd,
-    NumSamples,
-    SearchSeed,
-    Storage,
-    SweepFile,
-    SweepOverrides,
-    TrackingUri,
-    as_overrides,
-    budget_options,
-)
-from ensweep.cli.sweeps.sweep import default_name
+from ensweep.cli.shared.options import AsJson, AskedSweep, Limits, Place, WarmStart
+from ensweep.cli.shared.output import print_json
 from mlflow_setup.errors import INTERRUPTED, ConfigError
 from mlflow_setup.text import first_line
 
 
 def submit(
-    name_or_file: SweepFile,
-    overrides: SweepOverrides = None,
+    asked: AskedSweep,
+    limits: Limits,
+    place: Place,
     address: Annotated[
         str,
         typer.Option(
@@ -40,35 +26,13 @@ def submit(
             help="The cluster's dashboard, as the tunnel to it makes it reachable.",
         ),
     ] = "http://127.0.0.1:8265",
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            help="Of the sweep; default: SWEEP with date and time. Given again, the same sweep "
-            "is followed, or goes on.",
-        ),
-    ] = None,
-    num_samples: NumSamples = None,
-    seed: SearchSeed = None,
     data_dir: Annotated[
         str | None,
         typer.Option(
             "--data-dir", help="The tasks' files: a storage URI, or a folder as the nodes see it."
         ),
     ] = None,
-    warm_start: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--warm-start",
-            metavar="OTHER",
-            help="A sweep in --storage whose trials the search starts from; repeatable.",
-        ),
-    ] = None,
-    max_hours: MaxHours = None,
-    max_gpu_hours: MaxGpuHours = None,
-    max_usd: MaxUsd = None,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
+    warm_start: WarmStart = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")
     ] = True,
@@ -76,17 +40,10 @@ def submit(
 ) -> None:
     """Run a sweep on a Ray cluster. The exit code is the sweep's; Ctrl-C ends the following only.
 
-    --storage is a path that every node of the cluster mounts, --data-dir such a path or a URI.
+    Sent again under the same --name, the sweep is followed, or goes on. --storage is a path that
+    every node of the cluster mounts, --data-dir such a path or a URI.
     """
-    options = {
-        "search.num_samples": num_samples,
-        "search.seed": seed,
-        **budget_options(max_hours, max_gpu_hours, max_usd),
-    }
-
-    from search.config.load import read_sweep
-
-    resolved = read_sweep(name_or_file, [*(overrides or []), *as_overrides(options)])
+    resolved, chosen = asked.read(limits)
     if data_dir is not None:  # not resolved: its links are the nodes', not this machine's
         config = {**resolved.config, "data.dir": data_dir}
         resolved = resolved.model_copy(update={"config": config})
@@ -98,24 +55,24 @@ def submit(
     from search.cluster.submit import Submission, connect, connection
     from search.cluster.submit import submit as send
 
-    chosen = name or default_name(resolved.name)
-    submission = Submission(resolved, chosen, storage, tracking_uri, tuple(warm_start or ()))
+    where = place.storage, place.tracking_uri
+    submission = Submission(resolved, chosen, *where, tuple(warm_start or ()))
     client = connect(address)
-    if tracking_uri is None:
+    if place.tracking_uri is None:
         typer.echo(
             f"note: runs are tracked where the cluster's MLFLOW_TRACKING_URI says, else in "
-            f"{storage}/mlflow.db; a cluster is better served by an MLflow server",
+            f"{place.storage}/mlflow.db; a cluster is better served by an MLflow server",
             err=True,
         )
     with connection(address):
         job_id, is_new = send(client, submission)
     how = "sent" if is_new else "is under way, with the settings that it was sent with"
     typer.echo(f"sweep {chosen}: job {job_id} {how}", err=True)
-    report = {"schema_version": 1, "sweep": chosen, "job": job_id, "address": address}
+    report = {"sweep": chosen, "job": job_id, "address": address}
     if not wait:
         typer.echo(_hints(job_id, address), err=True)
         if as_json:
-            typer.echo(json.dumps(report))
+            print_json(**report)
         return
 
     from search.cluster.follow_job import follow
@@ -126,8 +83,7 @@ def submit(
         typer.echo(f"\njob {job_id} runs on\n{_hints(job_id, address)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        report |= {"status": ended.status, "exit_code": ended.exit_code}
-        typer.echo(json.dumps(report))
+        print_json(**report, status=ended.status, exit_code=ended.exit_code)
     if ended.exit_code:
         reason = first_line(ended.message)
         typer.echo(f"job {job_id}: {ended.status.lower()}: {reason}", err=True)

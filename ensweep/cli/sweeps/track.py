@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ensweep.cli.shared.options import Storage, SweepName, TrackingUri
+from ensweep.cli.shared.options import Place, SweepName
 from mlflow_setup.errors import (
     EnsweepError,
     IntegrityError,
@@ -25,18 +25,16 @@ if TYPE_CHECKING:
 
 
 def ui(
+    place: Place,
     sweep: SweepName = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
 ) -> None:
     """Show the tracked runs in MLflow's UI, a sweep's trials first. Ctrl-C ends it."""
-    from mlflow_setup.tracking.store import resolve_tracking
     from mlflow_setup.tracking.ui_server import run_ui
     from mlflow_setup.uris import redact
 
-    tracking = resolve_tracking(storage, tracking_uri)
+    tracking = place.tracking
     if tracking.is_server:
         typer.echo("a tracking server shows its runs itself; open this in a browser:", err=True)
         typer.echo(f"{redact(tracking.uri).rstrip('/')}{_path(tracking, sweep)}")
@@ -60,20 +58,14 @@ def _path(tracking: "Tracking", sweep: str | None) -> str:
         return ""
 
 
-def sync(
-    sweep: SweepName = None,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
-) -> None:
+def sync(place: Place, sweep: SweepName = None) -> None:
     """Bring MLflow up to a sweep's folder, after an outage say. Run it as often as you like."""
     from mlflow_setup.runs.sweep_run import Mirror
     from mlflow_setup.schema import CONFIG_ARTIFACT
-    from mlflow_setup.tracking.store import resolve_tracking
 
-    folder = _sweep_folder(storage, sweep)
-    tracking = resolve_tracking(storage, tracking_uri)
-    tracking.check()
-    mirror = Mirror(tracking, folder.name)
+    folder = _sweep_folder(place.storage, sweep)
+    place.tracking.check()
+    mirror = Mirror(place.tracking, folder.name)
     trials = sorted(path.parent for path in folder.glob(f"trials/*/{CONFIG_ARTIFACT}"))
     missed = _project(mirror, trials, folder)
     typer.echo(f"{folder.name}: {len(trials) - len(missed)} of {len(trials)} trials are in MLflow")
@@ -105,22 +97,20 @@ def _sweep_folder(storage: Path, sweep: str | None) -> Path:
 
 
 def gc(
+    place: Place,
     sweep: SweepName = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")
     ] = False,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
 ) -> None:
     """Delete what nothing needs any more: weights of weak pruned trials, checkpoints, leftovers."""
     from mlflow_setup.runs.sweep_run import Mirror
     from mlflow_setup.schema import CONFIG_ARTIFACT
-    from mlflow_setup.tracking.store import resolve_tracking
     from search.storage.garbage import find_garbage
     from search.storage.history import SweepFolder
     from search.storage.lease import Lease
 
-    path = _sweep_folder(storage, sweep)
+    path = _sweep_folder(place.storage, sweep)
     folder = SweepFolder(path.parent, path.name)
     with Lease(folder.path):
         garbage = find_garbage(folder, folder.read().keep_pruned_top)
@@ -131,7 +121,7 @@ def gc(
         total = sum(item.num_bytes for item in garbage) / 1e6
         typer.echo(f"{total:9.1f} MB  {'would be' if dry_run else 'were'} deleted")
         if garbage and not dry_run:  # the runs say which epochs have weights
-            mirror = Mirror(resolve_tracking(storage, tracking_uri), folder.name)
+            mirror = Mirror(place.tracking, folder.name)
             trials = sorted(path.parent for path in folder.path.glob(f"trials/*/{CONFIG_ARTIFACT}"))
             _project(mirror, trials, None)
 

@@ -4,7 +4,6 @@ ensweep data sample demo/data
 ensweep data check demo/data
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.options import AsJson
+from ensweep.cli.shared.output import print_json
 from mlflow_setup.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -50,17 +50,7 @@ def check(
             labels[part.task_name][part.split] = _labels(part)
         keys = ("code", "severity", "file", "line", "column")
         listed = [{key: getattr(d, key) for key in keys} | {"message": str(d)} for d in defects]
-        typer.echo(
-            json.dumps(
-                {
-                    "schema_version": 1,
-                    "rows": rows,
-                    "labels": labels,
-                    "counts": counts,
-                    "defects": listed,
-                }
-            )
-        )
+        print_json(rows=rows, labels=labels, counts=counts, defects=listed)
     else:
         for part in parts:
             typer.echo(_line(part))

@@ -3,15 +3,14 @@
 ensweep pretrain b3 --data-dir data --output encoders/mine model.encoder=minilm
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ensweep.cli.shared.options import AsJson
+from ensweep.cli.shared.options import AsJson, DataDir, Overrides, RecipeName, as_overrides
+from ensweep.cli.shared.output import print_json
 from ensweep.cli.shared.signals import StopOnSignal
-from ensweep.cli.training.train import Overrides, RecipeName
 
 if TYPE_CHECKING:
     from trainable.pretraining.masked_lm import Progress
@@ -23,9 +22,7 @@ def pretrain(
         Path, typer.Option("--output", "-o", help="Folder of the new encoder; model.encoder=...")
     ],
     overrides: Overrides = None,
-    data_dir: Annotated[
-        str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
-    ] = None,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Pre-train the recipe's encoder on the tasks' text. Run it again to go on after a stop."""
@@ -33,8 +30,8 @@ def pretrain(
     from trainable.config.recipe import resolve
     from trainable.pretraining.pretrain import pretrain as run
 
-    extra = [] if data_dir is None else [f"data.dir={data_dir}"]
-    config = resolve(recipe, [*extra, *(overrides or [])]).config
+    given = [*as_overrides({"data.dir": data_dir}), *(overrides or [])]
+    config = resolve(recipe, given).config
     stop = StopOnSignal()
 
     def report(progress: "Progress") -> None:
@@ -45,12 +42,11 @@ def pretrain(
     with stop:
         done = run(config, output, report=report, stop=stop, mask=users_mask())
     if not done.is_done:
-        typer.echo("stopped; run the same command again to go on", err=True)
-        raise typer.Exit(stop.exit_code)
+        stop.leave()
     if as_json:
         content = {"folder": str(output), "held_out": done.held_out, "seconds": done.seconds}
         sizes = {"num_steps": done.num_steps, "num_sentences": done.num_sentences}
-        typer.echo(json.dumps({"schema_version": 1, **content, **sizes}))
+        print_json(**content, **sizes)
         return
     first, last = done.held_out[0][1], done.held_out[-1][1]
     typer.echo(f"{done.num_steps} steps on {done.num_sentences} sentences")

@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensweep.cli.shared.options import AsJson, Storage, TrackingUri
-from ensweep.cli.shared.output import print_listing
+from ensweep.cli.shared.options import (
+    AsJson,
+    DataDir,
+    Overrides,
+    Place,
+    RecipeName,
+    as_overrides,
+)
+from ensweep.cli.shared.output import (
+    print_json,
+    print_listing,
+    print_table,
+    warn_of_idle_settings,
+)
 from ensweep.cli.shared.signals import StopOnSignal
 from mlflow_setup.errors import NothingUsableError
 
@@ -19,43 +31,33 @@ if TYPE_CHECKING:
 
 config = typer.Typer(name="config", help="Look at configurations.", no_args_is_help=True)
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe's name or a YAML file.")
-]
-
 
 def train(
     recipe: RecipeName,
+    place: Place,
     overrides: Overrides = None,
-    data_dir: Annotated[
-        str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
-    ] = None,
+    data_dir: DataDir = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The trial's folder; default: STORAGE/train/RECIPE."),
     ] = None,
-    storage: Storage = Path("runs"),
-    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one configuration. Run the same command again to go on after a stop."""
     from mlflow_setup.filesystem.output import check_folder
-    from mlflow_setup.schema import Identity, Outcome
-    from trainable.config.constraints import settings_without_effect
+    from mlflow_setup.schema import Identity, Outcome, best_epoch
     from trainable.config.recipe import resolve
     from trainable.storage.layout import SHARED
+    from trainable.storage.trial_folder import TrialFolder
     from trainable.training.stages import total_epochs
     from trainable.training.train import train as run
 
-    extra = [] if data_dir is None else [f"data.dir={data_dir}"]
-    resolved = resolve(recipe, [*extra, *(overrides or [])])
-    for warning in settings_without_effect(resolved.config):
-        typer.echo(f"warning: {warning}", err=True)
-    folder = output or storage / "train" / Path(resolved.recipe).stem
+    resolved = resolve(recipe, [*as_overrides({"data.dir": data_dir}), *(overrides or [])])
+    warn_of_idle_settings(resolved.config)
+    folder = output or place.storage / "train" / Path(resolved.recipe).stem
     if output is not None and not output.is_dir():
         check_folder(output)
-    shared = storage / SHARED
+    shared = place.storage / SHARED
     identity = Identity(folder.name, None, resolved.recipe, resolved.origin)
     stop = StopOnSignal()
     num_epochs = total_epochs(resolved.config)
@@ -65,30 +67,21 @@ def train(
 
     if resolved.config.distill.enabled:
         from ensemble.distillation.teachers import teach
-        from mlflow_setup.tracking.store import resolve_tracking
 
-        teach(resolved.config, shared, resolve_tracking(storage, tracking_uri))
+        teach(resolved.config, shared, place.tracking)
     with stop:
         outcome = run(
             resolved.config, folder, identity=identity, report=report, stop=stop, shared=shared
         )
-    from mlflow_setup.schema import best_epoch
-    from trainable.storage.trial_folder import TrialFolder
-
     epochs = TrialFolder(folder).epochs()
     best = best_epoch(epochs) if epochs else None
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "schema_version": 1,
-                    "folder": str(folder),
-                    "outcome": outcome.outcome,
-                    "reason": outcome.reason,
-                    "best_epoch": best and best.epoch,
-                    "metrics": best.metrics if best else {},
-                }
-            )
+        print_json(
+            folder=str(folder),
+            outcome=outcome.outcome,
+            reason=outcome.reason,
+            best_epoch=best and best.epoch,
+            metrics=best.metrics if best else {},
         )
     else:
         typer.echo(f"{outcome.outcome}: {outcome.reason}")
@@ -96,8 +89,7 @@ def train(
             typer.echo(f"best epoch {best.epoch}: {_scores(best.metrics)}")
         typer.echo(f"in {folder}")
     if outcome.outcome is Outcome.STOPPED:
-        typer.echo("stopped; run the same command again to go on", err=True)
-        raise typer.Exit(stop.exit_code)
+        stop.leave()
     if outcome.outcome is not Outcome.FINISHED:
         raise typer.Exit(NothingUsableError.exit_code)
 
@@ -113,7 +105,6 @@ def recipes(as_json: AsJson = False) -> None:
 @config.command()
 def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Every setting of a configuration, its value and where the value came from."""
-    from trainable.config.constraints import settings_without_effect
     from trainable.config.recipe import resolve
 
     resolved = resolve(recipe, overrides or [])
@@ -122,14 +113,10 @@ def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = Fals
         content = {
             key: {"value": value, "origin": resolved.origin[key]} for key, value in values.items()
         }
-        typer.echo(json.dumps({"schema_version": 1, "recipe": resolved.recipe, "config": content}))
+        print_json(recipe=resolved.recipe, config=content)
         return
-    rows = [(key, json.dumps(value), resolved.origin[key]) for key, value in values.items()]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for key, value, origin in rows:
-        typer.echo(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
-    for warning in settings_without_effect(resolved.config):
-        typer.echo(f"warning: {warning}", err=True)
+    print_table((), [(key, json.dumps(v), resolved.origin[key]) for key, v in values.items()])
+    warn_of_idle_settings(resolved.config)
 
 
 def _scores(metrics: dict[str, float]) -> str:

@@ -10,6 +10,7 @@ from past_sweep import Past
 from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
+from ensweep.cli.shared.options import Place
 from ensweep.cli.sweeps.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.runs.sweep_run import Mirror
@@ -204,7 +205,7 @@ def test_the_way_to_go_on_says_what_the_environment_does_not(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert resume_hint("s", *given) == f"to go on: ensweep resume s{more}"
+    assert resume_hint("s", Place(*given)) == f"to go on: ensweep resume s{more}"
 
 
 def test_a_name_whose_sweep_runs_says_who_runs_it(tmp_path: Path, tiny_data: Path) -> None:
