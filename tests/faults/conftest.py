@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fault_table import Table, markdown, put_into, rows_of
-from scale import SCALE
+from scale import MANY, SCALE
 
 
 @pytest.fixture
@@ -44,14 +44,27 @@ class Plays:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    words = "promise(row, fault, must_hold): a row of the table that the test plays"
-    config.addinivalue_line("markers", words)
+    for words in (
+        "promise(row, fault, must_hold): a row of the table that the test plays",
+        "rare(what): for `make faults`; what stands for it in `make test`",
+    ):
+        config.addinivalue_line("markers", words)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Plays())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is rare is left to `make faults`."""
+    if not MANY:
+        left = [item for item in items if item.get_closest_marker("rare")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("rare")]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before its fixtures: a test that fails in one of them has lost as well."""
+    if item.get_closest_marker("rare"):
+        item.user_properties.append(("rare", True))
     for marker in item.iter_markers("promise"):
         item.user_properties.append(("promise", list(marker.args)))

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from drivers import Driver, assert_whole
 from fake_sweep import sweep_of
-from scale import MANY, how_often
+from scale import how_often
 
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.tracking.store import resolve_tracking
@@ -47,7 +47,8 @@ JUMPS: dict[str, Shifts] = {
     "workers' clocks differ",
     "whole; no negative duration, order by epochs and attempts",
 )
-@pytest.mark.parametrize("jump", list(JUMPS) if MANY else ["a day back"])
+@pytest.mark.rare("tests/mlflow_setup and tests/trainable/storage plant clocks")
+@pytest.mark.parametrize("jump", JUMPS)
 @pytest.mark.parametrize("number", range(how_often(1, 4)))
 def test_r18_the_next_driver_has_another_clock(
     tmp_path: Path, tiny_data: Path, jump: str, number: int

@@ -15,7 +15,7 @@ from fake_sweep import make_train, sweep_of
 from fault_table import Table
 from ray.cluster_utils import Cluster
 from recovery import AGAIN, RECOVERED, Blow, blows_on, blows_to_all, num_epochs_again
-from scale import MANY, how_often
+from scale import how_often
 from shared_memory import left_in_shared_memory, shared_memory
 
 from mlflow_setup.schema import Outcome
@@ -23,7 +23,12 @@ from mlflow_setup.tracking.store import resolve_tracking
 from search.driver.sweep import resume_sweep
 from search.storage.history import SweepFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.rare(
+        "test_submitted_sweep.py removes a node, test_identity.py kills workers and a driver"
+    ),
+]
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def nodes_at_work(cluster: Cluster) -> list[Any]:
 def test_r2_a_node_is_lost_and_its_trials_go_on_elsewhere(
     tmp_path: Path, tiny_data: Path, cluster: Cluster, table: Table, number: int
 ) -> None:
-    num_removed, blows = 3 if MANY else 1, list[Blow]()
+    num_removed, blows = 3, list[Blow]()
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, "scheduler.name=none", RAY_ADDRESS=cluster.address)
     for lost in range(num_removed):
@@ -118,11 +123,10 @@ def test_r19_messages_that_are_lost(
 def test_r25_many_trials_leave_nothing_behind(
     tmp_path: Path, tiny_data: Path, table: Table
 ) -> None:
-    """In `make test` of next to no time each."""
-    num_trials, before_all = how_often(100, 1000, test=30), shared_memory()
+    num_trials, before_all = how_often(100, 1000), shared_memory()
     more = ("scheduler.name=none", f"search.num_samples={num_trials}", "train.num_epochs=1")
     sweep_of(tmp_path, tiny_data)
-    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH="1" if MANY else "0")
+    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH="1")
     process = psutil.Process(driver.process.pid)
     driver.wait_for(lambda: len(epoch_files(tmp_path)) >= num_trials // 3, seconds=900)
     before, files = process.memory_info().rss, process.num_fds()

@@ -30,6 +30,7 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from search.driver.sweep import run_sweep
 from search.storage.history import SweepFolder
 
 pytestmark = pytest.mark.slow
@@ -63,6 +64,7 @@ def other_disk(tmp_path: Path) -> Iterator[Disk]:
     "the sweep's disk is full, with 0 to 1,000 KB left, after 1 to 20 epochs",
     "the sweep stops in order (exit 75) and says so; no damaged file; whole after `resume`",
 )
+@pytest.mark.rare("test_sweep_faults.py raises the error of a full disk")
 @pytest.mark.parametrize(("num_epochs", "kilobytes"), SWEEP_POINTS[: how_often(12, 52)])
 def test_r13_the_disk_of_the_sweep(
     tmp_path: Path, tiny_data: Path, disk: Disk, table: Table, num_epochs: int, kilobytes: int
@@ -82,10 +84,9 @@ def test_r13_the_disk_of_the_sweep(
     assert "MB are free on the sweep's disk" in text
     assert "Traceback" not in text
     assert_undamaged(disk.path)
-    if MANY:
-        code, text = Driver("resume", tmp_path, **given).end()  # it is still full
-        assert code in (1, 75), text
-        assert "Traceback" not in text
+    code, text = Driver("resume", tmp_path, **given).end()  # it is still full
+    assert code in (1, 75), text
+    assert "Traceback" not in text
     disk.free()
     num_before, started = len(epoch_files(tmp_path)), time.monotonic()
     driver = Driver("resume", tmp_path, **{**given, "SECONDS_AN_EPOCH": "0"})
@@ -103,7 +104,7 @@ def test_r13_the_disk_of_the_sweep(
     "metrics of every epoch, every kept weight and the chosen ensemble are bit by bit those of an "
     "undisturbed sweep (tiny BERT, CPU)",
 )
-@pytest.mark.skipif(not MANY, reason="trains two sweeps in earnest: `make faults` plays it")
+@pytest.mark.rare("test_identity.py compares what was broken otherwise")
 @pytest.mark.parametrize(("num_epochs", "kilobytes"), [(1, 0), (1, 300), (4, 60), (9, 0)])
 def test_r13_in_earnest_nothing_is_changed_by_it(
     tmp_path: Path,
@@ -146,13 +147,11 @@ def assert_undamaged(storage: Path) -> None:
 )
 def test_r13_no_room_for_a_sweep_to_begin(tmp_path: Path, tiny_data: Path, disk: Disk) -> None:
     """It is refused, and its name is free once there is room."""
-    sweep_of(tmp_path, tiny_data)
-    given = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    sweep = sweep_of(tmp_path, tiny_data)
+    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
     disk.fill()
-    code, text = Driver("run", tmp_path, **given).end()
-    assert code == 1, text
-    assert "cannot be written: No space left on device" in text
-    assert "Traceback" not in text
+    with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
+        run_sweep(sweep, "s", disk.path, tracking)
     assert not (disk.path / "s").exists()
 
 
@@ -161,6 +160,7 @@ def test_r13_no_room_for_a_sweep_to_begin(tmp_path: Path, tiny_data: Path, disk:
     "MLflow's disk is full, with 0 to 64 KB left, after 1 to 16 epochs",
     "training stalls at most 1 s, exit 4; whole after `ensweep sync`",
 )
+@pytest.mark.rare("test_tracking_faults.py has a sync catch up")
 @pytest.mark.parametrize(("num_epochs", "kilobytes"), MLFLOW_POINTS[: how_often(5, 25)])
 def test_r13_the_disk_of_mlflow(
     tmp_path: Path, tiny_data: Path, other_disk: Disk, table: Table, num_epochs: int, kilobytes: int
@@ -209,7 +209,7 @@ def test_r13_no_room_for_a_database(other_disk: Disk, kilobytes: int) -> None:
     "the MLflow server's disk is full for 18 epochs",
     "training stalls at most 1 s; whole once there is room",
 )
-@pytest.mark.skipif(not MANY, reason="takes a server and a sweep: `make faults` plays it")
+@pytest.mark.rare("test_tracking_faults.py takes the server away")
 def test_r6_the_disk_of_the_server(
     tmp_path: Path, tiny_data: Path, other_disk: Disk, table: Table
 ) -> None:

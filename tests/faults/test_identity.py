@@ -23,7 +23,7 @@ SAME = (
     "metrics of every epoch, every kept weight and the chosen ensemble are bit by bit those of an "
     "undisturbed sweep (tiny BERT, CPU)"
 )
-in_earnest = pytest.mark.skipif(not MANY, reason="trains in earnest: `make faults` plays it")
+rare = pytest.mark.rare("a worker and a driver are killed")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_killed_workers_and_a_killed_driver_change_nothing(
     table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
-@in_earnest
+@rare
 @pytest.mark.promise("O3", "a node is removed hard", SAME)
 def test_a_lost_node_changes_nothing(
     calm: Path, words: tuple[str, ...], tmp_path: Path, cluster: Cluster, table: Table
@@ -108,7 +108,7 @@ def test_a_lost_node_changes_nothing(
     table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 
 
-@in_earnest
+@rare
 @pytest.mark.promise("O3", "SIGKILL of everything at once, and again during `resume`", SAME)
 def test_everything_killed_twice_changes_nothing(
     calm: Path, words: tuple[str, ...], again: tuple[str, ...], tmp_path: Path, table: Table
@@ -131,7 +131,7 @@ def test_everything_killed_twice_changes_nothing(
     table.measured(AGAIN, num_epochs_again(blow for blow, _ in blows), unit="epochs", within=1)
 
 
-@in_earnest
+@rare
 @pytest.mark.promise("O3", "the cluster is gone; `resume` on another", SAME)
 def test_another_cluster_changes_nothing(
     calm: Path,

@@ -255,7 +255,7 @@ def test_r14_a_locked_database_is_waited_for_then_its_holder_named(
     "the SQLite file is locked for 60 s in the middle of a sweep",
     "training stalls at most 1 s; whole",
 )
-@pytest.mark.skipif(not MANY, reason="outlasts a lock of a minute: `make faults` plays it")
+@pytest.mark.rare("a lock is waited for before a sweep")
 def test_r14_a_lock_in_the_middle_of_a_sweep_stalls_no_training(
     tmp_path: Path, tiny_data: Path, table: Table
 ) -> None:

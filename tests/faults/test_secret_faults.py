@@ -14,7 +14,6 @@ from drivers import Driver, assert_whole, title
 from fake_sweep import sweep_of
 from fault_table import Table
 from real_sweep import end, ensweep, sweep_file, wait_for_epochs
-from scale import MANY
 from servers import Proxy, Server
 
 pytestmark = pytest.mark.slow
@@ -90,7 +89,7 @@ def test_s7_no_secret_of_the_environment_is_written_anywhere(
     "(tiny BERT) with a diverged trial and an outage, `sync`, `ensemble` and `export`",
     "in no byte of the sweep, the bundle, MLflow's server, the outputs and Ray's logs",
 )
-@pytest.mark.skipif(not MANY, reason="trains in earnest: `make faults` plays it")
+@pytest.mark.rare("the environment of a sweep is looked for")
 def test_s7_no_secret_in_use_is_written_anywhere(
     tmp_path: Path,
     tiny_encoder: Path,

@@ -9,13 +9,15 @@ import pytest
 from drivers import Driver, assert_whole, title
 from fake_sweep import sweep_of
 from fault_table import Table
-from scale import MANY, how_often
+from scale import how_often
 
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome, RunKind, Tag
 from mlflow_setup.tracking.store import resolve_tracking
 
 pytestmark = pytest.mark.slow
+
+AS_CTRL_C = pytest.mark.rare("Ctrl-C takes the same way")
 
 CTRL_C = pytest.mark.promise(
     "R8", "Ctrl-C", "a clean stop, exit 130, the command to go on; whole after `resume`"
@@ -28,10 +30,9 @@ SIGTERM = pytest.mark.promise(
 @pytest.mark.parametrize(
     ("number", "exit_code"),
     [pytest.param(signal.SIGINT, 130, id=f"int {n}", marks=CTRL_C) for n in range(how_often(1, 5))]
-    # test_submitted_sweep.py sends one as well
     + [
-        pytest.param(signal.SIGTERM, 75, id=f"term {n}", marks=SIGTERM)
-        for n in range(how_often(5, 25, test=0))
+        pytest.param(signal.SIGTERM, 75, id=f"term {n}", marks=(SIGTERM, AS_CTRL_C))
+        for n in range(how_often(5, 25))
     ],
 )
 def test_r7_r8_a_signal_stops_cleanly(
@@ -69,8 +70,8 @@ SIGTERM_TWICE = pytest.mark.promise("R7", "SIGTERM to the driver twice", AT_ONCE
         for n in range(how_often(1, 5))
     ]
     + [
-        pytest.param(signal.SIGTERM, 75, id=f"term {n}", marks=SIGTERM_TWICE)
-        for n in range(how_often(1, 5, test=0))
+        pytest.param(signal.SIGTERM, 75, id=f"term {n}", marks=(SIGTERM_TWICE, AS_CTRL_C))
+        for n in range(how_often(1, 5))
     ],
 )
 def test_r7_r8_a_second_signal_ends_at_once_and_leaves_no_process(
@@ -98,6 +99,7 @@ def test_r7_r8_a_second_signal_ends_at_once_and_leaves_no_process(
 @pytest.mark.promise(
     "R7", "SIGTERM to trials' processes", "the trial goes on in another process; whole"
 )
+@pytest.mark.rare("test_attempt.py sends one to a trial's process")
 @pytest.mark.parametrize("number", range(how_often(1, 5)))
 def test_r7_sigterm_to_a_trial_has_it_go_on_in_another_process(
     tmp_path: Path, tiny_data: Path, table: Table, number: int
@@ -105,7 +107,7 @@ def test_r7_sigterm_to_a_trial_has_it_go_on_in_another_process(
     sweep_of(tmp_path, tiny_data)
     driver = Driver("run", tmp_path, "scheduler.name=none", SECONDS_AN_EPOCH="0.4")
     driver.wait_for_epochs(1)
-    num_signals = 5 if MANY else 1
+    num_signals = 5
     for _ in range(num_signals):
         driver.wait_for(driver.workers)
         driver.workers()[0].terminate()

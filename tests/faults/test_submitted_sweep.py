@@ -161,6 +161,7 @@ def test_a_submitted_sweep_outlives_a_node(cluster: Cluster, sweep: Path) -> Non
     "a submitted sweep (tiny BERT) is stopped and sent again",
     "exit 75; nobody's sweep runs twice at a time; whole; the log is followed on",
 )
+@pytest.mark.rare("a job is sent once, and one is refused")
 def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(cluster: Cluster, sweep: Path) -> None:
     """Nobody's sweep runs twice at a time, and Ctrl-C ends the following, not the job."""
     first = submitted(cluster, sweep)

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from disks import can_mount
 from drivers import Driver, assert_whole
 from fake_sweep import make_train, sweep_of
 from fault_table import Table
 from recovery import AGAIN, RECOVERED, Blow, blow_to, blows_to_all, num_epochs_again
-from scale import MANY, how_often
+from scale import how_often
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
@@ -33,7 +32,7 @@ from trainable.tune.cluster import cluster
 
 pytestmark = pytest.mark.slow
 
-NUM_KILLS = 20 if MANY else 3
+NUM_KILLS = 20
 
 
 def settings(folder: Path) -> dict[str, float]:
@@ -46,16 +45,16 @@ def settings(folder: Path) -> dict[str, float]:
     "SIGKILL of trials' processes at random moments of a sweep",
     "whole; runs again within 15 s, from the last epoch",
 )
-@pytest.mark.skipif(not MANY, reason="test_identity.py kills workers as well: `make faults`")
+@pytest.mark.rare("test_identity.py kills a worker")
 @pytest.mark.parametrize("number", range(how_often(1, 10)))
 def test_r1_killed_workers(tmp_path: Path, tiny_data: Path, table: Table, number: int) -> None:
     """Every other one hits a trial, which then is waited for; the others hit what they may."""
     draw, blows = random.Random(number), list[Blow]()
     sweep_of(tmp_path, tiny_data)
-    num_trials, seconds = (12, "4") if MANY else (4, "2")
+    num_trials = 12
     samples = f"search.num_samples={num_trials}"
     more = ("scheduler.name=none", samples, "resources.max_failures=100")
-    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH=seconds)
+    driver = Driver("run", tmp_path, *more, SECONDS_AN_EPOCH="4")
     for kill in range(NUM_KILLS):
         blow = strike(driver, draw, at_a_trial=kill % 2 == 0)
         if blow is not None and kill % 2 == 0:
@@ -86,7 +85,7 @@ def strike(driver: Driver, draw: random.Random, *, at_a_trial: bool) -> Blow | N
 @pytest.mark.promise(
     "R3", "SIGKILL of the driver, `resume`", "whole; every trial runs again within 15 s"
 )
-@pytest.mark.skipif(not MANY, reason="test_identity.py kills a driver as well: `make faults`")
+@pytest.mark.rare("test_identity.py kills a driver")
 @pytest.mark.parametrize("number", range(how_often(5, 100)))
 def test_r3_a_killed_driver(tmp_path: Path, tiny_data: Path, table: Table, number: int) -> None:
     """At a random moment; what runs on keeps its settings."""
@@ -113,14 +112,14 @@ def test_r3_a_killed_driver(tmp_path: Path, tiny_data: Path, table: Table, numbe
     "SIGKILL of everything at once, also during `resume`; then two `resume` at once",
     "as R3; the second is refused with the first's process, host and since when",
 )
-@pytest.mark.skipif(not MANY, reason="test_identity.py kills, test_r15 refuses: `make faults`")
+@pytest.mark.rare("test_identity.py kills, test_lease.py refuses")
 @pytest.mark.parametrize("number", range(how_often(1, 17)))
 def test_r4_everything_killed_and_two_resumes_at_once(
     tmp_path: Path, tiny_data: Path, table: Table, number: int
 ) -> None:
     draw, verb, hit = random.Random(number), "run", list[tuple[Blow, float]]()
     sweep_of(tmp_path, tiny_data)
-    num_kills, more = (3, ["scheduler.name=none"]) if MANY else (1, [])
+    num_kills, more = 3, ["scheduler.name=none"]
     for kill in range(num_kills):
         driver = Driver(verb, tmp_path, *more, SECONDS_AN_EPOCH="0.5")
         driver.wait_for_epochs(2 * kill + 2)
@@ -168,18 +167,20 @@ def holder(folder: Path, driver: Driver) -> str:
     "the sweep stops in order, exit 75; whole after `resume`",
 )
 def test_r13_a_full_disk_stops_the_sweep_and_resume_goes_on(
-    tmp_path: Path, tiny_data: Path
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not MANY and can_mount():
-        pytest.skip("test_full_disks.py fills a real one: `make faults`")
-    sweep_of(tmp_path, tiny_data)
-    misdeed = json.dumps({f"{n:04d}": "full" for n in range(3, 8)})
-    code, text = Driver("run", tmp_path, MISDEED=misdeed).end()
-    assert code == 75, text
-    assert "stopping: no space is left for" in text
-    (tmp_path / "runs" / "s" / "freed").touch()
-    code, text = Driver("resume", tmp_path, MISDEED=misdeed).end()
-    assert code == 0, text
+    monkeypatch.setenv("MISDEED", json.dumps({f"{n:04d}": "full" for n in range(3, 8)}))
+    sweep, storage = sweep_of(tmp_path, tiny_data), tmp_path / "runs"
+    tracking = resolve_tracking(storage)
+    with cluster():  # one for both drivers
+        stopped = run_sweep(sweep, "s", storage, tracking, train=make_train())
+        assert stopped.stop is not None
+        reason, code = stopped.stop
+        assert reason.startswith("no space is left for")
+        assert code == 75
+        (storage / "s" / "freed").touch()
+        ended = resume_sweep("s", storage, tracking, train=make_train())
+    assert ended.stop is None
     assert_whole(tmp_path, 7)
 
 
@@ -188,7 +189,7 @@ def test_r13_a_full_disk_stops_the_sweep_and_resume_goes_on(
     "another driver on a sweep that runs: `sweep` of its name, and `resume`",
     "refused, with the first's process, host and since when; the sweep is whole",
 )
-@pytest.mark.skipif(not MANY, reason="R4 has a second `resume` refused: `make faults`")
+@pytest.mark.rare("test_lease.py has a second driver refused")
 @pytest.mark.parametrize("number", range(how_often(1, 10)))
 def test_r15_two_drivers_of_one_sweep(
     tmp_path: Path, tiny_data: Path, table: Table, number: int
@@ -208,7 +209,7 @@ def test_r15_two_drivers_of_one_sweep(
 
 
 @pytest.mark.promise("R15", "two sweeps at once, of two names, on one SQLite file", "both whole")
-@pytest.mark.skipif(not MANY, reason="eight writers are played: `make faults`")
+@pytest.mark.rare("eight writers are played in test_tracking_faults.py")
 @pytest.mark.parametrize("number", range(how_often(1, 10)))
 def test_r15_two_sweeps_on_one_database(tmp_path: Path, tiny_data: Path, number: int) -> None:
     sweep_of(tmp_path, tiny_data)

@@ -13,7 +13,7 @@ import pytest
 from drivers import ROOT, Driver, assert_whole, longest_stall
 from fake_sweep import sweep_of
 from fault_table import Table
-from scale import MANY, how_often
+from scale import how_often
 from servers import Proxy, Server
 from typer.testing import CliRunner
 
@@ -42,6 +42,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     "the MLflow server is killed for a while",
     "training stalls at most 1 s; whole once it is back",
 )
+@pytest.mark.rare("it is killed for good; test_background_mirror.py has one come back")
 @pytest.mark.parametrize("number", range(how_often(1, 16)))
 def test_r6_a_server_that_dies_for_a_while(
     tmp_path: Path, tiny_data: Path, server: Server, table: Table, number: int
@@ -91,7 +92,7 @@ def test_r6_a_server_that_stays_away_and_a_sync_that_catches_up(
     "the MLflow server's answers take 0.5, 3 and 15 s",
     "training stalls at most 1 s; whole, if need be after `ensweep sync`",
 )
-@pytest.mark.skipif(not MANY, reason="one outage is played in `make test`: `make faults`")
+@pytest.mark.rare("the server is killed")
 @pytest.mark.parametrize("delay", [0.5, 3.0, 15.0] * how_often(1, 6))
 def test_r6_a_server_that_is_slow(
     tmp_path: Path, tiny_data: Path, server: Server, table: Table, delay: float
@@ -146,7 +147,7 @@ def test_r15_eight_sweeps_write_into_one_database(tmp_path: Path) -> None:
 @pytest.mark.promise(
     "R15", "8 processes write 500 batches of 27 metrics each into one SQLite file", "no row missing"
 )
-@pytest.mark.skipif(not MANY, reason="eight processes: `make faults` plays it")
+@pytest.mark.rare("eight threads write")
 def test_r15_eight_processes_write_500_batches_each(tmp_path: Path, table: Table) -> None:
     tracking = resolve_tracking(tmp_path)
     tracking.check()

@@ -16,7 +16,10 @@ START, END = "<!-- played by make faults -->", "<!-- end of what was played -->"
 SLACK = 5 if MANY else 20
 """How many times a figure may be missed before a test fails: machines are slow, and shared. That it
 was missed at all the table says."""
-HEADER = ("row", "fault", "must hold", "played", "lost", "time to recover, and else", "kept")
+HEADER = (
+    *("row", "fault", "must hold", "in `make test`", "played", "lost"),
+    *("time to recover, and else", "kept"),
+)
 
 
 class Table:
@@ -51,6 +54,7 @@ class Row:
     name: str
     fault: str
     must_hold: str
+    is_in_make_test: bool = False  # or in `make faults` alone
     num_played: int = 0
     num_lost: int = 0
     figures: dict[str, "Figure"] = field(default_factory=dict)
@@ -58,7 +62,8 @@ class Row:
     def cells(self) -> list[str]:
         figures = "; ".join(f"{what} {figure}" for what, figure in sorted(self.figures.items()))
         counts = [f"{self.num_played:,}", str(self.num_lost)]
-        return [self.name, self.fault, self.must_hold, *counts, figures, self.kept()]
+        where = "yes" if self.is_in_make_test else "no"
+        return [self.name, self.fault, self.must_hold, where, *counts, figures, self.kept()]
 
     def kept(self) -> str:
         missed = [f"lost {self.num_lost}"] if self.num_lost else []
@@ -114,6 +119,7 @@ def rows_of(plays: Iterable[tuple[Sequence[tuple[str, Any]], bool]]) -> list[Row
         for name, row in own.items():
             row.num_played += counts[name]
             row.num_lost += has_failed
+            row.is_in_make_test |= ("rare", True) not in properties
     return sorted(rows.values(), key=Row.order)
 
 

@@ -1,10 +1,11 @@
 """Every command in the documentation runs, in the order a reader meets it.
 
 The demo script comes first, on fewer rows than it says; README and docs go on in its folder, and
-their commands are those of the text. Blocks marked `dry run` need a cloud or an index of packages:
-of them only the programs' help is asked for. A command that ends in `&` is left running until all
-are done. Servers are processes of their own; other commands of ours run in this one, which has
-imported what they need.
+their commands are those of the text, all on one Ray. Blocks marked `dry run` need a cloud or an
+index of packages: of them only the programs' help is asked for. A command that ends in `&` is left
+running until all are done. Servers are processes of their own; other commands of ours run in this
+one, which has imported what they need. Ensembles are chosen with little effort; test_ensemble.py in
+tests/ensweep has one chosen as users choose it.
 """
 
 import contextlib
@@ -17,12 +18,16 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from little_effort import LITTLE
 from typer.testing import CliRunner
 
+from ensemble.choice.request import choose_ensemble
 from ensweep.cli.app import app
+from trainable.tune.cluster import cluster, environment
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -59,8 +64,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Iterat
     _start(["sh", "-n", str(ROOT / "docs" / "demo.sh")], folder)
     script = (ROOT / "docs" / "demo.sh").read_text(encoding="utf-8").replace("\\\n", " ")
     assert SAMPLE in script
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, environment(), cluster():
         patched.setenv("ENSWEEP_MODEL__ENCODER", str(tiny_encoder))  # where the command says none
+        for module in ("ensemble.choice.request", "ensemble.export.write"):
+            patched.setattr(f"{module}.choose_ensemble", partial(choose_ensemble, effort=LITTLE))
         lines = script.replace(SAMPLE, SAMPLE + FEWER_ROWS).splitlines()
         printed = "".join(_run(shlex.split(line), folder) for line in lines if "ensweep" in line)
         for word in ("best single", "simple", "selective", "probability_0", "ensweep ui"):
