@@ -28,7 +28,8 @@ from record_curves import CURVES, SWEEP
 from scipy.stats import bootstrap
 
 from search.algorithms.optuna_searcher import OptunaSearcher
-from search.algorithms.rungs import TuneScheduler, new_rungs
+from search.algorithms.rungs import new_rungs
+from search.algorithms.tune_scheduler import TuneScheduler
 from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
 from trainable.config.parse import from_flat

@@ -24,7 +24,8 @@ from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.algorithms.optuna_searcher import OptunaSearcher
-from search.algorithms.rungs import SuccessiveHalving, TuneScheduler
+from search.algorithms.rungs import SuccessiveHalving
+from search.algorithms.tune_scheduler import TuneScheduler
 from search.config.load import read_sweep
 from search.config.sweep_config import Budget, SweepConfig
 from search.driver.budget import Meter
@@ -32,7 +33,7 @@ from search.driver.callback import SweepCallback
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
 from search.driver.sweep import run_sweep
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 from trainable.tune.trainable import Train
 
 NUM_METRICS = 27

@@ -238,6 +238,12 @@ def dev_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if is_dev_score(name)}
 
 
+def raise_best(best: dict[str, float], metrics: Mapping[str, float]) -> None:
+    """Take what of the dev metrics is better than before into `best`."""
+    for key, value in dev_metrics(metrics).items():
+        best[key] = max(value, best.get(key, value))
+
+
 def best_epoch(
     epochs: Iterable[EpochRecord], metric: str = OVERALL, *, on_dev_train: bool = False
 ) -> EpochRecord:

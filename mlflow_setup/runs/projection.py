@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord, dev_metrics
+from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord, raise_best
 
 EPOCH_SECONDS = "epoch_seconds"
 """The metric that every epoch's batch has: its points tell which epochs a run already has."""
@@ -29,9 +29,9 @@ def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict
     """Each epoch with its metrics and the best dev metrics so far, `best/dev/...`."""
     best: dict[str, float] = {}
     for record in epochs:
-        for key, value in dev_metrics(record.metrics).items():
-            best[f"best/{key}"] = max(value, best.get(f"best/{key}", value))
-        yield record, {EPOCH_SECONDS: record.seconds, **best, **record.metrics}
+        raise_best(best, record.metrics)
+        of_best = {f"best/{key}": value for key, value in best.items()}
+        yield record, {EPOCH_SECONDS: record.seconds, **of_best, **record.metrics}
 
 
 def most_important(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -46,7 +46,7 @@ def find_run(tracking: Tracking, run_id: str) -> RunRecord:
     return _record(run)
 
 
-def sweep_names(tracking: Tracking) -> list[str]:
+def tracked_sweeps(tracking: Tracking) -> list[str]:
     """All tracked sweeps, the one that started last first.
 
     Raises:
@@ -58,14 +58,14 @@ def sweep_names(tracking: Tracking) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def latest_sweep(tracking: Tracking) -> str:
+def latest_tracked_sweep(tracking: Tracking) -> str:
     """The sweep that started last.
 
     Raises:
         NothingUsableError: no sweep is tracked here.
         ConfigError: MLflow cannot be read.
     """
-    names = sweep_names(tracking)
+    names = tracked_sweeps(tracking)
     if not names:
         raise NothingUsableError(
             f"no sweep is tracked at {redact(tracking.uri)}",

@@ -48,4 +48,4 @@ def audit_result(history: Iterable[PastTrial]) -> AuditResult | None:
 
 def is_audited(past: PastTrial) -> bool:
     """Whether it went on below a cut-off at any rung."""
-    return any(AUDITED in word.reason for word in past.decisions)
+    return any(AUDITED in decision.reason for decision in past.decisions)

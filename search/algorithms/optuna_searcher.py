@@ -130,9 +130,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             values = _values(self.read(name), self.metrics)
         self.study.tell(trial, values or None, state=None if values else TrialState.FAIL)
 
-    def again(self, name: str, *, alone: bool = False) -> None:
-        """Suggest a trial once more, as it was; `alone` has it wait for a machine of its own."""
-        self.waiting.append({**self.suggested[name], **({EXCLUSIVE: True} if alone else {})})
+    def again(self, name: str, *, exclusive: bool = False) -> None:
+        """Suggest a trial once more, as it was; `exclusive`: on a machine of its own."""
+        self.waiting.append({**self.suggested[name], **({EXCLUSIVE: True} if exclusive else {})})
 
     def failed(self, name: str) -> None:
         """The trial has failed, or will not run on under this driver."""

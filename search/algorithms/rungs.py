@@ -11,10 +11,6 @@ import random
 import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from mlflow_setup.schema import (
     CONTINUE,
@@ -23,7 +19,6 @@ from mlflow_setup.schema import (
 )
 from search.config.sweep_config import SweepConfig
 from search.storage.history import PastTrial
-from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM
 
 AUDITED = "audited, so it goes on"
 """In the reason of a trial that was below a cut-off."""
@@ -62,7 +57,7 @@ class Rungs:
         raise NotImplementedError
 
     def decide(self, trial: str, epoch: int, value: float, num_epochs: int) -> Decision:
-        """What becomes of a trial after an epoch; the same word for an epoch that is told again.
+        """What becomes of a trial after an epoch; the same for an epoch that is told again.
 
         Args:
             value: its best overall so far.
@@ -74,21 +69,25 @@ class Rungs:
         return known
 
     def restore(
-        self, trial: str, best_values: Sequence[float], num_epochs: int, words: Sequence[Decision]
+        self,
+        trial: str,
+        best_values: Sequence[float],
+        num_epochs: int,
+        decisions: Sequence[Decision],
     ) -> None:
         """Take in a trial of an earlier driver.
 
         Args:
             best_values: its best overall so far, after each epoch that was decided on.
-            words: the decisions, by epoch.
+            decisions: by epoch.
         """
         for rung in self._rungs_up_to(min(len(best_values), num_epochs - 1)):
             rung.arrivals[trial] = best_values[rung.epoch - 1]
-        if not words:
+        if not decisions:
             return
-        self.decisions[trial] = words[-1]
+        self.decisions[trial] = decisions[-1]
         arrived = [rung for rung in self.rungs if trial in rung.arrivals]
-        if words[-1].action == STOP and arrived:
+        if decisions[-1].action == STOP and arrived:
             arrived[-1].stops.append(trial)
 
     def _decide(self, trial: str, epoch: int, value: float, num_epochs: int) -> Decision:
@@ -113,8 +112,8 @@ class Rungs:
             reason = f"rung {rung.number}: {value:.3f}, no cut-off of {count} yet"
             return Decision(epoch, CONTINUE, reason)
         is_below = value < cutoff
-        words = "below" if is_below else "not below"
-        reason = f"rung {rung.number}: {value:.3f} {words} cut-off {cutoff:.3f} of {count}"
+        side = "below" if is_below else "not below"
+        reason = f"rung {rung.number}: {value:.3f} {side} cut-off {cutoff:.3f} of {count}"
         if is_below and self.audited is not None and self.audited.has(trial):
             return Decision(epoch, CONTINUE, f"{reason}; {AUDITED}")
         if is_below:
@@ -178,34 +177,10 @@ def new_rungs(sweep: SweepConfig) -> Rungs | None:
     return MedianStopping(scheduler.grace_period, audit) if scheduler.name == "median" else None
 
 
-class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
-    """Tune's view of the rungs; without any every trial runs to its end."""
-
-    def __init__(self, rungs: Rungs | None) -> None:
-        super().__init__()
-        self.rungs = rungs
-
-    def decision(self, trial: str) -> Decision | None:
-        """The newest word on a trial."""
-        return None if self.rungs is None else self.rungs.decisions.get(trial)
-
-    def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
-        """Called for each epoch that a trial reports, before the callbacks are."""
-        if self.rungs is None or result.get(DIVERGED) or result.get(PROBLEM) or result[EPOCH] < 1:
-            return str(TrialScheduler.CONTINUE)
-        name = trial.config["trial"]
-        decision = self.rungs.decide(name, result[EPOCH], result[BEST_VALUE], result[NUM_EPOCHS])
-        return str(TrialScheduler.STOP if decision.action == STOP else TrialScheduler.CONTINUE)
-
-    def debug_string(self) -> str:
-        """One line for Tune's own output."""
-        return "no scheduler" if self.rungs is None else type(self.rungs).__name__
-
-
 def restore_rungs(rungs: Rungs, history: Iterable[PastTrial]) -> None:
     """The rungs as earlier drivers left them. An epoch without a decision is decided on when the
     trial goes on and tells of it again."""
     for past in history:
-        words = past.decisions
-        num_decided = len(past.epochs) if past.is_over else (words[-1].epoch if words else 0)
-        rungs.restore(past.name, past.best_values[:num_decided], past.num_epochs, words)
+        made = past.decisions
+        num_decided = len(past.epochs) if past.is_over else (made[-1].epoch if made else 0)
+        rungs.restore(past.name, past.best_values[:num_decided], past.num_epochs, made)

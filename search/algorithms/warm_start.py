@@ -17,7 +17,8 @@ from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import OVERALL, is_dev_score
 from search.config.space import Parameter, Space, is_active
 from search.config.sweep_config import SweepConfig
-from search.storage.history import PastTrial, SweepFolder, read_history
+from search.storage.history import PastTrial, read_history
+from search.storage.sweep_folder import SweepFolder
 from trainable.config.config import Config
 
 WARM_START_FILE = "warm_start.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow_setup.runs.usage import Usage, usage_of
 from search.config.sweep_config import Budget
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 from trainable.storage.layout import PREPARATION, TRIALS
 from trainable.storage.trial_folder import TrialFolder
 

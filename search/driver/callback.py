@@ -7,9 +7,10 @@ scheduler's decisions, and the outcome of a trial that was stopped or failed.
 import logging
 import re
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,16 @@ from mlflow_setup.schema import (
     Outcome,
     OutcomeRecord,
     TrialRecord,
-    dev_metrics,
+    raise_best,
 )
 from search.algorithms.optuna_searcher import OptunaSearcher
-from search.algorithms.rungs import TuneScheduler
+from search.algorithms.tune_scheduler import TuneScheduler
 from search.driver.budget import Meter
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
 from search.storage.garbage import near_top
-from search.storage.history import PastTrial, SweepFolder
-from search.storage.room import shortage
+from search.storage.history import PastTrial
+from search.storage.sweep_folder import SweepFolder, shortage
 from trainable.config.config import Config
 from trainable.tune.attempt import charge, last_stacks
 from trainable.tune.keys import DIVERGED, EPOCH, PROBLEM
@@ -48,6 +49,20 @@ _MEMORY = re.compile(r"OutOfMemoryError|MemoryError|low on memory", re.IGNORECAS
 """What Ray says of a process that it ended for a machine's memory, and Python of an allocation."""
 MAX_REASON = 300
 """Characters of an error's first line that become the reason of a failed trial."""
+
+
+@dataclass
+class TrialState:
+    """What the driver knows of a trial beside what is in its folder."""
+
+    attempts: int = 0  # when it last began
+    began: float = 0.0  # when it last began, by this process's clock
+    failures: int = 0  # tries that failed
+    losses: int = 0  # processes lost before they tried
+    epoch: int = 0  # the last one seen
+    best: dict[str, float] = field(default_factory=dict)  # dev metric -> best of any epoch
+    has_pruned_weights: bool = False  # pruned, and its weights are still there
+    was_exclusive: bool = False  # ran out of a machine's memory beside others
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
@@ -73,23 +88,16 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self.folder, self.mirror, self.scheduler = folder, mirror, scheduler
         self.progress, self.switch, self.meter = progress, switch, meter
         self.keep_pruned_top, self.max_failures = keep_pruned_top, max_failures
-        self.attempts: dict[str, int] = {}  # trial -> tries when it last began
-        self.began: dict[str, float] = {}  # trial -> when it last began, by this process's clock
-        self.failures: Counter[str] = Counter()  # trial -> tries that failed
-        self.losses: Counter[str] = Counter()  # trial -> processes lost before they tried
-        self.best: dict[str, dict[str, float]] = {}  # trial -> dev metric -> best of any epoch
-        self.epochs: dict[str, int] = {}  # trial -> last epoch seen
-        self.pruned: set[str] = set()  # pruned trials that still have their weights
-        self.alone: set[str] = set()  # trials that ran out of a machine's memory beside others
+        self.trials: defaultdict[str, TrialState] = defaultdict(TrialState)
 
     def restore(self, history: Iterable[PastTrial]) -> None:
         """Know the trials of earlier drivers, and bring MLflow up to them."""
         for past in history:
             for record in past.epochs:
-                self._note_best(past.name, record.metrics)
+                raise_best(self.trials[past.name].best, record.metrics)
             self.progress.past(past.name, past.num_epochs, past.epochs, past.outcome)
-            if past.outcome is not None and past.outcome.outcome is Outcome.PRUNED:
-                self.pruned.add(past.name)
+            is_pruned = past.outcome is not None and past.outcome.outcome is Outcome.PRUNED
+            self.trials[past.name].has_pruned_weights = is_pruned
             self.mirror.mark(past.name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -106,8 +114,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         searched = (f"{key}={_brief(settings[key])}" for key in trial.config["searched"])
         num_epochs = settings.get("train.num_epochs", Config().train.num_epochs)
         name = trial.config["trial"]
-        self.attempts[name] = len(self.folder.trial(name).attempts())
-        self.began[name] = time.monotonic()
+        state = self.trials[name]
+        state.attempts, state.began = len(self.folder.trial(name).attempts()), time.monotonic()
         self.progress.started(name, num_epochs, " ".join(searched))
 
     def on_trial_result(
@@ -122,16 +130,16 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         name, epoch = trial.config["trial"], result[EPOCH]
         if result[PROBLEM]:
             self._ask_for_room(result[PROBLEM])
-        if result[DIVERGED] or result[PROBLEM] or epoch <= self.epochs.get(name, 0):
+        if result[DIVERGED] or result[PROBLEM] or epoch <= self.trials[name].epoch:
             return  # an epoch that was run again after a crash
-        self.epochs[name] = epoch
+        self.trials[name].epoch = epoch
         with self._guarded(name):
             self._note_epoch(name, epoch)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """A trial has ended by itself or by the scheduler's word."""
+        """A trial has ended by itself or by the scheduler's decision."""
         if trial.last_result.get(PROBLEM):
             return  # it is to go on when the sweep can
         decision = self.scheduler.decision(trial.config["trial"])
@@ -145,32 +153,32 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     ) -> None:
         """A process was lost, or a trial has raised an error: it is tried again, or has failed."""
         name = trial.config["trial"]
-        reason = self._why(trial)
-        has_tried = len(self.folder.trial(name).attempts()) > self.attempts.get(name, 0)
+        reason, state = self._why(trial), self.trials[name]
+        has_tried = len(self.folder.trial(name).attempts()) > state.attempts
         if has_tried:
             with self._guarded(name):
-                charge(self.folder.trial(name).path, time.monotonic() - self.began[name])
+                charge(self.folder.trial(name).path, time.monotonic() - state.began)
         if self.switch.is_on:  # what fails while all stop may run on later
             self.searcher.failed(name)
         elif _MEMORY.search(reason):
-            self._try_alone(trial.config, reason)
-        elif self._may_try_again(name, has_tried):
+            self._try_exclusive(trial.config, reason)
+        elif self._may_try_again(state, has_tried):
             self.progress.lost(name, reason)
             self.searcher.again(name)
         else:
             self.searcher.failed(name)
             self._end(trial.config, Outcome.FAILED, reason)
 
-    def _try_alone(self, config: Mapping[str, Any], reason: str) -> None:
+    def _try_exclusive(self, config: Mapping[str, Any], reason: str) -> None:
         """Beside others there was too little memory: once more on a machine of its own."""
         name = config["trial"]
-        if name in self.alone:
+        if self.trials[name].was_exclusive:
             self.searcher.failed(name)
             self._end(config, Outcome.FAILED, f"alone as well: {reason}")
         else:
-            self.alone.add(name)
+            self.trials[name].was_exclusive = True
             self.progress.lost(name, f"{reason}; tried again on a machine of its own")
-            self.searcher.again(name, alone=True)
+            self.searcher.again(name, exclusive=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given and nobody reads it
@@ -182,13 +190,11 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         return first_line_of_error(text)
 
-    def _may_try_again(self, name: str, has_tried: bool) -> bool:
+    def _may_try_again(self, state: TrialState, has_tried: bool) -> bool:
         """A process that was lost before it began with the trial says nothing about the trial."""
-        if has_tried:
-            self.failures[name] += 1
-        else:
-            self.losses[name] += 1
-        return self.failures[name] <= self.max_failures and self.losses[name] <= MAX_LOSSES
+        state.failures += has_tried
+        state.losses += not has_tried
+        return state.failures <= self.max_failures and state.losses <= MAX_LOSSES
 
     def _note_epoch(self, name: str, epoch: int) -> None:
         folder = self.folder.trial(name)
@@ -199,14 +205,9 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if record is None:
             _logger.warning("trial %s: the record of epoch %d cannot be read", name, epoch)
             return
-        self._note_best(name, record.metrics)
+        raise_best(self.trials[name].best, record.metrics)
         self.progress.epoch(name, record)
         self.mirror.mark(name)
-
-    def _note_best(self, name: str, metrics: Mapping[str, float]) -> None:
-        best = self.best.setdefault(name, {})
-        for key, value in dev_metrics(metrics).items():
-            best[key] = max(value, best.get(key, value))
 
     def _end(self, config: Mapping[str, Any], outcome: Outcome | None, reason: str) -> None:
         """Write the outcome of a trial that has none of its own, and tidy its folder.
@@ -225,8 +226,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
                 folder.write_outcome(ended)
             if ended.outcome in (Outcome.FINISHED, Outcome.PRUNED, Outcome.DIVERGED):
                 folder.drop_checkpoint()
-            if ended.outcome is Outcome.PRUNED:
-                self.pruned.add(name)
+            self.trials[name].has_pruned_weights |= ended.outcome is Outcome.PRUNED
             self._drop_weights_of_pruned()
             self.progress.ended(name, ended.outcome, ended.reason)
             self.mirror.mark(name)
@@ -234,13 +234,18 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def _drop_weights_of_pruned(self) -> None:
         """A pruned trial keeps its weights only while it is near the top for a task or overall, or
         a member of an ensemble."""
-        weak = self.pruned - near_top(self.best, self.keep_pruned_top)
+        best = {name: state.best for name, state in self.trials.items()}
+        weak = self._pruned() - near_top(best, self.keep_pruned_top)
         for name in sorted(weak - self._members() if weak else weak):
             folder = self.folder.trial(name)
             for epoch in folder.kept_epochs():
                 folder.drop_weights(epoch)
-            self.pruned.discard(name)
+            self.trials[name].has_pruned_weights = False
             self.mirror.mark(name)
+
+    def _pruned(self) -> set[str]:
+        """Pruned trials that still have their weights."""
+        return {name for name, state in self.trials.items() if state.has_pruned_weights}
 
     def _members(self) -> set[str]:
         """Of chosen ensembles; all pruned trials, where a note of one cannot be read."""
@@ -248,7 +253,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             return pinned_trials(self.folder.path)
         except IntegrityError as error:
             _logger.warning("weights of pruned trials stay: %s", error.problem)
-            return self.pruned
+            return self._pruned()
 
     @contextmanager
     def _guarded(self, name: str) -> Iterator[None]:

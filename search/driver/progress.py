@@ -10,7 +10,14 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord, dev_metrics
+from mlflow_setup.schema import (
+    OVERALL,
+    EpochRecord,
+    Outcome,
+    OutcomeRecord,
+    dev_metrics,
+    raise_best,
+)
 
 SHOWN_ENDED = 12
 """Rows of the live table for the best trials that have ended."""
@@ -102,8 +109,7 @@ class Progress:
 
     def _note(self, row: _Row, record: EpochRecord) -> None:
         row.epoch, row.last = record.epoch, dev_metrics(record.metrics)
-        for key, value in row.last.items():
-            row.best[key] = max(value, row.best.get(key, value))
+        raise_best(row.best, record.metrics)
         self.epoch_seconds.append(record.seconds)
 
     def _eta(self) -> str:

@@ -24,7 +24,8 @@ from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
 from mlflow_setup.tracking.store import Tracking
 from search.algorithms.audit import AuditResult, audit_result
 from search.algorithms.optuna_searcher import OptunaSearcher
-from search.algorithms.rungs import Rung, TuneScheduler, new_rungs, restore_rungs
+from search.algorithms.rungs import Rung, new_rungs, restore_rungs
+from search.algorithms.tune_scheduler import TuneScheduler
 from search.algorithms.warm_start import WarmTrial
 from search.cluster.slots import find_slots, unpriced
 from search.config.sweep_config import SweepConfig
@@ -35,8 +36,9 @@ from search.driver.shared_artifacts import prepare
 from search.driver.stop_switch import StopSwitch
 from search.driver.tracking import what_is_tracked
 from search.planning.preflight import known_configs, unfinished_configs
-from search.storage.history import PastTrial, SweepFolder, past_trial, read_history
+from search.storage.history import PastTrial, past_trial, read_history
 from search.storage.lease import Lease
+from search.storage.sweep_folder import SweepFolder
 from trainable.tune.cluster import cluster, environment
 from trainable.tune.placement import TrialPlacement, resources
 from trainable.tune.trainable import Train, listening, make_trainable
@@ -107,9 +109,9 @@ class Drive:
             Mirror(tracking, folder.name), lambda name: folder.trial(name).snapshot()
         )
 
-    def run(self, train: Train | None, farewell: str) -> SweepResult:
+    def run(self, train: Train | None, resume_hint: str) -> SweepResult:
         """All that is left to do; the result also when it was stopped."""
-        self.switch.farewell = farewell
+        self.switch.resume_hint = resume_hint
         self.mirror.start(*what_is_tracked(self.folder, self.sweep))
         has_ended = False
         try:
@@ -157,7 +159,7 @@ class Drive:
             cpus, gpus = sweep.resources.cpus_per_trial, slots.gpus_per_trial
             needs = {"CPU": cpus, "GPU": gpus}
             roomy = [int(node.cpus) for node in nodes if node.num_trials(cpus, gpus)]
-            alone = {**needs, "CPU": max(roomy, default=cpus)}
+            exclusive = {**needs, "CPU": max(roomy, default=cpus)}
             meter = Meter(self.folder, sweep.budget)
             self.switch.expect_trials()
             if train is None:
@@ -181,7 +183,7 @@ class Drive:
                 )
                 callback.restore(self.history)
                 trainable = listening(make_trainable(place, train))
-                by_trial = partial(resources, needs, alone)
+                by_trial = partial(resources, needs, exclusive)
                 self._tune(tune.with_resources(trainable, by_trial), callback, concurrency)
 
     def _is_stopping(self, meter: Meter) -> bool:

@@ -32,11 +32,11 @@ class StopSwitch:
     Args:
         file: what the trials look for.
         say: shows a line to the user.
-        farewell: the last line when the driver is ended at once.
+        resume_hint: the last line when the driver is ended at once.
     """
 
-    def __init__(self, file: Path, say: Callable[[str], None], farewell: str = "") -> None:
-        self.file, self.say, self.farewell = file, say, farewell
+    def __init__(self, file: Path, say: Callable[[str], None], resume_hint: str = "") -> None:
+        self.file, self.say, self.resume_hint = file, say, resume_hint
         self.reason: str | None = None
         self.exit_code = 0
         self.has_trials = False  # before the first there is nothing to wait for
@@ -103,7 +103,7 @@ class StopSwitch:
             leave_terminal()
         is_ctrl_c = number == signal.SIGINT
         if self.is_on:
-            print(self.farewell, file=sys.stderr, flush=True)
+            print(self.resume_hint, file=sys.stderr, flush=True)
             _kill_children()  # a Ray that was started here
             os._exit(INTERRUPTED if is_ctrl_c else STOPPED)
         if is_ctrl_c:

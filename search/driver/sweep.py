@@ -19,13 +19,10 @@ from search.planning.preflight import (
     refuse_other_data,
     refuse_taken,
 )
-from search.storage.history import (
-    SweepFolder,
-    finish_decided,
-    read_history,
-)
+from search.storage.history import finish_decided, read_history
 from search.storage.lease import Lease
 from search.storage.relocation import with_absolute_paths
+from search.storage.sweep_folder import SweepFolder
 from trainable.tune.trainable import Train
 
 
@@ -38,7 +35,7 @@ def run_sweep(
     warm_from: Iterable[str] = (),
     console: Console | None = None,
     train: Train | None = None,
-    farewell: str = "",
+    resume_hint: str = "",
 ) -> SweepResult:
     """Run all trials of `sweep` in `<storage>/<name>`; returns when each has ended.
 
@@ -46,7 +43,7 @@ def run_sweep(
         warm_from: sweeps (names, or paths to their folders) whose trials the study starts with.
         console: where progress is shown; stderr unless given.
         train: trains one trial; the real one unless a test brings its own.
-        farewell: what is said should the user not wait for a clean stop.
+        resume_hint: what is said should the user not wait for a clean stop.
 
     Raises:
         ConfigError: the name is taken, tracking cannot be reached, or no trial would ever fit.
@@ -65,7 +62,7 @@ def run_sweep(
         if warm:
             write_warm_start(folder.path, warm)
         drive = Drive(folder, sweep, tracking, [], warm, lease, shown)
-        return drive.run(train, farewell)
+        return drive.run(train, resume_hint)
 
 
 def resume_sweep(
@@ -77,7 +74,7 @@ def resume_sweep(
     budget: Budget | None = None,
     console: Console | None = None,
     train: Train | None = None,
-    farewell: str = "",
+    resume_hint: str = "",
 ) -> SweepResult:
     """Go on with a sweep from its folder alone, with `num_more` trials more; again if need be.
 
@@ -106,4 +103,4 @@ def resume_sweep(
         refuse_other_data(history, known_configs(sweep))
         warm = read_warm_start(folder.path)
         drive = Drive(folder, sweep, tracking, history, warm, lease, shown)
-        return drive.run(train, farewell)
+        return drive.run(train, resume_hint)

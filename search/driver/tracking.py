@@ -1,13 +1,18 @@
-"""What MLflow is told of a sweep as a whole: by its driver, and by `ensweep sync`."""
+"""What MLflow is told of a sweep as a whole: by its driver, by `ensweep sync` and by `gc`."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
+from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import OVERALL, metric_name
+from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import View
 from search.config.sweep_config import SweepConfig
 from search.planning.preflight import known_configs
-from search.storage.history import SWEEP_FILE, SweepFolder
+from search.storage.lease import living_driver
+from search.storage.sweep_folder import SWEEP_FILE, SweepFolder
 
 
 def what_is_tracked(
@@ -25,6 +30,43 @@ def what_is_tracked(
         {SWEEP_FILE: folder.path / SWEEP_FILE},
         _view(sweep),
     )
+
+
+def sync(folder: SweepFolder, tracking: Tracking, *, whole: bool = True) -> list[str]:
+    """Bring MLflow up to the sweep's folder; what went wrong, by trial. In the end nothing is left
+    running, unless somebody drives the sweep.
+
+    Args:
+        whole: the sweep's own run as well, made if need be; else no more than the trials'.
+    """
+    mirror, sweep = Mirror(tracking, folder.name), None
+    before = mirror.parent_status()
+    if whole:
+        with suppress(IntegrityError, NothingUsableError):  # a damaged file is `resume`'s to refuse
+            sweep = folder.read()
+    if before is None and sweep is not None:
+        mirror.start(*what_is_tracked(folder, sweep))
+    trials = folder.trial_folders()
+    missed, outcomes = [], []
+    for trial in trials:
+        try:
+            snapshot = trial.snapshot()
+            mirror.project(snapshot)
+        except (EnsweepError, OSError) as error:
+            missed.append(f"{trial.path.name}: {error}")
+        else:
+            outcomes.append(snapshot.outcome)
+    if whole and living_driver(folder.path) is not None:
+        return missed  # of the trials that it has just begun there may be only a run
+    has_ended = bool(outcomes) and all(found and found.outcome.is_terminal for found in outcomes)
+    is_last = sweep is not None and len(trials) >= sweep.search.num_samples
+    if before not in (None, "RUNNING") and not (has_ended and not missed and is_last):
+        mirror.finish(before)  # it may have been stopped between trials
+    elif has_ended and not missed:
+        mirror.finish("FINISHED")
+    elif outcomes and (whole or (not missed and all(outcomes))):
+        mirror.finish("KILLED")
+    return missed
 
 
 def _view(sweep: SweepConfig) -> View:

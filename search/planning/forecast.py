@@ -135,8 +135,8 @@ def _play(
         seconds = epoch_seconds[number]
         is_stopped = False
         if rungs is not None:
-            word = rungs.decide(str(number), epoch, float(worth[number]), len(seconds))
-            is_stopped = word.action == STOP
+            decision = rungs.decide(str(number), epoch, float(worth[number]), len(seconds))
+            is_stopped = decision.action == STOP
         if epoch < len(seconds) and not is_stopped:
             played.busy += seconds[epoch]
             heapq.heappush(events, (now + seconds[epoch], number, epoch + 1))

@@ -24,7 +24,7 @@ from search.planning.node_probes import Visits, memory_problems, visit
 from search.planning.preflight import known_configs, read_data, refuse_taken
 from search.planning.probe import camp
 from search.planning.representative_trials import choose
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 from trainable.config.config import Config
 from trainable.config.constraints import settings_without_effect
 from trainable.training.profile import Rehearsal

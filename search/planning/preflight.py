@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from mlflow_setup.errors import DataError
-from mlflow_setup.runs.query import sweep_names
+from mlflow_setup.runs.query import tracked_sweeps
 from mlflow_setup.tracking.store import Tracking
 from search.config.sweep_config import SweepConfig, TrialSettings
-from search.storage.history import PastTrial, SweepFolder, name_taken
+from search.storage.history import PastTrial
+from search.storage.sweep_folder import SweepFolder, name_taken
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.data.dataset import Dataset, read_dataset
@@ -17,7 +18,7 @@ def refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
     if folder.path.exists():
         raise folder.taken()
     tracking.check()
-    if folder.name in sweep_names(tracking):
+    if folder.name in tracked_sweeps(tracking):
         raise name_taken(f"{folder.name!r} is already tracked in MLflow", folder.name)
 
 

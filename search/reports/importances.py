@@ -22,7 +22,8 @@ from mlflow_setup.filesystem.atomic import write_atomic
 from search.algorithms.audit import AuditResult, audit_result
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.warm_start import read_warm_start
-from search.storage.history import SweepFolder, read_history
+from search.storage.history import read_history
+from search.storage.sweep_folder import SweepFolder
 
 matplotlib.use("Agg")  # before pyplot, which Optuna's pictures need
 from matplotlib import pyplot as plt

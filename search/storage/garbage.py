@@ -12,11 +12,9 @@ from pathlib import Path
 
 from ensemble.choice.pins import pinned_trials
 from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
-from mlflow_setup.schema import (
-    Outcome,
-    dev_metrics,
-)
-from search.storage.history import PastTrial, SweepFolder, read_history
+from mlflow_setup.schema import Outcome, raise_best
+from search.storage.history import PastTrial, read_history
+from search.storage.sweep_folder import SweepFolder
 from trainable.storage.checkpoint import QUARANTINE
 
 
@@ -62,24 +60,17 @@ def _of_trial(folder: SweepFolder, past: PastTrial, near: set[str]) -> Iterator[
     if outcome is not Outcome.FAILED:  # a failed trial's checkpoint may tell why
         yield trial.checkpoint_dir, f"checkpoint of a trial that is over ({outcome.value})"
     if outcome in (Outcome.DIVERGED, Outcome.FAILED):
-        yield trial.path / "weights", f"weights of a trial that {_ENDED[outcome]}"
+        yield trial.path / "weights", f"weights of a trial that {outcome}"
     elif outcome is Outcome.PRUNED and past.name not in near:
         yield trial.path / "weights", "weights of a trial pruned far from the top"
 
 
-_ENDED = {Outcome.DIVERGED: "diverged", Outcome.FAILED: "failed"}
-
-
 def _best_of(history: list[PastTrial]) -> dict[str, dict[str, float]]:
     """Trial -> dev metric -> best of any epoch, of the trials that count."""
-    best: dict[str, dict[str, float]] = {}
+    best: dict[str, dict[str, float]] = {past.name: {} for past in history if past.is_scored}
     for past in history:
-        if not past.is_scored:
-            continue
-        scores = best.setdefault(past.name, {})
-        for epoch in past.epochs:
-            for key, value in dev_metrics(epoch.metrics).items():
-                scores[key] = max(value, scores.get(key, value))
+        for epoch in past.epochs if past.is_scored else ():
+            raise_best(best[past.name], epoch.metrics)
     return best
 
 

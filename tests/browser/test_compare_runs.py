@@ -22,7 +22,7 @@ from mlflow_setup.schema import RunRecord
 from mlflow_setup.tracking.store import resolve_tracking
 from search.config.load import read_sweep
 from search.reports.leaderboard import leaderboard
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

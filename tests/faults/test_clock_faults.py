@@ -16,7 +16,8 @@ from scale import how_often
 
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.tracking.store import resolve_tracking
-from search.storage.history import SweepFolder, read_history
+from search.storage.history import read_history
+from search.storage.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,7 @@ from shared_memory import left_in_shared_memory, shared_memory
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import resolve_tracking
 from search.driver.sweep import resume_sweep
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 
 pytestmark = [
     pytest.mark.slow,

@@ -28,7 +28,8 @@ from search.algorithms.optuna_searcher import OptunaSearcher
 from search.config.load import read_sweep
 from search.driver import run as drive
 from search.driver import sweep as sweeps
-from search.storage.history import SweepFolder, read_history
+from search.storage.history import read_history
+from search.storage.sweep_folder import SweepFolder
 from trainable.storage.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.slow

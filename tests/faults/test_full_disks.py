@@ -31,7 +31,7 @@ from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.driver.sweep import run_sweep
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 

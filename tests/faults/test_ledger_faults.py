@@ -31,7 +31,8 @@ from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking import sqlite
 from mlflow_setup.tracking.store import resolve_tracking
 from search.driver.sweep import resume_sweep, run_sweep
-from search.storage.history import SweepFolder, read_history
+from search.storage.history import read_history
+from search.storage.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 

@@ -30,7 +30,7 @@ from real_sweep import wait_for_epochs
 
 from mlflow_setup.schema import Outcome
 from mlflow_setup.wheel import PACKAGES
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 

@@ -26,8 +26,9 @@ from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import resolve_tracking
 from search.driver import sweep as sweeps
 from search.driver.sweep import resume_sweep, run_sweep
-from search.storage.history import SweepFolder, read_history
+from search.storage.history import read_history
 from search.storage.lease import LEASE_FILE, read_lease
+from search.storage.sweep_folder import SweepFolder
 from trainable.tune.cluster import cluster
 
 pytestmark = pytest.mark.slow

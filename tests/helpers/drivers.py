@@ -18,7 +18,8 @@ from mlflow_setup.runs.trial_run import USAGE
 from mlflow_setup.schema import STOP, Outcome, RunKind, Tag
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.algorithms.optuna_searcher import OptunaSearcher
-from search.storage.history import PastTrial, SweepFolder, read_history
+from search.storage.history import PastTrial, read_history
+from search.storage.sweep_folder import SweepFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -139,7 +139,7 @@ def main(verb: str, folder: Path, overrides: list[str]) -> SweepResult:
     tracking = resolve_tracking(storage)
     if verb == "run":
         sweep = read_sweep(str(folder / "mine.yaml"), overrides, {})
-        return run_sweep(sweep, name, storage, tracking, train=make_train(), farewell="again: s")
+        return run_sweep(sweep, name, storage, tracking, train=make_train(), resume_hint="again: s")
     num_more = int(overrides[0]) if verb == "extend" else 0
     return resume_sweep(name, storage, tracking, num_more=num_more, train=make_train())
 

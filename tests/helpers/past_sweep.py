@@ -9,7 +9,8 @@ import yaml
 from mlflow_setup.schema import Decision, EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
-from search.storage.history import PastTrial, SweepFolder, read_history
+from search.storage.history import PastTrial, read_history
+from search.storage.sweep_folder import SweepFolder
 from trainable.config.config import Config
 
 SPACE = {

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from ensemble.choice.request import Request, choose_ensemble
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
-from search.storage.history import SweepFolder, read_history
+from search.storage.history import read_history
+from search.storage.sweep_folder import SweepFolder
 
 
 def ensweep(*words: str, **environment: str) -> subprocess.Popen[str]:

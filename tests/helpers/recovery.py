@@ -10,7 +10,8 @@ import psutil
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 
-from search.storage.history import SweepFolder, read_history
+from search.storage.history import read_history
+from search.storage.sweep_folder import SweepFolder
 from trainable.storage.layout import ATTEMPTS
 from trainable.storage.trial_folder import TrialFolder
 

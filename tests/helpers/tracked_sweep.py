@@ -7,7 +7,7 @@ from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import View
 from search.config.sweep_config import SweepConfig
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 from trainable.config.parse import from_flat
 
 SCORES = (

@@ -30,9 +30,9 @@ def soup(
 ) -> None:
     """Average the weights of runs that share a start into one more trial of the sweep."""
     from ensemble.soup.trial import make_soup
-    from mlflow_setup.runs.query import latest_sweep
+    from mlflow_setup.runs.query import latest_tracked_sweep
 
-    name = sweep or latest_sweep(place.tracking)
+    name = sweep or latest_tracked_sweep(place.tracking)
     found = make_soup(place.tracking, name, data_dir, greedy, num_runs)
     if as_json:
         print_json(sweep=name, **{**asdict(found), "folder": str(found.folder)})

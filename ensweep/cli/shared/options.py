@@ -182,9 +182,9 @@ class AskedEnsemble:
         """What is asked for; of the latest sweep where neither sweeps nor runs are named."""
         from ensemble.choice.request import Request
         from ensemble.selection.combine import Averaged
-        from mlflow_setup.runs.query import latest_sweep
+        from mlflow_setup.runs.query import latest_tracked_sweep
 
-        named = self.sweeps or ([] if self.runs else [latest_sweep(tracking)])
+        named = self.sweeps or ([] if self.runs else [latest_tracked_sweep(tracking)])
         return Request(
             sweeps=tuple(dict.fromkeys(named)),
             rule=self.method,

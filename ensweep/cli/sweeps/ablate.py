@@ -62,11 +62,11 @@ def ablate(
         num_trials = resolved.sweep.search.num_samples
         typer.echo(f"study {chosen}: {len(resolved.rows)} rows, {num_trials} trials", err=True)
         hint = resume_hint(chosen, place)
-        farewell = f"{hint}, then this command with --name {chosen} and --evaluate-only"
-        result = run_sweep(resolved.sweep, chosen, place.storage, place.tracking, farewell=farewell)
+        how = f"{hint}, then this command with --name {chosen} and --evaluate-only"
+        result = run_sweep(resolved.sweep, chosen, place.storage, place.tracking, resume_hint=how)
         if result.stop is not None:
             reason, exit_code = result.stop
-            typer.echo(f"study {chosen} was stopped: {reason}\n{farewell}", err=True)
+            typer.echo(f"study {chosen} was stopped: {reason}\n{how}", err=True)
             raise typer.Exit(exit_code)
     found = evaluate(resolved.arms(sweep_folder), curves_of=resolved.curves_of)
     folder = sweep_folder / "ablation"

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def leaderboard(place: Place, sweep_name: SweepName = None, as_json: AsJson = False) -> None:
     """The trials of a sweep, the best first, with what they differ in."""
-    from mlflow_setup.runs.query import find_trials, latest_sweep
+    from mlflow_setup.runs.query import find_trials, latest_tracked_sweep
     from search.reports.leaderboard import leaderboard as rows_of
 
-    chosen = sweep_name or latest_sweep(place.tracking)
+    chosen = sweep_name or latest_tracked_sweep(place.tracking)
     rows = rows_of(find_trials(place.tracking, chosen))
     if not rows:
         raise NothingUsableError(

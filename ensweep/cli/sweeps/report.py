@@ -17,9 +17,9 @@ def report(place: Place, sweep_name: SweepName = None, as_json: AsJson = False) 
 
     from mlflow_setup.runs.ensemble_runs import log_to_sweep
     from search.reports.importances import read_insight, write_pictures
-    from search.storage.history import SweepFolder, latest_sweep
+    from search.storage.sweep_folder import find_sweep
 
-    folder = SweepFolder(place.storage, sweep_name or latest_sweep(place.storage))
+    folder = find_sweep(place.storage, sweep_name)
     insight = read_insight(folder)
     written = write_pictures(insight, folder.path / FOLDER)
     log_to_sweep(place.tracking, folder.name, written, FOLDER)

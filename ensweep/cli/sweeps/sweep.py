@@ -47,7 +47,7 @@ def sweep(
     resolved, name = asked.read(limits, data_dir)
 
     from search.driver.sweep import run_sweep
-    from search.storage.history import SweepFolder
+    from search.storage.sweep_folder import SweepFolder
 
     if resume_if_begun and SweepFolder(place.storage, name).has_begun():
         budget = resolved.budget.model_dump(include=set(vars(limits)))
@@ -59,7 +59,7 @@ def sweep(
         place.storage,
         place.tracking,
         warm_from=warm_start or (),
-        farewell=resume_hint(name, place),
+        resume_hint=resume_hint(name, place),
     )
     return _end(result, place)
 
@@ -102,10 +102,10 @@ def resume_hint(sweep_name: str, place: Place) -> str:
 
 def _go_on(sweep_name: str | None, num_more: int, limits: Limits, place: Place) -> None:
     from search.driver.sweep import resume_sweep
-    from search.storage.history import SweepFolder, latest_sweep
+    from search.storage.sweep_folder import find_sweep
 
-    chosen = sweep_name or latest_sweep(place.storage)
-    budget = SweepFolder(place.storage, chosen).read().budget
+    folder = find_sweep(place.storage, sweep_name)
+    chosen, budget = folder.name, folder.read().budget
     given = {key: limit for key, limit in vars(limits).items() if limit is not None}
     if limits.max_usd and not budget.usd_per_hour:
         raise ConfigError(
@@ -118,7 +118,7 @@ def _go_on(sweep_name: str | None, num_more: int, limits: Limits, place: Place) 
         place.tracking,
         num_more=num_more,
         budget=budget.model_copy(update=given),
-        farewell=resume_hint(chosen, place),
+        resume_hint=resume_hint(chosen, place),
     )
     _end(result, place)
 

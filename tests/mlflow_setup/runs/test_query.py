@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.runs.query import download, find_trials, latest_sweep, sweep_names
+from mlflow_setup.runs.query import download, find_trials, latest_tracked_sweep, tracked_sweeps
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 
@@ -54,15 +54,15 @@ def test_an_unknown_outcome_is_said(tracking: Tracking, caplog: pytest.LogCaptur
 
 
 def test_the_latest_sweep_started_last(tracking: Tracking) -> None:
-    assert sweep_names(tracking) == ["ant", "zebra"]
-    assert latest_sweep(tracking) == "ant"
+    assert tracked_sweeps(tracking) == ["ant", "zebra"]
+    assert latest_tracked_sweep(tracking) == "ant"
 
 
 def test_no_sweep_at_all(tmp_path: Path) -> None:
     tracking = resolve_tracking(tmp_path / "runs")
     assert find_trials(tracking) == []
     with pytest.raises(NothingUsableError, match=r"no sweep is tracked at sqlite:.*\nfix: ensweep"):
-        latest_sweep(tracking)
+        latest_tracked_sweep(tracking)
     assert not (tmp_path / "runs").exists()
 
 

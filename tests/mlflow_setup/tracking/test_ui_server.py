@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.runs.query import download, latest_sweep
+from mlflow_setup.runs.query import download, latest_tracked_sweep
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord, TrialSnapshot
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
@@ -139,7 +139,7 @@ def test_after_an_outage_the_mirror_catches_up(
     assert missed.try_project(trial(storage))
     assert missed.dirty == set()
     missed.finish("FINISHED")
-    assert latest_sweep(server) == "outage"
+    assert latest_tracked_sweep(server) == "outage"
     (run,) = server.search({"kind": "trial", "sweep": "outage"})
     assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "finished")
     history = server.client.get_metric_history(run.info.run_id, "dev/overall")

@@ -10,8 +10,8 @@ import yaml
 from mlflow_setup.errors import ConfigError
 from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
-from search.storage.history import SweepFolder
 from search.storage.relocation import with_absolute_paths
+from search.storage.sweep_folder import SweepFolder
 
 MINE = {"extends": "b3", "optim.lr": 3e-4, "model.fcn_size": 64, "data.dir": "data"}
 OTHER = {"extends": "mine.yaml", "model.fcn_size": 32, "loss.simcse.enabled": False}

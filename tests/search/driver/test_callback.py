@@ -11,14 +11,15 @@ from rich.console import Console
 
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import AttemptRecord, EpochRecord, Outcome, OutcomeRecord, TrialRecord
-from search.algorithms.rungs import SuccessiveHalving, TuneScheduler
+from search.algorithms.rungs import SuccessiveHalving
+from search.algorithms.tune_scheduler import TuneScheduler
 from search.config.sweep_config import Budget
 from search.driver.budget import Meter
 from search.driver.callback import MAX_LOSSES, SweepCallback, first_line_of_error
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
 from search.storage.garbage import near_top
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 from trainable.storage.trial_folder import TrialFolder
 
 
@@ -63,8 +64,8 @@ class FakeSearcher:
 
     tried_alone: list[str] = field(default_factory=list)
 
-    def again(self, name: str, *, alone: bool = False) -> None:
-        (self.tried_alone if alone else self.tried_again).append(name)
+    def again(self, name: str, *, exclusive: bool = False) -> None:
+        (self.tried_alone if exclusive else self.tried_again).append(name)
 
     def failed(self, name: str) -> None:
         self.given_up.append(name)

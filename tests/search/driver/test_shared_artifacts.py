@@ -13,7 +13,7 @@ from mlflow_setup.tracking.store import Tracking
 from search.driver import shared_artifacts as preparing
 from search.driver.budget import sweep_usage
 from search.driver.shared_artifacts import prepare
-from search.storage.history import SweepFolder
+from search.storage.sweep_folder import SweepFolder
 from trainable.config.config import Config
 from trainable.config.recipe import resolve
 from trainable.pretraining.pretrain import ENCODERS

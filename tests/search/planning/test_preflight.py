@@ -10,8 +10,8 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.tracking.store import resolve_tracking
 from search.planning.preflight import refuse_taken
 from search.storage import lease
-from search.storage.history import SweepFolder
 from search.storage.lease import Lease
+from search.storage.sweep_folder import SweepFolder
 
 
 def test_a_name_whose_sweep_is_being_run_is_refused_with_its_driver(

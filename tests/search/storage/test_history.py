@@ -9,11 +9,12 @@ import pytest
 from optuna.trial import TrialState
 from past_sweep import Past, sweep_of
 
-from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
+from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.schema import EpochRecord, Outcome
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import SuccessiveHalving, restore_rungs
-from search.storage.history import SweepFolder, finish_decided, latest_sweep, past_trial
+from search.storage.history import finish_decided, past_trial
+from search.storage.sweep_folder import SweepFolder
 
 
 @pytest.fixture
@@ -128,19 +129,6 @@ def test_the_sweep_is_read_as_it_was_asked_for_with_its_extensions(tmp_path: Pat
     (past.folder.path / "extensions" / "0002.json").write_text('{"num_samples": "4"}')
     with pytest.raises(IntegrityError, match=r"0002.json: num_samples must be a positive integer"):
         past.folder.read()
-
-
-def test_a_sweep_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(NothingUsableError, match="no sweep 'none' in"):
-        SweepFolder(tmp_path, "none").read()
-    with pytest.raises(NothingUsableError, match="no sweep in"):
-        latest_sweep(tmp_path)
-    with pytest.raises(ConfigError, match="sweep"):
-        SweepFolder(tmp_path, "../up")
-    Past(tmp_path)
-    assert latest_sweep(tmp_path) == "s"
-    with pytest.raises(ConfigError, match="ensweep resume s"):
-        SweepFolder(tmp_path, "s").create(sweep_of(tmp_path))
 
 
 def test_a_damaged_record_is_named(past: Past) -> None:

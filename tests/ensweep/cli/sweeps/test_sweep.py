@@ -176,7 +176,7 @@ def test_going_on_with_a_sweep(
     assert (asked["name"], asked["num_more"]) == ("s", num_more)
     assert asked["budget"].model_dump(exclude_defaults=True) == budget
     hint = f"to go on: ensweep resume s --storage {tmp_path}"
-    assert asked["farewell"] == hint
+    assert asked["resume_hint"] == hint
     assert result.exit_code == 130
     assert "used: 1.00 trial-hours" in result.stdout
     assert "sweep s was stopped: Ctrl-C" in result.stderr

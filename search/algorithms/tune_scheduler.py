@@ -1,0 +1,37 @@
+"""Tune's view of the rungs: its scheduler."""
+
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from mlflow_setup.schema import (
+    STOP,
+    Decision,
+)
+from search.algorithms.rungs import Rungs
+from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM
+
+
+class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
+    """Tune's view of the rungs; without any every trial runs to its end."""
+
+    def __init__(self, rungs: Rungs | None) -> None:
+        super().__init__()
+        self.rungs = rungs
+
+    def decision(self, trial: str) -> Decision | None:
+        """The newest decision on a trial."""
+        return None if self.rungs is None else self.rungs.decisions.get(trial)
+
+    def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
+        """Called for each epoch that a trial reports, before the callbacks are."""
+        if self.rungs is None or result.get(DIVERGED) or result.get(PROBLEM) or result[EPOCH] < 1:
+            return str(TrialScheduler.CONTINUE)
+        name = trial.config["trial"]
+        decision = self.rungs.decide(name, result[EPOCH], result[BEST_VALUE], result[NUM_EPOCHS])
+        return str(TrialScheduler.STOP if decision.action == STOP else TrialScheduler.CONTINUE)
+
+    def debug_string(self) -> str:
+        """One line for Tune's own output."""
+        return "no scheduler" if self.rungs is None else type(self.rungs).__name__

@@ -1,0 +1,191 @@
+"""A sweep's folder: the sweep as it was asked for, its extensions, and where its trials are.
+
+Whole JSON objects; nothing is unpickled. What came of the trials is `search.storage.history`'s.
+"""
+
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
+from mlflow_setup.filesystem.atomic import must_write, num_bytes, remove_leftovers, write_atomic
+from mlflow_setup.filesystem.paths import safe_name
+from mlflow_setup.schema import (
+    CONFIG_ARTIFACT,
+    TrialSnapshot,
+)
+from search.config.load import resolve_sweep
+from search.config.sweep_config import SweepConfig
+from search.storage.lease import LEASE_FILE, living_driver, refusal
+from search.storage.relocation import relocated
+from trainable.config.strict_yaml import read_settings
+from trainable.storage.layout import STOP_FILE, TRIALS
+from trainable.storage.trial_folder import TrialFolder
+
+SWEEP_FILE, EXTENSIONS = "sweep.yaml", "extensions"
+
+
+STORAGE = "storage"
+"""Key of the sweep's file: the folder that the sweep was begun in. Paths below it are found below
+the folder in which the sweep lies now."""
+
+
+class SweepFolder:
+    """Reads and writes `<storage>/<sweep>`."""
+
+    def __init__(self, storage: Path, name: str) -> None:
+        self.path = storage.resolve() / safe_name(name, "sweep")
+        self.name = name
+
+    @property
+    def stop_file(self) -> Path:
+        """There while every trial is to stop at its next step."""
+        return self.path / STOP_FILE
+
+    def create(self, sweep: SweepConfig) -> None:
+        """Raises ConfigError when the folder is there already (with its driver's name, should it
+        have one) or cannot be written."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700)
+        except FileExistsError:
+            raise self.taken() from None
+        except OSError as error:
+            fix = "set --storage"
+            raise ConfigError(f"{self.path}: cannot be made: {error}", fix=fix) from None
+        try:
+            with must_write(self.path):
+                content = {STORAGE: str(self.path.parent), **sweep.to_file()}
+                write_atomic(self.path / SWEEP_FILE, json.dumps(content, indent=1) + "\n")
+        except ConfigError:
+            shutil.rmtree(self.path, ignore_errors=True)  # the name is free again
+            raise
+
+    def taken(self) -> ConfigError:
+        """What is said to who wants to begin a sweep of this name. Waits seconds to see whether
+        the lease that it finds moves."""
+        driver = living_driver(self.path)
+        if driver is not None:
+            return refusal(self.path / LEASE_FILE, driver)
+        return name_taken(f"{self.name!r} already exists: {self.path}", self.name)
+
+    def has_begun(self) -> bool:
+        """Whether there is such a sweep. What a driver left that died while it made the folder is
+        none, and is removed."""
+        if (self.path / SWEEP_FILE).is_file():
+            return True
+        with suppress(OSError):  # there is none, or something else is in it
+            remove_leftovers(self.path)
+            self.path.rmdir()
+        return False
+
+    def read(self) -> SweepConfig:
+        """The sweep as it was asked for, with the trials that it was extended by.
+
+        Raises:
+            NothingUsableError: there is no such sweep.
+            IntegrityError: its file or an extension is damaged.
+        """
+        file = self.path / SWEEP_FILE
+        if not file.is_file():
+            raise NothingUsableError(
+                f"no sweep {self.name!r} in {self.path.parent}",
+                fix="--storage names the folder with the sweeps",
+            )
+        content = content_of(file)
+        old = Path(content.pop(STORAGE, self.path.parent))
+        sweep = resolve_sweep(content, file, (), {})
+        if old != self.path.parent:
+            sweep = sweep.map_settings(lambda given: relocated(given, old, self.path.parent))
+        num_samples = sweep.search.num_samples + sum(map(_read_extension, self._extensions()))
+        search = sweep.search.model_copy(update={"num_samples": num_samples})
+        return sweep.model_copy(update={"name": self.name, "search": search})
+
+    def extend(self, num_samples: int) -> None:
+        """Ask for that many more trials; raises ConfigError when that cannot be written down."""
+        path = self.path / EXTENSIONS / f"{len(self._extensions()) + 1:04d}.json"
+        with must_write(path):
+            write_atomic(path, json.dumps({"num_samples": num_samples}) + "\n")
+
+    def trial_folders(self) -> list[TrialFolder]:
+        """The trials that have begun, by name."""
+        found = sorted(path.parent for path in (self.path / TRIALS).glob(f"*/{CONFIG_ARTIFACT}"))
+        return [TrialFolder(path) for path in found]
+
+    def trial(self, name: str) -> TrialFolder:
+        return TrialFolder(self.path / TRIALS / safe_name(name, "trial"))
+
+    def snapshots(self) -> tuple[TrialSnapshot, ...]:
+        return tuple(folder.snapshot() for folder in self.trial_folders())
+
+    def _extensions(self) -> list[Path]:
+        return sorted((self.path / EXTENSIONS).glob("[0-9]*.json"))
+
+
+def find_sweep(storage: Path, name: str | None = None) -> SweepFolder:
+    """The sweep of that name, or the latest: the one that began last.
+
+    Raises:
+        NothingUsableError: there is none.
+    """
+    names = [name]
+    if name is None:
+        folders = {path.parent for own in (SWEEP_FILE, TRIALS) for path in storage.glob(f"*/{own}")}
+        names = [folder.name for folder in sorted(folders, key=_began)[-1:]]
+    found = [SweepFolder(storage, each) for each in names if each is not None]
+    if not found or not any((found[0].path / own).exists() for own in (SWEEP_FILE, TRIALS)):
+        what = "no sweep" if name is None else f"no sweep {name!r}"
+        fix = "--storage names the folder with the sweeps"
+        raise NothingUsableError(f"{what} in {storage}", fix=fix)
+    return found[0]
+
+
+def name_taken(how: str, name: str) -> ConfigError:
+    """Two sweeps never share a folder, nor a name in MLflow."""
+    fix = f"choose another name with --name, or go on with it: ensweep resume {name}"
+    return ConfigError(f"sweep {how}", fix=fix)
+
+
+def _began(folder: Path) -> tuple[int, str]:
+    """When the sweep's file, which is written once, was written."""
+    file = folder / SWEEP_FILE
+    return (file if file.is_file() else folder / TRIALS).stat().st_mtime_ns, folder.name
+
+
+def content_of(file: Path) -> dict[str, Any]:
+    """The mapping in a sweep's file; raises IntegrityError when there is none."""
+    fix = f"put its copy in its place: the artifact {SWEEP_FILE} of the sweep's run in MLflow"
+    try:
+        content = read_settings(file)
+    except ConfigError as error:
+        raise IntegrityError(error.problem, fix=fix) from None
+    if not content:
+        raise IntegrityError(f"{file}: is empty", fix=fix)
+    return content
+
+
+def _read_extension(path: Path) -> int:
+    fix = 'write {"num_samples": N} into it, or remove it: those trials are then not run'
+    try:
+        num_samples = json.loads(path.read_text(encoding="utf-8"))["num_samples"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path}: not an extension: {error}", fix=fix) from None
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        problem = f"{path}: num_samples must be a positive integer, got {num_samples}"
+        raise IntegrityError(problem, fix=fix)
+    return num_samples
+
+
+def shortage(folder: SweepFolder, num_left: int) -> str:
+    """`1.2 of 64.0 MB are free on the sweep's disk; 5 trials that are left need about 15.5 MB`.
+
+    About, because a trial is taken to need what the largest has taken so far.
+    """
+    disk = shutil.disk_usage(folder.path)
+    said = f"{disk.free / 1e6:.1f} of {disk.total / 1e6:.1f} MB are free on the sweep's disk"
+    largest = max((num_bytes(trial.path) for trial in folder.trial_folders()), default=0)
+    if not largest or not num_left:
+        return said
+    return f"{said}; {num_left} trials that are left need about {num_left * largest / 1e6:.1f} MB"
