@@ -1,13 +1,16 @@
-"""The tasks: the only place where a task is spelled. Users declare their own of the same kinds.
+"""The tasks. The paper's are declared in `paper_tasks.yaml`, as users declare their own.
 
 A kind says how many sentences an example has, what its label is and what the model puts out; a
 task is a kind with files, columns, a number of classes and a metric.
 """
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trainable.config.strict_yaml import read_settings
 
 Split = Literal["train", "dev", "test"]
 MetricName = Literal["accuracy", "macro_f1", "pearson", "spearman"]
@@ -51,7 +54,7 @@ class Columns(BaseModel):
 
 
 class Task(BaseModel):
-    """A task of one kind. Declared in YAML under `tasks.<name>`; the paper's four are below."""
+    """A task of one kind. Declared in YAML under `tasks.<name>`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -131,42 +134,8 @@ class Task(BaseModel):
         return ours == theirs
 
 
-PAPER_TASKS: dict[str, Task] = {
-    "sentiment": Task(
-        kind=Kind.CLASSIFICATION,
-        files={
-            "train": "ids-sst-train.csv",
-            "dev": "ids-sst-dev.csv",
-            "test": "ids-sst-test-student.csv",
-        },
-        columns=Columns(sentences=("sentence",), label="sentiment"),
-        num_classes=5,
-        metric="accuracy",
-        submission_header="Predicted_Sentiment",
-    ),
-    "paraphrase": Task(
-        kind=Kind.PARAPHRASE,
-        files={
-            "train": "quora-train.csv",
-            "dev": "quora-dev.csv",
-            "test": "quora-test-student.csv",
-        },
-        columns=Columns(sentences=("sentence1", "sentence2"), label="is_duplicate"),
-        metric="accuracy",
-        submission_header="Predicted_Is_Paraphrase",
-    ),
-    "similarity": Task(
-        kind=Kind.SIMILARITY,
-        files={"train": "sts-train.csv", "dev": "sts-dev.csv", "test": "sts-test-student.csv"},
-        columns=Columns(sentences=("sentence1", "sentence2"), label="similarity"),
-        metric="pearson",
-        submission_header="Predicted_Similiary",  # the course's own spelling
-    ),
-    "nli": Task(
-        kind=Kind.ENTAILMENT,
-        files={"train": "AllNLI.jsonl"},
-        columns=Columns(sentences=("sentence1", "sentence2")),
-        head="similarity",
-    ),
+PAPER_TASKS = {
+    name: Task(**declared)
+    for name, declared in read_settings(Path(__file__).with_name("paper_tasks.yaml")).items()
 }
 """SST-5, Quora question pairs, STS and AllNLI as the paper uses them (section 4.1, 4.2)."""
