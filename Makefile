@@ -9,7 +9,7 @@ SETUP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint faults faults-nightly setup clean
+.PHONY: demo test lint mutants faults faults-nightly setup clean
 .DEFAULT_GOAL := test
 
 setup: $(SETUP)
@@ -31,6 +31,12 @@ lint: $(SETUP)
 
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Faults planted in the modules that decide numbers: do their tests notice? An hour, and it goes on
+# where it ended; `make mutants MUTANTS="--module trainable.model.heads"` is one module's.
+MUTANTS :=
+mutants: $(SETUP)
+	$(BIN)/python tests/mutants/run.py $(MUTANTS)
 
 # The promises under many more faults than `make test` plays (an hour), and a table of what was kept:
 # `make faults TABLE=docs/reliability.md` puts it into the page. And under many more than that.
