@@ -6,11 +6,45 @@ ensemble = ensweep.load("bundle")
 ensemble.predict(["a warm and moving film"], task="sentiment")
 """
 
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ensemble.inference.ensemble import Ensemble
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("mlflow_setup", "trainable", "ensemble", "search")
+
+
+class _OwnPackages:
+    """Finds our packages beside this one: a `search.py` of the user may stand before them."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [str(_ROOT)]) if name in _PACKAGES else None
+
+
+def own_packages() -> None:
+    """Have `search` and the others mean ours, in this process, wherever it was started.
+
+    Raises:
+        ImportError: another module of that name is imported already.
+    """
+    for name in _PACKAGES:
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None) or str(getattr(module, "__path__", ""))
+        if module is not None and Path(file).resolve().parent != _ROOT / name:
+            raise ImportError(
+                f"ensweep has a package {name}, and {file} is imported under that name already: "
+                "import ensweep before it, or rename it"
+            )
+    if _OwnPackages not in sys.meta_path:
+        sys.meta_path.insert(0, _OwnPackages)
+
+
+own_packages()
 
 __version__: str
 __all__ = ["__version__", "load"]

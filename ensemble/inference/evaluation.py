@@ -9,7 +9,7 @@ from trainable.config.tasks import Split, Task
 from trainable.data.defects import describe
 from trainable.data.examples import Examples
 from trainable.data.readers import read_split
-from trainable.evaluation.metrics import overall, task_metric
+from trainable.evaluation.metrics import overall, task_metric, why_undefined
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Evaluation:
     overall: float
     num_rows: dict[str, int]  # rows scored
     num_skipped: dict[str, int]  # rows with defects, left out
-    undefined: tuple[str, ...]  # tasks whose predictions are constant: the score counts as 0
+    undefined: dict[str, str]  # task -> why it has no score, which counts as 0: what is constant
     unscored: dict[str, str]  # task -> why it has no score
     seconds_per_1000: dict[str, float] = field(compare=False)
     """Of a task's sentences, from text to outputs, measured here: device, precision and batch size
@@ -38,7 +38,7 @@ def evaluate_ensemble(
             defects that are not to be skipped.
     """
     scores, num_rows, num_skipped = {}, {}, {}
-    undefined: list[str] = []
+    undefined: dict[str, str] = {}
     unscored: dict[str, str] = {}
     seconds: dict[str, float] = {}
     for name, task in ensemble.tasks.items():
@@ -53,7 +53,7 @@ def evaluate_ensemble(
         scores[name], is_defined = task_metric(task, outputs[name], examples.labels)
         num_rows[name], num_skipped[name] = len(examples), num_bad
         if not is_defined:
-            undefined.append(name)
+            undefined[name] = why_undefined(examples.labels)
     if not scores:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
         raise DataError(f"{data_dir}: nothing to score: {reasons}")
@@ -64,7 +64,7 @@ def evaluate_ensemble(
         overall=total,
         num_rows=num_rows,
         num_skipped=num_skipped,
-        undefined=tuple(undefined),
+        undefined=undefined,
         unscored=unscored,
         seconds_per_1000=seconds,
     )

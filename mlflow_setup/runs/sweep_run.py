@@ -7,6 +7,7 @@ by memory; what was projected is only remembered to spare the server.
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,12 @@ class Mirror:
                 self._terminate(parent, status)
         self._trials.clear()
         self._parent, self._given = None, None
+
+    def withdraw(self) -> None:
+        """Delete the run of a sweep that never began; nothing is said should MLflow be away."""
+        with suppress(PartialError), self.tracking.errors(PartialError):
+            for run in self.tracking.search(self._tags(RunKind.SWEEP)):
+                self.tracking.client.delete_run(run.info.run_id)
 
     def _terminate(self, run: Run, status: str) -> None:
         """Now, or when it began, should this machine's clock be behind that of the first driver."""

@@ -2,13 +2,17 @@
 
 import logging
 import os
+import socket
 import sys
+
+import psutil
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.tracking.store import ARTIFACTS_FOLDER, Tracking
 from mlflow_setup.uris import redact
 
 _LOOPBACK = ("127.0.0.1", "localhost")
+_EVERYWHERE = ("0.0.0.0", "::")
 
 _logger = logging.getLogger(__name__)
 
@@ -17,10 +21,12 @@ def run_ui(tracking: Tracking, host: str = "127.0.0.1", port: int = 5000) -> Non
     """Become `mlflow server`: this process is replaced, and Ctrl-C ends it.
 
     Raises:
-        ConfigError: a server already serves the runs, or their database cannot be used.
+        ConfigError: a server already serves the runs, their database cannot be used, or the address
+            cannot be had.
     """
     command, environment = server_command(tracking, host, port)
     tracking.check()
+    _require_free(host, port)
     if host not in _LOOPBACK:
         _logger.warning("no login: whoever reaches %s can read, change and delete runs", host)
     os.execve(command[0], command, os.environ | environment)
@@ -42,7 +48,7 @@ def server_command(
             f"the tracking server at {redact(tracking.uri)} has a UI of its own",
             fix=f"open {redact(tracking.uri)} in a browser",
         )
-    names = dict.fromkeys([*_LOOPBACK, host])
+    names = dict.fromkeys([*_LOOPBACK, host, *own_names(host)])
     command = [
         *(sys.executable, "-m", "mlflow", "server"),
         *("--host", host, "--port", str(port), "--workers", "1"),
@@ -57,3 +63,27 @@ def server_command(
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     return command, environment
+
+
+def own_names(host: str) -> list[str]:
+    """The names and addresses by which others reach a server that listens at `host`; none of one
+    that only this machine reaches, or of one address."""
+    if host not in _EVERYWHERE:
+        return []
+    name, found = socket.gethostname(), set()
+    for address in (each for listed in psutil.net_if_addrs().values() for each in listed):
+        if address.family == socket.AF_INET:
+            found.add(address.address)
+        elif address.family == socket.AF_INET6:
+            found.add(f"[{address.address.partition('%')[0]}]")
+    return [*dict.fromkeys([name, socket.getfqdn(), f"{name}.local", *sorted(found)])]
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"cannot listen at {host}:{port}: {error}", fix="name another --host or --port"
+        ) from None

@@ -1,11 +1,12 @@
 """How many trials fit on the nodes of a Ray cluster, and what each gets."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mlflow_setup.errors import ConfigError
 from search.config.sweep_config import Budget, Resources
+from trainable.config.config import Config
 from trainable.tune.cluster import Node
 
 
@@ -40,6 +41,19 @@ def find_slots(resources: Resources, nodes: Sequence[Node]) -> Slots:
             "resources.max_concurrent_trials for a cluster that grows",
         )
     return Slots(gpus, fits)
+
+
+def require_devices(configs: Iterable[Config], slots: Slots) -> None:
+    """Trials that ask for a GPU get one.
+
+    Raises:
+        ConfigError: `train.device=cuda`, and no GPU is given to a trial.
+    """
+    if slots.gpus_per_trial <= 0 and any(c.train.device == "cuda" for c in configs):
+        raise ConfigError(
+            "train.device=cuda: no GPU is given to a trial",
+            fix="resources.gpus_per_trial=1 on nodes that have GPUs, or train.device=auto",
+        )
 
 
 def _default_gpus(nodes: Sequence[Node]) -> float:

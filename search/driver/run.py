@@ -27,7 +27,7 @@ from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import Rung, new_rungs, restore_rungs
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.algorithms.warm_start import WarmTrial
-from search.cluster.slots import find_slots, unpriced
+from search.cluster.slots import find_slots, require_devices, unpriced
 from search.config.sweep_config import SweepConfig
 from search.driver.budget import Meter, sweep_usage
 from search.driver.callback import SweepCallback
@@ -145,6 +145,8 @@ class Drive:
         sweep = self.sweep
         with environment(), cluster() as nodes:
             slots = find_slots(sweep.resources, nodes)
+            if train is None:
+                require_devices(known_configs(sweep), slots)
             place = TrialPlacement(
                 self.folder.path.parent,
                 self.folder.name,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mlflow_setup.errors import EnsweepError
+from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.tracking.store import Tracking
 from search.algorithms.optuna_searcher import objectives
 from search.algorithms.warm_start import read_warm_start, warm_start, write_warm_start
@@ -20,9 +22,10 @@ from search.planning.preflight import (
     refuse_taken,
 )
 from search.storage.history import finish_decided, read_history
-from search.storage.lease import Lease
+from search.storage.lease import LEASE_FILE, Lease, read_lease
 from search.storage.relocation import with_absolute_paths
 from search.storage.sweep_folder import SweepFolder
+from trainable.tune.cluster import prove_surroundings
 from trainable.tune.trainable import Train
 
 
@@ -49,6 +52,7 @@ def run_sweep(
         ConfigError: the name is taken, tracking cannot be reached, or no trial would ever fit.
         DataError: the data of some trial has errors; nothing has been started then.
         NothingUsableError: a sweep to start warm from has nothing to start from.
+        EnsweepError: as above, and whatever is found before a trial begins; the name stays free.
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     sweep = sweep.map_settings(with_absolute_paths)
@@ -57,12 +61,20 @@ def run_sweep(
     warm, said = warm_start(sweep, warm_from, folder.path.parent, objectives(sweep))
     for line in said:
         shown.print(line, markup=False, highlight=False)
+    prove_surroundings()
     folder.create(sweep)
-    with Lease(folder.path) as lease:
-        if warm:
-            write_warm_start(folder.path, warm)
-        drive = Drive(folder, sweep, tracking, [], warm, lease, shown)
-        return drive.run(train, resume_hint)
+    try:
+        with Lease(folder.path) as lease:
+            if warm:
+                write_warm_start(folder.path, warm)
+            drive = Drive(folder, sweep, tracking, [], warm, lease, shown)
+            return drive.run(train, resume_hint)
+    except EnsweepError:
+        is_anothers = read_lease(folder.path / LEASE_FILE) is not None
+        if not folder.trial_folders() and not is_anothers:  # a refusal takes no name
+            folder.remove()
+            Mirror(tracking, name).withdraw()
+        raise
 
 
 def resume_sweep(

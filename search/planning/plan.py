@@ -16,7 +16,7 @@ from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.uris import redact
 from search.algorithms.rungs import new_rungs
-from search.cluster.slots import Slots, find_slots, unpriced
+from search.cluster.slots import Slots, find_slots, require_devices, unpriced
 from search.config.sweep_config import SweepConfig
 from search.planning.forecast import Forecast, Terms, forecast
 from search.planning.gpu_sharing import Share, measure, tell
@@ -196,6 +196,7 @@ def _cluster(
     storage, resources = folder.path.parent, sweep.resources
     with environment(), cluster() as nodes, camp(storage) as tent:
         slots = find_slots(resources, nodes)
+        require_devices(configs.values(), slots)
         place = TrialPlacement(
             storage,
             folder.name,

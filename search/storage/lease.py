@@ -37,6 +37,7 @@ class Holder:
     since: str  # its wall clock, to be shown
     token: str
     counter: int = 0
+    namespace: str = ""  # where its process number means something: see `_namespace`
 
     def describe(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -55,7 +56,8 @@ class Lease:
         self.is_lost = False
         self.on_lost: Callable[[], None] = _thread.interrupt_main
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        self.mine = Holder(socket.gethostname(), os.getpid(), now, uuid.uuid4().hex)
+        host, pid, token = socket.gethostname(), os.getpid(), uuid.uuid4().hex
+        self.mine = Holder(host, pid, now, token, namespace=_namespace())
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
 
@@ -94,8 +96,9 @@ class Lease:
             raise refusal(self.path, read_lease(self.path)) from None
 
     def is_dead(self, holder: Holder) -> bool:
-        """Known at once on the same machine only."""
-        if holder.host != self.mine.host:
+        """Known at once where process numbers mean the same only: two containers, or two machines,
+        may have one host name."""
+        if not holder.namespace or holder.namespace != self.mine.namespace:
             return False
         try:
             os.kill(holder.pid, 0)
@@ -130,6 +133,16 @@ class Lease:
             if self.is_lost:
                 self.on_lost()
                 return
+
+
+def _namespace() -> str:
+    """This boot of this machine and the namespace of process numbers; "" where the system has no
+    names for them."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder | None:

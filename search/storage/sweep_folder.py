@@ -60,8 +60,12 @@ class SweepFolder:
                 content = {STORAGE: str(self.path.parent), **sweep.to_file()}
                 write_atomic(self.path / SWEEP_FILE, json.dumps(content, indent=1) + "\n")
         except ConfigError:
-            shutil.rmtree(self.path, ignore_errors=True)  # the name is free again
+            self.remove()
             raise
+
+    def remove(self) -> None:
+        """Delete the folder: the name is free again."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def taken(self) -> ConfigError:
         """What is said to who wants to begin a sweep of this name. Waits seconds to see whether

@@ -19,12 +19,11 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import first_line, short_hash
 from trainable.batches.packing import Packed, pack
 from trainable.data.examples import Examples
 from trainable.data.remote import locate
-from trainable.runtime.cache import cache_folder
+from trainable.runtime.cache import cache_folder, keep
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; the library is untyped
 
@@ -148,8 +147,7 @@ def encode(
     tokens = _read(path, len(sentences), tokenizer.pad_token_id)
     if tokens is None:
         tokens = tokenise(sentences, tokenizer, max_length)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, save({"flat": tokens.flat, "offsets": tokens.offsets}))
+        keep(path, save({"flat": tokens.flat, "offsets": tokens.offsets}))
     labels = examples.labels
     return Encoded(
         tokens,

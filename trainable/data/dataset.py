@@ -18,6 +18,8 @@ from trainable.data.remote import local_folder
 from trainable.runtime.seeding import generator
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+MIN_DEV_ROWS = 20
+"""Rows of dev below which `data check` warns: a handful of runs has as many candidates."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def read_directory(
             if split == "test" and not (data_dir / task.files[split]).exists():
                 continue
             examples, found = read_split(name, task, split, data_dir)
-            defects += found + _overlaps(examples, seen)
+            defects += found + _overlaps(examples, seen) + _uninformative(examples)
             parts.append(examples)
     return parts, defects
 
@@ -113,6 +115,19 @@ def _overlaps(examples: Examples, seen: dict[tuple[str, ...], Split]) -> list[De
     for row in rows:
         seen.setdefault(row, examples.split)
     return found
+
+
+def _uninformative(examples: Examples) -> list[Defect]:
+    """Labels that are all the same, and a dev set too small for its scores to mean anything."""
+    labels, file = examples.labels, examples.task.files[examples.split]
+    found: list[tuple[str, str, str]] = []
+    if labels is not None and len(labels) and np.ptp(labels) == 0:
+        column = examples.task.columns.label
+        found.append(("D26", column, f"all {len(labels)} labels are {labels[0]:g}"))
+    if examples.split == "dev" and 0 < len(examples) < MIN_DEV_ROWS:
+        message = f"{len(examples)} rows: an ensemble may have as many members"
+        found.append(("D27", "", message))
+    return [Defect(code, "warning", file, 0, column, "", text) for code, column, text in found]
 
 
 def _subsample(examples: Examples, config: Config) -> Examples:

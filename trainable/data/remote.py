@@ -38,7 +38,7 @@ def fetched(uri: str) -> Path:
     times of its files, is another copy.
 
     Raises:
-        ConfigError: nothing can be there, or nothing is.
+        ConfigError: nothing can be there, or nothing is; or this machine has no place for a copy.
         PartialError: it cannot be reached now, or changes while it is copied.
         IntegrityError: it has a file whose name leads out of the folder.
     """
@@ -47,7 +47,13 @@ def fetched(uri: str) -> Path:
     listing = json.dumps([uri, sorted((name, *facts) for name, facts in files.items())])
     home = cache_folder() / FETCHED / short_hash(listing)
     folder = home / "files"
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{uri}: there is no place for a copy: {home}: {error.strerror}",
+            fix="ENSWEEP_CACHE names a folder that can be written to",
+        ) from None
     with FileLock(home / "lock"):
         if not folder.exists():
             remove_leftovers(home)

@@ -12,12 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mlflow_setup.filesystem.atomic import write_atomic
 from trainable.batches.tokenization import Encoded, Tokens
 from trainable.evaluation.inference import embeddings_of
 from trainable.model.multitask import MultitaskBert
-from trainable.runtime.cache import cache_folder
-from trainable.runtime.stopping import Stop, exclusive, go_on
+from trainable.runtime.cache import cache_folder, exclusive_if_kept, keep
+from trainable.runtime.stopping import Stop, go_on
 
 _SENTENCES = 4096
 """Sentences embedded between two questions whether to stop."""
@@ -53,7 +52,7 @@ def sentence_embeddings(
     digest.update(encoded.tokens.offsets.data)
     path = cache_folder() / "embeddings" / f"{digest.hexdigest()[:32]}.safetensors"
     shape = (len(encoded.tokens.lengths), int(model.encoder.config.hidden_size))  # type: ignore[union-attr,arg-type]
-    with exclusive(path, stop):  # the trials beside this one wait instead of doing it too
+    with exclusive_if_kept(path, stop):  # the trials beside this one wait instead of doing it too
         found = _read(path, shape)
         if found is None:
             pieces = []
@@ -61,7 +60,7 @@ def sentence_embeddings(
                 go_on(stop, "while sentences were embedded")
                 pieces.append(embeddings_of(model, tokens, batch_size, precision).cpu())
             found = torch.cat(pieces)
-            write_atomic(path, save({"embeddings": found}))
+            keep(path, save({"embeddings": found}))
     return found
 
 

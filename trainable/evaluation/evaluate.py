@@ -14,7 +14,7 @@ from trainable.batches.tokenization import Encoded, Tokenizer, tokenise
 from trainable.config.tasks import Task
 from trainable.data.examples import Examples
 from trainable.evaluation.inference import answers, embeddings_of
-from trainable.evaluation.metrics import overall, task_metric
+from trainable.evaluation.metrics import overall, task_metric, why_undefined
 from trainable.losses.task import task_loss
 from trainable.model.multitask import MultitaskBert
 from trainable.runtime.precision import choose_precision
@@ -49,7 +49,7 @@ def evaluate(
             key = metric_name("dev", name, str(tasks[name].metric))
             metrics[key], scores[name] = score, score
             if not is_defined and not only_dev_train:
-                flags.append(f"{key} is undefined: the predictions are constant; counted as 0")
+                flags.append(f"{key} is undefined: {why_undefined(labels)}; counted as 0")
             if not only_dev_train:
                 loss = task_loss(
                     tasks[name].kind,

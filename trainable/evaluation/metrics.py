@@ -39,6 +39,11 @@ def task_metric(task: Task, outputs: Floats, labels: Floats) -> tuple[float, boo
     return _METRICS[task.metric](predicted_labels(task.kind, outputs), labels)
 
 
+def why_undefined(labels: Floats) -> str:
+    """Why a score is undefined: constant are the labels [N], or else what was predicted."""
+    return f"the {'labels' if np.ptp(labels) == 0 else 'predictions'} are constant"
+
+
 def overall(scores: Mapping[str, float], tasks: Mapping[str, Task]) -> float:
     """Mean over the tasks with a metric; correlations r are mapped to (r + 1) / 2 first.
 

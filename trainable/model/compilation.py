@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -18,11 +19,10 @@ from statistics import median
 import torch
 from torch import nn
 
-from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import short_hash
 from trainable.model.encoder import takes_rows
-from trainable.runtime.cache import cache_folder
-from trainable.runtime.stopping import Stop, exclusive, never
+from trainable.runtime.cache import cache_folder, exclusive_if_kept, keep
+from trainable.runtime.stopping import Stop, never
 
 _REPEATS = 5
 
@@ -53,7 +53,10 @@ def can_compile(encoder: nn.Module, device: torch.device, wanted: str) -> bool:
 
 def compile_layers(encoder: nn.Module, backend: str = "inductor") -> None:
     """Compile each layer in place; weights and their names stay."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    folder = cache_folder() / "compiled"
+    with suppress(OSError):  # else torch has a folder of its own
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     for layer in _layers(encoder):
         layer.compile(dynamic=True, backend=backend)
 
@@ -82,7 +85,7 @@ def verdict(
     """
     digest = short_hash(f"{purpose} {_machine()} {torch.__version__}", length=32)
     path = cache_folder() / "compiled" / f"{digest}.json"
-    with exclusive(path, stop):  # trials beside this one would spoil the timing
+    with exclusive_if_kept(path, stop):  # trials beside this one would spoil the timing
         found = _read(path)
         if found is None:
             run()
@@ -92,7 +95,7 @@ def verdict(
             run()
             first = time.perf_counter() - started
             found = Verdict(first, eager, _seconds(run))
-            write_atomic(path, json.dumps(asdict(found)))
+            keep(path, json.dumps(asdict(found)))
     if found.pays:
         compile_layers(encoder, backend)
     else:

@@ -22,6 +22,7 @@ from trainable.data.dataset import read_dataset
 from trainable.evaluation.embedding_cache import weights_fingerprint
 from trainable.model.encoder import load_pretrained
 from trainable.pretraining.masked_lm import MaskedLMTraining, Progress, ignore
+from trainable.runtime.precision import choose_device
 from trainable.runtime.stopping import AskedToStop, Stop, exclusive, never
 
 _logger = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ def pretrain(
         NothingUsableError: it diverged.
     """
     check_folder(output)
+    choose_device(config.train.device)
     text = text_of(config) if sentences is None else sentences
     name, checkpoints = fingerprint(config, text), output.with_name(f"{output.name}.partial")
     training = MaskedLMTraining(config, text, checkpoints, head_only, name)

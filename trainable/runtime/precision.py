@@ -10,16 +10,43 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mlflow_setup.errors import ConfigError
+
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(wanted: str) -> torch.device:
-    """`auto` is the CUDA device if there is one."""
+def choose_device(wanted: str, num_bytes: int = 0) -> torch.device:
+    """`auto` is the CUDA device if there is one.
+
+    Args:
+        num_bytes: what will surely be needed of its memory.
+
+    Raises:
+        ConfigError: `cuda` is wanted and there is none, or others hold too much of its memory.
+    """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "train.device=cuda: this process has no CUDA device",
+                fix="train.device=auto, or give trials one: resources.gpus_per_trial=1",
+            )
+        free, total = torch.cuda.mem_get_info()
+        if free + torch.cuda.memory_reserved() < num_bytes:  # what is reserved is ours to use
+            raise ConfigError(
+                f"{torch.cuda.get_device_name()}: {free / 1e9:.1f} of {total / 1e9:.1f} GB are "
+                f"free, and {num_bytes / 1e9:.1f} GB are needed at the least",
+                fix="end what holds the rest (nvidia-smi lists it), or train on another device",
+            )
     return torch.device(wanted)
+
+
+def training_bytes(model: torch.nn.Module) -> int:
+    """What training needs at the least: weights, gradients and AdamW's two moments, in float32."""
+    return 4 * 4 * sum(parameter.numel() for parameter in model.parameters())
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:

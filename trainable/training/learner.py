@@ -26,7 +26,12 @@ from trainable.losses.objective import Objective
 from trainable.model.compilation import can_compile, compile_layers, verdict
 from trainable.model.heads import HeadOutput
 from trainable.model.multitask import MultitaskBert, build_model
-from trainable.runtime.precision import autocast, choose_device, choose_precision
+from trainable.runtime.precision import (
+    autocast,
+    choose_device,
+    choose_precision,
+    training_bytes,
+)
 from trainable.runtime.rng_state import dropout_state, replayed, set_dropout_state
 from trainable.runtime.stopping import Stop, go_on, never
 from trainable.training.closed_form import fit_head
@@ -49,9 +54,10 @@ class Learner:
     ) -> None:
         self.config, self.tasks = config, dataset.tasks
         self.soft_labels = soft_labels or {}
-        self.device = choose_device(config.train.device)
+        model = build_model(config, encoder)
+        self.device = choose_device(config.train.device, training_bytes(model))
         self.precision = choose_precision(config.train.precision, self.device)
-        self.model = build_model(config, encoder).to(self.device).train()
+        self.model = model.to(self.device).train()
         self.average: AveragedModel | None = None
         self.notes: list[str] = []
         """What happened that the record of the epoch should tell."""

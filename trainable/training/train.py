@@ -19,6 +19,7 @@ from trainable.data.dataset import Dataset, read_dataset
 from trainable.distillation.teacher import soft_labels_of
 from trainable.pretraining.pretrain import pretrained_encoder
 from trainable.runtime.cache import cache_folder
+from trainable.runtime.precision import choose_device
 from trainable.runtime.rng_state import seed_globals
 from trainable.runtime.stopping import AskedToStop, Stop, never
 from trainable.storage.trial_folder import TrialFolder
@@ -53,7 +54,8 @@ def train(
         encoder: the one that additional pre-training made, where the caller has it already.
 
     Raises:
-        ConfigError: the folder holds another trial, or the encoder cannot be loaded.
+        ConfigError: the folder holds another trial, the encoder cannot be loaded, or the device is
+            not there or has too little memory.
         DataError: the data has errors and `data.on_bad_rows` is `error`.
         IntegrityError: a teacher is named whose soft labels are not there or damaged.
         NothingUsableError: pre-training diverged, or a teacher did not finish.
@@ -62,6 +64,7 @@ def train(
     ended = trial.outcome()
     if ended is not None and ended.outcome.is_terminal:
         return ended
+    choose_device(config.train.device)  # before anything is read or made
     trial.reopen()
     dataset, shared = dataset or read_dataset(config), shared or cache_folder()
     try:

@@ -3,15 +3,19 @@
 import gc
 import os
 import re
+import secrets
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import first_line
+from mlflow_setup.wheel import PACKAGES
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # progress is shown here
@@ -24,6 +28,9 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the reason is in the trial's outcome
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing of Tune's own state is read back
 }
+_SESSION_SOCKET = "ray/session_2026-01-31_12-00-00_000000_4194304/sockets/plasma_store"
+"""The longest path of a socket, below the folder for temporary files; and Linux's limit, bytes."""
+_MAX_SOCKET_PATH = 107
 _GROUP_LABEL = "ray.io/node-group"  # on nodes that an autoscaler starts
 
 
@@ -77,13 +84,15 @@ def cluster() -> Iterator[list[Node]]:
     """The nodes of the cluster at RAY_ADDRESS, of the one in use, or this machine.
 
     Raises:
-        ConfigError: nothing answers at RAY_ADDRESS, or what does is no cluster for this driver.
+        ConfigError: nothing answers at RAY_ADDRESS, or what does is no cluster for this driver; or
+            this machine's surroundings are not such that a Ray can start.
     """
     ours, address = not ray.is_initialized(), os.environ.get("RAY_ADDRESS")
     if ours and address:
         _join(address)
     elif ours:
-        ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        prove_surroundings()
+        _start()
     try:
         yield [
             Node(node["Resources"], node.get("Labels", {}).get(_GROUP_LABEL))
@@ -93,6 +102,76 @@ def cluster() -> Iterator[list[Node]]:
     finally:
         if ours:
             _shut_down()
+
+
+def prove_surroundings() -> None:
+    """That a Ray can start on this machine, where one is to be started.
+
+    Raises:
+        ConfigError: the path of its sockets would be too long, or its folder cannot be written.
+    """
+    if os.environ.get("RAY_ADDRESS") or ray.is_initialized():
+        return
+    name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    fix = f"{name}=/tmp, or another short path that can be written to"
+    num_bytes = len(os.fsencode(folder / _SESSION_SOCKET))
+    if num_bytes > _MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"{name}={folder}: the paths of Ray's sockets would have {num_bytes} bytes, and a "
+            f"socket's path has at most {_MAX_SOCKET_PATH}",
+            fix=fix,
+        )
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{name}={folder}: cannot be written: {reason}", fix=fix) from None
+
+
+def _start() -> None:
+    _keep_token_without_home()
+    try:
+        ray.init(
+            "local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            runtime_env=_worker_environment(),
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"no Ray can be started on this machine: {first_line(error)}",
+            fix="ray start --head says more; RAY_ADDRESS names a cluster that runs already",
+        ) from None
+
+
+def _worker_environment() -> dict[str, str] | None:
+    """Workers look for modules in this working directory first: where one has the name of a package
+    of ours, they are told which is meant. It costs each worker a part of a second."""
+    here = Path.cwd()
+    is_shadowed = any(
+        (here / name).exists() and not (here / "ensweep" / "__init__.py").exists()
+        for package in PACKAGES
+        for name in (package, f"{package}.py")
+    )
+    return {"worker_process_setup_hook": "ensweep.own_packages"} if is_shadowed else None
+
+
+def _keep_token_without_home() -> None:
+    """Where the token that guards Ray cannot be stored at home, this process alone knows it."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        return
+    try:
+        folder = Path.home() / ".ray"
+        if (folder / "auth_token").is_file():
+            return
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _shut_down() -> None:
@@ -117,7 +196,7 @@ def _join(address: str) -> None:
     try:
         if place is not None:  # Ray would try for minutes
             socket.create_connection((place[1], int(place[2])), timeout=10).close()
-        ray.init(log_to_driver=False, logging_level="error")
+        ray.init(log_to_driver=False, logging_level="error", runtime_env=_worker_environment())
     except (OSError, RuntimeError, ValueError) as error:
         reason = first_line(error)
         raise ConfigError(f"RAY_ADDRESS={address}: {reason}", fix=fix) from None

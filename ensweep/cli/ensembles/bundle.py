@@ -132,7 +132,7 @@ def _print_scores(found: "Evaluation", tasks: "dict[str, Task]") -> None:
         skipped = found.num_skipped[name]
         notes = f"{found.num_rows[name]} rows" + (f", {skipped} skipped" if skipped else "")
         if name in found.undefined:
-            notes += "; undefined: the predictions are constant"
+            notes += f"; undefined: {found.undefined[name]}"
         notes += f"; {found.seconds_per_1000[name]:.2f} s per 1,000 sentences"
         typer.echo(f"{name:<12} {tasks[name].metric or '':<10} {score:.4f}  {notes}")
     typer.echo(f"{'overall':<12} {'':<10} {found.overall:.4f}")

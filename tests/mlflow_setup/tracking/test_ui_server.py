@@ -13,7 +13,7 @@ from mlflow_setup.runs.query import download, latest_tracked_sweep
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord, TrialSnapshot
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
-from mlflow_setup.tracking.ui_server import server_command
+from mlflow_setup.tracking.ui_server import own_names, run_ui, server_command
 
 SECRET = "postgresql://user:s3cret@host/db"
 
@@ -46,6 +46,29 @@ def test_another_host_is_added_not_everything() -> None:
     names = ["127.0.0.1", "localhost", "10.0.0.7"]
     allowed = option(command, "--allowed-hosts").split(",")
     assert allowed == [part for name in names for part in (name, f"{name}:*")]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_server_for_everyone_answers_to_this_machines_names(host: str) -> None:
+    command, _ = server_command(Tracking(SECRET), host=host, port=80)
+    allowed = option(command, "--allowed-hosts").split(",")
+    names = own_names(host)
+    assert socket.gethostname() in names
+    assert "127.0.0.1" in names
+    assert {part for name in names for part in (name, f"{name}:*")} <= set(allowed)
+    origins = option(command, "--cors-allowed-origins").split(",")
+    assert f"http://{socket.gethostname()}:80" in origins
+    assert not any("*" in name for name in names)
+    assert own_names("127.0.0.1") == own_names("10.0.0.7") == []
+
+
+def test_a_port_that_is_used_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen at 127.0.0.1:{port}") as caught:
+            run_ui(resolve_tracking(tmp_path, f"sqlite:///{tmp_path}/m.db"), port=port)
+    assert caught.value.exit_code == 2
+    assert "--port" in str(caught.value.fix)
 
 
 def test_a_server_needs_no_second_one() -> None:

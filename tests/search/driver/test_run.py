@@ -11,6 +11,7 @@ import pytest
 from past_sweep import sweep_of
 from rich.console import Console
 
+from mlflow_setup.errors import ConfigError, EnsweepError, NothingUsableError
 from mlflow_setup.tracking.store import resolve_tracking
 from search.config.sweep_config import Budget
 from search.driver.run import SweepResult
@@ -72,3 +73,44 @@ def test_a_budget_can_end_while_encoders_are_made(
     result = run(tmp_path, tiny_data, monkeypatch, spend, Budget(max_hours=1e-9))
     assert result.stop == ("budget.max_hours=1e-09 is used up", 75)
     assert result.trials == ()
+
+
+REFUSALS = ("surroundings", "cluster", "device", "preparation", "teacher")
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_refusal_takes_no_name(
+    refusal: str, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is found before a trial has begun, the same command can be given again."""
+
+    @contextmanager
+    def no_cluster() -> Iterator[list[Node]]:
+        raise ConfigError("nothing answers")
+        yield
+
+    def refuse(error: EnsweepError) -> Callable[..., None]:
+        def raise_it(*_: object) -> None:
+            raise error
+
+        return raise_it
+
+    monkeypatch.setattr("search.driver.run.cluster", cluster)
+    monkeypatch.setattr("search.driver.run.prepare", refuse(NothingUsableError("diverged")))
+    config = {"data.dir": str(tiny_data)}
+    if refusal == "surroundings":
+        monkeypatch.setenv("TMPDIR", "/proc/self/task")
+        monkeypatch.setattr("tempfile.tempdir", "/proc/self/task")
+    if refusal == "cluster":
+        monkeypatch.setattr("search.driver.run.cluster", no_cluster)
+    if refusal == "device":
+        config["train.device"] = "cuda"
+    if refusal == "teacher":
+        monkeypatch.setattr("search.driver.run.prepare", refuse(ConfigError("no such run")))
+    storage, quiet = tmp_path / "runs", Console(quiet=True)
+    tracking, sweep = resolve_tracking(storage), sweep_of(tmp_path, config=config)
+    for _ in range(2):
+        with pytest.raises(EnsweepError):
+            run_sweep(sweep, "s", storage, tracking, console=quiet)
+        assert not (storage / "s").exists()
+        assert tracking.search({"kind": "sweep"}) == []

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError
 from search.storage import lease as leases
-from search.storage.lease import Lease, read_lease
+from search.storage.lease import Lease, living_driver, read_lease
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,30 @@ def test_a_dead_driver_on_this_machine_is_followed_at_once(
         found = read_lease(lease.path)
         assert found is not None
         assert found.token == lease.mine.token
+
+
+@pytest.mark.parametrize("change", ["namespace", "no namespace"])
+def test_a_process_number_of_another_namespace_says_nothing(tmp_path: Path, change: str) -> None:
+    """Two containers, or two machines called localhost, share a storage folder."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    lease = Lease(tmp_path, stale_seconds=20)
+    assert "pid:[" in lease.mine.namespace
+    namespace = "" if change == "no namespace" else f"{lease.mine.namespace[:-2]}0]"
+    other = replace(lease.mine, pid=dead.pid, token="x", namespace=namespace)
+    lease.path.write_text(json.dumps(asdict(other)))
+
+    def beat() -> None:
+        for counter in range(1, 40):
+            time.sleep(0.1)
+            lease.path.write_text(json.dumps(asdict(replace(other, counter=counter))))
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    with pytest.raises(ConfigError, match=f"process {dead.pid} on "), lease:
+        pass
+    assert living_driver(tmp_path) is not None
+    beating.join()
 
 
 @pytest.mark.parametrize("since", ["1999-01-01 00:00:00", "2999-01-01 00:00:00"])

@@ -122,3 +122,32 @@ def test_the_sample_is_seeded_sound_and_said_to_be_generated(tmp_path: Path) -> 
     assert all(id_.startswith("sample-") for id_ in examples.ids)
     with pytest.raises(ConfigError, match="is there already"):
         write_sample(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "label", "message"),
+    [
+        ("similarity", "sts-dev.csv", "2.5", "all 32 labels are 2.5"),
+        ("sentiment", "ids-sst-train.csv", "3", "all 48 labels are 3"),
+        ("paraphrase", "quora-dev.csv", "1.0", "all 32 labels are 1"),
+    ],
+)
+def test_labels_that_are_all_the_same_are_a_warning(
+    task: str, file: str, label: str, message: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    path = Path(shutil.copytree(tiny_data, tmp_path / "data")) / file
+    header, *rows = path.read_text().splitlines()
+    rows = [row.rpartition("\t")[0] + f"\t{label}" for row in rows]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    found = [d for d in check_directory(tmp_path / "data", PAPER_TASKS) if d.code == "D26"]
+    assert [(d.severity, d.file, d.message) for d in found] == [("warning", file, message)]
+    assert not [d for d in check_directory(tiny_data, PAPER_TASKS) if d.code in ("D26", "D27")]
+
+
+def test_a_dev_set_with_fewer_rows_than_an_ensemble_may_have_members(tmp_path: Path) -> None:
+    write_sample(tmp_path / "s", num_train=30, num_dev=19)
+    found = [d for d in check_directory(tmp_path / "s", PAPER_TASKS) if d.code == "D27"]
+    assert [d.file for d in found] == ["ids-sst-dev.csv", "quora-dev.csv", "sts-dev.csv"]
+    assert "19 rows: an ensemble may have as many members" in str(found[0])

@@ -6,7 +6,13 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score
 
 from trainable.config.tasks import PAPER_TASKS, Kind
-from trainable.evaluation.metrics import overall, pearson, predicted_labels, task_metric
+from trainable.evaluation.metrics import (
+    overall,
+    pearson,
+    predicted_labels,
+    task_metric,
+    why_undefined,
+)
 
 SENTIMENT, PARAPHRASE, SIMILARITY, NLI = PAPER_TASKS.values()
 SEEDS = range(20)
@@ -124,3 +130,10 @@ def test_overall_is_the_papers_mean() -> None:
     assert overall({"sentiment": 0.25}, PAPER_TASKS) == 0.25
     with pytest.raises(ValueError, match="none of the tasks has a metric"):
         overall({"nli": 0.5}, PAPER_TASKS)
+
+
+def test_an_undefined_score_says_which_side_is_constant() -> None:
+    task, varied, same = PAPER_TASKS["similarity"], np.array([1.0, 2.0, 3.0]), np.full(3, 2.0)
+    assert task_metric(task, varied, same) == task_metric(task, same, varied) == (0.0, False)
+    assert why_undefined(same) == "the labels are constant"
+    assert why_undefined(varied) == "the predictions are constant"

@@ -6,10 +6,11 @@ import pytest
 import torch
 from tiny_trials import config_of, learner_of, run
 
+from mlflow_setup.errors import ConfigError
 from mlflow_setup.schema import Outcome
 from trainable.batches.sampler import Step
 from trainable.runtime import precision
-from trainable.runtime.precision import autocast, choose_precision
+from trainable.runtime.precision import autocast, choose_device, choose_precision, training_bytes
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
 
@@ -103,3 +104,38 @@ def test_float16_stopped_and_run_again_gives_the_same_numbers(
     run(config, tmp_path / "t", tmp_path)
     whole, again = (TrialFolder(tmp_path / name).epochs() for name in ("whole", "t"))
     assert [r.metrics for r in again] == [r.metrics for r in whole]
+
+
+def as_if_with_a_gpu(monkeypatch: pytest.MonkeyPatch, free: float, reserved: float = 0) -> None:
+    """`free` of 8 GB are free, and `reserved` are this process's own."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(free * 1e9), int(8e9)))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: int(reserved * 1e9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU 7")
+
+
+def test_a_device_that_is_not_there_is_missed_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == choose_device("cpu").type == "cpu"
+    config = config_of(Path("/nowhere"), Path("/nowhere"), "train.device=cuda")
+    with pytest.raises(ConfigError, match=r"train\.device=cuda: this process has no CUDA device"):
+        run(config, tmp_path / "trial", tmp_path / "shared")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_memory_that_others_hold_is_seen_before_it_is_needed(
+    wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_if_with_a_gpu(monkeypatch, free=1.5)
+    assert choose_device(wanted, int(1.4e9)).type == "cuda"
+    with pytest.raises(ConfigError, match=r"GPU 7: 1.5 of 8.0 GB are free, and 1.7 GB are needed"):
+        choose_device(wanted, int(1.7e9))
+    as_if_with_a_gpu(monkeypatch, free=1.5, reserved=0.5)
+    assert choose_device(wanted, int(1.7e9)).type == "cuda"
+
+
+def test_what_training_needs_at_the_least() -> None:
+    assert training_bytes(torch.nn.Linear(10, 5)) == 4 * 4 * 55

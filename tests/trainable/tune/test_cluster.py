@@ -1,0 +1,110 @@
+"""The surroundings of a Ray that is started here: looked at before anything relies on it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from mlflow_setup.errors import ConfigError
+from trainable.tune.cluster import (
+    _keep_token_without_home,
+    _worker_environment,
+    cluster,
+    prove_surroundings,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize("kind", ["too long", "closed"])
+def test_a_folder_in_which_ray_cannot_start_is_refused(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("x" * 60) if kind == "too long" else Path("/proc/self/task")
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setenv(name, str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(folder) if name == "TMPDIR" else None)
+    message = "107" if kind == "too long" else "cannot be written"
+    with pytest.raises(ConfigError, match=message) as caught, cluster():
+        pass
+    assert caught.value.problem.startswith(f"{name}={folder}: ")
+    assert f"{name}=/tmp" in str(caught.value.fix)
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:1")  # there another machine's folder counts
+    prove_surroundings()
+
+
+def test_a_ray_that_does_not_start_is_an_error_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise RuntimeError("The current node timed out during startup.\nand more")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ConfigError, match=r"on this machine: .*during startup\.\n"), cluster():
+        pass
+
+
+@pytest.mark.parametrize("home", ["closed", "none", "open"])
+def test_a_home_that_cannot_be_written_keeps_no_token(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("HOME", str(tmp_path) if home == "open" else "/proc/self/task")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")  # so that it is restored afterwards
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    if home == "none":
+        monkeypatch.setattr(Path, "home", none)
+    _keep_token_without_home()
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    assert token is None if home == "open" else len(str(token)) == 64
+
+
+def test_workers_are_told_where_a_module_of_the_user_has_our_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _worker_environment() is None
+    (tmp_path / "search.py").touch()
+    assert _worker_environment() == {"worker_process_setup_hook": "ensweep.own_packages"}
+    monkeypatch.chdir(ROOT)
+    assert _worker_environment() is None
+
+
+@pytest.mark.slow
+def test_a_worker_has_our_packages_whatever_stands_beside_the_driver(tmp_path: Path) -> None:
+    for name in ("search", "ensemble", "trainable", "mlflow_setup"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the user's own')\n")
+    (tmp_path / "drive.py").write_text(
+        "import ensweep, ray\n"
+        "from trainable.tune.cluster import cluster\n"
+        "def files():\n"
+        "    import search, trainable.tune.placement as placement\n"
+        "    return search.__file__, placement.__file__\n"
+        "with cluster():\n"
+        "    print(*ray.get(ray.remote(num_cpus=0)(files).remote()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "drive.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [ROOT / "search" / "__init__.py", ROOT / "trainable" / "tune" / "placement.py"]
+    assert done.stdout.split() == list(map(str, expected))
