@@ -34,7 +34,15 @@ from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
 from trainable.config.parse import from_flat
 from trainable.training.stages import total_epochs
-from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM, VALUE
+from trainable.tune.keys import (
+    BEST_VALUE,
+    DIVERGED,
+    EPOCH,
+    NUM_EPOCHS,
+    NUM_PROBE_EPOCHS,
+    PROBLEM,
+    VALUE,
+)
 
 MANY = 100_000
 """More trials than any replay comes to."""
@@ -209,6 +217,7 @@ def _goes_on(
     result = {
         EPOCH: trial.epoch,
         NUM_EPOCHS: num_epochs,
+        NUM_PROBE_EPOCHS: 0,
         VALUE: trial.curve.seen[trial.epoch - 1],
         BEST_VALUE: max(trial.curve.seen[: trial.epoch]),
         DIVERGED: 0,

@@ -257,7 +257,7 @@ def _sweep(root: Path, num_samples: int) -> SweepConfig:
         "recipe": "b3",
         "config": {"train.num_epochs": 1, "data.dir": str(data), "data.tasks": ["sentiment"]},
         "space": SPACE,
-        "search": {"num_samples": num_samples},
+        "search": {"num_samples": num_samples, "baselines": False},
         "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
     }
     path = root / "sleep.yaml"

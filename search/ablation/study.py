@@ -142,7 +142,7 @@ def read_study(
             "resources": content.get("resources", {}),
             "first_trials": pairs,
             "scheduler": {"name": "none"},
-            "search": {"num_samples": len(pairs)},
+            "search": {"num_samples": len(pairs), "baselines": False},
         },
         path,
         overrides,

@@ -1,9 +1,13 @@
 """Optuna's TPE under Tune: a `Searcher` on the public `study.ask` and `study.tell`.
 
-First the trials that an earlier driver left unfinished, then the known configurations, then what
-the sampler draws. What the study is told: a trial that ran to its end with its best overall, a
-stopped one as pruned with its values by epoch, and a diverged or failed one as failed; those of
-earlier drivers and of older sweeps alike. A value that is not finite is never told.
+First the trials that an earlier driver left unfinished, then the baselines, the known
+configurations, and what the sampler draws. What the study is told: a trial that ran to its end with
+its best overall, a stopped one as pruned with its values by epoch, and a diverged or failed one as
+failed; those of earlier drivers and of older sweeps alike. A value that is not finite is never
+told, nor is a baseline's.
+
+The first `search.num_probes` trials draw what matters for heads and end with their probe. Of the
+trials after them every second takes up the best probe's settings, the others are drawn whole.
 """
 
 import math
@@ -20,8 +24,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from mlflow_setup.schema import OVERALL, Outcome, metric_name
+from search.algorithms.probes import Probes
 from search.algorithms.warm_start import WarmTrial
-from search.config.space import distribution, suggest
+from search.config.baselines import BASELINES, baselines
+from search.config.space import Space, distribution, suggest
 from search.config.sweep_config import SweepConfig, TrialSettings
 from search.storage.history import PastTrial
 from trainable.config.parse import from_flat
@@ -61,21 +67,25 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         self.base = sweep.base()  # reads recipes, which takes as long as drawing
         self.study = _create_study(sweep, len(history), len(self.metrics))
         self.running: dict[str, str] = {}  # Tune's trial id -> name
-        self.asked: dict[str, optuna.Trial] = {}  # name -> Optuna's trial, until it is told
+        self.asked: dict[str, optuna.Trial | None] = {}  # name -> Optuna's, until it is told
         self.suggested: dict[str, dict[str, Any]] = {}  # name -> what was suggested
         for other in warm:
             self.study.add_trial(_warm_trial(sweep, other))
+        self.probes = Probes(sweep)
         for past in history:
-            if past.is_over:
+            if past.is_over and past.record.recipe not in BASELINES:
                 self.study.add_trial(_past_trial(sweep, past))
+                self.probes.restore(past)
         self.waiting = deque(self._past(past) for past in history if not past.is_over)
+        begun = {past.name for past in history}
+        self.baselines = deque(item for item in baselines(sweep).items() if item[0] not in begun)
         taken = {past.number for past in history}
         self.numbers = deque(n for n in range(sweep.search.num_samples) if n not in taken)
 
     @property
     def num_to_come(self) -> int:
         """Trials that are still to be suggested."""
-        return len(self.waiting) + len(self.numbers)
+        return len(self.waiting) + len(self.baselines) + len(self.numbers)
 
     @property
     def num_left(self) -> int:
@@ -91,6 +101,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             return str(Searcher.FINISHED)
         if self.waiting:
             suggested = self.waiting.popleft()
+        elif self.baselines:
+            name, given = self.baselines.popleft()
+            self.asked[name] = None
+            suggested = _suggestion(name, given, {}, "")
         elif self.numbers:
             suggested = self._new(self.numbers.popleft())
         else:  # one that runs may yet have to go on elsewhere
@@ -121,7 +135,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             self.failed(name)
             return
         trial = self.asked.pop(name)
+        if trial is None:
+            return
         self._report(trial, result)
+        self.probes.ended(self.suggested[name], result)
         if result[EPOCH] < result[NUM_EPOCHS]:
             self.study.tell(trial, state=TrialState.PRUNED)
             return
@@ -136,7 +153,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
 
     def failed(self, name: str) -> None:
         """The trial has failed, or will not run on under this driver."""
-        self.study.tell(self.asked.pop(name), state=TrialState.FAIL)
+        trial = self.asked.pop(name)
+        if trial is not None:
+            self.study.tell(trial, state=TrialState.FAIL)
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         """Metric, direction and space are the sweep's: nothing of Tune's is taken."""
@@ -159,21 +178,26 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         else:
             given, point = self.base, None
             name, chosen_by = f"{number + 1:04d}", "search"
-        drawn = self._ask(name, given, point)
-        return {
-            "trial": name,
-            "recipe": given.recipe,
-            "settings": {**given.settings, **drawn},
-            "origin": {**given.origin, **dict.fromkeys(drawn, chosen_by)},
-            "searched": list(drawn),
-        }
+        space: Space = self.sweep.space
+        if number < self.sweep.search.num_probes:
+            given, space = self.probes.alone(given), self.probes.space
+            point = point and {key: point[key] for key in point if key in space}
+        elif not is_first and self.probes.is_next_taken_up(number):
+            taken_up = self.probes.take_up()
+            if taken_up is not None:
+                point, chosen_by = taken_up, "search, from a probe"
+        return _suggestion(name, given, self._ask(name, given, point, space), chosen_by)
 
     def _past(self, past: PastTrial) -> dict[str, Any]:
         """An unfinished trial of an earlier driver's, as it was."""
         record = past.record
         rest = {key: value for key, value in record.config.items() if key not in record.searched}
         given = TrialSettings(record.recipe, rest, record.origin)
-        self._ask(past.name, given, {key: record.config[key] for key in record.searched})
+        point = {key: record.config[key] for key in record.searched}
+        if record.recipe in BASELINES:
+            self.asked[past.name] = None
+        else:
+            self._ask(past.name, given, point, {key: self.sweep.space[key] for key in point})
         for epoch, value in enumerate(past.best_values, start=1):
             self._report(self.asked[past.name], {EPOCH: epoch, BEST_VALUE: value})
         return {
@@ -184,22 +208,34 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             "searched": list(record.searched),
         }
 
-    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+    def _report(self, trial: optuna.Trial | None, result: dict[str, Any]) -> None:
         """The best overall by epoch; a replayed epoch keeps its first value. A study of several
         objectives takes no values before the end."""
-        if len(self.metrics) == 1 and _is_usable(result):
+        if trial is not None and len(self.metrics) == 1 and _is_usable(result):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # "already reported"
                 trial.report(float(result[BEST_VALUE]), int(result[EPOCH]))
 
     def _ask(
-        self, name: str, given: TrialSettings, point: Mapping[str, Any] | None
+        self, name: str, given: TrialSettings, point: Mapping[str, Any] | None, space: Space
     ) -> dict[str, Any]:
-        """A trial of the study's at `point`, or where the sampler wants it; the values drawn."""
+        """A trial of the study's: what `point` says, the rest as the sampler wants it."""
         if point is not None:
             self.study.enqueue_trial(dict(point))
         self.asked[name] = trial = self.study.ask()
-        return suggest(self.sweep.space, trial, given.with_defaults)
+        return suggest(space, trial, given.with_defaults)
+
+
+def _suggestion(
+    name: str, given: TrialSettings, drawn: Mapping[str, Any], chosen_by: str
+) -> dict[str, Any]:
+    return {
+        "trial": name,
+        "recipe": given.recipe,
+        "settings": {**given.settings, **drawn},
+        "origin": {**given.origin, **dict.fromkeys(drawn, chosen_by)},
+        "searched": list(drawn),
+    }
 
 
 def first_trial_name(number: int, recipe: str) -> str:

@@ -3,7 +3,8 @@
 A trial that arrives at a rung goes on if its best overall so far is not below the rung's cut-off
 among all that have arrived there. It never waits. `SuccessiveHalving` has rungs at `grace_period`,
 then `reduction_factor` times more each, and keeps the best 1/reduction_factor; `MedianStopping` has
-one at each epoch from `grace_period` on, and keeps what is not below the median.
+one at each epoch from `grace_period` on, and keeps what is not below the median. Their epochs count
+from the end of a trial's probe, which is rung 0 of the trials that have one.
 """
 
 import math
@@ -17,6 +18,7 @@ from mlflow_setup.schema import (
     STOP,
     Decision,
 )
+from search.config.baselines import BASELINES
 from search.config.sweep_config import SweepConfig
 from search.storage.history import PastTrial
 
@@ -30,8 +32,8 @@ _MEDIAN_OF = 4
 class Rung:
     """The trials that have arrived at an epoch, with their values, and those stopped there."""
 
-    number: int  # from 1
-    epoch: int
+    number: int  # from 1; 0: the end of the probe
+    epoch: int  # after the probe
     arrivals: dict[str, float] = field(default_factory=dict)
     stops: list[str] = field(default_factory=list)
 
@@ -45,6 +47,7 @@ class Rungs:
 
     def __init__(self, grace_period: int, audited: "Audit | None" = None) -> None:
         self.grace_period, self.audited = grace_period, audited
+        self.probe = Rung(0, 0)
         self.rungs: list[Rung] = []
         self.decisions: dict[str, Decision] = {}  # trial -> its newest
 
@@ -56,16 +59,25 @@ class Rungs:
         """The lowest value that goes on; None when all do."""
         raise NotImplementedError
 
-    def decide(self, trial: str, epoch: int, value: float, num_epochs: int) -> Decision:
+    @property
+    def reached(self) -> tuple[Rung, ...]:
+        """The rungs that a trial has arrived at, the end of the probe first."""
+        return ((self.probe,) if self.probe.arrivals else ()) + tuple(self.rungs)
+
+    def decide(
+        self, trial: str, epoch: int, value: float, num_epochs: int, num_probe_epochs: int = 0
+    ) -> Decision:
         """What becomes of a trial after an epoch; the same for an epoch that is told again.
 
         Args:
             value: its best overall so far.
             num_epochs: the epochs that it would run.
+            num_probe_epochs: of these, the first ones that train its heads alone.
         """
         known = self.decisions.get(trial)
         if known is None or known.epoch < epoch:
-            known = self.decisions[trial] = self._decide(trial, epoch, value, num_epochs)
+            lengths = num_epochs, num_probe_epochs
+            known = self.decisions[trial] = self._decide(trial, epoch, value, *lengths)
         return known
 
     def restore(
@@ -74,6 +86,7 @@ class Rungs:
         best_values: Sequence[float],
         num_epochs: int,
         decisions: Sequence[Decision],
+        num_probe_epochs: int = 0,
     ) -> None:
         """Take in a trial of an earlier driver.
 
@@ -81,21 +94,26 @@ class Rungs:
             best_values: its best overall so far, after each epoch that was decided on.
             decisions: by epoch.
         """
-        for rung in self._rungs_up_to(min(len(best_values), num_epochs - 1)):
-            rung.arrivals[trial] = best_values[rung.epoch - 1]
+        for rung in self._rungs_up_to(len(best_values), num_epochs, num_probe_epochs):
+            rung.arrivals[trial] = best_values[num_probe_epochs + rung.epoch - 1]
         if not decisions:
             return
         self.decisions[trial] = decisions[-1]
-        arrived = [rung for rung in self.rungs if trial in rung.arrivals]
+        arrived = [rung for rung in self.reached if trial in rung.arrivals]
         if decisions[-1].action == STOP and arrived:
             arrived[-1].stops.append(trial)
 
-    def _decide(self, trial: str, epoch: int, value: float, num_epochs: int) -> Decision:
+    def _decide(
+        self, trial: str, epoch: int, value: float, num_epochs: int, num_probe_epochs: int
+    ) -> Decision:
         if not math.isfinite(value):
             return Decision(epoch, STOP, f"its value after epoch {epoch} is {value}")
         decision = Decision(epoch, CONTINUE, f"no rung at epoch {epoch}")
-        for rung in self._rungs_up_to(min(epoch, num_epochs - 1)):
+        for rung in self._rungs_up_to(epoch, num_epochs, num_probe_epochs):
             if trial in rung.arrivals:  # an epoch run again after a crash counts once
+                continue
+            if num_probe_epochs == num_epochs:  # others are compared with it
+                rung.arrivals[trial] = value
                 continue
             decision = self._arrive(rung, trial, epoch, value)
             if decision.action == STOP:
@@ -120,11 +138,16 @@ class Rungs:
             rung.stops.append(trial)
         return Decision(epoch, STOP if is_below else CONTINUE, reason)
 
-    def _rungs_up_to(self, epoch: int) -> list[Rung]:
-        """Rungs are made when a trial first comes so far: trials may differ in their epochs."""
-        while (next_epoch := self.epoch_of(len(self.rungs))) <= epoch:
+    def _rungs_up_to(self, epoch: int, num_epochs: int, num_probe_epochs: int) -> list[Rung]:
+        """Those that a trial passes up to an epoch, but for one at its end.
+
+        Rungs are made when a trial first comes so far: trials may differ in their epochs.
+        """
+        passed = [self.probe] if 0 < num_probe_epochs <= epoch else []
+        trained = min(epoch, num_epochs - 1) - num_probe_epochs
+        while (next_epoch := self.epoch_of(len(self.rungs))) <= trained:
             self.rungs.append(Rung(len(self.rungs) + 1, next_epoch))
-        return [rung for rung in self.rungs if rung.epoch <= epoch]
+        return passed + [rung for rung in self.rungs if rung.epoch <= trained]
 
 
 class SuccessiveHalving(Rungs):
@@ -181,6 +204,9 @@ def restore_rungs(rungs: Rungs, history: Iterable[PastTrial]) -> None:
     """The rungs as earlier drivers left them. An epoch without a decision is decided on when the
     trial goes on and tells of it again."""
     for past in history:
+        if past.record.recipe in BASELINES:
+            continue
         made = past.decisions
         num_decided = len(past.epochs) if past.is_over else (made[-1].epoch if made else 0)
-        rungs.restore(past.name, past.best_values[:num_decided], past.num_epochs, made)
+        values = past.best_values[:num_decided]
+        rungs.restore(past.name, values, past.num_epochs, made, past.num_probe_epochs)

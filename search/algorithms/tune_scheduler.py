@@ -10,7 +10,8 @@ from mlflow_setup.schema import (
     Decision,
 )
 from search.algorithms.rungs import Rungs
-from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM
+from search.config.baselines import BASELINES
+from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, NUM_PROBE_EPOCHS, PROBLEM
 
 
 class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
@@ -26,10 +27,13 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Called for each epoch that a trial reports, before the callbacks are."""
-        if self.rungs is None or result.get(DIVERGED) or result.get(PROBLEM) or result[EPOCH] < 1:
+        name, recipe = trial.config["trial"], trial.config["recipe"]
+        if self.rungs is None or recipe in BASELINES:
             return str(TrialScheduler.CONTINUE)
-        name = trial.config["trial"]
-        decision = self.rungs.decide(name, result[EPOCH], result[BEST_VALUE], result[NUM_EPOCHS])
+        if result.get(DIVERGED) or result.get(PROBLEM) or result[EPOCH] < 1:
+            return str(TrialScheduler.CONTINUE)
+        lengths = result[NUM_EPOCHS], result[NUM_PROBE_EPOCHS]
+        decision = self.rungs.decide(name, result[EPOCH], result[BEST_VALUE], *lengths)
         return str(TrialScheduler.STOP if decision.action == STOP else TrialScheduler.CONTINUE)
 
     def debug_string(self) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import OVERALL, is_dev_score
+from search.algorithms.probes import effective_space
+from search.config.baselines import BASELINES
 from search.config.space import Parameter, Space, is_active
 from search.config.sweep_config import SweepConfig
 from search.storage.history import PastTrial, read_history
@@ -70,8 +72,11 @@ def warm_start(
     mapping = Mapping(Counter(), Counter())
     for other in others:
         folder = _folder(other, storage)
-        past = [trial for trial in read_history(folder.trial_folders()) if trial.is_scored]
-        past = [trial for trial in past if trial.epochs]
+        past = [
+            trial
+            for trial in read_history(folder.trial_folders())
+            if trial.is_scored and trial.epochs and trial.record.recipe not in BASELINES
+        ]
         if not past:
             raise NothingUsableError(f"sweep {folder.name}: no trial to start warm from")
         _refuse_other_tasks(sweep, folder.name, past)
@@ -117,7 +122,8 @@ def _map(
     past: PastTrial, sweep_name: str, sweep: SweepConfig, metrics: Sequence[str], mapping: Mapping
 ) -> WarmTrial:
     settings = Config().flat() | past.record.config
-    params = _fit_all(sweep.space, settings, mapping)
+    space = effective_space(sweep.space, settings["train.stages"])
+    params = _fit_all(space, settings, mapping)
     finished = past.outcome is not None and past.outcome.outcome.value == "finished"
     found = {metric: past.best(metric) for metric in metrics}
     best = {metric: value for metric, value in found.items() if value is not None}

@@ -8,6 +8,7 @@ from mlflow_setup.text import did_you_mean
 from search.config.space import corner_points
 from search.config.sweep_config import SWEEP_KEYS, SweepConfig
 from trainable.config.parse import from_flat, nearest_key, valid_keys
+from trainable.training.stages import num_probe_epochs, total_epochs
 
 
 def problems_of(sweep: SweepConfig) -> list[str]:
@@ -18,13 +19,26 @@ def problems_of(sweep: SweepConfig) -> list[str]:
     if problems:
         return problems
     base = sweep.base()
-    problems = _reject(base.settings, "config")
+    problems = _reject(base.settings, "config") or _bad_probes(sweep)
     if problems:
         return problems
     for point in corner_points(sweep.space, base.with_defaults):
         given = ", ".join(f"{key}={value}" for key, value in point.items())
         problems += _reject({**base.settings, **point}, f"space: at {given}")
     return list(dict.fromkeys(problems)) + _bad_first_trials(sweep)
+
+
+def _bad_probes(sweep: SweepConfig) -> list[str]:
+    if not sweep.search.num_probes:
+        return []
+    config = from_flat(sweep.base().settings)
+    if 0 < num_probe_epochs(config) < total_epochs(config):
+        return []
+    stages = ", ".join(config.train.stages)
+    return [
+        f"search.num_probes: trials go on from a probe; train.stages is [{stages}], set it to "
+        "[probe, finetune]"
+    ]
 
 
 def _unknown_keys(sweep: SweepConfig) -> list[str]:

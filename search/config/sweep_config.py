@@ -27,6 +27,12 @@ class Search(_Section):
     What is stopped early is decided on overall either way."""
     num_startup_trials: Annotated[int, Field(ge=1)] = 8
     """Trials, the first ones included, before the search learns from results."""
+    baselines: bool = True
+    """Score the baselines of the data before the first trial: the most frequent class, and
+    scikit-learn's linear models on the frozen encoder."""
+    num_probes: Annotated[int, Field(ge=0)] = 0
+    """The first so many trials end with the stage `probe`, in seconds. Of those after them every
+    second takes up the settings of the best probe that none has taken up."""
 
 
 class Scheduler(_Section):

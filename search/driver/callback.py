@@ -37,7 +37,8 @@ from search.driver.stop_switch import StopSwitch
 from search.storage.garbage import near_top
 from search.storage.history import PastTrial
 from search.storage.sweep_folder import SweepFolder, shortage
-from trainable.config.config import Config
+from trainable.config.parse import from_flat
+from trainable.training.stages import num_frozen_epochs, total_epochs
 from trainable.tune.attempt import charge, last_stacks
 from trainable.tune.keys import DIVERGED, EPOCH, PROBLEM
 
@@ -95,7 +96,9 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         for past in history:
             for record in past.epochs:
                 raise_best(self.trials[past.name].best, record.metrics)
-            self.progress.past(past.name, past.num_epochs, past.epochs, past.outcome)
+            config = from_flat(past.record.config)
+            lengths = total_epochs(config), num_frozen_epochs(config)
+            self.progress.past(past.name, *lengths, past.epochs, past.outcome)
             is_pruned = past.outcome is not None and past.outcome.outcome is Outcome.PRUNED
             self.trials[past.name].has_pruned_weights = is_pruned
             self.mirror.mark(past.name)
@@ -112,11 +115,12 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """A trial begins, or goes on."""
         settings = trial.config["settings"]
         searched = (f"{key}={_brief(settings[key])}" for key in trial.config["searched"])
-        num_epochs = settings.get("train.num_epochs", Config().train.num_epochs)
+        config = from_flat(settings)
+        lengths = total_epochs(config), num_frozen_epochs(config)
         name = trial.config["trial"]
         state = self.trials[name]
         state.attempts, state.began = len(self.folder.trial(name).attempts()), time.monotonic()
-        self.progress.started(name, num_epochs, " ".join(searched))
+        self.progress.started(name, *lengths, " ".join(searched))
 
     def on_trial_result(
         self,

@@ -1,7 +1,7 @@
 """What a sweep shows while it runs: a live table in a terminal, a line an event elsewhere."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -27,10 +27,16 @@ _TO_RUN = ("running", "waiting", "stopped")
 @dataclass
 class _Row:
     num_epochs: int
+    num_frozen: int = 0  # of these, the first ones, which leave the encoder as it is
     epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)  # dev metric -> best so far
     last: dict[str, float] = field(default_factory=dict)
     state: str = "running"
+
+    def seconds_from(self, epoch: int, frozen: float, trained: float) -> float:
+        """Of the epochs after `epoch`, by the seconds of an epoch of either sort."""
+        num_frozen = max(0, self.num_frozen - epoch)
+        return num_frozen * frozen + (self.num_epochs - epoch - num_frozen) * trained
 
     @property
     def overall(self) -> float:
@@ -40,11 +46,13 @@ class _Row:
 class Progress:
     """The trials of a sweep as seen from the driver. Shows; keeps nothing that matters."""
 
-    def __init__(self, console: Console, num_samples: int, max_concurrent_trials: int) -> None:
-        self.console, self.num_samples = console, num_samples
+    def __init__(
+        self, console: Console, num_trials: int, max_concurrent_trials: int, num_probes: int = 0
+    ) -> None:
+        self.console, self.num_trials, self.num_probes = console, num_trials, num_probes
         self.max_concurrent_trials = max_concurrent_trials
         self.rows: dict[str, _Row] = {}
-        self.epoch_seconds: list[float] = []
+        self.epoch_seconds: dict[bool, list[float]] = {True: [], False: []}  # by: encoder frozen
         self._live = Live(console=console, refresh_per_second=1) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -56,20 +64,21 @@ class Progress:
         if self._live is not None:  # the table stays as it is now
             self._live.stop()
 
-    def started(self, trial: str, num_epochs: int, note: str) -> None:
+    def started(self, trial: str, num_epochs: int, num_frozen: int, note: str) -> None:
         """A trial begins, or goes on after a crash."""
-        self.rows.setdefault(trial, _Row(num_epochs)).state = "running"
+        self.rows.setdefault(trial, _Row(num_epochs, num_frozen)).state = "running"
         self._show(f"{trial}: started, {note}")
 
     def past(
         self,
         trial: str,
         num_epochs: int,
+        num_frozen: int,
         epochs: Iterable[EpochRecord],
         outcome: OutcomeRecord | None,
     ) -> None:
         """A trial of an earlier driver."""
-        row = self.rows[trial] = _Row(num_epochs, state="waiting")
+        row = self.rows[trial] = _Row(num_epochs, num_frozen, state="waiting")
         for record in epochs:
             self._note(row, record)
         if outcome is not None and outcome.outcome.is_terminal:
@@ -94,23 +103,34 @@ class Progress:
         self._show(f"{trial}: {outcome.value}, {reason}")
 
     def remaining_seconds(self) -> float | None:
-        """An estimate for the whole sweep from the epochs so far; None before the first."""
-        if not self.epoch_seconds:
+        """An estimate for the whole sweep from the epochs so far; None before the first.
+
+        Epochs that train heads alone take a small part of others: each sort has its own mean.
+        """
+        every = [seconds for of_sort in self.epoch_seconds.values() for seconds in of_sort]
+        if not every:
             return None
-        running = [row for row in self.rows.values() if row.state in _TO_RUN]
-        ended = [row for row in self.rows.values() if row.state not in _TO_RUN]
-        of_running = sum(row.num_epochs - row.epoch for row in running)
-        usual: float = max(row.num_epochs for row in self.rows.values())
-        if ended:  # pruned trials are shorter than they might be
-            usual = sum(row.epoch for row in ended) / len(ended)
-        to_come = max(0, self.num_samples - len(self.rows)) * usual
-        mean_seconds = sum(self.epoch_seconds) / len(self.epoch_seconds)
-        return (of_running + to_come) * mean_seconds / self.max_concurrent_trials
+        frozen, trained = (_mean(self.epoch_seconds[sort] or every) for sort in (True, False))
+        rows = list(self.rows.values())
+        seconds = sum(
+            row.seconds_from(row.epoch, frozen, trained) for row in rows if row.state in _TO_RUN
+        )
+        num_probes = max(0, self.num_probes - sum(row.num_epochs <= row.num_frozen for row in rows))
+        num_longer = max(0, self.num_trials - len(rows) - num_probes)
+        longer = [row for row in rows if row.num_epochs > row.num_frozen] or rows
+        ended = [row for row in longer if row.state not in _TO_RUN]
+        usual = [  # stopped trials are shorter than they might be
+            row.seconds_from(0, frozen, trained) - row.seconds_from(row.epoch, frozen, trained)
+            for row in ended
+        ] or [max(row.seconds_from(0, frozen, trained) for row in longer)]
+        probe = max(row.num_frozen for row in rows) * frozen
+        seconds += num_longer * _mean(usual) + num_probes * probe
+        return seconds / self.max_concurrent_trials
 
     def _note(self, row: _Row, record: EpochRecord) -> None:
         row.epoch, row.last = record.epoch, dev_metrics(record.metrics)
         raise_best(row.best, record.metrics)
-        self.epoch_seconds.append(record.seconds)
+        self.epoch_seconds[record.epoch <= row.num_frozen].append(record.seconds)
 
     def _eta(self) -> str:
         seconds = self.remaining_seconds()
@@ -128,7 +148,7 @@ class Progress:
     def _table(self) -> Table:
         num_ended = sum(row.state not in _TO_RUN for row in self.rows.values())
         table = Table(
-            title=f"{num_ended} of {self.num_samples} trials  {self._eta()}", title_justify="left"
+            title=f"{num_ended} of {self.num_trials} trials  {self._eta()}", title_justify="left"
         )
         metrics = list(dict.fromkeys(key for row in self.rows.values() for key in row.best))
         for header in ("trial", "epoch", *(f"best {_short(key)}" for key in metrics), "state"):
@@ -146,6 +166,10 @@ class Progress:
 def _short(key: str) -> str:
     """`dev/sentiment/accuracy` -> `sentiment`."""
     return key.split("/")[1]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _duration(seconds: float) -> str:

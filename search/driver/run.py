@@ -28,6 +28,7 @@ from search.algorithms.rungs import Rung, new_rungs, restore_rungs
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.algorithms.warm_start import WarmTrial
 from search.cluster.slots import find_slots, require_devices, unpriced
+from search.config.baselines import BASELINES, baselines
 from search.config.sweep_config import SweepConfig
 from search.driver.budget import Meter, sweep_usage
 from search.driver.callback import SweepCallback
@@ -68,10 +69,20 @@ class SweepResult:
     @property
     def best(self) -> tuple[str, int, float] | None:
         """Trial, epoch and value of the best overall among finished and pruned trials."""
+        return self._best(of_baselines=False)
+
+    @property
+    def best_baseline(self) -> tuple[str, int, float] | None:
+        """The same among the baselines."""
+        return self._best(of_baselines=True)
+
+    def _best(self, *, of_baselines: bool) -> tuple[str, int, float] | None:
         found = [
             (trial.record.trial, epoch.epoch, epoch.metrics[OVERALL])
             for trial in self.trials
-            if trial.outcome and trial.outcome.outcome in (Outcome.FINISHED, Outcome.PRUNED)
+            if trial.outcome
+            and trial.outcome.outcome in (Outcome.FINISHED, Outcome.PRUNED)
+            and (trial.record.recipe in BASELINES) == of_baselines
             for epoch in trial.epochs
         ]
         return max(found, key=lambda item: item[2], default=None)  # the earliest wins a tie
@@ -124,7 +135,7 @@ class Drive:
                 has_ended = not self.switch.is_on
         finally:  # Ray is down: nobody writes into the trials' folders any more
             unsynced = self._settle("FINISHED" if has_ended else "KILLED")
-        rungs = tuple(self.scheduler.rungs.rungs) if self.scheduler.rungs else ()
+        rungs = self.scheduler.rungs.reached if self.scheduler.rungs else ()
         return SweepResult(
             self.folder.name,
             self.folder.path,
@@ -171,7 +182,9 @@ class Drive:
                 if self.switch.is_on:
                     return
             concurrency = min(slots.max_concurrent_trials, self.searcher.num_to_come)
-            with Progress(self.console, sweep.search.num_samples, concurrency) as progress:
+            num_trials = sweep.search.num_samples + len(baselines(sweep))
+            num_probes = sweep.search.num_probes
+            with Progress(self.console, num_trials, concurrency, num_probes) as progress:
                 callback = SweepCallback(
                     self.folder,
                     self.mirror,

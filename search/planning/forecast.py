@@ -52,6 +52,7 @@ class Terms:
     usd_per_hour: float | None  # of a trial
     keep_pruned_top: int
     num_tasks: int
+    num_probes: int = 0  # trials, the first ones, that end with their probe
 
 
 def forecast(
@@ -70,25 +71,31 @@ def forecast(
     """
     random = np.random.default_rng(seed)
     costs = [*first, *drawn]
+
+    def trials() -> list[Rehearsal]:
+        chosen = [
+            first[i] if i < len(first) else _any(costs, drawn, random)
+            for i in range(terms.num_trials)
+        ]
+        probes = [trial.probe_alone() for trial in chosen[: terms.num_probes]]
+        return [*probes, *chosen[terms.num_probes :]]
+
     played = [
-        _play(
-            [
-                first[i] if i < len(first) else _any(costs, drawn, random)
-                for i in range(terms.num_trials)
-            ],
-            new_rungs(),
-            terms.max_concurrent_trials,
-            random,
-        )
+        _play(trials(), new_rungs(), terms.max_concurrent_trials, random)
         for _ in range(NUM_SIMULATIONS)
     ]
+    num_longer = terms.num_trials - terms.num_probes
+    per_probe = np.median([cost.num_probe_epochs for cost in costs])
     epochs, wall, busy = (
         _range([getattr(p, k) for p in played]) for k in ("epochs", "wall", "busy")
     )
     hours, trial_hours = _scale(wall, 1 / 3600), _scale(busy, 1 / 3600)
     return Forecast(
         terms.num_trials,
-        int(np.median([cost.num_epochs for cost in costs]) * terms.num_trials),
+        int(
+            np.median([cost.num_epochs for cost in costs]) * num_longer
+            + per_probe * terms.num_probes
+        ),
         epochs,
         hours,
         trial_hours,
@@ -135,7 +142,8 @@ def _play(
         seconds = epoch_seconds[number]
         is_stopped = False
         if rungs is not None:
-            decision = rungs.decide(str(number), epoch, float(worth[number]), len(seconds))
+            lengths = len(seconds), trials[number].num_probe_epochs
+            decision = rungs.decide(str(number), epoch, float(worth[number]), *lengths)
             is_stopped = decision.action == STOP
         if epoch < len(seconds) and not is_stopped:
             played.busy += seconds[epoch]

@@ -252,6 +252,7 @@ def _forecast(sweep: SweepConfig, visits: Visits, slots: Slots) -> Forecast:
         visits.usd_per_hour or None,
         sweep.keep_pruned_top,
         num_tasks,
+        min(sweep.search.num_probes, sweep.search.num_samples),
     )
     return forecast(first, drawn, partial(new_rungs, sweep), terms, sweep.search.seed)
 

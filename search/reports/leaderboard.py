@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_setup.schema import OVERALL, Outcome, RunRecord, Tag
+from search.config.baselines import BASELINES
 
 NUM_EPOCHS = "num_epochs"
 """The tag with the number of epochs that a trial has completed."""
@@ -16,7 +17,7 @@ _BEST = "best/dev/"
 class Row:
     """A trial on the leaderboard."""
 
-    rank: int
+    rank: int | None  # None: a baseline
     trial: str
     recipe: str
     outcome: str  # an Outcome, or "running"
@@ -32,13 +33,18 @@ class Row:
 
 
 def leaderboard(runs: list[RunRecord]) -> list[Row]:
-    """The trials by best overall, the earlier of equals first, those without a score last."""
-    varying = varying_params(runs)
+    """The baselines, then the trials: each by best overall, the earlier of equals first, those
+    without a score last."""
     ordered = sorted(
         runs,
         key=lambda run: (math.isnan(run.overall), -_or_zero(run.overall), run.trial),
     )
-    return [_row(rank, run, varying) for rank, run in enumerate(ordered, start=1)]
+    trials = [run for run in ordered if run.tags.get(Tag.RECIPE) not in BASELINES]
+    varying = varying_params(trials)
+    return [
+        *(_row(None, run, []) for run in ordered if run.tags.get(Tag.RECIPE) in BASELINES),
+        *(_row(rank, run, varying) for rank, run in enumerate(trials, start=1)),
+    ]
 
 
 def varying_params(runs: list[RunRecord]) -> list[str]:
@@ -49,7 +55,7 @@ def varying_params(runs: list[RunRecord]) -> list[str]:
     return [name for name in names if len({params.get(name) for params in configured}) > 1]
 
 
-def _row(rank: int, run: RunRecord, varying: list[str]) -> Row:
+def _row(rank: int | None, run: RunRecord, varying: list[str]) -> Row:
     tasks = {
         name.removeprefix("best/"): value
         for name, value in sorted(run.metrics.items())

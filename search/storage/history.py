@@ -25,7 +25,7 @@ from search.storage.relocation import relocated
 from search.storage.sweep_folder import STORAGE, SWEEP_FILE, SweepFolder, content_of
 from trainable.config.parse import from_flat
 from trainable.storage.trial_folder import TrialFolder
-from trainable.training.stages import total_epochs
+from trainable.training.stages import num_probe_epochs, total_epochs
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class PastTrial:
     def num_epochs(self) -> int:
         """The epochs that it would run."""
         return total_epochs(from_flat(self.record.config))
+
+    @cached_property
+    def num_probe_epochs(self) -> int:
+        """Of these, the first ones, which train the heads alone."""
+        return num_probe_epochs(from_flat(self.record.config))
 
     @cached_property
     def best_values(self) -> tuple[float, ...]:

@@ -138,7 +138,7 @@ def test_r16_a_sweep_of_trials_that_diverge(
         "first_trials": [
             {"recipe": name, "optim.lr": 5e-4, **given} for given in (*bad.values(), constant)
         ],
-        "search": {"num_samples": len(bad) + 4},
+        "search": {"num_samples": len(bad) + 4, "baselines": False},
         "scheduler": {"name": "none"},
         "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
     }

@@ -51,7 +51,7 @@ class Site:
                 "model.head_dropout": {"type": "float", "low": 0.0, "high": 0.4},
             },
             "first_trials": [{"recipe": "baseline", "optim.lr": 2e-4}],
-            "search": {"num_samples": 3},
+            "search": {"num_samples": 3, "baselines": False},
             "resources": {"gpus_per_trial": 0},
         }
         self.sweep["config"]["pretrain.enabled"] = False

@@ -115,7 +115,7 @@ def sweep(tmp_path: Path, tiny_encoder: Path, tiny_data: Path) -> Path:
         "recipe": "tiny.yaml",
         "config": {"data.dir": str(tiny_data)},
         "first_trials": [{"recipe": "tiny.yaml", "seed": seed} for seed in range(3)],
-        "search": {"num_samples": 3},
+        "search": {"num_samples": 3, "baselines": False},
         "scheduler": {"name": "none"},
         "resources": {"gpus_per_trial": 0},
     }

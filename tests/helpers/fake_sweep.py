@@ -121,7 +121,7 @@ def sweep_of(folder: Path, data: Path, *overrides: str) -> SweepConfig:
             {"recipe": "baseline", "optim.lr": 0.2},
             {"recipe": "b2", "optim.lr": 0.3},
         ],
-        "search": {"num_samples": 7},
+        "search": {"num_samples": 7, "baselines": False},
         "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
     }
     path = folder / "mine.yaml"

@@ -27,8 +27,8 @@ def sweep_of(folder: Path, **changes: Any) -> SweepConfig:
         "config": {"train.num_epochs": 4},
         "space": SPACE,
         "first_trials": ["b2"],
-        "search": {"num_samples": 6},
         **changes,
+        "search": {"num_samples": 6, "baselines": False, **changes.get("search", {})},
     }
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return read_sweep(str(path), (), {})

@@ -42,7 +42,7 @@ def sweep_file(folder: Path, encoder: Path, data: Path) -> Path:
         "first_trials": [
             {"recipe": "b3-no-pretraining", "seed": seed, "optim.lr": 1e-3} for seed in range(3)
         ],
-        "search": {"num_samples": 3},
+        "search": {"num_samples": 3, "baselines": False},
         "scheduler": {"name": "none"},
         "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
     }

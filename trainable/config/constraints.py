@@ -44,23 +44,9 @@ def settings_without_effect(config: Config) -> list[str]:
     ]
 
 
-def _idle(config: Config) -> Iterator[tuple[str, str]]:
-    """(key, why it has no effect)."""
-    loss, stages = config.loss, config.train.stages
-    switches = {
-        "loss.mnr.": loss.mnr.enabled,
-        "loss.simcse.": loss.simcse.enabled,
-        "loss.smart.": loss.smart.enabled,
-        "distill.": config.distill.enabled,
-        "pretrain.": config.pretrain.enabled,
-    }
-    for section, is_on in switches.items():
-        if not is_on:
-            yield from (
-                (key, f"{section}enabled is false")
-                for key in config.flat()
-                if key.startswith(section)
-            )
+def idle_by_stage(config: Config) -> Iterator[tuple[str, str]]:
+    """(key, why it has no effect) of the settings of stages that a trial does not have."""
+    stages = config.train.stages
     for stage in ("probe", "swa"):
         if stage not in stages:
             yield from (
@@ -75,6 +61,26 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
     if not {"finetune", "swa"} & set(stages):
         for key in ("model.encoder_dropout", "optim.head_lr_factor", "optim.layer_decay"):
             yield key, "train.stages leaves the encoder as it is"
+
+
+def _idle(config: Config) -> Iterator[tuple[str, str]]:
+    """(key, why it has no effect)."""
+    loss = config.loss
+    yield from idle_by_stage(config)
+    switches = {
+        "loss.mnr.": loss.mnr.enabled,
+        "loss.simcse.": loss.simcse.enabled,
+        "loss.smart.": loss.smart.enabled,
+        "distill.": config.distill.enabled,
+        "pretrain.": config.pretrain.enabled,
+    }
+    for section, is_on in switches.items():
+        if not is_on:
+            yield from (
+                (key, f"{section}enabled is false")
+                for key in config.flat()
+                if key.startswith(section)
+            )
     for key, names in _tasks_of_losses(config).items():
         if names and not set(names) & set(config.data.tasks):
             yield key, "data.tasks has none of them"

@@ -1,6 +1,6 @@
 """What a trial takes: measured by a rehearsal, forecast from by a plan. Free of torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _STATE_COPIES = 3
 """A checkpoint holds the weights and the two moments of AdamW."""
@@ -15,6 +15,7 @@ class StageCost:
     step_seconds: tuple[tuple[float, ...], ...]  # of the steps timed, task by task
     eval_seconds: float  # of an epoch
     once_seconds: float = 0.0  # embeddings that the sweep computes once
+    is_probe: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class Rehearsal:
     @property
     def num_epochs(self) -> int:
         return sum(stage.num_epochs for stage in self.stages)
+
+    @property
+    def num_probe_epochs(self) -> int:
+        return sum(stage.num_epochs for stage in self.stages if stage.is_probe)
+
+    def probe_alone(self) -> "Rehearsal":
+        """What the trial takes that ends with its probe."""
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.is_probe))
 
     @property
     def checkpoint_bytes(self) -> int:

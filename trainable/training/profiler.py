@@ -164,6 +164,7 @@ def _cost(
         tuple(map(tuple, seconds.values())),
         eval_seconds * _num_rows(dataset.dev) / _num_rows(small.dev),
         once_seconds,
+        stage.name == "probe",
     )
 
 

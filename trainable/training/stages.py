@@ -62,6 +62,11 @@ def total_epochs(config: Config) -> int:
     return sum(stage.num_epochs for stage in stages_of(config))
 
 
+def num_probe_epochs(config: Config) -> int:
+    """Epochs of the stage `probe`."""
+    return sum(stage.num_epochs for stage in stages_of(config) if stage.name == "probe")
+
+
 def num_frozen_epochs(config: Config) -> int:
     """Epochs before anything but the heads is trained."""
     return sum(stage.num_epochs for stage in stages_of(config) if stage.is_frozen)

@@ -6,6 +6,9 @@ EPOCH = "epoch"
 NUM_EPOCHS = "num_epochs"
 """Epochs that the trial runs for."""
 
+NUM_PROBE_EPOCHS = "num_probe_epochs"
+"""Of these, the first ones, which train the heads alone."""
+
 VALUE = "overall"
 """The epoch's overall score."""
 

@@ -22,10 +22,18 @@ from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.runtime.threads import limit_environment, limit_threads
 from trainable.storage.trial_folder import TrialFolder
-from trainable.training.stages import total_epochs
+from trainable.training.stages import num_probe_epochs, total_epochs
 from trainable.tune.actor_memory import Leftovers
 from trainable.tune.attempt import Attempt, listen, was_terminated
-from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, PROBLEM, VALUE
+from trainable.tune.keys import (
+    BEST_VALUE,
+    DIVERGED,
+    EPOCH,
+    NUM_EPOCHS,
+    NUM_PROBE_EPOCHS,
+    PROBLEM,
+    VALUE,
+)
 from trainable.tune.placement import TrialPlacement
 
 
@@ -132,8 +140,8 @@ def _attempt(
 
 def _give_up(problem: str) -> None:
     """The sweep cannot go on; the trial is to run on when it can."""
-    report = {EPOCH: 0, NUM_EPOCHS: 1, VALUE: 0.0, BEST_VALUE: 0.0, DIVERGED: 0, PROBLEM: problem}
-    tune.report(report)
+    nothing = {EPOCH: 0, NUM_EPOCHS: 1, NUM_PROBE_EPOCHS: 0, VALUE: 0.0, BEST_VALUE: 0.0}
+    tune.report({**nothing, DIVERGED: 0, PROBLEM: problem})
 
 
 def _run(
@@ -144,7 +152,7 @@ def _run(
     reporter: "_Reporter",
 ) -> None:
     config = from_flat(tune_config["settings"], tune_config["origin"])
-    reporter.start(total_epochs(config))
+    reporter.start(total_epochs(config), num_probe_epochs(config))
     identity = Identity(
         tune_config["trial"],
         place.sweep,
@@ -168,12 +176,12 @@ class _Reporter:
 
     def __init__(self, folder: TrialFolder, attempt: Attempt) -> None:
         self.folder, self.attempt = folder, attempt
-        self.epoch, self.num_epochs = 0, 1
+        self.epoch, self.num_epochs, self.num_probe_epochs = 0, 1, 0
         self.has_reported = False
 
-    def start(self, num_epochs: int) -> None:
+    def start(self, num_epochs: int, num_probe_epochs: int) -> None:
         """Report the last epoch on disk again: the process before may have died before it did."""
-        self.num_epochs = num_epochs
+        self.num_epochs, self.num_probe_epochs = num_epochs, num_probe_epochs
         past, ended = self.folder.epochs(), self.folder.outcome()
         if past and (ended is None or not ended.outcome.is_terminal):
             self(past[-1])
@@ -203,6 +211,7 @@ class _Reporter:
         progress = {
             EPOCH: self.epoch,
             NUM_EPOCHS: self.num_epochs,
+            NUM_PROBE_EPOCHS: self.num_probe_epochs,
             VALUE: value,
             BEST_VALUE: 0.0 if diverged else max([*past, value]),
             DIVERGED: int(diverged),

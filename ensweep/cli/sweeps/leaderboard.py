@@ -41,7 +41,7 @@ def _leaderboard_table(rows: "list[Row]") -> tuple[list[str], list[list[str]]]:
     header += [name.split("/")[1] for name in metrics] + params
     table = [
         [
-            str(row.rank),
+            "" if row.rank is None else str(row.rank),
             row.trial,
             row.recipe,
             row.outcome,

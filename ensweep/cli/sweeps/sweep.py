@@ -147,6 +147,10 @@ def _print_result(result: "SweepResult") -> None:
     if result.best is not None:
         trial, epoch, value = result.best
         typer.echo(f"best: {trial} with overall {value:.4f} after epoch {epoch}")
+        if result.best_baseline is not None:
+            name, _, reached = result.best_baseline
+            gain = f"gained {value - reached:+.4f} over" if value > reached else "is not beyond"
+            typer.echo(f"searching {gain} the baseline {name}, {reached:.4f}")
     if result.audit is not None:
         typer.echo(result.audit.describe())
     typer.echo(f"used: {result.usage.describe()}")

@@ -31,6 +31,7 @@ SPACE = {
 def sweep_of(tmp_path: Path, **changes: object) -> SweepConfig:
     path = tmp_path / "mine.yaml"
     content = {"recipe": "b3", "space": SPACE, **changes}
+    content["search"] = {"baselines": False, **content.get("search", {})}  # type: ignore[dict-item]
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return read_sweep(str(path), (), {})
 

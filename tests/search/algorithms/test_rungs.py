@@ -116,3 +116,25 @@ def test_a_share_of_the_stopped_goes_on_to_tell_what_stopping_costs() -> None:
     assert 8 <= decisions[0].count("continue") <= 32
     assert decisions[2].count("continue") == 0
     assert decisions[3].count("continue") == 40
+
+
+def test_the_end_of_the_probe_is_a_rung_and_epochs_count_from_it() -> None:
+    halving = SuccessiveHalving(1, 2)
+    for name, value in (("a", 0.7), ("b", 0.6)):  # probes alone: nothing to stop
+        assert halving.decide(name, 3, value, 3, 3).reason == "no rung at epoch 3"
+    assert halving.decide("c", 2, 0.1, 6, 3).reason == "no rung at epoch 2"
+    weak = halving.decide("c", 3, 0.65, 6, 3)
+    assert (weak.action, weak.reason) == ("stop", "rung 0: 0.650 below cut-off 0.700 of 3")
+    assert halving.decide("d", 3, 0.8, 6, 3).action == "continue"
+    assert halving.decide("d", 4, 0.8, 6, 3).reason == "rung 1: 0.800 is the first"
+    assert [(rung.epoch, len(rung.arrivals)) for rung in halving.reached] == [(0, 4), (1, 1)]
+
+
+def test_a_driver_that_goes_on_knows_the_probes() -> None:
+    before, after = SuccessiveHalving(1, 2), SuccessiveHalving(1, 2)
+    before.decide("a", 2, 0.7, 2, 2)
+    for epoch, value in ((1, 0.5), (2, 0.8), (3, 0.9)):
+        decision = before.decide("b", epoch, value, 5, 2)
+    after.restore("a", [0.6, 0.7], 2, [before.decisions["a"]], 2)
+    after.restore("b", [0.5, 0.8, 0.9], 5, [decision], 2)
+    assert after.reached == before.reached

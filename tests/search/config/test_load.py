@@ -48,12 +48,10 @@ def test_every_packaged_sweep_resolves(name: str) -> None:
 def test_selective_runs_the_named_recipes_first_with_its_own_fixed_settings() -> None:
     sweep = read_sweep("selective", environment={})
     settings, point = sweep.first(0)
-    assert settings.recipe == "baseline"
-    assert settings.settings["train.num_epochs"] == 4
-    assert settings.settings["batching.strategy"] == "round_robin"
-    assert point["optim.lr"] == 2e-4
-    assert point["loss.mnr.enabled"] is False
-    assert "loss.mnr.weight" not in point
+    assert settings.recipe == "lp-ft"
+    assert settings.settings["model.encoder"] == "minilm"
+    assert settings.settings["batching.strategy"] == "even"
+    assert (point["optim.lr"], point["loss.mnr.weight"]) == (5e-5, 0.1)
 
 
 SETTINGS: dict[str, dict[str, tuple[float, float] | list[object]]] = {

@@ -108,7 +108,8 @@ class Sweep:
         folder.write_epoch(EpochRecord(epoch, metrics, {}, 1.0, time.time()))
         if epoch not in folder.kept_epochs():
             folder.keep_weights(epoch, lambda path: None)
-        result = {"epoch": epoch, "num_epochs": 4, "diverged": 0, "problem": ""}
+        lengths = {"num_epochs": 4, "num_probe_epochs": 0}
+        result = {"epoch": epoch, **lengths, "diverged": 0, "problem": ""}
         result |= {"overall": overall, "best_overall": overall}  # type: ignore[dict-item]
         word = self.scheduler.on_trial_result(None, trial, result)
         self.callback.on_trial_result(0, [], trial, result)  # type: ignore[arg-type]
@@ -276,7 +277,7 @@ def test_a_replayed_epoch_is_seen_once(tmp_path: Path) -> None:
     sweep.epoch(trial, 1, 0.7)
     sweep.epoch(trial, 1, 0.7)
     assert sweep.mirror.marked == ["0001"]
-    assert len(sweep.progress.epoch_seconds) == 1
+    assert len(sweep.progress.epoch_seconds[False]) == 1
 
 
 def test_pruned_trials_keep_weights_only_near_the_top(tmp_path: Path) -> None:
@@ -375,8 +376,8 @@ def test_the_first_line_of_an_error(text: str, line: str | None) -> None:
 
 def test_progress_estimates_the_rest_of_the_sweep() -> None:
     text = io.StringIO()
-    progress = Progress(Console(file=text, width=200), num_samples=3, max_concurrent_trials=2)
-    progress.started("0001", 4, "lr=1")
+    progress = Progress(Console(file=text, width=200), num_trials=3, max_concurrent_trials=2)
+    progress.started("0001", 4, 0, "lr=1")
     assert progress.remaining_seconds() is None
     metrics = {"dev/overall": 0.5, "dev/sentiment/accuracy": 0.25}
     progress.epoch("0001", EpochRecord(1, metrics, {}, 10.0, 0.0))
@@ -389,11 +390,24 @@ def test_progress_estimates_the_rest_of_the_sweep() -> None:
     assert lines[2] == "0001: pruned, rung 1"
 
 
+def test_epochs_of_probes_are_estimated_by_themselves() -> None:
+    progress = Progress(Console(file=io.StringIO()), 4, 1, num_probes=2)
+    progress.started("0001", 2, 2, "")
+    for epoch in (1, 2):
+        progress.epoch("0001", EpochRecord(epoch, {"dev/overall": 0.5}, {}, 1.0, 0.0))
+    progress.ended("0001", Outcome.FINISHED, "")
+    progress.started("0002", 4, 2, "")  # goes on from a probe
+    for epoch, seconds in ((1, 1.0), (2, 1.0), (3, 100.0)):
+        progress.epoch("0002", EpochRecord(epoch, {"dev/overall": 0.5}, {}, seconds, 0.0))
+    one_probe, one_like_it = 2 * 1.0, 2 * 1.0 + 2 * 100.0
+    assert progress.remaining_seconds() == 100.0 + one_probe + one_like_it
+
+
 def test_a_terminal_gets_a_table() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, force_terminal=True)
-    with Progress(console, num_samples=1, max_concurrent_trials=1) as progress:
-        progress.started("0001-b2", 4, "")
+    with Progress(console, num_trials=1, max_concurrent_trials=1) as progress:
+        progress.started("0001-b2", 4, 0, "")
         progress.epoch("0001-b2", EpochRecord(1, {"dev/overall": 0.5}, {}, 10.0, 0.0))
         progress.ended("0001-b2", Outcome.FINISHED, "ran 4 epochs")
     shown = text.getvalue()

@@ -228,7 +228,10 @@ def test_sync_makes_a_lost_sweeps_run_with_what_its_file_says(tmp_path: Path) ->
 
 
 def test_a_sweep_that_was_synced_in_part_is_finished_once_all_of_it_is(tmp_path: Path) -> None:
-    past, tracking = Past(tmp_path, search={"num_samples": 2}), resolve_tracking(tmp_path / "new")
+    past, tracking = (
+        Past(tmp_path, search={"num_samples": 2}),
+        resolve_tracking(tmp_path / "new"),
+    )
     for name in ("0001-b2", "0002"):
         past.trial(name, (0.5, 0.6, 0.7, 0.8), Outcome.FINISHED)
     config = past.folder.trial("0002").path / "config.json"
