@@ -223,7 +223,7 @@ def test_a_sweep_that_cannot_be_written_down_leaves_its_name_free(
     def full(path: Path, content: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("search.storage.history.write_atomic", full)
+    monkeypatch.setattr("search.storage.sweep_folder.write_atomic", full)
     folder = SweepFolder(tmp_path / "runs", "s")
     with pytest.raises(ConfigError, match="cannot be written: No space left"):
         folder.create(sweep_of(tmp_path))
