@@ -1,5 +1,6 @@
 """Shared stand-ins: a tiny random BERT on disk and a tiny data set in the paper's file format."""
 
+import gc
 import json
 import os
 import random
@@ -28,39 +29,59 @@ WORDS = [
 ]
 
 
-LONGEST = (
-    *("integration/test_docs", "faults/test_sweep_faults", "faults/test_cluster_faults"),
-    *("faults/test_submitted_sweep", "faults/test_tracking_faults", "faults/test_ledger_faults"),
-    *("faults/test_identity", "faults/test_plan_faults", "faults/test_full_disks"),
-    *("faults/test_signal_faults", "faults/test_secret_faults"),
-    *(
-        "faults/test_clock_faults",
-        "integration/",
-        "browser/",
-        "search/storage/test_lease",
-        "faults/",
-    ),
-)
-"""Test modules that mostly wait for real processes, the longest first."""
+SECONDS = {
+    "integration/test_docs": 130,
+    "faults/test_identity": 45,
+    "faults/test_plan_faults": 45,
+    "faults/test_submitted_sweep": 45,
+    "faults/test_storage_faults": 43,
+    "faults/test_tracking_faults": 42,
+    "faults/test_signal_faults": 38,
+    "faults/test_ledger_faults": 28,
+    "ensemble/choice/test_cross_fitting": 28,
+    "browser/": 26,
+    "integration/test_serving_ray": 26,
+    "faults/test_sweep_faults": 24,
+    "faults/test_secret_faults": 20,
+    "integration/test_serving.py": 18,
+    "mlflow_setup/tracking/test_ui_server": 16,
+    "ensweep/cli/ensembles/test_ensemble": 14,
+    "ensemble/selection/test_rules": 14,
+    "search/planning/test_probe": 13,
+    "faults/test_divergence_faults": 13,
+    "trainable/config/test_recipes": 12,
+    "integration/": 20,
+    "faults/": 20,
+    "search/storage/test_lease": 8,
+}
+"""CPU seconds of the test modules that take the most, with those of the processes they start."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long modules first in each worker's share: what is left over at the end is short."""
+    """Long modules first, shared out evenly: what is left over at the end is short."""
     num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long: dict[str, list[pytest.Item]] = {name: [] for name in LONGEST}
+    long: dict[str, list[pytest.Item]] = {name: [] for name in SECONDS}
     short: list[pytest.Item] = []
     for item in items:
-        name = next((name for name in LONGEST if f"tests/{name}" in item.path.as_posix()), None)
+        name = next((name for name in SECONDS if f"tests/{name}" in item.path.as_posix()), None)
         (short if name is None else long[name]).append(item)
     shares: list[list[pytest.Item]] = [[] for _ in range(num_workers)]
-    for number, group in enumerate(long.values()):
-        shares[number % num_workers] += group
+    seconds = [0] * num_workers
+    for name in sorted(long, key=SECONDS.__getitem__, reverse=True):
+        least = seconds.index(min(seconds))
+        shares[least] += long[name]
+        seconds[least] += SECONDS[name]
     for number, share in enumerate(shares):  # of equal length, as they are dealt out
         size = len(items) * (number + 1) // num_workers - len(items) * number // num_workers
         taken = max(0, size - len(share))
         share += short[:taken]
         del short[:taken]
     items[:] = [item for share in shares for item in share] + short
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no garbage collection need look at it again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,6 +15,10 @@ from ray.cluster_utils import Cluster
 from real_sweep import choice, end, ensweep, record, sweep_file, wait_for_epochs
 from recovery import AGAIN, RECOVERED, blows_on, blows_to_all, num_epochs_again
 from scale import MANY
+from typer.testing import CliRunner
+
+from ensweep.cli.app import app
+from mlflow_setup.tracking.store import resolve_tracking
 
 pytestmark = pytest.mark.slow
 
@@ -31,13 +35,15 @@ def calm(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, tiny_data
     """The folder of the undisturbed sweep: its file, and its storage `runs`."""
     folder = tmp_path_factory.mktemp("calm")
     file = sweep_file(folder, tiny_encoder, tiny_data)
-    end(ensweep("sweep", str(file), "--storage", str(folder / "runs"), "--name", "s"))
+    words = ["sweep", str(file), "--storage", str(folder / "runs"), "--name", "s"]
+    assert CliRunner().invoke(app, words).exit_code == 0
     return folder
 
 
 @pytest.fixture
 def words(calm: Path, tmp_path: Path) -> tuple[str, ...]:
     """Begin the same sweep elsewhere."""
+    resolve_tracking(tmp_path / "runs").check()  # the database is made more quickly here
     return ("sweep", str(calm / "mine.yaml"), "--name", "s", "--storage", str(tmp_path / "runs"))
 
 

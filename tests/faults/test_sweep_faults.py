@@ -4,10 +4,10 @@ Real processes and a real Ray; the trials only pretend to train.
 """
 
 import functools
-import json
 import random
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +34,13 @@ from trainable.tune.cluster import cluster
 pytestmark = pytest.mark.slow
 
 NUM_KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """For all sweeps of this module that are driven in the process of the tests."""
+    with cluster():
+        yield
 
 
 def settings(folder: Path) -> dict[str, float]:
@@ -168,19 +175,18 @@ def holder(folder: Path, driver: Driver) -> str:
     "the sweep stops in order, exit 75; whole after `resume`",
 )
 def test_r13_a_full_disk_stops_the_sweep_and_resume_goes_on(
-    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_data: Path, one_ray: None
 ) -> None:
-    monkeypatch.setenv("MISDEED", json.dumps({f"{n:04d}": "full" for n in range(3, 8)}))
     sweep, storage = sweep_of(tmp_path, tiny_data), tmp_path / "runs"
     tracking = resolve_tracking(storage)
-    with cluster():  # one for both drivers
-        stopped = run_sweep(sweep, "s", storage, tracking, train=make_train())
-        assert stopped.stop is not None
-        reason, code = stopped.stop
-        assert reason.startswith("no space is left for")
-        assert code == 75
-        (storage / "s" / "freed").touch()
-        ended = resume_sweep("s", storage, tracking, train=make_train())
+    train = make_train({f"{n:04d}": "full" for n in range(3, 8)})
+    stopped = run_sweep(sweep, "s", storage, tracking, train=train)
+    assert stopped.stop is not None
+    reason, code = stopped.stop
+    assert reason.startswith("no space is left for")
+    assert code == 75
+    (storage / "s" / "freed").touch()
+    ended = resume_sweep("s", storage, tracking, train=train)
     assert ended.stop is None
     assert_whole(tmp_path, 7)
 
@@ -239,11 +245,12 @@ def test_r15_two_sweeps_on_one_database(tmp_path: Path, tiny_data: Path, number:
 )
 @pytest.mark.parametrize("number", range(how_often(1, 5)))
 def test_r17_r20_r21_trials_that_hang_die_or_do_not_fit(
-    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, one_ray: None, number: int
 ) -> None:
-    misdeeds = {"0003": "hangs", "0004": "fits alone", "0005": "dies", "0006": "never fits"}
-    monkeypatch.setenv("MISDEED", json.dumps(misdeeds))
-    monkeypatch.setattr(sweeps, "run_sweep", functools.partial(run_sweep, train=make_train()))
+    train = make_train(
+        {"0003": "hangs", "0004": "fits alone", "0005": "dies", "0006": "never fits"}
+    )
+    monkeypatch.setattr(sweeps, "run_sweep", functools.partial(run_sweep, train=train))
     sweep_of(tmp_path, tiny_data)
     storage = tmp_path / "runs"
     words = ["sweep", str(tmp_path / "mine.yaml"), "--name", "s", "--storage", str(storage)]
@@ -267,21 +274,22 @@ def test_r17_r20_r21_trials_that_hang_die_or_do_not_fit(
     assert "train" in Path(outcome.reason.rpartition(": ")[2]).read_text(encoding="utf-8")
 
 
-def test_extend_goes_on_where_the_sweep_ended(tmp_path: Path, tiny_data: Path) -> None:
+def test_extend_goes_on_where_the_sweep_ended(
+    tmp_path: Path, tiny_data: Path, one_ray: None
+) -> None:
     sweep = sweep_of(tmp_path, tiny_data)
     storage = tmp_path / "runs"
     tracking = resolve_tracking(storage)
-    with cluster():  # one for the three drivers
-        first = run_sweep(sweep, "s", storage, tracking, train=make_train())
-        before = settings(tmp_path)
-        nothing = resume_sweep("s", storage, tracking, train=make_train())
-        for earlier, later in zip(first.rungs, nothing.rungs, strict=True):
-            assert later.arrivals == earlier.arrivals
-            assert sorted(later.stops) == sorted(earlier.stops)
-        extended = resume_sweep("s", storage, tracking, num_more=5, train=make_train())
-        assert_whole(tmp_path, 12)
-        after = settings(tmp_path)
-        assert {name: after[name] for name in before} == before
-        assert len(set(after.values())) == 12  # the sampler does not repeat itself
+    first = run_sweep(sweep, "s", storage, tracking, train=make_train())
+    before = settings(tmp_path)
+    nothing = resume_sweep("s", storage, tracking, train=make_train())
+    for earlier, later in zip(first.rungs, nothing.rungs, strict=True):
+        assert later.arrivals == earlier.arrivals
+        assert sorted(later.stops) == sorted(earlier.stops)
+    extended = resume_sweep("s", storage, tracking, num_more=5, train=make_train())
+    assert_whole(tmp_path, 12)
+    after = settings(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert len(set(after.values())) == 12  # the sampler does not repeat itself
     arrived = len(first.rungs[0].arrivals)
     assert len(extended.rungs[0].arrivals) == arrived + 5

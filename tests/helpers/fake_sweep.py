@@ -8,7 +8,9 @@ epoch; MISDEED, a JSON object: trial -> what goes wrong with it.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
@@ -21,8 +23,13 @@ from trainable.tune.trainable import Train
 NUM_EPOCHS = 4
 
 
-def make_train() -> Train:
-    """Ray carries a function that is made in a function to its workers as it is."""
+def make_train(misdeeds: Mapping[str, str] = MappingProxyType({})) -> Train:
+    """Ray carries a function that is made in a function to its workers as it is.
+
+    Args:
+        misdeeds: trial -> what goes wrong with it, beside those of MISDEED.
+    """
+    wrongs = dict(misdeeds)
 
     def train(config, folder, *, identity, report, stop, shared):  # type: ignore[no-untyped-def]
         import errno
@@ -38,7 +45,7 @@ def make_train() -> Train:
         from trainable.storage.trial_folder import TrialFolder
 
         assert int(os.environ["OMP_NUM_THREADS"]) == 1
-        misdeed = json.loads(os.environ.get("MISDEED", "{}")).get(identity.trial, "")
+        misdeed = (wrongs | json.loads(os.environ.get("MISDEED", "{}"))).get(identity.trial, "")
         seconds = float(os.environ.get("SECONDS_AN_EPOCH", "0"))
         num_values = 256 * int(os.environ.get("KILOBYTES", "0"))
         weights = {"weight": np.ones(num_values, np.float32)}

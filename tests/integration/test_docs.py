@@ -11,6 +11,7 @@ tests/ensweep has one chosen as users choose it.
 import contextlib
 import os
 import re
+import runpy
 import shlex
 import socket
 import subprocess
@@ -21,8 +22,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import click.testing
 import pytest
 from little_effort import LITTLE
+from ray.scripts.scripts import cli as ray_app
 from typer.testing import CliRunner
 
 from ensemble.choice.request import choose_ensemble
@@ -77,10 +80,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Iterat
 
 def _run(command: list[str], folder: Path) -> str:
     """What it printed."""
-    if command[0] != "ensweep":
-        return _start(command, folder)
     with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, command[1:])
+        if command[0] == "ensweep":
+            done = CliRunner().invoke(app, command[1:])
+        elif command[0] == "ray":
+            done = click.testing.CliRunner().invoke(ray_app, command[1:])
+        else:
+            return _start(command, folder)
     assert done.exit_code == 0, f"{shlex.join(command)}\n{done.output}\n{done.exception!r}"
     return done.stdout
 
@@ -95,6 +101,7 @@ def _start(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(1800)  # some fifty commands, on machines with other work too
 def test_the_documented_commands_run(demo: Path) -> None:
     commands = _commands()
     assert len(commands) > 20
@@ -138,7 +145,10 @@ def _running(command: list[str], port: str, folder: Path) -> Iterator[None]:
 def test_the_documented_python_runs(demo: Path) -> None:
     code = [code for page, _, code in _blocks("python") if page == "README.md"]
     assert len(code) == 1
-    _start([sys.executable, "-c", code[0].replace("demo/mine", "demo/bundle")], demo)
+    path = demo / "example.py"
+    path.write_text(code[0].replace("demo/mine", "demo/bundle"), encoding="utf-8")
+    with contextlib.chdir(demo):
+        runpy.run_path(str(path))
 
 
 def test_yaml_in_the_docs_is_valid(tmp_path: Path) -> None:

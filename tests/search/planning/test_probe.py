@@ -1,7 +1,7 @@
 """What a task tells of the place where trials will run, and what the driver makes of several."""
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +23,17 @@ def place_of(storage: Path) -> TrialPlacement:
     return TrialPlacement(storage, "s", 1)
 
 
-def elsewhere(storage: Path, folder: Path) -> Found:
-    """From another process: locks are between processes."""
+Elsewhere = Callable[[Path, Path], Found]
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Elsewhere]:
+    """What another process finds: locks are between processes."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(scout, place_of(storage), folder, {}).result()
+        yield lambda storage, folder: pool.submit(scout, place_of(storage), folder, {}).result()
 
 
-def test_a_shared_folder_is_found_and_answered_in(tmp_path: Path) -> None:
+def test_a_shared_folder_is_found_and_answered_in(tmp_path: Path, elsewhere: Elsewhere) -> None:
     with camp(tmp_path / "runs") as folder:
         found = elsewhere(tmp_path / "runs", folder)
         assert found.problems == ()
@@ -39,7 +43,9 @@ def test_a_shared_folder_is_found_and_answered_in(tmp_path: Path) -> None:
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_folder_that_is_not_shared_or_not_locked_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_shared_or_not_locked_is_named(
+    tmp_path: Path, elsewhere: Elsewhere
+) -> None:
     with camp(tmp_path / "runs") as folder:
         missing = elsewhere(tmp_path / "runs", folder.parent / "not-there")
         (folder.parent / "copy").mkdir()
