@@ -19,7 +19,7 @@ from ensemble.statistics.effort import SHIPPED
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, metric_name
 from mlflow_setup.text import first_line
-from search.ablation.row_results import Arm, Floats, Result, averaged, read_result
+from search.ablation.row_results import Floats, Result, Row, averaged, read_result
 from trainable.config.tasks import Kind
 from trainable.evaluation.metrics import overall
 
@@ -75,7 +75,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Study:
+class AblationTable:
     """All that the tables and pictures show."""
 
     lines: tuple[Line, ...]  # the base first
@@ -101,8 +101,8 @@ class Study:
 
 
 def evaluate(
-    arms: Sequence[Arm], num_replicates: int = SHIPPED.num_replicates, curves_of: str | None = None
-) -> Study:
+    rows: Sequence[Row], num_replicates: int = SHIPPED.num_replicates, curves_of: str | None = None
+) -> AblationTable:
     """Compare every row with the first.
 
     Args:
@@ -113,49 +113,49 @@ def evaluate(
         IntegrityError: predictions of other data or seeds than the first row's.
     """
     trials: dict[Path, Result] = {}
-    rows: dict[str, list[Result]] = {}  # label -> a result for each seed
+    results: dict[str, list[Result]] = {}  # label -> a result for each seed
     lines: list[Line] = []
     base: list[Result] = []
     draws = Draws(num_replicates)
-    for number, arm in enumerate(arms):
+    for number, row in enumerate(rows):
         try:
-            own = _results(arm, trials, rows, base)
+            own = _results(row, trials, results, base)
         except (EnsweepError, OSError, ValueError) as error:
             if number == 0:
                 raise NothingUsableError(
-                    f"the base row {arm.label!r} has no numbers: {error}",
+                    f"the base row {row.label!r} has no numbers: {error}",
                     fix="run the study again; every other row is compared with this one",
                 ) from None
-            lines.append(Line(arm.label, arm.recipe, problem=first_line(error)))
+            lines.append(Line(row.label, row.recipe, problem=first_line(error)))
             continue
         base = base or own
-        _require_pairs(arm, own, base)
-        rows[arm.label] = own
+        _require_pairs(row, own, base)
+        results[row.label] = own
         runs = tuple(_run(result, set(base[0].tasks)) for result in own)
         differences = None if number == 0 else _differences(own, base, draws)
-        lines.append(Line(arm.label, arm.recipe, runs, differences))
-    drawn = curves_of if curves_of in rows else arms[0].label
-    return Study(tuple(lines), (*base[0].tasks, OVERALL), _curves(rows[drawn]), drawn)
+        lines.append(Line(row.label, row.recipe, runs, differences))
+    drawn = curves_of if curves_of in results else rows[0].label
+    return AblationTable(tuple(lines), (*base[0].tasks, OVERALL), _curves(results[drawn]), drawn)
 
 
 def _results(
-    arm: Arm, trials: dict[Path, Result], rows: Mapping[str, list[Result]], base: list[Result]
+    row: Row, trials: dict[Path, Result], results: Mapping[str, list[Result]], base: list[Result]
 ) -> list[Result]:
     """A row's results; `trials` keeps those read, which rows may share."""
-    if not arm.members:
-        for path in arm.folders:
+    if not row.members:
+        for path in row.trials:
             if path not in trials:
                 trials[path] = read_result(path)
-        return [trials[path] for path in arm.folders]
-    labels = {label for chosen in arm.members.values() for label in chosen}
-    missing = sorted(labels - set(rows))
+        return [trials[path] for path in row.trials]
+    labels = {label for chosen in row.members.values() for label in chosen}
+    missing = sorted(labels - set(results))
     if missing:
         raise IntegrityError(f"no numbers of {', '.join(missing)}")
     return [
         averaged(
-            arm.label,
+            row.label,
             first,
-            {name: [rows[label][n] for label in chosen] for name, chosen in arm.members.items()},
+            {name: [results[label][n] for label in chosen] for name, chosen in row.members.items()},
         )
         for n, first in enumerate(base)
     ]
@@ -169,12 +169,12 @@ def _run(result: Result, base_tasks: set[str]) -> Run:
     return Run(result.name, result.seed, result.epoch, scores)
 
 
-def _require_pairs(arm: Arm, own: Sequence[Result], base: Sequence[Result]) -> None:
+def _require_pairs(row: Row, own: Sequence[Result], base: Sequence[Result]) -> None:
     """Differences are taken seed by seed and row by row: prove that these are the same."""
     seeds, expected = [result.seed for result in own], [result.seed for result in base]
     if seeds != expected:
         raise IntegrityError(
-            f"row {arm.label!r} has the seeds {seeds}, the base row {expected}",
+            f"row {row.label!r} has the seeds {seeds}, the base row {expected}",
             fix="run every row over the same seeds",
         )
     for result in own:

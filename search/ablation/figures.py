@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from ensemble.presentation.figures import png
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import OVERALL
-from search.ablation.compare import Line, Study, scaled
+from search.ablation.compare import AblationTable, Line, scaled
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Told apart by colour-blind readers too (Okabe and Ito)."""
 
 
-def table(study: Study) -> tuple[list[str], list[list[str]]]:
+def table(study: AblationTable) -> tuple[list[str], list[list[str]]]:
     """Header and cells: mean and spread over seeds of each score, then overall's difference.
 
     A difference is marked * when the interval excludes 0 and the seeds' mean is over two standard
@@ -31,7 +31,7 @@ def table(study: Study) -> tuple[list[str], list[list[str]]]:
     return header, [_cells(study, line) for line in study.lines]
 
 
-def write_report(study: Study, folder: Path) -> list[Path]:
+def write_report(study: AblationTable, folder: Path) -> list[Path]:
     """Write every table and picture of the study to `folder`; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes | str] = {
@@ -49,7 +49,7 @@ def write_report(study: Study, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def markdown(study: Study) -> str:
+def markdown(study: AblationTable) -> str:
     """The table of figure 2, with each task's difference."""
     header = ["row"]
     for name in study.names:
@@ -64,7 +64,7 @@ def markdown(study: Study) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in escaped) + "\n"
 
 
-def ablation_figure(study: Study) -> Figure:
+def ablation_figure(study: AblationTable) -> Figure:
     """Each row's difference to the first, a panel for overall and one for each task."""
     names = [OVERALL, *[name for name in study.names if name != OVERALL]]
     lines = [line for line in study.lines[1:] if not line.problem]
@@ -85,7 +85,7 @@ def ablation_figure(study: Study) -> Figure:
     return figure
 
 
-def curves_table(study: Study) -> tuple[list[str], list[list[str]]]:
+def curves_table(study: AblationTable) -> tuple[list[str], list[list[str]]]:
     """Header and cells: each task's train objective, dev loss and dev score, an epoch a row.
 
     Scaled by `scaled`, as the paper's figures 4 and 5 are.
@@ -101,7 +101,7 @@ def curves_table(study: Study) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def curves_figure(study: Study, which: str) -> Figure:
+def curves_figure(study: AblationTable, which: str) -> Figure:
     """Figure 4 (`loss`, on train and dev) or 5 (`score`): as they are, and worst 0 to best 1.
 
     On train it is the objective: the task's loss with all that the recipe adds to it. A dotted line
@@ -150,7 +150,7 @@ def _short(name: str) -> str:
     return name.removeprefix("dev/")
 
 
-def _cells(study: Study, line: Line) -> list[str]:
+def _cells(study: AblationTable, line: Line) -> list[str]:
     if line.problem:
         return [line.label, line.problem, *[""] * (len(study.names) + 2)]
     difference = (line.differences or {}).get(OVERALL)
@@ -187,7 +187,7 @@ def _difference(line: Line, name: str) -> str:
     return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]{mark}"
 
 
-def _long(study: Study) -> pd.DataFrame:
+def _long(study: AblationTable) -> pd.DataFrame:
     """A line for each row and task."""
     records = []
     for line in study.lines:
@@ -211,7 +211,7 @@ def _long(study: Study) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def _runs(study: Study) -> pd.DataFrame:
+def _runs(study: AblationTable) -> pd.DataFrame:
     """A line for each trial, and for each seed of an ensemble, which has no epoch."""
     frame = pd.DataFrame(
         [
@@ -230,7 +230,7 @@ def _runs(study: Study) -> pd.DataFrame:
     return frame.astype({"best_epoch": "Int64"})
 
 
-def _by_epoch(study: Study) -> pd.DataFrame:
+def _by_epoch(study: AblationTable) -> pd.DataFrame:
     """A line for each task and epoch of the row whose curves are drawn."""
     frames = [
         pd.DataFrame(

@@ -20,14 +20,14 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A row: its trial folders, one a seed, the seeds in the same order in all; or an ensemble."""
+class Row:
+    """A row of a study: its trials, one a seed, the same seeds in all rows; or an ensemble."""
 
     label: str
-    recipe: str
-    folders: tuple[Path, ...] = ()
+    recipe: str  # "" for an ensemble
+    trials: tuple[Path, ...] = ()  # their folders
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Task -> labels of the rows above that are averaged, seed by seed, in place of folders."""
+    """Task -> labels of the rows above that are averaged, seed by seed, in place of trials."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,33 +15,23 @@ configuration are run once. A row may also be an ensemble of rows above it, whic
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import did_you_mean
-from search.ablation.row_results import Arm
+from search.ablation.row_results import Row
 from search.algorithms.optuna_searcher import first_trial_name
 from search.config.load import resolve_sweep
 from search.config.sweep_config import FirstTrial, SweepConfig
+from trainable.config.packaged import Packaged
 from trainable.config.parse import from_flat
-from trainable.config.strict_yaml import is_settings_file, read_settings
+from trainable.config.strict_yaml import read_settings
 from trainable.storage.layout import TRIALS
 from trainable.storage.trial_folder import TrialFolder
 
-STUDIES = Path(__file__).parent / "studies"
+STUDIES = Packaged(Path(__file__).parent / "studies", "study")
 _KEYS = ("description", "config", "rows", "resources", "curves")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the study: its label, and its trials' numbers in the sweep, one for each seed."""
-
-    label: str
-    recipe: str  # "" for an ensemble
-    trials: tuple[int, ...]  # from 0; none for an ensemble
-    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task -> labels
 
 
 @dataclass(frozen=True)
@@ -49,20 +39,14 @@ class StudyConfig:
     """A resolved study."""
 
     sweep: SweepConfig
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...]  # their trials by name
     curves_of: str
 
-    def arms(self, sweep_folder: Path) -> list[Arm]:
+    def rows_in(self, sweep_folder: Path) -> list[Row]:
         """The rows with their trials' folders below the sweep's."""
-        names = self._trial_names()
+        folder = sweep_folder / TRIALS
         return [
-            Arm(
-                row.label,
-                row.recipe,
-                tuple(sweep_folder / TRIALS / names[n] for n in row.trials),
-                row.members,
-            )
-            for row in self.rows
+            replace(row, trials=tuple(folder / each for each in row.trials)) for row in self.rows
         ]
 
     def require_trials(self, sweep_folder: Path) -> None:
@@ -74,7 +58,7 @@ class StudyConfig:
         """
         wanted = {
             name: from_flat(self.sweep.first(number)[0].settings).flat()
-            for number, name in enumerate(self._trial_names())
+            for number, name in enumerate(_trial_names(self.sweep))
         }
         for path in sorted((sweep_folder / TRIALS).glob("*/config.json")):
             name, ran = path.parent.name, TrialFolder(path.parent).trial().config
@@ -90,22 +74,6 @@ class StudyConfig:
                     f"study {sweep_folder.name}: trial {name} ran otherwise: {what}",
                     fix="give the rows, seeds and settings that it ran with",
                 )
-
-    def _trial_names(self) -> list[str]:
-        return [
-            first_trial_name(number, trial.recipe)
-            for number, trial in enumerate(self.sweep.first_trials)
-        ]
-
-
-def study_names() -> list[str]:
-    """The packaged studies."""
-    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
-
-
-def describe_study(name: str) -> str:
-    """A packaged study's line."""
-    return str(read_settings(STUDIES / f"{name}.yaml").get("description", ""))
 
 
 def read_study(
@@ -123,7 +91,7 @@ def read_study(
     Raises:
         ConfigError: every problem found; no such study.
     """
-    path = _path_of(name_or_file)
+    path = STUDIES.path(name_or_file)
     content = read_settings(path)
     unknown = sorted(set(content) - set(_KEYS))
     if unknown:
@@ -154,24 +122,17 @@ def read_study(
         )
     unique, numbers = _without_repeats(sweep)
     search = sweep.search.model_copy(update={"num_samples": len(unique)})
-    own = iter(tuple(numbers[i : i + num_seeds]) for i in range(0, len(numbers), num_seeds))
+    sweep = sweep.model_copy(update={"first_trials": unique, "search": search})
+    paths = [Path(_trial_names(sweep)[number]) for number in numbers]
+    own = iter(tuple(paths[i : i + num_seeds]) for i in range(0, len(paths), num_seeds))
     return StudyConfig(
-        sweep.model_copy(update={"first_trials": unique, "search": search}),
+        sweep,
         tuple(
             Row(row.label, row.recipe, () if row.members else next(own), row.members)
             for row in rows
         ),
         _curves_of(content, every, path),
     )
-
-
-def _path_of(name: str) -> Path:
-    if is_settings_file(Path(name)):
-        return Path(name)
-    if name in study_names():
-        return STUDIES / f"{name}.yaml"
-    hint = did_you_mean(name, study_names())
-    raise ConfigError(f"no study {name!r}{hint}", fix="ensweep studies lists them")
 
 
 @dataclass(frozen=True)
@@ -255,3 +216,7 @@ def _without_repeats(sweep: SweepConfig) -> tuple[tuple[FirstTrial, ...], list[i
             unique.append(trial)
         numbers.append(seen[key])
     return tuple(unique), numbers
+
+
+def _trial_names(sweep: SweepConfig) -> list[str]:
+    return [first_trial_name(n, trial.recipe) for n, trial in enumerate(sweep.first_trials)]

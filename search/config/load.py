@@ -27,15 +27,11 @@ from mlflow_setup.uris import is_uri
 from search.config.constraints import problems_of
 from search.config.sweep_config import SECTIONS, SWEEP_KEYS, SweepConfig
 from trainable.config.config import flatten
+from trainable.config.packaged import Packaged
 from trainable.config.recipe import parse_override, read_recipe, settings_of
 from trainable.config.strict_yaml import is_settings_file, read_settings
 
-SWEEPS = Path(__file__).parent / "sweeps"
-
-
-def sweep_names() -> list[str]:
-    """The packaged sweeps."""
-    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+SWEEPS = Packaged(Path(__file__).parent / "sweeps", "sweep")
 
 
 def read_sweep(
@@ -51,7 +47,7 @@ def read_sweep(
     Raises:
         ConfigError: every problem found; no such sweep.
     """
-    path = _path_of(name_or_file)
+    path = SWEEPS.path(name_or_file)
     return resolve_sweep(read_settings(path), path, overrides, environment)
 
 
@@ -87,15 +83,6 @@ def resolve_sweep(
             fix="ensweep sweeps lists complete ones to start from",
         )
     return sweep
-
-
-def _path_of(name: str) -> Path:
-    if is_settings_file(Path(name)):
-        return Path(name)
-    if name in sweep_names():
-        return SWEEPS / f"{name}.yaml"
-    hint = did_you_mean(name, sweep_names())
-    raise ConfigError(f"no sweep {name!r}{hint}", fix="ensweep sweeps lists them")
 
 
 def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:

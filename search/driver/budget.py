@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlflow_setup.runs.usage import Usage, usage_of
 from search.config.sweep_config import Budget
+from search.driver.stop_switch import StopSwitch
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.layout import PREPARATION, TRIALS
 from trainable.storage.trial_folder import TrialFolder
@@ -36,6 +37,13 @@ class Meter:
             if limit is not None and value >= limit:
                 return f"budget.{key}={limit:g} is used up"
         return None
+
+    def enforce(self, switch: StopSwitch) -> bool:
+        """Ask for a stop once the budget is used up; whether one is asked for."""
+        problem = self.problem()
+        if problem is not None:
+            switch.ask(problem)
+        return switch.is_on
 
     def _total(self) -> Usage:
         total = Usage()

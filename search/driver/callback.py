@@ -34,6 +34,7 @@ from search.algorithms.tune_scheduler import TuneScheduler
 from search.driver.budget import Meter
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
+from search.driver.trial_errors import first_line_of_error
 from search.storage.garbage import near_top
 from search.storage.history import PastTrial
 from search.storage.sweep_folder import SweepFolder, shortage
@@ -48,8 +49,6 @@ MAX_LOSSES = 10
 """Processes that a trial may lose before they begin with it."""
 _MEMORY = re.compile(r"OutOfMemoryError|MemoryError|low on memory", re.IGNORECASE)
 """What Ray says of a process that it ended for a machine's memory, and Python of an allocation."""
-MAX_REASON = 300
-"""Characters of an error's first line that become the reason of a failed trial."""
 
 
 @dataclass
@@ -105,9 +104,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Tune goes round."""
-        problem = self.meter.problem()
-        if problem is not None:
-            self.switch.ask(problem)
+        self.meter.enforce(self.switch)
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -274,16 +271,6 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def _ask_for_room(self, problem: str) -> None:
         self.switch.ask(f"{problem}; {shortage(self.folder, self.searcher.num_left)}")
-
-
-def first_line_of_error(text: str) -> str:
-    """`ValueError: what went wrong` out of Tune's error text, which ends in a traceback."""
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith("Failure # ")] or lines  # Tune's header
-    indented = [number for number, line in enumerate(lines) if line[0].isspace()]
-    rest = lines[indented[-1] + 1 :] if indented else lines
-    line = (rest or lines[-1:] or ["unknown error"])[0]
-    return "".join(char for char in line if char.isprintable())[:MAX_REASON]
 
 
 def _record_of(config: Mapping[str, Any], sweep: str) -> TrialRecord:

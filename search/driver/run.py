@@ -177,7 +177,7 @@ class Drive:
             self.switch.expect_trials()
             if train is None:
                 configs = [*known_configs(sweep), *unfinished_configs(self.history)]
-                look = partial(self._is_stopping, meter)
+                look = partial(meter.enforce, self.switch)
                 prepare(configs, place, self.tracking, needs, self.console, look)
                 if self.switch.is_on:
                     return
@@ -200,12 +200,6 @@ class Drive:
                 trainable = listening(make_trainable(place, train))
                 by_trial = partial(resources, needs, exclusive)
                 self._tune(tune.with_resources(trainable, by_trial), callback, concurrency)
-
-    def _is_stopping(self, meter: Meter) -> bool:
-        problem = meter.problem()
-        if problem is not None:
-            self.switch.ask(problem)
-        return self.switch.is_on
 
     def _tune(self, trainable: Any, callback: SweepCallback, max_concurrent_trials: int) -> None:
         """Tune's own records, which nobody reads, are kept off a disk that may be full.

@@ -36,15 +36,15 @@ class Share:
     problem: str = ""
 
 
-def measure(settings: Mapping[str, Any], place: TrialPlacement, camp: Path) -> list[Share]:
+def measure(settings: Mapping[str, Any], place: TrialPlacement, probe_folder: Path) -> list[Share]:
     """Trials of one configuration on the cluster's largest node: one at a time, then more.
 
     Args:
         settings: of the configuration, flat.
-        camp: the folder of `search.planning.probe.camp`.
+        probe_folder: the folder of `search.planning.probe.probe_folder`.
     """
     node = max((node for node in ray.nodes() if node["Alive"]), key=_size)
-    return [_together(settings, camp, node, *given) for given in _shares(place, node)]
+    return [_together(settings, probe_folder, node, *given) for given in _shares(place, node)]
 
 
 def best(shares: list[Share]) -> Share:
@@ -94,7 +94,7 @@ def _shares(
 
 def _together(
     settings: Mapping[str, Any],
-    camp: Path,
+    probe_folder: Path,
     node: Mapping[str, Any],
     count: int,
     setting: str,
@@ -103,7 +103,10 @@ def _together(
     task = ray.remote(max_retries=0, num_cpus=place.num_threads, num_gpus=place.num_gpus)(_train)
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     tasks = task.options(scheduling_strategy=there)
-    sent = [tasks.remote(settings, place, camp, count, number, SECONDS) for number in range(count)]
+    sent = [
+        tasks.remote(settings, place, probe_folder, count, number, SECONDS)
+        for number in range(count)
+    ]
     try:
         return Share(count, setting, sum(ray.get(sent)))
     except RayError as error:
@@ -115,7 +118,7 @@ def _together(
 def _train(
     settings: Mapping[str, Any],
     place: TrialPlacement,
-    camp: Path,
+    probe_folder: Path,
     count: int,
     number: int,
     seconds: float,
@@ -126,9 +129,9 @@ def _train(
     from trainable.training.profiler import steps_per_second
 
     def begin() -> None:
-        (camp / f"ready-{count}-{number}").touch()
+        (probe_folder / f"ready-{count}-{number}").touch()
         until = time.monotonic() + _PATIENCE
-        while len(list(camp.glob(f"ready-{count}-*"))) < count:
+        while len(list(probe_folder.glob(f"ready-{count}-*"))) < count:
             if time.monotonic() > until:
                 raise TimeoutError("those beside this one did not come")
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Scouts sent into the cluster, with the resources of trials, and what their tales add up to."""
+"""Probes sent into the cluster, with the resources of trials, and what their reports add up to."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import first_line
-from search.planning.probe import Found, scout, versions
+from search.planning.probe import Found, probe, versions
 from search.planning.representative_trials import LARGEST
 from trainable.config.config import Config
 from trainable.training.profile import Rehearsal
@@ -28,7 +28,7 @@ _MUST_AGREE = ("python", "ray", "ensweep")
 
 @dataclass(frozen=True)
 class Visits:
-    """What all scouts have found."""
+    """What all probes have found."""
 
     found: tuple[Found, ...]
 
@@ -51,28 +51,33 @@ class Visits:
 
 
 def visit(
-    configs: Mapping[str, Config], place: TrialPlacement, camp: Path, num_scouts: int, *, deep: bool
+    configs: Mapping[str, Config],
+    place: TrialPlacement,
+    probe_folder: Path,
+    num_probes: int,
+    *,
+    deep: bool,
 ) -> Visits:
-    """Rehearse `configs`, up to `num_scouts` at a time, as trials beside each other would run.
+    """Rehearse `configs`, up to `num_probes` at a time, as trials beside each other would run.
 
     Args:
-        camp: the folder of `search.planning.probe.camp`.
+        probe_folder: the folder of `search.planning.probe.probe_folder`.
         deep: look around on a node of every type as well, and rehearse what `choose` says is the
             largest with each encoder there.
 
     Raises:
-        ConfigError: the cluster had no room for a trial, or a scout was lost.
+        ConfigError: the cluster had no room for a trial, or a probe was lost.
     """
     needs = {"num_cpus": place.num_threads, "num_gpus": place.num_gpus}
-    task = ray.remote(max_retries=0, **needs)(scout)
+    task = ray.remote(max_retries=0, **needs)(probe)
     flat = {name: config.flat() for name, config in configs.items()}
-    num_scouts = max(1, min(num_scouts, len(flat)))
-    shares = [dict(list(flat.items())[n::num_scouts]) for n in range(num_scouts)]
-    sent = [task.remote(place, camp, share) for share in shares]
+    num_probes = max(1, min(num_probes, len(flat)))
+    shares = [dict(list(flat.items())[n::num_probes]) for n in range(num_probes)]
+    sent = [task.remote(place, probe_folder, share) for share in shares]
     largest = {name: given for name, given in flat.items() if name.startswith(LARGEST)}
     for node in _one_of_each_type(place) if deep else ():
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        sent.append(task.options(scheduling_strategy=there).remote(place, camp, largest))
+        sent.append(task.options(scheduling_strategy=there).remote(place, probe_folder, largest))
     try:
         found = tuple(ray.get(sent, timeout=WAIT_SECONDS))
     except GetTimeoutError:
@@ -85,7 +90,7 @@ def visit(
     except RayError as error:
         reason = first_line(error)
         raise ConfigError(f"a task like a trial was lost: {reason}") from None
-    return Visits(tuple(with_driver(each, camp) for each in found))
+    return Visits(tuple(with_driver(each, probe_folder) for each in found))
 
 
 def memory_problems(
@@ -102,11 +107,13 @@ def memory_problems(
             )
 
 
-def with_driver(found: Found, camp: Path) -> Found:
+def with_driver(found: Found, probe_folder: Path) -> Found:
     """With the problems that only the driver can see: an answer it does not read, versions."""
     problems = list(found.problems)
-    if not (camp / found.answer).is_file():
-        problems.append(f"storage: what a task wrote below {camp.parent} is not seen by the driver")
+    if not (probe_folder / found.answer).is_file():
+        problems.append(
+            f"storage: what a task wrote below {probe_folder.parent} is not seen by the driver"
+        )
     ours = versions()
     for name in _MUST_AGREE:
         if found.versions[name] != ours[name]:

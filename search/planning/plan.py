@@ -22,7 +22,7 @@ from search.planning.forecast import Forecast, Terms, forecast
 from search.planning.gpu_sharing import Share, measure, tell
 from search.planning.node_probes import Visits, memory_problems, visit
 from search.planning.preflight import known_configs, read_data, refuse_taken
-from search.planning.probe import camp
+from search.planning.probe import probe_folder
 from search.planning.representative_trials import choose
 from search.storage.sweep_folder import SweepFolder
 from trainable.config.config import Config
@@ -180,7 +180,7 @@ def _name(folder: SweepFolder, tracking: Tracking) -> str:
 
 
 def _storage(storage: Path) -> str:
-    with camp(storage):
+    with probe_folder(storage):
         return f"{storage}: written to and locked; {_free(storage) / 1e9:.1f} GB free"
 
 
@@ -194,7 +194,7 @@ def _cluster(
 ) -> str:
     """Everything that takes Ray; adds its own checks to the plan."""
     storage, resources = folder.path.parent, sweep.resources
-    with environment(), cluster() as nodes, camp(storage) as tent:
+    with environment(), cluster() as nodes, probe_folder(storage) as folder_of_probes:
         slots = find_slots(resources, nodes)
         require_devices(configs.values(), slots)
         place = TrialPlacement(
@@ -204,12 +204,12 @@ def _cluster(
             slots.gpus_per_trial,
             usd_per_hour=sweep.budget.usd_per_hour,
         )
-        num_scouts = min(slots.max_concurrent_trials, sweep.search.num_samples)
-        visits = visit(configs, place, tent, num_scouts, deep=deep)
+        num_probes = min(slots.max_concurrent_trials, sweep.search.num_samples)
+        visits = visit(configs, place, folder_of_probes, num_probes, deep=deep)
         if share and not visits.problems:
             typical = list(configs.values())[-1]
-            plan.sharing = measure(typical.flat(), place, tent)
-        too_large = list(memory_problems(visits, place, num_scouts))
+            plan.sharing = measure(typical.flat(), place, folder_of_probes)
+        too_large = list(memory_problems(visits, place, num_probes))
         without_price = unpriced(sweep.budget, resources, slots, nodes)
     for problem in [*visits.problems, *too_large]:
         plan.warn("task", problem)
@@ -226,7 +226,7 @@ def _cluster(
         _judge(plan, sweep, visits, slots, storage)
     hosts = len({found.host for found in visits.found})
     return (
-        f"{num_scouts} trials at a time, {resources.cpus_per_trial} CPU and "
+        f"{num_probes} trials at a time, {resources.cpus_per_trial} CPU and "
         f"{slots.gpus_per_trial:g} GPU each; {len(visits.found)} tasks on {hosts} machine(s)"
     )
 

@@ -48,7 +48,7 @@ class Found:
 
 
 @contextmanager
-def camp(storage: Path) -> Iterator[Path]:
+def probe_folder(storage: Path) -> Iterator[Path]:
     """A folder in `storage` for tasks to find and answer in; gone afterwards.
 
     Raises:
@@ -68,7 +68,7 @@ def camp(storage: Path) -> Iterator[Path]:
         raise ConfigError(f"storage {storage}: {error}", fix=fix) from None
 
 
-def scout(place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> Found:
+def probe(place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> Found:
     """In a worker, with the resources of a trial: look around, and rehearse `configs`.
 
     Whatever is wrong is returned: what is raised here would be raised in every trial.

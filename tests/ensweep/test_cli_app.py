@@ -123,7 +123,7 @@ def test_ensemble_and_leaderboard_of_a_sweep(tiny_runs: Path) -> None:
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the user's problems are shortened; our own must be seen."""
     monkeypatch.setattr(sys, "argv", ["ensweep", "recipes"])
-    monkeypatch.setattr("trainable.config.recipe.recipe_names", lambda: 1 / 0)
+    monkeypatch.setattr("trainable.config.packaged.Packaged.names", lambda packaged: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main()
 
@@ -131,11 +131,11 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk_is_no_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full() -> None:
+    def full(packaged: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere/file")
 
     monkeypatch.setattr(sys, "argv", ["ensweep", "recipes"])
-    monkeypatch.setattr("trainable.config.recipe.recipe_names", full)
+    monkeypatch.setattr("trainable.config.packaged.Packaged.names", full)
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 75

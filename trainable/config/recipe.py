@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import did_you_mean, is_text
+from mlflow_setup.text import is_text
 from trainable.config.config import Config, flatten
+from trainable.config.packaged import Packaged
 from trainable.config.parse import from_flat, nearest_key, valid_keys
 from trainable.config.strict_yaml import is_settings_file, parse, read_settings
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Packaged(Path(__file__).parent / "recipes", "recipe")
 ENVIRONMENT_PREFIX = "ENSWEEP_"
 MAX_EXTENDS = 20
 
@@ -67,7 +68,7 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
     Raises:
         ConfigError: no such recipe, a circle of `extends`, or a file that is not settings.
     """
-    path = _path_of(name)
+    path = RECIPES.path(name)
     if str(path) in _seen:
         raise ConfigError(f"{path}: extends itself: {' -> '.join([*_seen, str(path)])}")
     if len(_seen) > MAX_EXTENDS:  # a circle through `..` has a new name each time
@@ -84,7 +85,7 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
         known = beside if is_settings_file(beside) and _exists(beside) else parent
         base = read_recipe(str(known), (*_seen, str(path)))
         settings, origin, packaged = dict(base.settings), dict(base.origin), base.packaged
-    is_packaged = path.parent == RECIPES
+    is_packaged = path.parent == RECIPES.folder
     packaged = path.stem if is_packaged else packaged
     place = f"recipe {path.stem}" if is_packaged else f"file {path}"
     given = flatten(content)
@@ -94,11 +95,6 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
         _assign(settings, origin, key, value, place)
     known_as = path.stem if is_packaged else str(path)
     return Recipe(known_as, str(description), settings, origin, packaged)
-
-
-def recipe_names() -> list[str]:
-    """The packaged recipes."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -119,15 +115,6 @@ def parse_override(text: str) -> tuple[str, Any]:
     if key in _LIST_KEYS and isinstance(parsed, str):
         parsed = [part.strip() for part in parsed.split(",")]
     return key, parsed
-
-
-def _path_of(name: str) -> Path:
-    if is_settings_file(Path(name)):
-        return Path(name)
-    if name in recipe_names():
-        return RECIPES / f"{name}.yaml"
-    hint = did_you_mean(name, recipe_names())
-    raise ConfigError(f"no recipe {name!r}{hint}", fix="ensweep recipes lists them")
 
 
 def _exists(path: Path) -> bool:

@@ -14,7 +14,7 @@ from ensweep.cli.sweeps.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, PartialError
 
 if TYPE_CHECKING:
-    from search.ablation.compare import Study
+    from search.ablation.compare import AblationTable
 
 
 def ablate(
@@ -68,7 +68,7 @@ def ablate(
             reason, exit_code = result.stop
             typer.echo(f"study {chosen} was stopped: {reason}\n{how}", err=True)
             raise typer.Exit(exit_code)
-    found = evaluate(resolved.arms(sweep_folder), curves_of=resolved.curves_of)
+    found = evaluate(resolved.rows_in(sweep_folder), curves_of=resolved.curves_of)
     folder = sweep_folder / "ablation"
     files = write_report(found, folder)
     _print(found, folder, as_json)
@@ -83,13 +83,17 @@ def ablate(
 
 def studies(as_json: AsJson = False) -> None:
     """List the packaged studies with a line each."""
-    from search.ablation.study import describe_study, study_names
+    from search.ablation.study import STUDIES
+    from trainable.config.strict_yaml import read_settings
 
-    listed = {name: describe_study(name) for name in study_names()}
+    listed = {
+        name: str(read_settings(STUDIES.path(name)).get("description", ""))
+        for name in STUDIES.names()
+    }
     print_listing("studies", listed, as_json)
 
 
-def _print(study: "Study", folder: Path, as_json: bool) -> None:
+def _print(study: "AblationTable", folder: Path, as_json: bool) -> None:
     from search.ablation.figures import curves_table, table
 
     if as_json:

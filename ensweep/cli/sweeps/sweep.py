@@ -81,9 +81,9 @@ def extend(
 
 def sweeps(as_json: AsJson = False) -> None:
     """List the packaged sweeps with a line each."""
-    from search.config.load import read_sweep, sweep_names
+    from search.config.load import SWEEPS, read_sweep
 
-    listed = {name: read_sweep(name, environment={}).description for name in sweep_names()}
+    listed = {name: read_sweep(name, environment={}).description for name in SWEEPS.names()}
     print_listing("sweeps", listed, as_json)
 
 

@@ -96,9 +96,9 @@ def train(
 
 def recipes(as_json: AsJson = False) -> None:
     """List the packaged recipes with a line each."""
-    from trainable.config.recipe import read_recipe, recipe_names
+    from trainable.config.recipe import RECIPES, read_recipe
 
-    listed = {name: read_recipe(name).description for name in recipe_names()}
+    listed = {name: read_recipe(name).description for name in RECIPES.names()}
     print_listing("recipes", listed, as_json)
 
 

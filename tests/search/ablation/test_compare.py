@@ -14,7 +14,7 @@ from ensemble.statistics.bootstrap import Draws, difference_of, resampled_scores
 from mlflow_setup.errors import IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from search.ablation.compare import Curve, Line, evaluate, scaled
-from search.ablation.row_results import Arm
+from search.ablation.row_results import Row
 from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
 from trainable.evaluation.metrics import task_metric
@@ -128,7 +128,7 @@ def test_means_spreads_and_paired_differences_are_those_computed_by_hand(trials:
     # Accuracy of sentiment: base 6/8 and 4/8, row 8/8 and 5/8; paraphrase: 2/4 twice, 3/4 twice.
     base = [trials.add("b0", usual(2, 2)), trials.add("b1", usual(4, 2), seed=1)]
     row = [trials.add("r0", usual(0, 1)), trials.add("r1", usual(3, 1), seed=1)]
-    study = evaluate([Arm("B3", "b3", tuple(base)), Arm("B3 + X", "b3-x", tuple(row))])
+    study = evaluate([Row("B3", "b3", tuple(base)), Row("B3 + X", "b3-x", tuple(row))])
     assert study.names == (*TASKS, "dev/overall")
     first, second = study.lines
     assert first.differences is None
@@ -152,22 +152,22 @@ def test_means_spreads_and_paired_differences_are_those_computed_by_hand(trials:
 def test_a_correlation_counts_half_in_the_overall_difference(trials: Trials) -> None:
     worse = {**usual(), "similarity": np.array([0.0, 2.0, 1.0, 5.0, 3.0])}
     r = np.corrcoef(worse["similarity"], LABELS["similarity"])[0, 1]
-    arms = [
-        Arm("base", "b3", (trials.add("b", usual()),)),
-        Arm("row", "x", (trials.add("r", worse),)),
+    rows = [
+        Row("base", "b3", (trials.add("b", usual()),)),
+        Row("row", "x", (trials.add("r", worse),)),
     ]
-    differences = evaluate(arms).lines[1].differences
+    differences = evaluate(rows).lines[1].differences
     assert differences is not None
     assert differences["similarity"].value == pytest.approx(r - 1)
     assert differences[OVERALL].value == pytest.approx((r - 1) / 2 / 3)
 
 
 def test_one_seed_has_no_spread(trials: Trials) -> None:
-    arms = [
-        Arm("base", "b3", (trials.add("b", usual()),)),
-        Arm("row", "x", (trials.add("r", usual(1)),)),
+    rows = [
+        Row("base", "b3", (trials.add("b", usual()),)),
+        Row("row", "x", (trials.add("r", usual(1)),)),
     ]
-    study = evaluate(arms)
+    study = evaluate(rows)
     assert study.lines[1].spread("sentiment") is None
     assert study.lines[1].differences is not None
     assert study.lines[1].differences["sentiment"].spread is None
@@ -180,35 +180,35 @@ def test_a_run_is_judged_at_its_best_overall_epoch_the_earliest_of_equals(
     trials: Trials, overall: tuple[float, ...], epoch: int
 ) -> None:
     folder = trials.add("b", {"sentiment": right("sentiment")}, overall=overall)
-    (line,) = evaluate([Arm("base", "b3", (folder,))]).lines
+    (line,) = evaluate([Row("base", "b3", (folder,))]).lines
     assert line.runs[0].epoch == epoch
     assert line.mean("sentiment") == 1.0  # the other epochs are all wrong
 
 
 def test_a_row_that_shares_the_bases_trials_differs_by_exactly_nothing(trials: Trials) -> None:
     folders = (trials.add("b0", usual(2)), trials.add("b1", usual(3), seed=1))
-    study = evaluate([Arm("base", "b3", folders), Arm("again", "b3", folders)])
+    study = evaluate([Row("base", "b3", folders), Row("again", "b3", folders)])
     for difference in (study.lines[1].differences or {}).values():
         assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
         assert (difference.spread, difference.is_clear) == (0.0, False)
 
 
 def test_identical_predictions_of_another_run_have_the_interval_0_to_0(trials: Trials) -> None:
-    arms = [
-        Arm("base", "b3", (trials.add("b", usual(2)),)),
-        Arm("same", "x", (trials.add("r", usual(2)),)),
+    rows = [
+        Row("base", "b3", (trials.add("b", usual(2)),)),
+        Row("same", "x", (trials.add("r", usual(2)),)),
     ]
-    differences = evaluate(arms).lines[1].differences
+    differences = evaluate(rows).lines[1].differences
     assert differences is not None
     assert {(d.low, d.high) for d in differences.values()} == {(0.0, 0.0)}
 
 
 def test_the_same_study_gives_the_same_numbers(trials: Trials) -> None:
-    arms = [
-        Arm("base", "b3", (trials.add("b", usual(2)),)),
-        Arm("row", "x", (trials.add("r", usual(4, 1)),)),
+    rows = [
+        Row("base", "b3", (trials.add("b", usual(2)),)),
+        Row("row", "x", (trials.add("r", usual(4, 1)),)),
     ]
-    assert evaluate(arms).to_json() == evaluate(arms).to_json()
+    assert evaluate(rows).to_json() == evaluate(rows).to_json()
 
 
 # --- rows that cannot be compared in full ---
@@ -216,11 +216,11 @@ def test_the_same_study_gives_the_same_numbers(trials: Trials) -> None:
 
 def test_a_single_task_row_has_a_task_difference_and_no_overall(trials: Trials) -> None:
     only = {"sentiment": right("sentiment", 1)}
-    arms = [
-        Arm("base", "b3", (trials.add("b", usual(3)),)),
-        Arm("sentiment only", "b3-sentiment-only", (trials.add("r", only),)),
+    rows = [
+        Row("base", "b3", (trials.add("b", usual(3)),)),
+        Row("sentiment only", "b3-sentiment-only", (trials.add("r", only),)),
     ]
-    line = evaluate(arms).lines[1]
+    line = evaluate(rows).lines[1]
     assert line.mean(OVERALL) is None
     assert line.mean("paraphrase") is None
     assert line.differences is not None
@@ -244,7 +244,7 @@ def test_a_row_with_a_trial_that_did_not_finish_is_listed_with_its_reason(
     good = (trials.add("b0", one), trials.add("b1", one, seed=1))
     bad = (trials.add("r0", one), trials.add("r1", one, seed=1, outcome=outcome))
     study = evaluate(
-        [Arm("base", "b3", good), Arm("broken", "x", bad), Arm("fine", "y", good)],
+        [Row("base", "b3", good), Row("broken", "x", bad), Row("fine", "y", good)],
         num_replicates=10,
     )
     assert [line.label for line in study.lines] == ["base", "broken", "fine"]
@@ -259,11 +259,11 @@ def test_a_row_with_a_trial_that_did_not_finish_is_listed_with_its_reason(
 def test_missing_folders_and_predictions_are_problems_of_their_row(
     trials: Trials, tmp_path: Path
 ) -> None:
-    base = Arm("base", "b3", (trials.add("b", usual()),))
+    base = Row("base", "b3", (trials.add("b", usual()),))
     lost = trials.add("r", usual())
     (lost / "predictions/sentiment/0001.parquet").unlink()
     study = evaluate(
-        [base, Arm("never ran", "x", (tmp_path / "none",)), Arm("lost", "y", (lost,))], 10
+        [base, Row("never ran", "x", (tmp_path / "none",)), Row("lost", "y", (lost,))], 10
     )
     assert study.lines[1].problem == "trial none has not ended"
     assert "not a prediction file" in (study.lines[2].problem or "")
@@ -272,21 +272,21 @@ def test_missing_folders_and_predictions_are_problems_of_their_row(
 def test_a_trial_without_an_overall_score_is_a_problem_of_its_row(trials: Trials) -> None:
     unscored = trials.add("r", usual())
     TrialFolder(unscored).write_epoch(EpochRecord(1, {"train/nli/loss": 1.0}, {}, 1.0, 0.0))
-    arms = [Arm("base", "b3", (trials.add("b", usual()),)), Arm("row", "x", (unscored,))]
-    assert "no overall dev score" in (evaluate(arms, 10).lines[1].problem or "")
+    rows = [Row("base", "b3", (trials.add("b", usual()),)), Row("row", "x", (unscored,))]
+    assert "no overall dev score" in (evaluate(rows, 10).lines[1].problem or "")
 
 
 def test_a_base_without_numbers_is_refused(trials: Trials) -> None:
     failed = trials.add("b", usual(), outcome=Outcome.FAILED)
     with pytest.raises(NothingUsableError, match="base row 'B3' has no numbers"):
-        evaluate([Arm("B3", "b3", (failed,)), Arm("row", "x", (trials.add("r", usual()),))])
+        evaluate([Row("B3", "b3", (failed,)), Row("row", "x", (trials.add("r", usual()),))])
 
 
 # --- rows are aligned, never by guess ---
 
 
 def test_ids_in_another_order_give_the_same_numbers(trials: Trials) -> None:
-    base = Arm("base", "b3", (trials.add("b", usual(2)),))
+    base = Row("base", "b3", (trials.add("b", usual(2)),))
     plain = trials.add("r", {"sentiment": right("sentiment", 1)})
     turned = trials.add("t", {"sentiment": right("sentiment", 1)})
     content = trials.predictions("sentiment", right("sentiment", 1))
@@ -300,16 +300,16 @@ def test_ids_in_another_order_give_the_same_numbers(trials: Trials) -> None:
             labels=LABELS["sentiment"][order],
         ),
     )
-    study = evaluate([base, Arm("plain", "x", (plain,)), Arm("turned", "y", (turned,))])
+    study = evaluate([base, Row("plain", "x", (plain,)), Row("turned", "y", (turned,))])
     assert study.lines[1].differences == study.lines[2].differences
     assert study.lines[1].differences is not None
 
 
 def test_other_data_is_refused(trials: Trials) -> None:
-    base = Arm("base", "b3", (trials.add("b", usual()),))
+    base = Row("base", "b3", (trials.add("b", usual()),))
     other = trials.add("r", usual(), data_fingerprint="another")
     with pytest.raises(IntegrityError, match="trial r: sentiment is scored on other data"):
-        evaluate([base, Arm("row", "x", (other,))])
+        evaluate([base, Row("row", "x", (other,))])
 
 
 def test_other_data_between_the_seeds_of_the_base_is_refused(trials: Trials) -> None:
@@ -318,22 +318,22 @@ def test_other_data_between_the_seeds_of_the_base_is_refused(trials: Trials) -> 
         trials.add("b1", usual(), seed=1, data_fingerprint="another"),
     )
     with pytest.raises(IntegrityError, match="trial b1: sentiment is scored on other data"):
-        evaluate([Arm("base", "b3", folders)])
+        evaluate([Row("base", "b3", folders)])
 
 
 def test_other_ids_under_the_same_fingerprint_are_refused(trials: Trials) -> None:
-    base = Arm("base", "b3", (trials.add("b", {"sentiment": right("sentiment")}),))
+    base = Row("base", "b3", (trials.add("b", {"sentiment": right("sentiment")}),))
     ids = tuple(f"other-{row}" for row in range(8))
     other = trials.add("r", {"sentiment": right("sentiment")}, ids=ids)
     with pytest.raises(IntegrityError, match="other data"):
-        evaluate([base, Arm("row", "x", (other,))])
+        evaluate([base, Row("row", "x", (other,))])
 
 
 @pytest.mark.parametrize("seeds", [(1, 0), (0,)])
 def test_rows_over_other_seeds_are_refused(trials: Trials, seeds: tuple[int, ...]) -> None:
     one = {"sentiment": right("sentiment")}
-    base = Arm("base", "b3", tuple(trials.add(f"b{s}", one, seed=s) for s in (0, 1)))
-    row = Arm("row", "x", tuple(trials.add(f"r{s}", one, seed=s) for s in seeds))
+    base = Row("base", "b3", tuple(trials.add(f"b{s}", one, seed=s) for s in (0, 1)))
+    row = Row("row", "x", tuple(trials.add(f"r{s}", one, seed=s) for s in seeds))
     with pytest.raises(IntegrityError, match="row 'row' has the seeds"):
         evaluate([base, row])
 
@@ -422,7 +422,7 @@ def test_a_difference_is_clear_when_both_rows_and_seeds_speak_for_it() -> None:
 def test_curves_are_means_over_the_bases_seeds(trials: Trials) -> None:
     overall = (0.2, 0.5, 0.4)
     folders = tuple(trials.add(f"b{s}", usual(), seed=s, overall=overall) for s in (0, 1))
-    curve = evaluate([Arm("base", "b3", folders)], 10).curves["similarity"]
+    curve = evaluate([Row("base", "b3", folders)], 10).curves["similarity"]
     assert curve.metric == "pearson"
     assert curve.train_loss == pytest.approx((2.5, 1.5, 2 / 3 + 0.5))
     assert curve.dev_loss == pytest.approx((1.5, 1.0, 1 / 3 + 0.5))
@@ -434,8 +434,8 @@ def test_the_curves_are_those_of_the_row_asked_for_if_it_has_numbers(trials: Tri
     base = trials.add("b", usual(), overall=(0.2, 0.5))
     other = trials.add("o", usual(1), overall=(0.3, 0.4, 0.1))
     failed = trials.add("f", usual(), outcome=Outcome.FAILED)
-    arms = [Arm("base", "b3", (base,)), Arm("B1", "b1", (other,)), Arm("B2", "b2", (failed,))]
-    found = {label: evaluate(arms, 10, label) for label in ("B1", "B2")}
+    rows = [Row("base", "b3", (base,)), Row("B1", "b1", (other,)), Row("B2", "b2", (failed,))]
+    found = {label: evaluate(rows, 10, label) for label in ("B1", "B2")}
     assert found["B1"].curves["similarity"].score == pytest.approx((0.3, 0.4, 0.1))
     assert found["B2"].curves["similarity"].score == pytest.approx((0.2, 0.5))
     assert [study.curves_of for study in found.values()] == ["B1", "base"]
@@ -460,8 +460,8 @@ def test_an_ensemble_averages_its_members_seed_by_seed(trials: Trials) -> None:
         for name in ("one", "two")
     }
     members = {"paraphrase": ("one", "two"), "similarity": ("one", "two"), "sentiment": ("two",)}
-    arms = [Arm(name, "b3", folders) for name, folders in rows.items()]
-    line = by_label(evaluate([*arms, Arm("both", "", members=members)], 50).lines, "both")
+    rows = [Row(name, "b3", folders) for name, folders in rows.items()]
+    line = by_label(evaluate([*rows, Row("both", "", members=members)], 50).lines, "both")
     assert [(run.trial, run.seed, run.epoch) for run in line.runs] == [
         ("both, seed 0", 0, None),
         ("both, seed 1", 1, None),
@@ -478,14 +478,14 @@ def test_an_ensemble_averages_its_members_seed_by_seed(trials: Trials) -> None:
 def test_an_ensemble_of_a_row_without_numbers_has_none(trials: Trials) -> None:
     failed = trials.add("f", usual(), outcome=Outcome.FAILED)
     alone = trials.add("s", {"sentiment": right("sentiment")})
-    arms = [
-        Arm("base", "b3", (trials.add("b", usual()),)),
-        Arm("bad", "b1", (failed,)),
-        Arm("only", "b3-sentiment-only", (alone,)),
-        Arm("of bad", "", members={"sentiment": ("base", "bad")}),
-        Arm("of only", "", members={"paraphrase": ("base", "only")}),
+    rows = [
+        Row("base", "b3", (trials.add("b", usual()),)),
+        Row("bad", "b1", (failed,)),
+        Row("only", "b3-sentiment-only", (alone,)),
+        Row("of bad", "", members={"sentiment": ("base", "bad")}),
+        Row("of only", "", members={"paraphrase": ("base", "only")}),
     ]
-    lines = evaluate(arms, 10).lines
+    lines = evaluate(rows, 10).lines
     assert by_label(lines, "of bad").problem == "no numbers of bad"
     assert by_label(lines, "of only").problem == "s has no task paraphrase"
 
@@ -510,7 +510,7 @@ def test_a_loss_that_was_not_recorded_is_null_in_json(trials: Trials) -> None:
     folder = trials.add("b", usual())
     kept = {k: v for k, v in TrialFolder(folder).epochs()[0].metrics.items() if "train" not in k}
     TrialFolder(folder).write_epoch(EpochRecord(1, kept, {}, 1.0, 0.0))
-    study = evaluate([Arm("base", "b3", (folder,))], 10)
+    study = evaluate([Row("base", "b3", (folder,))], 10)
     assert study.to_json()["curves"]["sentiment"]["train_loss"] == [None]
 
 

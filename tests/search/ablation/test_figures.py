@@ -9,7 +9,7 @@ import pytest
 from ensemble.presentation.figures import png
 from ensemble.statistics.bootstrap import Difference
 from mlflow_setup.schema import OVERALL
-from search.ablation.compare import Curve, Line, Run, Study
+from search.ablation.compare import AblationTable, Curve, Line, Run
 from search.ablation.figures import (
     ablation_figure,
     curves_figure,
@@ -33,7 +33,7 @@ def difference(value: float, spread: float | None = 0.001) -> Difference:
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
+def study() -> AblationTable:
     base = Line("B3", "b3", (run(0, 0.5, 0.8, 0.7), run(1, 0.52, 0.82, 0.715)))
     better = Line(
         "B3 + X",
@@ -52,11 +52,11 @@ def study() -> Study:
         "sentiment": Curve("accuracy", (3.0, 2.0, 1.0), (1.5, 1.4, 1.6), (0.3, 0.5, 0.4)),
         "similarity": Curve("pearson", (2.0, 1.0, 0.5), (2.0, 1.5, 1.4), (0.6, 0.7, 0.8)),
     }
-    return Study((base, better, only, failed), NAMES, curves, "B3")
+    return AblationTable((base, better, only, failed), NAMES, curves, "B3")
 
 
 @pytest.fixture(scope="module")
-def files(study: Study, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def files(study: AblationTable, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The report of `study`, in a folder that was not there."""
     return write_report(study, tmp_path_factory.mktemp("report") / "new" / "ablation")
 
@@ -73,7 +73,9 @@ def test_a_report_is_these_files_and_its_pictures_are_pngs(files: list[Path]) ->
     assert sorted(path.name for path in files[0].parent.iterdir()) == sorted(FILES)
 
 
-def test_the_table_as_csv_parses_back_to_the_same_numbers(study: Study, files: list[Path]) -> None:
+def test_the_table_as_csv_parses_back_to_the_same_numbers(
+    study: AblationTable, files: list[Path]
+) -> None:
     frame = pd.read_csv(files[0])
     assert len(frame) == len(study.lines) * len(NAMES)
     rows = frame.set_index(["row", "task"])
@@ -96,7 +98,9 @@ def test_the_table_as_csv_parses_back_to_the_same_numbers(study: Study, files: l
     assert set(problems) == {"trial 0003-b3-y failed: out of memory"}
 
 
-def test_the_runs_as_csv_parse_back_to_the_same_numbers(study: Study, files: list[Path]) -> None:
+def test_the_runs_as_csv_parse_back_to_the_same_numbers(
+    study: AblationTable, files: list[Path]
+) -> None:
     frame = pd.read_csv(files[1])
     runs = [(line, run) for line in study.lines for run in line.runs]
     assert len(frame) == len(runs)
@@ -107,7 +111,7 @@ def test_the_runs_as_csv_parse_back_to_the_same_numbers(study: Study, files: lis
         assert found == expected.scores
 
 
-def test_the_terminals_table_has_a_row_for_every_line(study: Study) -> None:
+def test_the_terminals_table_has_a_row_for_every_line(study: AblationTable) -> None:
     header, rows = table(study)
     assert {len(row) for row in rows} == {len(header)}
     base, better, only, failed = rows
@@ -129,13 +133,15 @@ def test_the_terminals_table_has_a_row_for_every_line(study: Study) -> None:
         (Difference(0.0, 0.0, 0.0, 0.0, 2), " "),
     ],
 )
-def test_the_mark_needs_the_rows_and_the_seeds(study: Study, found: Difference, mark: str) -> None:
+def test_the_mark_needs_the_rows_and_the_seeds(
+    study: AblationTable, found: Difference, mark: str
+) -> None:
     line = Line("X", "x", study.lines[0].runs, {OVERALL: found})
-    _, rows = table(Study((study.lines[0], line), NAMES, {}, "B3"))
+    _, rows = table(AblationTable((study.lines[0], line), NAMES, {}, "B3"))
     assert rows[1][4].endswith(mark)
 
 
-def test_the_markdown_table_has_as_many_cells_in_each_row(study: Study) -> None:
+def test_the_markdown_table_has_as_many_cells_in_each_row(study: AblationTable) -> None:
     text = markdown(study)
     rows = [line.strip("|").split(" | ") for line in text.splitlines()]
     assert {len(row) for row in rows} == {1 + 2 * len(NAMES)}
@@ -143,18 +149,18 @@ def test_the_markdown_table_has_as_many_cells_in_each_row(study: Study) -> None:
     assert "trial 0003-b3-y failed: out of memory" in text
 
 
-def test_a_bar_in_a_label_or_a_reason_is_no_cell_border(study: Study) -> None:
+def test_a_bar_in_a_label_or_a_reason_is_no_cell_border(study: AblationTable) -> None:
     lines = (
         study.lines[0],
         Line("a|b", "x", study.lines[1].runs, study.lines[1].differences),
         Line("c", "y", problem="failed: no x|y"),
     )
-    text = markdown(Study(lines, NAMES, {}, "B3"))
+    text = markdown(AblationTable(lines, NAMES, {}, "B3"))
     assert r"| a\|b |" in text
     assert r"| failed: no x\|y |" in text
 
 
-def test_every_compared_line_is_drawn_in_every_panel(study: Study) -> None:
+def test_every_compared_line_is_drawn_in_every_panel(study: AblationTable) -> None:
     axes = ablation_figure(study).axes
     assert len(axes) == len(NAMES)
     assert [tick.get_text() for tick in axes[0].get_yticklabels()] == ["sentiment only", "B3 + X"]
@@ -167,7 +173,7 @@ def test_every_compared_line_is_drawn_in_every_panel(study: Study) -> None:
 
 
 @pytest.mark.parametrize(("which", "num_lines"), [("loss", 4), ("score", 2)])
-def test_curves_are_drawn_raw_and_scaled(study: Study, which: str, num_lines: int) -> None:
+def test_curves_are_drawn_raw_and_scaled(study: AblationTable, which: str, num_lines: int) -> None:
     """Loss on train and on dev, or the score, of two tasks in both panels."""
     figure = curves_figure(study, which)
     raw, unit = figure.axes
@@ -181,7 +187,9 @@ def test_curves_are_drawn_raw_and_scaled(study: Study, which: str, num_lines: in
     assert all((min(values), max(values)) == (0.0, 1.0) for values in scaled)
 
 
-def test_the_curves_as_csv_parse_back_to_the_same_numbers(study: Study, files: list[Path]) -> None:
+def test_the_curves_as_csv_parse_back_to_the_same_numbers(
+    study: AblationTable, files: list[Path]
+) -> None:
     frame = pd.read_csv(files[FILES.index("curves.csv")])
     assert set(frame["row"]) == {"B3"}
     for name, curve in study.curves.items():
@@ -197,7 +205,7 @@ def test_the_curves_as_csv_parse_back_to_the_same_numbers(study: Study, files: l
             assert (own[f"scaled_{column}"].min(), own[f"scaled_{column}"].max()) == (0, 1)
 
 
-def test_the_terminals_curves_are_scaled(study: Study) -> None:
+def test_the_terminals_curves_are_scaled(study: AblationTable) -> None:
     header, rows = curves_table(study)
     tasks = ("sentiment: train", "dev", "accuracy"), ("similarity: train", "dev", "pearson")
     assert header == ["epoch", *tasks[0], *tasks[1]]
@@ -208,23 +216,27 @@ def test_the_terminals_curves_are_scaled(study: Study) -> None:
     ]
 
 
-def test_a_study_of_the_base_alone_and_of_one_epoch_is_drawn(study: Study, tmp_path: Path) -> None:
+def test_a_study_of_the_base_alone_and_of_one_epoch_is_drawn(
+    study: AblationTable, tmp_path: Path
+) -> None:
     curves = {"sentiment": Curve("accuracy", (1.0,), (1.0,), (0.5,))}
-    write_report(Study(study.lines[:1], NAMES, curves, "B3"), tmp_path)
+    write_report(AblationTable(study.lines[:1], NAMES, curves, "B3"), tmp_path)
     assert (tmp_path / "ablation.png").stat().st_size > 0
     assert (tmp_path / "figure5.png").stat().st_size > 0
 
 
-def test_a_dollar_sign_in_a_label_is_no_formula(study: Study) -> None:
+def test_a_dollar_sign_in_a_label_is_no_formula(study: AblationTable) -> None:
     label = r"lr $\nonsense{ $"
     lines = (
         Line(label, "b3", study.lines[0].runs),
         Line(label, "x", study.lines[1].runs, study.lines[1].differences),
     )
-    assert png(ablation_figure(Study(lines, NAMES, {}, "B3"))).startswith(b"\x89PNG")
+    assert png(ablation_figure(AblationTable(lines, NAMES, {}, "B3"))).startswith(b"\x89PNG")
 
 
-def test_pictures_are_the_same_bytes_each_time_and_leave_no_global_figure(study: Study) -> None:
+def test_pictures_are_the_same_bytes_each_time_and_leave_no_global_figure(
+    study: AblationTable,
+) -> None:
     import matplotlib.pyplot as plt
 
     assert png(ablation_figure(study)) == png(ablation_figure(study))

@@ -6,8 +6,9 @@ import pytest
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.schema import TrialRecord
-from search.ablation.study import StudyConfig, describe_study, read_study, study_names
+from search.ablation.study import STUDIES, StudyConfig, read_study
 from trainable.config.parse import from_flat
+from trainable.config.strict_yaml import read_settings
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import learning_rate
 
@@ -15,9 +16,9 @@ SHORT = ("train.num_epochs=2", "data.dir=.")
 
 
 def test_the_packaged_studies_resolve_and_have_a_line() -> None:
-    assert study_names() == ["figure2", "figure3", "further", "signs"]
-    for name in study_names():
-        assert len(describe_study(name)) > 20
+    assert STUDIES.names() == ["figure2", "figure3", "further", "signs"]
+    for name in STUDIES.names():
+        assert len(str(read_settings(STUDIES.path(name))["description"])) > 20
         study = read_study(name, 2, overrides=SHORT, environment={})
         assert all(len(row.trials) == (0 if row.members else 2) for row in study.rows)
         assert study.sweep.scheduler.name == "none"
@@ -59,12 +60,12 @@ def test_ablations_run_ten_epochs_and_lose_4e_7_in_each(name: str) -> None:
 
 def test_arms_are_the_folders_of_the_rows_trials(tmp_path: Path) -> None:
     study = read_study("signs", 2, ["b2"], SHORT, {})
-    arms = study.arms(tmp_path)
-    assert [(arm.label, [path.name for path in arm.folders]) for arm in arms] == [
+    rows = study.rows_in(tmp_path)
+    assert [(row.label, [path.name for path in row.trials]) for row in rows] == [
         ("B3", ["0001-b3", "0002-b3"]),
         ("B3 - head dropout", ["0003-b2", "0004-b2"]),
     ]
-    assert arms[0].folders[0] == tmp_path / "trials" / "0001-b3"
+    assert rows[0].trials[0] == tmp_path / "trials" / "0001-b3"
 
 
 def test_trials_that_ran_otherwise_are_refused(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_trials_that_ran_otherwise_are_refused(tmp_path: Path) -> None:
         return read_study("signs", seeds, [rows], [*SHORT, *overrides], {})
 
     ran = study()
-    folders = [folder for arm in ran.arms(tmp_path) for folder in arm.folders]
+    folders = [folder for row in ran.rows_in(tmp_path) for folder in row.trials]
     for number, folder in enumerate(folders):
         config = from_flat(ran.sweep.first(number)[0].settings).flat()
         record = TrialRecord(folder.name, "s", "b3", config, {}, number % 2, "data", None, 0.0)
@@ -107,7 +108,11 @@ def test_a_study_of_ones_own_with_overrides_in_its_rows(tmp_path: Path) -> None:
         "  - {label: as plain, recipe: baseline, model.head_dropout: 0.3}\n"
     )
     study = read_study(str(path), 1, overrides=SHORT, environment={})
-    assert [row.trials for row in study.rows] == [(0,), (1,), (0,)]
+    assert [[path.name for path in row.trials] for row in study.rows] == [
+        ["0001-baseline"],
+        ["0002-baseline"],
+        ["0001-baseline"],
+    ]
     configs = [from_flat(study.sweep.first(number)[0].settings) for number in range(2)]
     assert [config.model.head_dropout for config in configs] == [0.3, 0.1]
     assert {config.optim.lr for config in configs} == {1e-4}

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mlflow_setup.errors import ConfigError
-from search.config.load import read_sweep, sweep_names
+from search.config.load import SWEEPS, read_sweep
 from search.config.space import suggest
 from search.config.sweep_config import SweepConfig
 from trainable.config.parse import from_flat
@@ -37,7 +37,7 @@ def read(tmp_path: Path, changes: dict[str, object], *overrides: str, **env: str
     return read_sweep(str(path), overrides, env)
 
 
-@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("name", SWEEPS.names())
 def test_every_packaged_sweep_resolves(name: str) -> None:
     sweep = read_sweep(name, environment={})
     assert sweep.name == name

@@ -15,9 +15,10 @@ from search.algorithms.rungs import SuccessiveHalving
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.config.sweep_config import Budget
 from search.driver.budget import Meter
-from search.driver.callback import MAX_LOSSES, SweepCallback, first_line_of_error
+from search.driver.callback import MAX_LOSSES, SweepCallback
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
+from search.driver.trial_errors import first_line_of_error
 from search.storage.garbage import near_top
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.trial_folder import TrialFolder

@@ -13,7 +13,7 @@ import pytest
 from mlflow_setup.errors import ConfigError
 from search.planning import node_probes as visits_module
 from search.planning.node_probes import Visits, memory_problems, visit
-from search.planning.probe import Found, camp, scout, versions
+from search.planning.probe import Found, probe, probe_folder, versions
 from trainable.config.config import Config
 from trainable.training.profile import Rehearsal
 from trainable.tune.placement import TrialPlacement
@@ -30,11 +30,11 @@ Elsewhere = Callable[[Path, Path], Found]
 def elsewhere() -> Iterator[Elsewhere]:
     """What another process finds: locks are between processes."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield lambda storage, folder: pool.submit(scout, place_of(storage), folder, {}).result()
+        yield lambda storage, folder: pool.submit(probe, place_of(storage), folder, {}).result()
 
 
 def test_a_shared_folder_is_found_and_answered_in(tmp_path: Path, elsewhere: Elsewhere) -> None:
-    with camp(tmp_path / "runs") as folder:
+    with probe_folder(tmp_path / "runs") as folder:
         found = elsewhere(tmp_path / "runs", folder)
         assert found.problems == ()
         assert (folder / found.answer).is_file()
@@ -46,7 +46,7 @@ def test_a_shared_folder_is_found_and_answered_in(tmp_path: Path, elsewhere: Els
 def test_a_folder_that_is_not_shared_or_not_locked_is_named(
     tmp_path: Path, elsewhere: Elsewhere
 ) -> None:
-    with camp(tmp_path / "runs") as folder:
+    with probe_folder(tmp_path / "runs") as folder:
         missing = elsewhere(tmp_path / "runs", folder.parent / "not-there")
         (folder.parent / "copy").mkdir()
         (folder.parent / "copy" / "driver").write_text("another")
@@ -58,7 +58,7 @@ def test_a_folder_that_is_not_shared_or_not_locked_is_named(
 
 def test_a_storage_that_takes_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"storage .*file"), camp(tmp_path / "file"):
+    with pytest.raises(ConfigError, match=r"storage .*file"), probe_folder(tmp_path / "file"):
         pass
 
 

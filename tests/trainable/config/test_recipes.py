@@ -8,7 +8,7 @@ import torch
 
 from mlflow_setup.schema import Identity, Outcome
 from trainable.config.constraints import settings_without_effect
-from trainable.config.recipe import read_recipe, recipe_names, resolve
+from trainable.config.recipe import RECIPES, read_recipe, resolve
 from trainable.training.train import train
 
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -96,8 +96,8 @@ def test_a_recipe_differs_from_its_parent_exactly_so(name: str) -> None:
 
 
 def test_every_recipe_has_a_line_and_no_setting_without_effect() -> None:
-    assert set(recipe_names()) == {*CHANGES, "baseline"}
-    for name in recipe_names():
+    assert set(RECIPES.names()) == {*CHANGES, "baseline"}
+    for name in RECIPES.names():
         assert len(read_recipe(name).description) > 20
         assert settings_without_effect(resolve(name, (), {}).config) == []
 
