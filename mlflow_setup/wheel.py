@@ -38,7 +38,8 @@ def pack_wheel(folder: Path) -> Path:
     content[f"{info}/METADATA"] = (
         f"Metadata-Version: 2.1\nName: ensweep\nVersion: {release}\nRequires-Python: >=3.11\n"
     ).encode()
-    build = f"0{_hash(content)}"  # a build tag begins with a digit
+    facts = (f"{name}\0{len(data)}\0".encode() + data for name, data in content.items())
+    build = f"0{short_hash(*facts)}"  # a build tag begins with a digit
     content[f"{info}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: ensweep\nRoot-Is-Purelib: true\nBuild: {build}\n"
         "Tag: py3-none-any\n"
@@ -71,10 +72,6 @@ def _source() -> dict[str, bytes]:
             if path.is_file() and not is_hidden and path.suffix not in _NOT_PACKED:
                 found[f"{package}/{inside.as_posix()}"] = path.read_bytes()
     return found
-
-
-def _hash(content: dict[str, bytes]) -> str:
-    return short_hash(*(f"{name}\0{len(data)}\0".encode() + data for name, data in content.items()))
 
 
 def _digest(data: bytes) -> str:

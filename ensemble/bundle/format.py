@@ -52,20 +52,20 @@ _WHEEL = re.compile(
 Precision = Literal["fp32", "fp16", "bf16"]
 
 
-class Share(BaseModel):
-    """A member and its weight for one task."""
-
+class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Share(_Entry):
+    """A member and its weight for one task."""
 
     member: str
     weight: Annotated[float, Field(allow_inf_nan=False)]  # not 0
     transform: Transform = PAPER  # of its outputs
 
 
-class TaskEntry(BaseModel):
+class TaskEntry(_Entry):
     """A task of the bundle: who answers, and what that was worth when it was chosen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Task
     members: Annotated[tuple[Share, ...], Field(min_length=1)]
@@ -75,10 +75,8 @@ class TaskEntry(BaseModel):
     their predictions are averaged, with weights above 0 that sum to 1."""
 
 
-class MemberEntry(BaseModel):
+class MemberEntry(_Entry):
     """One epoch of one run, and where it came from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
     sweep: str | None
@@ -89,20 +87,16 @@ class MemberEntry(BaseModel):
     encoder_revision: str | None = None  # the hub's commit that the encoder was taken from
 
 
-class Halved(BaseModel):
+class Halved(_Entry):
     """What storing weights in half precision did to a task's score."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fp32: float  # the metric on dev with the weights as trained
     stored: float  # and as they are stored
     num_rows: int
 
 
-class Distilled(BaseModel):
+class Distilled(_Entry):
     """What the one model of a compressed ensemble scores on dev, beside the ensemble."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ensemble: float
     student: float
@@ -111,10 +105,8 @@ class Distilled(BaseModel):
     num_rows: int
 
 
-class Contents(BaseModel):
+class Contents(_Entry):
     """`ensemble.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[2]
     tasks: Annotated[dict[str, TaskEntry], Field(min_length=1)]
@@ -209,15 +201,15 @@ class Bundle:
         }
         wanted = {ENSEMBLE, CARD, MANIFEST}
         wanted |= {f"{MEMBERS}/{member}/{WEIGHTS}" for member in members}
-        wanted |= {str(PurePosixPath(encoder, "config.json")) for encoder in encoders}
-        allowed = {str(PurePosixPath(encoder, WEIGHTS)) for encoder in encoders}
+        for name in ("config.json", WEIGHTS):
+            wanted |= {str(PurePosixPath(encoder, name)) for encoder in encoders}
         present = {
             path.relative_to(self.folder).as_posix()
             for path in self.folder.rglob("*")
             if not path.is_dir()
         }
         wheels = [name for name in sorted(present) if _WHEEL.fullmatch(name)]
-        allowed |= {*wheels[:1], *filter(_PICTURE.fullmatch, present)}
+        allowed = {*wheels[:1], *filter(_PICTURE.fullmatch, present)}
         foreign = {
             name
             for name in present - wanted - allowed

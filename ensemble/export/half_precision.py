@@ -25,13 +25,10 @@ class Halving:
         Raises:
             DataError: as `Ensemble.evaluate`.
         """
-        before = evaluate_ensemble(
-            Ensemble(Bundle(folder, contents), self.batch_size), self.data_dir
-        )
+        bundle = Bundle(folder, contents)
+        before = evaluate_ensemble(Ensemble(bundle, self.batch_size), self.data_dir)
         convert_weights(folder, self.precision)
-        after = evaluate_ensemble(
-            Ensemble(Bundle(folder, contents), self.batch_size), self.data_dir
-        )
+        after = evaluate_ensemble(Ensemble(bundle, self.batch_size), self.data_dir)
         halved = {
             name: Halved(fp32=score, stored=after.scores[name], num_rows=before.num_rows[name])
             for name, score in before.scores.items()

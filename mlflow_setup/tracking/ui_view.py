@@ -58,23 +58,16 @@ def view_path(tracking: Tracking, sweep: str) -> str:
     if f"{_VIEW_TAG}{_view_id(sweep)}" in tags:
         asked = {"viewStateShareKey": _view_id(sweep)}  # anything beside it would override it
     else:
-        asked = {
-            "searchFilter": _filter(sweep),
-            "orderByKey": f"metrics.`best/{OVERALL}`",
-            "orderByAsc": "false",
-            "startTime": "ALL",
-        }
+        asked = {**_listed(sweep), "orderByAsc": "false"}
     query = urlencode({"workflowType": "machine_learning", **asked})
     return f"/#/experiments/{tracking.experiment_id}/runs?{query}"
 
 
 def _state(sweep: str, view: View) -> str:
     """The settings that the UI restores: JSON, compressed."""
-    state = {
-        "searchFilter": _filter(sweep),
-        "orderByKey": f"metrics.`best/{OVERALL}`",
+    state: dict[str, object] = {
+        **_listed(sweep),
         "orderByAsc": False,
-        "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
@@ -90,8 +83,11 @@ def _state(sweep: str, view: View) -> str:
     return f"deflate;{packed}"
 
 
-def _filter(sweep: str) -> str:
-    return f"tags.{Tag.SWEEP} = '{sweep}' and tags.{Tag.KIND} = '{RunKind.TRIAL}'"
+def _listed(sweep: str) -> dict[str, str]:
+    """Which runs, and by what they are ordered."""
+    wanted = f"tags.{Tag.SWEEP} = '{sweep}' and tags.{Tag.KIND} = '{RunKind.TRIAL}'"
+    order = f"metrics.`best/{OVERALL}`"
+    return {"searchFilter": wanted, "orderByKey": order, "startTime": "ALL"}
 
 
 def _view_id(sweep: str) -> str:

@@ -1,5 +1,6 @@
 """The study in words, files and pictures: figure 2 as a table, figures 4 and 5 as curves."""
 
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -35,13 +36,13 @@ def write_report(study: AblationTable, folder: Path) -> list[Path]:
     """Write every table and picture of the study to `folder`; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes | str] = {
-        "ablation.csv": _csv(_long(study)),
-        "runs.csv": _csv(_runs(study)),
+        "ablation.csv": _long(study).to_csv(index=False),
+        "runs.csv": _runs(study).to_csv(index=False),
         "ablation.md": markdown(study),
         "ablation.png": png(ablation_figure(study)),
     }
     if study.curves:
-        files["curves.csv"] = _csv(_by_epoch(study))
+        files["curves.csv"] = _by_epoch(study).to_csv(index=False)
         files["figure4.png"] = png(curves_figure(study, "loss"))
         files["figure5.png"] = png(curves_figure(study, "score"))
     for name, content in files.items():
@@ -109,7 +110,7 @@ def curves_figure(study: AblationTable, which: str) -> Figure:
     """
     figure = Figure(figsize=(10, 3.6))
     panels = figure.subplots(1, 2)
-    for colour, (name, curve) in zip(_cycle(len(study.curves)), study.curves.items(), strict=True):
+    for colour, (name, curve) in zip(cycle(_COLOURS), study.curves.items(), strict=False):
         if which == "loss":
             lines = [(f"{name}, dev", "-", curve.dev_loss)]
             lines.append((f"{name}, train objective", "--", curve.train_loss))
@@ -250,11 +251,3 @@ def _by_epoch(study: AblationTable) -> pd.DataFrame:
         for name, curve in study.curves.items()
     ]
     return pd.concat(frames)
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    return str(frame.to_csv(index=False))
-
-
-def _cycle(count: int) -> list[str]:
-    return [_COLOURS[number % len(_COLOURS)] for number in range(count)]

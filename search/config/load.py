@@ -14,7 +14,6 @@ the command line or in the environment is fixed: it leaves the space and the fir
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from search.config.constraints import problems_of
 from search.config.sweep_config import SECTIONS, SWEEP_KEYS, SweepConfig
 from trainable.config.config import flatten
 from trainable.config.packaged import Packaged
-from trainable.config.recipe import parse_override, read_recipe, settings_of
+from trainable.config.recipe import given_settings, read_recipe
 from trainable.config.strict_yaml import is_settings_file, read_settings
 
 SWEEPS = Packaged(Path(__file__).parent / "sweeps", "sweep")
@@ -69,7 +68,7 @@ def resolve_sweep(
     origin = dict.fromkeys(fixed, f"sweep {path.stem}") | (content.get("origin") or {})
     both = sorted(set(fixed) & set(content["space"]))
     problems += [f"{key}: is both fixed under config and searched under space" for key in both]
-    for key, value, place in _given(overrides, environment):
+    for key, value, place in given_settings(overrides, environment):
         if not _set_sweep_key(content, key, value):
             _fix(content, origin, key, value, place)
     _make_data_absolute(fixed)
@@ -136,15 +135,6 @@ def _read_recipes(content: dict[str, Any], problems: list[str]) -> None:
             first[:] = [trial for trial in first if trial["recipe"] != name]
             continue
         known[name] = {"settings": read.settings, "origin": read.origin}
-
-
-def _given(
-    overrides: Iterable[str], environment: Mapping[str, str] | None
-) -> list[tuple[str, Any, str]]:
-    """(key, value, origin) from the environment and the command line, in rising precedence."""
-    return [*settings_of(os.environ if environment is None else environment)] + [
-        (*parse_override(text), "command line") for text in overrides
-    ]
 
 
 def _set_sweep_key(content: dict[str, Any], key: str, value: Any) -> bool:

@@ -37,7 +37,7 @@ def leaderboard(runs: list[RunRecord]) -> list[Row]:
     without a score last."""
     ordered = sorted(
         runs,
-        key=lambda run: (math.isnan(run.overall), -_or_zero(run.overall), run.trial),
+        key=lambda run: (math.inf if math.isnan(run.overall) else -run.overall, run.trial),
     )
     trials = [run for run in ordered if run.tags.get(Tag.RECIPE) not in BASELINES]
     varying = varying_params(trials)
@@ -80,7 +80,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _or_zero(value: float) -> float:
-    return 0.0 if math.isnan(value) else value

@@ -14,7 +14,7 @@ from fault_table import Table
 from scale import SCALE
 
 from trainable.config.tasks import PAPER_TASKS
-from trainable.data.dataset import check_directory
+from trainable.data.dataset import read_directory
 from trainable.data.defects import Defect
 from trainable.data.examples import Examples
 from trainable.data.readers import read_file
@@ -260,7 +260,7 @@ def test_d4_entailment_lines(line: str, message: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the course's data is not here")
 def test_d6_the_courses_data_has_exactly_these_defects() -> None:
-    found = check_directory(SHARED, PAPER_TASKS)
+    found = read_directory(SHARED, PAPER_TASKS)[1]
     errors = Counter((d.code, d.file) for d in found if d.severity == "error")
     assert errors == {("D07", "quora-train.csv"): 2, ("D09", "quora-train.csv"): 1}
     counts = Counter(d.code for d in found if d.severity == "warning")

@@ -53,8 +53,7 @@ def resolve(
     """
     read = read_recipe(recipe)
     settings, origin = dict(read.settings), dict(read.origin)
-    variables = os.environ if environment is None else environment
-    for key, value, place in [*settings_of(variables), *_from_overrides(overrides)]:
+    for key, value, place in given_settings(overrides, environment):
         _assign(settings, origin, key, value, place)
     config = from_flat(settings, origin)
     return Resolved(
@@ -124,11 +123,16 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _from_overrides(overrides: Iterable[str]) -> list[tuple[str, Any, str]]:
-    return [(*parse_override(text), "command line") for text in overrides]
+def given_settings(
+    overrides: Iterable[str], environment: Mapping[str, str] | None
+) -> list[tuple[str, Any, str]]:
+    """(key, value, origin) from the environment and the command line, in rising precedence."""
+    variables = os.environ if environment is None else environment
+    given = [(*parse_override(text), "command line") for text in overrides]
+    return [*_settings_of(variables), *given]
 
 
-def settings_of(variables: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+def _settings_of(variables: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     """(key, value, origin) of environment variables: ENSWEEP_OPTIM__LR=1e-4 sets optim.lr; two
     underscores stand for the dot.
 

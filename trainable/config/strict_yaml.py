@@ -67,21 +67,13 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.MarkedYAMLError(
-                problem="anchors and aliases are not allowed in settings; write the value out",
-                problem_mark=event.start_mark,
-            )
+            problem = "anchors and aliases are not allowed in settings; write the value out"
+            raise _refused(problem, event)
         if getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(
-                problem=f"tag {event.tag[:80]!r} is not allowed in settings",
-                problem_mark=event.start_mark,
-            )
+            raise _refused(f"tag {event.tag[:80]!r} is not allowed in settings", event)
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(
-                problem=f"settings are nested at most {MAX_DEPTH} deep",
-                problem_mark=event.start_mark,
-            )
+            raise _refused(f"settings are nested at most {MAX_DEPTH} deep", event)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -89,34 +81,26 @@ class _Loader(yaml.SafeLoader):
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         node = super().compose_scalar_node(anchor)
         if "\0" in node.value or not is_text(node.value):
-            raise yaml.MarkedYAMLError(
-                problem="NUL and halves of surrogate pairs are not text",
-                problem_mark=node.start_mark,
-            )
+            raise _refused("NUL and halves of surrogate pairs are not text", node)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(
-                    problem="a key must be plain text", problem_mark=key.start_mark
-                )
+                raise _refused("a key must be plain text", key)
             if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key.value[:80]!r} is given twice", problem_mark=key.start_mark
-                )
+                raise _refused(f"key {key.value[:80]!r} is given twice", key)
             seen.add(key.value)
         return {
             str(key.value): self.construct_object(value, deep=True) for key, value in node.value
         }
 
 
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    return loader.construct_mapping(node, deep=True)
+def _refused(problem: str, where: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
@@ -127,15 +111,9 @@ for _tag, _pattern, _first in (
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
     )
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^$"), [""])
-
-
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(node.value)
-
-
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(node.value)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+for _tag, _construct in (
+    ("map", lambda loader, node: loader.construct_mapping(node, deep=True)),
+    ("int", lambda loader, node: int(node.value)),
+    ("float", lambda loader, node: float(node.value)),
+):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _construct)

@@ -68,18 +68,12 @@ def read_dataset(config: Config) -> Dataset:
     return Dataset(tasks, train, dev, dict(skipped), fingerprint)
 
 
-def check_directory(data_dir: Path, tasks: Mapping[str, Task]) -> list[Defect]:
-    """Every defect of every file of the tasks, rows that stand in two splits included.
-
-    A missing test file is no defect.
-    """
-    return read_directory(data_dir, tasks)[1]
-
-
 def read_directory(
     data_dir: Path, tasks: Mapping[str, Task]
 ) -> tuple[list[Examples], list[Defect]]:
-    """The sound rows of every file of the tasks, and the defects as `check_directory` has them."""
+    """The sound rows of every file of the tasks, and every defect, rows that stand in two splits
+    included. A missing test file is no defect.
+    """
     parts: list[Examples] = []
     defects: list[Defect] = []
     for name, task in tasks.items():

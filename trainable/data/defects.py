@@ -36,12 +36,15 @@ FIXES = {
 _OF_ROWS = (*("D03", "D05", "D06", "D07", "D08", "D09", "D10", "D11", "D12"), "D14")
 
 
+Severity = Literal["error", "warning"]
+
+
 @dataclass(frozen=True, slots=True)
 class Defect:
     """One defect of one file. A `line` of 0 means the file as a whole."""
 
     code: str
-    severity: Literal["error", "warning"]
+    severity: Severity
     file: str
     line: int
     column: str

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -43,12 +43,10 @@ class Examples:
         def pick(column: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(column[row] for row in rows)
 
-        return Examples(
-            self.task_name,
-            self.task,
-            self.split,
-            pick(self.ids),
-            tuple(pick(side) for side in self.sentences),
-            None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
-            None if self.contradictions is None else pick(self.contradictions),
+        return replace(
+            self,
+            ids=pick(self.ids),
+            sentences=tuple(map(pick, self.sentences)),
+            labels=None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
+            contradictions=self.contradictions and pick(self.contradictions),
         )

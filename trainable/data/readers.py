@@ -12,7 +12,7 @@ import numpy as np
 
 from mlflow_setup.text import is_text, printable
 from trainable.config.tasks import Kind, Split, Task
-from trainable.data.defects import Defect
+from trainable.data.defects import Defect, Severity
 from trainable.data.examples import Examples
 from trainable.data.tables import (
     DELIMITERS,
@@ -80,17 +80,18 @@ class _Reader:
         try:
             data = self.path.read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            self._error_of_file("D01", f"cannot be read: {getattr(error, 'strerror', error)}")
+            reason = getattr(error, "strerror", error)
+            self._error("D01", 0, "", "", f"cannot be read: {reason}")
             return []
         if data.startswith(b"\xef\xbb\xbf"):
             self._warn("D21", 1, "", "", "starts with a byte-order mark")
         try:
             lines = list(text_lines(io.BytesIO(data)))
         except UnreadableError as error:
-            self._error_of_file("D02", error.message, error.line)
+            self._error("D02", error.line, "", "", error.message)
             return []
         if not any(line.strip() for line in lines):
-            self._error_of_file("D13", "is empty")
+            self._error("D13", 0, "", "", "is empty")
             return []
         if b"\r" in data:
             ends = "CR LF" if b"\r\n" in data else "CR alone"
@@ -102,7 +103,7 @@ class _Reader:
         rows = table_rows(lines, self.task.delimiter, self.task.quoting)
         line, header = next(rows, (0, []))
         if isinstance(header, Fault):
-            self._fault(line, header)
+            self._error(header.code, line, "", "", header.message)
             return
         places = self._places(header)
         if places is None:
@@ -113,7 +114,7 @@ class _Reader:
         for line, row in rows:
             num_rows += 1
             if isinstance(row, Fault):
-                self._fault(line, row)
+                self._error(row.code, line, "", "", row.message)
                 continue
             if len(row) != len(header):
                 message = f"{len(row)} cells, the header has {len(header)}"
@@ -221,18 +222,14 @@ class _Reader:
             self._error("D08", line, name, text, message)
         return value
 
-    def _fault(self, line: int, fault: Fault) -> None:
-        self._error(fault.code, line, "", "", fault.message)
-
-    def _error_of_file(self, code: str, message: str, line: int = 0) -> None:
-        self._error(code, line, "", "", message)
-
     def _error(self, code: str, line: int, column: str, value: str, message: str) -> None:
-        self.defects.append(
-            Defect(code, "error", self.path.name, line, column, printable(value[:200]), message)
-        )
+        self._defect("error", code, line, column, value, message)
 
     def _warn(self, code: str, line: int, column: str, value: str, message: str) -> None:
-        self.defects.append(
-            Defect(code, "warning", self.path.name, line, column, printable(value[:200]), message)
-        )
+        self._defect("warning", code, line, column, value, message)
+
+    def _defect(
+        self, severity: Severity, code: str, line: int, column: str, value: str, message: str
+    ) -> None:
+        shown = printable(value[:200])
+        self.defects.append(Defect(code, severity, self.path.name, line, column, shown, message))

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.filesystem.atomic import (
@@ -30,6 +31,8 @@ from mlflow_setup.schema import (
 )
 from trainable.storage.layout import ATTEMPTS
 from trainable.storage.predictions import Predictions
+
+Kind = TypeVar("Kind", Decision, AttemptRecord)
 
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -141,21 +144,11 @@ class TrialFolder:
 
     def decisions(self) -> list[Decision]:
         """What the scheduler said, by epoch; damaged records are left out."""
-        found = []
-        for path in sorted((self.path / "epochs").glob("[0-9]*.decision.json")):
-            try:
-                found.append(Decision.from_json(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError):
-                continue
-        return found
+        return self._sound(Decision, "epochs/[0-9]*.decision.json")
 
     def attempts(self) -> list[AttemptRecord]:
         """What each process's try at the trial used; damaged records are left out."""
-        found = []
-        for path in sorted((self.path / ATTEMPTS).glob("[0-9]*.json")):
-            with suppress(OSError, ValueError):
-                found.append(AttemptRecord.from_json(path.read_text(encoding="utf-8")))
-        return found
+        return self._sound(AttemptRecord, f"{ATTEMPTS}/[0-9]*.json")
 
     def write_outcome(self, record: OutcomeRecord) -> None:
         """Write how the trial ended. Only a `stopped` outcome is replaced by a later one."""
@@ -254,6 +247,14 @@ class TrialFolder:
             kept_epochs=tuple(self.kept_epochs()),
             attempts=tuple(self.attempts()),
         )
+
+    def _sound(self, kind: type[Kind], pattern: str) -> list[Kind]:
+        """The records of a kind, by name; without those that are damaged."""
+        found: list[Kind] = []
+        for path in sorted(self.path.glob(pattern)):
+            with suppress(OSError, ValueError):
+                found.append(kind.from_json(path.read_text(encoding="utf-8")))
+        return found
 
     def _prediction_files(self) -> list[Path]:
         found = self._own(f"{PREDICTIONS_ARTIFACT}/*/*.parquet")

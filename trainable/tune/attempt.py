@@ -172,10 +172,8 @@ def charge(folder: Path, seconds: float) -> None:
 def last_stacks(folder: Path) -> Path | None:
     """What each thread of the newest attempt was at when it was ended for its silence, or None."""
     newest = max((folder / ATTEMPTS).glob("[0-9]*.json"), default=None)
-    if newest is None or not _stacks_path(newest).is_file():
-        return None
-    path = _stacks_path(newest)
-    return path if path.stat().st_size else None
+    path = None if newest is None else _stacks_path(newest)
+    return path if path is not None and path.is_file() and path.stat().st_size else None
 
 
 def _stacks_path(attempt: Path) -> Path:

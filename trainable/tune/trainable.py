@@ -127,7 +127,25 @@ def _attempt(
 ) -> None:
     reporter = _Reporter(TrialFolder(attempt.folder), attempt)
     try:
-        _run(tune_config, place, train, attempt, reporter)
+        origin = tune_config["origin"]
+        config = from_flat(tune_config["settings"], origin)
+        reporter.start(total_epochs(config), num_probe_epochs(config))
+        identity = Identity(
+            tune_config["trial"],
+            place.sweep,
+            tune_config["recipe"],
+            {key: origin.get(key, "default") for key in sorted(config.flat())},
+            tuple(tune_config["searched"]),
+        )
+        ended = train(
+            config,
+            attempt.folder,
+            identity=identity,
+            report=reporter,
+            stop=attempt.should_stop,
+            shared=place.shared,
+        )
+        reporter.end(ended)
     except PartialError:
         raise  # what is not there yet may be there for the next attempt
     except EnsweepError as error:  # as it would be at the next attempt
@@ -142,33 +160,6 @@ def _give_up(problem: str) -> None:
     """The sweep cannot go on; the trial is to run on when it can."""
     nothing = {EPOCH: 0, NUM_EPOCHS: 1, NUM_PROBE_EPOCHS: 0, VALUE: 0.0, BEST_VALUE: 0.0}
     tune.report({**nothing, DIVERGED: 0, PROBLEM: problem})
-
-
-def _run(
-    tune_config: dict[str, Any],
-    place: TrialPlacement,
-    train: Train,
-    attempt: Attempt,
-    reporter: "_Reporter",
-) -> None:
-    config = from_flat(tune_config["settings"], tune_config["origin"])
-    reporter.start(total_epochs(config), num_probe_epochs(config))
-    identity = Identity(
-        tune_config["trial"],
-        place.sweep,
-        tune_config["recipe"],
-        {key: tune_config["origin"].get(key, "default") for key in sorted(config.flat())},
-        tuple(tune_config["searched"]),
-    )
-    ended = train(
-        config,
-        attempt.folder,
-        identity=identity,
-        report=reporter,
-        stop=attempt.should_stop,
-        shared=place.shared,
-    )
-    reporter.end(ended)
 
 
 class _Reporter:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlflow_setup.errors import ConfigError, DataError
 from trainable.config.recipe import resolve
 from trainable.config.tasks import PAPER_TASKS
-from trainable.data.dataset import check_directory, read_dataset, read_directory
+from trainable.data.dataset import read_dataset, read_directory
 from trainable.data.readers import read_file, read_split
 from trainable.data.synthetic import NUM_DEV, NUM_TRAIN, write_sample
 
@@ -110,7 +110,7 @@ def test_the_sample_is_seeded_sound_and_said_to_be_generated(tmp_path: Path) -> 
         one, two, other = ((tmp_path / f / name).read_bytes() for f in "abc")
         assert one == two != other
     assert "generated" in (tmp_path / "a" / "README.txt").read_text()
-    errors = [d for d in check_directory(tmp_path / "a", PAPER_TASKS) if d.severity == "error"]
+    errors = [d for d in read_directory(tmp_path / "a", PAPER_TASKS)[1] if d.severity == "error"]
     assert errors == []
     parts, _ = read_directory(tmp_path / "a", PAPER_TASKS)
     rows = {part.split: len(part) for part in parts if part.task_name == "paraphrase"}
@@ -141,13 +141,13 @@ def test_labels_that_are_all_the_same_are_a_warning(
     header, *rows = path.read_text().splitlines()
     rows = [row.rpartition("\t")[0] + f"\t{label}" for row in rows]
     path.write_text("\n".join([header, *rows]) + "\n")
-    found = [d for d in check_directory(tmp_path / "data", PAPER_TASKS) if d.code == "D26"]
+    found = [d for d in read_directory(tmp_path / "data", PAPER_TASKS)[1] if d.code == "D26"]
     assert [(d.severity, d.file, d.message) for d in found] == [("warning", file, message)]
-    assert not [d for d in check_directory(tiny_data, PAPER_TASKS) if d.code in ("D26", "D27")]
+    assert not [d for d in read_directory(tiny_data, PAPER_TASKS)[1] if d.code in ("D26", "D27")]
 
 
 def test_a_dev_set_with_fewer_rows_than_an_ensemble_may_have_members(tmp_path: Path) -> None:
     write_sample(tmp_path / "s", num_train=30, num_dev=19)
-    found = [d for d in check_directory(tmp_path / "s", PAPER_TASKS) if d.code == "D27"]
+    found = [d for d in read_directory(tmp_path / "s", PAPER_TASKS)[1] if d.code == "D27"]
     assert [d.file for d in found] == ["ids-sst-dev.csv", "quora-dev.csv", "sts-dev.csv"]
     assert "19 rows: an ensemble may have as many members" in str(found[0])

@@ -15,7 +15,7 @@ import pytest
 
 from mlflow_setup.errors import ConfigError, DataError
 from trainable.config.tasks import PAPER_TASKS
-from trainable.data.dataset import check_directory
+from trainable.data.dataset import read_directory
 from trainable.data.public_datasets import fetch
 from trainable.data.readers import read_split
 
@@ -127,7 +127,7 @@ def test_what_is_fetched_is_read_without_a_defect(endpoint: str, tmp_path: Path)
     written: list[str] = []
     fetch(tmp_path / "data", endpoint, written.append)
     assert len(written) == 10
-    errors = [d for d in check_directory(tmp_path / "data", PAPER_TASKS) if d.severity == "error"]
+    errors = [d for d in read_directory(tmp_path / "data", PAPER_TASKS)[1] if d.severity == "error"]
     assert errors == []
     sentiment, _ = read_split("sentiment", PAPER_TASKS["sentiment"], "dev", tmp_path / "data")
     assert sentiment.sentences[0][5] == 'a quoted "tab\there" film'
