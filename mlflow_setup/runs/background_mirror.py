@@ -6,14 +6,12 @@ a server is away; what was missed is projected once it answers again.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from mlflow_setup.errors import PartialError
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import TrialSnapshot
-from mlflow_setup.tracking.ui_view import View
 
 RETRY_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0
@@ -37,15 +35,9 @@ class BackgroundMirror:
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
 
-    def start(
-        self,
-        tags: Mapping[str, str],
-        params: Mapping[str, Any],
-        artifacts: Mapping[str, Path],
-        view: View | None = None,
-    ) -> None:
-        """Begin to project, the sweep's own run first: `Mirror.start`."""
-        self._given = (tags, params, artifacts, view)
+    def start(self, *given: Any) -> None:
+        """Begin to project, the sweep's own run first, by the arguments of `Mirror.start`."""
+        self._given = given
         self._thread.start()
 
     def mark(self, trial: str) -> None:

@@ -18,6 +18,7 @@ from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.modes import users_mask
 from mlflow_setup.filesystem.output import check_folder
 from mlflow_setup.text import first_line, is_text, printable
+from trainable.config.strict_yaml import read_settings
 from trainable.config.tasks import PAPER_TASKS, Split, Task
 
 NUM_NLI_ROWS = 50_000
@@ -35,48 +36,22 @@ class Source:
 
     task: str
     repository: str
-    folder: str  # files are looked for below it
     splits: dict[Split, str]  # our split -> a word in the file's name
-    sentences: tuple[str, ...]
+    sentences: list[str]
+    folder: str = ""  # files are looked for below it
     label: str | None = None  # None: entailment
-    show_label: Callable[[float], str] = str
+    scale: float = 1.0
+    form: str = "{}"
+
+    def show_label(self, label: float) -> str:
+        """The hub's label as our files have it."""
+        return self.form.format(label * self.scale)
 
 
-SOURCES = (
-    Source(
-        "sentiment",
-        "SetFit/sst5",
-        "",
-        {"train": "train", "dev": "dev", "test": "test"},
-        ("text",),
-        "label",
-        lambda label: f"{label:g}",
-    ),
-    Source(
-        "paraphrase",
-        "nyu-mll/glue",
-        "qqp/",
-        {"train": "train", "dev": "validation", "test": "test"},
-        ("question1", "question2"),
-        "label",
-    ),
-    Source(
-        "similarity",
-        "sentence-transformers/stsb",
-        "",
-        {"train": "train", "dev": "validation", "test": "test"},
-        ("sentence1", "sentence2"),
-        "score",
-        lambda score: f"{score * 5:.3f}",
-    ),
-    Source(
-        "nli",
-        "sentence-transformers/all-nli",
-        "triplet/",
-        {"train": "train"},
-        ("anchor", "positive", "negative"),
-    ),
-)
+SOURCES = [
+    Source(name, **given)
+    for name, given in read_settings(Path(__file__).with_suffix(".yaml")).items()
+]
 
 
 def fetch(

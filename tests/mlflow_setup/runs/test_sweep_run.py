@@ -1,140 +1,21 @@
+"""The MLflow run of a sweep, and the mirror that projects trials below it."""
+
 import logging
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
+from projected import START, artifacts, points, snapshot
 
-from mlflow_setup.errors import ConfigError, IntegrityError, PartialError
-from mlflow_setup.runs.projection import EPOCH_SECONDS, MAX_METRICS
-from mlflow_setup.runs.query import download
+from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import (
     RUN_STATUS,
-    EpochRecord,
     Outcome,
     OutcomeRecord,
-    TrialRecord,
-    TrialSnapshot,
-    prediction_path,
 )
-from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import View
-
-START = 1_700_000_000.0
-NUMBERS = count()  # of the sweeps that share the module's database
-SCORES = (0.5, 0.7, 0.6)  # dev/overall by epoch
-
-
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    return resolve_tracking(tmp_path_factory.mktemp("storage"))
-
-
-@pytest.fixture
-def sweep() -> str:
-    return f"sweep-{next(NUMBERS)}"
-
-
-def snapshot(
-    sweep: str, folder: Path, num_epochs: int = 3, outcome: Outcome | None = None, trial: str = "t1"
-) -> TrialSnapshot:
-    """A trial as its folder holds it after `num_epochs` epochs."""
-    record = TrialRecord(
-        trial=trial,
-        sweep=sweep,
-        recipe="b3",
-        config={"optim.lr": 1e-05, "data.tasks": ["sentiment"], "pretrain.enabled": True},
-        origin={},
-        seed=7,
-        data_fingerprint="f00d",
-        git_revision="abc123",
-        start_time=START,
-        notes={"D07": 2},
-    )
-    predictions = {}
-    for number in range(1, num_epochs + 1):
-        path = folder / prediction_path("sentiment", number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"epoch {number}")
-        predictions[prediction_path("sentiment", number)] = path
-    ended = None
-    if outcome is not None:
-        ended = OutcomeRecord(outcome, f"why {outcome}", num_epochs, START + 100)
-    return TrialSnapshot(
-        record=record,
-        epochs=tuple(epoch(number) for number in range(1, num_epochs + 1)),
-        outcome=ended,
-        predictions=predictions,
-        weights_uri=f"{folder}/weights",
-        kept_epochs=(1, 2)[:num_epochs],
-    )
-
-
-def epoch(number: int, wall_time: float | None = None) -> EpochRecord:
-    score = SCORES[number - 1]
-    metrics = {
-        "dev/overall": score,
-        "dev/sentiment/accuracy": 1 - score,
-        "dev/sentiment/loss": 9.0 + number,
-        "train/sentiment/loss": 1.0 / number,
-    }
-    return EpochRecord(number, metrics, {}, 12.5, wall_time or START + 10.125 * number)
-
-
-def points(tracking: Tracking, run_id: str, key: str) -> list[tuple[int, int, float]]:
-    history = tracking.client.get_metric_history(run_id, key)
-    return [(point.step, point.timestamp, point.value) for point in history]
-
-
-def all_points(tracking: Tracking, run_id: str) -> dict[str, list[tuple[int, int, float]]]:
-    keys = tracking.client.get_run(run_id).data.metrics
-    return {key: points(tracking, run_id, key) for key in keys}
-
-
-def test_a_trial_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
-    mirror = Mirror(tracking, sweep)
-    parent_id = mirror.start({"sampler": "tpe"}, {"num_samples": 4})
-    run_id = mirror.project(snapshot(sweep, tmp_path))
-    run = tracking.client.get_run(run_id)
-    assert run.info.run_name == "t1"
-    assert run.info.status == "RUNNING"
-    assert run.info.start_time == 1_700_000_000_000
-    assert run.data.params == {
-        "optim.lr": "1e-05",
-        "data.tasks": '["sentiment"]',
-        "pretrain.enabled": "true",
-    }
-    expected = {
-        "kind": "trial",
-        "sweep": sweep,
-        "trial": "t1",
-        "mlflow.parentRunId": parent_id,
-        "mlflow.runName": "t1",
-        "recipe": "b3",
-        "seed": "7",
-        "data_fingerprint": "f00d",
-        "git_revision": "abc123",
-        "pretrain": "mlm",
-        "notes": '{"D07": 2}',
-        "weights_uri": f"{tmp_path}/weights",
-        "kept_epochs": "1,2",
-    }
-    assert expected.items() == run.data.tags.items()
-    stamps = [START * 1000 + 10125 * number for number in (1, 2, 3)]
-    assert points(tracking, run_id, "dev/overall") == [
-        (1, stamps[0], 0.5),
-        (2, stamps[1], 0.7),
-        (3, stamps[2], 0.6),
-    ]
-    best = [(1, stamps[0], 0.5), (2, stamps[1], 0.7), (3, stamps[2], 0.7)]
-    assert points(tracking, run_id, "best/dev/overall") == best
-    assert [value for *_, value in points(tracking, run_id, "best/dev/sentiment/accuracy")] == [
-        0.5
-    ] * 3
-    assert "best/dev/sentiment/loss" not in run.data.metrics
-    assert run.data.metrics[EPOCH_SECONDS] == 12.5
 
 
 def test_the_sweep_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
@@ -155,115 +36,6 @@ def test_the_sweep_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> N
     assert run.info.status == "RUNNING"
     assert run.data.params == {"num_samples": "4"}
     assert run.data.tags["sampler"] == "random"
-
-
-def artifacts(tracking: Tracking, run_id: str) -> dict[str, str]:
-    found = {}
-    root = Path(tracking.client.download_artifacts(run_id, ""))
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            found[path.relative_to(root).as_posix()] = path.read_text()
-    return found
-
-
-def test_predictions_and_configuration_are_artifacts(
-    tracking: Tracking, sweep: str, tmp_path: Path
-) -> None:
-    whole = snapshot(sweep, tmp_path)
-    run_id = Mirror(tracking, sweep).project(whole)
-    assert artifacts(tracking, run_id) == {
-        "config.json": whole.record.to_json(),
-        "predictions/sentiment/0001.parquet": "epoch 1",
-        "predictions/sentiment/0002.parquet": "epoch 2",
-        "predictions/sentiment/0003.parquet": "epoch 3",
-    }
-
-
-@pytest.mark.parametrize("is_new_process", [False, True])
-def test_projecting_again_changes_nothing(
-    tracking: Tracking, sweep: str, tmp_path: Path, is_new_process: bool
-) -> None:
-    mirror = Mirror(tracking, sweep)
-    whole = snapshot(sweep, tmp_path, outcome=Outcome.FINISHED)
-    run_id = mirror.project(whole)
-    before = tracking.client.get_run(run_id).to_dictionary(), all_points(tracking, run_id)
-    mirror = Mirror(tracking, sweep) if is_new_process else mirror
-    assert mirror.project(whole) == run_id
-    assert before == (
-        tracking.client.get_run(run_id).to_dictionary(),
-        all_points(tracking, run_id),
-    )
-    assert all([step for step, *_ in found] == [1, 2, 3] for found in before[1].values())
-
-
-@pytest.mark.parametrize("is_new_process", [False, True])
-def test_epoch_by_epoch_gives_the_same_points_as_all_at_once(
-    tracking: Tracking, sweep: str, tmp_path: Path, is_new_process: bool
-) -> None:
-    mirror = Mirror(tracking, sweep)
-    for num_epochs in (0, 1, 2, 3):
-        mirror = Mirror(tracking, sweep) if is_new_process else mirror
-        run_id = mirror.project(snapshot(sweep, tmp_path, num_epochs))
-    at_once = mirror.project(snapshot(sweep, tmp_path, trial="t2"))
-    assert at_once != run_id
-    assert all_points(tracking, run_id) == all_points(tracking, at_once)
-    assert artifacts(tracking, run_id).keys() == artifacts(tracking, at_once).keys()
-
-
-def test_one_batch_an_epoch(
-    tracking: Tracking, sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mirror = Mirror(tracking, sweep)
-    mirror.project(snapshot(sweep, tmp_path, 1))
-    calls = []
-    client = tracking.client
-    for name in ("log_batch", "search_runs", "get_run", "list_artifacts", "get_metric_history"):
-        original = getattr(client, name)
-
-        def counted(*args: Any, _name: str = name, _call: Any = original, **kwargs: Any) -> Any:
-            calls.append(_name)
-            return _call(*args, **kwargs)
-
-        monkeypatch.setattr(client, name, counted)
-    mirror.project(snapshot(sweep, tmp_path, 2))
-    assert calls == ["log_batch", "log_batch"]  # the epoch's metrics; kept_epochs has changed
-    mirror.project(snapshot(sweep, tmp_path, 3))
-    assert calls == ["log_batch"] * 3
-
-
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_each_outcome_has_its_status(
-    tracking: Tracking, sweep: str, tmp_path: Path, outcome: Outcome
-) -> None:
-    run_id = Mirror(tracking, sweep).project(snapshot(sweep, tmp_path, 2, outcome))
-    run = tracking.client.get_run(run_id)
-    assert run.info.status == RUN_STATUS[outcome] != "RUNNING"
-    assert run.info.end_time == (START + 100) * 1000
-    assert run.data.tags["outcome"] == outcome
-    assert run.data.tags["outcome_reason"] == f"why {outcome}"
-
-
-def test_pruned_is_finished_not_failed(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
-    run_id = Mirror(tracking, sweep).project(snapshot(sweep, tmp_path, 1, Outcome.PRUNED))
-    run = tracking.client.get_run(run_id)
-    assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "pruned")
-
-
-@pytest.mark.parametrize("is_new_process", [False, True])
-def test_a_stopped_trial_that_runs_again_is_reopened(
-    tracking: Tracking, sweep: str, tmp_path: Path, is_new_process: bool
-) -> None:
-    mirror = Mirror(tracking, sweep)
-    run_id = mirror.project(snapshot(sweep, tmp_path, 1, Outcome.STOPPED))
-    mirror = Mirror(tracking, sweep) if is_new_process else mirror
-    assert mirror.project(snapshot(sweep, tmp_path, 2)) == run_id
-    run = tracking.client.get_run(run_id)
-    assert run.info.status == "RUNNING"
-    assert not {"outcome", "outcome_reason"} & set(run.data.tags)
-    assert mirror.project(snapshot(sweep, tmp_path, 3, Outcome.FINISHED)) == run_id
-    run = tracking.client.get_run(run_id)
-    assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "finished")
-    assert [step for step, *_ in points(tracking, run_id, "dev/overall")] == [1, 2, 3]
 
 
 def test_nothing_is_running_after_finish(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
@@ -294,59 +66,6 @@ def test_a_run_deleted_meanwhile_is_made_again(
     (run,) = tracking.search({"sweep": sweep, "trial": "t1"})
     assert run.info.run_id != run_id
     assert [step for step, *_ in points(tracking, run.info.run_id, "dev/overall")] == [1, 2]
-
-
-def test_a_half_written_artifact_is_completed(
-    tracking: Tracking, sweep: str, tmp_path: Path
-) -> None:
-    run_id = Mirror(tracking, sweep).project(snapshot(sweep, tmp_path, 2))
-    stored = download(tracking, run_id, "predictions/sentiment/0002.parquet", tmp_path / "cache")
-    stored.write_text("epo")
-    Mirror(tracking, sweep).project(snapshot(sweep, tmp_path, 2))
-    assert stored.read_text() == "epoch 2"
-
-
-@pytest.mark.parametrize("is_new_process", [False, True])
-def test_an_epoch_that_was_run_again_keeps_its_points_and_gets_its_new_predictions(
-    tracking: Tracking, sweep: str, tmp_path: Path, is_new_process: bool
-) -> None:
-    mirror = Mirror(tracking, sweep)
-    first = snapshot(sweep, tmp_path, 2)
-    run_id = mirror.project(first)
-    before = points(tracking, run_id, "dev/overall")
-    again = replace(first, epochs=(first.epochs[0], epoch(2, wall_time=START + 50)))
-    again.predictions["sentiment/0002.parquet"].write_text("EPOCH 2")
-    mirror = Mirror(tracking, sweep) if is_new_process else mirror
-    mirror.project(again)
-    assert points(tracking, run_id, "dev/overall") == before
-    assert artifacts(tracking, run_id)["predictions/sentiment/0002.parquet"] == "EPOCH 2"
-    assert artifacts(tracking, run_id)["predictions/sentiment/0001.parquet"] == "epoch 1"
-
-
-def test_at_most_forty_metrics(
-    tracking: Tracking, sweep: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole = snapshot(sweep, tmp_path, 1)
-    extra = {f"train/task{number}/loss": 0.0 for number in range(60)}
-    crowded = replace(whole.epochs[0], metrics=extra | whole.epochs[0].metrics)
-    run_id = Mirror(tracking, sweep).project(replace(whole, epochs=(crowded,)))
-    kept = tracking.client.get_run(run_id).data.metrics
-    assert len(kept) == MAX_METRICS == 40
-    assert {"best/dev/overall", "dev/overall", "dev/sentiment/accuracy", EPOCH_SECONDS} <= set(kept)
-    assert "40 of 67 metrics are tracked" in caplog.text
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_refused(
-    tracking: Tracking, sweep: str, tmp_path: Path, value: float
-) -> None:
-    whole = snapshot(sweep, tmp_path, 1)
-    bad = replace(whole, epochs=(replace(whole.epochs[0], metrics={"dev/overall": value}),))
-    mirror = Mirror(tracking, sweep)
-    with pytest.raises(IntegrityError, match=r"at step 1 is .* not a finite number"):
-        mirror.project(bad)
-    assert not mirror.try_project(bad)
-    assert mirror.dirty == {"t1"}
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a'b", "-a", "a b"])
@@ -400,18 +119,6 @@ def test_an_outage_is_survived_and_told_once(
     assert "s3cret" not in caplog.text
     with pytest.raises(PartialError, match="refused"):
         mirror.finish("FINISHED")
-
-
-def test_a_half_written_configuration_is_completed(
-    tracking: Tracking, sweep: str, tmp_path: Path
-) -> None:
-    taken = snapshot(sweep, tmp_path)
-    run_id = Mirror(tracking, sweep).project(taken)
-    path = download(tracking, run_id, "config.json", tmp_path / "cache")
-    whole = path.read_text()
-    path.write_text(whole[:20])
-    Mirror(tracking, sweep).project(taken)
-    assert path.read_text() == whole
 
 
 def test_nothing_ends_before_it_began_whatever_the_clocks(

@@ -10,9 +10,11 @@ import ray
 
 from mlflow_setup.errors import ConfigError
 from trainable.tune.cluster import (
+    Node,
     _keep_token_without_home,
     _worker_environment,
     cluster,
+    environment,
     prove_surroundings,
 )
 
@@ -108,3 +110,30 @@ def test_a_worker_has_our_packages_whatever_stands_beside_the_driver(tmp_path: P
     assert done.returncode == 0, done.stderr
     expected = [ROOT / "search" / "__init__.py", ROOT / "trainable" / "tune" / "placement.py"]
     assert done.stdout.split() == list(map(str, expected))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "fits"),
+    [(1, 0, 8), (3, 0, 2), (9, 0, 0), (1, 1, 2), (1, 2, 1), (1, 3, 0), (1, 0.5, 4), (1, 0.4, 4)],
+)
+def test_trials_that_fit_on_a_machine(cpus: int, gpus: float, fits: int) -> None:
+    node = Node({"CPU": 8.0, "GPU": 2.0}, "gpu_spot")
+    assert node.num_trials(cpus, gpus) == fits
+    assert (node.type, Node({}).type) == ("gpu_spot", "local")
+    assert (Node({}).cpus, Node({}).gpus) == (0.0, 0.0)
+
+
+def test_settings_of_ray_last_as_long_as_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    monkeypatch.delenv("TUNE_DISABLE_SIGINT_HANDLER", raising=False)
+    with environment():
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
+    assert "TUNE_DISABLE_SIGINT_HANDLER" not in os.environ
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"RAY_ADDRESS=127\.0\.0\.1:9: .*refused"), cluster():
+        pass

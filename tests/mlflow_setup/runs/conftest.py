@@ -1,0 +1,19 @@
+"""A database for each module, a sweep of its own for each test."""
+
+from itertools import count
+
+import pytest
+
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+
+NUMBERS = count()  # of the sweeps that share the module's database
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    return resolve_tracking(tmp_path_factory.mktemp("storage"))
+
+
+@pytest.fixture
+def sweep() -> str:
+    return f"sweep-{next(NUMBERS)}"
