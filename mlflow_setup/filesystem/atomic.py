@@ -77,7 +77,7 @@ def atomic_folder(path: Path, mask: int = OWNERS) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def must_write(place: Path) -> Iterator[None]:
-    """Around what has to be written before any work begins.
+    """Guard a block that has to write before any work begins.
 
     Raises:
         ConfigError: the disk is full, read-only or away; in place of the OSError.

@@ -45,7 +45,7 @@ class Line:
     problem: str | None = None
 
     def mean(self, name: str) -> float | None:
-        """Of a task's metric or "overall" over the seeds; None where it has none."""
+        """Mean of a task's metric or of "overall" over the seeds; None where it has none."""
         values = [run.scores[name] for run in self.runs if name in run.scores]
         return float(np.mean(values)) if values else None
 

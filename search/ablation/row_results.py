@@ -54,7 +54,7 @@ class Result:
 
 
 def read_result(path: Path) -> Result:
-    """Of a trial's folder.
+    """The result of a trial, from its folder.
 
     Raises:
         IntegrityError: the trial has not finished, or its predictions are not as they were written.

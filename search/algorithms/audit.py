@@ -24,7 +24,7 @@ class AuditResult:
         return self.num_stopped * self.num_wrongful / self.num_audited
 
     def describe(self) -> str:
-        """In one line."""
+        """The result in one line."""
         return (
             f"audit: {self.num_wrongful} of {self.num_audited} trials that went on below a cut-off "
             f"ended in the upper half; of {self.num_stopped} stopped ones that would be "

@@ -171,7 +171,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             self._end(trial.config, Outcome.FAILED, reason)
 
     def _try_exclusive(self, config: Mapping[str, Any], reason: str) -> None:
-        """Beside others there was too little memory: once more on a machine of its own."""
+        """Try once more on a machine of its own: beside others there was too little memory."""
         name = config["trial"]
         if self.trials[name].was_exclusive:
             self.searcher.failed(name)
@@ -249,7 +249,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         return {name for name, state in self.trials.items() if state.has_pruned_weights}
 
     def _members(self) -> set[str]:
-        """Of chosen ensembles; all pruned trials, where a note of one cannot be read."""
+        """Members of chosen ensembles; all pruned trials, where a note of one cannot be read."""
         try:
             return pinned_trials(self.folder.path)
         except IntegrityError as error:

@@ -34,7 +34,7 @@ class _Row:
     state: str = "running"
 
     def seconds_from(self, epoch: int, frozen: float, trained: float) -> float:
-        """Of the epochs after `epoch`, by the seconds of an epoch of either sort."""
+        """Seconds of the epochs after `epoch`, by those of an epoch of either sort."""
         num_frozen = max(0, self.num_frozen - epoch)
         return num_frozen * frozen + (self.num_epochs - epoch - num_frozen) * trained
 

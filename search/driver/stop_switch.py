@@ -81,7 +81,7 @@ class StopSwitch:
         return self
 
     def expect_trials(self) -> None:
-        """From now on there are trials to wait for, or what is made for them. Ray, once started,
+        """Wait, from now on, for trials, or for what is made for them. Ray, once started,
         listens to SIGTERM in our place: listen again."""
         self.has_trials = True
         for number in self._before:

@@ -40,13 +40,13 @@ class Visits:
 
     @property
     def rehearsals(self) -> dict[str, Rehearsal]:
-        """By the name of the configuration, as it was found first."""
+        """What each configuration takes, by its name, as it was found first."""
         found = reversed(self.found)
         return {name: cost for visit in found for name, cost in visit.rehearsals.items()}
 
     @property
     def usd_per_hour(self) -> float:
-        """Of a trial where it costs the most."""
+        """The price of a trial where it costs the most."""
         return max(found.usd_per_hour for found in self.found)
 
 
@@ -108,7 +108,7 @@ def memory_problems(
 
 
 def with_driver(found: Found, probe_folder: Path) -> Found:
-    """With the problems that only the driver can see: an answer it does not read, versions."""
+    """Add the problems that only the driver can see: an answer it does not read, versions."""
     problems = list(found.problems)
     if not (probe_folder / found.answer).is_file():
         problems.append(

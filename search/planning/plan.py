@@ -287,7 +287,7 @@ def _judge(plan: Plan, sweep: SweepConfig, visits: Visits, slots: Slots, storage
 
 
 def _hours(cost: Rehearsal) -> float:
-    """Of a whole trial."""
+    """Hours of a whole trial."""
     seconds = cost.start_seconds
     for stage in cost.stages:
         steps = zip(stage.num_steps, stage.step_seconds, strict=True)

@@ -69,7 +69,7 @@ def probe_folder(storage: Path) -> Iterator[Path]:
 
 
 def probe(place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> Found:
-    """In a worker, with the resources of a trial: look around, and rehearse `configs`.
+    """Look around in a worker with the resources of a trial, and rehearse `configs`.
 
     Whatever is wrong is returned: what is raised here would be raised in every trial.
     """
@@ -100,7 +100,7 @@ def probe(place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what driver and trials must have alike."""
+    """Versions of Python and of what driver and trials must have alike."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 

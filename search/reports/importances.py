@@ -40,7 +40,7 @@ EVALUATORS: dict[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True)
 class Insight:
-    """Of one sweep."""
+    """What one sweep has learnt."""
 
     num_finished: int
     importances: dict[str, dict[str, float | None]]  # setting -> evaluator -> share, in [0, 1]

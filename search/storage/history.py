@@ -67,7 +67,7 @@ class PastTrial:
 
     @cached_property
     def num_probe_epochs(self) -> int:
-        """Of these, the first ones, which train the heads alone."""
+        """The first of these, which train the heads alone."""
         return num_probe_epochs(from_flat(self.record.config))
 
     @cached_property

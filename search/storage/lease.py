@@ -73,12 +73,12 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._beating.join()
-        with suppress(OSError, Timeout), self._alone():
+        with suppress(OSError, Timeout), self._exclusively():
             if self._is_mine():  # this process may have stood still while another took over
                 self.path.unlink()
 
-    def _alone(self) -> BaseFileLock:
-        """Between reading the lease and writing it, nobody else does."""
+    def _exclusively(self) -> BaseFileLock:
+        """Lock between reading the lease and writing it: nobody else does."""
         return FileLock(f"{self.path}.lock", timeout=BEAT_SECONDS * 2)
 
     def _is_mine(self) -> bool:
@@ -87,7 +87,7 @@ class Lease:
 
     def _take(self, before: Holder | None) -> None:
         try:
-            with self._alone():
+            with self._exclusively():
                 now = read_lease(self.path)
                 if now != before:  # another process was quicker to take it over
                     raise refusal(self.path, now)
@@ -123,7 +123,7 @@ class Lease:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             try:
-                with self._alone():
+                with self._exclusively():
                     self.is_lost = not self._is_mine()
                     if not self.is_lost:
                         self.mine = replace(self.mine, counter=self.mine.counter + 1)

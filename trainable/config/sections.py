@@ -154,7 +154,7 @@ class Distill(Section):
 
 
 class Batching(Section):
-    """In which order tasks take turns, and how many examples a step has."""
+    """The order in which tasks take turns, and how many examples a step has."""
 
     strategy: Literal["round_robin", "even", "proportional", "temperature", "annealed"] = (
         "round_robin"

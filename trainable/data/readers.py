@@ -40,7 +40,7 @@ def read_split(
 def read_file(
     task_name: str, task: Task, split: Split, path: Path
 ) -> tuple[Examples, list[Defect]]:
-    """As `read_split`, from a file given by its path."""
+    """Like `read_split`, from a file given by its path."""
     reader = _Reader(task_name, task, split, path)
     lines = reader.lines()
     if lines:

@@ -111,7 +111,7 @@ class MultitaskBert(nn.Module):
 
     @property
     def num_encoder_parameters(self) -> int:
-        """Of these, those of the encoder."""
+        """The encoder's share of `num_parameters`."""
         return sum(parameter.numel() for parameter in self.encoder.parameters())
 
 

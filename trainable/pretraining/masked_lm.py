@@ -69,7 +69,7 @@ class MaskedLMTraining:
         head_only: bool,
         fingerprint: str,
     ) -> None:
-        """Or the one that `checkpoints` has stopped in; `fingerprint` is of all that makes it up.
+        """Begin, or go on from `checkpoints`; `fingerprint` is of all that makes the training up.
 
         Raises:
             ConfigError: the encoder cannot be loaded; the checkpoints are of other settings.

@@ -29,7 +29,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
-        """Of a tokenizer whose continued words are marked as WordPiece does.
+        """Read off a tokenizer whose continued words are marked as WordPiece does.
 
         Raises:
             ConfigError: it has no [MASK].

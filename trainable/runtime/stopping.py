@@ -47,7 +47,7 @@ def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
 
 
 def go_on(stop: Stop, doing: str) -> None:
-    """Between two pieces of work.
+    """Go on with the next piece of work, unless a stop is asked for.
 
     Raises:
         AskedToStop: `stop` says so.

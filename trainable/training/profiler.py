@@ -44,7 +44,7 @@ def rehearse(config: Config, dataset: Dataset, *, num_steps: int = 3) -> Rehears
     if config.pretrain.enabled:
         load_masked_lm(config)  # or refuse it
     started = time.perf_counter()
-    config = _alone(config)
+    config = _self_contained(config)
     stages = stages_of(config)
     plans = [_plan(config, dataset.train, stage) for stage in stages]
     picked = [_pick(plan, num_steps + 1) for plan in plans]
@@ -79,7 +79,7 @@ def steps_per_second(
     Raises:
         ConfigError: the encoder cannot be loaded.
     """
-    config = _alone(config)
+    config = _self_contained(config)
     stage = stages_of(config)[-1]
     small, (steps,) = _small(config, dataset, [_pick(_plan(config, dataset.train, stage), 8)])
     seed_globals(config.seed)
@@ -117,7 +117,7 @@ def _small(
     ]
 
 
-def _alone(config: Config) -> Config:
+def _self_contained(config: Config) -> Config:
     """Without what would have to be made first."""
     distill = config.distill.model_copy(update={"enabled": False})
     pretrain = config.pretrain.model_copy(update={"enabled": False})

@@ -19,7 +19,7 @@ class Memory:
 
 
 def memory_used() -> Memory:
-    """Of this process, once what nobody needs is given back."""
+    """Bytes that this process holds, once what nobody needs is given back."""
     gc.collect()
     gpu = 0
     torch = sys.modules.get("torch")  # to be loaded only once the threads are limited

@@ -100,7 +100,7 @@ class Attempt:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """While the driver is waited for, silence is not the trial's."""
+        """Do not count silence as the trial's while the driver is waited for."""
         faulthandler.cancel_dump_traceback_later()
         try:
             yield
@@ -132,7 +132,7 @@ class Attempt:
 
 
 def listen() -> None:
-    """From now on SIGTERM (a spot notice, a cluster's scheduler) asks the trial here to stop; a
+    """Have SIGTERM (a spot notice, a cluster's scheduler) ask the trial here to stop from now on; a
     second one ends the process at once.
 
     To be called in the process's main thread.

@@ -44,7 +44,7 @@ class Node:
 
     @property
     def type(self) -> str:
-        """As prices are given for it."""
+        """The name under which prices are given for it."""
         return self.group or "local"
 
     @property

@@ -76,7 +76,7 @@ class Place:
 
     @property
     def cache(self) -> Path:
-        """Of what is fetched from a tracking server."""
+        """The folder of what is fetched from a tracking server."""
         return self.storage / ".cache"
 
 
