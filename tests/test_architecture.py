@@ -22,6 +22,14 @@ def test_every_path_that_a_page_names_is_there() -> None:
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
+def test_every_test_file_that_a_page_names_is_there() -> None:
+    pages = (ROOT / "docs").glob("*.md")
+    named = {name for page in pages for name in re.findall(r"`(test_\w+\.py)`", page.read_text())}
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(named) > 5
+    assert sorted(named - there) == []
+
+
 def test_every_room_is_in_the_picture() -> None:
     picture = set(re.findall(r"\w+", PAGE.partition("```text")[2].partition("```")[0]))
     inner = {"cli", "kernels"}

@@ -28,7 +28,7 @@ from mutators import Mutant, mutants_of
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "mutants.jsonl"
 SURVIVORS = Path(__file__).with_name("survivors.yaml")
-NUMBER = 20
+NUMBER = 14
 """Mutants of a module, at most, drawn with the seed."""
 SLACK, SECONDS = 4, 10.0
 """How many times the time of its tests a mutant may take, beside so many seconds."""

@@ -21,7 +21,7 @@ from trainable.model.multitask import MultitaskBert
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
-from trainable.training.stages import stage_at, stages_of
+from trainable.training.stages import stages_of
 
 ALL_TASKS = "data.tasks=[sentiment, paraphrase, similarity, nli]"
 TECHNIQUES: dict[str, list[str]] = {
@@ -282,29 +282,6 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_overall(
     best = overall.index(max(overall)) + 1
     assert outcome.reason == f"no better overall in 2 epochs after epoch {best}"
     assert outcome.epoch == len(overall) == best + 2
-
-
-def test_stages_count_on_and_set_their_rates(tiny_encoder: Path, tiny_data: Path) -> None:
-    config = config_of(
-        tiny_encoder,
-        tiny_data,
-        *("train.stages=[probe, finetune, swa]", "probe.num_epochs=2", "train.num_epochs=4"),
-        *("swa.num_epochs=3", "optim.lr=1e-2", "optim.lr_decay=0.8", "optim.warmup_steps=4"),
-    )
-    stages = stages_of(config)
-    assert [(s.name, s.first_epoch, s.num_epochs) for s in stages] == [
-        ("probe", 1, 2),
-        ("finetune", 3, 4),
-        ("swa", 7, 3),
-    ]
-    names = [stage_at(config, epoch).name for epoch in (1, 2, 3, 6, 7, 9)]
-    assert names == ["probe", "probe", "finetune", "finetune", "swa", "swa"]
-    probe, finetune, swa = stages
-    assert probe.rate(config, 2, 9) == 1e-3
-    rates = [finetune.rate(config, 3, step) for step in (0, 1, 3, 4)]
-    assert rates == pytest.approx([0.25e-2, 0.5e-2, 1e-2, 1e-2])
-    assert finetune.rate(config, 6, 100) == pytest.approx(1e-2 * (1 - 0.8 * 3 / 4))
-    assert swa.rate(config, 9, 0) == 1e-5
 
 
 def test_clipping_bounds_the_gradient(tiny_encoder: Path, tiny_data: Path) -> None:

@@ -6,7 +6,6 @@ from ensemble.choice.gain_curve import MAX_SIZES, curve_of
 from ensemble.choice.task_view import TaskPredictions
 from ensemble.selection.combine import Averaged
 from ensemble.selection.sample import Linear
-from ensemble.statistics.bootstrap import Gain, overall_gain
 from ensemble.statistics.dev_splits import NUM_HALVES
 from trainable.config.tasks import PAPER_TASKS
 
@@ -83,15 +82,3 @@ def test_a_linear_model_is_one_point() -> None:
     ]
     assert curve.held_out == pytest.approx([np.mean(gains)])
     assert curve.low[0] < curve.held_out[0] < curve.high[0]
-
-
-def test_the_gain_of_overall_has_the_interval_of_a_sum() -> None:
-    """Half of a correlation's gain counts, as in overall; the tasks' rows have nothing in common,
-    so that it is as wide as that of independent draws."""
-    rng = np.random.default_rng(0)
-    gains = {"sentiment": Gain(0.02, -0.02, 0.06), "similarity": Gain(0.04, 0.01, 0.07)}
-    found = overall_gain(gains, PAPER_TASKS)
-    assert found.value == pytest.approx((0.02 + 0.04 / 2) / 2)
-    draws = (rng.normal(0.02, 0.04 / 1.96, 400_000) + rng.normal(0.02, 0.015 / 1.96, 400_000)) / 2
-    low, high = np.percentile(draws, (2.5, 97.5))
-    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-4)

@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensemble.statistics.bootstrap import Draws, difference_of, resampled_scores
 from mlflow_setup.errors import IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from search.ablation.compare import Curve, Line, evaluate, scaled
 from search.ablation.row_results import Row
 from trainable.config.parse import from_flat
-from trainable.config.tasks import PAPER_TASKS, Kind, Task
-from trainable.evaluation.metrics import task_metric
+from trainable.config.tasks import PAPER_TASKS, Kind
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
 
@@ -336,84 +334,6 @@ def test_rows_over_other_seeds_are_refused(trials: Trials, seeds: tuple[int, ...
     row = Row("row", "x", tuple(trials.add(f"r{s}", one, seed=s) for s in seeds))
     with pytest.raises(IntegrityError, match="row 'row' has the seeds"):
         evaluate([base, row])
-
-
-# --- the bootstrap ---
-
-
-def task_with(metric: str) -> Task:
-    name = "similarity" if metric in ("pearson", "spearman") else "sentiment"
-    return PAPER_TASKS[name].model_copy(update={"metric": metric})
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "pearson", "macro_f1", "spearman"])
-def test_scores_on_counted_rows_are_those_on_explicitly_resampled_rows(metric: str) -> None:
-    task, random = task_with(metric), np.random.default_rng(3)
-    if task.kind is Kind.SIMILARITY:
-        labels = random.uniform(0, 5, 40).round(1)
-        outputs = labels + random.normal(0, 1, 40)
-    else:
-        labels = random.integers(0, 5, 40).astype(float)
-        outputs = np.eye(5)[labels.astype(int)] + random.normal(0, 0.7, (40, 5))
-    rows = random.integers(0, 40, (25, 40))
-    counts = np.stack([np.bincount(drawn, minlength=40) for drawn in rows]).astype(float)
-    explicit = [task_metric(task, outputs[drawn], labels[drawn])[0] for drawn in rows]
-    np.testing.assert_allclose(
-        resampled_scores(task, outputs, labels, counts), explicit, rtol=0, atol=1e-12
-    )
-
-
-def test_accuracy_of_a_paraphrase_logit_is_counted_the_same() -> None:
-    task, random = PAPER_TASKS["paraphrase"], np.random.default_rng(4)
-    labels, outputs = random.integers(0, 2, 30).astype(float), random.normal(0, 1, 30)
-    rows = random.integers(0, 30, (10, 30))
-    counts = np.stack([np.bincount(drawn, minlength=30) for drawn in rows]).astype(float)
-    explicit = [task_metric(task, outputs[drawn], labels[drawn])[0] for drawn in rows]
-    np.testing.assert_allclose(resampled_scores(task, outputs, labels, counts), explicit)
-
-
-@pytest.mark.parametrize("value", [0.1, 2.3, 4.99])
-def test_constant_scores_count_as_0_in_every_replicate(value: float) -> None:
-    labels = np.random.default_rng(0).uniform(0, 5, 200)
-    outputs = np.full(200, np.float32(value)).astype(np.float64)
-    scores = Draws(50).scores(("run", "t"), task_with("pearson"), outputs, labels)
-    assert not scores.any()
-
-
-def test_all_runs_share_the_drawn_rows_and_tasks_do_not() -> None:
-    draws, labels = Draws(200), np.tile([0.0, 1.0], 50)
-    outputs = np.random.default_rng(0).normal(0, 1, 100)
-    paraphrase = PAPER_TASKS["paraphrase"]
-    first = draws.scores(("a", "one"), paraphrase, outputs, labels)
-    np.testing.assert_array_equal(first, draws.scores(("b", "one"), paraphrase, outputs, labels))
-    other = draws.scores(("a", "two"), paraphrase, outputs, labels)
-    assert first[0] == other[0]
-    assert abs(np.corrcoef(first[1:], other[1:])[0, 1]) < 0.3
-
-
-def test_the_interval_covers_a_planted_difference_about_as_often_as_it_says() -> None:
-    task, truth, num_rows, num_studies = PAPER_TASKS["paraphrase"], 0.1, 400, 60
-    labels = np.ones(num_rows)
-    covered = 0
-    for number in range(num_studies):
-        random = np.random.default_rng(number)
-        chance = random.uniform(size=num_rows)  # shared: the two models err on the same rows
-        draws = Draws(300)
-        base = draws.scores(("base", "t"), task, 0.7 - chance, labels)
-        row = draws.scores(("row", "t"), task, 0.7 + truth - chance, labels)
-        found = difference_of((row - base)[None])
-        covered += found.low <= truth <= found.high
-        assert found.low <= found.value <= found.high
-    assert covered / num_studies > 0.85
-
-
-def test_a_difference_is_clear_when_both_rows_and_seeds_speak_for_it() -> None:
-    steady = np.tile([0.1, 0.08, 0.1, 0.12], (3, 1))
-    assert difference_of(steady).is_clear
-    assert not difference_of(steady - 0.09).is_clear  # the interval has 0 inside
-    unsteady = steady + np.array([[0.3], [0.0], [-0.3]])
-    assert difference_of(unsteady).low > 0
-    assert not difference_of(unsteady).is_clear  # the seeds disagree
 
 
 # --- curves ---

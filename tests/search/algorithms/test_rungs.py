@@ -2,10 +2,22 @@
 
 import math
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from search.algorithms.rungs import Audit, MedianStopping, SuccessiveHalving
+from mlflow_setup.schema import Decision
+from search.algorithms.rungs import (
+    Audit,
+    MedianStopping,
+    Rungs,
+    SuccessiveHalving,
+    new_rungs,
+    restore_rungs,
+)
+from search.config.baselines import BASELINES
+from search.config.sweep_config import Scheduler
 
 
 def test_the_first_to_arrive_goes_on_and_a_worse_one_is_stopped() -> None:
@@ -138,3 +150,106 @@ def test_a_driver_that_goes_on_knows_the_probes() -> None:
     after.restore("a", [0.6, 0.7], 2, [before.decisions["a"]], 2)
     after.restore("b", [0.5, 0.8, 0.9], 5, [decision], 2)
     assert after.reached == before.reached
+
+
+def test_no_trial_is_compared_at_its_own_end() -> None:
+    """The rungs after a probe end before the trial does, and count from the probe's end."""
+    halving = SuccessiveHalving(2, 2)
+    for epoch in range(1, 8):
+        halving.decide("a", epoch, 0.5, 8, 1)
+    assert [(rung.number, rung.epoch) for rung in halving.reached] == [(0, 0), (1, 2), (2, 4)]
+    said = halving.decide("b", 3, 0.6, 4, 1).reason
+    assert said == "rung 1: 0.600 not below cut-off 0.600 of 2"
+
+
+def _told(rungs: Rungs) -> list[tuple[int, int, dict[str, float], list[str]]]:
+    return [(rung.number, rung.epoch, rung.arrivals, rung.stops) for rung in rungs.rungs]
+
+
+def test_an_earlier_drivers_rungs_are_rebuilt_from_what_was_decided() -> None:
+    """A driver that decides and one that restores have the same rungs, and go on alike."""
+    values = {"a": [0.5, 0.6, 0.6], "b": [0.4], "c": [0.55, 0.58, 0.58]}
+    live = SuccessiveHalving(1, 2)
+    words: dict[str, list[Decision]] = {name: [] for name in values}
+    for epoch in (1, 2, 3):
+        for name, best in values.items():
+            if epoch <= len(best):
+                words[name].append(live.decide(name, epoch, best[epoch - 1], 4))
+    assert [word.action for word in words["b"]] == ["stop"]
+    assert [word.action for word in words["c"]] == ["continue", "stop", "continue"]
+    restored = SuccessiveHalving(1, 2)
+    for name, best in values.items():
+        restored.restore(name, best, 4, words[name])
+    assert _told(restored)[0] == _told(live)[0]
+    assert [rung[:3] for rung in _told(restored)] == [rung[:3] for rung in _told(live)]
+    assert restored.decisions == live.decisions
+    assert restored.decide("a", 3, 0.6, 4) is words["a"][-1]
+    assert restored.decide("d", 1, 0.52, 4) == live.decide("d", 1, 0.52, 4)
+
+
+def test_a_trial_without_a_decision_leaves_none_behind() -> None:
+    halving = SuccessiveHalving(1, 2)
+    halving.restore("a", [], 4, [])
+    assert (halving.decisions, halving.rungs) == ({}, [])
+    halving.restore("b", [0.1, 0.2, 0.3, 0.4], 4, [])  # its last epoch is no rung
+    assert [rung.epoch for rung in halving.rungs] == [1, 2]
+    assert halving.decisions == {}
+    stop = Decision(4, "stop", "why")
+    halving.restore("c", [0.1], 1, [stop])  # it never came to a rung
+    assert halving.decisions == {"c": stop}
+    assert [rung.stops for rung in halving.rungs] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("is_over", "decided", "expected"),
+    [
+        (True, 1, {1: 0.2, 2: 0.4}),
+        (False, 1, {1: 0.2}),
+        (False, 0, {}),
+        (False, 2, {1: 0.2, 2: 0.4}),
+    ],
+)
+def test_what_was_not_decided_on_is_no_arrival_unless_the_trial_is_over(
+    is_over: bool, decided: int, expected: dict[int, float]
+) -> None:
+    words = [Decision(epoch, "continue", "") for epoch in range(1, decided + 1)]
+    past: Any = SimpleNamespace(
+        name="a",
+        record=SimpleNamespace(recipe="b3"),
+        decisions=words,
+        epochs=(1, 2),
+        is_over=is_over,
+        best_values=(0.2, 0.4),
+        num_epochs=8,
+        num_probe_epochs=0,
+    )
+    halving = SuccessiveHalving(1, 2)
+    restore_rungs(halving, [past])
+    assert {rung.epoch: rung.arrivals["a"] for rung in halving.rungs} == expected
+    past.record.recipe = BASELINES[0]  # which are never compared with others
+    other = SuccessiveHalving(1, 2)
+    restore_rungs(other, [past])
+    assert (other.reached, other.decisions) == ((), {})
+
+
+@pytest.mark.parametrize("name", ["halving", "median", "none"])
+def test_a_sweep_has_the_rungs_that_it_asks_for(name: str) -> None:
+    scheduler = Scheduler.model_validate(
+        {"name": name, "grace_period": 2, "reduction_factor": 3, "audit_fraction": 0.25}
+    )
+    sweep: Any = SimpleNamespace(scheduler=scheduler, search=SimpleNamespace(seed=7))
+    found = new_rungs(sweep)
+    if found is None:
+        assert name == "none"
+        return
+    assert type(found) is {"halving": SuccessiveHalving, "median": MedianStopping}[name]
+    expected = [2, 6, 18] if name == "halving" else [2, 3, 4]
+    assert [found.epoch_of(index) for index in range(3)] == expected
+    assert found.audited == Audit(0.25, 7)
+
+
+def test_an_audit_draws_its_share_by_name_and_seed() -> None:
+    names = [f"{number:04d}" for number in range(1000)]
+    drawn = [[Audit(0.2, seed).has(name) for name in names] for seed in (0, 1)]
+    assert all(0.15 < sum(each) / 1000 < 0.25 for each in drawn)
+    assert drawn[0] != drawn[1]

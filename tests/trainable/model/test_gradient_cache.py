@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_trials import config_of, learner_of, run
+from tiny_trials import config_of, learner_of
 from torch import Tensor
 
-from mlflow_setup.schema import Outcome
 from trainable.batches.packing import Packed
 from trainable.batches.sampler import Step
 from trainable.model.multitask import MultitaskBert
-from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
 
 TASKS = ("sentiment", "paraphrase", "similarity")
@@ -34,20 +32,6 @@ def _loss_and_gradients(learner: Learner, task: str) -> tuple[float, dict[str, T
         patch.setattr(learner.optimizer, "step", note)
         loss = float(learner.step(batch, 1, 0))
     return loss, gradients
-
-
-def _fails_above(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
-    """An encoder whose memory holds so many sentences; returns what it was given."""
-    plain, given = MultitaskBert.embed, []
-
-    def embed(self: MultitaskBert, packed: Packed, noise: Tensor | None = None) -> Tensor:
-        given.append(len(packed.lengths))
-        if self.training and len(packed.lengths) > limit:
-            raise torch.OutOfMemoryError("as if")
-        return plain(self, packed, noise)
-
-    monkeypatch.setattr(MultitaskBert, "embed", embed)
-    return given
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -87,51 +71,6 @@ def test_the_second_pass_has_the_dropout_masks_of_the_first(
         weight += length * direction
     after, _ = _loss_and_gradients(learner, "similarity")
     assert (after - loss) / length == pytest.approx(float(slope.norm()), rel=1e-2)
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(12, 12), (7, 6), (1, 1)])
-def test_a_step_that_does_not_fit_is_taken_in_halves_with_all_its_negatives(
-    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, limit: int, expected: int
-) -> None:
-    config = config_of(tiny_encoder, tiny_data, *NO_DROPOUT, *EVERY_LOSS)
-    whole, gradients = _loss_and_gradients(learner_of(config), "similarity")
-    learner = learner_of(config)
-    learner.model.train()
-    given = _fails_above(monkeypatch, limit)
-    loss, found = _loss_and_gradients(learner, "similarity")
-    assert learner.model.micro_batch_size is not None
-    assert learner.model.micro_batch_size <= limit
-    assert given[0] == 16
-    assert loss == pytest.approx(whole, rel=1e-9)
-    for name, gradient in found.items():
-        scale = max(1.0, float(gradients[name].abs().max()))
-        assert torch.allclose(gradient, gradients[name], rtol=0, atol=1e-9 * scale), name
-
-
-def test_one_sentence_that_does_not_fit_is_an_error(
-    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learner = learner_of(config_of(tiny_encoder, tiny_data))
-    _fails_above(monkeypatch, 0)
-    with pytest.raises(torch.OutOfMemoryError, match="as if"):
-        _loss_and_gradients(learner, "sentiment")
-
-
-def test_what_did_not_fit_is_on_record_and_known_after_a_stop(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = config_of(tiny_encoder, tiny_data)
-    _fails_above(monkeypatch, 6)
-    asked = iter([False, False, False, True])
-    stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked))
-    assert stopped.outcome is Outcome.STOPPED
-    given = _fails_above(monkeypatch, 100)  # there is more room, and no need to find out
-    run(config, tmp_path / "t", tmp_path)
-    assert max(given[:3]) <= 6
-    first, second = TrialFolder(tmp_path / "t").epochs()
-    (flag, *_) = [flag for flag in first.flags if "out of memory" in flag]
-    assert "epoch 1, step" in flag
-    assert not [flag for flag in second.flags if "out of memory" in flag]
 
 
 def test_evaluation_that_does_not_fit_goes_on_with_less(

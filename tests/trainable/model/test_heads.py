@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainable.config.sections import Model
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
-from trainable.model.heads import HeadOutput, SharedFCN, build_head
+from trainable.model.heads import HeadOutput, SharedFCN, build_head, pair_features
 
 HIDDEN, FCN, BATCH, P = 7, 6, 4, 0.3
 CLASSES, MAX_SCORE = 3, 2.0
@@ -131,3 +131,67 @@ def test_dropout_is_drawn_in_training_alone(name: str, p: float) -> None:
     assert torch.equal(passed(), passed())
     dropped = shared.train().dropout(torch.ones(100, 100))
     assert abs(float((dropped == 0).double().mean()) - p) < 0.05
+
+
+def test_linear_pairs_are_read_from_product_difference_and_cosine() -> None:
+    model = Model(heads="linear", head_dropout=P)
+    head = build_head(TASKS["paraphrase"], HIDDEN, model).double().eval()
+    u, v, view = (torch.randn(BATCH, HIDDEN, dtype=torch.float64) for _ in range(3))
+    cosines = torch.stack([reference.cosine(x, y) for x, y in zip(u, v, strict=True)])
+    features = torch.cat([u * v, torch.maximum(u - v, v - u), cosines[:, None]], dim=1)
+    torch.testing.assert_close(pair_features(u, v), features, rtol=1e-12, atol=1e-12)
+    assert pair_features(u.bfloat16(), v.bfloat16()).dtype is torch.float32
+    found = head((u, v, view), (None,) * 3)
+    expected = reference.linear(dict(head.state_dict()), "out", features)[:, 0]
+    torch.testing.assert_close(found.outputs, expected, rtol=1e-12, atol=1e-12)
+    assert all(one is other for one, other in zip(found.embeddings, (u, v, view), strict=True))
+    assert _widths(head) == {"out": (2 * HIDDEN + 1, 1)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.nn.functional.dropout", drop_known_masks)
+        found = head.train()((u, v), (None,) * 2)
+    dropped = every_third_dropped(P)(features)
+    expected = reference.linear(dict(head.state_dict()), "out", dropped)[:, 0]
+    torch.testing.assert_close(found.outputs, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_linear_classes_are_the_baselines() -> None:
+    head = build_head(TASKS["classes"], HIDDEN, Model(heads="linear"))
+    assert _widths(head) == {"out": (HIDDEN, CLASSES)}
+
+
+@pytest.mark.parametrize("name", ["classes", "paraphrase", "similarity"])
+def test_constant_heads_put_out_their_bias(name: str) -> None:
+    task = TASKS[name]
+    head = build_head(task, HIDDEN, Model(heads="constant"))
+    assert head.bias.tolist() == [0.0] * task.num_outputs
+    with torch.no_grad():
+        head.bias.copy_(torch.arange(1.0, 1.0 + task.num_outputs))
+    e = (torch.randn(BATCH, HIDDEN),) * 2
+    found = head(e, (None, None))
+    expected = [[1.0, 2.0, 3.0]] * BATCH if name == "classes" else [1.0] * BATCH
+    assert found.outputs.tolist() == expected
+    assert found.embeddings == e
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_difference_stands_beside_the_embeddings(shared: bool) -> None:
+    model = _model(shared, True, True).model_copy(update={"paraphrase_difference": True})
+    head = build_head(TASKS["paraphrase"], HIDDEN, model).double().eval()
+    assert _widths(head)["fcn2"] == (3 * HIDDEN + FCN, FCN)
+    e = tuple(torch.randn(BATCH, HIDDEN, dtype=torch.float64) for _ in range(3))
+    s = tuple(torch.randn(BATCH, FCN, dtype=torch.float64) if shared else None for _ in e)
+    weights = dict(head.state_dict())
+    p = [reference.linear(weights, "fcn1", side) for side in e]
+    features = torch.cat([e[0], e[1], torch.maximum(e[0] - e[1], e[1] - e[0]), p[0] * p[1]], dim=1)
+    q = reference.linear(weights, "fcn2", features)
+    q = torch.cat([s[0] * s[1], q], dim=1) if shared else q
+    expected = reference.linear(weights, "out", reference.rectified(q))[:, 0]
+    torch.testing.assert_close(head(e, s).outputs, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_cosine_of_rounded_embeddings_is_computed_in_float32(dtype: torch.dtype) -> None:
+    head = build_head(TASKS["similarity"], HIDDEN, _model(False, False, False)).to(dtype)
+    e = (torch.randn(BATCH, HIDDEN).to(dtype),) * 2
+    found = head.eval()(e, (None, None))
+    assert {found.outputs.dtype, *(z.dtype for z in found.embeddings)} == {torch.float32}

@@ -8,11 +8,15 @@ import pytest
 import reference
 import torch
 from reference import drop_known_masks, every_third_dropped
-from tiny_trials import config_of, learner_of
+from tiny_trials import config_of, learner_of, run
 from torch import Tensor
 
+from mlflow_setup.schema import Outcome
 from trainable.batches.collate import Batch
+from trainable.batches.packing import Packed
 from trainable.batches.sampler import Step
+from trainable.model.multitask import MultitaskBert
+from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 
@@ -196,3 +200,236 @@ def test_an_epochs_batches_are_its_plans_from_any_step_on(
     assert [batch.sentences.tolist() for batch in later] == [
         batch.sentences.tolist() for batch in batches[3:]
     ]
+
+
+NO_DROPOUT = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
+EVERY_LOSS = ("loss.mnr.tasks=[paraphrase, similarity]", "loss.smart.enabled=true")
+
+
+def _loss_and_gradients(learner: Learner, task: str) -> tuple[float, dict[str, Tensor]]:
+    """Of a step on the task's first eight examples that updates no weight."""
+    learner.model.double()  # so that two ways to one number can be compared
+    (batch,) = learner.batches([Step(task, torch.arange(8).numpy())], 1)
+    torch.manual_seed(5)
+    gradients: dict[str, Tensor] = {}
+
+    def note() -> None:
+        named = learner.model.named_parameters()
+        gradients.update({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner.optimizer, "step", note)
+        loss = float(learner.step(batch, 1, 0))
+    return loss, gradients
+
+
+def _fails_above(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
+    """An encoder whose memory holds so many sentences; returns what it was given."""
+    plain, given = MultitaskBert.embed, []
+
+    def embed(self: MultitaskBert, packed: Packed, noise: Tensor | None = None) -> Tensor:
+        given.append(len(packed.lengths))
+        if self.training and len(packed.lengths) > limit:
+            raise torch.OutOfMemoryError("as if")
+        return plain(self, packed, noise)
+
+    monkeypatch.setattr(MultitaskBert, "embed", embed)
+    return given
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(12, 12), (7, 6), (1, 1)])
+def test_a_step_that_does_not_fit_is_taken_in_halves_with_all_its_negatives(
+    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, limit: int, expected: int
+) -> None:
+    config = config_of(tiny_encoder, tiny_data, *NO_DROPOUT, *EVERY_LOSS)
+    whole, gradients = _loss_and_gradients(learner_of(config), "similarity")
+    learner = learner_of(config)
+    learner.model.train()
+    given = _fails_above(monkeypatch, limit)
+    loss, found = _loss_and_gradients(learner, "similarity")
+    assert learner.model.micro_batch_size is not None
+    assert learner.model.micro_batch_size <= limit
+    assert given[0] == 16
+    assert loss == pytest.approx(whole, rel=1e-9)
+    for name, gradient in found.items():
+        scale = max(1.0, float(gradients[name].abs().max()))
+        assert torch.allclose(gradient, gradients[name], rtol=0, atol=1e-9 * scale), name
+
+
+def test_one_sentence_that_does_not_fit_is_an_error(
+    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = learner_of(config_of(tiny_encoder, tiny_data))
+    _fails_above(monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError, match="as if"):
+        _loss_and_gradients(learner, "sentiment")
+
+
+def test_what_did_not_fit_is_on_record_and_known_after_a_stop(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tiny_encoder, tiny_data)
+    _fails_above(monkeypatch, 6)
+    asked = iter([False, False, False, True])
+    stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked))
+    assert stopped.outcome is Outcome.STOPPED
+    given = _fails_above(monkeypatch, 100)  # there is more room, and no need to find out
+    run(config, tmp_path / "t", tmp_path)
+    assert max(given[:3]) <= 6
+    first, second = TrialFolder(tmp_path / "t").epochs()
+    (flag, *_) = [flag for flag in first.flags if "out of memory" in flag]
+    assert "epoch 1, step" in flag
+    assert not [flag for flag in second.flags if "out of memory" in flag]
+
+
+def test_a_step_that_did_not_fit_draws_its_dropout_masks_again(
+    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In parts from the start, or after a failure: the same masks, the same loss."""
+    dropped = ("model.encoder_dropout=0.3", "loss.simcse.enabled=false")
+    parts = learner_of(config_of(tiny_encoder, tiny_data, *dropped, "batching.micro_batch_size=8"))
+    expected, _ = _loss_and_gradients(parts, "similarity")
+    learner = learner_of(config_of(tiny_encoder, tiny_data, *dropped))
+    _fails_above(monkeypatch, 8)
+    found, _ = _loss_and_gradients(learner, "similarity")
+    assert learner.model.micro_batch_size == 8
+    assert found == pytest.approx(expected, rel=1e-9)
+    (note,) = learner.notes
+    assert note == (
+        "out of memory in epoch 1, step 1: the encoder is given 8 sentences at a time, batches and "
+        "negatives stay whole"
+    )
+
+
+def test_where_the_optimizer_runs_out_of_memory_fewer_sentences_would_not_help(
+    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = _learner(tiny_encoder, tiny_data)
+
+    def fail() -> None:
+        raise torch.OutOfMemoryError("as if")
+
+    monkeypatch.setattr(learner.optimizer, "step", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        learner.step(_batch(learner, "sentiment"), 1, 0)
+    assert learner.model.micro_batch_size is None
+
+
+def test_a_learner_goes_on_from_its_state(tiny_encoder: Path, tiny_data: Path) -> None:
+    """In the same stage with its optimizer and average; in the next with the weights alone."""
+    config = config_of(
+        tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "train.num_epochs=1"
+    )
+    first, swa = stages_of(config)
+    one = learner_of(config)
+    one.enter(swa)
+    for number in (0, 1):
+        one.step(_batch(one, "sentiment"), 2, number)
+        one.end_epoch()
+    one.notes.append("a note")
+    one.model.micro_batch_size = 4
+    two = learner_of(config)
+    two.enter(swa)
+    two.load_state(one.state())
+    assert (two.notes, two.model.micro_batch_size) == (["a note"], 4)
+    assert two.average is not None
+    assert int(two.average.n_averaged) == 2
+    for learner in (one, two):
+        torch.manual_seed(3)
+        learner.step(_batch(learner, "similarity"), 2, 2)
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(two.model.state_dict()[name], value, msg=name)
+    for name, value in one.scored.state_dict().items():
+        torch.testing.assert_close(two.scored.state_dict()[name], value, msg=name)
+    ended = learner_of(config)
+    ended.enter(first)
+    ended.load_state(one.state())
+    assert ended.scored is ended.model
+    assert not ended.optimizer.state_dict()["state"]
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(ended.model.state_dict()[name], value), name
+
+
+def test_the_average_is_scored_once_there_is_one(tiny_encoder: Path, tiny_data: Path) -> None:
+    config = config_of(
+        tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "train.num_epochs=1", "swa.lr=0.1"
+    )
+    learner = learner_of(config)
+    learner.end_epoch()
+    assert learner.average is None
+    assert learner.scored is learner.model
+    learner.enter(stages_of(config)[1])
+    assert learner.scored is learner.model
+    before = learner.dev_outputs()
+    weights = []
+    for number in (0, 1):
+        learner.step(_batch(learner, "sentiment"), 2, number)
+        learner.end_epoch()
+        weights.append(learner.model.heads["sentiment"].out.weight.detach().double().clone())
+    mean = torch.stack(weights).mean(0)
+    found = learner.scored.heads["sentiment"].out.weight.double()
+    torch.testing.assert_close(found, mean, rtol=1e-5, atol=1e-5)
+    outputs = learner.dev_outputs()
+    assert {name: values.shape for name, values in outputs.items()} == {
+        "sentiment": (32, 5),
+        "paraphrase": (32,),
+        "similarity": (32,),
+    }
+    assert abs(outputs["sentiment"] - before["sentiment"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_probe_trains_the_heads_on_embeddings_that_are_known(
+    cache: bool, tiny_encoder: Path, tiny_data: Path
+) -> None:
+    learner = learner_of(
+        config_of(tiny_encoder, tiny_data, "train.stages=[probe]", f"probe.cache={cache}".lower())
+    )
+    assert {split: set(found) for split, found in learner.embeddings.items()} == (
+        {"train": set(TASKS), "dev": set(TASKS)} if cache else {"train": set(), "dev": set()}
+    )
+    (batch,) = learner.batches([Step("similarity", ROWS)], 1)
+    assert (batch.embeddings is not None, batch.packed is None) == (cache, cache)
+    assert not any(value.requires_grad for value in learner.model.encoder.parameters())
+    assert not learner.model.encoder.training
+    before = learner.model.encoder.state_dict()["embeddings.word_embeddings.weight"].clone()
+    learner.step(batch, 1, 0)
+    after = learner.model.encoder.state_dict()["embeddings.word_embeddings.weight"]
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("wanted", "is_compiled"), [("never", False), ("always", True)])
+def test_layers_are_compiled_where_it_is_wanted(
+    wanted: str,
+    is_compiled: bool,
+    tiny_encoder: Path,
+    tiny_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr("trainable.training.learner.compile_layers", compiled.append)
+    learner = learner_of(config_of(tiny_encoder, tiny_data, f"train.compile={wanted}"))
+    assert compiled == ([learner.model.encoder] if is_compiled else [])
+
+
+def test_smart_is_computed_in_float32(tiny_encoder: Path, tiny_data: Path) -> None:
+    """Its penalty is a difference, which half precision would round away."""
+    config = config_of(
+        *(tiny_encoder, tiny_data, "loss.smart.enabled=true", "train.precision=bf16"),
+        "loss.smart.tasks=[sentiment]",
+    )
+    learner = learner_of(config)
+    seen: list[torch.dtype] = []
+    learner.model.heads["sentiment"].register_forward_hook(
+        lambda module, inputs, output: seen.append(output.outputs.dtype)
+    )
+    learner.model.heads["paraphrase"].register_forward_hook(
+        lambda module, inputs, output: seen.append(output.outputs.dtype)
+    )
+    (one,) = learner.batches([Step("sentiment", ROWS)], 1)
+    (other,) = learner.batches([Step("paraphrase", ROWS)], 1)
+    learner.loss(one)
+    assert set(seen) == {torch.float32}
+    seen.clear()
+    learner.loss(other)
+    assert seen == [torch.bfloat16]

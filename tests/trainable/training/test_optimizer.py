@@ -1,26 +1,13 @@
-"""Schedule and parameter groups."""
+"""Parameter groups and their rates."""
 
 from pathlib import Path
 
 import pytest
+from tiny_trials import config_of
 
-from tests.helpers.tiny_trials import config_of
 from trainable.config.sections import Optim
 from trainable.model.multitask import MultitaskBert, build_model
 from trainable.training.optimizer import build_optimizer, set_rate
-from trainable.training.stages import learning_rate
-
-
-@pytest.mark.parametrize(
-    ("epoch", "expected"), [(1, 1e-5), (2, 1e-5 - 4e-7), (11, 1e-5 - 4e-6), (20, 1e-5 - 19 * 4e-7)]
-)
-def test_the_papers_decay(epoch: int, expected: float) -> None:
-    assert learning_rate(Optim(lr=1e-5, lr_decay=0.8), epoch, 20) == pytest.approx(expected)
-
-
-def test_constant_without_decay_and_never_negative() -> None:
-    assert learning_rate(Optim(lr=1e-3), 7, 10) == 1e-3
-    assert learning_rate(Optim(lr=1e-3, lr_decay=1.0), 30, 10) == 0.0
 
 
 def _model(encoder: Path, data: Path) -> MultitaskBert:

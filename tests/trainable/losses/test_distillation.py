@@ -1,0 +1,35 @@
+"""The loss against a teacher against values computed by hand in float64."""
+
+import math
+
+import pytest
+import torch
+
+from trainable.config.tasks import Kind
+from trainable.losses.distillation import soft_loss
+
+
+def _double(values: list[float] | list[list[float]]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_soft_losses_by_hand() -> None:
+    def softmax(z: list[float]) -> list[float]:
+        total = sum(math.exp(value) for value in z)
+        return [math.exp(value) / total for value in z]
+
+    student, teacher = [[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]], [[1.0, 1.0, 0.0], [0.5, -0.5, 2.0]]
+    expected = 0.0
+    for ours, theirs in zip(student, teacher, strict=True):
+        logs = [math.log(value) for value in softmax(ours)]
+        expected -= sum(p * log for p, log in zip(softmax(theirs), logs, strict=True)) / 2
+    actual = soft_loss(Kind.CLASSIFICATION, _double(student), _double(teacher))
+    assert actual.item() == pytest.approx(expected, rel=1e-12)
+
+    q, p = 1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(2.0))
+    expected = -(p * math.log(q) + (1 - p) * math.log(1 - q))
+    actual = soft_loss(Kind.PARAPHRASE, _double([0.5]), _double([-2.0]))
+    assert actual.item() == pytest.approx(expected, rel=1e-12)
+
+    actual = soft_loss(Kind.SIMILARITY, _double([1.0, 4.0]), _double([2.5, 3.0]))
+    assert actual.item() == pytest.approx((1.5**2 + 1) / 2)

@@ -1,0 +1,93 @@
+"""Stages and their learning rates against the reference's schedule."""
+
+import pytest
+import reference
+
+from trainable.config.config import Config
+from trainable.config.parse import from_flat
+from trainable.config.sections import Optim
+from trainable.training.stages import (
+    Stage,
+    learning_rate,
+    num_frozen_epochs,
+    stage_at,
+    stages_of,
+    total_epochs,
+)
+
+
+def _config(*stages: str) -> Config:
+    return from_flat(
+        {
+            "train.stages": list(stages),
+            "probe.num_epochs": 2,
+            "probe.lr": 1e-3,
+            "train.num_epochs": 4,
+            "swa.num_epochs": 3,
+            "swa.lr": 1e-5,
+            "optim.lr": 1e-2,
+            "optim.lr_decay": 0.8,
+            "optim.warmup_steps": 4,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(1, 1e-5), (2, 1e-5 - 4e-7), (11, 1e-5 - 4e-6), (20, 1e-5 - 19 * 4e-7)]
+)
+def test_the_papers_decay(epoch: int, expected: float) -> None:
+    assert learning_rate(Optim(lr=1e-5, lr_decay=0.8), epoch, 20) == pytest.approx(expected)
+
+
+def test_constant_without_decay_and_never_negative() -> None:
+    assert learning_rate(Optim(lr=1e-3), 7, 10) == 1e-3
+    assert learning_rate(Optim(lr=1e-3, lr_decay=1.0), 30, 10) == 0.0
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("num_epochs", [1, 7])
+def test_the_schedule_is_the_references(decay: float, num_epochs: int) -> None:
+    optim = Optim(lr=1e-3, lr_decay=decay)
+    for epoch in range(1, num_epochs + 1):
+        expected = reference.learning_rate(1e-3, decay, epoch, num_epochs)
+        assert learning_rate(optim, epoch, num_epochs) == pytest.approx(expected, rel=1e-9)
+
+
+def test_stages_count_on() -> None:
+    config = _config("probe", "finetune", "swa")
+    stages = stages_of(config)
+    assert stages == (Stage("probe", 1, 2), Stage("finetune", 3, 4), Stage("swa", 7, 3))
+    names = [stage_at(config, epoch).name for epoch in range(1, 10)]
+    assert names == ["probe"] * 2 + ["finetune"] * 4 + ["swa"] * 3
+    assert total_epochs(config) == 9
+    assert num_frozen_epochs(config) == 2
+    alone = _config("finetune")
+    assert (total_epochs(alone), num_frozen_epochs(alone)) == (4, 0)
+
+
+def test_the_encoder_is_frozen_in_fit_and_probe() -> None:
+    frozen = {name: Stage(name, 1, 1).is_frozen for name in ("fit", "probe", "finetune", "swa")}
+    assert frozen == {"fit": True, "probe": True, "finetune": False, "swa": False}
+
+
+def test_heads_are_solved_for_in_one_epoch() -> None:
+    config = from_flat({"train.stages": ["fit"], "model.heads": "constant"})
+    assert stages_of(config) == (Stage("fit", 1, 1),)
+
+
+def test_each_stage_has_its_rate_and_warms_up_in_fine_tuning_alone() -> None:
+    config = _config("probe", "finetune", "swa")
+    probe, finetune, swa = stages_of(config)
+    assert [probe.rate(config, 1, 0), probe.rate(config, 2, 9)] == [1e-3, 1e-3]
+    assert [swa.rate(config, 7, 0), swa.rate(config, 9, 0)] == [1e-5, 1e-5]
+    rates = [finetune.rate(config, 3, step) for step in (0, 1, 3, 4)]
+    assert rates == pytest.approx([0.25e-2, 0.5e-2, 1e-2, 1e-2])
+    for epoch in (3, 4, 5, 6):
+        expected = reference.learning_rate(1e-2, 0.8, epoch - 2, 4)
+        assert finetune.rate(config, epoch, 100) == pytest.approx(expected)
+
+
+def test_progress_runs_from_0_to_1() -> None:
+    stage = Stage("finetune", 3, 5)
+    assert [stage.progress(epoch) for epoch in (3, 4, 5, 7)] == [0, 0.25, 0.5, 1]
+    assert Stage("finetune", 3, 1).progress(3) == 0
