@@ -5,6 +5,7 @@ that disagree, paraphrases against near misses that share their words, and a sha
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,13 @@ def write_sample(
         "sts": (_similarity, ("sentence1", "sentence2"), "similarity"),
     }
     for name, (make, columns, label) in makers.items():
+        seen: set[tuple[str, ...]] = set()
         for part, size in sizes.items():
             draw = generator(seed, "sample", name, part)
             header = ["", "id", *columns] + ([] if "test" in part else [label])
             lines = ["\t".join(header)]
             for row in range(size):
-                *sentences, value = make(draw)
+                *sentences, value = _new(make, draw, seen)
                 cells = [str(row), f"sample-{name}-{part}-{row}", *sentences, value]
                 lines.append("\t".join(cells[: len(header)]))
             write_atomic(folder / f"{name}-{part}.csv", "\n".join(lines) + "\n", mask)
@@ -60,6 +62,18 @@ def write_sample(
     pairs = [json.dumps(_entailment(draw)) for _ in range(NUM_PAIRS)]
     write_atomic(folder / "AllNLI.jsonl", "\n".join(pairs) + "\n", mask)
     write_atomic(folder / "README.txt", NOTICE.format(seed=seed), mask)
+
+
+def _new(
+    make: Callable[[np.random.Generator], tuple[str, ...]],
+    draw: np.random.Generator,
+    seen: set[tuple[str, ...]],
+) -> tuple[str, ...]:
+    """A row whose sentences no row before it has: no text stands in two splits."""
+    while (row := make(draw))[:-1] in seen:
+        pass
+    seen.add(row[:-1])
+    return row
 
 
 def _sentiment(draw: np.random.Generator) -> tuple[str, str]:
