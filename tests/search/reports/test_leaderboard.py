@@ -36,6 +36,18 @@ def test_the_best_comes_first_and_trials_without_a_score_last() -> None:
     assert (rows[0].epochs, rows[0].reason) == (4, "ran 4 epochs")
 
 
+def test_the_baselines_come_first_without_a_rank_and_make_no_column() -> None:
+    linear = run("frozen-linear", 0.9, **{"model.heads": "linear"})
+    linear = replace(linear, tags={**linear.tags, "recipe": "frozen-linear"})
+    rows = leaderboard([run("0001", 0.5), run("0002", 0.95, **{"optim.lr": "0.01"}), linear])
+    assert [(row.trial, row.rank) for row in rows] == [
+        ("frozen-linear", None),
+        ("0002", 1),
+        ("0001", 2),
+    ]
+    assert [row.params for row in rows] == [{}, {"optim.lr": 0.01}, {"optim.lr": 0.001}]
+
+
 def test_only_what_differs_is_shown_as_values() -> None:
     differing = {"loss.mnr.enabled": "true", "model.fcn_size": "256", "data.tasks": '["nli"]'}
     runs = [run("0001", 0.5), run("0002", 0.6, **differing)]

@@ -1,6 +1,7 @@
 """`ensweep sweep`, `ensweep sweeps`, `ensweep leaderboard` as a user types them."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,7 @@ def test_a_sweep_trains_and_names_its_best(
         "demo",
         f"model.encoder={tiny_encoder}",
         "resources.max_concurrent_trials=2",
+        "search.num_probes=2",
         "--data-dir",
         str(tiny_data),
         "--storage",
@@ -126,19 +128,25 @@ def test_a_sweep_trains_and_names_its_best(
     )
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0].split() == ["rung", "epoch", "arrivals", "stops"]
-    assert result.stdout.splitlines()[1].split()[:3] == ["1", "1", "4"]
+    assert result.stdout.splitlines()[1].split()[:3] == ["0", "0", "4"]  # each has probed
     assert "best: 000" in result.stdout
+    assert re.search(r"^searching .* the baseline (frozen-linear|majority), ", result.stdout, re.M)
     assert "next: ensweep leaderboard tiny" in result.stderr
     board = json.loads(invoke("leaderboard", "--storage", str(tmp_path), "--json").stdout)
     assert board["sweep"] == "tiny"
     outcomes = {trial["trial"]: trial["outcome"] for trial in board["trials"]}
-    assert {"0001-baseline", "0002-b2", "0003-b3", "0004"} == set(outcomes)
+    trials = ["0001-lp-ft", "0002", "0003", "0004"]
+    assert list(outcomes)[:2] in (["frozen-linear", "majority"], ["majority", "frozen-linear"])
+    assert sorted(outcomes)[:4] == trials
     assert set(outcomes.values()) <= {"finished", "pruned"}
+    lengths = {**dict.fromkeys(trials[:2], 4), **dict.fromkeys(trials[2:], 6)}
     for trial, outcome in outcomes.items():
         folder = TrialFolder(tmp_path / "tiny" / "trials" / trial)
-        assert len(folder.epochs()) in ((3,) if outcome == "finished" else (1, 2))
+        length = lengths.get(trial, 1)
+        assert len(folder.epochs()) in ((length,) if outcome == "finished" else (4, 5))
         assert not folder.checkpoint_dir.exists()
-        assert folder.trial().origin["optim.lr"] in ("search", *(f"first trial {i}" for i in "123"))
+        origin = folder.trial().origin["probe.lr"]
+        assert origin.startswith(("search", "first trial 1")) == (trial in trials)
 
 
 @pytest.mark.parametrize(
