@@ -44,8 +44,8 @@ class Model(Section):
     """The encoder, how a sentence is embedded, and the heads above it (sections 4.1 and 4.3)."""
 
     encoder: str = "bert-base-uncased"
-    """A BERT encoder: a hub name, a folder or its storage URI, or `minilm` (the packaged
-    MiniLM-L6)."""
+    """A BERT or a relative (RoBERTa, XLM-R, CamemBERT, MPNet, ALBERT, ELECTRA, DistilBERT,
+    ModernBERT): a hub name, a folder or its storage URI, or `minilm` (the packaged MiniLM-L6)."""
     revision: str | None = None
     """Revision of a hub encoder; None: the newest, recorded with the trial."""
     pooling: Literal["pooler", "cls", "mean"] = "pooler"

@@ -11,6 +11,7 @@ from trainable.losses.ranking import positive_ranking, ranking, weighted_ranking
 from trainable.losses.simcse import simcse
 from trainable.losses.smart import smart_penalty
 from trainable.losses.task import task_loss
+from trainable.model.architectures import token_width
 from trainable.model.heads import HeadOutput
 from trainable.model.multitask import MultitaskBert
 from trainable.runtime.rng_state import replayed
@@ -71,7 +72,7 @@ class Objective:
         shape = [len(batch.sentences), int(model.encoder.config.hidden_size)]  # type: ignore[union-attr,arg-type]
         if settings.place == "input":
             assert batch.packed is not None
-            shape.insert(1, int(batch.packed.lengths[-1]))
+            shape[1:] = [int(batch.packed.lengths[-1]), token_width(model.encoder)]
         start = settings.init_std * torch.randn(shape, device=device)
         kind = self.tasks[batch.task_name].kind
         return smart_penalty(kind, perturbed, output.outputs, start, settings)

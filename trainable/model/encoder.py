@@ -19,6 +19,7 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import first_line
 from trainable.batches.packing import Packed
 from trainable.data.remote import locate
+from trainable.model.architectures import pooled, set_dropout
 from trainable.model.kernels.attention import NAME as ATTENTION
 from trainable.model.kernels.last_layer import first_tokens
 from trainable.runtime.precision import to_float32
@@ -32,15 +33,15 @@ def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Po
     """A pretrained encoder: safetensors only, no code from the hub, the given dropout inside.
 
     Raises:
-        ConfigError: it cannot be found, has no safetensors, is not of the BERT family, or lacks
-            weights that would be random then (its pooler counts only where it is used).
+        ConfigError: it cannot be found, has no safetensors, is of a family that is not supported,
+            or lacks weights that would be random then (its pooler counts only where it is used).
     """
     place = locate(name)
     commit = _hub_commit(place, revision)
     revision = commit or revision  # of one commit, whatever the hub has meanwhile
     try:
         settings = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-        _set_dropout(settings, dropout, name)
+        set_dropout(settings, dropout, name)
         model, report = AutoModel.from_pretrained(
             place,
             revision=revision,
@@ -92,7 +93,7 @@ def build_untrained(folder: Path, dropout: float) -> nn.Module:
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: no encoder configuration: {error}") from None
-    _set_dropout(settings, dropout, str(folder))
+    set_dropout(settings, dropout, str(folder))
     model: nn.Module = AutoModel.from_config(
         settings, dtype=torch.float32, attn_implementation=ATTENTION, trust_remote_code=False
     )
@@ -162,7 +163,7 @@ def _pool(encoder: Any, states: Tensor, packed: Packed, pooling: Pooling) -> Ten
     """
     if pooling == "mean":
         return torch.segment_reduce(to_float32(states), "mean", offsets=packed.offsets)
-    return states if pooling == "cls" else encoder.pooler(states[:, None])
+    return states if pooling == "cls" else pooled(encoder, states)
 
 
 @contextmanager
@@ -191,13 +192,3 @@ def _hub_commit(place: str, revision: str | None) -> str | None:
         return None
     folder = Path(path or "").parent
     return folder.name if folder.parent.name == "snapshots" else None
-
-
-def _set_dropout(settings: Any, dropout: float, name: str) -> None:
-    if not hasattr(settings, "hidden_dropout_prob"):
-        raise ConfigError(
-            f"model.encoder={name}: a {settings.model_type} encoder; only the BERT family is "
-            "supported (its dropout could not be set)",
-        )
-    settings.hidden_dropout_prob = dropout
-    settings.attention_probs_dropout_prob = dropout

@@ -17,6 +17,7 @@ from trainable.batches.collate import Batch
 from trainable.batches.packing import Packed
 from trainable.config.config import Config
 from trainable.config.tasks import Kind, Task
+from trainable.model.architectures import max_tokens
 from trainable.model.encoder import build_untrained, embed, load_pretrained
 from trainable.model.gradient_cache import embed_in_parts
 from trainable.model.heads import HeadOutput, SharedFCN, build_head
@@ -34,7 +35,7 @@ class MultitaskBert(nn.Module):
         hidden_size = int(encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]
         self.encoder = encoder
         self.pooling = model.pooling
-        limit = int(encoder.config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+        limit = max_tokens(encoder)
         self.max_length = min(model.max_length or limit, limit)
         """Tokens a sentence is cut at."""
         self.shared = SharedFCN(hidden_size, model) if model.shared_fcn else None

@@ -23,6 +23,7 @@ from trainable.batches.sampler import length_buckets
 from trainable.batches.tokenization import Tokens, load_tokenizer, tokenise
 from trainable.config.config import Config
 from trainable.data.remote import locate
+from trainable.model.architectures import set_dropout
 from trainable.model.encoder import load_pretrained
 from trainable.model.kernels.attention import NAME as ATTENTION
 from trainable.pretraining.masking import IGNORED, Vocabulary, mask
@@ -257,8 +258,7 @@ def load_masked_lm(config: Config) -> Any:
     load_pretrained(model.encoder, model.revision, model.encoder_dropout, "cls")  # or refuse it
     place = locate(model.encoder)
     settings = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
-    settings.hidden_dropout_prob = model.encoder_dropout
-    settings.attention_probs_dropout_prob = model.encoder_dropout
+    set_dropout(settings, model.encoder_dropout, model.encoder)
     with _without_load_report():
         found: Any = AutoModelForMaskedLM.from_pretrained(
             place,

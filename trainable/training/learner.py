@@ -23,6 +23,7 @@ from trainable.data.dataset import Dataset
 from trainable.evaluation.embedding_cache import sentence_embeddings, weights_fingerprint
 from trainable.evaluation.evaluate import outputs_of
 from trainable.losses.objective import Objective
+from trainable.model.architectures import require_vocabulary
 from trainable.model.compilation import can_compile, compile_layers, verdict
 from trainable.model.heads import HeadOutput
 from trainable.model.multitask import MultitaskBert, build_model
@@ -255,6 +256,7 @@ class Learner:
         """Tokenise everything once."""
         settings, max_length = self.config.model, self.model.max_length
         self.tokenizer = load_tokenizer(settings.encoder, settings.revision)
+        require_vocabulary(self.model.encoder, self.tokenizer, settings.encoder)
         self.tokenizer_id = tokenizer_fingerprint(self.tokenizer, max_length)
         with_negatives = self.config.loss.mnr.hard_negatives
         self.train_tokens = {
