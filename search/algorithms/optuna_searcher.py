@@ -11,7 +11,6 @@ trials after them every second takes up the best probe's settings, the others ar
 """
 
 import math
-import random
 import re
 import warnings
 from collections import deque
@@ -20,25 +19,24 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from mlflow_setup.schema import OVERALL, Outcome, metric_name
+from mlflow_setup.schema import OVERALL
 from search.algorithms.probes import Probes
+from search.algorithms.study import (
+    create_study,
+    frozen_past_trial,
+    frozen_warm_trial,
+    objectives,
+    values_of,
+)
 from search.algorithms.warm_start import WarmTrial
 from search.config.baselines import BASELINES, baselines
-from search.config.space import Space, distribution, suggest
+from search.config.space import Space, suggest
 from search.config.sweep_config import SweepConfig, TrialSettings
 from search.storage.history import PastTrial
-from trainable.config.parse import from_flat
 from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, EXCLUSIVE, NUM_EPOCHS
-
-_STATES = {
-    Outcome.FINISHED: TrialState.COMPLETE,
-    Outcome.PRUNED: TrialState.PRUNED,
-    Outcome.DIVERGED: TrialState.FAIL,
-    Outcome.FAILED: TrialState.FAIL,
-}
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
@@ -65,16 +63,16 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         self.sweep, self.is_stopped, self.is_stopping = sweep, is_stopped, is_stopping
         self.read, self.metrics = read, objectives(sweep)
         self.base = sweep.base()  # reads recipes, which takes as long as drawing
-        self.study = _create_study(sweep, len(history), len(self.metrics))
+        self.study = create_study(sweep, len(history), len(self.metrics))
         self.running: dict[str, str] = {}  # Tune's trial id -> name
         self.asked: dict[str, optuna.Trial | None] = {}  # name -> Optuna's, until it is told
         self.suggested: dict[str, dict[str, Any]] = {}  # name -> what was suggested
         for other in warm:
-            self.study.add_trial(_warm_trial(sweep, other))
+            self.study.add_trial(frozen_warm_trial(sweep, other))
         self.probes = Probes(sweep)
         for past in history:
             if past.is_over and past.record.recipe not in BASELINES:
-                self.study.add_trial(_past_trial(sweep, past))
+                self.study.add_trial(frozen_past_trial(sweep, past))
                 self.probes.restore(past)
         self.waiting = deque(self._past(past) for past in history if not past.is_over)
         begun = {past.name for past in history}
@@ -144,7 +142,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             return
         values = [float(result[BEST_VALUE])]
         if self.read is not None and self.metrics != [OVERALL]:
-            values = _values(self.read(name), self.metrics)
+            values = values_of(self.read(name), self.metrics)
         self.study.tell(trial, values or None, state=None if values else TrialState.FAIL)
 
     def again(self, name: str, *, exclusive: bool = False) -> None:
@@ -241,81 +239,6 @@ def _suggestion(
 def first_trial_name(number: int, recipe: str) -> str:
     """`0002-b2`: the name of first trial `number` (from 0), after its recipe or its file's name."""
     return f"{number + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(recipe).stem)}"
-
-
-def objectives(sweep: SweepConfig) -> list[str]:
-    """The dev metrics that the search maximises."""
-    if sweep.search.objective == "overall":
-        return [OVERALL]
-    tasks = from_flat(sweep.base().settings).task_records()
-    return [metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric]
-
-
-def _values(past: PastTrial, metrics: Sequence[str]) -> list[float]:
-    """Each metric's best of any epoch; nothing when the trial lacks one of them."""
-    found = [past.best(metric) for metric in metrics]
-    return [value for value in found if value is not None] if None not in found else []
-
-
-def _create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = sweep.search.seed
-    if num_past:  # the same numbers again would be the same trials again
-        seed = random.Random(f"{seed} {num_past}").randrange(2**31)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Each setting by itself: drawn jointly, trials crowd around an early winner and stay there
-        # (docs/experiments.md has both).
-        sampler = optuna.samplers.TPESampler(
-            seed=seed,
-            n_startup_trials=sweep.search.num_startup_trials,
-            multivariate=False,  # left out, Optuna draws jointly where there is one objective
-            constant_liar=True,  # trials run side by side: keep away from those under way
-        )
-    return optuna.create_study(directions=["maximize"] * num_objectives, sampler=sampler)
-
-
-def _past_trial(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
-    assert past.outcome is not None
-    space, settings = sweep.space, past.record.config
-    searched = [key for key in past.record.searched if key in space and key in settings]
-    params = {key: settings[key] for key in searched if space[key].contains(settings[key])}
-    return _frozen(
-        sweep,
-        params,
-        _STATES[past.outcome.outcome],
-        _values(past, objectives(sweep)),
-        past.best_values,
-    )
-
-
-def _warm_trial(sweep: SweepConfig, warm: WarmTrial) -> FrozenTrial:
-    state = TrialState.COMPLETE if warm.is_finished else TrialState.PRUNED
-    return _frozen(sweep, warm.params, state, list(warm.best.values()), warm.values)
-
-
-def _frozen(
-    sweep: SweepConfig,
-    params: dict[str, Any],
-    state: TrialState,
-    values: list[float],
-    by_epoch: Sequence[float],
-) -> FrozenTrial:
-    """Args:
-    values: of each objective; without them (damaged epochs, other tasks) the trial has failed.
-    by_epoch: the best overall so far.
-    """
-    is_single = sweep.search.objective == "overall"
-    if not values:
-        state = TrialState.FAIL
-    has_values = state is TrialState.COMPLETE or (state is TrialState.PRUNED and is_single)
-    return optuna.trial.create_trial(
-        state=state,
-        values=values if has_values else None,
-        params=params,
-        distributions={key: distribution(sweep.space[key]) for key in params},
-        intermediate_values=dict(enumerate(by_epoch, start=1)) if is_single else {},
-    )
 
 
 def _is_usable(result: dict[str, Any]) -> bool:

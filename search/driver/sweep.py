@@ -11,7 +11,7 @@ from rich.console import Console
 from mlflow_setup.errors import EnsweepError
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.tracking.store import Tracking
-from search.algorithms.optuna_searcher import objectives
+from search.algorithms.study import objectives
 from search.algorithms.warm_start import read_warm_start, warm_start, write_warm_start
 from search.config.sweep_config import Budget, SweepConfig
 from search.driver.run import Drive, SweepResult

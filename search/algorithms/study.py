@@ -1,0 +1,101 @@
+"""Optuna's study of a sweep: made, and told of trials that have ended under earlier drivers."""
+
+import random
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mlflow_setup.schema import OVERALL, Outcome, metric_name
+from search.algorithms.warm_start import WarmTrial
+from search.config.space import distribution
+from search.config.sweep_config import SweepConfig
+from search.storage.history import PastTrial
+from trainable.config.parse import from_flat
+
+_STATES = {
+    Outcome.FINISHED: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.FAIL,
+    Outcome.FAILED: TrialState.FAIL,
+}
+
+
+def objectives(sweep: SweepConfig) -> list[str]:
+    """The dev metrics that the search maximises."""
+    if sweep.search.objective == "overall":
+        return [OVERALL]
+    tasks = from_flat(sweep.base().settings).task_records()
+    return [metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric]
+
+
+def values_of(past: PastTrial, metrics: Sequence[str]) -> list[float]:
+    """Each metric's best of any epoch; nothing when the trial lacks one of them."""
+    found = [past.best(metric) for metric in metrics]
+    return [value for value in found if value is not None] if None not in found else []
+
+
+def create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> optuna.Study:
+    """An empty study with the sweep's sampler; `num_past` trials of it have begun before."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = sweep.search.seed
+    if num_past:  # the same numbers again would be the same trials again
+        seed = random.Random(f"{seed} {num_past}").randrange(2**31)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Each setting by itself: drawn jointly, trials crowd around an early winner and stay there
+        # (docs/experiments.md has both).
+        sampler = optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=sweep.search.num_startup_trials,
+            multivariate=False,  # left out, Optuna draws jointly where there is one objective
+            constant_liar=True,  # trials run side by side: keep away from those under way
+        )
+    return optuna.create_study(directions=["maximize"] * num_objectives, sampler=sampler)
+
+
+def frozen_past_trial(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
+    """What the study is told of a trial of this sweep that has ended."""
+    assert past.outcome is not None
+    space, settings = sweep.space, past.record.config
+    searched = [key for key in past.record.searched if key in space and key in settings]
+    params = {key: settings[key] for key in searched if space[key].contains(settings[key])}
+    return _frozen(
+        sweep,
+        params,
+        _STATES[past.outcome.outcome],
+        values_of(past, objectives(sweep)),
+        past.best_values,
+    )
+
+
+def frozen_warm_trial(sweep: SweepConfig, warm: WarmTrial) -> FrozenTrial:
+    """What the study is told of an older sweep's trial."""
+    state = TrialState.COMPLETE if warm.is_finished else TrialState.PRUNED
+    return _frozen(sweep, warm.params, state, list(warm.best.values()), warm.values)
+
+
+def _frozen(
+    sweep: SweepConfig,
+    params: dict[str, Any],
+    state: TrialState,
+    values: list[float],
+    by_epoch: Sequence[float],
+) -> FrozenTrial:
+    """Args:
+    values: of each objective; without them (damaged epochs, other tasks) the trial has failed.
+    by_epoch: the best overall so far.
+    """
+    is_single = sweep.search.objective == "overall"
+    if not values:
+        state = TrialState.FAIL
+    has_values = state is TrialState.COMPLETE or (state is TrialState.PRUNED and is_single)
+    return optuna.trial.create_trial(
+        state=state,
+        values=values if has_values else None,
+        params=params,
+        distributions={key: distribution(sweep.space[key]) for key in params},
+        intermediate_values=dict(enumerate(by_epoch, start=1)) if is_single else {},
+    )
