@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the cores already
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RAY_DISABLE_MEMORY_MONITOR", "1")  # it would end trials beside other work
 
 WORDS = [
     *("a", "the", "film", "story", "plot", "cast", "joke", "scene", "is", "was", "looks", "feels"),
@@ -128,6 +130,27 @@ def _migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def real_migrations(_migrated_once: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """New databases are made as users' are."""
     monkeypatch.setattr("mlflow_setup.tracking.store._create", _migrated_once)
+
+
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[None]:
+    """A Ray for all that tests drive in their own process: to start one costs ten CPU seconds.
+
+    A test that comes after one that needs `no_ray` starts its own, as users do.
+    """
+    from trainable.tune.cluster import cluster, environment
+
+    with ExitStack() as stack:
+        with environment():
+            stack.enter_context(cluster())
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_ray() -> None:
+    """None is in use when the module's tests begin."""
+    if ray := sys.modules.get("ray"):
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

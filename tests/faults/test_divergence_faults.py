@@ -119,6 +119,7 @@ def test_r16_a_sweep_of_trials_that_diverge(
     tiny_encoder: Path,
     tiny_data: Path,
     monkeypatch: pytest.MonkeyPatch,
+    one_ray: None,
     table: Table,
 ) -> None:
     bad = faults(tmp_path, tiny_encoder, tiny_data)
@@ -153,7 +154,6 @@ def test_r16_a_sweep_of_trials_that_diverge(
     monkeypatch.setattr(drive, "OptunaSearcher", Watched)
     storage = tmp_path / "runs"
     tracking = resolve_tracking(storage)
-    monkeypatch.setenv("RAY_DISABLE_MEMORY_MONITOR", "1")
     sweep = read_sweep(str(tmp_path / "mine.yaml"), (), {})
     result = sweeps.run_sweep(sweep, "s", storage, tracking)
 

@@ -31,7 +31,9 @@ rare = pytest.mark.rare("a worker and a driver are killed")
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, tiny_data: Path) -> Path:
+def calm(
+    tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, tiny_data: Path, one_ray: None
+) -> Path:
     """The folder of the undisturbed sweep: its file, and its storage `runs`."""
     folder = tmp_path_factory.mktemp("calm")
     file = sweep_file(folder, tiny_encoder, tiny_data)

@@ -5,7 +5,6 @@ names the file and what to put in its place.
 """
 
 import itertools
-import os
 import random
 import re
 import shutil
@@ -17,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import ray
 from disks import small_disk
 from drivers import Driver, assert_whole, longest_stall
 from fake_sweep import NUM_EPOCHS, make_train, sweep_of
@@ -41,19 +39,7 @@ ENDED, ALSO_ENDED, UNDER_WAY = "0003", "0004", "0005"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One Ray for all sweeps of the module."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-    if before is None:
-        del os.environ["OMP_NUM_THREADS"]
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, cluster: None) -> Path:
+def swept(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, one_ray: None) -> Path:
     """The folder of a sweep of seven trials, one of them under way; extended once."""
     folder = tmp_path_factory.mktemp("swept")
     sweep = sweep_of(folder, tiny_data, "scheduler.name=none", "search.num_samples=6")

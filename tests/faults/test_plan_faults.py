@@ -399,7 +399,7 @@ def test_there_are_enough_faults() -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster(no_ray: None) -> Iterator[None]:
     """Two CPUs, and a GPU that only Ray believes in."""
     ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield

@@ -42,8 +42,8 @@ CHILD_SECONDS = 120
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """A forked child has none of its parent's threads: torch must not wait for them."""
+def _one_thread(no_ray: None) -> Iterator[None]:
+    """A forked child has none of its parent's threads: torch and Ray must not wait for them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -7,7 +7,6 @@ import functools
 import random
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,18 +28,10 @@ from search.driver.sweep import resume_sweep, run_sweep
 from search.storage.history import read_history
 from search.storage.lease import LEASE_FILE, read_lease
 from search.storage.sweep_folder import SweepFolder
-from trainable.tune.cluster import cluster
 
 pytestmark = pytest.mark.slow
 
 NUM_KILLS = 20
-
-
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    """For all sweeps of this module that are driven in the process of the tests."""
-    with cluster():
-        yield
 
 
 def settings(folder: Path) -> dict[str, float]:

@@ -30,7 +30,6 @@ from typer.testing import CliRunner
 
 from ensemble.choice.request import choose_ensemble
 from ensweep.cli.app import app
-from trainable.tune.cluster import cluster, environment
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -62,12 +61,14 @@ def _commands() -> list[tuple[str, bool, str]]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Iterator[Path]:
+def demo(
+    tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, one_ray: None
+) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("demo")
     _start(["sh", "-n", str(ROOT / "docs" / "demo.sh")], folder)
     script = (ROOT / "docs" / "demo.sh").read_text(encoding="utf-8").replace("\\\n", " ")
     assert SAMPLE in script
-    with pytest.MonkeyPatch.context() as patched, environment(), cluster():
+    with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ENSWEEP_MODEL__ENCODER", str(tiny_encoder))  # where the command says none
         for module in ("ensemble.choice.request", "ensemble.export.write"):
             patched.setattr(f"{module}.choose_ensemble", partial(choose_ensemble, effort=LITTLE))

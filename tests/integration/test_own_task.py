@@ -67,7 +67,7 @@ def _ensweep(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_whole_chain(folder: Path) -> None:
+def test_the_whole_chain(folder: Path, one_ray: None) -> None:
     _ensweep(folder, "data", "check", ".", "--recipe", "mood.yaml")
     trained = json.loads(
         _ensweep(folder, "train", "mood.yaml", "--data-dir", ".", "--output", "one", "--json")

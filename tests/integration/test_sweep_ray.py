@@ -25,7 +25,7 @@ from trainable.storage.trial_folder import TrialFolder
 from trainable.tune.cluster import Node, cluster
 from trainable.tune.trainable import Train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_ray")]
 
 
 MISDEEDS = {"0002-b2": "dies before it tells", "0003": "diverges", "0004": "raises"}

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import ray
 
 from ensemble.inference.ensemble import Ensemble
 from ensemble.inference.shards import write_shards
@@ -16,21 +15,16 @@ TASKS = ["paraphrase", "similarity"]
 
 @pytest.mark.slow
 def test_workers_write_what_one_process_does(
-    tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path, one_ray: None
 ) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     ensemble, source = Ensemble.load(folder), tiny_data / "quora-dev.csv"
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        label = label_on_ray(ensemble, TASKS, as_json=False)
-        spread, alone = tmp_path / "spread", tmp_path / "alone"
-        assert write_shards(ensemble, source, TASKS, spread, 5, label=label) == (7, 0)
-        write_shards(ensemble, source, TASKS, alone, 5)
-        for path in alone.glob("labels-*"):
-            assert (spread / path.name).read_text() == path.read_text()
-        (folder / "README.md").write_text("better")  # what a worker says, the user sees
-        with pytest.raises(IntegrityError, match=r"changed since it was written: README\.md"):
-            write_shards(ensemble, source, TASKS, tmp_path / "other", 5, label=label)
-    finally:
-        ray.shutdown()
+    label = label_on_ray(ensemble, TASKS, as_json=False)
+    spread, alone = tmp_path / "spread", tmp_path / "alone"
+    assert write_shards(ensemble, source, TASKS, spread, 5, label=label) == (7, 0)
+    write_shards(ensemble, source, TASKS, alone, 5)
+    for path in alone.glob("labels-*"):
+        assert (spread / path.name).read_text() == path.read_text()
+    (folder / "README.md").write_text("better")  # what a worker says, the user sees
+    with pytest.raises(IntegrityError, match=r"changed since it was written: README\.md"):
+        write_shards(ensemble, source, TASKS, tmp_path / "other", 5, label=label)

@@ -33,7 +33,9 @@ def test_studies_are_listed_with_a_line_each() -> None:
 
 
 @pytest.mark.slow
-def test_a_study_from_start_to_end(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_a_study_from_start_to_end(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, one_ray: None
+) -> None:
     """B4 and its like over two seeds under Ray; then the tables alone, which come out the same.
 
     What rows have in common is made once: the encoder of all, and the teachers of seeds 0 and 1,

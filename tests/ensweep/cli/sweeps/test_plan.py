@@ -16,7 +16,7 @@ def plan(folder: Path, data: Path | str, *given: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_every_error_is_shown_with_its_fix(tmp_path: Path) -> None:
+def test_every_error_is_shown_with_its_fix(tmp_path: Path, no_ray: None) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "runs" / "s").mkdir(parents=True)
     code, output = plan(tmp_path, tmp_path / "data", "--tracking-uri", "http://127.0.0.1:9")
