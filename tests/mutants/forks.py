@@ -8,12 +8,11 @@ import importlib
 import importlib.abc
 import importlib.util
 import io
-import json
 import os
 import resource
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import TextIO
 
 import pytest
 
@@ -31,12 +31,11 @@ _PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:fau
 
 @dataclass(frozen=True)
 class Baseline:
-    """The tests without a mutant: what they take, and what they import."""
+    """The tests without a mutant: what fails, what they take, and what they import."""
 
-    exit_code: int
+    failed: list[str]
     cpu_seconds: float
     third_party: list[str]
-    output: str
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,12 @@ class Verdict:
 
 
 def baseline(root: Path, tests: Sequence[str], ignored: Sequence[str] = ()) -> Baseline:
-    """Run tests in a process of their own, as they are."""
-    command = [sys.executable, __file__, str(root), json.dumps([list(tests), list(ignored)])]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    exit_code, cpu_seconds, third_party = json.loads(done.stdout.splitlines()[-1])
-    return Baseline(exit_code, cpu_seconds, third_party, done.stdout)
+    """Run tests as they are, in a fork."""
+    ended = _forked(root, tests, ignored, None, 3600)
+    failed = ended.told("failed")
+    if ended.exit_code != 0 and not failed:
+        failed = [f"{' '.join(tests)} cannot be run"]
+    return Baseline(failed, ended.cpu_seconds, ended.told("imported"))
 
 
 def preload(names: Iterable[str]) -> None:
@@ -79,45 +79,61 @@ def judge(
             be ten times as many and a minute.
     """
     started = time.monotonic()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        _child(root, module, source, tests, ignored, cpu_seconds, writing)
-    os.close(writing)
-    status = _wait(child, started + 10 * cpu_seconds + 60)
-    with os.fdopen(reading) as said:
-        failed = said.read().strip()
+    ended = _forked(root, tests, ignored, _Finder(root, module, source), cpu_seconds)
     seconds = time.monotonic() - started
-    if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+    if ended.exit_code is None:
         return Verdict("timeout", "the time limit", seconds)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+    if ended.exit_code == 0:
         return Verdict("survived", "", seconds)
-    return Verdict("killed", failed.split("\n")[0] or "it cannot be imported", seconds)
+    return Verdict("killed", (ended.told("failed") or ["it cannot be imported"])[0], seconds)
 
 
-def _wait(child: int, deadline: float) -> int | None:
-    """The status of the child, which is ended with all that it started; None: at the deadline."""
-    while True:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if not found and time.monotonic() < deadline:
-            time.sleep(0.02)
-            continue
+@dataclass(frozen=True)
+class _Ended:
+    """A fork that has ended: pytest's exit code, None at the time limit, and what it told."""
+
+    exit_code: int | None
+    cpu_seconds: float
+    lines: list[str]
+
+    def told(self, what: str) -> list[str]:
+        return [line.partition(" ")[2] for line in self.lines if line.startswith(f"{what} ")]
+
+
+def _forked(
+    root: Path,
+    tests: Sequence[str],
+    ignored: Sequence[str],
+    finder: "_Finder | None",
+    cpu_seconds: float,
+) -> _Ended:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as told:
+        deadline = time.monotonic() + 10 * cpu_seconds + 60
+        child = os.fork()
+        if child == 0:
+            _child(root, tests, ignored, finder, cpu_seconds, told)
+        found = 0
+        while not found and time.monotonic() < deadline:
+            found, status, usage = os.wait4(child, os.WNOHANG)
+            time.sleep(0.0 if found else 0.02)
         with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
+            os.killpg(child, signal.SIGKILL)  # and what it has started
         if not found:
-            os.waitpid(child, 0)
-        return status if found else None
+            _, status, usage = os.wait4(child, 0)
+        is_late = not found or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU)
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 70
+        told.seek(0)
+        lines = told.read().splitlines()
+        return _Ended(None if is_late else code, usage.ru_utime + usage.ru_stime, lines)
 
 
 def _child(
     root: Path,
-    module: str,
-    source: str,
     tests: Sequence[str],
     ignored: Sequence[str],
+    finder: "_Finder | None",
     cpu_seconds: float,
-    writing: int,
+    told: TextIO,
 ) -> None:
     """Ends the process with pytest's exit code."""
     code = 70
@@ -132,30 +148,28 @@ def _child(
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + _MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        sys.meta_path.insert(0, _Finder(root, module, source))
-        code = _run(root, tests, ignored, [_Teller(writing)])
+        sys.path.insert(0, str(root))
+        if finder is not None:
+            sys.meta_path.insert(0, finder)
+        skips = [f"--ignore={path}" for path in ignored]
+        code = int(pytest.main([*_PYTEST, *skips, *tests], plugins=[_Teller(told)]))
+        if finder is None:
+            told.writelines(f"imported {name}\n" for name in _third_party(root))
+        told.flush()
     finally:
         os._exit(code)
 
 
-def _run(
-    root: Path, tests: Sequence[str], ignored: Sequence[str], plugins: list[object] | None = None
-) -> int:
-    """pytest in this process; its exit code."""
-    sys.path.insert(0, str(root))
-    skips = [f"--ignore={path}" for path in ignored]
-    return int(pytest.main([*_PYTEST, *skips, *tests], plugins=plugins))
-
-
 class _Teller:
-    """Tells of the first failure through a pipe."""
+    """Tells of each failure."""
 
-    def __init__(self, writing: int) -> None:
-        self.writing = writing
+    def __init__(self, told: TextIO) -> None:
+        self.told = told
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            os.write(self.writing, f"{report.nodeid}\n".encode())
+            self.told.write(f"failed {report.nodeid}\n")
+            self.told.flush()
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -191,13 +205,3 @@ def _third_party(root: Path) -> list[str]:
         and root not in Path(str(module.__file__)).parents
         and not name.startswith("_pytest")
     ]
-
-
-def _report_baseline(root: Path, tests: Sequence[str], ignored: Sequence[str]) -> None:
-    exit_code = _run(root, tests, ignored)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print("\n" + json.dumps([exit_code, used.ru_utime + used.ru_stime, _third_party(root)]))
-
-
-if __name__ == "__main__":
-    _report_baseline(Path(sys.argv[1]), *json.loads(sys.argv[2]))

@@ -28,7 +28,7 @@ from mutators import Mutant, mutants_of
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "mutants.jsonl"
 SURVIVORS = Path(__file__).with_name("survivors.yaml")
-NUMBER = 14
+NUMBER = 12
 """Mutants of a module, at most, drawn with the seed."""
 SLACK, SECONDS = 4, 10.0
 """How many times the time of its tests a mutant may take, beside so many seconds."""
@@ -80,15 +80,13 @@ def run_module(
     given: argparse.Namespace, module: str, drawn: Sequence[Mutant], digest: str
 ) -> None:
     """Judge mutants of one module, each put down as soon as it is judged."""
-    stages = []
-    for tests, ignored in tests_of(given.root, module)[: 1 if given.mirrored else None]:
-        found = baseline(given.root, tests, ignored)
-        if found.exit_code:
-            raise SystemExit(f"{' '.join(tests)} fails without a mutant:\n{found.output}")
-        preload(found.third_party)
-        stages.append((tests, ignored, SLACK * found.cpu_seconds + given.seconds))
+    due = tests_of(given.root, module)[: 1 if given.mirrored else None]
+    limits: list[float] = []  # of processor time, once the tests have run without a mutant
     for mutant in drawn:
-        for stage in stages:
+        for number, (tests, ignored) in enumerate(due):
+            if number == len(limits):
+                limits.append(time_limit(given.root, tests, ignored, given.seconds))
+            stage = tests, ignored, limits[number]
             verdict = judge(given.root, module, mutant.source, *stage)
             if verdict.outcome != "survived":
                 break
@@ -97,6 +95,15 @@ def run_module(
         with given.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(result)) + "\n")
         print(f"{module} {result.outcome:8} {result.seconds:5.1f} s  {mutant.key}", flush=True)
+
+
+def time_limit(root: Path, tests: Sequence[str], ignored: Sequence[str], seconds: float) -> float:
+    """What the tests take as they are, times `SLACK`; their packages are imported on the way."""
+    found = baseline(root, tests, ignored)
+    if found.failed:
+        raise SystemExit(f"fails without a mutant: {', '.join(found.failed)}")
+    preload(found.third_party)
+    return SLACK * found.cpu_seconds + seconds
 
 
 def read(results: Path) -> dict[tuple[str, str, str], Result]:
@@ -152,7 +159,7 @@ def main(words: Sequence[str] | None = None) -> int:
         digest = hashlib.sha256(source.encode()).hexdigest()[:16]
         mutants = mutants_of(source)
         draw = random.Random(f"{given.seed} {module}")
-        drawn = draw.sample(mutants, min(given.number, len(mutants)))
+        drawn = draw.sample(mutants, len(mutants))[: given.number]  # more are those and others
         keys += [(module, digest, mutant.key) for mutant in drawn]
         known = read(given.results)
         due = [m for m in drawn if is_due(known.get((module, digest, m.key)), given.survivors)]
