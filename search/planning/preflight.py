@@ -7,7 +7,7 @@ from mlflow_setup.runs.query import tracked_sweeps
 from mlflow_setup.tracking.store import Tracking
 from search.config.sweep_config import SweepConfig, TrialSettings
 from search.storage.history import PastTrial
-from search.storage.sweep_folder import SweepFolder, name_taken
+from search.storage.sweep_folder import SweepFolder
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.data.dataset import Dataset, read_dataset
@@ -19,7 +19,7 @@ def refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
         raise folder.taken()
     tracking.check()
     if folder.name in tracked_sweeps(tracking):
-        raise name_taken(f"{folder.name!r} is already tracked in MLflow", folder.name)
+        raise folder.name_taken("is already tracked in MLflow")
 
 
 def known_configs(sweep: SweepConfig) -> list[Config]:

@@ -66,7 +66,7 @@ def read_insight(folder: SweepFolder) -> Insight:
         raise NothingUsableError(
             f"sweep {folder.name}: {len(finished)} finished trials; {MIN_TRIALS} are needed to "
             "tell which settings matter",
-            fix=f"ensweep extend {folder.name} --num-samples 8",
+            fix=f"{folder.command('extend')} --num-samples 8",
         )
     found = {name: _importances(study, make()) for name, make in EVALUATORS.items()}
     keys = sorted(sweep.space, key=lambda key: -sum(one.get(key) or 0 for one in found.values()))

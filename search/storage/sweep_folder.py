@@ -4,6 +4,7 @@ Whole JSON objects; nothing is unpickled. What came of the trials is `search.sto
 """
 
 import json
+import shlex
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -73,7 +74,16 @@ class SweepFolder:
         driver = living_driver(self.path)
         if driver is not None:
             return refusal(self.path / LEASE_FILE, driver)
-        return name_taken(f"{self.name!r} already exists: {self.path}", self.name)
+        return self.name_taken(f"already exists: {self.path}")
+
+    def name_taken(self, how: str) -> ConfigError:
+        """Two sweeps never share a folder, nor a name in MLflow."""
+        fix = f"choose another name with --name, or go on with it: {self.command('resume')}"
+        return ConfigError(f"sweep {self.name!r} {how}", fix=fix)
+
+    def command(self, verb: str) -> str:
+        """`ensweep VERB` of this sweep, quoted, to be typed as it is."""
+        return shlex.join(["ensweep", verb, self.name, "--storage", str(self.path.parent)])
 
     def has_begun(self) -> bool:
         """Whether there is such a sweep. What a driver left that died while it made the folder is
@@ -144,12 +154,6 @@ def find_sweep(storage: Path, name: str | None = None) -> SweepFolder:
         fix = "--storage names the folder with the sweeps"
         raise NothingUsableError(f"{what} in {storage}", fix=fix)
     return found[0]
-
-
-def name_taken(how: str, name: str) -> ConfigError:
-    """Two sweeps never share a folder, nor a name in MLflow."""
-    fix = f"choose another name with --name, or go on with it: ensweep resume {name}"
-    return ConfigError(f"sweep {how}", fix=fix)
 
 
 def _began(folder: Path) -> tuple[int, str]:

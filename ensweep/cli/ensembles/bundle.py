@@ -5,6 +5,7 @@ ensweep evaluate bundle --data-dir data
 """
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -46,7 +47,7 @@ def export(
     for task, found in contents.halved.items():
         change = f"{found.fp32:.4f} in fp32, {found.stored:.4f} in {precision}"
         typer.echo(f"{task}: {change} ({found.stored - found.fp32:+.4f}; in-sample, dev)")
-    typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)
+    typer.echo(f"next: ensweep evaluate {shlex.quote(str(output))} --data-dir DIR", err=True)
 
 
 def _halving(precision: Literal["fp16", "bf16"], data_dir: Path | None) -> "Refine":

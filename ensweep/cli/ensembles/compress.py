@@ -3,6 +3,7 @@
 ensweep compress bundle --data-dir data --output small train.num_epochs=3
 """
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,4 +64,4 @@ def compress(
     ]
     print_table(["", "ensemble", "student", "student less ensemble"], rows)
     typer.echo(f"{output}: 1 member, as {student.recipe}; dev, in-sample, 95 % intervals")
-    typer.echo(f"next: ensweep evaluate {output} --data-dir DIR", err=True)
+    typer.echo(f"next: ensweep evaluate {shlex.quote(str(output))} --data-dir DIR", err=True)

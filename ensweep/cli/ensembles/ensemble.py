@@ -32,6 +32,7 @@ def ensemble(
 ) -> None:
     """Best single run, simple average and selective ensemble of each task, honestly judged."""
     from ensemble.choice.request import choose_ensemble
+    from ensemble.choice.result import Method
     from ensemble.presentation.choice_json import describe
     from ensweep.cli.ensembles.choice import print_choice
 
@@ -44,7 +45,10 @@ def ensemble(
         print_choice(request, pool, choice)
     _keep(place, request, content, pool, choice)
     if not as_json:
-        typer.echo(f"next: {_next(request, choice)}", err=True)
+        added = [each.label for each in choice.candidates(Method.SELECTIVE) if each.is_added]
+        if added:
+            typer.echo(f"an export chooses without {', '.join(added)}", err=True)
+        typer.echo(f"next: {_next(request, place)}", err=True)
 
 
 def _keep(
@@ -80,15 +84,12 @@ def _keep(
         typer.echo(f"{'logged as' if is_new else 'logged before as'} MLflow run {run_id}", err=True)
 
 
-def _next(request: "Request", choice: "EnsembleChoice") -> str:
-    """The command that exports, and whom it will do without."""
-    from ensemble.choice.result import Method as Choice
-
-    words = ["ensweep export", *request.sweeps]
+def _next(request: "Request", place: Place) -> str:
+    """The command that exports."""
+    words = ["export", *request.sweeps]
     for name, value in request.to_params().items():
         if name != "add":
             values = value if isinstance(value, list) else [value]
-            words += [f"--{name.replace('_', '-')} {each}" for each in values]
-    command = " ".join([*words, "--output DIR"])
-    added = [c.label for c in choice.candidates(Choice.SELECTIVE) if c.is_added]
-    return f"{command}, which chooses without {', '.join(added)}" if added else command
+            for each in values:
+                words += [f"--{name.replace('_', '-')}", str(each)]
+    return place.command(*words, "--output", "DIR")

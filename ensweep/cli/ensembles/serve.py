@@ -32,7 +32,7 @@ def register(
         print_json(uri=uri, version=version, run_id=run_id)
     else:
         typer.echo(f"{uri}: version {version}, of run {run_id}")
-        typer.echo(f"next: ensweep serve {uri} --storage {place.storage}", err=True)
+        typer.echo(f"next: {place.command('serve', uri)}", err=True)
 
 
 def serve(

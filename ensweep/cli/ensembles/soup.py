@@ -46,6 +46,4 @@ def soup(
     rows.append(["overall", f"{found.single:.4f}", f"{found.overall:.4f}", ""])
     print_table(["dev-dev", "best single", "soup", "gain"], rows)
     typer.echo("runs, epochs and best single are chosen on dev-train; dev-dev had no say")
-    typer.echo(
-        f"in {found.folder}; next: ensweep ensemble {name} --storage {place.storage}", err=True
-    )
+    typer.echo(f"in {found.folder}; next: {place.command('ensemble', name)}", err=True)

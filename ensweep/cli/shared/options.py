@@ -7,6 +7,8 @@ makes of it the signature that typer reads.
 import dataclasses
 import functools
 import inspect
+import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +75,18 @@ class Place:
         from mlflow_setup.tracking.store import resolve_tracking
 
         return resolve_tracking(self.storage, self.tracking_uri)
+
+    def command(self, *words: str) -> str:
+        """`ensweep WORDS` with these places, quoted, to be typed as it is: what the environment
+        says is not repeated, and no password is shown."""
+        from mlflow_setup.uris import redact
+
+        given, uri = ["ensweep", *words], self.tracking_uri
+        if self.storage != Path(os.environ.get("ENSWEEP_STORAGE", "runs")):
+            given += ["--storage", str(self.storage)]
+        if uri != os.environ.get("MLFLOW_TRACKING_URI") and uri is not None:
+            given += ["--tracking-uri", redact(uri)]
+        return shlex.join(given)
 
     @property
     def cache(self) -> Path:

@@ -77,7 +77,7 @@ def ablate(
     if failed:
         raise PartialError(
             f"{len(failed)} of {len(found.lines)} rows have no numbers: {', '.join(failed)}",
-            fix=f"ensweep leaderboard {chosen} --json gives the reason of each trial",
+            fix=f"{place.command('leaderboard', chosen, '--json')} gives the reason of each trial",
         )
 
 

@@ -3,9 +3,6 @@
 ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
 """
 
-import os
-import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,16 +85,8 @@ def sweeps(as_json: AsJson = False) -> None:
 
 
 def resume_hint(sweep_name: str, place: Place) -> str:
-    """The line that tells how to go on with a sweep: what the environment says is not repeated,
-    and no password is shown."""
-    from mlflow_setup.uris import redact
-
-    words, uri = ["ensweep", "resume", sweep_name], place.tracking_uri
-    if place.storage != Path(os.environ.get("ENSWEEP_STORAGE", "runs")):
-        words += ["--storage", str(place.storage)]
-    if uri != os.environ.get("MLFLOW_TRACKING_URI") and uri is not None:
-        words += ["--tracking-uri", redact(uri)]
-    return f"to go on: {shlex.join(words)}"
+    """The line that tells how to go on with a sweep."""
+    return f"to go on: {place.command('resume', sweep_name)}"
 
 
 def _go_on(sweep_name: str | None, num_more: int, limits: Limits, place: Place) -> None:
@@ -131,8 +120,8 @@ def _end(result: "SweepResult", place: Place) -> None:
         typer.echo(resume_hint(result.name, place), err=True)
         raise typer.Exit(exit_code)
     for verb in ("leaderboard", "ensemble"):
-        typer.echo(f"next: ensweep {verb} {result.name}", err=True)
-    _raise_for(result)
+        typer.echo(f"next: {place.command(verb, result.name)}", err=True)
+    _raise_for(result, place)
 
 
 def _print_result(result: "SweepResult") -> None:
@@ -157,11 +146,12 @@ def _print_result(result: "SweepResult") -> None:
     typer.echo(f"in {result.folder}")
 
 
-def _raise_for(result: "SweepResult") -> None:
+def _raise_for(result: "SweepResult", place: Place) -> None:
     """Exit codes 5 and 4: nothing to go on with, or done in part."""
     from mlflow_setup.schema import Outcome
 
-    reasons = f"ensweep leaderboard {result.name} --json gives the reason of each"
+    listing = place.command("leaderboard", result.name, "--json")
+    reasons = f"{listing} gives the reason of each"
     if not result.ended(Outcome.FINISHED):
         raise NothingUsableError(f"no trial of sweep {result.name} has finished", fix=reasons)
     failed = result.ended(Outcome.FAILED)
@@ -171,5 +161,5 @@ def _raise_for(result: "SweepResult") -> None:
     if result.unsynced:
         raise PartialError(
             f"MLflow has missed: {', '.join(result.unsynced)}",
-            fix=f"once it answers again: ensweep sync {result.name}",
+            fix=f"once it answers again: {place.command('sync', result.name)}",
         )

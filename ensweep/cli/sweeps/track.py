@@ -61,7 +61,7 @@ def sync(place: Place, sweep: SweepName = None) -> None:
         raise PartialError(
             f"sweep {folder.name}: not in MLflow: {len(missed)} of {num_trials} trials\n  "
             + "\n  ".join(missed),
-            fix=f"mend them, then run ensweep sync {folder.name} again",
+            fix=f"mend them, then run {place.command('sync', folder.name)} again",
         )
 
 

@@ -118,7 +118,7 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     assert "\x1b" not in result.stdout
     assert f"pictures: {storage / 'new' / 'ensemble'}\n" in result.stderr
     assert "logged as MLflow run " in result.stderr
-    assert result.stderr.endswith("next: ensweep export new --output DIR\n")
+    assert result.stderr.endswith(f"next: ensweep export new --output DIR --storage {storage}\n")
 
 
 def test_where_selective_does_not_win_it_is_said(storage: Path) -> None:
@@ -187,7 +187,8 @@ def test_several_sweeps(storage: Path) -> None:
     assert lines[1] == "  rejected old/0001@1: a duplicate of new/0001@1"
     assert lines[2] == "  rejected new/0003: diverged: because"
     assert "0.500 new/0001@1, 0.500 new/0002@1" in result.stdout
-    assert result.stderr.endswith("next: ensweep export old new --method simple --output DIR\n")
+    command = f"ensweep export old new --method simple --output DIR --storage {storage}"
+    assert result.stderr.endswith(f"next: {command}\n")
 
 
 def test_predictions_from_a_file(storage: Path, tmp_path: Path) -> None:
@@ -198,9 +199,9 @@ def test_predictions_from_a_file(storage: Path, tmp_path: Path) -> None:
     result = invoke(*words)
     assert "  added mine.csv to paraphrase: labels, each taken for 90% sure\n" in result.stdout
     assert "  selective   1.0000  1.0000  1.000 mine.csv\n" in result.stdout
-    assert result.stderr.endswith(
-        "next: ensweep export old --method single --output DIR, which chooses without mine.csv\n"
-    )
+    command = f"ensweep export old --method single --output DIR --storage {storage}"
+    said = f"an export chooses without mine.csv\nnext: {command}\n"
+    assert result.stderr.endswith(said)
     content = json.loads(invoke(*words, "--json").stdout)
     assert content["added"][0]["file"] == "mine.csv"
     assert content["num_candidates"] == 1

@@ -58,8 +58,8 @@ def test_a_forecast_as_json(
     assert content["sharing"][0]["count"] == 1
     assert any("steps a second side by side" in check["found"] for check in content["checks"])
     forecast = content["forecast"]
-    assert forecast["num_trials"] == 4
-    assert forecast["max_epochs"] == 12
-    assert 4 <= forecast["epochs"]["low"] <= forecast["epochs"]["high"] <= 12
+    assert forecast["num_trials"] == 10
+    assert forecast["max_epochs"] == 44  # 8 probes of 4 epochs, 2 trials of 6
+    assert 40 <= forecast["epochs"]["low"] <= forecast["epochs"]["high"] <= 44
     assert 0 < forecast["hours"]["median"] < 1
     assert forecast["disk_bytes"] > 0

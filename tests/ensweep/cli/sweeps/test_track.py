@@ -157,7 +157,7 @@ def test_what_cannot_be_synced_is_named_and_the_rest_is_synced(
     assert isinstance(result.exception, PartialError)
     assert result.exception.exit_code == 4
     assert "sweep partly: not in MLflow: 1 of 3 trials\n  t2: " in str(result.exception)
-    assert "run ensweep sync partly again" in str(result.exception)
+    assert "run ensweep sync partly --storage " in str(result.exception)
     assert statuses(tracking, "partly") == {"t1": "FINISHED", "t3": "FINISHED"}
 
 
