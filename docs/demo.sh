@@ -8,7 +8,7 @@ ensweep data check demo/data
 ensweep sweep demo --name demo --data-dir demo/data --storage demo/runs
 ensweep leaderboard demo --storage demo/runs
 ensweep ensemble demo --storage demo/runs
-ensweep export demo --storage demo/runs --output demo/bundle
+ensweep export demo --storage demo/runs --output demo/bundle --precision fp16 --data-dir demo/data
 ensweep predict demo/bundle --task sentiment \
     --text "a warm , funny and deeply moving film" \
     --text "the plot is thin , and the jokes are worse" \
