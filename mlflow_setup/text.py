@@ -61,3 +61,8 @@ def short_hash(*parts: str | bytes, length: int = 16) -> str:
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
     return digest.hexdigest()[:length]
+
+
+def brief(value: object) -> str:
+    """A setting as a table shows it: a float by three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

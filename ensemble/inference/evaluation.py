@@ -57,17 +57,8 @@ def evaluate_ensemble(
     if not scores:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
         raise DataError(f"{data_dir}: nothing to score: {reasons}")
-    total = overall(scores, ensemble.tasks)
-    return Evaluation(
-        split=split,
-        scores=scores,
-        overall=total,
-        num_rows=num_rows,
-        num_skipped=num_skipped,
-        undefined=undefined,
-        unscored=unscored,
-        seconds_per_1000=seconds,
-    )
+    total, counts = overall(scores, ensemble.tasks), (num_rows, num_skipped)
+    return Evaluation(split, scores, total, *counts, undefined, unscored, seconds)
 
 
 def _sound(

@@ -99,13 +99,11 @@ def averaged(label: str, base: Result, members: Mapping[str, Sequence[Result]]) 
             if name not in result.tasks:
                 raise IntegrityError(f"{result.name} has no task {name}")
     outputs = {
-        name: combine(base.tasks[name], [own.outputs[name] for own in chosen], _equal(len(chosen)))
+        name: combine(
+            base.tasks[name], [own.outputs[name] for own in chosen], [1 / len(chosen)] * len(chosen)
+        )
         for name, chosen in members.items()
     }
     tasks = {name: base.tasks[name] for name in members}
     name = f"{label}, seed {base.seed}"
     return replace(base, name=name, epoch=None, records=[], tasks=tasks, outputs=outputs)
-
-
-def _equal(count: int) -> list[float]:
-    return [1 / count] * count

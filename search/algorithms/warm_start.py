@@ -151,17 +151,17 @@ def _refuse_other_tasks(sweep: SweepConfig, name: str, past: list[PastTrial]) ->
     wanted = {"data.tasks": Config().flat()["data.tasks"]} | sweep.base().settings
     tasks = set(wanted["data.tasks"])
     for trial in past:
-        scored = {key.split("/")[1] for key in trial.epochs[-1].metrics if _is_task_metric(key)}
+        scored = {
+            key.split("/")[1]
+            for key in trial.epochs[-1].metrics
+            if is_dev_score(key) and key != OVERALL
+        }
         if not scored <= tasks:
             raise ConfigError(
                 f"sweep {name}: trial {trial.name} was scored on {', '.join(sorted(scored))}; "
                 f"this sweep trains {', '.join(sorted(tasks))}",
                 fix="start warm from a sweep of the same tasks",
             )
-
-
-def _is_task_metric(key: str) -> bool:
-    return is_dev_score(key) and key != OVERALL
 
 
 def _folder(other: str, storage: Path) -> SweepFolder:

@@ -29,6 +29,7 @@ from mlflow_setup.schema import (
     TrialRecord,
     raise_best,
 )
+from mlflow_setup.text import brief
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.driver.budget import Meter
@@ -111,7 +112,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     ) -> None:
         """A trial begins, or goes on."""
         settings = trial.config["settings"]
-        searched = (f"{key}={_brief(settings[key])}" for key in trial.config["searched"])
+        searched = (f"{key}={brief(settings[key])}" for key in trial.config["searched"])
         config = from_flat(settings)
         lengths = total_epochs(config), num_frozen_epochs(config)
         name = trial.config["trial"]
@@ -287,7 +288,3 @@ def _record_of(config: Mapping[str, Any], sweep: str) -> TrialRecord:
         start_time=time.time(),
         searched=tuple(config["searched"]),
     )
-
-
-def _brief(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

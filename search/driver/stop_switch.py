@@ -75,7 +75,7 @@ class StopSwitch:
 
     def __enter__(self) -> Self:
         self.file.unlink(missing_ok=True)
-        if _is_main_thread():
+        if threading.current_thread() is threading.main_thread():
             heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
             self._before = {number: signal.signal(number, self._on_signal) for number in heard}
         return self
@@ -121,10 +121,6 @@ def leave_terminal() -> None:
         if stat.S_ISCHR(os.fstat(stream).st_mode):  # isatty is False once it is lost
             os.dup2(nowhere, stream)
     os.close(nowhere)
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _kill_children() -> None:

@@ -95,9 +95,4 @@ def _words(
     follows = np.zeros_like(eligible)
     follows[:, 1:] = eligible[:, :-1]
     begins = eligible & ~(vocabulary.continues[ids] & follows)
-    return _numbered(begins)
-
-
-def _numbered(begins: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many have begun up to each place, through all sentences, [S, L]."""
     return np.cumsum(begins, dtype=np.int64).reshape(begins.shape)

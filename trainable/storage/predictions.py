@@ -154,7 +154,7 @@ class Predictions:
             "data_fingerprint": self.data_fingerprint,
             "tokenizer": self.tokenizer,
             "num_rows": len(self.ids),
-            "ids_sha256": _ids_hash(self.ids),
+            "ids_sha256": hashlib.sha256(json.dumps(self.ids).encode()).hexdigest(),
         }
         return {**header, "content_sha256": self._content_hash(header)}
 
@@ -202,7 +202,3 @@ def _output_names(kind: Kind, count: int) -> list[str]:
     if kind is Kind.CLASSIFICATION:
         return [f"logit_{c}" for c in range(count)]
     return ["logit"] if kind is Kind.PARAPHRASE else ["score"]
-
-
-def _ids_hash(ids: tuple[str, ...]) -> str:
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()

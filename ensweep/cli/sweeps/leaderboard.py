@@ -3,13 +3,14 @@
 ensweep leaderboard --json
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from ensweep.cli.shared.options import AsJson, Place, SweepName
 from ensweep.cli.shared.output import print_json, print_table
 from mlflow_setup.errors import NothingUsableError
+from mlflow_setup.text import brief
 
 if TYPE_CHECKING:
     from search.reports.leaderboard import Row
@@ -48,7 +49,7 @@ def _leaderboard_table(rows: "list[Row]") -> tuple[list[str], list[list[str]]]:
             "" if row.epochs is None else str(row.epochs),
             _number(row.overall),
             *(_number(row.metrics.get(name)) for name in metrics),
-            *(_setting(row.params.get(name, "")) for name in params),
+            *(brief(row.params.get(name, "")) for name in params),
         ]
         for row in rows
     ]
@@ -57,7 +58,3 @@ def _leaderboard_table(rows: "list[Row]") -> tuple[list[str], list[list[str]]]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _setting(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
