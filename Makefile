@@ -47,5 +47,24 @@ faults: $(SETUP)
 faults-nightly: $(SETUP)
 	ENSWEEP_FAULTS_SCALE=100 ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest --timeout 72000 -n 2 --dist worksteal tests/faults
 
+# What is installed, by SHA-256 (docs/security.md). The lock is of this Python and platform.
+REPORT := $(BIN)/python -m pip install --dry-run --ignore-installed --quiet --report -
+lock: $(SETUP)
+	$(REPORT) --constraint constraints.txt '.[dev]' | $(BIN)/python deploy/lock.py > requirements.lock
+
+locked:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+
+sbom: $(SETUP)
+	$(BIN)/python deploy/sbom.py > sbom.json
+
+audit: $(SETUP)
+	$(BIN)/pip-audit --requirement requirements.lock || echo "not audited, unless findings stand above"
+
+wheel: $(SETUP)
+	SOURCE_DATE_EPOCH=315532800 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 clean:
 	rm -rf $(VENV) build *.egg-info demo

@@ -22,6 +22,16 @@ OVERALL = "dev/overall"
 """The objective of a sweep: mean over the tasks that were trained and have a metric, in [0, 1]."""
 
 
+def other_release(found: object, known: int) -> str | None:
+    """What is said of a file whose schema's number is not the one that is known; None if it is."""
+    if found == known:
+        return None
+    return (
+        f"its schema is number {found!r:.20}, of another release, and this one reads {known}: "
+        "read it with that release, or make it anew"
+    )
+
+
 class Tag(StrEnum):
     """MLflow tags. A run is found again by `KIND`, `SWEEP` and `TRIAL`, never by memory."""
 
@@ -132,6 +142,11 @@ class TrialRecord(_Record):
     notes: dict[str, int] = dataclasses.field(default_factory=dict)  # e.g. dropped rows
     encoder_revision: str | None = None  # the hub's commit; None: not from the hub, or made here
     schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        problem = other_release(self.schema_version, SCHEMA_VERSION)
+        if problem is not None:
+            raise ValueError(problem)
 
 
 @dataclass(frozen=True, slots=True)

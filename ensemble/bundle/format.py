@@ -27,6 +27,7 @@ from ensemble.selection.combine import PAPER, Transform
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
 from mlflow_setup.filesystem.paths import inside
+from mlflow_setup.schema import other_release
 from mlflow_setup.text import printable
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
@@ -256,7 +257,17 @@ def _damage(folder: Path) -> str | None:
     manifest = folder / MANIFEST
     if manifest.is_symlink() or not manifest.is_file():
         return f"{MANIFEST} is missing or not a plain file"
-    return find_damage(folder, FACTS)
+    return _of_another_release(manifest) or find_damage(folder, FACTS)
+
+
+def _of_another_release(manifest: Path) -> str | None:
+    try:
+        facts = json.loads(manifest.read_bytes())
+        is_bundles = facts["format"] == FACTS["format"]
+        problem = other_release(facts["schema_version"], SCHEMA_VERSION)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # whatever it is, it is no manifest of ours
+    return f"{MANIFEST}: {problem}" if is_bundles and problem else None
 
 
 def _first(error: ValidationError) -> str:

@@ -21,6 +21,7 @@ from ensweep.cli.training import data, pretrain, train
 from mlflow_setup.errors import INTERRUPTED, STOPPED, EnsweepError
 from mlflow_setup.filesystem.atomic import is_full
 from mlflow_setup.filesystem.modes import narrow_umask
+from mlflow_setup.text import for_terminal
 
 EXIT_CODES = (
     "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 done in part, 5 nothing usable, "
@@ -71,7 +72,7 @@ def main() -> None:
     except EnsweepError as error:
         if os.environ.get("ENSWEEP_DEBUG"):
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(for_terminal(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except Exception as error:
         if os.environ.get("ENSWEEP_DEBUG") or not is_full(error):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ensemble.presentation.figures import png
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import OVERALL
+from mlflow_setup.text import printable
 from search.ablation.compare import AblationTable, Line, scaled
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -61,8 +62,13 @@ def markdown(study: AblationTable) -> str:
         for name in study.names:
             row += [_score(line, name) if not line.problem else "", _difference(line, name)]
         rows.append(row if not line.problem else [line.label, line.problem, *[""] * (len(row) - 2)])
-    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    escaped = [[_plain(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in escaped) + "\n"
+
+
+def _plain(cell: str) -> str:
+    """A cell of a Markdown table that is text and nothing else."""
+    return printable(cell).replace("|", r"\|").replace("<", "&lt;").replace("[", r"\[")
 
 
 def ablation_figure(study: AblationTable) -> Figure:

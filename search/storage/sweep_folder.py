@@ -15,7 +15,9 @@ from mlflow_setup.filesystem.atomic import must_write, num_bytes, remove_leftove
 from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
+    SCHEMA_VERSION,
     TrialSnapshot,
+    other_release,
 )
 from search.config.load import resolve_sweep
 from search.config.sweep_config import SweepConfig
@@ -26,6 +28,7 @@ from trainable.storage.layout import STOP_FILE, TRIALS
 from trainable.storage.trial_folder import TrialFolder
 
 SWEEP_FILE, EXTENSIONS = "sweep.yaml", "extensions"
+SCHEMA = "schema_version"
 
 
 STORAGE = "storage"
@@ -58,7 +61,8 @@ class SweepFolder:
             raise ConfigError(f"{self.path}: cannot be made: {error}", fix=fix) from None
         try:
             with must_write(self.path):
-                content = {STORAGE: str(self.path.parent), **sweep.to_file()}
+                content = {SCHEMA: SCHEMA_VERSION, STORAGE: str(self.path.parent)}
+                content |= sweep.to_file()
                 write_atomic(self.path / SWEEP_FILE, json.dumps(content, indent=1) + "\n")
         except ConfigError:
             self.remove()
@@ -109,6 +113,9 @@ class SweepFolder:
                 fix="--storage names the folder with the sweeps",
             )
         content = content_of(file)
+        problem = other_release(content.pop(SCHEMA, SCHEMA_VERSION), SCHEMA_VERSION)
+        if problem is not None:
+            raise IntegrityError(f"{file}: {problem}")
         old = Path(content.pop(STORAGE, self.path.parent))
         sweep = resolve_sweep(content, file, (), {})
         if old != self.path.parent:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mlflow_setup.text import printable
+
 if TYPE_CHECKING:
     from trainable.config.config import Config
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns on stdout, never cut: the output may be a file; no header: rows alone."""
-    lines = [header, *rows] if header else rows
+    lines = [[printable(cell) for cell in row] for row in ([header, *rows] if header else rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for row in lines:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
