@@ -21,7 +21,7 @@ from search.planning.preflight import (
     refuse_other_data,
     refuse_taken,
 )
-from search.storage.history import finish_decided, read_history
+from search.storage.history import finish_decided, read_history, settle_in
 from search.storage.lease import LEASE_FILE, Lease, read_lease
 from search.storage.relocation import with_absolute_paths
 from search.storage.sweep_folder import SweepFolder
@@ -113,6 +113,7 @@ def resume_sweep(
         finish_decided(folder)
         history = read_history(folder.trial_folders())
         refuse_other_data(history, known_configs(sweep))
+        settle_in(folder, history)
         warm = read_warm_start(folder.path)
         drive = Drive(folder, sweep, tracking, history, warm, lease, shown)
         return drive.run(train, resume_hint)

@@ -5,7 +5,7 @@ are rebuilt from what `read_history` returns.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -120,6 +120,20 @@ def past_trial(folder: TrialFolder) -> PastTrial:
     return PastTrial(
         folder.trial(), tuple(folder.epochs()), tuple(folder.decisions()), folder.outcome()
     )
+
+
+def settle_in(folder: SweepFolder, history: Iterable[PastTrial]) -> None:
+    """Have unfinished trials of a storage folder that was renamed name its new place: a trial goes
+    on only with the settings that its record has.
+
+    Raises:
+        ConfigError: a record cannot be written.
+    """
+    for past in history:
+        trial = folder.trial(past.name)
+        if not past.is_over and trial.trial().config != past.record.config:
+            with must_write(trial.path):
+                trial.relocate(past.record)
 
 
 def finish_decided(folder: SweepFolder) -> None:

@@ -49,7 +49,7 @@ class Work:
             capture_output=True,
             text=True,
             check=False,
-            timeout=500,
+            timeout=900,
             umask=0,
         )
         assert done.returncode == 0, (words, done.stdout, done.stderr)

@@ -18,7 +18,7 @@ from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import SCHEMA_VERSION, Identity, Outcome
 from mlflow_setup.tracking.store import resolve_tracking
-from search.storage.history import read_history
+from search.storage.history import read_history, settle_in
 from search.storage.sweep_folder import SWEEP_FILE, SweepFolder
 from trainable.config.parse import from_flat
 from trainable.storage.checkpoint import load_newest
@@ -58,8 +58,9 @@ def test_a_checkpoint_of_this_release_goes_on(release: Path) -> None:
     """With the paths of the place where the folder lies now."""
     torch.set_num_threads(1)
     folder = SweepFolder(release / "runs", "s")
-    (stopped,) = [p for p in read_history(folder.trial_folders()) if p.name == STOPPED]
-    trial = folder.trial(STOPPED)
+    history = read_history(folder.trial_folders())
+    settle_in(folder, history)
+    stopped, trial = history[1], folder.trial(STOPPED)
     assert load_newest(trial.checkpoint_dir) is not None
     record = stopped.record
     identity = Identity(record.trial, record.sweep, record.recipe, {}, record.searched)

@@ -98,6 +98,10 @@ class TrialFolder:
                 fix="choose another name or folder, or remove this one",
             )
 
+    def relocate(self, record: TrialRecord) -> None:
+        """Write `config.json` anew, so that a trial that is to go on finds what was moved."""
+        write_atomic(self.path / "config.json", record.to_json())
+
     def trial(self) -> TrialRecord:
         """Raises IntegrityError when `config.json` is missing or damaged."""
         path = self.path / "config.json"
