@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_DISABLE_MEMORY_MONITOR", "1")  # it would end trials beside other work
+os.environ.setdefault("RAY_worker_niceness", "0")  # else any other work starves trials
 
 WORDS = [
     *("a", "the", "film", "story", "plot", "cast", "joke", "scene", "is", "was", "looks", "feels"),
