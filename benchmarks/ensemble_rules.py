@@ -5,28 +5,36 @@
 POOL.npz has `<task>_predictions` [models, rows], hard labels or scores, and `<task>_labels` for the
 paper's three tasks. Each seed cuts the rows in two: one half chooses, the other judges. Hard labels
 stand for probabilities of 0.9; scores are averaged as `--average standardised` does it. What makes
-predictions of outputs, chooses and averages is what `ensweep ensemble` runs.
+predictions of outputs, chooses and averages is what `ensweep ensemble` runs: the default is all of
+it, rules and level of cost (`--prefer balanced`, `score`), each model an encoder of one task. With
+the counts of members.
 """
 
 import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.candidates.external import smoothed
-from ensemble.selection.combine import Averaged, Transform
-from ensemble.selection.rule_selection import choose_rule
+from ensemble.candidates.pool import Candidate, Pool, TaskPool
+from ensemble.choice.cross_fitting import choose
+from ensemble.choice.result import Prefer
+from ensemble.selection.combine import Averaged, Transform, combine
 from ensemble.selection.rules import RULES
 from ensemble.selection.sample import FitData, deduplicated
+from ensemble.statistics.dev_splits import NUM_HALVES
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
-from trainable.evaluation.metrics import overall
+from trainable.evaluation.metrics import overall, task_metric
 
 TASKS = ("sentiment", "paraphrase", "similarity")
-DEFAULT = "default"
+SINGLE = "single"
 Floats = NDArray[np.float64]
+Found = dict[str, dict[str, list[tuple[float, float, int]]]]
+"""Rule -> task -> for each seed (in-sample, held-out, members)."""
 
 
 def main() -> None:
@@ -36,78 +44,114 @@ def main() -> None:
     parser.add_argument("--rules", nargs="*", choices=RULES, default=list(RULES))
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    pool = np.load(given.pool, allow_pickle=False)
-    found = {name: _of_task(pool, name, range(*given.seeds), given.rules) for name in TASKS}
-    rows = {rule: _row(found, rule) for rule in [*given.rules, DEFAULT]}
+    file = np.load(given.pool, allow_pickle=False)
+    rules = list(dict.fromkeys([*given.rules, SINGLE]))
+    defaults = [f"prefer {prefer.value}" for prefer in (Prefer.SCORE, Prefer.BALANCED)]
+    found: Found = {rule: {name: [] for name in TASKS} for rule in (*rules, *defaults)}
+    for seed in range(*given.seeds):
+        started = time.perf_counter()
+        pool, judge = _cut(file, seed)
+        for name in TASKS:
+            _fit_rules(pool.tasks[name], judge[name], rules, {r: found[r][name] for r in rules})
+        for prefer in (Prefer.SCORE, Prefer.BALANCED):
+            _choose(pool, judge, prefer, found[f"prefer {prefer.value}"])
+        seconds = time.perf_counter() - started
+        print(f"seed {seed}: {seconds:.0f} s", flush=True)
+    rows = {rule: _row(found, rule) for rule in found}
     if given.json:
         print(json.dumps({"schema_version": 1, "rules": rows}))
         return
-    print("held-out (gain over single, sd over seeds; optimism: in-sample less held-out)")
+    print("held-out (gain over single, sd; optimism: in-sample less held-out; members)")
     for rule, cells in rows.items():
         print(f"{rule:17}", "  ".join(f"{name} {text}" for name, text in cells.items()))
 
 
-def _row(found: dict[str, dict[str, Floats]], rule: str) -> dict[str, str]:
-    cells = {}
-    tasks = {name: PAPER_TASKS[name] for name in TASKS}
-    totals = {}
-    for which in (rule, "single"):
-        by_seed = zip(*(found[name][which] for name in TASKS), strict=True)
-        totals[which] = np.array(
-            [
-                [
-                    overall(dict(zip(TASKS, side, strict=True)), tasks)
-                    for side in zip(*of_seed, strict=True)
-                ]
-                for of_seed in by_seed
-            ]
-        )
-    for name in (*TASKS, "overall"):
-        ours, single = (
-            (totals[which] if name == "overall" else found[name][which])
-            for which in (rule, "single")
-        )
-        gain, optimism = ours[:, 1] - single[:, 1], ours[:, 0] - ours[:, 1]
-        cells[name] = (
-            f"{ours[:, 1].mean():.4f} ({gain.mean():+.4f}, {ours[:, 1].std():.4f}; "
-            f"{optimism.mean():+.4f})"
-        )
-    return cells
-
-
-def _of_task(
-    pool: "np.lib.npyio.NpzFile", name: str, seeds: range, rules: list[str]
-) -> dict[str, Floats]:
-    """Rule -> [seeds, 2] score in-sample and held-out."""
-    task, labels = PAPER_TASKS[name], pool[f"{name}_labels"].astype(np.float64)
-    outputs = _outputs(task, pool[f"{name}_predictions"])
-    found: dict[str, list[tuple[float, float]]] = {r: [] for r in {*rules, "single", DEFAULT}}
-    chosen = []
-    started = time.perf_counter()
-    for seed in seeds:
+def _cut(file: "np.lib.npyio.NpzFile", seed: int) -> tuple[Pool, dict[str, tuple[Floats, Floats]]]:
+    """The half that chooses as a pool, and outputs and labels of the other."""
+    tasks, judge = {}, {}
+    for name in TASKS:
+        task, labels = PAPER_TASKS[name], file[f"{name}_labels"].astype(np.float64)
+        outputs = _outputs(task, file[f"{name}_predictions"])
         is_train = np.zeros(len(labels), np.bool_)
         is_train[np.random.default_rng(seed).permutation(len(labels))[: len(labels) // 2]] = True
-        predictions = np.stack(
-            [
-                Transform.fit(
-                    task, Averaged.STANDARDISED, of_model[is_train], labels[is_train]
-                ).apply(task, of_model)
-                for of_model in outputs
-            ]
+        tasks[name] = TaskPool(
+            task=task,
+            data_fingerprint="pool",
+            ids=tuple(f"{row:06d}" for row in np.flatnonzero(is_train)),
+            labels=labels[is_train],
+            candidates=tuple(
+                Candidate(f"{name}{m:03d}", f"{name}{m:03d}", "pool", 1, "/none", 1)
+                for m in range(len(outputs))
+            ),
+            outputs=outputs[:, is_train].astype(np.float32),
+            choosable=np.ones((1 + NUM_HALVES, len(outputs)), np.bool_),
+            listed=np.ones(len(outputs), np.bool_),
         )
-        order = list(range(len(predictions)))
-        kept, sample = deduplicated(task, predictions[:, is_train], labels[is_train], order)
-        judge = FitData(task, predictions[kept][:, ~is_train], labels[~is_train], sample.is_plain)
-        ids = [str(row) for row in np.flatnonzero(is_train)]
-        choice = choose_rule(sample, ids)
-        chosen.append(choice.rule)
-        fitted = {rule: RULES[rule](sample) for rule in {*rules, "single", choice.rule}}
-        for rule in found:
-            given = fitted[choice.rule if rule == DEFAULT else rule]
-            found[rule].append((sample.score(given), judge.score(given)))
-    seconds = time.perf_counter() - started
-    print(f"{name}: {seconds:.0f} s; the default took {', '.join(chosen)}", flush=True)
-    return {rule: np.array(scores) for rule, scores in found.items()}
+        judge[name] = outputs[:, ~is_train], labels[~is_train]
+    return Pool(tasks, tuple(c for pool in tasks.values() for c in pool.candidates), ()), judge
+
+
+def _fit_rules(
+    pool: TaskPool,
+    judge: tuple[Floats, Floats],
+    rules: list[str],
+    found: dict[str, list[tuple[float, float, int]]],
+) -> None:
+    task, averaged = pool.task, Averaged.STANDARDISED
+    fits = [Transform.fit(task, averaged, outputs, pool.labels) for outputs in pool.outputs]
+    predictions, unseen = (
+        np.stack([fit.apply(task, o) for fit, o in zip(fits, outputs, strict=True)])
+        for outputs in (pool.outputs, judge[0])
+    )
+    kept, sample = deduplicated(task, predictions, pool.labels, range(len(fits)))
+    other = FitData(task, unseen[kept], judge[1], sample.is_plain)
+    for rule in rules:
+        fitted: Any = RULES[rule](sample)
+        size = np.count_nonzero(getattr(fitted, "weights", fitted))
+        found[rule].append((sample.score(fitted), other.score(fitted), int(size)))
+
+
+def _choose(
+    pool: Pool,
+    judge: dict[str, tuple[Floats, Floats]],
+    prefer: Prefer,
+    found: dict[str, list[tuple[float, float, int]]],
+) -> None:
+    choice = choose(pool, averaged=Averaged.STANDARDISED, prefer=prefer)
+    for name, task in choice.tasks.items():
+        members, of_task = task.selective.members, pool.tasks[name]
+        places = [of_task.candidates.index(member.candidate) for member in members]
+        weights = [member.weight for member in members]
+        transforms = [member.transform for member in members]
+        outputs, labels = judge[name]
+        combined = combine(of_task.task, [outputs[m] for m in places], weights, transforms)
+        score, _ = task_metric(of_task.task, combined, labels)
+        found[name].append((task.selective.trajectory[-1], score, len(members)))
+
+
+def _row(found: Found, rule: str) -> dict[str, str]:
+    tasks = {name: PAPER_TASKS[name] for name in TASKS}
+    values = {which: {n: np.array(found[which][n]) for n in TASKS} for which in (rule, SINGLE)}
+    cells = {}
+    for name in (*TASKS, "overall"):
+        ours, single = (
+            np.array(
+                [
+                    [overall({n: by_task[n][s, k] for n in TASKS}, tasks) for k in (0, 1)]
+                    for s in range(len(by_task[TASKS[0]]))
+                ]
+            )
+            if name == "overall"
+            else by_task[name]
+            for by_task in (values[rule], values[SINGLE])
+        )
+        gain, optimism = ours[:, 1] - single[:, 1], ours[:, 0] - ours[:, 1]
+        counts = [values[rule][n][:, 2] for n in (TASKS if name == "overall" else (name,))]
+        cells[name] = (
+            f"{ours[:, 1].mean():.4f} ({gain.mean():+.4f}, {ours[:, 1].std():.4f}; "
+            f"{optimism.mean():+.4f}; {np.sum(counts, axis=0).mean():.0f})"
+        )
+    return cells
 
 
 def _outputs(task: Task, predictions: NDArray[np.generic]) -> Floats:

@@ -71,6 +71,7 @@ class TaskEntry(_Entry):
     task: Task
     members: Annotated[tuple[Share, ...], Field(min_length=1)]
     scores: dict[str, dict[str, float | None]]  # method -> {held_out, in_sample}
+    dev_fingerprint: str | None = None  # of the examples that members were chosen on
     intercept: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
     """Of each class, or one, where members' log-odds are weighted with any sign and sum; None:
     their predictions are averaged, with weights above 0 that sum to 1."""

@@ -91,7 +91,7 @@ class TaskPool:
     labels: NDArray[np.float64]  # [N]
     candidates: tuple[Candidate, ...]  # [M], by `order`: of the runs that have the task
     outputs: NDArray[np.float32]  # [M, N], or logits [M, N, C]
-    choosable: NDArray[np.bool_]  # [1 + H, M] by all of dev, and by each of its splits
+    choosable: NDArray[np.bool_]  # [1 + H, M] by each fold: all of dev, then its halves
     listed: NDArray[np.bool_]  # [M] what equal weights are for; all unless runs are listed
 
 

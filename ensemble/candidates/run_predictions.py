@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ensemble.candidates.lineage import SOUP, encoder_of_start
 from ensemble.statistics.bootstrap import Floats, resampled_scores
-from ensemble.statistics.dev_splits import NUM_HALVES, halves
+from ensemble.statistics.dev_splits import NUM_HALVES, Fold, folds
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
@@ -50,14 +50,14 @@ class DevData:
     labels: tuple[float, ...]
 
     @cached_property
-    def halves(self) -> NDArray[np.bool_]:
-        """[H, N] the rows that choose."""
-        return halves(self.ids)
+    def halves(self) -> tuple[Fold, ...]:
+        """[H]."""
+        return folds(self.ids)[1:]
 
     @cached_property
     def counts(self) -> Floats:
-        """`halves` as how often each row counts."""
-        return self.halves.astype(np.float64)
+        """[H, N] how often each row counts where a half chooses."""
+        return np.array([half.fit for half in self.halves], np.float64)
 
     def difference(self, wanted: "DevData", whose: str) -> str:
         """The first thing in which this differs from `wanted`, the data of `whose`, in words."""
@@ -118,14 +118,14 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
                 raise IntegrityError(
                     f"{name}, epoch {epoch}: {dev_data.difference(first, 'epoch 1')}"
                 )
-            if not first.halves.any(axis=1).all():
+            if not first.counts.any(axis=1).all():
                 raise IntegrityError(
                     f"{name}: {len(first.ids)} dev rows, too few to choose on one half of them "
                     "and judge on the other"
                 )
             scores[epoch][name] = _scores(task, values, first)
             outputs[name][epoch] = values
-    best = [_best_epochs(scores, tasks, which) for which in range(1 + NUM_HALVES)]
+    best = [_best_epochs(scores, tasks, column) for column in range(1 + NUM_HALVES)]
     epochs = tuple(sorted(best[0] & kept))
     if not epochs:
         raise IntegrityError("the weights of its best epochs were not kept")
@@ -243,12 +243,13 @@ def _scores(task: Task, outputs: NDArray[np.float32], data: DevData) -> Floats:
 
 
 def _best_epochs(
-    scores: Mapping[int, Mapping[str, Floats]], tasks: Mapping[str, Task], which: int
+    scores: Mapping[int, Mapping[str, Floats]], tasks: Mapping[str, Task], column: int
 ) -> set[int]:
-    """Best overall and best for each task, by one of the scores; the earliest wins a tie."""
+    """Best overall and best for each task, by one column of the scores: all of dev's, or a half's.
+    The earliest wins a tie."""
     table = []
     for of_epoch in scores.values():
-        of_tasks = {name: float(values[which]) for name, values in of_epoch.items()}
+        of_tasks = {name: float(values[column]) for name, values in of_epoch.items()}
         table.append([overall(of_tasks, tasks), *of_tasks.values()])
     epochs = list(scores)
     return {epochs[row] for row in np.argmax(table, axis=0)}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Candidate, Pool, Rejected, TaskPool, labels_of
 from ensemble.selection.combine import Averaged, Transform, to_predictions
-from ensemble.statistics.dev_splits import NUM_HALVES, halves
+from ensemble.statistics.dev_splits import folds
 from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import predicted_labels
 
@@ -81,17 +81,16 @@ def _rejected(candidate: Candidate, reason: str) -> Rejected:
 def _screen_task(task: TaskPool, predictions: Floats) -> tuple[Mask, dict[int, str]]:
     """`choosable` without the constant and the told, and why all of dev does without each."""
     width = _range(predictions)
-    rows = np.vstack([np.ones(len(task.ids), np.bool_), halves(task.ids)])
     choosable = task.choosable.copy()
     reasons: dict[int, str] = {}
-    for which, given in enumerate(task.choosable):
+    for fold, given, left in zip(folds(task.ids), task.choosable, choosable, strict=True):
         constant = given & (width < CONSTANT * np.median(width[given]))
         left_out = dict.fromkeys(
             map(int, np.flatnonzero(constant)), "the same for all but a few rows"
         )
-        left_out |= _seen(task, predictions, given & ~constant, rows[which])
-        choosable[which, list(left_out)] = False
-        reasons = reasons if which else left_out
+        left_out |= _seen(task, predictions, given & ~constant, fold.fit)
+        left[list(left_out)] = False
+        reasons = reasons if fold.judge.any() else left_out
     return choosable, reasons
 
 
@@ -191,11 +190,12 @@ def _leave_out_twins(
     place = {candidate: g for g, candidate in enumerate(everyone)}
     where = {name: np.array([place[c] for c in task.candidates]) for name, task in tasks.items()}
     stand_ins: dict[Candidate, Candidate] = {}
-    for which in range(1 + NUM_HALVES):
+    is_whole = True  # the first fold is all of dev
+    for choosable in zip(*(task.choosable for task in tasks.values()), strict=True):  # by each fold
+        active_in = dict(zip(tasks, choosable, strict=True))
         is_there = np.zeros(len(everyone), np.bool_)
         covers = np.ones((len(everyone), len(everyone)), np.bool_)  # the second for the first
-        for name, task in tasks.items():
-            active = task.choosable[which]
+        for name, active in active_in.items():
             is_there[where[name][active]] = True
             stands = np.zeros_like(covers)
             stands[np.ix_(where[name], where[name])] = same[name] & active
@@ -206,8 +206,9 @@ def _leave_out_twins(
             kept[g] = not len(twins)
             if kept[g]:
                 continue
-            for name, task in tasks.items():
-                task.choosable[which, where[name] == g] = False
-            if which == 0:
+            for name, active in active_in.items():
+                active[where[name] == g] = False
+            if is_whole:
                 stand_ins[everyone[g]] = everyone[twins[0]]
+        is_whole = False
     return stand_ins

@@ -20,6 +20,15 @@ class Cost:
         """The unit in which all candidates of a pool can be compared."""
         return cls(all(c.num_parameters for c in candidates if not c.is_added))
 
+    def saved(self, candidate: Candidate, others: Iterable[Candidate]) -> int:
+        """What the others cost less than they do together with the candidate, none of them."""
+        if candidate.is_added:
+            return 0
+        if not self.is_in_parameters:
+            return 1
+        is_shared = candidate.encoder and any(c.encoder == candidate.encoder for c in others)
+        return candidate.num_parameters - (candidate.num_encoder_parameters if is_shared else 0)
+
     def __call__(self, candidates: Iterable[Candidate]) -> int:
         distinct = {candidate for candidate in candidates if not candidate.is_added}
         if not self.is_in_parameters:

@@ -1,6 +1,6 @@
-"""Some rows of dev -> what each method chooses by their labels alone, and by nothing else.
+"""One fold of dev -> what it chooses by its own rows alone: rules, options, and a level of cost.
 
-Legend: M candidates of a task, C classes.
+Legend: M candidates of a task, L levels, R replicates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,236 +10,221 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.candidates.pool import Candidate, Pool
+from ensemble.candidates.pool import Candidate
 from ensemble.choice.cost import Cost
-from ensemble.choice.result import Method
-from ensemble.choice.task_view import WHOLE, TaskPredictions
-from ensemble.selection.combine import Averaged
+from ensemble.choice.pareto import (
+    Level,
+    Option,
+    Options,
+    front_of,
+    held_out,
+    levels_of,
+    options_of,
+)
+from ensemble.choice.result import Prefer
+from ensemble.choice.task_view import TaskView, View
 from ensemble.selection.greedy import best_single
-from ensemble.selection.rule_selection import RuleChoice, choose_rule
+from ensemble.selection.rule_selection import RuleChoice, choose_rule, inner_folds
 from ensemble.selection.rules import Rule
-from ensemble.selection.sample import Combination, Linear, deduplicated, weights_and_intercept
-from ensemble.statistics.effort import SHIPPED, Effort
-from mlflow_setup.errors import ConfigError
+from ensemble.selection.sample import (
+    FitData,
+    deduplicated,
+    library,
+    spread,
+)
+from ensemble.selection.scorers import TOLERANCE
+from ensemble.statistics.bootstrap import overall_of
+from ensemble.statistics.effort import Effort
 from trainable.evaluation.metrics import overall
 
 Floats = NDArray[np.float64]
-Weights = Mapping[str, Floats]
-"""Task -> [M]."""
+
+LEVEL_REPLICATES = 200
+"""Of the standard error by which a half chooses its level: 5 % of it is noise, which is enough."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a choice keeps to."""
+
+    rules: Mapping[str, Rule]  # what a task may choose from
+    is_library: bool  # rules look at a task's best candidates alone
+    cost: Cost
+    max_cost: float  # of what ships
+    effort: Effort
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What some rows choose."""
+    """What the rows of a fold choose."""
 
-    weights: dict[Method, Weights]
-    rules: dict[str, RuleChoice]  # of selective
-    single: Candidate | None  # the best overall of those that have all tasks
-    front: tuple[Weights, ...]  # selective, then ever cheaper ones, the best of their cost
-    intercepts: Weights  # task -> [C] or [1], where its selective is a linear model
-
-    def found(self, method: Method, name: str) -> Combination:
-        """A task's weights, or its linear model."""
-        weights = self.weights[method][name]
-        if method is Method.SELECTIVE and name in self.intercepts:
-            return Linear(weights, self.intercepts[name])
-        return weights
+    view: View
+    simple: Mapping[str, Floats]  # task -> [M] equal weights, the best overall epoch of every run
+    rules: Mapping[str, RuleChoice]
+    options: Options
+    samples: Mapping[
+        str, tuple[NDArray[np.int64], FitData]
+    ]  # task -> which candidates, what of them
 
 
-class Chooser:
-    """The candidates of a pool, and the rules that `selective` may use."""
+def decide(view: View, terms: Terms, given: Mapping[str, str] | None = None) -> Decision:
+    """Choose on the rows of a fold.
 
-    def __init__(
-        self,
-        pool: Pool,
-        rules: Mapping[str, Rule],
-        max_cost: float | None,
-        averaged: Averaged = Averaged.PAPER,
-        effort: Effort = SHIPPED,
-    ) -> None:
-        self.tasks = {
-            n: TaskPredictions(task_pool, averaged) for n, task_pool in pool.tasks.items()
-        }
-        self.records = {name: task_pool.task for name, task_pool in pool.tasks.items()}
-        self.rules, self.max_cost, self.effort = rules, max_cost, effort
-        everyone = {c for task_pool in pool.tasks.values() for c in task_pool.candidates}
-        self.cost = Cost.of_pool(everyone)
-        if max_cost is not None and not self.cost.is_in_parameters:
-            unknown = min(c.label for c in everyone if not (c.num_parameters or c.is_added))
-            raise ConfigError(
-                f"--max-cost: the parameters of {unknown} are not recorded",
-                fix="cap the members instead: --max-members",
-            )
+    Args:
+        given: task -> the rule to fit; those that suit the tasks unless given.
+    """
+    plain = _best_epoch_of_each_run(view)
+    simple, best, selective, samples = {}, {}, {}, {}
+    rules: dict[str, RuleChoice] = {}
+    for name, of_task in view.items():
+        is_plain = np.array([c in plain for c in of_task.candidates])
+        samples[name] = _fit_data(of_task, is_plain & of_task.pool.listed, terms)
+        places, sample = samples[name]
+        if given is None:
+            cost = partial(_cost_of, terms.cost, [of_task.candidates[m] for m in places])
+            rules[name] = choose_rule(sample, of_task.ids, terms.rules, cost)
+        rule = terms.rules[rules[name].rule if given is None else given[name]]
+        kept = np.array([m for m in of_task.choosable if is_plain[m]])
+        simple[name] = of_task.spread(kept, 1 / len(kept))
+        best[name] = _best_single(of_task)
+        selective[name] = spread(rule(sample), places, len(of_task.candidates))
+    options = options_of(view, best, selective, terms.cost)
+    return Decision(view, simple, rules, options, samples)
 
-    def choose_on(self, which: int, rules: Mapping[str, str] | None = None) -> Decision:
-        """Decide by a half of dev, or by all of it.
 
-        Args:
-            which: `WHOLE`, or a half, from 1.
-            rules: task -> the rule to fit; those that suit the tasks unless given.
-        """
-        plain = self._best_epoch_of_each_run(which)
-        weights: dict[Method, dict[str, Floats]] = {method: {} for method in Method}
-        found: dict[str, RuleChoice] = {}
-        intercepts: dict[str, Floats] = {}
-        for name, of_task in self.tasks.items():
-            predictions = of_task.by(which)
-            kept, rows = predictions.choosable(which), predictions.rows[which]
-            order = [predictions.candidates[m].order for m in kept]
-            is_plain = [predictions.candidates[m] in plain for m in kept]
-            given, labels = predictions.predictions[kept][:, rows], predictions.labels[rows]
-            averaged = predictions.averaged
-            listed = [
-                p and bool(predictions.listed[m]) for p, m in zip(is_plain, kept, strict=True)
-            ]
-            distinct, sample = deduplicated(
-                predictions.task, given, labels, order, listed, averaged, self.effort
-            )
-            if rules is None:
-                cost = partial(self._cost_of, [predictions.candidates[m] for m in kept[distinct]])
-                found[name] = choose_rule(sample, predictions.ids_of(which), self.rules, cost)
-            rule = self.rules[found[name].rule if rules is None else rules[name]]
-            single = np.array(best_single(predictions.task, given, labels, order, averaged).weights)
-            weights[Method.BEST_SINGLE][name] = predictions.spread(kept, single)
-            weights[Method.SIMPLE][name] = predictions.spread(
-                kept, np.array(is_plain) / sum(is_plain)
-            )
-            selected, intercept = weights_and_intercept(rule(sample))
-            weights[Method.SELECTIVE][name] = predictions.spread(kept[distinct], selected)
-            if intercept is not None:
-                intercepts[name] = intercept
-        front = self._front(weights[Method.SELECTIVE], which, bool(intercepts))
-        return Decision(
-            weights={**weights, Method.SELECTIVE: front[0]},
-            rules=found,
-            single=self._best_overall(which),
-            front=front,
-            intercepts=intercepts,
-        )
+def _fit_data(
+    of_task: TaskView, is_plain: NDArray[np.bool_], terms: Terms
+) -> tuple[NDArray[np.int64], FitData]:
+    """What a rule sees of a task: which of the M candidates, and their predictions.
 
-    def overall(self, weights: Weights, which: int, on_rest: bool = False) -> float:
-        """Of what a half, or all of dev, chose: on its own rows, or on the others."""
-        scores = {}
-        for name, of_task in weights.items():
-            predictions = self.tasks[name].by(which)
-            rows = ~predictions.rows[which] if on_rest else predictions.rows[which]
-            scores[name] = predictions.score(of_task, rows)
-        return overall(scores, self.records)
+    Args:
+        is_plain: [M] what equal weights are for.
+    """
+    some, fit = of_task.choosable, of_task.fold.fit
+    order = [of_task.candidates[m].order for m in some]
+    kept, sample = deduplicated(
+        of_task.task,
+        of_task.predictions[some][:, fit],
+        of_task.labels[fit],
+        order,
+        is_plain[some].tolist(),
+        of_task.averaged,
+        terms.effort,
+    )
+    places = some[kept]
+    if not terms.is_library:
+        return places, sample
+    worth = library(of_task.task, of_task.singles[places], of_task.labels[fit])
+    return places[worth], sample.looking_at(worth)
 
-    def encoders(self, weights: Weights) -> set[Candidate]:
-        """The distinct ones over all tasks."""
-        return {
-            self.tasks[name].candidates[m]
-            for name, of_task in weights.items()
-            for m in np.flatnonzero(of_task)
-        }
 
-    def exclusive(self, candidate: Candidate) -> Weights:
-        """A candidate that answers alone for every task that it has."""
-        return {
-            name: predictions.spread([predictions.index[candidate]], 1.0)
-            for name, predictions in self.tasks.items()
-            if candidate in predictions.index
-        }
+def choose_level(decision: Decision, terms: Terms, prefer: Prefer | None) -> Option:
+    """The option of the level that the fold's rows prefer, by cross-fitting among them.
 
-    def _best_epoch_of_each_run(self, which: int) -> set[Candidate]:
-        """Each run's candidate with the best overall; of equals, the earliest epoch."""
-        best: dict[str, tuple[float, int, Candidate]] = {}
-        for candidate in self._all(which):
-            entry = (self.overall(self.exclusive(candidate), which), -candidate.epoch, candidate)
-            if candidate.run_id not in best or entry[:2] > best[candidate.run_id][:2]:
-                best[candidate.run_id] = entry
-        return {candidate for _, _, candidate in best.values()}
+    Args:
+        prefer: None: what the rules chose, as it is.
+    """
+    if prefer is None:
+        return as_it_is(decision.options, terms.max_cost)
+    inner = _inner(decision, terms)
+    if not inner:  # too few rows to tell
+        return decision.options.every[0]
+    levels = levels_of(decision.options, [options for _, options in inner])
+    num_replicates = min(LEVEL_REPLICATES, terms.effort.num_replicates)
+    scores = held_out([v for v, _ in inner], [level.of_folds for level in levels], num_replicates)
+    total = overall_of(scores, {name: of_task.task for name, of_task in decision.view.items()})
+    front = front_of(levels, scores, total, place_of(levels, decision.options.singles))
+    return levels[preferred(levels, front, total, prefer, terms.max_cost)].option
 
-    def _best_overall(self, which: int) -> Candidate | None:
-        return max(  # of equals, the first
-            self._complete(which),
-            key=lambda c: self.overall(self.exclusive(c), which),
-            default=None,
-        )
 
-    def _complete(self, which: int) -> list[Candidate]:
-        """Those that have all tasks."""
-        return [c for c in self._all(which) if all(c in v.index for v in self.tasks.values())]
+def preferred(
+    levels: Sequence[Level], front: Sequence[int], total: Floats, prefer: Prefer, max_cost: float
+) -> int:
+    """The level that is preferred among those on the front.
 
-    def _all(self, which: int) -> list[Candidate]:
-        found = {v.candidates[m] for v in self.tasks.values() for m in v.choosable(which)}
-        return sorted(found, key=lambda candidate: candidate.order)
+    Args:
+        front: the levels' places, the cheapest first, each with a better score than all before it.
+        total: [L, 1 + R] overall, of the rows as they are and of each replicate.
+    """
+    affordable = [n for n, level in enumerate(levels) if level.option.cost <= max_cost] or [0]
+    among = [n for n in front if n in affordable]
+    if not among:
+        return max(affordable, key=lambda n: float(total[n, 0]))
+    best = among[-1]
+    if prefer is Prefer.SCORE:
+        return best
+    if prefer is Prefer.SINGLE:
+        return max((n for n in among if len(levels[n].option.members) == 1), default=among[0])
+    behind = total[best] - total[among]
+    within = behind[:, 0] <= behind[:, 1:].std(axis=1)
+    return among[int(within.argmax())]
 
-    def _cost_of(self, candidates: Sequence[Candidate], some: NDArray[np.int64]) -> float:
-        return self.cost(candidates[m] for m in some)
 
-    def _front(self, weights: Weights, which: int, is_linear: bool) -> tuple[Weights, ...]:
-        """Of selective, of what is left of it when one encoder after the other goes, and of each
-        candidate alone: those that are better on their rows than all cheaper ones. The first is
-        selective, or what `max_cost` leaves of it. A linear model is not taken apart."""
-        if is_linear:
-            if self.max_cost is not None:
-                raise ConfigError(
-                    "--max-cost: a linear model cannot be cut down to a cost",
-                    fix="cap its members, --max-members, or take another --method",
-                )
-            return (weights,)
-        chain = self._chain(weights, which)
-        options = [*chain, *(self.exclusive(candidate) for candidate in self._complete(which))]
-        costs = [self.cost(self.encoders(option)) for option in options]
-        scores = [self.overall(option, which) for option in options]
-        front = [weights]
-        limit = costs[0]
-        if self.max_cost is not None and limit > self.max_cost:
-            if min(costs) > self.max_cost and which == WHOLE:
-                raise ConfigError(
-                    f"--max-cost: nothing is as cheap as {self.max_cost / 1e6:g} M parameters",
-                    fix=f"the cheapest costs {min(costs) / 1e6:g} M",
-                )
-            front, limit = [], max(int(self.max_cost), min(costs)) + 1
-        while cheaper := [n for n, cost in enumerate(costs) if cost < limit]:
-            best = max(cheaper, key=lambda n: (scores[n], -costs[n], -n))
-            front.append(options[best])
-            limit = costs[best]
-        return tuple(front)
+def place_of(levels: Sequence[Level], option: Option) -> int:
+    """Where an option is among the levels; a candidate alone is there once."""
+    same = (level.option is option for level in levels)
+    alone = (level.option.members == option.members for level in levels)
+    return list(same if len(option.members) > 1 else alone).index(True)
 
-    def _chain(self, weights: Weights, which: int) -> list[Weights]:
-        """Leave out one encoder after the other, each time the one that is missed the least for
-        what it costs; shares of those that stay are scaled up."""
-        chain = [weights]
-        while shorter := self._shorter(chain[-1], which):
-            now, cost = self.overall(chain[-1], which), self.cost(self.encoders(chain[-1]))
-            per_cost = {}
-            for encoder, rest in shorter.items():
-                loss = now - self.overall(rest, which)
-                # What is gained by leaving it out counts first, whatever it cost.
-                saved = max(1, cost - self.cost(self.encoders(rest)))
-                per_cost[encoder] = loss / saved if loss > 0 else loss
-            chain.append(shorter[min(per_cost, key=per_cost.__getitem__)])
-        return chain
 
-    def _shorter(self, weights: Weights, which: int) -> dict[Candidate, Weights]:
-        """The weights without each encoder, in their order, that is not alone with a task."""
-        found: dict[Candidate, Weights] = {}
-        for encoder in sorted(self.encoders(weights), key=lambda candidate: candidate.order):
-            others = self.encoders(weights) - {encoder}
-            rest = {name: self._without(encoder, name, weights, others, which) for name in weights}
-            complete = {name: w for name, w in rest.items() if w is not None}
-            if len(complete) == len(rest):
-                found[encoder] = complete
-        return found
+def as_it_is(options: Options, max_cost: float) -> Option:
+    """What the rules chose, or the best that is as cheap."""
+    whole = options.selective[0]
+    return whole if whole.cost <= max_cost else options.affordable(max_cost)
 
-    def _without(
-        self, encoder: Candidate, name: str, weights: Weights, others: set[Candidate], which: int
-    ) -> Floats | None:
-        """A task's weights; one that only this encoder answered takes the best of the others."""
-        predictions = self.tasks[name].by(which)
-        kept = weights[name].copy()
-        if encoder in predictions.index:
-            kept[predictions.index[encoder]] = 0.0
-        if not kept.any():
-            among = sorted(predictions.index[c] for c in others if c in predictions.index)
-            if not among:
-                return None
-            scores = [
-                predictions.score(predictions.spread([m], 1.0), predictions.rows[which])
-                for m in among
-            ]
-            kept[among[int(np.argmax(scores))]] = 1.0
-        return np.asarray(kept / kept.sum())
+
+def _inner(decision: Decision, terms: Terms) -> list[tuple[View, Options]]:
+    """What the fold's own folds choose, each by its rows, among what the whole fold looks at."""
+    looked_at = {
+        decision.view[name].candidates[m]
+        for name, (places, _) in decision.samples.items()
+        for m in places
+    }
+    folds = {n: inner_folds(of_task.ids, terms.effort) for n, of_task in decision.view.items()}
+    found: list[tuple[View, Options]] = []
+    for judges in zip(*folds.values(), strict=True):
+        view: dict[str, TaskView] = {}
+        best, selective = {}, {}
+        for (name, of_task), judge in zip(decision.view.items(), judges, strict=True):
+            if not judge.any() or judge.all():
+                return []
+            places, sample = decision.samples[name]
+            view[name] = of_task.among(looked_at).within(judge)
+            best[name] = _best_single(view[name])
+            rule = terms.rules[decision.rules[name].rule]
+            fitted = rule(sample.take(~judge))
+            selective[name] = spread(fitted, places, len(of_task.candidates))
+        found.append((view, options_of(view, best, selective, terms.cost)))
+    return found
+
+
+def _best_epoch_of_each_run(view: View) -> set[Candidate]:
+    """Each run's candidate with the best overall; of equals, the earliest epoch."""
+    tasks = {name: of_task.task for name, of_task in view.items()}
+    every = {t.candidates[m] for t in view.values() for m in t.choosable}
+    best: dict[str, tuple[float, int, Candidate]] = {}
+    for candidate in sorted(every, key=lambda c: c.order):
+        scores = {n: t.singles[t.index[candidate]] for n, t in view.items() if candidate in t.index}
+        scores = {name: float(score) for name, score in scores.items() if np.isfinite(score)}
+        entry = (overall(scores, tasks), -candidate.epoch, candidate)
+        if candidate.run_id not in best or entry[:2] > best[candidate.run_id][:2]:
+            best[candidate.run_id] = entry
+    return {candidate for _, _, candidate in best.values()}
+
+
+def _best_single(of_task: TaskView) -> Floats:
+    """[M] weight 1 for the task's best candidate, with the ties of greedy selection."""
+    tied = np.flatnonzero(of_task.singles >= of_task.singles.max() - TOLERANCE)
+    fit = of_task.fold.fit
+    found = best_single(
+        of_task.task,
+        of_task.predictions[tied][:, fit],
+        of_task.labels[fit],
+        [of_task.candidates[m].order for m in tied],
+        of_task.averaged,
+    )
+    return of_task.spread(tied, np.array(found.weights))
+
+
+def _cost_of(cost: Cost, candidates: Sequence[Candidate], some: NDArray[np.int64]) -> float:
+    return cost(candidates[m] for m in some)

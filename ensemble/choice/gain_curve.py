@@ -3,13 +3,13 @@
 Legend: M candidates, N rows, R replicates, K sizes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.choice.task_view import TaskPredictions
+from ensemble.choice.task_view import TaskView
 from ensemble.selection.sample import Combination, Linear, weights_and_intercept
 from ensemble.statistics.bootstrap import Draws, Floats, resampled_scores
 from ensemble.statistics.effort import SHIPPED
@@ -31,31 +31,29 @@ class Curve:
 
 
 def curve_of(
-    predictions: TaskPredictions,
-    chosen: Mapping[int, Combination],
-    single: Mapping[int, Combination],
+    views: Sequence[TaskView],
+    chosen: Sequence[Combination],
+    single: Sequence[Combination],
     num_replicates: int = SHIPPED.curve_replicates,
 ) -> Curve:
     """The curve of a task.
 
     Args:
-        chosen: half -> what it chose; single: the same of its best single.
+        views: [H] of the halves that choose.
+        chosen: [H] what each chose; single: [H] the best single of each.
     """
-    steps = {half: prefixes(found) for half, found in chosen.items()}
-    sizes = _sizes(max(map(len, steps.values())))
-    if any(isinstance(found, Linear) for found in chosen.values()):
-        sizes = (
-            max(
-                int(np.count_nonzero(weights_and_intercept(found)[0])) for found in chosen.values()
-            ),
-        )
-    drawn = Draws(num_replicates).counts_of("rows", len(predictions.labels))
+    steps = [prefixes(combination) for combination in chosen]
+    sizes = _sizes(max(map(len, steps)))
+    if any(isinstance(combination, Linear) for combination in chosen):
+        counts = [np.count_nonzero(weights_and_intercept(one)[0]) for one in chosen]
+        sizes = (int(max(counts)),)
+    drawn = Draws(num_replicates).counts_of("rows", len(views[0].labels))
     in_sample, held_out = [], []
-    for half, found in steps.items():
-        seen, rows = predictions.by(half), predictions.rows[half]
-        candidates = [single[half], *(found[min(size, len(found)) - 1] for size in sizes)]
-        in_sample.append(_gains(seen, candidates, rows, np.ones((1, int(rows.sum())))))
-        held_out.append(_gains(seen, candidates, ~rows, drawn[:, ~rows].astype(np.float64)))
+    for view, of_half, alone in zip(views, steps, single, strict=True):
+        candidates = [alone, *(of_half[min(size, len(of_half)) - 1] for size in sizes)]
+        fit, judge = view.fold.fit, view.fold.judge
+        in_sample.append(_gains(view, candidates, fit, np.ones((1, int(fit.sum())))))
+        held_out.append(_gains(view, candidates, judge, drawn[:, judge].astype(np.float64)))
     gains = np.mean(held_out, axis=0)  # [K, 1 + R]
     low, high = np.percentile(gains[:, 1:], _BAND, axis=1)
     means = np.mean(in_sample, axis=0)[:, 0]
@@ -65,15 +63,15 @@ def curve_of(
     )
 
 
-def prefixes(found: Combination) -> Sequence[Combination]:
+def prefixes(combination: Combination) -> Sequence[Combination]:
     """The heaviest 1, 2, ... members by themselves, the last all of them; a linear model is not
     taken apart."""
-    if isinstance(found, Linear):
-        return [found]
-    heaviest = np.argsort(-found, kind="stable")
-    some, steps = np.zeros_like(found), []
-    for m in heaviest[: np.count_nonzero(found)]:
-        some[m] = found[m]
+    if isinstance(combination, Linear):
+        return [combination]
+    heaviest = np.argsort(-combination, kind="stable")
+    some, steps = np.zeros_like(combination), []
+    for m in heaviest[: np.count_nonzero(combination)]:
+        some[m] = combination[m]
         steps.append(some / some.sum())
     return steps
 
@@ -87,15 +85,14 @@ def _sizes(largest: int) -> tuple[int, ...]:
 
 
 def _gains(
-    predictions: TaskPredictions,
+    view: TaskView,
     candidates: Sequence[Combination],
     rows: NDArray[np.bool_],
     counts: Floats,
 ) -> Floats:
     """[K, R] of all but the first over the first, each row counted as often as `counts` has it."""
-    labels = predictions.labels[rows]
+    labels = view.labels[rows]
     scores = [
-        resampled_scores(predictions.task, predictions.outputs(found, rows), labels, counts)
-        for found in candidates
+        resampled_scores(view.task, view.outputs(one, rows), labels, counts) for one in candidates
     ]
     return np.array(scores[1:]) - scores[0]

@@ -1,5 +1,6 @@
 """Tracked sweeps -> their candidates and the ensemble chosen, or listed, among them."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from ensemble.candidates.pool import Pool, load_pool
 from ensemble.candidates.screening import screened
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.listed import RULE, find_listed, only_listed, parse_listed
-from ensemble.choice.result import EnsembleChoice
+from ensemble.choice.result import EnsembleChoice, Prefer
 from ensemble.selection.combine import Averaged
 from ensemble.statistics.effort import SHIPPED, Effort
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.runs.query import download, find_trials
-from mlflow_setup.schema import RunRecord
+from mlflow_setup.schema import RunRecord, Tag
+from mlflow_setup.text import short_hash
 from mlflow_setup.tracking.store import Tracking
 
 
@@ -32,6 +34,7 @@ class Request:
     max_cost: float | None = None
     averaged: Averaged = Averaged.PAPER
     added: tuple[str, ...] = ()  # files of predictions, as `ensemble.candidates.external`
+    prefer: Prefer | None = None  # as `ensemble.choice.cross_fitting.choose`
     listed: tuple[str, ...] = ()  # the members, as `ensemble.choice.listed`, in place of a choice
 
     def __post_init__(self) -> None:
@@ -58,6 +61,7 @@ class Request:
             "max_members": self.max_members,
             "max_cost": self.max_cost and self.max_cost / 1e6,
             "average": None if self.averaged is Averaged.PAPER else self.averaged.value,
+            "prefer": None if self.prefer is None else self.prefer.value,
             "add": list(self.added) or None,
             "runs": list(self.listed) or None,
         }
@@ -77,8 +81,7 @@ def choose_ensemble(
             can be a member.
         DataError, IntegrityError: a file of predictions that does not fit.
         ConfigError: as `ensemble.choice.cross_fitting.choose`, a name of several runs, or MLflow
-        cannot be
-            read.
+            cannot be read.
     """
     runs = _runs_of(tracking, request.sweeps)
     listed = find_listed(runs, parse_listed(request.listed))
@@ -90,7 +93,27 @@ def choose_ensemble(
         return pool, choose(pool, RULE, averaged=request.averaged, effort=effort)
     pool = screened(with_added(pool, request.added))
     limits = request.max_members, request.max_cost
-    return pool, choose(pool, request.rule, *limits, request.averaged, effort)
+    return pool, choose(
+        pool, request.rule, *limits, request.averaged, effort, prefer=request.prefer
+    )
+
+
+def digests_of(tracking: Tracking, request: Request) -> dict[str, str]:
+    """What was asked for, and of which runs as they are now: equal where a choice is the same."""
+    runs = _runs_of(tracking, request.sweeps)
+    facts = sorted(
+        (
+            r.run_id,
+            str(r.outcome),
+            *(r.tags.get(tag, "") for tag in (Tag.KEPT_EPOCHS, Tag.WEIGHTS_URI)),
+        )
+        for r in runs
+    )
+    asked = {"sweeps": request.sweeps, **request.to_params()}
+    return {
+        "request": short_hash(json.dumps(asked, sort_keys=True)),
+        "runs": short_hash(json.dumps(facts)),
+    }
 
 
 def _runs_of(tracking: Tracking, sweeps: tuple[str, ...]) -> list[RunRecord]:

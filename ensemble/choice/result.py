@@ -1,7 +1,6 @@
 """What was chosen for each task, and what it is worth."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -18,7 +17,16 @@ class Method(StrEnum):
 
     BEST_SINGLE = "best_single"  # the best candidate for the task
     SIMPLE = "simple"  # the best overall epoch of every run, equal weights
-    SELECTIVE = "selective"  # what the rule that suits the task makes of the candidates
+    SELECTIVE = "selective"  # what ships: of the level of cost that is preferred
+
+
+class Prefer(StrEnum):
+    """Which level of cost ships, of those that no cheaper one beats."""
+
+    SCORE = "score"  # the best
+    BALANCED = "balanced"  # the cheapest within one standard error of the best; one model for all
+    # tasks where the gain over it is not clear
+    SINGLE = "single"  # one model for all tasks
 
 
 @dataclass(frozen=True)
@@ -80,27 +88,24 @@ class TaskChoice:
     def selective(self) -> MethodChoice:
         return self.methods[Method.SELECTIVE]
 
-    @property
-    def note(self) -> str | None:
-        """Said where selective is not clearly above the others on rows that had no say."""
-        return _doubts({m: chosen.scores for m, chosen in self.methods.items()}, self.gains)
-
 
 @dataclass(frozen=True)
 class OneForAll:
-    """The candidate that is best overall, for all tasks, and its overall."""
+    """The candidate that is best overall, for all tasks."""
 
     candidate: Candidate
-    scores: Scores
+    scores: Scores  # its overall
+    gain: Gain  # of what ships over it
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is chosen where no more may be spent: a point of score against cost."""
+    """A level of cost: what all of dev chooses for as much, and what so choosing is worth."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...]  # by `order`
     cost: int  # parameters of all of them; candidates, where parameters are not recorded
     scores: Scores  # overall
+    gain: Gain  # of the level that ships over this one
 
 
 @dataclass(frozen=True)
@@ -111,13 +116,11 @@ class EnsembleChoice:
     overall: dict[Method, Scores]
     gains: dict[Method, Gain]  # of selective's overall over the others'
     one_for_all: OneForAll | None  # None: no candidate has all tasks
-    front: tuple[Point, ...]  # each better than all cheaper ones; the last is selective as it is
+    front: tuple[Point, ...]  # the cheapest first, each better than all cheaper ones
+    whole: Point  # what the rules chose, as it is
+    declined: Point | None  # what would ship, were its gain over one model for all clear
     cost: Cost
-
-    @property
-    def note(self) -> str | None:
-        """As a task's, of overall."""
-        return _doubts(self.overall, self.gains)
+    prefer: Prefer | None  # None: the rules' members, or those listed, as they are
 
     def candidates(self, method: Method) -> tuple[Candidate, ...]:
         """The distinct encoders over all tasks: what a prediction of every task costs."""
@@ -125,14 +128,3 @@ class EnsembleChoice:
             m.candidate for task in self.tasks.values() for m in task.methods[method].members
         }
         return tuple(sorted(distinct, key=lambda candidate: candidate.order))
-
-
-def _doubts(scores: Mapping[Method, Scores], gains: Mapping[Method, Gain]) -> str | None:
-    ours, found = scores[Method.SELECTIVE].held_out, []
-    for method, gain in gains.items():
-        name, theirs = method.value.replace("_", " "), scores[method].held_out
-        if ours <= theirs:
-            found.append(f"selective ({ours:.4f}) is not above {name} ({theirs:.4f})")
-        elif not gain.is_clear:
-            found.append(f"the gain over {name} may be noise: {gain.describe()}")
-    return "; ".join(found) or None

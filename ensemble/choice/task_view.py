@@ -1,78 +1,137 @@
-"""A task's candidates and their predictions on dev, as a half of it, or all of it, sees them.
+"""A task's candidates and their predictions on dev, as one fold of it sees them.
 
 Legend: M candidates, N rows, C classes, H halves.
 """
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.candidates.pool import TaskPool
+from ensemble.candidates.pool import Candidate, Pool, TaskPool
 from ensemble.selection.combine import Averaged, Transform
 from ensemble.selection.sample import Combination, weighted, weights_and_intercept
-from ensemble.statistics.dev_splits import halves
-from trainable.config.tasks import Kind
-from trainable.evaluation.metrics import task_metric
+from ensemble.statistics.dev_splits import Fold, folds
+from trainable.config.tasks import Kind, Task
+from trainable.evaluation.metrics import overall, task_metric
 
 Floats = NDArray[np.float64]
-
-WHOLE = 0
-"""All of dev, where the halves are counted from 1."""
+Mask = NDArray[np.bool_]
 
 
-class TaskPredictions:
-    """Predictions [M, N] or [M, N, C], and what they are together."""
+@dataclass(frozen=True, eq=False)
+class TaskView:
+    """What a fold sees of a task: which candidates it can choose, and what they predict."""
 
-    def __init__(self, pool: TaskPool, averaged: Averaged, fitted_on: int = WHOLE) -> None:
-        """
-        Args:
-            fitted_on: the half of dev, or all of it, whose rows say what is standard.
-        """
-        self.pool, self.averaged = pool, averaged
-        self.task, self.candidates, self.labels = pool.task, pool.candidates, pool.labels
-        self.index = {candidate: m for m, candidate in enumerate(self.candidates)}
-        self.ids, self.listed = pool.ids, pool.listed
-        self.rows = np.vstack([np.ones(len(pool.ids), np.bool_), halves(pool.ids)])  # [1 + H, N]
-        rows = self.rows[fitted_on]
-        self.transforms = tuple(
-            Transform.fit(pool.task, averaged, outputs[rows], pool.labels[rows])
-            for outputs in pool.outputs
-        )
-        pairs = zip(self.transforms, pool.outputs, strict=True)
-        self.predictions = np.stack(
-            [transform.apply(pool.task, outputs) for transform, outputs in pairs]
-        )
-        self._by: dict[int, TaskPredictions] = {fitted_on: self}
+    pool: TaskPool
+    averaged: Averaged
+    fold: Fold
+    choosable: NDArray[np.int64]  # the candidates that the fold can choose
+    transforms: tuple[Transform, ...]  # [M]
+    predictions: Floats  # [M, N] or [M, N, C]
 
-    def by(self, which: int) -> "TaskPredictions":
-        """The predictions as a half, or all of dev, sees them: standardised by its own rows."""
-        is_fitted = self.averaged is Averaged.STANDARDISED and self.task.kind is Kind.SIMILARITY
-        if not is_fitted:
-            return self
-        if which not in self._by:
-            self._by[which] = TaskPredictions(self.pool, self.averaged, which)
-        return self._by[which]
+    @property
+    def task(self) -> Task:
+        return self.pool.task
 
-    def choosable(self, which: int) -> NDArray[np.int64]:
-        """The candidates that a half, or all of dev, can choose."""
-        return np.flatnonzero(self.pool.choosable[which])
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """[M]."""
+        return self.pool.candidates
 
-    def ids_of(self, which: int) -> list[str]:
-        """Of its rows."""
-        return [self.ids[n] for n in np.flatnonzero(self.rows[which])]
+    @property
+    def labels(self) -> Floats:
+        """[N]."""
+        return self.pool.labels
+
+    @cached_property
+    def index(self) -> dict[Candidate, int]:
+        """Where each candidate is among the M."""
+        return {candidate: m for m, candidate in enumerate(self.candidates)}
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the rows that choose."""
+        return [self.pool.ids[n] for n in np.flatnonzero(self.fold.fit)]
+
+    @cached_property
+    def singles(self) -> Floats:
+        """[M] each candidate's metric on the rows that choose; -inf where it cannot be chosen."""
+        scores = np.full(len(self.candidates), -np.inf)
+        labels = self.labels[self.fold.fit]
+        for m in self.choosable:
+            scores[m] = task_metric(self.task, self.predictions[m][self.fold.fit], labels)[0]
+        return scores
+
+    def among(self, candidates: Collection[Candidate]) -> "TaskView":
+        """The same, with some of the candidates to choose from."""
+        some = [m for m in self.choosable if self.candidates[m] in candidates]
+        return replace(self, choosable=np.array(some, np.int64))
+
+    def within(self, judge: Mask) -> "TaskView":
+        """The same, by the rows that choose alone: some of them [n] judge, the others choose."""
+        rows = np.flatnonzero(self.fold.fit)
+        fold = Fold(np.zeros_like(self.fold.fit), np.zeros_like(self.fold.fit))
+        fold.fit[rows[~judge]] = True
+        fold.judge[rows[judge]] = True
+        return replace(self, fold=fold)
 
     def spread(self, candidates: NDArray[np.int64] | list[int], weights: Floats | float) -> Floats:
         """[M] the weights of some, 0 for the others."""
-        found = np.zeros(len(self.candidates))
-        found[candidates] = weights
-        return found
+        every = np.zeros(len(self.candidates))
+        every[candidates] = weights
+        return every
 
-    def outputs(self, found: Combination, rows: NDArray[np.bool_]) -> Floats:
-        """The weighted average, or the linear model, on some rows."""
-        weights, intercept = weights_and_intercept(found)
+    def outputs(self, combination: Combination, rows: Mask) -> Floats:
+        """The weighted average, or the linear model, on some of the rows: [n] or [n, C]."""
+        weights, intercept = weights_and_intercept(combination)
         members = np.flatnonzero(weights)
         predictions = self.predictions[members][:, rows]
         return weighted(self.task, predictions, weights[members], intercept, self.averaged)
 
-    def score(self, found: Combination, rows: NDArray[np.bool_]) -> float:
-        """The task's metric on some rows."""
-        return task_metric(self.task, self.outputs(found, rows), self.labels[rows])[0]
+    def score(self, combination: Combination, rows: Mask) -> float:
+        """The task's metric on some of the rows [N]."""
+        return task_metric(self.task, self.outputs(combination, rows), self.labels[rows])[0]
+
+
+View = Mapping[str, TaskView]
+"""What a fold sees of each task."""
+
+
+def views_of(pool: Pool, averaged: Averaged) -> tuple[View, ...]:
+    """[1 + H] a pool as all of dev sees it, then as each half does."""
+    tasks = {name: _views_of_task(task, averaged) for name, task in pool.tasks.items()}
+    return tuple(
+        dict(zip(tasks, views, strict=True)) for views in zip(*tasks.values(), strict=True)
+    )
+
+
+def overall_score(view: View, combinations: Mapping[str, Combination], on_judge: bool) -> float:
+    """Overall on the rows that choose, or on those that judge."""
+    scores = {
+        name: view[name].score(
+            combination, view[name].fold.judge if on_judge else view[name].fold.fit
+        )
+        for name, combination in combinations.items()
+    }
+    return overall(scores, {name: of_task.task for name, of_task in view.items()})
+
+
+def _views_of_task(pool: TaskPool, averaged: Averaged) -> list[TaskView]:
+    """Standardised scores are so by each fold's own rows; all else is the same for every fold."""
+    is_fitted = averaged is Averaged.STANDARDISED and pool.task.kind is Kind.SIMILARITY
+    views: list[TaskView] = []
+    for fold, choosable in zip(folds(pool.ids), pool.choosable, strict=True):
+        if is_fitted or not views:
+            transforms = tuple(
+                Transform.fit(pool.task, averaged, outputs[fold.fit], pool.labels[fold.fit])
+                for outputs in pool.outputs
+            )
+            pairs = zip(transforms, pool.outputs, strict=True)
+            predictions = np.stack([one.apply(pool.task, outputs) for one, outputs in pairs])
+        views.append(
+            TaskView(pool, averaged, fold, np.flatnonzero(choosable), transforms, predictions)
+        )
+    return views

@@ -5,15 +5,39 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ensemble.choice.request import Request
+from pydantic import BaseModel, ConfigDict
+
+from ensemble.candidates.pool import Pool
+from ensemble.choice.request import Request, digests_of
 from ensemble.choice.result import EnsembleChoice, Method
+from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.runs.ensemble_runs import Chosen, log_choice
-from mlflow_setup.schema import metric_name
-from mlflow_setup.text import short_hash
+from mlflow_setup.runs.query import download
+from mlflow_setup.schema import RunKind, Tag, metric_name
+from mlflow_setup.text import first_line, short_hash
 from mlflow_setup.tracking.store import Tracking
+from trainable.config.tasks import Task
 
-CONTENT = "choice.json"
+CONTENT, RECORD = "choice.json", "record.json"
+
+
+class Record(BaseModel):
+    """A choice as `ensweep export` reads it again."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    tasks: dict[str, Task]
+    data_fingerprints: dict[str, str]  # task -> of the dev examples
+    choice: EnsembleChoice
+
+    @classmethod
+    def of(cls, pool: Pool, choice: EnsembleChoice) -> "Record":
+        return cls(
+            tasks={name: of_task.task for name, of_task in pool.tasks.items()},
+            data_fingerprints={n: of_task.data_fingerprint for n, of_task in pool.tasks.items()},
+            choice=choice,
+        )
 
 
 def write_pictures(folder: Path, images: dict[str, bytes]) -> None:
@@ -30,6 +54,7 @@ def log(
     tracking: Tracking,
     request: Request,
     content: dict[str, Any],
+    pool: Pool,
     choice: EnsembleChoice,
     images: dict[str, bytes],
 ) -> tuple[str, bool]:
@@ -46,12 +71,12 @@ def log(
     """
     members = choice.candidates(Method.SELECTIVE)
     text = json.dumps(content, indent=1, allow_nan=False)
-    given = request.to_params()
+    given, digests = request.to_params(), digests_of(tracking, request)
     rules = {f"rule/{name}": task.rule.rule for name, task in choice.tasks.items()}
     counts = {f"num_members/{n}": len(t.selective.members) for n, t in choice.tasks.items()}
     chosen = Chosen(
         name=f"ensemble of {request.title}",
-        digest=_digest({"content": content, "asked": given}),
+        digest=_digest({"content": content, "asked": given, **digests}),
         metrics=_metrics(choice),
         steps={
             metric_name("trajectory", name, task.metric): task.selective.trajectory
@@ -59,13 +84,47 @@ def log(
         },
         params={**given, **rules, **counts},
         tags={
+            **digests,
             "sweeps": ",".join(request.sweeps),
             "members": ",".join(member.key for member in members),
             "member_run_ids": ",".join(dict.fromkeys(member.run_id for member in members)),
         },
-        files={CONTENT: text.encode(), **images},
+        files={
+            CONTENT: text.encode(),
+            RECORD: Record.of(pool, choice).model_dump_json().encode(),
+            **images,
+        },
     )
     return log_choice(tracking, chosen)
+
+
+def find_logged(
+    tracking: Tracking, request: Request, cache: Path
+) -> tuple[Record, dict[str, bytes]] | None:
+    """The last choice that was logged for the same request and the runs as they are now, with its
+    pictures; None: there is none.
+
+    Raises:
+        NothingUsableError: no such sweep is tracked.
+        IntegrityError: its record cannot be read.
+        ConfigError: MLflow cannot be read.
+    """
+    with tracking.errors():
+        tags = {Tag.KIND.value: RunKind.ENSEMBLE.value, **digests_of(tracking, request)}
+        runs = tracking.search(tags, "FINISHED")
+        if not runs:
+            return None
+        run_id = str(runs[-1].info.run_id)
+        names = [entry.path for entry in tracking.client.list_artifacts(run_id)]
+    if RECORD not in names:
+        return None
+    path = download(tracking, run_id, RECORD, cache)
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise IntegrityError(f"{path}: not a choice: {first_line(error)}") from None
+    pictures = [name for name in names if name.endswith(".png")]
+    return record, {name: download(tracking, run_id, name, cache).read_bytes() for name in pictures}
 
 
 def _metrics(choice: EnsembleChoice) -> dict[str, float]:

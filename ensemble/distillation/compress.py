@@ -168,7 +168,12 @@ def _parts(
     )
     shares = (Share(member=member.key, weight=1.0),)
     tasks = {
-        name: TaskEntry(task=dataset.tasks[name], members=shares, scores={})
+        name: TaskEntry(
+            task=dataset.tasks[name],
+            members=shares,
+            scores={},
+            dev_fingerprint=dataset.dev[name].fingerprint,
+        )
         for name in teacher.tasks
     }
     return Parts(tasks, (member,), card, pictures={})

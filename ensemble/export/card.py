@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from ensemble.bundle.format import MAIN, PICTURES, Contents
 from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method, Scores, TaskChoice
+from ensemble.presentation.words import doubts_by_task, num_encoders, verdict
 from ensemble.selection.combine import Averaged
 from ensemble.statistics.bootstrap import Gain
 from trainable.config.tasks import Task
@@ -43,19 +44,23 @@ class Footprint:
 
 
 def model_card(
-    request: Request, contents: Contents, choice: EnsembleChoice, pictures: Sequence[str] = ()
+    request: Request,
+    contents: Contents,
+    choice: EnsembleChoice,
+    pictures: Sequence[str] = (),
+    milliseconds: float | None = None,
 ) -> str:
     """Markdown with the hub's metadata block in front.
 
     Args:
         pictures: their names in the bundle.
+        milliseconds: that a sentence takes where it was exported; None: not measured.
     """
     results = {
         name: (task.metric, "dev, cross-fitted", task.selective.scores.held_out)
         for name, task in choice.tasks.items()
     }
     chosen = choice.candidates(Method.SELECTIVE)
-    notes = {**{name: task.note for name, task in choice.tasks.items()}, "overall": choice.note}
     return _render(
         "card.md.jinja",
         f"{'Ensemble' if request.listed else 'Selective ensemble'} of {request.title}",
@@ -66,9 +71,10 @@ def model_card(
         pictures={name: Path(PICTURES, name).as_posix() for name in pictures},
         rows=[_row(name, task) for name, task in choice.tasks.items()],
         overall=_cells(choice.overall) | {"gains": _gains(choice.gains)},
-        num_encoders={method.value: len(choice.candidates(method)) for method in Method},
+        verdict=verdict(choice, milliseconds),
+        num_encoders={method.value: num_encoders(choice.candidates(method)) for method in Method},
         millions=f"{choice.cost(chosen) / 1e6:.1f}" if choice.cost.is_in_parameters else None,
-        notes=[f"{name}: {note}" for name, note in notes.items() if note],
+        doubts=[f"{name}: {said}" for name, said in doubts_by_task(choice).items() if said],
     )
 
 

@@ -20,11 +20,13 @@ from ensemble.bundle.format import (
     TaskEntry,
 )
 from ensemble.bundle.stored_weights import lift_encoder, store_member
-from ensemble.candidates.pool import Candidate, Pool
+from ensemble.candidates.pool import Candidate
 from ensemble.choice.pins import pin_members
 from ensemble.choice.request import Request, choose_ensemble
-from ensemble.choice.result import EnsembleChoice, Method, TaskChoice
+from ensemble.choice.result import Method, TaskChoice
+from ensemble.choice.tracking import Record, find_logged
 from ensemble.export.card import model_card
+from ensemble.inference.speed import milliseconds_of
 from ensemble.presentation import figures
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import atomic_folder, is_full, num_bytes
@@ -59,8 +61,9 @@ def unchanged(folder: Path, contents: Contents) -> Contents:
 def export(
     tracking: Tracking, request: Request, cache: Path, output: Path, refine: Refine = unchanged
 ) -> Contents:
-    """Choose the selective ensemble, write it as a bundle to `output`, and note its members in the
-    sweeps' folders.
+    """Write the selective ensemble that was logged last as a bundle to `output`, and pin its
+    members in the sweeps' folders. It is chosen now where none was logged, or where the runs have
+    changed since.
 
     Args:
         refine: e.g. `Halving`: weights in half precision.
@@ -72,21 +75,33 @@ def export(
         DataError: the data that `refine` measures on has errors, or none of the tasks.
     """
     check_folder(output)
-    pool, choice = choose_ensemble(tracking, request, cache)
-    parts = chosen_parts(request, pool, choice, figures.pictures(pool, choice))
+    logged = find_logged(tracking, request, cache)
+    if logged is None:
+        pool, choice = choose_ensemble(tracking, request, cache)
+        logged = Record.of(pool, choice), figures.pictures(pool, choice)
+    record, pictures = logged
+    members = record.choice.candidates(Method.SELECTIVE)
+    parts = chosen_parts(request, record, pictures, milliseconds_of(members))
     contents = write_bundle(output, parts, refine)
-    pin_members(choice.candidates(Method.SELECTIVE))
+    pin_members(members)
     return contents
 
 
 def chosen_parts(
-    request: Request, pool: Pool, choice: EnsembleChoice, pictures: Mapping[str, bytes]
+    request: Request,
+    record: Record,
+    pictures: Mapping[str, bytes],
+    milliseconds: float | None = None,
 ) -> Parts:
     """The parts of the selective ensemble.
+
+    Args:
+        milliseconds: that a sentence takes on this machine, for the card; None: not measured.
 
     Raises:
         ConfigError: a member is predictions from a file, without weights.
     """
+    choice = record.choice
     members = choice.candidates(Method.SELECTIVE)
     added = [member.label for member in members if member.is_added]
     if added:
@@ -96,10 +111,11 @@ def chosen_parts(
         )
     return Parts(
         tasks={
-            name: _task_entry(pool.tasks[name].task, task) for name, task in choice.tasks.items()
+            name: _task_entry(record.tasks[name], record.data_fingerprints[name], task)
+            for name, task in choice.tasks.items()
         },
         members=members,
-        card=lambda contents: model_card(request, contents, choice, list(pictures)),
+        card=lambda contents: model_card(request, contents, choice, list(pictures), milliseconds),
         pictures=pictures,
     )
 
@@ -148,7 +164,7 @@ def _size(members: tuple[Candidate, ...]) -> int:
     )
 
 
-def _task_entry(task: Task, choice: TaskChoice) -> TaskEntry:
+def _task_entry(task: Task, dev_fingerprint: str, choice: TaskChoice) -> TaskEntry:
     return TaskEntry(
         task=task,
         members=tuple(
@@ -156,6 +172,7 @@ def _task_entry(task: Task, choice: TaskChoice) -> TaskEntry:
             for member in choice.selective.members
         ),
         scores={method.value: chosen.scores.to_json() for method, chosen in choice.methods.items()},
+        dev_fingerprint=dev_fingerprint,
         intercept=choice.selective.intercept,
     )
 

@@ -1,4 +1,4 @@
-"""What a bundle scores on labelled files that nothing has seen."""
+"""What a bundle scores on labelled files, and whether its members were chosen on them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,9 @@ class Evaluation:
     num_skipped: dict[str, int]  # rows with defects, left out
     undefined: dict[str, str]  # task -> why it has no score, which counts as 0: what is constant
     unscored: dict[str, str]  # task -> why it has no score
+    is_dev: dict[str, bool | None]
+    """Whether a task's examples are those that the members were searched and chosen on, by their
+    fingerprint; None: the bundle does not say."""
     seconds_per_1000: dict[str, float] = field(compare=False)
     """Of a task's sentences, from text to outputs, measured here: device, precision and batch size
     as given; once the members are loaded."""
@@ -41,6 +44,7 @@ def evaluate_ensemble(
     undefined: dict[str, str] = {}
     unscored: dict[str, str] = {}
     seconds: dict[str, float] = {}
+    is_dev: dict[str, bool | None] = {}
     for name, task in ensemble.tasks.items():
         if split not in task.files or not (data_dir / task.files[split]).exists():
             unscored[name] = f"{task.files.get(split, f'a {split} file')} is not there"
@@ -52,13 +56,15 @@ def evaluate_ensemble(
         outputs, seconds[name] = ensemble.timed_outputs({name: examples.sentences})
         scores[name], is_defined = task_metric(task, outputs[name], examples.labels)
         num_rows[name], num_skipped[name] = len(examples), num_bad
+        dev = ensemble.bundle.contents.tasks[name].dev_fingerprint
+        is_dev[name] = None if dev is None else examples.fingerprint == dev
         if not is_defined:
             undefined[name] = why_undefined(examples.labels)
     if not scores:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
         raise DataError(f"{data_dir}: nothing to score: {reasons}")
     total, counts = overall(scores, ensemble.tasks), (num_rows, num_skipped)
-    return Evaluation(split, scores, total, *counts, undefined, unscored, seconds)
+    return Evaluation(split, scores, total, *counts, undefined, unscored, is_dev, seconds)
 
 
 def _sound(

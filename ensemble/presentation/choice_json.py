@@ -7,7 +7,8 @@ from typing import Any
 
 from ensemble.candidates.pool import Pool
 from ensemble.choice.request import Request
-from ensemble.choice.result import EnsembleChoice, Member, Method, TaskChoice
+from ensemble.choice.result import EnsembleChoice, Member, Method, Point, TaskChoice
+from ensemble.presentation.words import doubts_by_task, num_encoders, verdict
 from ensemble.statistics.bootstrap import Gain
 
 CAVEAT = (
@@ -35,32 +36,44 @@ def describe(request: Request, pool: Pool, choice: EnsembleChoice) -> dict[str, 
 
 def choice_json(choice: EnsembleChoice) -> dict[str, Any]:
     """JSON values of a choice; null for a score that is not a number."""
-    single = choice.one_for_all
+    single, said = choice.one_for_all, doubts_by_task(choice)
     return {
-        "tasks": {name: _task_json(task) for name, task in choice.tasks.items()},
+        "tasks": {n: _task_json(task, said[n]) for n, task in choice.tasks.items()},
         "overall": {method.value: s.to_json() for method, s in choice.overall.items()},
         "gains": _gains_json(choice.gains),
-        "note": choice.note,
-        "num_encoders": {method.value: len(choice.candidates(method)) for method in Method},
+        "note": said["overall"],
+        "num_encoders": {
+            method.value: num_encoders(choice.candidates(method)) for method in Method
+        },
         "num_parameters": {
             method.value: choice.cost(choice.candidates(method)) for method in Method
         },
         "one_for_all": None
         if single is None
-        else {**asdict(single.candidate), "overall": single.scores.to_json()},
-        "front": [
-            {
-                "num_encoders": len(point.candidates),
-                "cost": point.cost,
-                "overall": point.scores.to_json(),
-                "members": [candidate.key for candidate in point.candidates],
-            }
-            for point in choice.front
-        ],
+        else {
+            **asdict(single.candidate),
+            "overall": single.scores.to_json(),
+            "gain": asdict(single.gain),
+        },
+        "prefer": None if choice.prefer is None else choice.prefer.value,
+        "front": [_point_json(point) for point in choice.front],
+        "whole": _point_json(choice.whole),
+        "declined": None if choice.declined is None else _point_json(choice.declined),
+        "verdict": verdict(choice),
     }
 
 
-def _task_json(task: TaskChoice) -> dict[str, Any]:
+def _point_json(point: Point) -> dict[str, Any]:
+    return {
+        "num_encoders": num_encoders(point.candidates),
+        "cost": point.cost,
+        "overall": point.scores.to_json(),
+        "members": [candidate.key for candidate in point.candidates],
+        "gain_of_what_ships": asdict(point.gain),
+    }
+
+
+def _task_json(task: TaskChoice, note: str | None) -> dict[str, Any]:
     methods = {
         method.value: {
             "members": [_member_json(member) for member in choice.members],
@@ -80,7 +93,7 @@ def _task_json(task: TaskChoice) -> dict[str, Any]:
         "gains": _gains_json(task.gains),
         "curve": asdict(task.curve),
         "optimism": None if math.isnan(optimism) else optimism,
-        "note": task.note,
+        "note": note,
     }
 
 

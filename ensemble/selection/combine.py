@@ -160,8 +160,7 @@ def average(
         raise ValueError(f"{len(predictions)} members but {len(weights)} weights")
     if not (min(weights) >= 0 and abs(sum(weights) - 1) < 1e-9):
         raise ValueError(f"weights must be at least 0 and sum to 1, got {list(weights)}")
-    total = _weighted(predictions, weights)
-    return total if task.kind is Kind.SIMILARITY else np.rint(total * _FINE_GRID) / _FINE_GRID
+    return on_grid(task, _weighted(predictions, weights))
 
 
 def linear(
@@ -183,7 +182,12 @@ def linear(
     if not np.isfinite([*weights, *intercept]).all():
         raise ValueError(f"weights and intercept must be finite, got {weights}, {intercept}")
     total = _weighted([log_odds(task, prediction, averaged) for prediction in predictions], weights)
-    total = total + np.asarray(intercept, np.float64)
+    return on_grid(task, total + np.asarray(intercept, np.float64))
+
+
+def on_grid(task: Task, total: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An average [N] or [N, C] without the rounding of its sum, so that equal ones tie; scores as
+    they are."""
     return total if task.kind is Kind.SIMILARITY else np.rint(total * _FINE_GRID) / _FINE_GRID
 
 

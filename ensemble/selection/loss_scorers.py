@@ -4,6 +4,7 @@ apart, or are what an addition is to make lower.
 Legend: M candidates, N rows, C classes, k of the candidates. Predictions [M, N] or [M, N, C].
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -132,6 +133,25 @@ class SquaredErrors(RowLoss):
 
     def mean_losses(self, values: Floats) -> Floats:
         return np.asarray(((values - self.labels) ** 2).mean(axis=1))
+
+
+def explained(task: Task, loss: RowLoss, averages: Floats, labels: Floats) -> Floats:
+    """[k] the share of a uniform guess's log-loss that averages do without; of scores r^2 with the
+    sign of r, which sees no scale. At most 1; 0 for whoever answers at random.
+
+    Args:
+        averages: [k, N] or [k, N, C] of what `loss.row_values` gives; labels: [N].
+    """
+    if task.kind is Kind.SIMILARITY:
+        x, y = averages - averages.mean(axis=1, keepdims=True), labels - labels.mean()
+        norm = np.einsum("kn,kn->k", x, x) * (y @ y)
+        product = x @ y
+        is_defined = norm > 1e-18 * (1 + np.abs(averages).max()) ** 4
+        shares = np.zeros(len(x))
+        np.divide(product * np.abs(product), norm, out=shares, where=is_defined)
+        return shares
+    num_classes = task.num_outputs if task.kind is Kind.CLASSIFICATION else 2
+    return np.asarray(1 - loss.mean_losses(averages) / math.log(num_classes))
 
 
 def _sums_of_logs(values: Floats) -> Floats:

@@ -29,11 +29,14 @@ from trainable.config.tasks import Kind
 Floats = NDArray[np.float64]
 Rule = Callable[[FitData], Combination]
 
+LIBRARY = 20
+"""Greedy selection looks at so many of the best candidates: beyond them it fits noise."""
+MAX_MEMBERS = 20
+"""Of a task, where the rule is chosen: more of them gain nothing that can be measured
+(`benchmarks/ensemble_rules.py`)."""
 SKILL_POWER = 4
 """Between 0, equal weights, and infinity, the best candidate alone."""
 TOP = 5
-LIBRARY = 20
-"""Greedy selection looks at so many of the best candidates: beyond them it fits noise."""
 
 
 def simple(sample: FitData) -> Floats:
@@ -127,13 +130,6 @@ RULES: dict[str, Rule] = {
 """From the simplest, which fits the least to the rows that it sees, on. The last two are linear
 models, whose weights may be negative; all others average."""
 
-OFFERED = {
-    name: RULES[name]
-    for name in ("skill", "top", "greedy_of_best", "blend", "bagged", "regression")
-}
-"""What the default chooses from: `skill` and `greedy_of_best` in place of their plain forms, and
-`greedy_of_best`, which may end with one member, in place of `single`."""
-
 _CAPPED: dict[Rule, Callable[..., Floats]] = {
     rule: rule for rule in (greedy_of_best, greedy_by_loss, greedy_of_all, greedy_sorted)
 }
@@ -147,6 +143,10 @@ def capped(rule: Rule, max_members: int) -> Rule:
         return partial(_CAPPED[rule], max_members=max_members)
 
     def fit(sample: FitData) -> Combination:
+        is_mixture = rule is regression and sample.task.kind is Kind.CLASSIFICATION
+        if is_mixture and len(sample.predictions) > max_members:  # nearly equal weights
+            best = np.sort(sample.ranked()[:max_members])
+            return spread(rule(sample.among(best)), best, len(sample.predictions))
         combination = rule(sample)
         size = np.abs(weights_and_intercept(combination)[0])
         if np.count_nonzero(size) <= max_members:
@@ -172,3 +172,10 @@ def _selected(
     weights = np.zeros(len(sample.predictions))
     weights[indices] = selection.weights
     return weights
+
+
+OFFERED: dict[str, Rule] = {
+    name: capped(RULES[name], MAX_MEMBERS)
+    for name in ("single", "top", "skill", "greedy_of_best", "greedy_by_loss", "regression")
+}
+"""What the default chooses from, the simplest first."""

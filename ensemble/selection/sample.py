@@ -16,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.selection.combine import Averaged, average, linear
+from ensemble.selection.loss_scorers import explained, make_loss
 from ensemble.selection.scorers import is_constant
 from ensemble.statistics.effort import SHIPPED, Effort
-from trainable.config.tasks import Task
+from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import task_metric
 
 Floats = NDArray[np.float64]
 
+LIBRARY = 40
+"""Candidates of a task, the best, that rules look at: more of them are many epochs of few runs."""
 _SMALLEST = 0.005
 """Weights below this share of the largest are dropped: they cost an encoder and change nothing."""
 
@@ -55,6 +58,12 @@ class FitData:
         predictions, labels = self.predictions[:, rows], self.labels[rows]
         return replace(self, predictions=predictions, labels=labels)
 
+    def looking_at(self, candidates: NDArray[np.int64]) -> "FitData":
+        """Some of the candidates; equal weights are for the same ones, or for all where none is."""
+        plain = self.is_plain[candidates]
+        few = self.among(candidates)
+        return replace(few, is_plain=plain) if plain.any() else few
+
     def among(self, candidates: NDArray[np.int64]) -> "FitData":
         """Some of the candidates, equal weights being for all of them."""
         plain = np.ones(len(candidates), np.bool_)
@@ -65,6 +74,15 @@ class FitData:
         weights, intercept = weights_and_intercept(combination)
         outputs = weighted(self.task, self.predictions, weights, intercept, self.averaged)
         return task_metric(self.task, outputs, self.labels)[0]
+
+    def explained(self, combination: Combination) -> float:
+        """The share of a uniform guess's loss that it does without
+        (`ensemble.selection.loss_scorers.explained`): less noisy than the metric."""
+        weights, intercept = weights_and_intercept(combination)
+        outputs = weighted(self.task, self.predictions, weights, intercept, self.averaged)
+        averaged = self.averaged if intercept is None else Averaged.LOGITS
+        loss = make_loss(self.task, outputs[None], self.labels, averaged)
+        return float(explained(self.task, loss, loss.row_values([0]), self.labels)[0])
 
     @cached_property
     def singles(self) -> Floats:
@@ -99,6 +117,26 @@ def deduplicated(
     kept = np.array(list(seen.values()), np.int64)
     plain = plain[kept] if plain[kept].any() else np.ones(len(kept), np.bool_)
     return kept, FitData(task, predictions[kept], labels, plain, averaged, effort)
+
+
+def library(task: Task, scores: Floats, labels: Floats) -> NDArray[np.int64]:
+    """Which candidates are worth looking at: the best forty, without those that have less than
+    half of the best one's skill beyond a constant answer. What is worse changes nothing.
+
+    Args:
+        scores: [M] the metric of each; labels: [N] of the rows that it was computed on.
+    """
+    best = np.argsort(-scores, kind="stable")[:LIBRARY]
+    return np.sort(best[scores[best] >= least_skill(task, float(scores.max()), labels)])
+
+
+def least_skill(task: Task, best: float, labels: Floats) -> float:
+    """The metric half-way from a constant answer's to the best candidate's; labels [N]."""
+    constant = 0.0
+    if task.kind is not Kind.SIMILARITY:
+        constant = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+    constant = min(constant, best)
+    return constant + (best - constant) / 2
 
 
 def weights_and_intercept(combination: Combination) -> tuple[Floats, Floats | None]:

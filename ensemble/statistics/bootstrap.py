@@ -75,33 +75,52 @@ def gain_of_halves(
         labels: [N].
         rows: [N] for each part, which of the rows it has.
     """
-    ways, scores = (outputs, *others), []
-    for counts in _blocks(num_replicates, len(labels), 0):  # all of them at once are many
+    ways = (outputs, *others)
+    ours, *theirs = resampled_means(task, ways, labels, rows, num_replicates)
+    return [gain_of(ours, other) for other in theirs]
+
+
+def resampled_means(
+    task: Task,
+    ways: Sequence[Sequence[Floats]],
+    labels: Floats,
+    rows: Sequence[NDArray[np.bool_]],
+    num_replicates: int,
+    seed: int = 0,
+) -> Floats:
+    """[ways, 1 + R] the metric of several ways to answer, the mean over several parts of the rows:
+    of the rows as they are, then of each replicate. A row is resampled in all parts and ways alike.
+
+    Args:
+        ways: for each way and part [P], what is put out there.
+        labels: [N]; rows: [P] of [N], which of the rows each part has.
+        seed: another one for rows of another task.
+    """
+    scores = []
+    for counts in _blocks(num_replicates, len(labels), seed):  # all of them at once are many
         of_parts = [
-            [
-                resampled_scores(task, values, labels[part], counts[:, part])
-                for values, part in zip(way, rows, strict=True)
-            ]
-            for way in ways
+            _resampled(task, [way[part] for way in ways], labels[mask], counts[:, mask])
+            for part, mask in enumerate(rows)
         ]
-        scores.append(np.mean(of_parts, axis=1))
-    ours, *theirs = np.concatenate(scores, axis=1)  # [1 + R] each
-    gains = []
-    for other in theirs:
-        differences = ours - other
-        low, high = np.percentile(differences[1:], _INTERVAL)
-        gains.append(Gain(float(differences[0]), float(low), float(high)))
-    return gains
+        scores.append(np.mean(of_parts, axis=0))
+    return np.concatenate(scores, axis=1)
 
 
-def overall_gain(gains: Mapping[str, Gain], tasks: Mapping[str, Task]) -> Gain:
-    """Of overall, the mean over tasks (half of a correlation's gain counts): the tasks' rows have
-    nothing in common, so that the squares of the intervals' sides add up."""
-    share = {n: (0.5 if tasks[n].kind is Kind.SIMILARITY else 1.0) / len(gains) for n in gains}
-    value = sum(share[name] * gain.value for name, gain in gains.items())
-    below = math.hypot(*(share[n] * (gain.value - gain.low) for n, gain in gains.items()))
-    above = math.hypot(*(share[n] * (gain.high - gain.value) for n, gain in gains.items()))
-    return Gain(value, value - below, value + above)
+def gain_of(ours: Floats, theirs: Floats) -> Gain:
+    """The gain of scores [1 + R] over others [1 + R], those of the rows as they are first."""
+    differences = ours - theirs
+    low, high = np.percentile(differences[1:], _INTERVAL)
+    return Gain(float(differences[0]), float(low), float(high))
+
+
+def overall_of(scores: Mapping[str, Floats], tasks: Mapping[str, Task]) -> Floats:
+    """Overall of arrays of each task's metric, all of one shape: the mean over tasks, correlations
+    r mapped to (r + 1) / 2. Tasks are resampled by themselves: they have no row in common."""
+    mapped = [
+        (values + 1) / 2 if tasks[name].kind is Kind.SIMILARITY else values
+        for name, values in scores.items()
+    ]
+    return np.asarray(np.mean(mapped, axis=0))
 
 
 def difference_of(values: Floats) -> Difference:
@@ -158,23 +177,37 @@ def resampled_scores(
     Accuracy and Pearson are products with the counts; other metrics are computed on the repeated
     rows one by one.
     """
+    return np.asarray(_resampled(task, [outputs], labels, counts)[0])
+
+
+def _resampled(
+    task: Task, ways: Sequence[Floats], labels: Floats, counts: Counts | Floats
+) -> Floats:
+    """[ways, R] of outputs on the same rows."""
     if task.metric == "accuracy":
-        is_right = predicted_labels(task.kind, outputs) == labels
-        return _means(counts, is_right[:, None])[:, 0]
+        is_right = [predicted_labels(task.kind, outputs) == labels for outputs in ways]
+        return _means(counts, np.stack(is_right, axis=1)).T
     if task.metric == "pearson":
-        x, y = outputs - outputs.mean(), labels - labels.mean()
-        moments = _means(counts, np.stack([x, y, x * x, y * y, x * y], axis=1))
-        mx, my, xx, yy, xy = moments.T
-        norm = np.sqrt(np.maximum(xx - mx * mx, 0) * np.maximum(yy - my * my, 0))
-        correlations: Floats = np.zeros_like(norm)
-        np.divide(xy - mx * my, norm, out=correlations, where=norm > 0)
-        return correlations
+        return _correlations(np.stack([np.asarray(o, np.float64) for o in ways]), labels, counts)
     rows = np.arange(len(labels))
     scores = []
     for times in counts:
         drawn = np.repeat(rows, times.astype(np.int64))
-        scores.append(task_metric(task, outputs[drawn], labels[drawn])[0])
-    return np.array(scores)
+        scores.append([task_metric(task, outputs[drawn], labels[drawn])[0] for outputs in ways])
+    return np.array(scores).T
+
+
+def _correlations(ways: Floats, labels: Floats, counts: Counts | Floats) -> Floats:
+    """[ways, R] of scores [ways, N]; 0 with a constant."""
+    x, y = ways - ways.mean(axis=1, keepdims=True), labels - labels.mean()
+    moments = _means(counts, np.vstack([x, x * x, x * y, y[None], y[None] ** 2]).T)
+    count = len(ways)
+    mx, xx, xy = (moments[:, count * k : count * (k + 1)] for k in range(3))  # [R, ways]
+    my, yy = moments[:, -2:-1], moments[:, -1:]
+    norm = np.sqrt(np.maximum(xx - mx * mx, 0) * np.maximum(yy - my * my, 0))
+    correlations: Floats = np.zeros_like(norm)
+    np.divide(xy - mx * my, norm, out=correlations, where=norm > 0)
+    return correlations.T
 
 
 def _means(counts: Counts | Floats, values: Floats | NDArray[np.bool_]) -> Floats:

@@ -10,7 +10,7 @@ class Effort:
 
     num_folds: int = 5
     """Of the repeated cross-fitting that compares rules."""
-    num_repeats: int = 3
+    num_repeats: int = 1
     """Of those folds, each time other ones."""
     num_rounds: int = 50
     """Candidates that greedy selection adds, some of them again and again."""

@@ -123,9 +123,24 @@ def evaluate(
         print_json(**content)
     else:
         _print_scores(found, ensemble.tasks)
-    if split != "test":
-        seen = "were trained on it" if split == "train" else "were searched and chosen on it"
-        typer.echo(f"in-sample: the members {seen}", err=True)
+    for line in _origin(found):
+        typer.echo(line, err=True)
+
+
+def _origin(found: "Evaluation") -> list[str]:
+    """Whether the rows had a say in what the members are."""
+    if found.split == "train":
+        return ["train files: in-sample, where the members were trained on them"]
+    said = {
+        True: "in-sample: the members were searched and chosen on these rows",
+        False: "not the dev set of the members: rows that their choice has not seen",
+        None: "whether the members were chosen on these rows is not recorded",
+    }
+    tasks = {
+        text: [name for name, is_dev in found.is_dev.items() if is_dev is known]
+        for known, text in said.items()
+    }
+    return [f"{', '.join(names)}: {text}" for text, names in tasks.items() if names]
 
 
 def _print_scores(found: "Evaluation", tasks: "dict[str, Task]") -> None:

@@ -6,6 +6,7 @@ from ensemble.candidates.pool import Candidate, Pool, labels_of
 from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method, MethodChoice, Scores, TaskChoice
 from ensemble.presentation.choice_json import CAVEAT
+from ensemble.presentation.words import doubts_by_task, name_of, size_of
 from ensemble.selection.rule_selection import RuleChoice
 from ensemble.statistics.bootstrap import Gain
 
@@ -18,8 +19,9 @@ def print_choice(request: Request, pool: Pool, choice: EnsembleChoice) -> None:
     """Who was rejected, each task's members and what they are worth, overall and by cost."""
     labels = labels_of(pool)
     _print_pool(request, pool)
+    said = doubts_by_task(choice)
     for name, task in choice.tasks.items():
-        _print_task(name, task, labels)
+        _print_task(name, task, labels, said[name])
     _print_overall(choice, labels)
     _print_front(choice)
     typer.echo(CAVEAT)
@@ -36,7 +38,7 @@ def _print_pool(request: Request, pool: Pool) -> None:
     typer.echo()
 
 
-def _print_task(name: str, task: TaskChoice, labels: Labels) -> None:
+def _print_task(name: str, task: TaskChoice, labels: Labels, doubts: str | None) -> None:
     typer.echo(
         f"{name}: {task.metric} on {task.num_rows} dev rows, held-out" + _dim("  and in-sample")
     )
@@ -44,35 +46,34 @@ def _print_task(name: str, task: TaskChoice, labels: Labels) -> None:
         typer.echo(f"  {_line(method, chosen.scores)}  {_members(method, chosen, labels)}")
     typer.echo(f"  selective by {_rule(task.rule)}")
     typer.echo(f"  {_gains(task.gains, task.selective.scores)}")
-    if task.note is not None:
-        typer.echo(f"  {task.note}")
+    if doubts is not None:
+        typer.echo(f"  {doubts}")
     typer.echo()
 
 
 def _print_overall(choice: EnsembleChoice, labels: Labels) -> None:
     typer.echo("overall")
     for method, scores in choice.overall.items():
-        count = len(choice.candidates(method))
-        typer.echo(f"  {_line(method, scores)}  {count} encoder{'s' * (count != 1)}")
+        typer.echo(f"  {_line(method, scores)}  {size_of(choice, choice.candidates(method))}")
     single = choice.one_for_all
     if single is not None:
         shown = "one for all".ljust(_WIDTH)
         typer.echo(f"  {shown}{_scores(single.scores)}  {labels[single.candidate]}")
+        if choice.candidates(Method.SELECTIVE) != (single.candidate,):
+            typer.echo(f"  selective's gain over one for all {single.gain.describe()}")
     typer.echo(f"  {_gains(choice.gains, choice.overall[Method.SELECTIVE])}")
-    if choice.note is not None:
-        typer.echo(f"  {choice.note}")
+    doubts = doubts_by_task(choice)["overall"]
+    if doubts is not None:
+        typer.echo(f"  {doubts}")
     typer.echo()
 
 
 def _print_front(choice: EnsembleChoice) -> None:
-    if len(choice.front) < 2:
-        return
-    typer.echo("what can be had for less, overall")
+    shipped = choice.candidates(Method.SELECTIVE)
+    typer.echo("levels of cost, each better than all cheaper ones")
     for point in choice.front:
-        count, is_sized = len(point.candidates), choice.cost.is_in_parameters
-        size = f"  {point.cost / 1e6:.1f} M parameters" if is_sized else ""
-        words = f"{count} encoder{'s' * (count != 1)}"
-        typer.echo(f"  {words.ljust(_WIDTH)}{_scores(point.scores)}{size}")
+        mark = "  <- ships" if point.candidates == shipped else ""
+        typer.echo(f"  {_scores(point.scores)}  {size_of(choice, point.candidates)}{mark}")
     typer.echo()
 
 
@@ -88,16 +89,12 @@ def _rule(choice: RuleChoice) -> str:
 
 def _gains(gains: dict[Method, Gain], scores: Scores) -> str:
     """Selective's over the others, and what its in-sample score promises beyond what holds."""
-    words = (f"{gain.describe()} over {_words(method)}" for method, gain in gains.items())
+    words = (f"{gain.describe()} over {name_of(method)}" for method, gain in gains.items())
     return f"gain {', '.join(words)}; optimism {scores.optimism:+.4f}"
 
 
 def _line(method: Method, scores: Scores) -> str:
-    return _words(method).ljust(_WIDTH) + _scores(scores)
-
-
-def _words(method: Method) -> str:
-    return method.value.replace("_", " ")
+    return name_of(method).ljust(_WIDTH) + _scores(scores)
 
 
 def _scores(scores: Scores) -> str:

@@ -33,14 +33,17 @@ def ensemble(
     """Best single run, simple average and selective ensemble of each task, honestly judged."""
     from ensemble.choice.request import choose_ensemble
     from ensemble.choice.result import Method
+    from ensemble.inference.speed import milliseconds_of
     from ensemble.presentation.choice_json import describe
+    from ensemble.presentation.words import verdict
     from ensweep.cli.ensembles.choice import print_choice
 
     request = asked.request(place.tracking, add)
     pool, choice = choose_ensemble(place.tracking, request, place.cache)
     content = describe(request, pool, choice)
+    milliseconds = milliseconds_of(choice.candidates(Method.SELECTIVE))
     if as_json:
-        print_json(**content)
+        print_json(**content, milliseconds=milliseconds)
     else:
         print_choice(request, pool, choice)
     _keep(place, request, content, pool, choice)
@@ -49,6 +52,7 @@ def ensemble(
         if added:
             typer.echo(f"an export chooses without {', '.join(added)}", err=True)
         typer.echo(f"next: {_next(request, place)}", err=True)
+        typer.echo(verdict(choice, milliseconds))
 
 
 def _keep(
@@ -77,7 +81,7 @@ def _keep(
         except OSError as error:
             typer.echo(f"no pictures: {sweep / FOLDER}: {error.strerror}", err=True)
     try:
-        run_id, is_new = log(place.tracking, request, content, choice, images)
+        run_id, is_new = log(place.tracking, request, content, pool, choice, images)
     except EnsweepError as error:
         typer.echo(f"not logged: {error.problem}", err=True)
     else:

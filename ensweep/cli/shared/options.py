@@ -183,6 +183,15 @@ class AskedEnsemble:
             "probabilities; logits; or as the paper with standardised scores.",
         ),
     ] = "paper"
+    prefer: Annotated[
+        Literal["score", "balanced", "single"] | None,
+        typer.Option(
+            "--prefer",
+            help="The best score; the cheapest level of cost within one standard error of it, or "
+            "one model where more is no clear gain (balanced, the default without --method); or "
+            "one model.",
+        ),
+    ] = None
     runs: Annotated[
         list[str] | None,
         typer.Option(
@@ -195,6 +204,7 @@ class AskedEnsemble:
     def request(self, tracking: "Tracking", added: list[str] | None = None) -> "Request":
         """What is asked for; of the latest sweep where neither sweeps nor runs are named."""
         from ensemble.choice.request import Request
+        from ensemble.choice.result import Prefer
         from ensemble.selection.combine import Averaged
         from mlflow_setup.runs.query import latest_tracked_sweep
 
@@ -206,6 +216,7 @@ class AskedEnsemble:
             max_cost=self.max_cost and self.max_cost * 1e6,
             averaged=Averaged(self.average),
             added=tuple(added or ()),
+            prefer=None if self.prefer is None else Prefer(self.prefer),
             listed=tuple(self.runs or ()),
         )
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ensemble.candidates.pool import Pool, load_pool
-from ensemble.statistics.dev_splits import NUM_HALVES, halves
+from ensemble.statistics.dev_splits import NUM_HALVES, folds
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.schema import Outcome, RunRecord
 from trainable.config.tasks import PAPER_TASKS
@@ -48,7 +48,7 @@ def test_every_half_has_the_epochs_that_are_best_on_its_rows(store: Store) -> No
     for half in range(NUM_HALVES):
         chosen = task.choosable[1 + half]
         epochs = {c.epoch for c, by in zip(task.candidates, chosen, strict=True) if by}
-        assert epochs == best_epochs(store, {n: halves(store.ids(n))[half] for n in TASKS})
+        assert epochs == best_epochs(store, {n: folds(store.ids(n))[1 + half].fit for n in TASKS})
         found.append(epochs)
     assert any(epochs != found[0] for epochs in found)
 

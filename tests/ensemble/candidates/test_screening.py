@@ -9,7 +9,7 @@ import pytest
 
 from ensemble.candidates.pool import Candidate, Pool, TaskPool
 from ensemble.candidates.screening import screened
-from ensemble.statistics.dev_splits import NUM_HALVES, halves
+from ensemble.statistics.dev_splits import NUM_HALVES, folds
 from trainable.config.tasks import PAPER_TASKS
 
 TASKS = ("sentiment", "paraphrase", "similarity")
@@ -205,7 +205,7 @@ def test_a_half_screens_by_its_own_labels(
     pool = pool_with(task, right=1)
     for half in range(NUM_HALVES):
         given = pool.tasks[task]
-        rows = halves(given.ids)[half]
+        rows = folds(given.ids)[1 + half].fit
         labels = np.where(rows, given.labels, value(given.labels))
         tasks = {task: dataclasses.replace(given, labels=labels)}
         found = screened(dataclasses.replace(pool, tasks=tasks))

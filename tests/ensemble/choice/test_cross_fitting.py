@@ -1,7 +1,8 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ from little_effort import LITTLE
 from ensemble.candidates.pool import Pool
 from ensemble.choice.cost import Cost
 from ensemble.choice.cross_fitting import choose
-from ensemble.choice.decide import Chooser, Decision
-from ensemble.choice.result import EnsembleChoice, Method
-from ensemble.choice.task_view import WHOLE, TaskPredictions
+from ensemble.choice.decide import Decision, Terms, choose_level, decide
+from ensemble.choice.result import EnsembleChoice, Method, Prefer
+from ensemble.choice.task_view import views_of
 from ensemble.presentation.choice_json import choice_json
+from ensemble.presentation.words import doubts_by_task
 from ensemble.selection import stacking
 from ensemble.selection.combine import Averaged, Transform, combine
-from ensemble.selection.rules import OFFERED, RULES
-from ensemble.statistics.dev_splits import NUM_HALVES, halves
+from ensemble.selection.rules import OFFERED, Rule
+from ensemble.statistics.bootstrap import Gain
+from ensemble.statistics.dev_splits import folds
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import Outcome
 from trainable.evaluation.metrics import overall, task_metric
@@ -28,26 +31,35 @@ TASKS = ("sentiment", "paraphrase", "similarity")
 Store = Any  # tests/ensemble/conftest.py
 
 
-HALVES = range(1, 1 + NUM_HALVES)
+def terms(pool: Pool, rules: Mapping[str, Rule] = OFFERED) -> Terms:
+    candidates = {c for task in pool.tasks.values() for c in task.candidates}
+    return Terms(rules, rules is OFFERED, Cost.of_pool(candidates), math.inf, LITTLE)
 
 
 def decided(pool: Pool, half: int) -> dict[str, Any]:
-    """Everything that a half chooses, as values."""
-    decision = Chooser(pool, OFFERED, None, effort=LITTLE).choose_on(half)
-    weights = {
-        (method, name): of_task.tolist()
-        for method, by_task in decision.weights.items()
-        for name, of_task in by_task.items()
-    }
-    front = [[of_task.tolist() for of_task in step.values()] for step in decision.front]
-    return {"weights": weights, "single": decision.single, "rules": decision.rules, "front": front}
+    """Everything that a half chooses, as values; halves are counted from 1."""
+    given = terms(pool)
+    decision = decide(views_of(pool, Averaged.PAPER)[half], given)
+    level = choose_level(decision, given, Prefer.BALANCED)
+    options = [*decision.options.every, level]
+    weights = [[w.tolist() for w in option.combinations.values()] for option in options]
+    simple = [of_task.tolist() for of_task in decision.simple.values()]
+    members = [option.members for option in options]
+    return {"weights": weights, "simple": simple, "members": members, "rules": decision.rules}
 
 
-def combined(pool: Pool, name: str, decision: Decision, method: Method) -> np.ndarray:
-    """What a decision's members put out for all of dev, from their raw outputs."""
-    task, weights = pool.tasks[name], decision.weights[method][name]
-    members = np.flatnonzero(weights)
+def combined(pool: Pool, name: str, weights: np.ndarray) -> np.ndarray:
+    """What members put out for all of dev, from their raw outputs."""
+    task, members = pool.tasks[name], np.flatnonzero(weights)
     return combine(task.task, [task.outputs[m] for m in members], weights[members].tolist())
+
+
+def by_method(decision: Decision, given: Terms) -> dict[Method, Mapping[str, Any]]:
+    return {
+        Method.BEST_SINGLE: decision.options.singles.combinations,
+        Method.SIMPLE: decision.simple,
+        Method.SELECTIVE: choose_level(decision, given, Prefer.SCORE).combinations,
+    }
 
 
 def fill(store: Store) -> None:
@@ -64,45 +76,49 @@ def usual(module_store: Store) -> tuple[Pool, EnsembleChoice]:
 
 
 def test_scores_are_those_of_what_the_halves_choose(store: Store) -> None:
+    """The level of cost among them."""
     fill(store)
     pool = store.pool()
-    choice = choose(pool, effort=LITTLE)
-    chooser = Chooser(pool, OFFERED, None, effort=LITTLE)
-    decisions = {half: chooser.choose_on(half) for half in HALVES}
+    choice = choose(pool, effort=LITTLE, prefer=Prefer.SCORE)
+    views, given = views_of(pool, Averaged.PAPER)[1:], terms(pool)
+    chosen = [by_method(decide(view, given), given) for view in views]
     assert list(choice.tasks) == list(TASKS)
     for name, task in choice.tasks.items():
-        given = pool.tasks[name]
-        assert task.num_rows == len(given.ids)
-        for method, chosen in task.methods.items():
+        of_task = pool.tasks[name]
+        assert task.num_rows == len(of_task.ids)
+        for method, found in task.methods.items():
             held_out, in_sample = [], []
-            for half in HALVES:
-                rows = halves(given.ids)[half - 1]
-                outputs = combined(pool, name, decisions[half], method)
-                for scores, part in ((in_sample, rows), (held_out, ~rows)):
-                    scores.append(task_metric(given.task, outputs[part], given.labels[part])[0])
-            assert chosen.scores.held_out == pytest.approx(np.mean(held_out)), (name, method)
-            assert chosen.scores.in_sample == pytest.approx(np.mean(in_sample)), (name, method)
+            for fold, of_half in zip(folds(of_task.ids)[1:], chosen, strict=True):
+                outputs = combined(pool, name, of_half[method][name])
+                for scores, rows in ((in_sample, fold.fit), (held_out, fold.judge)):
+                    labels = of_task.labels[rows]
+                    scores.append(task_metric(of_task.task, outputs[rows], labels)[0])
+            assert found.scores.held_out == pytest.approx(np.mean(held_out)), (name, method)
+            assert found.scores.in_sample == pytest.approx(np.mean(in_sample)), (name, method)
         assert task.best_single.scores.optimism > 0
         assert len(task.best_single.members) == 1
 
 
-def test_members_are_chosen_on_all_of_dev_by_the_rule_of_dev_train(
-    usual: tuple[Pool, EnsembleChoice],
-) -> None:
-    pool, choice = usual
-    chooser = Chooser(pool, OFFERED, None)
-    suited = {n: found.rule for n, found in chooser.choose_on(1).rules.items()}
-    final = chooser.choose_on(WHOLE, suited)
+def test_members_are_chosen_on_all_of_dev_by_the_rule_of_dev_train(store: Store) -> None:
+    fill(store)
+    pool = store.pool()
+    choice = choose(pool, effort=LITTLE, prefer=Prefer.SCORE)
+    whole, dev_train, *_ = views_of(pool, Averaged.PAPER)
+    suited = {n: rule.rule for n, rule in decide(dev_train, terms(pool)).rules.items()}
+    options = decide(whole, terms(pool), suited).options
+    shipped = next(o for o in options.every if o.members == choice.candidates(Method.SELECTIVE))
     for name, task in choice.tasks.items():
         assert task.rule.rule == suited[name]
-        for method, chosen in task.methods.items():
-            weights = [member.weight for member in chosen.members]
-            assert sum(weights) == pytest.approx(1)
-            assert weights == sorted(weights, reverse=True)
+        weights = shipped.combinations[name]
+        assert sorted(m.weight for m in task.selective.members) == sorted(weights[weights > 0])
+        for chosen in task.methods.values():
+            given = [member.weight for member in chosen.members]
+            assert sum(given) == pytest.approx(1)
+            assert given == sorted(given, reverse=True)
             assert {m.candidate for m in chosen.members} <= set(pool.candidates)
-            outputs = combined(pool, name, final, method)
-            whole, _ = task_metric(pool.tasks[name].task, outputs, pool.tasks[name].labels)
-            assert chosen.trajectory[-1] == pytest.approx(whole)
+        outputs = combined(pool, name, weights)
+        score, _ = task_metric(pool.tasks[name].task, outputs, pool.tasks[name].labels)
+        assert task.selective.trajectory[-1] == pytest.approx(score)
 
 
 def test_overall_is_the_mean_over_tasks(
@@ -159,7 +175,7 @@ def test_what_a_half_chooses_has_not_seen_the_other(
     for half in (1, 4):
         tasks = {}
         for name, task in pool.tasks.items():
-            rows = halves(task.ids)[half - 1]
+            rows = folds(task.ids)[half].fit
             labels = np.where(rows, task.labels, value(task.labels))
             tasks[name] = dataclasses.replace(task, labels=labels)
             if np.isnan(labels).any():
@@ -194,14 +210,13 @@ def test_nor_has_it_from_the_files_on(make_store: Callable[[str], Store], seed: 
             epochs = {e: {t: outputs[trial, e, t] for t in TASKS} for e in (1, 2, 3, 4)}
             store.add(trial, epochs)
         pool = store.pool()
-        decision = Chooser(pool, OFFERED, None, effort=LITTLE).choose_on(1)
+        decision = decide(views_of(pool, Averaged.PAPER)[1], terms(pool))
         chosen = {}
-        for (method, task), weights in (
-            ((m, t), w) for m, by_task in decision.weights.items() for t, w in by_task.items()
-        ):
-            members = np.flatnonzero(weights)
-            labels_of = [pool.tasks[task].candidates[m].label for m in members]
-            chosen[method, task] = dict(zip(labels_of, weights[members], strict=True))
+        for method, by_task in by_method(decision, terms(pool)).items():
+            for task, weights in by_task.items():
+                members = np.flatnonzero(weights)
+                labels_of = [pool.tasks[task].candidates[m].label for m in members]
+                chosen[method, task] = dict(zip(labels_of, weights[members], strict=True))
         found.append((chosen, decision.rules))
     assert found[0] == found[1]
 
@@ -223,28 +238,31 @@ def test_encoders_are_counted_once_over_all_tasks(usual: tuple[Pool, EnsembleCho
     assert len(choice.candidates(Method.SIMPLE)) == 6
 
 
-def test_a_note_where_selective_does_not_win(store: Store) -> None:
+def test_it_is_said_where_selective_does_not_win(store: Store) -> None:
     """Two runs, one of them perfect: nothing to gain."""
     labels = store.labels["paraphrase"]
     perfect = (2 * labels - 1).astype(np.float32)
     store.add("good", {1: {"paraphrase": perfect}})
     store.add("bad", {1: {"paraphrase": -perfect}})
-    task = choose(store.pool(), effort=LITTLE).tasks["paraphrase"]
+    choice = choose(store.pool(), effort=LITTLE)
+    task = choice.tasks["paraphrase"]
     assert [member.candidate.trial for member in task.selective.members] == ["good"]
-    assert task.note == "selective (1.0000) is not above best single (1.0000)"
+    said = "selective (1.0000) is not above best single (1.0000)"
+    assert doubts_by_task(choice)["paraphrase"].startswith(said)
 
 
-def test_what_selective_is_clearly_above_is_not_noted(store: Store) -> None:
+def test_what_selective_is_clearly_above_is_not_doubted(store: Store) -> None:
     """Three runs, each unsure and wrong on its own third of the rows: two are right everywhere."""
     right = (2 * store.labels["paraphrase"] - 1).astype(np.float32)
     for third, trial in enumerate("abc"):
         wrong = np.arange(60) % 3 == third
         store.add(trial, {1: {"paraphrase": np.where(wrong, -0.4 * right, right)}})
-    task = choose(store.pool(), "greedy").tasks["paraphrase"]
+    choice = choose(store.pool(), "greedy")
+    task = choice.tasks["paraphrase"]
     assert [member.weight for member in task.selective.members] == [0.5, 0.5]
     assert task.selective.scores.held_out == 1
     assert task.best_single.scores.held_out < 1
-    assert task.note == "selective (1.0000) is not above simple (1.0000)"
+    assert doubts_by_task(choice)["paraphrase"] == "selective (1.0000) is not above simple (1.0000)"
 
 
 def test_runs_of_different_tasks(store: Store) -> None:
@@ -263,17 +281,18 @@ def test_a_front_of_score_against_cost(store: Store) -> None:
     pool = store.pool()
     choice = choose(pool, "greedy")
     assert len(choice.front) > 2
-    assert choice.front[-1].candidates == choice.candidates(Method.SELECTIVE)
-    assert choice.front[-1].scores == choice.overall[Method.SELECTIVE]
+    assert choice.whole.candidates == choice.candidates(Method.SELECTIVE)
+    assert choice.whole.scores == choice.overall[Method.SELECTIVE]
+    assert choice.whole in choice.front
+    assert choice.whole.gain == Gain(0, 0, 0)
     for point in choice.front:
         assert point.cost == sum(candidate.num_parameters for candidate in point.candidates)
-    for fewer, more in itertools.pairwise(choice.front[:-1]):
+    for fewer, more in itertools.pairwise(p for p in choice.front if p != choice.whole):
         assert fewer.cost < more.cost
         assert fewer.scores.held_out < more.scores.held_out
-    capped = choose(pool, "greedy", max_cost=choice.front[1].cost)
-    assert capped.candidates(Method.SELECTIVE) == choice.front[1].candidates
-    expected = dataclasses.astuple(choice.front[1].scores)
-    assert dataclasses.astuple(capped.overall[Method.SELECTIVE]) == pytest.approx(expected)
+    limit = choice.front[1].cost
+    capped = choose(pool, "greedy", max_cost=limit)
+    assert choice.cost(capped.candidates(Method.SELECTIVE)) <= limit
 
 
 @pytest.mark.parametrize("max_cost", [9, 0, -1])
@@ -322,19 +341,6 @@ def test_probes_of_one_encoder_pay_for_it_once(store: Store) -> None:
     assert Cost.of_pool([*pool.candidates, added])([by_label["a@1"], added]) == 110
 
 
-def test_what_costs_more_is_left_out_first(store: Store) -> None:
-    """Of two equal runs, either of which is missed as little, the larger goes."""
-    for trial, size, seed in (("a", 30, 1), ("b", 10, 2), ("c", 20, 3)):
-        store.add_usual(trial, seed, num_epochs=1, notes={"num_parameters": size})
-    chooser = Chooser(store.pool(), {"simple": RULES["simple"]}, None)
-    chooser.overall = lambda weights, which, on_rest=False: float(  # type: ignore[method-assign]
-        len(chooser.encoders(weights))
-    )
-    front = chooser.choose_on(WHOLE).front
-    left = [sorted(c.num_parameters for c in chooser.encoders(weights)) for weights in front]
-    assert left == [[10, 20, 30], [10, 20], [10]]
-
-
 def test_standardised_by_the_rows_that_choose(store: Store) -> None:
     """One run's scores a million times as large: as good as ever, and exported as seen."""
     for seed, trial in enumerate("abc"):
@@ -357,10 +363,13 @@ def test_standardised_by_the_rows_that_choose(store: Store) -> None:
     served = combine(pool.task, [pool.outputs[m] for m in members], weights, transforms)
     assert task_metric(pool.task, served, pool.labels)[0] == task.selective.trajectory[-1]
     # a half's own rows alone say what is standard to it
-    predictions = TaskPredictions(pool, Averaged.STANDARDISED).by(1)
-    poisoned = np.where(predictions.rows[1], pool.outputs, np.nan)
-    other = TaskPredictions(dataclasses.replace(pool, outputs=poisoned), Averaged.STANDARDISED, 1)
-    assert other.transforms == predictions.transforms
+    fit = folds(pool.ids)[1].fit
+    poisoned = dataclasses.replace(pool, outputs=np.where(fit, pool.outputs, 1e9))
+    seen, other = (
+        views_of(Pool({"similarity": given}, (), ()), Averaged.STANDARDISED)[1]["similarity"]
+        for given in (pool, poisoned)
+    )
+    assert other.transforms == seen.transforms
 
 
 def test_linear_models_are_judged_and_served_alike(
@@ -388,9 +397,8 @@ def test_linear_models_are_judged_and_served_alike(
         assert np.isfinite(
             [task.selective.scores.held_out, *dataclasses.astuple(task.gains[Method.SIMPLE])]
         ).all()
-    assert [len(point.candidates) for point in choice.front] == [
-        len(choice.candidates(Method.SELECTIVE))
-    ]
+    assert choice.whole.candidates == choice.candidates(Method.SELECTIVE)
+    assert choice.front[-1] == choice.whole
     json.dumps(choice_json(choice), allow_nan=False)
 
 

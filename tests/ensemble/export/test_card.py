@@ -11,6 +11,7 @@ from ensemble.choice.cross_fitting import choose
 from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method
 from ensemble.export.card import model_card
+from ensemble.presentation.words import doubts_by_task, verdict
 from ensemble.selection.combine import Averaged
 from trainable.config.parse import from_flat
 
@@ -61,13 +62,18 @@ def test_figures_are_those_of_the_choice(pool: Pool) -> None:
         for member in task.selective.members:
             line = f"| {name} | {member.weight:.3f} | `{member.candidate.key}` |"
             assert line in text.splitlines()
-        assert (f"- {name}: {task.note}" in text.splitlines()) == (task.note is not None)
+        said = doubts_by_task(choice)[name]
+        assert (f"- {name}: {said}" in text.splitlines()) == (said is not None)
         gains = [task.gains[method].describe() for method in (Method.BEST_SINGLE, Method.SIMPLE)]
         assert f"| {name} | {task.rule.rule} | {' | '.join(gains)} |" in text.splitlines()
     assert f"{choice.overall[Method.SELECTIVE].held_out:.4f}" in text
     gains = [choice.gains[method].describe() for method in (Method.BEST_SINGLE, Method.SIMPLE)]
     assert f"| overall | | {' | '.join(gains)} |" in text.splitlines()
-    assert (f"- overall: {choice.note}" in text.splitlines()) == (choice.note is not None)
+    said = doubts_by_task(choice)["overall"]
+    assert (f"- overall: {said}" in text.splitlines()) == (said is not None)
+    assert f"Verdict: {verdict(choice)}.\n" in text
+    timed = model_card(REQUEST, contents(pool, choice), choice, milliseconds=1.25)
+    assert ", 1.2 ms a sentence on this machine" in timed
     assert "out of the tracked runs of sweep s.\n" in text
     assert "Averaged are class probabilities, logits of paraphrases, and scores.\n" in text
     assert "million parameters" not in text  # none are recorded

@@ -24,6 +24,7 @@ from ensemble.candidates.pool import Pool
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method
+from ensemble.choice.tracking import Record
 from ensemble.export.write import chosen_parts, export, write_bundle
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
@@ -71,7 +72,7 @@ def _write_encoder(folder: Path, settings: bytes) -> None:
 
 
 def write(output: Path, chosen: tuple[Pool, EnsembleChoice]) -> Contents:
-    return write_bundle(output, chosen_parts(REQUEST, *chosen, {}))
+    return write_bundle(output, chosen_parts(REQUEST, Record.of(*chosen), {}))
 
 
 @pytest.fixture
@@ -90,6 +91,7 @@ def test_the_bundle_is_the_choice(
     for name, task in choice.tasks.items():
         entry = contents.tasks[name]
         assert entry.task == pool.tasks[name].task
+        assert entry.dev_fingerprint == pool.tasks[name].data_fingerprint
         assert [(share.member, share.weight) for share in entry.members] == [
             (member.candidate.key, member.weight) for member in task.selective.members
         ]
@@ -147,7 +149,7 @@ def test_the_main_encoder_is_the_one_that_answers_for_the_most(
 
 
 def test_pictures_are_the_card_s(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
-    parts = chosen_parts(REQUEST, *chosen, {"gain.png": b"\x89PNG"})
+    parts = chosen_parts(REQUEST, Record.of(*chosen), {"gain.png": b"\x89PNG"})
     write_bundle(tmp_path / "bundle", parts)
     assert (
         Bundle.load(tmp_path / "bundle").folder / "pictures/gain.png"
@@ -158,6 +160,11 @@ def test_pictures_are_the_card_s(tmp_path: Path, chosen: tuple[Pool, EnsembleCho
 def test_the_manifest_is_of_every_file(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
     write(tmp_path / "bundle", chosen)
     assert find_damage(tmp_path / "bundle", FACTS) is None
+
+
+def test_a_logged_choice_is_read_as_it_was(chosen: tuple[Pool, EnsembleChoice]) -> None:
+    record = Record.of(*chosen)
+    assert Record.model_validate_json(record.model_dump_json()) == record
 
 
 def test_the_same_choice_gives_the_same_bytes(
@@ -183,7 +190,7 @@ def test_predictions_alone_are_refused_by_name(
     (tmp_path / "best.csv").write_text("\n".join(lines))
     pool = with_added(store.pool(), [str(tmp_path / "best.csv")])
     with pytest.raises(ConfigError, match=r"predictions alone cannot be exported: best\.csv\n"):
-        chosen_parts(REQUEST, pool, choose(pool, "single"), {})
+        chosen_parts(REQUEST, Record.of(pool, choose(pool, "single")), {})
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])

@@ -9,8 +9,10 @@ from ensemble.statistics.bootstrap import (
     Draws,
     Gain,
     difference_of,
+    gain_of,
     gain_of_halves,
-    overall_gain,
+    overall_of,
+    resampled_means,
     resampled_scores,
 )
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
@@ -178,21 +180,36 @@ def test_a_gain_is_clear_above_0_and_says_its_interval() -> None:
     assert Gain(-0.1, -0.2, 0.0).describe() == "-0.1000 [-0.2000, +0.0000]"
 
 
+def test_several_ways_are_resampled_alike() -> None:
+    """Each as if it were by itself; of another seed other rows."""
+    random = np.random.default_rng(0)
+    parts = [np.arange(120) % 3 == 0, np.arange(120) % 3 > 0]
+    for name in ("paraphrase", "similarity"):
+        labels = random.integers(0, 2, 120).astype(float)
+        ways = [[labels[p] - 0.5 + random.normal(0, 1, p.sum()) for p in parts] for _ in range(3)]
+        found = resampled_means(PAPER_TASKS[name], ways, labels, parts, 50)
+        assert found.shape == (3, 51)
+        for way, scores in zip(ways, found, strict=True):
+            (own,) = resampled_means(PAPER_TASKS[name], [way], labels, parts, 50)
+            np.testing.assert_allclose(scores, own, rtol=1e-10)
+        other = resampled_means(PAPER_TASKS[name], ways, labels, parts, 50, seed=1)
+        assert (other[:, 1:] != found[:, 1:]).any()
+
+
 def test_the_gain_of_overall_has_the_interval_of_a_sum() -> None:
     """Half of a correlation's gain counts, as in overall; the tasks' rows have nothing in common,
     so that it is as wide as that of independent draws."""
-    rng = np.random.default_rng(0)
-    gains = {"sentiment": Gain(0.02, -0.02, 0.06), "similarity": Gain(0.04, 0.01, 0.07)}
-    found = overall_gain(gains, PAPER_TASKS)
-    assert found.value == pytest.approx((0.02 + 0.04 / 2) / 2)
-    draws = (rng.normal(0.02, 0.04 / 1.96, 400_000) + rng.normal(0.02, 0.015 / 1.96, 400_000)) / 2
-    low, high = np.percentile(draws, (2.5, 97.5))
-    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-4)
-
-
-def test_the_gain_of_one_task_is_its_own() -> None:
-    found = overall_gain({"sentiment": Gain(0.02, -0.01, 0.06)}, PAPER_TASKS)
-    assert (found.value, found.low, found.high) == pytest.approx((0.02, -0.01, 0.06))
+    random = np.random.default_rng(0)
+    draws = {
+        "sentiment": np.r_[0.02, random.normal(0.02, 0.04 / 1.96, 200_000)],
+        "similarity": np.r_[0.04, random.normal(0.04, 0.03 / 1.96, 200_000)],
+    }
+    scores = {name: np.stack([values, np.zeros_like(values)]) for name, values in draws.items()}
+    ours, theirs = overall_of(scores, PAPER_TASKS)
+    gain = gain_of(ours, theirs)
+    assert gain.value == pytest.approx((0.02 + 0.04 / 2) / 2)
+    width = 1.96 * np.hypot(0.04 / 1.96, 0.015 / 1.96) / 2
+    assert (gain.low, gain.high) == pytest.approx((0.02 - width, 0.02 + width), abs=3e-4)
 
 
 @pytest.mark.parametrize("counts", [np.zeros((1, 3)), np.array([[5.0, 0.0, 0.0]])])

@@ -2,13 +2,17 @@
 
 import numpy as np
 
-from ensemble.statistics.dev_splits import NUM_HALVES, halves
+from ensemble.statistics.dev_splits import NUM_HALVES, folds
 from trainable.storage.predictions import dev_train_mask
 
 
 def test_each_half_is_followed_by_what_it_leaves_and_the_first_is_dev_train() -> None:
     ids = tuple(f"row-{number}" for number in range(200))
-    found = halves(ids)
+    whole, *halves = folds(ids)
+    assert whole.fit.all()
+    assert not whole.judge.any()
+    assert all((half.judge == ~half.fit).all() for half in halves)
+    found = np.array([half.fit for half in halves])
     assert found.shape == (NUM_HALVES, 200) == (6, 200)
     np.testing.assert_array_equal(found[0], dev_train_mask(ids))
     np.testing.assert_array_equal(found[1::2], ~found[::2])

@@ -47,6 +47,30 @@ def test_export_and_verify(tiny_runs: Path, tmp_path: Path) -> None:
             invoke("export", sweep, "--storage", tiny_runs, "--output", output)
 
 
+def test_export_takes_the_choice_that_was_logged(
+    tiny_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs being as they were then; it is not chosen again."""
+    words = ["--storage", tiny_runs, "--method", "top"]
+    shown = json.loads(invoke("ensemble", *words, "--json").stdout)
+    with monkeypatch.context() as patched:
+        patched.setattr("ensemble.export.write.choose_ensemble", None)
+        invoke("export", *words, "--output", tmp_path / "bundle")
+        with pytest.raises(TypeError):  # of another request none is logged
+            CliRunner().invoke(
+                app,
+                ["export", "--storage", str(tiny_runs), "--max-members=1", f"-o{tmp_path / 'x'}"],
+                catch_exceptions=False,
+            )
+    contents = json.loads((tmp_path / "bundle" / "ensemble.json").read_text())
+    for name, entry in contents["tasks"].items():
+        members = shown["tasks"][name]["methods"]["selective"]["members"]
+        assert [share["weight"] for share in entry["members"]] == [m["weight"] for m in members]
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert " ms a sentence on this machine" in card
+    assert (tmp_path / "bundle" / "pictures" / "gain.png").is_file()
+
+
 def test_listed_runs_are_exported(tiny_runs: Path, tmp_path: Path) -> None:
     listed = ["--runs", "sentiment=0001-baseline,0002-b3", "--runs", "similarity=0002-b3"]
     invoke("export", "--storage", tiny_runs, "--output", tmp_path / "bundle", *listed)
@@ -231,7 +255,9 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert list(content["scores"]) == ["sentiment", "paraphrase", "similarity", "overall"]
     assert content["num_rows"]["sentiment"] == 32
     assert all(seconds > 0 for seconds in content["seconds_per_1000"].values())
-    assert "in-sample: the members were searched and chosen on it" in done.stderr
+    assert content["is_dev"] == dict.fromkeys(["sentiment", "paraphrase", "similarity"], True)
+    said = "sentiment, paraphrase, similarity: in-sample: the members were searched and chosen on"
+    assert said in done.stderr
     shown = invoke("evaluate", tiny_bundle, "--data-dir", tiny_data)
     for name, score in content["scores"].items():
         assert [
@@ -249,6 +275,9 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert "31 rows, 1 skipped" in skipped.stdout
     assert "not scored: paraphrase: quora-test-student.csv is not there" in skipped.stderr
     assert "in-sample" not in skipped.stderr
+    assert "sentiment: not the dev set of the members: rows that their choice has not seen" in (
+        skipped.stderr
+    )
 
 
 @pytest.mark.parametrize(

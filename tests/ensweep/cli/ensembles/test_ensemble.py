@@ -92,7 +92,7 @@ def invoke(*words: str) -> Result:
 
 
 def test_the_table_of_the_latest_sweep(storage: Path) -> None:
-    result = invoke("--storage", str(storage))
+    result = invoke("--storage", str(storage), "--method", "top")
     lines = result.stdout.splitlines()
     assert lines[0] == "sweep new: 2 candidates of 2 runs"
     assert lines[1] == "  rejected 0003: diverged: because"
@@ -104,7 +104,7 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     assert single[5] in ("0001@1", "0002@1")
     assert simple == ["simple", "1.0000", "1.0000", "2", "runs,", "equal", "weights"]
     assert selective == ["selective", *["1.0000"] * 2, "0.500", "0001@1,", "0.500", "0002@1"]
-    assert lines[start + 4].startswith("  selective by top (1.0000 on the folds of dev-train, ")
+    assert lines[start + 4] == "  selective by top (1.0000 on the folds of dev-train)"
     assert lines[start + 5].startswith("  gain +")
     assert " over best single, +0.0000 [+0.0000, +0.0000] over simple; opti" in lines[start + 5]
     # selective is clearly above best single: of that no note
@@ -112,13 +112,19 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     overall = lines[lines.index("overall") + 1 :]
     assert overall[2].split()[0] == "selective"
     assert overall[2].endswith("2 encoders")
-    front = lines[lines.index("what can be had for less, overall") + 1 :]
-    assert [line.split()[:2] for line in front[:2]] == [["1", "encoder"], ["2", "encoders"]]
+    assert overall[4].startswith("  selective's gain over one for all +")
+    front = lines[lines.index("levels of cost, each better than all cheaper ones") + 1 :]
+    assert [line.split()[2:4] for line in front[:2]] == [["1", "encoder"], ["2", "encoders"]]
+    assert front[1].endswith("  <- ships")
     assert "which the hyperparameter search has seen" in result.stdout
+    assert lines[-1].startswith("ship 2 encoders: +0.")
+    assert lines[-1].endswith("] over the best single model")
     assert "\x1b" not in result.stdout
     assert f"pictures: {storage / 'new' / 'ensemble'}\n" in result.stderr
     assert "logged as MLflow run " in result.stderr
-    assert result.stderr.endswith(f"next: ensweep export new --output DIR --storage {storage}\n")
+    assert result.stderr.endswith(
+        f"next: ensweep export new --method top --output DIR --storage {storage}\n"
+    )
 
 
 def test_where_selective_does_not_win_it_is_said(storage: Path) -> None:
@@ -158,12 +164,26 @@ def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
     assert metrics["gain_over_simple/overall/value"] == 0
     assert metrics["num_encoders"] == metrics["trajectory/paraphrase/accuracy"] / (53 / 80) == 1
     found = {entry.path for entry in tracking.client.list_artifacts(run.info.run_id)}
-    assert found == {"choice.json", "gain.png", "weights.png", "agreement.png"}
+    assert found == {"choice.json", "record.json", "gain.png", "weights.png", "agreement.png"}
     folder = storage / "old" / "ensemble"
-    for name in found - {"choice.json"}:
+    for name in found - {"choice.json", "record.json"}:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     (note,) = folder.glob("*.json")
     assert json.loads(note.read_text()) == {"members": [{"trial": "0001", "epoch": 1}]}
+
+
+def test_what_is_preferred_ships(storage: Path) -> None:
+    """Not two models of which similarity is clearly worse than by one, whatever the other task
+    gains."""
+    given = ["new", "--storage", str(storage), "--method", "top", "--json"]
+    whole = json.loads(invoke(*given).stdout)
+    assert (whole["prefer"], whole["num_encoders"]["selective"]) == (None, 2)
+    for prefer in ("single", "score"):
+        content = json.loads(invoke(*given, "--prefer", prefer).stdout)
+        assert (content["prefer"], content["num_encoders"]["selective"]) == (prefer, 1)
+        assert content["verdict"].startswith("ship 1 encoder: the best single model; 2 encoders ")
+        assert content["verdict"].endswith("clearly worse than by its best single model")
+        assert content["milliseconds"] is None  # the weights here are none
 
 
 def test_where_nothing_can_be_logged_the_choice_is_shown(
