@@ -22,6 +22,7 @@ from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from mlflow_setup.filesystem.atomic import TEMPORARY, must_write, remove_leftovers, write_atomic
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, sha256_file, write_manifest
 from mlflow_setup.filesystem.modes import users_mask
+from mlflow_setup.filesystem.output import make_folder
 
 SHARDS = "shards.json"
 FACTS = {"format": "ensweep-labels", "schema_version": 1}
@@ -135,7 +136,7 @@ def _claim(output: Path, work: Work) -> None:
             name.startswith(TEMPORARY) for name in names
         ):
             raise ConfigError(f"{output} is there already", fix="name a new folder")
-        output.mkdir(mode=0o777 & ~users_mask(), parents=True, exist_ok=True)
+        make_folder(output)
         write_atomic(path, json.dumps(wanted, indent=1), users_mask())
     try:
         stored: Any = json.loads(path.read_text(encoding="utf-8"))

@@ -83,6 +83,13 @@ def check_folder(path: Path, option: str = "--output") -> None:
         _prove_writable(above)
 
 
+def make_folder(path: Path) -> None:
+    """The folder, with the mode that the user's umask leaves; one that is there keeps its own."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o777 & ~users_mask())
+
+
 def _is_special(path: Path) -> bool:
     """Whether `path` is, or leads to, something that is neither a regular file nor missing."""
     return path.exists() and not path.is_file()

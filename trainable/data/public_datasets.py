@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mlflow_setup.errors import DataError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.modes import users_mask
-from mlflow_setup.filesystem.output import check_folder
+from mlflow_setup.filesystem.output import check_folder, make_folder
 from mlflow_setup.text import first_line, is_text, printable
 from trainable.config.strict_yaml import read_settings
 from trainable.config.tasks import PAPER_TASKS, Split, Task
@@ -78,7 +78,7 @@ def fetch(
             texts[task.files[split]] = text
             report(f"{task.files[split]}: from {source.repository}")
     mask = users_mask()
-    folder.mkdir(mode=0o777 & ~mask, parents=True, exist_ok=True)
+    make_folder(folder)
     for name, text in texts.items():
         write_atomic(folder / name, text, mask)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.modes import users_mask
-from mlflow_setup.filesystem.output import check_folder
+from mlflow_setup.filesystem.output import check_folder, make_folder
 from trainable.config.strict_yaml import read_settings
 from trainable.runtime.seeding import generator
 
@@ -40,7 +40,7 @@ def write_sample(
     """
     check_folder(folder, "DIR")
     mask = users_mask()
-    folder.mkdir(mode=0o777 & ~mask, parents=True, exist_ok=True)
+    make_folder(folder)
     sizes = {"train": num_train, "dev": num_dev, "test-student": NUM_TEST}
     makers = {
         "ids-sst": (_sentiment, ("sentence",), "sentiment"),

@@ -139,8 +139,9 @@ def _start() -> None:
             log_to_driver=False,
             logging_level="error",
             runtime_env=_worker_environment(),
+            _node_ip_address="127.0.0.1",  # else a machine without a network has no address
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray's own start raises nothing more precise
         raise ConfigError(
             f"no Ray can be started on this machine: {first_line(error)}",
             fix="ray start --head says more; RAY_ADDRESS names a cluster that runs already",

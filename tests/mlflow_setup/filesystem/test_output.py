@@ -11,7 +11,7 @@ import pytest
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import TEMPORARY, atomic_folder
 from mlflow_setup.filesystem.modes import narrow_umask, users_mask
-from mlflow_setup.filesystem.output import check_file, check_folder, output_file
+from mlflow_setup.filesystem.output import check_file, check_folder, make_folder, output_file
 
 
 @pytest.fixture(params=[0o000, 0o002, 0o022, 0o027, 0o077])
@@ -58,6 +58,8 @@ def test_a_process_with_a_narrowed_umask_still_knows_the_users(
     assert mode(tmp_path / "by a library") & 0o022 == 0
     write(tmp_path / "a.csv")
     assert mode(tmp_path / "a.csv") == 0o666 & ~umask
+    make_folder(tmp_path / "folder")
+    assert mode(tmp_path / "folder") == 0o777 & ~umask
 
 
 def test_a_file_that_is_there_is_replaced_whole_and_keeps_its_mode(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""S9 and S12: a sweep to its labels under umask 000, in a network namespace without routes."""
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from drivers import ROOT
+from fault_table import Table
+
+pytestmark = pytest.mark.slow
+
+MAYBE_PHONED = ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "RAY_USAGE_STATS_ENABLED")
+"""Left to our defaults here."""
+
+
+def namespace() -> list[str]:
+    """The start of a command that is to see no network but its own loopback; [] where this user
+    may make none."""
+    for rights in ([], ["--user", "--map-root-user"]):
+        start = ["unshare", *rights, "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+        try:
+            subprocess.run([*start, "true"], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return start
+    return []
+
+
+class Work:
+    """The folder in which it was done, and what was said."""
+
+    def __init__(self, folder: Path, start: list[str]) -> None:
+        self.folder, self.start = folder, start
+        self.has_no_network = bool(start)
+        self.num_commands = 0
+
+    def ensweep(self, *words: str | Path) -> None:
+        given = {key: value for key, value in os.environ.items() if key not in MAYBE_PHONED}
+        done = subprocess.run(
+            [*self.start, sys.executable, "-m", "ensweep", *map(str, words)],
+            cwd=self.folder,
+            env={**given, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(self.folder / "ray")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+            umask=0,
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        self.num_commands += 1
+
+
+@pytest.fixture(scope="module")
+def work(tiny_encoder: Path) -> Iterator[Work]:
+    with tempfile.TemporaryDirectory(prefix="es", dir="/tmp") as name:  # Ray's sockets are in it
+        folder = Path(name)
+        work = Work(folder, namespace())
+        (folder / "ray").mkdir()
+        content = {
+            "config": {
+                "model.encoder": str(tiny_encoder),
+                "model.fcn_size": 8,
+                "train.num_epochs": 1,
+                "data.dir": str(folder / "data"),
+            },
+            "space": {"optim.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}},
+            "search": {"num_samples": 2},
+        }
+        (folder / "mine.yaml").write_text(yaml.safe_dump(content))
+        work.ensweep("data", "sample", "data", "--train-rows", "40", "--dev-rows", "30")
+        work.ensweep("data", "check", "data")
+        work.ensweep("sweep", "mine.yaml", "--name", "s")
+        work.ensweep("leaderboard", "s")
+        work.ensweep("ensemble", "s")
+        work.ensweep("export", "s", "--output", "bundle")
+        work.ensweep("evaluate", "bundle", "--data-dir", "data")
+        predict = ["predict", "bundle", "data/ids-sst-dev.csv", "--task", "sentiment", "--output"]
+        work.ensweep(*predict, "labels.csv")
+        work.ensweep(*predict, "labels", "--shard-rows", "20")
+        yield work
+
+
+@pytest.mark.promise(
+    "S9",
+    "umask 000 from data to labels (tiny BERT)",
+    "nothing in the storage folder is for others to write, sweeps are their owner's alone",
+)
+def test_s9_records_are_private_whatever_the_umask(work: Work, table: Table) -> None:
+    storage = work.folder / "runs"
+    found = {
+        path: stat.S_IMODE(path.lstat().st_mode)
+        for path in storage.rglob("*")
+        if not path.is_symlink()
+    }
+    table.played(len(found))
+    assert len(found) > 50
+    assert {path: oct(mode) for path, mode in found.items() if mode & 0o022} == {}
+    assert stat.S_IMODE((storage / "s").stat().st_mode) == 0o700
+    for name in ("sweep.yaml", "trials/0001/config.json", "trials/0001/outcome.json"):
+        assert found[storage / "s" / name] == 0o600
+    for path in ("labels.csv", "bundle/manifest.json", "bundle/model.safetensors", "data"):
+        expected = 0o777 if path == "data" else 0o666
+        assert stat.S_IMODE((work.folder / path).stat().st_mode) == expected
+
+
+@pytest.mark.promise(
+    "S12",
+    "a network namespace without routes, from data to labels (tiny BERT)",
+    "every command does its work",
+)
+def test_s12_no_network_is_needed(work: Work, table: Table) -> None:
+    if not work.has_no_network:
+        pytest.skip("this user may not make a network namespace")
+    table.played(work.num_commands)
+    labels = (work.folder / "labels.csv").read_text().splitlines()
+    assert len(labels) == 31
+    assert len(list((work.folder / "labels").glob("labels-*.csv"))) == 2
