@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from ensemble.bundle.format import Bundle
 from ensemble.choice.request import Request, choose_ensemble
+from ensemble.choice.tracking import Record
 from ensemble.export.write import chosen_parts, write_bundle
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
@@ -243,7 +244,7 @@ def test_r13_no_room_for_a_bundle(
     """At each level nothing is left of it, and what is said tells how much it needs."""
     request = Request(("tiny",))
     chosen = choose_ensemble(resolve_tracking(tiny_runs), request, tmp_path / "cache", LITTLE)
-    parts = chosen_parts(request, *chosen, {})
+    parts = chosen_parts(request, Record.of(*chosen), {})
     whole = tmp_path / "whole"
     write_bundle(whole, parts)
     needed, output = num_bytes(whole) // 1024, other_disk.path / "bundle"
