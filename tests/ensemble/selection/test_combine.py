@@ -185,3 +185,17 @@ def test_a_linear_model_weighs_log_odds_with_any_sign() -> None:
 def test_a_linear_model_of_other_numbers(weights: list[float], intercept: list[float]) -> None:
     with pytest.raises(ValueError, match=r"must be finite|but 1 weights"):
         linear(PARAPHRASE, np.zeros((2, 3)), weights, intercept, Averaged.PAPER)
+
+
+def test_what_is_averaged_lies_on_a_grid_of_binary_steps() -> None:
+    """Its sums are exact: a prediction is a whole number of steps of 2^-20, the nearest."""
+    logits = random_outputs("paraphrase", 1)[0].astype(float)
+    steps = to_predictions(PARAPHRASE, logits) * 2**20
+    np.testing.assert_array_equal(steps, np.rint(logits * 2**20))
+
+
+def test_a_transform_does_nothing_unless_it_is_told_to() -> None:
+    assert Transform() == Transform(Averaged.PAPER, 0.0, 1.0, 0.0, 1.0)
+    scores = np.array([-1.5, 0.25, 2.0])
+    found = Transform(Averaged.STANDARDISED).apply(SIMILARITY, scores)
+    np.testing.assert_allclose(found, scores, rtol=1e-12)
