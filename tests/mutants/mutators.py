@@ -47,7 +47,10 @@ _DROPPED = frozenset(
     }
 )
 """Calls that are replaced by what they are given: `relu(x)` and `x.square()` by `x`."""
-_SYMMETRIC = frozenset({"min", "max", "minimum", "maximum", "hypot", "isinstance", "print"})
+_SYMMETRIC = frozenset(
+    {"min", "max", "minimum", "maximum", "hypot", "isinstance", "mse_loss", "cosine_similarity"}
+)
+"""Their first two arguments may be swapped, or must not be."""
 _SKIPPED_FIELDS = frozenset({"annotation", "returns", "decorator_list", "bases"})
 _SKIPPED_NODES = (ast.Assert, ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)
 

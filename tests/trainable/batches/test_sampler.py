@@ -6,8 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from trainable.batches.sampler import Step, plan_epoch
+from trainable.batches.sampler import Step, length_buckets, plan_epoch
 from trainable.config.sections import Batching
+from trainable.runtime.seeding import generator
 
 LENGTHS = {
     "a": np.random.default_rng(0).integers(3, 60, 1000),
@@ -97,3 +98,19 @@ def test_bucketing_wastes_little_padding() -> None:
     plain = [order[i : i + 16] for i in range(0, 1000, 16)]
     assert padded(bucketed) < 1.1
     assert padded(plain) > 1.6
+
+
+def test_each_pass_is_found_again_by_seed_epoch_task_and_its_number() -> None:
+    """A trial that was stopped goes on with these rows, whatever version of ours it began with."""
+
+    def rows(name: str, *number: int) -> list[list[int]]:
+        random = generator(3, "batches", 2, name, *number)
+        return [batch.tolist() for batch in length_buckets(LENGTHS[name], 16, random)]
+
+    once = [step.rows.tolist() for step in _plan("round_robin", 3, 2)]
+    assert once == rows("a") + rows("b")
+    plan = _plan("temperature", 3, 2, temperature=1e6)
+    again = [step.rows.tolist() for step in plan if step.task_name == "b"]
+    expected = rows("b") + rows("b", 1) + rows("b", 2)
+    assert 21 < len(again) <= 63
+    assert again == expected[: len(again)]

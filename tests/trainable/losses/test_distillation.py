@@ -33,3 +33,14 @@ def test_soft_losses_by_hand() -> None:
 
     actual = soft_loss(Kind.SIMILARITY, _double([1.0, 4.0]), _double([2.5, 3.0]))
     assert actual.item() == pytest.approx((1.5**2 + 1) / 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [Kind.CLASSIFICATION, Kind.PARAPHRASE, Kind.SIMILARITY])
+def test_rounded_outputs_are_compared_in_float32(kind: Kind, dtype: torch.dtype) -> None:
+    shape = (4, 3) if kind is Kind.CLASSIFICATION else (4,)
+    outputs, teacher = torch.randn(shape).to(dtype), torch.randn(shape, dtype=torch.float64)
+    found = soft_loss(kind, outputs, teacher)
+    assert found.dtype is torch.float32
+    expected = soft_loss(kind, outputs.double(), teacher)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -83,3 +83,13 @@ def test_ranking_equals_sentence_transformers(num_negatives: int) -> None:
     expected = theirs.compute_loss_from_embeddings(sides, None)
     ours = ranking(sides[0], sides[1], "cosine", 20.0, sides[2] if num_negatives else None)
     assert ours.item() == pytest.approx(expected.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_rounded_embeddings_are_ranked_in_float32(similarity: str, dtype: torch.dtype) -> None:
+    x, y = _double(X).to(dtype), _double(Y).to(dtype)
+    found = ranking(x, y, similarity, 20.0)  # type: ignore[arg-type]
+    assert found.dtype is torch.float32
+    expected = ranking(x.double(), y.double(), similarity, 20.0)  # type: ignore[arg-type]
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)

@@ -46,3 +46,14 @@ def test_similarity_loss_equals_sentence_transformers() -> None:
 def test_entailment_has_no_task_loss() -> None:
     with pytest.raises(AssertionError, match="no loss of its own"):
         task_loss(Kind.ENTAILMENT, torch.zeros(1), torch.zeros(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [Kind.CLASSIFICATION, Kind.PARAPHRASE, Kind.SIMILARITY])
+def test_rounded_outputs_are_compared_in_float32(kind: Kind, dtype: torch.dtype) -> None:
+    outputs = torch.randn((4, 3) if kind is Kind.CLASSIFICATION else (4,)).to(dtype)
+    labels = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    found = task_loss(kind, outputs, labels)
+    assert found.dtype is torch.float32
+    expected = task_loss(kind, outputs.double(), labels)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -10,6 +10,7 @@ from trainable.training.stages import (
     Stage,
     learning_rate,
     num_frozen_epochs,
+    num_probe_epochs,
     stage_at,
     stages_of,
     total_epochs,
@@ -60,9 +61,9 @@ def test_stages_count_on() -> None:
     names = [stage_at(config, epoch).name for epoch in range(1, 10)]
     assert names == ["probe"] * 2 + ["finetune"] * 4 + ["swa"] * 3
     assert total_epochs(config) == 9
-    assert num_frozen_epochs(config) == 2
+    assert (num_frozen_epochs(config), num_probe_epochs(config)) == (2, 2)
     alone = _config("finetune")
-    assert (total_epochs(alone), num_frozen_epochs(alone)) == (4, 0)
+    assert (total_epochs(alone), num_frozen_epochs(alone), num_probe_epochs(alone)) == (4, 0, 0)
 
 
 def test_the_encoder_is_frozen_in_fit_and_probe() -> None:
@@ -73,6 +74,7 @@ def test_the_encoder_is_frozen_in_fit_and_probe() -> None:
 def test_heads_are_solved_for_in_one_epoch() -> None:
     config = from_flat({"train.stages": ["fit"], "model.heads": "constant"})
     assert stages_of(config) == (Stage("fit", 1, 1),)
+    assert (num_frozen_epochs(config), num_probe_epochs(config)) == (1, 0)
 
 
 def test_each_stage_has_its_rate_and_warms_up_in_fine_tuning_alone() -> None:
