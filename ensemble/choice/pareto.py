@@ -152,7 +152,8 @@ def front_of(
 ) -> list[int]:
     """The levels that are better than all that cost no more, the cheapest first.
 
-    A level at which a task is clearly worse than by its best candidate alone is none of them.
+    A level of several members at which a task is clearly worse than by its best candidate alone is
+    none of them; one model for all is what the others have to be clearly better than.
 
     Args:
         levels: [L] the cheapest first; scores: task -> [L, 1 + R]; total: [L, 1 + R] overall.
@@ -162,6 +163,7 @@ def front_of(
     for of_task in scores.values():
         differences = of_task[:, 1:] - of_task[singles, 1:]
         is_worse |= np.percentile(differences, 97.5, axis=1) < 0
+    is_worse &= [len(level.option.members) > 1 for level in levels]
     front: list[int] = []
     for level in np.flatnonzero(~is_worse).tolist():
         if not front or total[level, 0] > total[front[-1], 0]:

@@ -97,7 +97,8 @@ def test_a_level_that_another_fold_has_nothing_for_is_none() -> None:
 
 
 def test_the_front_has_no_level_that_a_cheaper_one_beats_or_a_task_is_clearly_worse_at() -> None:
-    levels = [Level(Option({}, (), cost, 0.0), ()) for cost in (1, 2, 3, 4, 4, 5)]
+    two = tuple(Candidate(f"run{m}", f"{m:04d}", "s", 1, "/none", 1) for m in range(2))
+    levels = [Level(Option({}, two, cost, 0.0), ()) for cost in (1, 2, 3, 4, 4, 5)]
     given = {  # the second is of single candidates; of no replicate another is worse at any task
         "paraphrase": np.tile([[0.70], [0.72], [0.71], [0.73], [0.74], [0.90]], 40),
         "similarity": np.tile([[0.80], [0.80], [0.90], [0.80], [0.80], [0.70]], 40),
@@ -105,3 +106,5 @@ def test_the_front_has_no_level_that_a_cheaper_one_beats_or_a_task_is_clearly_wo
     total = overall_of(given, {name: PAPER_TASKS[name] for name in given})
     assert total[5, 0] == total[:, 0].max()
     assert front_of(levels, given, total, 1) == [1, 4]
+    levels[0] = Level(Option({}, two[:1], 1, 0.0), ())
+    assert front_of(levels, given, total, 1) == [0, 1, 4]  # one model is what others are held to
