@@ -105,18 +105,20 @@ class Progress:
     def remaining_seconds(self) -> float | None:
         """An estimate for the whole sweep from the epochs so far; None before the first.
 
-        Epochs that train heads alone take a small part of others: each sort has its own mean.
+        Epochs that train heads alone take a small part of others: each sort has its own mean, and
+        before the first of the others there is no estimate of them.
         """
+        rows = list(self.rows.values())
+        num_probes = max(0, self.num_probes - sum(row.num_epochs <= row.num_frozen for row in rows))
+        num_longer = max(0, self.num_trials - len(rows) - num_probes)
+        is_longer = num_longer or any(row.num_epochs > row.num_frozen for row in rows)
         every = [seconds for of_sort in self.epoch_seconds.values() for seconds in of_sort]
-        if not every:
+        if not every or (is_longer and not self.epoch_seconds[False]):
             return None
         frozen, trained = (_mean(self.epoch_seconds[sort] or every) for sort in (True, False))
-        rows = list(self.rows.values())
         seconds = sum(
             row.seconds_from(row.epoch, frozen, trained) for row in rows if row.state in _TO_RUN
         )
-        num_probes = max(0, self.num_probes - sum(row.num_epochs <= row.num_frozen for row in rows))
-        num_longer = max(0, self.num_trials - len(rows) - num_probes)
         longer = [row for row in rows if row.num_epochs > row.num_frozen] or rows
         ended = [row for row in longer if row.state not in _TO_RUN]
         usual = [  # stopped trials are shorter than they might be

@@ -398,6 +398,7 @@ def test_epochs_of_probes_are_estimated_by_themselves() -> None:
         progress.epoch("0001", EpochRecord(epoch, {"dev/overall": 0.5}, {}, 1.0, 0.0))
     progress.ended("0001", Outcome.FINISHED, "")
     progress.started("0002", 4, 2, "")  # goes on from a probe
+    assert progress.remaining_seconds() is None  # nothing is known of what is long
     for epoch, seconds in ((1, 1.0), (2, 1.0), (3, 100.0)):
         progress.epoch("0002", EpochRecord(epoch, {"dev/overall": 0.5}, {}, seconds, 0.0))
     one_probe, one_like_it = 2 * 1.0, 2 * 1.0 + 2 * 100.0
