@@ -223,7 +223,7 @@ def _goes_on(
         DIVERGED: 0,
         PROBLEM: "",
     }
-    tuned = SimpleNamespace(config={"trial": trial.name})
+    tuned = SimpleNamespace(config={"trial": trial.name, "recipe": "b3"})
     word = scheduler.on_trial_result(None, tuned, result)  # type: ignore[arg-type]
     if word == scheduler.CONTINUE:
         searcher.on_trial_result(trial.trial_id, result)

@@ -15,7 +15,7 @@ def bill() -> dict[str, Any]:
     for found in distributions():
         name, version = found.metadata["Name"], found.version
         key = name.lower().replace("_", "-")
-        licence = found.metadata["License-Expression"] or found.metadata["License"]
+        licence = found.metadata.get("License-Expression") or found.metadata.get("License")
         parts[key] = {
             "type": "library",
             "bom-ref": f"pkg:pypi/{key}@{version}",

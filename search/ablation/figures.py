@@ -55,15 +55,15 @@ def markdown(study: AblationTable) -> str:
     """The table of figure 2, with each task's difference."""
     header = ["row"]
     for name in study.names:
-        header += [_short(name), "difference"]
+        header += [_plain(_short(name)), "difference"]
     rows = [header, ["---"] * len(header)]
     for line in study.lines:
-        row = [line.label]
+        row = [_plain(line.label)]
         for name in study.names:
             row += [_score(line, name) if not line.problem else "", _difference(line, name)]
-        rows.append(row if not line.problem else [line.label, line.problem, *[""] * (len(row) - 2)])
-    escaped = [[_plain(cell) for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in escaped) + "\n"
+        problem = [_plain(line.problem or ""), *[""] * (len(row) - 2)]
+        rows.append([row[0], *problem] if line.problem else row)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
 def _plain(cell: str) -> str:

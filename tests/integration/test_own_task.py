@@ -75,7 +75,8 @@ def test_the_whole_chain(folder: Path, one_ray: None) -> None:
     assert "dev/mood/macro_f1" in trained["metrics"]
     _ensweep(folder, "sweep", "mood-sweep.yaml", "--name", "moods", "--data-dir", ".")
     board = json.loads(_ensweep(folder, "leaderboard", "--json"))
-    assert [row["outcome"] for row in board["trials"]] == ["finished", "finished"]
+    assert [row["outcome"] for row in board["trials"]] == ["finished"] * 4
+    assert {row["trial"] for row in board["trials"][:2]} == {"majority", "frozen-linear"}
     chosen = json.loads(_ensweep(folder, "ensemble", "moods", "--json"))
     assert chosen["tasks"]["mood"]["metric"] == "macro_f1"
     _ensweep(folder, "export", "moods", "--output", "bundle")

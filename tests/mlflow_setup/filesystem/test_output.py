@@ -15,7 +15,8 @@ from mlflow_setup.filesystem.output import check_file, check_folder, make_folder
 
 
 @pytest.fixture(params=[0o000, 0o002, 0o022, 0o027, 0o077])
-def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+def umask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr("mlflow_setup.filesystem.modes._given", None)  # no command has run here
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
@@ -47,10 +48,7 @@ def test_a_folder_and_all_in_it_have_the_modes_that_the_umask_leaves(
         assert mode(tmp_path / "b" / name) == 0o666 & ~umask
 
 
-def test_a_process_with_a_narrowed_umask_still_knows_the_users(
-    tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mlflow_setup.filesystem.modes._given", None)
+def test_a_process_with_a_narrowed_umask_still_knows_the_users(tmp_path: Path, umask: int) -> None:
     narrow_umask()
     narrow_umask()
     assert users_mask() == umask
