@@ -192,7 +192,8 @@ def _resampled(
     rows = np.arange(len(labels))
     scores = []
     for times in counts:
-        drawn = np.repeat(rows, times.astype(np.int64))
+        # of very few rows a replicate may have none: it stands for all of them then
+        drawn = np.repeat(rows, times.astype(np.int64)) if times.any() else rows
         scores.append([task_metric(task, outputs[drawn], labels[drawn])[0] for outputs in ways])
     return np.array(scores).T
 

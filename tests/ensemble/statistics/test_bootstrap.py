@@ -218,3 +218,11 @@ def test_a_replicate_without_rows_or_with_one_has_a_score(counts: Floats) -> Non
     expected = float(counts.any())
     assert resampled_scores(PAPER_TASKS["paraphrase"], outputs, labels, counts) == [expected]
     assert resampled_scores(PAPER_TASKS["similarity"], outputs, labels, counts) == [0.0]
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "spearman"])
+def test_a_replicate_without_a_row_stands_for_all_of_them(metric: str) -> None:
+    task, labels = task_with(metric), np.array([0.0, 1.0, 2.0])
+    outputs = np.eye(5)[[0, 1, 1]] if metric == "macro_f1" else np.array([0.1, 0.5, 0.4])
+    whole, none = resampled_scores(task, outputs, labels, np.array([[1.0, 1, 1], [0.0, 0, 0]]))
+    assert none == whole == task_metric(task, outputs, labels)[0]
