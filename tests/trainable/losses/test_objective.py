@@ -1,6 +1,7 @@
 """What a batch's loss adds up to, against the reference in float64: every term and its weight."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,12 @@ import reference
 import torch
 from torch import Tensor
 
+from tests.helpers.encoders import write_encoder
+from tests.helpers.tiny_trials import config_of, learner_of
 from trainable.batches.collate import Batch
+from trainable.batches.sampler import Step
 from trainable.config.parse import from_flat
+from trainable.config.tasks import Kind
 from trainable.losses.objective import Objective
 from trainable.model.heads import HeadOutput
 
@@ -207,6 +212,35 @@ def test_smart_is_added_with_its_weight_to_its_tasks(
     assert objective.has_smart(name, model) is expected
     plain = objective.without_smart(batch, output)
     assert _is_close(objective(batch, output, model), plain + (11 * penalty if expected else 0))
+
+
+@pytest.mark.parametrize("place", ["input", "pooled"])
+def test_smart_is_asked_of_the_answers_with_noise_of_the_sentences_shape(
+    place: str, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ALBERT's tokens are narrower than its states; without noise the same masks answer alike."""
+    encoder = write_encoder(tmp_path / "albert", "albert")
+    on = ["loss.smart.enabled=true", f"loss.smart.place={place}", "loss.simcse.enabled=false"]
+    learner = learner_of(config_of(encoder, tiny_data, "model.pooling=mean", *on))
+    (batch,) = learner.batches([Step("similarity", np.arange(8))], 1)
+    output = learner.model(batch)
+    asked: dict[str, Any] = {}
+
+    def penalty(kind: Kind, perturbed: Any, clean: Tensor, start: Tensor, settings: Any) -> Tensor:
+        asked.update(kind=kind, clean=clean, start=start, settings=settings)
+        asked["still"] = perturbed(torch.zeros_like(start))
+        return clean.sum()
+
+    monkeypatch.setattr("trainable.losses.objective.smart_penalty", penalty)
+    found = learner.objective.smart(batch, output, learner.model)
+    assert asked["kind"] is Kind.SIMILARITY
+    assert asked["clean"] is output.outputs
+    assert asked["settings"] == learner.config.loss.smart
+    torch.testing.assert_close(asked["still"], output.outputs)
+    assert torch.equal(found, output.outputs.sum())
+    assert batch.packed is not None
+    longest = int(batch.packed.lengths.max())
+    assert list(asked["start"].shape) == ([16, longest, 8] if place == "input" else [16, 16])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
