@@ -15,7 +15,7 @@ from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
 from mlflow_setup.schema import Outcome, raise_best
 from search.storage.history import PastTrial, read_history
 from search.storage.sweep_folder import SweepFolder
-from trainable.storage.checkpoint import QUARANTINE
+from trainable.storage.layout import QUARANTINE
 
 
 @dataclass(frozen=True)

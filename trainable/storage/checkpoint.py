@@ -21,8 +21,9 @@ from mlflow_setup.filesystem.atomic import (
 )
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from mlflow_setup.text import first_line
+from trainable.storage.layout import QUARANTINE
 
-STATE, QUARANTINE = "state.pt", "quarantine"
+STATE = "state.pt"
 NUM_KEPT = 2
 
 _logger = logging.getLogger(__name__)

@@ -20,3 +20,6 @@ ATTEMPTS = "attempts"
 
 LOCKS = ".locks"
 """Beside the trials: a lock for each, held by the process that runs it."""
+
+QUARANTINE = "quarantine"
+"""Below a trial's `checkpoint`: what was damaged and put aside."""
