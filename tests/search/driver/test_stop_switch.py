@@ -18,8 +18,12 @@ from search.driver.stop_switch import StopSwitch
 
 @pytest.fixture
 def _own_signals() -> Iterator[None]:
+    """As a terminal gives them: a shell's background job, or `nohup`, has some of them ignored."""
     heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in heard}
+    for number in heard:
+        is_ctrl_c = number is signal.SIGINT
+        signal.signal(number, signal.default_int_handler if is_ctrl_c else signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -108,6 +112,7 @@ def test_who_ignores_a_lost_terminal_goes_on(tmp_path: Path) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.usefixtures("_own_signals")
 def test_a_driver_outlives_its_terminal_until_its_trials_have_stopped(tmp_path: Path) -> None:
     """Writing to a terminal that is lost raises; the driver still ends in order."""
     code = (
