@@ -41,20 +41,7 @@ def write_encoder(folder: Path, family: str, added_tokens: int = 0) -> Path:
     specials = ["[CLS]", "[PAD]"] if pad else ["[PAD]", "[CLS]"]
     specials += ["[SEP]", "[UNK]", "[MASK]"]
     vocabulary = {word: number for number, word in enumerate([*specials, *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[(word, vocabulary[word]) for word in ("[CLS]", "[SEP]")],
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+    fast = word_tokenizer(vocabulary)
     fast.add_tokens([f"new{number}" for number in range(added_tokens)])
     fast.save_pretrained(folder)
     tokens = {
@@ -67,3 +54,21 @@ def write_encoder(folder: Path, family: str, added_tokens: int = 0) -> Path:
     torch.manual_seed(0)
     AutoModel.from_config(settings).save_pretrained(folder)
     return folder
+
+
+def word_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
+    """Whole words between [CLS] and [SEP]; the special ones are in the vocabulary."""
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(word, vocabulary[word]) for word in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )

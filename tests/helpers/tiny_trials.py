@@ -3,15 +3,21 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
+from torch import Tensor
 
 from mlflow_setup.schema import Identity, OutcomeRecord
+from trainable.batches.sampler import Step
 from trainable.config.config import Config
 from trainable.config.recipe import resolve
 from trainable.data.dataset import read_dataset
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 from trainable.training.train import train
+
+NO_DROPOUT = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
+EVERY_LOSS = ("loss.mnr.tasks=[paraphrase, similarity]", "loss.smart.enabled=true")
 
 
 def config_of(encoder: Path, data: Path, *overrides: str) -> Config:
@@ -38,3 +44,20 @@ def learner_of(config: Config) -> Learner:
     learner = Learner(config, read_dataset(config))
     learner.enter(stages_of(config)[0])
     return learner
+
+
+def loss_and_gradients(learner: Learner, task: str) -> tuple[float, dict[str, Tensor]]:
+    """Of a step on the task's first eight examples that updates no weight."""
+    learner.model.double()  # so that two ways to one number can be compared
+    (batch,) = learner.batches([Step(task, torch.arange(8).numpy())], 1)
+    torch.manual_seed(5)
+    gradients: dict[str, Tensor] = {}
+
+    def note() -> None:
+        named = learner.model.named_parameters()
+        gradients.update({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner.optimizer, "step", note)
+        loss = float(learner.step(batch, 1, 0))
+    return loss, gradients

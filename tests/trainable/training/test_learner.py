@@ -8,7 +8,7 @@ import pytest
 import reference
 import torch
 from reference import drop_known_masks, every_third_dropped
-from tiny_trials import config_of, learner_of, run
+from tiny_trials import EVERY_LOSS, NO_DROPOUT, config_of, learner_of, loss_and_gradients, run
 from torch import Tensor
 
 from mlflow_setup.schema import Outcome
@@ -202,27 +202,6 @@ def test_an_epochs_batches_are_its_plans_from_any_step_on(
     ]
 
 
-NO_DROPOUT = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
-EVERY_LOSS = ("loss.mnr.tasks=[paraphrase, similarity]", "loss.smart.enabled=true")
-
-
-def _loss_and_gradients(learner: Learner, task: str) -> tuple[float, dict[str, Tensor]]:
-    """Of a step on the task's first eight examples that updates no weight."""
-    learner.model.double()  # so that two ways to one number can be compared
-    (batch,) = learner.batches([Step(task, torch.arange(8).numpy())], 1)
-    torch.manual_seed(5)
-    gradients: dict[str, Tensor] = {}
-
-    def note() -> None:
-        named = learner.model.named_parameters()
-        gradients.update({name: p.grad.clone() for name, p in named if p.grad is not None})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner.optimizer, "step", note)
-        loss = float(learner.step(batch, 1, 0))
-    return loss, gradients
-
-
 def _fails_above(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
     """An encoder whose memory holds so many sentences; returns what it was given."""
     plain, given = MultitaskBert.embed, []
@@ -242,11 +221,11 @@ def test_a_step_that_does_not_fit_is_taken_in_halves_with_all_its_negatives(
     tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, limit: int, expected: int
 ) -> None:
     config = config_of(tiny_encoder, tiny_data, *NO_DROPOUT, *EVERY_LOSS)
-    whole, gradients = _loss_and_gradients(learner_of(config), "similarity")
+    whole, gradients = loss_and_gradients(learner_of(config), "similarity")
     learner = learner_of(config)
     learner.model.train()
     given = _fails_above(monkeypatch, limit)
-    loss, found = _loss_and_gradients(learner, "similarity")
+    loss, found = loss_and_gradients(learner, "similarity")
     assert learner.model.micro_batch_size is not None
     assert learner.model.micro_batch_size <= limit
     assert given[0] == 16
@@ -262,7 +241,7 @@ def test_one_sentence_that_does_not_fit_is_an_error(
     learner = learner_of(config_of(tiny_encoder, tiny_data))
     _fails_above(monkeypatch, 0)
     with pytest.raises(torch.OutOfMemoryError, match="as if"):
-        _loss_and_gradients(learner, "sentiment")
+        loss_and_gradients(learner, "sentiment")
 
 
 def test_what_did_not_fit_is_on_record_and_known_after_a_stop(
@@ -288,10 +267,10 @@ def test_a_step_that_did_not_fit_draws_its_dropout_masks_again(
     """In parts from the start, or after a failure: the same masks, the same loss."""
     dropped = ("model.encoder_dropout=0.3", "loss.simcse.enabled=false")
     parts = learner_of(config_of(tiny_encoder, tiny_data, *dropped, "batching.micro_batch_size=8"))
-    expected, _ = _loss_and_gradients(parts, "similarity")
+    expected, _ = loss_and_gradients(parts, "similarity")
     learner = learner_of(config_of(tiny_encoder, tiny_data, *dropped))
     _fails_above(monkeypatch, 8)
-    found, _ = _loss_and_gradients(learner, "similarity")
+    found, _ = loss_and_gradients(learner, "similarity")
     assert learner.model.micro_batch_size == 8
     assert found == pytest.approx(expected, rel=1e-9)
     (note,) = learner.notes
