@@ -239,6 +239,7 @@ def test_smart_is_asked_of_the_answers_with_noise_of_the_sentences_shape(
     torch.testing.assert_close(asked["still"], output.outputs)
     assert torch.equal(found, output.outputs.sum())
     assert batch.packed is not None
+    assert 0 < asked["start"].abs().max() < 10 * learner.config.loss.smart.init_std
     longest = int(batch.packed.lengths.max())
     assert list(asked["start"].shape) == ([16, longest, 8] if place == "input" else [16, 16])
 

@@ -230,3 +230,15 @@ def _clean(learner: Learner, name: str):  # type: ignore[no-untyped-def]
 def _penalty(learner: Learner, name: str) -> tuple[Tensor, Tensor]:
     batch, clean = _clean(learner, name)
     return learner.objective.smart(batch, clean, learner.model), clean.outputs
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_step_is_steepest_in_its_own_norm(norm: str) -> None:
+    """<w, noise> grows along w: by its signs, or by its direction, sentence by sentence."""
+    w = torch.tensor([[3.0, -1.0, 0.5], [0.2, 2.0, -4.0]], dtype=torch.float64)
+    start, step_size = 0.01 * w, 0.3
+    settings = Smart(norm=norm, num_steps=1, step_size=step_size, radius=10.0)  # type: ignore[arg-type]
+    clean = torch.zeros(2, dtype=torch.float64)
+    found = worst_noise(Kind.SIMILARITY, lambda noise: (w * noise).sum(1), clean, start, settings)
+    direction = w.sign() if norm == "linf" else w / w.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(found, start + step_size * direction)
