@@ -159,6 +159,7 @@ class EpochRecord(_Record):
     seconds: float
     wall_time: float  # seconds since the Unix epoch, at the end of the epoch
     flags: tuple[str, ...] = ()  # e.g. "dev/similarity/pearson is undefined"
+    starts_average: bool = False  # weights are averaged from here on: no earlier epoch counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,16 +254,26 @@ def dev_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if is_dev_score(name)}
 
 
-def raise_best(best: dict[str, float], metrics: Mapping[str, float]) -> None:
-    """Take what of the dev metrics is better than before into `best`."""
-    for key, value in dev_metrics(metrics).items():
+def raise_best(best: dict[str, float], record: EpochRecord) -> None:
+    """Take what of an epoch's dev metrics is better than before into `best`."""
+    if record.starts_average:
+        best.clear()
+    for key, value in dev_metrics(record.metrics).items():
         best[key] = max(value, best.get(key, value))
+
+
+def judged_epochs(epochs: Iterable[EpochRecord]) -> list[EpochRecord]:
+    """The epochs that a trial is judged by: all, or those of an average once there is one."""
+    judged: list[EpochRecord] = []
+    for record in sorted(epochs, key=lambda record: record.epoch):
+        judged = [record] if record.starts_average else [*judged, record]
+    return judged
 
 
 def best_epoch(
     epochs: Iterable[EpochRecord], metric: str = OVERALL, *, on_dev_train: bool = False
 ) -> EpochRecord:
-    """The epoch with the highest `metric`, on all of dev or on its dev-train half alone.
+    """The judged epoch with the highest `metric`, on all of dev or on its dev-train half alone.
 
     The earliest wins a tie: what is trained for longer must be better for it.
 
@@ -274,4 +285,4 @@ def best_epoch(
     def score(record: EpochRecord) -> float:
         return (record.dev_train if on_dev_train else record.metrics)[metric]
 
-    return max(epochs, key=lambda record: (score(record), -record.epoch))
+    return max(judged_epochs(epochs), key=lambda record: (score(record), -record.epoch))

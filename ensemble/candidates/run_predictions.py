@@ -32,7 +32,7 @@ from trainable.config.parse import from_flat
 from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import overall, task_metric
 from trainable.storage.predictions import Predictions
-from trainable.training.stages import num_frozen_epochs
+from trainable.training.stages import first_judged_epoch, num_frozen_epochs
 
 Download = Callable[[str, str], Path]
 """(run id, artifact path) -> local file."""
@@ -109,7 +109,7 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
     outputs: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in tasks}
     scores: dict[int, dict[str, Floats]] = {}  # epoch -> task -> [1 + H], all of dev first
     # An epoch after the last kept one is not the best of any task: training keeps those.
-    for epoch in range(1, max(kept) + 1):
+    for epoch in range(first_judged_epoch(config, max(kept)), max(kept) + 1):
         scores[epoch] = {}
         for name, task in tasks.items():
             values, dev_data = reader.read(name, task, epoch)

@@ -29,7 +29,7 @@ def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict
     """Each epoch with its metrics and the best dev metrics so far, `best/dev/...`."""
     best: dict[str, float] = {}
     for record in epochs:
-        raise_best(best, record.metrics)
+        raise_best(best, record)
         of_best = {f"best/{key}": value for key, value in best.items()}
         yield record, {EPOCH_SECONDS: record.seconds, **of_best, **record.metrics}
 

@@ -1,4 +1,5 @@
-"""The rows of a study and what their trials put out for dev, each at its best overall epoch."""
+"""The rows of a study and what their trials put out for dev, each at the best overall epoch of its
+last stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from trainable.config.tasks import Task
 from trainable.evaluation.metrics import task_metric
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
+from trainable.training.stages import stages_of
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +34,8 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a trial put out for dev at its best overall epoch, or what members' average is."""
+    """What a trial put out for dev at the best overall epoch of its last stage, or what members'
+    average is."""
 
     name: str
     seed: int
@@ -64,13 +67,16 @@ def read_result(path: Path) -> Result:
     if outcome is None or outcome.outcome is not Outcome.FINISHED or not records:
         state = "has not ended" if outcome is None else f"{outcome.outcome}: {outcome.reason}"
         raise IntegrityError(f"trial {path.name} {state}")
-    scored = [record for record in records if OVERALL in record.metrics]
+    record = trial.trial()
+    config = from_flat(record.config)
+    last_stage = stages_of(config)[-1]  # what it adds is to be seen, not what was before it
+    own = records[last_stage.first_epoch - 1 :]
+    scored = [epoch for epoch in own if OVERALL in epoch.metrics]
     if not scored:
         raise IntegrityError(f"trial {path.name} has no overall dev score")
     best = best_epoch(scored)
-    record = trial.trial()
     result = Result(path.name, record.seed, best.epoch, records, {}, {}, {}, {}, {})
-    for name, task in from_flat(record.config).task_records().items():
+    for name, task in config.task_records().items():
         if not task.is_evaluated:
             continue
         file = trial.predictions_path(name, best.epoch)

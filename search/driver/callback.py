@@ -95,7 +95,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """Know the trials of earlier drivers, and bring MLflow up to them."""
         for past in history:
             for record in past.epochs:
-                raise_best(self.trials[past.name].best, record.metrics)
+                raise_best(self.trials[past.name].best, record)
             config = from_flat(past.record.config)
             lengths = total_epochs(config), num_frozen_epochs(config)
             self.progress.past(past.name, *lengths, past.epochs, past.outcome)
@@ -207,7 +207,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if record is None:
             _logger.warning("trial %s: the record of epoch %d cannot be read", name, epoch)
             return
-        raise_best(self.trials[name].best, record.metrics)
+        raise_best(self.trials[name].best, record)
         self.progress.epoch(name, record)
         self.mirror.mark(name)
 

@@ -131,7 +131,7 @@ class Progress:
 
     def _note(self, row: _Row, record: EpochRecord) -> None:
         row.epoch, row.last = record.epoch, dev_metrics(record.metrics)
-        raise_best(row.best, record.metrics)
+        raise_best(row.best, record)
         self.epoch_seconds[record.epoch <= row.num_frozen].append(record.seconds)
 
     def _eta(self) -> str:

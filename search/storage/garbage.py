@@ -70,7 +70,7 @@ def _best_of(history: list[PastTrial]) -> dict[str, dict[str, float]]:
     best: dict[str, dict[str, float]] = {past.name: {} for past in history if past.is_scored}
     for past in history:
         for epoch in past.epochs if past.is_scored else ():
-            raise_best(best[past.name], epoch.metrics)
+            raise_best(best[past.name], epoch)
     return best
 
 

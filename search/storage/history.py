@@ -20,6 +20,7 @@ from mlflow_setup.schema import (
     Outcome,
     OutcomeRecord,
     TrialRecord,
+    judged_epochs,
 )
 from search.storage.relocation import relocated
 from search.storage.sweep_folder import STORAGE, SWEEP_FILE, SweepFolder, content_of
@@ -77,7 +78,9 @@ class PastTrial:
 
     def best(self, metric: str) -> float | None:
         """The best of a dev metric over the epochs; None where the trial does not have it."""
-        values = [epoch.metrics[metric] for epoch in self.epochs if metric in epoch.metrics]
+        values = [
+            epoch.metrics[metric] for epoch in judged_epochs(self.epochs) if metric in epoch.metrics
+        ]
         return max(values, default=None)
 
     @property

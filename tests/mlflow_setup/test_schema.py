@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 import mlflow_setup
-from mlflow_setup.schema import OVERALL, EpochRecord, best_epoch, dev_metrics, is_dev_score
+from mlflow_setup.schema import (
+    OVERALL,
+    EpochRecord,
+    best_epoch,
+    dev_metrics,
+    is_dev_score,
+    judged_epochs,
+    raise_best,
+)
 
 
 def epoch(number: int, overall: float, dev_train: float) -> EpochRecord:
@@ -68,3 +76,20 @@ def test_no_package_writes_them_out_by_hand() -> None:
         if by_hand.search(path.read_text(encoding="utf-8"))
     }
     assert found == {"mlflow_setup/schema.py"}
+
+
+def test_once_there_is_an_average_no_epoch_before_it_counts() -> None:
+    scores = (0.9, 0.5, 0.6, 0.4)
+    records = [
+        EpochRecord(number, {OVERALL: score}, {}, 1.0, 0.0, starts_average=number == 2)
+        for number, score in enumerate(scores, start=1)
+    ]
+    assert [record.epoch for record in judged_epochs(reversed(records))] == [2, 3, 4]
+    assert best_epoch(records).epoch == 3
+    assert best_epoch(records[:1]).epoch == 1
+    best: dict[str, float] = {}
+    shown = []
+    for record in records:
+        raise_best(best, record)
+        shown.append(best[OVERALL])
+    assert shown == [0.9, 0.5, 0.6, 0.6]

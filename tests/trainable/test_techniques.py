@@ -1,5 +1,6 @@
 """Every technique through the whole loop: stopped and run again, the numbers are the same."""
 
+import dataclasses
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -10,16 +11,18 @@ import torch
 from safetensors.torch import load_file
 from tiny_trials import config_of, learner_of, run
 
-from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
+from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, best_epoch
 from trainable.batches.sampler import Step
 from trainable.batches.tokenization import Tokens
 from trainable.config.config import Config
 from trainable.evaluation import embedding_cache as embeddings
 from trainable.evaluation.embedding_cache import weights_fingerprint
+from trainable.evaluation.evaluate import Evaluation
 from trainable.model.encoder import load_pretrained
 from trainable.model.multitask import MultitaskBert
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
+from trainable.training import trainer
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 
@@ -264,6 +267,71 @@ def test_swa_keeps_the_mean_of_the_epochs_final_weights(
         if epoch > 2:
             state = load_file(trial.weights_dir(epoch) / "model.safetensors")
             assert all(torch.equal(state[name], scored[epoch - 3][name]) for name in state)
+
+
+def test_from_the_first_average_on_it_alone_is_judged_and_kept(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """By a rate that ruins the model: the good epochs before it are no longer the trial's."""
+    config = config_of(
+        tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "swa.num_epochs=2", "swa.lr=0.5"
+    )
+    run(config, tmp_path / "t", tmp_path)
+    trial = TrialFolder(tmp_path / "t")
+    records = trial.epochs()
+    assert [record.starts_average for record in records] == [False, False, True, False]
+    assert best_epoch(records).epoch in (3, 4)
+    assert set(trial.kept_epochs()) <= {3, 4}
+
+
+@pytest.mark.parametrize("start", ["best", "last"])
+@pytest.mark.parametrize(
+    "stages", [("finetune", "swa"), ("probe", "finetune")], ids=["swa", "lp-ft"]
+)
+def test_a_stage_goes_on_from_the_best_or_the_last_epoch_of_the_one_before(
+    stages: tuple[str, str],
+    start: str,
+    tiny_encoder: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three epochs whose overall falls: the first is the best."""
+    before = {"probe": "probe.num_epochs=3", "finetune": "train.num_epochs=3"}[stages[0]]
+    after = {"swa": "swa.num_epochs=1", "finetune": "train.num_epochs=1"}[stages[1]]
+    config = config_of(
+        *(tiny_encoder, tiny_data, f"train.stages=[{', '.join(stages)}]", before, after),
+        f"train.continue_from={start}",
+    )
+    ends, begun = [], []
+    plain_end, plain_enter = Learner.end_epoch, Learner.enter
+    plain_evaluate = trainer.evaluate
+
+    def weights(learner: Learner) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in learner.model.state_dict().items()}
+
+    def end_epoch(self: Learner) -> None:
+        plain_end(self)
+        ends.append(weights(self))
+
+    def enter(self: Learner, *arguments: Any) -> None:
+        begun.append(weights(self))
+        plain_enter(self, *arguments)
+
+    def evaluate(*arguments: Any) -> Evaluation:
+        found = plain_evaluate(*arguments)
+        falling = {**found.metrics, "dev/overall": 0.9 - 0.1 * len(ends)}
+        return dataclasses.replace(found, metrics=falling)
+
+    monkeypatch.setattr(Learner, "end_epoch", end_epoch)
+    monkeypatch.setattr(Learner, "enter", enter)
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    run(config, tmp_path / "t", tmp_path)
+    expected = ends[0] if start == "best" else ends[2]
+    assert all(torch.equal(value, expected[name]) for name, value in begun[1].items())
+    assert not torch.equal(
+        ends[0]["heads.sentiment.out.weight"], ends[2]["heads.sentiment.out.weight"]
+    )
 
 
 def test_early_stopping_ends_after_so_many_epochs_without_a_better_overall(

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainable.batches.packing import Packed
 from trainable.batches.sampler import Step
 from trainable.batches.tokenization import Encoded
-from trainable.config.sections import Loss
+from trainable.config.loss_sections import Loss
 from trainable.runtime.seeding import generator
 
 

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from trainable.config.loss_sections import Distill, Loss
 from trainable.config.sections import (
     Batching,
     Data,
-    Distill,
-    Loss,
     Model,
     Optim,
     Pretrain,

@@ -67,90 +67,11 @@ class Model(Section):
     """d, the width of the fully-connected layers; the bare baseline's projections are 32 wide."""
     head_dropout: Dropout = 0.3
     """Dropout above the encoder."""
+    similarity_size: Annotated[int, Field(ge=1, le=131072)] | None = None
+    """Width of the similarity embeddings z, the shared layers' d among it; None: 2 d with shared
+    layers, else 32 as in the bare baseline. It scales SimCSE's dot products."""
     encoder_dropout: Dropout = 0.1
     """Hidden and attention dropout inside the encoder (the text says 0.3, the code kept 0.1)."""
-
-
-class MNR(Section):
-    """Multiple negatives ranking: the other pairs of a batch are negatives (section 4.4)."""
-
-    enabled: bool = False
-    """Multiple negatives ranking (section 4.4): on entailment tasks and on `loss.mnr.tasks`."""
-    tasks: tuple[str, ...] = ("similarity",)
-    """Pair tasks that it is added to: weighted by label for scores, on the positives of 0/1."""
-    similarity: Literal["cosine", "dot"] = "cosine"
-    """S(x, y) between task embeddings."""
-    scale: Positive = 20.0
-    """S is multiplied by this."""
-    weight: NonNegative = 1.0
-    """Factor of the added loss (the author's code: 10). Entailment batches have this loss alone."""
-    hard_negatives: bool = False
-    """Rank an entailment row's third sentence, where it has one, among the negatives."""
-
-
-class SimCSE(Section):
-    """Unsupervised SimCSE: two dropout views of a sentence are a positive pair (section 4.4)."""
-
-    enabled: bool = False
-    """Unsupervised SimCSE (section 4.4): two dropout views of the same sentences."""
-    tasks: tuple[str, ...] = ("similarity",)
-    """Tasks that it is added to, of any kind with labels."""
-    similarity: Literal["dot", "cosine"] = "dot"
-    """Between the two views' task embeddings; the paper uses the dot product."""
-    temperature: Positive = 0.05
-    """The cosine is divided by this; no effect with `dot`."""
-    weight: NonNegative = 1.0
-    """Factor of the added loss (the author's code: 10)."""
-
-
-class Smart(Section):
-    """SMART: outputs are to move little under the worst small noise (section 4.4)."""
-
-    enabled: bool = False
-    """Smoothness-inducing adversarial regularisation (section 4.4)."""
-    tasks: tuple[str, ...] | None = None
-    """Tasks that it is added to; None: every task with labels."""
-    place: Literal["input", "pooled"] = "input"
-    """Noise on the embedding layer's output, or on the sentence embedding."""
-    norm: Literal["linf", "l2"] = "linf"
-    """Norm of the ball, and of an ascent step's length, for each sentence."""
-    radius: Positive = 1e-3
-    """Of the ball that the noise stays in (the paper gives none)."""
-    num_steps: Annotated[int, Field(ge=1, le=100)] = 1
-    """Ascent steps; each costs a forward and a backward pass."""
-    step_size: Positive = 1e-3
-    """Length of an ascent step in the norm."""
-    init_std: Positive = 1e-5
-    """Standard deviation of the noise that the ascent starts from."""
-    weight: NonNegative = 1.0
-    """Factor of the added penalty."""
-
-
-class Loss(Section):
-    """The losses that are added to each task's own, and the weights of both."""
-
-    paraphrase_weight: NonNegative = 1.0
-    """Factor of the loss of paraphrase tasks (loss rescaling, section 4.2: 0.1)."""
-    mnr: MNR = MNR()
-    simcse: SimCSE = SimCSE()
-    smart: Smart = Smart()
-
-
-class Distill(Section):
-    """Distillation: a teacher's outputs are learned beside the labels (section 4.6)."""
-
-    enabled: bool = False
-    """Learn a teacher's soft labels beside the labels (section 4.6)."""
-    teacher: str = "self"
-    """`self`: this configuration without distillation, trained before; `run:ID` or `run:ID,ID`:
-    tracked runs, averaged; `bundle:DIR`: an exported ensemble."""
-    num_teachers: Annotated[int, Field(ge=1, le=100)] = 1
-    """With `self`: so many models, of this seed and those after it, averaged."""
-    weight: Fraction = 0.4
-    """Share of the soft loss in the mix (the text's 2/3 of the task loss: 0.4 to 0.6)."""
-    place: Literal["mix", "head"] = "mix"
-    """Mixed into the main head's loss, or a head of its own on the shared layers, whose loss is
-    added with the weight (the paper's further work)."""
 
 
 class Batching(Section):
@@ -162,6 +83,11 @@ class Batching(Section):
     """One epoch of each task in turn (baseline); all tasks' batches shuffled together; or each
     step's task drawn with a probability that follows its number of batches n: n, n^(1/T), or n^a
     with a falling from 1 to 0.2 over the epochs."""
+    task_order: tuple[str, ...] = ("similarity", "paraphrase", "sentiment")
+    """The turns of `round_robin` (the author's code); tasks that are not named come after them."""
+    by_length: bool = True
+    """A batch is of sentences of like length, which saves padding; or drawn evenly, as the paper's
+    were. It decides which sentences are each other's negatives in MNR and SimCSE."""
     temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
     """T of `temperature`; 1 is proportional, larger is nearer to equal shares."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 16
@@ -178,6 +104,9 @@ class Optim(Section):
     """AdamW's learning rate in the first epoch of fine-tuning."""
     lr_decay: Fraction = 0.0
     """Fraction of the learning rate lost, linearly by epoch, by the end (the paper: 0.8)."""
+    lr_decay_per_epoch: NonNegative | None = None
+    """What the learning rate loses in each epoch, in its own unit and never below 0 (the paper:
+    4e-7), in place of `lr_decay`."""
     warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """Steps of fine-tuning over which the learning rate rises linearly from 0."""
     head_lr_factor: Positive = 1.0
@@ -187,6 +116,8 @@ class Optim(Section):
     it (Howard and Ruder 2018: 1 / 2.6); 1: all at the same."""
     weight_decay: NonNegative = 0.0
     """AdamW's decoupled weight decay; not on biases and layer norms."""
+    eps: Positive = 1e-8
+    """What AdamW adds to the root of the second moment."""
     max_grad_norm: Positive | None = None
     """The gradient's norm is cut to this; None: never."""
 
@@ -201,6 +132,9 @@ class Train(Section):
     encoder, everything, weight averaging."""
     num_epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Passes of fine-tuning over all tasks' training examples."""
+    continue_from: Literal["best", "last"] = "best"
+    """A stage starts from the best overall epoch of the stage before it (the author's code), or
+    from its last."""
     early_stopping_epochs: Annotated[int, Field(ge=1)] | None = None
     """Fine-tuning ends after so many epochs without a better overall; None: never."""
     eval_batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
@@ -250,8 +184,14 @@ class Pretrain(Section):
     """Passes over the sentences."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """At most this many steps; None: all epochs."""
+    repeats: bool = True
+    """A sentence that stands in the text several times is read as often; false: once."""
     lr: LearningRate = 5e-5
-    """AdamW's constant learning rate."""
+    """AdamW's learning rate in the first step."""
+    lr_decay: Fraction = 1.0
+    """Fraction of the learning rate lost, linearly by step, by the end; 0: it is constant."""
+    max_grad_norm: Positive | None = 1.0
+    """The gradient's norm is cut to this; None: never."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
     """Sentences a step."""
     max_length: Annotated[int, Field(ge=4)] = 100

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainable.config.sections import Smart
+from trainable.config.loss_sections import Smart
 from trainable.config.tasks import Kind
 from trainable.runtime.precision import to_float32
 

@@ -4,11 +4,13 @@ It knows stages and losses, and nothing of epochs on disk: that is `trainable.tr
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_
@@ -26,7 +28,7 @@ from trainable.losses.objective import Objective
 from trainable.model.architectures import require_vocabulary
 from trainable.model.compilation import can_compile, compile_layers, verdict
 from trainable.model.heads import HeadOutput
-from trainable.model.multitask import MultitaskBert, build_model
+from trainable.model.multitask import WEIGHTS_FILE, MultitaskBert, build_model
 from trainable.runtime.precision import (
     autocast,
     choose_device,
@@ -221,6 +223,10 @@ class Learner:
             self.scaler.load_state_dict(state["scaler"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
+
+    def load_weights(self, folder: Path) -> None:
+        """Go on from the weights of an epoch that were kept in `folder`."""
+        self.model.load_state_dict(load_file(folder / WEIGHTS_FILE))
 
     def _compile(self, stop: Stop) -> None:
         """Compile the encoder's layers, unless passes over batches say it is slower."""

@@ -27,6 +27,10 @@ class Stage:
         """Whether the encoder stays as it is."""
         return self.name in ("fit", "probe")
 
+    @property
+    def last_epoch(self) -> int:
+        return self.first_epoch + self.num_epochs - 1
+
     def progress(self, epoch: int) -> float:
         """0 in its first epoch, 1 in its last."""
         return (epoch - self.first_epoch) / max(1, self.num_epochs - 1)
@@ -77,9 +81,24 @@ def stage_at(config: Config, epoch: int) -> Stage:
     return next(s for s in reversed(stages_of(config)) if s.first_epoch <= epoch)
 
 
+def first_judged_epoch(config: Config, epoch: int) -> int:
+    """The first of the epochs that a trial which has come to `epoch` is judged by: from the stage
+    `swa` on the average alone is scored, kept and shipped."""
+    stage = stage_at(config, epoch)
+    return stage.first_epoch if stage.name == "swa" else 1
+
+
 def learning_rate(optim: Optim, epoch: int, num_epochs: int) -> float:
     """lr x (1 - lr_decay x (epoch - 1) / num_epochs), epochs counted from 1; never below 0.
 
-    The paper's 1e-5 minus 4e-7 an epoch over 20 epochs is lr=1e-5, lr_decay=0.8.
+    The paper's 1e-5 minus 4e-7 an epoch over 20 epochs is lr=1e-5 with lr_decay=0.8, or with
+    lr_decay_per_epoch=4e-7, which means the same however many epochs there are.
     """
+    if optim.lr_decay_per_epoch is not None:
+        return max(0.0, optim.lr - optim.lr_decay_per_epoch * (epoch - 1))
     return max(0.0, optim.lr * (1 - optim.lr_decay * (epoch - 1) / num_epochs))
+
+
+def final_rate(config: Config) -> float:
+    """The learning rate in the last epoch of fine-tuning."""
+    return learning_rate(config.optim, config.train.num_epochs, config.train.num_epochs)

@@ -115,7 +115,7 @@ class Trainer:
 
     def _finish_epoch(self, started: float) -> tuple[Outcome, str] | None:
         """Evaluate, then put the epoch on disk: predictions, weights, record, checkpoint."""
-        epoch = self.epochs_completed + 1
+        epoch, stage = self.epochs_completed + 1, self.learner.stage
         self.learner.end_epoch()
         outputs = self.learner.dev_outputs()
         evaluation = evaluate(self.tasks, self.dataset.dev, outputs)
@@ -139,14 +139,20 @@ class Trainer:
             seconds=time.perf_counter() - started,
             wall_time=time.time(),
             flags=(*evaluation.flags, *self.learner.notes),
+            starts_average=stage.name == "swa" and epoch == stage.first_epoch,
         )
-        keep = epochs_to_keep([*self.trial.epochs(), record], self.tasks)
+        records = [*self.trial.epochs(), record]
+        keep = epochs_to_keep(records, self.tasks, stage.first_epoch)
         if epoch in keep:
             self.trial.keep_weights(epoch, self._write_weights)
         self.trial.write_epoch(record)
         self.epochs_completed, self.steps_done = epoch, 0
         self.learner.notes.clear()
         self.loss_sums = {name: torch.zeros_like(sums) for name, sums in self.loss_sums.items()}
+        ends_stage = epoch == stage.last_epoch < total_epochs(self.config)
+        if ends_stage and self.config.train.continue_from == "best":
+            best = best_epoch(records[stage.first_epoch - 1 :]).epoch
+            self.learner.load_weights(self.trial.weights_dir(best))
         self._save()
         for kept in set(self.trial.kept_epochs()) - keep:  # only once nothing can need them again
             self.trial.drop_weights(kept)

@@ -42,16 +42,19 @@ class Trials:
         seed: int = 0,
         overall: Sequence[float] = (0.5,),
         outcome: Outcome | None = Outcome.FINISHED,
+        settings: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> Path:
         """A trial with these outputs at its best epoch, and all wrong ones at the others.
 
         Args:
             overall: `dev/overall` by epoch.
+            settings: of its configuration, beside tasks and seed.
             changes: of the prediction files.
         """
         trial = TrialFolder(self.root / name)
-        config = from_flat({"data.tasks": list(outputs), "seed": seed}).flat()
+        given = {"data.tasks": list(outputs), "seed": seed, **(settings or {})}
+        config = from_flat(given).flat()
         trial.create(TrialRecord(name, "s", "b3", config, {}, seed, "whole", None, 0.0))
         best = int(np.argmax(overall)) + 1
         for epoch, score in enumerate(overall, start=1):
@@ -181,6 +184,24 @@ def test_a_run_is_judged_at_its_best_overall_epoch_the_earliest_of_equals(
     (line,) = evaluate([Row("base", "b3", (folder,))]).lines
     assert line.runs[0].epoch == epoch
     assert line.mean("sentiment") == 1.0  # the other epochs are all wrong
+
+
+@pytest.mark.parametrize(
+    ("stages", "lengths", "epoch"),
+    [
+        (["finetune", "swa"], {"train.num_epochs": 2, "swa.num_epochs": 2}, 4),
+        (["probe", "finetune"], {"probe.num_epochs": 3, "train.num_epochs": 1}, 4),
+        (["finetune"], {"train.num_epochs": 4}, 2),
+    ],
+)
+def test_a_stages_row_is_judged_by_that_stages_own_epochs(
+    trials: Trials, stages: list[str], lengths: dict[str, int], epoch: int
+) -> None:
+    """Or it could not lose: the epochs before the last stage are those of the row without it."""
+    settings = {"train.stages": stages, **lengths}
+    row = trials.add("r", usual(), overall=(0.5, 0.9, 0.2, 0.3), settings=settings)
+    (line,) = evaluate([Row("row", "b3-swa", (row,))], num_replicates=10).lines
+    assert line.runs[0].epoch == epoch
 
 
 def test_a_row_that_shares_the_bases_trials_differs_by_exactly_nothing(trials: Trials) -> None:

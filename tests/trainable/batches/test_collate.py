@@ -7,7 +7,7 @@ import torch
 from trainable.batches.collate import Batch, collate
 from trainable.batches.sampler import Step
 from trainable.batches.tokenization import Encoded, Tokens
-from trainable.config.sections import Loss, SimCSE
+from trainable.config.loss_sections import Loss, SimCSE
 
 NUM = 6
 ROWS = np.array([4, 0, 5, 2])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from trainable.batches.sampler import Step
 from trainable.config.config import Config
+from trainable.config.loss_sections import Smart
 from trainable.config.parse import from_flat
-from trainable.config.sections import Smart
 from trainable.config.tasks import Kind
 from trainable.data.dataset import read_dataset
 from trainable.losses.smart import divergence, project, smart_penalty, worst_noise

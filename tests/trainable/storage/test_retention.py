@@ -29,3 +29,11 @@ def scored(epoch: int, full: tuple[float, ...], half: tuple[float, ...]) -> Epoc
 def test_epochs_to_keep(scores: list[tuple[tuple[float, ...], ...]], kept: set[int]) -> None:
     records = [scored(number + 1, full, half) for number, (full, half) in enumerate(scores)]
     assert epochs_to_keep(records, TASKS) == kept
+
+
+def test_the_best_of_the_stage_under_way_is_kept_too() -> None:
+    """The next stage may go on from it, and it is what the stage is worth."""
+    worse = [((9, 9, 9), (9, 9, 9)), ((1, 1, 1), (1, 1, 1)), ((2, 0, 0), (0, 0, 0))]
+    records = [scored(number, *pair) for number, pair in enumerate(worse, start=1)]
+    assert epochs_to_keep(records, TASKS) == {1}
+    assert epochs_to_keep(records, TASKS, stage_start=2) == {1, 3}
