@@ -51,6 +51,26 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def nearest_first(name: str, known: Iterable[str]) -> list[str]:
+    """The known names, those first that are most like `name` by difflib's ratio; of equals, as
+    they came."""
+
+    def likeness(other: str) -> float:
+        return difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
+
+    return sorted(known, key=likeness, reverse=True)
+
+
+def there_are(name: str, known: Iterable[str]) -> str:
+    """`; there are b3, b1 and 26 more`, the nearest first, for a name that is not there."""
+    names = nearest_first(name, known)
+    if not names:
+        return "; there is none"
+    more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
+    verb = "there is" if len(names) == 1 else "there are"
+    return f"; {verb} {', '.join(map(printable, names[:NUM_SHOWN]))}{more}"
+
+
 def short_hash(*parts: str | bytes, length: int = 16) -> str:
     """The first `length` of the 64 hex characters of the SHA-256 over `parts`, one after another.
 

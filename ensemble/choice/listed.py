@@ -11,6 +11,7 @@ import numpy as np
 from ensemble.candidates.pool import Pool
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import RunRecord
+from mlflow_setup.text import there_are
 
 RULE = "simple"
 """Equal weights for the best epoch of each listed run."""
@@ -76,9 +77,8 @@ def only_listed(pool: Pool, listed: Mapping[str, Sequence[RunRecord]]) -> Pool:
 def _only(runs: Sequence[RunRecord], name: str, task: str) -> RunRecord:
     named = [run for run in runs if name in (run.run_id, run.trial, f"{run.sweep}/{run.trial}")]
     if not named:
-        trials = sorted({run.trial for run in runs})
-        shown = ", ".join(trials[:10]) + (", ..." if len(trials) > 10 else "")
-        raise NothingUsableError(f"--runs {task}: no run {name!r}; there are {shown or 'none'}")
+        others = there_are(name, sorted({run.trial for run in runs}))
+        raise NothingUsableError(f"--runs {task}: no run {name!r}{others}")
     if len(named) > 1:
         ways = ", ".join(f"{run.sweep}/{run.trial} ({run.run_id})" for run in named[:5])
         raise ConfigError(f"--runs {task}: {len(named)} runs are {name!r}: {ways}")

@@ -13,8 +13,8 @@ from ensemble.choice.listed import RULE, find_listed, only_listed, parse_listed
 from ensemble.choice.result import EnsembleChoice, Prefer
 from ensemble.selection.combine import Averaged
 from ensemble.statistics.effort import SHIPPED, Effort
-from mlflow_setup.errors import ConfigError, NothingUsableError
-from mlflow_setup.runs.query import download, find_trials
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.runs.query import download, find_trials, trials_of
 from mlflow_setup.schema import RunRecord, Tag
 from mlflow_setup.text import short_hash
 from mlflow_setup.tracking.store import Tracking
@@ -119,13 +119,4 @@ def digests_of(tracking: Tracking, request: Request) -> dict[str, str]:
 def _runs_of(tracking: Tracking, sweeps: tuple[str, ...]) -> list[RunRecord]:
     if not sweeps:
         return find_trials(tracking)
-    runs = []
-    for sweep in sweeps:
-        of_sweep = find_trials(tracking, sweep)
-        if not of_sweep:
-            raise NothingUsableError(
-                f"no trial of a sweep {sweep!r} is tracked",
-                fix="ensweep ensemble without a name takes the latest sweep",
-            )
-        runs += of_sweep
-    return runs
+    return [run for sweep in sweeps for run in trials_of(tracking, sweep)]

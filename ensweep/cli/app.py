@@ -11,11 +11,16 @@ configuration, 3 data, 4 done in part, 5 nothing usable, 6 integrity, 75 stopped
 import io
 import os
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ensweep.cli.ensembles import bundle, compress, ensemble, predict, serve, soup
-from ensweep.cli.shared.options import grouped
+from ensweep.cli.shared.command import add
+from ensweep.cli.start import config, doctor, packaged, settings
 from ensweep.cli.sweeps import ablate, cluster, leaderboard, plan, report, submit, sweep, track
 from ensweep.cli.training import data, pretrain, train
 from mlflow_setup.errors import INTERRUPTED, STOPPED, EnsweepError
@@ -28,8 +33,39 @@ EXIT_CODES = (
     "6 integrity, 75 stopped and resumable, 130 interrupted."
 )
 
+COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Start": (doctor.doctor, data.data, packaged.recipes, config.config, settings.settings),
+    "Train and search": (
+        *(train.train, pretrain.pretrain, packaged.sweeps, plan.plan),
+        *(sweep.sweep, sweep.resume, sweep.extend, submit.submit, cluster.cluster),
+        *(packaged.studies, ablate.ablate),
+    ),
+    "Look": (leaderboard.leaderboard, report.report, track.ui),
+    "Combine and predict": (
+        *(ensemble.ensemble, soup.soup, bundle.export, bundle.evaluate, predict.predict),
+        *(compress.compress, bundle.verify, bundle.sign),
+    ),
+    "Serve": (serve.register, serve.serve),
+    "Keep in order": (track.sync, track.gc),
+}
+"""What `--help` lists, group by group, in the order of use. A command is called what its function
+is called."""
+
+
+def _name(command: Callable[..., None] | typer.Typer) -> str:
+    return str(command.info.name if isinstance(command, typer.Typer) else command.__name__)
+
+
+class InOrderOfUse(TyperGroup):
+    """Typer would list groups before commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [_name(command) for of_group in COMMANDS.values() for command in of_group]
+
+
 app = typer.Typer(
     name="ensweep",
+    cls=InOrderOfUse,
     help="Sweep multitask BERTs, track every run, ship the ensemble that is best for each task.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -37,24 +73,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = (
-    *(pretrain.pretrain, train.train, train.recipes),
-    *(plan.plan, sweep.sweep, sweep.resume, sweep.extend, sweep.sweeps, submit.submit),
-    *(leaderboard.leaderboard, report.report, ablate.ablate, ablate.studies),
-    *(soup.soup, ensemble.ensemble, bundle.export, bundle.verify, bundle.sign),
-    *(predict.predict, bundle.evaluate, compress.compress, serve.register, serve.serve),
-    *(track.ui, track.sync, track.gc),
-)
-"""A command is called what its function is called; `--help` lists them in this order."""
-for command in COMMANDS:
-    app.command()(grouped(command))
-for group in (data.data, train.config, cluster.cluster):
-    app.add_typer(group)
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, rich_help_panel=panel)
+        else:
+            add(app, command, panel)
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"ensweep {version('ensweep')}")
+        raise typer.Exit
 
 
 @app.callback()
 def common(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    _: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     """Options of every command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -12,6 +12,7 @@ from urllib.request import url2pathname
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.paths import inside
 from mlflow_setup.schema import Outcome, RunKind, RunRecord, Tag
+from mlflow_setup.text import there_are
 from mlflow_setup.tracking.client import Run
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.uris import redact
@@ -30,6 +31,24 @@ def find_trials(tracking: Tracking, sweep: str | None = None) -> list[RunRecord]
         tags[Tag.SWEEP.value] = sweep
     with tracking.errors():
         return [_record(run) for run in tracking.search(tags)]
+
+
+def trials_of(tracking: Tracking, sweep: str) -> list[RunRecord]:
+    """The tracked trials of one sweep, the oldest first.
+
+    Raises:
+        NothingUsableError: there is none; the message lists the sweeps that are tracked.
+        ConfigError: MLflow cannot be read.
+    """
+    trials = find_trials(tracking, sweep)
+    if not trials:
+        others = there_are(sweep, [name for name in tracked_sweeps(tracking) if name != sweep])
+        raise NothingUsableError(
+            f"no trial of a sweep {sweep!r} is tracked at {redact(tracking.uri)}{others}",
+            fix="without a name the latest sweep is taken; --storage or --tracking-uri may point "
+            "elsewhere",
+        )
+    return trials
 
 
 def find_run(tracking: Tracking, run_id: str) -> RunRecord:

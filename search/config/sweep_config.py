@@ -18,6 +18,8 @@ class _Section(BaseModel):
 
 
 class Search(_Section):
+    """How many trials, how their settings are drawn, and what is searched for."""
+
     num_samples: Annotated[int, Field(ge=1, le=100_000)] = 16
     """Trials, the first ones included."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -36,6 +38,8 @@ class Search(_Section):
 
 
 class Scheduler(_Section):
+    """Which trials are stopped before their end."""
+
     name: Literal["halving", "median", "none"] = "halving"
     """Successive halving on epochs, the median rule, or every trial to its end."""
     grace_period: Annotated[int, Field(ge=1)] = 1
@@ -48,6 +52,8 @@ class Scheduler(_Section):
 
 
 class Resources(_Section):
+    """What a trial is given, and how often it is tried again."""
+
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     """CPUs and threads of a trial."""
     gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
@@ -61,6 +67,8 @@ class Resources(_Section):
 
 
 class Budget(_Section):
+    """Limits at which the sweep stops, resumably, and the prices that they count by."""
+
     max_hours: Annotated[float, Field(gt=0)] | None = None
     """Of the driver, from its start; null: no limit. Likewise below."""
     max_gpu_hours: Annotated[float, Field(gt=0)] | None = None

@@ -5,19 +5,19 @@ wrong. Every problem is found in one go, as far as it does not follow from anoth
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ensemble.distillation.teachers import find_teacher
-from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.uris import redact
 from search.algorithms.rungs import new_rungs
 from search.cluster.slots import Slots, find_slots, require_devices, unpriced
 from search.config.sweep_config import SweepConfig
+from search.planning.checks import Check, Checks
 from search.planning.forecast import Forecast, Terms, forecast
 from search.planning.gpu_sharing import Share, measure, tell
 from search.planning.node_probes import Visits, memory_problems, visit
@@ -31,37 +31,14 @@ from trainable.training.profile import Rehearsal
 from trainable.tune.cluster import cluster, environment
 from trainable.tune.placement import TrialPlacement
 
-Verdict = Literal["ok", "note", "error"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at. An error: the sweep would waste money."""
-
-    name: str
-    verdict: Verdict
-    found: str
-    fix: str | None = None
-    exit_code: int = 0
-
 
 @dataclass
-class Plan:
+class Plan(Checks):
     """What was found, and the forecast where nothing is in its way."""
 
-    checks: list[Check] = field(default_factory=list)
     forecast: Forecast | None = None
     rehearsals: dict[str, Rehearsal] = field(default_factory=dict)
     sharing: list[Share] = field(default_factory=list)
-
-    @property
-    def errors(self) -> list[Check]:
-        return [check for check in self.checks if check.verdict == "error"]
-
-    @property
-    def exit_code(self) -> int:
-        """0, or that of the first error."""
-        return self.errors[0].exit_code if self.errors else 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -70,23 +47,6 @@ class Plan:
             "forecast": None if self.forecast is None else asdict(self.forecast),
             "sharing": [asdict(share) for share in self.sharing],
         }
-
-    def look(self, name: str, how: Callable[[], str]) -> None:
-        """Add what `how` tells, or the error that it raises; what it adds itself comes after."""
-        place = len(self.checks)
-        try:
-            check = Check(name, "ok", how())
-        except EnsweepError as error:
-            check = Check(name, "error", error.problem, error.fix, error.exit_code)
-        self.checks.insert(place, check)
-
-    def note(self, name: str, found: str, fix: str | None = None) -> None:
-        """Add something worth knowing."""
-        self.checks.append(Check(name, "note", found, fix))
-
-    def warn(self, name: str, found: str, fix: str | None = None) -> None:
-        """Add an error that no exception was raised for."""
-        self.checks.append(Check(name, "error", found, fix, ConfigError.exit_code))
 
 
 def make_plan(

@@ -19,6 +19,7 @@ from mlflow_setup.schema import (
     TrialSnapshot,
     other_release,
 )
+from mlflow_setup.text import there_are
 from search.config.load import resolve_sweep
 from search.config.sweep_config import SweepConfig
 from search.storage.lease import LEASE_FILE, living_driver, refusal
@@ -109,7 +110,8 @@ class SweepFolder:
         file = self.path / SWEEP_FILE
         if not file.is_file():
             raise NothingUsableError(
-                f"no sweep {self.name!r} in {self.path.parent}",
+                f"no sweep {self.name!r} in {self.path.parent}"
+                f"{there_are(self.name, sweep_names(self.path.parent))}",
                 fix="--storage names the folder with the sweeps",
             )
         content = content_of(file)
@@ -151,16 +153,20 @@ def find_sweep(storage: Path, name: str | None = None) -> SweepFolder:
     Raises:
         NothingUsableError: there is none.
     """
-    names = [name]
-    if name is None:
-        folders = {path.parent for own in (SWEEP_FILE, TRIALS) for path in storage.glob(f"*/{own}")}
-        names = [folder.name for folder in sorted(folders, key=_began)[-1:]]
-    found = [SweepFolder(storage, each) for each in names if each is not None]
+    names = sweep_names(storage)[:1] if name is None else [name]
+    found = [SweepFolder(storage, each) for each in names]
     if not found or not any((found[0].path / own).exists() for own in (SWEEP_FILE, TRIALS)):
+        others = "" if name is None else there_are(name, sweep_names(storage))
         what = "no sweep" if name is None else f"no sweep {name!r}"
         fix = "--storage names the folder with the sweeps"
-        raise NothingUsableError(f"{what} in {storage}", fix=fix)
+        raise NothingUsableError(f"{what} in {storage}{others}", fix=fix)
     return found[0]
+
+
+def sweep_names(storage: Path) -> list[str]:
+    """The sweeps in the storage folder, the one that began last first."""
+    folders = {path.parent for own in (SWEEP_FILE, TRIALS) for path in storage.glob(f"*/{own}")}
+    return [folder.name for folder in sorted(folders, key=_began, reverse=True)]
 
 
 def _began(folder: Path) -> tuple[int, str]:

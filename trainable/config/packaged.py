@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import did_you_mean
+from mlflow_setup.text import there_are
 from trainable.config.strict_yaml import is_settings_file
 
 
@@ -29,9 +29,16 @@ class Packaged:
             return Path(name_or_file)
         names = self.names()
         if name_or_file not in names:
-            hint = did_you_mean(name_or_file, names)
             raise ConfigError(
-                f"no {self.noun} {name_or_file!r}{hint}",
+                f"no {self.noun} {name_or_file!r}{there_are(name_or_file, names)}",
                 fix=f"ensweep {self.folder.name} lists them",
             )
         return self.folder / f"{name_or_file}.yaml"
+
+    def text(self, name: str) -> str:
+        """The file of that name, as it is.
+
+        Raises:
+            ConfigError: as `path`.
+        """
+        return self.path(name).read_text(encoding="utf-8")

@@ -48,9 +48,11 @@ class Columns(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = "id"
+    """Of a row's name, which predictions are found by."""
     sentences: tuple[str, ...] = ()
     """One name for single sentences, two for pairs. Default: sentence, or sentence1, sentence2."""
     label: str = "label"
+    """Of what is to be learned."""
 
 
 class Task(BaseModel):
@@ -59,6 +61,7 @@ class Task(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
+    """What an example and its label are, hence head, loss and output."""
     files: dict[Split, str]
     """File name below the data directory for each split. `.jsonl` or delimited text."""
     columns: Columns = Columns()

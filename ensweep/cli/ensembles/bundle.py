@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, AskedEnsemble, BatchSize, Folder, Place, Precision
 from ensweep.cli.shared.output import print_json
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from trainable.config.tasks import Task
 
 
+@example(
+    "ensweep export reviews --output bundle",
+    "ensweep export --runs sentiment=0001,0004 --output bundle",
+)
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder; new.")],
     asked: AskedEnsemble,
@@ -62,6 +67,7 @@ def _halving(precision: Literal["fp16", "bf16"], data_dir: Path | None) -> "Refi
     return Halving(precision, data_dir)
 
 
+@example("ensweep verify bundle --key signer.pem")
 def verify(
     folder: Folder,
     key: Annotated[
@@ -88,6 +94,7 @@ def verify(
         typer.echo(f"{folder}: whole; {len(contents.members)} member(s){signed}")
 
 
+@example("ensweep sign bundle --key private.pem")
 def sign(
     folder: Folder,
     key: Annotated[Path, typer.Option("--key", help="An Ed25519 private key (PEM).")],
@@ -98,6 +105,7 @@ def sign(
     typer.echo(f"{write(folder, key)}: the signature of {folder}")
 
 
+@example("ensweep evaluate bundle --data-dir data --split dev")
 def evaluate(
     folder: Folder,
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder with the labelled files.")],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, Folder, Overrides, Place
 from ensweep.cli.shared.output import print_json, print_table, warn_of_idle_settings
 from ensweep.cli.shared.signals import StopOnSignal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow_setup.schema import EpochRecord
 
 
+@example("ensweep compress bundle --data-dir data --output small train.num_epochs=3")
 def compress(
     folder: Folder,
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder with the tasks' files.")],

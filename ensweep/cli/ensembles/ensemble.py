@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, AskedEnsemble, Place
 from ensweep.cli.shared.output import print_json
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ensemble.choice.result import EnsembleChoice
 
 
+@example("ensweep ensemble reviews --max-members 4 --prefer balanced")
 def ensemble(
     asked: AskedEnsemble,
     place: Place,

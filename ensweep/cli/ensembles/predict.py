@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import Address, AsJson, BatchSize, Folder, Precision
 from mlflow_setup.errors import ConfigError
 
@@ -120,6 +121,10 @@ class Sharding:
         typer.echo(f"wrote {output}: {total} shard(s){there}", err=True)
 
 
+@example(
+    'ensweep predict bundle --task sentiment --text "a warm and moving film"',
+    "ensweep predict bundle pairs.csv --task paraphrase --output labels.csv",
+)
 def predict(
     folder: Folder,
     given: Input,

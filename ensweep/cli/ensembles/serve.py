@@ -10,10 +10,12 @@ from typing import Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import Address, AsJson, BatchSize, Folder, Place, Precision
 from ensweep.cli.shared.output import print_json
 
 
+@example("ensweep register bundle --name reviews")
 def register(
     folder: Folder,
     place: Place,
@@ -35,6 +37,7 @@ def register(
         typer.echo(f"next: {place.command('serve', uri)}", err=True)
 
 
+@example("ensweep serve models:/reviews@champion --port 8000")
 def serve(
     source: Annotated[
         str,

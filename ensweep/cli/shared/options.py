@@ -1,18 +1,15 @@
 """Options that several commands share, spelled once, and groups of them.
 
-A command takes a group of options as one argument: a dataclass with a field for each. `grouped`
-makes of it the signature that typer reads.
+A command takes a group of options as one argument: a dataclass with a field for each.
 """
 
 import dataclasses
-import functools
-import inspect
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -219,37 +216,6 @@ class AskedEnsemble:
             prefer=None if self.prefer is None else Prefer(self.prefer),
             listed=tuple(self.runs or ()),
         )
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """The command as typer reads it: options in place of each group of them."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {
-        name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
-    }
-
-    def parameters() -> Iterator[inspect.Parameter]:
-        for name, given in inspect.signature(command).parameters.items():
-            if name not in groups:
-                yield given.replace(kind=given.KEYWORD_ONLY, annotation=hints[name])
-                continue
-            own = get_type_hints(groups[name], include_extras=True)
-            for field in dataclasses.fields(groups[name]):
-                default = given.empty if field.default is dataclasses.MISSING else field.default
-                kind, hint = given.KEYWORD_ONLY, own[field.name]
-                yield inspect.Parameter(field.name, kind, default=default, annotation=hint)
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        for name, kind in groups.items():
-            own = {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
-            given[name] = kind(**own)
-        command(**given)
-
-    signature = inspect.Signature(list(parameters()))
-    run.__signature__ = signature  # type: ignore[attr-defined]
-    run.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
-    return run
 
 
 def as_overrides(options: Mapping[str, object]) -> list[str]:

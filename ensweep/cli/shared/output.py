@@ -10,6 +10,7 @@ import typer
 from mlflow_setup.text import printable
 
 if TYPE_CHECKING:
+    from search.planning.checks import Checks
     from trainable.config.config import Config
 
 
@@ -33,6 +34,16 @@ def print_listing(noun: str, descriptions: Mapping[str, str], as_json: bool) -> 
         print_json(**{noun: descriptions})
     else:
         print_table((), list(descriptions.items()))
+
+
+def print_checks(found: "Checks") -> None:
+    """A line for each thing that was looked at, and what to do where it is not in order."""
+    for check in found.checks:
+        typer.echo(f"{check.verdict:<5}  {check.name}: {printable(check.found)}")
+        if check.fix is not None and check.verdict != "ok":
+            typer.echo(f"       fix: {check.fix}")
+    if found.errors:
+        typer.echo(f"{len(found.errors)} thing(s) to mend before a trial is started", err=True)
 
 
 def warn_of_idle_settings(config: "Config") -> None:

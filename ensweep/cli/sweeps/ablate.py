@@ -1,4 +1,4 @@
-"""`ensweep ablate`, `ensweep studies`: what each technique is worth, over seeds.
+"""`ensweep ablate`: what each technique is worth, over seeds.
 
 ensweep ablate signs --data-dir data --seeds 3 data.train_fraction=0.1 train.num_epochs=2
 """
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDir, Place, as_overrides, dated
-from ensweep.cli.shared.output import print_json, print_listing, print_table
+from ensweep.cli.shared.output import print_json, print_table
 from ensweep.cli.sweeps.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, PartialError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from search.ablation.compare import AblationTable
 
 
+@example("ensweep ablate signs --data-dir data --seeds 3 train.num_epochs=2")
 def ablate(
     place: Place,
     study: Annotated[
@@ -79,18 +81,6 @@ def ablate(
             f"{len(failed)} of {len(found.lines)} rows have no numbers: {', '.join(failed)}",
             fix=f"{place.command('leaderboard', chosen, '--json')} gives the reason of each trial",
         )
-
-
-def studies(as_json: AsJson = False) -> None:
-    """List the packaged studies with a line each."""
-    from search.ablation.study import STUDIES
-    from trainable.config.strict_yaml import read_settings
-
-    listed = {
-        name: str(read_settings(STUDIES.path(name)).get("description", ""))
-        for name in STUDIES.names()
-    }
-    print_listing("studies", listed, as_json)
 
 
 def _print(study: "AblationTable", folder: Path, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ensweep.cli.shared.command import add, example
 from ensweep.cli.shared.options import AsJson
 from ensweep.cli.shared.output import print_json
 
@@ -22,7 +23,7 @@ def common() -> None:
     """A group, though it has one command."""
 
 
-@cluster.command()
+@example("ensweep cluster check cluster.yaml")
 def check(
     file: Annotated[
         Path, typer.Argument(help="A cluster file: what `ray up` takes, or KubeRay's RayJob.")
@@ -46,3 +47,6 @@ def check(
     refuse(file, found)
     if not as_json:
         typer.echo(f"{file}: nothing to mend")
+
+
+add(cluster, check)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, Place, SweepName
 from ensweep.cli.shared.output import print_json, print_table
 from mlflow_setup.errors import NothingUsableError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from search.reports.leaderboard import Row
 
 
+@example("ensweep leaderboard reviews --json")
 def leaderboard(place: Place, sweep_name: SweepName = None, as_json: AsJson = False) -> None:
     """The trials of a sweep, the best first, with what they differ in."""
     from mlflow_setup.runs.query import find_trials, latest_tracked_sweep

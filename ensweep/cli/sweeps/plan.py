@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, AskedSweep, DataDir, Limits, Place
-from ensweep.cli.shared.output import print_json, print_table
+from ensweep.cli.shared.output import print_checks, print_json, print_table
 
 if TYPE_CHECKING:
     from search.planning.forecast import Forecast, Range
     from search.planning.plan import Plan
 
 
+@example("ensweep plan selective --data-dir data --num-samples 16")
 def plan(
     asked: AskedSweep,
     limits: Limits,
@@ -42,12 +44,7 @@ def plan(
 
 
 def _print(found: "Plan") -> None:
-    for check in found.checks:
-        typer.echo(f"{check.verdict:<5}  {check.name}: {check.found}")
-        if check.fix is not None and check.verdict != "ok":
-            typer.echo(f"       fix: {check.fix}")
-    if found.errors:
-        typer.echo(f"{len(found.errors)} thing(s) to mend before a trial is started", err=True)
+    print_checks(found)
     if found.forecast is not None:
         _print_forecast(found.forecast)
 

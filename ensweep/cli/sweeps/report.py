@@ -5,12 +5,14 @@ ensweep report --json
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, Place, SweepName
 from ensweep.cli.shared.output import print_json, print_table
 
 FOLDER = "report"
 
 
+@example("ensweep report reviews")
 def report(place: Place, sweep_name: SweepName = None, as_json: AsJson = False) -> None:
     """Which settings mattered: importances by two methods, and pictures of the search."""
     from dataclasses import asdict

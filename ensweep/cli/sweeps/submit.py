@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, AskedSweep, Limits, Place, WarmStart
 from ensweep.cli.shared.output import print_json
 from mlflow_setup.errors import INTERRUPTED, ConfigError
 from mlflow_setup.text import first_line
 
 
+@example("ensweep submit cluster --data-dir /mnt/ensweep/data --storage /mnt/ensweep/runs")
 def submit(
     asked: AskedSweep,
     limits: Limits,

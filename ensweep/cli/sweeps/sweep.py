@@ -1,4 +1,4 @@
-"""`ensweep sweep`, `resume`, `extend`, `sweeps`: many trials, and what came of them.
+"""`ensweep sweep`, `resume`, `extend`: many trials, and what came of them.
 
 ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
 """
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import (
-    AsJson,
     AskedSweep,
     DataDir,
     Limits,
@@ -16,13 +16,14 @@ from ensweep.cli.shared.options import (
     SweepName,
     WarmStart,
 )
-from ensweep.cli.shared.output import print_listing, print_table
+from ensweep.cli.shared.output import print_table
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
     from search.driver.run import SweepResult
 
 
+@example("ensweep sweep selective --data-dir data --name reviews --num-samples 16 --max-hours 2")
 def sweep(
     asked: AskedSweep,
     limits: Limits,
@@ -61,11 +62,13 @@ def sweep(
     return _end(result, place)
 
 
+@example("ensweep resume reviews")
 def resume(limits: Limits, place: Place, sweep_name: SweepName = None) -> None:
     """Go on with a sweep that was stopped, or whose driver, machine or cluster was lost."""
     _go_on(sweep_name, 0, limits, place)
 
 
+@example("ensweep extend reviews --num-samples 8")
 def extend(
     limits: Limits,
     place: Place,
@@ -74,14 +77,6 @@ def extend(
 ) -> None:
     """Run more trials of a sweep; the search knows all that have run."""
     _go_on(sweep_name, num_samples, limits, place)
-
-
-def sweeps(as_json: AsJson = False) -> None:
-    """List the packaged sweeps with a line each."""
-    from search.config.load import SWEEPS, read_sweep
-
-    listed = {name: read_sweep(name, environment={}).description for name in SWEEPS.names()}
-    print_listing("sweeps", listed, as_json)
 
 
 def resume_hint(sweep_name: str, place: Place) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import Place, SweepName
 from mlflow_setup.errors import EnsweepError, NothingUsableError, PartialError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow_setup.tracking.store import Tracking
 
 
+@example("ensweep ui reviews --port 5001")
 def ui(
     place: Place,
     sweep: SweepName = None,
@@ -48,6 +50,7 @@ def _path(tracking: "Tracking", sweep: str | None) -> str:
         return ""
 
 
+@example("ensweep sync reviews")
 def sync(place: Place, sweep: SweepName = None) -> None:
     """Bring MLflow up to a sweep's folder, after an outage say. Run it as often as you like."""
     from search.driver.tracking import sync as bring_up
@@ -65,6 +68,7 @@ def sync(place: Place, sweep: SweepName = None) -> None:
         )
 
 
+@example("ensweep gc reviews --dry-run")
 def gc(
     place: Place,
     sweep: SweepName = None,

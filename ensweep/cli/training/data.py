@@ -24,7 +24,7 @@ data = typer.Typer(name="data", help="Check, generate and fetch data.", no_args_
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the tasks' files.")]
 
 
-@data.command()
+@data.command(epilog="Example: ensweep data check data --recipe mine.yaml")
 def check(
     folder: Folder,
     recipe: Annotated[
@@ -61,7 +61,7 @@ def check(
         raise typer.Exit(DataError.exit_code)
 
 
-@data.command()
+@data.command(epilog="Example: ensweep data sample demo/data --train-rows 100")
 def sample(
     folder: Folder,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other rows.")] = 0,
@@ -75,7 +75,7 @@ def sample(
     typer.echo(f"wrote a generated data set to {folder}")
 
 
-@data.command()
+@data.command(epilog="Example: ensweep data fetch data")
 def fetch(folder: Folder) -> None:
     """Bring SST-5, QQP, STS-B and AllNLI from the public hub (needs a network)."""
     from trainable.data.public_datasets import fetch as bring

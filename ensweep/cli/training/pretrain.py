@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDir, Overrides, RecipeName, as_overrides
 from ensweep.cli.shared.output import print_json
 from ensweep.cli.shared.signals import StopOnSignal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from trainable.pretraining.masked_lm import Progress
 
 
+@example("ensweep pretrain b3 --data-dir data --output encoders/mine model.encoder=minilm")
 def pretrain(
     recipe: RecipeName,
     output: Annotated[

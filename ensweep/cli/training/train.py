@@ -3,12 +3,12 @@
 ensweep train b3 --data-dir data model.encoder=minilm model.pooling=mean train.num_epochs=2
 """
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import (
     AsJson,
     DataDir,
@@ -19,8 +19,6 @@ from ensweep.cli.shared.options import (
 )
 from ensweep.cli.shared.output import (
     print_json,
-    print_listing,
-    print_table,
     warn_of_idle_settings,
 )
 from ensweep.cli.shared.signals import StopOnSignal
@@ -29,9 +27,8 @@ from mlflow_setup.errors import NothingUsableError
 if TYPE_CHECKING:
     from mlflow_setup.schema import EpochRecord
 
-config = typer.Typer(name="config", help="Look at configurations.", no_args_is_help=True)
 
-
+@example("ensweep train b3 --data-dir data model.encoder=minilm model.pooling=mean optim.lr=3e-4")
 def train(
     recipe: RecipeName,
     place: Place,
@@ -92,31 +89,6 @@ def train(
         stop.leave()
     if outcome.outcome is not Outcome.FINISHED:
         raise typer.Exit(NothingUsableError.exit_code)
-
-
-def recipes(as_json: AsJson = False) -> None:
-    """List the packaged recipes with a line each."""
-    from trainable.config.recipe import RECIPES, read_recipe
-
-    listed = {name: read_recipe(name).description for name in RECIPES.names()}
-    print_listing("recipes", listed, as_json)
-
-
-@config.command()
-def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Every setting of a configuration, its value and where the value came from."""
-    from trainable.config.recipe import resolve
-
-    resolved = resolve(recipe, overrides or [])
-    values: dict[str, Any] = resolved.config.flat()
-    if as_json:
-        content = {
-            key: {"value": value, "origin": resolved.origin[key]} for key, value in values.items()
-        }
-        print_json(recipe=resolved.recipe, config=content)
-        return
-    print_table((), [(key, json.dumps(v), resolved.origin[key]) for key, v in values.items()])
-    warn_of_idle_settings(resolved.config)
 
 
 def _scores(metrics: dict[str, float]) -> str:

@@ -144,7 +144,7 @@ def test_faults_are_named(content: str, message: str, tmp_path: Path) -> None:
 
 
 def test_what_the_command_line_can_get_wrong() -> None:
-    with pytest.raises(ConfigError, match="did you mean figure2"):
+    with pytest.raises(ConfigError, match="there are figure2, "):
         read_study("figur2", 1)
     with pytest.raises(ConfigError, match="no row b9; known: b3"):
         read_study("signs", 1, ["b9"])

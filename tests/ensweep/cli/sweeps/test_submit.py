@@ -21,7 +21,7 @@ def invoke(*words: str) -> Result:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["clusterr", *DATA, *STORAGE], "did you mean cluster?"),
+        (["clusterr", *DATA, *STORAGE], "there are cluster, "),
         (["cluster", "optim.Lr=1", *DATA, *STORAGE], "did you mean optim.lr?"),
         (["cluster", *STORAGE], "no data: --data-dir names the tasks' files by URI"),
         (["cluster", "--data-dir", "data", *STORAGE], "data.dir data: is a path of this machine"),

@@ -93,7 +93,7 @@ def test_a_leaderboard_of_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["demoo"], "no sweep 'demoo' (did you mean demo?)"),
+        (["demoo"], "no sweep 'demoo'; there are demo, "),
         (["demo", "optim.Lr=1"], "no key optim.Lr (did you mean optim.lr?)"),
         (["demo", "--num-samples", "0"], "search.num_samples: input should be greater than"),
         (["demo", "--seed", "-1"], "search.seed: input should be greater than"),

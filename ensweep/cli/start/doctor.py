@@ -1,0 +1,27 @@
+"""`ensweep doctor`: what is installed here, what it finds, and what is in the way.
+
+ensweep doctor --storage runs
+"""
+
+from dataclasses import asdict
+
+import typer
+
+from ensweep.cli.shared.command import example
+from ensweep.cli.shared.options import AsJson, Place
+from ensweep.cli.shared.output import print_checks, print_json
+
+
+@example("ensweep doctor", "ensweep doctor --storage runs --json")
+def doctor(place: Place, as_json: AsJson = False) -> None:
+    """Look at versions, devices, storage, tracking, cache and token (secrets are not shown)."""
+    from search.planning.surroundings import look_around
+
+    found = look_around(place.storage, place.tracking)
+    if as_json:
+        print_json(checks=[asdict(check) for check in found.checks])
+    else:
+        print_checks(found)
+        if not found.errors:
+            typer.echo("nothing is in the way")
+    raise typer.Exit(found.exit_code)

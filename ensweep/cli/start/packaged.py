@@ -1,0 +1,102 @@
+"""`ensweep recipes`, `sweeps`, `studies`: the YAML files that come with us: listed, shown, copied.
+
+ensweep recipes
+ensweep recipes show b3
+ensweep sweeps copy demo mine.yaml
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensweep.cli.shared.command import add, example
+from ensweep.cli.shared.options import AsJson
+from ensweep.cli.shared.output import print_listing
+from mlflow_setup.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainable.config.packaged import Packaged
+
+
+def packaged(
+    name: str, first: str, use: str, load: "Callable[[], tuple[Packaged, Mapping[str, str]]]"
+) -> typer.Typer:
+    """The group of commands `ensweep NAME`, which lists where no other verb is given.
+
+    Args:
+        first: the name of one of them, for examples.
+        use: the command that takes one, for the line that says what to do with a copy.
+        load: the files, and what each is; called late, for it imports much.
+    """
+    noun = {"recipes": "recipe", "sweeps": "sweep", "studies": "study"}[name]
+    group = typer.Typer(
+        name=name, help=f"List, show and copy the packaged {name}.", invoke_without_command=True
+    )
+
+    @group.callback(epilog=f"Example: ensweep {name} show {first}")
+    def listing(context: typer.Context, as_json: AsJson = False) -> None:
+        if context.invoked_subcommand is None:
+            print_listing(name, load()[1], as_json)
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        return [item for item in load()[1].items() if item[0].startswith(incomplete)]
+
+    Name: Any = Annotated[
+        str, typer.Argument(metavar=noun.upper(), help="Its name.", autocompletion=complete)
+    ]
+
+    @example(f"ensweep {name} show {first}")
+    def show(one: Name) -> None:
+        typer.echo(load()[0].text(one), nl=False)
+
+    @example(f"ensweep {name} copy {first} mine.yaml")
+    def copy(
+        one: Name,
+        file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A new file.")] = None,
+    ) -> None:
+        from mlflow_setup.filesystem.output import output_file
+
+        text, target = load()[0].text(one), file or Path(f"{one}.yaml")
+        if target.exists():
+            raise ConfigError(f"{target} is there already", fix="name a new file")
+        with output_file(target, "FILE") as stream:
+            stream.write(text.encode())
+        typer.echo(f"wrote {target}")
+        typer.echo(f"next: change it, then {use.format(file=target)}", err=True)
+
+    show.__doc__ = f"Print the file of a {noun}."
+    copy.__doc__ = f"Copy the file of a {noun}, to be changed: a path goes where a name does."
+    add(group, show)
+    add(group, copy)
+    return group
+
+
+def _recipes() -> "tuple[Packaged, Mapping[str, str]]":
+    from trainable.config.recipe import RECIPES, read_recipe
+
+    return RECIPES, {name: read_recipe(name).description for name in RECIPES.names()}
+
+
+def _sweeps() -> "tuple[Packaged, Mapping[str, str]]":
+    from search.config.load import SWEEPS, read_sweep
+
+    listed = {name: read_sweep(name, environment={}).description for name in SWEEPS.names()}
+    return SWEEPS, listed
+
+
+def _studies() -> "tuple[Packaged, Mapping[str, str]]":
+    from search.ablation.study import STUDIES
+    from trainable.config.strict_yaml import read_settings
+
+    listed = {
+        name: str(read_settings(STUDIES.path(name)).get("description", ""))
+        for name in STUDIES.names()
+    }
+    return STUDIES, listed
+
+
+recipes = packaged("recipes", "b3", "ensweep train {file} --data-dir DIR", _recipes)
+sweeps = packaged("sweeps", "demo", "ensweep sweep {file} --data-dir DIR", _sweeps)
+studies = packaged("studies", "signs", "ensweep ablate {file} --data-dir DIR", _studies)

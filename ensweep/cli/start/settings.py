@@ -1,0 +1,111 @@
+"""`ensweep settings`: what can be set, what it means, in which range, and what it is by default.
+
+ensweep settings optim.lr
+ensweep settings loss.mnr
+ensweep settings --markdown > docs/settings.md
+"""
+
+import json
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ensweep.cli.shared.command import example
+from ensweep.cli.shared.options import AsJson
+from ensweep.cli.shared.output import print_json, print_table
+from mlflow_setup.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainable.config.reference import Setting
+
+_HEAD = """# Settings
+
+Every setting with its meaning, its range and its default, as `ensweep settings` prints them:
+`ensweep settings optim.lr` explains one, `ensweep settings loss.mnr` a section. A setting has this
+one name in recipes and sweeps (YAML), as `KEY=VALUE` on the command line, as environment variable
+(`ENSWEEP_OPTIM__LR`) and as MLflow's param; [recipes.md](recipes.md) says how they come together.
+
+This page is written by `ensweep settings --markdown > docs/settings.md`.
+"""
+
+
+@example("ensweep settings optim.lr", "ensweep settings loss.mnr")
+def settings(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="A setting, a section, or a part of one.")
+    ] = None,
+    as_json: AsJson = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the page docs/settings.md.")
+    ] = False,
+) -> None:
+    """Say what can be set: meaning, range and default of each setting."""
+    chosen = every_setting() if key is None else find(key)
+    if as_json:
+        print_json(settings={each.key: _to_json(each) for each in chosen})
+    elif as_markdown:
+        typer.echo(_HEAD + "".join(map(_section, _sections(chosen))), nl=False)
+    elif key is None:
+        print_table((), [(each.key, json.dumps(each.default), each.range) for each in chosen])
+        typer.echo("what one means: ensweep settings KEY", err=True)
+    else:
+        typer.echo("\n\n".join(map(_words, chosen)))
+
+
+def every_setting() -> "list[Setting]":
+    """Those of a trial, then those of a sweep."""
+    from search.config.sweep_config import SECTIONS, SweepConfig
+    from trainable.config.config import Config
+    from trainable.config.reference import settings_of
+
+    of_sweep = [s for name, model in SECTIONS.items() for s in settings_of(model, f"{name}.")]
+    alone = [s for s in settings_of(SweepConfig) if s.key == "keep_pruned_top"]
+    return [*settings_of(Config), *of_sweep, *alone]
+
+
+def find(key: str) -> "list[Setting]":
+    """The settings that the key may mean.
+
+    Raises:
+        ConfigError: there is none; the message has the nearest ones.
+    """
+    from trainable.config.reference import named, nearest_keys
+
+    known = every_setting()
+    found = named(key, known)
+    if not found:
+        nearest = ", ".join(nearest_keys(key, known)[:8])
+        raise ConfigError(
+            f"no setting {key!r}; the nearest: {nearest}", fix="ensweep settings lists all"
+        )
+    return found
+
+
+def _to_json(setting: "Setting") -> dict[str, object]:
+    return {"meaning": setting.meaning, "range": setting.range, "default": setting.default}
+
+
+def _words(setting: "Setting") -> str:
+    default = json.dumps(setting.default)
+    return f"{setting.key}\n  {setting.meaning}\n  {setting.range}; default {default}"
+
+
+def _sections(chosen: "list[Setting]") -> "list[tuple[str, list[Setting]]]":
+    return [(name, list(of_it)) for name, of_it in groupby(chosen, key=_section_name)]
+
+
+def _section_name(setting: "Setting") -> str:
+    return setting.key.rpartition(".")[0]
+
+
+def _section(section: "tuple[str, list[Setting]]") -> str:
+    name, of_it = section
+    title, about = (f"`{name}`", of_it[0].section) if name else ("Outside of sections", "")
+    lines = [f"\n## {title}\n", *([f"{about}\n"] if about else [])]
+    lines += ["| setting | default | range | meaning |", "|---|---|---|---|"]
+    for each in of_it:
+        default = f"`{json.dumps(each.default)}`"
+        cells = (f"`{each.key}`", default, each.range, each.meaning)
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"

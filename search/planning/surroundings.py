@@ -1,0 +1,147 @@
+"""What this machine and this environment are, before anything is asked of them: `ensweep doctor`.
+
+Nothing is made: no database, no folder, no experiment. No secret is shown.
+"""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.atomic import num_bytes
+from mlflow_setup.tracking.sqlite import prove_writable
+from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.uris import redact
+from search.planning.checks import Checks
+from search.planning.probe import probe_folder
+from search.storage.sweep_folder import sweep_names
+from trainable.config.recipe import given_settings
+from trainable.data.remote import PACKAGED
+from trainable.runtime.cache import cache_folder
+from trainable.runtime.precision import choose_device, choose_precision
+from trainable.tune.cluster import prove_surroundings
+
+PACKAGES = ("ensweep", "torch", "transformers", "ray", "optuna", "mlflow", "scikit-learn")
+_OURS = re.compile(r"(ENSWEEP|MLFLOW|RAY|HF|CUDA|AWS|HUGGING_?FACE)_", re.IGNORECASE)
+_SECRET = re.compile(r"TOKEN|PASSWORD|SECRET|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
+
+
+def look_around(storage: Path, tracking: Tracking) -> Checks:
+    """Versions, devices, storage, tracking, cache, token and environment, each looked at once."""
+    found = Checks()
+    environment = dict(os.environ)  # before what is looked at adds to it
+    found.look("versions", _versions)
+    found.look("devices", _devices)
+    found.look("ray", _ray)
+    found.look("storage", lambda: _storage(storage))
+    found.look("tracking", lambda: _tracking(tracking))
+    found.look("cache", _cache)
+    found.look("encoders", _encoders)
+    found.look("token", _token)
+    found.look("environment", lambda: _environment(environment))
+    return found
+
+
+def _versions() -> str:
+    said = [f"python {platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            said.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            raise ConfigError(
+                f"{package} is not installed", fix="install ensweep again, with its dependencies"
+            ) from None
+    return ", ".join(said)
+
+
+def _devices() -> str:
+    import torch
+
+    memory = psutil.virtual_memory()
+    said = [
+        f"{len(psutil.Process().cpu_affinity() or ())} CPUs",
+        f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB memory free",
+    ]
+    for number in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(number)
+        name = torch.cuda.get_device_name(number)
+        said.append(f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+    if not torch.cuda.is_available():
+        said.append("no CUDA device")
+    precision = str(choose_precision("auto", choose_device("auto"))).removeprefix("torch.")
+    return f"{'; '.join(said)}; precision auto: {precision}"
+
+
+def _ray() -> str:
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        return f"sweeps run on the cluster at {address} (not connected to)"
+    prove_surroundings()
+    return "one can be started here"
+
+
+def _storage(storage: Path) -> str:
+    if not storage.exists():
+        above = next(each for each in storage.absolute().parents if each.exists())
+        if not os.access(above, os.W_OK):
+            raise ConfigError(f"{storage}: cannot be made in {above}", fix="set --storage")
+        return f"{storage}: not there yet, the first run makes it; {_free(above)}"
+    with probe_folder(storage):
+        names = sweep_names(storage)
+    return f"{storage}: {len(names)} sweep(s); written to and locked; {_free(storage)}"
+
+
+def _tracking(tracking: Tracking) -> str:
+    shown, database = redact(tracking.uri), tracking.database
+    if database is not None and not database.exists():
+        return f"{shown}: not there yet, the first run makes it"
+    with tracking.errors():
+        if database is not None:
+            prove_writable(database)
+        experiment = tracking.find_experiment()
+    state = "nothing is tracked yet" if experiment is None else f"experiment {tracking.experiment}"
+    return f"{shown}: answers; {state}"
+
+
+def _cache() -> str:
+    folder = cache_folder()
+    above = next(each for each in (folder, *folder.parents) if each.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ConfigError(f"{folder}: cannot be written", fix="ENSWEEP_CACHE names another folder")
+    size = num_bytes(folder) if folder.exists() else 0
+    return f"{folder}: {size / 1e9:.1f} GB kept; {_free(above)}"
+
+
+def _encoders() -> str:
+    there = [name for name, module in PACKAGED.items() if importlib.util.find_spec(module)]
+    packaged = f"packaged: {', '.join(there)}" if there else "none packaged (pip: ensweep[demo])"
+    is_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return f"{packaged}; the hub is {'not asked: HF_HUB_OFFLINE' if is_offline else 'asked'}"
+
+
+def _token() -> str:
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return "of the hub: none, public models only" if token is None else "of the hub: there, ***"
+
+
+def _environment(variables: Mapping[str, str]) -> str:
+    given_settings((), variables)  # a variable that begins like a setting and is none
+    shown = [
+        f"{name}={'***' if _SECRET.search(name) else redact(value)}"
+        for name, value in sorted(variables.items())
+        if _OURS.match(name)
+    ]
+    return ", ".join(shown) or "nothing of it concerns ensweep"
+
+
+def _free(folder: Path) -> str:
+    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free"

@@ -1,0 +1,61 @@
+"""`ensweep doctor`: what it sees, what it hides, and that it makes nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ensweep.cli.app import app
+
+SECRET = "hf_abcdefghijklmnopqrstuvwxyz"
+
+
+def doctor(*words: str | Path, **environment: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", *map(str, words)], env=environment)
+
+
+def test_it_looks_at_all_and_makes_nothing(tmp_path: Path) -> None:
+    result = doctor("--storage", tmp_path / "runs", "--json", HF_TOKEN=SECRET)
+    assert result.exit_code == 0, result.output
+    checks = {each["name"]: each for each in json.loads(result.stdout)["checks"]}
+    wanted = "versions devices ray storage tracking cache encoders token environment"
+    assert list(checks) == wanted.split()
+    assert "torch" in checks["versions"]["found"]
+    assert "not there yet" in checks["storage"]["found"]
+    assert "not there yet" in checks["tracking"]["found"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    given = {"HF_TOKEN": SECRET, "MLFLOW_TRACKING_PASSWORD": SECRET}
+    uri = f"postgresql://me:{SECRET}@127.0.0.1:9/none"
+    result = doctor("--storage", tmp_path, "--tracking-uri", uri, **given)
+    assert SECRET not in result.output
+    assert "HF_TOKEN=***" in result.stdout
+    assert "token: of the hub: there, ***" in result.stdout
+
+
+@pytest.mark.parametrize("broken", ["storage", "tracking", "environment"])
+def test_what_is_broken_has_a_fix_and_the_exit_code(broken: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "mlflow.db").write_text("no database at all, whatever its name")
+    storage = tmp_path / "file" if broken == "storage" else tmp_path
+    other = "sqlite:///" + str(tmp_path / "none.db")
+    words = ["--storage", storage, "--json"]
+    if broken != "tracking":
+        words += ["--tracking-uri", other]
+    given = {"ENSWEEP_OPTIM__LRR": "1"} if broken == "environment" else {}
+    result = doctor(*words, **given)
+    assert result.exit_code == 2
+    (bad,) = (c for c in json.loads(result.stdout)["checks"] if c["verdict"] == "error")
+    assert bad["name"] == broken
+    assert bad["fix"] or broken == "environment"
+    if broken == "environment":
+        assert "did you mean optim.lr" in bad["found"]
+
+
+def test_a_storage_with_a_sweep(tiny_runs: Path) -> None:
+    result = doctor("--storage", tiny_runs)
+    assert "experiment ensweep" in result.stdout
+    assert "nothing is in the way" in result.stdout

@@ -1,0 +1,144 @@
+"""Every setting with its meaning, range and default, as the classes of the configuration say."""
+
+import ast
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+
+from mlflow_setup.text import nearest_first
+
+_FIRST = ("optim.", "train.", "model.", "batching.")
+"""Sections that are meant where others have a setting of the same last name."""
+NAME = "<name>"
+"""Stands for a name of the user's in a key: `tasks.<name>.kind`."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting; its text is that of the docstring below its field."""
+
+    key: str
+    meaning: str
+    range: str  # `number above 0 and below 1`
+    default: Any  # a JSON value; None where it is null, or where the field must be given
+    section: str  # what the class of the field is about, in a line
+
+
+def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
+    """The settings of a class and of those below it, in the order in which they are written."""
+    section = inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    meanings = _docstrings(model)
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        if (below := _section(field.annotation)) is not None:
+            yield from settings_of(below, f"{key}.")
+            continue
+        yield Setting(key, meanings.get(name, ""), _range(field), _default(field), section)
+        for kind in get_args(field.annotation):
+            if (below := _section(kind)) is not None:
+                yield from settings_of(below, f"{key}.{NAME}.")
+
+
+def named(name: str, settings: Iterable[Setting]) -> list[Setting]:
+    """The settings that `name` may mean: of that key, else of that section, else those whose key
+    ends in it; `lr`, `Lr` and `--lr` are one."""
+    known = list(settings)
+    asked = name.lstrip("-").replace("-", "_").lower()
+    for fits in (  # from the strictest on
+        lambda key: key == asked,
+        lambda key: key.startswith(f"{asked}."),
+        lambda key: key.endswith(f".{asked}"),
+        lambda key: asked in key.rpartition(".")[2].split("_"),
+    ):
+        if found := [setting for setting in known if fits(setting.key.lower())]:
+            return sorted(found, key=lambda setting: not setting.key.startswith(_FIRST))
+    return []
+
+
+def nearest_keys(name: str, settings: Iterable[Setting]) -> list[str]:
+    """The keys, those first that are most like `name`, by their last part or as a whole."""
+    keys = [setting.key for setting in settings]
+    leaves = {key: key.rpartition(".")[2] for key in keys}
+    by_leaf = nearest_first(name, dict.fromkeys(leaves.values()))
+    return sorted(keys, key=lambda key: by_leaf.index(leaves[key]))
+
+
+def _section(kind: Any) -> type[BaseModel] | None:
+    is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return kind if is_section else None
+
+
+def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Field -> the text that stands below it, of the class and those that it is made from."""
+    found: dict[str, str] = {}
+    for parent in reversed(model.__mro__):
+        if not (issubclass(parent, BaseModel) and parent is not BaseModel):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(parent))).body
+        assert isinstance(tree, ast.ClassDef)
+        for node, after in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                match after:
+                    case ast.Expr(value=ast.Constant(value=str(text))):
+                        found[node.target.id] = re.sub(r"\bNone\b", "null", " ".join(text.split()))
+    return found
+
+
+def _default(field: FieldInfo) -> Any:
+    if field.is_required():
+        return None
+    value = field.get_default(call_default_factory=True)
+    return json.loads(TypeAdapter(Any).dump_json(value))
+
+
+def _range(field: FieldInfo) -> str:
+    kind: Any = field.annotation
+    if field.metadata:
+        kind = Annotated[(kind, *field.metadata)]
+    schema = TypeAdapter(kind).json_schema()
+    return _words(schema, schema.get("$defs", {}))
+
+
+def _words(schema: dict[str, Any], defined: dict[str, Any]) -> str:
+    """A JSON schema's values in words."""
+    if "$ref" in schema:
+        return _words(defined[schema["$ref"].rpartition("/")[2]], defined)
+    if "anyOf" in schema:
+        return " or ".join(_words(each, defined) for each in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return " | ".join(map(str, schema.get("enum", [schema.get("const")])))
+    kind = schema.get("type")
+    if kind == "array":
+        return _list(schema, defined)
+    if kind == "object":
+        values = schema.get("additionalProperties")
+        return "mapping" if not isinstance(values, dict) else f"name -> {_words(values, defined)}"
+    names = {"integer": "whole number", "boolean": "true | false", "string": "text"}
+    return f"{names.get(str(kind), str(kind))}{_bounds(schema)}"
+
+
+def _list(schema: dict[str, Any], defined: dict[str, Any]) -> str:
+    items = schema.get("items", {})
+    least, most = schema.get("minItems"), schema.get("maxItems")
+    count = "" if least is None and most is None else f", {least or 0} or more"
+    if most is not None:
+        count = f", {least or 0} to {most}"
+    return f"list of {_words(items, defined) if items else 'values'}{count}"
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    words = {
+        "minimum": "at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+    }
+    said = [f"{word} {schema[key]:,.10g}" for key, word in words.items() if key in schema]
+    return f" {' and '.join(said)}" if said else ""
