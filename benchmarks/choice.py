@@ -20,7 +20,7 @@ import numpy as np
 from ensemble.candidates.pool import Candidate, Pool, TaskPool
 from ensemble.choice.cross_fitting import choose
 from ensemble.statistics.dev_splits import NUM_HALVES
-from trainable.config.tasks import PAPER_TASKS, Kind
+from trainable.config.tasks import PAPER_TASKS, Output
 
 ROWS = {"sentiment": 1101, "paraphrase": 4000, "similarity": 863}
 EPOCHS = 4
@@ -84,7 +84,7 @@ def make_pool(num_runs: int) -> Pool:
     tasks = {}
     for name, num_rows in ROWS.items():
         task = PAPER_TASKS[name]
-        if task.kind is Kind.SIMILARITY:
+        if task.kind.output is Output.SCORE:
             labels = rng.uniform(0, 5, num_rows)
             signal, noise = labels, 1.5
         else:

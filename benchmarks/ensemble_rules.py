@@ -27,7 +27,7 @@ from ensemble.selection.combine import Averaged, Transform, combine
 from ensemble.selection.rules import RULES
 from ensemble.selection.sample import FitData, deduplicated
 from ensemble.statistics.dev_splits import NUM_HALVES
-from trainable.config.tasks import PAPER_TASKS, Kind, Task
+from trainable.config.tasks import PAPER_TASKS, Output, Task
 from trainable.evaluation.metrics import overall, task_metric
 
 TASKS = ("sentiment", "paraphrase", "similarity")
@@ -157,7 +157,7 @@ def _row(found: Found, rule: str) -> dict[str, str]:
 def _outputs(task: Task, predictions: NDArray[np.generic]) -> Floats:
     """As a head puts them out: scores, or logits of labels that are 0.9 sure."""
     values = predictions.astype(np.float64)
-    if task.kind is Kind.SIMILARITY:
+    if task.kind.output is Output.SCORE:
         return values
     return np.stack([smoothed(task, of_model) for of_model in values])
 

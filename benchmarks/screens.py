@@ -17,7 +17,7 @@ from ensemble.candidates.external import smoothed
 from ensemble.candidates.pool import Candidate, Pool, TaskPool
 from ensemble.candidates.screening import screened
 from ensemble.statistics.dev_splits import NUM_HALVES
-from trainable.config.tasks import PAPER_TASKS, Kind
+from trainable.config.tasks import PAPER_TASKS, Output
 
 TASKS = ("sentiment", "paraphrase", "similarity")
 FEWEST, MOST = 4, 11
@@ -52,7 +52,7 @@ def main() -> None:
 
 def _told(name: str, labels: Floats, rng: np.random.Generator) -> Floats:
     task = PAPER_TASKS[name]
-    if task.kind is Kind.SIMILARITY:
+    if task.kind.output is Output.SCORE:
         return labels + NOISE * task.max_score * rng.standard_normal(len(labels))
     anew = rng.integers(0, task.num_classes, len(labels))
     return np.where(rng.random(len(labels)) < NOISE, anew, labels)
@@ -61,7 +61,7 @@ def _told(name: str, labels: Floats, rng: np.random.Generator) -> Floats:
 def _screened(name: str, predictions: Floats, labels: Floats) -> list[str]:
     """Why models are left out."""
     task = PAPER_TASKS[name]
-    is_scored = task.kind is Kind.SIMILARITY
+    is_scored = task.kind.output is Output.SCORE
     outputs = np.stack([row if is_scored else smoothed(task, row) for row in predictions])
     count = len(outputs)
     candidates = tuple(

@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from ensemble.selection.combine import GRID
 from ensemble.selection.greedy import greedy
 from ensemble.statistics.effort import SHIPPED
-from trainable.config.tasks import PAPER_TASKS, Kind
+from trainable.config.tasks import PAPER_TASKS, Output
 
 POOLS = {"sentiment": 1101, "paraphrase": 40_430, "similarity": 863}
 """Rows of each task."""
@@ -99,12 +99,12 @@ def make_pool(name: str, size: int, num_rows: int, seed: int = 0) -> tuple[Float
     """Predictions [M, N] or [M, N, C] as `ensemble.selection.combine` makes them, and labels."""
     task, rng = PAPER_TASKS[name], np.random.default_rng([seed, size, num_rows])
     skill = rng.uniform(0.6, 1.0, size)
-    if task.kind is Kind.SIMILARITY:
+    if task.kind.output is Output.SCORE:
         labels = rng.uniform(0, 5, num_rows)
         shared = rng.standard_normal(num_rows)
         noise = 0.7 * shared + 0.7 * rng.standard_normal((size, num_rows))
         return labels * skill[:, None] + 1.2 * noise, labels
-    num_classes = task.num_outputs if task.kind is Kind.CLASSIFICATION else 2
+    num_classes = task.num_outputs if task.kind.output is Output.CLASSES else 2
     classes = rng.integers(num_classes, size=num_rows)
     shared = 0.8 * rng.standard_normal((num_rows, num_classes))
     truth = np.eye(num_classes)[classes]
@@ -132,7 +132,7 @@ def naive(
         found = []
         for prediction in predictions:
             mean = (total + prediction) / (len(scores) + 1)
-            if kind is Kind.SIMILARITY:
+            if kind.output is Output.SCORE:
                 found.append(float(pearsonr(mean, labels).statistic))
             else:
                 classes = mean.argmax(axis=1) if mean.ndim == 2 else mean > 0
@@ -168,8 +168,9 @@ def in_autogluon(
 ) -> tuple[float, list[float]]:
     """As `naive`, of AutoGluon's `EnsembleSelection` in its own process."""
     task = PAPER_TASKS[name]
-    kind = {Kind.SIMILARITY: "regression", Kind.PARAPHRASE: "binary"}.get(task.kind, "multiclass")
-    if task.kind is Kind.PARAPHRASE:
+    problems = {Output.SCORE: "regression", Output.BINARY: "binary"}
+    kind = problems.get(task.kind.output, "multiclass")
+    if task.kind.output is Output.BINARY:
         predictions = 0.5 + predictions / (
             4 * np.abs(predictions).max()
         )  # averages keep their side of the middle

@@ -31,7 +31,7 @@ from mlflow_setup.schema import other_release
 from mlflow_setup.text import printable
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Task
 
 SCHEMA_VERSION: Literal[2] = 2
 ENSEMBLE, CARD, MEMBERS, ENCODERS = "ensemble.json", "README.md", "members", "encoders"
@@ -246,7 +246,7 @@ def _wrong_with(entry: TaskEntry) -> str | None:
         if min(weights) <= 0:
             return "a weight is not above 0"
         return None if abs(sum(weights) - 1) <= 1e-9 else "its weights do not sum to 1"
-    size = entry.task.num_classes if entry.task.kind is Kind.CLASSIFICATION else 1
+    size = entry.task.num_outputs
     if len(entry.intercept) != size:
         return f"its intercept has {len(entry.intercept)} number(s), not {size}"
     return None if all(weights) else "a weight is 0"

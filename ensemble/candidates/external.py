@@ -23,8 +23,10 @@ from ensemble.candidates.pool import Added, Candidate, Pool, TaskPool
 from ensemble.candidates.run_predictions import require_outputs
 from mlflow_setup.errors import DataError
 from mlflow_setup.text import printable
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Output, Task
 from trainable.data.defects import FIXES
+from trainable.data.examples import label_sets
+from trainable.data.readers import label_value
 from trainable.data.tables import Fault, UnreadableError, delimiter_of, table_rows, text_lines
 from trainable.storage.predictions import Predictions
 
@@ -72,12 +74,23 @@ def with_added(pool: Pool, given: Iterable[str]) -> Pool:
 
 
 def smoothed(task: Task, labels: Floats) -> Floats:
-    """What a model puts out that is `SURE` of each label: logits [N, C], or [N] of paraphrases."""
-    if task.kind is Kind.PARAPHRASE:
-        return np.where(labels > 0, 1.0, -1.0) * math.log(SURE / (1 - SURE))
+    """What a model puts out that is `SURE` of each label: logits [N, C], or [N] of paraphrases.
+
+    Args:
+        labels: [N] as `Examples` has them.
+    """
+    if task.kind.output is Output.LABELS:
+        return smoothed_sign(label_sets(labels, task.num_classes))
+    if task.kind.output is Output.BINARY:
+        return smoothed_sign(labels > 0)
     probabilities = np.full((len(labels), task.num_classes), (1 - SURE) / (task.num_classes - 1))
     probabilities[np.arange(len(labels)), labels.astype(np.int64)] = SURE
     return np.asarray(np.log(probabilities))
+
+
+def smoothed_sign(is_so: NDArray[np.bool_]) -> Floats:
+    """Logits of `SURE` and of the rest, of any shape."""
+    return np.where(is_so, 1.0, -1.0) * math.log(SURE / (1 - SURE))
 
 
 def _grown(pool: TaskPool, candidate: Candidate, outputs: Floats) -> TaskPool:
@@ -104,10 +117,11 @@ def _read(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
     columns, form = _columns(path, header, pool.task)
     values = np.array([_numbers(path, *rows[row], columns, pool.task) for row in pool.ids])
     if form == "probabilities":
-        if pool.task.kind is Kind.CLASSIFICATION:
+        if pool.task.kind.output is Output.CLASSES:
             return name, np.log(np.maximum(values, _SMALLEST)), form
-        p = np.clip(values[:, 0], _SMALLEST, 1 - _SMALLEST)
-        return name, np.log(p / (1 - p)), form
+        p = np.clip(values, _SMALLEST, 1 - _SMALLEST)
+        logits = np.log(p / (1 - p))
+        return name, logits if pool.task.kind.output.has_columns else logits[:, 0], form
     if form == "scores":
         return name, values[:, 0], form
     return name, smoothed(pool.task, values[:, 0]), f"labels, each taken for {SURE:.0%} sure"
@@ -188,9 +202,9 @@ def _task_of(path: Path, ids: set[str], tasks: Mapping[str, TaskPool]) -> str:
 def _columns(path: Path, header: Sequence[str], task: Task) -> tuple[list[str], str]:
     """The columns to read and what they hold: the richest form that is there."""
     best, of_label = ["probability"], "labels"
-    if task.kind is Kind.CLASSIFICATION:
-        best = [f"probability_{c}" for c in range(task.num_classes)]
-    elif task.kind is Kind.SIMILARITY:
+    if task.kind.output.has_columns:
+        best = [f"probability_{name}" for name in task.label_names]
+    elif task.kind.output is Output.SCORE:
         best, of_label = ["score"], "scores"
     if set(best) <= set(header):
         return best, "scores" if best == ["score"] else "probabilities"
@@ -207,21 +221,22 @@ def _numbers(
 ) -> list[float]:
     values = []
     for name in columns:
+        shown = printable(row[name])[:40]
+        if name == "label" and task.kind.may_name_labels:
+            value, why = label_value(task, row[name].strip())
+            if why:
+                raise DataError(f"{path}:{line}: label is {shown!r}, {why}")
+            values.append(value)
+            continue
         try:
             value = float(row[name])
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            shown = printable(row[name])[:40]
             raise DataError(f"{path}:{line}: {name} is {shown!r}, not a finite number")
         values.append(value)
     if columns[0].startswith("probability"):
-        total = sum(values) if len(values) > 1 else 1.0
+        total = sum(values) if task.kind.output is Output.CLASSES else 1.0
         if min(values) < 0 or max(values) > 1 or abs(total - 1) > _SUM:
             raise DataError(f"{path}:{line}: {values} are not probabilities with a sum of 1")
-    has_classes = columns == ["label"] and task.kind.has_integer_labels
-    if has_classes and values[0] not in range(task.num_classes):
-        raise DataError(
-            f"{path}:{line}: label is {values[0]:g}, not a class of 0 to {task.num_classes - 1}"
-        )
     return values

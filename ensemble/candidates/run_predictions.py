@@ -185,8 +185,7 @@ class _Reader:
 def require_outputs(path: Path, predictions: Predictions, task: Task) -> None:
     """Raises IntegrityError where outputs are not such as a head of the task puts out."""
     num_rows = len(predictions.ids)
-    is_flat = task.kind is not Kind.CLASSIFICATION
-    shape = (num_rows,) if is_flat else (num_rows, task.num_classes)
+    shape = (num_rows, task.num_classes) if task.kind.output.has_columns else (num_rows,)
     if predictions.kind is not task.kind or predictions.outputs.shape != shape:
         raise IntegrityError(
             f"{path}: outputs {list(predictions.outputs.shape)} of a {predictions.kind} task, "

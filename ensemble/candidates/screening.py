@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ensemble.candidates.pool import Candidate, Pool, Rejected, TaskPool, labels_of
 from ensemble.selection.combine import Averaged, Transform, to_predictions
 from ensemble.statistics.dev_splits import folds
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Kind, Output, Task
 from trainable.evaluation.metrics import predicted_labels
 
 DUPLICATE = 0.9999
@@ -115,11 +115,11 @@ def _seen(task: TaskPool, predictions: Floats, given: Mask, rows: Mask) -> dict[
         run: [m for m in np.flatnonzero(given) if task.candidates[m].run_id == run] for run in runs
     }
     labels, predictions = task.labels[rows], predictions[:, rows]
-    if task.task.kind is Kind.SIMILARITY:
+    if task.task.kind.output is Output.SCORE:
         predictions = np.stack([_standardised(task.task, prediction) for prediction in predictions])
     means = {run: predictions[members].mean(axis=0) for run, members in own.items()}
     total = np.sum(list(means.values()), axis=0)
-    judge = _told_score if task.task.kind is Kind.SIMILARITY else _told_label
+    judge = _told_score if task.task.kind.output is Output.SCORE else _told_label
     told: dict[int, str] = {}
     for run, members in own.items():
         others = (total - means[run]) / (len(runs) - 1)

@@ -14,7 +14,7 @@ from ensemble.candidates.pool import Candidate, Pool, TaskPool
 from ensemble.selection.combine import Averaged, Transform
 from ensemble.selection.sample import Combination, weighted, weights_and_intercept
 from ensemble.statistics.dev_splits import Fold, folds
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import overall, task_metric
 
 Floats = NDArray[np.float64]
@@ -121,7 +121,7 @@ def overall_score(view: View, combinations: Mapping[str, Combination], on_judge:
 
 def _views_of_task(pool: TaskPool, averaged: Averaged) -> list[TaskView]:
     """Standardised scores are so by each fold's own rows; all else is the same for every fold."""
-    is_fitted = averaged is Averaged.STANDARDISED and pool.task.kind is Kind.SIMILARITY
+    is_fitted = averaged is Averaged.STANDARDISED and pool.task.kind.output is Output.SCORE
     views: list[TaskView] = []
     for fold, choosable in zip(folds(pool.ids), pool.choosable, strict=True):
         if is_fitted or not views:

@@ -11,7 +11,7 @@ from mlflow_setup.runs.query import find_run
 from mlflow_setup.schema import Tag
 from mlflow_setup.tracking.store import Tracking
 from trainable.config.config import Config
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Kind, Output
 from trainable.data.dataset import Dataset, read_dataset
 from trainable.distillation.soft_labels import soft_labels_dir
 from trainable.distillation.teacher import Outputs, ensure_soft_labels, trial_outputs
@@ -79,7 +79,7 @@ def _bundle_outputs(ensemble: Ensemble, dataset: Dataset) -> Outputs:
         kind = dataset.tasks[name].kind
         if kind is not Kind.ENTAILMENT:
             combined = ensemble.outputs(ensemble.task_name(name), examples.sentences)
-            if kind is Kind.CLASSIFICATION:
+            if kind.output is Output.CLASSES:
                 combined = np.log(np.maximum(combined, _NO_CHANCE))
             outputs[name] = combined
     return outputs

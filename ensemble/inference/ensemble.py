@@ -17,7 +17,7 @@ from scipy.special import expit
 from ensemble.bundle.format import Bundle
 from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.text import is_text
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import predicted_labels
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ class Ensemble:
             task: may be left out where only one task takes such sentences.
 
         Returns:
-            `label` (class, 0/1 or score), and for classes `probability_0`.. , for paraphrase
-            `probability` (of 1).
+            `label`: a class, 0 or 1 (their names, where the task declares them), the names of a
+            set's labels, or a score; for classes and sets also `probability_0`.. or by name, for
+            paraphrase `probability` (of 1).
 
         Raises:
             ConfigError: no such task, or not exactly one that fits.
@@ -149,14 +150,14 @@ class Ensemble:
 
     def frame(self, name: str, outputs: NDArray[np.float64]) -> pd.DataFrame:
         """A task's combined outputs as `predict` returns them."""
-        kind = self.tasks[name].kind
-        labels = predicted_labels(kind, outputs)
-        columns: dict[str, Any] = {
-            "label": labels if kind is Kind.SIMILARITY else labels.astype(int)
-        }
-        if kind is Kind.CLASSIFICATION:
-            columns |= {f"probability_{c}": outputs[:, c] for c in range(outputs.shape[1])}
-        elif kind is Kind.PARAPHRASE:
+        task = self.tasks[name]
+        labels = predicted_labels(task.kind, outputs)
+        columns: dict[str, Any] = {"label": [task.show(label) for label in labels.tolist()]}
+        if task.kind.output.has_columns:
+            of_labels = expit(outputs) if task.kind.output is Output.LABELS else outputs
+            names = (f"probability_{label}" for label in task.label_names)
+            columns |= dict(zip(names, of_labels.T, strict=True))
+        elif task.kind.output is Output.BINARY:
             columns["probability"] = expit(outputs)
         return pd.DataFrame(columns)
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ensemble.inference.ensemble import Ensemble
 from mlflow_setup.errors import DataError
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Output, Task
 from trainable.data.defects import describe
 from trainable.data.examples import Examples
 from trainable.data.readers import read_file
@@ -73,7 +73,9 @@ def submission_text(task: Task, ids: Sequence[str], labels: Sequence[float]) -> 
     header = task.submission_header or f"Predicted_{task.columns.label}"
     lines = [f"id \t {header} "]
     for id_, label in zip(ids, labels, strict=True):
-        value = int(label) if task.kind is Kind.CLASSIFICATION else float(label)
+        value = task.show(label)
+        if task.kind.output is Output.BINARY and not task.labels:
+            value = float(label)
         lines.append(f"{id_} , {value} ")
     return "\n".join(lines) + "\n"
 

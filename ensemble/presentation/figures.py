@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Candidate, Pool, TaskPool, labels_of
 from ensemble.choice.result import EnsembleChoice, TaskChoice
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Output
 from trainable.evaluation.metrics import predicted_labels
 
 IN_SAMPLE, HELD_OUT = "#d55e00", "#0072b2"
@@ -80,7 +80,7 @@ def agreement_figure(pool: Pool, tasks: Mapping[str, TaskChoice]) -> Figure:
         members = [member.candidate for member in task.selective.members[:MAX_SHOWN]]
         values = agreement(pool.tasks[name], members)
         _draw_matrix(axis, values, [labels[member] for member in members])
-        is_scored = pool.tasks[name].task.kind is Kind.SIMILARITY
+        is_scored = pool.tasks[name].task.kind.output is Output.SCORE
         what = "Pearson's r" if is_scored else "share of equal answers"
         axis.set_title(f"{name}: {what}", fontsize=10, parse_math=False)
     figure.tight_layout()
@@ -92,7 +92,7 @@ def agreement(pool: TaskPool, members: list[Candidate]) -> NDArray[np.float64]:
     (0 with a constant)."""
     outputs = pool.outputs[[pool.candidates.index(member) for member in members]]
     answers = np.array([predicted_labels(pool.task.kind, output) for output in outputs])
-    if pool.task.kind is not Kind.SIMILARITY:
+    if pool.task.kind.output is not Output.SCORE:
         return np.array([(answers == own).mean(axis=1) for own in answers])
     centred = answers - answers.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(centred, axis=1)

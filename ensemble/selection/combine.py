@@ -3,8 +3,9 @@
 Averaged are, unless another value of the setting is chosen, class probabilities, paraphrase logits
 and similarity scores, as the paper does.
 
-Legend: N rows, C classes. Outputs are what a head puts out: logits [N, C] (classification), one
-logit [N] (paraphrase), a score [N] (similarity). Predictions are what is averaged.
+Legend: N rows, C classes. Outputs are what a head puts out: logits [N, C] of classes or of a set's
+labels, one logit [N] (paraphrase), a score [N]. Predictions are what is averaged; those of a set's
+labels are a paraphrase's, label by label.
 """
 
 import math
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Kind, Output, Task
 
 Floats = NDArray[np.floating[Any]]
 
@@ -29,6 +30,8 @@ than this for any k below 4096, so rounding undoes the error of k / total and no
 _FAR = 4.0
 """Standard deviations at which a standardised score is cut off: of a member that is nearly constant
 the rest is rounding."""
+
+_BY_LOGIT = (Output.BINARY, Output.LABELS)
 
 _ROUNDING = 1e-6
 """Scores that spread by less than this share of the largest: float32's rounding of a constant."""
@@ -65,7 +68,7 @@ class Transform:
     @classmethod
     def fit(cls, task: Task, averaged: Averaged, outputs: Floats, labels: Floats) -> "Transform":
         """By the outputs [N] or [N, C] and labels [N] of the rows that choose."""
-        if averaged is not Averaged.STANDARDISED or task.kind is not Kind.SIMILARITY:
+        if averaged is not Averaged.STANDARDISED or task.kind.output is not Output.SCORE:
             return cls(averaged)
         scores = np.asarray(outputs, np.float64)
         largest, spread = np.abs(scores).max(), scores.std()
@@ -84,12 +87,12 @@ class Transform:
         values = np.asarray(outputs, np.float64)
         if task.kind is Kind.ENTAILMENT:
             raise ValueError("an entailment task has no outputs to combine")
-        if task.kind is Kind.SIMILARITY:
+        if task.kind.output is Output.SCORE:
             if self.averaged is not Averaged.STANDARDISED:
                 return values
             z = np.clip((values - self.mean) / self.spread, -_FAR, _FAR)
             return np.asarray(self.to_mean + self.to_spread * z)
-        if task.kind is Kind.CLASSIFICATION:
+        if task.kind.output is Output.CLASSES:
             if self.averaged is Averaged.LOGITS:
                 values = values - values.mean(axis=1, keepdims=True)
             else:
@@ -109,7 +112,8 @@ def combine(
     transforms: Sequence[Transform] | None = None,
     intercept: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
-    """One output from raw outputs, weighted: probabilities [N, C], a logit [N] or a score [N].
+    """One output from raw outputs, weighted: probabilities [N, C] of classes, logits [N, C] of a
+    set's labels, a logit [N] or a score [N].
 
     `trainable.evaluation.metrics` reads it like any output: the arg-max is the class, a logit above
     0 is 1.
@@ -130,11 +134,11 @@ def combine(
     averaged = transforms[0].averaged
     if intercept is not None:
         total = linear(task, predictions, weights, intercept, averaged)
-        return _softmax(total) if task.kind is Kind.CLASSIFICATION else total
+        return _softmax(total) if task.kind.output is Output.CLASSES else total
     total = average(task, predictions, weights)
-    if task.kind is Kind.CLASSIFICATION and averaged is Averaged.LOGITS:
+    if task.kind.output is Output.CLASSES and averaged is Averaged.LOGITS:
         return _softmax(total)
-    if task.kind is Kind.PARAPHRASE and averaged is Averaged.PROBABILITIES:
+    if task.kind.output in _BY_LOGIT and averaged is Averaged.PROBABILITIES:
         return log_odds(task, total, averaged)
     return total
 
@@ -188,16 +192,16 @@ def linear(
 def on_grid(task: Task, total: NDArray[np.float64]) -> NDArray[np.float64]:
     """An average [N] or [N, C] without the rounding of its sum, so that equal ones tie; scores as
     they are."""
-    return total if task.kind is Kind.SIMILARITY else np.rint(total * _FINE_GRID) / _FINE_GRID
+    return total if task.kind.output is Output.SCORE else np.rint(total * _FINE_GRID) / _FINE_GRID
 
 
 def log_odds(task: Task, prediction: Floats, averaged: Averaged) -> NDArray[np.float64]:
     """A prediction as logits [N, C] or [N], at least those of the grid's smallest probability;
     scores [N] as they are."""
     least = 1 / GRID
-    if task.kind is Kind.CLASSIFICATION and averaged is not Averaged.LOGITS:
+    if task.kind.output is Output.CLASSES and averaged is not Averaged.LOGITS:
         return np.asarray(np.log(np.maximum(prediction, least)))
-    if task.kind is Kind.PARAPHRASE and averaged is Averaged.PROBABILITIES:
+    if task.kind.output in _BY_LOGIT and averaged is Averaged.PROBABILITIES:
         p = np.clip(0.5 + prediction, least, 1 - least)
         return np.asarray(np.log(p) - np.log1p(-p))
     return np.asarray(prediction, np.float64)

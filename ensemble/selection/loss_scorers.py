@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.selection.combine import GRID, Averaged
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Output, Task
+from trainable.data.examples import label_sets
 
 Floats = NDArray[np.float64]
 
@@ -29,9 +30,11 @@ def make_loss(
     Args:
         averaged: what predictions are.
     """
-    if task.kind is Kind.SIMILARITY:
+    if task.kind.output is Output.SCORE:
         return SquaredErrors(predictions, labels)
-    if task.kind is Kind.PARAPHRASE:
+    if task.kind.output is Output.LABELS:  # as many answers of 0 or 1
+        predictions, labels = by_label(predictions, labels)
+    if task.kind.output in (Output.BINARY, Output.LABELS):
         if averaged is Averaged.PROBABILITIES:
             return BinaryLogLoss(predictions, labels)
         return LogisticLoss(predictions, labels)
@@ -40,6 +43,13 @@ def make_loss(
         if averaged is Averaged.LOGITS
         else LogLoss(predictions, labels)
     )
+
+
+def by_label(predictions: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    """Sets of labels, predicted [M, N, C] and true [N], as M answers of 0 or 1 to N x C questions:
+    [M, N * C] and [N * C]."""
+    truth = label_sets(labels, predictions.shape[2]).astype(np.float64)
+    return predictions.reshape(len(predictions), -1), truth.ravel()
 
 
 class RowLoss:
@@ -142,7 +152,7 @@ def explained(task: Task, loss: RowLoss, averages: Floats, labels: Floats) -> Fl
     Args:
         averages: [k, N] or [k, N, C] of what `loss.row_values` gives; labels: [N].
     """
-    if task.kind is Kind.SIMILARITY:
+    if task.kind.output is Output.SCORE:
         x, y = averages - averages.mean(axis=1, keepdims=True), labels - labels.mean()
         norm = np.einsum("kn,kn->k", x, x) * (y @ y)
         product = x @ y
@@ -150,7 +160,7 @@ def explained(task: Task, loss: RowLoss, averages: Floats, labels: Floats) -> Fl
         shares = np.zeros(len(x))
         np.divide(product * np.abs(product), norm, out=shares, where=is_defined)
         return shares
-    num_classes = task.num_outputs if task.kind is Kind.CLASSIFICATION else 2
+    num_classes = task.num_outputs if task.kind.output is Output.CLASSES else 2
     return np.asarray(1 - loss.mean_losses(averages) / math.log(num_classes))
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, nnls
 
 from ensemble.selection.combine import Averaged
+from ensemble.selection.loss_scorers import by_label
 from ensemble.selection.sample import FitData, normalise_weights
 from ensemble.selection.stacking import fit_softmax
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Output
 
 Floats = NDArray[np.float64]
 
@@ -26,16 +27,19 @@ _EM_ROUNDS = 100
 def regression(sample: FitData) -> Floats:
     """Non-negative regression: logistic on logits, least squares on scores, and the mixture of
     class probabilities with the highest likelihood (by expectation maximisation)."""
-    if sample.task.kind is Kind.CLASSIFICATION:
+    if sample.task.kind.output is Output.CLASSES:
         if sample.averaged is Averaged.LOGITS:
             return _normal_or_equal(_softmax_weights(sample), sample)
         rows, truth = np.arange(len(sample.labels)), sample.labels.astype(np.int64)
         return _mixture(sample.predictions[:, rows, truth])
-    if sample.task.kind is Kind.PARAPHRASE:
-        signs = np.where(sample.labels > 0, 1.0, -1.0)
+    if sample.task.kind.output in (Output.BINARY, Output.LABELS):
+        predictions, labels = sample.predictions, sample.labels
+        if sample.task.kind.output is Output.LABELS:
+            predictions, labels = by_label(predictions, labels)
+        signs = np.where(labels > 0, 1.0, -1.0)
         if sample.averaged is Averaged.PROBABILITIES:
-            return _mixture(0.5 + sample.predictions * signs)
-        return _normal_or_equal(_logistic(_scaled(sample.predictions), signs), sample)
+            return _mixture(0.5 + predictions * signs)
+        return _normal_or_equal(_logistic(_scaled(predictions), signs), sample)
     x = sample.predictions - sample.predictions.mean(axis=1, keepdims=True)
     return _normal_or_equal(_least_squares(_scaled(x), sample.labels), sample)
 

@@ -24,7 +24,7 @@ from ensemble.selection.sample import (
 )
 from ensemble.selection.scorers import Objective
 from ensemble.selection.stacking import paper_regression, stacking
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Output
 
 Floats = NDArray[np.float64]
 Rule = Callable[[FitData], Combination]
@@ -48,11 +48,11 @@ def skill(sample: FitData) -> Floats:
     """Weights by skill: the log-odds of a better answer than chance's (Nitzan and Paroush, 1982),
     or r / (1 - r^2) for scores, the optimum for independent errors; both to a power."""
     skills = np.where(sample.is_plain, sample.singles, -1.0)
-    if sample.task.kind is Kind.SIMILARITY:
+    if sample.task.kind.output is Output.SCORE:
         r = np.clip(skills, 0, 0.999)
         raw = r / (1 - r * r)
     else:
-        others = sample.task.num_outputs - 1 if sample.task.kind is Kind.CLASSIFICATION else 1
+        others = sample.task.num_outputs - 1 if sample.task.kind.output is Output.CLASSES else 1
         p = np.clip(skills, 1e-3, 0.999)
         raw = np.maximum(0.0, np.log(p * others / (1 - p)))
     return normalise_weights(raw**SKILL_POWER) if raw.any() else simple(sample)
@@ -143,7 +143,7 @@ def capped(rule: Rule, max_members: int) -> Rule:
         return partial(_CAPPED[rule], max_members=max_members)
 
     def fit(sample: FitData) -> Combination:
-        is_mixture = rule is regression and sample.task.kind is Kind.CLASSIFICATION
+        is_mixture = rule is regression and sample.task.kind.output is Output.CLASSES
         if is_mixture and len(sample.predictions) > max_members:  # nearly equal weights
             best = np.sort(sample.ranked()[:max_members])
             return spread(rule(sample.among(best)), best, len(sample.predictions))

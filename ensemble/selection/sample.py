@@ -19,7 +19,7 @@ from ensemble.selection.combine import Averaged, average, linear
 from ensemble.selection.loss_scorers import explained, make_loss
 from ensemble.selection.scorers import is_constant
 from ensemble.statistics.effort import SHIPPED, Effort
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import task_metric
 
 Floats = NDArray[np.float64]
@@ -133,8 +133,10 @@ def library(task: Task, scores: Floats, labels: Floats) -> NDArray[np.int64]:
 def least_skill(task: Task, best: float, labels: Floats) -> float:
     """The metric half-way from a constant answer's to the best candidate's; labels [N]."""
     constant = 0.0
-    if task.kind is not Kind.SIMILARITY:
+    if task.kind.output is not Output.SCORE:
         constant = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+    if task.kind.output is Output.LABELS and task.metric != "accuracy":  # all labels, for all
+        constant = task_metric(task, np.ones((len(labels), task.num_classes)), labels)[0]
     constant = min(constant, best)
     return constant + (best - constant) / 2
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.selection.combine import GRID, Averaged
 from ensemble.selection.loss_scorers import make_loss
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import task_metric
 
 Floats = NDArray[np.float64]
@@ -58,10 +58,10 @@ def make_scorer(
 ) -> Scorer:
     """By the task's metric, or by its loss with the sign turned."""
     if objective is Objective.LOSS:
-        if task.kind is Kind.SIMILARITY:
+        if task.kind.output is Output.SCORE:
             return SquaredError(predictions, labels)
         return make_loss(task, predictions, labels, averaged)
-    if task.metric == "accuracy":
+    if task.metric == "accuracy" and task.kind.output is not Output.LABELS:
         return Accuracy(task, predictions, labels)
     if task.metric == "pearson":
         return Pearson(predictions, labels)
@@ -99,7 +99,7 @@ class Accuracy:
     def __init__(self, task: Task, predictions: Floats, labels: Floats) -> None:
         self.predictions, self.truth = predictions, labels.astype(np.int64)
         self.rows = np.arange(len(labels))
-        if task.kind is Kind.PARAPHRASE:  # label 1 wants a sum above 0, label 0 one up to 0
+        if task.kind.output is Output.BINARY:  # label 1 wants a sum above 0, label 0 one up to 0
             self.total = (self.truth == 0).astype(np.int64)[None]  # [C, N], one plane of logits
         else:  # the arg-max is the lowest of equal classes, so a later class may be equal
             self.total = (np.arange(predictions.shape[2])[:, None] >= self.truth).astype(np.int64)

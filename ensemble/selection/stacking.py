@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ensemble.selection.combine import log_odds
+from ensemble.selection.loss_scorers import by_label
 from ensemble.selection.sample import FitData, Linear
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Output
 
 Floats = NDArray[np.float64]
 
@@ -25,34 +26,37 @@ _SMALLEST = 0.005
 
 def stacking(sample: FitData) -> Linear:
     """L2 logistic regression with an intercept, ridge regression for scores."""
-    return _ridge(sample) if sample.task.kind is Kind.SIMILARITY else _logistic(sample, True)
+    return _ridge(sample) if sample.task.kind.output is Output.SCORE else _logistic(sample, True)
 
 
 def paper_regression(sample: FitData) -> Linear:
     """One weight for each model, on the logits; scores are averaged, equally, as in the paper."""
-    if sample.task.kind is Kind.SIMILARITY:
+    if sample.task.kind.output is Output.SCORE:
         return Linear(sample.is_plain / sample.is_plain.sum(), np.zeros(1))
     return _logistic(sample, False)
 
 
 def _logistic(sample: FitData, has_intercept: bool) -> Linear:
     x = log_odds(sample.task, sample.predictions, sample.averaged)
-    if sample.task.kind is Kind.PARAPHRASE:
+    is_binary, labels = sample.task.kind.output is not Output.CLASSES, sample.labels
+    if sample.task.kind.output is Output.LABELS:
+        x, labels = by_label(x, labels)
+    if is_binary:
         x = np.stack([-x / 2, x / 2], axis=2)
     x = x - x.mean(axis=2, keepdims=True)
     scale = max(float(np.sqrt(np.mean(x * x))), 1e-12)
-    x, labels = x / scale, sample.labels.astype(np.int64)  # [M, N, C]
+    x, truth = x / scale, labels.astype(np.int64)  # [M, N, C]
     free = np.full(x.shape[2], float(has_intercept))
     losses = np.zeros(len(RIDGES))
-    for held_out in _folds(len(labels)):
+    for held_out in _folds(len(truth)):
         start = None
         for r, ridge in enumerate(RIDGES):
-            start = fit_softmax(x[:, ~held_out], labels[~held_out], ridge, free, start)
-            losses[r] += _loss(start, x[:, held_out], labels[held_out], 0.0, free)[0]
-    parameters = fit_softmax(x, labels, RIDGES[int(np.argmin(losses))], free)
+            start = fit_softmax(x[:, ~held_out], truth[~held_out], ridge, free, start)
+            losses[r] += _loss(start, x[:, held_out], truth[held_out], 0.0, free)[0]
+    parameters = fit_softmax(x, truth, RIDGES[int(np.argmin(losses))], free)
     weights, intercept = parameters[: len(x)] / scale, parameters[len(x) :] * free
-    if sample.task.kind is Kind.PARAPHRASE:
-        intercept = intercept[1:] - intercept[:1]
+    if is_binary:  # one for each label of a set: the same
+        intercept = np.repeat(intercept[1:] - intercept[:1], sample.task.num_outputs)
     return Linear(_pruned(weights), np.round(intercept, 9))
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from ensemble.inference.ensemble import Ensemble, check_row
 from mlflow_setup.errors import DataError
 from mlflow_setup.models.registry import TASK_PARAM, Interface
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Output, Task
 
 MAX_BYTES, MAX_ROWS, MAX_CHARACTERS = 1 << 20, 1000, 10_000
 MAX_SECONDS = 60.0
@@ -145,12 +145,12 @@ class Service:
 def interface(tasks: Mapping[str, Task]) -> Interface:
     """What all tasks together take and give, and a row of the first as example."""
     columns = dict.fromkeys(name for task in tasks.values() for name in task.columns.sentences)
-    is_whole = all(task.kind is not Kind.SIMILARITY for task in tasks.values())
-    outputs = {"label": "long" if is_whole else "double"}
+    types = {type(task.show(0.0)) for task in tasks.values()}
+    outputs = {"label": "string" if str in types else "double" if float in types else "long"}
     for task in tasks.values():
-        if task.kind is Kind.CLASSIFICATION:
-            outputs |= {f"probability_{c}": "double" for c in range(task.num_classes)}
-        elif task.kind is Kind.PARAPHRASE:
+        if task.kind.output.has_columns:
+            outputs |= {f"probability_{name}": "double" for name in task.label_names}
+        elif task.kind.output is Output.BINARY:
             outputs["probability"] = "double"
     name, first = next(iter(tasks.items()))
     rows = tuple(

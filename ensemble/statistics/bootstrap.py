@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.statistics.effort import SHIPPED
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import predicted_labels, task_metric
 
 Floats = NDArray[np.float64]
@@ -117,7 +117,7 @@ def overall_of(scores: Mapping[str, Floats], tasks: Mapping[str, Task]) -> Float
     """Overall of arrays of each task's metric, all of one shape: the mean over tasks, correlations
     r mapped to (r + 1) / 2. Tasks are resampled by themselves: they have no row in common."""
     mapped = [
-        (values + 1) / 2 if tasks[name].kind is Kind.SIMILARITY else values
+        (values + 1) / 2 if tasks[name].kind.output is Output.SCORE else values
         for name, values in scores.items()
     ]
     return np.asarray(np.mean(mapped, axis=0))

@@ -20,7 +20,7 @@ from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, metric_name
 from mlflow_setup.text import first_line
 from search.ablation.row_results import Floats, Result, Row, averaged, read_result
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Output
 from trainable.evaluation.metrics import overall
 
 
@@ -198,7 +198,7 @@ def _differences(
     }  # [seeds, 1 + R], the first of the rows as they are
     if set(own[0].tasks) == set(base[0].tasks):
         halves = [
-            values / 2 if own[0].tasks[name].kind is Kind.SIMILARITY else values
+            values / 2 if own[0].tasks[name].kind.output is Output.SCORE else values
             for name, values in by_task.items()
         ]
         by_task[OVERALL] = np.mean(halves, axis=0)

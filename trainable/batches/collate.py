@@ -24,7 +24,7 @@ class Batch:
     task_name: str
     sentences: NDArray[np.int64]  # [S], numbers among the task's tokenised sentences
     sizes: tuple[int, ...]  # sentences of each side, B for all but hard negatives
-    labels: Tensor | None  # [B]; None for entailment
+    labels: Tensor | None  # [B], or [B, C] for sets of labels; None for entailment
     soft_labels: Tensor | None  # [B, C] or [B], a teacher's outputs
     view_of: Tensor | None  # [B]: the own side whose second view is the side after them
     num_negatives: int  # hard negatives: the last side, where there are any

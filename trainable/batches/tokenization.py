@@ -71,7 +71,7 @@ class Encoded:
     tokens: Tokens
     num_examples: int
     num_sides: int
-    labels: Tensor | None  # float32 [n]
+    labels: Tensor | None  # float32 [n], or [n, C] for sets of labels
     has_negative: NDArray[np.bool_] | None = None
     """[n]: whether the example has a hard negative, which is its sentence on one side more."""
 
@@ -148,12 +148,12 @@ def encode(
     if tokens is None:
         tokens = tokenise(sentences, tokenizer, max_length)
         keep(path, save({"flat": tokens.flat, "offsets": tokens.offsets}))
-    labels = examples.labels
+    targets = examples.targets
     return Encoded(
         tokens,
         num_examples=len(examples),
         num_sides=len(examples.sentences),
-        labels=None if labels is None else torch.from_numpy(labels.astype(np.float32)),
+        labels=None if targets is None else torch.from_numpy(targets),
         has_negative=has_negative,
     )
 

@@ -205,4 +205,4 @@ def _bad_text(config: Config) -> Iterator[str]:
 
 
 _PAIRS: tuple[Kind, ...] = (Kind.PARAPHRASE, Kind.SIMILARITY)
-_LABELLED: tuple[Kind, ...] = (Kind.CLASSIFICATION, *_PAIRS)
+_LABELLED: tuple[Kind, ...] = tuple(kind for kind in Kind if kind.output.metrics)

@@ -117,7 +117,9 @@ def _uninformative(examples: Examples) -> list[Defect]:
     found: list[tuple[str, str, str]] = []
     if labels is not None and len(labels) and np.ptp(labels) == 0:
         column = examples.task.columns.label
-        found.append(("D26", column, f"all {len(labels)} labels are {labels[0]:g}"))
+        found.append(
+            ("D26", column, f"all {len(labels)} labels are {examples.task.show(labels[0])}")
+        )
     if examples.split == "dev" and 0 < len(examples) < MIN_DEV_ROWS:
         message = f"{len(examples)} rows: an ensemble may have as many members"
         found.append(("D27", "", message))

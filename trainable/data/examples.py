@@ -5,11 +5,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainable.config.tasks import Split, Task
+from trainable.config.tasks import Output, Split, Task
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Examples:
     split: Split
     ids: tuple[str, ...]
     sentences: tuple[tuple[str, ...], ...]  # a tuple of n for each side: one side or two
-    labels: NDArray[np.float64] | None  # [n]; None: unlabelled
+    labels: NDArray[np.float64] | None  # [n] (a set of labels: see `label_sets`); None: unlabelled
     contradictions: tuple[str, ...] | None = None  # entailment: a third sentence, or "" [n]
 
     def __len__(self) -> int:
@@ -37,6 +38,13 @@ class Examples:
             digest.update(np.ascontiguousarray(self.labels, "<f8").tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def targets(self) -> NDArray[np.float32] | None:
+        """What a loss compares outputs with: labels [n], or of sets 0 or 1 a label [n, C]."""
+        if self.labels is None or self.task.kind.output is not Output.LABELS:
+            return None if self.labels is None else self.labels.astype(np.float32)
+        return label_sets(self.labels, self.task.num_classes).astype(np.float32)
+
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Examples":
         """The examples `rows`, in that order."""
 
@@ -50,3 +58,14 @@ class Examples:
             labels=None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
             contradictions=self.contradictions and pick(self.contradictions),
         )
+
+
+def label_sets(labels: NDArray[np.floating[Any]], num_labels: int) -> NDArray[np.bool_]:
+    """Sets of labels [n], each a number whose bit c stands for label c -> which it has [n, C]."""
+    bits = labels.astype(np.int64)[:, None] >> np.arange(num_labels)
+    return np.asarray(bits & 1, np.bool_)
+
+
+def as_numbers(sets: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The inverse of `label_sets`: [n, C] -> [n]."""
+    return np.asarray(sets @ 2.0 ** np.arange(sets.shape[1]), np.float64)

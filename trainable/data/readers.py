@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlflow_setup.text import is_text, printable
-from trainable.config.tasks import Kind, Split, Task
+from mlflow_setup.text import NUM_SHOWN, did_you_mean, is_text, printable
+from trainable.config.tasks import MAX_LABELS, Kind, Output, Split, Task
 from trainable.data.defects import Defect, Severity
 from trainable.data.examples import Examples
 from trainable.data.tables import (
@@ -51,6 +51,47 @@ def read_file(
     return reader.examples(), reader.defects
 
 
+def label_value(task: Task, text: str) -> tuple[float, str]:
+    """A cell's label as `Examples` has it, and what is wrong with it, in words that follow the
+    cell; "" where nothing is."""
+    if task.kind.output is Output.LABELS:
+        total = 0.0
+        for name in dict.fromkeys(part.strip() for part in text.split(task.label_separator)):
+            number, why = _class(task, name) if name or task.label_separator in text else (0, "")
+            if why:
+                return math.nan, why
+            total += 2.0**number if name else 0.0
+        return total, ""
+    if task.kind.has_integer_labels:
+        number, why = _class(task, text)
+        return (math.nan if why else float(number)), why
+    value = _number(text)
+    if task.min_score <= value <= task.max_score:
+        return value, ""
+    return math.nan, f"not a score in {task.min_score:g}..{task.max_score:g}"
+
+
+def _class(task: Task, text: str) -> tuple[int, str]:
+    """The class that a cell names, by its name or number."""
+    if task.labels:
+        if text in task.labels:
+            return task.labels.index(text), ""
+        names = ", ".join(task.labels[:NUM_SHOWN])
+        return 0, f"not one of the labels {names}{did_you_mean(text, task.labels)}"
+    value = _number(text)
+    if value.is_integer() and 0 <= value < task.num_classes:
+        return int(value), ""
+    return 0, f"not a class in 0..{task.num_classes - 1}"
+
+
+def _number(text: str) -> float:
+    """The number in a cell, or NaN: float() would take 1_0 and digits of every script."""
+    try:
+        return float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        return math.nan
+
+
 class _Reader:
     """One pass over one file: sound rows into columns, the rest into defects."""
 
@@ -62,6 +103,7 @@ class _Reader:
         self.sides: list[list[str]] = [[] for _ in range(num_sides)]
         self.contradictions: list[str] = []
         self.has_labels = task.kind is not Kind.ENTAILMENT
+        self.bad_labels: dict[str, None] = {}
 
     def examples(self) -> Examples:
         is_entailment = self.task.kind is Kind.ENTAILMENT
@@ -125,6 +167,7 @@ class _Reader:
             self._add(line, row[id_place].strip(), cells, label)
         if not num_rows and not any(defect.severity == "error" for defect in self.defects):
             self._error("D13", 0, "", "", "has a header and no rows")
+        self._explain_names()
 
     def read_json_lines(self, lines: list[str]) -> None:
         if self.task.kind is not Kind.ENTAILMENT:
@@ -207,20 +250,25 @@ class _Reader:
 
     def _label(self, line: int, text: str) -> float:
         name, task = self.task.columns.label, self.task
-        if not text:
+        if not text and task.kind.output is not Output.LABELS:
             self._error("D07", line, name, "", f"column {name} is empty")
             return math.nan
-        try:  # float() would take 1_0 and digits of every script
-            value = float(text) if text.isascii() and "_" not in text else math.nan
-        except ValueError:
-            value = math.nan
-        top = task.num_classes - 1 if task.kind.has_integer_labels else task.max_score
-        is_whole = not task.kind.has_integer_labels or value.is_integer()
-        if not (0 <= value <= top and is_whole):
-            kind = "a class" if task.kind.has_integer_labels else "a score"
-            message = f"column {name} is {text[:40]!r}, not {kind} in 0..{top:g}"
-            self._error("D08", line, name, text, message)
+        value, why = label_value(task, text)
+        if why:
+            self.bad_labels.setdefault(text, None)
+            self._error("D08", line, name, text, f"column {name} is {text[:40]!r}, {why}")
         return value
+
+    def _explain_names(self) -> None:
+        """One defect in place of one a row, where all labels are names and none is declared."""
+        task, names = self.task, list(self.bad_labels)
+        if self.ids or task.labels or not task.kind.may_name_labels or not names:
+            return
+        self.defects = [defect for defect in self.defects if defect.code != "D08"]
+        shown = ", ".join(sorted(names)[:MAX_LABELS])
+        more = f", {len(names) - MAX_LABELS} more" if len(names) > MAX_LABELS else ""
+        message = f"column {task.columns.label} holds names, and the task declares none: "
+        self._error("D15", 0, task.columns.label, "", f"{message}{printable(shown)}{more}")
 
     def _error(self, code: str, line: int, column: str, value: str, message: str) -> None:
         self._defect("error", code, line, column, value, message)

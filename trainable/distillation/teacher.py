@@ -20,7 +20,7 @@ from mlflow_setup.schema import Outcome, OutcomeRecord, best_epoch
 from trainable.batches.tokenization import load_tokenizer
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Kind, Output
 from trainable.data.dataset import Dataset
 from trainable.distillation.soft_labels import (
     read_soft_labels,
@@ -74,7 +74,7 @@ def ensure_soft_labels(
 def average_outputs(kind: Kind, outputs: list[NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
     """Mean of probabilities as logits [n, C], of logits [n] or of scores [n] (as ensembles do)."""
     stacked = np.stack([np.asarray(values, np.float64) for values in outputs])
-    if kind is not Kind.CLASSIFICATION:
+    if kind.output is not Output.CLASSES:
         return np.asarray(stacked.mean(axis=0), np.float32)
     mean = logsumexp(log_softmax(stacked, axis=-1), axis=0) - np.log(len(outputs))
     return np.asarray(mean, np.float32)

@@ -51,11 +51,8 @@ def evaluate(
             if not is_defined and not only_dev_train:
                 flags.append(f"{key} is undefined: {why_undefined(labels)}; counted as 0")
             if not only_dev_train:
-                loss = task_loss(
-                    tasks[name].kind,
-                    torch.from_numpy(values),
-                    torch.from_numpy(labels.astype(np.float32)),
-                )
+                targets = torch.from_numpy(examples[name].targets)
+                loss = task_loss(tasks[name].kind, torch.from_numpy(values), targets)
                 metrics[metric_name("dev", name, "loss")] = float(loss)
         metrics[OVERALL] = overall(scores, tasks)
         halves.append(metrics)

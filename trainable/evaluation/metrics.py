@@ -1,7 +1,7 @@
 """Metrics reported per task, and `overall`, what a search maximises. NumPy only: selection uses it.
 
-Legend: N rows, C classes. Outputs are what a head puts out: logits [N, C] (classification), one
-logit [N] (paraphrase), a score [N] (similarity).
+Legend: N rows, C classes. Outputs are what a head puts out: logits [N, C] of classes or of a set's
+labels, one logit [N] (paraphrase), a score [N].
 """
 
 from collections.abc import Mapping
@@ -10,17 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainable.config.tasks import Kind, MetricName, Task
+from trainable.config.tasks import Kind, MetricName, Output, Task
+from trainable.data.examples import as_numbers, label_sets
 
 Floats = NDArray[np.floating[Any]]
 
 
 def predicted_labels(kind: Kind, outputs: Floats) -> NDArray[np.float64]:
-    """Outputs -> what is printed for a user: the arg-max class, 0/1 at logit 0, or the score."""
-    if kind is Kind.CLASSIFICATION:
+    """Outputs -> labels [N] as `Examples` has them: the arg-max class, 0/1 at logit 0, the set of
+    labels whose logit is above 0, or the score."""
+    if kind.output is Output.CLASSES:
         return np.asarray(outputs.argmax(axis=1), np.float64)
-    if kind is Kind.PARAPHRASE:
+    if kind.output is Output.BINARY:
         return np.asarray(outputs > 0, np.float64)
+    if kind.output is Output.LABELS:
+        return as_numbers(outputs > 0)
     return np.asarray(outputs, np.float64)
 
 
@@ -36,6 +40,8 @@ def task_metric(task: Task, outputs: Floats, labels: Floats) -> tuple[float, boo
         raise ValueError(f"a {task.kind} task has no metric")
     if not np.isfinite(outputs).all():
         raise ValueError("outputs are not finite")
+    if task.kind.output is Output.LABELS and task.metric != "accuracy":
+        return _f1_of_sets(task.metric, outputs > 0, label_sets(labels, outputs.shape[1]))
     return _METRICS[task.metric](predicted_labels(task.kind, outputs), labels)
 
 
@@ -50,7 +56,7 @@ def overall(scores: Mapping[str, float], tasks: Mapping[str, Task]) -> float:
     Compare it only between runs of the same tasks (the paper's section 5.2).
     """
     mapped = [
-        (score + 1) / 2 if tasks[name].kind is Kind.SIMILARITY else score
+        (score + 1) / 2 if tasks[name].kind.output is Output.SCORE else score
         for name, score in scores.items()
         if tasks[name].is_evaluated
     ]
@@ -83,6 +89,20 @@ def _macro_f1(predicted: Floats, labels: Floats) -> tuple[float, bool]:
     return float(np.mean(scores)), True
 
 
+def _f1_of_sets(
+    metric: MetricName, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]
+) -> tuple[float, bool]:
+    """Of sets of labels [N, C]: over all labels together (micro), or the mean of each label's
+    (macro; a label that nobody has or predicts is left out). Undefined where there is none."""
+    axis = None if metric == "micro_f1" else 0
+    hits = np.atleast_1d((predicted & truth).sum(axis=axis))
+    total = np.atleast_1d(predicted.sum(axis=axis) + truth.sum(axis=axis))
+    is_there = total > 0
+    if not is_there.any():
+        return 0.0, False
+    return float(np.mean(2 * hits[is_there] / total[is_there])), True
+
+
 def _spearman(predicted: Floats, labels: Floats) -> tuple[float, bool]:
     return pearson(_ranks(predicted), _ranks(labels))
 
@@ -96,6 +116,7 @@ def _ranks(values: Floats) -> Floats:
 _METRICS = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,
+    "micro_f1": _accuracy,  # of one class each; sets have `_f1_of_sets`
     "pearson": pearson,
     "spearman": _spearman,
 }

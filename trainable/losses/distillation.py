@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Kind, Output
 from trainable.runtime.precision import to_float32
 
 
@@ -12,12 +12,13 @@ def soft_loss(kind: Kind, outputs: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         outputs, teacher: logits [B, C]: cross-entropy with the teacher's softmax; logits [B]:
-            binary cross-entropy with its sigmoid; scores [B]: squared difference.
+            (or [B, C] of a set's labels) binary cross-entropy with its sigmoid; scores [B]: squared
+            difference.
     """
     outputs = to_float32(outputs)
     teacher = teacher.to(outputs)
-    if kind is Kind.CLASSIFICATION:
+    if kind.output is Output.CLASSES:
         return cross_entropy(outputs, teacher.softmax(-1))
-    if kind is Kind.PARAPHRASE:
+    if kind.output in (Output.BINARY, Output.LABELS):
         return binary_cross_entropy_with_logits(outputs, teacher.sigmoid())
     return mse_loss(outputs, teacher)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from trainable.batches.collate import Batch
 from trainable.config.config import Config
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import Kind, Output, Task
 from trainable.losses.distillation import soft_loss
 from trainable.losses.ranking import positive_ranking, ranking, weighted_ranking
 from trainable.losses.simcse import simcse
@@ -93,14 +93,14 @@ class Objective:
         elif soft_labels is not None:
             soft = soft_loss(task.kind, output.outputs, soft_labels)
             total = (1 - weight) * total + weight * soft
-        return self.loss.paraphrase_weight * total if task.kind is Kind.PARAPHRASE else total
+        return self.loss.paraphrase_weight * total if task.kind.output is Output.BINARY else total
 
     def _mnr(self, task: Task, batch: Batch, output: HeadOutput) -> Tensor:
         """Among the positive pairs of a paraphrase task; weighted by the score for similarity."""
         assert batch.labels is not None
         left, right = output.embeddings[:2]
         mnr = self.loss.mnr
-        if task.kind is Kind.PARAPHRASE:
+        if task.kind.output is Output.BINARY:
             return positive_ranking(left, right, batch.labels, mnr.similarity, mnr.scale)
         return weighted_ranking(
             left, right, batch.labels, mnr.similarity, mnr.scale, task.max_score

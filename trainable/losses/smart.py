@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainable.config.loss_sections import Smart
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Kind, Output
 from trainable.runtime.precision import to_float32
 
 Norm = Literal["linf", "l2"]
@@ -62,9 +62,9 @@ def divergence(kind: Kind, one: Tensor, other: Tensor) -> Tensor:
     the log-probabilities: what normalises them cancels. A logit stands for two classes.
     """
     one, other = to_float32(one), to_float32(other)
-    if kind is Kind.CLASSIFICATION:
+    if kind.output is Output.CLASSES:
         return ((one.softmax(-1) - other.softmax(-1)) * (one - other)).sum(-1).mean()
-    if kind is Kind.PARAPHRASE:
+    if kind.output in (Output.BINARY, Output.LABELS):
         return ((one.sigmoid() - other.sigmoid()) * (one - other)).mean()
     return (one - other).square().mean()
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from trainable.config.tasks import Kind
+from trainable.config.tasks import Kind, Output
 from trainable.runtime.precision import to_float32
 
 
@@ -11,14 +11,14 @@ def task_loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean over the batch: cross-entropy, binary cross-entropy or squared error.
 
     Args:
-        outputs: logits [B, C] (classification), a logit [B] (paraphrase), a score [B] (similarity).
-        labels: float [B]: the class 0..C-1, 0 or 1, or a score in 0..max_score.
+        outputs: logits [B, C] of classes or of a set's labels, a logit [B], or a score [B].
+        labels: float [B]: the class 0..C-1, 0 or 1, or a score; of sets 0 or 1 a label [B, C].
     """
     outputs = to_float32(outputs)
     labels = labels.to(outputs.dtype)
-    if kind is Kind.CLASSIFICATION:
+    if kind.output is Output.CLASSES:
         return cross_entropy(outputs, labels.long())
-    if kind is Kind.PARAPHRASE:
+    if kind.output in (Output.BINARY, Output.LABELS):
         return binary_cross_entropy_with_logits(outputs, labels)
-    assert kind is Kind.SIMILARITY, f"a {kind} task has no loss of its own"
+    assert kind.output is Output.SCORE, f"a {kind} task has no loss of its own"
     return mse_loss(outputs, labels)

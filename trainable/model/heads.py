@@ -8,6 +8,7 @@ embedding. e: pooled sentence embeddings [B, H] a side; s: shared representation
 Layout and dropout places follow section 4.3 and figure 1 of the paper.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, relu
 
 from trainable.config.sections import Model
-from trainable.config.tasks import Kind, Task
+from trainable.config.tasks import KINDS, Output, Task
 from trainable.runtime.precision import to_float32
 
 BASELINE_PROJECTION = 32
@@ -58,23 +59,40 @@ class Branch(nn.Module):
         return _beside(self.fcn(self.dropout(e)), s)
 
 
-class ClassificationHead(nn.Module):
-    """Baseline: Linear(H, C). Else Linear(., C) over the branch, through a ReLU if non-linear."""
+class LinearHead(nn.Module):
+    """Of single sentences. Baseline: Linear(H, C). Else Linear(., C) over the branch, through a
+    ReLU if non-linear. A score is put in the middle of its range, in units of the range."""
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
         self.is_nonlinear = model.nonlinear_heads
-        if not (model.shared_fcn or model.nonlinear_heads):
-            self.branch: nn.Module = _DropoutOnly(model)
-            width = hidden_size
-        else:
-            branch = Branch(hidden_size, model.fcn_size, model)
-            self.branch, width = branch, branch.width
-        self.out = nn.Linear(width, task.num_classes)
+        self.branch, width = _plain_branch(hidden_size, model)
+        self.scale = _Scale(task)
+        self.out = nn.Linear(width, task.num_outputs)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
         z = tuple(self.branch(*side) for side in zip(e, s, strict=True))
-        return HeadOutput(self.out(relu(z[0]) if self.is_nonlinear else z[0]), z)
+        return HeadOutput(self.scale(self.out(relu(z[0]) if self.is_nonlinear else z[0])), z)
+
+    def features(self, e: tuple[Tensor, ...]) -> Tensor:
+        """What a linear `out` sees of a task's own sides, without dropout: [B, H]."""
+        return e[0]
+
+
+class PairHead(nn.Module):
+    """Of pairs whose order matters: Linear(., C) over [z_1; z_2; |z_1 - z_2|; z_1 * z_2] (Conneau
+    et al. 2017), z as `LinearHead` has it."""
+
+    def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
+        super().__init__()
+        self.is_nonlinear = model.nonlinear_heads
+        self.branch, width = _plain_branch(hidden_size, model)
+        self.out = nn.Linear(4 * width, task.num_outputs)
+
+    def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
+        z = tuple(self.branch(*side) for side in zip(e, s, strict=True))
+        u, v = (relu(z[0]), relu(z[1])) if self.is_nonlinear else z[:2]
+        return HeadOutput(self.out(torch.cat([u, v, (u - v).abs(), u * v], dim=-1)), z)
 
 
 class SiameseParaphraseHead(nn.Module):
@@ -134,15 +152,24 @@ class SimilarityHead(nn.Module):
 
 
 class LinearPairHead(nn.Module):
-    """Logit or score = Linear([u*v, |u-v|, cos(u, v)]) of the sentence embeddings u, v [B, H]."""
+    """Outputs = Linear([u*v, |u-v|, cos(u, v)]) of the sentence embeddings u, v [B, H]; of pairs
+    whose order matters u and v stand beside them."""
 
-    def __init__(self, hidden_size: int, model: Model) -> None:
+    def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
+        self.is_ordered = KINDS[task.kind].head == "pair"
         self.dropout = nn.Dropout(model.head_dropout)
-        self.out = nn.Linear(2 * hidden_size + 1, 1)
+        self.out = nn.Linear((4 if self.is_ordered else 2) * hidden_size + 1, task.num_outputs)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
-        return HeadOutput(self.out(self.dropout(pair_features(*e[:2]))).squeeze(-1), e)
+        return HeadOutput(_flat(self.out(self.dropout(self.features(e)))), e)
+
+    def features(self, e: tuple[Tensor, ...]) -> Tensor:
+        """What `out` sees of a task's own sides, without dropout: [B, 2 H + 1] or [B, 4 H + 1]."""
+        features = pair_features(*e[:2])
+        return (
+            torch.cat([features, *map(to_float32, e[:2])], dim=-1) if self.is_ordered else features
+        )
 
 
 class ConstantHead(nn.Module):
@@ -153,8 +180,7 @@ class ConstantHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_outputs))
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
-        outputs = self.bias.expand(len(e[0]), -1).clone()
-        return HeadOutput(outputs if len(self.bias) > 1 else outputs.squeeze(-1), e)
+        return HeadOutput(_flat(self.bias.expand(len(e[0]), -1).clone()), e)
 
 
 def pair_features(u: Tensor, v: Tensor) -> Tensor:
@@ -167,16 +193,21 @@ def build_head(task: Task, hidden_size: int, model: Model) -> nn.Module:
     """The head that a task's kind, `model.heads` and the architecture's switches ask for."""
     if model.heads == "constant":
         return ConstantHead(task.num_outputs)
-    if model.heads == "linear" and task.kind is not Kind.CLASSIFICATION:
-        return LinearPairHead(hidden_size, model)
-    if task.kind is Kind.CLASSIFICATION:
-        return ClassificationHead(task, hidden_size, model)
-    if task.kind is Kind.PARAPHRASE:
-        structure = (
-            StructuredParaphraseHead if model.paraphrase_structure else SiameseParaphraseHead
-        )
-        return structure(task, hidden_size, model)
-    return SimilarityHead(task, hidden_size, model)
+    head = KINDS[task.kind].head
+    if head == "linear":
+        return LinearHead(task, hidden_size, model)
+    if model.heads == "linear":
+        return LinearPairHead(task, hidden_size, model)
+    if head == "match" and model.paraphrase_structure:
+        return StructuredParaphraseHead(task, hidden_size, model)
+    return _PAIR_HEADS[head](task, hidden_size, model)
+
+
+_PAIR_HEADS: dict[str, Callable[[Task, int, Model], nn.Module]] = {
+    "pair": PairHead,
+    "match": SiameseParaphraseHead,
+    "cosine": SimilarityHead,
+}
 
 
 class _DropoutOnly(nn.Module):
@@ -188,6 +219,35 @@ class _DropoutOnly(nn.Module):
         assert s is None
         dropped: Tensor = self.dropout(e)
         return dropped
+
+
+class _Scale(nn.Module):
+    """Outputs [B, 1] -> scores [B], 0 being the middle of the task's range and 1 its width; logits
+    [B, C] as they are."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.is_score = task.kind.output is Output.SCORE
+        self.middle = (task.min_score + task.max_score) / 2
+        self.width = task.max_score - task.min_score
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        if not self.is_score:
+            return _flat(outputs)
+        return self.middle + self.width * to_float32(outputs.squeeze(-1))
+
+
+def _plain_branch(hidden_size: int, model: Model) -> tuple[nn.Module, int]:
+    """The sentence embedding itself in the bare baseline, else a `Branch`; and its width."""
+    if not (model.shared_fcn or model.nonlinear_heads):
+        return _DropoutOnly(model), hidden_size
+    branch = Branch(hidden_size, model.fcn_size, model)
+    return branch, branch.width
+
+
+def _flat(outputs: Tensor) -> Tensor:
+    """[B, C] as they are, [B, 1] as [B]."""
+    return outputs if outputs.shape[-1] > 1 else outputs.squeeze(-1)
 
 
 def _beside(own: Tensor, s: Tensor | None) -> Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import first_line
-from trainable.config.tasks import Kind, Split
+from trainable.config.tasks import Kind, Output, Split
 
 VERSION = 1
 _HEADER = b"ensweep"
@@ -33,13 +33,13 @@ class Predictions:
     kind: Kind
     split: Split
     ids: tuple[str, ...]
-    outputs: NDArray[np.float32]  # logits [N, C] for classification, one logit or score [N] else
+    outputs: NDArray[np.float32]  # logits [N, C] of classes or labels, one logit or score [N] else
     labels: NDArray[np.float64] | None  # [N]
     data_fingerprint: str  # of the examples
     tokenizer: str  # fingerprint of the tokenizer and maximum length
 
     def __post_init__(self) -> None:
-        is_flat = self.kind is not Kind.CLASSIFICATION
+        is_flat = not self.kind.output.has_columns
         if self.outputs.ndim != (1 if is_flat else 2) or len(self.outputs) != len(self.ids):
             raise ValueError(
                 f"{self.task_name}: outputs {list(self.outputs.shape)} of a {self.kind} task do "
@@ -128,7 +128,7 @@ class Predictions:
             kind=kind,
             split=header["split"],
             ids=ids,
-            outputs=np.stack(planes, axis=1) if kind is Kind.CLASSIFICATION else planes[0],
+            outputs=np.stack(planes, axis=1) if kind.output.has_columns else planes[0],
             labels=table["label"].to_numpy().astype(np.float64) if has_labels else None,
             data_fingerprint=str(header["data_fingerprint"]),
             tokenizer=str(header["tokenizer"]),
@@ -199,6 +199,6 @@ def _header_of(table: pa.Table) -> dict[str, Any]:
 
 
 def _output_names(kind: Kind, count: int) -> list[str]:
-    if kind is Kind.CLASSIFICATION:
+    if kind.output.has_columns:
         return [f"logit_{c}" for c in range(count)]
-    return ["logit"] if kind is Kind.PARAPHRASE else ["score"]
+    return ["logit"] if kind.output is Output.BINARY else ["score"]

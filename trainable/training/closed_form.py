@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 
-from trainable.config.tasks import Kind
-from trainable.model.heads import ConstantHead, pair_features
+from trainable.config.tasks import Kind, Output
+from trainable.model.heads import ConstantHead, LinearHead, LinearPairHead
 
 _MAX_ITERATIONS = 1000
 
@@ -18,40 +18,70 @@ _MAX_ITERATIONS = 1000
 def fit_head(head: nn.Module, kind: Kind, sides: Tensor, labels: NDArray[np.float64]) -> None:
     """Give a linear or constant head the weights that fit the training rows best.
 
-    Classes and paraphrases by logistic regression, scores by ridge regression, both with
-    scikit-learn's penalty of 1; constant outputs are the classes' frequencies, or the mean score.
+    Classes and paraphrases by logistic regression, of sets of labels one for each label, scores by
+    ridge regression, all with scikit-learn's penalty of 1; constant outputs are the classes'
+    frequencies, or the mean score.
 
     Args:
         sides: embeddings [1 or 2, N, H] of the rows' sentences.
-        labels: [N]
+        labels: [N], or 0 and 1 of each label of a set [N, C].
     """
     if isinstance(head, ConstantHead):
         _set(head.bias, _constant(kind, labels, len(head.bias)))
         return
-    out = head.out
-    assert isinstance(out, nn.Linear)
-    features = (sides[0] if kind is Kind.CLASSIFICATION else pair_features(*sides)).numpy()
-    if kind is Kind.SIMILARITY:
-        ridge = Ridge().fit(features, labels)
-        weight, bias = ridge.coef_[None], np.atleast_1d(ridge.intercept_)
-    elif len(classes := np.unique(labels)) < 2:
-        weight, bias = np.zeros(out.weight.shape), _constant(kind, labels, len(out.bias))
+    assert isinstance(head, LinearHead | LinearPairHead)
+    features = head.features(tuple(sides)).numpy()
+    if kind.output is Output.SCORE:
+        weight, bias = _ridge(head, features, labels)
+    elif kind.output is Output.LABELS:
+        fitted = [_logistic(features, column, 1) for column in labels.T]
+        weight, bias = (np.concatenate(part) for part in zip(*fitted, strict=True))
     else:
-        logistic = LogisticRegression(max_iter=_MAX_ITERATIONS).fit(features, labels)
-        weight, bias = logistic.coef_, logistic.intercept_
-        if kind is Kind.CLASSIFICATION:
-            weight, bias = _of_all_classes(weight, bias, classes.astype(int), len(out.bias))
-    _set(out.weight, weight)
-    _set(out.bias, bias)
+        weight, bias = _logistic(features, labels, len(head.out.bias))
+    _set(head.out.weight, weight)
+    _set(head.out.bias, bias)
+
+
+def _ridge(
+    head: LinearHead | LinearPairHead, features: NDArray[np.float32], labels: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[1, H] and [1]."""
+    scale = getattr(head, "scale", None)
+    if scale is not None:
+        labels = (labels - scale.middle) / scale.width
+    ridge = Ridge().fit(features, labels)
+    return ridge.coef_[None], np.atleast_1d(ridge.intercept_)
+
+
+def _logistic(
+    features: NDArray[np.float32], labels: NDArray[np.float64], num_outputs: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[C, H] and [C] of classes, [1, H] and [1] of 0 and 1."""
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        shape = (num_outputs, features.shape[1])
+        return np.zeros(shape), _log_odds(labels, num_outputs)
+    logistic = LogisticRegression(max_iter=_MAX_ITERATIONS).fit(features, labels)
+    weight, bias = logistic.coef_, logistic.intercept_
+    if num_outputs > 1:
+        weight, bias = _of_all_classes(weight, bias, classes.astype(int), num_outputs)
+    return weight, bias
 
 
 def _constant(kind: Kind, labels: NDArray[np.float64], num_outputs: int) -> NDArray[np.float64]:
-    """The outputs [C] or [1] that fit all rows best, each class counted once more than it is."""
-    if kind is Kind.SIMILARITY:
+    """The outputs [C] or [1] that fit all rows best."""
+    if kind.output is Output.SCORE:
         return np.array([labels.mean()])
+    if kind.output is Output.LABELS:
+        return np.concatenate([_log_odds(column, 1) for column in labels.T])
+    return _log_odds(labels, num_outputs)
+
+
+def _log_odds(labels: NDArray[np.float64], num_outputs: int) -> NDArray[np.float64]:
+    """Of the classes [C], or of 1 against 0 [1], each counted once more than it is."""
     counts = np.bincount(labels.astype(int), minlength=max(2, num_outputs)) + 1.0
     logits: NDArray[np.float64] = np.log(counts / counts.sum())
-    return logits if kind is Kind.CLASSIFICATION else logits[1:] - logits[:1]
+    return logits if num_outputs > 1 else logits[1:] - logits[:1]
 
 
 def _of_all_classes(

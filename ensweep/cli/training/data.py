@@ -103,12 +103,18 @@ def _choose_tasks(folder: Path, recipe: str | None, names: str | None) -> "dict[
 
 
 def _labels(part: "Examples") -> dict[str, float]:
-    """Class -> number of rows; of scores the least, the mean and the greatest."""
+    """Class or label -> number of rows; of scores the least, the mean and the greatest."""
+    from trainable.config.tasks import Output
+    from trainable.data.examples import label_sets
+
     if part.labels is None or not len(part):
         return {}
+    if part.task.kind.output is Output.LABELS:
+        counts = label_sets(part.labels, part.task.num_classes).sum(axis=0).tolist()
+        return dict(zip(part.task.label_names, counts, strict=True))
     if part.task.kind.has_integer_labels:
-        counts = Counter(part.labels.astype(int).tolist())
-        return {str(label): counts[label] for label in sorted(counts)}
+        of_class = Counter(part.labels.astype(int).tolist())
+        return {str(part.task.show(label)): of_class[label] for label in sorted(of_class)}
     labels = part.labels
     return {"min": labels.min().item(), "mean": labels.mean().item(), "max": labels.max().item()}
 

@@ -196,9 +196,9 @@ def test_damaged_files_are_refused_by_name(
 @pytest.mark.parametrize(
     ("task", "columns", "value", "message"),
     [
-        ("sentiment", "label", "5", "label is 5, not a class of 0 to 4"),
-        ("sentiment", "label", "1.5", "label is 1.5, not a class"),
-        ("paraphrase", "label", "2", "label is 2, not a class of 0 to 1"),
+        ("sentiment", "label", "5", "label is '5', not a class in 0..4"),
+        ("sentiment", "label", "1.5", "label is '1.5', not a class"),
+        ("paraphrase", "label", "2", "label is '2', not a class in 0..1"),
         ("paraphrase", "probability", "1.2", r"\[1.2\] are not probabilities"),
         ("paraphrase", "probability", "-0.1", r"\[-0.1\] are not probabilities"),
         ("paraphrase", "score", "1", "neither probability nor label among its columns: id, score"),

@@ -176,7 +176,7 @@ def test_contradictions(settings: dict[str, Any], message: str) -> None:
             },
             "has 1 sentence column",
         ),
-        ({"kind": "regression", "files": {"train": "t", "dev": "d"}}, "tasks.mine.kind"),
+        ({"kind": "ranking", "files": {"train": "t", "dev": "d"}}, "tasks.mine.kind"),
         (
             {"kind": "classification", "files": {"train": "t", "dev": "d"}, "clases": 3},
             "tasks.mine.clases: no such key",
