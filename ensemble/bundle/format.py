@@ -7,6 +7,8 @@
     encoders/<k>/        the same of each other encoder; members with equal encoders share one
     members/<member>/    model.safetensors: a member's heads, once for each distinct (run, epoch)
     ensemble.json        tasks with their members and weights; members with their configuration
+    modules.json, sentence_bert_config.json, 1_Pooling/, 2_Dense/
+                         how sentence-transformers makes of it the embedding that was trained
     pictures/*.png       of the card
     wheel/*.whl          the code that wrote it, for environments that have none; one at most
     manifest.json        size and SHA-256 of every file, written last
@@ -25,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ensemble.selection.combine import PAPER, Transform
 from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.filesystem.downloads import is_beside, is_own_file
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
 from mlflow_setup.filesystem.paths import inside
 from mlflow_setup.schema import other_release
@@ -44,6 +47,8 @@ MAIN = "."
 WEIGHTS = "model.safetensors"
 _ENCODER_SUFFIXES = (".json", ".txt", ".model")
 """Of an encoder's configuration and a tokenizer's vocabulary: data, not code."""
+POOLING, DENSE = "1_Pooling", "2_Dense"
+_MODULES = {f"{POOLING}/config.json", f"{DENSE}/config.json", f"{DENSE}/{WEIGHTS}"}
 _PICTURE = re.compile(PICTURES + r"/[a-z0-9][a-z0-9_-]*\.png", re.ASCII)
 _WHEEL = re.compile(
     CODE + r"/ensweep-[0-9][A-Za-z0-9.+_]*-[0-9]+[a-z0-9]*-py3-none-any\.whl", re.ASCII
@@ -205,22 +210,20 @@ class Bundle:
         wanted |= {f"{MEMBERS}/{member}/{WEIGHTS}" for member in members}
         for name in ("config.json", WEIGHTS):
             wanted |= {str(PurePosixPath(encoder, name)) for encoder in encoders}
-        present = {
-            path.relative_to(self.folder).as_posix()
-            for path in self.folder.rglob("*")
-            if not path.is_dir()
-        }
+        found = (path for path in self.folder.rglob("*") if not path.is_dir())
+        names = (path.relative_to(self.folder).as_posix() for path in found)
+        present = {name for name in names if not is_beside(name)}
         wheels = [name for name in sorted(present) if _WHEEL.fullmatch(name)]
-        allowed = {*wheels[:1], *filter(_PICTURE.fullmatch, present)}
+        allowed = {*wheels[:1], *_MODULES, *filter(_PICTURE.fullmatch, present)}
         foreign = {
             name
             for name in present - wanted - allowed
             if str(PurePosixPath(name).parent) not in encoders
             or PurePosixPath(name).suffix not in _ENCODER_SUFFIXES
         }
-        for what, names in (("is missing", wanted - present), ("is no part of it", foreign)):
-            if names:
-                raise IntegrityError(f"{self.folder}: not a bundle: {min(names)!r} {what}")
+        for what, wrong in (("is missing", wanted - present), ("is no part of it", foreign)):
+            if wrong:
+                raise IntegrityError(f"{self.folder}: not a bundle: {min(wrong)!r} {what}")
 
 
 def verify(folder: Path) -> None:
@@ -256,7 +259,7 @@ def _damage(folder: Path) -> str | None:
     if not folder.is_dir():
         return "there is no such folder"
     manifest = folder / MANIFEST
-    if manifest.is_symlink() or not manifest.is_file():
+    if not is_own_file(folder, manifest):
         return f"{MANIFEST} is missing or not a plain file"
     return _of_another_release(manifest) or find_damage(folder, FACTS)
 

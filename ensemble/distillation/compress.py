@@ -16,6 +16,7 @@ from ensemble.bundle.format import WEIGHTS, Bundle, Contents, Distilled, Share, 
 from ensemble.candidates.pool import Candidate
 from ensemble.distillation.teachers import teach
 from ensemble.export.card import Footprint, compressed_card
+from ensemble.export.places import LOCAL
 from ensemble.export.write import Parts, write_bundle
 from ensemble.inference.ensemble import Ensemble
 from ensemble.statistics.bootstrap import gain_of_halves
@@ -107,7 +108,8 @@ def student_of(
     """The student's configuration: a recipe's, or that of the bundle's best member.
 
     Best is the member whose weights' sizes, summed over the tasks, are the largest, of those that
-    were trained on every task of the bundle.
+    were trained on every task of the bundle. Where its encoder was a folder, the student starts
+    from the encoder in the bundle.
 
     Raises:
         ConfigError: no member has all tasks, or a setting is none or not to be set.
@@ -128,6 +130,8 @@ def student_of(
     name = _best_member(bundle)
     settings = bundle.config(name).flat()
     origin = dict.fromkeys(settings, f"member {name}") | dict.fromkeys(own, "compress")
+    if settings["model.encoder"].startswith(LOCAL):  # of a folder on the machine that trained it
+        settings["model.encoder"] = str(bundle.encoder_dir(name).resolve())
     settings |= own
     for key, value in map(parse_override, given):
         settings[key], origin[key] = value, "command line"

@@ -9,13 +9,15 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ensemble.bundle.format import MAIN, PICTURES, Contents
+from ensemble.bundle.format import PICTURES, Contents
 from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method, Scores, TaskChoice
+from ensemble.export.modules import main_member
+from ensemble.export.places import LOCAL, is_hub_name
 from ensemble.presentation.words import doubts_by_task, num_encoders, verdict
 from ensemble.selection.combine import Averaged
 from ensemble.statistics.bootstrap import Gain
-from trainable.config.tasks import Task
+from trainable.config.tasks import Kind, Task
 
 LICENCES = {
     "minilm": "apache-2.0",
@@ -105,7 +107,7 @@ def _render(
         title=title,
         contents=contents,
         encoders={name: _encoder(member.config) for name, member in contents.members.items()},
-        main=next((n for n, member in contents.members.items() if member.encoder == MAIN), None),
+        main=main_member(contents),
         linear=[name for name, entry in contents.tasks.items() if entry.intercept is not None],
         averaged=_averaged(contents),
         licences=_licences(contents),
@@ -118,7 +120,7 @@ def _render(
 def _metadata(title: str, contents: Contents, results: Mapping[str, tuple[str, str, float]]) -> str:
     """The hub's: task -> (metric, which rows, score)."""
     names = {str(member.config["model.encoder"]) for member in contents.members.values()}
-    from_hub = sorted(_HUB_NAMES.get(name, name) for name in names if not Path(name).is_absolute())
+    from_hub = {_HUB_NAMES.get(name, name) for name in names}
     shown = [
         EvalResult(
             task_type="text-classification",
@@ -135,15 +137,18 @@ def _metadata(title: str, contents: Contents, results: Mapping[str, tuple[str, s
         model_name=title,
         library_name="ensweep",
         license=UNKNOWN,  # the data's is nobody's here to know
-        base_model=[name for name in from_hub if _is_hub_name(name)] or None,
-        tags=["ensemble", "multitask", "bert"],
+        base_model=sorted(filter(is_hub_name, from_hub)) or None,
+        pipeline_tag=_pipeline_tag(contents),
+        tags=["ensemble", "multitask", "bert", "sentence-transformers"],
         eval_results=shown or None,
     )
     return str(data.to_yaml())
 
 
-def _is_hub_name(name: str) -> bool:
-    return name.count("/") <= 1 and all(c.isalnum() or c in "._-/" for c in name)
+def _pipeline_tag(contents: Contents) -> str:
+    """The hub's word for what most of its tasks do."""
+    scores = [entry.task.kind is Kind.SIMILARITY for entry in contents.tasks.values()]
+    return "sentence-similarity" if all(scores) else "text-classification"
 
 
 def _licences(contents: Contents) -> dict[str, str]:
@@ -187,5 +192,5 @@ def _example(task: Task) -> str:
 def _encoder(config: Mapping[str, Any]) -> str:
     """The encoder's name; of a folder its last part, fit for a cell of a table."""
     name = str(config["model.encoder"])
-    shown = Path(name).name if Path(name).is_absolute() else name
+    shown = Path(name).name if Path(name).is_absolute() or name.startswith(LOCAL) else name
     return "".join(c if c.isalnum() or c in "._-/ " else "?" for c in shown)

@@ -26,6 +26,8 @@ from ensemble.choice.request import Request, choose_ensemble
 from ensemble.choice.result import Method, TaskChoice
 from ensemble.choice.tracking import Record, find_logged
 from ensemble.export.card import model_card
+from ensemble.export.modules import write_modules
+from ensemble.export.places import without_places
 from ensemble.inference.speed import milliseconds_of
 from ensemble.presentation import figures
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
@@ -186,7 +188,7 @@ def _store(parts: Parts, folder: Path) -> Contents:
             answered[members[share.member].encoder] += abs(share.weight)
     main = max(answered, key=lambda name: (answered[name], name))
     lift_encoder(folder, main)
-    return Contents(
+    contents = Contents(
         schema_version=SCHEMA_VERSION,
         tasks=dict(parts.tasks),
         members={
@@ -194,6 +196,8 @@ def _store(parts: Parts, folder: Path) -> Contents:
             for key, entry in members.items()
         },
     )
+    write_modules(folder, contents)
+    return contents
 
 
 def _store_member(candidate: Candidate, bundle: Path) -> MemberEntry:
@@ -216,6 +220,6 @@ def _store_member(candidate: Candidate, bundle: Path) -> MemberEntry:
         trial=candidate.trial,
         epoch=candidate.epoch,
         encoder=store_member(candidate.key, weights, trial.encoder_dir, bundle),
-        config=record.config,
+        config=without_places(record.config),
         encoder_revision=record.encoder_revision,
     )

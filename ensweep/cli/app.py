@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Look": (leaderboard.leaderboard, report.report, track.ui),
     "Combine and predict": (
         *(ensemble.ensemble, soup.soup, bundle.export, bundle.evaluate, predict.predict),
-        *(compress.compress, bundle.verify, bundle.sign),
+        *(compress.compress, bundle.verify, bundle.sign, bundle.push),
     ),
     "Serve": (serve.register, serve.serve),
     "Keep in order": (track.sync, track.gc),

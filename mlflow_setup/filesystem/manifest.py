@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.filesystem.downloads import is_beside, is_lfs_pointer, is_own_file
 from mlflow_setup.filesystem.modes import OWNERS
 
 MANIFEST = "manifest.json"
@@ -46,7 +47,10 @@ def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
         differing = _files_below(folder) ^ {MANIFEST, *files}
         if differing:
             return f"missing or not in {MANIFEST}: {', '.join(sorted(differing))}"[:300]
-        changed = [name for name, listed in files.items() if not _matches(folder / name, listed)]
+        changed = [name for name, listed in files.items() if not _matches(folder, name, listed)]
+        pointers = [name for name in changed if is_lfs_pointer(folder / name)]
+        if pointers:
+            return f"git-lfs pointers in place of the files (git lfs pull): {', '.join(pointers)}"
         return f"changed since it was written: {', '.join(changed)}" if changed else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
@@ -59,16 +63,20 @@ def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
 
 
 def _files_below(folder: Path) -> set[str]:
-    """Names below `folder` of all that is not a plain folder: files, and links of any kind."""
-    return {
+    """Names below `folder` of all that is not a plain folder: files, and links of any kind; but
+    for what a download has left beside them."""
+    names = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if path.is_symlink() or not path.is_dir()
     }
+    return {name for name in names if not is_beside(name)}
 
 
-def _matches(path: Path, listed: dict[str, Any]) -> bool:
-    is_plain = path.is_file() and not path.is_symlink()
+def _matches(folder: Path, name: str, listed: dict[str, Any]) -> bool:
+    path = folder / name
     return (
-        is_plain and path.stat().st_size == listed["size"] and sha256_file(path) == listed["sha256"]
+        is_own_file(folder, path)
+        and path.stat().st_size == listed["size"]
+        and sha256_file(path) == listed["sha256"]
     )

@@ -58,7 +58,12 @@ def save_model(source: ModelSource, path: Path, run_id: str | None = None) -> No
     first = source.interface
     with tempfile.TemporaryDirectory() as folder:
         # MLflow names the artifact's folder after what it is copied from, and takes no links.
-        named = shutil.copytree(source.bundle, Path(folder) / BUNDLE, copy_function=_link_or_copy)
+        named = shutil.copytree(
+            source.bundle,
+            Path(folder) / BUNDLE,
+            copy_function=_link_or_copy,
+            ignore=shutil.ignore_patterns(".git", ".cache", ".gitattributes", ".DS_Store"),
+        )
         save(
             path=str(path),
             python_model=str(source.code),
@@ -72,7 +77,7 @@ def save_model(source: ModelSource, path: Path, run_id: str | None = None) -> No
 
 def _link_or_copy(source: str, target: str) -> None:
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except OSError:  # another file system, or one without links
         shutil.copy2(source, target)
 

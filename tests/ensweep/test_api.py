@@ -64,3 +64,12 @@ def test_a_tampered_bundle_is_refused_before_anything_is_loaded(
         "print(sorted({'torch', 'transformers', 'safetensors'} & set(sys.modules)))"
     )
     assert run(code, tmp_path).split("\n")[:2] == ["6", "[]"]
+
+
+def test_a_bundle_does_not_tell_where_it_was_made(
+    tiny_bundle: Path, tiny_runs: Path, tiny_encoder: Path, tiny_data: Path
+) -> None:
+    for path in tiny_bundle.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        for place in (tiny_runs, tiny_encoder, tiny_data):
+            assert str(place).encode() not in content, path

@@ -1,4 +1,4 @@
-"""`ensweep export`, `verify`, `sign`, `evaluate`: an ensemble as a folder, and what it scores.
+"""`ensweep export`, `verify`, `sign`, `push`, `evaluate`: an ensemble as a folder, and its scores.
 
 ensweep export demo --output bundle
 ensweep evaluate bundle --data-dir data
@@ -103,6 +103,25 @@ def sign(
     from ensemble.bundle.signature import sign as write
 
     typer.echo(f"{write(folder, key)}: the signature of {folder}")
+
+
+@example("ensweep push bundle OWNER/NAME --private")
+def push(
+    folder: Folder,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Of a repository that is made by this.")
+    ] = False,
+) -> None:
+    """Upload a bundle to the Hugging Face hub, as whoever `hf auth login` says."""
+    from ensemble.export.push import push as upload
+
+    typer.echo(upload(folder, repo, is_private=private))
+    place = shlex.quote(repo.rpartition("/")[2])
+    typer.echo(
+        f"to get it: hf download {shlex.quote(repo)} --local-dir {place} && ensweep verify {place}",
+        err=True,
+    )
 
 
 @example("ensweep evaluate bundle --data-dir data --split dev")

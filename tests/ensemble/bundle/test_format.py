@@ -181,6 +181,16 @@ def test_every_file_must_be_as_it_was(
     assert Path(name).name in refusal(folder)
 
 
+def test_what_came_back_from_the_hub_is_loaded(folder: Path) -> None:
+    for name in (".gitattributes", ".DS_Store", ".cache/huggingface/download/x.lock", ".git/HEAD"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    Bundle.load(folder)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 50\n"
+    (folder / WEIGHTS).write_bytes(pointer)
+    assert f"git-lfs pointers in place of the files (git lfs pull): {WEIGHTS}" in refusal(folder)
+
+
 def test_two_files_swapped_are_refused(folder: Path) -> None:
     one, two = (folder / MEMBERS / member / WEIGHTS for member in (ONE, TWO))
     contents = one.read_bytes(), two.read_bytes()

@@ -87,6 +87,8 @@ def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
     assert data["library_name"] == "ensweep"
     assert data["license"] == "unknown"
     assert data["base_model"] == ["sentence-transformers/all-MiniLM-L6-v2"]
+    assert data["pipeline_tag"] == "text-classification"
+    assert "sentence-transformers" in data["tags"]
     results = data["model-index"][0]["results"]
     assert {
         result["task"]["name"]: (
@@ -107,6 +109,7 @@ def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
         ("minilm", "minilm"),
         ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
         ("/home/somebody/encoders/mine", "mine"),
+        ("./mine", "mine"),
         ("a|b<script>`", "a?b?script??"),
     ],
 )
@@ -116,6 +119,7 @@ def test_the_encoder_is_named_and_its_folder_is_not(pool: Pool, encoder: str, sh
     rows = [line for line in text.splitlines() if line.startswith("| `") and "run" in line]
     assert {row.split(" | ")[1] for row in rows} == {shown}
     assert "somebody" not in text
+    assert ("base_model:" in text) == (encoder == shown)  # folders and nonsense are no names
 
 
 def test_what_is_known_of_cost_origin_and_licence(store: Any) -> None:

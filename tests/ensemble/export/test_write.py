@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ensemble.bundle.format import (
+    DENSE,
     ENCODERS,
     ENSEMBLE,
     FACTS,
@@ -25,6 +26,7 @@ from ensemble.choice.cross_fitting import choose
 from ensemble.choice.request import Request
 from ensemble.choice.result import EnsembleChoice, Method
 from ensemble.choice.tracking import Record
+from ensemble.export.places import without_places
 from ensemble.export.write import chosen_parts, export, write_bundle
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
@@ -106,7 +108,7 @@ def test_the_bundle_is_the_choice(
             *(candidate.run_id, candidate.trial, candidate.epoch),
             "s",
         )
-        assert member.config == trials[candidate.trial].trial().config
+        assert member.config == without_places(trials[candidate.trial].trial().config)
         heads = load_file(bundle.weights_dir(candidate.key) / WEIGHTS)
         encoder = load_file(bundle.encoder_dir(candidate.key) / WEIGHTS)
         stored = heads | {f"encoder.{name}": value for name, value in encoder.items()}
@@ -133,7 +135,8 @@ def test_each_member_is_there_once_and_so_is_each_distinct_encoder(
     }
     assert Path() in folders
     heads = {Path(MEMBERS) / member / WEIGHTS for member in contents.members}
-    assert weights == heads | {folder / WEIGHTS for folder in folders}
+    pooler = {Path(DENSE) / WEIGHTS}
+    assert weights == heads | pooler | {folder / WEIGHTS for folder in folders}
 
 
 def test_the_main_encoder_is_the_one_that_answers_for_the_most(

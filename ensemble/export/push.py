@@ -1,0 +1,53 @@
+"""A bundle to a repository of the Hugging Face hub, verified before and whole in one place."""
+
+import glob
+from pathlib import Path
+from typing import Any
+
+from ensemble.bundle.format import verify
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.downloads import is_beside
+from mlflow_setup.filesystem.manifest import MANIFEST
+from mlflow_setup.text import first_line, printable
+from mlflow_setup.uris import redact
+
+
+def push(folder: Path, repo: str, *, is_private: bool = False, api: Any = None) -> str:
+    """Upload a bundle to the hub's repository `owner/name`, made if need be; the commit's address.
+
+    What an older bundle left there goes: a bundle with other files does not verify.
+
+    Args:
+        is_private: of a repository that is made.
+        api: a `huggingface_hub.HfApi`; the user's own login unless given.
+
+    Raises:
+        IntegrityError: the bundle is not whole.
+        ConfigError: not a repository's name, no right to write to it, it holds something else, or
+            the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    verify(folder)
+    api = api or HfApi()
+    try:
+        api.create_repo(repo, private=is_private, exist_ok=True)
+        there = {name for name in api.list_repo_files(repo) if not is_beside(name)}
+        if there - {"README.md"} and MANIFEST not in there:
+            raise ConfigError(f"{repo}: holds files that are no bundle's", fix="name another one")
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+        done = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            ignore_patterns=[".gitattributes", "*.DS_Store"],
+            delete_patterns=[glob.escape(name) for name in sorted(there - files)] or None,
+            commit_message=f"Bundle {folder.resolve().name}",
+        )
+    except (HTTPError, HFValidationError, OSError) as error:
+        reason = printable(redact(first_line(error)))
+        raise ConfigError(
+            f"{repo}: cannot be pushed to: {reason}",
+            fix="hf auth login, with a token that may write; HF_HUB_OFFLINE must not be set",
+        ) from None
+    return str(done.commit_url)

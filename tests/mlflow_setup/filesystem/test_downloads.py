@@ -1,0 +1,85 @@
+"""What a download leaves beside a folder's files is not taken for one of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mlflow_setup.errors import IntegrityError
+from mlflow_setup.filesystem.downloads import is_beside, is_lfs_pointer
+from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, sha256_file, write_manifest
+
+FACTS = {"format": "of a test"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (".gitattributes", True),
+        (".git/HEAD", True),
+        (".cache/huggingface/download/model.safetensors.lock", True),
+        (".DS_Store", True),
+        ("members/.DS_Store", True),
+        (".cache/other", False),
+        ("members/.gitattributes", False),
+        (".gitmodules", False),
+        ("a.DS_Store", False),
+        ("model.safetensors", False),
+    ],
+)
+def test_what_is_beside(name: str, expected: bool) -> None:
+    assert is_beside(name) is expected
+
+
+def snapshot(root: Path, blobs: Path) -> Path:
+    """A folder as the hub's cache has it: names that are links to files by their hash."""
+    folder = root / "models--me--x" / "snapshots" / "c0ffee"
+    (folder / "members").mkdir(parents=True)
+    blobs.mkdir(parents=True)
+    for name in ("a.json", "members/b.json"):
+        (folder / name).write_text(name)
+    write_manifest(folder, FACTS)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        blob = blobs / sha256_file(path)
+        path.rename(blob)
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    return folder
+
+
+def test_a_snapshot_of_the_hub_s_cache_is_whole(tmp_path: Path) -> None:
+    folder = snapshot(tmp_path, tmp_path / "models--me--x" / "blobs")
+    assert find_damage(folder, FACTS) is None
+    (folder / "members" / "b.json").resolve().write_text("other")
+    assert find_damage(folder, FACTS) == "changed since it was written: members/b.json"
+
+
+def test_links_to_anywhere_else_are_no_files(tmp_path: Path) -> None:
+    folder = snapshot(tmp_path, tmp_path / "elsewhere")
+    assert "changed since it was written: a.json" in str(find_damage(folder, FACTS))
+
+
+def test_a_pointer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(5000))
+    (tmp_path / "a.json").write_text("{}")
+    write_manifest(tmp_path, FACTS)
+    (tmp_path / "model.safetensors").write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5000\n"
+    )
+    said = "git-lfs pointers in place of the files (git lfs pull): model.safetensors"
+    assert find_damage(tmp_path, FACTS) == said
+    assert not is_lfs_pointer(tmp_path / MANIFEST)
+
+
+def test_a_file_that_cannot_be_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    write_manifest(tmp_path, FACTS)
+    (tmp_path / "a").write_bytes(b"2")
+
+    def refuse(path: Path) -> bool:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("mlflow_setup.filesystem.manifest.is_lfs_pointer", refuse)
+    with pytest.raises(IntegrityError, match="cannot be read now"):
+        find_damage(tmp_path, FACTS)
