@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 import tempfile
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -63,6 +64,44 @@ def find_run(tracking: Tracking, run_id: str) -> RunRecord:
     if run.data.tags.get(Tag.KIND.value) != RunKind.TRIAL.value:
         raise ConfigError(f"run {run_id} is not a trial")
     return _record(run)
+
+
+@dataclass(frozen=True)
+class ChoiceRecord:
+    """A choice of members as MLflow knows it: what `ensweep ensemble` logged."""
+
+    run_id: str
+    start_time: float  # seconds since the Unix epoch
+    params: dict[str, str]  # what was asked for, by option
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+    @property
+    def member_run_ids(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.tags.get("member_run_ids", "").split(",")))
+
+
+def latest_choice(tracking: Tracking, sweep: str) -> ChoiceRecord | None:
+    """The last choice among the trials of one sweep alone; None: nobody has chosen yet.
+
+    Raises:
+        ConfigError: MLflow cannot be read.
+    """
+    tags = {Tag.KIND.value: RunKind.ENSEMBLE.value, "sweeps": sweep}
+    with tracking.errors():
+        runs = [
+            run for run in tracking.search(tags, "FINISHED") if Tag.CHOICE.value in run.data.tags
+        ]
+    if not runs:
+        return None
+    run = runs[-1]
+    return ChoiceRecord(
+        run_id=str(run.info.run_id),
+        start_time=run.info.start_time / 1000,
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=dict(run.data.tags),
+    )
 
 
 def tracked_sweeps(tracking: Tracking) -> list[str]:

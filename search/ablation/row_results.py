@@ -56,15 +56,19 @@ class Result:
         return self.fingerprints[name], self.ids[name], self.tasks[name].metric
 
 
-def read_result(path: Path) -> Result:
-    """The result of a trial, from its folder.
+FINISHED = (Outcome.FINISHED,)
+SCORED = (Outcome.FINISHED, Outcome.PRUNED)
+
+
+def read_result(path: Path, ended: Sequence[Outcome] = FINISHED) -> Result:
+    """The result of a trial that has ended in one of these ways, from its folder.
 
     Raises:
-        IntegrityError: the trial has not finished, or its predictions are not as they were written.
+        IntegrityError: the trial has not ended so, or predictions are not as they were written.
     """
     trial = TrialFolder(path)
     outcome, records = trial.outcome(), trial.epochs()
-    if outcome is None or outcome.outcome is not Outcome.FINISHED or not records:
+    if outcome is None or outcome.outcome not in ended or not records:
         state = "has not ended" if outcome is None else f"{outcome.outcome}: {outcome.reason}"
         raise IntegrityError(f"trial {path.name} {state}")
     record = trial.trial()

@@ -1,40 +1,59 @@
-"""What came of a sweep, from the tracked runs."""
+"""What came of a sweep, from the tracked runs: its trials, the baselines, and the ensemble."""
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mlflow_setup.schema import OVERALL, Outcome, RunRecord, Tag
+from mlflow_setup.runs.query import ChoiceRecord
+from mlflow_setup.schema import Outcome, RunRecord, Tag
 from search.config.baselines import BASELINES
 
-NUM_EPOCHS = "num_epochs"
-"""The tag with the number of epochs that a trial has completed."""
+ENSEMBLE = "ensemble"
+"""What stands for a trial's name and recipe where the row is the chosen ensemble's."""
+BYTES = 4
+"""Of a parameter in float32."""
 _BEST = "best/dev/"
+_HELD_OUT = "held_out/selective/"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A trial on the leaderboard."""
+    """A trial on the leaderboard, a baseline, or the chosen ensemble."""
 
-    rank: int | None  # None: a baseline
+    rank: int | None  # None: a baseline, or the ensemble
     trial: str
     recipe: str
-    outcome: str  # an Outcome, or "running"
+    outcome: str  # an Outcome, or "running"; of the ensemble "held-out"
     reason: str
     epochs: int | None  # completed; None where the mirror has not said
-    overall: float | None  # best of any epoch; None before the first
-    metrics: dict[str, float]  # dev metric of a task -> its best of any epoch
+    overall: float | None  # best of any epoch; None before the first; of the ensemble held-out
+    metrics: dict[str, float]  # dev metric of a task -> likewise
     params: dict[str, Any]  # dotted name -> value, of those in which the trials differ
+    run_id: str = ""
+    folder: str | None = None  # of the trial; None: not recorded, or an ensemble
+    seconds: float | None = None  # of all attempts at training; None: not recorded
+    num_parameters: int | None = None  # of the encoders and heads that a prediction takes
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return dict(vars(self))
 
+    @property
+    def is_ensemble(self) -> bool:
+        return self.recipe == ENSEMBLE and self.rank is None
 
-def leaderboard(runs: list[RunRecord]) -> list[Row]:
-    """The baselines, then the trials: each by best overall, the earlier of equals first, those
-    without a score last."""
+    @property
+    def megabytes(self) -> float | None:
+        """Of the weights in float32 that a prediction of all tasks takes."""
+        return None if self.num_parameters is None else self.num_parameters * BYTES / 1e6
+
+
+def leaderboard(runs: list[RunRecord], choice: ChoiceRecord | None = None) -> list[Row]:
+    """The ensemble, where one was chosen, the baselines, then the trials: each by best overall,
+    the earlier of equals first, those without a score last."""
     ordered = sorted(
         runs,
         key=lambda run: (math.inf if math.isnan(run.overall) else -run.overall, run.trial),
@@ -42,6 +61,7 @@ def leaderboard(runs: list[RunRecord]) -> list[Row]:
     trials = [run for run in ordered if run.tags.get(Tag.RECIPE) not in BASELINES]
     varying = varying_params(trials)
     return [
+        *(() if choice is None else (_ensemble_row(choice, runs),)),
         *(_row(None, run, []) for run in ordered if run.tags.get(Tag.RECIPE) in BASELINES),
         *(_row(rank, run, varying) for rank, run in enumerate(trials, start=1)),
     ]
@@ -56,22 +76,65 @@ def varying_params(runs: list[RunRecord]) -> list[str]:
 
 
 def _row(rank: int | None, run: RunRecord, varying: list[str]) -> Row:
-    tasks = {
-        name.removeprefix("best/"): value
-        for name, value in sorted(run.metrics.items())
-        if name.startswith(_BEST) and name != f"best/{OVERALL}"
-    }
+    tags, hours = run.tags, run.metrics.get("used/trial_hours")
+    weights = tags.get(Tag.WEIGHTS_URI)
     return Row(
         rank=rank,
         trial=run.trial,
-        recipe=run.tags.get(Tag.RECIPE, ""),
+        recipe=tags.get(Tag.RECIPE, ""),
         outcome=run.outcome.value if isinstance(run.outcome, Outcome) else "running",
-        reason=run.tags.get(Tag.REASON, ""),
-        epochs=int(run.tags[NUM_EPOCHS]) if NUM_EPOCHS in run.tags else None,
+        reason=tags.get(Tag.REASON, ""),
+        epochs=int(tags[Tag.NUM_EPOCHS]) if Tag.NUM_EPOCHS in tags else None,
         overall=None if math.isnan(run.overall) else run.overall,
-        metrics=tasks,
+        metrics=_of_tasks(run.metrics, _BEST),
         params={name: _value(run.params[name]) for name in varying if name in run.params},
+        run_id=run.run_id,
+        folder=str(Path(weights).parent) if weights else None,
+        seconds=None if hours is None else 3600 * hours,
+        num_parameters=_notes(tags).get("num_parameters") or None,
     )
+
+
+def _ensemble_row(choice: ChoiceRecord, runs: Iterable[RunRecord]) -> Row:
+    """Scores on rows that had no say; seconds of its distinct members."""
+    known, members = {run.run_id: run for run in runs}, choice.member_run_ids
+    hours = [known[each].metrics.get("used/trial_hours") for each in members if each in known]
+    metrics, count = choice.metrics, len(members)
+    cost, num_encoders = metrics.get("cost", 0), metrics.get("num_encoders", 0)
+    of_single = metrics.get("held_out/best_single/overall")
+    beside = "" if of_single is None else f", where the best single runs have {of_single:.4f}"
+    return Row(
+        rank=None,
+        trial=ENSEMBLE,
+        recipe=ENSEMBLE,
+        outcome="held-out",
+        reason=f"{count} run{'s' * (count != 1)} on rows that did not choose{beside}",
+        epochs=None,
+        overall=metrics.get(f"{_HELD_OUT}overall"),
+        metrics=_of_tasks(metrics, _HELD_OUT),
+        params={},
+        run_id=choice.run_id,
+        seconds=3600 * sum(filter(None, hours)) if any(hours) else None,
+        # where parameters are not recorded, what it costs is the number of its members
+        num_parameters=int(cost) if cost > num_encoders else None,
+    )
+
+
+def _of_tasks(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """`dev/sentiment/accuracy` -> the metric that stands under the prefix, by name."""
+    return {
+        f"dev/{name.removeprefix(prefix)}": value
+        for name, value in sorted(metrics.items())
+        if name.startswith(prefix) and name != f"{prefix}overall"
+    }
+
+
+def _notes(tags: Mapping[str, str]) -> dict[str, int]:
+    try:
+        found = json.loads(tags.get(Tag.NOTES, "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _value(text: str) -> Any:

@@ -1,62 +1,223 @@
-"""`ensweep leaderboard`: the trials of a sweep, the best first.
+"""`ensweep leaderboard`: the trials of a sweep, the best first; of several sweeps, a comparison.
 
 ensweep leaderboard --json
+ensweep leaderboard first second
 """
 
-from typing import TYPE_CHECKING
+import csv
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place, SweepName
-from ensweep.cli.shared.output import print_json, print_table
-from mlflow_setup.errors import NothingUsableError
-from mlflow_setup.text import brief
+from ensweep.cli.shared.options import AsJson, Place
+from ensweep.cli.shared.output import print_json
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import brief, did_you_mean
 
 if TYPE_CHECKING:
+    from ensweep.cli.shared.table import Column
     from search.reports.leaderboard import Row
 
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SWEEP]...", help="A sweep's name; default: the latest. Several are compared."
+    ),
+]
+WIDE = ("run", "folder")
+"""Columns that are shown where they are asked for."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell that a spreadsheet may run starts with (CWE-1236)."""
 
-@example("ensweep leaderboard reviews --json")
-def leaderboard(place: Place, sweep_name: SweepName = None, as_json: AsJson = False) -> None:
-    """The trials of a sweep, the best first, with what they differ in."""
-    from mlflow_setup.runs.query import find_trials, latest_tracked_sweep
+
+@example("ensweep leaderboard reviews --top 10")
+def leaderboard(
+    place: Place,
+    sweeps: Sweeps = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", help="Columns by commas; default: what fits."),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", help="A column: scores from high to low, else from low to high."),
+    ] = None,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="Trials to show.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all columns as CSV.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The trials of a sweep, the best first, with scores, times, and why each ended.
+
+    Above them stand the chosen ensemble, with its scores on rows that did not choose it, and the
+    baselines. Several sweeps are compared: what differs in their settings, and their best.
+    """
+    if sweeps and len(set(sweeps)) > 1:
+        from ensweep.cli.sweeps.comparison import print_comparison
+
+        print_comparison(place, list(dict.fromkeys(sweeps)), as_json)
+        return
+    from mlflow_setup.runs.query import latest_choice, latest_tracked_sweep, trials_of
     from search.reports.leaderboard import leaderboard as rows_of
 
-    chosen = sweep_name or latest_tracked_sweep(place.tracking)
-    rows = rows_of(find_trials(place.tracking, chosen))
-    if not rows:
-        raise NothingUsableError(
-            f"no trial of a sweep {chosen!r} is tracked",
-            fix="ensweep leaderboard without a name shows the latest sweep",
-        )
+    chosen = sweeps[0] if sweeps else latest_tracked_sweep(place.tracking)
+    runs = trials_of(place.tracking, chosen)
+    rows = _first(_sorted(rows_of(runs, latest_choice(place.tracking, chosen)), sort), top)
     if as_json:
-        print_json(sweep=chosen, trials=[row.to_json() for row in rows])
-        return
-    typer.echo(f"sweep {chosen}", err=True)
-    print_table(*_leaderboard_table(rows))
+        trials = [row.to_json() for row in rows if not row.is_ensemble]
+        of_choice = next((row.to_json() for row in rows if row.is_ensemble), None)
+        print_json(sweep=chosen, trials=trials, ensemble=of_choice)
+    elif as_csv:
+        _print_csv(rows)
+    else:
+        typer.echo(f"sweep {chosen}", err=True)
+        _print(rows, columns)
 
 
-def _leaderboard_table(rows: "list[Row]") -> tuple[list[str], list[list[str]]]:
-    metrics = sorted({name for row in rows for name in row.metrics})
-    params = list(dict.fromkeys(name for row in rows for name in row.params))
-    header = ["#", "trial", "recipe", "outcome", "epochs", "overall"]
-    header += [name.split("/")[1] for name in metrics] + params
-    table = [
-        [
-            "" if row.rank is None else str(row.rank),
-            row.trial,
-            row.recipe,
-            row.outcome,
-            "" if row.epochs is None else str(row.epochs),
-            _number(row.overall),
-            *(_number(row.metrics.get(name)) for name in metrics),
-            *(brief(row.params.get(name, "")) for name in params),
-        ]
-        for row in rows
-    ]
-    return header, table
+def _print(rows: "list[Row]", asked: str | None) -> None:
+    from ensweep.cli.shared.table import print_columns
+
+    table = _columns(rows)
+    by_name = {column.name: column for column in table}
+    order = _by_importance(table)
+    if asked is not None:
+        order = [_known(name.strip(), by_name) for name in asked.split(",")]
+        table = [by_name[name] for name in dict.fromkeys(order)]
+    else:
+        table = [column for column in table if column.name not in WIDE]
+        order = [name for name in order if name not in WIDE]
+    styles = ["" if row.rank else "bold" if row.is_ensemble else "dim" for row in rows]
+    left_out = print_columns(table, order, styles)
+    if left_out:
+        typer.echo(
+            f"no room for: {', '.join(left_out)} (--columns chooses, --csv has all)", err=True
+        )
 
 
-def _number(value: float | None) -> str:
+def _columns(rows: "list[Row]") -> "list[Column]":
+    """All that can be shown, in the order of the table."""
+    from ensweep.cli.shared.table import Column
+
+    def add(name: str, cells: Iterable[str], **how: Any) -> None:
+        found.append(Column(name, tuple(cells), **how))
+
+    found: list[Column] = []
+    key, number = {"is_key": True}, {"is_number": True}
+    add("#", (_text(row.rank) for row in rows), **key)
+    add("trial", (row.trial for row in rows), **key)
+    add("recipe", (row.recipe for row in rows))
+    add("outcome", (row.outcome for row in rows), **key)
+    add("epochs", (_text(row.epochs) for row in rows), **number)
+    add("overall", (_score(row.overall) for row in rows), **number, **key)
+    for name, metric in _metrics(rows).items():
+        add(name, (_score(row.metrics.get(metric)) for row in rows), **number, **key)
+    add("time", (_duration(row.seconds) for row in rows), **number, **key)
+    sizes = ("" if row.megabytes is None else f"{row.megabytes:.1f}" for row in rows)
+    add("MB", sizes, **number, **key)
+    settings = _settings(rows)
+    last = [name.rpartition(".")[2] for name in settings]
+    for name, short in zip(settings, last, strict=True):
+        cells = (brief(row.params.get(name, "")) for row in rows)
+        add(name, cells, header=short if last.count(short) == 1 else "")
+    add("why", (row.reason for row in rows), is_cut=True, **key)
+    add("run", (row.run_id for row in rows))
+    add("folder", (row.folder or "" for row in rows))
+    return found
+
+
+def _by_importance(table: "list[Column]") -> list[str]:
+    names = [column.name for column in table]
+    scores = names[names.index("overall") : names.index("time")]
+    first = ["trial", *scores, "outcome", "why", "time", "#", "MB"]
+    last = ["epochs", "recipe", "run", "folder"]
+    return first + [name for name in names if name not in first + last] + last
+
+
+def _metrics(rows: "list[Row]") -> dict[str, str]:
+    """Name of a column -> metric: the task's, with the metric's where a task has several."""
+    metrics = sorted({metric for row in rows for metric in row.metrics})
+    tasks = [metric.split("/")[1] for metric in metrics]
+    return {
+        task if tasks.count(task) == 1 else metric.removeprefix("dev/"): metric
+        for task, metric in zip(tasks, metrics, strict=True)
+    }
+
+
+def _settings(rows: "list[Row]") -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.params))
+
+
+def _sorted(rows: "list[Row]", key: str | None) -> "list[Row]":
+    """By a column: scores from high to low, else from low to high; without a value last. The
+    ensemble and the baselines stay above the trials."""
+    if key is None:
+        return rows
+    scores = {"overall", *_metrics(rows)}
+    _known(key, {column.name for column in _columns(rows)})
+
+    def place(row: "Row") -> tuple[Any, ...]:
+        value = _raw(rows, row, key)
+        if value is None or value == "":
+            return row.rank is not None, 1, 0.0, ""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return row.rank is not None, 0, -value if key in scores else value, ""
+        return row.rank is not None, 0, 0.0, str(value)
+
+    return sorted(rows, key=place)
+
+
+def _first(rows: "list[Row]", top: int | None) -> "list[Row]":
+    """The ensemble, the baselines, and so many trials."""
+    trials = [row for row in rows if row.rank is not None][:top]
+    return [row for row in rows if row.rank is None] + trials
+
+
+def _raw(rows: "list[Row]", row: "Row", name: str) -> Any:
+    """The value of a column, before it is made text."""
+    fields = {"#": "rank", "time": "seconds", "MB": "megabytes", "why": "reason", "run": "run_id"}
+    if name in (metrics := _metrics(rows)):
+        return row.metrics.get(metrics[name])
+    if name in row.params or name in _settings(rows):
+        return row.params.get(name)
+    return getattr(row, fields.get(name, name))
+
+
+def _print_csv(rows: "list[Row]") -> None:
+    """Numbers as they are; text that a spreadsheet would run as a formula after an apostrophe."""
+    names = [{"time": "seconds"}.get(column.name, column.name) for column in _columns(rows)]
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        values = [_raw(rows, row, name) for name in names]
+        writer.writerow(
+            f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+            for value in values
+        )
+    typer.echo(output.getvalue(), nl=False)
+
+
+def _known(name: str, names: Any) -> str:
+    if name not in names:
+        raise ConfigError(
+            f"no column {name!r}{did_you_mean(name, names)}", fix=f"choose from {', '.join(names)}"
+        )
+    return name
+
+
+def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from mlflow_setup.runs.query import ChoiceRecord
 from mlflow_setup.schema import Outcome, RunRecord
 from search.reports.leaderboard import leaderboard, varying_params
 
@@ -69,3 +70,32 @@ def test_a_trial_that_failed_before_it_had_settings_differs_in_none() -> None:
 
 def test_an_empty_sweep_has_an_empty_leaderboard() -> None:
     assert leaderboard([]) == []
+
+
+def test_what_a_trial_took_and_where_it_lies() -> None:
+    whole = run("0001", 0.5)
+    tags = {**whole.tags, "weights_uri": "/s/trials/0001/weights", "notes": '{"num_parameters": 5}'}
+    metrics = {**whole.metrics, "used/trial_hours": 0.5}
+    known, unknown = leaderboard([replace(whole, tags=tags, metrics=metrics), run("0002", 0.4)])
+    assert (known.run_id, known.folder, known.seconds) == ("id-0001", "/s/trials/0001", 1800.0)
+    assert (known.num_parameters, known.megabytes) == (5, 20e-6)
+    assert (unknown.folder, unknown.seconds, unknown.num_parameters) == (None, None, None)
+
+
+def test_the_ensemble_is_the_first_row_with_what_it_scores_held_out() -> None:
+    metrics = {"held_out/selective/overall": 0.6, "held_out/selective/sentiment/accuracy": 0.4}
+    metrics |= {"held_out/best_single/overall": 0.55, "cost": 3e6, "num_encoders": 2.0}
+    tags = {"member_run_ids": "id-0001,id-0002"}
+    runs = [
+        replace(one, metrics={**one.metrics, "used/trial_hours": 1.0})
+        for one in (run("0001", 0.5), run("0002", 0.7), run("0003", 0.6))
+    ]
+    row, *others = leaderboard(runs, ChoiceRecord("c", 1.0, {}, metrics, tags))
+    assert (row.trial, row.rank, row.overall, row.outcome) == ("ensemble", None, 0.6, "held-out")
+    assert row.metrics == {"dev/sentiment/accuracy": 0.4}
+    assert (row.seconds, row.num_parameters) == (7200.0, 3_000_000)
+    assert "2 runs" in row.reason
+    assert "0.5500" in row.reason
+    assert [other.rank for other in others] == [1, 2, 3]
+    unknown = leaderboard(runs, ChoiceRecord("c", 1.0, {}, {**metrics, "cost": 2.0}, tags))[0]
+    assert unknown.num_parameters is None

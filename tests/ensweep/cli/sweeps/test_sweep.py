@@ -1,5 +1,6 @@
 """`ensweep sweep`, `ensweep sweeps`, `ensweep leaderboard` as a user types them."""
 
+import csv
 import json
 import re
 import time
@@ -36,7 +37,7 @@ def invoke(*words: str) -> Result:
     return result
 
 
-def track(storage: Path, name: str, scores: dict[str, float]) -> None:
+def track(storage: Path, name: str, scores: dict[str, float], why: str = "because") -> None:
     """A finished sweep of one-epoch trials."""
     mirror = Mirror(resolve_tracking(storage), name)
     mirror.start({}, {})
@@ -47,7 +48,7 @@ def track(storage: Path, name: str, scores: dict[str, float]) -> None:
         metrics = {"dev/overall": score, "dev/sentiment/accuracy": score / 2}
         folder.write_epoch(EpochRecord(1, metrics, {}, 1.0, time.time()))
         outcome = Outcome.FINISHED if score > 0.5 else Outcome.PRUNED
-        folder.write_outcome(OutcomeRecord(outcome, "because", 1, time.time()))
+        folder.write_outcome(OutcomeRecord(outcome, why, 1, time.time()))
         mirror.project(folder.snapshot())
     mirror.finish("FINISHED")
 
@@ -66,21 +67,41 @@ def test_the_leaderboard_of_the_latest_and_of_a_named_sweep(tmp_path: Path) -> N
     track(tmp_path, "new", {"0001-b2": 0.4, "0002": 0.7})
     result = invoke("leaderboard", "--storage", str(tmp_path))
     header, first, second = (line.split() for line in result.stdout.splitlines())
-    assert [*header[:4], *header[-3:]] == [
-        "#",
-        "trial",
-        "recipe",
-        "outcome",
-        "overall",
-        "sentiment",
-        "optim.lr",
-    ]
-    assert [first[1], first[3], *first[-3:]] == ["0002", "finished", "0.7000", "0.3500", "0.1"]
-    assert [second[1], second[3], *second[-3:]] == ["0001-b2", "pruned", "0.4000", "0.2000", "0"]
+    scores = ["epochs", "overall", "sentiment"]
+    assert header == ["#", "trial", "recipe", "outcome", *scores, "time", "MB", "lr", "why"]
+    assert first == ["1", "0002", "b3", "finished", "1", "0.7000", "0.3500", "0.1", "because"]
+    assert second == ["2", "0001-b2", "b3", "pruned", "1", "0.4000", "0.2000", "0", "because"]
     content = json.loads(invoke("leaderboard", "old", "--storage", str(tmp_path), "--json").stdout)
     assert content["sweep"] == "old"
+    assert content["ensemble"] is None
     assert [trial["trial"] for trial in content["trials"]] == ["0001"]
     assert content["trials"][0]["metrics"] == {"dev/sentiment/accuracy": 0.45}
+    assert content["trials"][0]["folder"] == str(tmp_path / "old" / "trials" / "0001")
+
+
+def test_the_leaderboard_is_sorted_cut_and_chosen_from(tmp_path: Path) -> None:
+    track(tmp_path, "s", {"0001": 0.4, "0002": 0.7, "0003": 0.6}, why="=1+1")
+
+    def column(*words: str) -> list[str]:
+        shown = invoke("leaderboard", "--storage", str(tmp_path), "--columns", "trial", *words)
+        return shown.stdout.split()
+
+    assert column() == ["trial", "0002", "0003", "0001"]
+    assert column("--sort", "sentiment") == ["trial", "0002", "0003", "0001"]
+    assert column("--sort", "optim.lr") == ["trial", "0001", "0002", "0003"]
+    assert column("--sort", "optim.lr", "--top", "2") == ["trial", "0001", "0002"]
+    with pytest.raises(ConfigError, match=r"no column 'optim.rl' \(did you mean optim.lr\?\)"):
+        column("--sort", "optim.rl")
+    with pytest.raises(ConfigError, match="no column 'when'"):
+        column("--columns", "trial,when")
+    rows = list(
+        csv.DictReader(
+            invoke("leaderboard", "--storage", str(tmp_path), "--csv").stdout.splitlines()
+        )
+    )
+    assert [row["trial"] for row in rows] == ["0002", "0003", "0001"]
+    assert (rows[0]["overall"], rows[0]["why"]) == ("0.7", "'=1+1")
+    assert {"seconds", "MB", "optim.lr", "why", "run", "folder"} <= set(rows[0])
 
 
 def test_a_leaderboard_of_nothing(tmp_path: Path) -> None:
