@@ -21,7 +21,18 @@ from typer.core import TyperGroup
 from ensweep.cli.ensembles import bundle, compress, ensemble, predict, serve, soup
 from ensweep.cli.shared.command import add
 from ensweep.cli.start import config, doctor, packaged, settings
-from ensweep.cli.sweeps import ablate, cluster, leaderboard, plan, report, submit, sweep, track
+from ensweep.cli.sweeps import (
+    ablate,
+    cluster,
+    delete,
+    leaderboard,
+    plan,
+    report,
+    stop,
+    submit,
+    sweep,
+    track,
+)
 from ensweep.cli.training import data, pretrain, train
 from mlflow_setup.errors import INTERRUPTED, STOPPED, EnsweepError
 from mlflow_setup.filesystem.atomic import is_full
@@ -37,7 +48,7 @@ COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Start": (doctor.doctor, data.data, packaged.recipes, config.config, settings.settings),
     "Train and search": (
         *(train.train, pretrain.pretrain, packaged.sweeps, plan.plan),
-        *(sweep.sweep, sweep.resume, sweep.extend, submit.submit, cluster.cluster),
+        *(sweep.sweep, stop.stop, sweep.resume, sweep.extend, submit.submit, cluster.cluster),
         *(packaged.studies, ablate.ablate),
     ),
     "Look": (leaderboard.leaderboard, report.report, track.ui),
@@ -46,7 +57,7 @@ COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
         *(compress.compress, bundle.verify, bundle.sign, bundle.push),
     ),
     "Serve": (serve.register, serve.serve),
-    "Keep in order": (track.sync, track.gc),
+    "Keep in order": (track.sync, track.gc, delete.delete),
 }
 """What `--help` lists, group by group, in the order of use. A command is called what its function
 is called."""

@@ -48,6 +48,13 @@ def save_view(tracking: Tracking, sweep: str, view: View, now: float) -> None:
     client.set_experiment_tag(experiment_id, f"{_VIEW_TAG}{_view_id(sweep)}", json.dumps(content))
 
 
+def delete_view(tracking: Tracking, sweep: str) -> None:
+    """Delete the sweep's view, if it has one."""
+    experiment_id, tag = tracking.experiment_id, f"{_VIEW_TAG}{_view_id(sweep)}"
+    if tag in tracking.client.get_experiment(experiment_id).tags:
+        tracking.client.delete_experiment_tag(experiment_id, tag)
+
+
 def view_path(tracking: Tracking, sweep: str) -> str:
     """Where the UI shows the sweep's trials, to be put behind its address.
 

@@ -20,14 +20,17 @@ from typing import Any, Self
 import psutil
 
 from mlflow_setup.errors import INTERRUPTED, STOPPED
+from trainable.storage.layout import STOP_REQUEST
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS = 20.0
 """How long trials may take to stop before they are ended: SIGTERM leaves 30 s on most clouds."""
+_LOOK_SECONDS = 1.0  # between looks for a request of `ensweep stop`
 
 
 class StopSwitch:
-    """Off, until something asks for a stop. A block of it listens to signals.
+    """Off, until something asks for a stop. A block of it listens to signals, and to the file that
+    `ensweep stop` leaves beside `file`.
 
     Args:
         file: what the trials look for.
@@ -43,6 +46,8 @@ class StopSwitch:
         self._must_end = False
         self._before: dict[int, Any] = {}
         self._deadline: threading.Timer | None = None
+        self._request = file.with_name(STOP_REQUEST)
+        self._has_left = threading.Event()
 
     @property
     def is_on(self) -> bool:
@@ -75,6 +80,8 @@ class StopSwitch:
 
     def __enter__(self) -> Self:
         self.file.unlink(missing_ok=True)
+        self._request.unlink(missing_ok=True)
+        threading.Thread(target=self._listen, name="stop-request", daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
             self._before = {number: signal.signal(number, self._on_signal) for number in heard}
@@ -88,12 +95,22 @@ class StopSwitch:
             signal.signal(number, self._on_signal)
 
     def __exit__(self, *_: object) -> None:
+        self._has_left.set()
         if self._deadline is not None:
             self._deadline.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         with suppress(OSError):
             self.file.unlink(missing_ok=True)
+            self._request.unlink(missing_ok=True)
+
+    def _listen(self) -> None:
+        while not self._has_left.wait(_LOOK_SECONDS):
+            if self._request.exists():
+                self.ask("ensweep stop")
+                if not self.has_trials:
+                    self.interrupt()
+                return
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._must_end:

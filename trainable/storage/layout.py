@@ -15,6 +15,9 @@ PREPARATION = "preparation"
 STOP_FILE = "stop"
 """There while all that runs in the sweep is to stop."""
 
+STOP_REQUEST = "stop-request"
+"""There once somebody has asked who drives the sweep, or trains, to stop: `ensweep stop`."""
+
 ATTEMPTS = "attempts"
 """What each process's try at a trial used."""
 

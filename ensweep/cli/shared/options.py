@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ensweep.cli.shared import completion
+
 if TYPE_CHECKING:
     from ensemble.choice.request import Request
     from mlflow_setup.tracking.store import Tracking
     from search.config.sweep_config import SweepConfig
 
 SweepName = Annotated[
-    str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; default: the latest.")
+    str | None,
+    typer.Argument(
+        metavar="[SWEEP]",
+        help="A sweep's name; default: the latest.",
+        autocompletion=completion.sweeps_here,
+    ),
 ]
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
@@ -30,9 +37,21 @@ Precision = Annotated[
     typer.Option("--precision", help="auto: bf16 where the device multiplies it in hardware."),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples a forward pass.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings, as `ensweep settings` lists them.",
+        autocompletion=completion.settings,
+    ),
+]
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe's name or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe's name or a YAML file.",
+        autocompletion=completion.recipes,
+    ),
 ]
 WarmStart = Annotated[
     list[str] | None,
@@ -40,6 +59,7 @@ WarmStart = Annotated[
         "--warm-start",
         metavar="OTHER",
         help="A sweep whose trials the search starts from, by name or folder; repeatable.",
+        autocompletion=completion.sweeps_here,
     ),
 ]
 Address = Annotated[
@@ -116,13 +136,19 @@ class AskedSweep:
     """A new sweep as the command line asks for it."""
 
     name_or_file: Annotated[
-        str, typer.Argument(metavar="SWEEP", help="A sweep's name or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="SWEEP",
+            help="A sweep's name or a YAML file.",
+            autocompletion=completion.packaged_sweeps,
+        ),
     ]
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
             help="Settings of every trial, or search.*, scheduler.*, resources.* of the sweep.",
+            autocompletion=completion.settings,
         ),
     ] = None
     name: Annotated[
@@ -154,7 +180,11 @@ class AskedEnsemble:
 
     sweeps: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SWEEP]...", help="Sweeps to choose from; default: the latest."),
+        typer.Argument(
+            metavar="[SWEEP]...",
+            help="Sweeps to choose from; default: the latest.",
+            autocompletion=completion.sweeps_here,
+        ),
     ] = None
     method: Annotated[
         str | None,
@@ -195,6 +225,7 @@ class AskedEnsemble:
             "--runs",
             metavar="TASK=RUN,RUN",
             help="List a task's members instead: equal weights, each run's best epoch. Repeatable.",
+            autocompletion=completion.runs_here,
         ),
     ] = None
 

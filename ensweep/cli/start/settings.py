@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
+from ensweep.cli.shared.completion import setting_keys
 from ensweep.cli.shared.options import AsJson
 from ensweep.cli.shared.output import print_json, print_table
 from mlflow_setup.errors import ConfigError
@@ -33,7 +34,12 @@ This page is written by `ensweep settings --markdown > docs/settings.md`.
 @example("ensweep settings optim.lr", "ensweep settings loss.mnr")
 def settings(
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="A setting, a section, or a part of one.")
+        str | None,
+        typer.Argument(
+            metavar="[KEY]",
+            help="A setting, a section, or a part of one.",
+            autocompletion=setting_keys,
+        ),
     ] = None,
     as_json: AsJson = False,
     as_markdown: Annotated[

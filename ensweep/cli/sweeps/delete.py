@@ -1,0 +1,104 @@
+"""`ensweep delete`: a sweep with all that is of it: folder, MLflow runs, artifacts.
+
+ensweep delete reviews --dry-run
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ensweep.cli.shared.command import example
+from ensweep.cli.shared.completion import sweeps_here
+from ensweep.cli.shared.options import AsJson, Place
+from ensweep.cli.shared.output import print_json
+from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
+
+if TYPE_CHECKING:
+    from mlflow_setup.tracking.client import Run
+    from search.storage.sweep_folder import SweepFolder
+
+
+@example("ensweep delete reviews --dry-run", "ensweep delete reviews --yes")
+def delete(
+    sweep: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="Its name.", autocompletion=sweeps_here)
+    ],
+    place: Place,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a sweep: its folder, its MLflow runs, their artifacts. Refused while it is used."""
+    from mlflow_setup.runs.deletion import delete_runs, models_of_sweep, runs_of_sweep
+    from search.storage.sweep_folder import SweepFolder
+
+    folder = SweepFolder(place.storage, sweep)
+    runs = runs_of_sweep(place.tracking, sweep)
+    _refuse_unknown(folder, runs)
+    sizes = _sizes(folder, runs)
+    if not as_json:
+        for path, size in sizes.items():
+            typer.echo(f"{size / 1e6:9.1f} MB  {path}")
+        typer.echo(f"{len(runs):9} run(s) in MLflow")
+    _refuse_used(folder, models_of_sweep(place.tracking, sweep))
+    if not dry_run:
+        _confirm(sweep, yes)
+        folder.remove()
+        left = delete_runs(place.tracking, sweep, runs)
+    if as_json:
+        content = {"num_runs": len(runs), "num_bytes": sum(sizes.values())}
+        print_json(sweep=sweep, is_deleted=not dry_run, **content)
+    else:
+        total = sum(sizes.values()) / 1e6
+        typer.echo(f"{total:9.1f} MB  {'would be' if dry_run else 'were'} deleted")
+    if not dry_run and left:
+        raise PartialError("artifacts are left:\n  " + "\n  ".join(left), fix="delete them there")
+
+
+def _refuse_unknown(folder: "SweepFolder", runs: "list[Run]") -> None:
+    from mlflow_setup.text import there_are
+    from search.storage.sweep_folder import SWEEP_FILE, sweep_names
+    from trainable.storage.layout import TRIALS
+
+    is_sweep = any((folder.path / own).exists() for own in (SWEEP_FILE, TRIALS))
+    if not is_sweep and (folder.path.exists() or not runs):  # whatever else is in that folder
+        others = there_are(folder.name, sweep_names(folder.path.parent))
+        raise NothingUsableError(
+            f"no sweep {folder.name!r} in {folder.path.parent}{others}",
+            fix="--storage names the folder with the sweeps",
+        )
+
+
+def _refuse_used(folder: "SweepFolder", models: list[str]) -> None:
+    from search.driver.stop_request import drivers
+    from search.storage.lease import LEASE_FILE, refusal
+
+    for path, holder in drivers(folder).items():
+        raise refusal(path / LEASE_FILE, holder)
+    if models:
+        raise ConfigError(
+            f"sweep {folder.name}: has members of registered models: {', '.join(models)}",
+            fix="delete those versions in MLflow first (ensweep ui), or keep the sweep",
+        )
+
+
+def _sizes(folder: "SweepFolder", runs: "list[Run]") -> dict[Path, int]:
+    """Bytes of what lies on this machine."""
+    from mlflow_setup.filesystem.atomic import num_bytes
+    from mlflow_setup.runs.deletion import local_artifacts
+
+    places = [folder.path, *(path for run in runs if (path := local_artifacts(run)) is not None)]
+    sizes = {path: num_bytes(path) for path in places if path.exists()}
+    return {path: size for path, size in sizes.items() if size or path == folder.path}
+
+
+def _confirm(sweep: str, is_sure: bool) -> None:
+    if is_sure:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"sweep {sweep}: nobody can be asked here", fix="--yes deletes it")
+    typer.confirm(f"delete sweep {sweep}?", abort=True, err=True)

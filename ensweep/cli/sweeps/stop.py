@@ -1,0 +1,45 @@
+"""`ensweep stop`: have a sweep stop, resumably, from another terminal or machine.
+
+ensweep stop reviews
+"""
+
+from typing import Annotated
+
+import typer
+
+from ensweep.cli.shared.command import example
+from ensweep.cli.shared.options import AsJson, Place, SweepName
+from ensweep.cli.shared.output import print_json
+
+
+@example("ensweep stop reviews", "ensweep stop reviews --no-wait")
+def stop(
+    place: Place,
+    sweep: SweepName = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until the driver has left.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Have a running sweep, or training, stop with a checkpoint: as Ctrl-C there would."""
+    from search.driver.stop_request import ask_to_stop, drivers, until_left
+    from search.storage.sweep_folder import find_sweep
+
+    folder = find_sweep(place.storage, sweep)
+    found = drivers(folder)
+    for path, holder in found.items():
+        ask_to_stop(path)
+        typer.echo(f"asked to stop: {holder.describe()}", err=True)
+    if wait:
+        for path, holder in found.items():
+            for _ in until_left(path, holder):
+                pass
+    if as_json:
+        asked = [holder.describe() for holder in found.values()]
+        print_json(sweep=folder.name, asked=asked, is_stopped=wait or not found)
+    elif not found:
+        typer.echo(f"{folder.name}: nobody is at it")
+    elif wait:
+        typer.echo(f"{folder.name}: stopped")
+    if folder.has_begun() and found:
+        typer.echo(f"next: {place.command('resume', folder.name)}", err=True)

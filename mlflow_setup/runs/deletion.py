@@ -1,0 +1,106 @@
+"""What MLflow has of a sweep, deleted: its runs, their artifacts, its view.
+
+Runs go to MLflow's trash; their artifacts are gone at once.
+"""
+
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from mlflow_setup.schema import RunKind, Tag
+from mlflow_setup.tracking.client import MlflowException, Run
+from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.tracking.ui_view import delete_view
+
+SWEEPS_TAG = "sweeps"
+"""Of an ensemble's run: the sweeps that its members are of, by commas."""
+
+
+def runs_of_sweep(tracking: Tracking, sweep: str) -> list[Run]:
+    """Its own run, its trials', and those of the ensembles that are of it alone.
+
+    Raises:
+        ConfigError: MLflow cannot be read.
+    """
+    with tracking.errors():
+        kinds = (RunKind.ENSEMBLE, RunKind.TRIAL, RunKind.SWEEP)
+        found = {
+            kind: tracking.search(
+                {
+                    Tag.KIND.value: kind.value,
+                    SWEEPS_TAG if kind is RunKind.ENSEMBLE else Tag.SWEEP.value: sweep,
+                }
+            )
+            for kind in kinds
+        }
+    return [run for kind in kinds for run in found[kind]]
+
+
+def models_of_sweep(tracking: Tracking, sweep: str) -> list[str]:
+    """Versions of registered models that have a member of the sweep: `reviews version 3`.
+
+    Raises:
+        ConfigError: MLflow cannot be read.
+    """
+    with tracking.errors():
+        client = tracking.client
+        versions = [
+            version
+            for model in client.search_registered_models()
+            for version in client.search_model_versions(f"name='{model.name}'")
+        ]
+        return [
+            f"{version.name} version {version.version}"
+            for version in versions
+            if version.run_id and sweep in _sweeps_of(tracking, version.run_id)
+        ]
+
+
+def _sweeps_of(tracking: Tracking, run_id: str) -> list[str]:
+    with suppress(MlflowException):  # the run is gone, the model is not
+        return str(tracking.client.get_run(run_id).data.tags.get(SWEEPS_TAG, "")).split(",")
+    return []
+
+
+def local_artifacts(run: Run) -> Path | None:
+    """The folder of a run's artifacts, or None where they lie elsewhere."""
+    uri = urlsplit(run.info.artifact_uri)
+    return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
+
+
+def delete_runs(tracking: Tracking, sweep: str, runs: Iterable[Run]) -> list[str]:
+    """Delete runs, their artifacts and the sweep's view.
+
+    Returns:
+        Places of artifacts that could not be deleted, and why.
+
+    Raises:
+        ConfigError: MLflow cannot be written to.
+    """
+    left = []
+    for run in runs:
+        problem = _delete_artifacts(tracking, run)
+        left += [problem] if problem else []
+        with tracking.errors():
+            tracking.client.delete_run(run.info.run_id)
+    with suppress(MlflowException), tracking.errors():
+        delete_view(tracking, sweep)
+    return left
+
+
+def _delete_artifacts(tracking: Tracking, run: Run) -> str | None:
+    """None, or what is left and why."""
+    folder = local_artifacts(run)
+    if folder is not None:
+        shutil.rmtree(folder.parent if folder.name == "artifacts" else folder, ignore_errors=True)
+        return f"{folder}: is still there" if folder.exists() else None
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        get_artifact_repository(run.info.artifact_uri, tracking.uri).delete_artifacts()
+    except Exception as error:  # each kind of storage raises its own
+        return f"{run.info.artifact_uri}: {error}"
+    return None

@@ -1,0 +1,52 @@
+"""Asking whoever drives a sweep, or trains in its folder, to stop.
+
+From any process that reaches the storage folder, on any machine.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from mlflow_setup.filesystem.atomic import must_write, write_atomic
+from search.storage.lease import LEASE_FILE, STALE_SECONDS, Holder, living_driver, read_lease
+from search.storage.sweep_folder import SweepFolder
+from trainable.storage.layout import STOP_REQUEST
+
+_LOOK_SECONDS = 0.5
+
+
+def drivers(folder: SweepFolder) -> dict[Path, Holder]:
+    """Who is at the sweep, by the folder that each holds: the sweep's own, or a trial's that
+    `ensweep train` is at. Takes seconds where there is a lease: it has to move."""
+    places = [folder.path, *(trial.path for trial in folder.trial_folders())]
+    found = {path: living_driver(path) for path in places if (path / LEASE_FILE).exists()}
+    return {path: holder for path, holder in found.items() if holder is not None}
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Leave the request; who holds the folder takes it up within a second.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+    with must_write(folder / STOP_REQUEST):
+        write_atomic(folder / STOP_REQUEST, "")
+
+
+def until_left(folder: Path, holder: Holder) -> Iterator[Holder]:
+    """The holder again and again, with its counter of now, until it has left, or is gone."""
+    moved = time.monotonic()
+    while True:
+        found = read_lease(folder / LEASE_FILE)
+        has_moved = found is not None and found.counter != holder.counter
+        if found is None or found.token != holder.token:
+            break
+        if has_moved:
+            holder, moved = found, time.monotonic()
+        elif time.monotonic() - moved > STALE_SECONDS:
+            break
+        yield holder
+        time.sleep(_LOOK_SECONDS)
+    with suppress(OSError):
+        (folder / STOP_REQUEST).unlink(missing_ok=True)

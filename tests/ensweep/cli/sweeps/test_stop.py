@@ -1,0 +1,68 @@
+"""`ensweep stop`: from another process on the same storage, as Ctrl-C there would."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from past_sweep import Past
+from typer.testing import CliRunner, Result
+
+from ensweep.cli.app import app
+from mlflow_setup.errors import NothingUsableError
+from search.driver.stop_switch import StopSwitch
+from search.storage.lease import Lease
+from trainable.storage.layout import STOP_REQUEST
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.storage.lease.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("search.driver.stop_switch._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("search.driver.stop_request._LOOK_SECONDS", 0.02)
+
+
+def stop(storage: Path, *words: str) -> Result:
+    return CliRunner().invoke(app, ["stop", *words, "--storage", str(storage)])
+
+
+def test_the_driver_stops_and_is_waited_for(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    results: list[Result] = []
+    asking = threading.Thread(target=lambda: results.append(stop(tmp_path, "s", "--json")))
+    with Lease(past.folder.path), StopSwitch(past.folder.stop_file, lambda line: None) as switch:
+        switch.expect_trials()
+        asking.start()
+        for _ in range(500):
+            if switch.is_on:
+                break
+            threading.Event().wait(0.02)
+        assert (switch.reason, switch.exit_code) == ("ensweep stop", 75)
+        assert past.folder.stop_file.exists()  # the trials see it
+        assert asking.is_alive()
+    asking.join(30)
+    (result,) = results
+    content = json.loads(result.stdout)
+    assert content["is_stopped"]
+    assert len(content["asked"]) == 1
+    assert "next: ensweep resume s --storage " in result.stderr
+    assert not (past.folder.path / STOP_REQUEST).exists()
+
+
+def test_an_earlier_request_does_not_stop_who_begins_later(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    (past.folder.path / STOP_REQUEST).touch()
+    with StopSwitch(past.folder.stop_file, lambda line: None) as switch:
+        assert not (past.folder.path / STOP_REQUEST).exists()
+        assert not switch.is_on
+
+
+def test_where_nobody_drives_there_is_nothing_to_stop(tmp_path: Path) -> None:
+    past = Past(tmp_path)
+    result = stop(tmp_path)
+    assert result.stdout == "s: nobody is at it\n"
+    assert not (past.folder.path / STOP_REQUEST).exists()
+    unknown = stop(tmp_path, "t").exception
+    assert isinstance(unknown, NothingUsableError)
+    assert "no sweep 't'" in str(unknown)
+    assert "there is s" in str(unknown)
