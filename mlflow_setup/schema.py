@@ -5,13 +5,15 @@ mirror projects them onto an MLflow run; `runs/query.py` reads them back as `Run
 """
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from mlflow_setup.records import Record
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 EXPERIMENT = "ensweep"
 SCHEMA_VERSION = 2
@@ -81,6 +83,9 @@ RUN_STATUS: dict[Outcome, str] = {
 }
 """MLflow's status for each outcome; readers filter on the outcome tag, not on the status."""
 
+UNKNOWN_DATA = "unknown"
+"""The fingerprint in the record of a trial that failed before it had read its data."""
+
 CONFIG_ARTIFACT = "config.json"
 PREDICTIONS_ARTIFACT = "predictions"
 
@@ -90,13 +95,42 @@ def metric_name(split: str, task: str, metric: str) -> str:
     return f"{split}/{task}/{metric}"
 
 
-def prediction_path(task: str, epoch: int) -> str:
-    """`<task>/0007.parquet`, below `predictions` in the trial's folder and among its artifacts."""
-    return f"{task}/{epoch:04d}.parquet"
+def prediction_path(epoch: int) -> str:
+    """`0007.parquet`, below `predictions` in the trial's folder and among its artifacts: those of
+    all tasks after an epoch."""
+    return f"{epoch:04d}.parquet"
+
+
+class _Record:
+    """JSON in and out; a record that does not fit its fields is refused by name."""
+
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        """Raises ValueError when a number is not finite: JSON has no such numbers."""
+        content = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError when `text` is not JSON, or not of the record's fields and types."""
+        try:
+            record: Self = _adapter(cls).validate_json(text)  # type: ignore[arg-type]
+        except ValidationError as error:
+            detail = error.errors(include_url=False, include_input=False)[0]
+            place = "".join(f"{part!r:.80}: " for part in detail["loc"])
+            raise ValueError(f"not a {cls.__name__}: {place}{detail['msg']}") from None
+        return record
+
+
+@cache
+def _adapter(record: type[_Record]) -> TypeAdapter[Any]:
+    return TypeAdapter(record)
 
 
 @dataclass(frozen=True, slots=True)
-class TrialRecord(Record):
+class TrialRecord(_Record):
     """A trial's settings and data: `config.json`, written once before the first step."""
 
     trial: str
@@ -120,7 +154,7 @@ class TrialRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class EpochRecord(Record):
+class EpochRecord(_Record):
     """An epoch's metrics: `epochs/0007.json`, written once. Epochs count from 1."""
 
     epoch: int
@@ -133,7 +167,7 @@ class EpochRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision(Record):
+class Decision(_Record):
     """The scheduler's decision after an epoch: `epochs/0007.decision.json`."""
 
     epoch: int
@@ -142,7 +176,7 @@ class Decision(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class OutcomeRecord(Record):
+class OutcomeRecord(_Record):
     """How a trial ended: `outcome.json`, written once (a `stopped` one is replaced on resume)."""
 
     outcome: Outcome
@@ -155,7 +189,7 @@ class OutcomeRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptRecord(Record):
+class AttemptRecord(_Record):
     """The resources one process used for a trial: `attempts/0001.json`, replaced while it runs."""
 
     host: str

@@ -28,7 +28,7 @@ from trainable.data.defects import FIXES
 from trainable.data.examples import label_sets
 from trainable.data.readers import label_value
 from trainable.data.tables import Fault, UnreadableError, delimiter_of, table_rows, text_lines
-from trainable.storage.predictions import Predictions
+from trainable.storage.predictions import Predictions, read_predictions
 
 SURE = 0.9
 """The probability that a hard label stands for; the other classes share the rest."""
@@ -57,9 +57,9 @@ def with_added(pool: Pool, given: Iterable[str]) -> Pool:
         name, _, rest = text.partition("=")
         among = {name: pool.tasks[name]} if rest and name in pool.tasks else pool.tasks
         path = Path(rest if among is not pool.tasks else text)
-        task, outputs, form = _read(path, among)
         if any(one.candidate.trial == path.name for one in added):
             raise DataError(f"{path}: a file of this name is added already", fix="rename it")
+        found: list[Added] = []
         candidate = Candidate(
             run_id=f"added:{path.name}",
             trial=path.name,
@@ -68,8 +68,10 @@ def with_added(pool: Pool, given: Iterable[str]) -> Pool:
             weights_uri="",
             num_parameters=0,
         )
-        tasks[task] = _grown(tasks[task], candidate, outputs)
-        added.append(Added(candidate, task, form))
+        for task, outputs, form in _read(path, among):
+            tasks[task] = _grown(tasks[task], candidate, outputs)
+            found.append(Added(candidate, task, form))
+        added += found
     return dataclasses.replace(pool, tasks=tasks, added=tuple(added))
 
 
@@ -107,10 +109,14 @@ def _grown(pool: TaskPool, candidate: Candidate, outputs: Floats) -> TaskPool:
     )
 
 
-def _read(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
-    """The task that a file is of, its outputs in the order of the pool's rows, and its form."""
+def _read(path: Path, tasks: Mapping[str, TaskPool]) -> list[tuple[str, Floats, str]]:
+    """The tasks that a file is of, outputs in the order of the pool's rows, and their form."""
     if path.suffix.lower() == ".parquet":
         return _from_our_file(path, tasks)
+    return [_from_table(path, tasks)]
+
+
+def _from_table(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
     header, rows = _rows_of(path)
     name = _task_of(path, set(rows), tasks)
     pool = tasks[name]
@@ -127,18 +133,22 @@ def _read(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
     return name, smoothed(pool.task, values[:, 0]), f"labels, each taken for {SURE:.0%} sure"
 
 
-def _from_our_file(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats, str]:
-    predictions = Predictions.read(path)
+def _from_our_file(path: Path, tasks: Mapping[str, TaskPool]) -> list[tuple[str, Floats, str]]:
+    """Of an epoch's file the tasks that are asked for; one at least."""
+    found = read_predictions(path)
+    names = [name for name in found if name in tasks]
+    if not names:
+        raise DataError(f"{path}: of the task {printable(', '.join(found))!r}, which no run has")
+    return [(name, _in_order(path, found[name], tasks[name]), "outputs") for name in names]
+
+
+def _in_order(path: Path, predictions: Predictions, pool: TaskPool) -> Floats:
     name = predictions.task_name
-    if name not in tasks:
-        raise DataError(f"{path}: of the task {printable(name)!r}, which no run has")
-    pool = tasks[name]
     predictions.require(path, task_name=name, split="dev", data_fingerprint=pool.data_fingerprint)
     require_outputs(path, predictions, pool.task)
     _task_of(path, set(predictions.ids), {name: pool})
     place = {row_id: row for row, row_id in enumerate(predictions.ids)}
-    outputs = predictions.outputs[[place[row_id] for row_id in pool.ids]].astype(np.float64)
-    return name, outputs, "outputs"
+    return predictions.outputs[[place[row_id] for row_id in pool.ids]].astype(np.float64)
 
 
 def _rows_of(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str]]]]:

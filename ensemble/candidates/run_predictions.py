@@ -31,7 +31,7 @@ from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import overall, task_metric
-from trainable.storage.predictions import Predictions
+from trainable.storage.predictions import Predictions, read_predictions
 from trainable.training.stages import first_judged_epoch, num_frozen_epochs
 
 Download = Callable[[str, str], Path]
@@ -152,12 +152,14 @@ class _Reader:
     def __init__(self, run: RunRecord, download: Download) -> None:
         self.run, self.download = run, download
         self.tokenizer: str | None = None
+        self._last: tuple[int, Path, dict[str, Predictions]] | None = None
 
     def read(self, name: str, task: Task, epoch: int) -> tuple[NDArray[np.float32], DevData]:
         """Outputs in the order of the sorted ids, and the data they are of."""
-        artifact = f"{PREDICTIONS_ARTIFACT}/{prediction_path(name, epoch)}"
-        path = self.download(self.run.run_id, artifact)
-        predictions = Predictions.read(path)
+        path, found = self._file(epoch)
+        if name not in found:
+            raise IntegrityError(f"{path}: no predictions of {name}, but of {', '.join(found)}")
+        predictions = found[name]
         predictions.require(
             path,
             task_name=name,
@@ -180,6 +182,14 @@ class _Reader:
             labels=tuple(predictions.labels[order].tolist()),
         )
         return predictions.outputs[order], data
+
+    def _file(self, epoch: int) -> tuple[Path, dict[str, Predictions]]:
+        """The file of an epoch and what is in it: read once for all tasks."""
+        if self._last is None or self._last[0] != epoch:
+            artifact = f"{PREDICTIONS_ARTIFACT}/{prediction_path(epoch)}"
+            path = self.download(self.run.run_id, artifact)
+            self._last = epoch, path, read_predictions(path)
+        return self._last[1:]
 
 
 def require_outputs(path: Path, predictions: Predictions, task: Task) -> None:

@@ -103,7 +103,7 @@ def compress(
 
 
 def student_of(
-    folder: Path, data_dir: Path, recipe: str | None = None, overrides: Iterable[str] = ()
+    folder: Path, data_dir: str | Path, recipe: str | None = None, overrides: Iterable[str] = ()
 ) -> Resolved:
     """The student's configuration: a recipe's, or that of the bundle's best member.
 

@@ -67,7 +67,7 @@ class HeldOut:
 class SoupScorer:
     """Averages weights and scores them on the dev examples of one data folder."""
 
-    def __init__(self, first: Ingredient, data_dir: Path) -> None:
+    def __init__(self, first: Ingredient, data_dir: str | Path) -> None:
         self.first = first
         self.config: Config = from_flat({**first.record.config, "data.dir": str(data_dir)})
         dataset = read_dataset(self.config)
@@ -120,11 +120,13 @@ class SoupScorer:
         evaluation = evaluate(self.tasks, self.examples, outputs)
         if not evaluation.is_finite:
             raise NothingUsableError(f"{name}: an output on dev is not finite")
-        for task, values in outputs.items():
-            trial.write_predictions(
-                1,
-                predictions_of(self.tasks[task], self.examples[task], values, self.tokenizer_id),
-            )
+        trial.write_predictions(
+            1,
+            [
+                predictions_of(self.tasks[task], self.examples[task], values, self.tokenizer_id)
+                for task, values in outputs.items()
+            ],
+        )
         averaged = average_weights([each.weights for each in ingredients])
         trial.keep_weights(1, lambda folder: save_file(averaged, folder / WEIGHTS_FILE))
         seconds, now = time.perf_counter() - started, time.time()
@@ -183,10 +185,9 @@ class SoupScorer:
 
     def _read(self, trial: TrialFolder, epoch: int) -> Outputs:
         """Recorded dev outputs, proved to be of the dev examples here."""
-        outputs = {}
+        outputs, path = {}, trial.predictions_path(epoch)
         for name, examples in self.examples.items():
-            path = trial.predictions_path(name, epoch)
-            predictions = Predictions.read(path)
+            predictions = Predictions.read(path, name)
             if predictions.data_fingerprint != examples.fingerprint:
                 raise DataError(
                     f"{name}: the dev examples are not those that {trial.path.name} was scored on",

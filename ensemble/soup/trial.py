@@ -36,7 +36,7 @@ class Soup:
 
 
 def make_soup(
-    tracking: Tracking, sweep: str, data_dir: Path, greedy: bool, num_runs: int | None = None
+    tracking: Tracking, sweep: str, data_dir: str | Path, greedy: bool, num_runs: int | None = None
 ) -> Soup:
     """Average runs that share a start, score the result on dev, record and track it.
 

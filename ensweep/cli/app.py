@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from ensweep.cli.ensembles import bundle, compress, ensemble, predict, serve, soup
-from ensweep.cli.shared.command import add
+from ensweep.cli.shared.command import add, grouped
 from ensweep.cli.start import config, doctor, packaged, settings
 from ensweep.cli.sweeps import (
     ablate,
@@ -87,6 +87,8 @@ app = typer.Typer(
 for panel, commands in COMMANDS.items():
     for command in commands:
         if isinstance(command, typer.Typer):
+            for registered in command.registered_commands:
+                registered.callback = registered.callback and grouped(registered.callback)
             app.add_typer(command, rich_help_panel=panel)
         else:
             add(app, command, panel)

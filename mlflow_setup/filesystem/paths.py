@@ -6,9 +6,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.uris import redact
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_PATH = 1024
+_COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(.*)")
+"""A URI that was taken for a path, which has one slash where the URI had two."""
 
 
 def safe_name(name: str, what: str) -> str:
@@ -23,6 +26,22 @@ def safe_name(name: str, what: str) -> str:
             fix="use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit",
         )
     return name
+
+
+def refuse_uri(path: Path, option: str) -> None:
+    """A path that was given as a URI would become the local folder `./s3:`.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    spelled = _COLLAPSED.fullmatch(str(path))
+    if spelled is not None:
+        uri = f"{spelled[1]}://{spelled[2]}"
+        raise ConfigError(
+            f"{option} {redact(uri)}: is a storage URI, and a path is needed",
+            fix="name a place on this machine, or on a file system that every node mounts (NFS, "
+            "EFS, a volume); data and encoders may be at URIs, what is written may not",
+        )
 
 
 def inside(root: Path, relative: str) -> Path:

@@ -1,4 +1,4 @@
-"""The mirror in a thread of its own: tracking never makes a trial wait.
+"""The mirror in threads of its own: tracking never makes a trial wait.
 
 What waits to be projected is a set of names, so it is bounded by the number of trials however long
 a server is away; what was missed is projected once it answers again.
@@ -6,6 +6,7 @@ a server is away; what was missed is projected once it answers again.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ from mlflow_setup.schema import TrialSnapshot
 
 RETRY_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0
-"""How long the end of a sweep waits for a server that is slow."""
+"""How long the end of a sweep waits for a server that gets on with nothing."""
+AT_ONCE = 4
+"""Trials that are projected at a time, onto a server: a request may take it long."""
 
 _logger = logging.getLogger(__name__)
 
@@ -24,21 +27,31 @@ class BackgroundMirror:
     """Projects trials when it can. All methods return at once, but `close`.
 
     Args:
-        snapshot: reads a trial's folder; called in the mirror's thread.
+        snapshot: reads a trial's folder; called in the mirror's threads.
+        num_threads: trials that are projected at a time.
     """
 
-    def __init__(self, mirror: Mirror, snapshot: Callable[[str], TrialSnapshot]) -> None:
+    def __init__(
+        self, mirror: Mirror, snapshot: Callable[[str], TrialSnapshot], num_threads: int = 1
+    ) -> None:
         self._mirror, self._snapshot = mirror, snapshot
         self._waiting: dict[str, None] = {}  # names, the one that waits longest first
+        self._under_way: set[str] = set()
+        self._unreadable: set[str] = set()
         self._changed = threading.Condition()
         self._final: str | None = None  # the sweep's last status
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+        self._is_closed = self._is_finishing = self._has_given_up = False
+        self._advanced = time.monotonic()  # when something was last sent
+        mirror.on_progress = self._note_progress
+        self._threads = [
+            threading.Thread(target=self._run, name="mirror", daemon=True)
+            for _ in range(num_threads)
+        ]
 
     def start(self, *given: Any) -> None:
         """Begin to project, the sweep's own run first, by the arguments of `Mirror.start`."""
         self._given = given
-        self._thread.start()
+        self._threads[0].start()
 
     def mark(self, trial: str) -> None:
         """The trial's folder has changed."""
@@ -49,49 +62,91 @@ class BackgroundMirror:
     def close(self, status: str, patience_seconds: float = PATIENCE_SECONDS) -> set[str]:
         """Project what is left, end the sweep's run; the names that MLflow has missed.
 
-        A server that does not answer is asked once more, then left alone.
+        It takes as long as something is sent within `patience_seconds`. A server that does not
+        answer is asked once more, then left alone.
         """
         with self._changed:
-            self._final = status
+            self._final, self._advanced = status, time.monotonic()
             self._changed.notify_all()
-        self._thread.join(patience_seconds)
-        with self._changed:
-            missed = set(self._waiting)
+            while not (self._is_closed or self._has_given_up):
+                left = self._advanced + patience_seconds - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            missed = {*self._waiting, *self._under_way, *self._unreadable}
         return missed if self._is_closed else missed | {self._mirror.sweep}
 
+    def _note_progress(self) -> None:
+        with self._changed:
+            self._advanced = time.monotonic()
+
     def _run(self) -> None:
-        self._mirror.try_start(*self._given)  # or else the first projection does it
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._final is not None)
-                name, final = next(iter(self._waiting), None), self._final
-            if name is None:
-                self._finish(str(final))
-                return
+        if threading.current_thread() is self._threads[0]:
+            self._mirror.try_start(*self._given)  # or else the first projection does it
+            for other in self._threads[1:]:
+                other.start()
+        while (name := self._next()) is not None:
+            began = time.monotonic()
             if self._project(name):
                 continue
-            if final is not None:
-                return
             with self._changed:
+                if self._final is not None and self._advanced <= began:  # nor by another thread
+                    self._has_given_up = True
+                    self._changed.notify_all()
+                    return
                 self._changed.wait_for(lambda: self._final is not None, RETRY_SECONDS)
+        self._finish()
+
+    def _next(self) -> str | None:
+        """A trial that waits and that no other thread is at; None: there will be no more."""
+
+        def free() -> str | None:
+            return next((name for name in self._waiting if name not in self._under_way), None)
+
+        def is_over() -> bool:
+            is_done = self._final is not None and not self._waiting and not self._under_way
+            return is_done or self._has_given_up
+
+        with self._changed:
+            self._changed.wait_for(lambda: free() or is_over())
+            name = None if self._has_given_up else free()
+            if name is not None:
+                del self._waiting[name]
+                self._under_way.add(name)
+            return name
 
     def _project(self, name: str) -> bool:
-        """Whether MLflow could be written to. A folder that cannot be read is put at the end."""
-        with self._changed:
-            self._waiting.pop(name)
+        """Whether MLflow could be written to. A folder that cannot be read is put at the end, or,
+        at the end, left out."""
+        is_readable = done = True
         try:
             done = self._mirror.try_project(self._snapshot(name))
         except (OSError, ValueError) as error:
             _logger.warning("trial %s cannot be tracked: %s", name, error)
-            done = False
-        if not done:
-            with self._changed:
+            is_readable = False
+        with self._changed:
+            self._under_way.discard(name)
+            if done and is_readable:
+                self._advanced = time.monotonic()
+            elif is_readable or self._final is None:
                 self._waiting.setdefault(name)
-        return done
+            else:
+                self._unreadable.add(name)
+            self._changed.notify_all()
+            return done and (is_readable or self._final is not None)
 
-    def _finish(self, status: str) -> None:
+    def _finish(self) -> None:
+        """By the first thread that comes here."""
+        with self._changed:
+            if self._has_given_up or self._is_finishing:
+                return
+            self._is_finishing, status = True, str(self._final)
         try:
             self._mirror.finish(status)
-            self._is_closed = True
+            has_finished = True
         except PartialError as error:
             _logger.debug("the sweep's run stays open: %s", error)
+            has_finished = False
+        with self._changed:
+            self._is_closed, self._has_given_up = has_finished, not has_finished
+            self._changed.notify_all()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from mlflow_setup.errors import ConfigError, PartialError
@@ -20,7 +21,7 @@ from mlflow_setup.runs.trial_run import (
     create_run,
     find_or_create,
     log_file,
-    log_missing_params,
+    missing_params,
 )
 from mlflow_setup.schema import RunKind, Tag, TrialSnapshot
 from mlflow_setup.tracking.client import Run
@@ -34,8 +35,9 @@ _logger = logging.getLogger(__name__)
 class Mirror:
     """The MLflow side of one sweep. `dirty` holds the trials that the server has missed.
 
-    Not thread-safe. All methods but `try_start` and `try_project` raise PartialError when MLflow
-    cannot be written to; what they had not yet sent, a later call sends.
+    Trials may be projected by several threads at a time, each trial by one. All methods but
+    `try_start` and `try_project` raise PartialError when MLflow cannot be written to; what they had
+    not yet sent, a later call sends.
     """
 
     def __init__(self, tracking: Tracking, sweep: str) -> None:
@@ -46,6 +48,9 @@ class Mirror:
         self._given: _Given | None = None  # what `start` was asked to put on the parent
         self._trials: dict[str, TrialRun] = {}
         self._is_out = False
+        self._making_parent = Lock()
+        self.on_progress: Callable[[], None] = lambda: None
+        """Called after each request of some size."""
 
     def start(
         self,
@@ -89,6 +94,7 @@ class Mirror:
                 tags = {**self._tags(RunKind.TRIAL), Tag.TRIAL.value: name}
                 parent = self._parent_id(record.start_time)
                 run = find_or_create(self.tracking, tags, record, parent)
+            run.on_progress = self.on_progress
             run.project(snapshot)
         self._trials[name] = run
         self.dirty.discard(name)
@@ -150,8 +156,12 @@ class Mirror:
 
     def _parent_id(self, start_time: float | None = None) -> str:
         """`start_time`: of a sweep's run that is made only now, in seconds; None: now."""
-        if self._parent is not None:
+        with self._making_parent:
+            if self._parent is None:
+                self._parent = self._find_or_make_parent(start_time)
             return self._parent
+
+    def _find_or_make_parent(self, start_time: float | None) -> str:
         tags, given = self._tags(RunKind.SWEEP), self._given
         found = self.tracking.search(tags)
         run = found[0] if found else create_run(self.tracking, self.sweep, tags, start_time)
@@ -159,15 +169,13 @@ class Mirror:
         if given is not None:
             client = self.tracking.client
             given_tags = {key: value for key, value in given.tags.items() if key not in tags}
-            self.tracking.log(run_id, tags=given_tags)
-            log_missing_params(self.tracking, run, given.params)
+            self.tracking.log(run_id, tags=given_tags, params=missing_params(run, given.params))
             for path, local in given.artifacts.items():
                 log_file(self.tracking, run_id, path, local)
             if given.view is not None:
                 save_view(self.tracking, self.sweep, given.view, run.info.start_time / 1000)
             if run.info.status != "RUNNING":
                 client.update_run(run_id, status="RUNNING")
-        self._parent = run_id
         return run_id
 
 

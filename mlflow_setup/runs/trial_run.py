@@ -1,7 +1,7 @@
 """The MLflow run of a trial: as often as its folder is projected onto it, it is the same."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,7 +25,7 @@ from mlflow_setup.schema import (
     TrialRecord,
     TrialSnapshot,
 )
-from mlflow_setup.tracking.client import Run
+from mlflow_setup.tracking.client import Metric, Run
 from mlflow_setup.tracking.store import Tracking, cut
 
 PARENT_TAG = "mlflow.parentRunId"
@@ -50,13 +50,23 @@ class TrialRun:
     epochs: dict[int, int]  # epoch -> time stamp of its points in milliseconds
     files: dict[str, int]  # artifact path -> bytes
     used: dict[str, float] = field(default_factory=dict)  # what the run says it used
+    missing_params: dict[str, Any] = field(default_factory=dict)  # sent with the first batch
+    on_progress: Callable[[], None] = lambda: None  # called after each request of some size
 
     def project(self, snapshot: TrialSnapshot) -> None:
-        """Bring the run up to the trial's folder. A replay changes nothing."""
+        """Bring the run up to the trial's folder, in few requests. A replay changes nothing."""
         self._reopen(snapshot)
-        rerun = self._log_epochs(snapshot.epochs)
+        points, rerun = self._new_points(snapshot.epochs)
+        self._log(
+            {
+                Tag.WEIGHTS_URI.value: snapshot.weights_uri,
+                Tag.KEPT_EPOCHS.value: ",".join(str(epoch) for epoch in snapshot.kept_epochs),
+            },
+            points,
+        )
         self._upload(snapshot.predictions, rerun)
-        self._log_state(snapshot)
+        if snapshot.outcome is not None:
+            self._end(snapshot, snapshot.outcome)
 
     def _reopen(self, snapshot: TrialSnapshot) -> None:
         """A trial that was stopped and runs again is RUNNING, without an outcome."""
@@ -70,20 +80,20 @@ class TrialRun:
             client.delete_tag(self.run_id, tag)
             del self.tags[tag]
 
-    def _log_epochs(self, epochs: Iterable[EpochRecord]) -> set[int]:
-        """One batch for each epoch the run lacks. Returns those that were run again since."""
-        rerun = set()
+    def _new_points(self, epochs: Iterable[EpochRecord]) -> tuple[list[Metric], set[int]]:
+        """The metrics of epochs that the run lacks, and the epochs that were run again since."""
+        points, rerun = [], set()
         for record, metrics in with_best(epochs):
             timestamp = milliseconds(record.wall_time)
             if record.epoch not in self.epochs:
                 kept = most_important(metrics)
                 if len(kept) < len(metrics) and record.epoch == 1:
                     _logger.warning("%d of %d metrics are tracked", len(kept), len(metrics))
-                self.tracking.log(self.run_id, metrics=kept, timestamp=timestamp, step=record.epoch)
+                points += [Metric(key, v, timestamp, record.epoch) for key, v in kept.items()]
             elif self.epochs[record.epoch] != timestamp:
                 rerun.add(record.epoch)
             self.epochs[record.epoch] = timestamp
-        return rerun
+        return points, rerun
 
     def _upload(self, files: Mapping[str, Path], rerun: set[int]) -> None:
         """The predictions that the run lacks, has in part, or has of an epoch's earlier run."""
@@ -93,40 +103,43 @@ class TrialRun:
             if is_stale or self.files.get(artifact) != size:
                 log_file(self.tracking, self.run_id, artifact, local)
                 self.files[artifact] = size
+                self.on_progress()
 
-    def _log_state(self, snapshot: TrialSnapshot) -> None:
-        tags = {
-            Tag.WEIGHTS_URI.value: snapshot.weights_uri,
-            Tag.KEPT_EPOCHS.value: ",".join(str(epoch) for epoch in snapshot.kept_epochs),
-        }
-        outcome = snapshot.outcome
-        if outcome is not None:
-            tags |= {
-                Tag.OUTCOME.value: outcome.outcome.value,
-                Tag.REASON.value: outcome.reason,
-                Tag.NUM_EPOCHS.value: str(outcome.epoch),
-            }
-            self._log_usage(snapshot, outcome)
-        tags = {key: cut(value) for key, value in tags.items()}
-        changed = {key: value for key, value in tags.items() if self.tags.get(key) != value}
-        if changed:
-            self.tracking.log(self.run_id, tags=changed)
+    def _log(self, tags: Mapping[str, str], points: Sequence[Metric] = ()) -> bool:
+        """The tags that differ, the points, and the params that the run lacks, in one request.
+        Returns whether a tag differed."""
+        cut_tags = {key: cut(value) for key, value in tags.items()}
+        changed = {key: value for key, value in cut_tags.items() if self.tags.get(key) != value}
+        if changed or points or self.missing_params:
+            params = self.missing_params
+            self.tracking.log(self.run_id, points=points, params=params, tags=changed)
+            self.missing_params = {}
             self.tags |= changed
-        if outcome is not None and (changed or self.status != RUN_STATUS[outcome.outcome]):
+            self.on_progress()
+        return bool(changed)
+
+    def _end(self, snapshot: TrialSnapshot, outcome: OutcomeRecord) -> None:
+        """How the trial ended, and the resources of its attempts as metrics to sort by; once for
+        each end."""
+        tags = {
+            Tag.OUTCOME.value: outcome.outcome.value,
+            Tag.REASON.value: outcome.reason,
+            Tag.NUM_EPOCHS.value: str(outcome.epoch),
+        }
+        used = {
+            f"{USAGE}{key}": value for key, value in asdict(usage_of(snapshot.attempts)).items()
+        }
+        points = []
+        if snapshot.attempts and self.used != used:
+            timestamp = milliseconds(outcome.wall_time)
+            points = [Metric(key, v, timestamp, outcome.epoch) for key, v in used.items()]
+        has_changed = self._log(tags, points)
+        self.used = used if points else self.used
+        if has_changed or self.status != RUN_STATUS[outcome.outcome]:
             self.status = RUN_STATUS[outcome.outcome]
             # of two processes' clocks one may be behind
             end_time = milliseconds(max(outcome.wall_time, snapshot.record.start_time))
             self.tracking.client.set_terminated(self.run_id, self.status, end_time)
-
-    def _log_usage(self, snapshot: TrialSnapshot, outcome: OutcomeRecord) -> None:
-        """Log the resources of the trial's attempts as metrics to sort by; once for each end."""
-        used = {
-            f"{USAGE}{key}": value for key, value in asdict(usage_of(snapshot.attempts)).items()
-        }
-        if snapshot.attempts and self.used != used:
-            timestamp = milliseconds(outcome.wall_time)
-            self.tracking.log(self.run_id, metrics=used, timestamp=timestamp, step=outcome.epoch)
-            self.used = used
 
 
 def find_or_create(
@@ -134,7 +147,7 @@ def find_or_create(
 ) -> TrialRun:
     """The run with these tags and what it has already; made below the sweep's if there is none.
 
-    Its params and its `config.json` are there afterwards.
+    Its `config.json` is there afterwards; params that it lacks go with what is sent next.
     """
     found = tracking.search(tags)
     if found:
@@ -143,8 +156,8 @@ def find_or_create(
         tags = {**tags, PARENT_TAG: parent_id, **fixed_tags(record)}
         run = create_run(tracking, record.trial, tags, record.start_time)
     run_id = str(run.info.run_id)
-    log_missing_params(tracking, run, record.config)
     projected = TrialRun(tracking, run_id, run.info.status, dict(run.data.tags), {}, {})
+    projected.missing_params = missing_params(run, record.config)
     if found:
         projected.used |= {
             key: value for key, value in run.data.metrics.items() if key.startswith(USAGE)
@@ -170,11 +183,9 @@ def create_run(
     )
 
 
-def log_missing_params(tracking: Tracking, run: Run, params: Mapping[str, Any]) -> None:
-    """Log those that the run lacks: MLflow's params cannot change."""
-    missing = {key: value for key, value in params.items() if key not in run.data.params}
-    if missing:
-        tracking.log(run.info.run_id, params=missing)
+def missing_params(run: Run, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that the run lacks: MLflow's params cannot change."""
+    return {key: value for key, value in params.items() if key not in run.data.params}
 
 
 def log_file(tracking: Tracking, run_id: str, artifact: str, local: Path) -> None:

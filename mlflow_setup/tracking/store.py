@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +35,7 @@ ARTIFACTS_FOLDER = "mlartifacts"
 _LOCK_SECONDS = 60
 _LOCKED = "database is locked"  # in SQLite's words
 _PAGE = 1000
-_PARAMS_PER_BATCH = 100
+_METRICS_PER_BATCH, _PARAMS_PER_BATCH = 800, 100  # MLflow takes 1,000 of all in one request
 _MAX_VALUE = 5_990  # MLflow cuts a param's value at 6,000 characters without a mark
 
 
@@ -164,31 +164,36 @@ class Tracking:
         metrics: Mapping[str, float] | None = None,
         timestamp: int = 0,
         step: int = 0,
+        points: Sequence[Metric] = (),
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """One batch onto a run (one more for every 100 params); long values are cut.
+        """One batch onto a run, or as few as MLflow's limits allow; long values are cut.
 
-        `timestamp` of the metrics in milliseconds since the Unix epoch. Params that are not text
-        are written as JSON, and must not be on the run yet with another value.
+        `points` are metrics of several steps, added to `metrics`, whose `timestamp` is in
+        milliseconds since the Unix epoch. Params that are not text are written as JSON, and must
+        not be on the run yet with another value.
 
         Raises:
             IntegrityError: a metric that is not finite; nothing is logged.
         """
-        points = []
-        for key, value in (metrics or {}).items():
-            if not math.isfinite(value):
-                raise IntegrityError(f"metric {key} at step {step} is {value}, not a finite number")
-            points.append(Metric(key, value, timestamp, step))
+        own = [Metric(key, value, timestamp, step) for key, value in (metrics or {}).items()]
+        values = [*points, *own]
+        for each in values:
+            if not math.isfinite(each.value):
+                problem = f"metric {each.key} at step {each.step} is {each.value}"
+                raise IntegrityError(f"{problem}, not a finite number")
         texts = [Param(key, _text(value)) for key, value in (params or {}).items()]
-        self.client.log_batch(
-            run_id,
-            metrics=points,
-            params=texts[:_PARAMS_PER_BATCH],
-            tags=[RunTag(key, cut(value)) for key, value in (tags or {}).items()],
-        )
-        for first in range(_PARAMS_PER_BATCH, len(texts), _PARAMS_PER_BATCH):
-            self.client.log_batch(run_id, params=texts[first : first + _PARAMS_PER_BATCH])
+        marks = [RunTag(key, cut(value)) for key, value in (tags or {}).items()]
+        while values or texts or marks:
+            self.client.log_batch(
+                run_id,
+                metrics=values[:_METRICS_PER_BATCH],
+                params=texts[:_PARAMS_PER_BATCH],
+                tags=marks,
+            )
+            del values[:_METRICS_PER_BATCH], texts[:_PARAMS_PER_BATCH]
+            marks = []
 
     def check(self) -> None:
         """Prove that runs can be tracked here, creating the database and the experiment.
@@ -225,8 +230,17 @@ class Tracking:
             ) from None
 
     def _fix(self, reason: str) -> str:
+        if re.search("(No module named|import of) '?psycopg", reason):
+            return "pip install 'ensweep[postgres]', the driver of PostgreSQL"
         if "No module named" in reason:
             return "install the driver of the database that the URI names"
+        if "error code 401" in reason:
+            return (
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                "MLFLOW_TRACKING_TOKEN, here and in the environment of a cluster's nodes"
+            )
+        if "error code 403" in reason and "Invalid Host" not in reason:
+            return "ask whoever runs the server to let this login read, write and create there"
         if "schema" in reason:
             return "take a copy of the database, then: mlflow db upgrade DATABASE_URI"
         if "Invalid Host header" in reason:

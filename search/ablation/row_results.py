@@ -80,11 +80,11 @@ def read_result(path: Path, ended: Sequence[Outcome] = FINISHED) -> Result:
         raise IntegrityError(f"trial {path.name} has no overall dev score")
     best = best_epoch(scored)
     result = Result(path.name, record.seed, best.epoch, records, {}, {}, {}, {}, {})
+    file = trial.predictions_path(best.epoch)
     for name, task in config.task_records().items():
         if not task.is_evaluated:
             continue
-        file = trial.predictions_path(name, best.epoch)
-        found = Predictions.read(file)
+        found = Predictions.read(file, name)
         data = found.data_fingerprint  # compared between rows, not here
         found.require(file, task_name=name, split="dev", data_fingerprint=data)
         if found.labels is None:

@@ -12,6 +12,7 @@ trials after them every second takes up the best probe's settings, the others ar
 
 import math
 import re
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +37,7 @@ from search.config.baselines import BASELINES, baselines
 from search.config.space import Space, suggest
 from search.config.sweep_config import SweepConfig, TrialSettings
 from search.storage.history import PastTrial
-from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, EXCLUSIVE, NUM_EPOCHS
+from trainable.tune.keys import AVOIDED, BEST_VALUE, DIVERGED, EPOCH, EXCLUSIVE, NUM_EPOCHS
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
@@ -48,6 +49,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         is_stopped: whether a trial has ended because its process was asked to: it goes on later.
         read: a trial that has ended, as its folder tells it; needed for `search.objective=tasks`.
         is_stopping: whether nothing more is to be started.
+        is_holding: whether nothing is to be started for a moment.
+        to_avoid: nodes on which nothing is to be started, by id.
     """
 
     def __init__(
@@ -58,9 +61,12 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         is_stopped: Callable[[str], bool] = lambda name: False,
         read: Callable[[str], PastTrial] | None = None,
         is_stopping: Callable[[], bool] = lambda: False,
+        is_holding: Callable[[], bool] = lambda: False,
+        to_avoid: Callable[[], list[str]] = list,
     ) -> None:
         super().__init__(metric=BEST_VALUE, mode="max")
         self.sweep, self.is_stopped, self.is_stopping = sweep, is_stopped, is_stopping
+        self.is_holding, self.to_avoid = is_holding, to_avoid
         self.read, self.metrics = read, objectives(sweep)
         self.base = sweep.base()  # reads recipes, which takes as long as drawing
         self.study = create_study(sweep, len(history), len(self.metrics))
@@ -75,6 +81,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
                 self.study.add_trial(frozen_past_trial(sweep, past))
                 self.probes.restore(past)
         self.waiting = deque(self._past(past) for past in history if not past.is_over)
+        self.resting: list[tuple[float, dict[str, Any]]] = []  # when it may be tried again
         begun = {past.name for past in history}
         self.baselines = deque(item for item in baselines(sweep).items() if item[0] not in begun)
         taken = {past.number for past in history}
@@ -83,7 +90,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
     @property
     def num_to_come(self) -> int:
         """Trials that are still to be suggested."""
-        return len(self.waiting) + len(self.baselines) + len(self.numbers)
+        return len(self.waiting) + len(self.resting) + len(self.baselines) + len(self.numbers)
 
     @property
     def num_left(self) -> int:
@@ -97,6 +104,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         """
         if self.is_stopping():
             return str(Searcher.FINISHED)
+        if self.is_holding():
+            return None
+        self._wake()
         if self.waiting:
             suggested = self.waiting.popleft()
         elif self.baselines:
@@ -109,7 +119,14 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             return None if self.asked else str(Searcher.FINISHED)
         name = suggested["trial"]
         self.running[trial_id], self.suggested[name] = name, suggested
-        return suggested
+        avoided = self.to_avoid()
+        return {**suggested, AVOIDED: avoided} if avoided else suggested
+
+    def _wake(self) -> None:
+        """What has rested for long enough may be tried again."""
+        now = time.monotonic()
+        self.waiting.extend(each for ready, each in self.resting if ready <= now)
+        self.resting = [(ready, each) for ready, each in self.resting if ready > now]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """An epoch that the trial went on from."""
@@ -145,9 +162,10 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             values = values_of(self.read(name), self.metrics)
         self.study.tell(trial, values or None, state=None if values else TrialState.FAIL)
 
-    def again(self, name: str, *, exclusive: bool = False) -> None:
+    def again(self, name: str, *, after_seconds: float = 0.0, exclusive: bool = False) -> None:
         """Suggest a trial once more, as it was; `exclusive`: on a machine of its own."""
-        self.waiting.append({**self.suggested[name], **({EXCLUSIVE: True} if exclusive else {})})
+        suggested = {**self.suggested[name], **({EXCLUSIVE: True} if exclusive else {})}
+        self.resting.append((time.monotonic() + after_seconds, suggested))
 
     def failed(self, name: str) -> None:
         """The trial has failed, or will not run on under this driver."""

@@ -20,6 +20,12 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
     def __init__(self, rungs: Rungs | None) -> None:
         super().__init__()
         self.rungs = rungs
+        self.controller: Any = None
+        """Tune's, once it has a trial."""
+
+    def on_trial_add(self, tune_controller: object, trial: Trial) -> None:
+        """Tune has taken in a trial of the searcher's."""
+        self.controller = tune_controller
 
     def decision(self, trial: str) -> Decision | None:
         """The newest decision on a trial."""

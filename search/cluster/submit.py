@@ -1,6 +1,6 @@
 """Send a sweep to a Ray cluster as a job, and follow the job's log to its end.
 
-What travels is this code as a wheel and the resolved sweep as one file. Data and encoders are at
+What travels is one folder: this code and the resolved sweep as a file. Data and encoders are at
 storage URIs, which each node fetches once, or on a file system that every node mounts, as results
 are; credentials are in the cluster's own environment.
 The job reserves no CPU, so that it runs on the head, even on one that offers none to trials: with
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
 import requests
 from ray.exceptions import AuthenticationError
@@ -160,20 +162,16 @@ def connection(address: str) -> Iterator[None]:
 def _send(client: JobSubmissionClient, submission: Submission, job_id: str) -> bool:
     """Whether the job was sent: another process may have been quicker."""
     with tempfile.TemporaryDirectory() as folder:
-        wheel = pack_wheel(Path(folder))
         files = Path(folder) / "files"
-        files.mkdir()
+        with ZipFile(pack_wheel(Path(folder))) as wheel:
+            wheel.extractall(files)
         content = submission.sweep.to_file()
         (files / submission.file_name).write_text(json.dumps(content, indent=1) + "\n")
         try:
             client.submit_job(
                 entrypoint=submission.entrypoint,
                 submission_id=job_id,
-                runtime_env={
-                    "py_modules": [str(wheel)],
-                    "working_dir": str(files),
-                    "env_vars": submission.environment,
-                },
+                runtime_env=_runtime_env(files, submission.environment),
                 metadata={"sweep": submission.name},
             )
         except RuntimeError as error:
@@ -181,6 +179,20 @@ def _send(client: JobSubmissionClient, submission: Submission, job_id: str) -> b
                 return False
             raise
     return True
+
+
+def _runtime_env(files: Path, variables: dict[str, str]) -> dict[str, Any]:
+    """The job's environment on each node: a folder that is unpacked, and nothing that is installed.
+
+    A wheel under `py_modules` is installed by pip, into one place for all jobs that send it, and a
+    node that joins makes the environments of all jobs that it hears of at once, also of those that
+    are over: their installs broke each other's. Nor is one made before a process needs it.
+    """
+    return {
+        "working_dir": str(files),
+        "env_vars": variables,
+        "config": {"eager_install": False},
+    }
 
 
 def _refuse_relative(what: str, path: str, or_else: str = "") -> None:

@@ -5,10 +5,9 @@ scheduler's decisions, and the outcome of a trial that was stopped or failed.
 """
 
 import logging
-import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from mlflow_setup.runs.background_mirror import BackgroundMirror
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     STOP,
+    UNKNOWN_DATA,
     Outcome,
     OutcomeRecord,
     TrialRecord,
@@ -33,6 +33,8 @@ from mlflow_setup.text import brief
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.driver.budget import Meter
+from search.driver.failures import Failures
+from search.driver.places import Places
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
 from search.driver.trial_errors import first_line_of_error
@@ -42,14 +44,9 @@ from search.storage.sweep_folder import SweepFolder, shortage
 from trainable.config.parse import from_flat
 from trainable.training.stages import num_frozen_epochs, total_epochs
 from trainable.tune.attempt import charge, last_stacks
-from trainable.tune.keys import DIVERGED, EPOCH, PROBLEM
+from trainable.tune.keys import DIVERGED, EPOCH, NO_ROOM, PROBLEM
 
 _logger = logging.getLogger(__name__)
-
-MAX_LOSSES = 10
-"""Processes that a trial may lose before they begin with it."""
-_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|low on memory", re.IGNORECASE)
-"""What Ray says of a process that it ended for a machine's memory, and Python of an allocation."""
 
 
 @dataclass
@@ -58,12 +55,9 @@ class TrialState:
 
     attempts: int = 0  # when it last began
     began: float = 0.0  # when it last began, by this process's clock
-    failures: int = 0  # tries that failed
-    losses: int = 0  # processes lost before they tried
     epoch: int = 0  # the last one seen
     best: dict[str, float] = field(default_factory=dict)  # dev metric -> best of any epoch
     has_pruned_weights: bool = False  # pruned, and its weights are still there
-    was_exclusive: bool = False  # ran out of a machine's memory beside others
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
@@ -71,6 +65,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     Args:
         meter: says when a budget is used up.
+        alive: the nodes that trials fit on, by id.
     """
 
     def __init__(
@@ -84,11 +79,14 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         searcher: OptunaSearcher,
         keep_pruned_top: int,
         max_failures: int,
+        alive: Callable[[], set[str]] = set,
     ) -> None:
         self.searcher = searcher
         self.folder, self.mirror, self.scheduler = folder, mirror, scheduler
         self.progress, self.switch, self.meter = progress, switch, meter
-        self.keep_pruned_top, self.max_failures = keep_pruned_top, max_failures
+        self.keep_pruned_top, self.places = keep_pruned_top, Places()
+        self.failures = Failures(max_failures, alive, self._has_begun)
+        self.running: set[str] = set()  # trials that have a process
         self.trials: defaultdict[str, TrialState] = defaultdict(TrialState)
 
     def restore(self, history: Iterable[PastTrial]) -> None:
@@ -106,6 +104,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Tune goes round."""
         self.meter.enforce(self.switch)
+        if self.scheduler.controller is not None:
+            self.places.look(self.scheduler.controller)
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -117,6 +117,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         lengths = total_epochs(config), num_frozen_epochs(config)
         name = trial.config["trial"]
         state = self.trials[name]
+        self.running.add(name)
         state.attempts, state.began = len(self.folder.trial(name).attempts()), time.monotonic()
         self.progress.started(name, *lengths, " ".join(searched))
 
@@ -131,10 +132,12 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """A trial has finished an epoch, or diverged; the scheduler has decided already."""
         name, epoch = trial.config["trial"], result[EPOCH]
         if result[PROBLEM]:
-            self._ask_for_room(result[PROBLEM])
+            stop = self._ask_for_room if result.get(NO_ROOM) else self.switch.ask
+            stop(result[PROBLEM])
         if result[DIVERGED] or result[PROBLEM] or epoch <= self.trials[name].epoch:
             return  # an epoch that was run again after a crash
         self.trials[name].epoch = epoch
+        self.failures.begun(self.places.node(name))
         with self._guarded(name):
             self._note_epoch(name, epoch)
 
@@ -142,6 +145,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """A trial has ended by itself or by the scheduler's decision."""
+        self.running.discard(trial.config["trial"])
         if trial.last_result.get(PROBLEM):
             return  # it is to go on when the sweep can
         decision = self.scheduler.decision(trial.config["trial"])
@@ -156,31 +160,33 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """A process was lost, or a trial has raised an error: it is tried again, or has failed."""
         name = trial.config["trial"]
         reason, state = self._why(trial), self.trials[name]
-        has_tried = len(self.folder.trial(name).attempts()) > state.attempts
+        has_tried = self._has_tried(name)
         if has_tried:
             with self._guarded(name):
                 charge(self.folder.trial(name).path, time.monotonic() - state.began)
+        self.running.discard(name)
+        state.attempts = len(self.folder.trial(name).attempts())  # the next may never start
+        node = self.places.node(name)
+        verdict = self.failures.judge(name, reason, node, has_tried=has_tried)
+        problem = self.failures.why_stop(reason)
+        if problem is not None:
+            self.switch.ask(problem)
         if self.switch.is_on:  # what fails while all stop may run on later
             self.searcher.failed(name)
-        elif _MEMORY.search(reason):
-            self._try_exclusive(trial.config, reason)
-        elif self._may_try_again(state, has_tried):
-            self.progress.lost(name, reason)
-            self.searcher.again(name)
-        else:
+        elif verdict.is_over:
             self.searcher.failed(name)
-            self._end(trial.config, Outcome.FAILED, reason)
+            self._end(trial.config, Outcome.FAILED, verdict.reason)
+        else:
+            self.progress.lost(name, verdict.reason)
+            after, exclusive = verdict.after_seconds, verdict.exclusive
+            self.searcher.again(name, after_seconds=after, exclusive=exclusive)
 
-    def _try_exclusive(self, config: Mapping[str, Any], reason: str) -> None:
-        """Try once more on a machine of its own: beside others there was too little memory."""
-        name = config["trial"]
-        if self.trials[name].was_exclusive:
-            self.searcher.failed(name)
-            self._end(config, Outcome.FAILED, f"alone as well: {reason}")
-        else:
-            self.trials[name].was_exclusive = True
-            self.progress.lost(name, f"{reason}; tried again on a machine of its own")
-            self.searcher.again(name, exclusive=True)
+    def _has_tried(self, name: str) -> bool:
+        """Whether the trial's process has begun with it."""
+        return len(self.folder.trial(name).attempts()) > self.trials[name].attempts
+
+    def _has_begun(self) -> bool:
+        return any(map(self._has_tried, self.running))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles what it is given and nobody reads it
@@ -191,12 +197,6 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             return f"took no step for too long; what it was at: {stacks}"
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         return first_line_of_error(text)
-
-    def _may_try_again(self, state: TrialState, has_tried: bool) -> bool:
-        """A process that was lost before it began with the trial says nothing about the trial."""
-        state.failures += has_tried
-        state.losses += not has_tried
-        return state.failures <= self.max_failures and state.losses <= MAX_LOSSES
 
     def _note_epoch(self, name: str, epoch: int) -> None:
         folder = self.folder.trial(name)
@@ -283,7 +283,7 @@ def _record_of(config: Mapping[str, Any], sweep: str) -> TrialRecord:
         config=dict(config["settings"]),
         origin=dict(config["origin"]),
         seed=config["settings"].get("seed", 0),
-        data_fingerprint="unknown",
+        data_fingerprint=UNKNOWN_DATA,
         git_revision=None,
         start_time=time.time(),
         searched=tuple(config["searched"]),

@@ -17,7 +17,7 @@ from ray.tune.execution import class_cache
 from rich.console import Console
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.runs.background_mirror import BackgroundMirror
+from mlflow_setup.runs.background_mirror import AT_ONCE, BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.runs.usage import Usage
 from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
@@ -40,7 +40,8 @@ from search.planning.preflight import known_configs, unfinished_configs
 from search.storage.history import PastTrial, past_trial, read_history
 from search.storage.lease import Lease
 from search.storage.sweep_folder import SweepFolder
-from trainable.tune.cluster import cluster, environment
+from trainable.data.inputs import Inputs, expecting
+from trainable.tune.cluster import alive_nodes, cluster, environment
 from trainable.tune.placement import TrialPlacement, resources
 from trainable.tune.trainable import Train, listening, make_trainable
 
@@ -100,8 +101,9 @@ class Drive:
         warm: Sequence[WarmTrial],
         lease: Lease,
         console: Console,
+        inputs: Inputs,
     ) -> None:
-        self.folder, self.sweep, self.tracking = folder, sweep, tracking
+        self.folder, self.sweep, self.tracking, self.inputs = folder, sweep, tracking, inputs
         self.history, self.lease, self.console = history, lease, console
         self.scheduler = TuneScheduler(new_rungs(sweep))
         self.switch = StopSwitch(folder.stop_file, lambda line: console.print(line, markup=False))
@@ -117,7 +119,9 @@ class Drive:
         if self.scheduler.rungs is not None:
             restore_rungs(self.scheduler.rungs, history)
         self.mirror = BackgroundMirror(
-            Mirror(tracking, folder.name), lambda name: folder.trial(name).snapshot()
+            Mirror(tracking, folder.name),
+            lambda name: folder.trial(name).snapshot(),
+            AT_ONCE if tracking.is_server else 1,  # a database's writers wait for each other
         )
 
     def run(self, train: Train | None, resume_hint: str) -> SweepResult:
@@ -165,6 +169,7 @@ class Drive:
                 slots.gpus_per_trial,
                 sweep.resources.max_silence_minutes * 60,
                 sweep.budget.usd_per_hour,
+                self.inputs,
             )
             without_price = unpriced(sweep.budget, sweep.resources, slots, nodes)
             if without_price is not None:
@@ -178,7 +183,8 @@ class Drive:
             if train is None:
                 configs = [*known_configs(sweep), *unfinished_configs(self.history)]
                 look = partial(meter.enforce, self.switch)
-                prepare(configs, place, self.tracking, needs, self.console, look)
+                with expecting(self.inputs):
+                    prepare(configs, place, self.tracking, needs, self.console, look)
                 if self.switch.is_on:
                     return
             concurrency = min(slots.max_concurrent_trials, self.searcher.num_to_come)
@@ -195,7 +201,10 @@ class Drive:
                     self.searcher,
                     sweep.keep_pruned_top,
                     sweep.resources.max_failures,
+                    lambda: {node.id for node in alive_nodes() if node.num_trials(cpus, gpus)},
                 )
+                self.searcher.is_holding = callback.failures.is_holding
+                self.searcher.to_avoid = callback.failures.to_avoid
                 callback.restore(self.history)
                 trainable = listening(make_trainable(place, train))
                 by_trial = partial(resources, needs, exclusive)

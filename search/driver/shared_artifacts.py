@@ -15,6 +15,7 @@ from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.tracking.store import Tracking
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
+from trainable.data.inputs import expecting
 from trainable.runtime.stopping import AskedToStop
 from trainable.runtime.threads import limit_threads
 from trainable.tune.attempt import Attempt
@@ -88,7 +89,8 @@ def _pretrain(settings: dict[str, Any], place: TrialPlacement, number: int) -> s
     from trainable.pretraining.pretrain import pretrained_encoder
 
     try:
-        with Attempt(place.preparation(number), place.limits()) as attempt:
+        attempt_at = Attempt(place.preparation(number), place.limits())
+        with expecting(place.inputs), attempt_at as attempt:
             pretrained_encoder(from_flat(settings), Path(place.shared), attempt.should_stop)
     except AskedToStop:
         return None

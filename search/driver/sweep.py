@@ -17,11 +17,13 @@ from search.config.sweep_config import Budget, SweepConfig
 from search.driver.run import Drive, SweepResult
 from search.planning.preflight import (
     known_configs,
-    read_data,
+    read_inputs,
     refuse_other_data,
+    refuse_other_inputs,
     refuse_taken,
+    unfinished_configs,
 )
-from search.storage.history import finish_decided, read_history, settle_in
+from search.storage.history import finish_decided, read_history, reopen_failed, settle_in
 from search.storage.lease import LEASE_FILE, Lease, read_lease
 from search.storage.relocation import with_absolute_paths
 from search.storage.sweep_folder import SweepFolder
@@ -56,7 +58,7 @@ def run_sweep(
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     sweep = sweep.map_settings(with_absolute_paths)
-    read_data(known_configs(sweep))
+    inputs = read_inputs(sweep, known_configs(sweep))
     refuse_taken(folder, tracking)
     warm, said = warm_start(sweep, warm_from, folder.path.parent, objectives(sweep))
     for line in said:
@@ -65,9 +67,10 @@ def run_sweep(
     folder.create(sweep)
     try:
         with Lease(folder.path) as lease:
+            folder.write_inputs(inputs)
             if warm:
                 write_warm_start(folder.path, warm)
-            drive = Drive(folder, sweep, tracking, [], warm, lease, shown)
+            drive = Drive(folder, sweep, tracking, [], warm, lease, shown, inputs)
             return drive.run(train, resume_hint)
     except EnsweepError:
         is_anothers = read_lease(folder.path / LEASE_FILE) is not None
@@ -83,6 +86,7 @@ def resume_sweep(
     tracking: Tracking,
     *,
     num_more: int = 0,
+    retry_failed: bool = False,
     budget: Budget | None = None,
     console: Console | None = None,
     train: Train | None = None,
@@ -93,12 +97,14 @@ def resume_sweep(
     A trial that was under way runs on from its newest valid checkpoint, under its own name.
 
     Args:
+        retry_failed: trials that failed are to run again, each from its newest checkpoint.
         budget: in place of the sweep's own.
 
     Raises:
         NothingUsableError: there is no such sweep.
         ConfigError: another driver is at it, or folder or database cannot be written.
-        DataError: the data have errors, or are not those that an unfinished trial began with.
+        DataError: the data have errors, or data or an encoder are not those that the sweep began
+            with.
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     folder.read()
@@ -110,10 +116,17 @@ def resume_sweep(
         sweep = folder.read()
         if budget is not None:
             sweep = sweep.model_copy(update={"budget": budget})
+        if retry_failed:
+            reopen_failed(folder)
         finish_decided(folder)
         history = read_history(folder.trial_folders())
-        refuse_other_data(history, known_configs(sweep))
+        known, configs = folder.inputs(), [*known_configs(sweep), *unfinished_configs(history)]
+        found = read_inputs(sweep, configs)
+        refuse_other_inputs(known, found)
+        refuse_other_data(history, found)
+        folder.write_inputs(known.with_more(found))
         settle_in(folder, history)
         warm = read_warm_start(folder.path)
-        drive = Drive(folder, sweep, tracking, history, warm, lease, shown)
+        inputs = folder.inputs()
+        drive = Drive(folder, sweep, tracking, history, warm, lease, shown, inputs)
         return drive.run(train, resume_hint)

@@ -4,13 +4,17 @@ from collections.abc import Iterable, Sequence
 
 from mlflow_setup.errors import DataError
 from mlflow_setup.runs.query import tracked_sweeps
+from mlflow_setup.schema import UNKNOWN_DATA
 from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.uris import is_uri
 from search.config.sweep_config import SweepConfig, TrialSettings
 from search.storage.history import PastTrial
 from search.storage.sweep_folder import SweepFolder
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.data.dataset import Dataset, read_dataset
+from trainable.data.inputs import Inputs, Source, changed_input, expecting
+from trainable.data.remote import listing
 
 
 def refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
@@ -47,19 +51,55 @@ def read_data(configs: Iterable[Config]) -> dict[str, Dataset]:
     return seen
 
 
+def read_inputs(sweep: SweepConfig, configs: Iterable[Config]) -> Inputs:
+    """What trials of these configurations, and the encoders that the search may draw, read: each
+    folder at a URI is listed once, and the data are those of that listing.
+
+    Raises:
+        DataError: the data have errors.
+        ConfigError, PartialError: as `trainable.data.remote.listing`.
+    """
+    wanted = list(configs)
+    folders = {uri: listing(uri) for uri in sorted(_uris(sweep, wanted))}
+    examples: dict[Source, str] = {}
+    with expecting(Inputs({}, folders)):
+        for dataset in read_data(wanted).values():
+            examples |= dataset.sources
+    return Inputs(examples, folders)
+
+
+def _uris(sweep: SweepConfig, configs: Iterable[Config]) -> set[str]:
+    drawn = getattr(sweep.space.get("model.encoder"), "choices", None) or ()
+    encoders = {config.model.encoder for config in configs} | set(map(str, drawn))
+    return {place for place in encoders | {c.data.dir or "" for c in configs} if is_uri(place)}
+
+
 def _data_key(config: Config) -> str:
     return repr((config.data, config.tasks, config.seed))
 
 
-def refuse_other_data(history: Sequence[PastTrial], configs: Iterable[Config]) -> None:
-    """A trial is never finished on other data than it began with."""
+def refuse_other_inputs(known: Inputs, found: Inputs) -> None:
+    """The trials of a sweep are compared with each other: all read the same.
+
+    Raises:
+        ChangedInputError: data or an encoder are not those that the sweep began with.
+    """
+    changes = known.changes(found)
+    if changes:
+        raise changed_input(changes)
+
+
+def refuse_other_data(history: Sequence[PastTrial], found: Inputs) -> None:
+    """A trial is never finished on other data than it began with, also one of a sweep of which
+    nothing else is on record."""
     unfinished = {past.name: from_flat(past.record.config) for past in history if not past.is_over}
-    read = read_data([*configs, *unfinished.values()])
+    with expecting(found):
+        read = read_data(unfinished.values())
     began = {past.name: past.record.data_fingerprint for past in history}
     changed = [
         name
         for name, config in unfinished.items()
-        if began[name] not in (read[_data_key(config)].fingerprint, "unknown")
+        if began[name] not in (read[_data_key(config)].fingerprint, UNKNOWN_DATA)
     ]
     if changed:
         raise DataError(

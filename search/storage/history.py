@@ -139,6 +139,19 @@ def settle_in(folder: SweepFolder, history: Iterable[PastTrial]) -> None:
                 trial.relocate(past.record)
 
 
+def reopen_failed(folder: SweepFolder) -> None:
+    """Have the trials that failed run again under the next driver.
+
+    Raises:
+        ConfigError: an outcome cannot be removed.
+    """
+    for trial in folder.trial_folders():
+        ended = trial.outcome()
+        if ended is not None and ended.outcome is Outcome.FAILED:
+            with must_write(trial.path):
+                trial.outcome_path.unlink()
+
+
 def finish_decided(folder: SweepFolder) -> None:
     """Trials that need no process any more to have an outcome: those that the scheduler had
     stopped when their driver died, and those that ran to their end and whose outcome is damaged.

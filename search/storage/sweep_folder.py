@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import must_write, num_bytes, remove_leftovers, write_atomic
-from mlflow_setup.filesystem.paths import safe_name
+from mlflow_setup.filesystem.paths import refuse_uri, safe_name
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     SCHEMA_VERSION,
@@ -25,10 +25,11 @@ from search.config.sweep_config import SweepConfig
 from search.storage.lease import LEASE_FILE, living_driver, refusal
 from search.storage.relocation import relocated
 from trainable.config.strict_yaml import read_settings
+from trainable.data.inputs import Inputs, inputs_from_json
 from trainable.storage.layout import STOP_FILE, TRIALS
 from trainable.storage.trial_folder import TrialFolder
 
-SWEEP_FILE, EXTENSIONS = "sweep.yaml", "extensions"
+SWEEP_FILE, EXTENSIONS, INPUTS_FILE = "sweep.yaml", "extensions", "inputs.json"
 SCHEMA = "schema_version"
 
 
@@ -41,6 +42,7 @@ class SweepFolder:
     """Reads and writes `<storage>/<sweep>`."""
 
     def __init__(self, storage: Path, name: str) -> None:
+        refuse_uri(storage, "--storage")
         self.path = storage.resolve() / safe_name(name, "sweep")
         self.name = name
 
@@ -131,6 +133,30 @@ class SweepFolder:
         path = self.path / EXTENSIONS / f"{len(self._extensions()) + 1:04d}.json"
         with must_write(path):
             write_atomic(path, json.dumps({"num_samples": num_samples}) + "\n")
+
+    def write_inputs(self, inputs: Inputs) -> None:
+        """Fix what the trials read; raises ConfigError when that cannot be written down."""
+        with must_write(self.path / INPUTS_FILE):
+            write_atomic(self.path / INPUTS_FILE, inputs.to_json())
+
+    def inputs(self) -> Inputs:
+        """What the trials read; empty where that was not fixed when the sweep began.
+
+        Raises:
+            IntegrityError: the file is damaged.
+        """
+        path = self.path / INPUTS_FILE
+        if not path.is_file():
+            return Inputs()
+        try:
+            found = inputs_from_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeError, IntegrityError) as error:
+            raise IntegrityError(
+                f"{path}: {error}",
+                fix=f"rm {shlex.quote(str(path))}: the data are then taken as they are now",
+            ) from None
+        old = Path(content_of(self.path / SWEEP_FILE).get(STORAGE, self.path.parent))
+        return found.relocated(lambda place: relocated({"": place}, old, self.path.parent)[""])
 
     def trial_folders(self) -> list[TrialFolder]:
         """The trials that have begun, by name."""

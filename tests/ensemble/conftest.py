@@ -21,7 +21,7 @@ from mlflow_setup.schema import (
 )
 from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS, Kind
-from trainable.storage.predictions import Predictions
+from trainable.storage.predictions import Predictions, read_predictions, write_predictions
 
 NUM_ROWS = 60
 TASKS = ("sentiment", "paraphrase", "similarity")
@@ -88,8 +88,8 @@ class Store:
         folder.mkdir(parents=True)
         (folder / CONFIG_ARTIFACT).write_text(record.to_json())
         for epoch, by_task in epochs.items():
-            for task, outputs in by_task.items():
-                self.predictions(task, outputs).write(self.path(trial, task, epoch))
+            parts = [self.predictions(task, outputs) for task, outputs in by_task.items()]
+            write_predictions(self.path(trial, epoch), parts)
         kept = list(epochs) if kept is None else kept
         run = RunRecord(
             run_id=run_id,
@@ -128,8 +128,14 @@ class Store:
         }
         return Predictions(**(content | changes))
 
-    def path(self, trial: str, task: str, epoch: int) -> Path:
-        return self.root / f"run{trial}" / PREDICTIONS_ARTIFACT / prediction_path(task, epoch)
+    def path(self, trial: str, epoch: int) -> Path:
+        return self.root / f"run{trial}" / PREDICTIONS_ARTIFACT / prediction_path(epoch)
+
+    def replace(self, trial: str, epoch: int, task: str, predictions: Predictions) -> None:
+        """Put others in the place of a task's, in the epoch's file."""
+        path = self.path(trial, epoch)
+        found = read_predictions(path) if path.exists() else {}
+        write_predictions(path, list({**found, task: predictions}.values()))
 
     def download(self, run_id: str, artifact: str) -> Path:
         path = self.root / run_id / artifact

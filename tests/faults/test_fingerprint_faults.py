@@ -21,7 +21,7 @@ from trainable.batches.tokenization import load_tokenizer, tokenizer_fingerprint
 from trainable.config.tasks import PAPER_TASKS
 from trainable.data.examples import Examples
 from trainable.data.readers import read_split
-from trainable.storage.predictions import Predictions
+from trainable.storage.predictions import Predictions, read_predictions, write_predictions
 
 TASK = "sentiment"
 
@@ -92,7 +92,7 @@ def test_what_was_predicted_otherwise_is_refused(
 ) -> None:
     tracking = Tracking(f"sqlite:///{tiny_runs / 'mlflow.db'}")
     first, second = find_trials(tracking, "tiny")
-    artifact = f"{PREDICTIONS_ARTIFACT}/{prediction_path(TASK, 2)}"
+    artifact = f"{PREDICTIONS_ARTIFACT}/{prediction_path(2)}"
     written = tmp_path / "0002.parquet"
 
     def fetch(run_id: str, path: str) -> Path:
@@ -101,8 +101,9 @@ def test_what_was_predicted_otherwise_is_refused(
         return download(tracking, run_id, path, tmp_path / "cache")
 
     assert not load_pool([first, second], fetch).rejected
-    found = Predictions.read(fetch(second.run_id, artifact))
-    other(found, tiny_encoder, tiny_data, tmp_path).write(written)
+    found = read_predictions(fetch(second.run_id, artifact))
+    changed = other(found[TASK], tiny_encoder, tiny_data, tmp_path)
+    write_predictions(written, list({**found, TASK: changed}.values()))
     pool = load_pool([first, second], fetch)
     (rejected,) = pool.rejected
     assert rejected.run_id == second.run_id

@@ -223,7 +223,7 @@ def as_manifest(folder: Path, content: bytes) -> None:
 
 def as_trial(folder: Path, content: bytes) -> None:
     names = ("config.json", "outcome.json", "epochs/0001.json", "epochs/0001.decision.json")
-    for name in (*names, "predictions/mood/0001.parquet", "weights/0001/manifest.json"):
+    for name in (*names, "predictions/0001.parquet", "weights/0001/manifest.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     trial = TrialFolder(folder)

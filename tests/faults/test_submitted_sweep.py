@@ -1,140 +1,45 @@
 """A sweep that is sent to a cluster with a token: nodes lost, jobs stopped, strangers refused (S5).
 
-Three real nodes on this machine. Around them our packages cannot be imported but from the wheel
-that the sweep came with.
+Three real nodes on this machine: see `submitting`.
 """
 
 import http.client
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import psutil
 import pytest
-import yaml
 from drivers import ROOT, assert_whole
 from fault_table import Table
 from ray.core.generated import gcs_service_pb2, node_manager_pb2, ray_client_pb2, reporter_pb2
 from real_sweep import wait_for_epochs
+from submitting import TOKEN, Cluster, environment, started_cluster, submitted, sweep_file
 
 from mlflow_setup.schema import Outcome
-from mlflow_setup.wheel import PACKAGES
 from search.storage.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 
 NUM_EPOCHS = 20
-TOKEN = "5" * 64
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The nodes' process, and how to reach them."""
-
-    process: subprocess.Popen[str]
-    folder: Path
-    address: str
-    gcs: str
-    client_port: int
-
-    def remove_a_node(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("remove\n")
-        self.process.stdin.flush()
-        assert json.loads(self.process.stdout.readline())["removed"]
-
-    def processes(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    folder = Path(
-        tempfile.mkdtemp(prefix="es", dir="/tmp")
-    )  # a short path: there are sockets in it
-    token = folder / "token"
-    token.write_text(TOKEN)
-    token.chmod(0o600)
-    for package in PACKAGES:
-        (folder / "blocked" / package).mkdir(parents=True)
-        blocked = folder / "blocked" / package / "__init__.py"
-        blocked.write_text("raise ImportError('not from the wheel')\n")
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "helpers" / "token_cluster.py"), str(folder)],
-        env={**_environment(token), "PYTHONPATH": str(folder / "blocked"), "HOME": str(folder)},
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=(folder / "stderr").open("w"),
-        text=True,
-    )
-    assert process.stdout is not None
-    told = json.loads(process.stdout.readline() or "{}")
-    assert told, (folder / "stderr").read_text()
-    yield Cluster(process, folder, told["address"], told["gcs"], told["client_port"])
-    process.communicate(timeout=60)  # its stdin ends
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _environment(token: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_DISABLE_MEMORY_MONITOR": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    with started_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def sweep(tmp_path: Path, tiny_encoder: Path, tiny_data: Path) -> Path:
-    """Three trials of a tiny BERT, from a recipe in a file; the cluster says how many at a time."""
-    recipe = {
-        "extends": "b3-no-pretraining",
-        "model.encoder": str(tiny_encoder),
-        "train.num_epochs": NUM_EPOCHS,
-        "batching.batch_size": 8,
-        "train.precision": "fp32",
-        "optim.lr": 1e-3,
-    }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
-    content = {
-        "recipe": "tiny.yaml",
-        "config": {"data.dir": str(tiny_data)},
-        "first_trials": [{"recipe": "tiny.yaml", "seed": seed} for seed in range(3)],
-        "search": {"num_samples": 3, "baselines": False},
-        "scheduler": {"name": "none"},
-        "resources": {"gpus_per_trial": 0},
-    }
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def submitted(cluster: Cluster, sweep: Path, *words: str) -> subprocess.Popen[str]:
-    """`ensweep submit` of the sweep `s` in `runs` beside its file."""
-    command = [sys.executable, "-m", "ensweep", "submit", str(sweep), "--name", "s", *words]
-    return subprocess.Popen(
-        [*command, "--address", cluster.address, "--storage", str(sweep.parent / "runs")],
-        env={**_environment(cluster.folder / "token"), "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may ignore it
-    )
+    return sweep_file(tmp_path, tiny_encoder, tiny_data, NUM_EPOCHS)
 
 
 @pytest.mark.promise(
@@ -143,7 +48,7 @@ def submitted(cluster: Cluster, sweep: Path, *words: str) -> subprocess.Popen[st
 def test_a_submitted_sweep_outlives_a_node(cluster: Cluster, sweep: Path) -> None:
     process = submitted(cluster, sweep)
     wait_for_epochs(sweep.parent, 4, process)
-    cluster.remove_a_node()
+    cluster.tell("remove")
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
     assert "trials: 3 finished" in text
@@ -173,8 +78,8 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(cluster: Cluster, s
     again = submitted(cluster, sweep)
     assert again.stdout is not None
     assert any("is under way" in line for line in again.stdout)
-    environment = _environment(cluster.folder / "token")
-    subprocess.run(stop, env=environment, check=True, capture_output=True, timeout=180)
+    given = environment(cluster.folder / "token")
+    subprocess.run(stop, env=given, check=True, capture_output=True, timeout=180)
     text, _ = again.communicate(timeout=180)
     assert again.returncode == 75, text
     outcomes = [t.outcome() for t in SweepFolder(sweep.parent / "runs", "s").trial_folders()]

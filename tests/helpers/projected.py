@@ -34,10 +34,10 @@ def snapshot(
     )
     predictions = {}
     for number in range(1, num_epochs + 1):
-        path = folder / prediction_path("sentiment", number)
+        path = folder / prediction_path(number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"epoch {number}")
-        predictions[prediction_path("sentiment", number)] = path
+        predictions[prediction_path(number)] = path
     ended = None
     if outcome is not None:
         ended = OutcomeRecord(outcome, f"why {outcome}", num_epochs, START + 100)

@@ -1,9 +1,10 @@
-"""Three Ray nodes on this machine that ask for a token: a head that runs no trials, two workers.
+"""Ray nodes on this machine that ask for a token: a head that runs no trials, and workers.
 
-    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE python tests/helpers/token_cluster.py FOLDER
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE python tests/helpers/token_cluster.py FOLDER [N]
 
-A process of its own, for Ray reads the mode once. Prints a line of JSON when the nodes are up, then
-obeys words on stdin: `remove` ends a worker hard and adds another; the end of stdin ends it all.
+A process of its own, for Ray reads the mode once. Prints a line of JSON when the nodes are up (N
+workers, 2 unless given), then obeys words on stdin: `add` adds a worker, `lose` ends the newest one
+hard, `remove` does both, the loss first; the end of stdin ends it all.
 Each node has a folder of its own below FOLDER (a short path: Ray puts sockets there), as on
 machines of their own.
 """
@@ -17,7 +18,7 @@ from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
 
-def main(folder: str) -> None:
+def main(folder: str, num_workers: int = 2) -> None:
     dashboard, agent, client = _free_port(), _free_port(), _free_port()
     head = {
         "num_cpus": 0,
@@ -30,16 +31,29 @@ def main(folder: str) -> None:
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     write_ray_address(cluster.address, f"{folder}/0")  # jobs look for it there
-    nodes = [cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{number}") for number in (1, 2)]
+    nodes, num_made = [], 0
+
+    def add() -> None:
+        nonlocal num_made
+        num_made += 1
+        nodes.append(cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{num_made}", wait=False))
+
+    for _ in range(num_workers):
+        add()
+    cluster.wait_for_nodes(120)
     for port in (dashboard, agent, client):
         _wait_until_it_answers(port)
     _say(address=f"http://127.0.0.1:{dashboard}", gcs=cluster.address, client_port=client)
     for line in sys.stdin:
-        assert line.strip() == "remove"
-        lost = nodes.pop()
-        cluster.remove_node(lost, allow_graceful=False)
-        nodes.append(cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{len(nodes) + 2}"))
-        _say(removed=lost.unique_id)
+        word, lost = line.strip(), ""
+        assert word in ("add", "lose", "remove")
+        if word != "add":
+            node = nodes.pop()
+            cluster.remove_node(node, allow_graceful=False)
+            lost = node.unique_id
+        if word != "lose":
+            add()
+        _say(removed=lost)
     cluster.shutdown()
 
 
@@ -68,4 +82,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -95,6 +95,6 @@ def test_another_schemas_number_is_refused(release: Path) -> None:
 
 def test_predictions_have_the_number_of_this_release(release: Path) -> None:
     """Else they are refused: see the tests of prediction files."""
-    path = next((release / "runs" / "s" / "trials").glob("*/predictions/*/0001.parquet"))
-    assert Predictions.read(path).split == "dev"
-    assert VERSION == 1
+    path = next((release / "runs" / "s" / "trials").glob("*/predictions/0001.parquet"))
+    assert Predictions.read(path, "sentiment").split == "dev"
+    assert VERSION == 2

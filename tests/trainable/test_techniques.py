@@ -74,8 +74,8 @@ def contents(folder: Path) -> tuple[list[object], dict[object, bytes]]:
     }
     for record in epochs:
         for name in ("sentiment", "paraphrase", "similarity"):
-            path = trial.predictions_path(name, record.epoch)
-            tensors[name, record.epoch] = Predictions.read(path).outputs.tobytes()
+            path = trial.predictions_path(record.epoch)
+            tensors[name, record.epoch] = Predictions.read(path, name).outputs.tobytes()
     return [(record.epoch, record.metrics, record.dev_train) for record in epochs], tensors
 
 

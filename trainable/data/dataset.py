@@ -2,17 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from mlflow_setup.errors import DataError
 from mlflow_setup.text import short_hash
+from mlflow_setup.uris import is_uri
 from trainable.config.config import Config
 from trainable.config.tasks import Split, Task
 from trainable.data.defects import Defect, describe
 from trainable.data.examples import Examples
+from trainable.data.inputs import Source, prove_examples, source_of
 from trainable.data.readers import read_split
 from trainable.data.remote import local_folder
 from trainable.runtime.seeding import generator
@@ -31,6 +33,8 @@ class Dataset:
     dev: dict[str, Examples]  # of the tasks that have a metric
     skipped: dict[str, int]  # "quora-train.csv D07" -> rows left out
     fingerprint: str
+    sources: Mapping[Source, str] = field(default_factory=dict)
+    """The fingerprint of all sound rows of each file that was read."""
 
 
 def read_dataset(config: Config) -> Dataset:
@@ -38,11 +42,13 @@ def read_dataset(config: Config) -> Dataset:
 
     Raises:
         DataError: the first 20 errors, unless `data.on_bad_rows=skip` can leave them out.
+        ChangedInputError: the data are not those that the sweep began with.
         ConfigError, PartialError: as `trainable.data.remote.fetched`, where `data.dir` is a URI.
     """
     if not config.data.dir:
         raise DataError("data.dir is not set", fix="name the folder: --data-dir DIR")
     tasks, folder = config.task_records(), local_folder(config.data.dir)
+    place = config.data.dir if is_uri(config.data.dir) else folder
     train, dev, defects = {}, {}, []
     for name, task in tasks.items():
         train[name], found = read_split(name, task, "train", folder)
@@ -55,17 +61,22 @@ def read_dataset(config: Config) -> Dataset:
     if fatal or (errors and config.data.on_bad_rows == "error"):
         shown = fatal or errors
         raise DataError(
-            f"{folder}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
-            fix=f"ensweep data check {folder} lists all of them",
+            f"{place}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
+            fix=f"ensweep data check {place} lists all of them",
         )
     for examples in (*train.values(), *dev.values()):
         if not len(examples):
-            raise DataError(f"{folder}: {examples.task_name} has no sound {examples.split} row")
+            raise DataError(f"{place}: {examples.task_name} has no sound {examples.split} row")
     rows = {(defect.file, defect.line): defect.code for defect in errors}
     skipped = Counter(f"{file} {code}" for (file, _), code in rows.items())
+    sources = {
+        source_of(config.data.dir, each.task_name, each.task, each.split): each.fingerprint
+        for each in (*train.values(), *dev.values())
+    }
+    prove_examples(sources)
     train = {name: _subsample(examples, config) for name, examples in train.items()}
     fingerprint = short_hash(*(each.fingerprint for each in (*train.values(), *dev.values())))
-    return Dataset(tasks, train, dev, dict(skipped), fingerprint)
+    return Dataset(tasks, train, dev, dict(skipped), fingerprint, sources)
 
 
 def read_directory(

@@ -1,11 +1,13 @@
-"""The prediction file: outputs for one task and split, with a header that says what they are of.
+"""The prediction file: outputs for all tasks of a split, with a header that says what they are of.
 
-A file that is not what its header says, or not of the wanted data, is refused by name; rows are
-never aligned by guess. Legend: N rows, C classes.
+A table: the rows of one task after those of another, with the task's name in each; what a task does
+not have is empty. A file that is not what its header says, or not of the wanted data, is refused by
+name; rows are never aligned by guess. Legend: N rows, C classes.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +22,7 @@ from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import first_line
 from trainable.config.tasks import Kind, Output, Split
 
-VERSION = 1
+VERSION = 2
 _HEADER = b"ensweep"
 _DEV_TRAIN_SALT = "dev-train"
 
@@ -51,38 +53,23 @@ class Predictions:
             )
 
     def write(self, path: Path) -> None:
-        """Write the file as Parquet, whole or not at all."""
-        columns: dict[str, Any] = {"id": list(self.ids)}
-        if self.labels is not None:
-            columns["label"] = self.labels
-        planes = self.outputs.T if self.outputs.ndim == 2 else self.outputs[None]
-        columns |= dict(zip(_output_names(self.kind, len(planes)), planes, strict=True))
-        header = json.dumps(self._header()).encode()
-        table = pa.table(columns).replace_schema_metadata({_HEADER: header})
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        write_atomic(path, sink.getvalue().to_pybytes())
+        """Write a file of this alone."""
+        write_predictions(path, [self])
 
     @classmethod
-    def read(cls, path: Path) -> "Predictions":
-        """Read a file and prove that it is what its header says.
+    def read(cls, path: Path, task_name: str | None = None) -> "Predictions":
+        """Those of a task; None: of the only one that the file has.
 
         Raises:
-            IntegrityError: not there, not Parquet, no header, or rows that do not match it.
+            IntegrityError: as `read_predictions`, or they are not in the file.
         """
-        try:
-            # From bytes: given a path, Parquet readers also take folders and URIs.
-            table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
-            header = _header_of(table)
-            predictions = cls._from_table(table, header)
-            predictions._check(header)
-        except _UNREADABLE as error:
-            reason = repr(error) if isinstance(error, KeyError) else first_line(error)
-            raise IntegrityError(
-                f"{path}: not a prediction file as it was written: {reason[:300]}",
-                fix="restore the file, or leave its run out",
-            ) from None
-        return predictions
+        found = read_predictions(path)
+        if task_name is None and len(found) == 1:
+            return next(iter(found.values()))
+        if task_name not in found:
+            wanted = "one task" if task_name is None else f"task {task_name!r}"
+            raise IntegrityError(f"{path}: predictions of {', '.join(found)}, not of {wanted}")
+        return found[task_name]
 
     def require(
         self,
@@ -113,16 +100,21 @@ class Predictions:
             raise IntegrityError(f"{path}: predictions of something else: {'; '.join(different)}")
 
     @classmethod
-    def _from_table(cls, table: pa.Table, header: dict[str, Any]) -> "Predictions":
+    def _from_rows(cls, table: pa.Table, header: dict[str, Any]) -> "Predictions":
+        """Of the rows of its task."""
         kind = Kind(header["kind"])
-        names = [name for name in table.column_names if name not in ("id", "label")]
-        if names != _output_names(kind, len(names)):
+        names = _output_names(kind, header["num_columns"])
+        if not set(names) <= set(table.column_names):
             raise ValueError(f"columns {table.column_names} are not those of a {kind} task")
         ids = tuple(table["id"].to_pylist())
         if not all(isinstance(id_, str) for id_ in ids):
             raise ValueError("an id is not text")
         planes = [table[name].to_numpy().astype(np.float32) for name in names]
-        has_labels = "label" in table.column_names
+        has_labels = header["has_labels"] and "label" in table.column_names
+        if set(table["task"].to_pylist()) - {header["task"]}:
+            raise ValueError("tasks are not those of its header, or in another order")
+        if header.get("split") not in get_args(Split):
+            raise ValueError(f"there is no split {header.get('split')!r}")
         return cls(
             task_name=str(header["task"]),
             kind=kind,
@@ -135,8 +127,6 @@ class Predictions:
         )
 
     def _check(self, header: dict[str, Any]) -> None:
-        if len(self.ids) != header["num_rows"]:
-            raise ValueError(f"{len(self.ids)} rows, its header says {header['num_rows']}")
         if len(set(self.ids)) != len(self.ids):
             raise ValueError("ids are duplicated")
         expected = self._header()
@@ -147,13 +137,14 @@ class Predictions:
 
     def _header(self) -> dict[str, Any]:
         header = {
-            "version": VERSION,
             "task": self.task_name,
             "kind": self.kind.value,
             "split": self.split,
             "data_fingerprint": self.data_fingerprint,
             "tokenizer": self.tokenizer,
             "num_rows": len(self.ids),
+            "num_columns": 1 if self.outputs.ndim == 1 else self.outputs.shape[1],
+            "has_labels": self.labels is not None,
             "ids_sha256": hashlib.sha256(json.dumps(self.ids).encode()).hexdigest(),
         }
         return {**header, "content_sha256": self._content_hash(header)}
@@ -165,6 +156,64 @@ class Predictions:
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels, "<f8").tobytes())
         return digest.hexdigest()
+
+
+def write_predictions(path: Path, found: Sequence[Predictions]) -> None:
+    """Write those of several tasks as one Parquet file, whole or not at all."""
+    columns: dict[str, Any] = {
+        "task": np.repeat([each.task_name for each in found], [len(each.ids) for each in found]),
+        "id": [id_ for each in found for id_ in each.ids],
+    }
+    if any(each.labels is not None for each in found):
+        columns["label"] = _joined([each.labels for each in found], found, np.float64)
+    planes = [_planes(each) for each in found]
+    for name in sorted({name for each in planes for name in each}, key=_column_order):
+        columns[name] = _joined([each.get(name) for each in planes], found, np.float32)
+    header = {"version": VERSION, "parts": [each._header() for each in found]}
+    table = pa.table(columns).replace_schema_metadata({_HEADER: json.dumps(header).encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def read_predictions(path: Path) -> dict[str, Predictions]:
+    """Read a file, by task, and prove that it is what its header says.
+
+    Raises:
+        IntegrityError: not there, not Parquet, no header, or rows that do not match it.
+    """
+    try:
+        # From bytes: given a path, Parquet readers also take folders and URIs.
+        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
+        found, start = {}, 0
+        for part in _parts_of(table):
+            rows = table.slice(start, part["num_rows"])
+            start += part["num_rows"]
+            found[part["task"]] = predictions = Predictions._from_rows(rows, part)
+            predictions._check(part)
+    except _UNREADABLE as error:
+        reason = repr(error) if isinstance(error, KeyError) else first_line(error)
+        raise IntegrityError(
+            f"{path}: not a prediction file as it was written: {reason[:300]}",
+            fix="restore the file, or leave its run out",
+        ) from None
+    return found
+
+
+def _planes(predictions: Predictions) -> dict[str, NDArray[np.float32]]:
+    """Each column of the outputs, [N]."""
+    outputs = predictions.outputs
+    planes = list(outputs.T if outputs.ndim == 2 else outputs[None])
+    return dict(zip(_output_names(predictions.kind, len(planes)), planes, strict=True))
+
+
+def _joined(
+    values: Sequence[NDArray[Any] | None], found: Sequence[Predictions], dtype: Any
+) -> NDArray[Any]:
+    """One column, with NaN for a task that does not have it."""
+    empty = (np.full(len(each.ids), np.nan, dtype) for each in found)
+    parts = [nothing if own is None else own for own, nothing in zip(values, empty, strict=True)]
+    return np.concatenate(parts).astype(dtype)
 
 
 def dev_train_mask(ids: tuple[str, ...], split: int = 0) -> NDArray[np.bool_]:
@@ -187,18 +236,28 @@ _UNREADABLE = (OSError, pa.ArrowException, KeyError, TypeError, ValueError, Recu
 """What files that are no prediction files make the readers raise."""
 
 
-def _header_of(table: pa.Table) -> dict[str, Any]:
+def _parts_of(table: pa.Table) -> list[dict[str, Any]]:
+    """The header's word on each task, whose rows are all of the table's."""
     header = json.loads((table.schema.metadata or {}).get(_HEADER, b"null"))
     if not isinstance(header, dict):
         raise ValueError("it has no header")
     if header.get("version") != VERSION:
         raise ValueError(f"its version is {header.get('version')!r}, expected {VERSION}")
-    if header.get("split") not in get_args(Split):
-        raise ValueError(f"there is no split {header.get('split')!r}")
-    return header
+    parts: list[dict[str, Any]] = header["parts"]
+    num_rows = sum(part["num_rows"] for part in parts)
+    if num_rows != table.num_rows or any(part["num_rows"] < 0 for part in parts):
+        raise ValueError(f"{table.num_rows} rows, its header says {num_rows}")
+    if len({part["task"] for part in parts}) < len(parts):
+        raise ValueError("a task stands twice in its header")
+    return parts
 
 
 def _output_names(kind: Kind, count: int) -> list[str]:
     if kind.output.has_columns:
         return [f"logit_{c}" for c in range(count)]
     return ["logit"] if kind.output is Output.BINARY else ["score"]
+
+
+def _column_order(name: str) -> tuple[str, int]:
+    word, _, number = name.partition("_")
+    return word, int(number or -1)

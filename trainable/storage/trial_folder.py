@@ -1,11 +1,11 @@
 """A trial's folder: whole objects, each written once, that everything later is read from.
 
-config.json  epochs/0007.json  epochs/0007.decision.json  predictions/<task>/0007.parquet
+config.json  epochs/0007.json  epochs/0007.decision.json  predictions/0007.parquet
 weights/0007/  encoder/  checkpoint/  attempts/0001.json  outcome.json
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -18,9 +18,10 @@ from mlflow_setup.filesystem.atomic import (
     write_atomic,
 )
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
-from mlflow_setup.filesystem.paths import inside, safe_name
+from mlflow_setup.filesystem.paths import inside
 from mlflow_setup.schema import (
     PREDICTIONS_ARTIFACT,
+    UNKNOWN_DATA,
     AttemptRecord,
     Decision,
     EpochRecord,
@@ -30,7 +31,7 @@ from mlflow_setup.schema import (
     prediction_path,
 )
 from trainable.storage.layout import ATTEMPTS
-from trainable.storage.predictions import Predictions
+from trainable.storage.predictions import Predictions, write_predictions
 
 Kind = TypeVar("Kind", Decision, AttemptRecord)
 
@@ -63,27 +64,26 @@ class TrialFolder:
         """
         return inside(self.path, f"weights/{epoch:04d}")
 
-    def predictions_path(self, task: str, epoch: int) -> Path:
-        """The file of one task and epoch, there or not.
+    def predictions_path(self, epoch: int) -> Path:
+        """The file of an epoch's predictions for all tasks, there or not.
 
         Raises:
-            ConfigError: the task's name cannot name a folder.
             IntegrityError: the folder is a link that leads out of the trial's.
         """
-        path = prediction_path(safe_name(task, "task"), epoch)
-        return inside(self.path, f"{PREDICTIONS_ARTIFACT}/{path}")
+        return inside(self.path, f"{PREDICTIONS_ARTIFACT}/{prediction_path(epoch)}")
 
     def create(self, record: TrialRecord) -> None:
         """Write `config.json`, once; a folder of the same configuration and data is entered again.
+        The record of a trial that failed before it had read its data is replaced.
 
         Raises:
             ConfigError: the folder holds a trial of another configuration or other data.
         """
         path = self.path / "config.json"
-        if not path.exists():
+        stored = self.trial() if path.exists() else None
+        if stored is None or stored.data_fingerprint == UNKNOWN_DATA != record.data_fingerprint:
             write_atomic(path, record.to_json())
             return
-        stored = self.trial()
         keys = sorted(set(stored.config) | set(record.config))
         different = [
             f"{key}={stored.config.get(key)!r}, now {record.config.get(key)!r}"
@@ -139,8 +139,9 @@ class TrialFolder:
             return None
         return record if record.epoch == epoch else None
 
-    def write_predictions(self, epoch: int, predictions: Predictions) -> None:
-        predictions.write(self.predictions_path(predictions.task_name, epoch))
+    def write_predictions(self, epoch: int, predictions: Sequence[Predictions]) -> None:
+        """Those of all tasks after an epoch, in one file."""
+        write_predictions(self.predictions_path(epoch), predictions)
 
     def write_decision(self, decision: Decision) -> None:
         path = self._epoch_path(decision.epoch).with_suffix(".decision.json")
@@ -261,7 +262,7 @@ class TrialFolder:
         return found
 
     def _prediction_files(self) -> list[Path]:
-        found = self._own(f"{PREDICTIONS_ARTIFACT}/*/*.parquet")
+        found = self._own(f"{PREDICTIONS_ARTIFACT}/*.parquet")
         return [path for path in found if path.stem.isdecimal()]
 
     def _own(self, pattern: str) -> list[Path]:

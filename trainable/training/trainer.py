@@ -122,11 +122,13 @@ class Trainer:
         if not evaluation.is_finite:
             return Outcome.DIVERGED, f"an output on dev is not finite after epoch {epoch}"
         tokenizer = self.learner.tokenizer_id
-        for name, values in outputs.items():
-            examples = self.dataset.dev[name]
-            self.trial.write_predictions(
-                epoch, predictions_of(self.tasks[name], examples, values, tokenizer)
-            )
+        self.trial.write_predictions(
+            epoch,
+            [
+                predictions_of(self.tasks[name], self.dataset.dev[name], values, tokenizer)
+                for name, values in outputs.items()
+            ],
+        )
         losses = {
             metric_name("train", name, "loss"): float(total / count)
             for name, (total, count) in self.loss_sums.items()

@@ -41,6 +41,7 @@ class Node:
     resources: Mapping[str, float]
     group: str | None = None
     """Its type in the cluster's file, of which there may be more later; None: started by hand."""
+    id: str = ""
 
     @property
     def type(self) -> str:
@@ -94,14 +95,19 @@ def cluster() -> Iterator[list[Node]]:
         prove_surroundings()
         _start()
     try:
-        yield [
-            Node(node["Resources"], node.get("Labels", {}).get(_GROUP_LABEL))
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
+        yield alive_nodes()
     finally:
         if ours:
             _shut_down()
+
+
+def alive_nodes() -> list[Node]:
+    """The nodes of the cluster that this process has joined, as they are now."""
+    return [
+        Node(node["Resources"], node.get("Labels", {}).get(_GROUP_LABEL), node["NodeID"])
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
 
 
 def prove_surroundings() -> None:

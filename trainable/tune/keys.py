@@ -21,5 +21,11 @@ DIVERGED = "diverged"
 PROBLEM = "problem"
 """Why the sweep cannot go on; empty while it can."""
 
+AVOIDED = "avoided"
+"""Ids of nodes on which a trial is not to be started."""
+
+NO_ROOM = "no_room"
+"""1 where the problem is a disk without room."""
+
 EXCLUSIVE = "exclusive"
 """True in the argument of a trial that is to have a machine to itself."""

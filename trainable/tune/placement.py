@@ -9,9 +9,13 @@ from typing import Any
 import ray
 from ray import tune
 
+from trainable.data.inputs import Inputs
 from trainable.storage.layout import PREPARATION, SHARED, STOP_FILE, TRIALS
 from trainable.tune.attempt import Limits
-from trainable.tune.keys import EXCLUSIVE
+from trainable.tune.keys import AVOIDED, EXCLUSIVE
+
+NODE_LABEL = "ray.io/node-id"
+"""Ray's, on every node."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class TrialPlacement:
     max_silence_seconds: float = 1800.0
     usd_per_hour: Mapping[str, float] = field(default_factory=dict)
     """Node type -> a node's price. One that has none is charged as the dearest."""
+    inputs: Inputs = field(default_factory=Inputs)
+    """What the sweep began with: a trial that reads anything else stops it."""
 
     def folder(self, trial: str) -> Path:
         return self.storage / self.sweep / TRIALS / trial
@@ -57,11 +63,17 @@ class TrialPlacement:
 def resources(
     needs: Mapping[str, float], exclusive: Mapping[str, float], tune_config: Mapping[str, Any]
 ) -> tune.PlacementGroupFactory:
-    """What a trial is given: all CPUs of the largest machine where it is to have one to itself.
+    """What a trial is given: all CPUs of the largest machine where it is to have one to itself;
+    on none of the nodes that are to be avoided.
 
     Here because it goes to the workers with the trainable, and they need nothing else of `search`.
     """
-    return tune.PlacementGroupFactory([dict(exclusive if tune_config.get(EXCLUSIVE) else needs)])
+    bundle = dict(exclusive if tune_config.get(EXCLUSIVE) else needs)
+    avoided = ",".join(tune_config.get(AVOIDED, ()))
+    if not avoided:
+        return tune.PlacementGroupFactory([bundle])
+    elsewhere = {NODE_LABEL: f"!in({avoided})"}
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[elsewhere])
 
 
 def _this_node() -> tuple[str, dict[str, float]]:

@@ -20,6 +20,7 @@ from mlflow_setup.filesystem.atomic import is_full
 from mlflow_setup.schema import OVERALL, EpochRecord, Identity, Outcome, OutcomeRecord
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
+from trainable.data.inputs import ChangedInputError, expecting
 from trainable.runtime.threads import limit_environment, limit_threads
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import num_probe_epochs, total_epochs
@@ -29,6 +30,7 @@ from trainable.tune.keys import (
     BEST_VALUE,
     DIVERGED,
     EPOCH,
+    NO_ROOM,
     NUM_EPOCHS,
     NUM_PROBE_EPOCHS,
     PROBLEM,
@@ -70,12 +72,14 @@ def make_trainable(
         _freeze_imports()
         folder = place.folder(tune_config["trial"])
         try:
-            with Attempt(folder, place.limits(), began) as attempt:
+            limits = place.limits()
+            with expecting(place.inputs), Attempt(folder, limits, began) as attempt:
                 _attempt(tune_config, place, train_it, attempt)
         except Exception as error:
             if not is_full(error):
                 raise
-            _give_up(f"no space is left for {getattr(error, 'filename', None) or folder}")
+            where = getattr(error, "filename", None) or folder
+            _give_up(f"no space is left for {where}", is_full=True)
 
     return run_trial
 
@@ -146,6 +150,8 @@ def _attempt(
             shared=place.shared,
         )
         reporter.end(ended)
+    except ChangedInputError as error:
+        _give_up(error.problem)
     except PartialError:
         raise  # what is not there yet may be there for the next attempt
     except EnsweepError as error:  # as it would be at the next attempt
@@ -156,10 +162,10 @@ def _attempt(
         reporter.end(last)
 
 
-def _give_up(problem: str) -> None:
+def _give_up(problem: str, *, is_full: bool = False) -> None:
     """The sweep cannot go on; the trial is to run on when it can."""
     nothing = {EPOCH: 0, NUM_EPOCHS: 1, NUM_PROBE_EPOCHS: 0, VALUE: 0.0, BEST_VALUE: 0.0}
-    tune.report({**nothing, DIVERGED: 0, PROBLEM: problem})
+    tune.report({**nothing, DIVERGED: 0, PROBLEM: problem, NO_ROOM: int(is_full)})
 
 
 class _Reporter:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, AskedEnsemble, BatchSize, Folder, Place, Precision
+from ensweep.cli.shared.options import (
+    AsJson,
+    AskedEnsemble,
+    BatchSize,
+    DataDirNeeded,
+    Folder,
+    Place,
+    Precision,
+)
 from ensweep.cli.shared.output import print_json
 
 if TYPE_CHECKING:
@@ -34,8 +42,8 @@ def export(
         typer.Option("--precision", help="Of the stored weights; half takes --data-dir."),
     ] = "fp32",
     data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", help="Dev files, on which half precision is measured."),
+        str | None,
+        typer.Option("--data-dir", help="Dev files, or their URI: half precision is measured."),
     ] = None,
 ) -> None:
     """Write the selective ensemble of one sweep or several as a folder that needs nothing else."""
@@ -55,16 +63,17 @@ def export(
     typer.echo(f"next: ensweep evaluate {shlex.quote(str(output))} --data-dir DIR", err=True)
 
 
-def _halving(precision: Literal["fp16", "bf16"], data_dir: Path | None) -> "Refine":
+def _halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine":
     from ensemble.export.half_precision import Halving
     from mlflow_setup.errors import ConfigError
+    from trainable.data.remote import local_folder
 
     if data_dir is None:
         raise ConfigError(
             f"--precision {precision}: what it does to the scores is not known",
             fix="name the folder with the dev files: --data-dir DIR",
         )
-    return Halving(precision, data_dir)
+    return Halving(precision, local_folder(data_dir))
 
 
 @example("ensweep verify bundle --key signer.pem")
@@ -127,7 +136,7 @@ def push(
 @example("ensweep evaluate bundle --data-dir data --split dev")
 def evaluate(
     folder: Folder,
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder with the labelled files.")],
+    data_dir: DataDirNeeded,
     split: Annotated[
         Literal["train", "dev", "test"], typer.Option("--split", help="Which files.")
     ] = "dev",
@@ -141,9 +150,11 @@ def evaluate(
     """Score a bundle on labelled files."""
     from ensemble.inference.ensemble import Ensemble
     from ensemble.inference.evaluation import evaluate_ensemble
+    from trainable.data.remote import local_folder
 
+    files = local_folder(data_dir)
     ensemble = Ensemble.load(folder, batch_size, precision)
-    found = evaluate_ensemble(ensemble, data_dir, split, on_bad_rows == "skip")
+    found = evaluate_ensemble(ensemble, files, split, on_bad_rows == "skip")
     if as_json:
         content = dataclasses.asdict(found)
         content["scores"]["overall"] = content.pop("overall")

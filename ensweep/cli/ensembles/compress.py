@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Folder, Overrides, Place
+from ensweep.cli.shared.options import AsJson, DataDirNeeded, Folder, Overrides, Place
 from ensweep.cli.shared.output import print_json, print_table, warn_of_idle_settings
 from ensweep.cli.shared.signals import StopOnSignal
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @example("ensweep compress bundle --data-dir data --output small train.num_epochs=3")
 def compress(
     folder: Folder,
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder with the tasks' files.")],
+    data_dir: DataDirNeeded,
     output: Annotated[Path, typer.Option("--output", "-o", help="The new bundle's folder.")],
     place: Place,
     overrides: Overrides = None,

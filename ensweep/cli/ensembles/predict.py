@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,8 +34,8 @@ class Input:
         str | None,
         typer.Argument(
             metavar="[FILE]",
-            help="CSV or JSONL with the tasks' sentence columns; - or nothing: standard input, "
-            "one sentence a line, or the two of a pair with a tab between them.",
+            help="CSV or JSONL with the tasks' sentence columns, a path or a URI; - or nothing: "
+            "standard input, one sentence a line, or the two of a pair with a tab between them.",
         ),
     ] = None
     text: Annotated[
@@ -44,10 +45,14 @@ class Input:
         list[str] | None, typer.Option("--text2", help="The second sentence of each pair.")
     ] = None
 
-    @property
+    @cached_property
     def file(self) -> Path | None:
-        """The file, where the sentences are in one."""
-        return None if self.source in (None, "-") or self.text else Path(str(self.source))
+        """The file, where the sentences are in one; brought here from a URI."""
+        if self.source is None or self.source == "-" or self.text:
+            return None
+        from trainable.data.remote import local_file
+
+        return local_file(self.source)
 
     def check(self) -> None:
         """Refuse options of which one would be left unused."""

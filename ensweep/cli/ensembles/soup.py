@@ -4,21 +4,18 @@ ensweep soup demo --data-dir data --greedy
 """
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place, SweepName
+from ensweep.cli.shared.options import AsJson, DataDirNeeded, Place, SweepName
 from ensweep.cli.shared.output import print_json, print_table
 
 
 @example("ensweep soup reviews --data-dir data --greedy")
 def soup(
-    data_dir: Annotated[
-        Path, typer.Option("--data-dir", help="Folder with the files that the sweep was given.")
-    ],
+    data_dir: DataDirNeeded,
     place: Place,
     sweep: SweepName = None,
     greedy: Annotated[

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import typer
@@ -94,14 +95,27 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
                 kind, hint = given.KEYWORD_ONLY, own[field.name]
                 yield inspect.Parameter(field.name, kind, default=default, annotation=hint)
 
+    signature = inspect.Signature(list(parameters()))
+
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        _refuse_uris(given, signature)
         for name, kind in groups.items():
             own = {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
             given[name] = kind(**own)
         command(**given)
 
-    signature = inspect.Signature(list(parameters()))
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
     return run
+
+
+def _refuse_uris(given: Mapping[str, Any], signature: inspect.Signature) -> None:
+    """What is written, and bundles, lie at paths."""
+    for name, value in given.items():
+        if isinstance(value, Path):
+            from mlflow_setup.filesystem.paths import refuse_uri
+
+            (info,) = signature.parameters[name].annotation.__metadata__
+            spelled = [info.default, *(info.param_decls or ()), info.metavar, name]  # as typer does
+            refuse_uri(value, next(each for each in spelled if isinstance(each, str)))

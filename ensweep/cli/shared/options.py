@@ -31,6 +31,7 @@ SweepName = Annotated[
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
 ]
+DataDirNeeded = Annotated[str, typer.Option("--data-dir", help="Folder or URI of the files.")]
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "auto"],

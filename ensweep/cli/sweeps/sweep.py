@@ -63,9 +63,16 @@ def sweep(
 
 
 @example("ensweep resume reviews")
-def resume(limits: Limits, place: Place, sweep_name: SweepName = None) -> None:
+def resume(
+    limits: Limits,
+    place: Place,
+    sweep_name: SweepName = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run trials again that failed, as well.")
+    ] = False,
+) -> None:
     """Go on with a sweep that was stopped, or whose driver, machine or cluster was lost."""
-    _go_on(sweep_name, 0, limits, place)
+    _go_on(sweep_name, 0, limits, place, retry_failed=retry_failed)
 
 
 @example("ensweep extend reviews --num-samples 8")
@@ -84,7 +91,14 @@ def resume_hint(sweep_name: str, place: Place) -> str:
     return f"to go on: {place.command('resume', sweep_name)}"
 
 
-def _go_on(sweep_name: str | None, num_more: int, limits: Limits, place: Place) -> None:
+def _go_on(
+    sweep_name: str | None,
+    num_more: int,
+    limits: Limits,
+    place: Place,
+    *,
+    retry_failed: bool = False,
+) -> None:
     from search.driver.sweep import resume_sweep
     from search.storage.sweep_folder import find_sweep
 
@@ -101,6 +115,7 @@ def _go_on(sweep_name: str | None, num_more: int, limits: Limits, place: Place) 
         place.storage,
         place.tracking,
         num_more=num_more,
+        retry_failed=retry_failed,
         budget=budget.model_copy(update=given),
         resume_hint=resume_hint(chosen, place),
     )
@@ -152,7 +167,8 @@ def _raise_for(result: "SweepResult", place: Place) -> None:
     failed = result.ended(Outcome.FAILED)
     if failed:
         problem = f"{len(failed)} of {len(result.trials)} trials failed: {', '.join(failed)}"
-        raise PartialError(problem, fix=reasons)
+        again = place.command("resume", result.name, "--retry-failed")
+        raise PartialError(problem, fix=f"{reasons}; {again} runs them again")
     if result.unsynced:
         raise PartialError(
             f"MLflow has missed: {', '.join(result.unsynced)}",

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 data = typer.Typer(name="data", help="Check, generate and fetch data.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the tasks' files.")]
+DataPlace = Annotated[str, typer.Argument(metavar="DIR", help="Folder or URI of the tasks' files.")]
 
 
 @data.command(epilog="Example: ensweep data check data --recipe mine.yaml")
 def check(
-    folder: Folder,
+    place: DataPlace,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="A recipe that declares tasks of its own.")
     ] = None,
@@ -37,7 +38,9 @@ def check(
 ) -> None:
     """Rows and labels of each file, and every defect (exit code 3 if there are errors)."""
     from trainable.data.dataset import read_directory
+    from trainable.data.remote import local_folder
 
+    folder = local_folder(place)
     chosen = _choose_tasks(folder, recipe, tasks)
     parts, defects = read_directory(folder, chosen)
     counts = Counter(defect.code for defect in defects)

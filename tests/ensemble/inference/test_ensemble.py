@@ -101,7 +101,7 @@ def test_serving_equals_what_was_selected(
     for share in entry.members:
         member = contents.members[share.member]
         folder = TrialFolder(tiny_runs / "tiny" / "trials" / member.trial)
-        recorded.append(Predictions.read(folder.predictions_path(task, member.epoch)))
+        recorded.append(Predictions.read(folder.predictions_path(member.epoch), task))
     expected = combine(
         entry.task, [p.outputs for p in recorded], [share.weight for share in entry.members]
     )

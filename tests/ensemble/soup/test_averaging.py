@@ -91,7 +91,7 @@ def test_it_is_judged_on_rows_that_had_no_say(tracking: Tracking, uniform: Soup)
     best = max(folders(tracking), key=lambda trial: trial.epochs()[0].dev_train[OVERALL])
     for task, scores in uniform.tasks.items():
         for folder, score in ((uniform.folder, scores.soup), (best.path, scores.single)):
-            outputs = Predictions.read(TrialFolder(folder).predictions_path(task, 1))
+            outputs = Predictions.read(TrialFolder(folder).predictions_path(1), task)
             rest = ~dev_train_mask(outputs.ids)
             config = from_flat(best.trial().config)
             assert outputs.labels is not None

@@ -67,3 +67,59 @@ def test_what_is_for_others_has_the_modes_that_the_umask_leaves(
     for path in found:
         expected = 0o755 if path.is_dir() else 0o644
         assert stat.S_IMODE(path.stat().st_mode) == expected, path
+
+
+STORED = {
+    "sweep": ["sweep", "demo", "--data-dir", "/nowhere"],
+    "plan": ["plan", "demo"],
+    "resume": ["resume"],
+    "extend": ["extend", "s"],
+    "submit": ["submit", "demo", "--data-dir", "/d"],
+    "train": ["train", "baseline"],
+    "compress": ["compress", "bundle", "--data-dir", "/d", "--output", "x"],
+    "leaderboard": ["leaderboard"],
+    "report": ["report"],
+    "ensemble": ["ensemble"],
+    "export": ["export", "--output", "x"],
+    "soup": ["soup", "--data-dir", "/d"],
+    "sync": ["sync"],
+    "gc": ["gc"],
+    "ui": ["ui"],
+}
+WRITTEN = {
+    "export": (["export", "none", "--output", "URI"], "--output"),
+    "train": (["train", "baseline", "--output", "URI"], "--output"),
+    "predict": (["predict", "BUNDLE", "--text", "a", "--output", "URI"], "--output"),
+    "predict with": (["predict", "URI", "--text", "a"], "BUNDLE"),
+    "data sample": (["data", "sample", "URI"], "DIR"),
+}
+
+
+def refused_uri(words: list[str], option: str, folder: Path) -> None:
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, ConfigError), result.exception
+    assert result.exception.problem.startswith(f"{option} s3://bucket/runs: is a storage URI")
+    assert result.exception.fix
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("command", STORED)
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_nothing_is_stored_at_a_uri(
+    command: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would become the local folder `./s3:`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENSWEEP_STORAGE", "s3://bucket/runs" if how == "environment" else "runs")
+    more = ["--storage", "s3://bucket/runs"] if how == "option" else []
+    refused_uri([*STORED[command], *more], "--storage", tmp_path)
+
+
+@pytest.mark.parametrize("command", WRITTEN)
+def test_nothing_is_written_to_a_uri(
+    command: str, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, option = WRITTEN[command]
+    places = {"URI": "s3://bucket/runs", "BUNDLE": str(tiny_bundle)}
+    refused_uri([places.get(word, word) for word in words], option, tmp_path)

@@ -20,6 +20,8 @@ class Server:
     def __init__(self) -> None:
         self.is_away, self.seconds = False, 0.0
         self.projected: list[str] = []
+        self.at_once = self.most_at_once = 0
+        self.on_progress: Callable[[], None] = lambda: None
         self.status: str | None = None
         self.has_started = False
 
@@ -44,7 +46,10 @@ class Server:
         self.status = status
 
     def _answer(self) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
         time.sleep(self.seconds)
+        self.at_once -= 1
         if self.is_away:
             raise PartialError("away")
 
@@ -61,8 +66,8 @@ def server() -> Server:
     return Server()
 
 
-def begin(server: Server) -> BackgroundMirror:
-    mirror = BackgroundMirror(server, snapshot)  # type: ignore[arg-type]
+def begin(server: Server, num_threads: int = 1) -> BackgroundMirror:
+    mirror = BackgroundMirror(server, snapshot, num_threads)  # type: ignore[arg-type]
     mirror.start({}, {}, {"sweep.yaml": Path("sweep.yaml")})
     return mirror
 
@@ -110,6 +115,60 @@ def test_what_was_missed_is_projected_once_the_server_is_back(
     assert mirror.close("FINISHED") == set()
 
 
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_the_end_waits_while_the_server_gets_on(server: Server, num_threads: int) -> None:
+    """However long all of it takes: patience is with a server that sends nothing."""
+    server.seconds = 0.1
+    mirror = begin(server, num_threads)
+    names = {f"{number:02d}" for number in range(12)}
+    for name in sorted(names):
+        mirror.mark(name)
+    assert mirror.close("FINISHED", patience_seconds=0.8) == set()
+    assert sorted(server.projected) == sorted(names)
+    assert server.status == "FINISHED"
+    assert server.most_at_once == num_threads
+
+
+def test_a_request_of_a_large_trial_is_progress(server: Server) -> None:
+    """One trial may take longer than the end waits, if it is sent in parts."""
+
+    def in_parts(given: TrialSnapshot) -> bool:
+        for _ in range(10):
+            time.sleep(0.1)
+            server.on_progress()
+        server.projected.append(given.record.trial)
+        return True
+
+    server.try_project = in_parts  # type: ignore[method-assign]
+    mirror = begin(server)
+    mirror.mark("a")
+    assert mirror.close("FINISHED", patience_seconds=0.5) == set()
+    assert server.projected == ["a"]
+
+
+def test_at_the_end_one_request_that_fails_is_not_all(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others come through it is sent again."""
+    monkeypatch.setattr("mlflow_setup.runs.background_mirror.RETRY_SECONDS", 0.05)
+    whole, failed = server.try_project, list[str]()
+
+    def project(given: TrialSnapshot) -> bool:
+        if given.record.trial == "00" and not failed:
+            failed.append("00")
+            time.sleep(0.3)
+            return False
+        return whole(given)
+
+    server.try_project, server.seconds = project, 0.1  # type: ignore[method-assign]
+    mirror = begin(server, 2)
+    for number in range(5):
+        mirror.mark(f"{number:02d}")
+    assert mirror.close("FINISHED") == set()
+    assert failed == ["00"]
+    assert sorted(server.projected) == [f"{number:02d}" for number in range(5)]
+
+
 def test_the_end_does_not_wait_for_a_server_that_is_away(server: Server) -> None:
     server.is_away = True
     mirror = begin(server)
@@ -137,4 +196,6 @@ def test_a_folder_that_cannot_be_read_is_said_and_the_rest_goes_on(
     mirror.mark("a")
     wait_until(lambda: server.projected == ["a"])
     assert "trial broken cannot be tracked: cannot be read" in caplog.text
-    assert "broken" in mirror.close("FINISHED")
+    mirror.mark("b")
+    assert mirror.close("FINISHED") == {"broken"}
+    assert server.projected == ["a", "b"]

@@ -69,9 +69,9 @@ def test_predictions_and_configuration_are_artifacts(
     run_id = Mirror(tracking, sweep).project(whole)
     assert artifacts(tracking, run_id) == {
         "config.json": whole.record.to_json(),
-        "predictions/sentiment/0001.parquet": "epoch 1",
-        "predictions/sentiment/0002.parquet": "epoch 2",
-        "predictions/sentiment/0003.parquet": "epoch 3",
+        "predictions/0001.parquet": "epoch 1",
+        "predictions/0002.parquet": "epoch 2",
+        "predictions/0003.parquet": "epoch 3",
     }
 
 
@@ -122,9 +122,26 @@ def test_one_batch_an_epoch(
 
         monkeypatch.setattr(client, name, counted)
     mirror.project(snapshot(sweep, tmp_path, 2))
-    assert calls == ["log_batch", "log_batch"]  # the epoch's metrics; kept_epochs has changed
+    assert calls == ["log_batch"]  # the epoch's metrics, and kept_epochs, which has changed
     mirror.project(snapshot(sweep, tmp_path, 3))
-    assert calls == ["log_batch"] * 3
+    assert calls == ["log_batch"] * 2
+
+
+def test_a_trial_that_was_missed_is_sent_in_few_requests(
+    tracking: Tracking, sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many epochs it has: to a server with a login each takes half a second."""
+    mirror = Mirror(tracking, sweep)
+    mirror.start({}, {})
+    sent, log_batch = [], tracking.client.log_batch
+
+    def counted(run_id: str, **given: Any) -> None:
+        sent.append({key: len(value) for key, value in given.items()})
+        log_batch(run_id, **given)
+
+    monkeypatch.setattr(tracking.client, "log_batch", counted)
+    mirror.project(snapshot(sweep, tmp_path, 3))
+    assert sent == [{"metrics": 3 * 7, "params": 3, "tags": 2}]
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -166,7 +183,7 @@ def test_a_half_written_artifact_is_completed(
     tracking: Tracking, sweep: str, tmp_path: Path
 ) -> None:
     run_id = Mirror(tracking, sweep).project(snapshot(sweep, tmp_path, 2))
-    stored = download(tracking, run_id, "predictions/sentiment/0002.parquet", tmp_path / "cache")
+    stored = download(tracking, run_id, "predictions/0002.parquet", tmp_path / "cache")
     stored.write_text("epo")
     Mirror(tracking, sweep).project(snapshot(sweep, tmp_path, 2))
     assert stored.read_text() == "epoch 2"
@@ -181,12 +198,12 @@ def test_an_epoch_that_was_run_again_keeps_its_points_and_gets_its_new_predictio
     run_id = mirror.project(first)
     before = points(tracking, run_id, "dev/overall")
     again = replace(first, epochs=(first.epochs[0], epoch(2, wall_time=START + 50)))
-    again.predictions["sentiment/0002.parquet"].write_text("EPOCH 2")
+    again.predictions["0002.parquet"].write_text("EPOCH 2")
     mirror = Mirror(tracking, sweep) if is_new_process else mirror
     mirror.project(again)
     assert points(tracking, run_id, "dev/overall") == before
-    assert artifacts(tracking, run_id)["predictions/sentiment/0002.parquet"] == "EPOCH 2"
-    assert artifacts(tracking, run_id)["predictions/sentiment/0001.parquet"] == "epoch 1"
+    assert artifacts(tracking, run_id)["predictions/0002.parquet"] == "EPOCH 2"
+    assert artifacts(tracking, run_id)["predictions/0001.parquet"] == "epoch 1"
 
 
 def test_at_most_forty_metrics(

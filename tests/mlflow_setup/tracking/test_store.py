@@ -1,4 +1,5 @@
 import sqlite3
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.tracking import sqlite
+from mlflow_setup.tracking.client import MlflowException
 from mlflow_setup.tracking.store import Tracking, cut, resolve_tracking
 
 CLOSED = "http://127.0.0.1:9"
@@ -143,6 +145,24 @@ def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
 def test_check_says_what_is_wrong(uri: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve_tracking(Path("unused"), uri).check()
+
+
+def test_a_database_whose_driver_is_not_there_names_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"fix: pip install 'ensweep\[postgres\]'"):
+        resolve_tracking(Path("unused"), "postgresql://h/db").check()
+
+
+@pytest.mark.parametrize(
+    ("code", "fix"), [(401, "set MLFLOW_TRACKING_USERNAME and MLFLOW_"), (403, "ask whoever runs")]
+)
+def test_a_server_that_asks_for_a_login_says_how_it_is_given(code: int, fix: str) -> None:
+    """In MLflow's words for an answer that is no success."""
+    words = f"API request to endpoint /api/2.0/x failed with error code {code} != 200."
+    with pytest.raises(ConfigError, match=f"fix: {fix}"), Tracking(CLOSED).errors():
+        raise MlflowException(words)
 
 
 def test_check_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:

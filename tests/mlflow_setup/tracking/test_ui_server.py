@@ -133,7 +133,7 @@ def trial(storage: Path) -> TrialSnapshot:
         record=TrialRecord("t1", "outage", "b1", {"optim.lr": 0.1}, {}, 0, "f00d", None, 1e9),
         epochs=(EpochRecord(1, {"dev/overall": 0.5}, {}, 1.0, 1e9 + 1),),
         outcome=OutcomeRecord(Outcome.FINISHED, "all epochs", 1, 1e9 + 2),
-        predictions={"sentiment/0001.parquet": predictions},
+        predictions={"0001.parquet": predictions},
         weights_uri="nowhere",
         kept_epochs=(1,),
     )
@@ -167,7 +167,7 @@ def test_after_an_outage_the_mirror_catches_up(
     assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "finished")
     history = server.client.get_metric_history(run.info.run_id, "dev/overall")
     assert [(point.step, point.value) for point in history] == [(1, 0.5)]
-    path = download(server, run.info.run_id, "predictions/sentiment/0001.parquet", tmp_path)
+    path = download(server, run.info.run_id, "predictions/0001.parquet", tmp_path)
     assert path.read_text() == "epoch 1"
 
 

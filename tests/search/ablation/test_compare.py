@@ -58,7 +58,7 @@ class Trials:
         trial.create(TrialRecord(name, "s", "b3", config, {}, seed, "whole", None, 0.0))
         best = int(np.argmax(overall)) + 1
         for epoch, score in enumerate(overall, start=1):
-            metrics = {OVERALL: score}
+            metrics, parts = {OVERALL: score}, []
             for task, values in outputs.items():
                 metrics |= {
                     f"train/{task}/loss": 2.0 / epoch + seed,
@@ -66,7 +66,8 @@ class Trials:
                     f"dev/{task}/{PAPER_TASKS[task].metric}": score + seed,
                 }
                 chosen = values if epoch == best else -self.raw(task, values)
-                trial.write_predictions(epoch, self.predictions(task, chosen, **changes))
+                parts.append(self.predictions(task, chosen, **changes))
+            trial.write_predictions(epoch, parts)
             trial.write_epoch(EpochRecord(epoch, metrics, {}, 1.0, 0.0))
         if outcome is not None:
             trial.write_outcome(OutcomeRecord(outcome, "said so", len(overall), 0.0))
@@ -280,7 +281,7 @@ def test_missing_folders_and_predictions_are_problems_of_their_row(
 ) -> None:
     base = Row("base", "b3", (trials.add("b", usual()),))
     lost = trials.add("r", usual())
-    (lost / "predictions/sentiment/0001.parquet").unlink()
+    (lost / "predictions/0001.parquet").unlink()
     study = evaluate(
         [base, Row("never ran", "x", (tmp_path / "none",)), Row("lost", "y", (lost,))], 10
     )
@@ -310,15 +311,13 @@ def test_ids_in_another_order_give_the_same_numbers(trials: Trials) -> None:
     turned = trials.add("t", {"sentiment": right("sentiment", 1)})
     content = trials.predictions("sentiment", right("sentiment", 1))
     order = [3, 0, 7, 1, 6, 2, 5, 4]
-    TrialFolder(turned).write_predictions(
-        1,
-        replace(
-            content,
-            ids=tuple(content.ids[row] for row in order),
-            outputs=content.outputs[order],
-            labels=LABELS["sentiment"][order],
-        ),
+    of_turned = replace(
+        content,
+        ids=tuple(content.ids[row] for row in order),
+        outputs=content.outputs[order],
+        labels=LABELS["sentiment"][order],
     )
+    TrialFolder(turned).write_predictions(1, [of_turned])
     study = evaluate([base, Row("plain", "x", (plain,)), Row("turned", "y", (turned,))])
     assert study.lines[1].differences == study.lines[2].differences
     assert study.lines[1].differences is not None

@@ -52,6 +52,35 @@ def test_first_trials_come_first_under_their_recipes_names(tmp_path: Path) -> No
     assert suggested[1]["settings"]["loss.mnr.weight"] == 1.0
 
 
+def test_a_trial_rests_before_it_is_suggested_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are suggested meanwhile, on the nodes that are left; nothing is while it is held."""
+    now = 100.0
+    monkeypatch.setattr("search.algorithms.optuna_searcher.time.monotonic", lambda: now)
+    held, avoided = [False], list[str]()
+    searcher = OptunaSearcher(
+        sweep_of(tmp_path, search={"num_samples": 2}),
+        is_holding=lambda: held[0],
+        to_avoid=lambda: avoided,
+    )
+    first = searcher.suggest("a")
+    assert isinstance(first, dict)
+    assert "avoided" not in first
+    searcher.on_trial_complete("a", error=True)
+    searcher.again(first["trial"], after_seconds=5)
+    assert searcher.num_to_come == 2
+    held[0] = True
+    assert searcher.suggest("b") is None
+    held[0], avoided[:] = False, ["n1"]
+    second = searcher.suggest("b")
+    assert isinstance(second, dict)
+    assert (second["trial"], second["avoided"]) == ("0002", ["n1"])
+    assert searcher.suggest("c") is None  # not now, and not never
+    now += 5
+    assert searcher.suggest("c") == {**first, "avoided": ["n1"]}
+
+
 def test_what_is_suggested_is_a_configuration_with_an_origin(tmp_path: Path) -> None:
     searcher = OptunaSearcher(sweep_of(tmp_path, first_trials=["b2"]))
     for number, chosen_by in enumerate(["first trial 1", "search", "search"]):

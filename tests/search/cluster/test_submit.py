@@ -18,6 +18,7 @@ from search.cluster import follow_job as following
 from search.cluster.follow_job import follow
 from search.cluster.submit import Submission, connect, submit
 
+ROOT = Path(__file__).parents[3]
 STORAGE = Path("/mnt/ensweep/runs")
 
 
@@ -37,7 +38,14 @@ class Cluster:
             raise RuntimeError("Request failed: Job with submission_id x already exists.")
         files = Path(job["runtime_env"]["working_dir"])
         self.sent.append(
-            {**job, "files": {path.name: path.read_text() for path in files.iterdir()}}
+            {
+                **job,
+                "files": {
+                    path.relative_to(files).as_posix(): path.read_bytes()
+                    for path in files.rglob("*")
+                    if path.is_file()
+                },
+            }
         )
 
 
@@ -51,10 +59,24 @@ def test_a_job_is_the_code_the_sweep_and_one_command(tmp_path: Path) -> None:
         "exec python -m ensweep sweep mine.yaml --name mine --storage /mnt/ensweep/runs "
         "--resume-if-begun --warm-start old"
     )
-    assert list(job["files"]) == ["mine.yaml"]
+    assert "mine.yaml" in job["files"]
     assert job["runtime_env"]["env_vars"]["MLFLOW_TRACKING_URI"] == "http://10.0.0.5:5000"
-    assert [Path(name).suffix for name in job["runtime_env"]["py_modules"]] == [".whl"]
     assert "entrypoint_num_cpus" not in job  # on the head, whatever it offers
+
+
+def test_nothing_is_installed_on_a_node(tmp_path: Path) -> None:
+    """Ray installs wheels of `py_modules` by pip into one place, for several jobs at a time, which
+    broke nodes that joined during a second sweep. A folder is unpacked, a job's into its own."""
+    cluster = Cluster()
+    submit(cluster, Submission(sweep_of(tmp_path), "s", STORAGE))
+    (job,) = cluster.sent
+    environment = job["runtime_env"]
+    assert set(environment) == {"working_dir", "env_vars", "config"}
+    assert environment["config"] == {"eager_install": False}  # nothing for jobs that are over
+    for name in ("ensweep/__init__.py", "search/cluster/submit.py", "trainable/tune/trainable.py"):
+        assert job["files"][name] == (ROOT / name).read_bytes()
+    assert "trainable/config/recipes/b3.yaml" in job["files"]
+    assert any(name.endswith(".dist-info/METADATA") for name in job["files"])  # its version
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from search.algorithms.rungs import SuccessiveHalving
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.config.sweep_config import Budget
 from search.driver.budget import Meter
-from search.driver.callback import MAX_LOSSES, SweepCallback
+from search.driver.callback import SweepCallback
+from search.driver.failures import MAX_LOSSES, pause
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
 from search.driver.trial_errors import first_line_of_error
@@ -65,8 +66,11 @@ class FakeSearcher:
 
     tried_alone: list[str] = field(default_factory=list)
 
-    def again(self, name: str, *, exclusive: bool = False) -> None:
+    pauses: list[float] = field(default_factory=list)
+
+    def again(self, name: str, *, after_seconds: float, exclusive: bool = False) -> None:
         (self.tried_alone if exclusive else self.tried_again).append(name)
+        self.pauses.append(after_seconds)
 
     def failed(self, name: str) -> None:
         self.given_up.append(name)
@@ -216,6 +220,7 @@ def test_processes_lost_before_they_tried_are_not_held_against_the_trial(tmp_pat
         sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
     assert sweep.searcher.given_up == []
     assert sweep.searcher.tried_again == ["0001"] * MAX_LOSSES
+    assert sweep.searcher.pauses == [pause(count) for count in range(1, MAX_LOSSES + 1)]
     sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
     assert sweep.searcher.given_up == ["0001"]
 
@@ -245,6 +250,36 @@ def test_a_machine_without_memory_is_asked_for_all_of_it_once(tmp_path: Path, te
     assert outcome is not None
     assert outcome.outcome is Outcome.FAILED
     assert outcome.reason.startswith("alone as well: ")
+
+
+def test_a_process_that_never_started_after_one_that_tried_is_no_try(tmp_path: Path) -> None:
+    """Tune does not tell of the start of one that dies while it is made."""
+    sweep = Sweep(tmp_path)
+    trial = sweep.start("0001")
+    write_attempt(sweep.folder("0001"), 1)
+    for _ in range(3):
+        sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
+    assert sweep.searcher.given_up == []  # of two tries that failed it would be
+    assert sweep.searcher.pauses == [0.0, pause(1), pause(2)]
+
+
+def test_where_nothing_begins_the_sweep_is_stopped_with_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = Sweep(tmp_path)
+    monkeypatch.setattr("search.driver.failures.PATIENCE_SECONDS", 0.0)
+    busy = sweep.start("busy")
+    write_attempt(sweep.folder("busy"), 1)
+    trials = [FakeTrial(f"000{number}", str(tmp_path / "error.txt")) for number in range(4)]
+    (tmp_path / "error.txt").write_text("RuntimeEnvSetupError: no such wheel")
+    for trial in trials * 3:
+        sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type,list-item]
+    assert sweep.switch.reason is None  # one is under way
+    sweep.callback.on_trial_complete(0, [], busy)  # type: ignore[arg-type]
+    sweep.callback.on_trial_error(0, [], trials[0])  # type: ignore[arg-type]
+    words = "13 starts in a row were lost: RuntimeEnvSetupError: no such wheel"
+    assert sweep.switch.reason == f"no trial begins anywhere: {words}"
+    assert all(sweep.folder(trial.name).outcome() is None for trial in trials)
 
 
 def test_what_fails_while_all_stop_may_run_on_later(tmp_path: Path) -> None:
@@ -340,6 +375,7 @@ def test_a_trial_whose_disk_is_full_stops_the_sweep_and_may_run_on(tmp_path: Pat
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
     result = {"epoch": 1, "num_epochs": 4, "diverged": 0, "problem": "no space is left for x"}
+    result["no_room"] = 1
     trial.last_result = result
     sweep.callback.on_trial_result(0, [], trial, result)  # type: ignore[arg-type]
     sweep.callback.on_trial_complete(0, [], trial)  # type: ignore[arg-type]

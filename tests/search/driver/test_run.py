@@ -1,6 +1,7 @@
 """A driver that is to stop before its first trial: by a signal, by a budget."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from past_sweep import sweep_of
+from past_sweep import Past, sweep_of
 from rich.console import Console
 
 from mlflow_setup.errors import ConfigError, EnsweepError, NothingUsableError
+from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import resolve_tracking
 from search.config.sweep_config import Budget
 from search.driver.run import SweepResult
-from search.driver.sweep import run_sweep
+from search.driver.sweep import resume_sweep, run_sweep
+from search.planning.preflight import known_configs, read_inputs
+from trainable.data.inputs import ChangedInputError
 from trainable.tune.cluster import Node
 
 
@@ -114,3 +118,19 @@ def test_a_refusal_takes_no_name(
             run_sweep(sweep, "s", storage, tracking, console=quiet)
         assert not (storage / "s").exists()
         assert tracking.search({"kind": "sweep"}) == []
+
+
+@pytest.mark.parametrize("num_more", [0, 3])
+def test_a_sweep_goes_on_with_the_data_that_it_began_with(
+    tmp_path: Path, tiny_data: Path, num_more: int
+) -> None:
+    """Also where every trial so far is over: they are compared with those to come."""
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    past = Past(tmp_path, config={"data.dir": str(data)})
+    past.trial("0001-b2", (0.5,), Outcome.FINISHED)
+    sweep = past.folder.read()
+    past.folder.write_inputs(read_inputs(sweep, known_configs(sweep)))
+    file = data / "ids-sst-train.csv"
+    file.write_text(file.read_text() + "x\tnew\ta film\t1\n")
+    with pytest.raises(ChangedInputError, match=r"changed since the sweep began: .*ids-sst-train"):
+        resume_sweep("s", tmp_path, resolve_tracking(tmp_path), num_more=num_more)

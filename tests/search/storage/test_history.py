@@ -13,7 +13,7 @@ from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.schema import EpochRecord, Outcome
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import SuccessiveHalving, restore_rungs
-from search.storage.history import finish_decided, past_trial
+from search.storage.history import finish_decided, past_trial, reopen_failed
 from search.storage.sweep_folder import SweepFolder
 
 
@@ -116,6 +116,16 @@ def test_what_was_decided_before_the_driver_died_is_done(tmp_path: Path) -> None
     ended = past.folder.trial("0002").outcome()
     assert ended is not None
     assert (ended.outcome, ended.reason, ended.epoch) == (Outcome.PRUNED, "why stop", 1)
+
+
+def test_trials_that_failed_may_be_run_again(past: Past) -> None:
+    """Those that diverged would diverge again."""
+    past.trial("0004", (0.3,), Outcome.FAILED, **{"optim.lr": 3e-4})
+    names = [each.name for each in past.history() if not each.is_over]
+    reopen_failed(past.folder)
+    assert [each.name for each in past.history() if not each.is_over] == sorted([*names, "0004"])
+    searcher = OptunaSearcher(past.folder.read(), past.history())
+    assert [each["trial"] for each in searcher.waiting] == ["0004", "0005"]
 
 
 def test_the_sweep_is_read_as_it_was_asked_for_with_its_extensions(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.atomic import write_atomic
 from search.storage import lease as leases
 from search.storage.lease import Lease, living_driver, read_lease
 
@@ -63,16 +64,20 @@ def test_a_process_number_of_another_namespace_says_nothing(tmp_path: Path, chan
     other = replace(lease.mine, pid=dead.pid, token="x", namespace=namespace)
     lease.path.write_text(json.dumps(asdict(other)))
 
+    is_over = threading.Event()
+
     def beat() -> None:
-        for counter in range(1, 40):
-            time.sleep(0.1)
-            lease.path.write_text(json.dumps(asdict(replace(other, counter=counter))))
+        counter = 0
+        while not is_over.wait(0.1):
+            counter += 1
+            write_atomic(lease.path, json.dumps(asdict(replace(other, counter=counter))))
 
     beating = threading.Thread(target=beat)
     beating.start()
     with pytest.raises(ConfigError, match=f"process {dead.pid} on "), lease:
         pass
     assert living_driver(tmp_path) is not None
+    is_over.set()
     beating.join()
 
 

@@ -1,20 +1,21 @@
 """Folders by URI: copied once, whole or not there, again only when they have changed."""
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pyarrow import fs
 
 from mlflow_setup.errors import ConfigError, IntegrityError, PartialError
+from mlflow_setup.filesystem.object_store import RemoteFolder, Version
 from mlflow_setup.uris import is_uri
 from trainable.batches.tokenization import load_tokenizer
 from trainable.config.parse import from_flat
 from trainable.data import remote as fetch
 from trainable.data.dataset import read_dataset
-from trainable.data.remote import FETCHED, fetched
+from trainable.data.inputs import ChangedInputError, Inputs, expecting
+from trainable.data.remote import FETCHED, fetched, listing, local_file
 
 
 @pytest.fixture(autouse=True)
@@ -31,29 +32,33 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-class Bucket:
-    """Stands for a remote file system: lists and opens what a folder holds, and counts."""
+class Bucket(RemoteFolder):
+    """A folder of this machine's, which counts what is opened."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(f"file://{folder}")
         self.opened: list[str] = []
+        self.num_listed = 0
         self.breaks_at: str | None = None
-        self.extra: list[Any] = []
+        self.extra: dict[str, Version] = {}
 
-    def get_file_info(self, selector: fs.FileSelector) -> list[Any]:
-        return [*fs.LocalFileSystem().get_file_info(selector), *self.extra]
+    def list(self) -> dict[str, Version]:
+        self.num_listed += 1
+        return {**super().list(), **self.extra}
 
-    def open_input_stream(self, path: str) -> Any:
-        self.opened.append(Path(path).name)
-        if Path(path).name == self.breaks_at:
-            raise OSError("connection reset by peer")
-        return fs.LocalFileSystem().open_input_stream(path)
+    def download(self, name: str, target: Path) -> Version:
+        self.opened.append(Path(name).name)
+        if Path(name).name == self.breaks_at:
+            target.parent.mkdir(exist_ok=True)
+            target.write_text("b")
+            raise PartialError("connection reset by peer")
+        return super().download(name, target)
 
 
 @pytest.fixture
 def bucket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     bucket = Bucket(folder)
-    monkeypatch.setattr(fetch, "_filesystem", lambda uri: (bucket, str(folder)))
+    monkeypatch.setattr(fetch, "RemoteFolder", lambda uri: bucket)
     return bucket
 
 
@@ -94,7 +99,7 @@ def test_what_has_changed_is_another_copy(bucket: Bucket, folder: Path) -> None:
 
 def test_a_copy_that_breaks_off_is_not_there(bucket: Bucket, folder: Path, cache: Path) -> None:
     bucket.breaks_at = "b.csv"
-    with pytest.raises(PartialError, match=r"b.csv cannot be read: connection reset by peer"):
+    with pytest.raises(PartialError, match=r"connection reset by peer"):
         fetched("s3://bucket/data")
     assert not list(cache.rglob("*.csv"))
     (home,) = cache.iterdir()
@@ -105,48 +110,58 @@ def test_a_copy_that_breaks_off_is_not_there(bucket: Bucket, folder: Path, cache
 
 
 def test_a_file_that_changes_meanwhile_is_noticed(
-    bucket: Bucket, folder: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed = Bucket(folder).get_file_info(fs.FileSelector(str(folder), recursive=True))
-    monkeypatch.setattr(bucket, "get_file_info", lambda _: listed)
-    (folder / "a.csv").write_text("longer")
-    with pytest.raises(PartialError, match=r"a.csv changed while it was fetched"):
-        fetched("s3://bucket/data")
+    """Never a mixture: neither of what is listed and what is there, nor in one sweep."""
+    listed = bucket.list()
+    with monkeypatch.context() as patched:
+        patched.setattr(bucket, "list", lambda: listed)
+        (folder / "a.csv").write_text("b")
+        with pytest.raises(PartialError, match=r"a.csv changed while it was fetched"):
+            fetched("s3://bucket/data")
+    assert not list(cache.rglob("*.csv"))
+
+
+def test_a_sweep_reads_what_it_began_with_or_nothing(
+    bucket: Bucket, folder: Path, cache: Path
+) -> None:
+    """On a machine that has a copy, and on one that joins later."""
+    uri = "s3://bucket/data"
+    with expecting(Inputs({}, {uri: listing(uri)})):
+        first = fetched(uri)
+        (folder / "deep" / "b.csv").write_text("BB")
+        assert fetched(uri) == first
+        assert bucket.num_listed == 1
+        assert contents(first)["deep/b.csv"] == "bb"
+        shutil.rmtree(cache)
+        with pytest.raises(ChangedInputError, match=f"began: {uri}/deep/b.csv\nfix: put"):
+            fetched(uri)
+    assert contents(fetched(uri))["deep/b.csv"] == "BB"  # of no sweep
+
+
+def test_one_file_is_brought_here_alone(bucket: Bucket, folder: Path, tmp_path: Path) -> None:
+    found = local_file("s3://bucket/data/a.csv")
+    assert found.read_text() == "a"
+    assert found.name == "a.csv"
+    assert bucket.opened == ["a.csv"]
+    assert bucket.num_listed == 0
+    assert local_file(str(tmp_path / "b")) == tmp_path / "b"
 
 
 @pytest.mark.parametrize("name", ["../evil", "deep/../../evil", "%2e%2e/evil"])
 def test_no_name_leads_out_of_the_copy(
     bucket: Bucket, folder: Path, cache: Path, name: str
 ) -> None:
-    path = f"{folder}/{name}"
-    bucket.extra = [fs.FileInfo(path, fs.FileType.File, size=1, mtime_ns=0)]
+    bucket.extra = {name: Version(1, "x")}
     with pytest.raises(IntegrityError, match="is not a path inside"):
         fetched("s3://bucket/data")
     assert not list(cache.parent.rglob("evil"))
 
 
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("file:///nowhere/at/all", "no folder with files"),
-        ("ftp://host/data", "no storage URI"),
-        ("file://relative", "no storage URI"),
-    ],
-)
-def test_what_cannot_be_fetched_is_refused(uri: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        fetched(uri)
-
-
-def test_one_that_cannot_be_listed_now_may_be_later(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(_: object) -> None:
-        raise OSError("When listing: curlCode: 6, Couldn't resolve host name\nmore")
-
-    monkeypatch.setattr(bucket, "get_file_info", away)
-    with pytest.raises(PartialError, match=r"cannot be listed: .*host name$"):
-        fetched("s3://bucket/data")
+def test_a_uri_with_credentials_is_refused_unread() -> None:
+    with pytest.raises(ConfigError, match="the URI holds credentials") as caught:
+        fetched("s3://me:hunter2@bucket/folder")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["data.dir", "model.encoder"])

@@ -13,7 +13,12 @@ from hypothesis.extra.numpy import arrays
 
 from mlflow_setup.errors import IntegrityError
 from trainable.config.tasks import Kind
-from trainable.storage.predictions import Predictions, dev_train_mask
+from trainable.storage.predictions import (
+    Predictions,
+    dev_train_mask,
+    read_predictions,
+    write_predictions,
+)
 
 NUM_ROWS = 12
 
@@ -69,19 +74,54 @@ def test_any_ids_and_numbers_come_back(
     np.testing.assert_array_equal(found.outputs, written.outputs)
 
 
+def test_the_tasks_of_an_epoch_are_one_file(tmp_path: Path) -> None:
+    """Each with its own columns, rows and labels."""
+    path = tmp_path / "0007.parquet"
+    written = {
+        name: replace(predictions(kind, has_labels), task_name=name, ids=ids)
+        for name, kind, has_labels, ids in (
+            ("mood", Kind.CLASSIFICATION, True, predictions().ids),
+            ("same", Kind.PARAPHRASE, False, predictions().ids),
+            ("near", Kind.SIMILARITY, True, tuple(f"n-{i}" for i in range(NUM_ROWS))),
+        )
+    }
+    write_predictions(path, list(written.values()))
+    found = read_predictions(path)
+    assert list(found) == list(written)
+    for name, expected in written.items():
+        assert_same(found[name], expected)
+        assert_same(Predictions.read(path, name), expected)
+    columns = pq.read_schema(path).names
+    assert columns == ["task", "id", "label", "logit", "logit_0", "logit_1", "logit_2", "score"]
+    with pytest.raises(IntegrityError, match="of mood, same, near, not of one task"):
+        Predictions.read(path)
+    with pytest.raises(IntegrityError, match="of mood, same, near, not of task 'other'"):
+        Predictions.read(path, "other")
+
+
+def test_the_rows_of_one_task_are_never_anothers(tmp_path: Path) -> None:
+    path = tmp_path / "0007.parquet"
+    parts = [replace(predictions(Kind.SIMILARITY), task_name=name) for name in ("one", "two")]
+    write_predictions(path, parts)
+    change_table(path, lambda table: table.take([*range(NUM_ROWS, 2 * NUM_ROWS), *range(NUM_ROWS)]))
+    with pytest.raises(IntegrityError, match="tasks are not those of its header"):
+        read_predictions(path)
+
+
 def test_the_columns_are_readable_by_anyone(tmp_path: Path) -> None:
     written = predictions()
     written.write(tmp_path / "file.parquet")
     frame = pq.read_table(tmp_path / "file.parquet").to_pandas()
-    assert list(frame.columns) == ["id", "label", "logit_0", "logit_1", "logit_2"]
+    assert list(frame.columns) == ["task", "id", "label", "logit_0", "logit_1", "logit_2"]
     assert tuple(frame["id"]) == written.ids
 
 
 def test_the_header_says_what_it_is_of(tmp_path: Path) -> None:
     predictions().write(tmp_path / "file.parquet")
     header = json.loads(pq.read_schema(tmp_path / "file.parquet").metadata[b"ensweep"])
-    assert {key: header[key] for key in ("version", "task", "kind", "split", "num_rows")} == {
-        "version": 1,
+    assert header["version"] == 2
+    (part,) = header["parts"]
+    assert {key: part[key] for key in ("task", "kind", "split", "num_rows")} == {
         "task": "mood",
         "kind": "classification",
         "split": "dev",
@@ -112,8 +152,12 @@ def change_table(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 def change_header(path: Path, **changes: object) -> None:
     table = pq.read_table(path)
-    header = {**json.loads(table.schema.metadata[b"ensweep"]), **changes}
-    header = {key: value for key, value in header.items() if value is not None}
+    header = json.loads(table.schema.metadata[b"ensweep"])
+    for key, value in changes.items():
+        of = header if key == "version" else header["parts"][0]
+        of[key] = value
+        if value is None:
+            del of[key]
     pq.write_table(table.replace_schema_metadata({b"ensweep": json.dumps(header)}), path)
 
 
@@ -143,7 +187,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "maximum recursion depth",
     ),
-    "later version": (lambda path: change_header(path, version=2), "its version is 2, expected 1"),
+    "the version of the first release": (
+        lambda path: change_header(path, version=1),
+        "its version is 1, expected 2",
+    ),
+    "later version": (lambda path: change_header(path, version=3), "its version is 3, expected 2"),
     "unknown split": (lambda path: change_header(path, split="all"), "there is no split 'all'"),
     "unknown kind": (lambda path: change_header(path, kind="poem"), "'poem' is not a valid Kind"),
     "kind of other columns": (
@@ -152,7 +200,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "header key missing": (lambda path: change_header(path, num_rows=None), "num_rows"),
     "header key extra": (lambda path: change_header(path, author="x"), "were changed"),
-    "another task's name": (lambda path: change_header(path, task="other"), "were changed"),
+    "another task's name": (
+        lambda path: change_header(path, task="other"),
+        "tasks are not those of its header",
+    ),
     "another split's name": (lambda path: change_header(path, split="test"), "were changed"),
     "another tokenizer's name": (lambda path: change_header(path, tokenizer="x"), "were changed"),
     "other data's name": (lambda path: change_header(path, data_fingerprint="x"), "were changed"),

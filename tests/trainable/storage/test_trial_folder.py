@@ -16,6 +16,7 @@ from mlflow_setup.filesystem.atomic import TEMPORARY
 from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.schema import (
     OVERALL,
+    UNKNOWN_DATA,
     Decision,
     EpochRecord,
     Outcome,
@@ -23,7 +24,7 @@ from mlflow_setup.schema import (
     TrialRecord,
 )
 from trainable.config.tasks import Kind
-from trainable.storage.predictions import Predictions
+from trainable.storage.predictions import Predictions, read_predictions
 from trainable.storage.trial_folder import TrialFolder
 
 RECORD = TrialRecord(
@@ -64,7 +65,7 @@ def trial(tmp_path: Path) -> TrialFolder:
     folder = TrialFolder(tmp_path / "t1")
     folder.create(RECORD)
     for epoch in (1, 2, 3):
-        folder.write_predictions(epoch, predictions())
+        folder.write_predictions(epoch, [predictions(), predictions("mood")])
         folder.write_epoch(epoch_record(epoch))
         folder.write_decision(Decision(epoch, "continue", f"reason {epoch}"))
     for epoch in (1, 3):
@@ -80,9 +81,10 @@ def test_what_is_written_is_read(trial: TrialFolder) -> None:
     assert [decision.reason for decision in trial.decisions()] == [f"reason {n}" for n in (1, 2, 3)]
     assert trial.kept_epochs() == [1, 3]
     assert trial.outcome() is None
-    path = trial.predictions_path("sentiment", 2)
-    assert path == (trial.path / "predictions" / "sentiment" / "0002.parquet").resolve()
-    assert Predictions.read(path).ids == ("a", "b", "c")
+    path = trial.predictions_path(2)
+    assert path == (trial.path / "predictions" / "0002.parquet").resolve()
+    assert list(read_predictions(path)) == ["sentiment", "mood"]
+    assert Predictions.read(path, "mood").ids == ("a", "b", "c")
 
 
 def test_an_empty_folder_has_nothing(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_the_first_damaged_epoch_ends_the_list(
 ) -> None:
     harm(trial.path / "epochs" / "0002.json")
     assert trial.epochs() == [epoch_record(1)]
-    assert list(trial.snapshot().predictions) == ["sentiment/0001.parquet"]
+    assert list(trial.snapshot().predictions) == ["0001.parquet"]
 
 
 def test_damaged_decisions_are_left_out(trial: TrialFolder) -> None:
@@ -272,17 +274,17 @@ def test_forget_after_leaves_the_epochs_up_to_there(trial: TrialFolder, epoch: i
     assert [record.epoch for record in trial.epochs()] == list(range(1, epoch + 1))
     assert [decision.epoch for decision in trial.decisions()] == list(range(1, epoch + 1))
     assert trial.kept_epochs() == [kept for kept in (1, 3) if kept <= epoch]
-    names = {path.name for path in (trial.path / "predictions" / "sentiment").iterdir()}
+    names = {path.name for path in (trial.path / "predictions").iterdir()}
     assert names == {f"{number:04d}.parquet" for number in range(1, epoch + 1)}
     assert trial.trial().trial == "t1"
 
 
 def test_forget_after_removes_leftovers_and_nothing_else(trial: TrialFolder) -> None:
-    for place in (".", "epochs", "weights", "predictions/sentiment"):
+    for place in (".", "epochs", "weights", "predictions"):
         (trial.path / place / f"{TEMPORARY}file").touch()
         (trial.path / place / f"{TEMPORARY}folder" / "below").mkdir(parents=True)
     (trial.path / "epochs" / "notes.json").touch()
-    (trial.path / "predictions" / "sentiment" / "notes.parquet").touch()
+    (trial.path / "predictions" / "notes.parquet").touch()
     trial.forget_after(3)
     assert not list(trial.path.rglob(f"{TEMPORARY}*"))
     assert (trial.path / "epochs" / "notes.json").exists()
@@ -300,24 +302,20 @@ def test_the_snapshot_has_all_that_is_projected(
     assert snapshot.record == trial.trial()
     assert snapshot.epochs == tuple(trial.epochs())
     assert snapshot.outcome == ended
-    assert list(snapshot.predictions) == [f"sentiment/000{n}.parquet" for n in (1, 2, 3)]
+    assert list(snapshot.predictions) == [f"000{n}.parquet" for n in (1, 2, 3)]
     assert all(path.is_file() for path in snapshot.predictions.values())
     assert snapshot.weights_uri == str((trial.path / "weights").resolve())
     assert Path(snapshot.weights_uri).is_absolute()
     assert snapshot.kept_epochs == (1, 3)
 
 
-@pytest.mark.parametrize("task", ["", "..", "a/b", "../x", "/tmp/x", "a\\b", "%2e%2e", "a\0"])
-def test_a_task_cannot_leave_the_folder(trial: TrialFolder, task: str) -> None:
-    with pytest.raises(ConfigError, match=r"task .* is not a name"):
-        trial.write_predictions(1, predictions(task))
-
-
-def test_a_task_folder_that_leads_out_is_refused(trial: TrialFolder, tmp_path: Path) -> None:
+def test_a_folder_of_predictions_that_leads_out_is_refused(tmp_path: Path) -> None:
+    trial = TrialFolder(tmp_path / "t1")
+    trial.create(RECORD)
     (tmp_path / "outside").mkdir()
-    (trial.path / "predictions" / "mood").symlink_to(tmp_path / "outside")
+    (trial.path / "predictions").symlink_to(tmp_path / "outside")
     with pytest.raises(IntegrityError, match="is not a path inside"):
-        trial.write_predictions(1, predictions("mood"))
+        trial.write_predictions(1, [predictions("mood")])
     assert not list((tmp_path / "outside").iterdir())
 
 
@@ -329,9 +327,9 @@ def test_nothing_is_sent_or_deleted_through_a_link(trial: TrialFolder, tmp_path:
     before = sorted(outside.rglob("*"))
     folder = trial.path / "predictions"
     (folder / "mood").symlink_to(outside)
-    (folder / "sentiment" / "0004.parquet").symlink_to(outside / "0009.parquet")
+    (folder / "0004.parquet").symlink_to(outside / "0009.parquet")
     (trial.path / "more").symlink_to(outside)
-    assert list(trial.snapshot().predictions) == [f"sentiment/000{n}.parquet" for n in (1, 2, 3)]
+    assert list(trial.snapshot().predictions) == [f"000{n}.parquet" for n in (1, 2, 3)]
     trial.forget_after(1)
     assert [record.epoch for record in trial.epochs()] == [1]
     shutil.rmtree(trial.path / "epochs")
@@ -352,3 +350,17 @@ def test_nothing_is_sent_or_deleted_through_a_link(trial: TrialFolder, tmp_path:
 def test_records_are_read_without_torch() -> None:
     code = "import sys, trainable.storage.trial_folder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_trial_that_failed_before_it_read_its_data_may_be_entered_with_any(
+    tmp_path: Path,
+) -> None:
+    trial = TrialFolder(tmp_path / "t1")
+    failed = dataclasses.replace(RECORD, data_fingerprint=UNKNOWN_DATA)
+    trial.create(failed)
+    trial.create(failed)
+    assert trial.trial() == failed
+    trial.create(RECORD)
+    assert trial.trial() == RECORD
+    with pytest.raises(ConfigError, match="the data has changed"):
+        trial.create(failed)

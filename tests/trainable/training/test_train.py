@@ -57,7 +57,7 @@ def _contents(folder: Path) -> dict[str, object]:
         for epoch in trial.kept_epochs()
     }
     outputs = {
-        (name, epoch): Predictions.read(trial.predictions_path(name, epoch)).outputs.tobytes()
+        (name, epoch): Predictions.read(trial.predictions_path(epoch), name).outputs.tobytes()
         for name in ("sentiment", "paraphrase", "similarity")
         for epoch in range(1, len(epochs) + 1)
     }

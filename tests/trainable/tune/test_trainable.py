@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from ray import tune
+from ray._private.label_utils import validate_label_selector
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.object_store import Version
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
+from trainable.data.inputs import ChangedInputError, Inputs, expected_folder
 from trainable.storage.trial_folder import TrialFolder
 from trainable.tune.attempt import Attempt, Limits
-from trainable.tune.placement import TrialPlacement
+from trainable.tune.placement import TrialPlacement, resources
 from trainable.tune.trainable import make_trainable
 
 
@@ -95,7 +98,7 @@ def test_a_full_disk_is_told_as_the_sweeps_problem(
     told: list[dict[str, Any]], tmp_path: Path, error: Exception
 ) -> None:
     fail(tmp_path, error)
-    assert [r["problem"] for r in told] == [
+    assert [r["problem"] for r in told if r["no_room"]] == [
         f"no space is left for {tmp_path / 's' / 'trials' / '0001'}"
     ]
     assert TrialFolder(tmp_path / "s" / "trials" / "0001").outcome() is None  # it is to run on
@@ -115,6 +118,32 @@ def test_so_is_one_that_has_no_room_for_a_trial_to_begin(
         pass  # its lock was given back
 
 
+def test_other_data_than_the_sweep_began_with_stop_it(
+    told: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    fail(tmp_path, ChangedInputError("changed since the sweep began: a.csv", fix="put it back"))
+    assert [(r["problem"], r["no_room"]) for r in told] == [
+        ("changed since the sweep began: a.csv", 0)
+    ]
+    assert TrialFolder(tmp_path / "s" / "trials" / "0001").outcome() is None  # it is to run on
+
+
+def test_a_trial_expects_what_the_sweep_began_with(
+    told: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    inputs = Inputs({}, {"s3://b/d": {"a.csv": Version(1, "x")}})
+    seen: list[object] = []
+
+    def train(*_: object, **__: object) -> OutcomeRecord:
+        seen.append(expected_folder("s3://b/d"))
+        return OutcomeRecord(Outcome.STOPPED, "", 0, time.time())
+
+    tune_config = {"trial": "0001", "recipe": "b3", "settings": {}, "origin": {}, "searched": []}
+    make_trainable(TrialPlacement(tmp_path, "s", 1, inputs=inputs), train)(tune_config)
+    assert seen == [inputs.folders["s3://b/d"]]
+    assert expected_folder("s3://b/d") is None
+
+
 def test_other_errors_are_tunes(told: list[dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not allowed"):
         fail(tmp_path, OSError(errno.EACCES, "not allowed"))
@@ -127,3 +156,18 @@ def fail(root: Path, error: Exception) -> None:
 
     tune_config = {"trial": "0001", "recipe": "b3", "settings": {}, "origin": {}, "searched": []}
     make_trainable(TrialPlacement(root, "s", 1), train)(tune_config)
+
+
+def test_a_trial_is_placed_on_none_of_the_nodes_that_are_avoided() -> None:
+    """In the words of a placement group's labels, which Ray itself reads."""
+    needs, exclusive = {"CPU": 1}, {"CPU": 8}
+    plain = resources(needs, exclusive, {})
+    assert plain.bundles == [{"CPU": 1.0}]
+    assert resources(needs, exclusive, {"exclusive": True}).bundles == [{"CPU": 8.0}]
+    nodes = ["1f" * 28, "2f" * 28]
+    elsewhere = resources(needs, exclusive, {"avoided": nodes})
+    labels = elsewhere._bound.arguments["bundle_label_selector"]
+    assert labels == [{"ray.io/node-id": f"!in({nodes[0]},{nodes[1]})"}]
+    assert validate_label_selector(labels[0]) is None
+    assert elsewhere != plain
+    assert hash(elsewhere) == hash(resources(needs, exclusive, {"avoided": nodes}))

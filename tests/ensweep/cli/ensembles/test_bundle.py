@@ -71,6 +71,21 @@ def test_export_takes_the_choice_that_was_logged(
     assert (tmp_path / "bundle" / "pictures" / "gain.png").is_file()
 
 
+def test_data_and_sentences_by_uri_are_those_at_the_path(
+    tiny_bundle: Path, tiny_data: Path
+) -> None:
+    words = ["evaluate", tiny_bundle, "--json", "--data-dir"]
+    by_path, by_uri = (
+        json.loads(invoke(*words, place).stdout)["scores"]
+        for place in (tiny_data, f"file://{tiny_data}")
+    )
+    assert by_uri == by_path
+    file, words = tiny_data / "ids-sst-dev.csv", ["predict", tiny_bundle, "--task", "sentiment"]
+    assert invoke(*words, f"file://{file}").stdout == invoke(*words, file).stdout
+    shown = invoke("data", "check", f"file://{tiny_data}").stdout
+    assert shown == invoke("data", "check", tiny_data).stdout
+
+
 def test_listed_runs_are_exported(tiny_runs: Path, tmp_path: Path) -> None:
     listed = ["--runs", "sentiment=0001-baseline,0002-b3", "--runs", "similarity=0002-b3"]
     invoke("export", "--storage", tiny_runs, "--output", tmp_path / "bundle", *listed)

@@ -65,8 +65,9 @@ def track(storage: Path, sweep: str, trials: dict[str, tuple[int, Outcome]]) -> 
         folder.create(TrialRecord(trial, sweep, "b3", config, {}, 0, "data", None, time.time()))
         right = 2 * LABELS["paraphrase"] - 1
         logits = np.where(np.arange(NUM_ROWS) % 3 == number, -0.4 * right, right)
-        write(folder, "paraphrase", logits)
-        write(folder, "similarity", LABELS["similarity"] + (number + 1) * np.sin(np.arange(80)))
+        scores = LABELS["similarity"] + (number + 1) * np.sin(np.arange(80))
+        parts = [outputs_of("paraphrase", logits), outputs_of("similarity", scores)]
+        folder.write_predictions(1, parts)
         folder.keep_weights(1, lambda path: (path / "model.safetensors").touch())
         metrics = {"dev/overall": 0.5}
         folder.write_epoch(EpochRecord(1, metrics, metrics, 1.0, time.time()))
@@ -75,12 +76,10 @@ def track(storage: Path, sweep: str, trials: dict[str, tuple[int, Outcome]]) -> 
     mirror.finish("FINISHED")
 
 
-def write(folder: TrialFolder, task: str, outputs: np.ndarray) -> None:
+def outputs_of(task: str, outputs: np.ndarray) -> Predictions:
     ids = tuple(f"{task}-{row}" for row in range(NUM_ROWS))
     kind, values = PAPER_TASKS[task].kind, outputs.astype(np.float32)
-    folder.write_predictions(
-        1, Predictions(task, kind, "dev", ids, values, LABELS[task], f"{task}-data", "tok")
-    )
+    return Predictions(task, kind, "dev", ids, values, LABELS[task], f"{task}-data", "tok")
 
 
 def invoke(*words: str) -> Result:

@@ -1,0 +1,165 @@
+"""Folders and files at storage URIs: listed by version, and brought here whole.
+
+Alone imports obstore. Credentials, region and endpoint are the machine's own, from its role or its
+environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`); a URI holds none.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow_setup.errors import ConfigError, PartialError
+from mlflow_setup.text import first_line
+from mlflow_setup.uris import redact
+
+SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file")
+_RETRIES_END = timedelta(seconds=60)
+_LOGIN = (
+    "give this machine a role that may read there, or set AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, or AZURE_STORAGE_ACCOUNT_NAME and "
+    "AZURE_STORAGE_ACCOUNT_KEY"
+)
+_PLACE = (
+    "correct the URI; AWS_REGION is the bucket's region, AWS_ENDPOINT_URL the address of a store "
+    "that is not Amazon's"
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a file at a URI is told from its other versions by."""
+
+    num_bytes: int
+    mark: str  # the store's entity tag, or else the time of the last change
+
+
+class RemoteFolder:
+    """The folder at `uri`. Reads only.
+
+    Raises:
+        ConfigError: no storage URI, or one with settings in it.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._store = _open(uri)
+
+    def list(self) -> dict[str, Version]:
+        """Every file below the folder by its name in it.
+
+        Raises:
+            PartialError: there is nothing there, or it cannot be reached now.
+        """
+        with _told(self.uri):
+            found = {
+                entry["path"]: _version(entry) for batch in self._store.list() for entry in batch
+            }
+        if not found:
+            raise PartialError(
+                f"{redact(self.uri)}: no folder with files",
+                fix=f"name the folder, not a file in it; else {_PLACE}",
+            )
+        return found
+
+    def version(self, name: str) -> Version:
+        """Of one file; raises PartialError as `list`."""
+        with _told(f"{self.uri}/{name}"):
+            return _version(self._store.head(name))
+
+    def download(self, name: str, target: Path) -> Version:
+        """Write the file `name` to `target`; the version that was written.
+
+        Raises:
+            PartialError: it is not there, or cannot be read now.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _told(f"{self.uri}/{name}"):
+            answer = self._store.get(name)
+            found, num_bytes = _version(answer.meta), 0
+            with target.open("wb") as local:
+                for chunk in answer.stream():
+                    num_bytes += local.write(chunk)
+        return Version(num_bytes, found.mark)
+
+
+def split_file(uri: str) -> tuple[str, str]:
+    """The URI of the folder that a file lies in, and the file's name."""
+    folder, _, name = uri.rpartition("/")
+    if not name or folder.endswith("/"):
+        raise ConfigError(f"{redact(uri)}: no URI of a file", fix="name a file in a bucket")
+    return folder, name
+
+
+def _open(uri: str) -> Any:
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
+    scheme = urlsplit(uri).scheme
+    if scheme not in SCHEMES:
+        raise ConfigError(
+            f"{redact(uri)}: no storage URI that can be read",
+            fix=f"one of {', '.join(f'{each}://' for each in SCHEMES)}",
+        )
+    if urlsplit(uri).query or "#" in uri:
+        raise ConfigError(
+            f"{redact(uri)}: a storage URI is a bucket and a folder, and nothing more",
+            fix="region and endpoint are set in the environment: AWS_REGION, AWS_ENDPOINT_URL",
+        )
+    retries: Any = {"max_retries": 8, "retry_timeout": _RETRIES_END}
+    try:
+        if scheme == "file":
+            return from_url(uri)
+        return from_url(uri, client_options=_client_options(), retry_config=retries)
+    except (BaseError, ValueError) as error:
+        reason = first_line(error)
+        if scheme == "file" and "canonicalize" in reason:
+            raise PartialError(
+                f"{uri}: there is no such folder", fix="correct the URI: file:///PATH"
+            ) from None
+        fix = "AZURE_STORAGE_ACCOUNT_NAME names the account" if "Account" in reason else None
+        raise ConfigError(f"{redact(uri)}: no storage URI: {redact(reason)}", fix=fix) from None
+
+
+def _client_options() -> Any:
+    """An endpoint that is spelled http:// is meant so."""
+    endpoints = (value for name, value in os.environ.items() if "ENDPOINT" in name)
+    return {"allow_http": any(value.startswith("http://") for value in endpoints)}
+
+
+def _version(meta: Any) -> Version:
+    mark = (meta["e_tag"] or "").strip('"') or meta["last_modified"].isoformat()
+    return Version(meta["size"], mark)
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """What goes wrong between here and the store, said with what to do."""
+    from obstore.exceptions import (
+        BaseError,
+        NotFoundError,
+        PermissionDeniedError,
+        UnauthenticatedError,
+    )
+
+    shown = redact(place)
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError):
+        raise PartialError(
+            f"{shown}: there is no such bucket, folder or file", fix=_PLACE
+        ) from None
+    except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+        reason = redact(first_line(error))[:200]
+        raise PartialError(f"{shown}: may not be read: {reason}", fix=_LOGIN) from None
+    except BaseError as error:
+        reason = redact(first_line(error))[:300]
+        if "404 Not Found" in reason:  # a listing's word for a bucket that is not there
+            raise PartialError(f"{shown}: there is no such bucket", fix=_PLACE) from None
+        is_login = "169.254" in reason or "credential" in reason.lower()
+        fix = _LOGIN if is_login else f"try again once the store answers; else {_PLACE}"
+        raise PartialError(f"{shown}: cannot be read now: {reason}", fix=fix) from None

@@ -1,0 +1,88 @@
+"""A cluster whose workers come and go while sweeps run on it, one after the other."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from drivers import assert_whole, epoch_files
+from fault_table import Table
+from real_sweep import wait_for_epochs
+from scale import how_often
+from submitting import Cluster, started_cluster, submitted, sweep_file
+
+from mlflow_setup.schema import Outcome
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.rare("a job's environment is looked at, and a node of a submitted sweep removed"),
+]
+
+NUM_EPOCHS, NUM_TRIALS = 12, 4
+AGAIN = "to be tried again"
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """One worker, to begin with."""
+    with started_cluster(1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, tiny_encoder: Path, tiny_data: Path) -> Path:
+    return sweep_file(tmp_path, tiny_encoder, tiny_data, NUM_EPOCHS, NUM_TRIALS)
+
+
+@pytest.mark.promise(
+    "R2",
+    "workers join during the second of two submitted sweeps (tiny BERT)",
+    "both whole; no start of a trial is lost",
+)
+def test_workers_that_join_during_a_second_sweep_start_its_trials(
+    cluster: Cluster, sweep: Path, table: Table
+) -> None:
+    """Ray makes the environments of all jobs on a node that joins, of those that are over too."""
+    for number in (1, 2):
+        name = f"s{number}"
+        process = submitted(cluster, sweep, "resources.max_concurrent_trials=3", name=name)
+        wait_for_epochs(sweep.parent, 1, process, name)
+        if number == 2:
+            for _ in range(2):
+                cluster.tell("add")
+        text, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, text
+        assert AGAIN not in text
+        ended = whole(sweep.parent, name)
+        assert set(ended.values()) == {Outcome.FINISHED}
+    table.played(2)
+
+
+@pytest.mark.promise(
+    "R2",
+    "workers of three submitted sweeps (tiny BERT) come and go: 4 joins and 4 hard removals each",
+    "all whole, no trial lost",
+)
+def test_three_sweeps_on_a_cluster_that_comes_and_goes(
+    cluster: Cluster, sweep: Path, table: Table
+) -> None:
+    num_sweeps = how_often(3, 10)
+    for number in range(num_sweeps):
+        name = f"s{number}"
+        process = submitted(cluster, sweep, "resources.max_concurrent_trials=3", name=name)
+        for turn in range(2):
+            wait_for_epochs(sweep.parent, 3 + 12 * turn, process, name)
+            for word in ("add", "lose", "add"):
+                cluster.tell(word)
+                time.sleep(2)
+            for _ in range(2 * turn):
+                cluster.tell("lose")
+        text, _ = process.communicate(timeout=500)
+        assert process.returncode == 0, text
+        assert set(whole(sweep.parent, name).values()) == {Outcome.FINISHED}
+    table.played(num_sweeps * 8)
+
+
+def whole(folder: Path, name: str) -> dict[str, Outcome]:
+    assert epoch_files(folder, name)
+    return assert_whole(folder, NUM_TRIALS, name=name, num_epochs=NUM_EPOCHS, is_pretended=False)

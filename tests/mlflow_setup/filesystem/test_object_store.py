@@ -1,0 +1,107 @@
+"""Folders at URIs: what is there and in which version, and what is said where nothing is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
+
+from mlflow_setup.errors import ConfigError, PartialError
+from mlflow_setup.filesystem import object_store
+from mlflow_setup.filesystem.object_store import RemoteFolder, Version, split_file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    (tmp_path / "data" / "a.csv").write_text("a")
+    (tmp_path / "data" / "deep" / "b.csv").write_text("bb")
+    return tmp_path / "data"
+
+
+def test_files_are_listed_with_their_versions_and_brought_here(
+    folder: Path, tmp_path: Path
+) -> None:
+    remote = RemoteFolder(f"file://{folder}")
+    listed = remote.list()
+    assert {name: version.num_bytes for name, version in listed.items()} == {
+        "a.csv": 1,
+        "deep/b.csv": 2,
+    }
+    assert remote.version("a.csv") == listed["a.csv"]
+    target = tmp_path / "here" / "b.csv"
+    assert remote.download("deep/b.csv", target) == listed["deep/b.csv"]
+    assert target.read_text() == "bb"
+    (folder / "deep" / "b.csv").write_text("BB")  # of the same size
+    assert remote.list()["deep/b.csv"] != listed["deep/b.csv"]
+    assert remote.download("deep/b.csv", target) == remote.list()["deep/b.csv"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "message"),
+    [
+        ("file:///nowhere/at/all", PartialError, "no such folder"),
+        ("ftp://host/data", ConfigError, "no storage URI that can be read\nfix: one of s3://"),
+        ("http://host/data", ConfigError, "no storage URI that can be read"),
+        ("file://relative", ConfigError, "no storage URI"),
+        ("s3://", ConfigError, "no storage URI"),
+        ("s3://bucket/data?region=x", ConfigError, "nothing more\nfix: .*AWS_REGION"),
+        ("az://container/data", ConfigError, "fix: AZURE_STORAGE_ACCOUNT_NAME"),
+    ],
+)
+def test_what_is_no_storage_uri_is_refused(
+    uri: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(error, match=message):
+        RemoteFolder(uri)
+
+
+class Broken:
+    """A store that answers nothing but an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def list(self) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (NotFoundError("not found"), "no such bucket, folder or file\nfix: correct the URI"),
+        (
+            BaseError("... non-2xx status code: 404 Not Found: <?xml"),
+            "there is no such bucket\nfix",
+        ),
+        (PermissionDeniedError("403"), "may not be read: 403\nfix: .*AWS_ACCESS_KEY_ID"),
+        (BaseError("PUT http://169.254.169.254/latest"), "cannot be read now.*\nfix: give this m"),
+        (BaseError("curl: away\n\nDebug source"), "cannot be read now: curl: away\nfix: try again"),
+        (BaseError("s3://me:hunter2@b"), r"s3://\*\*\*@b"),
+    ],
+)
+def test_what_cannot_be_read_says_what_to_do(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "_open", lambda uri: Broken(error))
+    with pytest.raises(PartialError, match=message) as caught:
+        RemoteFolder("s3://bucket/data").list()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_empty_folder_is_none(tmp_path: Path) -> None:
+    with pytest.raises(PartialError, match="no folder with files\nfix: name the folder"):
+        RemoteFolder(f"file://{tmp_path}").list()
+
+
+def test_a_file_lies_in_a_folder() -> None:
+    assert split_file("s3://bucket/deep/a.csv") == ("s3://bucket/deep", "a.csv")
+    for uri in ("s3://bucket", "s3://bucket/deep/"):
+        with pytest.raises(ConfigError, match="no URI of a file"):
+            split_file(uri)
+
+
+def test_a_version_is_told_by_the_mark_of_the_store() -> None:
+    quoted = {"size": 1, "e_tag": '"abc"', "last_modified": None}
+    assert object_store._version(quoted) == Version(1, "abc")  # listings of Azure do not quote

@@ -1,0 +1,118 @@
+"""Lost processes: how long is waited, where not to start again, when to stop."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from search.driver import places
+from search.driver.failures import LONGEST_SECONDS, MANY_LOSSES, Failures, pause
+from search.driver.places import Places
+
+
+@dataclass
+class Cluster:
+    """Nodes, a clock, and whether something is under way."""
+
+    nodes: set[str] = field(default_factory=lambda: {"a", "b"})
+    now: float = 0.0
+    is_busy: bool = False
+
+    def failures(self, max_failures: int = 3) -> Failures:
+        return Failures(max_failures, lambda: self.nodes, lambda: self.is_busy, lambda: self.now)
+
+
+def test_a_start_is_tried_again_after_a_longer_wait_each_time() -> None:
+    failures = Cluster().failures()
+    waits = [failures.judge("1", "lost", "a", has_tried=False).after_seconds for _ in range(10)]
+    assert waits[:4] == [2.0, 4.0, 8.0, 16.0]
+    assert waits == sorted(waits)
+    assert waits[-1] == LONGEST_SECONDS == pause(99)
+    assert failures.judge("2", "lost", "a", has_tried=False).after_seconds == 2.0
+    assert failures.judge("1", "lost", "a", has_tried=False).is_over
+
+
+def test_a_try_is_repeated_at_once_and_then_more_slowly() -> None:
+    failures = Cluster().failures(max_failures=2)
+    verdicts = [failures.judge("1", "boom", "a", has_tried=True) for _ in range(3)]
+    assert [verdict.is_over for verdict in verdicts] == [False, False, True]
+    assert [verdict.after_seconds for verdict in verdicts[:2]] == [0.0, pause(2)]
+
+
+def test_a_node_that_loses_starts_is_avoided_for_a_while() -> None:
+    cluster = Cluster()
+    failures = cluster.failures()
+    assert failures.to_avoid() == []
+    failures.judge("1", "lost", "a", has_tried=False)
+    failures.judge("2", "lost", None, has_tried=False)  # nobody knows where
+    assert failures.to_avoid() == ["a"]
+    cluster.nodes = {"a"}  # it is that or none
+    assert failures.to_avoid() == []
+    cluster.nodes = {"b", "c"}
+    assert failures.to_avoid() == []
+    cluster.nodes = {"a", "b"}
+    cluster.now += 10 * pause(1) - 1
+    assert failures.to_avoid() == ["a"]
+    cluster.now += 1
+    assert failures.to_avoid() == []
+    failures.judge("1", "lost", "a", has_tried=False)
+    cluster.now += 10 * pause(1)
+    assert failures.to_avoid() == ["a"]  # the second time for longer
+    failures.begun("a")
+    assert failures.to_avoid() == []
+
+
+def test_nothing_is_started_for_a_moment_after_a_loss() -> None:
+    cluster = Cluster()
+    failures = cluster.failures()
+    assert not failures.is_holding()
+    failures.judge("1", "lost", "a", has_tried=False)
+    assert failures.is_holding()
+    cluster.now += pause(1)
+    assert not failures.is_holding()
+    for _ in range(9):
+        failures.judge("1", "lost", "a", has_tried=False)
+    cluster.now += 31  # at the longest: others may begin
+    assert not failures.is_holding()
+
+
+def test_where_nothing_begins_for_long_is_said() -> None:
+    cluster = Cluster()
+    failures = cluster.failures()
+    for number in range(MANY_LOSSES):
+        assert failures.why_stop("no wheel") is None
+        failures.judge(str(number), "no wheel", "ab"[number % 2], has_tried=False)
+    assert failures.why_stop("no wheel") is None
+    cluster.now += 120
+    lost = f"{MANY_LOSSES} starts in a row were lost, on 2 nodes: no wheel"
+    assert failures.why_stop("no wheel") == f"no trial begins anywhere: {lost}"
+    cluster.is_busy = True
+    assert failures.why_stop("no wheel") is None
+    cluster.is_busy = False
+    failures.begun("b")
+    assert failures.why_stop("no wheel") is None
+
+
+def test_the_node_of_a_process_is_known_after_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def table(group: Any) -> dict[str, Any]:
+        asked.append(group)
+        return {"bundles_to_node_id": {0: f"node of {group}"}}
+
+    monkeypatch.setattr(places, "placement_group_table", table)
+    live = {"actor": ("handle", SimpleNamespace(placement_group="group"))}
+    trial = SimpleNamespace(config={"trial": "0001"})
+    controller = SimpleNamespace(
+        _actor_manager=SimpleNamespace(_live_actors_to_ray_actors_resources=live),
+        _actor_to_trial={"actor": trial, "not placed yet": trial},
+    )
+    found = Places()
+    for _ in range(2):
+        found.look(controller)
+    assert asked == ["group"]
+    live.clear()
+    found.look(controller)
+    assert found.node("0001") == "node of group"
+    assert found.node("0002") is None

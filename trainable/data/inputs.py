@@ -1,0 +1,141 @@
+"""What the trials of a sweep read, fixed when the sweep begins.
+
+The driver notes a fingerprint of each set of examples and the versions of the files at each storage
+URI. Whoever reads within `expecting` gets those and no others, or an error that ends the sweep.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mlflow_setup.errors import DataError, IntegrityError
+from mlflow_setup.filesystem.object_store import Version
+from mlflow_setup.schema import SCHEMA_VERSION, other_release
+from mlflow_setup.text import short_hash
+from mlflow_setup.uris import redact
+from trainable.config.tasks import Split, Task
+
+_SCHEMA = "schema_version"
+
+
+class ChangedInputError(DataError):
+    """Data or an encoder are not what the sweep began with."""
+
+
+class Source(NamedTuple):
+    """A file of a data folder, as one task reads it."""
+
+    data_dir: str
+    file: str
+    reading: str  # task, split, and all that decides what a row is
+
+
+Listing = Mapping[str, Version]
+"""The files of a folder at a URI, by name."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Fingerprints of examples before any is left out, and the files at URIs."""
+
+    examples: Mapping[Source, str] = field(default_factory=dict)
+    folders: Mapping[str, Listing] = field(default_factory=dict)
+
+    def changes(self, found: "Inputs") -> list[str]:
+        """What of `found` is known here as something else: data by their content, encoders by the
+        versions of their files."""
+        encoders = set(self.folders) - {source.data_dir for source in found.examples}
+        changed = (
+            uri
+            for uri, files in found.folders.items()
+            if uri in encoders and files != self.folders[uri]
+        )
+        return changed_examples(self.examples, found.examples) + sorted(map(redact, changed))
+
+    def relocated(self, move: Callable[[str], str]) -> "Inputs":
+        """The same, their folders renamed by `move`."""
+        moved = {s._replace(data_dir=move(s.data_dir)): each for s, each in self.examples.items()}
+        return Inputs(moved, self.folders)
+
+    def with_more(self, found: "Inputs") -> "Inputs":
+        """These examples and those of `found`, and the folders as they were found."""
+        return Inputs({**found.examples, **self.examples}, {**self.folders, **found.folders})
+
+    def to_json(self) -> str:
+        """The text of a file that `inputs_from_json` reads."""
+        folders = {
+            uri: {name: [each.num_bytes, each.mark] for name, each in sorted(files.items())}
+            for uri, files in self.folders.items()
+        }
+        examples = [[*source, found] for source, found in self.examples.items()]
+        content = {_SCHEMA: SCHEMA_VERSION, "examples": examples, "folders": folders}
+        return json.dumps(content, indent=1) + "\n"
+
+
+def inputs_from_json(text: str) -> Inputs:
+    """Raises IntegrityError when `text` is not what `Inputs.to_json` gives."""
+    try:
+        content: dict[str, Any] = json.loads(text)
+        problem = other_release(content[_SCHEMA], SCHEMA_VERSION)
+        if problem is None:
+            return Inputs(
+                {Source(*map(str, row[:3])): str(row[3]) for row in content["examples"]},
+                {
+                    uri: {name: Version(int(size), str(mark)) for name, (size, mark) in of.items()}
+                    for uri, of in content["folders"].items()
+                },
+            )
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        problem = f"not the inputs of a sweep: {error!r:.200}"
+    raise IntegrityError(problem)
+
+
+_expected: ContextVar[Inputs | None] = ContextVar("expected", default=None)
+
+
+@contextmanager
+def expecting(inputs: Inputs) -> Iterator[None]:
+    """Within the block data and folders at URIs are these, or raise ChangedInputError."""
+    token = _expected.set(inputs)
+    try:
+        yield
+    finally:
+        _expected.reset(token)
+
+
+def expected_folder(uri: str) -> Listing | None:
+    """The files at `uri` that are expected; None where nothing is."""
+    inputs = _expected.get()
+    return None if inputs is None else inputs.folders.get(uri)
+
+
+def prove_examples(found: Mapping[Source, str]) -> None:
+    """Raises ChangedInputError where the examples are not those that are expected."""
+    inputs = _expected.get()
+    changed = [] if inputs is None else changed_examples(inputs.examples, found)
+    if changed:
+        raise changed_input(changed)
+
+
+def changed_examples(known: Mapping[Source, str], found: Mapping[Source, str]) -> list[str]:
+    """The files whose examples are known otherwise."""
+    changed = {s.data_dir + "/" + s.file for s, each in found.items() if known.get(s, each) != each}
+    return [redact(place) for place in sorted(changed)]
+
+
+def changed_input(places: Iterable[str]) -> ChangedInputError:
+    """What is said of data or encoders that changed while a sweep needs them as they were."""
+    return ChangedInputError(
+        f"changed since the sweep began: {', '.join(places)}",
+        fix="put the files back as they were, or start a new sweep (--warm-start takes over what "
+        "this one found)",
+    )
+
+
+def source_of(data_dir: str, name: str, task: Task, split: Split) -> Source:
+    """The file of a task's split, as the task reads it."""
+    reading = f"{name} {split} {short_hash(task.model_dump_json())}"
+    return Source(data_dir, task.files[split], reading)
