@@ -17,10 +17,11 @@ from scipy.special import expit
 from ensemble.bundle.format import Bundle
 from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.text import is_text
-from trainable.config.tasks import Output, Task
+from trainable.config.tasks import Output, Split, Task
 from trainable.evaluation.metrics import predicted_labels
 
 if TYPE_CHECKING:
+    from ensemble.inference.evaluation import Evaluation
     from ensemble.inference.members import Members
 
 Sides = tuple[tuple[str, ...], ...]
@@ -76,13 +77,55 @@ class Ensemble:
             ConfigError: no such task, or not exactly one that fits.
             DataError: a sentence is missing, empty, or not text.
         """
-        if isinstance(sentences, str):
-            sentences = [sentences]
-        elif not isinstance(sentences, pd.DataFrame):
-            sentences = list(sentences)
-        name = self.task_name(task) if task is not None else self._only_fitting(sentences)
-        sides = _sides(sentences, self.tasks[name])
+        name, sides = self._asked(sentences, task)
         return self.frame(name, self.outputs(name, sides))
+
+    def predict_proba(self, sentences: Sentences, task: str | None = None) -> pd.DataFrame:
+        """The probabilities of labels: one row each, in order.
+
+        Args:
+            sentences, task: as `predict`.
+
+        Returns:
+            [N, C], a column a label: its name, or its number. Those of one class of several sum to
+            1; of a set each stands by itself.
+
+        Raises:
+            ConfigError, DataError: as `predict`; or the task has scores.
+        """
+        name, sides = self._asked(sentences, task)
+        asked = self.tasks[name]
+        if asked.kind.output is Output.SCORE:
+            raise ConfigError(f"{name}: its answers are scores, without probabilities")
+        outputs = self.outputs(name, sides)
+        if asked.kind.output is Output.BINARY:
+            outputs = np.stack([expit(-outputs), expit(outputs)], axis=1)
+        elif asked.kind.output is Output.LABELS:
+            outputs = expit(outputs)
+        return pd.DataFrame(outputs, columns=list(asked.labels) or None)
+
+    def evaluate(
+        self, folder: str | Path, split: Split = "dev", skip_bad_rows: bool = False
+    ) -> "Evaluation":
+        """Score each task whose labelled file for `split` is in `folder`.
+
+        Raises:
+            DataError: no labelled file of any task, a file that cannot be read, or rows with
+                defects that are not to be skipped.
+        """
+        from ensemble.inference.evaluation import evaluate_ensemble
+
+        return evaluate_ensemble(self, Path(folder), split, skip_bad_rows)
+
+    def __repr__(self) -> str:
+        from ensemble.inference.describe import as_text, tasks_table, title_of
+
+        return as_text(title_of(self.bundle.contents), tasks_table(self.bundle.contents))
+
+    def _repr_html_(self) -> str:
+        from ensemble.inference.describe import as_html, tasks_table, title_of
+
+        return as_html(title_of(self.bundle.contents), tasks_table(self.bundle.contents))
 
     def label(self, sentences: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
         """Label the rows of a data frame for one task or several, in order.
@@ -166,6 +209,15 @@ class Ensemble:
         from ensemble.inference.members import Members
 
         return Members(self.bundle, self.batch_size, self.precision)
+
+    def _asked(self, sentences: Sentences, task: str | None) -> tuple[str, Sides]:
+        """The task that is meant, and a tuple of N sentences for each of its sides."""
+        if isinstance(sentences, str):
+            sentences = [sentences]
+        elif not isinstance(sentences, pd.DataFrame):
+            sentences = list(sentences)
+        name = self.task_name(task) if task is not None else self._only_fitting(sentences)
+        return name, _sides(sentences, self.tasks[name])
 
     def _only_fitting(self, sentences: list[Any] | pd.DataFrame) -> str:
         fitting = [name for name, task in self.tasks.items() if _fits(sentences, task)]

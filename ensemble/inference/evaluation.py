@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ensemble.inference.ensemble import Ensemble
 from mlflow_setup.errors import DataError
@@ -11,8 +12,11 @@ from trainable.data.examples import Examples
 from trainable.data.readers import read_split
 from trainable.evaluation.metrics import overall, task_metric, why_undefined
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What a bundle scores on the labelled files of one split."""
 
@@ -23,12 +27,29 @@ class Evaluation:
     num_skipped: dict[str, int]  # rows with defects, left out
     undefined: dict[str, str]  # task -> why it has no score, which counts as 0: what is constant
     unscored: dict[str, str]  # task -> why it has no score
+    metrics: dict[str, str]  # task -> what its score is
     is_dev: dict[str, bool | None]
     """Whether a task's examples are those that the members were searched and chosen on, by their
     fingerprint; None: the bundle does not say."""
     seconds_per_1000: dict[str, float] = field(compare=False)
     """Of a task's sentences, from text to outputs, measured here: device, precision and batch size
     as given; once the members are loaded."""
+
+    def table(self) -> "pd.DataFrame":
+        """A row for each task that was scored, then `overall`, their mean."""
+        from ensemble.inference.describe import scores_table
+
+        return scores_table(self)
+
+    def __repr__(self) -> str:
+        from ensemble.inference.describe import as_text
+
+        return as_text(f"Scores on {self.split}", self.table())
+
+    def _repr_html_(self) -> str:
+        from ensemble.inference.describe import as_html
+
+        return as_html(f"Scores on {self.split}", self.table())
 
 
 def evaluate_ensemble(
@@ -64,7 +85,8 @@ def evaluate_ensemble(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
         raise DataError(f"{data_dir}: nothing to score: {reasons}")
     total, counts = overall(scores, ensemble.tasks), (num_rows, num_skipped)
-    return Evaluation(split, scores, total, *counts, undefined, unscored, is_dev, seconds)
+    metrics = {name: str(ensemble.tasks[name].metric) for name in scores}
+    return Evaluation(split, scores, total, *counts, undefined, unscored, metrics, is_dev, seconds)
 
 
 def _sound(

@@ -5,11 +5,20 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 import ensweep
+from ensemble.inference.describe import as_html
 from mlflow_setup.errors import IntegrityError
+from mlflow_setup.runs.usage import Usage
+from search.config.sweep_config import SweepConfig
+from search.driver.run import SweepResult
+from search.storage.sweep_folder import SweepFolder
+
+PAIR = ("how do i learn chess", "can i learn chess well")
 
 
 def run(code: str, folder: Path) -> str:
@@ -33,6 +42,105 @@ def test_a_moved_bundle_needs_nothing_else(
     monkeypatch.chdir(tmp_path)
     expected = ensweep.load(tiny_bundle).predict("a film")
     assert ensweep.load("moved").predict("a film").equals(expected)
+
+
+def test_probabilities_are_those_of_the_labels(tiny_bundle: Path) -> None:
+    ensemble = ensweep.load(tiny_bundle)
+    found = ensemble.predict_proba(["a warm film", "a dull story"], task="sentiment")
+    assert list(found.columns) == [0, 1, 2, 3, 4]
+    assert found.sum(axis=1).to_list() == pytest.approx([1, 1], rel=1e-6)
+    labels = ensemble.predict(["a warm film", "a dull story"], task="sentiment")["label"]
+    assert found.idxmax(axis=1).to_list() == labels.to_list()
+    pair = ensemble.predict_proba([PAIR], task="paraphrase")
+    said = ensemble.predict([PAIR], task="paraphrase")
+    assert pair[1].to_list() == said["probability"].to_list()
+    assert pair.sum(axis=1).to_list() == pytest.approx([1], rel=1e-6)
+    with pytest.raises(ensweep.ConfigError, match="similarity: its answers are scores"):
+        ensemble.predict_proba([PAIR], task="similarity")
+
+
+def test_a_bundle_is_scored_and_shown(tiny_bundle: Path, tiny_data: Path) -> None:
+    ensemble = ensweep.load(tiny_bundle)
+    found = ensemble.evaluate(tiny_data)
+    table = found.table()
+    assert list(table.index) == [*ensemble.tasks, "overall"]
+    assert table.loc["overall", "score"] == pytest.approx(table["score"][:3].mean(), rel=1e-6)
+    assert "Scores on dev" in repr(found)
+    assert "<table" in found._repr_html_()
+    shown = repr(ensemble)
+    assert shown.startswith(f"Ensemble of {len(ensemble.bundle.contents.members)} members on ")
+    for word in ("sentiment", "0, 1, 2, 3, 4", "0 to 5", "accuracy", "held_out"):
+        assert word in shown
+        assert word in ensemble._repr_html_()
+
+
+def test_a_sweep_is_a_table_an_ensemble_and_a_bundle(
+    tiny_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("ensweep.api.find_sweep", SweepFolder)  # without the file of its settings
+    sweep = ensweep.Sweep("tiny", tiny_runs)
+    board = sweep.leaderboard()
+    assert board["rank"].to_list() == [1, 2]
+    assert board["overall"].is_monotonic_decreasing
+    assert {"trial", "outcome", "dev/sentiment/accuracy", "model.shared_fcn"} <= set(board.columns)
+    assert "Sweep tiny: 2 trials" in repr(sweep)
+    assert "dev/paraphrase/accuracy" in sweep._repr_html_()
+    choice = sweep.ensemble(method="simple")
+    assert set(choice.members()["trial"]) == {"0001-baseline", "0002-b3"}
+    assert choice.members().groupby("task")["weight"].sum().to_list() == pytest.approx([1, 1, 1])
+    scores = choice.scores()
+    assert list(scores.index) == ["sentiment", "paraphrase", "similarity", "overall"]
+    assert (scores["low"] <= scores["gain"]).all()
+    assert choice.verdict in repr(choice)
+    assert "best single" in choice._repr_html_()
+    monkeypatch.setattr("ensemble.export.write.choose_ensemble", None)  # it is logged: taken
+    bundle = choice.export(tmp_path / "bundle")
+    assert len(bundle.bundle.contents.members) == 2
+
+
+def test_what_comes_from_data_is_escaped() -> None:
+    table = pd.DataFrame({"label": ["<script>alert(1)</script>"]})
+    shown = as_html("<b>sweep</b>", table)
+    assert "<script>" not in shown
+    assert "<b>" not in shown
+
+
+def test_a_sweep_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ensweep.NothingUsableError, match="no sweep 'none' in"):
+        ensweep.Sweep("none", tmp_path)
+
+
+def test_settings_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def run(sweep: SweepConfig, name: str, storage: Path, tracking: Any) -> SweepResult:
+        asked.append(sweep)
+        SweepFolder(storage, name).create(sweep)
+        return SweepResult(name, storage / name, (), (), (), Usage(), ("Ctrl-C", 130))
+
+    monkeypatch.setattr("search.driver.sweep.run_sweep", run)
+    settings = {"train.num_epochs": 1, "optim.lr": 2e-5, "model.pooling": "mean"}
+    given = {"name": "mine", "storage": tmp_path, "num_samples": 3, "max_hours": 0.5}
+    sweep = ensweep.sweep("demo", tmp_path / "data", settings=settings, **given)
+    assert (sweep.name, sweep.result and sweep.result.stop) == ("mine", ("Ctrl-C", 130))
+    (resolved,) = asked
+    base = resolved.base().settings
+    assert {key: base[key] for key in settings} == settings
+    assert base["data.dir"] == str(tmp_path / "data")
+    assert (resolved.search.num_samples, resolved.budget.max_hours) == (3, 0.5)
+    assert "no trial is tracked yet" in repr(sweep)
+    monkeypatch.setattr(
+        "search.driver.sweep.resume_sweep",
+        lambda *given, **more: SweepResult("mine", tmp_path, (), (), (), Usage()),
+    )
+    with pytest.raises(ensweep.NothingUsableError, match="no trial of sweep mine has finished"):
+        sweep.resume()
+
+
+def test_every_package_is_typed() -> None:
+    for name in ("ensweep", "search", "ensemble", "trainable", "mlflow_setup"):
+        assert (Path(ensweep.__file__).parents[1] / name / "py.typed").is_file()
 
 
 def test_the_version() -> None:

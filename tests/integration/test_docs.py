@@ -9,6 +9,7 @@ tests/ensweep has one chosen as users choose it.
 """
 
 import contextlib
+import json
 import os
 import re
 import runpy
@@ -25,6 +26,7 @@ from pathlib import Path
 import click.testing
 import pytest
 from little_effort import LITTLE
+from notebook import run_cells
 from ray.scripts.scripts import cli as ray_app
 from typer.testing import CliRunner
 
@@ -150,6 +152,30 @@ def test_the_documented_python_runs(demo: Path) -> None:
     path.write_text(code[0].replace("demo/mine", "demo/bundle"), encoding="utf-8")
     with contextlib.chdir(demo):
         runpy.run_path(str(path))
+
+
+def test_the_notebook_runs(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one namespace, without a kernel; fewer trials, little effort."""
+    path = ROOT / "docs" / "tour.ipynb"
+    fewer = {"num_samples=4": "num_samples=1", "train_rows=300, dev_rows=200": "32, 60"}
+
+    def edited(source: str) -> str:
+        for long, short in fewer.items():
+            source = source.replace(long, short)
+        return source
+
+    little = partial(choose_ensemble, effort=LITTLE)
+    monkeypatch.setattr("ensweep.api.choose_ensemble", little)
+    with contextlib.chdir(demo):
+        notebook = run_cells(path, edited)
+    as_written = json.loads(path.read_text(encoding="utf-8"))
+    for cell, written in zip(notebook["cells"], as_written["cells"], strict=True):
+        kinds = [output["output_type"] for output in cell.get("outputs", [])]
+        assert kinds == [output["output_type"] for output in written.get("outputs", [])]
+    shown = json.dumps(notebook)
+    for text in ("dev/sentiment/accuracy", "best single", "held_out", "row 1: sentence is empty"):
+        assert text in shown
+    assert not [each for each in fewer if each not in path.read_text(encoding="utf-8")]
 
 
 def test_yaml_in_the_docs_is_valid(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def export(
     from mlflow_setup.errors import ConfigError
     from mlflow_setup.filesystem.atomic import num_bytes
 
-    refine = unchanged if precision == "fp32" else _halving(precision, data_dir)
+    refine = unchanged if precision == "fp32" else halving(precision, data_dir)
     if precision == "fp32" and data_dir is not None:
         raise ConfigError("--data-dir is for --precision fp16 or bf16", fix="leave it out")
     contents = write(place.tracking, asked.request(place.tracking), place.cache, output, refine)
@@ -63,7 +63,12 @@ def export(
     typer.echo(f"next: ensweep evaluate {shlex.quote(str(output))} --data-dir DIR", err=True)
 
 
-def _halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine":
+def halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine":
+    """What converts the weights, measured on the dev files of `data_dir`.
+
+    Raises:
+        ConfigError: there is none.
+    """
     from ensemble.export.half_precision import Halving
     from mlflow_setup.errors import ConfigError
     from trainable.data.remote import local_folder

@@ -1,0 +1,66 @@
+"""A bundle and its scores as a notebook and an interpreter show them."""
+
+from html import escape
+
+import pandas as pd
+
+from ensemble.bundle.format import Contents
+from ensemble.inference.evaluation import Evaluation
+from trainable.config.tasks import Task
+
+
+def tasks_table(contents: Contents) -> pd.DataFrame:
+    """A row a task: what it answers, who answers, what that was worth when it was chosen."""
+    rows = {
+        name: {
+            "kind": entry.task.kind.value,
+            "labels": _labels(entry.task),
+            "members": len(entry.members),
+            "metric": entry.task.metric,
+            "held_out": entry.scores.get("selective", {}).get("held_out"),
+        }
+        for name, entry in contents.tasks.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
+
+
+def scores_table(found: Evaluation) -> pd.DataFrame:
+    """A row for each task that was scored, then their mean."""
+    rows = {
+        name: {
+            "metric": found.metrics[name],
+            "score": score,
+            "rows": found.num_rows[name],
+            "seconds_per_1000": found.seconds_per_1000[name],
+        }
+        for name, score in found.scores.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
+    table.loc["overall", ["score", "rows"]] = [found.overall, sum(found.num_rows.values())]
+    return table.astype({"rows": int})
+
+
+def title_of(contents: Contents) -> str:
+    """`Ensemble of 6 members on 1 encoder`."""
+    encoders = len({member.encoder for member in contents.members.values()})
+    counts = {"member": len(contents.members), "encoder": encoders}
+    members, others = (f"{n} {word}{'s' * (n != 1)}" for word, n in counts.items())
+    return f"Ensemble of {members} on {others}"
+
+
+def as_text(title: str, table: pd.DataFrame) -> str:
+    """For an interpreter: the title and the table, four digits a number."""
+    return f"{title}\n{table.to_string(float_format='{:.4g}'.format, na_rep='')}"
+
+
+def as_html(title: str, table: pd.DataFrame) -> str:
+    """The same for a notebook; what comes from data is escaped."""
+    shown = table.to_html(float_format="{:.4g}".format, na_rep="", border=0, escape=True)
+    return f"<p><strong>{escape(title)}</strong></p>\n{shown}"
+
+
+def _labels(task: Task) -> str:
+    if not task.kind.output.has_columns and not task.kind.has_integer_labels:
+        return f"{task.min_score:g} to {task.max_score:g}"
+    names = [str(name) for name in task.label_names]
+    return ", ".join(names[:5]) + (f", and {len(names) - 5} more" if len(names) > 5 else "")
