@@ -25,7 +25,7 @@ def tasks_table(contents: Contents) -> pd.DataFrame:
 
 
 def scores_table(found: Evaluation) -> pd.DataFrame:
-    """A row for each task that was scored, then their mean."""
+    """A row for each task that was scored, then what they come to together."""
     rows = {
         name: {
             "metric": found.metrics[name],

@@ -36,7 +36,7 @@ class Evaluation:
     as given; once the members are loaded."""
 
     def table(self) -> "pd.DataFrame":
-        """A row for each task that was scored, then `overall`, their mean."""
+        """A row for each task that was scored, then `overall`."""
         from ensemble.inference.describe import scores_table
 
         return scores_table(self)

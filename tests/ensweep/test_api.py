@@ -64,7 +64,8 @@ def test_a_bundle_is_scored_and_shown(tiny_bundle: Path, tiny_data: Path) -> Non
     found = ensemble.evaluate(tiny_data)
     table = found.table()
     assert list(table.index) == [*ensemble.tasks, "overall"]
-    assert table.loc["overall", "score"] == pytest.approx(table["score"][:3].mean(), rel=1e-6)
+    assert table["score"].to_list() == [*found.scores.values(), found.overall]
+    assert table["rows"].to_list() == [32, 32, 32, 96]
     assert "Scores on dev" in repr(found)
     assert "<table" in found._repr_html_()
     shown = repr(ensemble)
