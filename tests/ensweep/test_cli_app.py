@@ -62,10 +62,18 @@ def test_help_names_the_nouns_and_the_exit_codes() -> None:
     ],
 )
 def test_errors_have_one_message_a_fix_and_their_exit_code(
-    arguments: list[str], code: int, message: str
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    actual, out, err = _run(*arguments)
-    assert (actual, out) == (code, "")
+    monkeypatch.setattr("ensweep.cli.app.narrow_umask", lambda: None)  # it is the process's
+    monkeypatch.setattr(sys, "argv", ["ensweep", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (code, "")
     assert message in err
     assert err.startswith("error: ")
     assert "Traceback" not in err

@@ -18,6 +18,18 @@ pytestmark = pytest.mark.slow
 MAYBE_PHONED = ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "RAY_USAGE_STATS_ENABLED")
 """Left to our defaults here."""
 
+ONE_AFTER_THE_OTHER = """
+import sys
+from ensweep.cli.app import main
+for command in sys.argv[1:]:
+    print("$", command, flush=True)
+    sys.argv = ["ensweep", *command.split()]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, (command, ended.code)
+"""
+
 
 def namespace() -> list[str]:
     """The start of a command that is to see no network but its own loopback; [] where this user
@@ -33,17 +45,17 @@ def namespace() -> list[str]:
 
 
 class Work:
-    """The folder in which it was done, and what was said."""
+    """The folder in which it was done, by commands one after the other in one process."""
 
     def __init__(self, folder: Path, start: list[str]) -> None:
         self.folder, self.start = folder, start
         self.has_no_network = bool(start)
         self.num_commands = 0
 
-    def ensweep(self, *words: str | Path) -> None:
+    def ensweep(self, *commands: str) -> None:
         given = {key: value for key, value in os.environ.items() if key not in MAYBE_PHONED}
         done = subprocess.run(
-            [*self.start, sys.executable, "-m", "ensweep", *map(str, words)],
+            [*self.start, sys.executable, "-c", ONE_AFTER_THE_OTHER, *commands],
             cwd=self.folder,
             env={**given, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(self.folder / "ray")},
             capture_output=True,
@@ -52,8 +64,8 @@ class Work:
             timeout=900,
             umask=0,
         )
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        self.num_commands += 1
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        self.num_commands += len(commands)
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +85,18 @@ def work(tiny_encoder: Path) -> Iterator[Work]:
             "search": {"num_samples": 2},
         }
         (folder / "mine.yaml").write_text(yaml.safe_dump(content))
-        work.ensweep("data", "sample", "data", "--train-rows", "40", "--dev-rows", "30")
-        work.ensweep("data", "check", "data")
-        work.ensweep("sweep", "mine.yaml", "--name", "s")
-        work.ensweep("leaderboard", "s")
-        work.ensweep("ensemble", "s")
-        work.ensweep("export", "s", "--output", "bundle")
-        work.ensweep("evaluate", "bundle", "--data-dir", "data")
-        predict = ["predict", "bundle", "data/ids-sst-dev.csv", "--task", "sentiment", "--output"]
-        work.ensweep(*predict, "labels.csv")
-        work.ensweep(*predict, "labels", "--shard-rows", "20")
+        predict = "predict bundle data/ids-sst-dev.csv --task sentiment --output"
+        work.ensweep(
+            "data sample data --train-rows 40 --dev-rows 30",
+            "data check data",
+            "sweep mine.yaml --name s",
+            "leaderboard s",
+            "ensemble s",
+            "export s --output bundle",
+            "evaluate bundle --data-dir data",
+            f"{predict} labels.csv",
+            f"{predict} labels --shard-rows 20",
+        )
         yield work
 
 

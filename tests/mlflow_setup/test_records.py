@@ -1,0 +1,17 @@
+"""A record is read as it was written, or refused."""
+
+import json
+
+import pytest
+
+from mlflow_setup.schema import Decision
+
+
+def test_a_record_that_was_changed_since_is_refused() -> None:
+    record = Decision(3, "stop", "rung 2: 0.612 below cut-off 0.655 of 14")
+    text = record.to_json()
+    assert Decision.from_json(text) == record
+    assert Decision.from_json(json.dumps(json.loads(text))) == record  # laid out in another way
+    for changed in (text.replace("0.612", "0.712"), text.replace('"digest"', '"Digest"')):
+        with pytest.raises(ValueError, match="not a Decision: "):
+            Decision.from_json(changed)
