@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from ensemble.candidates.pool import Pool, load_pool
 from ensemble.statistics.dev_splits import NUM_HALVES, folds
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.schema import Outcome, RunRecord
+from mlflow_setup.schema import Outcome, RunRecord, TrialRecord
 from trainable.config.tasks import PAPER_TASKS
 from trainable.evaluation.metrics import overall, task_metric
 from trainable.storage.predictions import dev_train_mask, read_predictions, write_predictions
@@ -381,7 +382,9 @@ def test_configurations_that_are_not_the_runs_own(
     elif content == "other":
         path.write_text((store.root / "rungood" / "config.json").read_text())
     elif content == "lr":
-        path.write_text(path.read_text().replace('"optim.lr": 1e-05', '"optim.lr": 7'))
+        record = TrialRecord.from_json(path.read_text())
+        config = {**record.config, "optim.lr": 7}
+        path.write_text(dataclasses.replace(record, config=config).to_json())
     else:
         path.write_text(content)
     trial, found = only_rejection(store.pool())

@@ -1,5 +1,6 @@
 """A choice among tracked runs becomes a bundle: whole, with each member's weights once."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,8 +232,7 @@ def _drop(folder: TrialFolder) -> None:
 
 
 def _other_trial(folder: TrialFolder) -> None:
-    path = folder.path / "config.json"
-    path.write_text(path.read_text().replace('"trial": "', '"trial": "x'))
+    folder.relocate(dataclasses.replace(folder.trial(), trial=f"x{folder.trial().trial}"))
 
 
 @pytest.mark.parametrize(

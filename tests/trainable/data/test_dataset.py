@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mlflow_setup.errors import ConfigError, DataError
 from trainable.config.recipe import resolve
 from trainable.config.tasks import PAPER_TASKS
 from trainable.data.dataset import read_dataset, read_directory
-from trainable.data.readers import read_file, read_split
+from trainable.data.readers import read_split
 from trainable.data.synthetic import NUM_DEV, NUM_TRAIN, write_sample
 
 
@@ -70,34 +68,6 @@ def test_errors_name_the_first_twenty_and_skip_counts(tiny_data: Path, tmp_path:
 def test_a_file_that_cannot_be_read_stops_even_with_skip(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         _dataset(tmp_path, "data.on_bad_rows=skip")
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    rows=st.lists(
-        st.tuples(
-            st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip),
-            st.integers(0, 4),
-        ),
-        min_size=1,
-        max_size=8,
-    )
-)
-def test_d3_write_and_read_is_identity(
-    rows: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    import csv
-
-    path = tmp_path_factory.mktemp("d3") / "train.csv"
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(["", "id", "sentence", "sentiment"])
-        writer.writerows([i, f"i{i}", text, label] for i, (text, label) in enumerate(rows))
-    examples, defects = read_file("sentiment", PAPER_TASKS["sentiment"], "train", path)
-    assert [d for d in defects if d.severity == "error"] == []
-    assert examples.sentences[0] == tuple(text.strip() for text, _ in rows)
-    assert examples.labels is not None
-    assert examples.labels.tolist() == [label for _, label in rows]
 
 
 def test_the_sample_is_seeded_sound_and_said_to_be_generated(tmp_path: Path) -> None:
