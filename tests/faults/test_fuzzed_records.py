@@ -79,7 +79,7 @@ def changed(content: bytes, draw: random.Random) -> bytes:
             case 2:
                 mutated[place:place] = draw.choice([b'"', b"{", b"[", b"0", b"-", b",", b"\0"])
             case 3 if draw.random() < 0.1:
-                del mutated[max(1, place) :]
+                del mutated[max(8, place) :]
     return bytes(mutated)
 
 
