@@ -5,17 +5,13 @@ mirror projects them onto an MLflow run; `runs/query.py` reads them back as `Run
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import pydantic_core
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from mlflow_setup.records import Record
 
 EXPERIMENT = "ensweep"
 SCHEMA_VERSION = 2
@@ -103,57 +99,8 @@ def prediction_path(epoch: int) -> str:
     return f"{epoch:04d}.parquet"
 
 
-class _Record:
-    """JSON in and out, with a digest: a record that does not fit its fields, or is not as it was
-    written, is refused."""
-
-    __slots__ = ()
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    def to_json(self) -> str:
-        """Raises ValueError when a number is not finite: JSON has no such numbers."""
-        content = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return _dump({**content, _DIGEST: _digest(_dump(content))})
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Raises ValueError when `text` is not JSON, not of the record's fields and types, or was
-        changed since it was written."""
-        try:
-            content = pydantic_core.from_json(text)
-        except ValueError as error:
-            raise ValueError(f"not a {cls.__name__}: Invalid JSON: {error}") from None
-        digest = content.pop(_DIGEST, None) if isinstance(content, dict) else None
-        try:
-            record: Self = _adapter(cls).validate_json(json.dumps(content))  # type: ignore[arg-type]
-        except ValidationError as error:
-            detail = error.errors(include_url=False, include_input=False)[0]
-            place = "".join(f"{part!r:.80}: " for part in detail["loc"])
-            raise ValueError(f"not a {cls.__name__}: {place}{detail['msg']}") from None
-        if digest != _digest(_dump(content)):
-            raise ValueError(f"not a {cls.__name__}: changed since it was written")
-        return record
-
-
-_DIGEST = "digest"
-"""Key of a record's JSON: the start of the SHA-256 of all else in it."""
-
-
-def _dump(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@cache
-def _adapter(record: type[_Record]) -> TypeAdapter[Any]:
-    return TypeAdapter(record)
-
-
 @dataclass(frozen=True, slots=True)
-class TrialRecord(_Record):
+class TrialRecord(Record):
     """A trial's settings and data: `config.json`, written once before the first step."""
 
     trial: str
@@ -177,7 +124,7 @@ class TrialRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class EpochRecord(_Record):
+class EpochRecord(Record):
     """An epoch's metrics: `epochs/0007.json`, written once. Epochs count from 1."""
 
     epoch: int
@@ -190,7 +137,7 @@ class EpochRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision(_Record):
+class Decision(Record):
     """The scheduler's decision after an epoch: `epochs/0007.decision.json`."""
 
     epoch: int
@@ -199,7 +146,7 @@ class Decision(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class OutcomeRecord(_Record):
+class OutcomeRecord(Record):
     """How a trial ended: `outcome.json`, written once (a `stopped` one is replaced on resume)."""
 
     outcome: Outcome
@@ -212,7 +159,7 @@ class OutcomeRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptRecord(_Record):
+class AttemptRecord(Record):
     """The resources one process used for a trial: `attempts/0001.json`, replaced while it runs."""
 
     host: str
