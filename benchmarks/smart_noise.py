@@ -1,113 +1,249 @@
-"""Does SMART's ascent step find noise that moves the answers further than random noise does?
+"""Why does SMART do little: does its ascent step find noise that moves the answers, and how far?
 
-    python benchmarks/smart_noise.py --data-dir DATA --steps 200 --batches 100
+    python benchmarks/smart_noise.py --data-dir DATA --weights b3.safetensors --steps 200
 
-A B3 model is trained for a while; then, batch by batch, the noise of one ascent step is set against
-a random sign for each element, both at the border of the L-infinity ball. The passes that are
-compared share their dropout masks, or each draws masks of its own, as the author's code does:
-there in the search for the noise, in the comparison, or in both.
+A B3 model is trained for a while, unless its weights are there. Then, batch by batch, the noise of
+the ascent is set against random noise of the same size: a random sign for each element at the
+border of an L-infinity ball, a random direction at that of an L2 ball. Shown for each place, norm,
+radius and number of steps: how far the answers move under the start's noise, random noise and the
+noise found; how often the latter wins; and how long the penalty's gradient is beside that of the
+loss without it.
+
+Then the same step by dropout masks: all passes share them, as ours do; or each pass draws its own,
+as the author's code does: in the search for the noise, in the comparison, or in both.
 """
 
 import argparse
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainable.batches.sampler import plan_epoch
+from trainable.batches.collate import Batch
+from trainable.batches.sampler import Step, plan_epoch
+from trainable.config.loss_sections import Smart
 from trainable.config.recipe import resolve
 from trainable.data.dataset import read_dataset
-from trainable.losses.smart import divergence, worst_noise
+from trainable.losses.smart import divergence, project, worst_noise
+from trainable.model.heads import HeadOutput
 from trainable.runtime.rng_state import dropout_state, replayed, seed_globals
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 
-WAYS = {
+SETTINGS = [
+    Smart(place=place, norm=norm, radius=radius, step_size=step, num_steps=steps)  # type: ignore[arg-type]
+    for place, norm, radius, step, steps in (
+        ("input", "linf", 1e-3, 1e-4, 1),
+        ("input", "linf", 1e-3, 1e-3, 1),  # the default
+        ("input", "linf", 1e-3, 1e-3, 3),
+        ("input", "linf", 1e-2, 1e-2, 1),
+        ("input", "linf", 1e-1, 1e-1, 1),
+        ("input", "l2", 1e-3, 1e-3, 1),
+        ("input", "l2", 1.0, 1.0, 1),
+        ("pooled", "linf", 1e-3, 1e-3, 1),
+        ("pooled", "linf", 1e-2, 1e-2, 1),
+        ("pooled", "linf", 1e-1, 1e-1, 1),
+        ("pooled", "l2", 1.0, 1.0, 1),
+    )
+]
+MASKS = {
     "shared in both": (True, True),
     "own in the search, shared in the comparison": (False, True),
     "own in both": (False, False),
 }
 """Masks -> whether the search shares them, whether the comparison does."""
 
+Answers = Callable[[Tensor | None], Tensor]
+
 
 def main() -> None:
-    """Measure, then print a table or JSON."""
+    """Measure, then print tables or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--weights", type=Path, required=True, help="read, or written first")
     parser.add_argument("--steps", type=int, default=200, help="of training before it is measured")
-    parser.add_argument("--batches", type=int, default=100, help="of each task")
+    parser.add_argument("--tasks", nargs="*", help="default: all three, or none to train alone")
+    parser.add_argument("--batches", type=int, default=8, help="of each task")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    learner = trained(given)
-    results = {
-        name: {way: wins(learner, name, given.batches, *shared) for way, shared in WAYS.items()}
-        for name in learner.tasks
+    if not given.weights.exists():
+        save_file(trained(given).model.state_dict(), given.weights)
+    learner = learner_of(given, "loss.simcse.enabled=false")  # no second views to compute
+    learner.model.load_state_dict(load_file(given.weights))
+    tasks = list(learner.tasks) if given.tasks is None else given.tasks
+    results = [
+        {"task": name, **described(settings), **measure(learner, name, given.batches, settings)}
+        for name in tasks
+        for settings in SETTINGS
+    ]
+    masks = {
+        way: {name: wins(learner, name, 4 * given.batches, *shared) for name in tasks}
+        for way, shared in MASKS.items()
     }
     if given.json:
-        print(json.dumps({"schema_version": 1, "results": results}))
+        print(json.dumps({"schema_version": 1, "results": results, "masks": masks}))
         return
-    print(f"{given.steps} steps of training, {given.batches} batches a task; times the step won")
-    for way in WAYS:
-        shown = "  ".join(f"{name} {results[name][way]:.0%}" for name in results)
-        print(f"dropout masks {way}: {shown}")
+    print(f"{given.steps} steps of training, {given.batches} batches a task")
+    print(f"an embedding's elements: {typical_sizes(learner)}")
+    for row in results:
+        size = f"radius {row['radius']:g}, step {row['step_size']:g} x {row['num_steps']}"
+        print(
+            f"{row['task']:10} {row['place']:6} {row['norm']:4} {size:28} moved by start "
+            f"{row['start']:.1e}, random {row['random']:.1e}, found {row['found']:.1e} "
+            f"({row['found'] / row['random']:6.1f} times random, won {row['won']:4.0%}); "
+            f"gradient {row['gradient']:.1e} of the loss's"
+        )
+    for way, of_tasks in masks.items():
+        shown = "  ".join(
+            f"{name} {each['won']:.0%} (moved by other masks alone {each['masks']:.1e})"
+            for name, each in of_tasks.items()
+        )
+        print(f"masks {way}: the step won {shown}")
+
+
+def described(settings: Smart) -> dict[str, object]:
+    """What tells settings apart."""
+    return settings.model_dump(include={"place", "norm", "radius", "step_size", "num_steps"})
 
 
 def trained(given: argparse.Namespace) -> Learner:
     """B3 after so many steps."""
+    learner = learner_of(given)
+    lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
+    plan = plan_epoch(lengths, learner.config.batching, learner.config.seed, 1)
+    for number, batch in enumerate(learner.batches(plan[: given.steps], 1)):
+        learner.step(batch, 1, number)
+    return learner
+
+
+def learner_of(given: argparse.Namespace, *overrides: str) -> Learner:
+    """B3 before its first step."""
     settings = [
         *(f"data.dir={given.data_dir}", "data.on_bad_rows=skip", f"model.encoder={given.encoder}"),
         *("model.pooling=mean", "pretrain.enabled=false", "optim.lr=1e-4", "train.precision=fp32"),
     ]
-    config = resolve("b3", settings, {}).config
+    config = resolve("b3", [*settings, *overrides], {}).config
     seed_globals(config.seed)
     learner = Learner(config, read_dataset(config))
     learner.enter(stages_of(config)[0])
-    lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
-    plan = plan_epoch(lengths, config.batching, config.seed, 1)
-    for number, step in enumerate(plan[: given.steps]):
-        learner.step(step, 1, number)
     return learner
 
 
+def batches_of(learner: Learner, name: str, count: int) -> Iterable[Batch]:
+    """Batches of a task that are the same in each measurement."""
+    draw = np.random.default_rng(0)
+    size, total = learner.config.batching.batch_size, learner.train_tokens[name].num_examples
+    plan = [Step(name, draw.choice(total, size, replace=False)) for _ in range(count)]
+    return learner.batches(plan, epoch=1)
+
+
+def start_of(learner: Learner, batch: Batch, settings: Smart) -> Tensor:
+    """Noise that the ascent starts from: [S, L, H], or [S, H] at the pooled embedding."""
+    shape = [len(batch.sentences), int(learner.model.encoder.config.hidden_size)]  # type: ignore[union-attr,arg-type]
+    if settings.place == "input":
+        assert batch.packed is not None
+        shape[1:1] = [int(batch.packed.lengths[-1])]
+    return settings.init_std * torch.randn(shape, device=learner.device)
+
+
+def random_like(start: Tensor, settings: Smart) -> Tensor:
+    """Random noise at the border of the ball."""
+    draw = torch.randn_like(start)
+    if settings.norm == "linf":
+        return settings.radius * draw.sign()
+    return project(1e6 * settings.radius * draw, "l2", settings.radius)
+
+
+def measure(learner: Learner, name: str, count: int, settings: Smart) -> dict[str, float]:
+    """Means over batches of how far the answers move, and shares; all passes share their masks."""
+    kind, sums = learner.tasks[name].kind, np.zeros(5)
+    parameters = [p for p in learner.model.parameters() if p.requires_grad]
+    torch.manual_seed(0)
+    for batch in batches_of(learner, name, count):
+        output: HeadOutput = learner.model(batch)
+        answers, clean = with_masks_of(learner, batch, output), output.outputs
+        start = start_of(learner, batch, settings)
+        found = worst_noise(kind, answers, clean.detach(), start, settings)
+        penalty = divergence(kind, answers(found), clean)
+        with torch.no_grad():
+            moved = [
+                float(divergence(kind, answers(noise), clean))
+                for noise in (start, random_like(start, settings))
+            ]
+        loss = learner.objective.without_smart(batch, output)
+        lengths = [
+            torch.stack([g.norm() for g in gradients if g is not None]).norm()
+            for gradients in (
+                torch.autograd.grad(penalty, parameters, retain_graph=True, allow_unused=True),
+                torch.autograd.grad(loss, parameters, allow_unused=True),
+            )
+        ]
+        reached = float(penalty.detach())
+        sums += [*moved, reached, reached > moved[1], float(lengths[0] / lengths[1])]
+    names = ("start", "random", "found", "won", "gradient")
+    return dict(zip(names, (sums / count).tolist(), strict=True))
+
+
 def wins(
-    learner: Learner, name: str, num_batches: int, search_shares: bool, comparison_shares: bool
-) -> float:
-    """Share of a task's batches in which the ascent step's noise moves the answers further."""
-    model, encoded = learner.model, learner.train_tokens[name]
+    learner: Learner, name: str, count: int, search_shares: bool, comparison_shares: bool
+) -> dict[str, float]:
+    """How often the default's step beats random noise, and how far other masks alone move."""
     settings, kind = learner.config.loss.smart, learner.tasks[name].kind
-    device, draw = learner.device, np.random.default_rng(0)
-    won = 0
-    for _ in range(num_batches):
-        sentences = encoded.sentences(draw.choice(encoded.num_examples, 16, replace=False))
-        ids, attended = (part.to(device) for part in encoded.tokens.pad(sentences))
-        sizes = [16] * encoded.num_sides
+    won = moved = 0.0
+    torch.manual_seed(0)
+    for batch in batches_of(learner, name, count):
+        output: HeadOutput = learner.model(batch)
+        shared = with_masks_of(learner, batch, output)
 
-        def outputs(noise: Tensor | None) -> Tensor:
-            e = model.embed(ids, attended, noise)  # noqa: B023 - called within the turn
-            return model.answer(name, e, sizes).outputs  # noqa: B023
+        def own(noise: Tensor | None) -> Tensor:
+            answered: HeadOutput = learner.model(batch, noise)  # noqa: B023 - called within the turn
+            return answered.outputs
 
-        masks = dropout_state(device)
-
-        def shared(noise: Tensor | None) -> Tensor:
-            with replayed(masks, device):  # noqa: B023
-                return outputs(noise)
-
-        search, compare = (shared if s else outputs for s in (search_shares, comparison_shares))
-        start = settings.init_std * torch.randn((*ids.shape, model.encoder.config.hidden_size))
-        clean = search(None).detach()
-        found = worst_noise(kind, search, clean, start.to(device), settings)
-        random = settings.radius * torch.randn_like(found).sign()
+        search, compare = (shared if s else own for s in (search_shares, comparison_shares))
+        start = start_of(learner, batch, settings)
+        found = worst_noise(kind, search, search(None).detach(), start, settings)
         with torch.no_grad():
             clean = compare(None)
-            won += bool(
-                divergence(kind, compare(found), clean) > divergence(kind, compare(random), clean)
-            )
-    return won / num_batches
+            random = compare(random_like(start, settings))
+            won += bool(divergence(kind, compare(found), clean) > divergence(kind, random, clean))
+            moved += float(divergence(kind, own(None), shared(None)))
+    return {"won": won / count, "masks": moved / count}
+
+
+def with_masks_of(learner: Learner, batch: Batch, output: HeadOutput) -> Answers:
+    """noise -> outputs by the masks of a pass that was made."""
+    state = output.rng_state
+    assert state is not None, "the model was not in training"
+
+    def answers(noise: Tensor | None) -> Tensor:
+        with replayed(state, learner.device):
+            answered: HeadOutput = learner.model(batch, noise)
+        return answered.outputs
+
+    return answers
+
+
+@torch.no_grad()
+def typical_sizes(learner: Learner) -> str:
+    """Root mean square of an element of the tokens' and of the sentences' embeddings."""
+    (batch,) = batches_of(learner, next(iter(learner.tasks)), 1)
+    assert batch.packed is not None
+    with replayed(dropout_state(learner.device), learner.device):
+        tokens = learner.model.encoder.embeddings(  # type: ignore[union-attr,operator]
+            input_ids=batch.packed.input_ids[None], position_ids=batch.packed.positions[None]
+        )
+        pooled = learner.model.embed(batch.packed)
+    return ", ".join(
+        f"{float(each.square().mean().sqrt()):.2f} {place}"
+        for place, each in (("at the input", tokens), ("pooled", pooled))
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Legend: N dev rows, R replicates.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,23 +21,6 @@ _BLOCK = 100
 """Replicates that are multiplied at a time: their counts become float64 only then."""
 
 _INTERVAL = (2.5, 97.5)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """To the base row: mean over seeds of the paired differences."""
-
-    value: float
-    low: float  # 95 % percentile interval of a paired bootstrap over dev rows
-    high: float
-    spread: float | None  # standard deviation over seeds of the paired differences
-    num_seeds: int
-
-    @property
-    def is_clear(self) -> bool:
-        """The interval excludes 0, and the seeds' mean is over two standard errors away from it."""
-        error = 0.0 if self.spread is None else self.spread / math.sqrt(self.num_seeds)
-        return self.low * self.high > 0 and abs(self.value) > 2 * error
 
 
 @dataclass(frozen=True)
@@ -121,14 +103,6 @@ def overall_of(scores: Mapping[str, Floats], tasks: Mapping[str, Task]) -> Float
         for name, values in scores.items()
     ]
     return np.asarray(np.mean(mapped, axis=0))
-
-
-def difference_of(values: Floats) -> Difference:
-    """Of paired differences [seeds, 1 + R], those of the rows as they are first."""
-    means = values.mean(axis=0)
-    low, high = np.percentile(means[1:], _INTERVAL)
-    spread = None if len(values) < 2 else float(np.std(values[:, 0], ddof=1))
-    return Difference(float(means[0]), float(low), float(high), spread, len(values))
 
 
 class Draws:

@@ -1,32 +1,27 @@
-"""What each row of a study is worth beside the first: scores, differences, and how sure they are.
-
-Two sources of doubt are told apart: the dev rows, by a paired bootstrap over them, and the seeds,
-by the spread of the differences from seed to seed.
-
-Legend: N dev rows, R replicates.
-"""
+"""What each row of a study is worth beside its base: scores, differences, and how sure they are."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ensemble.statistics.bootstrap import Difference, Draws, difference_of
+from ensemble.statistics.bootstrap import Draws, overall_of
 from ensemble.statistics.effort import SHIPPED
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
-from mlflow_setup.schema import OVERALL, metric_name
+from mlflow_setup.schema import OVERALL
 from mlflow_setup.text import first_line
-from search.ablation.row_results import Floats, Result, Row, averaged, read_result
-from trainable.config.tasks import Output
+from search.ablation.curves import Curve, curves_of
+from search.ablation.differences import Difference, Pair, differences_of, holm
+from search.ablation.row_results import Floats, Result, Row, averaged, num_independent, read_result
 from trainable.evaluation.metrics import overall
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trial of a row at its best overall epoch, or the average of several."""
+    """One trial of a row at the best overall epoch of its last stage, or the average of several."""
 
     trial: str
     seed: int
@@ -41,8 +36,9 @@ class Line:
     label: str
     recipe: str
     runs: tuple[Run, ...] = ()
-    differences: dict[str, Difference] | None = None  # task or "overall"; None for the base
+    differences: dict[str, Difference] | None = None  # task or "overall"; None for the first
     problem: str | None = None
+    base: str | None = None  # label of the row that it is compared with
 
     def mean(self, name: str) -> float | None:
         """Mean of a task's metric or of "overall" over the seeds; None where it has none."""
@@ -56,29 +52,10 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One task by epoch: mean over the seeds (the data of the paper's figures 4 and 5)."""
-
-    metric: str
-    train_loss: tuple[float, ...]
-    dev_loss: tuple[float, ...]
-    score: tuple[float, ...]
-
-    @property
-    def overfits_from(self) -> int | None:
-        """The epoch after which the dev score is never better again while the train loss falls.
-
-        None where the last epoch is the best, or where training itself got no further.
-        """
-        best = int(np.argmax(self.score))
-        return best + 1 if self.train_loss[-1] < self.train_loss[best] else None
-
-
-@dataclass(frozen=True)
 class AblationTable:
     """All that the tables and pictures show."""
 
-    lines: tuple[Line, ...]  # the base first
+    lines: tuple[Line, ...]  # the first is the base of those that name no other
     names: tuple[str, ...]  # tasks, then "overall"
     curves: dict[str, Curve]  # task -> that of the row `curves_of`
     curves_of: str
@@ -101,12 +78,12 @@ class AblationTable:
 
 
 def evaluate(
-    rows: Sequence[Row], num_replicates: int = SHIPPED.num_replicates, curves_of: str | None = None
+    rows: Sequence[Row], num_replicates: int = SHIPPED.num_replicates, curves_of_row: str = ""
 ) -> AblationTable:
-    """Compare every row with the first.
+    """Compare every row with its base, the first row unless it names one above it.
 
     Args:
-        curves_of: label of the row whose curves are drawn; the first where it has no numbers.
+        curves_of_row: label of the row whose curves are drawn; the first where it has no numbers.
 
     Raises:
         NothingUsableError: the first row has no numbers.
@@ -114,28 +91,95 @@ def evaluate(
     """
     trials: dict[Path, Result] = {}
     results: dict[str, list[Result]] = {}  # label -> a result for each seed
-    lines: list[Line] = []
-    base: list[Result] = []
-    draws = Draws(num_replicates)
-    for number, row in enumerate(rows):
+    problems: dict[str, str] = {}
+    first: list[Result] = []
+    for row in rows:
         try:
-            own = _results(row, trials, results, base)
+            own = _results(row, trials, results, first)
         except (EnsweepError, OSError, ValueError) as error:
-            if number == 0:
+            if not first:
                 raise NothingUsableError(
                     f"the base row {row.label!r} has no numbers: {error}",
-                    fix="run the study again; every other row is compared with this one",
+                    fix="run the study again; other rows are compared with this one",
                 ) from None
-            lines.append(Line(row.label, row.recipe, problem=first_line(error)))
+            problems[row.label] = first_line(error)
             continue
-        base = base or own
-        _require_pairs(row, own, base)
+        first = first or own
+        _require_pairs(row, own, first)
         results[row.label] = own
-        runs = tuple(_run(result, set(base[0].tasks)) for result in own)
-        differences = None if number == 0 else _differences(own, base, draws)
-        lines.append(Line(row.label, row.recipe, runs, differences))
-    drawn = curves_of if curves_of in results else rows[0].label
-    return AblationTable(tuple(lines), (*base[0].tasks, OVERALL), _curves(results[drawn]), drawn)
+    bases = {row.label: _base_of(row, rows[0].label, results) for row in rows[1:]}
+    for label, base in bases.items():
+        if base not in results:
+            problems.setdefault(label, f"its base {base} has no numbers")
+    pairs = {label: base for label, base in bases.items() if label not in problems}
+    found = compare(results, pairs, Draws(num_replicates))
+    lines = []
+    for row in rows:
+        runs = tuple(_run(result, set(first[0].tasks)) for result in results.get(row.label, []))
+        line = Line(row.label, row.recipe, runs, found.get(row.label), base=bases.get(row.label))
+        problem = problems.get(row.label)
+        lines.append(replace(line, runs=(), problem=problem) if problem else line)
+    drawn = curves_of_row if curves_of_row in results else rows[0].label
+    names = (*first[0].tasks, OVERALL)
+    return AblationTable(tuple(lines), names, curves_of(results[drawn]), drawn)
+
+
+def compare(
+    results: Mapping[str, Sequence[Result]], bases: Mapping[str, str], draws: Draws
+) -> dict[str, dict[str, Difference]]:
+    """Label -> task or "overall" -> the row's difference to its base.
+
+    Args:
+        results: label -> a result for each seed, the same seeds in all rows.
+        bases: label -> its base's; those that are to be compared.
+    """
+    first = next(iter(results.values()))[0]
+    drawn = {label: _drawn(own, set(first.tasks), draws) for label, own in results.items()}
+    independent = {label: num_independent(own) for label, own in results.items()}
+    places: list[tuple[str, str]] = []
+    flat: list[Difference] = []
+    for name in (*first.tasks, OVERALL):
+        known = {label: values[name] for label, values in drawn.items() if name in values}
+        pairs = [
+            Pair(label, base, known[label] - known[base])
+            for label, base in bases.items()
+            if label in known and base in known
+        ]
+        scores = {label: values[:, 0] for label, values in known.items()}
+        places += [(pair.row, name) for pair in pairs]
+        flat += differences_of(scores, independent, pairs)
+    found: dict[str, dict[str, Difference]] = {label: {} for label in bases}
+    for (label, name), difference in zip(places, holm(flat), strict=True):
+        found[label][name] = difference
+    return found
+
+
+def _drawn(own: Sequence[Result], all_tasks: set[str], draws: Draws) -> dict[str, Floats]:
+    """Task -> scores [S, 1 + R] on the dev rows and on each replicate; overall of all tasks."""
+    tasks = own[0].tasks
+    found = {
+        name: np.stack(
+            [
+                draws.scores((each.name, name), task, each.outputs[name], each.labels[name])
+                for each in own
+            ]
+        )
+        for name, task in tasks.items()
+    }
+    return found | ({OVERALL: overall_of(found, tasks)} if set(tasks) == all_tasks else {})
+
+
+def _base_of(row: Row, first: str, results: Mapping[str, Sequence[Result]]) -> str:
+    """Of several named ones the best by mean overall: a single run is chosen so."""
+    known = [label for label in row.bases if label in results]
+    if len(known) < 2:
+        return (known or [*row.bases, first])[0]
+    return max(
+        known,
+        key=lambda label: np.mean(
+            [_run(each, set(each.tasks)).scores[OVERALL] for each in results[label]]
+        ),
+    )
 
 
 def _results(
@@ -161,10 +205,10 @@ def _results(
     ]
 
 
-def _run(result: Result, base_tasks: set[str]) -> Run:
-    """Overall only where the tasks are the base's: it is not to be compared otherwise."""
+def _run(result: Result, all_tasks: set[str]) -> Run:
+    """Overall only where the tasks are the first row's: it is not to be compared otherwise."""
     scores = {name: result.score(name) for name in result.tasks}
-    if set(result.tasks) == base_tasks:
+    if set(result.tasks) == all_tasks:
         scores[OVERALL] = overall(scores, result.tasks)
     return Run(result.name, result.seed, result.epoch, scores)
 
@@ -185,62 +229,6 @@ def _require_pairs(row: Row, own: Sequence[Result], base: Sequence[Result]) -> N
                     "row, or by another metric",
                     fix="run the whole study on one data folder and one declaration of its tasks",
                 )
-
-
-def _differences(
-    own: Sequence[Result], base: Sequence[Result], draws: Draws
-) -> dict[str, Difference]:
-    names = [name for name in base[0].tasks if name in own[0].tasks]
-    pairs = list(zip(own, base, strict=True))
-    by_task = {
-        name: np.stack([_drawn(draws, one, name) - _drawn(draws, two, name) for one, two in pairs])
-        for name in names
-    }  # [seeds, 1 + R], the first of the rows as they are
-    if set(own[0].tasks) == set(base[0].tasks):
-        halves = [
-            values / 2 if own[0].tasks[name].kind.output is Output.SCORE else values
-            for name, values in by_task.items()
-        ]
-        by_task[OVERALL] = np.mean(halves, axis=0)
-    return {name: difference_of(values) for name, values in by_task.items()}
-
-
-def _drawn(draws: Draws, result: Result, name: str) -> Floats:
-    key = (result.name, name)
-    return draws.scores(key, result.tasks[name], result.outputs[name], result.labels[name])
-
-
-def _curves(row: Sequence[Result]) -> dict[str, Curve]:
-    num_epochs = min(len(result.records) for result in row)
-
-    def mean(key: str) -> tuple[float, ...]:
-        """By epoch; NaN where a seed has no such value."""
-        return tuple(
-            float(np.mean([r.records[epoch].metrics.get(key, math.nan) for r in row]))
-            for epoch in range(num_epochs)
-        )
-
-    return {
-        name: Curve(
-            str(task.metric),
-            mean(metric_name("train", name, "loss")),
-            mean(metric_name("dev", name, "loss")),
-            mean(metric_name("dev", name, str(task.metric))),
-        )
-        for name, task in row[0].tasks.items()
-    }
-
-
-def scaled(values: Sequence[float], smaller_is_better: bool) -> list[float]:
-    """Worst 0, best 1, as in the paper's figures 4 and 5; a constant is 1 throughout.
-
-    An epoch without a value has none (NaN).
-    """
-    signed = np.array(values) * (-1 if smaller_is_better else 1)
-    if np.isnan(signed).all():
-        return list(signed)
-    worst, best = np.nanmin(signed), np.nanmax(signed)
-    return list(np.ones(len(signed)) if worst == best else (signed - worst) / (best - worst))
 
 
 def _or_null(value: str | tuple[float, ...]) -> str | list[float | None]:

@@ -11,7 +11,8 @@ from ensemble.presentation.figures import png
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import OVERALL
 from mlflow_setup.text import printable
-from search.ablation.compare import AblationTable, Line, scaled
+from search.ablation.compare import AblationTable, Line
+from search.ablation.curves import scaled
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Told apart by colour-blind readers too (Okabe and Ito)."""
@@ -20,14 +21,15 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 def table(study: AblationTable) -> tuple[list[str], list[list[str]]]:
     """Header and cells: mean and spread over seeds of each score, then overall's difference.
 
-    A difference is marked * when the interval excludes 0 and the seeds' mean is over two standard
-    errors from it: both the dev rows and the seeds speak for it.
+    A difference is marked * when it is clear beside all others of the table (`differences.holm`),
+    which takes three independent seeds.
     """
     header = [
         "row",
         *map(_short, study.names),
-        "difference to the first",
-        "95 % over dev rows",
+        "base",
+        "difference",
+        "95 % over rows and seeds",
         "over seeds",
     ]
     return header, [_cells(study, line) for line in study.lines]
@@ -52,17 +54,17 @@ def write_report(study: AblationTable, folder: Path) -> list[Path]:
 
 
 def markdown(study: AblationTable) -> str:
-    """The table of figure 2, with each task's difference."""
-    header = ["row"]
+    """The table of figure 2, with each task's difference to the row's base."""
+    header = ["row", "base"]
     for name in study.names:
         header += [_plain(_short(name)), "difference"]
     rows = [header, ["---"] * len(header)]
     for line in study.lines:
-        row = [_plain(line.label)]
+        row = [_plain(line.label), _plain(line.base or "")]
         for name in study.names:
             row += [_score(line, name) if not line.problem else "", _difference(line, name)]
-        problem = [_plain(line.problem or ""), *[""] * (len(row) - 2)]
-        rows.append([row[0], *problem] if line.problem else row)
+        problem = [_plain(line.problem or ""), *[""] * (len(row) - 3)]
+        rows.append([*row[:2], *problem] if line.problem else row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
@@ -72,7 +74,7 @@ def _plain(cell: str) -> str:
 
 
 def ablation_figure(study: AblationTable) -> Figure:
-    """Each row's difference to the first, a panel for overall and one for each task."""
+    """Each row's difference to its base, a panel for overall and one for each task."""
     names = [OVERALL, *[name for name in study.names if name != OVERALL]]
     lines = [line for line in study.lines[1:] if not line.problem]
     figure = Figure(figsize=(3.2 * len(names) + 1.5, 0.36 * len(lines) + 1.6))
@@ -83,11 +85,16 @@ def ablation_figure(study: AblationTable) -> Figure:
         axis.margins(y=0.15)
         axis.tick_params(labelsize=8)
         for place, line in enumerate(lines):
-            _point(axis, len(lines) - 1 - place, line, study.lines[0], name)
-    labels = [line.label for line in reversed(lines)]
+            base = next(each for each in study.lines if each.label == line.base)
+            _point(axis, len(lines) - 1 - place, line, base, name)
+    first = study.lines[0].label
+    labels = [
+        line.label if line.base == first else f"{line.label} (to {line.base})"
+        for line in reversed(lines)
+    ]
     axes[0].set_yticks(range(len(lines)), labels, parse_math=False)  # a $ is only a $
-    caption = f"difference to {study.lines[0].label}; bar: 95 % over dev rows, circles: seeds"
-    figure.supxlabel(f"{caption}, red: clear by both", fontsize=9, parse_math=False)
+    caption = f"difference to {first}; bar: 95 % over dev rows and seeds, circles: seeds"
+    figure.supxlabel(f"{caption}, red: clear", fontsize=9, parse_math=False)
     figure.tight_layout()
     return figure
 
@@ -159,20 +166,21 @@ def _short(name: str) -> str:
 
 def _cells(study: AblationTable, line: Line) -> list[str]:
     if line.problem:
-        return [line.label, line.problem, *[""] * (len(study.names) + 2)]
+        return [line.label, line.problem, *[""] * (len(study.names) + 3)]
     difference = (line.differences or {}).get(OVERALL)
     only = list(line.differences or {})
     if difference is None and len(only) == 1:  # a single-task row: that task's difference
         difference = (line.differences or {})[only[0]]
     scores = [_score(line, name) for name in study.names]
     if difference is None:
-        return [line.label, *scores, "", "", ""]
+        return [line.label, *scores, "", "", "", ""]
     mark = "*" if difference.is_clear else " "
     name = "" if OVERALL in only else f" ({only[0]})"
     spread = "" if difference.spread is None else f"± {difference.spread:.4f}"
     return [
         line.label,
         *scores,
+        line.base or "",
         f"{difference.value:+.4f}{mark}{name}",
         f"{difference.low:+.4f} to {difference.high:+.4f}",
         spread,
@@ -208,10 +216,14 @@ def _long(study: AblationTable) -> pd.DataFrame:
                     "num_seeds": len(line.runs),
                     "score": line.mean(name),
                     "spread": line.spread(name),
+                    "base": line.base,
                     "difference": difference and difference.value,
                     "low": difference and difference.low,
                     "high": difference and difference.high,
                     "difference_spread": difference and difference.spread,
+                    "num_independent_seeds": difference and difference.num_seeds,
+                    "p_value": difference and difference.p_value,
+                    "is_clear": difference and difference.is_clear,
                     "problem": line.problem,
                 }
             )

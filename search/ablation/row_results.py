@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from ensemble.selection.combine import combine
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, best_epoch
+from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.config.tasks import Task
+from trainable.distillation.soft_labels import teacher_config
 from trainable.evaluation.metrics import task_metric
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
-from trainable.training.stages import stages_of
+from trainable.training.stages import stage_at
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +32,8 @@ class Row:
     trials: tuple[Path, ...] = ()  # their folders
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Task -> labels of the rows above that are averaged, seed by seed, in place of trials."""
+    bases: tuple[str, ...] = ()
+    """Labels of rows above: it is compared with the best of them; none: with the first row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,7 @@ class Result:
     ids: dict[str, tuple[str, ...]]  # sorted; the rows below are in their order
     outputs: dict[str, Floats]
     labels: dict[str, Floats]
+    teachers: frozenset[str] = frozenset()  # whose answers it learned from
 
     def score(self, name: str) -> float:
         """A task's metric."""
@@ -73,13 +78,14 @@ def read_result(path: Path, ended: Sequence[Outcome] = FINISHED) -> Result:
         raise IntegrityError(f"trial {path.name} {state}")
     record = trial.trial()
     config = from_flat(record.config)
-    last_stage = stages_of(config)[-1]  # what it adds is to be seen, not what was before it
+    last_stage = stage_at(config, len(records))  # what it adds is to be seen, not what was before
     own = records[last_stage.first_epoch - 1 :]
     scored = [epoch for epoch in own if OVERALL in epoch.metrics]
     if not scored:
         raise IntegrityError(f"trial {path.name} has no overall dev score")
     best = best_epoch(scored)
-    result = Result(path.name, record.seed, best.epoch, records, {}, {}, {}, {}, {})
+    teachers = _teachers_of(config)
+    result = Result(path.name, record.seed, best.epoch, records, {}, {}, {}, {}, {}, teachers)
     file = trial.predictions_path(best.epoch)
     for name, task in config.task_records().items():
         if not task.is_evaluated:
@@ -116,4 +122,36 @@ def averaged(label: str, base: Result, members: Mapping[str, Sequence[Result]]) 
     }
     tasks = {name: base.tasks[name] for name in members}
     name = f"{label}, seed {base.seed}"
-    return replace(base, name=name, epoch=None, records=[], tasks=tasks, outputs=outputs)
+    teachers = frozenset().union(*(own.teachers for each in members.values() for own in each))
+    return replace(
+        base,
+        name=name,
+        epoch=None,
+        records=[],
+        tasks=tasks,
+        outputs=outputs,
+        teachers=teachers,
+    )
+
+
+def num_independent(row: Sequence[Result]) -> int:
+    """How many of a row's seeds are independent: those that share a teacher count as one."""
+    groups: list[set[str]] = []
+    for result in row:
+        joined = {f"seed {result.seed}"}.union(result.teachers)
+        for group in [group for group in groups if group & joined]:
+            groups.remove(group)
+            joined |= group
+        groups.append(joined)
+    return len(groups)
+
+
+def _teachers_of(config: Config) -> frozenset[str]:
+    """Names that two seeds of a row have in common exactly where they share a teacher."""
+    distill = config.distill
+    if not distill.enabled:
+        return frozenset()
+    if distill.teacher != "self":
+        return frozenset({distill.teacher})
+    seeds = [teacher_config(config, number).seed for number in range(distill.num_teachers)]
+    return frozenset(f"self, seed {seed}" for seed in seeds)

@@ -6,10 +6,11 @@
       - {label: B3, recipe: b3}
       - {label: B3 - head dropout, recipe: b3, model.head_dropout: 0.0}
 
-The first row is the base that the others are compared with. Rows that come to the same
+The first row is the base that the others are compared with, unless they name rows above them as
+`base`: one, or a list of which the best by overall is taken. Rows that come to the same
 configuration are run once. A row may also be an ensemble of rows above it, which needs no trial:
 
-      - {label: both, average: {sentiment: [B3, B3 - head dropout]}}
+      - {label: both, base: [B3, B3 - head dropout], average: {sentiment: [B3, B3 - head dropout]}}
 
 `curves` is the label of the row whose learning curves are drawn; the first row's by default.
 """
@@ -128,7 +129,7 @@ def read_study(
     return StudyConfig(
         sweep,
         tuple(
-            Row(row.label, row.recipe, () if row.members else next(own), row.members)
+            Row(row.label, row.recipe, () if row.members else next(own), row.members, row.bases)
             for row in rows
         ),
         _curves_of(content, every, path),
@@ -142,6 +143,7 @@ class _Given:
     label: str
     settings: dict[str, Any]  # recipe and overrides
     members: dict[str, tuple[str, ...]]
+    bases: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> str:
@@ -155,15 +157,33 @@ def _rows(content: dict[str, Any], path: Path) -> list[_Given]:
     rows: list[_Given] = []
     for number, row in enumerate(given, start=1):
         entry = {"recipe": row} if isinstance(row, str) else row
+        place = f"study {path}: row {number}"
+        bases: tuple[str, ...] = ()
+        if isinstance(entry, dict) and "base" in entry:
+            entry = dict(entry)
+            bases = _bases(entry.pop("base"), rows, place)
         if number > 1 and isinstance(entry, dict) and set(entry) == {"label", "average"}:
-            members = _members(entry["average"], rows, f"study {path}: row {number}")
-            rows.append(_Given(str(entry["label"]), {}, members))
+            members = _members(entry["average"], rows, place)
+            rows.append(_Given(str(entry["label"]), {}, members, bases))
             continue
         if not isinstance(entry, dict) or not isinstance(entry.get("recipe"), str):
-            raise ConfigError(f"study {path}: row {number} names no recipe: {row!r}")
+            raise ConfigError(f"{place} names no recipe: {row!r}")
         rest = {key: value for key, value in entry.items() if key != "label"}
-        rows.append(_Given(str(entry.get("label", entry["recipe"])), rest, {}))
+        rows.append(_Given(str(entry.get("label", entry["recipe"])), rest, {}, bases))
+    labels = [row.label for row in rows]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ConfigError(f"study {path}: two rows have the label {', '.join(twice)}")
     return rows
+
+
+def _bases(given: Any, above: Sequence[_Given], place: str) -> tuple[str, ...]:
+    """Labels of rows above, which are themselves trained."""
+    known = {row.label for row in above if not row.members}
+    labels = given if isinstance(given, list) else [given]
+    if not (labels and set(map(str, labels)) <= known):
+        raise ConfigError(f"{place}: base must name rows above it that are trained, got {given!r}")
+    return tuple(map(str, labels))
 
 
 def _members(given: Any, above: Sequence[_Given], place: str) -> dict[str, tuple[str, ...]]:
@@ -188,7 +208,7 @@ def _curves_of(content: dict[str, Any], rows: Sequence[_Given], path: Path) -> s
 
 
 def _choose(rows: list[_Given], only: Sequence[str] | None) -> list[_Given]:
-    """The base, the rows of these recipes, and ensembles whose members are all among them."""
+    """The first row, the rows of these recipes with their bases, and ensembles of those alone."""
     if only is None:
         return rows
     known = [row.recipe for row in rows if row.recipe]
@@ -196,6 +216,8 @@ def _choose(rows: list[_Given], only: Sequence[str] | None) -> list[_Given]:
     if unknown:
         raise ConfigError(f"--rows: no row {', '.join(unknown)}; known: {', '.join(known)}")
     chosen = {row.label for row in rows[:1]} | {row.label for row in rows if row.recipe in only}
+    for row in reversed(rows):  # a base may have one of its own above it
+        chosen |= set(row.bases) if row.label in chosen else set()
     return [
         row
         for row in rows

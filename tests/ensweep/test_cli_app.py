@@ -79,6 +79,14 @@ def test_errors_have_one_message_a_fix_and_their_exit_code(
     assert "Traceback" not in err
 
 
+def test_config_show_gives_the_learning_rate_at_the_end() -> None:
+    settings = ["optim.lr_decay=0", "optim.lr_decay_per_epoch=4e-7", "train.num_epochs=20"]
+    shown = CliRunner().invoke(app, ["config", "show", "b3", *settings])
+    assert "learning rate in epoch 20 of fine-tuning: 2.4e-06" in shown.output
+    as_json = CliRunner().invoke(app, ["config", "show", "probe", "--json"])
+    assert json.loads(as_json.output)["final_lr"] is None
+
+
 def test_config_show_tells_where_each_value_came_from() -> None:
     result = RUNNER.invoke(
         app, ["config", "show", "b3", "optim.lr=2e-5", "--json"], env={"ENSWEEP_SEED": "7"}

@@ -31,11 +31,12 @@ def plan_epoch(
     epoch: int,
     progress: float = 0.0,
 ) -> list[Step]:
-    """The steps of an epoch, as many as all tasks have batches of examples of like length.
+    """The steps of an epoch, as many as all tasks have batches.
 
-    `round_robin` runs through one task after the other, `even` shuffles all tasks' batches together
-    (section 4.2): every example once. The others draw each step's task, with a probability that
-    follows its number of batches, and go round its examples as often as it is drawn.
+    `round_robin` runs through one task after the other, in `task_order`, `even` shuffles all tasks'
+    batches together (section 4.2): every example once. The others draw each step's task, with a
+    probability that follows its number of batches, and go round its examples as often as it is
+    drawn.
 
     Args:
         lengths: tokens of each example, task by task.
@@ -43,7 +44,10 @@ def plan_epoch(
     """
     passes = {name: _Passes(name, lengths[name], batching, seed, epoch) for name in lengths}
     if batching.strategy in ("round_robin", "even"):
-        steps = [step for task in passes.values() for step in task.one_pass(0)]
+        first = [name for name in batching.task_order if name in passes]
+        order_of_tasks = first if batching.strategy == "round_robin" else []
+        turns = dict.fromkeys([*order_of_tasks, *passes])
+        steps = [step for name in turns for step in passes[name].one_pass(0)]
         if batching.strategy == "even":
             order = generator(seed, "order", epoch).permutation(len(steps))
             steps = [steps[i] for i in order]
@@ -86,8 +90,17 @@ class _Passes:
     def one_pass(self, number: int) -> list[Step]:
         again = (number,) if number else ()
         random = generator(self.seed, "batches", self.epoch, self.task_name, *again)
-        batches = length_buckets(self.lengths, self.batching.batch_size, random)
+        cut = length_buckets if self.batching.by_length else even_batches
+        batches = cut(self.lengths, self.batching.batch_size, random)
         return [Step(self.task_name, rows) for rows in batches]
+
+
+def even_batches(
+    lengths: NDArray[np.int64], batch_size: int, random: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Rows in random batches; every row once."""
+    order = random.permutation(len(lengths))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def length_buckets(

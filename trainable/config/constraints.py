@@ -55,8 +55,11 @@ def idle_by_stage(config: Config) -> Iterator[tuple[str, str]]:
                 if key.startswith(f"{stage}.")
             )
     if "finetune" not in stages:
-        for key in ("optim.lr", "optim.lr_decay", "optim.warmup_steps", "train.num_epochs"):
+        rates = ("lr", "lr_decay", "lr_decay_per_epoch", "warmup_steps")
+        for key in (*(f"optim.{name}" for name in rates), "train.num_epochs"):
             yield key, "train.stages has no finetune"
+    if len(stages) == 1:
+        yield "train.continue_from", "train.stages has one stage"
         yield "train.early_stopping_epochs", "train.stages has no finetune"
     if not {"finetune", "swa"} & set(stages):
         for key in ("model.encoder_dropout", "optim.head_lr_factor", "optim.layer_decay"):
@@ -86,8 +89,9 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
             yield key, "data.tasks has none of them"
     if loss.simcse.enabled and loss.simcse.similarity == "dot":
         yield "loss.simcse.temperature", "loss.simcse.similarity is dot"
-    if config.batching.strategy != "temperature":
-        yield "batching.temperature", f"batching.strategy is {config.batching.strategy}"
+    for key, strategy in (("temperature", "temperature"), ("task_order", "round_robin")):
+        if config.batching.strategy != strategy:
+            yield f"batching.{key}", f"batching.strategy is {config.batching.strategy}"
     if config.distill.enabled and config.distill.teacher != "self":
         yield "distill.num_teachers", "distill.teacher names its teachers"
     model = config.model
@@ -95,6 +99,8 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
         yield "model.paraphrase_difference", "model.paraphrase_structure is false"
     if not (model.shared_fcn or model.nonlinear_heads or model.paraphrase_structure):
         yield "model.fcn_size", "the baseline's heads have a width of their own"
+    if model.heads != "paper":
+        yield "model.similarity_size", f"model.heads is {model.heads}"
 
 
 def _bad_tasks(config: Config) -> list[str]:
@@ -110,6 +116,7 @@ def _bad_tasks(config: Config) -> list[str]:
                 f"tasks.{name}: is what the mean of all tasks is called; rename the task"
             )
     named = {"data.tasks": config.data.tasks, **_tasks_of_losses(config)}
+    named["batching.task_order"] = config.batching.task_order
     if config.pretrain.enabled:
         named["pretrain.tasks"] = config.pretrain.tasks
     for key, names in named.items():
@@ -135,6 +142,11 @@ def _tasks_of_losses(config: Config) -> dict[str, tuple[str, ...]]:
 def _bad_heads(config: Config) -> Iterator[str]:
     tasks = config.task_records()
     model = config.model
+    if model.shared_fcn and (model.similarity_size or model.fcn_size + 1) <= model.fcn_size:
+        yield (
+            f"model.similarity_size: {model.similarity_size} leaves nothing beside the shared "
+            f"layers' model.fcn_size={model.fcn_size}"
+        )
     if model.heads != "paper":
         for key in ("shared_fcn", "nonlinear_heads", "paraphrase_structure"):
             if getattr(model, key):
@@ -194,6 +206,13 @@ def _bad_stages(config: Config) -> Iterator[str]:
         yield "model.heads: constant heads are fitted and not trained: train.stages=[fit]"
     elif stages[0] == "swa":
         yield "train.stages: swa averages what another stage has trained; name finetune before it"
+    optim = config.optim
+    if optim.lr_decay and optim.lr_decay_per_epoch is not None:
+        yield (
+            f"optim.lr_decay={optim.lr_decay} and "
+            f"optim.lr_decay_per_epoch={optim.lr_decay_per_epoch}: one fall of the learning rate; "
+            "set optim.lr_decay=0 or optim.lr_decay_per_epoch=null"
+        )
     if config.train.early_stopping_epochs is not None and "swa" in stages:
         yield "train.early_stopping_epochs: not together with the stage swa, whose start is fixed"
 

@@ -5,11 +5,11 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,7 +22,10 @@ from trainable.config.strict_yaml import read_settings
 from trainable.config.tasks import PAPER_TASKS, Split, Task
 
 NUM_NLI_ROWS = 50_000
-"""AllNLI rows that are written, as many as the author trained on."""
+"""AllNLI rows that are written, as many as the author trained on, drawn from all of them: the first
+ones need not be like the rest."""
+
+_NLI_SEED = 0
 
 UNLABELLED = -1.0
 """What the hub has for the label of a hidden test row."""
@@ -163,7 +166,10 @@ def _table(source: Source, task: Task, split: Split, rows: Iterator[Row]) -> str
 
 
 def _json_lines(rows: Iterator[Row]) -> str:
-    return "".join(f"{json.dumps(sentences)}\n" for sentences, _ in islice(rows, NUM_NLI_ROWS))
+    """A seeded draw of all rows, in a random order."""
+    every = [sentences for sentences, _ in rows]
+    drawn = np.random.default_rng(_NLI_SEED).permutation(len(every))[:NUM_NLI_ROWS]
+    return "".join(f"{json.dumps(every[row])}\n" for row in drawn)
 
 
 def _unreachable(source: Source, error: Exception) -> DataError:

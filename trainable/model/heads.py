@@ -144,7 +144,7 @@ class SimilarityHead(nn.Module):
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
         self.max_score = task.max_score
-        self.branch = Branch(hidden_size, _projection_width(model), model)
+        self.branch = Branch(hidden_size, _similarity_width(model), model)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
         z = tuple(to_float32(self.branch(*side)) for side in zip(e, s, strict=True))
@@ -252,6 +252,13 @@ def _flat(outputs: Tensor) -> Tensor:
 
 def _beside(own: Tensor, s: Tensor | None) -> Tensor:
     return own if s is None else torch.cat([own, s], dim=-1)
+
+
+def _similarity_width(model: Model) -> int:
+    """Of the head's own part of z."""
+    if model.similarity_size is None:
+        return _projection_width(model)
+    return model.similarity_size - (model.fcn_size if model.shared_fcn else 0)
 
 
 def _projection_width(model: Model) -> int:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
 from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
@@ -37,7 +38,7 @@ SAVE_EVERY = 200
 """Steps between checkpoints."""
 
 _HELD_OUT = (0.02, 500)
-"""Share and greatest number of the sentences that are never trained on."""
+"""Share and greatest number of the different sentences that are never trained on."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,11 @@ class MaskedLMTraining:
             self.seconds,
         )
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step: it falls linearly, and is 0 after the last."""
+        return self.settings.lr * (1 - self.settings.lr_decay * self.step / self.num_steps)
+
     def write_encoder(self, folder: Path) -> None:
         """The encoder with the start encoder's pooler and settings, and the tokenizer."""
         name, revision = self.config.model.encoder, self.config.model.revision
@@ -157,6 +163,9 @@ class MaskedLMTraining:
         self.model.train()
         loss = self._losses(self.train_tokens, rows, ("masks", self.step)).mean()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.settings.max_grad_norm is not None:
+            clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.param_groups[0]["lr"] = self.rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -206,18 +215,19 @@ class MaskedLMTraining:
             )
 
     def _split(self, sentences: list[str]) -> tuple[Tokens, Tokens]:
-        """Sentences to train on, and those held out."""
+        """Sentences to train on, and those held out, each of these once and never trained on."""
         share, most = _HELD_OUT
-        order = generator(self.settings.seed, "held out").permutation(len(sentences))
-        num_held_out = max(1, min(most, round(share * len(sentences))))
-        parts = (np.sort(order[num_held_out:]), np.sort(order[:num_held_out]))
-        if not len(parts[0]):
+        different = list(dict.fromkeys(sentences))
+        order = generator(self.settings.seed, "held out").permutation(len(different))
+        num_held_out = max(1, min(most, round(share * len(different))))
+        if num_held_out == len(different):
             raise ConfigError("pretrain.tasks: their text is a single sentence")
+        held_out_ones = [different[row] for row in np.sort(order[:num_held_out])]
+        is_held_out = set(held_out_ones)
+        parts = ([s for s in sentences if s not in is_held_out], held_out_ones)
         limit = int(self.model.config.max_position_embeddings)
         length = min(self.settings.max_length, limit)
-        train, held_out = (
-            tokenise([sentences[row] for row in rows], self.tokenizer, length) for rows in parts
-        )
+        train, held_out = (tokenise(part, self.tokenizer, length) for part in parts)
         return train, held_out
 
     def _save(self) -> None:

@@ -32,7 +32,9 @@ ENCODERS = "encoders"
 
 
 def text_of(config: Config) -> list[str]:
-    """The training sentences of `pretrain.tasks`, each once, as a trial of those tasks sees them.
+    """The training sentences of `pretrain.tasks` as a trial of those tasks sees them.
+
+    A sentence that is in several examples is there as often, unless `pretrain.repeats` is false.
 
     Raises:
         DataError: as `read_dataset`.
@@ -40,7 +42,8 @@ def text_of(config: Config) -> list[str]:
     data = config.data.model_copy(update={"tasks": config.pretrain.tasks})
     dataset = read_dataset(config.model_copy(update={"data": data}))
     sides = (side for examples in dataset.train.values() for side in examples.sentences)
-    return list(dict.fromkeys(sentence for side in sides for sentence in side))
+    sentences = [sentence for side in sides for sentence in side]
+    return sentences if config.pretrain.repeats else list(dict.fromkeys(sentences))
 
 
 def pretrained_encoder(config: Config, shared: Path, stop: Stop = never) -> Path:
@@ -77,7 +80,7 @@ def fingerprint(config: Config, sentences: list[str]) -> str:
     facts = {
         "encoder": weights_fingerprint(encoder),
         "tokenizer": tokenizer_fingerprint(tokenizer, settings.max_length),
-        "settings": settings.model_dump(mode="json", exclude={"enabled", "tasks"}),
+        "settings": settings.model_dump(mode="json", exclude={"enabled", "tasks", "repeats"}),
         "dropout": model.encoder_dropout,
         "precision": config.train.precision,
     }

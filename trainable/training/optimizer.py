@@ -27,7 +27,7 @@ def build_optimizer(model: MultitaskBert, optim: Optim) -> torch.optim.AdamW:
         {"params": params, "weight_decay": optim.weight_decay if decays else 0.0, SCALE: scale}
         for (scale, decays), params in sorted(groups.items(), key=lambda item: item[0])[::-1]
     ]
-    return torch.optim.AdamW(found, lr=optim.lr, fused=True)
+    return torch.optim.AdamW(found, lr=optim.lr, eps=optim.eps, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -99,6 +99,8 @@ def learning_rate(optim: Optim, epoch: int, num_epochs: int) -> float:
     return max(0.0, optim.lr * (1 - optim.lr_decay * (epoch - 1) / num_epochs))
 
 
-def final_rate(config: Config) -> float:
-    """The learning rate in the last epoch of fine-tuning."""
+def final_rate(config: Config) -> float | None:
+    """The learning rate in the last epoch of fine-tuning; None where there is none."""
+    if "finetune" not in config.train.stages:
+        return None
     return learning_rate(config.optim, config.train.num_epochs, config.train.num_epochs)

@@ -17,18 +17,26 @@ config = typer.Typer(name="config", help="Look at configurations.", no_args_is_h
 
 @example("ensweep config show b3 optim.lr=2e-5")
 def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Every setting of a configuration, its value and where the value came from."""
+    """Every setting of a configuration, its value and where the value came from.
+
+    And the learning rate at the end of fine-tuning.
+    """
     from trainable.config.recipe import resolve
+    from trainable.training.stages import final_rate
 
     resolved = resolve(recipe, overrides or [])
+    last_rate = final_rate(resolved.config)
     values: dict[str, Any] = resolved.config.flat()
     if as_json:
         content = {
             key: {"value": value, "origin": resolved.origin[key]} for key, value in values.items()
         }
-        print_json(recipe=resolved.recipe, config=content)
+        print_json(recipe=resolved.recipe, config=content, final_lr=last_rate)
         return
     print_table((), [(key, json.dumps(v), resolved.origin[key]) for key, v in values.items()])
+    if last_rate is not None:
+        num_epochs = resolved.config.train.num_epochs
+        typer.echo(f"learning rate in epoch {num_epochs} of fine-tuning: {last_rate:.3g}")
     warn_of_idle_settings(resolved.config)
 
 

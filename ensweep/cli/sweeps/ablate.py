@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, DataDir, Place, as_overrides, dated
+from ensweep.cli.shared.options import AsJson, DataDir, Limits, Place, as_overrides, dated
 from ensweep.cli.shared.output import print_json, print_table
 from ensweep.cli.sweeps.sweep import resume_hint
-from mlflow_setup.errors import ConfigError, PartialError
+from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
     from search.ablation.compare import AblationTable
+    from search.ablation.study import StudyConfig
 
 
 @example("ensweep ablate signs --data-dir data --seeds 3 train.num_epochs=2")
 def ablate(
     place: Place,
+    limits: Limits,
     study: Annotated[
         str, typer.Argument(metavar="STUDY", help="A study's name or a YAML file.")
     ] = "figure2",
@@ -37,44 +39,38 @@ def ablate(
         str | None, typer.Option("--name", help="Of the sweep; default: STUDY with date and time.")
     ] = None,
     data_dir: DataDir = None,
+    resume_if_begun: Annotated[
+        bool,
+        typer.Option(
+            "--resume-if-begun",
+            help="Go on with the study of that --name where there is one: a command that may be "
+            "run again and again, a piece at a time.",
+        ),
+    ] = False,
     evaluate_only: Annotated[
         bool, typer.Option("--evaluate-only", help="Tables of the study that ran under --name.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study's recipes over seeds as one sweep, then compare each with the first."""
+    """Run a study's recipes over seeds as one sweep, then compare each row with its base."""
     from search.ablation.study import read_study
 
-    if evaluate_only and name is None:
-        raise ConfigError("--evaluate-only needs the --name of a study that has run")
-    given = as_overrides({"data.dir": data_dir})
+    for option, is_on in (
+        ("--evaluate-only", evaluate_only),
+        ("--resume-if-begun", resume_if_begun),
+    ):
+        if is_on and name is None:
+            raise ConfigError(f"{option} needs the --name of a study")
+    given = {"data.dir": data_dir, **{f"budget.{key}": of for key, of in vars(limits).items()}}
     only = None if rows is None else [row.strip() for row in rows.split(",")]
-    resolved = read_study(study, seeds, only, [*(overrides or []), *given])
+    resolved = read_study(study, seeds, only, [*(overrides or []), *as_overrides(given)])
     chosen = name or dated(Path(study).stem)
-
-    from mlflow_setup.runs.ensemble_runs import log_to_sweep
-    from search.ablation.compare import evaluate
-    from search.ablation.figures import write_report
-    from search.driver.sweep import run_sweep
-
-    sweep_folder = place.storage / chosen
     if evaluate_only:
-        resolved.require_trials(sweep_folder)
+        resolved.require_trials(place.storage / chosen)
     else:
-        num_trials = resolved.sweep.search.num_samples
-        typer.echo(f"study {chosen}: {len(resolved.rows)} rows, {num_trials} trials", err=True)
-        hint = resume_hint(chosen, place)
-        how = f"{hint}, then this command with --name {chosen} and --evaluate-only"
-        result = run_sweep(resolved.sweep, chosen, place.storage, place.tracking, resume_hint=how)
-        if result.stop is not None:
-            reason, exit_code = result.stop
-            typer.echo(f"study {chosen} was stopped: {reason}\n{how}", err=True)
-            raise typer.Exit(exit_code)
-    found = evaluate(resolved.rows_in(sweep_folder), curves_of=resolved.curves_of)
-    folder = sweep_folder / "ablation"
-    files = write_report(found, folder)
-    _print(found, folder, as_json)
-    log_to_sweep(place.tracking, chosen, files, "ablation")
+        _run(resolved, chosen, place, resume_if_begun)
+    found = _evaluate(resolved, chosen, place)
+    _print(found, place.storage / chosen / "ablation", as_json)
     failed = [line.label for line in found.lines if line.problem]
     if failed:
         raise PartialError(
@@ -83,13 +79,61 @@ def ablate(
         )
 
 
+def _run(resolved: "StudyConfig", chosen: str, place: Place, may_go_on: bool) -> None:
+    """All trials, or what is left of them; the tables of what has ended where that is stopped."""
+    from search.driver.sweep import resume_sweep, run_sweep
+    from search.storage.sweep_folder import SweepFolder
+
+    sweep, num_trials = resolved.sweep, resolved.sweep.search.num_samples
+    hint = resume_hint(chosen, place)
+    how = f"{hint}, then this command with --name {chosen} and --evaluate-only"
+    if may_go_on and SweepFolder(place.storage, chosen).has_begun():
+        resolved.require_trials(place.storage / chosen)
+        typer.echo(f"study {chosen}: going on", err=True)
+        result = resume_sweep(
+            chosen, place.storage, place.tracking, budget=sweep.budget, resume_hint=how
+        )
+    else:
+        typer.echo(f"study {chosen}: {len(resolved.rows)} rows, {num_trials} trials", err=True)
+        result = run_sweep(sweep, chosen, place.storage, place.tracking, resume_hint=how)
+    if result.stop is None:
+        return
+    reason, exit_code = result.stop
+    try:
+        found = _evaluate(resolved, chosen, place)
+        print_table(*_table(found))
+    except NothingUsableError as nothing:
+        typer.echo(nothing.problem, err=True)
+    typer.echo(f"study {chosen} was stopped: {reason}\n{how}", err=True)
+    raise typer.Exit(exit_code)
+
+
+def _evaluate(resolved: "StudyConfig", chosen: str, place: Place) -> "AblationTable":
+    """The tables of the rows that have ended, written and tracked."""
+    from mlflow_setup.runs.ensemble_runs import log_to_sweep
+    from search.ablation.compare import evaluate
+    from search.ablation.figures import write_report
+
+    folder = place.storage / chosen
+    found = evaluate(resolved.rows_in(folder), curves_of_row=resolved.curves_of)
+    files = write_report(found, folder / "ablation")
+    log_to_sweep(place.tracking, chosen, files, "ablation")
+    return found
+
+
+def _table(study: "AblationTable") -> tuple[list[str], list[list[str]]]:
+    from search.ablation.figures import table
+
+    return table(study)
+
+
 def _print(study: "AblationTable", folder: Path, as_json: bool) -> None:
-    from search.ablation.figures import curves_table, table
+    from search.ablation.figures import curves_table
 
     if as_json:
         print_json(**study.to_json(), folder=str(folder))
         return
-    print_table(*table(study))
+    print_table(*_table(study))
     typer.echo(f"\n{study.curves_of} by epoch, from its worst (0) to its best (1):")
     print_table(*curves_table(study))
     typer.echo(f"tables and pictures: {folder}")

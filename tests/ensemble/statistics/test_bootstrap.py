@@ -5,10 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ensemble.statistics.bootstrap import (
-    Difference,
     Draws,
     Gain,
-    difference_of,
     gain_of,
     gain_of_halves,
     overall_of,
@@ -71,31 +69,6 @@ def test_all_runs_share_the_drawn_rows_and_tasks_do_not() -> None:
     assert abs(np.corrcoef(first[1:], other[1:])[0, 1]) < 0.3
 
 
-def test_the_interval_covers_a_planted_difference_about_as_often_as_it_says() -> None:
-    task, truth, num_rows, num_studies = PAPER_TASKS["paraphrase"], 0.1, 400, 60
-    labels = np.ones(num_rows)
-    covered = 0
-    for number in range(num_studies):
-        random = np.random.default_rng(number)
-        chance = random.uniform(size=num_rows)  # shared: the two models err on the same rows
-        draws = Draws(300)
-        base = draws.scores(("base", "t"), task, 0.7 - chance, labels)
-        row = draws.scores(("row", "t"), task, 0.7 + truth - chance, labels)
-        found = difference_of((row - base)[None])
-        covered += found.low <= truth <= found.high
-        assert found.low <= found.value <= found.high
-    assert covered / num_studies > 0.85
-
-
-def test_a_difference_is_clear_when_both_rows_and_seeds_speak_for_it() -> None:
-    steady = np.tile([0.1, 0.08, 0.1, 0.12], (3, 1))
-    assert difference_of(steady).is_clear
-    assert not difference_of(steady - 0.09).is_clear  # the interval has 0 inside
-    unsteady = steady + np.array([[0.3], [0.0], [-0.3]])
-    assert difference_of(unsteady).low > 0
-    assert not difference_of(unsteady).is_clear  # the seeds disagree
-
-
 @pytest.mark.parametrize("num_replicates", [1, 99, 100, 101, 250])
 def test_each_replicate_draws_as_many_rows_as_there_are(num_replicates: int) -> None:
     counts = Draws(num_replicates).counts_of("task", 40)
@@ -143,33 +116,6 @@ def test_a_gain_is_the_mean_of_the_parts_differences_on_the_same_rows(
         differences = scores[0] - theirs
         low, high = np.quantile(differences[1:], [0.025, 0.975])
         assert (gain.value, gain.low, gain.high) == pytest.approx((differences[0], low, high))
-
-
-def test_a_difference_has_the_spread_of_its_seeds() -> None:
-    values = np.array([[0.1, 0.0, 0.2, 0.3], [0.3, 0.2, 0.4, 0.1]])
-    found = difference_of(values)
-    low, high = np.quantile([0.1, 0.3, 0.2], [0.025, 0.975])
-    assert (found.value, found.low, found.high) == pytest.approx((0.2, low, high))
-    assert found.spread == pytest.approx(np.sqrt(2 * 0.1**2))
-    assert found.num_seeds == 2
-    single = difference_of(values[:1])
-    assert (single.spread, single.num_seeds) == (None, 1)
-
-
-@pytest.mark.parametrize(
-    ("difference", "is_clear"),
-    [
-        (Difference(0.2, 0.1, 0.3, None, 1), True),
-        (Difference(-0.2, -0.3, -0.1, None, 1), True),
-        (Difference(0.2, 0.0, 0.3, None, 1), False),
-        (Difference(0.2, -0.1, 0.3, None, 1), False),
-        (Difference(0.2, 0.1, 0.3, 0.2, 4), False),  # just two standard errors
-        (Difference(0.21, 0.1, 0.3, 0.2, 4), True),
-        (Difference(-0.21, -0.3, -0.1, 0.2, 4), True),
-    ],
-)
-def test_when_a_difference_is_clear(difference: Difference, is_clear: bool) -> None:
-    assert difference.is_clear is is_clear
 
 
 def test_a_gain_is_clear_above_0_and_says_its_interval() -> None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mlflow_setup.errors import IntegrityError, NothingUsableError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, OutcomeRecord, TrialRecord
-from search.ablation.compare import Curve, Line, evaluate, scaled
+from search.ablation.compare import Line, evaluate
+from search.ablation.curves import Curve, scaled
 from search.ablation.row_results import Row
 from trainable.config.parse import from_flat
 from trainable.config.tasks import PAPER_TASKS, Kind
@@ -211,6 +212,61 @@ def test_a_row_that_shares_the_bases_trials_differs_by_exactly_nothing(trials: T
     for difference in (study.lines[1].differences or {}).values():
         assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
         assert (difference.spread, difference.is_clear) == (0.0, False)
+
+
+def test_a_row_is_compared_with_the_base_it_names_or_with_the_best_of_several(
+    trials: Trials,
+) -> None:
+    rows = [
+        Row("first", "b3", (trials.add("b", usual(0)),)),
+        Row("other", "b1", (trials.add("o", usual(4)),)),
+        Row("better", "b2", (trials.add("p", usual(3)),)),
+        Row("row", "x", (trials.add("r", usual(2)),), bases=("other",)),
+        Row("both", "", members=dict.fromkeys(TASKS, ("other", "better")), bases=("better",)),
+        Row("best of", "y", (trials.add("s", usual(2)),), bases=("other", "better")),
+    ]
+    study = evaluate(rows, num_replicates=10)
+    assert [line.base for line in study.lines] == [
+        *(None, "first", "first", "other", "better", "better"),
+    ]
+    found = [(line.differences or {})["sentiment"].value for line in study.lines[1:]]
+    assert found[:3] == pytest.approx([-0.5, -0.375, 0.25])
+    assert found[4] == pytest.approx(0.125)
+
+
+def test_a_row_whose_base_has_no_numbers_has_none(trials: Trials) -> None:
+    rows = [
+        Row("first", "b3", (trials.add("b", usual(0)),)),
+        Row("broken", "b1", (trials.add("o", usual(4), outcome=Outcome.FAILED),)),
+        Row("row", "x", (trials.add("r", usual(2)),), bases=("broken",)),
+    ]
+    study = evaluate(rows, num_replicates=10)
+    assert by_label(study.lines, "row").problem == "its base broken has no numbers"
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_seeds"),
+    [
+        ({}, 4),
+        ({"distill.enabled": True}, 4),  # each seed has its own
+        ({"distill.enabled": True, "distill.num_teachers": 2}, 1),  # 0 and 1, 1 and 2, ...
+        ({"distill.enabled": True, "distill.teacher": "bundle:b"}, 1),
+    ],
+)
+def test_seeds_that_share_teachers_are_not_independent(
+    trials: Trials, settings: dict[str, Any], num_seeds: int
+) -> None:
+    base = tuple(trials.add(f"b{n}", usual(4, 2), seed=n) for n in range(4))
+    row = tuple(trials.add(f"r{n}", usual(0, 0), seed=n, settings=settings) for n in range(4))
+    rows = [
+        Row("base", "b3", base),
+        Row("row", "x", row),
+        Row("mean", "", members=dict.fromkeys(TASKS, ("base", "row"))),
+    ]
+    for line in evaluate(rows, num_replicates=10).lines[1:]:
+        found = (line.differences or {})["paraphrase"]
+        assert found.num_seeds == num_seeds
+        assert (found.p_value is None) is (num_seeds < 3)
 
 
 def test_identical_predictions_of_another_run_have_the_interval_0_to_0(trials: Trials) -> None:

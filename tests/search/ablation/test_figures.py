@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from ensemble.presentation.figures import png
-from ensemble.statistics.bootstrap import Difference
 from mlflow_setup.schema import OVERALL
-from search.ablation.compare import AblationTable, Curve, Line, Run
+from search.ablation.compare import AblationTable, Line, Run
+from search.ablation.curves import Curve
+from search.ablation.differences import Difference
 from search.ablation.figures import (
     ablation_figure,
     curves_figure,
@@ -29,7 +30,8 @@ def run(seed: int, *scores: float) -> Run:
 
 
 def difference(value: float, spread: float | None = 0.001) -> Difference:
-    return Difference(value, value - 0.01, value + 0.01, spread, 2)
+    is_clear = abs(value) > 0.01
+    return Difference(value, value - 0.01, value + 0.01, spread, 3, 0.001, is_clear)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +42,16 @@ def study() -> AblationTable:
         "b3-x",
         (run(0, 0.55, 0.8, 0.725), run(1, 0.56, 0.82, 0.735)),
         {NAMES[0]: difference(0.045), NAMES[1]: difference(0.0), OVERALL: difference(0.0225)},
+        base="B3",
     )
     only = Line(
         "sentiment only",
         "b3-sentiment-only",
         (run(0, 0.49), run(1, 0.5)),
         {"sentiment": difference(-0.015)},
+        base="B3 + X",
     )
-    failed = Line("B3 - Y", "b3-y", problem="trial 0003-b3-y failed: out of memory")
+    failed = Line("B3 - Y", "b3-y", base="B3", problem="trial 0003-b3-y failed: out of memory")
     curves = {
         "sentiment": Curve("accuracy", (3.0, 2.0, 1.0), (1.5, 1.4, 1.6), (0.3, 0.5, 0.4)),
         "similarity": Curve("pearson", (2.0, 1.0, 0.5), (2.0, 1.5, 1.4), (0.6, 0.7, 0.8)),
@@ -90,6 +94,10 @@ def test_the_table_as_csv_parses_back_to_the_same_numbers(
                 "low": expected and expected.low,
                 "high": expected and expected.high,
                 "difference_spread": expected and expected.spread,
+                "num_independent_seeds": expected and expected.num_seeds,
+                "p_value": expected and expected.p_value,
+                "is_clear": expected and expected.is_clear,
+                "base": line.base,
             }
             found = {key: None if pd.isna(cells[key]) else cells[key] for key in values}
             assert found == values
@@ -116,43 +124,34 @@ def test_the_terminals_table_has_a_row_for_every_line(study: AblationTable) -> N
     assert {len(row) for row in rows} == {len(header)}
     base, better, only, failed = rows
     assert base[:4] == ["B3", "0.5100 ± 0.0141", "0.8100 ± 0.0141", "0.7075 ± 0.0106"]
-    assert base[4:] == ["", "", ""]
-    assert better[4:] == ["+0.0225*", "+0.0125 to +0.0325", "± 0.0010"]
+    assert base[4:] == ["", "", "", ""]
+    assert better[4:] == ["B3", "+0.0225*", "+0.0125 to +0.0325", "± 0.0010"]
     assert only[1:4] == ["0.4950 ± 0.0071", "", ""]
-    assert only[4] == "-0.0150* (sentiment)"
+    assert only[4:6] == ["B3 + X", "-0.0150* (sentiment)"]
     assert failed[:2] == ["B3 - Y", "trial 0003-b3-y failed: out of memory"]
 
 
-@pytest.mark.parametrize(
-    ("found", "mark"),
-    [
-        (Difference(0.02, 0.01, 0.03, 0.001, 2), "*"),
-        (Difference(-0.02, -0.03, -0.01, None, 1), "*"),  # one seed: only the rows can speak
-        (Difference(0.02, -0.01, 0.05, 0.001, 2), " "),
-        (Difference(0.02, 0.01, 0.03, 0.1, 2), " "),
-        (Difference(0.0, 0.0, 0.0, 0.0, 2), " "),
-    ],
-)
-def test_the_mark_needs_the_rows_and_the_seeds(
-    study: AblationTable, found: Difference, mark: str
-) -> None:
-    line = Line("X", "x", study.lines[0].runs, {OVERALL: found})
-    _, rows = table(AblationTable((study.lines[0], line), NAMES, {}, "B3"))
-    assert rows[1][4].endswith(mark)
+@pytest.mark.parametrize("is_clear", [True, False])
+def test_what_is_clear_is_marked_and_nothing_else(study: AblationTable, is_clear: bool) -> None:
+    found = Difference(0.02, 0.01, 0.03, 0.001, 3, 0.001, is_clear)
+    line = Line("X", "x", study.lines[0].runs, {OVERALL: found}, base="B3")
+    own = AblationTable((study.lines[0], line), NAMES, {}, "B3")
+    assert table(own)[1][1][5] == ("+0.0200*" if is_clear else "+0.0200 ")
+    assert ("*" in markdown(own)) is is_clear
 
 
 def test_the_markdown_table_has_as_many_cells_in_each_row(study: AblationTable) -> None:
     text = markdown(study)
     rows = [line.strip("|").split(" | ") for line in text.splitlines()]
-    assert {len(row) for row in rows} == {1 + 2 * len(NAMES)}
-    assert "| B3 + X | 0.5550 ± 0.0071 | +0.0450 [+0.0350, +0.0550] * |" in text
+    assert {len(row) for row in rows} == {2 + 2 * len(NAMES)}
+    assert "| B3 + X | B3 | 0.5550 ± 0.0071 | +0.0450 [+0.0350, +0.0550] * |" in text
     assert "trial 0003-b3-y failed: out of memory" in text
 
 
 def test_a_bar_in_a_label_or_a_reason_is_no_cell_border(study: AblationTable) -> None:
     lines = (
         study.lines[0],
-        Line("a|b", "x", study.lines[1].runs, study.lines[1].differences),
+        Line("a|b", "x", study.lines[1].runs, study.lines[1].differences, base="B3"),
         Line("c", "y", problem="failed: no x|y"),
     )
     text = markdown(AblationTable(lines, NAMES, {}, "B3"))
@@ -163,7 +162,8 @@ def test_a_bar_in_a_label_or_a_reason_is_no_cell_border(study: AblationTable) ->
 def test_every_compared_line_is_drawn_in_every_panel(study: AblationTable) -> None:
     axes = ablation_figure(study).axes
     assert len(axes) == len(NAMES)
-    assert [tick.get_text() for tick in axes[0].get_yticklabels()] == ["sentiment only", "B3 + X"]
+    labels = [tick.get_text() for tick in axes[0].get_yticklabels()]
+    assert labels == ["sentiment only (to B3 + X)", "B3 + X"]
     drawn = [[list(line.get_xdata()) for line in axis.get_lines()] for axis in axes]
     assert [0.0125, 0.0325] in [pytest.approx(x) for x in drawn[0]]
     assert len(drawn[0]) == 1 + 3  # the zero line; interval, mean and seeds of the one line
@@ -229,7 +229,7 @@ def test_a_dollar_sign_in_a_label_is_no_formula(study: AblationTable) -> None:
     label = r"lr $\nonsense{ $"
     lines = (
         Line(label, "b3", study.lines[0].runs),
-        Line(label, "x", study.lines[1].runs, study.lines[1].differences),
+        Line("row", "x", study.lines[1].runs, study.lines[1].differences, base=label),
     )
     assert png(ablation_figure(AblationTable(lines, NAMES, {}, "B3"))).startswith(b"\x89PNG")
 

@@ -88,6 +88,46 @@ def test_same_seed_and_epoch_same_plan_else_another(strategy: str) -> None:
     assert plan(0, 1) != plan(1, 1)
 
 
+@pytest.mark.parametrize(
+    ("task_order", "expected"),
+    [
+        (("b", "a"), ["b", "a", "c"]),
+        (("c", "nowhere", "a"), ["c", "a", "b"]),
+        ((), ["a", "b", "c"]),
+    ],
+)
+def test_round_robin_takes_the_tasks_in_the_order_that_is_set(
+    task_order: tuple[str, ...], expected: list[str]
+) -> None:
+    lengths = {**LENGTHS, "c": LENGTHS["b"]}
+    batching = Batching(strategy="round_robin", task_order=task_order)
+    plan = plan_epoch(lengths, batching, 0, 1)
+    assert list(dict.fromkeys(step.task_name for step in plan)) == expected
+
+
+def test_the_papers_order_is_the_default() -> None:
+    names = ("sentiment", "paraphrase", "similarity", "nli")
+    plan = plan_epoch(dict.fromkeys(names, LENGTHS["b"]), Batching(), 0, 1)
+    turns = list(dict.fromkeys(step.task_name for step in plan))
+    assert turns == ["similarity", "paraphrase", "sentiment", "nli"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_batches_may_be_drawn_evenly_in_place_of_by_length(strategy: str) -> None:
+    """Each row once a pass; lengths within a batch vary as they do in the task."""
+
+    def spread(by_length: bool) -> float:
+        batching = Batching.model_validate({"strategy": strategy, "by_length": by_length})
+        plan = plan_epoch(LENGTHS, batching, 0, 1)
+        own = [step.rows for step in plan if step.task_name == "a"]
+        first = np.concatenate(own[:20])
+        assert len(set(first)) == len(first)
+        return float(np.mean([LENGTHS["a"][rows].std() for rows in own if len(rows) == 16]))
+
+    assert spread(False) == pytest.approx(LENGTHS["a"].std(), rel=0.05)
+    assert spread(True) < 0.1 * spread(False)
+
+
 def test_bucketing_wastes_little_padding() -> None:
     def padded(batches: list[np.ndarray]) -> float:
         lengths = LENGTHS["a"]

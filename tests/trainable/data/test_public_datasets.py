@@ -15,6 +15,7 @@ import pytest
 
 from mlflow_setup.errors import ConfigError, DataError
 from trainable.config.tasks import PAPER_TASKS
+from trainable.data import public_datasets
 from trainable.data.dataset import read_directory
 from trainable.data.public_datasets import fetch
 from trainable.data.readers import read_split
@@ -139,7 +140,29 @@ def test_what_is_fetched_is_read_without_a_defect(endpoint: str, tmp_path: Path)
     test, _ = read_split("paraphrase", PAPER_TASKS["paraphrase"], "test", tmp_path / "data")
     assert test.labels is None
     nli, _ = read_split("nli", PAPER_TASKS["nli"], "train", tmp_path / "data")
-    assert nli.contradictions == ("n 0", "n 1", "n 2", "n 3")
+    assert nli.contradictions is not None
+    assert sorted(nli.contradictions) == ["n 0", "n 1", "n 2", "n 3"]
+
+
+def test_allnli_is_drawn_from_all_rows_by_a_seed(
+    endpoint: str,
+    files: dict[str, dict[str, bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first rows are of one of its two sources alone."""
+    rows = [{"anchor": f"a {i}", "positive": f"p {i}", "negative": "n"} for i in range(60)]
+    files["sentence-transformers/all-nli"]["triplet/train-00000-of-00001.parquet"] = _parquet(rows)
+    monkeypatch.setattr(public_datasets, "NUM_NLI_ROWS", 20)
+    drawn = []
+    for name in ("one", "two"):
+        fetch(tmp_path / name, endpoint)
+        nli, _ = read_split("nli", PAPER_TASKS["nli"], "train", tmp_path / name)
+        drawn.append([int(anchor.split()[1]) for anchor in nli.sentences[0]])
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 20
+    assert max(drawn[0]) > 40
+    assert drawn[0] != sorted(drawn[0])
 
 
 def test_a_missing_column_is_named(

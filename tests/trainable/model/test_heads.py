@@ -1,6 +1,7 @@
 """Each head, under each switch and each dropout place, against the reference in float64."""
 
 import itertools
+from typing import Any
 
 import pytest
 import reference
@@ -8,6 +9,9 @@ import torch
 from reference import drop_known_masks, every_third_dropped, keep
 from torch import Tensor, nn
 
+from mlflow_setup.errors import ConfigError
+from trainable.config.parse import from_flat
+from trainable.config.recipe import resolve
 from trainable.config.sections import Model
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
 from trainable.model.heads import HeadOutput, SharedFCN, build_head, pair_features
@@ -195,3 +199,38 @@ def test_a_cosine_of_rounded_embeddings_is_computed_in_float32(dtype: torch.dtyp
     e = (torch.randn(BATCH, HIDDEN).to(dtype),) * 2
     found = head.eval()(e, (None, None))
     assert {found.outputs.dtype, *(z.dtype for z in found.embeddings)} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("settings", "width", "own"),
+    [
+        ({"shared_fcn": True, "fcn_size": 8}, 16, 8),
+        ({"shared_fcn": True, "fcn_size": 8, "similarity_size": 20}, 20, 12),
+        ({"shared_fcn": False, "fcn_size": 8}, 32, 32),
+        ({"shared_fcn": False, "fcn_size": 8, "similarity_size": 16}, 16, 16),
+    ],
+)
+def test_the_similarity_embedding_is_as_wide_as_told_with_and_without_shared_layers(
+    settings: dict[str, Any], width: int, own: int
+) -> None:
+    """The row "B3 - shared architecture" would change SimCSE's scale otherwise."""
+    model = Model(**settings)
+    head = build_head(PAPER_TASKS["similarity"], 12, model)
+    e = torch.randn(4, 12)
+    s = torch.randn(4, 8) if model.shared_fcn else None
+    output = head((e, e), (s, s))
+    assert output.embeddings[0].shape == (4, width)
+    assert head.branch.fcn.out_features == own
+
+
+def test_b3_without_shared_layers_has_embeddings_as_wide_as_b3s() -> None:
+    widths = []
+    for name in ("b3", "b3-no-shared-fcn"):
+        model = resolve(name, (), {}).config.model
+        widths.append(build_head(PAPER_TASKS["similarity"], 12, model).branch.width)
+    assert widths == [512, 512]
+
+
+def test_a_width_that_leaves_nothing_beside_the_shared_layers_is_refused() -> None:
+    with pytest.raises(ConfigError, match="leaves nothing beside the shared layers"):
+        from_flat({"model.shared_fcn": True, "model.similarity_size": 256})

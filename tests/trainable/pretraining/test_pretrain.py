@@ -35,17 +35,21 @@ def config_of(encoder: Path, data: Path, *overrides: str) -> Config:
 def test_the_text_is_the_training_sentences_of_the_named_tasks(
     tiny_encoder: Path, tiny_data: Path
 ) -> None:
-    three = text_of(config_of(tiny_encoder, tiny_data))
-    assert len(three) == len(set(three))
+    every = text_of(config_of(tiny_encoder, tiny_data))
+    once = ["pretrain.repeats=false"]
+    three = text_of(config_of(tiny_encoder, tiny_data, *once))
+    assert len(three) == len(set(three)) < len(every)  # as often as they are in the data
+    assert three == list(dict.fromkeys(every))
     files = [tiny_data / name for name in ("ids-sst-train.csv", "quora-train.csv", "sts-train.csv")]
     content = "".join(path.read_text() for path in files)
     assert all(sentence in content for sentence in three)
     tasks = "pretrain.tasks=[sentiment, paraphrase, similarity, nli]"
-    four = text_of(config_of(tiny_encoder, tiny_data, tasks))
+    four = text_of(config_of(tiny_encoder, tiny_data, tasks, *once))
     assert set(three) < set(four)
-    other_tasks = config_of(tiny_encoder, tiny_data, "data.tasks=[sentiment]")
+    other_tasks = config_of(tiny_encoder, tiny_data, "data.tasks=[sentiment]", *once)
     assert text_of(other_tasks) == three  # a single-task row shares the encoder
-    assert len(text_of(config_of(tiny_encoder, tiny_data, "data.train_fraction=0.5"))) < len(three)
+    half = config_of(tiny_encoder, tiny_data, "data.train_fraction=0.5")
+    assert len(text_of(half)) < len(every)
 
 
 def test_an_ordinary_encoder_with_the_start_encoders_pooler(
@@ -152,6 +156,43 @@ def test_a_diverged_pretraining_leaves_no_encoder(
     with pytest.raises(NothingUsableError, match="after step 5"):  # no checkpoint of it either
         pretrained_encoder(config, tmp_path, stop=lambda: next(asked) == 6)
     assert not list((tmp_path / "encoders").glob("*/*"))
+
+
+def test_the_rate_falls_to_0_and_gradients_are_clipped_unless_told_otherwise(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the script that the paper adapted: transformers' defaults."""
+    seen: list[tuple[float, float]] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        (group,) = optimizer.param_groups
+        gradients = [p.grad.norm() for p in group["params"] if p.grad is not None]
+        seen.append((group["lr"], float(torch.stack(gradients).norm())))
+
+    def steps_of(*overrides: str) -> list[tuple[float, float]]:
+        seen.clear()
+        config = config_of(tiny_encoder, tiny_data, *overrides)
+        training = MaskedLMTraining(config, text_of(config), tmp_path / "c", False, "f")
+        training.optimizer.register_step_pre_hook(note)
+        training.run(lambda progress: None, lambda: False)
+        return list(seen)
+
+    usual = steps_of()
+    assert [rate for rate, _ in usual] == pytest.approx([1e-3 * (6 - n) / 6 for n in range(6)])
+    assert [norm for _, norm in usual] == pytest.approx([1.0] * 6, rel=1e-3)
+    other = steps_of("pretrain.lr_decay=0", "pretrain.max_grad_norm=null")
+    assert [rate for rate, _ in other] == [1e-3] * 6
+    assert min(norm for _, norm in other) > 1.5
+
+
+def test_a_sentence_that_is_held_out_is_never_trained_on_however_often_it_stands(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_encoder, tiny_data)
+    sentences = [f"the film number {number % 100}" for number in range(300)]
+    training = MaskedLMTraining(config, sentences, tmp_path / "c", False, "f")
+    assert len(training.held_out_tokens.lengths) == 2
+    assert len(training.train_tokens.lengths) == 300 - 2 * 3
 
 
 def test_the_held_out_loss_is_a_mean_over_its_tokens(

@@ -3,11 +3,14 @@
 import pytest
 import reference
 
+from mlflow_setup.errors import ConfigError
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.config.sections import Optim
 from trainable.training.stages import (
     Stage,
+    final_rate,
+    first_judged_epoch,
     learning_rate,
     num_frozen_epochs,
     num_probe_epochs,
@@ -43,6 +46,36 @@ def test_the_papers_decay(epoch: int, expected: float) -> None:
 def test_constant_without_decay_and_never_negative() -> None:
     assert learning_rate(Optim(lr=1e-3), 7, 10) == 1e-3
     assert learning_rate(Optim(lr=1e-3, lr_decay=1.0), 30, 10) == 0.0
+
+
+def test_a_decay_per_epoch_means_the_same_however_many_epochs_there_are() -> None:
+    optim = Optim(lr=1e-5, lr_decay_per_epoch=4e-7)
+    for num_epochs in (10, 20):
+        rates = [learning_rate(optim, epoch, num_epochs) for epoch in (1, 2, 10, 40)]
+        assert rates == pytest.approx([1e-5, 9.6e-6, 6.4e-6, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"optim.lr": 1e-5, "optim.lr_decay_per_epoch": 4e-7, "train.num_epochs": 20}, 2.4e-6),
+        ({"optim.lr": 1e-5, "optim.lr_decay": 0.4, "train.num_epochs": 20}, 6.2e-6),
+        ({"optim.lr": 1e-5}, 1e-5),
+    ],
+)
+def test_the_rate_at_the_end(settings: dict[str, float], expected: float) -> None:
+    assert final_rate(from_flat(settings)) == pytest.approx(expected)
+    assert final_rate(from_flat({"train.stages": ["probe"]})) is None
+
+
+def test_both_decays_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optim.lr_decay=0.4 and optim.lr_decay_per_epoch=4e-07"):
+        from_flat({"optim.lr_decay": 0.4, "optim.lr_decay_per_epoch": 4e-7})
+
+
+def test_an_average_is_judged_from_its_first_epoch_on_and_other_stages_from_the_first() -> None:
+    config = _config("probe", "finetune", "swa")
+    assert [first_judged_epoch(config, epoch) for epoch in (1, 2, 3, 6, 7, 9)] == [1] * 4 + [7, 7]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3, 1.0])

@@ -27,7 +27,13 @@ def invoke(*words: str) -> Result:
 
 def test_studies_are_listed_with_a_line_each() -> None:
     lines = invoke("studies").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["figure2", "figure3", "further", "signs"]
+    assert [line.split()[0] for line in lines] == [
+        "figure2",
+        "figure3",
+        "further",
+        "heads",
+        "signs",
+    ]
     listed = json.loads(invoke("studies", "--json").stdout)["studies"]
     assert listed["figure3"].startswith("The paper's figure 3")
 
@@ -66,7 +72,7 @@ def test_a_study_from_start_to_end(
     names = {"ablation.csv", "ablation.md", "ablation.png", "runs.csv", "curves.csv"}
     assert names | {"figure4.png", "figure5.png"} == set(written)
     rows = pd.read_csv(folder / "runs.csv").groupby("row")["trial"].apply(list)
-    assert rows["B4"] == rows["B3 + self-distillation"] == ["0003-b4", "0004-b4"]
+    assert rows["B4 of 20 epochs"] == rows["B3 + self-distillation"] == ["0003-b4", "0004-b4"]
     tracking = resolve_tracking(storage)
     (run,) = tracking.search({"kind": "sweep"})
     artifacts = tracking.client.list_artifacts(run.info.run_id, "ablation")

@@ -1,0 +1,98 @@
+"""What batches of sentences of like length cost and change, against batches that are drawn evenly.
+
+    python benchmarks/batches.py --data-dir DATA --steps 60
+
+For each pair task: the spread of sentence lengths within a batch, and how often a pair's negatives
+in MNR are near-duplicates, sentences that share most of their words with its own. Then the seconds
+of a step of B3 either way, over batches drawn from all of an epoch's.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trainable.batches.sampler import Step, plan_epoch
+from trainable.config.recipe import resolve
+from trainable.data.dataset import Dataset, read_dataset
+from trainable.runtime.seeding import generator
+from trainable.training.learner import Learner
+from trainable.training.stages import stages_of
+
+NEAR = 0.6
+"""Share of words in common (Jaccard) from which a negative is a near-duplicate."""
+
+
+def main() -> None:
+    """Measure, then print a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--steps", type=int, default=60, help="timed, of each kind")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    found = {str(by_length): measure(given, by_length) for by_length in (True, False)}
+    if given.json:
+        print(json.dumps({"schema_version": 1, "by_length": found}))
+        return
+    for by_length, values in found.items():
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
+        print(f"by length {by_length:5}: {shown}")
+
+
+def measure(given: argparse.Namespace, by_length: bool) -> dict[str, float]:
+    """Spread in words, near-duplicates in 1,000 negatives, seconds a step."""
+    settings = [
+        *(f"data.dir={given.data_dir}", "data.on_bad_rows=skip", f"model.encoder={given.encoder}"),
+        *(
+            "model.pooling=mean",
+            "pretrain.enabled=false",
+            f"batching.by_length={by_length}".lower(),
+        ),
+    ]
+    config = resolve("b3", settings, {}).config
+    dataset = read_dataset(config)
+    learner = Learner(config, dataset)
+    learner.enter(stages_of(config)[0])
+    lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
+    plan = plan_epoch(lengths, config.batching, config.seed, 1)
+    values: dict[str, float] = {}
+    for name in ("paraphrase", "similarity"):
+        own = [step for step in plan if step.task_name == name]
+        spread, near = of_batches(dataset, name, own)
+        values |= {f"{name}: spread": spread, f"{name}: near-duplicates in 1,000": near}
+    drawn = [plan[n] for n in generator(0, "timed").permutation(len(plan))[: given.steps + 5]]
+    for number, batch in enumerate(learner.batches(drawn, 1)):
+        if number == 5:  # the first ones are slower
+            started = time.perf_counter()
+        learner.step(batch, 1, number)
+    values["seconds a step"] = (time.perf_counter() - started) / given.steps
+    return values
+
+
+def of_batches(dataset: Dataset, name: str, steps: Sequence[Step]) -> tuple[float, float]:
+    """Mean standard deviation of a batch's lengths in words, and near-duplicates in 1,000."""
+    left, right = (
+        [frozenset(sentence.lower().split()) for sentence in side]
+        for side in dataset.train[name].sentences
+    )
+    spreads, near, count = [], 0, 0
+    for step in steps:
+        words = [(left[row], right[row]) for row in step.rows]
+        spreads.append(np.std([len(one) for one, _ in words]))
+        for i, (one, _) in enumerate(words):
+            for j, (_, other) in enumerate(words):
+                if i != j:
+                    near += len(one & other) >= NEAR * len(one | other)
+                    count += 1
+    return float(np.mean(spreads)), 1000 * near / count
+
+
+if __name__ == "__main__":
+    main()
