@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,7 +10,13 @@ from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.schema import TrialRecord
 from mlflow_setup.tracking.store import resolve_tracking
+from search.config.sweep_config import Budget, SweepConfig
+from search.driver import sweep
+from search.storage.sweep_folder import SweepFolder
+from trainable.config.parse import from_flat
+from trainable.storage.trial_folder import TrialFolder
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +101,46 @@ def test_a_study_from_start_to_end(
 def test_evaluate_only_needs_a_name() -> None:
     with pytest.raises(ConfigError, match="--name"):
         invoke("ablate", "signs", "--evaluate-only")
+
+
+def test_resume_if_begun_needs_a_name() -> None:
+    with pytest.raises(ConfigError, match="--resume-if-begun needs the --name"):
+        invoke("ablate", "signs", "--resume-if-begun")
+
+
+def test_the_same_command_goes_on_with_a_study_piece_by_piece(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped where its time is up, each time; what has ended is shown if the base has."""
+    calls: list[tuple[str, object]] = []
+    stopped = SimpleNamespace(stop=("its time is up", 75))
+
+    def run_sweep(given: SweepConfig, name: str, storage: Path, *_: object, **__: object) -> object:
+        calls.append(("run", given.budget.max_hours))
+        SweepFolder(storage, name).create(given)
+        return stopped
+
+    def resume_sweep(name: str, *_: object, budget: Budget, **__: object) -> object:
+        calls.append(("resume", budget.max_hours))
+        return stopped
+
+    monkeypatch.setattr(sweep, "run_sweep", run_sweep)
+    monkeypatch.setattr(sweep, "resume_sweep", resume_sweep)
+    words = ["ablate", "heads", "--name", "paper", "--storage", str(tmp_path), "--seeds", "1"]
+    words += ["--data-dir", str(tiny_data), "--resume-if-begun", "--max-hours", "0.5"]
+    for _ in range(2):
+        result = invoke(*words)
+        assert result.exit_code == 75
+        assert "study paper was stopped: its time is up" in result.stderr
+        assert "the base row 'B3' has no numbers" in result.stderr
+    assert calls == [("run", 0.5), ("resume", 0.5)]
+    write_trial_of_another_study(tmp_path / "paper")
+    with pytest.raises(ConfigError, match="0001-b3 ran otherwise"):
+        invoke(*words)
+
+
+def write_trial_of_another_study(folder: Path) -> None:
+    """Its first trial, with another learning rate than the row has."""
+    config = from_flat({"optim.lr": 0.5}).flat()
+    record = TrialRecord("0001-b3", "paper", "b3", config, {}, 0, "data", None, 0.0)
+    TrialFolder(folder / "trials" / "0001-b3").create(record)
