@@ -11,8 +11,9 @@ from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import View
 from search.config.sweep_config import SweepConfig
 from search.planning.preflight import known_configs
-from search.storage.lease import living_driver
+from search.storage.stop_request import drivers
 from search.storage.sweep_folder import SWEEP_FILE, SweepFolder
+from trainable.config.config import Config
 
 
 def what_is_tracked(
@@ -28,7 +29,7 @@ def what_is_tracked(
         {"recipe": sweep.recipe, "description": sweep.description},
         {"sweep": sweep.name, **params},
         {SWEEP_FILE: folder.path / SWEEP_FILE},
-        _view(sweep),
+        view_of(known_configs(sweep)[0], tuple(sweep.space)),
     )
 
 
@@ -56,7 +57,7 @@ def sync(folder: SweepFolder, tracking: Tracking, *, whole: bool = True) -> list
             missed.append(f"{trial.path.name}: {error}")
         else:
             outcomes.append(snapshot.outcome)
-    if whole and living_driver(folder.path) is not None:
+    if whole and drivers(folder):
         return missed  # of the trials that it has just begun there may be only a run
     has_ended = bool(outcomes) and all(found and found.outcome.is_terminal for found in outcomes)
     is_last = sweep is not None and len(trials) >= sweep.search.num_samples
@@ -69,9 +70,9 @@ def sync(folder: SweepFolder, tracking: Tracking, *, whole: bool = True) -> list
     return missed
 
 
-def _view(sweep: SweepConfig) -> View:
+def view_of(config: Config, searched: tuple[str, ...] = ()) -> View:
     """Best scores, overall and by task, and what is searched."""
-    tasks = known_configs(sweep)[0].task_records()
+    tasks = config.task_records()
     metrics = [metric_name("dev", name, str(t.metric)) for name, t in tasks.items() if t.metric]
     best = tuple(f"best/{name}" for name in (OVERALL, *metrics))
-    return View(best, tuple(sweep.space))
+    return View(best, searched)

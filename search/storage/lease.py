@@ -51,8 +51,14 @@ class Lease:
     and `on_lost` called, which interrupts the main thread.
     """
 
-    def __init__(self, folder: Path, stale_seconds: float = STALE_SECONDS) -> None:
+    def __init__(
+        self, folder: Path, stale_seconds: float = STALE_SECONDS, what: str | None = None
+    ) -> None:
+        """Args:
+        what: is held, in words; None: the sweep of the folder's name.
+        """
         self.path, self.stale_seconds = folder / LEASE_FILE, stale_seconds
+        self.what = what or f"sweep {folder.name}"
         self.is_lost = False
         self.on_lost: Callable[[], None] = _thread.interrupt_main
         now = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -90,10 +96,10 @@ class Lease:
             with self._exclusively():
                 now = read_lease(self.path)
                 if now != before:  # another process was quicker to take it over
-                    raise refusal(self.path, now)
+                    raise refusal(self.what, now)
                 write_atomic(self.path, json.dumps(asdict(self.mine)))
         except Timeout:
-            raise refusal(self.path, read_lease(self.path)) from None
+            raise refusal(self.what, read_lease(self.path)) from None
 
     def is_dead(self, holder: Holder) -> bool:
         """Known at once where process numbers mean the same only: two containers, or two machines,
@@ -117,7 +123,7 @@ class Lease:
             if found is None:
                 return None
             if found != holder:
-                raise refusal(self.path, found)
+                raise refusal(self.what, found)
         return holder
 
     def _beat(self) -> None:
@@ -166,10 +172,10 @@ def read_lease(path: Path) -> Holder | None:
         return None
 
 
-def refusal(path: Path, holder: Holder | None) -> ConfigError:
-    """What a second driver is told of the lease at `path`."""
+def refusal(what: str, holder: Holder | None) -> ConfigError:
+    """What a second driver is told of what it wants to drive: `sweep reviews`."""
     who = "another process" if holder is None else holder.describe()
     return ConfigError(
-        f"sweep {path.parent.name} is being run by {who}",
-        fix="wait for it, or end it with Ctrl-C or SIGTERM: it stops cleanly",
+        f"{what} is being run by {who}",
+        fix="wait for it, or end it with Ctrl-C, SIGTERM or ensweep stop: it stops cleanly",
     )

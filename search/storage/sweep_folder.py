@@ -22,7 +22,7 @@ from mlflow_setup.schema import (
 from mlflow_setup.text import there_are
 from search.config.load import resolve_sweep
 from search.config.sweep_config import SweepConfig
-from search.storage.lease import LEASE_FILE, living_driver, refusal
+from search.storage.lease import living_driver, refusal
 from search.storage.relocation import relocated
 from trainable.config.strict_yaml import read_settings
 from trainable.data.inputs import Inputs, inputs_from_json
@@ -80,7 +80,7 @@ class SweepFolder:
         the lease that it finds moves."""
         driver = living_driver(self.path)
         if driver is not None:
-            return refusal(self.path / LEASE_FILE, driver)
+            return refusal(f"sweep {self.name}", driver)
         return self.name_taken(f"already exists: {self.path}")
 
     def name_taken(self, how: str) -> ConfigError:
@@ -111,6 +111,11 @@ class SweepFolder:
         """
         file = self.path / SWEEP_FILE
         if not file.is_file():
+            if (self.path / TRIALS).is_dir():
+                raise NothingUsableError(
+                    f"{self.path}: has trials and no {SWEEP_FILE}, hence no search",
+                    fix="what ensweep train has begun goes on by the same command",
+                )
             raise NothingUsableError(
                 f"no sweep {self.name!r} in {self.path.parent}"
                 f"{there_are(self.name, sweep_names(self.path.parent))}",

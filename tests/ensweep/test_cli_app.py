@@ -111,6 +111,7 @@ def test_train_prints_scores_and_goes_on_where_it_ended(
     arguments = [
         "train", "baseline", "--data-dir", str(tiny_data), "--output", str(tmp_path / "t"),
         f"model.encoder={tiny_encoder}", "train.num_epochs=1", "--json",
+        "--storage", str(tmp_path),
     ]  # fmt: skip
     first = RUNNER.invoke(app, arguments)
     content = json.loads(first.stdout)

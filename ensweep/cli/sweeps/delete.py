@@ -74,11 +74,11 @@ def _refuse_unknown(folder: "SweepFolder", runs: "list[Run]") -> None:
 
 
 def _refuse_used(folder: "SweepFolder", models: list[str]) -> None:
-    from search.driver.stop_request import drivers
-    from search.storage.lease import LEASE_FILE, refusal
+    from search.storage.lease import refusal
+    from search.storage.stop_request import drivers
 
     for path, holder in drivers(folder).items():
-        raise refusal(path / LEASE_FILE, holder)
+        raise refusal(f"{'sweep' if path == folder.path else 'training'} {path.name}", holder)
     if models:
         raise ConfigError(
             f"sweep {folder.name}: has members of registered models: {', '.join(models)}",

@@ -22,7 +22,7 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Have a running sweep, or training, stop with a checkpoint: as Ctrl-C there would."""
-    from search.driver.stop_request import ask_to_stop, drivers, until_left
+    from search.storage.stop_request import ask_to_stop, drivers, until_left
     from search.storage.sweep_folder import find_sweep
 
     folder = find_sweep(place.storage, sweep)

@@ -79,12 +79,17 @@ def gc(
     """Delete what nothing needs any more: weights of weak pruned trials, checkpoints, leftovers."""
     from search.driver.tracking import sync as bring_up
     from search.storage.garbage import find_garbage
-    from search.storage.lease import Lease
-    from search.storage.sweep_folder import find_sweep
+    from search.storage.lease import Lease, refusal
+    from search.storage.stop_request import drivers
+    from search.storage.sweep_folder import SWEEP_FILE, find_sweep
 
     folder = find_sweep(place.storage, sweep)
     with Lease(folder.path):
-        garbage = find_garbage(folder, folder.read().keep_pruned_top)
+        for path, holder in drivers(folder).items():
+            if path != folder.path:
+                raise refusal(f"training {path.name}", holder)
+        keep = folder.read().keep_pruned_top if (folder.path / SWEEP_FILE).exists() else 0
+        garbage = find_garbage(folder, keep)
         for item in garbage:
             typer.echo(f"{item.num_bytes / 1e6:9.1f} MB  {item.path}  {item.why}")
             if not dry_run:

@@ -1,4 +1,4 @@
-"""`ensweep train`, `ensweep config show`, `ensweep recipes`: one trial and what configures it.
+"""`ensweep train`: one configuration, as a run like any other.
 
 ensweep train b3 --data-dir data model.encoder=minilm model.pooling=mean train.num_epochs=2
 """
@@ -9,23 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import (
-    AsJson,
-    DataDir,
-    Overrides,
-    Place,
-    RecipeName,
-    as_overrides,
-)
-from ensweep.cli.shared.output import (
-    print_json,
-    warn_of_idle_settings,
-)
+from ensweep.cli.shared.options import AsJson, DataDir, Overrides, Place, RecipeName, as_overrides
+from ensweep.cli.shared.output import print_json, warn_of_idle_settings
 from ensweep.cli.shared.signals import StopOnSignal
-from mlflow_setup.errors import NothingUsableError
+from mlflow_setup.errors import NothingUsableError, PartialError
 
 if TYPE_CHECKING:
     from mlflow_setup.schema import EpochRecord
+    from search.driver.training import Trained
 
 
 @example("ensweep train b3 --data-dir data model.encoder=minilm model.pooling=mean optim.lr=3e-4")
@@ -34,61 +25,74 @@ def train(
     place: Place,
     overrides: Overrides = None,
     data_dir: DataDir = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Of the run; default: the recipe's, or the folder's."),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The trial's folder; default: STORAGE/train/RECIPE."),
+        typer.Option(
+            "--output", "-o", help="The run's folder; default: STORAGE/train/trials/NAME."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train one configuration. Run the same command again to go on after a stop."""
+    """Train one configuration, tracked. Run the same command again to go on after a stop."""
     from mlflow_setup.filesystem.output import check_folder
-    from mlflow_setup.schema import Identity, Outcome, best_epoch
+    from mlflow_setup.schema import Outcome
     from trainable.config.recipe import resolve
-    from trainable.storage.layout import SHARED
-    from trainable.storage.trial_folder import TrialFolder
     from trainable.training.stages import total_epochs
-    from trainable.training.train import train as run
 
     resolved = resolve(recipe, [*as_overrides({"data.dir": data_dir}), *(overrides or [])])
     warn_of_idle_settings(resolved.config)
-    folder = output or place.storage / "train" / Path(resolved.recipe).stem
     if output is not None and not output.is_dir():
         check_folder(output)
-    shared = place.storage / SHARED
-    identity = Identity(folder.name, None, resolved.recipe, resolved.origin)
-    stop = StopOnSignal()
-    num_epochs = total_epochs(resolved.config)
+
+    from search.driver.training import TRAININGS, default_folder, name_of, run_training
+
+    run = name or name_of(output or Path(Path(resolved.recipe).stem))
+    folder = output or default_folder(place.storage, run)
+    stop, num_epochs = StopOnSignal(), total_epochs(resolved.config)
 
     def report(record: "EpochRecord") -> None:
         typer.echo(f"epoch {record.epoch}/{num_epochs}: {_scores(record.metrics)}", err=True)
 
-    if resolved.config.distill.enabled:
-        from ensemble.distillation.teachers import teach
-
-        teach(resolved.config, shared, place.tracking)
+    where = place.storage, place.tracking
     with stop:
-        outcome = run(
-            resolved.config, folder, identity=identity, report=report, stop=stop, shared=shared
-        )
-    epochs = TrialFolder(folder).epochs()
+        done = run_training(resolved, run, folder, *where, report=report, stop=stop)
+    _print(run, done, as_json)
+    if done.outcome.outcome is Outcome.STOPPED:
+        stop.leave()
+    if done.outcome.outcome is not Outcome.FINISHED:
+        raise typer.Exit(NothingUsableError.exit_code)
+    if done.run_id is None:
+        raise PartialError(f"MLflow has missed {run}", fix="the same command sends it once more")
+    tasks = [name for name, task in resolved.config.task_records().items() if task.is_evaluated]
+    members = [word for task in tasks for word in ("--runs", f"{task}={TRAININGS}/{run}")]
+    typer.echo(f"next: {place.command('leaderboard', TRAININGS)}", err=True)
+    typer.echo(f"next: {place.command('export', *members, '--output', f'{run}-bundle')}", err=True)
+
+
+def _print(run: str, done: "Trained", as_json: bool) -> None:
+    from mlflow_setup.schema import best_epoch
+
+    epochs, outcome, folder = done.trial.epochs(), done.outcome, str(done.trial.path)
     best = best_epoch(epochs) if epochs else None
     if as_json:
         print_json(
-            folder=str(folder),
+            name=run,
+            run_id=done.run_id,
+            folder=folder,
             outcome=outcome.outcome,
             reason=outcome.reason,
             best_epoch=best and best.epoch,
             metrics=best.metrics if best else {},
         )
-    else:
-        typer.echo(f"{outcome.outcome}: {outcome.reason}")
-        if best is not None:
-            typer.echo(f"best epoch {best.epoch}: {_scores(best.metrics)}")
-        typer.echo(f"in {folder}")
-    if outcome.outcome is Outcome.STOPPED:
-        stop.leave()
-    if outcome.outcome is not Outcome.FINISHED:
-        raise typer.Exit(NothingUsableError.exit_code)
+        return
+    typer.echo(f"{outcome.outcome}: {outcome.reason}")
+    if best is not None:
+        typer.echo(f"best epoch {best.epoch}: {_scores(best.metrics)}")
+    typer.echo(f"in {folder}")
 
 
 def _scores(metrics: dict[str, float]) -> str:

@@ -19,7 +19,7 @@ from trainable.storage.layout import STOP_REQUEST
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.storage.lease.BEAT_SECONDS", 0.05)
     monkeypatch.setattr("search.driver.stop_switch._LOOK_SECONDS", 0.02)
-    monkeypatch.setattr("search.driver.stop_request._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("search.storage.stop_request._LOOK_SECONDS", 0.02)
 
 
 def stop(storage: Path, *words: str) -> Result:

@@ -32,6 +32,7 @@ def test_it_writes_an_encoder_that_train_takes(
     assert "step 3/3" in result.stderr
     trained = invoke(
         *("train", "baseline", "--data-dir", str(tiny_data), "--output", str(tmp_path / "t")),
+        *("--storage", str(tmp_path)),
         *(f"model.encoder={tmp_path / 'e'}", "train.num_epochs=1", "train.precision=fp32"),
         *("train.stages=[probe, finetune]", "probe.num_epochs=2"),
     )

@@ -1,0 +1,135 @@
+"""`ensweep train` is a run like any other: tracked, listed, exported, predicted with."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ensweep.cli.app import app
+from mlflow_setup.errors import ConfigError, DataError, EnsweepError
+from mlflow_setup.runs.query import find_trials, tracked_sweeps
+from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.tracking.store import resolve_tracking
+from search.storage.lease import Lease
+from trainable.storage.layout import STOP_REQUEST
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("ENSWEEP_STORAGE", raising=False)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("a b") / "my runs"  # blanks, as people have them
+
+
+@pytest.fixture(scope="module")
+def trained(storage: Path, tiny_encoder: Path, tiny_data: Path) -> Result:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return train(storage, tiny_encoder, tiny_data)
+
+
+def train(storage: Path, encoder: Path, data: Path, *more: str, recipe: str = "baseline") -> Result:
+    settings = (f"model.encoder={encoder}", "train.num_epochs=2", "train.precision=fp32")
+    words = ["train", recipe, "--data-dir", str(data), "--storage", str(storage)]
+    return run(*words, *settings, *more)
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def test_it_is_tracked_and_on_the_leaderboard(trained: Result, storage: Path) -> None:
+    assert trained.exit_code == 0, trained.output
+    assert f"in {storage / 'train' / 'trials' / 'baseline'}\n" in trained.stdout
+    tracking = resolve_tracking(storage, None)
+    (found,) = find_trials(tracking, "train")
+    assert (found.trial, found.status, found.outcome) == ("baseline", "FINISHED", "finished")
+    assert found.params["train.num_epochs"] == "2"
+    points = tracking.client.get_metric_history(found.run_id, "dev/overall")
+    assert [point.step for point in points] == [1, 2]
+    assert Mirror(tracking, "train").parent_status() == "FINISHED"
+    board = json.loads(run("leaderboard", "train", "--storage", str(storage), "--json").stdout)
+    assert [row["trial"] for row in board["trials"]] == ["baseline"]
+
+
+def test_what_is_printed_next_is_typed_as_it_is(
+    trained: Result, storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line for line in trained.stderr.splitlines() if line.startswith("next: ")]
+    commands = [shlex.split(line.removeprefix("next: ")) for line in lines]
+    assert [words[:2] for words in commands] == [["ensweep", "leaderboard"], ["ensweep", "export"]]
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        done = run(*words[1:])
+        assert done.exit_code == 0, done.output
+    text = ["--task", "sentiment", "--text", "a warm film"]
+    predicted = run("predict", "baseline-bundle", *text, "--json")
+    assert json.loads(predicted.stdout)["predictions"]
+
+
+def test_the_same_command_ends_with_the_same_and_another_name_is_another_run(
+    trained: Result, storage: Path, tiny_encoder: Path, tiny_data: Path
+) -> None:
+    assert train(storage, tiny_encoder, tiny_data).stdout == trained.stdout
+    changed = train(storage, tiny_encoder, tiny_data, "optim.lr=1e-3").exception
+    assert isinstance(changed, ConfigError)
+    assert "another configuration" in str(changed)
+    other = train(storage, tiny_encoder, tiny_data, "optim.lr=1e-3", "--name", "fast", "--json")
+    content = json.loads(other.stdout)
+    found = {each.trial: each.run_id for each in find_trials(resolve_tracking(storage), "train")}
+    assert content["run_id"] == found["fast"]
+    assert set(found) == {"baseline", "fast"}
+
+
+def test_two_folders_never_share_a_run(
+    trained: Result, storage: Path, tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    place = ("--output", str(tmp_path / "baseline"))
+    error = train(storage, tiny_encoder, tiny_data, *place).exception
+    assert isinstance(error, ConfigError)
+    assert "a run 'baseline' is tracked already" in str(error)
+    assert not (tmp_path / "baseline").exists()
+
+
+def test_what_is_refused_before_it_begins_takes_no_name(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    for given, data, kind in (
+        (tiny_encoder, tmp_path / "none", DataError),
+        (tmp_path / "none", tiny_data, EnsweepError),
+    ):
+        assert isinstance(train(tmp_path / "runs", given, data).exception, kind)
+        assert not (tmp_path / "runs" / "train" / "trials" / "baseline").exists()
+    assert tracked_sweeps(resolve_tracking(tmp_path / "runs")) == []
+
+
+def test_one_process_trains_and_another_may_ask_it_to_stop(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.storage.lease.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("search.driver.training._LOOK_SECONDS", 0.0)
+    folder = tmp_path / "runs" / "train" / "trials" / "baseline"
+    folder.mkdir(parents=True)
+    with Lease(folder):
+        error = train(tmp_path / "runs", tiny_encoder, tiny_data).exception
+    assert isinstance(error, ConfigError)
+    assert "training baseline is being run by process" in str(error)
+
+    def ask(*_: object) -> None:  # while the data are read the lease is not held yet
+        (folder / STOP_REQUEST).touch()
+
+    monkeypatch.setattr("trainable.training.train.seed_globals", ask)
+    stopped = train(tmp_path / "runs", tiny_encoder, tiny_data)
+    assert stopped.exit_code == 75
+    assert stopped.stdout.startswith("stopped: asked to stop in epoch 1")
+    monkeypatch.undo()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert train(tmp_path / "runs", tiny_encoder, tiny_data).exit_code == 0
+    (found,) = find_trials(resolve_tracking(tmp_path / "runs"), "train")
+    assert found.status == "FINISHED"
