@@ -118,13 +118,23 @@ def find_logged(
         names = [entry.path for entry in tracking.client.list_artifacts(run_id)]
     if RECORD not in names:
         return None
-    path = download(tracking, run_id, RECORD, cache)
-    try:
-        record = Record.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise IntegrityError(f"{path}: not a choice: {first_line(error)}") from None
+    record = read_record(tracking, run_id, cache)
     pictures = [name for name in names if name.endswith(".png")]
     return record, {name: download(tracking, run_id, name, cache).read_bytes() for name in pictures}
+
+
+def read_record(tracking: Tracking, run_id: str, cache: Path) -> Record:
+    """The choice that a run of kind `ensemble` holds.
+
+    Raises:
+        IntegrityError: it has none, or one that cannot be read.
+        ConfigError: MLflow cannot be read.
+    """
+    path = download(tracking, run_id, RECORD, cache)
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise IntegrityError(f"{path}: not a choice: {first_line(error)}") from None
 
 
 def _metrics(choice: EnsembleChoice) -> dict[str, float]:

@@ -1,126 +1,112 @@
 """A choice in pictures: gain by number of members, weights, and how much members agree."""
 
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Candidate, Pool, TaskPool, labels_of
 from ensemble.choice.result import EnsembleChoice, TaskChoice
-from trainable.config.tasks import Output
+from ensemble.presentation.draw import png
+from ensemble.presentation.plot import RED, Bars, Matrix, Panel, Plot, Series
+from trainable.config.tasks import Kind, Output
 from trainable.evaluation.metrics import predicted_labels
 
-IN_SAMPLE, HELD_OUT = "#d55e00", "#0072b2"
-"""Told apart by colour-blind readers too (Okabe and Ito)."""
 MAX_SHOWN = 15
 """Members in a picture, the heaviest."""
-_WIDTH = 4.2  # inches of a task's panel
+
+Labels = Mapping[Candidate, str]
 
 
 def pictures(pool: Pool, choice: EnsembleChoice) -> dict[str, bytes]:
     """File name -> PNG."""
-    return {
-        "gain.png": png(gain_figure(choice.tasks)),
-        "weights.png": png(weights_figure(pool, choice.tasks)),
-        "agreement.png": png(agreement_figure(pool, choice.tasks)),
+    labels, plots = labels_of(pool), [gain_plot(choice.tasks)]
+    plots.append(weights_plot(labels, choice.tasks))
+    values = {
+        name: (pool.tasks[name].task.kind, agreement_in(pool.tasks[name], shown_members(task)))
+        for name, task in choice.tasks.items()
     }
+    plots.append(agreement_plot(labels, choice.tasks, values))
+    return {f"{plot.name}.png": png(plot) for plot in plots}
 
 
-def gain_figure(tasks: Mapping[str, TaskChoice]) -> Figure:
+def gain_plot(tasks: Mapping[str, TaskChoice]) -> Plot:
     """What selective gains over best single with its heaviest 1, 2, ... members."""
-    figure, axes = _panels(tasks, 3.2)
-    for axis, (name, task) in zip(axes, tasks.items(), strict=True):
-        curve = task.curve
-        axis.axhline(0, color="0.6", linewidth=0.8)
-        axis.fill_between(
-            curve.sizes, curve.low, curve.high, color=HELD_OUT, alpha=0.2, linewidth=0
-        )
-        axis.plot(curve.sizes, curve.held_out, color=HELD_OUT, marker=".", label="held-out")
-        axis.plot(curve.sizes, curve.in_sample, color=IN_SAMPLE, marker=".", label="in-sample")
-        axis.set_title(name, fontsize=10, parse_math=False)
-        axis.set_ylabel(f"gain in {task.metric}")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].legend(fontsize=8, frameon=False)
-    figure.supxlabel(
-        "gain over best single by members, the heaviest first; band: 95 % over dev rows", fontsize=9
-    )
-    figure.tight_layout()
-    return figure
+    panels: list[Panel] = []
+    for name, task in tasks.items():
+        curve, is_first = task.curve, not panels
+        held_out, in_sample = ("held-out", "in-sample") if is_first else ("", "")
+        marks = [
+            Series(curve.sizes, curve.held_out, held_out, low=curve.low, high=curve.high),
+            Series(curve.sizes, curve.in_sample, in_sample, colour=RED),
+        ]
+        y_title = f"gain in {task.metric}"
+        panels.append(Panel(marks, name, "members", y_title, y_lines=((0.0, ""),)))
+    caption = "gain over best single by members, the heaviest first; band: 95 % over dev rows"
+    return Plot("gain", panels, caption)
 
 
-def weights_figure(pool: Pool, tasks: Mapping[str, TaskChoice]) -> Figure:
+def weights_plot(labels: Labels, tasks: Mapping[str, TaskChoice]) -> Plot:
     """Who answers for which task, and how much each counts."""
-    labels = labels_of(pool)
-    shown = {name: task.selective.members[:MAX_SHOWN] for name, task in tasks.items()}
-    figure, axes = _panels(tasks, 0.3 * max(map(len, shown.values())) + 1.4)
-    for axis, (name, members) in zip(axes, shown.items(), strict=True):
-        places = range(len(members))
-        axis.barh(places, [member.weight for member in members], color=HELD_OUT)
-        ticks = [labels[member.candidate] for member in members]
-        axis.set_yticks(places, ticks, parse_math=False, fontsize=8)
-        axis.invert_yaxis()
-        left_out = len(tasks[name].selective.members) - len(members)
-        more = f" (and {left_out} more)" if left_out else ""
-        axis.set_title(f"{name}{more}", fontsize=10, parse_math=False)
-    figure.supxlabel("weight", fontsize=9)
-    figure.tight_layout()
-    return figure
+    panels = []
+    for name, task in tasks.items():
+        members = task.selective.members[:MAX_SHOWN]
+        left_out = len(task.selective.members) - len(members)
+        title = f"{name} (and {left_out} more)" if left_out else name
+        names = [labels[member.candidate] for member in members]
+        bars = Bars(names, [member.weight for member in members])
+        panels.append(Panel([bars], title, "weight"))
+    most = max(len(shown_members(task)) for task in tasks.values())
+    return Plot("weights", panels, height=0.3 * most + 1.4)
 
 
-def agreement_figure(pool: Pool, tasks: Mapping[str, TaskChoice]) -> Figure:
-    """How often two members answer alike; for scores, how their answers correlate."""
-    labels = labels_of(pool)
-    figure, axes = _panels(tasks, _WIDTH)
-    for axis, (name, task) in zip(axes, tasks.items(), strict=True):
-        members = [member.candidate for member in task.selective.members[:MAX_SHOWN]]
-        values = agreement(pool.tasks[name], members)
-        _draw_matrix(axis, values, [labels[member] for member in members])
-        is_scored = pool.tasks[name].task.kind.output is Output.SCORE
-        what = "Pearson's r" if is_scored else "share of equal answers"
-        axis.set_title(f"{name}: {what}", fontsize=10, parse_math=False)
-    figure.tight_layout()
-    return figure
+def shown_members(task: TaskChoice) -> list[Candidate]:
+    """Those of a picture."""
+    return [member.candidate for member in task.selective.members[:MAX_SHOWN]]
 
 
-def agreement(pool: TaskPool, members: list[Candidate]) -> NDArray[np.float64]:
+def agreement_plot(
+    labels: Labels,
+    tasks: Mapping[str, TaskChoice],
+    values: Mapping[str, tuple[Kind, NDArray[np.float64]]],
+) -> Plot:
+    """How often two members answer alike; for scores, how their answers correlate.
+
+    Args:
+        values: task -> its kind and `agreement` of `shown_members`.
+    """
+    panels = []
+    for name, task in tasks.items():
+        kind, cells = values[name]
+        names = [labels[member] for member in shown_members(task)]
+        texts = [[f"{value:.2f}".removeprefix("0") for value in row] for row in cells]
+        matrix = Matrix(cells.tolist(), names, names, texts, min(0.0, float(cells.min())))
+        what = "Pearson's r" if kind.output is Output.SCORE else "share of equal answers"
+        panels.append(Panel([matrix], f"{name}: {what}"))
+    return Plot("agreement", panels, height=4.2)
+
+
+def agreement_in(pool: TaskPool, members: list[Candidate]) -> NDArray[np.float64]:
+    """[K, K] of K candidates, as `agreement`."""
+    rows = [pool.candidates.index(member) for member in members]
+    return agreement(pool.task.kind, pool.outputs[rows])
+
+
+def agreement(
+    kind: Kind, outputs: Sequence[NDArray[np.floating[Any]]] | NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
     """[K, K] of K candidates' answers on dev: the share that is equal, or Pearson's r of scores
-    (0 with a constant)."""
-    outputs = pool.outputs[[pool.candidates.index(member) for member in members]]
-    answers = np.array([predicted_labels(pool.task.kind, output) for output in outputs])
-    if pool.task.kind.output is not Output.SCORE:
+    (0 with a constant).
+
+    Args:
+        outputs: [K] of [N] or [N, C].
+    """
+    answers = np.array([predicted_labels(kind, output) for output in outputs])
+    if kind.output is not Output.SCORE:
         return np.array([(answers == own).mean(axis=1) for own in answers])
     centred = answers - answers.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(centred, axis=1)
     products = np.outer(norm, norm)
     r = np.divide(centred @ centred.T, products, out=np.zeros_like(products), where=products > 0)
     return np.asarray(r)
-
-
-def _draw_matrix(axis: Axes, values: NDArray[np.float64], labels: list[str]) -> None:
-    axis.imshow(values, vmin=min(0.0, float(values.min())), vmax=1, cmap="Blues")
-    places = range(len(labels))
-    axis.set_xticks(places, labels, rotation=90, fontsize=7, parse_math=False)
-    axis.set_yticks(places, labels, fontsize=7, parse_math=False)
-    for row in places:
-        for column in places:
-            value = values[row, column]
-            colour = "white" if value > 0.6 else "black"
-            text = f"{value:.2f}".removeprefix("0")
-            axis.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
-
-
-def _panels(tasks: Mapping[str, TaskChoice], height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(_WIDTH * len(tasks), height))
-    return figure, list(figure.subplots(1, len(tasks), squeeze=False)[0])
-
-
-def png(figure: Figure) -> bytes:
-    """The picture as a PNG file's bytes."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ensemble.presentation.figures import png
+from ensemble.presentation.draw import png
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import OVERALL
 from mlflow_setup.text import printable

@@ -1,1 +1,1 @@
-"""What a sweep found: leaderboard and importances."""
+"""What a sweep found: leaderboard, importances, comparison, report, and a study of Optuna's."""

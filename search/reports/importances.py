@@ -1,33 +1,32 @@
-"""What a sweep has learnt about its space: which settings matter, and where the good ones lie.
+"""What a sweep has learnt about its space: which settings matter, and how sure that is.
 
-Optuna's own evaluators and pictures, over a study that is rebuilt from the sweep's folder.
+Optuna's own evaluators, over a study that is rebuilt from the sweep's folder.
 """
 
-import io
 import math
+import random
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_setup.errors import NothingUsableError
-from mlflow_setup.filesystem.atomic import write_atomic
 from search.algorithms.audit import AuditResult, audit_result
-from search.algorithms.optuna_searcher import OptunaSearcher
+from search.algorithms.study import (
+    create_study,
+    frozen_past_trial,
+    frozen_warm_trial,
+    objectives,
+)
 from search.algorithms.warm_start import read_warm_start
+from search.config.baselines import BASELINES
 from search.storage.history import read_history
 from search.storage.sweep_folder import SweepFolder
-
-matplotlib.use("Agg")  # before pyplot, which Optuna's pictures need
-from matplotlib import pyplot as plt
-from optuna.visualization import matplotlib as pictures
 
 MIN_TRIALS = 4
 """Finished trials from which on an importance means something at all."""
@@ -36,6 +35,8 @@ EVALUATORS: dict[str, Callable[[], Any]] = {
     "fANOVA": lambda: FanovaImportanceEvaluator(seed=0),
 }
 """Which settings the best trials agree on; which settings explain the variance of all."""
+NUM_DRAWS = 6
+"""Of three quarters of the trials each, without putting back: how far a share may move."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Insight:
 
     num_finished: int
     importances: dict[str, dict[str, float | None]]  # setting -> evaluator -> share, in [0, 1]
-    study: optuna.Study
+    ranges: dict[str, dict[str, tuple[float, float]]]  # evaluator -> setting -> over the draws
+    num_draws: int
     audit: AuditResult | None
 
 
@@ -60,45 +62,48 @@ def read_insight(folder: SweepFolder) -> Insight:
     if not sweep.space:
         raise NothingUsableError(f"sweep {folder.name} searches no settings: its space is empty")
     history = [past for past in read_history(folder.trial_folders()) if past.is_over]
-    study = OptunaSearcher(sweep, history, read_warm_start(folder.path)).study
-    finished = study.get_trials(states=(TrialState.COMPLETE,))
+    trials = [frozen_warm_trial(sweep, other) for other in read_warm_start(folder.path)]
+    searched = [past for past in history if past.record.recipe not in BASELINES]
+    trials += [frozen_past_trial(sweep, past) for past in searched]
+    num_objectives = len(objectives(sweep))
+
+    def study_of(chosen: Sequence[FrozenTrial]) -> optuna.Study:
+        study = create_study(sweep, 0, num_objectives)
+        study.add_trials(chosen)
+        return study
+
+    finished = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if len(finished) < MIN_TRIALS:
         raise NothingUsableError(
             f"sweep {folder.name}: {len(finished)} finished trials; {MIN_TRIALS} are needed to "
             "tell which settings matter",
             fix=f"{folder.command('extend')} --num-samples 8",
         )
+    study = study_of(trials)
     found = {name: _importances(study, make()) for name, make in EVALUATORS.items()}
+    draw = random.Random(0)
+    parts = [draw.sample(finished, _part(len(finished))) for _ in range(NUM_DRAWS)]
+    drawn = [
+        {name: _importances(study_of(part), make()) for name, make in EVALUATORS.items()}
+        for part in parts
+    ]
+    ranges = {name: _ranges([one[name] for one in drawn]) for name in EVALUATORS}
     keys = sorted(sweep.space, key=lambda key: -sum(one.get(key) or 0 for one in found.values()))
     weighed = {key: {name: one.get(key) for name, one in found.items()} for key in keys}
-    return Insight(len(finished), weighed, study, audit_result(history))
+    return Insight(len(finished), weighed, ranges, NUM_DRAWS, audit_result(history))
 
 
-def write_pictures(insight: Insight, folder: Path) -> list[Path]:
-    """`history.png`, `slice.png`, `parallel.png`, `importances.png`; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn: dict[str, Callable[..., Any]] = {
-        "history.png": pictures.plot_optimization_history,
-        "slice.png": pictures.plot_slice,
-        "parallel.png": pictures.plot_parallel_coordinate,
-        "importances.png": pictures.plot_param_importances,
-    }
-    paths = []
-    for name, draw in drawn.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna's pictures are experimental by name
-            try:
-                axes = draw(insight.study, target=_target(insight.study))
-            except (ValueError, RuntimeError):
-                continue  # a study whose values are all the same has no such picture
-            figure = axes.figure if hasattr(axes, "figure") else axes.flat[0].figure
-            figure.set_size_inches(max(8, figure.get_size_inches()[0]), 5)
-            image = io.BytesIO()
-            figure.savefig(image, format="png", dpi=100, bbox_inches="tight")
-            plt.close("all")
-        write_atomic(folder / name, image.getvalue())
-        paths.append(folder / name)
-    return paths
+def _part(count: int) -> int:
+    return max(3, round(0.75 * count))
+
+
+def _ranges(drawn: Sequence[dict[str, float | None]]) -> dict[str, tuple[float, float]]:
+    """Setting -> the least and the largest share of any draw that has it."""
+    values: dict[str, list[float]] = {}
+    for one in drawn:
+        for key, share in one.items():
+            values.setdefault(key, []).append(share or 0.0)
+    return {key: (min(own), max(own)) for key, own in values.items()}
 
 
 def _target(study: optuna.Study) -> Callable[[Any], float] | None:

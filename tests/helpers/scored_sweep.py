@@ -112,7 +112,7 @@ def _write_trial(
 
 
 def _write_epoch(trial, epoch, start, dev, draw) -> None:  # type: ignore[no-untyped-def]
-    scores, metrics = {}, {}
+    scores, metrics, found = {}, {}, []
     for name, examples in dev.items():
         task, labels = examples.task, examples.labels
         outputs = _outputs(task.kind, labels, draw, 2.0 - 0.3 * epoch)
@@ -120,10 +120,9 @@ def _write_epoch(trial, epoch, start, dev, draw) -> None:  # type: ignore[no-unt
         metrics[metric_name("dev", name, str(task.metric))] = scores[name]
         metrics[metric_name("dev", name, "loss")] = 1 / epoch + 0.1 * draw.random()
         metrics[metric_name("train", name, "loss")] = 1 / epoch
-        found = Predictions(
-            *(name, task.kind, "dev", examples.ids, outputs, labels, examples.fingerprint, "tok")
-        )
-        trial.write_predictions(epoch, found)
+        facts = (examples.ids, outputs, labels, examples.fingerprint, "tok")
+        found.append(Predictions(name, task.kind, "dev", *facts))
+    trial.write_predictions(epoch, found)
     metrics[OVERALL] = overall(scores, {name: each.task for name, each in dev.items()})
     trial.write_epoch(EpochRecord(epoch, metrics, metrics, 10.0, start + 10 * epoch))
 

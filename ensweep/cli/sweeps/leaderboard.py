@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensweep.cli.shared import completion
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, Place
 from ensweep.cli.shared.output import print_json
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 Sweeps = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SWEEP]...", help="A sweep's name; default: the latest. Several are compared."
+        metavar="[SWEEP]...",
+        help="A sweep's name; default: the latest. Several are compared.",
+        autocompletion=completion.sweeps_here,
     ),
 ]
 WIDE = ("run", "folder")

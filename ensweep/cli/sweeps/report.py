@@ -1,42 +1,114 @@
-"""`ensweep report`: which settings of a sweep mattered, in a table and in pictures.
+"""`ensweep report`: a sweep, or several, as one page to look at.
 
-ensweep report --json
+ensweep report reviews
+ensweep report first second
+ensweep report reviews --study sqlite:///study.db
 """
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place, SweepName
-from ensweep.cli.shared.output import print_json, print_table
+from ensweep.cli.shared.options import AsJson, Place
+from ensweep.cli.shared.output import print_json
+from ensweep.cli.sweeps.leaderboard import Sweeps
+from mlflow_setup.errors import EnsweepError
+
+if TYPE_CHECKING:
+    from search.reports.pages.content import Report
+    from search.storage.sweep_folder import SweepFolder
 
 FOLDER = "report"
 
 
 @example("ensweep report reviews")
-def report(place: Place, sweep_name: SweepName = None, as_json: AsJson = False) -> None:
-    """Which settings mattered: importances by two methods, and pictures of the search."""
-    from dataclasses import asdict
-
-    from mlflow_setup.runs.ensemble_runs import log_to_sweep
-    from search.reports.importances import read_insight, write_pictures
+def report(
+    place: Place,
+    sweeps: Sweeps = None,
+    static: Annotated[
+        bool, typer.Option("--static", help="Pictures in place of plots that answer the mouse.")
+    ] = False,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            "--study",
+            metavar="URL",
+            help="Write the sweep as a study of Optuna's instead: sqlite:///study.db.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One HTML page of a sweep, and Markdown beside it: verdict, leaderboard, curves, the search,
+    the ensemble, where it is wrong, the data, the commands. Several sweeps are compared."""
     from search.storage.sweep_folder import find_sweep
 
-    folder = find_sweep(place.storage, sweep_name)
-    insight = read_insight(folder)
-    written = write_pictures(insight, folder.path / FOLDER)
-    log_to_sweep(place.tracking, folder.name, written, FOLDER)
-    if as_json:
-        content = {"sweep": folder.name, "num_finished": insight.num_finished}
-        content |= {"importances": insight.importances, "folder": str(folder.path / FOLDER)}
-        content |= {"audit": None if insight.audit is None else asdict(insight.audit)}
-        print_json(**content)
+    names: list[str | None] = [*dict.fromkeys(sweeps)] if sweeps else [None]
+    folders = [find_sweep(place.storage, name) for name in names]
+    if study is not None:
+        _export(place, folders, study, as_json)
         return
-    methods = list(next(iter(insight.importances.values())))
-    rows = [
-        [key, *("" if found[name] is None else f"{found[name]:.3f}" for name in methods)]
-        for key, found in insight.importances.items()
-    ]
-    print_table(["setting", *methods], rows)
-    if insight.audit is not None:
-        typer.echo(insight.audit.describe())
-    typer.echo(f"of {insight.num_finished} finished trials; pictures: {folder.path / FOLDER}")
+    if len(folders) > 1:
+        from search.reports.comparison_report import comparison_report
+
+        made, name = comparison_report(folders), "-".join(folder.name for folder in folders)
+    else:
+        from search.reports.report import sweep_report
+
+        made, name = sweep_report(folders[0], place.tracking, place.cache), folders[0].name
+    _write(place, folders, made, name, static, as_json)
+
+
+def _write(
+    place: Place,
+    folders: "list[SweepFolder]",
+    made: "Report",
+    name: str,
+    static: bool,
+    as_json: bool,
+) -> None:
+    from mlflow_setup.filesystem.atomic import must_write, num_bytes
+    from mlflow_setup.runs.ensemble_runs import log_to_sweep
+    from search.reports.pages.render import has_plotly, write_report
+
+    target = folders[0].path / FOLDER
+    is_interactive = has_plotly() and not static
+    with must_write(target):
+        written = write_report(made, target, name, is_interactive)
+    if len(folders) == 1:
+        try:
+            log_to_sweep(place.tracking, folders[0].name, written.every, FOLDER)
+        except EnsweepError as error:
+            typer.echo(f"not logged: {error.problem}", err=True)
+    if as_json:
+        absent = {section.key: section.absent for section in made.sections if section.absent}
+        files = [str(path) for path in written.every]
+        sweeps = [folder.name for folder in folders]
+        print_json(sweeps=sweeps, verdict=list(made.verdict), files=files, absent=absent)
+        return
+    if not is_interactive and not static:
+        typer.echo("plots that answer the mouse: pip install 'ensweep[plots]'", err=True)
+    for line in made.verdict:
+        typer.echo(line)
+    typer.echo(f"report: {written.html} ({num_bytes(written.html) / 1e6:.1f} MB)")
+
+
+def _export(place: Place, folders: "list[SweepFolder]", url: str, as_json: bool) -> None:
+    from mlflow_setup.runs.query import find_trials
+    from mlflow_setup.uris import redact
+    from search.reports.optuna_export import export_study
+
+    counts = {}
+    for folder in folders:
+        try:
+            runs = {run.trial: run.run_id for run in find_trials(place.tracking, folder.name)}
+        except EnsweepError as error:
+            typer.echo(f"without the ids of MLflow's runs: {error.problem}", err=True)
+            runs = {}
+        counts[folder.name] = export_study(folder, url, runs)
+    if as_json:
+        print_json(study=redact(url), trials=counts)
+        return
+    for name, count in counts.items():
+        typer.echo(f"study {name}: {count} trials in {redact(url)}")
+    typer.echo(f"next: optuna-dashboard {redact(url)}", err=True)

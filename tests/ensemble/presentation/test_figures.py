@@ -5,17 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.candidates.pool import Pool
+from ensemble.candidates.pool import Pool, labels_of
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.result import EnsembleChoice
 from ensemble.presentation import figures
-from ensemble.presentation.figures import (
-    HELD_OUT,
-    agreement,
-    gain_figure,
-    pictures,
-    weights_figure,
-)
+from ensemble.presentation.figures import agreement_in, gain_plot, pictures, weights_plot
+from ensemble.presentation.plot import Bars, Series
 
 Store = Any  # tests/ensemble/conftest.py
 
@@ -37,19 +32,22 @@ def test_the_pictures(chosen: tuple[Pool, EnsembleChoice]) -> None:
     for image in found.values():
         assert image.startswith(b"\x89PNG")
     assert pictures(pool, choice) == found
-
-    for axis, (name, task) in zip(
-        gain_figure(choice.tasks).axes, choice.tasks.items(), strict=True
+    for panel, (name, task) in zip(
+        gain_plot(choice.tasks).panels, choice.tasks.items(), strict=True
     ):
-        assert axis.get_title() == name
-        (line,) = (line for line in axis.lines if line.get_label() == "held-out")
-        assert line.get_color() == HELD_OUT
-        np.testing.assert_allclose(line.get_xydata().T, [task.curve.sizes, task.curve.held_out])
-    axis = weights_figure(pool, choice.tasks).axes[0]
-    assert axis.get_title() == "sentiment (and 2 more)"
-    widths = [bar.get_width() for bar in axis.patches]
-    assert widths == [1 / 5] * 3
-    assert axis.get_yticklabels()[0].get_text() == "$0@1"
+        assert panel.title == name
+        held_out, in_sample = panel.marks
+        assert isinstance(held_out, Series)
+        assert isinstance(in_sample, Series)
+        assert (held_out.x, held_out.y) == (task.curve.sizes, task.curve.held_out)
+        assert (held_out.low, held_out.high) == (task.curve.low, task.curve.high)
+        assert in_sample.y == task.curve.in_sample
+    panel = weights_plot(labels_of(pool), choice.tasks).panels[0]
+    (bars,) = panel.marks
+    assert isinstance(bars, Bars)
+    assert panel.title == "sentiment (and 2 more)"
+    assert bars.values == [1 / 5] * 3
+    assert bars.labels[0] == "$0@1"
 
 
 def test_agreement(store: Store) -> None:
@@ -63,6 +61,6 @@ def test_agreement(store: Store) -> None:
     members = list(pool.candidates)
     equal = 1 - (labels["paraphrase"][:15] == 0).sum() / 60
     np.testing.assert_allclose(
-        agreement(pool.tasks["paraphrase"], members), [[1, equal], [equal, 1]]
+        agreement_in(pool.tasks["paraphrase"], members), [[1, equal], [equal, 1]]
     )
-    np.testing.assert_allclose(agreement(pool.tasks["similarity"], members), [[1, -1], [-1, 1]])
+    np.testing.assert_allclose(agreement_in(pool.tasks["similarity"], members), [[1, -1], [-1, 1]])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ensemble.presentation.figures import png
+from ensemble.presentation.draw import png
 from mlflow_setup.schema import OVERALL
 from search.ablation.compare import AblationTable, Line, Run
 from search.ablation.curves import Curve

@@ -74,8 +74,20 @@ def test_the_command_prints_them_side_by_side(pair: tuple[Path, SweepFolder]) ->
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.splitlines()[0].split() == ["first", "second"]
-    for name in ("best trial", "difference in sentiment", "hours", "settings that differ"):
+    for name in ("best trial", "difference in sentiment", "time to its best", "settings that"):
         assert name in shown.stdout
     content = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert content["sweeps"] == ["first", "second"]
     assert content["settings"]["search.num_samples"] == [4, 5]
+
+
+def test_the_report_of_several_sweeps(pair: tuple[Path, SweepFolder]) -> None:
+    words = ["report", "first", "second", "--storage", str(pair[0]), "--static"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith("second and first differ in their tasks: no overall.\n")
+    page = pair[0] / "first" / "report" / "first-second.html"
+    text = page.read_text()
+    for part in ("The best of each", "Best by time", "Settings that differ", "search.num_samples"):
+        assert part in text
+    assert "(pictures/best-by-time.png)" in page.with_suffix(".md").read_text()

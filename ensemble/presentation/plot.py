@@ -1,0 +1,107 @@
+"""A figure as plain data: what is drawn, not how. matplotlib draws it (`draw.py`), and so does
+plotly in a report."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+BLUE, RED, GREEN, PINK, SKY, ORANGE = (
+    *("#0072b2", "#d55e00", "#009e73"),
+    *("#cc79a7", "#56b4e9", "#e69f00"),
+)
+COLOURS = (BLUE, RED, GREEN, PINK, SKY, ORANGE)
+"""Told apart by colour-blind readers too (Okabe and Ito)."""
+GREY = "#999999"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points, joined or not, with a band around them where it has one."""
+
+    x: Sequence[float]
+    y: Sequence[float]  # NaN: nothing there
+    name: str = ""  # in the legend; "": it is not there
+    style: Literal["line", "dashed", "points", "both"] = "both"
+    colour: str = BLUE
+    width: float = 1.5
+    low: Sequence[float] = ()  # of the band
+    high: Sequence[float] = ()
+    texts: Sequence[str] = ()  # of each point, under the mouse
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Horizontal bars, the first on top, with whiskers where it has them."""
+
+    labels: Sequence[str]
+    values: Sequence[float]
+    name: str = ""
+    colour: str = BLUE
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Numbers in cells, the larger the darker."""
+
+    values: Sequence[Sequence[float]]  # [rows, columns]
+    rows: Sequence[str]
+    columns: Sequence[str]
+    texts: Sequence[Sequence[str]]  # what stands in each cell
+    low: float = 0.0  # the value of the lightest cell
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    marks: Sequence[Series | Bars | Matrix]
+    title: str = ""
+    x_title: str = ""
+    y_title: str = ""
+    is_log: bool = False  # x
+    ticks: Sequence[str] = ()  # on x, at 0, 1, ...
+    y_ticks: Sequence[str] = ()  # on y, at 0, 1, ..., the first on top
+    x_lines: Sequence[tuple[float, str]] = ()  # dotted verticals: place, colour
+    y_lines: Sequence[tuple[float, str]] = ()  # dotted horizontals: place, name
+    notes: Sequence[tuple[float, float, str]] = ()  # x, y, text
+    hides_y: bool = False
+
+    @property
+    def x_values(self) -> list[float]:
+        """All finite places of its series."""
+        found = (x for mark in self.marks if isinstance(mark, Series) for x in mark.x)
+        return [x for x in found if math.isfinite(x)]
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether x counts things: epochs, trials, members."""
+        values = self.x_values
+        return bool(values) and all(x == int(x) for x in values)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of one or several panels, side by side, in rows of at most `num_columns`."""
+
+    name: str  # fit for a file
+    panels: Sequence[Panel]
+    caption: str = ""
+    height: float = 3.2  # inches of a panel
+    width: float = 4.2
+    num_columns: int = 3
+
+    @property
+    def num_rows(self) -> int:
+        return -(-len(self.panels) // self.num_columns)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round places on a logarithmic axis from `low` to `high`, both above 0: 1, 2 and 5 of each
+    power of ten, or its powers alone where that would be many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = (1, 2, 5) if len(powers) <= 3 else (1,)
+    return [d * 10.0**n for n in powers for d in digits if 0.8 * low <= d * 10.0**n <= 1.25 * high]

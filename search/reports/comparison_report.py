@@ -1,0 +1,105 @@
+"""Several sweeps in one page: who found what, for which time, and what they differ in."""
+
+from collections.abc import Sequence
+
+from ensemble.presentation.plot import COLOURS, Panel, Plot, Series
+from mlflow_setup.text import brief
+from search.reports.comparison import CAVEAT, Comparison, Side, compare
+from search.reports.pages.content import Report, Section, Table
+from search.reports.report import made_by
+from search.storage.sweep_folder import SweepFolder
+
+
+def comparison_report(folders: Sequence[SweepFolder]) -> Report:
+    """Gather the report; raises as `search.reports.comparison.compare`."""
+    found = compare(folders)
+    names = [side.name for side in found.sides]
+    return Report(
+        f"Sweeps {', '.join(names)}",
+        _verdict(found),
+        made_by(),
+        [_best(found, names), _time(found), _settings(found, names)],
+    )
+
+
+def best_rows(found: Comparison) -> list[list[str]]:
+    """A row for each thing that is compared: its name, then a cell for each sweep."""
+    sides, gains = found.sides, found.gains
+    tasks = list(dict.fromkeys(task for side in sides for task in side.scores))
+    rows = [
+        ["trials", *(", ".join(f"{n} {how}" for how, n in s.outcomes.items()) for s in sides)],
+        ["best trial", *(f"{side.best_trial}@{side.best_epoch}" for side in sides)],
+    ]
+    rows += [[task, *(_score(side.scores.get(task)) for side in sides)] for task in tasks]
+    for task in tasks:
+        cells = (gain[task].describe() if task in gain else "" for gain in gains)
+        rows.append([f"difference in {task}", "", *cells])
+    at = found.common_hours
+    rows += [
+        ["time", *(_duration(side.hours) for side in sides)],
+        ["time to its best", *(_duration(side.hours_to_best) for side in sides)],
+        [f"best after {_duration(at)}", *(_score(side.best_after(at)) for side in sides)],
+        ["time of all trials", *(_duration(side.trial_hours) for side in sides)],
+    ]
+    if any(side.gpu_hours for side in sides):
+        rows.append(["GPU-hours", *(f"{side.gpu_hours:.2f}" for side in sides)])
+    if any(side.usd for side in sides):
+        rows.append(["USD", *(f"{side.usd:.2f}" for side in sides)])
+    return rows
+
+
+def _verdict(found: Comparison) -> list[str]:
+    first, *others = found.sides
+    said = []
+    for side, gains in zip(others, found.gains, strict=True):
+        gain = gains.get("overall") if set(side.scores) == set(first.scores) else None
+        if gain is None:
+            said.append(f"{side.name} and {first.name} differ in their tasks: no overall.")
+            continue
+        is_sure = gain.low > 0 or gain.high < 0
+        word = "better" if gain.value > 0 else "worse"
+        how = f"is {word} than" if is_sure else "is not clearly better or worse than"
+        said.append(f"{side.name} {how} {first.name}: {gain.describe()} overall.")
+    took = ", ".join(f"{side.name} {_duration(side.hours)}" for side in found.sides)
+    return [*said, f"Time: {took}."]
+
+
+def _best(found: Comparison, names: list[str]) -> Section:
+    rows = best_rows(found)
+    overall = frozenset(n for n, row in enumerate(rows) if row[0] == "overall")
+    table = Table(["", *names], rows, strong=overall)
+    said = f"{CAVEAT[0].upper()}{CAVEAT[1:]}."
+    return Section("best", "The best of each", [said], tables=[table])
+
+
+def _time(found: Comparison) -> Section:
+    marks = [_steps(side, n) for n, side in enumerate(found.sides) if side.best_by_hours]
+    panel = Panel(marks, "", "minutes since the first trial began", "best overall so far")
+    return Section("time", "Best by time", plots=[Plot("best-by-time", [panel], width=8.4)])
+
+
+def _steps(side: Side, number: int) -> Series:
+    """A line that rises where something better was found."""
+    points = list(side.best_by_hours)
+    xs, ys = [60 * points[0][0]], [points[0][1]]
+    for at, best in points[1:]:
+        xs += [60 * at, 60 * at]
+        ys += [ys[-1], best]
+    colour = COLOURS[number % len(COLOURS)]
+    return Series(xs, ys, side.name, "line", colour, 2)
+
+
+def _settings(found: Comparison, names: list[str]) -> Section:
+    title = "Settings that differ"
+    if not found.settings:
+        return Section("settings", title, absent="all settings are equal")
+    rows = [[key, *map(brief, values)] for key, values in found.settings.items()]
+    return Section("settings", title, tables=[Table(["setting", *names], rows)])
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _duration(hours: float) -> str:
+    return f"{60 * hours:.1f} min" if hours < 1 else f"{hours:.2f} h"

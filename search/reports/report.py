@@ -1,0 +1,135 @@
+"""A sweep's report: what it came to, and everything that one would want to see of it."""
+
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+
+from ensemble.presentation.words import verdict
+from mlflow_setup.text import brief
+from mlflow_setup.tracking.store import Tracking
+from search.reports.leaderboard import Row
+from search.reports.pages.content import Report, Section, Table
+from search.reports.sections.choice import ensemble_section, front_section
+from search.reports.sections.curves import curves_section
+from search.reports.sections.data import commands_section, data_section
+from search.reports.sections.errors import error_section
+from search.reports.sections.facts import Facts, read_facts
+from search.reports.sections.searching import (
+    history_section,
+    importance_section,
+    rungs_section,
+    settings_section,
+)
+from search.storage.sweep_folder import SweepFolder
+
+MAX_ROWS = 40
+"""Trials of the leaderboard that are shown without a click."""
+
+
+def sweep_report(folder: SweepFolder, tracking: Tracking, cache: Path) -> Report:
+    """Gather a sweep's report. What cannot be shown says why, in a line.
+
+    Raises:
+        NothingUsableError: no such sweep, or none of its trials has begun.
+        IntegrityError: its file, or a trial's record, is damaged.
+    """
+    facts = read_facts(folder, tracking, cache)
+    errors, answers = error_section(facts)
+    sections = [
+        leaderboard_section(facts),
+        curves_section(facts),
+        history_section(facts),
+        settings_section(facts),
+        importance_section(facts),
+        rungs_section(facts),
+        front_section(facts),
+        ensemble_section(facts, answers),
+        errors,
+        data_section(facts, answers),
+        commands_section(facts),
+    ]
+    return Report(f"Sweep {folder.name}", _verdict(facts), made_by(), sections)
+
+
+def made_by() -> str:
+    """`2026-11-29 12:00 UTC, ensweep 0.1.0`."""
+    return f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, ensweep {version('ensweep')}"
+
+
+def leaderboard_section(facts: Facts) -> Section:
+    """The ensemble, the baselines, then the trials, with times, sizes and why each ended."""
+    rows = facts.rows
+    metrics = sorted({name for row in rows for name in row.metrics})
+    params = list(dict.fromkeys(name for row in rows for name in row.params))
+    header = ["#", "trial", "outcome", "overall", *(name.split("/")[1] for name in metrics)]
+    numbers = frozenset(range(3, len(header) + 3))
+    header += ["epochs", "seconds", "MB", "why it ended", *params]
+    best = next((n for n, row in enumerate(rows) if row.rank == 1), None)
+    strong = frozenset(n for n, row in enumerate(rows) if row.is_ensemble or n == best)
+    cells = [_cells(row, metrics, params) for row in rows]
+    lines = [
+        "A trial's scores are the best of any epoch on dev, which the search maximises. The "
+        "ensemble's are of rows that did not choose it, which is the stricter test. Seconds: of "
+        "all attempts at training. MB: of the weights that a prediction of all tasks takes, in "
+        "float32.",
+    ]
+    tables = [Table(header, cells[:MAX_ROWS], numbers=numbers, strong=strong)]
+    if len(cells) > MAX_ROWS:
+        rest = cells[MAX_ROWS:]
+        tables.append(Table(header, rest, f"{len(rest)} more", numbers, is_folded=True))
+    return Section("leaderboard", "Leaderboard", lines, tables=tables)
+
+
+def _cells(row: Row, metrics: list[str], params: list[str]) -> list[str]:
+    def score(value: float | None) -> str:
+        return "" if value is None else f"{value:.4f}"
+
+    return [
+        "" if row.rank is None else str(row.rank),
+        row.trial,
+        row.outcome,
+        score(row.overall),
+        *(score(row.metrics.get(name)) for name in metrics),
+        "" if row.epochs is None else str(row.epochs),
+        "" if row.seconds is None else f"{row.seconds:.0f}",
+        "" if row.megabytes is None else f"{row.megabytes:.1f}",
+        row.reason,
+        *(brief(row.params.get(name, "")) for name in params),
+    ]
+
+
+def _verdict(facts: Facts) -> list[str]:
+    said = []
+    if facts.choice is not None:
+        text = verdict(facts.choice.record.choice)
+        said.append(f"{text[0].upper()}{text[1:]}.")
+    else:
+        said.append(_best_of_trials(facts))
+    outcomes = Counter(
+        "running" if past.outcome is None else past.outcome.outcome.value for past in facts.trials
+    )
+    counted = ", ".join(f"{count} {how}" for how, count in outcomes.most_common())
+    hours = sum(row.seconds or 0.0 for row in facts.rows if not row.is_ensemble) / 3600
+    took = f"; {hours:.2f} trial-hours" if hours else ""
+    said.append(f"{len(facts.trials)} trials: {counted or 'none'}{took}.")
+    if facts.choice is not None:
+        said.append(_best_of_trials(facts))
+    else:
+        said.append(facts.no_choice[0].upper() + facts.no_choice[1:])
+    return said
+
+
+def _best_of_trials(facts: Facts) -> str:
+    best = facts.best
+    if best is None:
+        return "No trial has a score yet."
+    values = {past.name: past.best_values[-1] for past in facts.baselines if past.epochs}
+    value = best.best_values[-1]
+    if best.name in values:
+        return f"The baseline {best.name} has {value:.4f} overall on dev; no trial has a score."
+    said = f"The best trial is {best.name} with {value:.4f} overall on dev"
+    if not values:
+        return f"{said}; no baseline was scored."
+    first = max(values, key=values.__getitem__)
+    return f"{said}, {value - values[first]:+.4f} to the baseline {first} ({values[first]:.4f})."

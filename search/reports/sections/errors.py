@@ -1,0 +1,171 @@
+"""Where the answers are wrong: confusion, calibration, residuals, and the worst rows.
+
+Legend: N rows, C classes.
+"""
+
+import numpy as np
+
+from ensemble.presentation.plot import BLUE, GREY, RED, Matrix, Panel, Plot, Series
+from search.reports.pages.content import Section, Table
+from search.reports.sections.answers import Answers, Floats, answers_of, sentences_of
+from search.reports.sections.facts import Facts
+from trainable.config.tasks import Output
+from trainable.data.examples import label_sets
+from trainable.evaluation.metrics import predicted_labels
+
+NUM_WORST = 50
+NUM_BINS = 10
+"""Of confidence, of equal width."""
+MAX_CLASSES = 20
+"""Classes in a confusion matrix that can be read."""
+_LONGEST = 300
+"""Characters of a sentence that are shown."""
+
+
+def error_section(facts: Facts) -> tuple[Section, dict[str, Answers]]:
+    """The section, and the answers that it shows."""
+    title = "Where it is wrong"
+    whose, answers, problems = answers_of(facts)
+    problem_lines = [f"{name}: no answers: {why}" for name, why in problems.items()]
+    if not answers:
+        why = "; ".join(problem_lines) or "no trial has completed an epoch yet"
+        return Section("errors", title, absent=why), {}
+    lines = [
+        f"Answers on dev of {whose}. It was chosen with these rows in view: on rows that nothing "
+        "has seen, errors are more.",
+        *problem_lines,
+    ]
+    panels = [panel for one in answers.values() for panel in _panels(one)]
+    plots = [Plot("errors", panels, height=3.6)]
+    tables = []
+    for one in answers.values():
+        table, why = _worst(facts, one)
+        tables.append(table)
+        if why:
+            lines.append(f"{one.task_name}: ids without sentences: {why}")
+    return Section("errors", title, lines, plots, tables), answers
+
+
+def _panels(answers: Answers) -> list[Panel]:
+    if answers.task.kind.output is Output.SCORE:
+        return [_predicted_panel(answers), _residual_panel(answers)]
+    if answers.task.kind.output is Output.LABELS:
+        return [_labels_panel(answers)]
+    found = [_calibration_panel(answers)]
+    if answers.probabilities.shape[1] <= MAX_CLASSES:
+        found.insert(0, _confusion_panel(answers))
+    return found
+
+
+def _labels_panel(answers: Answers) -> Panel:
+    """Of each label of a set: how often it is there, is answered, and both."""
+    names = answers.task.label_names
+    truth = label_sets(answers.labels, len(names))
+    given = answers.outputs > 0
+    counts = np.stack([truth.sum(0), given.sum(0), (truth & given).sum(0)], axis=1)
+    shares = counts / max(1, len(answers.ids))
+    texts = [[str(int(count)) for count in row] for row in counts]
+    matrix = Matrix(shares.tolist(), names, ("there", "answered", "both"), texts)
+    return Panel([matrix], f"{answers.task_name}: rows with each label")
+
+
+def confusion(answers: Answers) -> Floats:
+    """[C, C] rows of each label (first) by what was answered."""
+    count = answers.probabilities.shape[1]
+    given = predicted_labels(answers.task.kind, answers.outputs).astype(int)
+    table = np.zeros((count, count))
+    np.add.at(table, (answers.labels.astype(int), given), 1)
+    return table
+
+
+def _confusion_panel(answers: Answers) -> Panel:
+    table = confusion(answers)
+    totals = table.sum(axis=1, keepdims=True)
+    shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
+    names = answers.task.label_names
+    texts = [[f"{int(count)}" for count in row] for row in table]
+    matrix = Matrix(shares.tolist(), names, names, texts)
+    return Panel([matrix], f"{answers.task_name}: confusion", "answered", "label")
+
+
+def calibration(answers: Answers) -> tuple[Floats, Floats, Floats, float]:
+    """Of each bin that has rows: mean confidence, share of right answers, number of rows; and the
+    expected calibration error, in [0, 1]."""
+    probabilities = answers.probabilities
+    confidence = probabilities.max(axis=1)
+    is_right = probabilities.argmax(axis=1) == answers.labels.astype(int)
+    bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
+    counts = np.bincount(bins, minlength=NUM_BINS).astype(float)
+    having = counts > 0
+    means = np.bincount(bins, confidence, NUM_BINS)[having] / counts[having]
+    right = np.bincount(bins, is_right.astype(float), NUM_BINS)[having] / counts[having]
+    error = float(np.sum(counts[having] * np.abs(means - right)) / counts.sum())
+    return means, right, counts[having], error
+
+
+def _calibration_panel(answers: Answers) -> Panel:
+    means, right, counts, error = calibration(answers)
+    half = 1.96 * np.sqrt(np.maximum(right * (1 - right), 0.25 / counts) / counts)
+    texts = [f"{int(count)} rows" for count in counts]
+    marks = [
+        Series([0, 1], [0, 1], style="dashed", colour=GREY),
+        Series(
+            *(means.tolist(), right.tolist(), "", "both", BLUE),
+            low=np.maximum(right - half, 0).tolist(),
+            high=np.minimum(right + half, 1).tolist(),
+            texts=texts,
+        ),
+    ]
+    title = f"{answers.task_name}: calibration, error {error:.3f}"
+    return Panel(marks, title, "confidence", "share right")
+
+
+def _predicted_panel(answers: Answers) -> Panel:
+    low, high = answers.task.min_score, answers.task.max_score
+    marks = [
+        Series([low, high], [low, high], style="dashed", colour=GREY),
+        _points(answers, answers.outputs),
+    ]
+    return Panel(marks, f"{answers.task_name}: answers over labels", "label", "answer")
+
+
+def _residual_panel(answers: Answers) -> Panel:
+    """Residuals over labels, and their mean by bins of the label."""
+    residuals = answers.outputs - answers.labels
+    edges = np.linspace(answers.labels.min(), answers.labels.max() + 1e-9, 7)
+    bins = np.clip(np.digitize(answers.labels, edges) - 1, 0, 5)
+    having = [b for b in range(6) if (bins == b).any()]
+    places = [float(answers.labels[bins == b].mean()) for b in having]
+    means = [float(residuals[bins == b].mean()) for b in having]
+    marks = [
+        _points(answers, residuals),
+        Series(places, means, "", "both", RED, 2),
+    ]
+    title = f"{answers.task_name}: residuals and their mean"
+    return Panel(marks, title, "label", "answer - label", y_lines=((0.0, ""),))
+
+
+def _points(answers: Answers, values: Floats) -> Series:
+    """[N] values over labels, a point a row."""
+    return Series(answers.labels.tolist(), values.tolist(), style="points", texts=answers.ids)
+
+
+def _worst(facts: Facts, answers: Answers) -> tuple[Table, str]:
+    """The rows that cost most, and why they have no sentences where they have none."""
+    sentences, why = sentences_of(facts, answers)
+    losses = answers.losses
+    order = np.argsort(-losses, kind="stable")[:NUM_WORST]
+    given = predicted_labels(answers.task.kind, answers.outputs)
+    is_score = answers.task.kind.output is Output.SCORE
+    task = answers.task
+    rows = []
+    for row in order:
+        label, answer = answers.labels[row], given[row]
+        shown = [str(task.show(label)), str(task.show(answer))]
+        if is_score:
+            shown = [f"{label:g}", f"{answer:.2f}"]
+        text = [each[:_LONGEST] for each in sentences.get(answers.ids[row], ())]
+        rows.append([answers.ids[row], *shown, f"{losses[row]:.3f}", " | ".join(text)])
+    header = ["id", "label", "answer", "error" if is_score else "log-loss", "text"]
+    title = f"{answers.task_name}: the {len(rows)} worst of {len(answers.ids)} rows"
+    return Table(header, rows, title, frozenset((1, 2, 3)), is_folded=True), why

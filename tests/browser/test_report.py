@@ -1,0 +1,54 @@
+"""A sweep's report in a browser: it draws, says nothing to the console, asks nobody for anything.
+
+Needs Chromium (Debian's `chromium`).
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from scored_sweep import log_choice, scored_sweep
+
+from mlflow_setup.tracking.store import resolve_tracking
+from search.reports.pages.render import write_report
+from search.reports.report import sweep_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium"),
+]
+
+
+def test_the_page_draws_alone_and_in_silence(tiny_data: Path, tmp_path: Path) -> None:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    folder = scored_sweep(tmp_path, tiny_data, num_trials=12)
+    log_choice(tmp_path)
+    report = sweep_report(folder, resolve_tracking(tmp_path), tmp_path / ".cache")
+    page_file = write_report(report, tmp_path / "report", "demo", is_interactive=True).html
+    said, asked = list[str](), list[str]()
+    with api.sync_playwright() as playwright:
+        # a container's root has no sandbox to give
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1240, "height": 1000})
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(page_file.as_uri())
+        page.locator(".plot .main-svg").nth(len(report.plots) - 1).wait_for(state="attached")
+        drawn = page.locator(".plot").evaluate_all(
+            "plots => plots.filter(plot => plot.querySelector('.main-svg .cartesianlayer')).length"
+        )
+        text = page.locator("body").inner_text()
+        width = page.evaluate("document.documentElement.scrollWidth")
+        picture = tmp_path / "report.png"
+        page.screenshot(path=picture)
+        browser.close()
+    outside = [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+    assert (said, outside) == ([], [])
+    assert drawn == len(report.plots) > 10
+    assert text.index("Ship ") < text.index("Leaderboard\n")
+    assert "OSError: <b>no</b> space" in text  # as text
+    assert width == 1240  # nothing sticks out
+    assert picture.stat().st_size > 50_000
