@@ -568,19 +568,20 @@ def edit_header(draw: random.Random, path: Path) -> None:
     """Another value, or none, for one key of the header; all else as it was."""
     table = pq.read_table(path)
     header = json.loads(table.schema.metadata[b"ensweep"])
-    key = draw.choice(sorted(header))
-    other = draw.choice([None, "other", header[key] * 2, draw.choice(list(header.values())), ...])
-    if other in (..., header[key]):
-        del header[key]
+    part = draw.choice([header, *header["parts"]])
+    key = draw.choice(sorted(part))
+    other = draw.choice([None, "other", part[key] * 2, draw.choice(list(part.values())), ...])
+    if other in (..., part[key]):
+        del part[key]
     else:
-        header[key] = other
+        part[key] = other
     pq.write_table(table.replace_schema_metadata({"ensweep": json.dumps(header)}), path)
 
 
 def edit_number(draw: random.Random, path: Path) -> None:
     """The next number above in one cell; the header as it was."""
     table = pq.read_table(path)
-    column = draw.randrange(1, table.num_columns)
+    column = draw.randrange(2, table.num_columns)  # after the task and the id
     numbers = table.column(column).to_numpy().copy()
     row = draw.randrange(len(numbers))
     numbers[row] = np.nextafter(numbers[row], np.array(np.inf, numbers.dtype))
