@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, logsumexp
 from torch import Tensor
 
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
@@ -73,6 +72,8 @@ def ensure_soft_labels(
 
 def average_outputs(kind: Kind, outputs: list[NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
     """Mean of probabilities as logits [n, C], of logits [n] or of scores [n] (as ensembles do)."""
+    from scipy.special import log_softmax, logsumexp  # trials without a teacher need no scipy
+
     stacked = np.stack([np.asarray(values, np.float64) for values in outputs])
     if kind.output is not Output.CLASSES:
         return np.asarray(stacked.mean(axis=0), np.float32)

@@ -3,6 +3,8 @@
 A table: the rows of one task after those of another, with the task's name in each; what a task does
 not have is empty. A file that is not what its header says, or not of the wanted data, is refused by
 name; rows are never aligned by guess. Legend: N rows, C classes.
+
+pyarrow is imported where a file is written or read: training and evaluating need none.
 """
 
 import hashlib
@@ -10,17 +12,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import first_line
 from trainable.config.tasks import Kind, Output, Split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 VERSION = 2
 _HEADER = b"ensweep"
@@ -100,7 +103,7 @@ class Predictions:
             raise IntegrityError(f"{path}: predictions of something else: {'; '.join(different)}")
 
     @classmethod
-    def _from_rows(cls, table: pa.Table, header: dict[str, Any]) -> "Predictions":
+    def _from_rows(cls, table: "pa.Table", header: dict[str, Any]) -> "Predictions":
         """Of the rows of its task."""
         kind = Kind(header["kind"])
         names = _output_names(kind, header["num_columns"])
@@ -160,6 +163,9 @@ class Predictions:
 
 def write_predictions(path: Path, found: Sequence[Predictions]) -> None:
     """Write those of several tasks as one Parquet file, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     columns: dict[str, Any] = {
         "task": np.repeat([each.task_name for each in found], [len(each.ids) for each in found]),
         "id": [id_ for each in found for id_ in each.ids],
@@ -182,6 +188,9 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     Raises:
         IntegrityError: not there, not Parquet, no header, or rows that do not match it.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         # From bytes: given a path, Parquet readers also take folders and URIs.
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
@@ -191,7 +200,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
             start += part["num_rows"]
             found[part["task"]] = predictions = Predictions._from_rows(rows, part)
             predictions._check(part)
-    except _UNREADABLE as error:
+    except (pa.ArrowException, *_UNREADABLE) as error:
         reason = repr(error) if isinstance(error, KeyError) else first_line(error)
         raise IntegrityError(
             f"{path}: not a prediction file as it was written: {reason[:300]}",
@@ -232,11 +241,11 @@ def dev_train_mask(ids: tuple[str, ...], split: int = 0) -> NDArray[np.bool_]:
     )
 
 
-_UNREADABLE = (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError)
-"""What files that are no prediction files make the readers raise."""
+_UNREADABLE = (OSError, KeyError, TypeError, ValueError, RecursionError)
+"""What files that are no prediction files make the readers raise, beside Arrow's own."""
 
 
-def _parts_of(table: pa.Table) -> list[dict[str, Any]]:
+def _parts_of(table: "pa.Table") -> list[dict[str, Any]]:
     """The header's word on each task, whose rows are all of the table's."""
     header = json.loads((table.schema.metadata or {}).get(_HEADER, b"null"))
     if not isinstance(header, dict):

@@ -6,7 +6,6 @@ What anybody would try first, and what a sweep is measured against. Legend: N ro
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 
 from trainable.config.tasks import Kind, Output
@@ -46,6 +45,8 @@ def _ridge(
     head: LinearHead | LinearPairHead, features: NDArray[np.float32], labels: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """[1, H] and [1]."""
+    from sklearn.linear_model import Ridge  # it takes a second, and this stage alone needs it
+
     scale = getattr(head, "scale", None)
     if scale is not None:
         labels = (labels - scale.middle) / scale.width
@@ -57,6 +58,8 @@ def _logistic(
     features: NDArray[np.float32], labels: NDArray[np.float64], num_outputs: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """[C, H] and [C] of classes, [1, H] and [1] of 0 and 1."""
+    from sklearn.linear_model import LogisticRegression
+
     classes = np.unique(labels)
     if len(classes) < 2:
         shape = (num_outputs, features.shape[1])

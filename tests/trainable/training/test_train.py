@@ -247,10 +247,12 @@ def test_learns_the_tiny_tasks(tiny_encoder: Path, tiny_data: Path, tmp_path: Pa
         assert np.mean(losses[-2:]) < 0.7 * losses[0], losses
 
 
-def test_neither_ray_nor_mlflow_is_imported() -> None:
+def test_steps_and_evaluations_import_nothing_that_they_do_without() -> None:
+    """What coordinates trials, reads Parquet, fits in closed form, prints: imported where used."""
     code = (
-        "import sys, trainable.training.train; "
-        "print([m for m in ('ray', 'mlflow', 'optuna') if m in sys.modules])"
+        "import sys, trainable.training.train, trainable.evaluation.evaluate; "
+        "others = ('ray', 'mlflow', 'optuna', 'pyarrow', 'pandas', 'sklearn', 'typer', 'rich'); "
+        "print([m for m in others if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
