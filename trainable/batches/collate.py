@@ -4,6 +4,7 @@ Legend: B examples, S sentences of all sides, C classes, H hidden size.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from trainable.batches.sampler import Step
 from trainable.batches.tokenization import Encoded
 from trainable.config.loss_sections import Loss
 from trainable.runtime.seeding import generator
+from trainable.runtime.transfer import upload
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; a GPU is not waited for."""
-        if device.type == "cpu":
-            return self
-        moved = {
-            name: tensor.pin_memory().to(device, non_blocking=True)
+        moved: dict[str, Any] = {
+            name: upload(tensor, device)
             for name in ("labels", "soft_labels", "view_of", "embeddings")
             if (tensor := getattr(self, name)) is not None
         }

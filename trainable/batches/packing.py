@@ -9,11 +9,14 @@ Legend: S sentences, T tokens of all of them, L tokens of the longest, H hidden 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from trainable.runtime.transfer import upload
 
 _ON_DEVICE = ("input_ids", "positions", "sentences", "offsets", "order", "places")
 
@@ -38,12 +41,7 @@ class Packed:
 
     def to(self, device: torch.device) -> "Packed":
         """The same on a device; a GPU is not waited for."""
-        if device.type == "cpu":
-            return self
-        moved = {
-            name: getattr(self, name).pin_memory().to(device, non_blocking=True)
-            for name in _ON_DEVICE
-        }
+        moved: dict[str, Any] = {name: upload(getattr(self, name), device) for name in _ON_DEVICE}
         return replace(self, **moved)
 
     def split(self, num_sentences: int) -> "Iterator[Packed]":
@@ -69,6 +67,11 @@ class Packed:
         input_ids[self.sentences, self.positions] = self.input_ids
         mask[self.sentences, self.positions] = 1
         return input_ids, mask
+
+    def row_index(self, sentences: NDArray[np.int64], positions: NDArray[np.int64]) -> Tensor:
+        """Where in the row tokens stand: of sentences as they were asked for, by position."""
+        starts = self.offsets[self.places[torch.from_numpy(sentences)]]
+        return starts + torch.from_numpy(positions)
 
     def of_tokens(self, values: Tensor) -> Tensor:
         """[T, H] from values [S, L, H] of the sentences as they were asked for."""

@@ -54,14 +54,14 @@ class Tokens:
         """The sentences `rows` [S] end to end."""
         return pack(self.flat, self.offsets[rows], self.lengths[rows])
 
-    def pad(self, rows: NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
-        """`input_ids` and `attention_mask`, both int64 [S, L], of the sentences `rows` [S]."""
+    def pad(self, rows: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`input_ids` and `attention_mask`, both [S, L], of the sentences `rows` [S]."""
         lengths = self.lengths[rows]
         columns = np.arange(int(lengths.max(initial=1)))
         mask = columns < lengths[:, None]
         position = self.offsets[rows][:, None] + columns
         ids = np.where(mask, self.flat[np.minimum(position, len(self.flat) - 1)], self.pad_id)
-        return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(mask.astype(np.int64))
+        return ids.astype(np.int64), mask.astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from trainable.batches.tokenization import Tokens
 from trainable.model.multitask import MultitaskBert
 from trainable.runtime.precision import autocast
+from trainable.runtime.transfer import download, upload
 
 Sides = tuple[tuple[str, ...], ...]
 """The examples' sentences, a tuple of N for each side."""
@@ -60,7 +61,7 @@ def embeddings_of(
                 batch_size = len(rows) // 2
     places = np.empty_like(order)
     places[numbers[order]] = np.arange(len(order))
-    return torch.cat(pieces)[torch.from_numpy(places[numbers]).to(device)]
+    return torch.cat(pieces)[upload(torch.from_numpy(places[numbers]), device)]
 
 
 def answers(
@@ -81,9 +82,10 @@ def answers(
     with inference(model, device, precision):
         for start in range(0, places.shape[1], _HEAD_ROWS):
             rows = places[:, start : start + _HEAD_ROWS]
-            e = embeddings[torch.from_numpy(rows.ravel()).to(embeddings.device)].to(device)
+            asked = upload(torch.from_numpy(rows.ravel()), embeddings.device)
+            e = upload(embeddings[asked], device)
             pieces.append(model.answer(task_name, e, [rows.shape[1]] * len(rows)).outputs.float())
-    return torch.cat(pieces).cpu().numpy()
+    return download(torch.cat(pieces))
 
 
 @contextmanager
