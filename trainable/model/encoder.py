@@ -1,6 +1,7 @@
 """The pretrained encoder: where it is, how it is loaded, how tokens become one embedding.
 
-Legend: S sentences, T tokens of all of them, L tokens of the longest, H hidden size.
+Legend: S sentences, T tokens of all of them, L tokens of the longest, C chosen tokens, H hidden
+size.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from trainable.batches.packing import Packed
 from trainable.data.remote import locate
 from trainable.model.architectures import pooled, set_dropout
 from trainable.model.kernels.attention import NAME as ATTENTION
-from trainable.model.kernels.last_layer import first_tokens
+from trainable.model.kernels.last_layer import chosen_tokens, first_tokens
 from trainable.runtime.precision import to_float32
 
 Pooling = Literal["pooler", "cls", "mean"]
@@ -120,6 +121,12 @@ def embed(
     return _pool(encoder, states, packed, pooling)[packed.places]
 
 
+def token_states(encoder: Any, packed: Packed, chosen: Tensor) -> Tensor:
+    """Last states [C, H] of the tokens `chosen` [C] of a BERT's row."""
+    states = _before_last_layer(encoder, packed, noise=None)
+    return chosen_tokens(encoder.encoder.layer[-1], states, chosen, packed)
+
+
 def takes_rows(encoder: nn.Module) -> bool:
     """Whether the encoder is a BERT, whose positions and attention `Packed` alone determines."""
     return type(encoder) is BertModel and not encoder.config.is_decoder  # type: ignore[union-attr]
@@ -127,18 +134,23 @@ def takes_rows(encoder: nn.Module) -> bool:
 
 def _row(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -> Tensor:
     """States [T, H] of a row's tokens, without padding; or [S, H] of the sentences' first alone."""
-    states = encoder.embeddings(
+    states, last = _before_last_layer(encoder, packed, noise), encoder.encoder.layer[-1]
+    if only_first:
+        return first_tokens(last, states, packed)
+    found: Tensor = last(states[None], packed=packed)
+    return found[0]
+
+
+def _before_last_layer(encoder: Any, packed: Packed, noise: Tensor | None) -> Tensor:
+    """States [T, H] of a row's tokens after all layers but one."""
+    states: Tensor = encoder.embeddings(
         input_ids=packed.input_ids[None], position_ids=packed.positions[None]
     )
     if noise is not None:
         states = states + packed.of_tokens(noise)
-    *layers, last = encoder.encoder.layer
-    for layer in layers:
+    for layer in encoder.encoder.layer[:-1]:
         states = layer(states, packed=packed)
-    if only_first:
-        return first_tokens(last, states[0], packed)
-    found: Tensor = last(states, packed=packed)
-    return found[0]
+    return states[0]
 
 
 def _padded(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -> Tensor:

@@ -20,18 +20,20 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from mlflow_setup.errors import ConfigError, NothingUsableError
+from trainable.batches.packing import pack
 from trainable.batches.sampler import length_buckets
 from trainable.batches.tokenization import Tokens, load_tokenizer, tokenise
 from trainable.config.config import Config
 from trainable.data.remote import locate
 from trainable.model.architectures import set_dropout
-from trainable.model.encoder import load_pretrained
+from trainable.model.encoder import load_pretrained, takes_rows, token_states
 from trainable.model.kernels.attention import NAME as ATTENTION
 from trainable.pretraining.masking import IGNORED, Vocabulary, mask
 from trainable.runtime.precision import autocast, choose_device, choose_precision
 from trainable.runtime.rng_state import rng_state, seed_globals, set_rng_state
 from trainable.runtime.seeding import generator
 from trainable.runtime.stopping import Stop
+from trainable.runtime.transfer import upload
 from trainable.storage.checkpoint import load_newest, save_checkpoint
 
 SAVE_EVERY = 200
@@ -171,26 +173,26 @@ class MaskedLMTraining:
         self.step += 1
 
     def _losses(self, tokens: Tokens, rows: NDArray[np.int64], purpose: tuple[str, int]) -> Tensor:
-        """Cross-entropy of each chosen token, [chosen]; only their logits are computed."""
+        """Cross-entropy of each chosen token, [chosen]: the last layer works for them alone."""
         settings = self.settings
         ids, attended = tokens.pad(rows)
         masked, labels = mask(
-            ids.numpy(),
-            attended.numpy(),
+            ids,
+            attended,
             self.vocabulary,
             fraction=settings.mask_fraction,
             whole_word=settings.whole_word,
             replacement=settings.replacement,
             random=generator(settings.seed, *purpose),
         )
-        chosen = torch.from_numpy(labels != IGNORED).to(self.device)
-        wanted = torch.from_numpy(labels).to(self.device)[chosen]
+        starts = np.arange(len(rows)) * masked.shape[1]
+        packed = pack(masked.ravel().astype(np.int32), starts, tokens.lengths[rows])
+        chosen = np.nonzero(labels != IGNORED)
+        places = upload(packed.row_index(*chosen), self.device)
+        wanted = upload(torch.from_numpy(labels[chosen]), self.device)
         with autocast(self.device, self.precision):
-            states = self.model.base_model(
-                input_ids=torch.from_numpy(masked).to(self.device),
-                attention_mask=attended.to(self.device),
-            ).last_hidden_state
-            logits = self.model.cls(states[chosen])
+            states = token_states(self.model.base_model, packed.to(self.device), places)
+            logits = self.model.cls(states)
         return cross_entropy(logits.float(), wanted, reduction="none")
 
     def _score(self) -> None:
@@ -279,7 +281,7 @@ def load_masked_lm(config: Config) -> Any:
             dtype=torch.float32,
             attn_implementation=ATTENTION,
         )
-    if not hasattr(found, "cls"):
+    if not (hasattr(found, "cls") and takes_rows(found.base_model)):
         raise ConfigError(
             f"model.encoder={model.encoder}: a {settings.model_type} encoder; additional "
             "pre-training supports BERT"

@@ -1,9 +1,10 @@
-"""A BERT's last layer for each sentence's first token alone.
+"""A BERT's last layer for the tokens alone whose states are asked for.
 
-Pooling by [CLS] takes one state of a sentence. What the last layer would make of its other tokens
-nobody asks for: of them it needs keys and values, which is 2 of the 12 parts of its products.
+Pooling by [CLS] takes one state of a sentence, masked language modelling those of the masked
+tokens. What the last layer would make of the others nobody asks for: of them it needs keys and
+values, which is 2 of the 12 parts of its products.
 
-Legend: S sentences, T tokens of all of them, H hidden size.
+Legend: S sentences, T tokens of all of them, C chosen tokens, H hidden size.
 """
 
 from typing import Any
@@ -24,6 +25,19 @@ def first_tokens(layer: Any, states: Tensor, packed: Packed) -> Tensor:
     first = states[packed.offsets[:-1]]
     mixed = _attend(layer.attention.self, first, states, packed)
     found: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed, first))
+    return found
+
+
+def chosen_tokens(layer: Any, states: Tensor, chosen: Tensor, packed: Packed) -> Tensor:
+    """The layer's states [C, H] of the row's tokens `chosen` [C], from the states [T, H] before it.
+
+    Args:
+        layer: a `BertLayer`; its own forward pass over all tokens gives the same.
+    """
+    mixed, _ = layer.attention.self(states[None], packed=packed)
+    found: Tensor = layer.feed_forward_chunk(
+        layer.attention.output(mixed[0][chosen], states[chosen])
+    )
     return found
 
 
