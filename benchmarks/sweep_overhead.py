@@ -9,6 +9,7 @@ trial, Ray's own MLflow callback.
 import argparse
 import itertools
 import json
+import random
 import statistics
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 import optuna
 import psutil
+from optuna.trial import TrialState
 
 from mlflow_setup.runs.background_mirror import BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
@@ -27,6 +29,7 @@ from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import SuccessiveHalving
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.config.load import read_sweep
+from search.config.space import suggest
 from search.config.sweep_config import Budget, SweepConfig
 from search.driver.budget import Meter
 from search.driver.callback import SweepCallback
@@ -37,6 +40,7 @@ from search.storage.sweep_folder import SweepFolder
 from trainable.tune.trainable import Train
 
 NUM_METRICS = 27
+_NUM_ASKED = 20
 SPACE = {
     "optim.lr": {"type": "float", "low": 1e-5, "high": 1e-3, "log": True},
     "model.head_dropout": {"type": "float", "low": 0.0, "high": 0.5},
@@ -56,7 +60,7 @@ def main() -> None:
         measured = {
             "sweep": sleeping_sweep(root, given.trials, given.seconds),
             "report": driver_time_per_report(root),
-            "ask": ask_time(root, 1000),
+            "ask": ask_time(),
         }
     if given.json:
         print(json.dumps({"schema_version": 1, **measured}))
@@ -184,13 +188,13 @@ def _our_reports(root: Path, metrics: dict[str, float], num_reports: int) -> lis
         max_failures=3,
     )
     settings = {"settings": {"train.num_epochs": num_reports}, "searched": []}
-    stand_in: Any = StandIn({"trial": "0001", **settings}, str(root))
+    stand_in: Any = StandIn({"trial": "0001", "recipe": "b3", **settings}, str(root))
     callback.on_trial_start(0, [], stand_in)
     times = []
     for epoch in range(1, num_reports + 1):
         trial.write_epoch(EpochRecord(epoch, metrics, {}, 1.0, time.time()))
         result = {"epoch": epoch, "num_epochs": num_reports, "best_overall": 0.5, "overall": 0.5}
-        result |= {"diverged": 0, "problem": ""}
+        result |= {"diverged": 0, "problem": "", "num_probe_epochs": 0}
         started = time.perf_counter()
         scheduler.on_trial_result(None, stand_in, result)
         callback.on_trial_result(0, [], stand_in, result)
@@ -220,33 +224,54 @@ def _their_reports(root: Path, metrics: dict[str, float], num_reports: int) -> l
     return times
 
 
-def ask_time(root: Path, num_trials: int) -> dict[str, float]:
-    """Milliseconds to suggest a trial when that many have been told; and with Optuna's own default,
-    which draws all settings of a trial jointly."""
-    ours = _asked(OptunaSearcher(_sweep(root, num_trials + 20)))
-    joint = OptunaSearcher(_sweep(root, num_trials + 20))
-    joint.study.sampler = optuna.samplers.TPESampler(seed=0, constant_liar=True)
-    theirs = statistics.median(_asked(joint)[-20:])
-    return {
-        "ms at 100 trials": statistics.median(ours[90:110]) * 1000,
-        f"ms at {num_trials} trials": statistics.median(ours[-20:]) * 1000,
-        f"Optuna's joint draw in ms at {num_trials} trials": theirs * 1000,
-        "memory of this process in MB": psutil.Process().memory_info().rss / 1e6,
-    }
+def ask_time(sizes: tuple[int, ...] = (100, 1000, 5000)) -> dict[str, float]:
+    """Milliseconds to suggest a trial of the sweep `selective` when so many have been told; with
+    Optuna's own sampler, which draws the same; and with its default, all settings jointly."""
+    found: dict[str, float] = {}
+    own = {"n_startup_trials": 10, "constant_liar": True, "seed": 0}
+    for size in sizes:
+        searchers = {"ours": _told(size), "Optuna's": _told(size), "its joint draw": _told(size)}
+        for name, is_joint in (("Optuna's", False), ("its joint draw", True)):
+            sampler = optuna.samplers.TPESampler(multivariate=is_joint, **own)
+            searchers[name].study.sampler = sampler
+        times: dict[str, list[float]] = {name: [] for name in searchers}
+        for number in range(_NUM_ASKED):
+            for name, searcher in searchers.items():
+                started = time.perf_counter()
+                searcher.suggest(str(number))
+                times[name].append(time.perf_counter() - started)
+                searcher.on_trial_complete(str(number), _came_to(number / _NUM_ASKED))
+        for name, seconds in times.items():
+            found[f"{name} at {size} trials in ms"] = statistics.median(seconds[1:]) * 1000
+    return {**found, "memory of this process in MB": psutil.Process().memory_info().rss / 1e6}
 
 
-def _asked(searcher: OptunaSearcher) -> list[float]:
-    """Seconds that each suggestion took, with every trial told of before the next."""
-    times = []
-    for number in range(searcher.num_to_come):
-        started = time.perf_counter()
-        suggested = searcher.suggest(str(number))
-        times.append(time.perf_counter() - started)
-        assert isinstance(suggested, dict)
-        value = 1 - abs(suggested["settings"]["model.head_dropout"] - 0.2)
-        told = {"epoch": 4, "num_epochs": 4, "best_overall": value, "diverged": 0}
-        searcher.on_trial_complete(str(number), told)
-    return times
+def _told(num_trials: int) -> OptunaSearcher:
+    """A searcher whose study knows so many trials, drawn at random, two of three stopped early."""
+    more = [f"search.num_samples={num_trials + _NUM_ASKED}", "search.num_probes=0"]
+    sweep = read_sweep("selective", [*more, "search.baselines=false"], {})
+    sweep = sweep.model_copy(update={"first_trials": ()})
+    searcher = OptunaSearcher(sweep)
+    random_ = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    draw = random.Random(0)
+    defaults = sweep.base().with_defaults
+    for number in range(num_trials):
+        trial = random_.ask()
+        suggest(sweep.space, trial, defaults)
+        searcher.study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.PRUNED if number % 3 else TrialState.COMPLETE,
+                value=draw.random(),
+                params=trial.params,
+                distributions=trial.distributions,
+                intermediate_values={1: draw.random()},
+            )
+        )
+    return searcher
+
+
+def _came_to(value: float) -> dict[str, float]:
+    return {"epoch": 4, "num_epochs": 4, "best_overall": value, "diverged": 0}
 
 
 def _sweep(root: Path, num_samples: int) -> SweepConfig:

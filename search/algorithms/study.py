@@ -1,7 +1,6 @@
 """Optuna's study of a sweep: made, and told of trials that have ended under earlier drivers."""
 
 import random
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_setup.schema import OVERALL, Outcome, metric_name
+from search.algorithms.tpe import TPE
 from search.algorithms.warm_start import WarmTrial
 from search.config.space import distribution
 from search.config.sweep_config import SweepConfig
@@ -43,16 +43,9 @@ def create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> optu
     seed = sweep.search.seed
     if num_past:  # the same numbers again would be the same trials again
         seed = random.Random(f"{seed} {num_past}").randrange(2**31)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Each setting by itself: drawn jointly, trials crowd around an early winner and stay there
-        # (docs/experiments.md has both).
-        sampler = optuna.samplers.TPESampler(
-            seed=seed,
-            n_startup_trials=sweep.search.num_startup_trials,
-            multivariate=False,  # left out, Optuna draws jointly where there is one objective
-            constant_liar=True,  # trials run side by side: keep away from those under way
-        )
+    # Each setting by itself: drawn jointly, trials crowd around an early winner and stay there
+    # (docs/experiments.md has both).
+    sampler = TPE(seed, sweep.search.num_startup_trials)
     return optuna.create_study(directions=["maximize"] * num_objectives, sampler=sampler)
 
 

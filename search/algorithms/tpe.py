@@ -1,0 +1,170 @@
+"""Optuna's TPE, which draws each setting by itself, looking through all trials once for a trial.
+
+`optuna.samplers.TPESampler` sorts the trials into good and bad ones, and looks up a setting in each
+of them, anew for every setting of a trial: with 1,000 trials of 15 settings that is most of the
+time that asking takes, and nothing has changed between one setting and the next. Here the trials
+are sorted once for each that is asked for, and what a trial came to is looked up once, when it has
+ended. The draws are Optuna's, bit for bit: `tests/search/algorithms/test_tpe.py` compares them.
+
+What is overridden are Optuna's own methods, which are not public: those tests say when they move.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
+from optuna.samplers._tpe.sampler import _split_trials, default_gamma, default_gamma_multiobjective
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+Numbers = NDArray[np.int64]
+"""Of trials in their study."""
+
+_SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+_UNKNOWN, _ABSENT, _PRESENT = range(3)
+
+
+class _Trials(list[FrozenTrial]):
+    """The good or the bad trials, by number: those that have ended, and those under way."""
+
+    def __init__(self, ended: Numbers, running: Sequence[FrozenTrial], trials: list[FrozenTrial]):
+        super().__init__(running)
+        self.ended, self.running, self.by_number = ended, running, trials
+
+
+class _Column:
+    """A setting of the trials that have ended, as TPE's estimators want it."""
+
+    def __init__(self, name: str, distribution: BaseDistribution) -> None:
+        self.name, self.distribution = name, distribution
+        self.values: NDArray[np.float64] = np.zeros(0)  # by the trial's number
+        self.state: NDArray[np.int8] = np.zeros(0, np.int8)
+
+    def of(self, trials: _Trials) -> NDArray[np.float64]:
+        """[N] of the trials that have the setting, in the order of their numbers, which is what
+        their weights follow."""
+        self._grow(len(trials.by_number))
+        for number in trials.ended[self.state[trials.ended] == _UNKNOWN].tolist():
+            params = trials.by_number[number].params
+            self.state[number] = _PRESENT if self.name in params else _ABSENT
+            if self.name in params:
+                self.values[number] = self.distribution.to_internal_repr(params[self.name])
+        ended = trials.ended[self.state[trials.ended] == _PRESENT]
+        under_way = [trial for trial in trials.running if self.name in trial.params]
+        convert = self.distribution.to_internal_repr
+        return np.insert(
+            self.values[ended],
+            np.searchsorted(ended, [trial.number for trial in under_way]),
+            [convert(trial.params[self.name]) for trial in under_way],
+        )
+
+    def _grow(self, size: int) -> None:
+        missing = size - len(self.values)
+        if missing > 0:
+            missing += len(self.values)
+            self.values = np.concatenate([self.values, np.zeros(missing)])
+            self.state = np.concatenate([self.state, np.full(missing, _UNKNOWN, np.int8)])
+
+
+class TPE(TPESampler):
+    """`TPESampler(multivariate=False, constant_liar=True)`, its trials looked through once.
+
+    Args:
+        seed: of its draws.
+        num_startup_trials: trials that are drawn at random first.
+    """
+
+    def __init__(self, seed: int, num_startup_trials: int) -> None:
+        super().__init__(
+            seed=seed,
+            n_startup_trials=num_startup_trials,
+            multivariate=False,  # left out, Optuna draws jointly where there is one objective
+            constant_liar=True,  # trials run side by side: keep away from those under way
+        )
+        self._asked = -1  # number of the trial that the others were sorted for
+        self._good, self._bad = (_Trials(np.zeros(0, np.int64), (), []) for _ in range(2))
+        self._columns: dict[str, _Column] = {}
+        self._ranks: dict[int, tuple[float, ...]] = {}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A setting of the trial that is asked for."""
+        if self._asked == trial.number:
+            return self._sample(study, trial, {param_name: param_distribution})[param_name]
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, *args: Any, **kwargs: Any) -> None:
+        """A trial has ended: what was sorted is of yesterday."""
+        self._asked = -1
+        super().after_trial(*args, **kwargs)
+
+    def _sample(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if self._asked != trial.number:
+            self._sort(study, trial)
+        good = self._build_parzen_estimator(study, search_space, self._good, handle_below=True)
+        bad = self._build_parzen_estimator(study, search_space, self._bad, handle_below=False)
+        drawn = good.sample(self._rng.rng, self._n_ei_candidates)
+        best = self._compare(drawn, self._compute_acquisition_func(drawn, good, bad))
+        return {name: space.to_external_repr(best[name]) for name, space in search_space.items()}
+
+    def _get_internal_repr(
+        self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
+    ) -> dict[str, NDArray[np.float64]]:
+        assert isinstance(trials, _Trials)
+        found = {}
+        for name, distribution in search_space.items():
+            column = self._columns.get(name)
+            if column is None or column.distribution != distribution:
+                column = self._columns[name] = _Column(name, distribution)
+            found[name] = column.of(trials)
+        return found
+
+    def _sort(self, study: Study, asked: FrozenTrial) -> None:
+        """Good trials: the best tenth, at most 25 where there is one objective; running ones are
+        bad."""
+        everything = study.get_trials(deepcopy=False)
+        trials = [t for t in everything if t.state in _SEEN and t.number != asked.number]
+        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        ended = [trial for trial in trials if trial.state is not TrialState.RUNNING]
+        if len(study.directions) == 1:
+            ranks = np.array([self._rank(study, trial) for trial in ended])
+            best = np.lexsort(ranks.T[::-1])[: default_gamma(len(ended))]
+            numbers = _numbers(ended)
+            good, bad = np.sort(numbers[best]), np.delete(numbers, best)
+        else:
+            gamma = default_gamma_multiobjective(len(ended))
+            good, bad = map(_numbers, _split_trials(study, ended, gamma))
+        self._good = _Trials(good, (), everything)
+        self._bad = _Trials(bad, running, everything)
+        self._asked = asked.number
+
+    def _rank(self, study: Study, trial: FrozenTrial) -> tuple[float, ...]:
+        """What orders trials that have ended, the best first: those that ran to their end by value,
+        then the others by how far they came and their value there."""
+        known = self._ranks.get(trial.number)
+        if known is None:
+            sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
+            if trial.state is TrialState.COMPLETE:
+                assert trial.value is not None
+                known = (0.0, sign * trial.value, 0.0)
+            elif trial.intermediate_values:
+                step, value = max(trial.intermediate_values.items())
+                known = (1.0, -step, sign * value)
+            else:
+                known = (1.0, 1.0, 0.0)
+            self._ranks[trial.number] = known
+        return known
+
+
+def _numbers(trials: Sequence[FrozenTrial]) -> Numbers:
+    return np.array([trial.number for trial in trials], np.int64)

@@ -1,0 +1,99 @@
+"""Our TPE draws what Optuna's draws, whatever it has been told, and looks once."""
+
+import random
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search.algorithms.tpe import TPE
+
+NUM_STARTUP = 5
+
+
+def suggest(trial: optuna.Trial) -> dict[str, Any]:
+    """Settings of every kind, one of them only where another says so."""
+    found: dict[str, Any] = {
+        "lr": trial.suggest_float("lr", 1e-5, 1e-2, log=True),
+        "dropout": trial.suggest_float("dropout", 0.0, 0.5, step=0.1),
+        "size": trial.suggest_int("size", 16, 256, log=True),
+        "pooling": trial.suggest_categorical("pooling", ["cls", "mean", "pooler"]),
+    }
+    if found["pooling"] == "mean":
+        found["weight"] = trial.suggest_float("weight", 0.0, 1.0)
+    return found
+
+
+def drawn(sampler: optuna.samplers.BaseSampler, num_objectives: int, num: int) -> list[Any]:
+    """What is drawn in a search with trials side by side: of every end, some with ties."""
+    study = optuna.create_study(directions=["maximize"] * num_objectives, sampler=sampler)
+    random_ = random.Random(0)
+    found, running = [], []
+    for _ in range(num):
+        trial = study.ask()
+        found.append(suggest(trial))
+        running.append(trial)
+        while len(running) > 3:
+            ended = running.pop(random_.randrange(len(running)))
+            values = [round(random_.random(), 1) for _ in range(num_objectives)]
+            end = random_.random()
+            if end < 0.4:
+                study.tell(ended, values)
+            elif end < 0.5:
+                study.tell(ended, state=TrialState.FAIL)
+            else:
+                for epoch in range(random_.randrange(4)) if num_objectives == 1 else ():
+                    ended.report(values[0] + epoch / 10, epoch)
+                study.tell(
+                    ended, state=TrialState.PRUNED if num_objectives == 1 else TrialState.FAIL
+                )
+    return found
+
+
+@pytest.mark.parametrize(("num_objectives", "num"), [(1, 120), (2, 50)])
+def test_the_draws_are_optunas(num_objectives: int, num: int) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    theirs = optuna.samplers.TPESampler(
+        seed=3, n_startup_trials=NUM_STARTUP, multivariate=False, constant_liar=True
+    )
+    assert drawn(TPE(3, NUM_STARTUP), num_objectives, num) == drawn(theirs, num_objectives, num)
+
+
+def test_trials_are_sorted_once_for_each_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sorted_for, looked_up = [], []
+    sort, rank = TPE._sort, TPE._rank
+
+    def noted(self: TPE, study: optuna.Study, asked: optuna.trial.FrozenTrial) -> None:
+        sorted_for.append(asked.number)
+        sort(self, study, asked)
+
+    def ranked(self: TPE, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Any:
+        if trial.number not in self._ranks:
+            looked_up.append(trial.number)
+        return rank(self, study, trial)
+
+    monkeypatch.setattr(TPE, "_sort", noted)
+    monkeypatch.setattr(TPE, "_rank", ranked)
+    drawn(TPE(3, NUM_STARTUP), 1, 40)
+    assert len(sorted_for) == len(set(sorted_for)) > 20
+    assert len(looked_up) == len(set(looked_up)) > 20
+
+
+def test_a_setting_of_another_range_is_looked_up_anew() -> None:
+    """Probes draw from a space of their own: what stands for a value depends on its range."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def values(sampler: optuna.samplers.BaseSampler) -> list[float]:
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        found = []
+        for number in range(40):
+            trial = study.ask()
+            found.append(trial.suggest_int("size", 0, 10 if number % 2 else 20))
+            study.tell(trial, -abs(found[-1] - 4))
+        return found
+
+    theirs = optuna.samplers.TPESampler(
+        seed=1, n_startup_trials=2, multivariate=False, constant_liar=True
+    )
+    assert values(TPE(1, 2)) == values(theirs)
