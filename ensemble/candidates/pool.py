@@ -7,6 +7,7 @@ Legend: M candidates, N rows, C classes, H halves.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from ensemble.candidates.run_predictions import DevData, Download, RunPrediction
 from mlflow_setup.errors import EnsweepError
 from mlflow_setup.schema import Outcome, RunRecord, Tag
 from trainable.config.tasks import Task
+
+NUM_READERS = 16
+"""Runs read at a time: from a server, reading is waiting for one file after the other."""
 
 
 @dataclass(frozen=True)
@@ -112,23 +116,29 @@ def labels_of(pool: Pool) -> dict[Candidate, str]:
     return {c: c.label if is_one or not c.sweep else f"{c.sweep}/{c.label}" for c in candidates}
 
 
+def _read_or_reject(
+    run: RunRecord, download: Download, seen: dict[DevData, DevData]
+) -> RunPredictions | Rejected:
+    reason = _state_against(run)
+    if reason is None:
+        try:
+            return read_run(run, download, seen)
+        except EnsweepError as error:
+            reason = error.problem
+    return Rejected(run.run_id, run.trial, reason, run.sweep)
+
+
 def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
     """The candidates of all runs that ended well and have predictions of the same data.
 
     The order of `runs` changes nothing. Runs that cannot be used are in `rejected`.
     """
-    rejected: list[Rejected] = []
-    read: list[RunPredictions] = []
     seen: dict[DevData, DevData] = {}
-    for run in sorted({run.run_id: run for run in runs}.values(), key=_run_order):
-        reason = _state_against(run)
-        if reason is None:
-            try:
-                read.append(read_run(run, download, seen))
-            except EnsweepError as error:
-                reason = error.problem
-        if reason is not None:
-            rejected.append(Rejected(run.run_id, run.trial, reason, run.sweep))
+    ordered = sorted({run.run_id: run for run in runs}.values(), key=_run_order)
+    with ThreadPoolExecutor(NUM_READERS) as threads:
+        found = list(threads.map(lambda run: _read_or_reject(run, download, seen), ordered))
+    rejected = [each for each in found if isinstance(each, Rejected)]
+    read = [each for each in found if isinstance(each, RunPredictions)]
     wanted = _most_common_data(read)
     used: list[tuple[RunPredictions, list[Candidate]]] = []
     for predictions in read:

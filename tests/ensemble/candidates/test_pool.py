@@ -1,4 +1,5 @@
 import dataclasses
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -398,3 +399,20 @@ def test_what_cannot_be_fetched_is_said(store: Store) -> None:
 
     runs: list[RunRecord] = [store.add_usual("a", 1)]
     assert only_rejection(load_pool(runs, download)) == ("a", "the server is away")
+
+
+def test_runs_are_read_side_by_side(store: Store) -> None:
+    """From a server each file is waited for: no run waits for another's."""
+    together = threading.Barrier(2)
+    first: set[str] = set()
+
+    def download(run_id: str, artifact: str) -> Path:
+        if run_id not in first:
+            first.add(run_id)
+            together.wait(timeout=20)
+        return store.download(run_id, artifact)
+
+    for trial, seed in (("a", 1), ("b", 2)):
+        store.add_usual(trial, seed, num_epochs=1)
+    candidates = load_pool(store.runs, download).candidates
+    assert {candidate.run_id for candidate in candidates} == {run.run_id for run in store.runs}
