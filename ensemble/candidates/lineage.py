@@ -8,7 +8,7 @@ from trainable.config.parse import from_flat
 
 SOUP = "soup"
 """Recipe of a trial that was averaged, not trained: its configuration is an ingredient's."""
-_NOT_OF_THE_START = {"encoder_dropout", "head_dropout"}
+_NOT_OF_THE_START = {"encoder_dropout", "head_dropout", "gradient_checkpointing", "lora"}
 
 
 def encoder_of_start(record: TrialRecord, config: Config) -> dict[str, Any]:

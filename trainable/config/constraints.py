@@ -62,7 +62,10 @@ def idle_by_stage(config: Config) -> Iterator[tuple[str, str]]:
         yield "train.continue_from", "train.stages has one stage"
         yield "train.early_stopping_epochs", "train.stages has no finetune"
     if not {"finetune", "swa"} & set(stages):
-        for key in ("model.encoder_dropout", "optim.head_lr_factor", "optim.layer_decay"):
+        for key in (
+            *("model.encoder_dropout", "optim.head_lr_factor", "optim.layer_decay"),
+            *("model.gradient_checkpointing", "model.lora.rank", "model.lora.alpha"),
+        ):
             yield key, "train.stages leaves the encoder as it is"
 
 
@@ -95,6 +98,8 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
     if config.distill.enabled and config.distill.teacher != "self":
         yield "distill.num_teachers", "distill.teacher names its teachers"
     model = config.model
+    if model.lora.rank is None:
+        yield "model.lora.alpha", "model.lora.rank is not set"
     if not model.paraphrase_structure:
         yield "model.paraphrase_difference", "model.paraphrase_structure is false"
     if not (model.shared_fcn or model.nonlinear_heads or model.paraphrase_structure):

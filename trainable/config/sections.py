@@ -40,6 +40,16 @@ class Data(Section):
     """Share of each task's training examples, drawn with the seed."""
 
 
+class Lora(Section):
+    """LoRA: the encoder's matrices stay, narrow ones beside them learn (not in the paper)."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Rank of the narrow matrices beside every linear layer of the encoder; None: no LoRA, the
+    encoder's own weights learn. They are merged into the weights that a trial keeps."""
+    alpha: Positive = 16.0
+    """Their product is multiplied by alpha / rank."""
+
+
 class Model(Section):
     """The encoder, how a sentence is embedded, and the heads above it (sections 4.1 and 4.3)."""
 
@@ -72,6 +82,10 @@ class Model(Section):
     layers, else 32 as in the bare baseline. It scales SimCSE's dot products."""
     encoder_dropout: Dropout = 0.1
     """Hidden and attention dropout inside the encoder (the text says 0.3, the code kept 0.1)."""
+    gradient_checkpointing: bool = False
+    """Keep the layers' inputs alone and compute the rest again for the gradient: less memory, more
+    time, equal numbers."""
+    lora: Lora = Lora()
 
 
 class Batching(Section):

@@ -38,6 +38,13 @@ def set_dropout(settings: Any, dropout: float, name: str) -> None:
         setattr(settings, key, dropout)
 
 
+def checkpoint_layers(encoder: Any) -> None:
+    """Have the encoder's layers computed again for the gradient, by the same dropout masks."""
+    enable = getattr(encoder, "activation_checkpointing_enable", None)
+    enable = enable or encoder.gradient_checkpointing_enable  # as transformers called it at first
+    enable({"use_reentrant": False})
+
+
 def max_tokens(encoder: nn.Module) -> int:
     """Tokens of the longest sentence that the encoder takes, the special ones included.
 

@@ -17,10 +17,11 @@ from trainable.batches.collate import Batch
 from trainable.batches.packing import Packed
 from trainable.config.config import Config
 from trainable.config.tasks import Kind, Task
-from trainable.model.architectures import max_tokens
+from trainable.model.architectures import checkpoint_layers, max_tokens
 from trainable.model.encoder import build_untrained, embed, load_pretrained
 from trainable.model.gradient_cache import embed_in_parts
 from trainable.model.heads import HeadOutput, SharedFCN, build_head
+from trainable.model.lora import add_lora, let_learn, num_plain_parameters
 from trainable.runtime.rng_state import dropout_state
 
 WEIGHTS_FILE = "model.safetensors"
@@ -96,7 +97,7 @@ class MultitaskBert(nn.Module):
     def freeze_encoder(self, is_frozen: bool) -> None:
         """Frozen: its weights take no gradient, and it stays in eval mode, without dropout."""
         self.is_encoder_frozen = is_frozen
-        self.encoder.requires_grad_(not is_frozen)
+        let_learn(self.encoder, not is_frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -108,12 +109,13 @@ class MultitaskBert(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Of the model that is kept."""
+        return num_plain_parameters(self)
 
     @property
     def num_encoder_parameters(self) -> int:
         """The encoder's share of `num_parameters`."""
-        return sum(parameter.numel() for parameter in self.encoder.parameters())
+        return num_plain_parameters(self.encoder)
 
 
 def build_model(config: Config, encoder: str | None = None) -> MultitaskBert:
@@ -125,7 +127,11 @@ def build_model(config: Config, encoder: str | None = None) -> MultitaskBert:
     settings = config.model
     name, revision = (settings.encoder, settings.revision) if encoder is None else (encoder, None)
     loaded = load_pretrained(name, revision, settings.encoder_dropout, settings.pooling)
-    return MultitaskBert(loaded, config)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(loaded)
+    model = MultitaskBert(loaded, config)
+    add_lora(loaded, settings.lora)  # after the heads, whose draws are the same without
+    return model
 
 
 def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> MultitaskBert:

@@ -45,8 +45,9 @@ def choose_device(wanted: str, num_bytes: int = 0) -> torch.device:
 
 
 def training_bytes(model: torch.nn.Module) -> int:
-    """What training needs at the least: weights, gradients and AdamW's two moments, in float32."""
-    return 4 * 4 * sum(parameter.numel() for parameter in model.parameters())
+    """What training needs at the least: the weights, and of those that learn gradients and AdamW's
+    two moments, in float32."""
+    return sum(4 * (4 if p.requires_grad else 1) * p.numel() for p in model.parameters())
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:

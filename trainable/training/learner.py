@@ -28,6 +28,7 @@ from trainable.losses.objective import Objective
 from trainable.model.architectures import require_vocabulary
 from trainable.model.compilation import can_compile, compile_layers, verdict
 from trainable.model.heads import HeadOutput
+from trainable.model.lora import load_plain_weights
 from trainable.model.multitask import WEIGHTS_FILE, MultitaskBert, build_model
 from trainable.runtime.precision import (
     autocast,
@@ -226,7 +227,7 @@ class Learner:
 
     def load_weights(self, folder: Path) -> None:
         """Go on from the weights of an epoch that were kept in `folder`."""
-        self.model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        load_plain_weights(self.model, load_file(folder / WEIGHTS_FILE))
 
     def _compile(self, stop: Stop) -> None:
         """Compile the encoder's layers, unless passes over batches say it is slower."""

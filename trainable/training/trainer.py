@@ -26,6 +26,7 @@ from trainable.config.config import Config
 from trainable.data.dataset import Dataset
 from trainable.evaluation.evaluate import evaluate, predictions_of
 from trainable.model.encoder import hub_revision
+from trainable.model.lora import plain_weights
 from trainable.model.multitask import WEIGHTS_FILE
 from trainable.runtime.rng_state import rng_state, set_rng_state
 from trainable.runtime.stopping import Stop
@@ -161,7 +162,7 @@ class Trainer:
         return None
 
     def _write_weights(self, folder: Path) -> None:
-        weights = self.learner.scored.state_dict()
+        weights = plain_weights(self.learner.scored)
         state = {name: value.contiguous().cpu() for name, value in weights.items()}
         save_file(state, folder / WEIGHTS_FILE)
 

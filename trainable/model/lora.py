@@ -1,0 +1,86 @@
+"""LoRA: pretrained matrices stay as they are, and narrow ones beside them learn (Hu et al., 2021).
+
+W x + alpha / rank * B A x, where A [rank, in] starts random and B [out, rank] at zero. What a trial
+keeps are plain weights, W + alpha / rank * B A: a model that answers knows nothing of LoRA.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from trainable.config.sections import Lora
+
+_MARK = "lora_"
+"""How the names of the narrow matrices begin."""
+
+
+class LoRALinear(nn.Linear):
+    """A linear layer whose own weights do not learn; it has their names and values."""
+
+    def __init__(self, plain: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(
+            plain.in_features, plain.out_features, bias=plain.bias is not None, device="meta"
+        )
+        self.weight, self.bias, self.scale = plain.weight, plain.bias, alpha / rank
+        self.lora_a = nn.Parameter(plain.weight.new_empty(rank, plain.in_features))
+        self.lora_b = nn.Parameter(plain.weight.new_zeros(plain.out_features, rank))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+
+    def forward(self, input: Tensor) -> Tensor:
+        narrow = linear(linear(input, self.lora_a), self.lora_b)
+        return super().forward(input) + self.scale * narrow
+
+    def merged(self) -> Tensor:
+        """The weight [out, in] of the plain layer that does the same."""
+        return self.weight + self.scale * self.lora_b @ self.lora_a
+
+
+def add_lora(encoder: nn.Module, lora: Lora) -> None:
+    """Give every linear layer of the encoder its narrow matrices, drawn from torch's generator."""
+    if lora.rank is None:
+        return
+    plain = [name for name, module in encoder.named_modules() if type(module) is nn.Linear]
+    for name in plain:
+        layer = encoder.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        encoder.set_submodule(name, LoRALinear(layer, lora.rank, lora.alpha))
+    let_learn(encoder, True)
+
+
+def let_learn(encoder: nn.Module, learns: bool) -> None:
+    """Whether the encoder takes gradients; where it has LoRA, the narrow matrices alone do."""
+    has_lora = any(_MARK in name for name, _ in encoder.named_parameters())
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(learns and (not has_lora or _MARK in name))
+
+
+def num_plain_parameters(module: nn.Module) -> int:
+    """Of the module with LoRA merged."""
+    named = module.named_parameters()
+    return sum(parameter.numel() for name, parameter in named if _MARK not in name)
+
+
+@torch.no_grad()
+def plain_weights(model: nn.Module) -> dict[str, Any]:
+    """The model's `state_dict` with LoRA merged: that of the same model without."""
+    weights = dict(model.state_dict())
+    for name, module in model.named_modules():
+        if isinstance(module, LoRALinear):
+            weights[f"{name}.weight"] = module.merged()
+            del weights[f"{name}.lora_a"], weights[f"{name}.lora_b"]
+    return weights
+
+
+@torch.no_grad()
+def load_plain_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Go on from `plain_weights`: they become what stays, and what learns begins anew."""
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all(_MARK in name for name in missing)
+    for module in model.modules():
+        if isinstance(module, LoRALinear):
+            module.lora_b.zero_()
