@@ -37,6 +37,7 @@ class Textbook:
         encoder = AutoModel.from_pretrained(
             locate(config.model.encoder),
             attn_implementation="eager",
+            dtype=torch.float32,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
         )
