@@ -3,8 +3,8 @@
     python benchmarks/batches.py --data-dir DATA --steps 60
 
 For each pair task: the spread of sentence lengths within a batch, and how often a pair's negatives
-in MNR are near-duplicates, sentences that share most of their words with its own. Then the seconds
-of a step of B3 either way, over batches drawn from all of an epoch's.
+in MNR are near-duplicates, sentences that share most of their words with its own. Then the
+processor seconds of a step of B3 either way, in turns, over batches drawn from all of an epoch's.
 """
 
 import argparse
@@ -37,7 +37,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    found = {str(by_length): measure(given, by_length) for by_length in (True, False)}
+    kinds = {str(by_length): prepared(given, by_length) for by_length in (True, False)}
+    found = {key: of_pairs(dataset, plan) for key, (_, dataset, plan) in kinds.items()}
+    seconds: dict[str, list[float]] = {key: [] for key in kinds}
+    for number in range(-5, given.steps):  # the first ones are slower
+        for key, (learner, _, plan) in kinds.items():
+            (batch,) = learner.batches([plan[number]], 1)
+            started = time.process_time()
+            learner.step(batch, 1, number % len(plan))
+            if number >= 0:
+                seconds[key].append(time.process_time() - started)
+    for key, values in found.items():
+        values["processor seconds a step"] = float(np.mean(seconds[key]))
     if given.json:
         print(json.dumps({"schema_version": 1, "by_length": found}))
         return
@@ -46,8 +57,8 @@ def main() -> None:
         print(f"by length {by_length:5}: {shown}")
 
 
-def measure(given: argparse.Namespace, by_length: bool) -> dict[str, float]:
-    """Spread in words, near-duplicates in 1,000 negatives, seconds a step."""
+def prepared(given: argparse.Namespace, by_length: bool) -> tuple[Learner, Dataset, list[Step]]:
+    """B3 before its first step, and the steps of its first epoch in a random order."""
     settings = [
         *(f"data.dir={given.data_dir}", "data.on_bad_rows=skip", f"model.encoder={given.encoder}"),
         *(
@@ -62,17 +73,16 @@ def measure(given: argparse.Namespace, by_length: bool) -> dict[str, float]:
     learner.enter(stages_of(config)[0])
     lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
     plan = plan_epoch(lengths, config.batching, config.seed, 1)
+    return learner, dataset, [plan[n] for n in generator(0, "timed").permutation(len(plan))]
+
+
+def of_pairs(dataset: Dataset, plan: Sequence[Step]) -> dict[str, float]:
+    """Spread in words and near-duplicates in 1,000 negatives, of each pair task."""
     values: dict[str, float] = {}
     for name in ("paraphrase", "similarity"):
         own = [step for step in plan if step.task_name == name]
         spread, near = of_batches(dataset, name, own)
         values |= {f"{name}: spread": spread, f"{name}: near-duplicates in 1,000": near}
-    drawn = [plan[n] for n in generator(0, "timed").permutation(len(plan))[: given.steps + 5]]
-    for number, batch in enumerate(learner.batches(drawn, 1)):
-        if number == 5:  # the first ones are slower
-            started = time.perf_counter()
-        learner.step(batch, 1, number)
-    values["seconds a step"] = (time.perf_counter() - started) / given.steps
     return values
 
 

@@ -11,7 +11,6 @@ import typer
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDir, Limits, Place, as_overrides, dated
 from ensweep.cli.shared.output import print_json, print_table
-from ensweep.cli.sweeps.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
@@ -85,8 +84,7 @@ def _run(resolved: "StudyConfig", chosen: str, place: Place, may_go_on: bool) ->
     from search.storage.sweep_folder import SweepFolder
 
     sweep, num_trials = resolved.sweep, resolved.sweep.search.num_samples
-    hint = resume_hint(chosen, place)
-    how = f"{hint}, then this command with --name {chosen} and --evaluate-only"
+    how = f"to go on: this command again, with --name {chosen} and --resume-if-begun"
     if may_go_on and SweepFolder(place.storage, chosen).has_begun():
         resolved.require_trials(place.storage / chosen)
         typer.echo(f"study {chosen}: going on", err=True)
