@@ -14,6 +14,7 @@ from search.reports.pages.render import write_report
 from search.reports.report import sweep_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 120_000  # milliseconds: other tests run beside this one
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,6 +33,7 @@ def test_the_page_draws_alone_and_in_silence(tiny_data: Path, tmp_path: Path) ->
         # a container's root has no sandbox to give
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1240, "height": 1000})
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
