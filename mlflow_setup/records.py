@@ -1,13 +1,13 @@
 """Records as JSON: strict in their fields and types, and with a digest of what was written."""
 
 import dataclasses
-import hashlib
 import json
 from functools import cache
 from typing import Any, Self
 
-import pydantic_core
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from mlflow_setup.text import short_hash
 
 
 class Record:
@@ -20,15 +20,15 @@ class Record:
     def to_json(self) -> str:
         """Raises ValueError when a number is not finite: JSON has no such numbers."""
         content = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return _dump({**content, _DIGEST: _digest(_dump(content))})
+        return _dump({**content, _DIGEST: short_hash(_dump(content))})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Raises ValueError when `text` is not JSON, not of the record's fields and types, or was
         changed since it was written."""
         try:
-            content = pydantic_core.from_json(text)
-        except ValueError as error:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"not a {cls.__name__}: Invalid JSON: {error}") from None
         digest = content.pop(_DIGEST, None) if isinstance(content, dict) else None
         try:
@@ -37,7 +37,7 @@ class Record:
             detail = error.errors(include_url=False, include_input=False)[0]
             place = "".join(f"{part!r:.80}: " for part in detail["loc"])
             raise ValueError(f"not a {cls.__name__}: {place}{detail['msg']}") from None
-        if digest != _digest(_dump(content)):
+        if digest != short_hash(_dump(content)):
             raise ValueError(f"not a {cls.__name__}: changed since it was written")
         return record
 
@@ -48,10 +48,6 @@ _DIGEST = "digest"
 
 def _dump(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @cache
