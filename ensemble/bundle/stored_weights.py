@@ -4,7 +4,9 @@ An encoder's folder has what transformers' own folders have, under its names, so
 `AutoModel.from_pretrained` loads it.
 """
 
+import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.manifest import sha256_file
 from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.text import short_hash
+from trainable.config.tasks import Task
 
 _ENCODER = "encoder."
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -55,6 +58,18 @@ def lift_encoder(bundle: Path, name: str) -> None:
     folder.rmdir()
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()
+
+
+def name_labels(bundle: Path, tasks: Iterable[Task]) -> None:
+    """Put the labels' names into the bundle's own `config.json` (`id2label`), as transformers has
+    them; where several tasks have names, that file has no place for them."""
+    named = [task.labels for task in tasks if task.labels]
+    if len(named) == 1:
+        path = bundle / "config.json"
+        config = json.loads(path.read_bytes())
+        config["id2label"] = {str(c): label for c, label in enumerate(named[0])}
+        config["label2id"] = {label: c for c, label in enumerate(named[0])}
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def convert_weights(bundle: Path, precision: Precision) -> None:

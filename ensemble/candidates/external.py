@@ -25,8 +25,7 @@ from mlflow_setup.errors import DataError
 from mlflow_setup.text import printable
 from trainable.config.tasks import Output, Task
 from trainable.data.defects import FIXES
-from trainable.data.examples import label_sets
-from trainable.data.readers import label_value
+from trainable.data.labels import label_sets, label_value
 from trainable.data.tables import Fault, UnreadableError, delimiter_of, table_rows, text_lines
 from trainable.storage.predictions import Predictions, read_predictions
 

@@ -108,6 +108,11 @@ def _render(
         contents=contents,
         encoders={name: _encoder(member.config) for name, member in contents.members.items()},
         main=main_member(contents),
+        labels={
+            name: [_plain(label) for label in entry.task.labels]
+            for name, entry in contents.tasks.items()
+            if entry.task.labels
+        },
         linear=[name for name, entry in contents.tasks.items() if entry.intercept is not None],
         averaged=_averaged(contents),
         licences=_licences(contents),
@@ -193,4 +198,9 @@ def _encoder(config: Mapping[str, Any]) -> str:
     """The encoder's name; of a folder its last part, fit for a cell of a table."""
     name = str(config["model.encoder"])
     shown = Path(name).name if Path(name).is_absolute() or name.startswith(LOCAL) else name
-    return "".join(c if c.isalnum() or c in "._-/ " else "?" for c in shown)
+    return _plain(shown)
+
+
+def _plain(name: str) -> str:
+    """Fit for a cell of a table: without what Markdown or HTML reads."""
+    return "".join(c if c.isalnum() or c in "._-/ " else "?" for c in name)

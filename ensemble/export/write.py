@@ -19,7 +19,7 @@ from ensemble.bundle.format import (
     Share,
     TaskEntry,
 )
-from ensemble.bundle.stored_weights import lift_encoder, store_member
+from ensemble.bundle.stored_weights import lift_encoder, name_labels, store_member
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.pins import pin_members
 from ensemble.choice.request import Request, choose_ensemble
@@ -188,6 +188,7 @@ def _store(parts: Parts, folder: Path) -> Contents:
             answered[members[share.member].encoder] += abs(share.weight)
     main = max(answered, key=lambda name: (answered[name], name))
     lift_encoder(folder, main)
+    name_labels(folder, (entry.task for entry in parts.tasks.values()))
     contents = Contents(
         schema_version=SCHEMA_VERSION,
         tasks=dict(parts.tasks),

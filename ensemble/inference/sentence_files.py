@@ -1,8 +1,8 @@
 """Files of sentences to label, read in chunks of rows: of any file, only a chunk is in memory.
 
-Read are delimited text with a header, JSONL (objects with the tasks' sentence columns, or lists)
-and lines of text, by `trainable.data.tables` as training reads them. Ids and sentences leave as
-they came; a sentence that is missing is an error that names its line.
+Read are delimited text with a header, JSONL (objects with the tasks' sentence columns, or lists),
+Parquet and lines of text, by `trainable.data.tables` as training reads them. Ids and sentences
+leave as they came; a sentence that is missing is an error that names its line.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,9 @@ from trainable.data.tables import (
     UnreadableError,
     delimiter_of,
     is_json_lines,
+    is_parquet,
     json_rows,
+    parquet_rows,
     table_rows,
     text_lines,
 )
@@ -37,7 +39,8 @@ _Row = tuple[str, str | None, list[Any]]
 def read_file(
     path: Path, tasks: Sequence[Task], num_rows: int | None = None
 ) -> Iterator[pd.DataFrame]:
-    """The tasks' sentence columns of a delimited or JSONL file, after its ids if it has them.
+    """The tasks' sentence columns of a delimited, JSONL or Parquet file, after its ids if it has
+    them.
 
     The delimiter is one of the tasks' own, or a tab, comma, semicolon or bar, as the header tells.
 
@@ -45,11 +48,21 @@ def read_file(
         DataError: not there, not UTF-8, no such columns, no rows, or a sentence is missing.
     """
     names, _ = _columns(tasks)
-    form = _json_rows if is_json_lines(path) else _table_rows
+    source = str(path)
     try:
+        if is_parquet(path):
+            rows = _records(source, parquet_rows(path), tasks)
+            yield from _frames(source, rows, names, num_rows)
+            return
         with path.open("rb") as stream:
-            rows = form(str(path), _lines(str(path), stream), tasks)
-            yield from _frames(str(path), rows, names, num_rows)
+            lines = _lines(source, stream)
+            if is_json_lines(path):
+                rows = _records(source, json_rows(lines), tasks)
+            else:
+                rows = _table_rows(source, lines, tasks)
+            yield from _frames(source, rows, names, num_rows)
+    except UnreadableError as error:
+        raise DataError(f"{path}: {error.message}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -125,9 +138,11 @@ def _lines(source: str, stream: BinaryIO) -> Iterator[str]:
         raise DataError(f"{place}: {error.message}", fix=FIXES["D02"]) from None
 
 
-def _json_rows(source: str, lines: Iterable[str], tasks: Sequence[Task]) -> Iterator[_Row]:
+def _records(
+    source: str, numbered: Iterable[tuple[int, Any]], tasks: Sequence[Task]
+) -> Iterator[_Row]:
     names, id_name = _columns(tasks)
-    for number, row in json_rows(lines):
+    for number, row in numbered:
         place = f"{source}:{number}"
         if isinstance(row, Fault):
             raise DataError(f"{place}: {row.message}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.selection.combine import GRID, Averaged
 from trainable.config.tasks import Output, Task
-from trainable.data.examples import label_sets
+from trainable.data.labels import label_sets
 
 Floats = NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from ensweep.cli.ensembles import bundle, compress, ensemble, predict, serve, soup
 from ensweep.cli.shared.command import add, grouped
-from ensweep.cli.start import config, doctor, packaged, settings
+from ensweep.cli.start import config, doctor, init, packaged, settings
 from ensweep.cli.sweeps import (
     ablate,
     cluster,
@@ -45,7 +45,14 @@ EXIT_CODES = (
 )
 
 COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Start": (doctor.doctor, data.data, packaged.recipes, config.config, settings.settings),
+    "Start": (
+        doctor.doctor,
+        data.data,
+        init.init,
+        packaged.recipes,
+        config.config,
+        settings.settings,
+    ),
     "Train and search": (
         *(train.train, pretrain.pretrain, packaged.sweeps, plan.plan),
         *(sweep.sweep, stop.stop, sweep.resume, sweep.extend, submit.submit, cluster.cluster),

@@ -27,7 +27,7 @@ from search.config.constraints import problems_of
 from search.config.sweep_config import SECTIONS, SWEEP_KEYS, SweepConfig
 from trainable.config.config import flatten
 from trainable.config.packaged import Packaged
-from trainable.config.recipe import given_settings, read_recipe
+from trainable.config.recipe import TASKS_FILE, given_settings, read_recipe, settings_of_data
 from trainable.config.strict_yaml import is_settings_file, read_settings
 
 SWEEPS = Packaged(Path(__file__).parent / "sweeps", "sweep")
@@ -72,6 +72,7 @@ def resolve_sweep(
         if not _set_sweep_key(content, key, value):
             _fix(content, origin, key, value, place)
     _make_data_absolute(fixed)
+    _take_tasks_of_data(content, origin)
     sweep = _validate({**content, "name": path.stem, "origin": origin}, path, problems)
     if sweep is not None:
         problems += problems_of(sweep)
@@ -162,6 +163,18 @@ def _make_data_absolute(fixed: dict[str, Any]) -> None:
     folder = fixed.get("data.dir")
     if isinstance(folder, str) and folder and not is_uri(folder):
         fixed["data.dir"] = str(Path(folder).resolve())
+
+
+def _take_tasks_of_data(content: dict[str, Any], origin: dict[str, str]) -> None:
+    """The tasks of the data folder, unless the sweep or one of its recipes has tasks of its own."""
+    fixed, recipes = content["config"], content["recipes"].values()
+    settings = [recipe["settings"] for recipe in recipes]
+    if "data.tasks" in fixed or any(key.startswith("tasks.") for s in settings for key in s):
+        return
+    folder = next((s["data.dir"] for s in (fixed, *settings) if s.get("data.dir")), None)
+    found = settings_of_data({**fixed, "data.dir": folder})
+    fixed |= found
+    origin |= dict.fromkeys(found, f"file {folder}/{TASKS_FILE}")
 
 
 def _validate(content: dict[str, Any], path: Path, problems: list[str]) -> SweepConfig | None:

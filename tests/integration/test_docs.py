@@ -14,6 +14,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -195,3 +196,25 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_recipe_of_a_task_declared_by_hand_trains_as_printed(
+    tiny_data: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    (tmp_path / "mine.yaml").write_text(code)
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    for split in ("train", "dev"):
+        moods = ("joy", "anger", "fear")
+        rows = (f"k{n},film {n},{moods[n % 3]}\n" for n in range(30))
+        (data / f"emotion-{split}.csv").write_text("key,text,mood\n" + "".join(rows))
+    words = ["train", "mine.yaml", "--data-dir", "data", "--json", f"model.encoder={tiny_encoder}"]
+    small = ["train.num_epochs=1", "pretrain.max_steps=2", "model.fcn_size=8"]
+    with contextlib.chdir(tmp_path):
+        done = CliRunner().invoke(app, [*words, *small])
+    assert done.exit_code == 0, f"{done.output}\n{done.exception!r}"
+    metrics = json.loads(done.stdout)["metrics"]
+    assert {"dev/emotion/macro_f1", "dev/sentiment/accuracy"} <= set(metrics)
+    off = [line for line in done.stderr.splitlines() if "it is off" in line]
+    assert len(off) == 2  # MNR and SimCSE: there are no scored pairs

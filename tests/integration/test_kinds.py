@@ -111,6 +111,10 @@ def test_a_kind_goes_the_whole_way(
         ensemble = Ensemble.load(bundle)
         score = evaluate_ensemble(ensemble, folder).scores["mood"]
         assert score > 0.45, (rule, score)  # the words decide
+    if task.labels:
+        config = json.loads((bundle / "config.json").read_bytes())
+        assert list(config["id2label"].values()) == list(task.labels)
+        assert f"| mood | {', '.join(task.labels)} |" in (bundle / "README.md").read_text()
     texts = [("the film bright", "the film bright")] if task.kind.is_pair else ["the film bright"]
     frame = ensemble.predict(texts)
     label = frame["label"][0]

@@ -4,6 +4,7 @@ A dotted name (`optim.lr`) is the field here, the YAML path, the search-space ke
 override and the MLflow param. Where the values come from is `trainable.config.recipe`'s business.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -21,7 +22,9 @@ from trainable.config.sections import (
     Swa,
     Train,
 )
-from trainable.config.tasks import PAPER_TASKS, Task
+from trainable.config.tasks import PAPER_TASKS, Kind, Task
+
+_KIND = re.compile(r"tasks\.[^.]+\.kind")
 
 
 class Config(Section):
@@ -53,6 +56,22 @@ class Config(Section):
         if not self.tasks:
             del values["tasks"]
         return flatten(values)
+
+
+def tasks_of_techniques(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What `loss.mnr.tasks`, `loss.simcse.tasks` and `pretrain.tasks` are in dotted settings that
+    leave them out and train tasks of one's own: the trained tasks of the kind that the paper adds
+    them to, and for text all tasks with labels. {} for the paper's tasks alone, whose defaults
+    stand."""
+    names, kinds = values.get("data.tasks"), {name: task.kind for name, task in PAPER_TASKS.items()}
+    own = {key.split(".")[1]: kind for key, kind in values.items() if _KIND.fullmatch(key)}
+    kinds |= own
+    if not isinstance(names, list | tuple) or not set(own) & set(names) or set(names) - set(kinds):
+        return {}
+    similar = [name for name in names if kinds[name] == Kind.SIMILARITY]
+    labelled = [name for name in names if kinds[name] != Kind.ENTAILMENT]
+    follow = {"loss.mnr.tasks": similar, "loss.simcse.tasks": similar}
+    return follow | ({"pretrain.tasks": labelled} if labelled else {})
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.schema import OVERALL
 from mlflow_setup.text import did_you_mean
 from mlflow_setup.uris import has_credentials
-from trainable.config.config import Config
+from trainable.config.config import Config, tasks_of_techniques
 from trainable.config.tasks import PAPER_TASKS, Kind
 
 STAGE_ORDER = ("fit", "probe", "finetune", "swa")
@@ -36,7 +36,8 @@ def _bad_places(config: Config) -> Iterator[str]:
 
 def settings_without_effect(config: Config) -> list[str]:
     """Warnings: settings that differ from their default but change nothing as things stand."""
-    default, given = type(config)().flat(), config.flat()
+    given = config.flat()
+    default = type(config)().flat() | tasks_of_techniques(given)
     return [
         f"{key}={given[key]} has no effect: {reason}"
         for key, reason in _idle(config)
@@ -90,6 +91,7 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
     for key, names in _tasks_of_losses(config).items():
         if names and not set(names) & set(config.data.tasks):
             yield key, "data.tasks has none of them"
+    yield from _losses_of_no_task(config)
     if loss.simcse.enabled and loss.simcse.similarity == "dot":
         yield "loss.simcse.temperature", "loss.simcse.similarity is dot"
     for key, strategy in (("temperature", "temperature"), ("task_order", "round_robin")):
@@ -106,6 +108,18 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
         yield "model.fcn_size", "the baseline's heads have a width of their own"
     if model.heads != "paper":
         yield "model.similarity_size", f"model.heads is {model.heads}"
+
+
+def _losses_of_no_task(config: Config) -> Iterator[tuple[str, str]]:
+    """Losses that are on and have no task where tasks of one's own are trained."""
+    tasks, loss = config.task_records(), config.loss
+    if not set(config.tasks) & set(tasks):
+        return
+    ranked = any(task.kind is Kind.ENTAILMENT for task in tasks.values())
+    if loss.mnr.enabled and not ranked and not set(loss.mnr.tasks) & set(tasks):
+        yield "loss.mnr.enabled", "no similarity or entailment task is trained: it is off"
+    if loss.simcse.enabled and not set(loss.simcse.tasks) & set(tasks):
+        yield "loss.simcse.enabled", "no task of loss.simcse.tasks is trained: it is off"
 
 
 def _bad_tasks(config: Config) -> list[str]:

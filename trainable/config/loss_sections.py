@@ -13,7 +13,8 @@ class MNR(Section):
     enabled: bool = False
     """Multiple negatives ranking (section 4.4): on entailment tasks and on `loss.mnr.tasks`."""
     tasks: tuple[str, ...] = ("similarity",)
-    """Pair tasks that it is added to: weighted by label for scores, on the positives of 0/1."""
+    """Pair tasks that it is added to: weighted by label for scores, on the positives of 0/1. With
+    tasks of your own: those of kind similarity, unless named."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """S(x, y) between task embeddings."""
     scale: Positive = 20.0
@@ -30,7 +31,8 @@ class SimCSE(Section):
     enabled: bool = False
     """Unsupervised SimCSE (section 4.4): two dropout views of the same sentences."""
     tasks: tuple[str, ...] = ("similarity",)
-    """Tasks that it is added to, of any kind with labels."""
+    """Tasks that it is added to, of any kind with labels. With tasks of your own: those of kind
+    similarity, unless named."""
     similarity: Literal["dot", "cosine"] = "dot"
     """Between the two views' task embeddings; the paper uses the dot product."""
     temperature: Positive = 0.05

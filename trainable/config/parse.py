@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import NUM_SHOWN, did_you_mean, printable
-from trainable.config.config import Config
+from trainable.config.config import Config, tasks_of_techniques
 from trainable.config.constraints import contradictions
 from trainable.config.tasks import Task
 
@@ -20,7 +20,7 @@ def from_flat(values: Mapping[str, Any], origin: Mapping[str, str] | None = None
         ConfigError: all problems at once, each with its key, origin and the nearest valid key.
     """
     problems: list[str] = []
-    nested = _nest(values, problems)
+    nested = _nest(tasks_of_techniques(values) | dict(values), problems)
     try:
         config = Config.model_validate_json(json.dumps(nested))
     except ValidationError as error:

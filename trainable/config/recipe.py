@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import is_text
+from mlflow_setup.uris import is_uri
 from trainable.config.config import Config, flatten
 from trainable.config.packaged import Packaged
 from trainable.config.parse import from_flat, nearest_key, valid_keys
@@ -19,6 +20,8 @@ from trainable.config.strict_yaml import is_settings_file, parse, read_settings
 RECIPES = Packaged(Path(__file__).parent / "recipes", "recipe")
 ENVIRONMENT_PREFIX = "ENSWEEP_"
 MAX_EXTENDS = 20
+TASKS_FILE = "tasks.yaml"
+"""Of a data folder: the tasks that its files are of, where `ensweep data import` wrote it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ def resolve(
     settings, origin = dict(read.settings), dict(read.origin)
     for key, value, place in given_settings(overrides, environment):
         _assign(settings, origin, key, value, place)
+    if not origin.get("data.tasks", "recipe ").startswith(("command line", "env ")):
+        for key, value in settings_of_data(settings).items():
+            _assign(settings, origin, key, value, f"file {settings['data.dir']}/{TASKS_FILE}")
     config = from_flat(settings, origin)
     return Resolved(
         read.name, config, {key: origin.get(key, "default") for key in sorted(config.flat())}
@@ -94,6 +100,33 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
         _assign(settings, origin, key, value, place)
     known_as = path.stem if is_packaged else str(path)
     return Recipe(known_as, str(description), settings, origin, packaged)
+
+
+def settings_of_data(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The tasks of the data folder as settings; {} where it declares none, lies at a URI, or the
+    settings have tasks of their own."""
+    folder = settings.get("data.dir")
+    if not isinstance(folder, str) or not folder or is_uri(folder):
+        return {}
+    if any(key.startswith("tasks.") for key in settings):
+        return {}
+    tasks = data_tasks(Path(folder))
+    return flatten({"tasks": tasks, "data.tasks": list(tasks)}) if tasks else {}
+
+
+def data_tasks(folder: Path) -> dict[str, Any]:
+    """The declarations in a data folder's `tasks.yaml`; {} without one.
+
+    Raises:
+        ConfigError: it is not a mapping of tasks.
+    """
+    path = folder / TASKS_FILE
+    if not _exists(path):
+        return {}
+    tasks = read_settings(path).get("tasks")
+    if not isinstance(tasks, dict) or not all(isinstance(task, dict) for task in tasks.values()):
+        raise ConfigError(f"{path}: expected tasks, each with its kind and files")
+    return tasks
 
 
 def parse_override(text: str) -> tuple[str, Any]:

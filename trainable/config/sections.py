@@ -193,7 +193,8 @@ class Pretrain(Section):
         "paraphrase",
         "similarity",
     )
-    """Tasks whose training sentences are the text; name `nli` for AllNLI's too."""
+    """Tasks whose training sentences are the text; name `nli` for AllNLI's too. With tasks of your
+    own: all that are trained and have labels, unless named."""
     num_epochs: Annotated[int, Field(ge=1, le=10_000)] = 3
     """Passes over the sentences."""
     max_steps: Annotated[int, Field(ge=1)] | None = None

@@ -24,6 +24,7 @@ FIXES = {
     "D14": "double or remove the quotation marks; for a file written without quoting declare the "
     "task with quoting: none; if it is one cell, write it in one line",
     "D15": "name the labels in the task's declaration, in the order of the classes: labels: [...]",
+    "D16": 'write each line as a JSON object: {"id": "1", "sentence": "...", "label": "..."}',
     "D20": "nothing to do; the column is not read",
     "D21": "nothing to do; the mark is left out",
     "D22": "nothing to do; mind it when the file is opened in a spreadsheet",
@@ -33,8 +34,8 @@ FIXES = {
     "D26": "give the split rows of other labels: nothing is learnt from, or told by, a constant",
     "D27": "give dev more rows, or take differences between its scores for chance",
 }
-"""What to do about each kind of defect. D01 to D15 are errors, D20 on are warnings."""
-_OF_ROWS = (*("D03", "D05", "D06", "D07", "D08", "D09", "D10", "D11", "D12"), "D14")
+"""What to do about each kind of defect. D01 to D16 are errors, D20 on are warnings."""
+_OF_ROWS = (*("D03", "D05", "D06", "D07", "D08", "D09", "D10", "D11", "D12"), "D14", "D16")
 
 
 Severity = Literal["error", "warning"]

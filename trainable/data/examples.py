@@ -5,12 +5,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainable.config.tasks import Output, Split, Task
+from trainable.data.labels import label_sets
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,3 @@ class Examples:
             labels=None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
             contradictions=self.contradictions and pick(self.contradictions),
         )
-
-
-def label_sets(labels: NDArray[np.floating[Any]], num_labels: int) -> NDArray[np.bool_]:
-    """Sets of labels [n], each a number whose bit c stands for label c -> which it has [n, C]."""
-    bits = labels.astype(np.int64)[:, None] >> np.arange(num_labels)
-    return np.asarray(bits & 1, np.bool_)
-
-
-def as_numbers(sets: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The inverse of `label_sets`: [n, C] -> [n]."""
-    return np.asarray(sets @ 2.0 ** np.arange(sets.shape[1]), np.float64)

@@ -30,6 +30,9 @@ _NLI_SEED = 0
 UNLABELLED = -1.0
 """What the hub has for the label of a hidden test row."""
 
+_CONVERTED = "refs/convert/parquet"
+"""The hub's own conversion of each data set, also of those that are scripts."""
+
 Row = tuple[list[str], float]  # sentences and label
 
 
@@ -86,21 +89,43 @@ def fetch(
         write_atomic(folder / name, text, mask)
 
 
+def hub_files(
+    repository: str, choose: Callable[[list[str]], list[str]], endpoint: str | None = None
+) -> dict[str, Path]:
+    """The files of any data set of the hub, by their names there, that `choose` takes of all; of
+    those of the hub's own conversion to Parquet, where it takes none.
+
+    Raises:
+        DataError: the hub cannot be reached, or has no such data set.
+    """
+    hub = huggingface_hub.HfApi(endpoint=endpoint)
+    for revision in (None, _CONVERTED):
+        try:
+            listed = hub.list_repo_files(repository, repo_type="dataset", revision=revision)
+        except Exception as error:  # the errors of its HTTP library, which differs by version
+            raise _unreachable(repository, error) from error
+        if files := choose(list(listed)):
+            return {name: _download(repository, name, endpoint, revision) for name in files}
+    return {}
+
+
 def _names(source: Source, endpoint: str | None) -> list[str]:
     try:
         hub = huggingface_hub.HfApi(endpoint=endpoint)
         return list(hub.list_repo_files(source.repository, repo_type="dataset"))
     except Exception as error:  # the errors of its HTTP library, which differs by version
-        raise _unreachable(source, error) from error
+        raise _unreachable(source.repository, error) from error
 
 
-def _download(source: Source, name: str, endpoint: str | None) -> Path:
+def _download(
+    repository: str, name: str, endpoint: str | None, revision: str | None = None
+) -> Path:
     try:
         path = huggingface_hub.hf_hub_download(
-            source.repository, name, repo_type="dataset", endpoint=endpoint
+            repository, name, repo_type="dataset", endpoint=endpoint, revision=revision
         )
     except Exception as error:  # as above
-        raise _unreachable(source, error) from error
+        raise _unreachable(repository, error) from error
     return Path(path)
 
 
@@ -116,7 +141,7 @@ def _rows(source: Source, names: list[str], word: str, endpoint: str | None) -> 
         raise DataError(f"{source.repository}: no {source.folder}*{word}*.parquet or .jsonl")
     for name in matching:
         where = printable(f"{source.repository}/{name}")
-        path = _download(source, name, endpoint)
+        path = _download(source.repository, name, endpoint)
         try:
             records = _read(path)
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -172,9 +197,9 @@ def _json_lines(rows: Iterator[Row]) -> str:
     return "".join(f"{json.dumps(every[row])}\n" for row in drawn)
 
 
-def _unreachable(source: Source, error: Exception) -> DataError:
+def _unreachable(repository: str, error: Exception) -> DataError:
     reason = first_line(error)
     return DataError(
-        f"{source.repository}: cannot be fetched from the hub: {printable(reason)}",
+        f"{repository}: cannot be fetched from the hub: {printable(reason)}",
         fix="run this where there is a network, without HF_HUB_OFFLINE, and bring the folder along",
     )

@@ -1,25 +1,32 @@
 """Files -> validated examples. Every defect is named by file, line and column, in one pass.
 
-Delimited text is read by the header's column names; the paper's files are tab-separated under
-`.csv`. Entailment pairs are JSON lists, a line each.
+Delimited text is read by the header's column names, JSON lines and Parquet by the names of their
+fields; the paper's files are tab-separated under `.csv`. Entailment pairs are JSON lists, a line
+each.
 """
 
 import io
 import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mlflow_setup.text import NUM_SHOWN, did_you_mean, is_text, printable
+from mlflow_setup.text import is_text, printable
 from trainable.config.tasks import MAX_LABELS, Kind, Output, Split, Task
 from trainable.data.defects import Defect, Severity
 from trainable.data.examples import Examples
+from trainable.data.labels import label_value
 from trainable.data.tables import (
     DELIMITERS,
     Fault,
     UnreadableError,
+    cell_text,
     is_json_lines,
+    is_parquet,
     json_rows,
+    parquet_rows,
     table_rows,
     text_lines,
 )
@@ -42,54 +49,16 @@ def read_file(
 ) -> tuple[Examples, list[Defect]]:
     """Like `read_split`, from a file given by its path."""
     reader = _Reader(task_name, task, split, path)
-    lines = reader.lines()
-    if lines:
-        if is_json_lines(path):
-            reader.read_json_lines(lines)
-        else:
+    if is_parquet(path):
+        reader.read_records(parquet_rows(path, with_names=bool(task.labels)))
+    elif lines := reader.lines():
+        if not is_json_lines(path):
             reader.read_table(lines)
+        elif task.kind is Kind.ENTAILMENT:
+            reader.read_json_lists(lines)
+        else:
+            reader.read_records(json_rows(lines))
     return reader.examples(), reader.defects
-
-
-def label_value(task: Task, text: str) -> tuple[float, str]:
-    """A cell's label as `Examples` has it, and what is wrong with it, in words that follow the
-    cell; "" where nothing is."""
-    if task.kind.output is Output.LABELS:
-        total = 0.0
-        for name in dict.fromkeys(part.strip() for part in text.split(task.label_separator)):
-            number, why = _class(task, name) if name or task.label_separator in text else (0, "")
-            if why:
-                return math.nan, why
-            total += 2.0**number if name else 0.0
-        return total, ""
-    if task.kind.has_integer_labels:
-        number, why = _class(task, text)
-        return (math.nan if why else float(number)), why
-    value = _number(text)
-    if task.min_score <= value <= task.max_score:
-        return value, ""
-    return math.nan, f"not a score in {task.min_score:g}..{task.max_score:g}"
-
-
-def _class(task: Task, text: str) -> tuple[int, str]:
-    """The class that a cell names, by its name or number."""
-    if task.labels:
-        if text in task.labels:
-            return task.labels.index(text), ""
-        names = ", ".join(task.labels[:NUM_SHOWN])
-        return 0, f"not one of the labels {names}{did_you_mean(text, task.labels)}"
-    value = _number(text)
-    if value.is_integer() and 0 <= value < task.num_classes:
-        return int(value), ""
-    return 0, f"not a class in 0..{task.num_classes - 1}"
-
-
-def _number(text: str) -> float:
-    """The number in a cell, or NaN: float() would take 1_0 and digits of every script."""
-    try:
-        return float(text) if text.isascii() and "_" not in text else math.nan
-    except ValueError:
-        return math.nan
 
 
 class _Reader:
@@ -169,11 +138,37 @@ class _Reader:
             self._error("D13", 0, "", "", "has a header and no rows")
         self._explain_names()
 
-    def read_json_lines(self, lines: list[str]) -> None:
-        if self.task.kind is not Kind.ENTAILMENT:
-            message = f"is JSON lines; a {self.task.kind} task is read from delimited text"
-            self._error("D04", 1, "", "", message)
+    def read_records(self, rows: Iterable[tuple[int, Any]]) -> None:
+        """Objects with a field for each column; one that is left out is empty."""
+        columns, separator, num_rows = self.task.columns, self.task.label_separator, 0
+        try:
+            for line, row in rows:
+                if isinstance(row, Fault) or not isinstance(row, dict):
+                    why = row.message if isinstance(row, Fault) else "is not an object of columns"
+                    self._error("D16", line, "", "", why)
+                    continue
+                num_rows += 1
+                if num_rows == 1:
+                    places = self._places(list(row))
+                    if places is None:
+                        return
+                    self.has_labels = places[2] is not None
+                id_, *cells, label = (
+                    cell_text(row.get(name), separator)
+                    for name in (columns.id, *columns.sentences, columns.label)
+                )
+                if not all(map(is_text, (id_, *cells))):
+                    self._error("D12", line, "", "", "has half of a surrogate pair")
+                    continue
+                self._add(line, id_.strip(), cells, label.strip() if self.has_labels else None)
+        except UnreadableError as error:
+            self._error("D01", error.line, "", "", error.message)
             return
+        if not num_rows and not self.defects:
+            self._error("D13", 0, "", "", "has no rows")
+        self._explain_names()
+
+    def read_json_lists(self, lines: list[str]) -> None:
         for line, row in json_rows(lines):
             content = lines[line - 1]
             if isinstance(row, Fault):

@@ -1,4 +1,4 @@
-"""Delimited text and JSON lines, row by row, each with the line that it begins on.
+"""Delimited text, JSON lines and Parquet, row by row, each with the line that it begins on.
 
 Training, `data check`, `predict` and `--add` read files by this module, so that a file is the same
 to all of them. A row that cannot be read is told as a `Fault` in its place, and reading goes on
@@ -9,11 +9,13 @@ import csv
 import io
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mlflow_setup.text import first_line
 from trainable.config.tasks import Quoting
 
 DELIMITERS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
@@ -73,6 +75,26 @@ def delimiter_of(header: str, needed: Iterable[str], usual: Sequence[str] = ()) 
         if wanted <= {cell.strip() for cell in cells} and (len(cells) > 1 or len(wanted) == 1):
             return delimiter
     return max(known, key=header.count)
+
+
+def form_of(
+    lines: Sequence[str], delimiters: Iterable[str], quotings: Iterable[Quoting]
+) -> tuple[str, Quoting]:
+    """The delimiter and the quoting by which most rows have as many cells as the first; of equals
+    with quoted cells, of the most cells, and then the first."""
+
+    def worth(written: tuple[str, Quoting]) -> tuple[float, bool, int]:
+        sizes = [
+            0 if isinstance(row, Fault) else len(row) for _, row in table_rows(lines, *written)
+        ]
+        if not sizes or sizes[0] < 2:
+            return 0.0, False, 0
+        if len(sizes) > 100:
+            sizes.pop()  # it may be cut where the lines end
+        share = round(sum(size == sizes[0] for size in sizes) / len(sizes), 3)
+        return share, written[1] == "standard", sizes[0]
+
+    return max(product(delimiters, quotings), key=worth)
 
 
 def table_rows(
@@ -163,3 +185,72 @@ def _fault(reason: str) -> Fault:
     if "unexpected end" in reason:
         return Fault("D03", "a quotation mark is open to the end of the file")
     return Fault("D03", f"quoting: {reason}")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by the ending of its name."""
+    return path.suffix.lower() == ".parquet"
+
+
+def parquet_rows(path: Path, with_names: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of the row from 1, column -> value).
+
+    Args:
+        with_names: a class that the file has names for (Hugging Face's `ClassLabel`) by its name.
+
+    Raises:
+        UnreadableError: it is no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = class_names(file.schema_arrow.metadata) if with_names else {}
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, named(row, names)
+    except (OSError, pa.ArrowException) as error:
+        raise UnreadableError(0, f"cannot be read: {first_line(error)}") from None
+
+
+def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Column -> its classes' names, of those that Hugging Face's metadata of a table names."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    names = {}
+    for column, feature in features.items():
+        inner = feature.get("feature", feature) if isinstance(feature, dict) else feature
+        if isinstance(inner, dict) and inner.get("_type") == "ClassLabel":
+            names[column] = list(map(str, inner.get("names", ())))
+    return names
+
+
+def named(row: dict[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """A row with its classes by name; a number without a name is a label that is missing."""
+    for column, of_column in names.items():
+        value = row.get(column)
+        if isinstance(value, list):
+            row[column] = [_name(number, of_column) for number in value]
+        elif column in row:
+            row[column] = _name(value, of_column)
+    return row
+
+
+def cell_text(value: Any, separator: str) -> str:
+    """A value of JSON or Parquet as a cell of delimited text would have it; of a list its entries
+    with `separator` between them."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return separator.join(cell_text(entry, separator) for entry in value)
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _name(value: Any, names: Sequence[str]) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return names[value] if is_number and 0 <= value < len(names) else None

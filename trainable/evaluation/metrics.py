@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainable.config.tasks import Kind, MetricName, Output, Task
-from trainable.data.examples import as_numbers, label_sets
+from trainable.data.labels import as_numbers, label_sets
 
 Floats = NDArray[np.floating[Any]]
 

@@ -1,5 +1,6 @@
-"""`ensweep data`: check the tasks' files, generate a sample set, fetch the public ones.
+"""`ensweep data`: import data of your own, check the tasks' files, generate or fetch a set.
 
+ensweep data import reviews.csv --output data
 ensweep data sample demo/data
 ensweep data check demo/data
 """
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensweep.cli.shared.command import Command, grouped
 from ensweep.cli.shared.options import AsJson
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.training.importing import EXAMPLE, import_
 from mlflow_setup.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -19,7 +22,11 @@ if TYPE_CHECKING:
     from trainable.data.defects import Defect
     from trainable.data.examples import Examples
 
-data = typer.Typer(name="data", help="Check, generate and fetch data.", no_args_is_help=True)
+data = typer.Typer(
+    name="data", help="Import, check, generate and fetch data.", no_args_is_help=True
+)
+
+data.command("import", cls=Command, epilog=EXAMPLE)(grouped(import_))
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the tasks' files.")]
 DataPlace = Annotated[str, typer.Argument(metavar="DIR", help="Folder or URI of the tasks' files.")]
@@ -89,13 +96,16 @@ def fetch(folder: Folder) -> None:
 
 def _choose_tasks(folder: Path, recipe: str | None, names: str | None) -> "dict[str, Task]":
     """The named tasks of the recipe, or of the paper; AllNLI only if it is there or named."""
-    from trainable.config.recipe import resolve
-    from trainable.config.tasks import PAPER_TASKS
+    from trainable.config.recipe import data_tasks, resolve
+    from trainable.config.tasks import PAPER_TASKS, Task
 
-    known = dict(PAPER_TASKS) if recipe is None else resolve(recipe).config.task_records()
+    own = {name: Task(**declared) for name, declared in data_tasks(folder).items()}
+    known = own or dict(PAPER_TASKS)
+    if recipe is not None:
+        known = resolve(recipe, [f"data.dir={folder}"]).config.task_records()
     if names is not None:
         chosen = [name.strip() for name in names.split(",")]
-    elif recipe is None and not (folder / known["nli"].files["train"]).exists():
+    elif recipe is None and not own and not (folder / known["nli"].files["train"]).exists():
         chosen = [name for name in known if name != "nli"]
     else:
         chosen = list(known)
@@ -108,7 +118,7 @@ def _choose_tasks(folder: Path, recipe: str | None, names: str | None) -> "dict[
 def _labels(part: "Examples") -> dict[str, float]:
     """Class or label -> number of rows; of scores the least, the mean and the greatest."""
     from trainable.config.tasks import Output
-    from trainable.data.examples import label_sets
+    from trainable.data.labels import label_sets
 
     if part.labels is None or not len(part):
         return {}

@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ensemble.inference.sentence_files import read_file, read_lines, read_stream
@@ -187,3 +189,14 @@ def test_ids_that_begin_late_are_refused(tmp_path: Path) -> None:
     path.write_text('["a"]\n["b"]\n{"id": 7, "sentence": "c"}\n')
     with pytest.raises(DataError, match=r"a\.jsonl:3: has an id, the rows before it have none"):
         list(read_file(path, [SENTIMENT], num_rows=2))
+
+
+def test_parquet_is_read_as_jsonl_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    columns = {"id": [7, 8], "other": [1, 2], "sentence": ["a film", " plot "]}
+    pq.write_table(pa.table(columns), path)
+    (frame,) = read_file(path, [PAPER_TASKS["sentiment"]])
+    assert frame.to_dict("list") == {"id": ["7", "8"], "sentence": ["a film", " plot "]}
+    path.write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_file(path, [PAPER_TASKS["sentiment"]]))

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from mlflow_setup.errors import ConfigError
+from trainable.config.config import flatten
 from trainable.config.constraints import settings_without_effect
 from trainable.config.parse import from_flat
-from trainable.config.recipe import parse_override, resolve
+from trainable.config.recipe import parse_override, read_recipe, resolve
 
 _NLI = {"loss.mnr.enabled": True, "data.tasks": ["sentiment", "nli"]}
 
@@ -184,8 +185,6 @@ def test_contradictions(settings: dict[str, Any], message: str) -> None:
     ],
 )
 def test_bad_declarations_of_a_task(declaration: dict[str, Any], message: str) -> None:
-    from trainable.config.config import flatten
-
     with pytest.raises(ConfigError, match=message):
         from_flat(flatten({"tasks": {"mine": declaration}}))
 
@@ -229,3 +228,40 @@ def test_settings_without_effect_are_named() -> None:
 def test_flat_and_back() -> None:
     config = resolve("b1", ["tasks.m={kind: similarity, files: {train: t, dev: d}}"], {}).config
     assert from_flat(config.flat()) == config
+
+
+def _own(kind: str, **more: object) -> dict[str, object]:
+    return {"kind": kind, "files": {"train": "t", "dev": "d"}, **more}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "similar", "labelled", "said"),
+    [
+        ({"mood": _own("classification")}, (), ("mood",), ["loss.mnr", "loss.simcse"]),
+        (
+            {"mood": _own("classification"), "sick": _own("similarity")},
+            ("sick",),
+            ("mood", "sick"),
+            [],
+        ),
+        (
+            {"p": {"kind": "entailment", "files": {"train": "p"}}, "mood": _own("multilabel")},
+            (),
+            ("mood",),
+            ["loss.simcse"],
+        ),
+    ],
+)
+def test_techniques_follow_the_tasks_of_ones_own(
+    tasks: dict[str, object], similar: tuple[str, ...], labelled: tuple[str, ...], said: list[str]
+) -> None:
+    read = read_recipe("b3")
+    config = from_flat(read.settings | flatten({"tasks": tasks, "data.tasks": list(tasks)}))
+    assert config.loss.mnr.tasks == config.loss.simcse.tasks == similar
+    assert config.pretrain.tasks == labelled
+    warned = settings_without_effect(config)
+    assert [line.split(".enabled")[0] for line in warned if ": it is off" in line] == said
+    assert from_flat(config.flat()) == config  # as it is stored
+    named = from_flat(read.settings | flatten({"tasks": tasks}) | {"pretrain.tasks": ["sentiment"]})
+    assert named.pretrain.tasks == ("sentiment",)
+    assert named.loss.mnr.tasks == ("similarity",)  # the paper's tasks are trained

@@ -1,12 +1,16 @@
 """Labels in files: by name, by number, sets of them, scores."""
 
+import json
 import math
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from trainable.config.tasks import Task
-from trainable.data.readers import label_value, read_file
+from trainable.config.tasks import Columns, Task
+from trainable.data.labels import label_value
+from trainable.data.readers import read_file
 
 FILES = {"train": "t", "dev": "d"}
 MOODS = ["glad", "calm", "angry"]
@@ -65,3 +69,20 @@ def test_names_without_a_declaration_are_told_once(tmp_path: Path) -> None:
     assert not defects[0].is_of_row  # leaving rows out mends nothing
     path.write_text(path.read_text() + "31\tthe plot\t1\n")  # then they are errors of their rows
     assert {defect.code for defect in read_file("mood", task, "train", path)[1]} == {"D08"}
+
+
+def test_json_lines_and_parquet_are_read_by_the_names_of_their_fields(tmp_path: Path) -> None:
+    rows = [{"id": 1, "text": "a film", "mood": "calm", "x": 0}, {"id": 2, "text": "b", "mood": ""}]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "[1]\n")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    columns = {"sentences": ["text"], "label": "mood"}
+    task = Task(kind="classification", files=FILES, columns=columns, labels=MOODS)  # type: ignore[arg-type]
+    for name, codes in {"m.jsonl": ["D20", "D07", "D16"], "m.parquet": ["D20", "D07"]}.items():
+        examples, defects = read_file("mood", task, "train", tmp_path / name)
+        assert (examples.ids, examples.sentences) == (("1",), (("a film",),))
+        assert examples.labels is not None
+        assert examples.labels.tolist() == [1.0]
+        assert [defect.code for defect in defects] == codes
+    other = task.model_copy(update={"columns": Columns(sentences=("sentence",), label="mood")})
+    (defect,) = read_file("mood", other, "train", tmp_path / "m.parquet")[1]
+    assert "no column sentence in the header (id, text, mood, x)" in defect.message

@@ -1,0 +1,106 @@
+"""`ensweep init`: a commented recipe and sweep for data of one's own.
+
+ensweep init reviews.csv --output mine
+"""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ensweep.cli.shared.command import example
+from ensweep.cli.training.importing import Corrections, Place, show_found
+
+if TYPE_CHECKING:
+    from trainable.config.tasks import Task
+
+DATA, RECIPE, SWEEP = "data", "recipe.yaml", "sweep.yaml"
+
+_RECIPE = """\
+# How one model is trained. `ensweep settings KEY` says what a key takes;
+# `ensweep train {recipe}` trains it.
+description: {names}, heads first and then the encoder with them
+extends: lp-ft
+data.dir: {folder}
+data.tasks: {tasks}
+model.encoder: minilm  # packaged, for a CPU; or a name of the hub: bert-base-uncased
+train.num_epochs: 3  # over all training rows, once the heads are trained
+batching.batch_size: 32  # examples a step
+{ranking}
+# The tasks, as they were found. `ensweep data check DIR --recipe THIS` proves a change.
+tasks:
+{declared}
+"""
+_NOT_RANKED = "loss.mnr: {enabled: false, weight: 1.0}  # there are no scored pairs to rank\n"
+_SWEEP = """\
+# What is tried. The first trials train heads alone, in seconds; later ones go on from the best.
+description: {names}, 12 trials
+recipe: {recipe}
+space:
+  optim.lr: {{type: float, low: 2e-5, high: 5e-4, log: true}}  # of the encoder
+  probe.lr: {{type: float, low: 5e-4, high: 1e-2, log: true}}  # of the heads alone
+  model.fcn_size: {{type: categorical, choices: [128, 256]}}  # width of the shared layers
+  model.head_dropout: {{type: float, low: 0.0, high: 0.4}}
+  seed: {{type: int, low: 0, high: 4}}
+first_trials: [{recipe}]
+search: {{num_samples: 12, num_probes: 8, num_startup_trials: 4}}
+scheduler: {{name: halving, grace_period: 1, reduction_factor: 2}}  # the worse half stops early
+"""
+
+
+@example("ensweep init reviews.csv --output mine", "ensweep init data --output mine")
+def init(
+    place: Place,
+    corrections: Corrections,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new files.")],
+) -> None:
+    """Write a recipe and a sweep, commented, for data of your own: a folder that `data import`
+    wrote, or whatever it takes, which is imported first."""
+    from mlflow_setup.filesystem.atomic import write_atomic
+    from mlflow_setup.filesystem.modes import users_mask
+    from mlflow_setup.filesystem.output import check_folder, make_folder
+    from trainable.config.recipe import data_tasks
+    from trainable.config.tasks import Task
+
+    check_folder(output)
+    folder, mask = Path(place), users_mask()
+    tasks = {name: Task(**declared) for name, declared in data_tasks(folder).items()}
+    if not tasks:
+        found = corrections.find(place)
+        show_found(found)
+        folder, tasks = output / DATA, {found.name: found.task}
+        make_folder(output)
+        found.write(folder)
+    make_folder(output)
+    write_atomic(output / RECIPE, recipe_text(tasks, folder, output / RECIPE), mask)
+    write_atomic(output / SWEEP, sweep_text(tasks), mask)
+    typer.echo(f"wrote {output / RECIPE} and {output / SWEEP}, for the data in {folder}")
+    for words in (("plan",), ("sweep", "--name", "mine")):
+        command = ["ensweep", words[0], str(output / SWEEP), *words[1:]]
+        typer.echo(f"next: {shlex.join(command)}", err=True)
+
+
+def recipe_text(tasks: "dict[str, Task]", folder: Path, path: Path) -> str:
+    """A recipe that trains the tasks, in whose folder the data are."""
+    from trainable.config.tasks import Kind
+    from trainable.imports.importing import declaration
+
+    lines = []
+    for name, task in tasks.items():
+        lines += [f"  {name}:", *(f"    {line}" for line in declaration(task))]
+    can_rank = any(task.kind in (Kind.SIMILARITY, Kind.ENTAILMENT) for task in tasks.values())
+    return _RECIPE.format(
+        recipe=shlex.quote(str(path)),
+        names=", ".join(tasks),
+        folder=json.dumps(str(folder.resolve()), ensure_ascii=False),
+        tasks=json.dumps(list(tasks)),
+        ranking="" if can_rank else _NOT_RANKED,
+        declared="\n".join(lines),
+    )
+
+
+def sweep_text(tasks: "dict[str, Task]") -> str:
+    """A sweep over that recipe, which lies beside it."""
+    return _SWEEP.format(names=", ".join(tasks), recipe=RECIPE)

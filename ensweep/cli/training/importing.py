@@ -1,0 +1,141 @@
+"""`ensweep data import`: what data are is found, shown, corrected by options, and written.
+
+ensweep data import reviews.csv --output data --label stars
+"""
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from trainable.imports.importing import Import
+
+KindName = Literal[
+    "classification",
+    "regression",
+    "multilabel",
+    "pair_classification",
+    "paraphrase",
+    "similarity",
+    "entailment",
+]
+MetricName = Literal["accuracy", "macro_f1", "micro_f1", "pearson", "spearman"]
+Place = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|FOLDER|NAME",
+        help="CSV, TSV, JSON, Parquet, a folder of such, or a data set of the hub.",
+    ),
+]
+EXAMPLE = "Example: ensweep data import reviews.csv --output data --label stars"
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrections:
+    """What is said of data instead of being found."""
+
+    task: Annotated[str | None, typer.Option("--task", help="The task's name.")] = None
+    kind: Annotated[KindName | None, typer.Option("--kind", help="Of the task.")] = None
+    sentence: Annotated[
+        list[str] | None, typer.Option("--sentence", help="Its column; twice for pairs.")
+    ] = None
+    label: Annotated[
+        str | None, typer.Option("--label", help="Column of the labels; none: there is none.")
+    ] = None
+    id_: Annotated[
+        str | None, typer.Option("--id", help="Column of the ids; none: rows are numbered.")
+    ] = None
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="All labels in order, comma-separated.")
+    ] = None
+    label_separator: Annotated[
+        str | None, typer.Option("--label-separator", help="Between the labels of a cell.")
+    ] = None
+    min_score: Annotated[float | None, typer.Option("--min-score", help="Of regression.")] = None
+    max_score: Annotated[float | None, typer.Option("--max-score", help="Of scores.")] = None
+    metric: Annotated[MetricName | None, typer.Option("--metric", help="Maximised.")] = None
+    delimiter: Annotated[
+        str | None, typer.Option("--delimiter", help="Between the cells of delimited text.")
+    ] = None
+    quoting: Annotated[
+        Literal["standard", "none"] | None,
+        typer.Option("--quoting", help="none: quotation marks are letters."),
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", help="Names, comma-separated, for a file without a header."),
+    ] = None
+    dev_share: Annotated[
+        float | None, typer.Option("--dev-share", min=0, max=1, help="Of the rows, for dev.")
+    ] = None
+    test_share: Annotated[
+        float | None, typer.Option("--test-share", min=0, max=1, help="For test; 0: none.")
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cut.")] = 0
+
+    def find(self, place: str) -> "Import":
+        """What is at `place`, a file, a folder or a data set of the hub."""
+        from trainable.imports.finding import Told
+        from trainable.imports.importing import plan_import
+        from trainable.imports.sources import Form
+        from trainable.imports.splitting import Cut
+
+        told = Told(
+            kind=self.kind,
+            sentences=tuple(self.sentence or ()),
+            label=self.label,
+            id=self.id_,
+            labels=_list(self.labels),
+            label_separator=self.label_separator,
+            min_score=self.min_score,
+            max_score=self.max_score,
+            metric=self.metric,
+        )
+        delimiter = self.delimiter and self.delimiter.replace("\\t", "\t")
+        form = Form(delimiter, self.quoting, _list(self.columns) or None)
+        return plan_import(
+            place, self.task, told, form, Cut(self.dev_share, self.test_share, self.seed)
+        )
+
+
+def show_found(found: "Import") -> None:
+    """What was found, and the options that correct it, on standard error."""
+    for what, finding, options in found.describe():
+        typer.echo(f"{what:<9} {finding}" + (f"   ({options})" if options else ""), err=True)
+
+
+def import_(
+    place: Annotated[
+        str,
+        typer.Argument(metavar="FILE|FOLDER|NAME", help="CSV, TSV, JSON, Parquet, or the hub's."),
+    ],
+    corrections: Corrections,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder; of earlier imports: one task more.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Show what is found, and write nothing.")
+    ] = False,
+) -> None:
+    """Bring data of your own: columns, kind and labels are found and shown, and a missing dev or
+    test split is cut."""
+    from trainable.imports.importing import check_place
+
+    found = corrections.find(place)
+    show_found(found)
+    check_place(output, found.name)
+    if dry_run:
+        typer.echo("nothing is written: --dry-run", err=True)
+        return
+    found.write(output)
+    typer.echo(f"wrote {output}")
+    typer.echo(
+        f"next: {shlex.join(['ensweep', 'init', str(output), '--output', 'mine'])}", err=True
+    )
+
+
+def _list(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

@@ -1,0 +1,119 @@
+"""Data as people have it become a folder that trains: splits, files, declarations."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mlflow_setup.errors import ConfigError, DataError
+from search.config.load import read_sweep
+from trainable.config.recipe import data_tasks, resolve
+from trainable.data.dataset import read_dataset, read_directory
+from trainable.imports.finding import Told
+from trainable.imports.importing import Import, plan_import
+from trainable.imports.splitting import Cut
+
+MOODS = ["negative", "neutral", "positive"]
+
+
+def _reviews(path: Path, num_rows: int = 200, seed: int = 0) -> Path:
+    """CSV with its own columns, commas in cells, twins, and rows without a label or a sentence."""
+    draw = random.Random(seed)
+    lines = ["Review,When,Rating"]
+    for row in range(num_rows):
+        lines.append(f'"film {row % 150}, it was {draw.choice(MOODS)}",monday,{MOODS[row % 3]}')
+    lines += ["no label here,monday,", ",monday,neutral"]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_all_is_said_before_it_is_written(tmp_path: Path) -> None:
+    planned = plan_import(str(_reviews(tmp_path / "reviews.csv")))
+    said = {what: finding for what, finding, _ in planned.describe()}
+    assert said["label"].startswith("Rating: negative 67, neutral 67, positive 66")
+    assert said["not used"] == "When"
+    assert said["rows"].startswith("train 140, dev 40, test 20; dev and test cut by a hash")
+    assert [f for what, f, _ in planned.describe() if what == "left out"] == [
+        "1 row(s) without a label: reviews.csv:202",
+        "1 row(s) without a sentence: reviews.csv:203",
+    ]
+    assert not (tmp_path / "data").exists()
+
+
+def test_cuts_are_seeded_balanced_and_keep_twins_together(tmp_path: Path) -> None:
+    def sides(planned: Import) -> dict[str, str]:
+        return {
+            text.lower(): split for split, rows in planned.splits.items() for _, (text,), _ in rows
+        }
+
+    path = _reviews(tmp_path / "reviews.csv")
+    planned = plan_import(str(path))
+    for part, share in {"dev": 0.2, "test": 0.1}.items():
+        counts = Counter(label for _, _, label in planned.splits[part])  # type: ignore[index]
+        assert all(abs(counts[mood] - share * 67) <= 2 for mood in MOODS)
+    texts = [text for rows in planned.splits.values() for _, (text,), _ in rows]
+    assert len(set(texts)) == len(sides(planned)) < len(texts)  # a text is on one side alone
+    lines = path.read_text().splitlines()
+    twin = lines[5].replace("film", "FILM")
+    path.write_text("\n".join([lines[0], twin, *reversed(lines[1:])]) + "\n")
+    again = sides(plan_import(str(path)))
+    moved = sum(again[text] != side for text, side in sides(planned).items())
+    assert moved <= 4  # whatever the order of the rows
+    other = sides(plan_import(str(path), cut=Cut(seed=1)))
+    assert sum(other[text] != again[text] for text in again) > 20
+    alone = plan_import(str(path), cut=Cut(dev=0.5, test=0))
+    assert set(alone.splits) == {"train", "dev"}
+    assert abs(len(alone.splits["dev"]) - 100) <= 2
+    for bad in (Cut(dev=0), Cut(dev=0.6, test=0.4)):
+        with pytest.raises(ConfigError):
+            plan_import(str(path), cut=bad)
+
+
+def test_the_folder_trains_as_it_is(tmp_path: Path) -> None:
+    planned = plan_import(str(_reviews(tmp_path / "reviews.csv")))
+    data = tmp_path / "data"
+    planned.write(data)
+    config = resolve("b3", [f"data.dir={data}"], {}).config  # the folder says what its tasks are
+    assert config.data.tasks == ("reviews",)
+    dataset = read_dataset(config)
+    assert dataset.tasks["reviews"] == planned.task
+    assert len(dataset.dev["reviews"]) == 40
+    sweep = read_sweep("selective", [f"data.dir={data}"], {})
+    assert sweep.config["data.tasks"] == ["reviews"]
+    assert sweep.origin["data.tasks"] == f"file {data}/tasks.yaml"
+    parts, defects = read_directory(data, dataset.tasks)
+    assert (len(parts), defects) == (3, [])
+    named = resolve("b3", [f"data.dir={data}", "data.tasks=[sentiment]"], {}).config
+    assert named.data.tasks == ("sentiment",)
+
+
+def test_imports_come_beside_each_other(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    path = str(_reviews(tmp_path / "reviews.csv"))
+    plan_import(path).write(data)
+    plan_import(path, name="grades", told=Told(labels=tuple(reversed(MOODS)))).write(data)
+    assert list(data_tasks(data)) == ["reviews", "grades"]
+    assert data_tasks(data)["grades"]["labels"] == MOODS[::-1]
+    with pytest.raises(ConfigError, match="has a task reviews already"):
+        plan_import(path).write(data)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(ConfigError):
+        plan_import(path).write(tmp_path / "other")
+
+
+def test_given_splits_and_hidden_labels_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for split, labels in {"train": MOODS, "dev": MOODS, "test": [""]}.items():
+        rows = (f"k{n},the {split} film {n},{labels[n % len(labels)]}\n" for n in range(30))
+        (folder / f"{split}.csv").write_text("key,text,label\n" + "".join(rows))
+    planned = plan_import(str(folder), name="mood")
+    assert planned.cut == ()
+    planned.write(tmp_path / "data")
+    assert (
+        (tmp_path / "data" / "mood-test.csv").read_text().startswith("key,text\nk0,the test film")
+    )
+    with pytest.raises(DataError, match="the label 'neutral' is not one of the labels"):
+        plan_import(str(folder), told=Told(labels=("negative", "positive")))

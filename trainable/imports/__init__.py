@@ -1,0 +1,1 @@
+"""Data as other people have it: read, understood, cut in splits, written as our files."""

@@ -1,0 +1,298 @@
+"""What a table of rows is about: its columns, the task's kind, the labels; each can be told.
+
+Names come first (`sentence1`, `label`, ...), then what stands in the columns. A user sees what was
+found, and corrects it, before anything is written.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.text import NUM_SHOWN, did_you_mean, printable
+from trainable.config.tasks import MAX_LABELS, Kind, MetricName
+from trainable.data.labels import number_of
+from trainable.data.tables import cell_text
+
+_IDS = ("id", "key", "uid", "uuid", "idx", "index", "guid", "pairid")
+_TEXTS = (
+    *("sentence", "text", "review", "content", "body", "comment", "message", "tweet", "utterance"),
+    *("document", "question", "description", "summary", "title", "headline", "post", "query"),
+)
+_PAIRS = (("premise", "hypothesis"), ("anchor", "positive"), ("question", "answer"))
+_LABELS = (
+    *("label", "labels", "target", "class", "category", "sentiment", "rating", "stars", "score"),
+    *("similarity", "is_duplicate", "gold_label", "output", "emotion", "emotions", "mood", "topic"),
+    *("intent", "tag", "tags", "genre", "genres", "polarity", "y"),
+)
+_YES = ("1", "yes", "true", "same", "duplicate", "paraphrase", "match", "equivalent", "similar")
+_SEPARATORS = ("|", ";", ",")
+MAX_CLASSES = 1000
+_MANY = 20
+"""Distinct whole numbers above which a label is a score."""
+_SCALES = (1.0, 5.0, 10.0, 100.0)
+"""What scores usually go up to."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the user says; None: to be found."""
+
+    kind: str | None = None
+    sentences: tuple[str, ...] = ()
+    label: str | None = None
+    id: str | None = None
+    labels: tuple[str, ...] = ()
+    label_separator: str | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+    metric: MetricName | None = None
+
+
+TOLD = Told()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A task as the rows suggest it."""
+
+    kind: Kind
+    sentences: tuple[str, ...]
+    label: str | None  # None: entailment
+    id: str | None  # None: rows are numbered
+    labels: tuple[str, ...] = ()  # names, in the order of the classes
+    label_separator: str = "|"
+    min_score: float = 0.0
+    max_score: float = 5.0
+    metric: MetricName | None = None
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.id, *self.sentences, self.label) if name)
+
+    def label_of(self, row: dict[str, Any]) -> str:
+        """A row's label as text; "" where it has none."""
+        return cell_text(row.get(self.label), self.label_separator).strip() if self.label else ""
+
+
+def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], told: Told) -> Found:
+    """The task that the training rows are of.
+
+    Raises:
+        ConfigError: a column that is named is not there, or cannot be told from the others.
+    """
+    for name in (*told.sentences, *filter(None, (told.label, told.id))):
+        if name not in columns and name != "none":
+            shown = printable(", ".join(columns))
+            raise ConfigError(
+                f"no column {name!r}{did_you_mean(name, columns)}; there are: {shown}"
+            )
+    facts = {name: _Column(name, [row.get(name) for row in rows]) for name in columns}
+    sentences = told.sentences or _sentences(facts, told)
+    rest = {name: fact for name, fact in facts.items() if name not in sentences}
+    id_ = _id(rest, told)
+    rest.pop(id_ or "", None)
+    label = told.label or _label(rest, pairs=len(sentences) == 2)
+    label = None if label == "none" else label
+    of_label = facts[label] if label else None
+    separator = told.label_separator or (_separator(of_label) if of_label else None)
+    kind = Kind(told.kind) if told.kind else _kind(of_label, len(sentences), separator)
+    if len(sentences) != 1 + kind.is_pair:
+        fix = (
+            "name them: --sentence FIRST --sentence SECOND"
+            if kind.is_pair
+            else "name one --sentence"
+        )
+        raise ConfigError(f"a {kind} task has {1 + kind.is_pair} sentence column(s)", fix=fix)
+    if kind is Kind.ENTAILMENT:
+        return Found(kind, sentences, None, id_)
+    if of_label is None:
+        raise ConfigError(
+            f"no column of labels among {printable(', '.join(columns))}", fix="name it: --label"
+        )
+    separator = separator or "|"
+    if kind.may_name_labels:
+        labels = told.labels or _labels(of_label, kind, separator)
+        return Found(kind, sentences, label, id_, labels, separator, metric=told.metric)
+    least, most = _range(of_label, told)
+    return Found(kind, sentences, label, id_, min_score=least, max_score=most, metric=told.metric)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What stands in a column."""
+
+    name: str
+    values: list[Any]
+
+    @cached_property
+    def cells(self) -> list[str]:
+        """Those that are not empty, as text."""
+        texts = (cell_text(value, "\0").strip() for value in self.values)
+        return [text for text in texts if text]
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        return Counter(self.cells)
+
+    @cached_property
+    def is_list(self) -> bool:
+        return any(isinstance(value, list) for value in self.values)
+
+    @cached_property
+    def words(self) -> float:
+        """Of a cell, on average."""
+        return sum(len(cell.split()) for cell in self.cells) / max(1, len(self.cells))
+
+    @cached_property
+    def numbers(self) -> list[float] | None:
+        """None where a cell is no number."""
+        try:
+            numbers = [float(cell) for cell in self.cells]
+        except ValueError:
+            return None
+        return numbers if numbers and all(map(math.isfinite, numbers)) else None
+
+    @property
+    def is_unique(self) -> bool:
+        return len(self.counts) == len(self.values)
+
+    @property
+    def is_text(self) -> bool:
+        return self.numbers is None and not self.is_list and bool(self.cells)
+
+    def is_called(self, names: Iterable[str]) -> bool:
+        plain = re.sub(r"[^a-z]+", "_", self.name.lower()).strip("_")
+        return any(plain == name or plain.endswith(f"_{name}") for name in names)
+
+
+def _sentences(facts: dict[str, _Column], told: Told) -> tuple[str, ...]:
+    """One column of text, or two whose names say that they are a pair."""
+    taken = {told.label, told.id}
+    texts = {n: fact for n, fact in facts.items() if n not in taken and fact.is_text}
+    pairs = [(one, other) for one in texts for other in texts if _are_pair(one, other)]
+    for one, other in pairs:
+        if min(texts[one].words, texts[other].words) >= 2 or len(texts) == 2:
+            return one, other
+    prose = [
+        name for name, fact in texts.items() if fact.words >= 2 and not fact.is_called(_LABELS)
+    ]
+    called = [name for name in texts if texts[name].is_called(_TEXTS)]
+    likely = [name for name in prose if name in called] or prose or called
+    if not likely:
+        shown = printable(", ".join(facts))
+        raise ConfigError(f"no column of sentences among {shown}", fix="name it: --sentence")
+    return (max(likely, key=lambda name: texts[name].words),)
+
+
+def _are_pair(one: str, other: str) -> bool:
+    """question1 and question2, text_a and text_b, premise and hypothesis."""
+    a, b = one.lower(), other.lower()
+    if any(a.endswith(first) and b.endswith(second) for first, second in _PAIRS):
+        return True
+    return a[:-1] == b[:-1] and a[-1:] + b[-1:] in ("12", "ab", "01")
+
+
+def _id(rest: dict[str, _Column], told: Told) -> str | None:
+    if told.id is not None:
+        return None if told.id == "none" else told.id
+    return next((n for n, fact in rest.items() if fact.is_called(_IDS) and fact.is_unique), None)
+
+
+def _label(rest: dict[str, _Column], pairs: bool) -> str | None:
+    """By its name; or else the only column that has few distinct values."""
+    for name in _LABELS:
+        for column, fact in rest.items():
+            if fact.is_called([name]) and fact.cells:
+                return column
+    few = [
+        n for n, fact in rest.items() if 2 <= len(fact.counts) <= min(_MANY, len(fact.cells) / 2)
+    ]
+    if len(few) > 1:
+        raise ConfigError(
+            f"which column has the labels is not clear: {printable(', '.join(few))}",
+            fix=f"name it: --label {few[0]}",
+        )
+    if not few and not pairs:
+        shown = printable(", ".join(rest)) or "none is left"
+        raise ConfigError(f"no column of labels among the others: {shown}", fix="name it: --label")
+    return few[0] if few else None
+
+
+def _separator(label: _Column) -> str | None:
+    """What stands between the labels of a cell; None: a cell has one."""
+    if label.is_list:
+        return "|"
+    for separator in _SEPARATORS:
+        cells = [[part.strip() for part in cell.split(separator)] for cell in label.cells]
+        several = sum(len(parts) > 1 for parts in cells)
+        names = {part for parts in cells for part in parts}
+        is_reused = len(names) <= min(MAX_LABELS, len(cells) / 2) and "" not in names
+        if several >= max(2, len(cells) / 20) and is_reused:
+            return separator
+    return None
+
+
+def _kind(label: _Column | None, num_sides: int, separator: str | None) -> Kind:
+    if label is None:
+        return Kind.ENTAILMENT
+    if separator is not None and num_sides == 1:
+        return Kind.MULTILABEL
+    numbers = label.numbers
+    if numbers is not None and not label.is_list:
+        is_whole = all(number.is_integer() for number in numbers)
+        if not is_whole or len(label.counts) > _MANY:
+            return Kind.REGRESSION if num_sides == 1 else Kind.SIMILARITY
+    if num_sides == 1:
+        return Kind.CLASSIFICATION
+    is_yes_or_no = len(label.counts) == 2 and _yes(label.counts) is not None
+    return Kind.PARAPHRASE if is_yes_or_no else Kind.PAIR_CLASSIFICATION
+
+
+def _yes(names: Iterable[str]) -> str | None:
+    """The label that says that a pair matches."""
+    plain = {name: name.lower().removesuffix(".0") for name in names}
+    found = [name for name in plain if plain[name] in _YES]
+    is_clear = len(found) == 1 and ("1" not in plain.values() or "0" in plain.values())
+    return found[0] if is_clear else None
+
+
+def _labels(label: _Column, kind: Kind, separator: str) -> tuple[str, ...]:
+    """The names of the classes, in order: numbers by size, words by the alphabet."""
+    if kind is Kind.MULTILABEL:
+        split = "\0" if label.is_list else separator
+        cells = (part.strip() for cell in label.cells for part in cell.split(split))
+        names = Counter(cells)
+    else:
+        names = label.counts
+    limit = MAX_LABELS if kind is Kind.MULTILABEL else MAX_CLASSES
+    if not 2 <= len(names) <= limit:
+        raise ConfigError(
+            f"column {label.name} has {len(names)} distinct label(s), a {kind} task has 2 to "
+            f"{limit}",
+            fix="name the column or the kind: --label, --kind",
+        )
+    if kind is Kind.PARAPHRASE and (yes := _yes(names)) is not None:
+        return tuple(sorted(names, key=lambda name: name == yes))
+    numbers = {name: number_of(name) for name in names}
+    if all(math.isfinite(number) for number in numbers.values()):
+        return tuple(sorted(names, key=lambda name: numbers[name]))
+    return tuple(sorted(names))
+
+
+def _range(label: _Column, told: Told) -> tuple[float, float]:
+    """Of scores: as told, or the usual scale that they fit."""
+    numbers = label.numbers
+    if numbers is None:
+        odd = [cell for cell in label.counts if not math.isfinite(number_of(cell))]
+        shown = printable(", ".join(odd[:NUM_SHOWN]))
+        raise ConfigError(f"column {label.name} has labels that are no numbers: {shown}")
+    least = min(0.0, math.floor(min(numbers))) if told.min_score is None else told.min_score
+    most = max(numbers)
+    if told.max_score is not None:
+        return least, told.max_score
+    return least, next((scale for scale in _SCALES if most <= scale), float(math.ceil(most)))
