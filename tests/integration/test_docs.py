@@ -48,6 +48,7 @@ def _blocks(kind: str) -> list[tuple[str, str, str]]:
     return [
         (page.name, match["mark"] or "", match["code"])
         for page in PAGES
+        if page.name != "tutorial.md"  # which has a test of its own
         for match in _BLOCK.finditer(page.read_text(encoding="utf-8"))
         if match["kind"] == kind
     ]
@@ -218,3 +219,50 @@ def test_the_recipe_of_a_task_declared_by_hand_trains_as_printed(
     assert {"dev/emotion/macro_f1", "dev/sentiment/accuracy"} <= set(metrics)
     off = [line for line in done.stderr.splitlines() if "it is off" in line]
     assert len(off) == 2  # MNR and SimCSE: there are no scored pairs
+
+
+def test_the_tutorial_is_typed_and_answers_as_printed(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the page, with fewer trials; of what is printed the words are compared, not
+    the numbers. The served answer is the service's own, without a server."""
+    monkeypatch.setenv("COLUMNS", "100")
+    shutil.copytree(ROOT / "docs" / "reviews", demo / "docs" / "reviews")
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(sh|text)\n(.*?)```", page, re.S)
+    printed, num_shown = "", 0
+    for kind, code in blocks:
+        if kind == "sh":
+            printed = "".join(_typed(line, demo) for line in code.splitlines())
+            continue
+        said = {_words(line) for line in printed.splitlines()}
+        for line in code.splitlines():
+            assert not line.strip() or line == "..." or _words(line) in said, f"{line}\n{printed}"
+            num_shown += 1
+    assert num_shown > 25
+    label = json.loads(printed)["predictions"][0]["label"]
+    assert label in ("negative", "neutral", "positive")
+
+
+def _typed(line: str, folder: Path) -> str:
+    """What a command of the tutorial prints, errors' stream included."""
+    words = shlex.split(line)
+    if words[:2] == ["ensweep", "serve"] or words[0] == "make":
+        return ""
+    if words[0] == "curl":
+        from ensemble.inference.ensemble import Ensemble
+        from ensemble.serving.service import Service
+
+        return Service(Ensemble.load(folder / "bundle")).answer(words[-1].encode()).decode()
+    few = ["--num-samples", "3"] if words[1] == "sweep" else []
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, [*words[1:], *few])
+    assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
+    return done.output
+
+
+def _words(line: str) -> str:
+    """The first words of a line, numbers and verdicts left open."""
+    line = re.sub(r"\b(negative|neutral|positive)\b(?=,\d|\",)", "VERDICT", line)
+    line = re.sub(r"\d[\d.,]*", "0", line).replace("encoders", "encoder")
+    return " ".join(line.split()[:3])
