@@ -18,7 +18,7 @@ from mlflow_setup.schema import OVERALL, PREDICTIONS_ARTIFACT, best_epoch, predi
 from search.reports.sections.facts import Facts
 from trainable.config.parse import from_flat
 from trainable.config.tasks import Output, Task
-from trainable.data.examples import label_sets
+from trainable.data.labels import label_sets
 from trainable.data.readers import read_split
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder

@@ -10,7 +10,7 @@ from search.reports.pages.content import Section, Table
 from search.reports.sections.answers import Answers, Floats, answers_of, sentences_of
 from search.reports.sections.facts import Facts
 from trainable.config.tasks import Output
-from trainable.data.examples import label_sets
+from trainable.data.labels import label_sets
 from trainable.evaluation.metrics import predicted_labels
 
 NUM_WORST = 50
