@@ -49,7 +49,7 @@ def run_one(options: argparse.Namespace) -> dict[str, Any]:
         learner.step(batch, 1, number)
         seconds.append(time.perf_counter() - started)
     found = {
-        "step_s": median(seconds[1:]),
+        "step_s": median(seconds[1:] or seconds),
         "kept_mib": kept / 2**20,
         "state_mib": training_bytes(learner.model) / 2**20,
         "learning": sum(p.numel() for p in learner.model.parameters() if p.requires_grad),
