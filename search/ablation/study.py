@@ -25,6 +25,7 @@ from search.ablation.row_results import Row
 from search.algorithms.optuna_searcher import first_trial_name
 from search.config.load import resolve_sweep
 from search.config.sweep_config import FirstTrial, SweepConfig
+from trainable.config.config import Config
 from trainable.config.packaged import Packaged
 from trainable.config.parse import from_flat
 from trainable.config.strict_yaml import read_settings
@@ -62,7 +63,8 @@ class StudyConfig:
             for number, name in enumerate(_trial_names(self.sweep))
         }
         for path in sorted((sweep_folder / TRIALS).glob("*/config.json")):
-            name, ran = path.parent.name, TrialFolder(path.parent).trial().config
+            name, record = path.parent.name, TrialFolder(path.parent).trial()
+            ran = Config().flat() | record.config  # a setting may be newer than the trial
             given = wanted.get(name, {})
             different = [
                 f"{key}={ran.get(key)!r}, given {given.get(key)!r}"

@@ -416,3 +416,18 @@ def test_runs_are_read_side_by_side(store: Store) -> None:
         store.add_usual(trial, seed, num_epochs=1)
     candidates = load_pool(store.runs, download).candidates
     assert {candidate.run_id for candidate in candidates} == {run.run_id for run in store.runs}
+
+
+def test_of_a_run_that_averages_its_weights_only_averages_are_candidates(store: Store) -> None:
+    """However good the epochs before them were; training has not kept those."""
+    epochs = {
+        epoch: {name: store.outputs(name, epoch, noise) for name in TASKS}
+        for epoch, noise in ((1, 0.5), (2, 0.4), (3, 3.0), (4, 2.5))
+    }
+    config = {"train.stages": ["finetune", "swa"], "train.num_epochs": 2, "swa.num_epochs": 2}
+    store.add("a", epochs, config=config, kept=[3, 4])
+    pool = store.pool()
+    assert pool.rejected == ()
+    assert {c.epoch for c in pool.candidates} <= {3, 4}
+    store.add("b", {epoch: epochs[epoch] for epoch in (1, 2)}, config=config)  # not there yet
+    assert {c.epoch for c in store.pool().candidates if c.trial == "b"} <= {1, 2}

@@ -1,5 +1,6 @@
 """Studies: rows over seeds as first trials of a sweep, equal rows once, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,10 @@ def test_trials_that_ran_otherwise_are_refused(tmp_path: Path) -> None:
         config = from_flat(ran.sweep.first(number)[0].settings).flat()
         record = TrialRecord(folder.name, "s", "b3", config, {}, number % 2, "data", None, 0.0)
         TrialFolder(folder).create(record)
+    ran.require_trials(tmp_path)
+    older = TrialFolder(folders[0]).trial()  # of a version that did not know a setting yet
+    known = {key: value for key, value in older.config.items() if key != "optim.eps"}
+    TrialFolder(folders[0]).relocate(replace(older, config=known))
     ran.require_trials(tmp_path)
     study(seeds=3).require_trials(tmp_path / "nowhere")  # `evaluate` says that nothing is there
     with pytest.raises(ConfigError, match=r"0001-b3 ran otherwise: optim.lr=1e-05, given 0.0001"):
