@@ -16,8 +16,9 @@ import heapq
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,8 +51,10 @@ MANY = 100_000
 ARMS = {
     "random": (f"search.num_startup_trials={MANY}", "scheduler.name=none"),
     "random + halving": (f"search.num_startup_trials={MANY}",),
+    "random + ASHA": (f"search.num_startup_trials={MANY}", "scheduler.name=asha"),
     "TPE": ("scheduler.name=none",),
     "TPE + halving": (),
+    "TPE + ASHA": ("scheduler.name=asha",),
     "TPE + halving, recipes first": (),
 }
 """What each search overrides of the sweep; only the last has first trials."""
@@ -185,14 +188,25 @@ def replay(sweep: SweepConfig, world: World, max_epochs: int, num_workers: int =
     clock: list[tuple[float, int, _Running]] = []  # when a running trial's next epoch ends
     regret: list[float] = []
     best_seen, best_expected = -np.inf, -np.inf
-    trials: list[_Running] = []
+    trials: dict[str, _Running] = {}
+    started = count()
+
+    def promote(paused: Collection[str], is_end: bool) -> str | None:
+        found = scheduler.promote(paused, is_end=is_end)
+        return None if found is None else found[0]
 
     def start(now: float) -> None:
-        suggested = searcher.suggest(str(len(trials)))
+        order = next(started)
+        suggested = searcher.suggest(str(order))
         if isinstance(suggested, dict):
-            trial = _Running(str(len(trials)), suggested["trial"], world.curve(suggested, rng))
-            heapq.heappush(clock, (now + trial.curve.epoch_seconds, len(trials), trial))
-            trials.append(trial)
+            name = suggested["trial"]
+            if name not in trials:
+                trials[name] = _Running("", name, world.curve(suggested, rng))
+            trial = trials[name]  # a promoted one goes on where it paused
+            trial.trial_id = str(order)
+            heapq.heappush(clock, (now + trial.curve.epoch_seconds, order, trial))
+
+    searcher.is_paused, searcher.promote = scheduler.is_paused, promote
 
     for _ in range(num_workers):
         start(0.0)
@@ -207,7 +221,7 @@ def replay(sweep: SweepConfig, world: World, max_epochs: int, num_workers: int =
             heapq.heappush(clock, (now + trial.curve.epoch_seconds, order, trial))
         else:
             start(now)
-    return Trace(tuple(regret), tuple(trial.epoch for trial in trials))
+    return Trace(tuple(regret), tuple(trial.epoch for trial in trials.values()))
 
 
 def _goes_on(

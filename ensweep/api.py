@@ -28,7 +28,7 @@ from mlflow_setup.schema import Outcome
 from search.storage.sweep_folder import find_sweep
 
 if TYPE_CHECKING:
-    from search.driver.run import SweepResult
+    from search.driver.result import SweepResult
 
 NUM_SHOWN = 10
 """Trials of a leaderboard that are shown where a sweep itself is."""

@@ -141,7 +141,7 @@ class Decision(Record):
     """The scheduler's decision after an epoch: `epochs/0007.decision.json`."""
 
     epoch: int
-    action: str  # "continue" | "stop"
+    action: str  # CONTINUE, STOP or PAUSE
     reason: str  # "rung 2: 0.612 below cut-off 0.655 of 14"
 
 
@@ -215,7 +215,8 @@ class Identity:
     searched: tuple[str, ...] = ()
 
 
-CONTINUE, STOP = "continue", "stop"
+CONTINUE, STOP, PAUSE = "continue", "stop", "pause"
+"""What the scheduler says of a trial. A paused one keeps its checkpoint, and may go on later."""
 
 
 def is_dev_score(name: str) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 
 from mlflow_setup.errors import ConfigError
 from search.ablation.row_results import Row
-from search.algorithms.optuna_searcher import first_trial_name
+from search.algorithms.suggestion import first_trial_name
 from search.config.load import resolve_sweep
 from search.config.sweep_config import FirstTrial, SweepConfig
 from trainable.config.config import Config

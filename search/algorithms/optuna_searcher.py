@@ -6,24 +6,25 @@ its best overall, a stopped one as pruned with its values by epoch, and a diverg
 failed; those of earlier drivers and of older sweeps alike. A value that is not finite is never
 told, nor is a baseline's.
 
+A trial that the scheduler pauses is told as stopped, and once more should it run to its end: it is
+suggested again when it is promoted, before new ones.
+
 The first `search.num_probes` trials draw what matters for heads and end with their probe. Of the
 trials after them every second takes up the best probe's settings, the others are drawn whole.
 """
 
-import math
-import re
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 
-from mlflow_setup.schema import OVERALL
+from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord
 from search.algorithms.probes import Probes
 from search.algorithms.study import (
     create_study,
@@ -32,12 +33,13 @@ from search.algorithms.study import (
     objectives,
     values_of,
 )
+from search.algorithms.suggestion import as_it_was, first_trial_name, is_usable, suggestion
 from search.algorithms.warm_start import WarmTrial
 from search.config.baselines import BASELINES, baselines
 from search.config.space import Space, suggest
 from search.config.sweep_config import SweepConfig, TrialSettings
 from search.storage.history import PastTrial
-from trainable.tune.keys import AVOIDED, BEST_VALUE, DIVERGED, EPOCH, EXCLUSIVE, NUM_EPOCHS
+from trainable.tune.keys import AVOIDED, BEST_VALUE, EPOCH, EXCLUSIVE, NUM_EPOCHS
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
@@ -67,6 +69,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         super().__init__(metric=BEST_VALUE, mode="max")
         self.sweep, self.is_stopped, self.is_stopping = sweep, is_stopped, is_stopping
         self.is_holding, self.to_avoid = is_holding, to_avoid
+        self.is_paused: Callable[[str], bool] = lambda name: False
+        self.promote: Callable[[Collection[str], bool], str | None] = lambda paused, is_end: None
+        """The paused trial that goes on now; True: nothing else is left to run."""
         self.read, self.metrics = read, objectives(sweep)
         self.base = sweep.base()  # reads recipes, which takes as long as drawing
         self.study = create_study(sweep, len(history), len(self.metrics))
@@ -76,21 +81,30 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         for other in warm:
             self.study.add_trial(frozen_warm_trial(sweep, other))
         self.probes = Probes(sweep)
+        self.paused: dict[str, dict[str, Any]] = {}  # name -> its suggestion
+        self.told: dict[str, int] = {}  # name of a paused trial -> its number in the study
+        taken = {past.number for past in history}
+        self.numbers = deque(n for n in range(sweep.search.num_samples) if n not in taken)
         for past in history:
+            if past.is_paused and (self.numbers or not past.is_over):
+                self.paused[past.name] = as_it_was(past)
+                self.told[past.name] = len(self.study.get_trials(deepcopy=False))
+                stopped = OutcomeRecord(Outcome.PRUNED, "paused", len(past.epochs), 0.0)
+                past = replace(past, outcome=stopped)
             if past.is_over and past.record.recipe not in BASELINES:
                 self.study.add_trial(frozen_past_trial(sweep, past))
                 self.probes.restore(past)
-        self.waiting = deque(self._past(past) for past in history if not past.is_over)
+        unfinished = (p for p in history if not p.is_over and p.name not in self.paused)
+        self.waiting = deque(map(self._past, unfinished))
         self.resting: list[tuple[float, dict[str, Any]]] = []  # when it may be tried again
         begun = {past.name for past in history}
         self.baselines = deque(item for item in baselines(sweep).items() if item[0] not in begun)
-        taken = {past.number for past in history}
-        self.numbers = deque(n for n in range(sweep.search.num_samples) if n not in taken)
 
     @property
     def num_to_come(self) -> int:
         """Trials that are still to be suggested."""
-        return len(self.waiting) + len(self.resting) + len(self.baselines) + len(self.numbers)
+        held_back = len(self.waiting) + len(self.resting) + len(self.paused)
+        return held_back + len(self.baselines) + len(self.numbers)
 
     @property
     def num_left(self) -> int:
@@ -112,15 +126,28 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         elif self.baselines:
             name, given = self.baselines.popleft()
             self.asked[name] = None
-            suggested = _suggestion(name, given, {}, "")
+            suggested = suggestion(name, given, {}, "")
+        elif (promoted := self._promoted()) is not None:
+            suggested = promoted
         elif self.numbers:
             suggested = self._new(self.numbers.popleft())
-        else:  # one that runs may yet have to go on elsewhere
-            return None if self.asked else str(Searcher.FINISHED)
+        elif self.running or self.resting:  # one that runs may yet have to go on elsewhere
+            return None
+        elif (promoted := self._promoted(is_end=True)) is not None:
+            suggested = promoted
+        else:
+            return str(Searcher.FINISHED)
         name = suggested["trial"]
         self.running[trial_id], self.suggested[name] = name, suggested
         avoided = self.to_avoid()
         return {**suggested, AVOIDED: avoided} if avoided else suggested
+
+    def _promoted(self, *, is_end: bool = False) -> dict[str, Any] | None:
+        name = self.promote(self.paused.keys(), is_end)
+        if name is None:
+            return None
+        self.asked[name] = None  # it was told when it paused
+        return self.paused.pop(name)
 
     def _wake(self) -> None:
         """What has rested for long enough may be tried again."""
@@ -146,21 +173,38 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         if self.is_stopped(name):
             self.again(name)
             return
-        if not result or not _is_usable(result):
+        if not result or not is_usable(result):
             self.failed(name)
             return
+        if self.is_paused(name):
+            self.paused[name] = self.suggested[name]
         trial = self.asked.pop(name)
         if trial is None:
+            self._tell_again(name, result)
             return
         self._report(trial, result)
         self.probes.ended(self.suggested[name], result)
         if result[EPOCH] < result[NUM_EPOCHS]:
+            self.told[name] = trial.number
             self.study.tell(trial, state=TrialState.PRUNED)
             return
-        values = [float(result[BEST_VALUE])]
-        if self.read is not None and self.metrics != [OVERALL]:
-            values = values_of(self.read(name), self.metrics)
+        values = self._values(name, result)
         self.study.tell(trial, values or None, state=None if values else TrialState.FAIL)
+
+    def _values(self, name: str, result: dict[str, Any]) -> list[float]:
+        """Of each objective."""
+        if self.read is not None and self.metrics != [OVERALL]:
+            return values_of(self.read(name), self.metrics)
+        return [float(result[BEST_VALUE])]
+
+    def _tell_again(self, name: str, result: dict[str, Any]) -> None:
+        """A promoted trial that has run to its end, which the study knows as a stopped one."""
+        values = self._values(name, result) if name in self.told else []
+        if values and result[EPOCH] >= result[NUM_EPOCHS]:
+            told = self.study.get_trials(deepcopy=False)[self.told[name]]
+            params, distributions = told.params, told.distributions
+            whole = create_trial(values=values, params=params, distributions=distributions)
+            self.study.add_trial(whole)
 
     def again(self, name: str, *, after_seconds: float = 0.0, exclusive: bool = False) -> None:
         """Suggest a trial once more, as it was; `exclusive`: on a machine of its own."""
@@ -202,7 +246,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             taken_up = self.probes.take_up()
             if taken_up is not None:
                 point, chosen_by = taken_up, "search, from a probe"
-        return _suggestion(name, given, self._ask(name, given, point, space), chosen_by)
+        return suggestion(name, given, self._ask(name, given, point, space), chosen_by)
 
     def _past(self, past: PastTrial) -> dict[str, Any]:
         """An unfinished trial of an earlier driver's, as it was."""
@@ -216,18 +260,12 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             self._ask(past.name, given, point, {key: self.sweep.space[key] for key in point})
         for epoch, value in enumerate(past.best_values, start=1):
             self._report(self.asked[past.name], {EPOCH: epoch, BEST_VALUE: value})
-        return {
-            "trial": past.name,
-            "recipe": record.recipe,
-            "settings": dict(record.config),
-            "origin": dict(record.origin),
-            "searched": list(record.searched),
-        }
+        return as_it_was(past)
 
     def _report(self, trial: optuna.Trial | None, result: dict[str, Any]) -> None:
         """The best overall by epoch; a replayed epoch keeps its first value. A study of several
         objectives takes no values before the end."""
-        if trial is not None and len(self.metrics) == 1 and _is_usable(result):
+        if trial is not None and len(self.metrics) == 1 and is_usable(result):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # "already reported"
                 trial.report(float(result[BEST_VALUE]), int(result[EPOCH]))
@@ -240,30 +278,3 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
             self.study.enqueue_trial(dict(point))
         self.asked[name] = trial = self.study.ask()
         return suggest(space, trial, given.with_defaults)
-
-
-def _suggestion(
-    name: str, given: TrialSettings, drawn: Mapping[str, Any], chosen_by: str
-) -> dict[str, Any]:
-    return {
-        "trial": name,
-        "recipe": given.recipe,
-        "settings": {**given.settings, **drawn},
-        "origin": {**given.origin, **dict.fromkeys(drawn, chosen_by)},
-        "searched": list(drawn),
-    }
-
-
-def first_trial_name(number: int, recipe: str) -> str:
-    """`0002-b2`: the name of first trial `number` (from 0), after its recipe or its file's name."""
-    return f"{number + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(recipe).stem)}"
-
-
-def _is_usable(result: dict[str, Any]) -> bool:
-    value = result.get(BEST_VALUE)
-    return (
-        value is not None
-        and math.isfinite(value)
-        and not result.get(DIVERGED)
-        and result.get(EPOCH, 0) >= 1
-    )

@@ -4,7 +4,8 @@ A trial that arrives at a rung goes on if its best overall so far is not below t
 among all that have arrived there. It never waits. `SuccessiveHalving` has rungs at `grace_period`,
 then `reduction_factor` times more each, and keeps the best 1/reduction_factor; `MedianStopping` has
 one at each epoch from `grace_period` on, and keeps what is not below the median. Their epochs count
-from the end of a trial's probe, which is rung 0 of the trials that have one.
+from the end of a trial's probe, which is rung 0 of the trials that have one. Those that pause and
+promote trials instead are `Promotion`'s.
 """
 
 import math
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 
 from mlflow_setup.schema import (
     CONTINUE,
+    PAUSE,
     STOP,
     Decision,
 )
@@ -36,6 +38,7 @@ class Rung:
     epoch: int  # after the probe
     arrivals: dict[str, float] = field(default_factory=dict)
     stops: list[str] = field(default_factory=list)
+    promoted: set[str] = field(default_factory=set)  # of trials that pause here unless they are
 
 
 class Rungs:
@@ -116,7 +119,7 @@ class Rungs:
                 rung.arrivals[trial] = value
                 continue
             decision = self._arrive(rung, trial, epoch, value)
-            if decision.action == STOP:
+            if decision.action != CONTINUE:
                 break
         return decision
 
@@ -151,8 +154,9 @@ class Rungs:
 
 
 class SuccessiveHalving(Rungs):
-    """Asynchronous successive halving (Li et al., "A System for Massively Parallel Hyperparameter
-    Tuning", algorithm 2) on epochs."""
+    """Asynchronous successive halving on epochs by stopping, as Optuna's pruner of that name: a
+    trial that is below the cut-off when it arrives is lost for good. Algorithm 2 of Li et al. ("A
+    System for Massively Parallel Hyperparameter Tuning") promotes: see `Promotion`."""
 
     def __init__(
         self, grace_period: int, reduction_factor: int, audited: "Audit | None" = None
@@ -167,6 +171,76 @@ class SuccessiveHalving(Rungs):
         """The lowest among the best 1/reduction_factor, of at least one."""
         num_kept = max(1, len(arrivals) // self.reduction_factor)
         return sorted(arrivals, reverse=True)[num_kept - 1]
+
+
+class Promotion(SuccessiveHalving):
+    """Asynchronous successive halving on epochs by promoting (Li et al., algorithm 2).
+
+    A trial that arrives at a rung goes on if it is among the best 1/reduction_factor there, and
+    pauses otherwise: it keeps its checkpoint, and is promoted should it come to be among them.
+    """
+
+    @property
+    def reached(self) -> tuple[Rung, ...]:
+        found = super().reached
+        for rung in found:
+            rung.stops = [trial for trial in rung.arrivals if trial not in rung.promoted]
+        return found
+
+    def promote(self, paused: Collection[str]) -> tuple[str, Decision] | None:
+        """The paused trial that goes on next, by the highest rung that has one; None: a new trial
+        is to begin."""
+        for rung in reversed(self.reached):
+            for trial in _ranked(rung)[: len(rung.arrivals) // self.reduction_factor]:
+                if trial not in rung.promoted and trial in paused:
+                    return self._promote(rung, trial)
+        return None
+
+    def promote_best(self, paused: Collection[str]) -> tuple[str, Decision] | None:
+        """The best of those that came furthest, where too few came for one to be promoted."""
+        for rung in reversed(self.reached):
+            for trial in _ranked(rung):
+                if trial not in rung.promoted and trial in paused:
+                    return self._promote(rung, trial)
+        return None
+
+    def restore(
+        self,
+        trial: str,
+        best_values: Sequence[float],
+        num_epochs: int,
+        decisions: Sequence[Decision],
+        num_probe_epochs: int = 0,
+    ) -> None:
+        super().restore(trial, best_values, num_epochs, decisions, num_probe_epochs)
+        arrived = [rung for rung in self.reached if trial in rung.arrivals]
+        is_paused = bool(decisions) and decisions[-1].action == PAUSE
+        for rung in arrived[:-1] if is_paused else arrived:
+            rung.promoted.add(trial)
+
+    def _arrive(self, rung: Rung, trial: str, epoch: int, value: float) -> Decision:
+        rung.arrivals[trial] = value
+        place, count = _ranked(rung).index(trial) + 1, len(rung.arrivals)
+        goes_on = place <= count // self.reduction_factor
+        reason = f"rung {rung.number}: {value:.3f} is number {place} of {count}"
+        if not goes_on and self.audited is not None and self.audited.has(trial):
+            goes_on, reason = True, f"{reason}; {AUDITED}"
+        if goes_on:
+            rung.promoted.add(trial)
+        return Decision(epoch, CONTINUE if goes_on else PAUSE, reason)
+
+    def _promote(self, rung: Rung, trial: str) -> tuple[str, Decision]:
+        rung.promoted.add(trial)
+        place, count = _ranked(rung).index(trial) + 1, len(rung.arrivals)
+        reason = f"rung {rung.number}: promoted as number {place} of {count}"
+        decision = Decision(self.decisions[trial].epoch, CONTINUE, reason)
+        self.decisions[trial] = decision
+        return trial, decision
+
+
+def _ranked(rung: Rung) -> list[str]:
+    """The trials at a rung, the best first; of equals the one that came first."""
+    return sorted(rung.arrivals, key=lambda trial: -rung.arrivals[trial])
 
 
 class MedianStopping(Rungs):
@@ -195,8 +269,10 @@ def new_rungs(sweep: SweepConfig) -> Rungs | None:
     """Those that a sweep asks for, empty; None where every trial runs to its end."""
     scheduler = sweep.scheduler
     audit = Audit(scheduler.audit_fraction, sweep.search.seed)
-    if scheduler.name == "halving":
-        return SuccessiveHalving(scheduler.grace_period, scheduler.reduction_factor, audit)
+    by_halving = {"halving": SuccessiveHalving, "asha": Promotion}
+    if scheduler.name in by_halving:
+        made = by_halving[scheduler.name]
+        return made(scheduler.grace_period, scheduler.reduction_factor, audit)
     return MedianStopping(scheduler.grace_period, audit) if scheduler.name == "median" else None
 
 

@@ -1,15 +1,13 @@
 """Tune's view of the rungs: its scheduler."""
 
+from collections.abc import Collection
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from mlflow_setup.schema import (
-    STOP,
-    Decision,
-)
-from search.algorithms.rungs import Rungs
+from mlflow_setup.schema import CONTINUE, PAUSE, Decision
+from search.algorithms.rungs import Promotion, Rungs
 from search.config.baselines import BASELINES
 from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, NUM_PROBE_EPOCHS, PROBLEM
 
@@ -22,6 +20,7 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         self.rungs = rungs
         self.controller: Any = None
         """Tune's, once it has a trial."""
+        self.has_finished = False  # a trial has run to its end
 
     def on_trial_add(self, tune_controller: object, trial: Trial) -> None:
         """Tune has taken in a trial of the searcher's."""
@@ -30,6 +29,25 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
     def decision(self, trial: str) -> Decision | None:
         """The newest decision on a trial."""
         return None if self.rungs is None else self.rungs.decisions.get(trial)
+
+    def is_paused(self, trial: str) -> bool:
+        """Whether the trial waits at a rung; it may be promoted."""
+        decision = self.decision(trial)
+        return decision is not None and decision.action == PAUSE
+
+    def promote(
+        self, paused: Collection[str], *, is_end: bool = False
+    ) -> tuple[str, Decision] | None:
+        """The paused trial that goes on now.
+
+        Args:
+            is_end: nothing else is left to run: one trial at least is to run to its end.
+        """
+        if not isinstance(self.rungs, Promotion):
+            return None
+        if is_end and not self.has_finished:
+            return self.rungs.promote(paused) or self.rungs.promote_best(paused)
+        return self.rungs.promote(paused)
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Called for each epoch that a trial reports, before the callbacks are."""
@@ -40,7 +58,9 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
             return str(TrialScheduler.CONTINUE)
         lengths = result[NUM_EPOCHS], result[NUM_PROBE_EPOCHS]
         decision = self.rungs.decide(name, result[EPOCH], result[BEST_VALUE], *lengths)
-        return str(TrialScheduler.STOP if decision.action == STOP else TrialScheduler.CONTINUE)
+        goes_on = decision.action == CONTINUE
+        self.has_finished |= goes_on and lengths[1] < lengths[0] <= result[EPOCH]
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def debug_string(self) -> str:
         """One line for Tune's own output."""

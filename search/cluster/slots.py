@@ -16,6 +16,7 @@ class Slots:
 
     gpus_per_trial: float
     max_concurrent_trials: int
+    follows: bool = False  # as nodes come and go: the number is that of the start
 
 
 def find_slots(resources: Resources, nodes: Sequence[Node]) -> Slots:
@@ -28,9 +29,11 @@ def find_slots(resources: Resources, nodes: Sequence[Node]) -> Slots:
     cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
     if gpus is None:
         gpus = _default_gpus(nodes)
-    if resources.max_concurrent_trials is not None:
-        return Slots(gpus, resources.max_concurrent_trials)
-    fits = sum(node.num_trials(cpus, gpus) for node in nodes)
+    asked, fits = resources.max_concurrent_trials, sum(n.num_trials(cpus, gpus) for n in nodes)
+    if asked == "auto":
+        return Slots(gpus, max(1, fits), follows=True)
+    if asked is not None:
+        return Slots(gpus, asked)
     if fits < 1:
         sizes = Counter(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes)
         has = ", ".join(f"{count} x {size}" for size, count in sizes.items())
@@ -38,7 +41,7 @@ def find_slots(resources: Resources, nodes: Sequence[Node]) -> Slots:
             f"resources: a trial needs {cpus} CPUs and {gpus:g} GPUs on one node; the cluster has "
             f"{has or 'no node'}",
             fix="lower resources.cpus_per_trial or resources.gpus_per_trial, or set "
-            "resources.max_concurrent_trials for a cluster that grows",
+            "resources.max_concurrent_trials (auto: it follows the nodes) for a cluster that grows",
         )
     return Slots(gpus, fits)
 

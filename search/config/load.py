@@ -188,6 +188,8 @@ def _validate(content: dict[str, Any], path: Path, problems: list[str]) -> Sweep
                 problems.append(f"{key}: no such key{did_you_mean(key, known)}")
             else:
                 message = detail["msg"].removeprefix("Value error, ")
-                given = "" if detail["type"] == "value_error" else f", got {detail['input']!r}"
+                is_secret = detail["loc"][-1:] == ("url",)
+                is_told = is_secret or detail["type"] == "value_error"
+                given = "" if is_told else f", got {detail['input']!r}"
                 problems.append(f"{key}: {message[0].lower()}{message[1:]}{given}")
         return None

@@ -40,13 +40,14 @@ class Search(_Section):
 class Scheduler(_Section):
     """Which trials are stopped before their end."""
 
-    name: Literal["halving", "median", "none"] = "halving"
-    """Successive halving on epochs, the median rule, or every trial to its end."""
+    name: Literal["halving", "asha", "median", "none"] = "halving"
+    """Successive halving on epochs, by stopping or by promoting, the median rule, or every trial to
+    its end."""
     grace_period: Annotated[int, Field(ge=1)] = 1
     """Epochs that every trial runs: the first rung."""
     reduction_factor: Annotated[int, Field(ge=2)] = 2
-    """Halving: the best 1/reduction_factor at a rung go on; the next rung is that many times
-    higher."""
+    """Halving and ASHA: the best 1/reduction_factor at a rung go on; the next rung is that many
+    times higher."""
     audit_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the trials that go on where they would be stopped: what does stopping cost?"""
 
@@ -58,8 +59,9 @@ class Resources(_Section):
     """CPUs and threads of a trial."""
     gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
     """GPUs of a trial, or a fraction of one; null: 1 where the cluster has a GPU, else 0."""
-    max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
-    """Trials at a time; null: as many as the cluster has room for at the start."""
+    max_concurrent_trials: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    """Trials at a time; null: as many as the cluster has room for at the start; auto: as many as it
+    has room for, as nodes come and go."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Times that a trial is started again after its process died or raised an error."""
     max_silence_minutes: Annotated[float, Field(gt=0)] = 30.0
@@ -77,6 +79,16 @@ class Budget(_Section):
     """Price of all attempts, by `usd_per_hour`; head and idle nodes are not in it."""
     usd_per_hour: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Node type of the cluster's file -> price of a node for an hour; `local`: this machine."""
+
+
+class Notify(_Section):
+    """Who is told of a sweep's end, its stop, and its first failure."""
+
+    url: Annotated[str, Field(pattern=r"^\$[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """`$NAME`: the environment variable with the URL that is told of the sweep's end, its stop and
+    its first failure, by a POST of JSON. The URL itself is a secret, and stands in no setting."""
+    command: str | None = None
+    """A command that is told the same, on its standard input; no shell reads it."""
 
 
 class RecipeSettings(_Section):
@@ -129,6 +141,7 @@ class SweepConfig(_Section):
     scheduler: Scheduler = Scheduler()
     resources: Resources = Resources()
     budget: Budget = Budget()
+    notify: Notify = Notify()
     keep_pruned_top: Annotated[int, Field(ge=0)] = 3
     """A pruned trial keeps its weights while among this many best for a task or overall."""
 
@@ -188,6 +201,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "scheduler": Scheduler,
     "resources": Resources,
     "budget": Budget,
+    "notify": Notify,
 }
 SWEEP_KEYS = (
     *(f"{name}.{key}" for name, model in SECTIONS.items() for key in model.model_fields),

@@ -16,12 +16,11 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from ensemble.choice.pins import pinned_trials
-from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import is_full
 from mlflow_setup.runs.background_mirror import BackgroundMirror
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
+    PAUSE,
     STOP,
     UNKNOWN_DATA,
     Outcome,
@@ -32,13 +31,13 @@ from mlflow_setup.schema import (
 from mlflow_setup.text import brief
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.tune_scheduler import TuneScheduler
+from search.cluster.waiting import Waiting
 from search.driver.budget import Meter
-from search.driver.failures import Failures
-from search.driver.places import Places
+from search.driver.failures import Failures, Places, first_line_of_error
+from search.driver.notify import Notifier
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
-from search.driver.trial_errors import first_line_of_error
-from search.storage.garbage import near_top
+from search.storage.garbage import PrunedWeights
 from search.storage.history import PastTrial
 from search.storage.sweep_folder import SweepFolder, shortage
 from trainable.config.parse import from_flat
@@ -57,7 +56,6 @@ class TrialState:
     began: float = 0.0  # when it last began, by this process's clock
     epoch: int = 0  # the last one seen
     best: dict[str, float] = field(default_factory=dict)  # dev metric -> best of any epoch
-    has_pruned_weights: bool = False  # pruned, and its weights are still there
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
@@ -66,6 +64,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     Args:
         meter: says when a budget is used up.
         alive: the nodes that trials fit on, by id.
+        notifier: is told of a trial that fails.
+        waiting: says what trials wait for.
     """
 
     def __init__(
@@ -80,11 +80,13 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         keep_pruned_top: int,
         max_failures: int,
         alive: Callable[[], set[str]] = set,
+        notifier: Notifier | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
-        self.searcher = searcher
+        self.searcher, self.notifier, self.waiting = searcher, notifier, waiting
         self.folder, self.mirror, self.scheduler = folder, mirror, scheduler
         self.progress, self.switch, self.meter = progress, switch, meter
-        self.keep_pruned_top, self.places = keep_pruned_top, Places()
+        self.pruned, self.places = PrunedWeights(folder, keep_pruned_top, mirror.mark), Places()
         self.failures = Failures(max_failures, alive, self._has_begun)
         self.running: set[str] = set()  # trials that have a process
         self.trials: defaultdict[str, TrialState] = defaultdict(TrialState)
@@ -97,8 +99,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             config = from_flat(past.record.config)
             lengths = total_epochs(config), num_frozen_epochs(config)
             self.progress.past(past.name, *lengths, past.epochs, past.outcome)
-            is_pruned = past.outcome is not None and past.outcome.outcome is Outcome.PRUNED
-            self.trials[past.name].has_pruned_weights = is_pruned
+            if past.outcome is not None and past.outcome.outcome is Outcome.PRUNED:
+                self.pruned.there.add(past.name)
             self.mirror.mark(past.name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -106,6 +108,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self.meter.enforce(self.switch)
         if self.scheduler.controller is not None:
             self.places.look(self.scheduler.controller)
+        if self.waiting is not None:
+            self.waiting.look(lambda: [str(trial.status) for trial in trials])
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -151,8 +155,16 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         decision = self.scheduler.decision(trial.config["trial"])
         if decision is not None and decision.action == STOP:
             self._end(trial.config, Outcome.PRUNED, decision.reason)
+        elif decision is not None and decision.action == PAUSE:
+            self.progress.paused(trial.config["trial"], decision.reason)
         else:
             self._end(trial.config, None, "ended without an outcome")
+
+    def end_paused(self, config: Mapping[str, Any]) -> None:
+        """The sweep is over, and the trial was not promoted; it keeps its checkpoint."""
+        decision = self.scheduler.decision(config["trial"])
+        reason = "" if decision is None else f", {decision.reason}"
+        self._end(config, Outcome.PRUNED, f"paused to the end{reason}", keeps_checkpoint=True)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -211,7 +223,14 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self.progress.epoch(name, record)
         self.mirror.mark(name)
 
-    def _end(self, config: Mapping[str, Any], outcome: Outcome | None, reason: str) -> None:
+    def _end(
+        self,
+        config: Mapping[str, Any],
+        outcome: Outcome | None,
+        reason: str,
+        *,
+        keeps_checkpoint: bool = False,
+    ) -> None:
         """Write the outcome of a trial that has none of its own, and tidy its folder.
 
         `outcome` None: the trial was to write it; without one it has failed.
@@ -226,36 +245,16 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
                 epoch = len(folder.epochs())
                 ended = OutcomeRecord(outcome or Outcome.FAILED, reason, epoch, time.time())
                 folder.write_outcome(ended)
-            if ended.outcome in (Outcome.FINISHED, Outcome.PRUNED, Outcome.DIVERGED):
+            is_spent = ended.outcome in (Outcome.FINISHED, Outcome.PRUNED, Outcome.DIVERGED)
+            if is_spent and not keeps_checkpoint:
                 folder.drop_checkpoint()
-            self.trials[name].has_pruned_weights |= ended.outcome is Outcome.PRUNED
-            self._drop_weights_of_pruned()
+            if ended.outcome is Outcome.PRUNED:
+                self.pruned.there.add(name)
+            self.pruned.drop({trial: state.best for trial, state in self.trials.items()})
             self.progress.ended(name, ended.outcome, ended.reason)
+            if ended.outcome is Outcome.FAILED and self.notifier is not None:
+                self.notifier.tell("failure", f"trial {name} failed: {ended.reason}", trial=name)
             self.mirror.mark(name)
-
-    def _drop_weights_of_pruned(self) -> None:
-        """A pruned trial keeps its weights only while it is near the top for a task or overall, or
-        a member of an ensemble."""
-        best = {name: state.best for name, state in self.trials.items()}
-        weak = self._pruned() - near_top(best, self.keep_pruned_top)
-        for name in sorted(weak - self._members() if weak else weak):
-            folder = self.folder.trial(name)
-            for epoch in folder.kept_epochs():
-                folder.drop_weights(epoch)
-            self.trials[name].has_pruned_weights = False
-            self.mirror.mark(name)
-
-    def _pruned(self) -> set[str]:
-        """Pruned trials that still have their weights."""
-        return {name for name, state in self.trials.items() if state.has_pruned_weights}
-
-    def _members(self) -> set[str]:
-        """Members of chosen ensembles; all pruned trials, where a note of one cannot be read."""
-        try:
-            return pinned_trials(self.folder.path)
-        except IntegrityError as error:
-            _logger.warning("weights of pruned trials stay: %s", error.problem)
-            return self._pruned()
 
     @contextmanager
     def _guarded(self, name: str) -> Iterator[None]:

@@ -5,11 +5,17 @@ be installed, a worker that dies, a node with a full disk. It is tried again aft
 each time, on another node where there is one; where nothing begins anywhere the sweep is stopped.
 """
 
+import logging
 import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from ray.util import placement_group_table
+
+_logger = logging.getLogger(__name__)
 
 FIRST_SECONDS, LONGEST_SECONDS = 2.0, 300.0
 """Of the wait before a start is tried again: doubled each time, up to the second."""
@@ -131,3 +137,48 @@ class Failures:
 def pause(count: int) -> float:
     """Seconds to wait after so many losses in a row."""
     return min(FIRST_SECONDS * 2.0 ** max(0, count - 1), LONGEST_SECONDS)
+
+
+MAX_REASON = 300
+"""Characters of an error's first line that become the reason of a failed trial."""
+
+
+def first_line_of_error(text: str) -> str:
+    """`ValueError: what went wrong` out of Tune's error text, which ends in a traceback."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Failure # ")] or lines  # Tune's header
+    indented = [number for number, line in enumerate(lines) if line[0].isspace()]
+    rest = lines[indented[-1] + 1 :] if indented else lines
+    line = (rest or lines[-1:] or ["unknown error"])[0]
+    return "".join(char for char in line if char.isprintable())[:MAX_REASON]
+
+
+class Places:
+    """The node of each trial's newest process, by the trial's name."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, str] = {}
+        self._of_process: dict[object, str] = {}
+
+    def look(self, controller: Any) -> None:
+        """Note what is new: once a process is lost nobody knows. Tune's controller knows it, and
+        tells it nowhere; where that has moved, no node is avoided."""
+        try:
+            self._look(controller)
+        except Exception as error:  # it would end the sweep
+            _logger.debug("the nodes of trials are not known: %r", error)
+
+    def _look(self, controller: Any) -> None:
+        live = controller._actor_manager._live_actors_to_ray_actors_resources
+        for actor, trial in controller._actor_to_trial.items():
+            if actor in live:
+                if actor not in self._of_process:  # a process may have one trial after another
+                    found = placement_group_table(live[actor][1].placement_group)
+                    self._of_process[actor] = found["bundles_to_node_id"][0]
+                self._nodes[trial.config["trial"]] = self._of_process[actor]
+        for actor in self._of_process.keys() - live.keys():
+            del self._of_process[actor]
+
+    def node(self, trial: str) -> str | None:
+        """The id of the trial's node; None where it was never seen on one."""
+        return self._nodes.get(trial)

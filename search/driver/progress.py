@@ -96,6 +96,11 @@ class Progress:
         self.rows.setdefault(trial, _Row(0)).state = "waiting"
         self._show(f"{trial}: to be tried again: {reason}")
 
+    def paused(self, trial: str, reason: str) -> None:
+        """A trial has no process until it is promoted."""
+        self.rows.setdefault(trial, _Row(0)).state = "paused"
+        self._show(f"{trial}: paused, {reason}")
+
     def ended(self, trial: str, outcome: Outcome, reason: str) -> None:
         """A trial has ended."""
         row = self.rows.setdefault(trial, _Row(0))

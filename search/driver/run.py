@@ -4,11 +4,9 @@ State is the sweep's folder; Tune only starts, places, stops and restarts trials
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,20 +17,22 @@ from rich.console import Console
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.runs.background_mirror import AT_ONCE, BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
-from mlflow_setup.runs.usage import Usage
-from mlflow_setup.schema import OVERALL, Outcome, OutcomeRecord, TrialSnapshot
+from mlflow_setup.schema import Outcome, OutcomeRecord
 from mlflow_setup.tracking.store import Tracking
 from search.algorithms.audit import AuditResult, audit_result
 from search.algorithms.optuna_searcher import OptunaSearcher
-from search.algorithms.rungs import Rung, new_rungs, restore_rungs
+from search.algorithms.rungs import new_rungs, restore_rungs
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.algorithms.warm_start import WarmTrial
 from search.cluster.slots import find_slots, require_devices, unpriced
+from search.cluster.waiting import Waiting
 from search.config.baselines import BASELINES, baselines
 from search.config.sweep_config import SweepConfig
 from search.driver.budget import Meter, sweep_usage
 from search.driver.callback import SweepCallback
+from search.driver.notify import Notifier
 from search.driver.progress import Progress
+from search.driver.result import SweepResult
 from search.driver.shared_artifacts import prepare
 from search.driver.stop_switch import StopSwitch
 from search.driver.tracking import what_is_tracked
@@ -44,49 +44,6 @@ from trainable.data.inputs import Inputs, expecting
 from trainable.tune.cluster import alive_nodes, cluster, environment
 from trainable.tune.placement import TrialPlacement, resources
 from trainable.tune.trainable import Train, listening, make_trainable
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What came of a sweep."""
-
-    name: str
-    folder: Path
-    trials: tuple[TrialSnapshot, ...]  # by name
-    rungs: tuple[Rung, ...]
-    unsynced: tuple[str, ...]  # trials that MLflow has missed
-    usage: Usage
-    stop: tuple[str, int] | None = None  # why it was stopped before its end, and the exit code
-    audit: AuditResult | None = None
-
-    def ended(self, outcome: Outcome) -> list[str]:
-        """The trials that ended so."""
-        return [
-            trial.record.trial
-            for trial in self.trials
-            if trial.outcome is not None and trial.outcome.outcome is outcome
-        ]
-
-    @property
-    def best(self) -> tuple[str, int, float] | None:
-        """Trial, epoch and value of the best overall among finished and pruned trials."""
-        return self._best(of_baselines=False)
-
-    @property
-    def best_baseline(self) -> tuple[str, int, float] | None:
-        """The same among the baselines."""
-        return self._best(of_baselines=True)
-
-    def _best(self, *, of_baselines: bool) -> tuple[str, int, float] | None:
-        found = [
-            (trial.record.trial, epoch.epoch, epoch.metrics[OVERALL])
-            for trial in self.trials
-            if trial.outcome
-            and trial.outcome.outcome in (Outcome.FINISHED, Outcome.PRUNED)
-            and (trial.record.recipe in BASELINES) == of_baselines
-            for epoch in trial.epochs
-        ]
-        return max(found, key=lambda item: item[2], default=None)  # the earliest wins a tie
 
 
 class Drive:
@@ -118,6 +75,8 @@ class Drive:
         )
         if self.scheduler.rungs is not None:
             restore_rungs(self.scheduler.rungs, history)
+            self.scheduler.has_finished = any(map(_has_run_whole, history))
+        self.searcher.is_paused, self.searcher.promote = self.scheduler.is_paused, self._promote
         self.mirror = BackgroundMirror(
             Mirror(tracking, folder.name),
             lambda name: folder.trial(name).snapshot(),
@@ -127,6 +86,7 @@ class Drive:
     def run(self, train: Train | None, resume_hint: str) -> SweepResult:
         """All that is left to do; the result also when it was stopped."""
         self.switch.resume_hint = resume_hint
+        self.notifier = Notifier(self.sweep.notify, self.folder.name, self._say)
         self.mirror.start(*what_is_tracked(self.folder, self.sweep))
         has_ended = False
         try:
@@ -140,7 +100,7 @@ class Drive:
         finally:  # Ray is down: nobody writes into the trials' folders any more
             unsynced = self._settle("FINISHED" if has_ended else "KILLED")
         rungs = self.scheduler.rungs.reached if self.scheduler.rungs else ()
-        return SweepResult(
+        result = SweepResult(
             self.folder.name,
             self.folder.path,
             self.folder.snapshots(),
@@ -150,6 +110,26 @@ class Drive:
             (self.switch.reason, self.switch.exit_code) if self.switch.reason else None,
             self._audit(),
         )
+        self._tell(result)
+        return result
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _tell(self, result: SweepResult) -> None:
+        """The end, or the stop, to whoever is to be told."""
+        counts = {o.value: len(result.ended(o)) for o in Outcome if result.ended(o)}
+        facts: dict[str, Any] = {"trials": counts}
+        said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no trial"
+        if result.best is not None:
+            trial, epoch, value = result.best
+            facts["best"] = {"trial": trial, "epoch": epoch, "overall": value}
+            said += f"; best {trial} with {value:.4f}"
+        if result.stop is None:
+            self.notifier.tell("end", f"has ended: {said}", **facts)
+        else:
+            self.notifier.tell("stop", f"was stopped: {result.stop[0]}; {said}", **facts)
+        self.notifier.close()
 
     def _audit(self) -> AuditResult | None:
         if not self.sweep.scheduler.audit_fraction:
@@ -188,6 +168,7 @@ class Drive:
                 if self.switch.is_on:
                     return
             concurrency = min(slots.max_concurrent_trials, self.searcher.num_to_come)
+            asked = None if slots.follows else concurrency
             num_trials = sweep.search.num_samples + len(baselines(sweep))
             num_probes = sweep.search.num_probes
             with Progress(self.console, num_trials, concurrency, num_probes) as progress:
@@ -202,16 +183,24 @@ class Drive:
                     sweep.keep_pruned_top,
                     sweep.resources.max_failures,
                     lambda: {node.id for node in alive_nodes() if node.num_trials(cpus, gpus)},
+                    self.notifier,
+                    Waiting(needs, asked, self._say, alive_nodes),
                 )
                 self.searcher.is_holding = callback.failures.is_holding
                 self.searcher.to_avoid = callback.failures.to_avoid
                 callback.restore(self.history)
                 trainable = listening(make_trainable(place, train))
                 by_trial = partial(resources, needs, exclusive)
-                self._tune(tune.with_resources(trainable, by_trial), callback, concurrency)
+                self._tune(tune.with_resources(trainable, by_trial), callback, asked)
+                if not self.switch.is_on:
+                    for suggested in self.searcher.paused.values():
+                        callback.end_paused(suggested)
 
-    def _tune(self, trainable: Any, callback: SweepCallback, max_concurrent_trials: int) -> None:
-        """Tune's own records, which nobody reads, are kept off a disk that may be full.
+    def _tune(self, trainable: Any, callback: SweepCallback, at_a_time: int | None) -> None:
+        """With `at_a_time` None one more trial than there is room for waits: what an autoscaler
+        sees, one node after the other.
+
+        Tune's own records, which nobody reads, are kept off a disk that may be full.
 
         Nor does it hand the driver's AWS keys on to the trials: Ray would write them into its logs.
         """
@@ -224,7 +213,7 @@ class Drive:
                     search_alg=self.searcher,
                     scheduler=self.scheduler,
                     num_samples=-1,  # the searcher knows when there is nothing more to try
-                    max_concurrent_trials=max_concurrent_trials,
+                    max_concurrent_trials=at_a_time,
                     reuse_actors=True,
                     trial_name_creator=_trial_name,
                     trial_dirname_creator=_trial_folder_name,
@@ -236,6 +225,18 @@ class Drive:
                     verbose=0,
                 ),
             ).fit()
+
+    def _promote(self, paused: Collection[str], is_end: bool) -> str | None:
+        """A paused trial goes on: that is on record before it does."""
+        found = self.scheduler.promote(paused, is_end=is_end)
+        if found is None:
+            return None
+        name, decision = found
+        trial = self.folder.trial(name)
+        with suppress(OSError):  # on a full disk it is decided anew
+            trial.write_decision(decision)
+            trial.outcome_path.unlink(missing_ok=True)  # of a sweep that was over, and is extended
+        return name
 
     def _is_stopped(self, name: str) -> bool:
         ended = self.folder.trial(name).outcome()
@@ -269,6 +270,14 @@ class Drive:
                     self.console.print(f"trial {trial.path.name}: {error}", markup=False)
                 self.mirror.mark(trial.path.name)
         return self.mirror.close(status)
+
+
+def _has_run_whole(past: PastTrial) -> bool:
+    """Whether it is a trial of the search that ran to its end, and more than a probe."""
+    is_whole = past.outcome is not None and past.outcome.outcome is Outcome.FINISHED
+    if not is_whole or past.record.recipe in BASELINES:
+        return False
+    return past.num_probe_epochs < past.num_epochs
 
 
 def _trial_name(trial: Any) -> str:

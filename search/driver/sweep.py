@@ -14,7 +14,8 @@ from mlflow_setup.tracking.store import Tracking
 from search.algorithms.study import objectives
 from search.algorithms.warm_start import read_warm_start, warm_start, write_warm_start
 from search.config.sweep_config import Budget, SweepConfig
-from search.driver.run import Drive, SweepResult
+from search.driver.result import SweepResult
+from search.driver.run import Drive
 from search.planning.preflight import (
     known_configs,
     read_inputs,

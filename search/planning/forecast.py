@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlflow_setup.schema import STOP
+from mlflow_setup.schema import CONTINUE
 from search.algorithms.rungs import Rungs
 from trainable.training.profile import Rehearsal
 
@@ -144,7 +144,9 @@ def _play(
         if rungs is not None:
             lengths = len(seconds), trials[number].num_probe_epochs
             decision = rungs.decide(str(number), epoch, float(worth[number]), *lengths)
-            is_stopped = decision.action == STOP
+            is_stopped = (
+                decision.action != CONTINUE
+            )  # what pauses may be promoted: that is left out
         if epoch < len(seconds) and not is_stopped:
             played.busy += seconds[epoch]
             heapq.heappush(events, (now + seconds[epoch], number, epoch + 1))

@@ -4,6 +4,7 @@ What the driver can see is looked at first; Ray's processes are started only whe
 wrong. Every problem is found in one go, as far as it does not follow from another.
 """
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -81,8 +82,26 @@ def make_plan(
     if plan.errors:
         plan.note("cluster", "not looked at before the rest is mended")
         return plan
+    other_work = niceness(os.environ, os.getloadavg()[0], os.cpu_count() or 1)
     plan.look("cluster", partial(_cluster, plan, sweep, folder, configs, deep, share))
+    if other_work is not None:
+        plan.note("cluster", other_work, "RAY_worker_niceness=0 gives trials an equal share")
     return plan
+
+
+def niceness(environment: Mapping[str, str], load: float, num_cpus: int) -> str | None:
+    """What is said where a Ray that is started here would run trials beside other work.
+
+    Args:
+        load: processes that want to run, the machine's mean of a minute.
+    """
+    nice = environment.get("RAY_worker_niceness", "15")  # Ray's default
+    if environment.get("RAY_ADDRESS") or nice in ("0", "") or load < num_cpus / 2:
+        return None
+    return (
+        f"other work keeps {load:.1f} of {num_cpus} CPUs busy, and trials give way to it: they run "
+        f"at Ray's niceness {nice}"
+    )
 
 
 def _settings(sweep: SweepConfig, configs: dict[str, Config]) -> str:

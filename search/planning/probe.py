@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from trainable.tune.placement import TrialPlacement
 
 LOCK, QUESTION = "lock", "driver"
 _PACKAGES = ("ray", "torch", "transformers", "ensweep")
+_PROCESS = uuid.uuid4().hex[:8]
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def _storage_problems(folder: Path) -> Iterator[str]:
 
 
 def _answer_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
+    """Of this process alone: two containers may share a host's name and a process number."""
+    return f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}"
 
 
 def _memory_bytes(place: TrialPlacement) -> int:

@@ -5,17 +5,21 @@ that are over; what crashes left. Records and predictions stay, and the weights 
 member of a chosen ensemble.
 """
 
+import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.choice.pins import pinned_trials
+from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
 from mlflow_setup.schema import Outcome, raise_best
 from search.storage.history import PastTrial, read_history
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.layout import QUARANTINE
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,3 +86,39 @@ def near_top(best: Mapping[str, Mapping[str, float]], count: int) -> set[str]:
         border = sorted(scores.values(), reverse=True)[:count]
         near |= {trial for trial, score in scores.items() if border and score >= border[-1]}
     return near
+
+
+class PrunedWeights:
+    """The pruned trials of a sweep that still have their weights, by name.
+
+    Args:
+        mark: is told of a trial whose folder has changed.
+    """
+
+    def __init__(
+        self, folder: SweepFolder, keep_pruned_top: int, mark: Callable[[str], None]
+    ) -> None:
+        self.folder, self.keep_pruned_top, self._mark = folder, keep_pruned_top, mark
+        self.there: set[str] = set()
+
+    def drop(self, best: Mapping[str, Mapping[str, float]]) -> None:
+        """Those of trials that are near the top for no task and not overall go.
+
+        Args:
+            best: trial -> dev metric -> best of any epoch, of all trials.
+        """
+        weak = self.there - near_top(best, self.keep_pruned_top)
+        for name in sorted(weak - self._members() if weak else weak):
+            folder = self.folder.trial(name)
+            for epoch in folder.kept_epochs():
+                folder.drop_weights(epoch)
+            self.there.discard(name)
+            self._mark(name)
+
+    def _members(self) -> set[str]:
+        """Members of chosen ensembles; all pruned trials, where a note of one cannot be read."""
+        try:
+            return pinned_trials(self.folder.path)
+        except IntegrityError as error:
+            _logger.warning("weights of pruned trials stay: %s", error.problem)
+            return set(self.there)

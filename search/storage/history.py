@@ -14,6 +14,7 @@ from pathlib import Path
 from mlflow_setup.filesystem.atomic import must_write
 from mlflow_setup.schema import (
     OVERALL,
+    PAUSE,
     STOP,
     Decision,
     EpochRecord,
@@ -60,6 +61,15 @@ class PastTrial:
             Outcome.FINISHED,
             Outcome.PRUNED,
         )
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the scheduler had it wait at a rung, where it has its checkpoint: it may yet be
+        promoted, and if so run on."""
+        last = self.decisions[-1] if self.decisions else None
+        is_last = last is not None and last.action == PAUSE and last.epoch == len(self.epochs)
+        ended = None if self.outcome is None else self.outcome.outcome
+        return is_last and ended in (None, Outcome.STOPPED, Outcome.PRUNED)
 
     @cached_property
     def num_epochs(self) -> int:

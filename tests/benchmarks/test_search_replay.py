@@ -97,6 +97,15 @@ def test_a_stopped_trial_costs_the_epochs_that_it_ran(benchmark: ModuleType, end
     assert len(trace.regret) == sum(trace.epochs) < 30 * NUM_EPOCHS / 2
 
 
+def test_a_paused_trial_goes_on_where_it_paused(benchmark: ModuleType, endless: Any) -> None:
+    sweep = sweep_of(benchmark, "search.num_samples=30", "scheduler.name=asha")
+    trace = benchmark.replay(sweep, endless, max_epochs=10_000)
+    assert len(trace.epochs) == 30
+    assert set(trace.epochs) <= {2, 6, 18, NUM_EPOCHS}
+    assert {2, NUM_EPOCHS} <= set(trace.epochs)
+    assert len(trace.regret) == sum(trace.epochs) < 30 * NUM_EPOCHS / 2
+
+
 def test_a_replay_ends_with_its_epochs(benchmark: ModuleType, endless: Any) -> None:
     trace = benchmark.replay(sweep_of(benchmark), endless, max_epochs=33)
     assert len(trace.regret) == sum(trace.epochs) == 33

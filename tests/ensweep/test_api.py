@@ -15,7 +15,7 @@ from ensemble.inference.describe import as_html
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.runs.usage import Usage
 from search.config.sweep_config import SweepConfig
-from search.driver.run import SweepResult
+from search.driver.result import SweepResult
 from search.storage.sweep_folder import SweepFolder
 
 PAIR = ("how do i learn chess", "can i learn chess well")

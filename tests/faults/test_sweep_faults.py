@@ -107,6 +107,31 @@ def test_r3_a_killed_driver(tmp_path: Path, tiny_data: Path, table: Table, numbe
 
 
 @pytest.mark.promise(
+    "R3",
+    "SIGKILL of the driver of a sweep that promotes paused trials, `resume`, `extend`",
+    "whole; what pauses goes on when it is promoted, under either driver, from its last epoch",
+)
+@pytest.mark.rare("paused trials of a past sweep are suggested again")
+def test_r3_a_killed_driver_of_trials_that_pause(tmp_path: Path, tiny_data: Path) -> None:
+    sweep_of(tmp_path, tiny_data)
+    driver = Driver("run", tmp_path, "scheduler.name=asha", SECONDS_AN_EPOCH="0.4")
+    driver.wait_for_epochs(5)
+    driver.kill()
+    code, text = Driver("resume", tmp_path, SECONDS_AN_EPOCH="0.05").end()
+    assert code == 0, text
+    outcomes = assert_whole(tmp_path, 7)
+    assert set(outcomes.values()) == {Outcome.FINISHED, Outcome.PRUNED}
+    code, text = Driver("extend", tmp_path, "3", SECONDS_AN_EPOCH="0.05").end()
+    assert code == 0, text
+    assert_whole(tmp_path, 10)
+    past = read_history(SweepFolder(tmp_path / "runs", "s").trial_folders())
+    made = [decision for trial in past for decision in trial.decisions]
+    assert any("promoted as number" in decision.reason for decision in made)
+    assert not any(decision.action == "stop" for decision in made)
+    assert all(trial.is_paused for trial in past if trial.outcome.outcome is Outcome.PRUNED)  # type: ignore[union-attr]
+
+
+@pytest.mark.promise(
     "R4",
     "SIGKILL of everything at once, also during `resume`; then two `resume` at once",
     "as R3; the second is refused with the first's process, host and since when",

@@ -15,7 +15,7 @@ from fake_sweep import NUM_EPOCHS
 from mlflow_setup.runs.projection import EPOCH_SECONDS, most_important, with_best
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.trial_run import USAGE
-from mlflow_setup.schema import STOP, Outcome, RunKind, Tag
+from mlflow_setup.schema import PAUSE, STOP, Outcome, RunKind, Tag
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.storage.history import PastTrial, read_history
@@ -130,7 +130,7 @@ def assert_whole(
         if trial.outcome.outcome is Outcome.FINISHED:
             assert len(trial.epochs) == num_epochs
         if trial.outcome.outcome is Outcome.PRUNED:
-            assert trial.decisions[-1].action == STOP
+            assert trial.decisions[-1].action in (STOP, PAUSE)
     searcher = OptunaSearcher(sweep.read(), list(past.values()))
     assert searcher.num_left == 0
     assert all(trial.state.is_finished() for trial in searcher.study.trials)

@@ -16,7 +16,7 @@ import yaml
 
 from search.config.load import read_sweep
 from search.config.sweep_config import SweepConfig
-from search.driver.run import SweepResult
+from search.driver.result import SweepResult
 from search.driver.sweep import resume_sweep, run_sweep
 from trainable.tune.trainable import Train
 

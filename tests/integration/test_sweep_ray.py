@@ -19,6 +19,7 @@ from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.cluster.slots import find_slots
 from search.config.sweep_config import Budget, Resources
+from search.driver.callback import SweepCallback
 from search.driver.sweep import resume_sweep, run_sweep
 from search.reports.leaderboard import leaderboard
 from trainable.storage.trial_folder import TrialFolder
@@ -35,6 +36,14 @@ def test_a_sweep_from_start_to_end(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MISDEED", json.dumps(MISDEEDS))
+    callbacks: list[SweepCallback] = []
+
+    class Kept(SweepCallback):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            callbacks.append(self)
+
+    monkeypatch.setattr("search.driver.run.SweepCallback", Kept)
     sweep = sweep_of(tmp_path, tiny_data)
     tracking = resolve_tracking(tmp_path / "runs")
     shown = io.StringIO()
@@ -51,6 +60,9 @@ def test_a_sweep_from_start_to_end(
     assert result.best is not None
     assert result.best[0] == "0001-baseline"
     assert result.unsynced == ()
+    nodes = {callbacks[0].places.node(name) for name in outcomes}  # which Tune tells nobody
+    assert len(nodes) == 1
+    assert None not in nodes
 
     arrivals = [len(rung.arrivals) for rung in result.rungs]
     assert arrivals[0] == 5  # all but the diverged and the failed one, the crashed one once
@@ -196,6 +208,7 @@ def nodes_of(*sizes: tuple[float, float], group: str | None = None) -> list[Node
         ({"gpus_per_trial": 0.5}, [(1.0, 2.0), (8.0, 1.0)], (0.5, 3)),
         ({"gpus_per_trial": 0}, [(8.0, 2.0)], (0.0, 8)),
         ({"gpus_per_trial": 1, "max_concurrent_trials": 8}, [(8.0, 0)], (1.0, 8)),
+        ({"gpus_per_trial": 1, "max_concurrent_trials": "auto"}, [(8.0, 0)], (1.0, 1)),
     ],
 )
 def test_find_slots(

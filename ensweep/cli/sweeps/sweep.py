@@ -20,7 +20,7 @@ from ensweep.cli.shared.output import print_table
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
-    from search.driver.run import SweepResult
+    from search.driver.result import SweepResult
 
 
 @example("ensweep sweep selective --data-dir data --name reviews --num-samples 16 --max-hours 2")

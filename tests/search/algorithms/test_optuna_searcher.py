@@ -1,6 +1,7 @@
 """The searcher without Ray: names, first trials, what Optuna is told, and that it learns."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,42 @@ def test_first_trials_come_first_under_their_recipes_names(tmp_path: Path) -> No
     assert "loss.mnr.weight" not in suggested[0]["settings"]
     assert suggested[1]["settings"]["model.head_dropout"] == 0.0
     assert suggested[1]["settings"]["loss.mnr.weight"] == 1.0
+
+
+def test_a_paused_trial_is_suggested_again_when_it_is_promoted(tmp_path: Path) -> None:
+    """The study knows it as stopped meanwhile, and once more with what it came to."""
+    searcher = OptunaSearcher(sweep_of(tmp_path, search={"num_samples": 2}))
+    paused, asked = {"0001"}, list[tuple[list[str], bool]]()
+    promoted: list[str] = []
+
+    def promote(names: Collection[str], is_end: bool) -> str | None:
+        asked.append((sorted(names), is_end))
+        return promoted.pop() if promoted else None
+
+    searcher.is_paused, searcher.promote = paused.__contains__, promote
+    first = searcher.suggest("a")
+    searcher.on_trial_complete("a", result(1, 0.5))
+    assert searcher.paused == {"0001": first}
+    assert [trial.state for trial in searcher.study.trials] == [TrialState.PRUNED]
+    second = searcher.suggest("b")
+    assert isinstance(second, dict)
+    assert second["trial"] == "0002"
+    assert searcher.num_left == 2  # one runs, one may yet be promoted
+    assert searcher.suggest("c") is None
+    paused.clear()
+    promoted.append("0001")
+    assert searcher.suggest("c") == first
+    searcher.on_trial_complete("c", result(4, 0.7))
+    searcher.on_trial_complete("b", result(4, 0.6))
+    assert searcher.suggest("d") == "FINISHED"
+    assert asked[-1] == ([], True)
+    told = [(trial.state, trial.value) for trial in searcher.study.trials]
+    assert told == [
+        (TrialState.PRUNED, 0.5),
+        (TrialState.COMPLETE, 0.6),
+        (TrialState.COMPLETE, 0.7),
+    ]
+    assert searcher.study.trials[0].params == searcher.study.trials[2].params
 
 
 def test_a_trial_rests_before_it_is_suggested_again(

@@ -11,6 +11,7 @@ from mlflow_setup.schema import Decision
 from search.algorithms.rungs import (
     Audit,
     MedianStopping,
+    Promotion,
     Rungs,
     SuccessiveHalving,
     new_rungs,
@@ -253,3 +254,77 @@ def test_an_audit_draws_its_share_by_name_and_seed() -> None:
     drawn = [[Audit(0.2, seed).has(name) for name in names] for seed in (0, 1)]
     assert all(0.15 < sum(each) / 1000 < 0.25 for each in drawn)
     assert drawn[0] != drawn[1]
+
+
+def test_a_trial_pauses_unless_it_is_among_the_best_and_is_promoted_once_it_is() -> None:
+    """Algorithm 2 of Li et al., by hand: reduction_factor 2, rungs at epochs 1 and 2."""
+    asha = Promotion(1, 2)
+    first = asha.decide("a", 1, 0.5, 8)
+    assert (first.action, first.reason) == ("pause", "rung 1: 0.500 is number 1 of 1")
+    assert asha.promote({"a"}) is None  # half of one is none
+    assert asha.decide("b", 1, 0.4, 8).action == "pause"
+    promoted = asha.promote({"a", "b"})
+    assert promoted == (
+        "a",
+        Decision(1, "continue", "rung 1: promoted as number 1 of 2"),
+    )
+    assert asha.decide("a", 1, 0.5, 8) is promoted[1]  # told again as it goes on
+    assert asha.promote({"b"}) is None
+    assert asha.decide("c", 1, 0.3, 8).action == "pause"
+    assert asha.decide("d", 1, 0.6, 8).action == "continue"  # among the best two of four
+    assert asha.promote({"b", "c"}) is None  # a and d are the best two
+    assert asha.decide("e", 1, 0.2, 8).action == "pause"
+    assert asha.decide("f", 1, 0.1, 8).action == "pause"
+    assert asha.promote({"b", "c", "e", "f"}) == (
+        "b",
+        Decision(1, "continue", "rung 1: promoted as number 3 of 6"),
+    )
+    assert [(rung.number, len(rung.arrivals), rung.stops) for rung in asha.reached] == [
+        (1, 6, ["c", "e", "f"])
+    ]
+
+
+def test_the_highest_rung_is_looked_at_first() -> None:
+    asha = Promotion(1, 2)
+    for name, value in (("a", 0.5), ("b", 0.4), ("c", 0.3), ("d", 0.2)):
+        asha.decide(name, 1, value, 8)
+    for name in "ab":
+        assert asha.promote({"a", "b", "c", "d"} - set(name)) is not None
+    asha.decide("a", 2, 0.6, 8)
+    asha.decide("b", 2, 0.7, 8)
+    asha.decide("e", 1, 0.9, 8)
+    found = asha.promote({"a", "c", "d"})
+    assert found is None  # b went on by itself, and of rung 1 the best are on their way
+    asha.decide("c", 2, 0.1, 8)
+    asha.decide("d", 2, 0.1, 8)
+    assert asha.promote({"a", "c", "d"}) == (
+        "a",
+        Decision(2, "continue", "rung 2: promoted as number 2 of 4"),
+    )
+
+
+def test_where_too_few_came_for_a_promotion_the_best_goes_on_in_the_end() -> None:
+    asha = Promotion(1, 4)
+    for name, value in (("a", 0.5), ("b", 0.6), ("c", 0.4)):
+        assert asha.decide(name, 1, value, 8).action == "pause"
+    assert asha.promote({"a", "b", "c"}) is None
+    found = asha.promote_best({"a", "b", "c"})
+    assert found is not None
+    assert found[0] == "b"
+
+
+def test_what_was_promoted_is_known_to_the_next_driver() -> None:
+    """By the decisions on record."""
+    asha, other = Promotion(1, 2), Promotion(1, 2)
+    told: dict[str, list[Decision]] = {}
+    for name, value in (("a", 0.5), ("b", 0.4), ("c", 0.3), ("d", 0.6)):
+        told[name] = [asha.decide(name, 1, value, 8)]
+    promoted = asha.promote({"a", "b", "c"})
+    assert promoted is not None
+    told["a"] = [promoted[1], asha.decide("a", 2, 0.55, 8)]
+    values = {"a": [0.5, 0.55], "b": [0.4], "c": [0.3], "d": [0.6]}
+    for name, decisions in told.items():
+        other.restore(name, values[name], 8, decisions)
+    assert other.reached == asha.reached
+    assert other.decisions == asha.decisions
+    assert other.promote({"b", "c"}) is None

@@ -217,7 +217,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a sweep that is not there": (
         lambda f: command(f, "sweep cluster", "sweep clusterr"),
-        r"spec.entrypoint: no sweep 'clusterr' \(did you mean cluster\?\)",
+        r"spec.entrypoint: no sweep 'clusterr'; there are cluster,",
     ),
     "a setting that is not there": (
         lambda f: command(f, "resources.max", "optim.lrr=1 resources.max"),

@@ -166,7 +166,10 @@ LR = {"type": "float", "low": 1e-5, "high": 1e-3}
         ({"search": {"num_sample": 3}}, ["search.num_sample: no such key", "search.num_samples"]),
         ({"search": {"num_samples": 0}}, ["search.num_samples: input should be greater"]),
         ({"search": 3}, ["search: expected a mapping, got 3"]),
-        ({"scheduler": {"name": "hyperband"}}, ["scheduler.name", "'halving', 'median' or 'none'"]),
+        (
+            {"scheduler": {"name": "hyperband"}},
+            ["scheduler.name", "'halving', 'asha', 'median' or 'none'"],
+        ),
         ({"config": {"optim.lr": 1e-4}}, ["optim.lr: is both fixed under config and searched"]),
         (
             {"space": {"optim.lr": {**LR, "high": 3.0}}, "first_trials": []},

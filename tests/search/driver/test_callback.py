@@ -11,15 +11,14 @@ from rich.console import Console
 
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.schema import AttemptRecord, EpochRecord, Outcome, OutcomeRecord, TrialRecord
-from search.algorithms.rungs import SuccessiveHalving
+from search.algorithms.rungs import Promotion, SuccessiveHalving
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.config.sweep_config import Budget
 from search.driver.budget import Meter
 from search.driver.callback import SweepCallback
-from search.driver.failures import MAX_LOSSES, pause
+from search.driver.failures import MAX_LOSSES, first_line_of_error, pause
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
-from search.driver.trial_errors import first_line_of_error
 from search.storage.garbage import near_top
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.trial_folder import TrialFolder
@@ -142,6 +141,24 @@ def test_a_stopped_trial_is_pruned_with_the_schedulers_reason(tmp_path: Path) ->
     assert decisions == ["stop"]
     assert sweep.mirror.marked[-1] == "0002"
     assert f"0002: pruned, {reason}" in sweep.text.getvalue()
+
+
+def test_a_paused_trial_has_no_outcome_before_the_sweep_is_over(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    sweep.scheduler.rungs = Promotion(1, 2)
+    trial, folder = sweep.start("0001"), sweep.folder("0001")
+    folder.checkpoint_dir.mkdir(parents=True)
+    assert sweep.epoch(trial, 1, 0.7) == "STOP"
+    sweep.callback.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
+    assert folder.outcome() is None
+    assert [decision.action for decision in folder.decisions()] == ["pause"]
+    assert "0001: paused, rung 1: 0.700 is number 1 of 1" in sweep.text.getvalue()
+    sweep.callback.end_paused(trial.config)
+    outcome = folder.outcome()
+    assert outcome is not None
+    assert outcome.outcome is Outcome.PRUNED
+    assert outcome.reason == "paused to the end, rung 1: 0.700 is number 1 of 1"
+    assert folder.checkpoint_dir.exists()  # the sweep may be extended
 
 
 def test_a_trial_keeps_the_outcome_that_it_wrote_itself(tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from search.driver import places
-from search.driver.failures import LONGEST_SECONDS, MANY_LOSSES, Failures, pause
-from search.driver.places import Places
+from search.driver import failures as module
+from search.driver.failures import LONGEST_SECONDS, MANY_LOSSES, Failures, Places, pause
 
 
 @dataclass
@@ -101,7 +100,7 @@ def test_the_node_of_a_process_is_known_after_it_is_lost(monkeypatch: pytest.Mon
         asked.append(group)
         return {"bundles_to_node_id": {0: f"node of {group}"}}
 
-    monkeypatch.setattr(places, "placement_group_table", table)
+    monkeypatch.setattr(module, "placement_group_table", table)
     live = {"actor": ("handle", SimpleNamespace(placement_group="group"))}
     trial = SimpleNamespace(config={"trial": "0001"})
     controller = SimpleNamespace(
@@ -109,10 +108,13 @@ def test_the_node_of_a_process_is_known_after_it_is_lost(monkeypatch: pytest.Mon
         _actor_to_trial={"actor": trial, "not placed yet": trial},
     )
     found = Places()
-    for _ in range(2):
-        found.look(controller)
+    found.look(controller)
+    controller._actor_to_trial["actor"] = SimpleNamespace(config={"trial": "0003"})  # its next one
+    found.look(controller)
     assert asked == ["group"]
+    assert found.node("0003") == "node of group"
     live.clear()
     found.look(controller)
     assert found.node("0001") == "node of group"
     assert found.node("0002") is None
+    found.look(SimpleNamespace())  # Tune has moved it

@@ -16,7 +16,7 @@ from mlflow_setup.errors import ConfigError, EnsweepError, NothingUsableError
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import resolve_tracking
 from search.config.sweep_config import Budget
-from search.driver.run import SweepResult
+from search.driver.result import SweepResult
 from search.driver.sweep import resume_sweep, run_sweep
 from search.planning.preflight import known_configs, read_inputs
 from trainable.data.inputs import ChangedInputError

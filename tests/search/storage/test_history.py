@@ -13,6 +13,7 @@ from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.schema import EpochRecord, Outcome
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import SuccessiveHalving, restore_rungs
+from search.config.sweep_config import SweepConfig
 from search.storage.history import finish_decided, past_trial, reopen_failed
 from search.storage.sweep_folder import SweepFolder
 
@@ -116,6 +117,32 @@ def test_what_was_decided_before_the_driver_died_is_done(tmp_path: Path) -> None
     ended = past.folder.trial("0002").outcome()
     assert ended is not None
     assert (ended.outcome, ended.reason, ended.epoch) == (Outcome.PRUNED, "why stop", 1)
+
+
+@pytest.mark.parametrize("outcome", [None, Outcome.STOPPED, Outcome.PRUNED])
+def test_a_paused_trial_may_be_promoted_by_the_next_driver(
+    tmp_path: Path, outcome: Outcome | None
+) -> None:
+    """Also one of a sweep that was over, and is extended."""
+    past = Past(tmp_path, scheduler={"name": "asha"}, search={"num_samples": 3})
+    past.trial("0001", (0.5,), outcome, ("pause",), **{"optim.lr": 1e-4})
+    past.trial("0002", (0.6, 0.7), Outcome.PRUNED, ("continue", "stop"), **{"optim.lr": 1e-3})
+    (paused, other) = past.history()
+    assert (paused.is_paused, other.is_paused) == (True, False)
+    searcher = OptunaSearcher(past.folder.read(), past.history())
+    assert list(searcher.paused) == ["0001"]
+    assert searcher.paused["0001"]["settings"]["optim.lr"] == 1e-4
+    assert list(searcher.waiting) == []
+    assert [trial.state for trial in searcher.study.trials] == [TrialState.PRUNED] * 2
+    searcher.numbers.clear()
+    over = OptunaSearcher(sweep_without_more(past), past.history())
+    assert list(over.paused) == ([] if outcome is Outcome.PRUNED else ["0001"])
+
+
+def sweep_without_more(past: Past) -> SweepConfig:
+    sweep = past.folder.read()
+    search = sweep.search.model_copy(update={"num_samples": 2})
+    return sweep.model_copy(update={"search": search})
 
 
 def test_trials_that_failed_may_be_run_again(past: Past) -> None:

@@ -19,7 +19,7 @@ from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.runs.usage import Usage
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking.store import resolve_tracking
-from search.driver.run import SweepResult
+from search.driver.result import SweepResult
 from search.storage.lease import Lease
 from trainable.storage.trial_folder import TrialFolder
 
