@@ -83,6 +83,14 @@ def short_hash(*parts: str | bytes, length: int = 16) -> str:
     return digest.hexdigest()[:length]
 
 
+def duration(seconds: float) -> str:
+    """`1 h 5 min`, `3 min`, `40 s`: how long something takes."""
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
 def brief(value: object) -> str:
     """A setting as a table shows it: a float by three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -17,6 +17,7 @@ from ensemble.candidates.run_predictions import DevData, Download, RunPrediction
 from mlflow_setup.errors import EnsweepError
 from mlflow_setup.schema import Outcome, RunRecord, Tag
 from trainable.config.tasks import Task
+from trainable.runtime.progress import Tally
 
 NUM_READERS = 16
 """Runs read at a time: from a server, reading is waiting for one file after the other."""
@@ -135,8 +136,11 @@ def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
     """
     seen: dict[DevData, DevData] = {}
     ordered = sorted({run.run_id: run for run in runs}.values(), key=_run_order)
+    tally, found = Tally("reading runs' predictions", len(ordered)), []
     with ThreadPoolExecutor(NUM_READERS) as threads:
-        found = list(threads.map(lambda run: _read_or_reject(run, download, seen), ordered))
+        for each in threads.map(lambda run: _read_or_reject(run, download, seen), ordered):
+            found.append(each)
+            tally.add()
     rejected = [each for each in found if isinstance(each, Rejected)]
     read = [each for each in found if isinstance(each, RunPredictions)]
     wanted = _most_common_data(read)

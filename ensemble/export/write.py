@@ -38,6 +38,7 @@ from mlflow_setup.filesystem.output import check_folder
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.wheel import pack_wheel
 from trainable.config.tasks import Task
+from trainable.runtime.progress import Tally
 from trainable.storage.trial_folder import TrialFolder
 
 
@@ -181,7 +182,10 @@ def _task_entry(task: Task, dev_fingerprint: str, choice: TaskChoice) -> TaskEnt
 
 def _store(parts: Parts, folder: Path) -> Contents:
     """The members in the folder; the encoder that answers for the most becomes its own."""
-    members = {candidate.key: _store_member(candidate, folder) for candidate in parts.members}
+    members, tally = {}, Tally("storing members", len(parts.members))
+    for candidate in parts.members:
+        members[candidate.key] = _store_member(candidate, folder)
+        tally.add()
     answered: dict[str, float] = defaultdict(float)
     for entry in parts.tasks.values():
         for share in entry.members:

@@ -1,7 +1,8 @@
 """What a sweep shows while it runs: a live table in a terminal, a line an event elsewhere."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -18,9 +19,13 @@ from mlflow_setup.schema import (
     dev_metrics,
     raise_best,
 )
+from mlflow_setup.text import duration
+from trainable.runtime.progress import Work
 
 SHOWN_ENDED = 12
 """Rows of the live table for the best trials that have ended."""
+MAX_LOOKED_AT = 24
+"""Rows whose trial's folder is looked at for each picture: it may be far away."""
 _TO_RUN = ("running", "waiting", "stopped")
 
 
@@ -32,6 +37,8 @@ class _Row:
     best: dict[str, float] = field(default_factory=dict)  # dev metric -> best so far
     last: dict[str, float] = field(default_factory=dict)
     state: str = "running"
+    settings: str = ""  # that the search chose, short
+    began: float | None = None  # by this process's clock
 
     def seconds_from(self, epoch: int, frozen: float, trained: float) -> float:
         """Seconds of the epochs after `epoch`, by those of an epoch of either sort."""
@@ -44,16 +51,27 @@ class _Row:
 
 
 class Progress:
-    """The trials of a sweep as seen from the driver. Shows; keeps nothing that matters."""
+    """The trials of a sweep as seen from the driver. Shows; keeps nothing that matters.
+
+    Args:
+        under_way: how far a trial's process has come within its epoch.
+    """
 
     def __init__(
-        self, console: Console, num_trials: int, max_concurrent_trials: int, num_probes: int = 0
+        self,
+        console: Console,
+        num_trials: int,
+        max_concurrent_trials: int,
+        num_probes: int = 0,
+        under_way: Callable[[str], Work | None] = lambda trial: None,
     ) -> None:
+        self.under_way = under_way
         self.console, self.num_trials, self.num_probes = console, num_trials, num_probes
         self.max_concurrent_trials = max_concurrent_trials
         self.rows: dict[str, _Row] = {}
         self.epoch_seconds: dict[bool, list[float]] = {True: [], False: []}  # by: encoder frozen
-        self._live = Live(console=console, refresh_per_second=1) if console.is_terminal else None
+        live = Live(get_renderable=self._table, console=console, refresh_per_second=1)
+        self._live = live if console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -66,7 +84,8 @@ class Progress:
 
     def started(self, trial: str, num_epochs: int, num_frozen: int, note: str) -> None:
         """A trial begins, or goes on after a crash."""
-        self.rows.setdefault(trial, _Row(num_epochs, num_frozen)).state = "running"
+        row = self.rows.setdefault(trial, _Row(num_epochs, num_frozen))
+        row.state, row.began, row.settings = "running", time.monotonic(), _without_sections(note)
         self._show(f"{trial}: started, {note}")
 
     def past(
@@ -143,31 +162,42 @@ class Progress:
         seconds = self.remaining_seconds()
         if seconds is None:
             return ""
-        end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-        return f"ETA {end} ({_duration(seconds)})"
+        return f"about {duration(seconds)} left"
 
     def _show(self, line: str) -> None:
         if self._live is None:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            self._live.update(self._table())
+            self._live.refresh()
 
     def _table(self) -> Table:
-        num_ended = sum(row.state not in _TO_RUN for row in self.rows.values())
+        rows = dict(self.rows)  # the driver adds to them while they are shown
+        num_ended = sum(row.state not in _TO_RUN for row in rows.values())
         table = Table(
             title=f"{num_ended} of {self.num_trials} trials  {self._eta()}", title_justify="left"
         )
-        metrics = list(dict.fromkeys(key for row in self.rows.values() for key in row.best))
+        metrics = list(dict.fromkeys(key for row in rows.values() for key in list(row.best)))
         for header in ("trial", "epoch", *(f"best {_short(key)}" for key in metrics), "state"):
             table.add_column(header)
-        running = [item for item in self.rows.items() if item[1].state in _TO_RUN]
-        ended = [item for item in self.rows.items() if item[1].state not in _TO_RUN]
+        table.add_column("time", justify="right")
+        table.add_column("settings", no_wrap=True, overflow="ellipsis", ratio=1)
+        running = [item for item in rows.items() if item[1].state in _TO_RUN]
+        ended = [item for item in rows.items() if item[1].state not in _TO_RUN]
         best = sorted(ended, key=lambda item: item[1].overall, reverse=True)[:SHOWN_ENDED]
-        for trial, row in [*running, *best]:
+        for number, (trial, row) in enumerate([*running, *best]):
             scores = (f"{row.best[key]:.4f}" if key in row.best else "" for key in metrics)
-            epoch = f"{row.epoch}/{row.num_epochs}"
-            table.add_row(escape(trial), epoch, *scores, row.state)
+            is_running = row.state == "running"
+            within = self._within(trial) if is_running and number < MAX_LOOKED_AT else ""
+            elapsed = time.monotonic() - row.began if is_running and row.began else None
+            took = "" if elapsed is None else duration(elapsed)
+            epoch = f"{row.epoch}/{row.num_epochs}{within}"
+            table.add_row(escape(trial), epoch, *scores, row.state, took, escape(row.settings))
         return table
+
+    def _within(self, trial: str) -> str:
+        """` +42 %` of the epoch under way, or of what comes before it."""
+        work = self.under_way(trial)
+        return "" if work is None or work.fraction is None else f" +{100 * work.fraction:.0f} %"
 
 
 def _short(key: str) -> str:
@@ -175,10 +205,16 @@ def _short(key: str) -> str:
     return key.split("/")[1]
 
 
+def _without_sections(note: str) -> str:
+    """`optim.lr=1e-4` -> `lr=1e-4`, where no other setting has that last name."""
+    keys = [pair.partition("=")[0] for pair in note.split()]
+    last = [key.rpartition(".")[2] for key in keys]
+    times = Counter(last)
+    return " ".join(
+        pair[len(key) - len(name) :] if times[name] == 1 else pair
+        for pair, key, name in zip(note.split(), keys, last, strict=True)
+    )
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

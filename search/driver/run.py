@@ -41,6 +41,8 @@ from search.storage.history import PastTrial, past_trial, read_history
 from search.storage.lease import Lease
 from search.storage.sweep_folder import SweepFolder
 from trainable.data.inputs import Inputs, expecting
+from trainable.runtime.progress import Work, read_work
+from trainable.storage.layout import UNDER_WAY
 from trainable.tune.cluster import alive_nodes, cluster, environment
 from trainable.tune.placement import TrialPlacement, resources
 from trainable.tune.trainable import Train, listening, make_trainable
@@ -171,7 +173,8 @@ class Drive:
             asked = None if slots.follows else concurrency
             num_trials = sweep.search.num_samples + len(baselines(sweep))
             num_probes = sweep.search.num_probes
-            with Progress(self.console, num_trials, concurrency, num_probes) as progress:
+            counts = num_trials, concurrency, num_probes
+            with Progress(self.console, *counts, self._under_way) as progress:
                 callback = SweepCallback(
                     self.folder,
                     self.mirror,
@@ -237,6 +240,9 @@ class Drive:
             trial.write_decision(decision)
             trial.outcome_path.unlink(missing_ok=True)  # of a sweep that was over, and is extended
         return name
+
+    def _under_way(self, name: str) -> Work | None:
+        return read_work(self.folder.trial(name).path / UNDER_WAY)
 
     def _is_stopped(self, name: str) -> bool:
         ended = self.folder.trial(name).outcome()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mlflow_setup.errors import ConfigError, EnsweepError
+from trainable.runtime.progress import Tally
 
 Verdict = Literal["ok", "note", "error"]
 
@@ -38,6 +39,7 @@ class Checks:
     def look(self, name: str, how: Callable[[], str]) -> None:
         """Add what `how` tells, or the error that it raises; what it adds itself comes after."""
         place = len(self.checks)
+        Tally(f"looking at {name}")
         try:
             check = Check(name, "ok", how())
         except EnsweepError as error:

@@ -1,5 +1,6 @@
 """Probes sent into the cluster, with the resources of trials, and what their reports add up to."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from mlflow_setup.text import first_line
 from search.planning.probe import Found, probe, versions
 from search.planning.representative_trials import LARGEST
 from trainable.config.config import Config
+from trainable.runtime.progress import Tally
 from trainable.training.profile import Rehearsal
 from trainable.tune.placement import TrialPlacement
 
@@ -79,7 +81,7 @@ def visit(
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         sent.append(task.options(scheduling_strategy=there).remote(place, probe_folder, largest))
     try:
-        found = tuple(ray.get(sent, timeout=WAIT_SECONDS))
+        found = _answers(sent)
     except GetTimeoutError:
         for reference in sent:
             ray.cancel(reference, force=True)
@@ -91,6 +93,21 @@ def visit(
         reason = first_line(error)
         raise ConfigError(f"a task like a trial was lost: {reason}") from None
     return Visits(tuple(with_driver(each, probe_folder) for each in found))
+
+
+def _answers(sent: list[Any]) -> tuple[Found, ...]:
+    """What the probes have found, in the order in which they were sent.
+
+    Raises:
+        GetTimeoutError: one takes too long.
+        RayError: one was lost.
+    """
+    tally, waiting = Tally("tasks that train a few steps", len(sent)), sent
+    deadline = time.monotonic() + WAIT_SECONDS
+    while waiting and time.monotonic() < deadline:
+        ended, waiting = ray.wait(waiting, timeout=1.0)
+        tally.add(len(ended))
+    return tuple(ray.get(sent, timeout=0))
 
 
 def memory_problems(

@@ -17,9 +17,17 @@ _LOOK_SECONDS = 0.5
 
 
 def drivers(folder: SweepFolder) -> dict[Path, Holder]:
-    """Who is at the sweep, by the folder that each holds: the sweep's own, or a trial's that
-    `ensweep train` is at. Takes seconds where there is a lease: it has to move."""
-    places = [folder.path, *(trial.path for trial in folder.trial_folders())]
+    """Who is at the sweep, by the folder that each holds: the sweep's own, or a training's. Takes
+    seconds where there is a lease: it has to move."""
+    return _living([folder.path]) | trainings(folder)
+
+
+def trainings(folder: SweepFolder) -> dict[Path, Holder]:
+    """Who trains in the folder of a trial by itself, as `ensweep train` does."""
+    return _living([trial.path for trial in folder.trial_folders()])
+
+
+def _living(places: list[Path]) -> dict[Path, Holder]:
     found = {path: living_driver(path) for path in places if (path / LEASE_FILE).exists()}
     return {path: holder for path, holder in found.items() if holder is not None}
 

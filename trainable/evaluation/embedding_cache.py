@@ -16,6 +16,7 @@ from trainable.batches.tokenization import Encoded, Tokens
 from trainable.evaluation.inference import embeddings_of
 from trainable.model.multitask import MultitaskBert
 from trainable.runtime.cache import cache_folder, exclusive_if_kept, keep
+from trainable.runtime.progress import Tally
 from trainable.runtime.stopping import Stop, go_on
 
 _SENTENCES = 4096
@@ -56,9 +57,10 @@ def sentence_embeddings(
         found = _read(path, shape)
         if found is None:
             pieces = []
+            tally = Tally("embedding sentences", shape[0])
             for tokens in _pieces(encoded.tokens):
                 go_on(stop, "while sentences were embedded")
-                pieces.append(embeddings_of(model, tokens, batch_size, precision).cpu())
+                pieces.append(embeddings_of(model, tokens, batch_size, precision, tally).cpu())
             found = torch.cat(pieces)
             keep(path, save({"embeddings": found}))
     return found

@@ -14,6 +14,7 @@ from torch import Tensor
 from trainable.batches.tokenization import Tokens
 from trainable.model.multitask import MultitaskBert
 from trainable.runtime.precision import autocast
+from trainable.runtime.progress import Tally
 from trainable.runtime.transfer import download, upload
 
 Sides = tuple[tuple[str, ...], ...]
@@ -36,12 +37,19 @@ def distinct(sides: Mapping[str, Sides]) -> tuple[list[str], dict[str, NDArray[n
 
 
 def embeddings_of(
-    model: MultitaskBert, tokens: Tokens, batch_size: int, precision: torch.dtype
+    model: MultitaskBert,
+    tokens: Tokens,
+    batch_size: int,
+    precision: torch.dtype,
+    tally: Tally | None = None,
 ) -> Tensor:
     """Embeddings [N, H] in float32, on the model's device, of all N tokenised sentences.
 
     Those that differ go through the encoder sorted by length, `batch_size` at a time; fewer from
     where the memory does not hold so many.
+
+    Args:
+        tally: counts the N sentences; None: one of its own.
     """
     device = next(model.parameters()).device
     numbers = tokens.numbers()
@@ -49,12 +57,14 @@ def embeddings_of(
     order = first_of_each[np.argsort(tokens.lengths[first_of_each], kind="stable")]
     pieces: list[Tensor] = []
     done = 0
+    tally = tally or Tally("embedding sentences", len(numbers))
     with inference(model, device, precision):
         while done < len(order):
             rows = order[done : done + batch_size]
             try:
                 pieces.append(model.embed(tokens.pack(rows).to(device)).float())
                 done += len(rows)
+                tally.add(len(rows) * len(numbers) / len(order), len(rows))
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise

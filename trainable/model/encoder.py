@@ -14,7 +14,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertModel
 from transformers.utils import cached_file
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import (
+    disable_progress_bar,
+    get_verbosity,
+    set_verbosity,
+    set_verbosity_error,
+)
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import first_line
@@ -204,3 +209,14 @@ def _hub_commit(place: str, revision: str | None) -> str | None:
         return None
     folder = Path(path or "").parent
     return folder.name if folder.parent.name == "snapshots" else None
+
+
+@contextmanager
+def without_load_report() -> Iterator[None]:
+    """A fresh head and an unused pooler are what is expected here."""
+    before = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(before)

@@ -4,8 +4,7 @@ Legend: S sentences, L tokens, H hidden size.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from transformers import AutoConfig, AutoModelForMaskedLM
-from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from trainable.batches.packing import pack
@@ -26,10 +24,11 @@ from trainable.batches.tokenization import Tokens, load_tokenizer, tokenise
 from trainable.config.config import Config
 from trainable.data.remote import locate
 from trainable.model.architectures import set_dropout
-from trainable.model.encoder import load_pretrained, takes_rows, token_states
+from trainable.model.encoder import load_pretrained, takes_rows, token_states, without_load_report
 from trainable.model.kernels.attention import NAME as ATTENTION
 from trainable.pretraining.masking import IGNORED, Vocabulary, mask
 from trainable.runtime.precision import autocast, choose_device, choose_precision
+from trainable.runtime.progress import Tally
 from trainable.runtime.rng_state import rng_state, seed_globals, set_rng_state
 from trainable.runtime.seeding import generator
 from trainable.runtime.stopping import Stop
@@ -109,6 +108,7 @@ class MaskedLMTraining:
         if not self.losses:
             self._score()
             report(self.progress)
+        tally = Tally("pre-training", self.num_steps, self.step)
         while self.step < self.num_steps:
             epoch, first = divmod(self.step, self.per_epoch)
             draw = generator(self.settings.seed, "sentences", epoch)
@@ -118,7 +118,8 @@ class MaskedLMTraining:
                     self.seconds = time.perf_counter() - started
                     self._save()
                     return self.progress
-                self._train(rows)
+                loss = self._train(rows)
+                tally.add(1, len(rows), loss.item)
                 if self.step % SAVE_EVERY == 0:
                     self._save()
             self.seconds = time.perf_counter() - started
@@ -161,7 +162,8 @@ class MaskedLMTraining:
         model = self.config.model
         return AutoConfig.from_pretrained(locate(model.encoder), revision=model.revision)
 
-    def _train(self, rows: NDArray[np.int64]) -> None:
+    def _train(self, rows: NDArray[np.int64]) -> Tensor:
+        """One step; its loss, a scalar on the device."""
         self.model.train()
         loss = self._losses(self.train_tokens, rows, ("masks", self.step)).mean()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -171,6 +173,7 @@ class MaskedLMTraining:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        return loss.detach()
 
     def _losses(self, tokens: Tokens, rows: NDArray[np.int64], purpose: tuple[str, int]) -> Tensor:
         """Cross-entropy of each chosen token, [chosen]: the last layer works for them alone."""
@@ -271,7 +274,7 @@ def load_masked_lm(config: Config) -> Any:
     place = locate(model.encoder)
     settings = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
     set_dropout(settings, model.encoder_dropout, model.encoder)
-    with _without_load_report():
+    with without_load_report():
         found: Any = AutoModelForMaskedLM.from_pretrained(
             place,
             revision=model.revision,
@@ -287,14 +290,3 @@ def load_masked_lm(config: Config) -> Any:
             "pre-training supports BERT"
         )
     return found
-
-
-@contextmanager
-def _without_load_report() -> Iterator[None]:
-    """A fresh head and an unused pooler are what is expected here."""
-    before = get_verbosity()
-    set_verbosity_error()
-    try:
-        yield
-    finally:
-        set_verbosity(before)

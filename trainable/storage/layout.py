@@ -18,6 +18,9 @@ STOP_FILE = "stop"
 STOP_REQUEST = "stop-request"
 """There once somebody has asked who drives the sweep, or trains, to stop: `ensweep stop`."""
 
+UNDER_WAY = "under-way.json"
+"""In a trial's folder while a process of a sweep is at it: how far it has come."""
+
 ATTEMPTS = "attempts"
 """What each process's try at a trial used."""
 

@@ -28,6 +28,7 @@ from trainable.evaluation.evaluate import evaluate, predictions_of
 from trainable.model.encoder import hub_revision
 from trainable.model.lora import plain_weights
 from trainable.model.multitask import WEIGHTS_FILE
+from trainable.runtime.progress import Tally
 from trainable.runtime.rng_state import rng_state, set_rng_state
 from trainable.runtime.stopping import Stop
 from trainable.storage.checkpoint import load_newest, save_checkpoint
@@ -95,6 +96,8 @@ class Trainer:
         progress = learner.stage.progress(epoch)
         plan = plan_epoch(lengths, self.config.batching, self.config.seed, epoch, progress)
         batches = learner.batches(plan, epoch, self.steps_done)
+        what = f"epoch {epoch}/{total_epochs(self.config)}"
+        tally = Tally(what, len(plan), self.steps_done)
         for number, batch in enumerate(batches, self.steps_done):
             if self.stop():
                 self._save()
@@ -102,11 +105,17 @@ class Trainer:
             loss = learner.step(batch, epoch, number)
             self.loss_sums[batch.task_name] += torch.stack([loss, torch.ones_like(loss)])
             self.steps_done = number + 1
+            tally.add(1, len(plan[number].rows), self._mean_loss)
             if self.steps_done % CHECK_EVERY == 0 or self.steps_done == len(plan):
                 diverged = self._diverged()
                 if diverged:
                     return Outcome.DIVERGED, f"{diverged} in epoch {epoch}, step {number + 1}"
         return None
+
+    def _mean_loss(self) -> float:
+        """Of the epoch so far, over the steps of all tasks."""
+        total, count = sum(self.loss_sums.values())  # type: ignore[misc]
+        return float(total / count)
 
     def _diverged(self) -> str | None:
         for name, (total, _) in self.loss_sums.items():

@@ -21,7 +21,9 @@ from mlflow_setup.schema import OVERALL, EpochRecord, Identity, Outcome, Outcome
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.data.inputs import ChangedInputError, expecting
+from trainable.runtime.progress import written_to
 from trainable.runtime.threads import limit_environment, limit_threads
+from trainable.storage.layout import UNDER_WAY
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import num_probe_epochs, total_epochs
 from trainable.tune.actor_memory import Leftovers
@@ -141,14 +143,15 @@ def _attempt(
             {key: origin.get(key, "default") for key in sorted(config.flat())},
             tuple(tune_config["searched"]),
         )
-        ended = train(
-            config,
-            attempt.folder,
-            identity=identity,
-            report=reporter,
-            stop=attempt.should_stop,
-            shared=place.shared,
-        )
+        with written_to(attempt.folder / UNDER_WAY):
+            ended = train(
+                config,
+                attempt.folder,
+                identity=identity,
+                report=reporter,
+                stop=attempt.should_stop,
+                shared=place.shared,
+            )
         reporter.end(ended)
     except ChangedInputError as error:
         _give_up(error.problem)

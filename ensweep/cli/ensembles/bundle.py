@@ -21,7 +21,8 @@ from ensweep.cli.shared.options import (
     Place,
     Precision,
 )
-from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.output import print_json, say_next
+from ensweep.cli.shared.progress import shown
 
 if TYPE_CHECKING:
     from ensemble.export.write import Refine
@@ -45,6 +46,7 @@ def export(
         str | None,
         typer.Option("--data-dir", help="Dev files, or their URI: half precision is measured."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the selective ensemble of one sweep or several as a folder that needs nothing else."""
     from ensemble.export.write import export as write
@@ -55,12 +57,23 @@ def export(
     refine = unchanged if precision == "fp32" else halving(precision, data_dir)
     if precision == "fp32" and data_dir is not None:
         raise ConfigError("--data-dir is for --precision fp16 or bf16", fix="leave it out")
-    contents = write(place.tracking, asked.request(place.tracking), place.cache, output, refine)
-    typer.echo(f"{output}: {len(contents.members)} member(s), {num_bytes(output) / 1e6:.0f} MB")
+    with shown():
+        contents = write(place.tracking, asked.request(place.tracking), place.cache, output, refine)
+    size = num_bytes(output)
+    if as_json:
+        halved = {task: dataclasses.asdict(found) for task, found in contents.halved.items()}
+        facts = {"members": list(contents.members), "num_bytes": size, "halved": halved}
+        print_json(folder=str(output), tasks=list(contents.tasks), **facts)
+        return
+    typer.echo(f"{output}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
     for task, found in contents.halved.items():
         change = f"{found.fp32:.4f} in fp32, {found.stored:.4f} in {precision}"
         typer.echo(f"{task}: {change} ({found.stored - found.fp32:+.4f}; in-sample, dev)")
-    typer.echo(f"next: ensweep evaluate {shlex.quote(str(output))} --data-dir DIR", err=True)
+    if data_dir is not None:
+        say_next("evaluate", str(output), "--data-dir", data_dir)
+    name, task = next((name, entry.task) for name, entry in contents.tasks.items())
+    pair = ["--text2", "the other"] if task.kind.is_pair else []
+    say_next("predict", str(output), "--task", name, "--text", "a sentence of yours", *pair)
 
 
 def halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine":
@@ -112,11 +125,16 @@ def verify(
 def sign(
     folder: Folder,
     key: Annotated[Path, typer.Option("--key", help="An Ed25519 private key (PEM).")],
+    as_json: AsJson = False,
 ) -> None:
     """Sign a bundle: a file beside its folder, for `ensweep verify --key`."""
     from ensemble.bundle.signature import sign as write
 
-    typer.echo(f"{write(folder, key)}: the signature of {folder}")
+    file = write(folder, key)
+    if as_json:
+        print_json(folder=str(folder), signature=str(file))
+    else:
+        typer.echo(f"{file}: the signature of {folder}")
 
 
 @example("ensweep push bundle OWNER/NAME --private")
@@ -159,7 +177,8 @@ def evaluate(
 
     files = local_folder(data_dir)
     ensemble = Ensemble.load(folder, batch_size, precision)
-    found = evaluate_ensemble(ensemble, files, split, on_bad_rows == "skip")
+    with shown():
+        found = evaluate_ensemble(ensemble, files, split, on_bad_rows == "skip")
     if as_json:
         content = dataclasses.asdict(found)
         content["scores"]["overall"] = content.pop("overall")

@@ -3,7 +3,6 @@
 ensweep compress bundle --data-dir data --output small train.num_epochs=3
 """
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,8 @@ import typer
 
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDirNeeded, Folder, Overrides, Place
-from ensweep.cli.shared.output import print_json, print_table, warn_of_idle_settings
+from ensweep.cli.shared.output import print_json, print_table, say_next, warn_of_idle_settings
+from ensweep.cli.shared.progress import shown
 from ensweep.cli.shared.signals import StopOnSignal
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def compress(
     def report(record: "EpochRecord") -> None:
         typer.echo(f"epoch {record.epoch}: overall {record.metrics['dev/overall']:.4f}", err=True)
 
-    with stop:
+    with stop, shown():
         done = run(folder, output, student, place.storage, place.tracking, report, stop)
     if done.outcome.outcome is Outcome.STOPPED:
         stop.leave()
@@ -66,4 +66,4 @@ def compress(
     ]
     print_table(["", "ensemble", "student", "student less ensemble"], rows)
     typer.echo(f"{output}: 1 member, as {student.recipe}; dev, in-sample, 95 % intervals")
-    typer.echo(f"next: ensweep evaluate {shlex.quote(str(output))} --data-dir DIR", err=True)
+    say_next("evaluate", str(output), "--data-dir", str(data_dir))

@@ -11,6 +11,7 @@ import typer
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, AskedEnsemble, Place
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.progress import shown
 
 if TYPE_CHECKING:
     from ensemble.candidates.pool import Pool
@@ -41,7 +42,8 @@ def ensemble(
     from ensweep.cli.ensembles.choice import print_choice
 
     request = asked.request(place.tracking, add)
-    pool, choice = choose_ensemble(place.tracking, request, place.cache)
+    with shown():
+        pool, choice = choose_ensemble(place.tracking, request, place.cache)
     content = describe(request, pool, choice)
     milliseconds = milliseconds_of(choice.candidates(Method.SELECTIVE))
     if as_json:
@@ -53,7 +55,7 @@ def ensemble(
         added = [each.label for each in choice.candidates(Method.SELECTIVE) if each.is_added]
         if added:
             typer.echo(f"an export chooses without {', '.join(added)}", err=True)
-        typer.echo(f"next: {_next(request, place)}", err=True)
+        place.say_next(*_next(request))
         typer.echo(verdict(choice, milliseconds))
 
 
@@ -90,12 +92,12 @@ def _keep(
         typer.echo(f"{'logged as' if is_new else 'logged before as'} MLflow run {run_id}", err=True)
 
 
-def _next(request: "Request", place: Place) -> str:
-    """The command that exports."""
+def _next(request: "Request") -> list[str]:
+    """The words of the command that exports."""
     words = ["export", *request.sweeps]
     for name, value in request.to_params().items():
         if name != "add":
             values = value if isinstance(value, list) else [value]
             for each in values:
                 words += [f"--{name.replace('_', '-')}", str(each)]
-    return place.command(*words, "--output", "DIR")
+    return [*words, "--output", f"{'-'.join(request.sweeps) or 'listed'}-bundle"]

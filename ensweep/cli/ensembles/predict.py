@@ -8,6 +8,7 @@ ensweep predict bundle pairs.csv --task paraphrase --shard-rows 10000 --output l
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ import typer
 
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import Address, AsJson, BatchSize, Folder, Precision
+from ensweep.cli.shared.progress import shown
 from mlflow_setup.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -177,16 +179,31 @@ def predict(
     asked: list[str | None] = [*task] if task else [None]
     names = list(dict.fromkeys(ensemble.task_name(name) for name in asked))
     file = given.file or Path()
-    if shards.shard_rows is not None:
-        shards.run(ensemble, file, names, output or Path(), as_json)
-    elif submission:
-        _write(iter([write_submission(ensemble, names[0], file)]), output)
-    else:
-        chunks = given.chunks([ensemble.tasks[name] for name in names])
-        labelled = ((chunk, ensemble.label(chunk, names)) for chunk in chunks)
-        _write(
-            json_parts(names, labelled) if as_json else csv_parts(labelled, for_spreadsheet), output
-        )
+    # beside labels that are printed to a terminal there is no place for a bar
+    with shown() if output is not None or not sys.stdout.isatty() else nullcontext():
+        if shards.shard_rows is not None:
+            shards.run(ensemble, file, names, output or Path(), as_json)
+        elif submission:
+            _write(iter([write_submission(ensemble, names[0], file)]), output)
+        else:
+            chunks = given.chunks([ensemble.tasks[name] for name in names])
+            labelled = _counted(ensemble, names, chunks)
+            _write(
+                json_parts(names, labelled) if as_json else csv_parts(labelled, for_spreadsheet),
+                output,
+            )
+
+
+def _counted(
+    ensemble: "Ensemble", names: list[str], chunks: "Iterator[pd.DataFrame]"
+) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
+    """Each chunk with its labels."""
+    from trainable.runtime.progress import Tally
+
+    tally = Tally("labelling rows")
+    for chunk in chunks:
+        yield chunk, ensemble.label(chunk, names)
+        tally.add(len(chunk), len(chunk))
 
 
 def _write(parts: Iterator[str], output: Path | None) -> None:

@@ -34,7 +34,7 @@ def register(
         print_json(uri=uri, version=version, run_id=run_id)
     else:
         typer.echo(f"{uri}: version {version}, of run {run_id}")
-        typer.echo(f"next: {place.command('serve', uri)}", err=True)
+        place.say_next("serve", uri)
 
 
 @example("ensweep serve models:/reviews@champion --port 8000")

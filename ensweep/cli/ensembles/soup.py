@@ -11,6 +11,7 @@ import typer
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDirNeeded, Place, SweepName
 from ensweep.cli.shared.output import print_json, print_table
+from ensweep.cli.shared.progress import shown
 
 
 @example("ensweep soup reviews --data-dir data --greedy")
@@ -32,7 +33,8 @@ def soup(
     from mlflow_setup.runs.query import latest_tracked_sweep
 
     name = sweep or latest_tracked_sweep(place.tracking)
-    found = make_soup(place.tracking, name, data_dir, greedy, num_runs)
+    with shown():
+        found = make_soup(place.tracking, name, data_dir, greedy, num_runs)
     if as_json:
         print_json(sweep=name, **{**asdict(found), "folder": str(found.folder)})
         return
@@ -45,4 +47,5 @@ def soup(
     rows.append(["overall", f"{found.single:.4f}", f"{found.overall:.4f}", ""])
     print_table(["dev-dev", "best single", "soup", "gain"], rows)
     typer.echo("runs, epochs and best single are chosen on dev-train; dev-dev had no say")
-    typer.echo(f"in {found.folder}; next: {place.command('ensemble', name)}", err=True)
+    typer.echo(f"in {found.folder}", err=True)
+    place.say_next("ensemble", name)

@@ -106,6 +106,10 @@ class Place:
             given += ["--tracking-uri", redact(uri)]
         return shlex.join(given)
 
+    def say_next(self, *words: str) -> None:
+        """The same on stderr, as what comes next."""
+        typer.echo(f"next: {self.command(*words)}", err=True)
+
     @property
     def cache(self) -> Path:
         """The folder of what is fetched from a tracking server."""

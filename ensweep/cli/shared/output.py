@@ -1,6 +1,7 @@
 """What several commands print, in one form."""
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,11 @@ def print_checks(found: "Checks") -> None:
             typer.echo(f"       fix: {check.fix}")
     if found.errors:
         typer.echo(f"{len(found.errors)} thing(s) to mend before a trial is started", err=True)
+
+
+def say_next(*words: str) -> None:
+    """Say which command comes next, to be typed as it is; with a place: `Place.say_next`."""
+    typer.echo(f"next: {shlex.join(['ensweep', *words])}", err=True)
 
 
 def warn_of_idle_settings(config: "Config") -> None:

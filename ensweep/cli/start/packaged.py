@@ -5,6 +5,7 @@ ensweep recipes show b3
 ensweep sweeps copy demo mine.yaml
 """
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,7 +65,7 @@ def packaged(
         with output_file(target, "FILE") as stream:
             stream.write(text.encode())
         typer.echo(f"wrote {target}")
-        typer.echo(f"next: change it, then {use.format(file=target)}", err=True)
+        typer.echo(f"change it, then: {use.format(file=shlex.quote(str(target)))}", err=True)
 
     show.__doc__ = f"Print the file of a {noun}."
     copy.__doc__ = f"Copy the file of a {noun}, to be changed: a path goes where a name does."

@@ -10,6 +10,7 @@ import typer
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, AskedSweep, DataDir, Limits, Place
 from ensweep.cli.shared.output import print_checks, print_json, print_table
+from ensweep.cli.shared.progress import shown
 
 if TYPE_CHECKING:
     from search.planning.forecast import Forecast, Range
@@ -35,7 +36,8 @@ def plan(
 
     from search.planning.plan import make_plan
 
-    found = make_plan(resolved, name, place.storage, place.tracking, deep=deep, share=share)
+    with shown():
+        found = make_plan(resolved, name, place.storage, place.tracking, deep=deep, share=share)
     if as_json:
         print_json(**found.to_json())
     else:

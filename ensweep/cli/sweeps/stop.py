@@ -42,4 +42,4 @@ def stop(
     elif wait:
         typer.echo(f"{folder.name}: stopped")
     if folder.has_begun() and found:
-        typer.echo(f"next: {place.command('resume', folder.name)}", err=True)
+        place.say_next("resume", folder.name)

@@ -3,12 +3,14 @@
 ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
 """
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import (
+    AsJson,
     AskedSweep,
     DataDir,
     Limits,
@@ -16,7 +18,7 @@ from ensweep.cli.shared.options import (
     SweepName,
     WarmStart,
 )
-from ensweep.cli.shared.output import print_table
+from ensweep.cli.shared.output import print_json, print_table
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def sweep(
             "command that may be run again and again.",
         ),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Search for good configurations: many trials, each tracked, the weak ones stopped early."""
     if resume_if_begun and asked.name is None:
@@ -49,7 +52,7 @@ def sweep(
 
     if resume_if_begun and SweepFolder(place.storage, name).has_begun():
         budget = resolved.budget.model_dump(include=set(vars(limits)))
-        return _go_on(name, 0, Limits(**budget), place)
+        return _go_on(name, 0, Limits(**budget), place, as_json=as_json)
     typer.echo(f"sweep {name}: {resolved.search.num_samples} trials", err=True)
     result = run_sweep(
         resolved,
@@ -59,7 +62,7 @@ def sweep(
         warm_from=warm_start or (),
         resume_hint=resume_hint(name, place),
     )
-    return _end(result, place)
+    return _end(result, place, as_json)
 
 
 @example("ensweep resume reviews")
@@ -70,9 +73,10 @@ def resume(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run trials again that failed, as well.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Go on with a sweep that was stopped, or whose driver, machine or cluster was lost."""
-    _go_on(sweep_name, 0, limits, place, retry_failed=retry_failed)
+    _go_on(sweep_name, 0, limits, place, retry_failed=retry_failed, as_json=as_json)
 
 
 @example("ensweep extend reviews --num-samples 8")
@@ -81,9 +85,10 @@ def extend(
     place: Place,
     sweep_name: SweepName = None,
     num_samples: Annotated[int, typer.Option("--num-samples", min=1, help="More trials.")] = 8,
+    as_json: AsJson = False,
 ) -> None:
     """Run more trials of a sweep; the search knows all that have run."""
-    _go_on(sweep_name, num_samples, limits, place)
+    _go_on(sweep_name, num_samples, limits, place, as_json=as_json)
 
 
 def resume_hint(sweep_name: str, place: Place) -> str:
@@ -98,6 +103,7 @@ def _go_on(
     place: Place,
     *,
     retry_failed: bool = False,
+    as_json: bool = False,
 ) -> None:
     from search.driver.sweep import resume_sweep
     from search.storage.sweep_folder import find_sweep
@@ -119,19 +125,43 @@ def _go_on(
         budget=budget.model_copy(update=given),
         resume_hint=resume_hint(chosen, place),
     )
-    _end(result, place)
+    _end(result, place, as_json)
 
 
-def _end(result: "SweepResult", place: Place) -> None:
-    _print_result(result)
+def _end(result: "SweepResult", place: Place, as_json: bool) -> None:
+    if as_json:
+        print_json(**_to_json(result))
+    else:
+        _print_result(result)
     if result.stop is not None:  # leave with the command that goes on
         reason, exit_code = result.stop
         typer.echo(f"sweep {result.name} was stopped: {reason}", err=True)
         typer.echo(resume_hint(result.name, place), err=True)
         raise typer.Exit(exit_code)
     for verb in ("leaderboard", "ensemble"):
-        typer.echo(f"next: {place.command(verb, result.name)}", err=True)
+        place.say_next(verb, result.name)
     _raise_for(result, place)
+
+
+def _to_json(result: "SweepResult") -> dict[str, Any]:
+    from mlflow_setup.schema import Outcome
+
+    names = ("trial", "epoch", "overall")
+    best, baseline = (
+        None if found is None else dict(zip(names, found, strict=True))
+        for found in (result.best, result.best_baseline)
+    )
+    return {
+        "sweep": result.name,
+        "folder": str(result.folder),
+        "trials": {outcome.value: result.ended(outcome) for outcome in Outcome},
+        "best": best,
+        "best_baseline": baseline,
+        "audit": None if result.audit is None else asdict(result.audit),
+        "used": asdict(result.usage),
+        "unsynced": list(result.unsynced),
+        "stopped": None if result.stop is None else result.stop[0],
+    }
 
 
 def _print_result(result: "SweepResult") -> None:

@@ -3,12 +3,14 @@
 ensweep sync && ensweep ui
 """
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import Place, SweepName
+from ensweep.cli.shared.options import AsJson, Place, SweepName
+from ensweep.cli.shared.output import print_json
 from mlflow_setup.errors import EnsweepError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def _path(tracking: "Tracking", sweep: str | None) -> str:
 
 
 @example("ensweep sync reviews")
-def sync(place: Place, sweep: SweepName = None) -> None:
+def sync(place: Place, sweep: SweepName = None, as_json: AsJson = False) -> None:
     """Bring MLflow up to a sweep's folder, after an outage say. Run it as often as you like."""
     from search.driver.tracking import sync as bring_up
     from search.storage.sweep_folder import find_sweep
@@ -59,7 +61,11 @@ def sync(place: Place, sweep: SweepName = None) -> None:
     folder = find_sweep(place.storage, sweep)
     place.tracking.check()
     num_trials, missed = len(folder.trial_folders()), bring_up(folder, place.tracking)
-    typer.echo(f"{folder.name}: {num_trials - len(missed)} of {num_trials} trials are in MLflow")
+    num_there = num_trials - len(missed)
+    if as_json:
+        print_json(sweep=folder.name, num_trials=num_trials, num_tracked=num_there, missed=missed)
+    else:
+        typer.echo(f"{folder.name}: {num_there} of {num_trials} trials are in MLflow")
     if missed:
         raise PartialError(
             f"sweep {folder.name}: not in MLflow: {len(missed)} of {num_trials} trials\n  "
@@ -75,26 +81,31 @@ def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete what nothing needs any more: weights of weak pruned trials, checkpoints, leftovers."""
     from search.driver.tracking import sync as bring_up
     from search.storage.garbage import find_garbage
     from search.storage.lease import Lease, refusal
-    from search.storage.stop_request import drivers
+    from search.storage.stop_request import trainings
     from search.storage.sweep_folder import SWEEP_FILE, find_sweep
 
     folder = find_sweep(place.storage, sweep)
     with Lease(folder.path):
-        for path, holder in drivers(folder).items():
-            if path != folder.path:
-                raise refusal(f"training {path.name}", holder)
+        for path, holder in trainings(folder).items():
+            raise refusal(f"training {path.name}", holder)
         keep = folder.read().keep_pruned_top if (folder.path / SWEEP_FILE).exists() else 0
         garbage = find_garbage(folder, keep)
         for item in garbage:
-            typer.echo(f"{item.num_bytes / 1e6:9.1f} MB  {item.path}  {item.why}")
+            if not as_json:
+                typer.echo(f"{item.num_bytes / 1e6:9.1f} MB  {item.path}  {item.why}")
             if not dry_run:
                 item.remove()
-        total = sum(item.num_bytes for item in garbage) / 1e6
-        typer.echo(f"{total:9.1f} MB  {'would be' if dry_run else 'were'} deleted")
+        total = sum(item.num_bytes for item in garbage)
+        if as_json:
+            rows = [{**asdict(item), "path": str(item.path)} for item in garbage]
+            print_json(sweep=folder.name, garbage=rows, num_bytes=total, is_deleted=not dry_run)
+        else:
+            typer.echo(f"{total / 1e6:9.1f} MB  {'would be' if dry_run else 'were'} deleted")
         if garbage and not dry_run:  # the runs say which epochs have weights
             bring_up(folder, place.tracking, whole=False)

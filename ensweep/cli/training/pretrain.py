@@ -11,6 +11,7 @@ import typer
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDir, Overrides, RecipeName, as_overrides
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.progress import shown
 from ensweep.cli.shared.signals import StopOnSignal
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def pretrain(
         shown = f"step {step}/{progress.num_steps}: loss on held-out text {loss:.4f}"
         typer.echo(f"{shown}, {progress.seconds:.0f} s", err=True)
 
-    with stop:
+    with stop, shown():
         done = run(config, output, report=report, stop=stop, mask=users_mask())
     if not done.is_done:
         stop.leave()

@@ -11,6 +11,7 @@ import typer
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDir, Overrides, Place, RecipeName, as_overrides
 from ensweep.cli.shared.output import print_json, warn_of_idle_settings
+from ensweep.cli.shared.progress import shown
 from ensweep.cli.shared.signals import StopOnSignal
 from mlflow_setup.errors import NothingUsableError, PartialError
 
@@ -58,7 +59,7 @@ def train(
         typer.echo(f"epoch {record.epoch}/{num_epochs}: {_scores(record.metrics)}", err=True)
 
     where = place.storage, place.tracking
-    with stop:
+    with stop, shown():
         done = run_training(resolved, run, folder, *where, report=report, stop=stop)
     _print(run, done, as_json)
     if done.outcome.outcome is Outcome.STOPPED:
@@ -69,8 +70,8 @@ def train(
         raise PartialError(f"MLflow has missed {run}", fix="the same command sends it once more")
     tasks = [name for name, task in resolved.config.task_records().items() if task.is_evaluated]
     members = [word for task in tasks for word in ("--runs", f"{task}={TRAININGS}/{run}")]
-    typer.echo(f"next: {place.command('leaderboard', TRAININGS)}", err=True)
-    typer.echo(f"next: {place.command('export', *members, '--output', f'{run}-bundle')}", err=True)
+    place.say_next("leaderboard", TRAININGS)
+    place.say_next("export", *members, "--output", f"{run}-bundle")
 
 
 def _print(run: str, done: "Trained", as_json: bool) -> None:

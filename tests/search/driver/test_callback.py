@@ -21,6 +21,7 @@ from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
 from search.storage.garbage import near_top
 from search.storage.sweep_folder import SweepFolder
+from trainable.runtime.progress import Work
 from trainable.storage.trial_folder import TrialFolder
 
 
@@ -440,7 +441,8 @@ def test_progress_estimates_the_rest_of_the_sweep() -> None:
     assert progress.remaining_seconds() == 2 * 1 * 10 / 2  # as long as the trials so far
     lines = text.getvalue().splitlines()
     assert lines[0] == "0001: started, lr=1"
-    assert lines[1].startswith("0001: epoch 1/4  overall 0.5000  sentiment 0.2500  ETA ")
+    assert lines[1].startswith("0001: epoch 1/4  overall 0.5000  sentiment 0.2500  about ")
+    assert lines[1].endswith(" left")
     assert lines[2] == "0001: pruned, rung 1"
 
 
@@ -461,10 +463,13 @@ def test_epochs_of_probes_are_estimated_by_themselves() -> None:
 def test_a_terminal_gets_a_table() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, force_terminal=True)
-    with Progress(console, num_trials=1, max_concurrent_trials=1) as progress:
-        progress.started("0001-b2", 4, 0, "")
+    work = Work("epoch 2/4", 42, 100, 1.0)
+    with Progress(console, 1, 1, under_way=lambda trial: work) as progress:
+        progress.started("0001-b2", 4, 0, "optim.lr=1e-4 probe.lr=2 model.fcn_size=8")
         progress.epoch("0001-b2", EpochRecord(1, {"dev/overall": 0.5}, {}, 10.0, 0.0))
         progress.ended("0001-b2", Outcome.FINISHED, "ran 4 epochs")
     shown = text.getvalue()
+    assert "1/4 +42 %" in shown  # of the second epoch
+    assert "optim.lr=1e-4 probe.lr=2 fcn_size=8" in shown
     for part in ("1 of 1 trials", "best overall", "0001-b2", "1/4", "0.5000", "finished"):
         assert part in shown

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import Tensor
 
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import Identity, Outcome
@@ -144,10 +145,11 @@ def test_a_diverged_pretraining_leaves_no_encoder(
     config = config_of(tiny_encoder, tiny_data)
     plain = MaskedLMTraining._train
 
-    def diverge(self: MaskedLMTraining, rows: NDArray[np.int64]) -> None:
-        plain(self, rows)
+    def diverge(self: MaskedLMTraining, rows: NDArray[np.int64]) -> Tensor:
+        loss = plain(self, rows)
         if self.step == 4:
             next(self.model.parameters()).data[0, 0] = torch.nan
+        return loss
 
     monkeypatch.setattr(MaskedLMTraining, "_train", diverge)
     with pytest.raises(NothingUsableError, match="diverged: a weight is not finite after step 6"):

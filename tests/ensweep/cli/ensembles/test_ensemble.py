@@ -122,7 +122,7 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     assert f"pictures: {storage / 'new' / 'ensemble'}\n" in result.stderr
     assert "logged as MLflow run " in result.stderr
     assert result.stderr.endswith(
-        f"next: ensweep export new --method top --output DIR --storage {storage}\n"
+        f"next: ensweep export new --method top --output new-bundle --storage {storage}\n"
     )
 
 
@@ -206,7 +206,7 @@ def test_several_sweeps(storage: Path) -> None:
     assert lines[1] == "  rejected old/0001@1: a duplicate of new/0001@1"
     assert lines[2] == "  rejected new/0003: diverged: because"
     assert "0.500 new/0001@1, 0.500 new/0002@1" in result.stdout
-    command = f"ensweep export old new --method simple --output DIR --storage {storage}"
+    command = f"ensweep export old new --method simple --output old-new-bundle --storage {storage}"
     assert result.stderr.endswith(f"next: {command}\n")
 
 
@@ -218,7 +218,7 @@ def test_predictions_from_a_file(storage: Path, tmp_path: Path) -> None:
     result = invoke(*words)
     assert "  added mine.csv to paraphrase: labels, each taken for 90% sure\n" in result.stdout
     assert "  selective   1.0000  1.0000  1.000 mine.csv\n" in result.stdout
-    command = f"ensweep export old --method single --output DIR --storage {storage}"
+    command = f"ensweep export old --method single --output old-bundle --storage {storage}"
     said = f"an export chooses without mine.csv\nnext: {command}\n"
     assert result.stderr.endswith(said)
     content = json.loads(invoke(*words, "--json").stdout)
@@ -277,7 +277,7 @@ def test_an_unknown_rule_is_refused_with_those_there_are(storage: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["unknown"], "no trial of a sweep 'unknown' is tracked\nfix: ensweep ensemble without"),
+        (["unknown"], "no trial of a sweep 'unknown' is tracked at sqlite"),
         ([], "no sweep is tracked"),
     ],
 )

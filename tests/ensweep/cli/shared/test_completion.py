@@ -30,7 +30,7 @@ def offered(line: str) -> list[str]:
         ("ensweep sweep sel", ["selective"]),
         ("ensweep train b3 optim.l", ["optim.lr=", "optim.lr_decay="]),
         ("ensweep settings loss.mnr.w", ["loss.mnr.weight"]),
-        ("ensweep leaderboard --storage STORAGE ", ["s"]),
+        ("ensweep gc --storage STORAGE ", ["s"]),
         ("ensweep stop --storage STORAGE ", ["s"]),
         ("ensweep export --storage STORAGE --runs sentiment=", ["sentiment=0001"]),
         ("ensweep export --storage STORAGE --runs sentiment=0001,", ["sentiment=0001,0002"]),
@@ -45,4 +45,4 @@ def test_names_of_ours_are_offered(line: str, some: list[str], tmp_path: Path) -
 
 
 def test_nothing_is_offered_where_nothing_is(tmp_path: Path) -> None:
-    assert offered(f"ensweep leaderboard --storage {tmp_path / 'none'} ") == []
+    assert offered(f"ensweep gc --storage {tmp_path / 'none'} ") == []

@@ -13,6 +13,7 @@ from mlflow_setup.runs.query import find_trials, tracked_sweeps
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.tracking.store import resolve_tracking
 from search.storage.lease import Lease
+from trainable.runtime.progress import Work, heard_by
 from trainable.storage.layout import STOP_REQUEST
 
 
@@ -133,3 +134,19 @@ def test_one_process_trains_and_another_may_ask_it_to_stop(
     assert train(tmp_path / "runs", tiny_encoder, tiny_data).exit_code == 0
     (found,) = find_trials(resolve_tracking(tmp_path / "runs"), "train")
     assert found.status == "FINISHED"
+
+
+def test_it_tells_how_far_it_has_come_within_an_epoch(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainable.runtime.progress._TELL_SECONDS", 0.0)
+    told: list[Work] = []
+    with heard_by(told.append):
+        assert train(tmp_path / "runs", tiny_encoder, tiny_data).exit_code == 0
+    for number in (1, 2):
+        of_epoch = [work for work in told if work.what == f"epoch {number}/2"]
+        assert [work.fraction for work in of_epoch] == [step / 9 for step in range(10)]
+        assert all(work.loss is not None and 0 < work.loss < 10 for work in of_epoch[1:])
+        assert all(work.rate for work in of_epoch[1:])
+        assert of_epoch[-1].seconds_left == 0
+    assert "embedding sentences" in {work.what for work in told}  # dev, at the end of an epoch

@@ -1,0 +1,85 @@
+"""Bars in a terminal, a few lines elsewhere."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ensweep.cli.shared.progress import shown
+from mlflow_setup.text import duration
+from trainable.evaluation.inference import embeddings_of
+from trainable.runtime.progress import Tally, Work, heard_by
+
+
+@pytest.fixture(autouse=True)
+def _always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainable.runtime.progress._TELL_SECONDS", 0.0)
+
+
+def test_a_terminal_gets_bars_that_go_with_the_work() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=120, force_terminal=True)
+    with shown(console):
+        looking = Tally("looking at data")
+        epoch = Tally("epoch 1/3", 10)
+        epoch.add(5, 80, lambda: 0.75)
+        console.print("first")
+        Tally("embedding sentences", 4).add(4)
+        looking.add()
+        Tally("looking at cluster")
+        epoch.add(5, 80, lambda: 0.5)
+        console.print("last")
+    seen = text.getvalue()
+    for part in ("epoch 1/3", "50%", "loss 0.7500", "examples/s", "s left", "looking at data"):
+        assert part in seen
+    for gone in ("epoch 1/3", "embedding sentences", "looking at data"):
+        assert gone not in seen.rpartition("looking at cluster")[2]  # the last picture
+
+
+def test_elsewhere_a_line_comes_seldom(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("ensweep.cli.shared.progress.time.monotonic", lambda: now)
+    with shown(Console(file=io.StringIO())):
+        tally = Tally("epoch 1/3", 100)
+        for _ in range(100):  # a second each
+            now += 1.0
+            tally.add(1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.split(",")[0] for line in err.splitlines()] == [
+        "epoch 1/3: 10 %",
+        "epoch 1/3: 40 %",
+        "epoch 1/3: 70 %",
+        "epoch 1/3: 100 %",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (89, "89 s"), (95, "2 min"), (3599, "1 h 0 min"), (4000, "1 h 7 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_embedding_tells_of_every_sentence(tiny_runs: Path) -> None:
+    from trainable.batches.tokenization import load_tokenizer, tokenise
+    from trainable.config.parse import from_flat
+    from trainable.model.multitask import load_member
+    from trainable.runtime.precision import choose_precision
+    from trainable.storage.trial_folder import TrialFolder
+
+    trial = TrialFolder(tiny_runs / "tiny" / "trials" / "0001-baseline")
+    weights = trial.weights_dir(trial.kept_epochs()[-1])
+    model = load_member(weights, trial.encoder_dir, from_flat(trial.trial().config))
+    texts = ["a film", "a warm film", "a film", "the plot"]
+    tokens = tokenise(texts, load_tokenizer(trial.encoder_dir), 16)
+    told: list[Work] = []
+    with heard_by(told.append):
+        precision = choose_precision("fp32", next(model.parameters()).device)
+        embeddings_of(model, tokens, 1, precision)
+    assert {work.what for work in told} == {"embedding sentences"}
+    assert [round(work.done, 6) for work in told] == [0, 1.333333, 2.666667, 4]
