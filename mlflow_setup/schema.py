@@ -16,6 +16,9 @@ from mlflow_setup.records import Record
 EXPERIMENT = "ensweep"
 SCHEMA_VERSION = 2
 
+TRAININGS = "train"
+"""The sweep that runs of `ensweep train` are trials of; the latest only where there is no other."""
+
 OVERALL = "dev/overall"
 """The objective of a sweep: mean over the tasks that were trained and have a metric, in [0, 1]."""
 

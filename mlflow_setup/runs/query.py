@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.paths import inside
-from mlflow_setup.schema import Outcome, RunKind, RunRecord, Tag
+from mlflow_setup.schema import TRAININGS, Outcome, RunKind, RunRecord, Tag
 from mlflow_setup.text import there_are
 from mlflow_setup.tracking.client import Run
 from mlflow_setup.tracking.store import Tracking
@@ -105,7 +105,7 @@ def latest_choice(tracking: Tracking, sweep: str) -> ChoiceRecord | None:
 
 
 def tracked_sweeps(tracking: Tracking) -> list[str]:
-    """All tracked sweeps, the one that started last first.
+    """All tracked sweeps, the one that started last first; last of all the trainings.
 
     Raises:
         ConfigError: MLflow cannot be read.
@@ -113,7 +113,7 @@ def tracked_sweeps(tracking: Tracking) -> list[str]:
     with tracking.errors():
         runs = tracking.search({Tag.KIND.value: RunKind.SWEEP.value})
     names = [run.data.tags[Tag.SWEEP.value] for run in reversed(runs)]
-    return list(dict.fromkeys(names))
+    return sorted(dict.fromkeys(names), key=TRAININGS.__eq__)
 
 
 def latest_tracked_sweep(tracking: Tracking) -> str:

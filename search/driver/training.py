@@ -18,6 +18,7 @@ from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
+    TRAININGS,
     EpochRecord,
     Identity,
     OutcomeRecord,
@@ -36,8 +37,6 @@ from trainable.storage.layout import SHARED, STOP_REQUEST
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.train import train
 
-TRAININGS = "train"
-"""The sweep that all trainings are trials of."""
 _LOOK_SECONDS = 1.0  # between looks for a request of `ensweep stop`
 
 

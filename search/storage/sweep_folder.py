@@ -16,6 +16,7 @@ from mlflow_setup.filesystem.paths import refuse_uri, safe_name
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     SCHEMA_VERSION,
+    TRAININGS,
     TrialSnapshot,
     other_release,
 )
@@ -195,9 +196,10 @@ def find_sweep(storage: Path, name: str | None = None) -> SweepFolder:
 
 
 def sweep_names(storage: Path) -> list[str]:
-    """The sweeps in the storage folder, the one that began last first."""
+    """The sweeps in the storage folder, the one that began last first; trainings last of all."""
     folders = {path.parent for own in (SWEEP_FILE, TRIALS) for path in storage.glob(f"*/{own}")}
-    return [folder.name for folder in sorted(folders, key=_began, reverse=True)]
+    names = [folder.name for folder in sorted(folders, key=_began, reverse=True)]
+    return sorted(names, key=TRAININGS.__eq__)
 
 
 def _began(folder: Path) -> tuple[int, str]:

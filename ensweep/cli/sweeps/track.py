@@ -12,6 +12,7 @@ from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, Place, SweepName
 from ensweep.cli.shared.output import print_json
 from mlflow_setup.errors import EnsweepError, NothingUsableError, PartialError
+from mlflow_setup.text import there_are
 
 if TYPE_CHECKING:
     from mlflow_setup.tracking.store import Tracking
@@ -44,7 +45,8 @@ def _path(tracking: "Tracking", sweep: str | None) -> str:
     from mlflow_setup.tracking.ui_view import view_path
 
     if sweep is not None and sweep not in tracked_sweeps(tracking):
-        raise NothingUsableError(f"no sweep {sweep!r} is tracked at this place")
+        others = there_are(sweep, tracked_sweeps(tracking))
+        raise NothingUsableError(f"no sweep {sweep!r} is tracked at this place{others}")
     try:
         with tracking.errors():
             return view_path(tracking, sweep or latest_tracked_sweep(tracking))

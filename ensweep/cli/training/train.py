@@ -40,7 +40,7 @@ def train(
 ) -> None:
     """Train one configuration, tracked. Run the same command again to go on after a stop."""
     from mlflow_setup.filesystem.output import check_folder
-    from mlflow_setup.schema import Outcome
+    from mlflow_setup.schema import TRAININGS, Outcome
     from trainable.config.recipe import resolve
     from trainable.training.stages import total_epochs
 
@@ -49,7 +49,7 @@ def train(
     if output is not None and not output.is_dir():
         check_folder(output)
 
-    from search.driver.training import TRAININGS, default_folder, name_of, run_training
+    from search.driver.training import default_folder, name_of, run_training
 
     run = name or name_of(output or Path(Path(resolved.recipe).stem))
     folder = output or default_folder(place.storage, run)

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from past_sweep import Past
 from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
@@ -13,6 +14,7 @@ from mlflow_setup.runs.query import find_trials, tracked_sweeps
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.tracking.store import resolve_tracking
 from search.storage.lease import Lease
+from search.storage.sweep_folder import sweep_names
 from trainable.runtime.progress import Work, heard_by
 from trainable.storage.layout import STOP_REQUEST
 
@@ -150,3 +152,16 @@ def test_it_tells_how_far_it_has_come_within_an_epoch(
         assert all(work.rate for work in of_epoch[1:])
         assert of_epoch[-1].seconds_left == 0
     assert "embedding sentences" in {work.what for work in told}  # dev, at the end of an epoch
+
+
+def test_the_latest_sweep_is_a_search_where_there_is_one(
+    trained: Result, storage: Path, tmp_path: Path
+) -> None:
+    assert sweep_names(storage) == ["train"]
+    past = Past(tmp_path)
+    (tmp_path / "train" / "trials").mkdir(parents=True)
+    assert sweep_names(tmp_path) == [past.folder.name, "train"]
+    tracking = resolve_tracking(tmp_path, None)
+    for name in (past.folder.name, "train"):  # the trainings began last
+        Mirror(tracking, name).start({}, {})
+    assert tracked_sweeps(tracking) == [past.folder.name, "train"]
