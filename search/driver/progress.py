@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -24,6 +25,8 @@ from trainable.runtime.progress import Work
 
 SHOWN_ENDED = 12
 """Rows of the live table for the best trials that have ended."""
+WIDE = 100
+"""Columns of a terminal that has room for each task's score; others have overall's."""
 MAX_LOOKED_AT = 24
 """Rows whose trial's folder is looked at for each picture: it may be far away."""
 _TO_RUN = ("running", "waiting", "stopped")
@@ -173,14 +176,15 @@ class Progress:
     def _table(self) -> Table:
         rows = dict(self.rows)  # the driver adds to them while they are shown
         num_ended = sum(row.state not in _TO_RUN for row in rows.values())
-        table = Table(
-            title=f"{num_ended} of {self.num_trials} trials  {self._eta()}", title_justify="left"
-        )
+        title = f"{num_ended} of {self.num_trials} trials, best scores of each; {self._eta()}"
+        table = Table(title=title.rstrip("; "), title_justify="left", box=SIMPLE)
         metrics = list(dict.fromkeys(key for row in rows.values() for key in list(row.best)))
-        for header in ("trial", "epoch", *(f"best {_short(key)}" for key in metrics), "state"):
-            table.add_column(header)
-        table.add_column("time", justify="right")
-        table.add_column("settings", no_wrap=True, overflow="ellipsis", ratio=1)
+        if self.console.width < WIDE:
+            metrics = [key for key in metrics if key == OVERALL]
+        for header in ("trial", "epoch", *map(_short, metrics), "state", "time"):
+            table.add_column(header, no_wrap=True)
+        rest = self.console.width - (WIDE if len(metrics) > 1 else 60)
+        table.add_column("settings", no_wrap=True, overflow="ellipsis", max_width=max(16, rest))
         running = [item for item in rows.items() if item[1].state in _TO_RUN]
         ended = [item for item in rows.items() if item[1].state not in _TO_RUN]
         best = sorted(ended, key=lambda item: item[1].overall, reverse=True)[:SHOWN_ENDED]

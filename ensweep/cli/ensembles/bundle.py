@@ -71,8 +71,8 @@ def export(
         typer.echo(f"{task}: {change} ({found.stored - found.fp32:+.4f}; in-sample, dev)")
     if data_dir is not None:
         say_next("evaluate", str(output), "--data-dir", data_dir)
-    name, task = next((name, entry.task) for name, entry in contents.tasks.items())
-    pair = ["--text2", "the other"] if task.kind.is_pair else []
+    name, entry = next(iter(contents.tasks.items()))
+    pair = ["--text2", "the other"] if entry.task.kind.is_pair else []
     say_next("predict", str(output), "--task", name, "--text", "a sentence of yours", *pair)
 
 

@@ -14,7 +14,7 @@ from ensweep.cli.app import app
 from ensweep.cli.shared.options import Place
 from ensweep.cli.sweeps.sweep import _end
 from mlflow_setup.runs.usage import Usage
-from search.driver.run import SweepResult
+from search.driver.result import SweepResult
 from search.storage.sweep_folder import SweepFolder
 
 CLI = Path(__file__).parents[3] / "ensweep" / "cli"

@@ -471,5 +471,5 @@ def test_a_terminal_gets_a_table() -> None:
     shown = text.getvalue()
     assert "1/4 +42 %" in shown  # of the second epoch
     assert "optim.lr=1e-4 probe.lr=2 fcn_size=8" in shown
-    for part in ("1 of 1 trials", "best overall", "0001-b2", "1/4", "0.5000", "finished"):
+    for part in ("1 of 1 trials", "overall", "0001-b2", "1/4", "0.5000", "finished"):
         assert part in shown
