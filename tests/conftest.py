@@ -51,6 +51,7 @@ SECONDS = {
     "ensemble/selection/test_rules": 14,
     "search/planning/test_probe": 13,
     "faults/test_divergence_faults": 13,
+    "trainable/test_fake_gpu": 20,
     "trainable/config/test_recipes": 12,
     "integration/": 20,
     "faults/": 20,
