@@ -51,6 +51,8 @@ class Tag(StrEnum):
     NUM_EPOCHS = "num_epochs"  # completed when the trial ended
     NOTES = "notes"  # JSON counts: parameters, skipped rows
     CHOICE = "choice"  # of an ensemble: digest of what was chosen
+    SEARCHED = "searched"  # of a sweep: dotted names, comma-separated
+    BASELINES = "baselines"  # of a sweep: recipes, comma-separated
     PLANNED = "planned"  # of the experiment: when a plan last proved that it can be written to
 
 
@@ -186,6 +188,7 @@ class TrialSnapshot:
     weights_uri: str
     kept_epochs: tuple[int, ...]
     attempts: tuple[AttemptRecord, ...] = ()
+    system: tuple[tuple[float, dict[str, float]], ...] = ()  # `runs.usage.SystemSample`s
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
+def brief_text(value: object) -> str:
+    """`brief` of a setting that may have become text: `1.5e-05` of `"1.4999e-05"`."""
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return str(value)
+    return str(value) if isinstance(value, str) and value.isdecimal() else brief(number)
+
+
 def brief(value: object) -> str:
     """A setting as a table shows it: a float by three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -41,7 +41,7 @@ SECONDS = {
     "faults/test_signal_faults": 38,
     "faults/test_ledger_faults": 28,
     "ensemble/choice/test_cross_fitting": 28,
-    "browser/": 26,
+    "browser/": 40,
     "integration/test_serving_ray": 26,
     "faults/test_sweep_faults": 24,
     "faults/test_secret_faults": 20,

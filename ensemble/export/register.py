@@ -4,10 +4,19 @@ import math
 from importlib.metadata import version
 from pathlib import Path
 
-from ensemble.bundle.format import Bundle
+from ensemble.bundle.format import CARD, Bundle
 from ensemble.serving.service import interface
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.models.registry import ALIAS, BUNDLE, ModelSource, log_model
+from mlflow_setup.filesystem.manifest import MANIFEST, sha256_file
+from mlflow_setup.models.registry import (
+    ALIAS,
+    BUNDLE,
+    About,
+    ModelSource,
+    Registered,
+    log_model,
+)
+from mlflow_setup.runs.description import NOTE
 from mlflow_setup.runs.ensemble_runs import log_ensemble
 from mlflow_setup.schema import metric_name
 from mlflow_setup.tracking.store import Tracking
@@ -20,32 +29,27 @@ REQUIRED = (
 """What loading and predicting import, beside the wheel; pinned to what is installed here."""
 
 
-def register(tracking: Tracking, folder: Path, name: str, alias: str = ALIAS) -> tuple[str, str]:
+def register(
+    tracking: Tracking, folder: Path, name: str, alias: str = ALIAS
+) -> tuple[str, Registered]:
     """Log a bundle as an MLflow model to a run of its own and register it.
 
     Returns:
-        The run's id, and the new version, which `alias` points to.
+        The run's id, and the new version, which `alias` points to from now on.
 
     Raises:
         IntegrityError: the bundle is not whole or was changed.
         ConfigError: it has no wheel, or MLflow cannot be written to.
     """
     source = model_source(folder)
-    contents = Bundle.load(folder).contents
-    scores = {
-        metric_name("held_out", task, str(entry.task.metric)): score
-        for task, entry in contents.tasks.items()
-        if (score := entry.scores.get("selective", {}).get("held_out")) is not None
-        and math.isfinite(score)
-    }
-    sweeps = sorted({member.sweep for member in contents.members.values() if member.sweep})
+    contents, about = Bundle.load(folder).contents, source.about
     run_id = log_ensemble(
         tracking,
         name,
         folder,
-        scores,
+        about.metrics,
         {"num_members": len(contents.members), "tasks": list(contents.tasks)},
-        {"members": ",".join(contents.members), "sweeps": ",".join(sweeps)},
+        {**about.tags, "members": ",".join(contents.members), NOTE: about.description},
     )
     return run_id, log_model(tracking, source, run_id, name, alias)
 
@@ -67,5 +71,28 @@ def model_source(folder: Path) -> ModelSource:
             *(f"{required}=={version(required)}" for required in REQUIRED),
             f"artifacts/{BUNDLE}/{wheel}",
         ],
+        about=_about(bundle),
         interface=interface({name: entry.task for name, entry in bundle.contents.tasks.items()}),
     )
+
+
+def _about(bundle: Bundle) -> About:
+    """Held-out scores, what it is made of, and the card without the hub's block and pictures."""
+    contents = bundle.contents
+    scores = {
+        metric_name("held_out", task, str(entry.task.metric)): score
+        for task, entry in contents.tasks.items()
+        if (score := entry.scores.get("selective", {}).get("held_out")) is not None
+        and math.isfinite(score)
+    }
+    sweeps = sorted({member.sweep for member in contents.members.values() if member.sweep})
+    card = (bundle.folder / CARD).read_text(encoding="utf-8")
+    body = card.split("\n---\n", 1)[-1].strip()
+    shown = "\n".join(line for line in body.splitlines() if not line.startswith("!["))
+    tags = {
+        "tasks": ",".join(contents.tasks),
+        "sweeps": ",".join(sweeps),
+        "num_members": str(len(contents.members)),
+        "manifest_sha256": sha256_file(bundle.folder / MANIFEST),
+    }
+    return About(shown, tags, scores)

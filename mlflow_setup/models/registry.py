@@ -5,8 +5,9 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,8 +19,8 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import TEMPORARY, remove_folder
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
 from mlflow_setup.filesystem.paths import inside, safe_name
-from mlflow_setup.tracking.client import MlflowException
-from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.tracking.client import Metric, MlflowException
+from mlflow_setup.tracking.store import Tracking, cut
 from mlflow_setup.uris import redact
 
 ALIAS = "champion"
@@ -27,6 +28,7 @@ BUNDLE = "bundle"
 """The artifact of a model, and its folder below the model's `artifacts`."""
 
 TASK_PARAM = "task"
+_MAX_DESCRIPTION = 5000  # characters that MLflow's database holds
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
 
@@ -41,6 +43,23 @@ class Interface:
 
 
 @dataclass(frozen=True)
+class About:
+    """What a model's pages say of it."""
+
+    description: str = ""  # Markdown: of the version
+    tags: Mapping[str, str] = field(default_factory=dict)  # of the model and its version
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the logged model; finite
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version, and what the alias that points to it now pointed to before."""
+
+    version: str
+    before: str | None  # None: there was no such alias
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """The parts of an MLflow model; nothing of it is pickled."""
 
@@ -48,6 +67,7 @@ class ModelSource:
     code: Path  # the file that MLflow runs to load it
     requirements: Sequence[str]  # of pip; paths are relative to the model
     interface: Interface
+    about: About = About()
 
 
 def save_model(source: ModelSource, path: Path, run_id: str | None = None) -> None:
@@ -100,8 +120,8 @@ def signature(interface: Interface) -> Any:
 
 def log_model(
     tracking: Tracking, source: ModelSource, run_id: str, name: str, alias: str = ALIAS
-) -> str:
-    """Log the model to a run and register it; the new version, which `alias` now points to.
+) -> Registered:
+    """Log the model to a run and register it as a new version, which `alias` now points to.
 
     The run ends FAILED if that fails: what says FINISHED has its model.
 
@@ -110,21 +130,43 @@ def log_model(
     """
     safe_name(name, "model")
     with tracking.errors():
-        version = None
+        done = None
         try:
-            version = _log_and_register(tracking, source, run_id, name, alias)
+            done = _log_and_register(tracking, source, run_id, name, alias)
         finally:
-            if version is None:
+            if done is None:
                 tracking.client.set_terminated(run_id, "FAILED")
-    return version
+    return done
+
+
+def move_alias(tracking: Tracking, uri: str, alias: str = ALIAS) -> Registered:
+    """Have an alias point to a version that is registered already: `models:/NAME/VERSION`.
+
+    Raises:
+        ConfigError: not such a name, no such version, or MLflow cannot be written to.
+    """
+    match = _URI.fullmatch(uri)
+    if match is None or match["version"] is None:
+        raise ConfigError(f"{uri!r} does not name a version", fix="models:/NAME/VERSION")
+    name = safe_name(match["name"], "model")
+    with tracking.errors():
+        tracking.client.get_model_version(name, match["version"])  # or there is no such one
+        return _point(tracking, name, alias, match["version"])
+
+
+def _point(tracking: Tracking, name: str, alias: str, version: str) -> Registered:
+    before = tracking.client.get_registered_model(name).aliases.get(alias)
+    tracking.client.set_registered_model_alias(name, alias, version)
+    return Registered(str(version), None if before is None else str(before))
 
 
 def _log_and_register(
     tracking: Tracking, source: ModelSource, run_id: str, name: str, alias: str
-) -> str:
-    client = tracking.client
+) -> Registered:
+    client, about = tracking.client, source.about
+    tags = {key: cut(value) for key, value in about.tags.items()}
     logged = client.create_logged_model(
-        tracking.experiment_id, name=name, source_run_id=run_id, model_type="ensemble"
+        tracking.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type="ensemble"
     )
     status = "FAILED"
     try:
@@ -134,16 +176,26 @@ def _log_and_register(
         status = "READY"
     finally:
         client.finalize_logged_model(logged.model_id, status)
+    now = round(time.time() * 1000)
+    points = [Metric(key, v, now, 0, logged.model_id) for key, v in about.metrics.items()]
+    client.log_batch(run_id, metrics=points)
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    for key, value in tags.items():
+        client.set_registered_model_tag(name, key, value)
+    client.update_registered_model(name, description=about.description[:_MAX_DESCRIPTION])
     version = client.create_model_version(
-        name, logged.artifact_location, run_id=run_id, model_id=logged.model_id
+        name,
+        logged.artifact_location,
+        run_id=run_id,
+        tags=tags,
+        description=about.description[:_MAX_DESCRIPTION],
+        model_id=logged.model_id,
     )
-    client.set_registered_model_alias(name, alias, version.version)
-    return str(version.version)
+    return _point(tracking, name, alias, str(version.version))
 
 
 def is_model(uri: str) -> bool:

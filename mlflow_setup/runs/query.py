@@ -31,7 +31,7 @@ def find_trials(tracking: Tracking, sweep: str | None = None) -> list[RunRecord]
     if sweep is not None:
         tags[Tag.SWEEP.value] = sweep
     with tracking.errors():
-        return [_record(run) for run in tracking.search(tags)]
+        return [as_record(run) for run in tracking.search(tags)]
 
 
 def trials_of(tracking: Tracking, sweep: str) -> list[RunRecord]:
@@ -63,7 +63,7 @@ def find_run(tracking: Tracking, run_id: str) -> RunRecord:
         run = tracking.client.get_run(run_id)
     if run.data.tags.get(Tag.KIND.value) != RunKind.TRIAL.value:
         raise ConfigError(f"run {run_id} is not a trial")
-    return _record(run)
+    return as_record(run)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ def _artifact_root(tracking: Tracking, run_id: str) -> Path | None:
     return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
 
 
-def _record(run: Run) -> RunRecord:
+def as_record(run: Run) -> RunRecord:
+    """A trial's run as other rooms see it."""
     tags = dict(run.data.tags)
     outcome = tags.get(Tag.OUTCOME.value)
     if outcome is not None and outcome not in set(Outcome):

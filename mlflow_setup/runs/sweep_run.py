@@ -6,7 +6,7 @@ by memory; what was projected is only remembered to spare the server.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,21 @@ from typing import Any
 
 from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.filesystem.paths import safe_name
+from mlflow_setup.runs.description import NOTE, SweepPage
 from mlflow_setup.runs.projection import milliseconds
+from mlflow_setup.runs.query import as_record
 from mlflow_setup.runs.trial_run import (
     TrialRun,
     create_run,
     find_or_create,
+    log_dataset,
     log_file,
     missing_params,
 )
 from mlflow_setup.schema import RunKind, Tag, TrialSnapshot
 from mlflow_setup.tracking.client import Run
 from mlflow_setup.tracking.store import Tracking
-from mlflow_setup.tracking.ui_view import View, save_view
+from mlflow_setup.tracking.ui_view import View, save_view, view_path
 from mlflow_setup.uris import redact
 
 _logger = logging.getLogger(__name__)
@@ -129,16 +132,50 @@ class Mirror:
         return found[0].info.status if found else None
 
     def finish(self, status: str) -> None:
-        """End the sweep's run as FINISHED, FAILED or KILLED; trials still RUNNING become KILLED."""
+        """End the sweep's run as FINISHED, FAILED or KILLED; trials still RUNNING become KILLED.
+
+        Its page then says what came of it.
+        """
         with self.tracking.errors(PartialError):
             client, parent_id = self.tracking.client, self._parent_id()
-            for child in self.tracking.search(self._tags(RunKind.TRIAL), status="RUNNING"):
-                self._terminate(child, "KILLED")
+            children = self.tracking.search(self._tags(RunKind.TRIAL))
+            for child in children:
+                if child.info.status == "RUNNING":
+                    self._terminate(child, "KILLED")
             parent = client.get_run(parent_id)
+            self._describe(parent, children)
             if parent.info.status != status:
                 self._terminate(parent, status)
         self._trials.clear()
         self._parent, self._given = None, None
+
+    def _describe(self, parent: Run, children: Sequence[Run]) -> None:
+        """The description of the sweep's run, its summary metrics and its data."""
+        tags, run_id = parent.data.tags, str(parent.info.run_id)
+        listed = {
+            tag: tuple(filter(None, tags.get(tag, "").split(",")))
+            for tag in (Tag.SEARCHED, Tag.BASELINES)
+        }
+        page = SweepPage(
+            self.sweep,
+            [as_record(child) for child in children],
+            listed[Tag.SEARCHED],
+            listed[Tag.BASELINES],
+            f"#/experiments/{self.tracking.experiment_id}/runs/",
+            view_path(self.tracking, self.sweep).removeprefix("/"),
+            tags.get("description", ""),
+        )
+        now = max(milliseconds(time.time()), parent.info.start_time)
+        self.tracking.log(
+            run_id,
+            metrics=page.metrics(),
+            timestamp=now,
+            step=len(children),
+            tags={NOTE: page.note()},
+        )
+        for child in children[-1:]:
+            fingerprint = child.data.tags.get(Tag.DATA, "")
+            log_dataset(self.tracking, run_id, fingerprint, child.data.params)
 
     def withdraw(self) -> None:
         """Delete the run of a sweep that never began; nothing is said should MLflow be away."""

@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow_setup.errors import IntegrityError
+from mlflow_setup.runs.datasets import dataset_input
+from mlflow_setup.runs.description import run_name
 from mlflow_setup.runs.projection import (
     EPOCH_SECONDS,
     fixed_tags,
@@ -14,7 +16,7 @@ from mlflow_setup.runs.projection import (
     most_important,
     with_best,
 )
-from mlflow_setup.runs.usage import usage_of
+from mlflow_setup.runs.usage import SYSTEM, USAGE, usage_of
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     PREDICTIONS_ARTIFACT,
@@ -29,8 +31,6 @@ from mlflow_setup.tracking.client import Metric, Run
 from mlflow_setup.tracking.store import Tracking, cut
 
 PARENT_TAG = "mlflow.parentRunId"
-USAGE = "used/"
-"""Before the metrics of what a trial used: hours, GPU-hours, USD."""
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class TrialRun:
     used: dict[str, float] = field(default_factory=dict)  # what the run says it used
     missing_params: dict[str, Any] = field(default_factory=dict)  # sent with the first batch
     on_progress: Callable[[], None] = lambda: None  # called after each request of some size
+    num_samples: int = 0  # of the machine, that the run has
 
     def project(self, snapshot: TrialSnapshot) -> None:
         """Bring the run up to the trial's folder, in few requests. A replay changes nothing."""
@@ -62,7 +63,7 @@ class TrialRun:
                 Tag.WEIGHTS_URI.value: snapshot.weights_uri,
                 Tag.KEPT_EPOCHS.value: ",".join(str(epoch) for epoch in snapshot.kept_epochs),
             },
-            points,
+            [*points, *self._new_samples(snapshot.system)],
         )
         self._upload(snapshot.predictions, rerun)
         if snapshot.outcome is not None:
@@ -94,6 +95,17 @@ class TrialRun:
                 rerun.add(record.epoch)
             self.epochs[record.epoch] = timestamp
         return points, rerun
+
+    def _new_samples(self, samples: Sequence[tuple[float, dict[str, float]]]) -> list[Metric]:
+        """The samples of the machine that the run lacks, in order."""
+        points = [
+            Metric(key, value, milliseconds(wall_time), step)
+            for step, (wall_time, values) in enumerate(samples, start=1)
+            if step > self.num_samples
+            for key, value in values.items()
+        ]
+        self.num_samples = max(self.num_samples, len(samples))
+        return points
 
     def _upload(self, files: Mapping[str, Path], rerun: set[int]) -> None:
         """The predictions that the run lacks, has in part, or has of an epoch's earlier run."""
@@ -154,11 +166,18 @@ def find_or_create(
         run = found[0]
     else:
         tags = {**tags, PARENT_TAG: parent_id, **fixed_tags(record)}
-        run = create_run(tracking, record.trial, tags, record.start_time)
+        searched = {key: record.config[key] for key in record.searched if key in record.config}
+        name = run_name(record.trial, record.recipe, searched)
+        run = create_run(tracking, name, tags, record.start_time)
+        log_dataset(tracking, str(run.info.run_id), record.data_fingerprint, record.config)
     run_id = str(run.info.run_id)
     projected = TrialRun(tracking, run_id, run.info.status, dict(run.data.tags), {}, {})
     projected.missing_params = missing_params(run, record.config)
     if found:
+        sampled = min((key for key in run.data.metrics if key.startswith(SYSTEM)), default=None)
+        if sampled is not None:
+            history = tracking.client.get_metric_history(run_id, sampled)
+            projected.num_samples = max(point.step for point in history)
         projected.used |= {
             key: value for key, value in run.data.metrics.items() if key.startswith(USAGE)
         }
@@ -186,6 +205,15 @@ def create_run(
 def missing_params(run: Run, params: Mapping[str, Any]) -> dict[str, Any]:
     """Those that the run lacks: MLflow's params cannot change."""
     return {key: value for key, value in params.items() if key not in run.data.params}
+
+
+def log_dataset(
+    tracking: Tracking, run_id: str, fingerprint: str, config: Mapping[str, Any]
+) -> None:
+    """Name the data of a run; once more changes nothing."""
+    data = dataset_input(fingerprint, config)
+    if data is not None:
+        tracking.client.log_inputs(run_id, datasets=[data])
 
 
 def log_file(tracking: Tracking, run_id: str, artifact: str, local: Path) -> None:

@@ -2,8 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlflow_setup.schema import AttemptRecord
+
+SYSTEM = "system/"
+"""Before the metrics that MLflow shows on a page of their own: what a process takes."""
+USAGE = "used/"
+"""Before the metrics of what was used: hours, GPU-hours, USD."""
+
+
+class SystemSample(NamedTuple):
+    """What a trial's process took of its machine at a time."""
+
+    wall_time: float  # seconds since the Unix epoch
+    values: dict[str, float]  # metric -> finite
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,28 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 from mlflow import MlflowClient  # noqa: E402 - the environment comes first
-from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
+from mlflow.entities import (  # noqa: E402
+    Dataset,
+    DatasetInput,
+    InputTag,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 # A database that is locked or full raises, and is told of by whoever asked: not by a traceback too.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-__all__ = ["Metric", "MlflowClient", "MlflowException", "Param", "Run", "RunTag"]
+__all__ = [
+    "Dataset",
+    "DatasetInput",
+    "InputTag",
+    "Metric",
+    "MlflowClient",
+    "MlflowException",
+    "Param",
+    "Run",
+    "RunTag",
+]

@@ -32,6 +32,12 @@ from mlflow_setup.tracking.sqlite import holders, prove_readable, prove_writable
 from mlflow_setup.uris import redact
 
 ARTIFACTS_FOLDER = "mlartifacts"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # its page opens on runs, not on traces
+    "mlflow.note.content": "Sweeps of multitask BERTs: a run a sweep, below it one a trial, and "
+    "one for each ensemble that was chosen or registered. *Views* has each sweep's trials, the "
+    "best first.",
+}
 _LOCK_SECONDS = 60
 _LOCKED = "database is locked"  # in SQLite's words
 _PAGE = 1000
@@ -102,7 +108,8 @@ class Tracking:
             return found
         root = self.database and (self.database.absolute().parent / ARTIFACTS_FOLDER).as_uri()
         try:
-            return str(self.client.create_experiment(self.experiment, artifact_location=root))
+            tags = EXPERIMENT_TAGS
+            return str(self.client.create_experiment(self.experiment, root, tags))
         except MlflowException:
             found = self.find_experiment()  # another process was quicker
             if found is None:

@@ -12,27 +12,43 @@ from urllib.parse import urlencode
 
 from mlflow_setup.schema import OVERALL, RunKind, Tag
 from mlflow_setup.text import short_hash
-from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.tracking.store import EXPERIMENT_TAGS, Tracking
 
 _VIEW_TAG = "mlflow.sharedViewState."
-_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
-"""The kind of experiment the UI shows: training runs, not traces of an agent."""
 _MAX_COLUMNS = 40
+_WIDTH = 110  # pixels of a column: a dozen are seen at once
+_SECTION = {"uuid": "tasks", "name": "Tasks", "display": True, "isReordered": False}
+"""Of the page's charts, the first; the UI adds one for each other group of metrics."""
 
 
 @dataclass(frozen=True)
 class View:
     """The columns shown beside a trial's name and outcome."""
 
-    metrics: tuple[str, ...]
+    metrics: tuple[str, ...]  # the objective first
     params: tuple[str, ...]
 
     @property
     def columns(self) -> list[str]:
-        """The columns as the UI names them, at most 40."""
-        names = [f"metrics.`{name}`" for name in self.metrics]
-        names.append(f"tags.`{Tag.OUTCOME}`")
-        return [*names, *(f"params.`{name}`" for name in self.params)][:_MAX_COLUMNS]
+        """The columns as the UI names them, at most 40: how a trial ended, what it came to, what it
+        tried, and its score for each task."""
+        overall, *scores = (f"metrics.`{name}`" for name in self.metrics)
+        names = [f"tags.`{Tag.OUTCOME}`", overall, *(f"params.`{name}`" for name in self.params)]
+        return [*names, *scores][:_MAX_COLUMNS]
+
+    @property
+    def charts(self) -> list[tuple[str, list[str]]]:
+        """Title and metrics of each chart: the objective, then of each task the losses on train
+        and dev in one, and its score."""
+        found = []
+        for best in self.metrics:
+            metric = best.removeprefix("best/")
+            _, task, *name = metric.split("/")
+            if name:
+                losses = [f"{split}/{task}/loss" for split in ("train", "dev")]
+                found.append((f"{task}: loss on train and dev", losses))
+            found.append((f"{task}: {'/'.join(name) or 'mean of the tasks'} on dev", [metric]))
+        return found
 
 
 def save_view(tracking: Tracking, sweep: str, view: View, now: float) -> None:
@@ -44,7 +60,8 @@ def save_view(tracking: Tracking, sweep: str, view: View, now: float) -> None:
     client, experiment_id = tracking.client, tracking.experiment_id
     stamp = round(now * 1000)
     content = {"name": sweep, "createdAt": stamp, "updatedAt": stamp, "state": _state(sweep, view)}
-    client.set_experiment_tag(experiment_id, _KIND_TAG, _KIND)
+    for tag, value in EXPERIMENT_TAGS.items():  # of one that an older release has made
+        client.set_experiment_tag(experiment_id, tag, value)
     client.set_experiment_tag(experiment_id, f"{_VIEW_TAG}{_view_id(sweep)}", json.dumps(content))
 
 
@@ -79,15 +96,44 @@ def _state(sweep: str, view: View) -> str:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": view.columns,
-        "columnOrder": [],
-        "columnWidths": {},
+        "columnOrder": view.columns,
+        "columnWidths": dict.fromkeys(view.columns, _WIDTH),
         "runsHiddenMode": "FIRST_10_RUNS",
         "viewMaximized": False,
         "runListHidden": False,
         "groupBy": None,
+        "isAccordionReordered": True,  # our section stays before the UI's own
+        "compareRunSections": [_SECTION],
+        "compareRunCharts": [_chart(*chart) for chart in view.charts],
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     return f"deflate;{packed}"
+
+
+def _chart(title: str, metrics: list[str]) -> dict[str, object]:
+    """A line chart over the epochs, as the UI keeps it."""
+    return {
+        "uuid": short_hash(title, *metrics),
+        "type": "LINE",
+        "metricSectionId": _SECTION["uuid"],
+        "deleted": False,
+        "isGenerated": False,
+        "runsCountToCompare": 10,
+        "displayName": title,
+        "metricKey": metrics[0],
+        "selectedMetricKeys": metrics,
+        "lineSmoothness": 0,
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "range": {},
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "ignoreOutliers": False,
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+    }
 
 
 def _listed(sweep: str) -> dict[str, str]:

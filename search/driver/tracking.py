@@ -6,9 +6,10 @@ from typing import Any
 
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
 from mlflow_setup.runs.sweep_run import Mirror
-from mlflow_setup.schema import OVERALL, metric_name
+from mlflow_setup.schema import OVERALL, Tag, metric_name
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import View
+from search.config.baselines import baselines
 from search.config.sweep_config import SweepConfig
 from search.planning.preflight import known_configs
 from search.storage.stop_request import drivers
@@ -25,8 +26,14 @@ def what_is_tracked(
         for section in ("search", "scheduler", "resources")
         for key, value in getattr(sweep, section).model_dump(mode="json").items()
     }
+    known = baselines(sweep)
     return (
-        {"recipe": sweep.recipe, "description": sweep.description},
+        {
+            "recipe": sweep.recipe,
+            "description": sweep.description,
+            Tag.SEARCHED.value: ",".join(sweep.space),
+            Tag.BASELINES.value: ",".join(dict.fromkeys(b.recipe for b in known.values())),
+        },
         {"sweep": sweep.name, **params},
         {SWEEP_FILE: folder.path / SWEEP_FILE},
         view_of(known_configs(sweep)[0], tuple(sweep.space)),

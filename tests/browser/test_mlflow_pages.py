@@ -1,6 +1,7 @@
-"""The trials of a sweep in MLflow's UI, as a person sees them: best first, compared in detail.
+"""A sweep in MLflow's UI, as a person sees it: its trials best first, compared and drawn, its own
+page, a trial's, and the registered model's.
 
-Needs Chromium (Debian's `chromium`); `ENSWEEP_SCREENSHOTS=docs` draws the documentation's picture.
+Needs Chromium (Debian's `chromium`); `ENSWEEP_SCREENSHOTS=docs` draws the documentation's pictures.
 """
 
 import os
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tracked_sweep import SCORES, track_sweep
 
+from ensemble.export.register import register
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import RunRecord
 from mlflow_setup.tracking.store import resolve_tracking
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NUM_TRIALS, SWEEP = 200, "selective-200"
+COLUMNS = (
+    *("tags.`outcome`", "metrics.`best/dev/overall`", "params.`batching.batch_size`"),
+    "metrics.`best/dev/sentiment/accuracy`",
+)
+"""Some, from left to right."""
 PATIENCE = 60_000  # milliseconds: other tests run beside this one
 
 pytestmark = [
@@ -38,11 +45,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tracked sweep of 200 trials."""
+def storage(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """A tracked sweep of 200 trials, and a registered model."""
     storage = tmp_path_factory.mktemp("runs")
     sweep = read_sweep("selective", ["data.dir=/data", "model.encoder=minilm"], {})
     track_sweep(SweepFolder(storage, SWEEP), sweep, resolve_tracking(storage), NUM_TRIALS)
+    register(resolve_tracking(storage), tiny_bundle, "reviews")
     return storage
 
 
@@ -73,19 +81,36 @@ def address(storage: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(address: str) -> Iterator["Page"]:
-    """The page that `ensweep ui` names, with its list of runs."""
+def tab() -> Iterator["Page"]:
+    """An empty one."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as playwright:
         # a container's root has no sandbox to give
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 1500})
-        page.set_default_timeout(PATIENCE)
-        page.goto(address)
-        _checkboxes(page).nth(3).wait_for()
-        page.get_by_role("button", name="Close").first.click()  # of the assistant
-        yield page
+        tab = browser.new_page(viewport={"width": 1500, "height": 1500})
+        tab.set_default_timeout(PATIENCE)
+        yield tab
         browser.close()
+
+
+@pytest.fixture
+def page(tab: "Page", address: str) -> "Page":
+    """The page that `ensweep ui` names, with its list of runs."""
+    tab.goto(address)
+    _checkboxes(tab).nth(3).wait_for()
+    _close_assistant(tab)
+    return tab
+
+
+def _close_assistant(tab: "Page") -> None:
+    tab.get_by_role("button", name="Close").first.click()
+
+
+def _draw(tab: "Page", name: str, tmp_path: Path) -> None:
+    """A screenshot for the documentation, or for nobody."""
+    picture = Path(os.environ.get("ENSWEEP_SCREENSHOTS") or tmp_path) / name
+    tab.screenshot(path=picture)
+    assert picture.stat().st_size > 30_000
 
 
 def _checkboxes(page: "Page"):  # type: ignore[no-untyped-def]
@@ -100,14 +125,71 @@ def best_three(storage: Path) -> list[RunRecord]:
     )
 
 
-def test_the_list_is_the_leaderboard(page: "Page", storage: Path) -> None:
+def test_the_list_is_the_leaderboard(page: "Page", storage: Path, tmp_path: Path) -> None:
     text = page.locator("body").inner_text()
-    positions = [text.index(f"\n{run.trial}\n") for run in best_three(storage)]
+    page.set_viewport_size({"width": 2600, "height": 1000})  # columns out of sight are not there
+    page.locator("[col-id='metrics.`best/dev/similarity/pearson`']").first.wait_for()
+    positions = [text.index(f"\n{run.trial} ") for run in best_three(storage)]  # and its settings
     assert positions == sorted(positions)
-    header = [cell.get_attribute("col-id") or "" for cell in page.locator(".ag-header-cell").all()]
-    assert {f"metrics.`best/{name}`" for name in SCORES} <= set(header)
-    assert "params.`batching.batch_size`" in header
+    cells = page.locator(".ag-header-cell").all()
+    places = {cell.get_attribute("col-id") or "": cell.bounding_box() for cell in cells}
+    assert {f"metrics.`best/{name}`" for name in SCORES} <= set(places)
     assert f"{best_three(storage)[0].overall:.4f}"[:6] in text
+    lefts = [box["x"] for name in COLUMNS if (box := places[name]) is not None]
+    assert lefts == sorted(lefts)
+    assert len(lefts) == len(COLUMNS)
+    _draw(page, "list-runs.png", tmp_path)
+
+
+def test_a_chart_has_a_task_s_train_and_dev(page: "Page", tmp_path: Path) -> None:
+    page.locator('label:has(input[value="CHART"])').click()
+    for task in ("sentiment", "paraphrase", "similarity"):
+        page.get_by_text(f"{task}: loss on train and dev").first.wait_for()
+    page.get_by_text("dev/sentiment/loss").first.wait_for()  # of the legend
+    _draw(page, "chart-runs.png", tmp_path)
+
+
+def test_the_experiment_opens_on_its_runs(tab: "Page", address: str) -> None:
+    """By its address alone the UI of MLflow 3.17 goes where its switch at the top left says."""
+    tab.goto(re.sub(r"/runs\?.*", "?workflowType=machine_learning", address))
+    _checkboxes(tab).first.wait_for()
+    tab.get_by_text("matching runs").wait_for()
+    assert SWEEP in tab.locator("body").inner_text()
+
+
+def test_the_sweep_s_page_says_what_came_of_it(
+    tab: "Page", address: str, storage: Path, tmp_path: Path
+) -> None:
+    tracking = resolve_tracking(storage)
+    (run,) = tracking.search({"kind": "sweep", "sweep": SWEEP})
+    best = best_three(storage)[0]
+    tab.goto(re.sub(r"runs\?.*", f"runs/{run.info.run_id}", address))
+    tab.get_by_text("Best: ").first.wait_for()
+    _close_assistant(tab)
+    text = tab.locator("body").inner_text()
+    assert f"Best: {best.trial}, overall {best.overall:.4f}" in text
+    assert f"{NUM_TRIALS} trials: 133 finished, 67 pruned." in text
+    assert "best/dev/overall" in text
+    link = tab.get_by_role("link", name=best.trial, exact=True).first
+    assert f"/runs/{best.run_id}" in str(link.get_attribute("href"))
+    _draw(tab, "sweep-run.png", tmp_path)
+    tab.goto(f"{tab.url.partition('?')[0].replace(run.info.run_id, best.run_id)}/system-metrics")
+    tab.get_by_text("process_cpu_percentage").first.wait_for()
+    _draw(tab, "system-metrics.png", tmp_path)
+
+
+def test_the_registered_model_is_described(tab: "Page", address: str, tmp_path: Path) -> None:
+    base = re.sub(r"#/.*", "#/models/reviews", address)
+    tab.goto(base)
+    tab.get_by_text("What it is worth").first.wait_for()
+    _close_assistant(tab)
+    assert "champion" in tab.locator("body").inner_text()
+    tab.goto(f"{base}/versions/1")
+    tab.get_by_text("What it is worth").first.wait_for()
+    text = tab.locator("body").inner_text()
+    for word in ("selective", "sentiment,paraphrase,similarity", "sentence"):
+        assert word in text
+    _draw(tab, "model-version.png", tmp_path)
 
 
 def test_three_runs_are_compared(page: "Page", storage: Path, tmp_path: Path) -> None:
@@ -132,7 +214,4 @@ def test_three_runs_are_compared(page: "Page", storage: Path, tmp_path: Path) ->
         assert f"best/{name}" in lines
     for run in runs:
         assert f"{run.overall:.3f}".rstrip("0") in lines
-    folder = Path(os.environ.get("ENSWEEP_SCREENSHOTS") or tmp_path)
-    picture = folder / "compare-runs.png"
-    page.screenshot(path=picture)
-    assert picture.stat().st_size > 50_000
+    _draw(page, "compare-runs.png", tmp_path)

@@ -14,7 +14,7 @@ from fake_sweep import NUM_EPOCHS
 
 from mlflow_setup.runs.projection import EPOCH_SECONDS, most_important, with_best
 from mlflow_setup.runs.query import find_trials
-from mlflow_setup.runs.trial_run import USAGE
+from mlflow_setup.runs.usage import SYSTEM, USAGE
 from mlflow_setup.schema import PAUSE, STOP, Outcome, RunKind, Tag
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.algorithms.optuna_searcher import OptunaSearcher
@@ -153,7 +153,7 @@ def assert_tracked(tracking: Tracking, name: str, past: Mapping[str, PastTrial])
         for epoch, metrics in with_best(past[trial].epochs):
             for key, value in most_important(metrics).items():
                 wanted.setdefault(key, []).append((epoch.epoch, value))
-        assert {key for key in run.metrics if not key.startswith(USAGE)} == set(wanted)
+        assert {key for key in run.metrics if not key.startswith((SYSTEM, USAGE))} == set(wanted)
         for key, points in wanted.items():
             found = tracking.client.get_metric_history(run.run_id, key)
             told = sorted((point.step, point.value) for point in found)  # MLflow's order is by time

@@ -3,12 +3,15 @@
 import random
 
 from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.runs.usage import SystemSample
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import View
 from search.config.sweep_config import SweepConfig
 from search.storage.sweep_folder import SweepFolder
 from trainable.config.parse import from_flat
+from trainable.storage.layout import ATTEMPTS
+from trainable.storage.system_samples import append_sample
 
 SCORES = (
     "dev/overall",
@@ -26,7 +29,8 @@ def track_sweep(folder: SweepFolder, sweep: SweepConfig, tracking: Tracking, cou
     folder.create(sweep)
     mirror = Mirror(tracking, folder.name)
     view = View(tuple(f"best/{name}" for name in SCORES), tuple(sweep.space))
-    mirror.start({"recipe": sweep.recipe}, {"sweep": sweep.name}, {}, view)
+    tags = {"recipe": sweep.recipe, "searched": ",".join(sweep.space), "baselines": "majority"}
+    mirror.start(tags, {"sweep": sweep.name}, {}, view)
     base = sweep.base()
     for number in range(count):
         name = f"{number + 1:04d}"
@@ -34,6 +38,7 @@ def track_sweep(folder: SweepFolder, sweep: SweepConfig, tracking: Tracking, cou
         config = from_flat({**base.settings, **point})
         trial = folder.trial(name)
         start = START + 60 * number
+        (trial.path / ATTEMPTS).mkdir(parents=True)
         trial.create(
             TrialRecord(
                 *(name, folder.name, base.recipe, config.flat(), {}, 0, "data", None, start),
@@ -45,6 +50,9 @@ def track_sweep(folder: SweepFolder, sweep: SweepConfig, tracking: Tracking, cou
             trial.write_epoch(
                 EpochRecord(epoch, _metrics(draw, worth, epoch), {}, 9.5, start + epoch)
             )
+        for second in range(4):
+            values = {"system/process_cpu_percentage": draw.uniform(80, 100)}
+            append_sample(trial.path / ATTEMPTS / "0001.json", SystemSample(start + second, values))
         outcome = Outcome.FINISHED if number % 3 else Outcome.PRUNED
         trial.write_outcome(OutcomeRecord(outcome, "as it happened", 3, start + 4))
         mirror.project(trial.snapshot())
@@ -66,6 +74,8 @@ def _metrics(draw: random.Random, worth: float, epoch: int) -> dict[str, float]:
     }
     scores = {key: value + draw.gauss(0, 0.005) for key, value in scores.items()}
     losses = {
-        f"train/{task}/loss": 1.0 / epoch for task in ("sentiment", "paraphrase", "similarity")
+        f"{split}/{task}/loss": level / epoch
+        for task in ("sentiment", "paraphrase", "similarity")
+        for split, level in (("train", 1.0), ("dev", 1.2))
     }
     return {**scores, "dev/overall": sum(scores.values()) / 3, **losses}

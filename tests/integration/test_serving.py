@@ -93,6 +93,15 @@ def test_the_model_is_a_run_s_and_holds_no_pickle(tracking: Tracking, model: Pat
     (logged,) = tracking.client.search_logged_models([run.info.experiment_id])
     assert (logged.source_run_id, logged.status) == (version.run_id, "READY")
     assert logged.artifact_location == version.source
+    held_out = {key: v for key, v in run.data.metrics.items() if key.startswith("held_out/")}
+    assert {metric.key: metric.value for metric in logged.metrics} == held_out
+    of_model = tracking.client.get_registered_model("tiny")
+    for described in (version, of_model):
+        assert "## What it is worth" in described.description
+        assert "library_name" not in described.description  # the hub's block
+        assert described.tags["tasks"] == "sentiment,paraphrase,similarity"
+        assert described.tags["sweeps"] == "tiny"
+    assert run.data.tags["mlflow.note.content"].startswith("# Selective ensemble of sweep tiny")
     assert not [path for path in model.rglob("*") if path.suffix in (".pkl", ".pickle", ".bin")]
     (wheel,) = (model / "artifacts" / "bundle" / "wheel").iterdir()
     lines = (model / "requirements.txt").read_text().split()

@@ -32,6 +32,7 @@ from mlflow_setup.schema import (
 )
 from trainable.storage.layout import ATTEMPTS
 from trainable.storage.predictions import Predictions, write_predictions
+from trainable.storage.system_samples import read_samples
 
 Kind = TypeVar("Kind", Decision, AttemptRecord)
 
@@ -251,6 +252,7 @@ class TrialFolder:
             weights_uri=str((self.path / "weights").resolve()),
             kept_epochs=tuple(self.kept_epochs()),
             attempts=tuple(self.attempts()),
+            system=tuple(read_samples(self.path / ATTEMPTS)),
         )
 
     def _sound(self, kind: type[Kind], pattern: str) -> list[Kind]:

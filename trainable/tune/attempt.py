@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+import psutil
 from filelock import FileLock, Timeout
 
 from mlflow_setup.errors import STOPPED, PartialError
@@ -24,9 +25,12 @@ from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.schema import AttemptRecord
 from trainable.storage.layout import ATTEMPTS, LOCKS
+from trainable.storage.system_samples import append_sample
+from trainable.tune.system_metrics import SystemMeter
 
 _LOOK_EVERY = 0.5  # seconds between looks at the stop file
-_COUNT_EVERY = 10.0  # seconds between writes of the attempt's record
+_COUNT_EVERY = 10.0  # seconds between writes of the attempt's record, and samples at first
+_MAX_DENSITY = 100  # samples of the machine in the time that a trial has taken so far
 
 
 _terminated = threading.Event()
@@ -75,6 +79,7 @@ class Attempt:
             self._path = _next_path(self.folder / ATTEMPTS)
             self._start_time = time.time() - (time.monotonic() - self._started)
             self._write()
+            self._meter, self._sampled = SystemMeter(), time.monotonic()
             self._stacks = _stacks_path(self._path).open("w", encoding="utf-8")
             undo.pop_all()
         self._watch()
@@ -85,6 +90,7 @@ class Attempt:
         self._stacks.close()
         _stacks_path(self._path).unlink(missing_ok=True)
         self._count(is_over=True)
+        self._sample()
         self._lock.release()
 
     def should_stop(self) -> bool:
@@ -96,6 +102,8 @@ class Attempt:
             self._is_asked = self.limits.stop_file.exists()
             if now - self._counted >= _COUNT_EVERY:
                 self._count()
+                if now - self._sampled >= (now - self._started) / _MAX_DENSITY:
+                    self._sample()
         return self._is_asked or was_terminated()
 
     @contextmanager
@@ -115,6 +123,11 @@ class Attempt:
     def _count(self, *, is_over: bool = False) -> None:
         with suppress(OSError):  # a full disk is the trial's own writes to report
             self._write(is_over=is_over)
+
+    def _sample(self) -> None:
+        self._sampled = time.monotonic()
+        with suppress(OSError, psutil.Error):
+            append_sample(self._path, self._meter.read())
 
     def _write(self, *, is_over: bool = False) -> None:
         self._counted = time.monotonic()

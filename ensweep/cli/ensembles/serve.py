@@ -11,13 +11,16 @@ from typing import Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import Address, AsJson, BatchSize, Folder, Place, Precision
+from ensweep.cli.shared.options import Address, AsJson, BatchSize, Place, Precision
 from ensweep.cli.shared.output import print_json
 
 
 @example("ensweep register bundle --name reviews")
 def register(
-    folder: Folder,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a version: models:/NAME/3."),
+    ],
     place: Place,
     name: Annotated[str, typer.Option("--name", help="Of the registered model.")] = "ensweep",
     alias: Annotated[
@@ -25,16 +28,26 @@ def register(
     ] = "champion",
     as_json: AsJson = False,
 ) -> None:
-    """Log a bundle as an MLflow model and register it."""
-    from ensemble.export.register import register as write
+    """Log a bundle as an MLflow model and register it, or move the alias to another version."""
+    from mlflow_setup.models.registry import is_model, move_alias
 
-    run_id, version = write(place.tracking, folder, name, alias)
+    run_id = None
+    if is_model(source):
+        done = move_alias(place.tracking, source, alias)
+        name = source.removeprefix("models:/").rpartition("/")[0]
+    else:
+        from ensemble.export.register import register as write
+
+        run_id, done = write(place.tracking, Path(source), name, alias)
     uri = f"models:/{name}@{alias}"
     if as_json:
-        print_json(uri=uri, version=version, run_id=run_id)
-    else:
-        typer.echo(f"{uri}: version {version}, of run {run_id}")
-        place.say_next("serve", uri)
+        print_json(uri=uri, version=done.version, version_before=done.before, run_id=run_id)
+        return
+    typer.echo(f"{uri}: version {done.version}" + (f", of run {run_id}" if run_id else ""))
+    if done.before not in (None, done.version):
+        back = place.command("register", f"models:/{name}/{done.before}", "--alias", alias)
+        typer.echo(f"{alias} was version {done.before} before; to go back: {back}", err=True)
+    place.say_next("serve", uri)
 
 
 @example("ensweep serve models:/reviews@champion --port 8000")

@@ -53,6 +53,35 @@ def test_nothing_is_running_after_finish(tracking: Tracking, sweep: str, tmp_pat
     assert mirror.parent_status() == "FINISHED"
 
 
+def test_the_page_says_what_came_of_it(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
+    mirror = Mirror(tracking, sweep)
+    tags = {"searched": "optim.lr", "baselines": "majority", "description": "of a test"}
+    run_id = mirror.start(tags, {})
+    taken = snapshot(sweep, tmp_path, outcome=Outcome.FINISHED)
+    config = {**taken.record.config, "data.dir": "/home/me/reviews"}
+    mirror.project(replace(taken, record=replace(taken.record, config=config)))
+    mirror.finish("FINISHED")
+    run = tracking.client.get_run(run_id)
+    (child,) = tracking.search({"sweep": sweep, "kind": "trial"})
+    link = f"[t1](#/experiments/{tracking.experiment_id}/runs/{child.info.run_id})"
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith(f"**Best: {link}, overall 0.7000**\n\n1 trials: 1 finished.")
+    assert f"| 1 | {link} | 0.7000 | 0.5000 | finished | 1e-05 |" in note
+    assert run.data.metrics == {
+        "best/dev/overall": 0.7,
+        "best/dev/sentiment/accuracy": 0.5,
+        "trials/finished": 1,
+    }
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.name == "reviews"
+    mirror.start(tags, {})
+    mirror.project(snapshot(sweep, tmp_path, 1, Outcome.PRUNED, trial="t2"))
+    mirror.finish("KILLED")  # extended, and stopped
+    run = tracking.client.get_run(run_id)
+    assert "2 trials: 1 finished, 1 pruned." in run.data.tags["mlflow.note.content"]
+    assert [step for step, *_ in points(tracking, run_id, "best/dev/overall")] == [1, 2]
+
+
 def test_a_run_deleted_meanwhile_is_made_again(
     tracking: Tracking, sweep: str, tmp_path: Path
 ) -> None:
@@ -95,7 +124,7 @@ def test_a_start_that_fails_in_any_way_is_made_up_for(
 
     mirror = Mirror(tracking, sweep)
     monkeypatch.setattr("mlflow_setup.runs.sweep_run.save_view", broken)
-    assert not mirror.try_start({}, {"sampler": "tpe"}, {}, View((), ()))
+    assert not mirror.try_start({}, {"sampler": "tpe"}, {}, View(("best/dev/overall",), ()))
     assert f"MLflow has missed sweep {sweep}: " in caplog.text
     monkeypatch.undo()
     assert mirror.try_project(snapshot(sweep, tmp_path, 1))

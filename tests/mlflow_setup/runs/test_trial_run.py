@@ -11,6 +11,7 @@ from mlflow_setup.errors import IntegrityError
 from mlflow_setup.runs.projection import EPOCH_SECONDS, MAX_METRICS
 from mlflow_setup.runs.query import download
 from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.runs.usage import SystemSample
 from mlflow_setup.schema import (
     RUN_STATUS,
     Outcome,
@@ -23,7 +24,7 @@ def test_a_trial_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> Non
     parent_id = mirror.start({"sampler": "tpe"}, {"num_samples": 4})
     run_id = mirror.project(snapshot(sweep, tmp_path))
     run = tracking.client.get_run(run_id)
-    assert run.info.run_name == "t1"
+    assert run.info.run_name == "t1 b3"
     assert run.info.status == "RUNNING"
     assert run.info.start_time == 1_700_000_000_000
     assert run.data.params == {
@@ -36,7 +37,7 @@ def test_a_trial_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> Non
         "sweep": sweep,
         "trial": "t1",
         "mlflow.parentRunId": parent_id,
-        "mlflow.runName": "t1",
+        "mlflow.runName": "t1 b3",
         "recipe": "b3",
         "seed": "7",
         "data_fingerprint": "f00d",
@@ -60,6 +61,35 @@ def test_a_trial_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> Non
     ] * 3
     assert "best/dev/sentiment/loss" not in run.data.metrics
     assert run.data.metrics[EPOCH_SECONDS] == 12.5
+
+
+def test_a_run_names_its_data_and_what_was_searched(
+    tracking: Tracking, sweep: str, tmp_path: Path
+) -> None:
+    whole = snapshot(sweep, tmp_path)
+    config = {**whole.record.config, "data.dir": "/home/me/reviews"}
+    record = replace(whole.record, config=config, searched=("optim.lr",))
+    run = tracking.client.get_run(Mirror(tracking, sweep).project(replace(whole, record=record)))
+    assert run.info.run_name == "t1 lr=1e-05"
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("reviews", "f00d")
+
+
+@pytest.mark.parametrize("is_new_process", [False, True])
+def test_samples_of_the_machine_are_logged_once(
+    tracking: Tracking, sweep: str, tmp_path: Path, is_new_process: bool
+) -> None:
+    whole = snapshot(sweep, tmp_path)
+    samples = tuple(
+        SystemSample(START + n, {"system/a": float(n), "system/b": 1.0}) for n in range(1, 601)
+    )
+    mirror = Mirror(tracking, sweep)
+    for count in (0, 1, 600, 600):
+        mirror = Mirror(tracking, sweep) if is_new_process else mirror
+        run_id = mirror.project(replace(whole, system=samples[:count]))
+    found = points(tracking, run_id, "system/a")
+    assert found == [(n, round((START + n) * 1000), float(n)) for n in range(1, 601)]
+    assert len(points(tracking, run_id, "system/b")) == 600
 
 
 def test_predictions_and_configuration_are_artifacts(

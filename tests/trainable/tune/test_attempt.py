@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_setup.errors import ConfigError, PartialError
+from trainable.storage.system_samples import read_samples
 from trainable.storage.trial_folder import TrialFolder
 from trainable.tune import attempt as attempts
 from trainable.tune.attempt import Attempt, Limits, last_stacks, listen, was_terminated
@@ -44,6 +45,36 @@ def test_its_seconds_are_on_disk_while_it_runs_and_after(folder: Path, tmp_path:
         pass
     assert len(TrialFolder(folder).attempts()) == 2
     assert last_stacks(folder) is None
+
+
+def test_the_machine_is_sampled(folder: Path, tmp_path: Path) -> None:
+    with Attempt(folder, limits(tmp_path)) as attempt:
+        sum(number * number for number in range(10**6))
+        attempt.should_stop()
+    first, last = read_samples(folder / "attempts")
+    assert first.wall_time <= last.wall_time
+    assert set(last.values) == {
+        "system/process_cpu_percentage",
+        "system/process_memory_megabytes",
+        "system/system_memory_usage_percentage",
+    }
+    assert first.values["system/process_cpu_percentage"] > 0
+    assert last.values["system/process_memory_megabytes"] > 10
+    (attempted,) = TrialFolder(folder).attempts()  # they are no record of an attempt
+    assert attempted.is_over
+
+
+def test_samples_get_rarer_the_longer_a_trial_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr(attempts.time, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(attempts, "_MAX_DENSITY", 10)
+    with Attempt(folder, limits(tmp_path)) as attempt:
+        for _ in range(60):
+            seconds[0] += 10
+            attempt.should_stop()
+    assert 15 < len(list(read_samples(folder / "attempts"))) < 40
 
 
 def test_two_processes_are_never_at_one_trial(folder: Path, tmp_path: Path) -> None:

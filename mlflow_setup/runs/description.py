@@ -1,0 +1,154 @@
+"""What MLflow's pages say of a sweep: its best trials in words and a table, and summary metrics.
+
+Names, settings and reasons come from data and recipes: they are escaped, so that a page shows them
+as they are.
+"""
+
+import html
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mlflow_setup.runs.usage import USAGE
+from mlflow_setup.schema import OVERALL, Outcome, RunRecord, Tag
+from mlflow_setup.text import brief_text, printable
+
+NOTE = "mlflow.note.content"
+"""MLflow's tag for the description of a run or an experiment: Markdown."""
+NUM_ROWS = 10
+_MAX_SETTINGS = 6
+_MAX_NAME = 60  # characters
+_BEST = "best/"
+
+
+@dataclass(frozen=True)
+class SweepPage:
+    """A sweep with its trials as they are tracked."""
+
+    sweep: str
+    runs: Sequence[RunRecord]
+    searched: tuple[str, ...] = ()  # dotted names
+    baselines: tuple[str, ...] = ()  # recipes
+    runs_path: str = ""  # of the UI's page of a run, to be put before a run's id
+    view_path: str = ""  # of the page that lists the trials
+    description: str = ""  # of the sweep's file
+
+    def note(self) -> str:
+        """Markdown: verdict, counts, the best trials, where to look and what to type."""
+        lines = [self._verdict(), "", f"{self._counts()}."]
+        if self.description:
+            lines += ["", escaped(self.description)]
+        if self._ranked():
+            lines += ["", *self._table()]
+        links = [f"[All trials, best first]({self.view_path})"] if self.view_path else []
+        return "\n".join([*lines, "", *links, "", f"Next: `ensweep ensemble {self.sweep}`"])
+
+    def metrics(self) -> dict[str, float]:
+        """Best dev metrics of the trials, what that gains over the best baseline, how many trials
+        there are by outcome, and what all of them used."""
+        found: dict[str, float] = {}
+        for run in self._ranked():
+            for name, value in run.metrics.items():
+                if name.startswith(f"{_BEST}dev/"):
+                    found[name] = max(value, found.get(name, value))
+        gain = self._gain()
+        if gain is not None:
+            found[f"gain_over_baseline/{OVERALL}"] = gain[1]
+        found |= {f"trials/{name}": count for name, count in self._outcomes().items()}
+        for run in self.runs:
+            for name, value in run.metrics.items():
+                if name.startswith(USAGE):
+                    found[name] = found.get(name, 0.0) + value
+        return found
+
+    def _ranked(self) -> list[RunRecord]:
+        """Trials with a score, the best first; the baselines are none."""
+        scored = [
+            run
+            for run in self.runs
+            if run.tags.get(Tag.RECIPE) not in self.baselines and not math.isnan(run.overall)
+        ]
+        return sorted(scored, key=lambda run: (-run.overall, run.trial))
+
+    def _gain(self) -> tuple[str, float] | None:
+        """The best baseline and what the best trial gains over it."""
+        ranked = self._ranked()
+        scored = [run for run in self.runs if run.tags.get(Tag.RECIPE) in self.baselines]
+        scored = [run for run in scored if not math.isnan(run.overall)]
+        if not ranked or not scored:
+            return None
+        best = max(scored, key=lambda run: run.overall)
+        return best.trial, ranked[0].overall - best.overall
+
+    def _verdict(self) -> str:
+        ranked, gain = self._ranked(), self._gain()
+        if not ranked:
+            return "**No trial has a score yet.**"
+        verdict = f"**Best: {self._link(ranked[0])}, overall {ranked[0].overall:.4f}**"
+        if gain is not None:
+            verdict += f", {gain[1]:+.4f} over the baseline {escaped(gain[0])}"
+        return verdict
+
+    def _counts(self) -> str:
+        counts = [f"{count} {name}" for name, count in self._outcomes().items()]
+        return f"{len(self.runs)} trials: {', '.join(counts)}" if counts else "No trials yet"
+
+    def _outcomes(self) -> dict[str, int]:
+        counts = Counter("running" if r.outcome is None else r.outcome.value for r in self.runs)
+        order = [*(outcome.value for outcome in Outcome), "running"]
+        return {name: counts[name] for name in order if counts[name]}
+
+    def _table(self) -> list[str]:
+        rows = self._ranked()[:NUM_ROWS]
+        names = sorted({n for run in rows for n in run.metrics if n.startswith(f"{_BEST}dev/")})
+        scores = [name for name in names if name != f"{_BEST}{OVERALL}"]
+        settings = self.searched[:_MAX_SETTINGS]
+        header = ["", "trial", "overall", *(name.split("/")[2] for name in scores)]
+        header += ["outcome", *_short(settings)]
+        lines = [header, ["---"] * len(header)]
+        for rank, run in enumerate(rows, start=1):
+            values = (run.metrics.get(name) for name in scores)
+            cells = [str(rank), self._link(run), f"{run.overall:.4f}"]
+            cells += ["" if value is None else f"{value:.4f}" for value in values]
+            cells += ["running" if run.outcome is None else run.outcome.value]
+            cells += [escaped(brief_text(run.params.get(name, ""))) for name in settings]
+            lines.append(cells)
+        return [f"| {' | '.join(map(_cell, line))} |" for line in lines]
+
+    def _link(self, run: RunRecord) -> str:
+        name = escaped(run.trial)
+        return f"[{name}]({self.runs_path}{run.run_id})" if self.runs_path else name
+
+
+def escaped(text: str) -> str:
+    """Text of data as Markdown shows it, as it is and on one line."""
+    marked = "".join(f"\\{c}" if c in "\\`*_[]|~#" else c for c in printable(text))
+    return html.escape(marked, quote=False)
+
+
+def _cell(text: str) -> str:
+    return text or " "
+
+
+def run_name(trial: str, recipe: str, searched: Mapping[str, object]) -> str:
+    """A trial's name in lists: what distinguishes it, in about 60 characters.
+
+    Args:
+        searched: dotted name -> value, of what the search chose; of a trial without, the recipe
+            tells it from others.
+    """
+    name = trial if searched or recipe in trial else f"{trial} {recipe}"
+    for short, value in zip(_short(searched), searched.values(), strict=True):
+        longer = f"{name} {short}={brief_text(value)}"
+        if len(longer) > _MAX_NAME:
+            break
+        name = longer
+    return printable(name)
+
+
+def _short(names: Iterable[str]) -> list[str]:
+    """Last parts of dotted names; the whole of those whose last parts are equal."""
+    listed = list(names)
+    ends = Counter(name.rpartition(".")[2] for name in listed)
+    return [end if ends[end := name.rpartition(".")[2]] == 1 else name for name in listed]

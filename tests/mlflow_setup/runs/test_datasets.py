@@ -1,0 +1,34 @@
+"""A run's data: which folder, and which state of it."""
+
+import json
+
+import pytest
+
+from mlflow_setup.runs.datasets import dataset_input
+
+
+def test_the_data_of_a_trial() -> None:
+    given = dataset_input("f00d", {"data.dir": "/home/me/reviews/", "data.tasks": ["sentiment"]})
+    assert given is not None
+    dataset = given.dataset
+    assert (dataset.name, dataset.digest, dataset.source_type) == ("reviews", "f00d", "local")
+    assert json.loads(dataset.source) == {"uri": "/home/me/reviews/"}
+    assert json.loads(dataset.profile)["tasks"] == ["sentiment"]
+    assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "kind"),
+    [("s3://key:secret@bucket/reviews", "reviews", "s3"), ("reviews", "reviews", "local")],
+)
+def test_places(place: str, name: str, kind: str) -> None:
+    given = dataset_input("f" * 64, {"data.dir": place})
+    assert given is not None
+    assert (given.dataset.name, given.dataset.source_type) == (name, kind)
+    assert len(given.dataset.digest) == 36
+    assert "secret" not in given.dataset.source
+
+
+@pytest.mark.parametrize(("fingerprint", "place"), [("unknown", "/data"), ("", "/data"), ("f", "")])
+def test_what_was_not_read_is_not_named(fingerprint: str, place: str) -> None:
+    assert dataset_input(fingerprint, {"data.dir": place}) is None
