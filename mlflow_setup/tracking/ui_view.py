@@ -37,17 +37,16 @@ class View:
         return [*names, *scores][:_MAX_COLUMNS]
 
     @property
-    def charts(self) -> list[tuple[str, list[str]]]:
-        """Title and metrics of each chart: the objective, then of each task the losses on train
-        and dev in one, and its score."""
+    def charts(self) -> list[list[str]]:
+        """The metrics of each chart: the objective, then of each task the losses on train and dev
+        in one, and its score."""
         found = []
         for best in self.metrics:
             metric = best.removeprefix("best/")
             _, task, *name = metric.split("/")
             if name:
-                losses = [f"{split}/{task}/loss" for split in ("train", "dev")]
-                found.append((f"{task}: loss on train and dev", losses))
-            found.append((f"{task}: {'/'.join(name) or 'mean of the tasks'} on dev", [metric]))
+                found.append([f"{split}/{task}/loss" for split in ("train", "dev")])
+            found.append([metric])
         return found
 
 
@@ -104,22 +103,21 @@ def _state(sweep: str, view: View) -> str:
         "groupBy": None,
         "isAccordionReordered": True,  # our section stays before the UI's own
         "compareRunSections": [_SECTION],
-        "compareRunCharts": [_chart(*chart) for chart in view.charts],
+        "compareRunCharts": [_chart(metrics) for metrics in view.charts],
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     return f"deflate;{packed}"
 
 
-def _chart(title: str, metrics: list[str]) -> dict[str, object]:
-    """A line chart over the epochs, as the UI keeps it."""
+def _chart(metrics: list[str]) -> dict[str, object]:
+    """A line chart over the epochs, as the UI keeps it; its title is the metrics' names."""
     return {
-        "uuid": short_hash(title, *metrics),
+        "uuid": short_hash(*metrics),
         "type": "LINE",
         "metricSectionId": _SECTION["uuid"],
         "deleted": False,
         "isGenerated": False,
         "runsCountToCompare": 10,
-        "displayName": title,
         "metricKey": metrics[0],
         "selectedMetricKeys": metrics,
         "lineSmoothness": 0,

@@ -144,8 +144,8 @@ def test_the_list_is_the_leaderboard(page: "Page", storage: Path, tmp_path: Path
 def test_a_chart_has_a_task_s_train_and_dev(page: "Page", tmp_path: Path) -> None:
     page.locator('label:has(input[value="CHART"])').click()
     for task in ("sentiment", "paraphrase", "similarity"):
-        page.get_by_text(f"{task}: loss on train and dev").first.wait_for()
-    page.get_by_text("dev/sentiment/loss").first.wait_for()  # of the legend
+        page.get_by_text(f"train/{task}/loss vs dev/{task}/loss").first.wait_for()
+    page.locator(".js-plotly-plot").nth(3).wait_for()
     _draw(page, "chart-runs.png", tmp_path)
 
 
@@ -164,6 +164,7 @@ def test_the_sweep_s_page_says_what_came_of_it(
     (run,) = tracking.search({"kind": "sweep", "sweep": SWEEP})
     best = best_three(storage)[0]
     tab.goto(re.sub(r"runs\?.*", f"runs/{run.info.run_id}", address))
+    tab.set_viewport_size({"width": 1500, "height": 900})
     tab.get_by_text("Best: ").first.wait_for()
     _close_assistant(tab)
     text = tab.locator("body").inner_text()
@@ -175,6 +176,7 @@ def test_the_sweep_s_page_says_what_came_of_it(
     _draw(tab, "sweep-run.png", tmp_path)
     tab.goto(f"{tab.url.partition('?')[0].replace(run.info.run_id, best.run_id)}/system-metrics")
     tab.get_by_text("process_cpu_percentage").first.wait_for()
+    tab.locator(".js-plotly-plot").first.wait_for()
     _draw(tab, "system-metrics.png", tmp_path)
 
 

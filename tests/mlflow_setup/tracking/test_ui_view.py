@@ -25,14 +25,11 @@ def test_a_view_shows_outcome_settings_scores_and_charts(tmp_path: Path) -> None
         *("params.`optim.lr`", "params.`model.pooling`"),
         "metrics.`best/dev/sentiment/accuracy`",
     ]
-    charts = {
-        chart["displayName"]: chart["selectedMetricKeys"] for chart in state["compareRunCharts"]
-    }
-    assert charts == {
-        "overall: mean of the tasks on dev": ["dev/overall"],
-        "sentiment: loss on train and dev": ["train/sentiment/loss", "dev/sentiment/loss"],
-        "sentiment: accuracy on dev": ["dev/sentiment/accuracy"],
-    }
+    assert [chart["selectedMetricKeys"] for chart in state["compareRunCharts"]] == [
+        ["dev/overall"],
+        ["train/sentiment/loss", "dev/sentiment/loss"],
+        ["dev/sentiment/accuracy"],
+    ]
     sections = {section["uuid"] for section in state["compareRunSections"]}
     assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == sections
     assert "viewStateShareKey" in view_path(tracking, "s")
