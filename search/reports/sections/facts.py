@@ -10,8 +10,7 @@ from ensemble.choice.tracking import Record, read_record
 from mlflow_setup.errors import EnsweepError, NothingUsableError
 from mlflow_setup.runs.projection import with_best
 from mlflow_setup.runs.query import ChoiceRecord, latest_choice
-from mlflow_setup.runs.trial_run import USAGE
-from mlflow_setup.runs.usage import usage_of
+from mlflow_setup.runs.usage import USAGE, usage_of
 from mlflow_setup.schema import RUN_STATUS, RunRecord, Tag, TrialSnapshot
 from mlflow_setup.tracking.store import Tracking
 from search.config.baselines import BASELINES
