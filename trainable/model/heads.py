@@ -183,6 +183,15 @@ class ConstantHead(nn.Module):
         return HeadOutput(_flat(self.bias.expand(len(e[0]), -1).clone()), e)
 
 
+class Heads(nn.ModuleDict):
+    """Task -> its head. A task may have any name, also one that a module has a use for (`type`)."""
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """As torch, but for its look whether an attribute has the name."""
+        assert module is not None
+        self._modules[name] = module
+
+
 def pair_features(u: Tensor, v: Tensor) -> Tensor:
     """[u*v, |u-v|, cos(u, v)]: [B, 2 H + 1] of two sides' embeddings [B, H]."""
     u, v = to_float32(u), to_float32(v)

@@ -20,7 +20,7 @@ from trainable.config.tasks import Kind, Task
 from trainable.model.architectures import checkpoint_layers, max_tokens
 from trainable.model.encoder import build_untrained, embed, load_pretrained
 from trainable.model.gradient_cache import embed_in_parts
-from trainable.model.heads import HeadOutput, SharedFCN, build_head
+from trainable.model.heads import HeadOutput, Heads, SharedFCN, build_head
 from trainable.model.lora import add_lora, let_learn, num_plain_parameters
 from trainable.runtime.rng_state import dropout_state
 
@@ -41,14 +41,14 @@ class MultitaskBert(nn.Module):
         """Tokens a sentence is cut at."""
         self.shared = SharedFCN(hidden_size, model) if model.shared_fcn else None
         self.head_names = {name: _head_name(name, tasks) for name in tasks}
-        self.heads = nn.ModuleDict(
+        self.heads = Heads(
             {
                 name: build_head(task, hidden_size, model)
                 for name, task in tasks.items()
                 if self.head_names[name] == name
             }
         )
-        self.distill_heads = nn.ModuleDict(
+        self.distill_heads = Heads(
             {
                 name: build_head(task, hidden_size, model)
                 for name, task in tasks.items()

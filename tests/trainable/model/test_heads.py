@@ -14,7 +14,7 @@ from trainable.config.parse import from_flat
 from trainable.config.recipe import resolve
 from trainable.config.sections import Model
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
-from trainable.model.heads import HeadOutput, SharedFCN, build_head, pair_features
+from trainable.model.heads import HeadOutput, Heads, SharedFCN, build_head, pair_features
 
 HIDDEN, FCN, BATCH, P = 7, 6, 4, 0.3
 CLASSES, MAX_SCORE = 3, 2.0
@@ -234,3 +234,14 @@ def test_b3_without_shared_layers_has_embeddings_as_wide_as_b3s() -> None:
 def test_a_width_that_leaves_nothing_beside_the_shared_layers_is_refused() -> None:
     with pytest.raises(ConfigError, match="leaves nothing beside the shared layers"):
         from_flat({"model.shared_fcn": True, "model.similarity_size": 256})
+
+
+def test_a_task_may_have_any_name() -> None:
+    names = ("type", "values", "train", "mood")
+    heads = Heads({name: nn.Linear(2, 1) for name in names})
+    assert tuple(heads) == names
+    assert heads["type"] is not heads["mood"]
+    again = Heads({name: nn.Linear(2, 1) for name in names})
+    again.load_state_dict(heads.state_dict())
+    assert torch.equal(again["values"].weight, heads["values"].weight)
+    assert sum(weight.numel() for weight in heads.parameters()) == 12
