@@ -30,6 +30,7 @@ from mlflow_setup.schema import (
     TrialSnapshot,
     prediction_path,
 )
+from trainable.config.config import Config
 from trainable.storage.layout import ATTEMPTS
 from trainable.storage.predictions import Predictions, write_predictions
 from trainable.storage.system_samples import read_samples
@@ -85,11 +86,11 @@ class TrialFolder:
         if stored is None or stored.data_fingerprint == UNKNOWN_DATA != record.data_fingerprint:
             write_atomic(path, record.to_json())
             return
-        keys = sorted(set(stored.config) | set(record.config))
+        before = Config().flat() | stored.config  # settings made since have had their defaults
         different = [
-            f"{key}={stored.config.get(key)!r}, now {record.config.get(key)!r}"
-            for key in keys
-            if stored.config.get(key) != record.config.get(key)
+            f"{key}={before.get(key)!r}, now {record.config.get(key)!r}"
+            for key in sorted(set(stored.config) | set(record.config))
+            if before.get(key) != record.config.get(key)
         ]
         if stored.data_fingerprint != record.data_fingerprint:
             different.append("the data has changed")

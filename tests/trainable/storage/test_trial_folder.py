@@ -128,6 +128,13 @@ def test_a_folder_of_another_trial_is_refused(
     assert (trial.path / "config.json").read_bytes() == before
 
 
+def test_a_setting_that_a_later_release_added_has_had_its_default(trial: TrialFolder) -> None:
+    config = {**RECORD.config, "model.lora.rank": 0}
+    trial.create(dataclasses.replace(RECORD, config=config))
+    with pytest.raises(ConfigError, match=r"model.lora.rank=0, now 8"):
+        trial.create(dataclasses.replace(RECORD, config={**config, "model.lora.rank": 8}))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
