@@ -109,7 +109,7 @@ def test_the_same_trial_is_entered_again_and_keeps_its_record(trial: TrialFolder
             {"config": {"optim.lr": 1e-4, "model.revision": None}},
             r"data.tasks=\['sentiment'\], now",
         ),
-        ({"config": {**RECORD.config, "seed": 1}}, "seed=None, now 1\n"),
+        ({"config": {**RECORD.config, "seed": 1}}, "seed=0, now 1\n"),
         ({"data_fingerprint": "other"}, "the data has changed\n"),
         (
             {"config": {**RECORD.config, "optim.lr": 1, "model.revision": "x"}},
@@ -129,10 +129,12 @@ def test_a_folder_of_another_trial_is_refused(
 
 
 def test_a_setting_that_a_later_release_added_has_had_its_default(trial: TrialFolder) -> None:
-    config = {**RECORD.config, "model.lora.rank": 0}
+    config = {**RECORD.config, "model.gradient_checkpointing": False}
     trial.create(dataclasses.replace(RECORD, config=config))
-    with pytest.raises(ConfigError, match=r"model.lora.rank=0, now 8"):
-        trial.create(dataclasses.replace(RECORD, config={**config, "model.lora.rank": 8}))
+    with pytest.raises(ConfigError, match="gradient_checkpointing=False, now True"):
+        trial.create(
+            dataclasses.replace(RECORD, config={**config, "model.gradient_checkpointing": True})
+        )
 
 
 @pytest.mark.parametrize(
