@@ -218,7 +218,7 @@ def crashes(
     num_points = in_child(count)
     shutil.rmtree(disk / "count")
     assert 4 <= num_points <= 100
-    for number in {*range(1, num_points, 1 if MANY else 3), num_points}:
+    for number in sorted({*range(1, num_points, 1 if MANY else 3), num_points}):
         folder = disk / f"{mode}-{number}"
         shutil.copytree(before, folder)
 
