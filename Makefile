@@ -38,14 +38,15 @@ MUTANTS :=
 mutants: $(SETUP)
 	$(BIN)/python tests/mutants/run.py $(MUTANTS)
 
-# The promises under many more faults than `make test` plays (an hour), and a table of what was kept:
+# The promises under many more faults than `make test` plays (an hour), all pages in a browser, and a
+# table of what was kept:
 # `make faults TABLE=docs/reliability.md` puts it into the page. And under many more than that.
 TABLE :=
 faults: $(SETUP)
-	ENSWEEP_FAULTS_SCALE=10 ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest --timeout 7200 -n 2 --dist worksteal tests/faults
+	ENSWEEP_FAULTS_SCALE=10 ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest --timeout 7200 -n 2 --dist worksteal tests/faults tests/browser
 
 faults-nightly: $(SETUP)
-	ENSWEEP_FAULTS_SCALE=100 ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest --timeout 72000 -n 2 --dist worksteal tests/faults
+	ENSWEEP_FAULTS_SCALE=100 ENSWEEP_FAULTS_TABLE=$(TABLE) $(BIN)/pytest --timeout 72000 -n 2 --dist worksteal tests/faults tests/browser
 
 # What is installed, by SHA-256 (docs/security.md). The lock is of this Python and platform.
 REPORT := $(BIN)/python -m pip install --dry-run --ignore-installed --quiet --report -

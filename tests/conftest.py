@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from scale import MANY
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the cores already
@@ -60,8 +61,13 @@ SECONDS = {
 """CPU seconds of the test modules that take the most, with those of the processes they start."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long modules first, shared out evenly: what is left over at the end is short."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is rare is left to `make faults`. Long modules first, shared out evenly: what is left
+    over at the end is short."""
+    if not MANY:
+        left = [item for item in items if item.get_closest_marker("rare")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("rare")]
     num_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long: dict[str, list[pytest.Item]] = {name: [] for name in SECONDS}
     short: list[pytest.Item] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fault_table import Table, markdown, put_into, rows_of
-from scale import MANY, SCALE
+from scale import SCALE
 
 
 @pytest.fixture
@@ -44,21 +44,11 @@ class Plays:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for words in (
-        "promise(row, fault, must_hold): a row of the table that the test plays",
-        "rare(what): for `make faults`; what stands for it in `make test`",
-    ):
-        config.addinivalue_line("markers", words)
+    config.addinivalue_line(
+        "markers", "promise(row, fault, must_hold): a row of the table that the test plays"
+    )
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Plays())
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is rare is left to `make faults`."""
-    if not MANY:
-        left = [item for item in items if item.get_closest_marker("rare")]
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if not item.get_closest_marker("rare")]
 
 
 @pytest.hookimpl(tryfirst=True)
