@@ -49,7 +49,11 @@ def in_a_terminal(*words: str | Path) -> str:
     """What a terminal is given on both streams."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", "from ensweep.cli.app import main; main()", *map(str, words)]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    env = {
+        **os.environ,
+        "TERM": "dumb",
+    }  # on others the bars move the cursor, which is no text of data
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
     os.close(theirs)
     shown = b""
     while True:

@@ -29,7 +29,7 @@ def shown(where: "Console | None" = None) -> Iterator[None]:
     from trainable.runtime.progress import heard_by
 
     console = where or Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         with heard_by(_Lines()):
             yield
         return

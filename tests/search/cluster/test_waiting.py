@@ -87,5 +87,5 @@ def test_an_autoscalers_report_in_words() -> None:
     )
 
 
-def test_without_a_cluster_no_autoscaler_answers() -> None:
+def test_without_a_cluster_no_autoscaler_answers(no_ray: None) -> None:
     assert autoscaler_answer() == "no autoscaler answers: nodes are added by hand"

@@ -108,7 +108,11 @@ def test_a_deep_visit_rehearses_the_largest_on_a_node_of_each_type(
         for name, has, group in nodes
     ]
     sent: list[tuple[str | None, list[str]]] = []
-    fake = SimpleNamespace(remote=lambda **_: lambda _: Task(sent), get=lambda sent, timeout: sent)
+    fake = SimpleNamespace(
+        remote=lambda **_: lambda _: Task(sent),
+        wait=lambda sent, timeout: (sent, []),
+        get=lambda sent, timeout=None: sent,
+    )
     monkeypatch.setattr(visits_module, "ray", fake)
     monkeypatch.setattr(visits_module, "_alive", lambda: alive)
     names = ["largest with x", "largest with y", "first trial 1 (b2)"]

@@ -13,7 +13,7 @@ from ensweep.cli.app import app
 def plan(folder: Path, data: Path | str, *given: str) -> tuple[int, str]:
     storage = ["--name", "s", "--storage", str(folder / "runs")]
     done = CliRunner().invoke(app, ["plan", "demo", "--data-dir", str(data), *storage, *given])
-    return done.exit_code, done.output
+    return done.exit_code, done.stdout if "--json" in given else done.output
 
 
 def test_every_error_is_shown_with_its_fix(tmp_path: Path, no_ray: None) -> None:
