@@ -9,14 +9,13 @@ ensweep.load("bundle").predict(["a warm and moving film"], task="sentiment")
 """
 
 import sys
-from collections.abc import Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ensemble.inference.ensemble import Ensemble
-    from ensweep.api import Choice, Sweep
+    from ensweep.api import Choice, Sweep, sweep
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("mlflow_setup", "trainable", "ensemble", "search")
@@ -92,50 +91,6 @@ def load(folder: str | Path, batch_size: int = 64, precision: str = "fp32") -> "
     return Ensemble.load(folder, batch_size, precision)
 
 
-def sweep(
-    name_or_file: str,
-    data_dir: str | Path | None = None,
-    *,
-    name: str | None = None,
-    storage: str | Path = "runs",
-    tracking_uri: str | None = None,
-    num_samples: int | None = None,
-    seed: int | None = None,
-    max_hours: float | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> "Sweep":
-    """Run a sweep: many trials, each tracked, the weak ones stopped early; as `ensweep sweep`.
-
-    Args:
-        name_or_file: a packaged sweep, `selective` say, or a YAML file.
-        data_dir: the folder with the tasks' files, or its URI.
-        name: of the new sweep; None: dated.
-        storage: the folder for sweeps.
-        tracking_uri: an MLflow server or database; None: `mlflow.db` in the storage folder.
-        num_samples: trials; None: as the sweep says.
-        max_hours: it stops then, resumably.
-        settings: of every trial or of the sweep, by dotted name: `{"train.num_epochs": 2}`.
-
-    Raises:
-        ConfigError: a setting, the storage folder or MLflow cannot be used as it is.
-        DataError: the data has errors.
-        NothingUsableError: no trial has finished.
-    """
-    from ensweep.api import run_sweep
-
-    return run_sweep(
-        name_or_file,
-        data_dir,
-        name=name,
-        storage=storage,
-        tracking_uri=tracking_uri,
-        num_samples=num_samples,
-        seed=seed,
-        max_hours=max_hours,
-        settings=settings,
-    )
-
-
 def sample_data(
     folder: str | Path, train_rows: int = 600, dev_rows: int = 300, seed: int = 0
 ) -> Path:
@@ -151,12 +106,12 @@ def sample_data(
 
 
 def __getattr__(name: str) -> Any:
-    """What is slow to look up or to import: `__version__`, `Sweep`, `Choice`."""
+    """What is slow to look up or to import: `__version__`, `sweep`, `Sweep`, `Choice`."""
     if name == "__version__":
         from importlib import metadata
 
         return metadata.version("ensweep")
-    if name in ("Sweep", "Choice"):
+    if name in ("sweep", "Sweep", "Choice"):
         from ensweep import api
 
         return getattr(api, name)

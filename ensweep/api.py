@@ -1,11 +1,4 @@
-"""Sweeps from Python: what the commands of the same names do, and tables in place of lines.
-
-import ensweep
-
-sweep = ensweep.sweep("demo", data_dir="demo/data", storage="demo/runs", num_samples=2)
-sweep.leaderboard()
-sweep.ensemble().export("demo/mine").predict("a warm and moving film")
-"""
+"""Sweeps from Python: what the commands of the same names do, and tables in place of lines."""
 
 import json
 from collections.abc import Mapping
@@ -45,7 +38,7 @@ class Asked(TypedDict, total=False):
     runs: list[str]  # TASK=RUN,RUN: the members, in place of a choice
 
 
-def run_sweep(
+def sweep(
     name_or_file: str,
     data_dir: str | Path | None = None,
     *,
@@ -57,7 +50,23 @@ def run_sweep(
     max_hours: float | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> "Sweep":
-    """As `ensweep.sweep`, which says what the arguments are."""
+    """Run a sweep: many trials, each tracked, the weak ones stopped early; as `ensweep sweep`.
+
+    Args:
+        name_or_file: a packaged sweep, `selective` say, or a YAML file.
+        data_dir: the folder with the tasks' files, or its URI.
+        name: of the new sweep; None: dated.
+        storage: the folder for sweeps.
+        tracking_uri: an MLflow server or database; None: `mlflow.db` in the storage folder.
+        num_samples: trials; None: as the sweep says.
+        max_hours: it stops then, resumably.
+        settings: of every trial or of the sweep, by dotted name: `{"train.num_epochs": 2}`.
+
+    Raises:
+        ConfigError: a setting, the storage folder or MLflow cannot be used as it is.
+        DataError: the data has errors.
+        NothingUsableError: no trial has finished.
+    """
     from search.config.load import read_sweep
     from search.driver.sweep import run_sweep as run
 
@@ -67,8 +76,8 @@ def run_sweep(
         "search.seed": seed,
         "budget.max_hours": max_hours,
     }
-    given = [f"{key}={_text(value)}" for key, value in (settings or {}).items()]
-    resolved = read_sweep(name_or_file, [*given, *as_overrides(options)])
+    given = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (settings or {}).items()}
+    resolved = read_sweep(name_or_file, [*as_overrides(given), *as_overrides(options)])
     place = Place(Path(storage), tracking_uri)
     chosen = name or dated(resolved.name)
     result = run(resolved, chosen, place.storage, place.tracking)
@@ -277,10 +286,6 @@ class Choice:
 
     def _repr_html_(self) -> str:
         return as_html(self.verdict, self.scores())
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _ended(sweep: Sweep, result: "SweepResult") -> Sweep:
