@@ -41,8 +41,8 @@ PATIENCE = 60_000  # milliseconds: other tests run beside this one
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium"),
+    pytest.mark.rare("test_report.py opens a page; what is logged for these has unit tests"),
 ]
-RARE = pytest.mark.rare("test_the_list_is_the_leaderboard opens the same server's pages")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,6 @@ def test_the_list_is_the_leaderboard(page: "Page", storage: Path, tmp_path: Path
     _draw(page, "list-runs.png", tmp_path)
 
 
-@RARE
 def test_a_chart_has_a_task_s_train_and_dev(page: "Page", tmp_path: Path) -> None:
     page.locator('label:has(input[value="CHART"])').click()
     for task in ("sentiment", "paraphrase", "similarity"):
@@ -151,7 +150,6 @@ def test_a_chart_has_a_task_s_train_and_dev(page: "Page", tmp_path: Path) -> Non
     _draw(page, "chart-runs.png", tmp_path)
 
 
-@RARE
 def test_the_experiment_opens_on_its_runs(tab: "Page", address: str) -> None:
     """By its address alone the UI of MLflow 3.17 goes where its switch at the top left says."""
     tab.goto(re.sub(r"/runs\?.*", "?workflowType=machine_learning", address))
@@ -160,7 +158,6 @@ def test_the_experiment_opens_on_its_runs(tab: "Page", address: str) -> None:
     assert SWEEP in tab.locator("body").inner_text()
 
 
-@RARE
 def test_the_sweep_s_page_says_what_came_of_it(
     tab: "Page", address: str, storage: Path, tmp_path: Path
 ) -> None:
@@ -184,7 +181,6 @@ def test_the_sweep_s_page_says_what_came_of_it(
     _draw(tab, "system-metrics.png", tmp_path)
 
 
-@RARE
 def test_the_registered_model_is_described(tab: "Page", address: str, tmp_path: Path) -> None:
     base = re.sub(r"#/.*", "#/models/reviews", address)
     tab.goto(base)
@@ -199,7 +195,6 @@ def test_the_registered_model_is_described(tab: "Page", address: str, tmp_path: 
     _draw(tab, "model-version.png", tmp_path)
 
 
-@RARE
 def test_three_runs_are_compared(page: "Page", storage: Path, tmp_path: Path) -> None:
     for number in range(3):
         _checkboxes(page).nth(number).click()

@@ -13,6 +13,7 @@ import ray
 from drivers import Driver, assert_whole, epoch_files
 from fake_sweep import make_train, sweep_of
 from fault_table import Table
+from patience import PATIENCE
 from ray.cluster_utils import Cluster
 from recovery import AGAIN, RECOVERED, Blow, blows_on, blows_to_all, num_epochs_again
 from scale import how_often
@@ -148,7 +149,7 @@ def test_r25_many_trials_leave_nothing_behind(
         assert ended == [Outcome.FINISHED] * num_trials
     assert max(growth) < 50
     assert max(new_files) <= 10
-    _, alive = psutil.wait_procs(started, timeout=30)
+    _, alive = psutil.wait_procs(started, timeout=PATIENCE)
     assert alive == []
     assert left_in_shared_memory(before) == []
 

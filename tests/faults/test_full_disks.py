@@ -17,6 +17,7 @@ from drivers import Driver, assert_whole, epoch_files, longest_stall
 from fake_sweep import sweep_of
 from fault_table import Table
 from little_effort import LITTLE
+from patience import PATIENCE
 from real_sweep import choice, end, ensweep, record, sweep_file, wait_for_epochs
 from scale import MANY, how_often
 from servers import Server
@@ -65,7 +66,7 @@ def other_disk(tmp_path: Path) -> Iterator[Disk]:
     "the sweep's disk is full, with 0 to 1,000 KB left, after 1 to 20 epochs",
     "the sweep stops in order (exit 75) and says so; no damaged file; whole after `resume`",
 )
-@pytest.mark.rare("test_sweep_faults.py raises the error of a full disk")
+@pytest.mark.rare("test_callback.py has no space left stop a sweep")
 @pytest.mark.parametrize(("num_epochs", "kilobytes"), SWEEP_POINTS[: how_often(12, 52)])
 def test_r13_the_disk_of_the_sweep(
     tmp_path: Path, tiny_data: Path, disk: Disk, table: Table, num_epochs: int, kilobytes: int
@@ -122,7 +123,7 @@ def test_r13_in_earnest_nothing_is_changed_by_it(
     driver = ensweep("sweep", str(file), "--name", "s", *words)
     wait_for_epochs(tmp_path, num_epochs, driver)
     disk.fill(kilobytes)
-    text, _ = driver.communicate(timeout=300)
+    text, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 75, text
     assert "MB are free on the sweep's disk" in text
     assert "Traceback" not in text
@@ -161,7 +162,7 @@ def test_r13_no_room_for_a_sweep_to_begin(tmp_path: Path, tiny_data: Path, disk:
     "MLflow's disk is full, with 0 to 64 KB left, after 1 to 16 epochs",
     "training stalls at most 1 s, exit 4; whole after `ensweep sync`",
 )
-@pytest.mark.rare("test_tracking_faults.py has a sync catch up")
+@pytest.mark.rare("test_ui_server.py has a mirror catch up")
 @pytest.mark.parametrize(("num_epochs", "kilobytes"), MLFLOW_POINTS[: how_often(5, 25)])
 def test_r13_the_disk_of_mlflow(
     tmp_path: Path, tiny_data: Path, other_disk: Disk, table: Table, num_epochs: int, kilobytes: int
@@ -210,7 +211,7 @@ def test_r13_no_room_for_a_database(other_disk: Disk, kilobytes: int) -> None:
     "the MLflow server's disk is full for 18 epochs",
     "training stalls at most 1 s; whole once there is room",
 )
-@pytest.mark.rare("test_tracking_faults.py takes the server away")
+@pytest.mark.rare("test_background_mirror.py takes the server away")
 def test_r6_the_disk_of_the_server(
     tmp_path: Path, tiny_data: Path, other_disk: Disk, table: Table
 ) -> None:

@@ -13,6 +13,7 @@ import yaml
 from drivers import Driver, assert_whole, title
 from fake_sweep import sweep_of
 from fault_table import Table
+from patience import PATIENCE
 from real_sweep import end, ensweep, sweep_file, wait_for_epochs
 from servers import Proxy, Server
 
@@ -64,6 +65,7 @@ def assert_not_written(secrets: Iterable[str], folders: Iterable[Path], texts: s
     "secrets in the environment of a sweep with failures, Ray's token in use",
     "in no byte of its folder, its output, its processes' command lines and Ray's logs",
 )
+@pytest.mark.rare("test_uris.py masks secrets, test_cli_app.py looks for them in errors")
 def test_s7_no_secret_of_the_environment_is_written_anywhere(
     tmp_path: Path, tiny_data: Path, ray_folder: Path, table: Table
 ) -> None:
@@ -89,7 +91,7 @@ def test_s7_no_secret_of_the_environment_is_written_anywhere(
     "(tiny BERT) with a diverged trial and an outage, `sync`, `ensemble` and `export`",
     "in no byte of the sweep, the bundle, MLflow's server, the outputs and Ray's logs",
 )
-@pytest.mark.rare("the environment of a sweep is looked for")
+@pytest.mark.rare("as above")
 def test_s7_no_secret_in_use_is_written_anywhere(
     tmp_path: Path,
     tiny_encoder: Path,
@@ -112,7 +114,7 @@ def test_s7_no_secret_in_use_is_written_anywhere(
         driver = ensweep("sweep", str(file), "--name", "s", "--storage", str(storage), **with_login)
         wait_for_epochs(tmp_path, 3, driver)
         server.kill()
-        texts = [driver.communicate(timeout=300)[0]]
+        texts = [driver.communicate(timeout=PATIENCE)[0]]
         assert driver.returncode == 4, texts[0]
         assert "MLflow has missed" in texts[0]
         server.start()

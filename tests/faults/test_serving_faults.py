@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from fault_table import Table
+from patience import PATIENCE
 from scale import SCALE
 from scoring import JSON, ask, serving
 from typer.testing import CliRunner
@@ -178,7 +179,7 @@ def test_what_is_not_http_is_not_an_error_of_the_server(
     server: tuple[int, int], request_: bytes
 ) -> None:
     port, _ = server
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         try:
             connection.sendall(request_)
             answer = connection.recv(4096)
@@ -196,7 +197,7 @@ def test_a_body_that_never_says_its_length_is_bounded_too(server: tuple[int, int
         b"Transfer-Encoding: chunked\r\n\r\n"
     )
     chunk = b"1000\r\n" + b" " * 4096 + b"\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         connection.sendall(head + chunk * (2 * MAX_BYTES // 4096) + b"0\r\n\r\n")
         assert connection.recv(4096).startswith(b"HTTP/1.1 413")
 

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from drivers import ROOT, assert_whole
 from fault_table import Table
+from patience import PATIENCE
 from ray.core.generated import gcs_service_pb2, node_manager_pb2, ray_client_pb2, reporter_pb2
 from real_sweep import wait_for_epochs
 from submitting import TOKEN, Cluster, environment, started_cluster, submitted, sweep_file
@@ -49,7 +50,7 @@ def test_a_submitted_sweep_outlives_a_node(cluster: Cluster, sweep: Path) -> Non
     process = submitted(cluster, sweep)
     wait_for_epochs(sweep.parent, 4, process)
     cluster.tell("remove")
-    text, _ = process.communicate(timeout=300)
+    text, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, text
     assert "trials: 3 finished" in text
     ended = assert_whole(sweep.parent, 3, num_epochs=NUM_EPOCHS, is_pretended=False)
@@ -72,20 +73,20 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(cluster: Cluster, s
     first = submitted(cluster, sweep)
     wait_for_epochs(sweep.parent, 2, first)
     first.send_signal(2)
-    text, _ = first.communicate(timeout=180)
+    text, _ = first.communicate(timeout=PATIENCE)
     assert first.returncode == 130, text
     stop = text.partition("to stop it, resumably: ")[2].split()
     again = submitted(cluster, sweep)
     assert again.stdout is not None
     assert any("is under way" in line for line in again.stdout)
     given = environment(cluster.folder / "token")
-    subprocess.run(stop, env=given, check=True, capture_output=True, timeout=180)
-    text, _ = again.communicate(timeout=180)
+    subprocess.run(stop, env=given, check=True, capture_output=True, timeout=PATIENCE)
+    text, _ = again.communicate(timeout=PATIENCE)
     assert again.returncode == 75, text
     outcomes = [t.outcome() for t in SweepFolder(sweep.parent / "runs", "s").trial_folders()]
     assert {outcome.outcome for outcome in outcomes if outcome} == {Outcome.STOPPED}
     third = submitted(cluster, sweep, "--json")
-    text, _ = third.communicate(timeout=300)
+    text, _ = third.communicate(timeout=PATIENCE)
     assert third.returncode == 0, text
     last = json.loads(text.splitlines()[-1])
     assert (last["status"], last["exit_code"]) == ("SUCCEEDED", 0)
@@ -95,7 +96,7 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(cluster: Cluster, s
 
 def test_what_the_sweep_refuses_is_the_exit_code_of_submit(cluster: Cluster, sweep: Path) -> None:
     process = submitted(cluster, sweep, "--data-dir", "/nowhere/at/all")
-    text, _ = process.communicate(timeout=120)
+    text, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 3, text
     assert "/nowhere/at/all" in text
 
@@ -138,7 +139,7 @@ def _status(url: str, method: str, token: str | None) -> int:
     data = job if method in ("POST", "PUT") else None
     request = urllib.request.Request(url, data, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             status: int = answer.status
             return status
     except urllib.error.HTTPError as error:
@@ -202,7 +203,7 @@ def _call(target: str, method: str, token: str | None) -> grpc.StatusCode:
     with grpc.insecure_channel(target) as channel:
         call = channel.unary_unary(method)
         try:
-            call(b"", metadata=metadata, timeout=10)
+            call(b"", metadata=metadata, timeout=PATIENCE)
         except grpc.RpcError as error:
             return error.code()
     return grpc.StatusCode.OK

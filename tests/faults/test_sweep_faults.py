@@ -190,6 +190,7 @@ def holder(folder: Path, driver: Driver) -> str:
     "no space is left for any trial (an injected error)",
     "the sweep stops in order, exit 75; whole after `resume`",
 )
+@pytest.mark.rare("test_callback.py has no space left stop a sweep")
 def test_r13_a_full_disk_stops_the_sweep_and_resume_goes_on(
     tmp_path: Path, tiny_data: Path, one_ray: None
 ) -> None:

@@ -42,7 +42,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     "the MLflow server is killed for a while",
     "training stalls at most 1 s; whole once it is back",
 )
-@pytest.mark.rare("it is killed for good; test_background_mirror.py has one come back")
+@pytest.mark.rare("test_background_mirror.py has one come back")
 @pytest.mark.parametrize("number", range(how_often(1, 16)))
 def test_r6_a_server_that_dies_for_a_while(
     tmp_path: Path, tiny_data: Path, server: Server, table: Table, number: int
@@ -69,6 +69,7 @@ def test_r6_a_server_that_dies_for_a_while(
     "the MLflow server is killed for good",
     "training stalls at most 1 s, exit 4; whole after `ensweep sync`, run twice",
 )
+@pytest.mark.rare("test_ui_server.py has a mirror catch up with a real server after an outage")
 @pytest.mark.parametrize("number", range(how_often(1, 16)))
 def test_r6_a_server_that_stays_away_and_a_sync_that_catches_up(
     tmp_path: Path, tiny_data: Path, server: Server, table: Table, number: int
@@ -92,7 +93,7 @@ def test_r6_a_server_that_stays_away_and_a_sync_that_catches_up(
     "the MLflow server's answers take 0.5, 3 and 15 s",
     "training stalls at most 1 s; whole, if need be after `ensweep sync`",
 )
-@pytest.mark.rare("the server is killed")
+@pytest.mark.rare("test_background_mirror.py has a slow one")
 @pytest.mark.parametrize("delay", [0.5, 3.0, 15.0] * how_often(1, 6))
 def test_r6_a_server_that_is_slow(
     tmp_path: Path, tiny_data: Path, server: Server, table: Table, delay: float

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 from fake_sweep import NUM_EPOCHS
+from patience import PATIENCE
 
 from mlflow_setup.runs.projection import EPOCH_SECONDS, most_important, with_best
 from mlflow_setup.runs.query import find_trials
@@ -48,7 +49,7 @@ class Driver:
             text=True,
         )
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 300) -> None:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.process.communicate()[1]

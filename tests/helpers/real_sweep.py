@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from drivers import ROOT, epoch_files
+from patience import PATIENCE
 from safetensors.torch import load_file
 
 from ensemble.choice.request import Request, choose_ensemble
@@ -53,7 +54,7 @@ def sweep_file(folder: Path, encoder: Path, data: Path) -> Path:
 
 def end(process: subprocess.Popen[str]) -> str:
     """Its output, once it has done all of its work."""
-    text, _ = process.communicate(timeout=300)
+    text, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, text
     return text
 
@@ -61,7 +62,7 @@ def end(process: subprocess.Popen[str]) -> str:
 def wait_for_epochs(
     folder: Path, count: int, driver: subprocess.Popen[str], name: str = "s"
 ) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while len(epoch_files(folder, name)) < count:
         assert driver.poll() is None, driver.communicate()[0]
         assert time.monotonic() < deadline

@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from patience import PATIENCE, wait_until
 
 JSON = {"Content-Type": "application/json"}
 
@@ -33,7 +34,7 @@ def serving(source: str | Path, *options: str) -> Iterator[tuple[int, int]]:
     finally:
         process.terminate()
         process.stderr.close()
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -56,20 +57,20 @@ def plain_server(python: Path, model: Path, port: int, folder: Path) -> Iterator
         stderr=log,
     )
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError):
-                assert ask(port, "GET", "/ping")[0] == 200
-                break
-            said = (folder / "server.log").read_text()
-            assert process.poll() is None, said
-            assert time.monotonic() < deadline, said
-            time.sleep(0.2)
+        said = (folder / "server.log").read_text
+        wait_until(lambda: process.poll() is not None or _answers(port), said)
+        assert process.poll() is None, said()
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
         log.close()
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return ask(port, "GET", "/ping")[0] == 200
+    return False
 
 
 def ask(
@@ -82,7 +83,7 @@ def ask(
     """Status and body; what is not bytes is sent as JSON."""
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from patience import wait_until
+
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_server import server_command
 
@@ -36,12 +38,12 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health"):
-                return
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health"):
+            return True
+        return False
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

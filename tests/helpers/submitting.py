@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import yaml
 from drivers import ROOT
+from patience import PATIENCE
 
 from mlflow_setup.wheel import PACKAGES
 
@@ -73,7 +74,7 @@ def started_cluster(num_workers: int = 2) -> Iterator[Cluster]:
     try:
         yield Cluster(process, folder, told["address"], told["gcs"], told["client_port"])
     finally:
-        process.communicate(timeout=60)  # its stdin ends
+        process.communicate(timeout=PATIENCE)  # its stdin ends
         shutil.rmtree(folder, ignore_errors=True)
 
 

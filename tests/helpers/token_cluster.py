@@ -9,11 +9,12 @@ Each node has a folder of its own below FOLDER (a short path: Ray puts sockets t
 machines of their own.
 """
 
+import contextlib
 import json
 import socket
 import sys
-import time
 
+from patience import wait_until
 from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
@@ -59,15 +60,14 @@ def main(folder: str, num_workers: int = 2) -> None:
 
 def _wait_until_it_answers(port: int) -> None:
     """Ray starts its servers in the background and calls a node up before they listen."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+    wait_until(lambda: _listens(port))
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
 
 
 def _say(**content: object) -> None:

@@ -28,6 +28,7 @@ import click.testing
 import pytest
 from little_effort import LITTLE
 from notebook import run_cells
+from patience import PATIENCE
 from ray.scripts.scripts import cli as ray_app
 from typer.testing import CliRunner
 
@@ -137,7 +138,7 @@ def _running(command: list[str], port: str, folder: Path) -> Iterator[None]:
             assert process.poll() is None, shlex.join(command)
             with (
                 contextlib.suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=60),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=PATIENCE),
             ):
                 break
             time.sleep(0.2)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import TEMPORARY, atomic_folder
@@ -98,7 +99,7 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
     reader.start()
     write(pipe)
-    reader.join(timeout=30)
+    reader.join(timeout=PATIENCE)
     assert found == [b"labels\n"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from patience import wait_until
 
 from mlflow_setup.errors import PartialError
 from mlflow_setup.runs.background_mirror import PATIENCE_SECONDS, BackgroundMirror
@@ -70,13 +71,6 @@ def begin(server: Server, num_threads: int = 1) -> BackgroundMirror:
     mirror = BackgroundMirror(server, snapshot, num_threads)  # type: ignore[arg-type]
     mirror.start({}, {}, {"sweep.yaml": Path("sweep.yaml")})
     return mirror
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_all_that_is_marked_is_projected_before_the_end(server: Server) -> None:

@@ -1,12 +1,12 @@
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE, wait_until
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.runs.query import download, latest_tracked_sweep
@@ -113,15 +113,13 @@ def server(storage: Path, port: int, missed: Mirror) -> Iterator[Tracking]:
         [command[0], "-c", source], stdout=log, stderr=log, start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 120
-        while status(port, "/health") != 200:
-            assert process.poll() is None, (storage / "server.log").read_text()
-            assert time.monotonic() < deadline, (storage / "server.log").read_text()
-            time.sleep(0.2)
+        said = (storage / "server.log").read_text
+        wait_until(lambda: process.poll() is not None or status(port, "/health") == 200, said)
+        assert process.poll() is None, said()
         yield Tracking(f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
         log.close()
 
 
@@ -146,7 +144,7 @@ def status(port: int, path: str, data: bytes | None = None, **headers: str) -> i
         {"Content-Type": "application/json"} | headers,
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

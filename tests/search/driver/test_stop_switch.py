@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from search.driver.stop_switch import StopSwitch
 
@@ -94,7 +95,7 @@ def test_the_second_signal_ends_the_process_with_the_way_to_go_on(tmp_path: Path
     while not (tmp_path / "stop").exists():
         time.sleep(0.05)
     driver.send_signal(signal.SIGTERM)
-    _, text = driver.communicate(timeout=30)
+    _, text = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 75
     assert text == "to go on: ensweep resume s\n"
 
@@ -136,5 +137,5 @@ def test_a_driver_outlives_its_terminal_until_its_trials_have_stopped(tmp_path: 
     os.close(theirs)
     assert os.read(ours, 100).startswith(b"on")
     os.close(ours)  # the kernel sends SIGHUP to who has lost its terminal
-    assert driver.wait(timeout=60) == 75
+    assert driver.wait(timeout=PATIENCE) == 75
     assert (tmp_path / "ended").exists()

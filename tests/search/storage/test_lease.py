@@ -9,9 +9,11 @@ import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from filelock import FileLock
+from patience import wait_until
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import write_atomic
@@ -150,16 +152,17 @@ def test_a_damaged_lease_is_nobodys(tmp_path: Path, content: str) -> None:
 
 def test_of_many_who_want_it_at_once_one_gets_it(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from search.storage.lease import Lease\n"
-        "with Lease(Path(sys.argv[1])): print('mine', flush=True); time.sleep(8)"
+        "import sys; from pathlib import Path; from search.storage.lease import Lease\n"
+        "with Lease(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     drivers = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(command, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE)
         for _ in range(4)
     ]
-    said = [driver.communicate(timeout=60) for driver in drivers]
+    wait_until(lambda: sum(driver.poll() is not None for driver in drivers) == 3)
+    said = [driver.communicate() for driver in drivers]  # and with its stdin ends the one's turn
     assert sum(out == b"mine\n" for out, _ in said) == 1
     assert sum(b"is being run by" in err for _, err in said) == 3
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from patience import PATIENCE
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -274,7 +275,7 @@ def test_two_that_ask_at_once_train_it_once(
             time.sleep(0.01)
         monkeypatch.setattr(MaskedLMTraining, "run", lambda *_: pytest.fail("trained twice"))
         found = pretrained_encoder(resolve("baseline", settings, {}).config, tmp_path)
-        assert other.communicate(timeout=120)[0].strip() == str(found)
+        assert other.communicate(timeout=PATIENCE)[0].strip() == str(found)
     assert (found / "pretrain.json").is_file()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from mlflow_setup.errors import ConfigError, PartialError
 from trainable.storage.system_samples import read_samples
@@ -147,7 +148,7 @@ def test_a_second_sigterm_ends_the_process_at_once(folder: Path, tmp_path: Path)
     for said in (b"in\n", b"told\n"):
         assert trial.stdout.readline() == said
         trial.send_signal(signal.SIGTERM)
-    assert trial.wait(timeout=60) == 75
+    assert trial.wait(timeout=PATIENCE) == 75
     with Attempt(folder, limits(tmp_path)):
         pass  # its lock was given back
 
@@ -168,7 +169,7 @@ def test_a_process_that_takes_no_step_is_ended_and_says_what_it_was_at(
         [sys.executable, "-c", code, str(folder)],
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.stdout == b"waited\n"

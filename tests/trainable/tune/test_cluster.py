@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from patience import PATIENCE
 
 from mlflow_setup.errors import ConfigError
 from trainable.tune.cluster import (
@@ -105,7 +106,7 @@ def test_a_worker_has_our_packages_whatever_stands_beside_the_driver(tmp_path: P
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     expected = [ROOT / "search" / "__init__.py", ROOT / "trainable" / "tune" / "placement.py"]
