@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -148,13 +148,17 @@ def real_migrations(_migrated_once: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 def one_ray() -> Iterator[None]:
     """A Ray for all that tests drive in their own process: to start one costs ten CPU seconds.
 
-    A test that comes after one that needs `no_ray` starts its own, as users do.
+    It has one CPU: each process that trains imports for five seconds, and goes on with the next
+    trial. A test that comes after one that needs `no_ray` starts its own, as users do.
     """
+    import ray
+
     from mlflow_setup.errors import ConfigError
     from trainable.tune.cluster import cluster, environment
 
     with ExitStack() as stack:
-        with environment():
+        with environment(), pytest.MonkeyPatch.context() as patched:
+            patched.setattr(ray, "init", partial(ray.init, num_cpus=1))
             try:
                 stack.enter_context(cluster())
             except ConfigError:  # it gives itself 30 s to start, which beside other work may not do

@@ -346,7 +346,11 @@ BY_TASK: dict[str, tuple[Callable[[Site], object], str]] = {
 }
 
 
+A_FORECAST = pytest.mark.rare("test_plan.py has a forecast, and other faults are found before one")
+
+
 @pytest.mark.promise("plan", "none: a sound sweep", "no false alarm, within 60 s")
+@A_FORECAST
 def test_a_sound_sweep_is_forecast(site: Site, cluster: None, table: Table) -> None:
     code, output, seconds = site.plan()
     assert code == 0, output
@@ -369,7 +373,13 @@ def test_what_the_driver_can_see(site: Site, table: Table, fault: str) -> None:
 
 @caught
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", BY_TASK)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(name, marks=A_FORECAST if "torch" in name or "hour" in name else ())
+        for name in BY_TASK
+    ],
+)
 def test_what_only_a_task_can_see(site: Site, cluster: None, table: Table, fault: str) -> None:
     plant, words = BY_TASK[fault]
     plant(site)

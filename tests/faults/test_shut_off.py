@@ -13,7 +13,10 @@ import yaml
 from drivers import ROOT
 from fault_table import Table
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.rare("test_docs.py goes from data to labels; modes and addresses have unit tests"),
+]
 
 MAYBE_PHONED = ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "RAY_USAGE_STATS_ENABLED")
 """Left to our defaults here."""

@@ -31,19 +31,24 @@ def test_every_error_is_shown_with_its_fix(tmp_path: Path, no_ray: None) -> None
 
 
 def test_as_json_for_scripts(tmp_path: Path, tiny_data: Path) -> None:
-    code, output = plan(tmp_path, tiny_data, "model.encoder=nobody/nothing", "--json")
+    (tmp_path / "runs" / "s").mkdir(parents=True)
+    code, output = plan(tmp_path, tiny_data, "--json")
     content = json.loads(output)
     assert code == 2
     assert content["schema_version"] == 1
     assert content["forecast"] is None
     errors = [check for check in content["checks"] if check["verdict"] == "error"]
     assert errors
-    assert all("nobody/nothing" in check["found"] for check in errors)
+    assert all("runs/s" in check["found"] for check in errors)
 
 
 @pytest.mark.slow
 def test_a_forecast_as_json(
-    tmp_path: Path, tiny_data: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_data: Path,
+    tiny_encoder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    one_ray: None,
 ) -> None:
     """Data and encoder by URI: driver and tasks fetch them."""
     encoder = f"model.encoder=file://{tiny_encoder}"

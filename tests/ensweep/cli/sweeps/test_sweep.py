@@ -130,7 +130,7 @@ def test_what_cannot_be_swept_is_refused(tmp_path: Path, words: list[str], messa
 
 @pytest.mark.slow
 def test_a_sweep_trains_and_names_its_best(
-    tmp_path: Path, tiny_data: Path, tiny_encoder: Path
+    tmp_path: Path, tiny_data: Path, tiny_encoder: Path, one_ray: None
 ) -> None:
     result = invoke(
         "sweep",
