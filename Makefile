@@ -30,7 +30,7 @@ lint: $(SETUP)
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal  # one waits while two compute
 
 # Faults planted in the modules that decide numbers: do their tests notice? An hour, and it goes on
 # where it ended; `make mutants MUTANTS="--module trainable.model.heads"` is one module's.

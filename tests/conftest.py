@@ -150,25 +150,32 @@ def real_migrations(_migrated_once: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture(scope="session")
-def one_ray() -> Iterator[None]:
+def _rays() -> Iterator[ExitStack]:
+    """What ends with the tests."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def one_ray(_rays: ExitStack) -> None:
     """A Ray for all that tests drive in their own process: to start one costs ten CPU seconds.
 
     It has one CPU: each process that trains imports for five seconds, and goes on with the next
-    trial. A test that comes after one that needs `no_ray` starts its own, as users do.
+    trial.
     """
     import ray
 
     from mlflow_setup.errors import ConfigError
     from trainable.tune.cluster import cluster, environment
 
-    with ExitStack() as stack:
-        with environment(), pytest.MonkeyPatch.context() as patched:
-            patched.setattr(ray, "init", partial(ray.init, num_cpus=1))
-            try:
-                stack.enter_context(cluster())
-            except ConfigError:  # it gives itself 30 s to start, which beside other work may not do
-                stack.enter_context(cluster())
-        yield
+    if ray.is_initialized():
+        return
+    with environment(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ray, "init", partial(ray.init, num_cpus=1))
+        try:
+            _rays.enter_context(cluster())
+        except ConfigError:  # it gives itself 30 s to start, which beside other work may not do
+            _rays.enter_context(cluster())
 
 
 @pytest.fixture(scope="module")

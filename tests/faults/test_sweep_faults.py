@@ -7,11 +7,13 @@ import functools
 import random
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import ray
 from drivers import Driver, assert_whole
 from fake_sweep import make_train, sweep_of
 from fault_table import Table
@@ -245,6 +247,36 @@ def test_r15_two_sweeps_on_one_database(tmp_path: Path, tiny_data: Path, number:
         assert_whole(tmp_path, 7, name=driver.name)
 
 
+def test_extend_goes_on_where_the_sweep_ended(
+    tmp_path: Path, tiny_data: Path, one_ray: None
+) -> None:
+    sweep = sweep_of(tmp_path, tiny_data)
+    storage = tmp_path / "runs"
+    tracking = resolve_tracking(storage)
+    first = run_sweep(sweep, "s", storage, tracking, train=make_train())
+    before = settings(tmp_path)
+    nothing = resume_sweep("s", storage, tracking, train=make_train())
+    for earlier, later in zip(first.rungs, nothing.rungs, strict=True):
+        assert later.arrivals == earlier.arrivals
+        assert sorted(later.stops) == sorted(earlier.stops)
+    extended = resume_sweep("s", storage, tracking, num_more=5, train=make_train())
+    assert_whole(tmp_path, 12)
+    after = settings(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert len(set(after.values())) == 12  # the sampler does not repeat itself
+    arrived = len(first.rungs[0].arrivals)
+    assert len(extended.rungs[0].arrivals) == arrived + 5
+
+
+@pytest.fixture
+def two_cpus() -> Iterator[None]:
+    """A Ray on which two trials run at a time."""
+    ray.shutdown()
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.mark.promise(
     "R20",
     "a trial hangs",
@@ -262,7 +294,7 @@ def test_r15_two_sweeps_on_one_database(tmp_path: Path, tiny_data: Path, number:
 )
 @pytest.mark.parametrize("number", range(how_often(1, 5)))
 def test_r17_r20_r21_trials_that_hang_die_or_do_not_fit(
-    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, one_ray: None, number: int
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, two_cpus: None, number: int
 ) -> None:
     train = make_train(
         {"0003": "hangs", "0004": "fits alone", "0005": "dies", "0006": "never fits"}
@@ -289,24 +321,3 @@ def test_r17_r20_r21_trials_that_hang_die_or_do_not_fit(
     assert len(folder.attempts()) == 2
     assert "time.sleep" not in outcome.reason
     assert "train" in Path(outcome.reason.rpartition(": ")[2]).read_text(encoding="utf-8")
-
-
-def test_extend_goes_on_where_the_sweep_ended(
-    tmp_path: Path, tiny_data: Path, one_ray: None
-) -> None:
-    sweep = sweep_of(tmp_path, tiny_data)
-    storage = tmp_path / "runs"
-    tracking = resolve_tracking(storage)
-    first = run_sweep(sweep, "s", storage, tracking, train=make_train())
-    before = settings(tmp_path)
-    nothing = resume_sweep("s", storage, tracking, train=make_train())
-    for earlier, later in zip(first.rungs, nothing.rungs, strict=True):
-        assert later.arrivals == earlier.arrivals
-        assert sorted(later.stops) == sorted(earlier.stops)
-    extended = resume_sweep("s", storage, tracking, num_more=5, train=make_train())
-    assert_whole(tmp_path, 12)
-    after = settings(tmp_path)
-    assert {name: after[name] for name in before} == before
-    assert len(set(after.values())) == 12  # the sampler does not repeat itself
-    arrived = len(first.rungs[0].arrivals)
-    assert len(extended.rungs[0].arrivals) == arrived + 5
