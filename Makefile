@@ -29,8 +29,9 @@ lint: $(SETUP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Three processes: one waits for what it has started while two compute.
 test: lint
-	$(BIN)/pytest -n 3 --dist worksteal  # one waits while two compute
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # Faults planted in the modules that decide numbers: do their tests notice? An hour, and it goes on
 # where it ended; `make mutants MUTANTS="--module trainable.model.heads"` is one module's.
