@@ -10,11 +10,13 @@ from typing import Any, TypeVar, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from mlflow_setup.errors import ConfigError
+from mlflow_setup.errors import ConfigError, DataError
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
 _EXAMPLES = "__examples__"
+_SENTENCES = ("text", "text2")
+"""Options that are data, not usage."""
 
 
 def example(*commands: str) -> Callable[[Function], Function]:
@@ -99,7 +101,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        _refuse_uris(given, signature)
+        _check(given, signature)
         for name, kind in groups.items():
             own = {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
             given[name] = kind(**own)
@@ -110,12 +112,32 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _refuse_uris(given: Mapping[str, Any], signature: inspect.Signature) -> None:
-    """What is written, and bundles, lie at paths."""
-    for name, value in given.items():
-        if isinstance(value, Path):
-            from mlflow_setup.filesystem.paths import refuse_uri
+def _check(given: Mapping[str, Any], signature: inspect.Signature) -> None:
+    """Text is Unicode, for it goes into records, labels and MLflow; what is written, and bundles,
+    lie at paths.
 
-            (info,) = signature.parameters[name].annotation.__metadata__
-            spelled = [info.default, *(info.param_decls or ()), info.metavar, name]  # as typer does
-            refuse_uri(value, next(each for each in spelled if isinstance(each, str)))
+    Raises:
+        DataError: a sentence, or ConfigError: anything else, naming its option.
+    """
+    from mlflow_setup.filesystem.paths import refuse_uri
+    from mlflow_setup.text import is_text
+    from mlflow_setup.uris import redact
+
+    for name, value in given.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str | Path) and not is_text(str(each)):
+                option = _spelled(name, signature)
+                problem = f"{option} {redact(ascii(str(each)))}: is not Unicode text"
+                why = "half of a surrogate pair, or bytes that are not UTF-8"
+                refused = DataError if name in _SENTENCES else ConfigError
+                raise refused(f"{problem}: {why}", fix="spell it, or rename it, in UTF-8")
+        if isinstance(value, Path):
+            refuse_uri(value, _spelled(name, signature))
+
+
+def _spelled(name: str, signature: inspect.Signature) -> str:
+    """What the parameter is called on the command line."""
+    annotation = signature.parameters[name].annotation
+    (info,) = getattr(annotation, "__metadata__", ())
+    names = [info.default, *(info.param_decls or ()), info.metavar, name]  # as typer does
+    return next(each for each in names if isinstance(each, str))

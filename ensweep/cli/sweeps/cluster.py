@@ -26,7 +26,10 @@ def common() -> None:
 @example("ensweep cluster check cluster.yaml")
 def check(
     file: Annotated[
-        Path, typer.Argument(help="A cluster file: what `ray up` takes, or KubeRay's RayJob.")
+        Path,
+        typer.Argument(
+            metavar="[FILE]", help="A cluster file: what `ray up` takes, or KubeRay's RayJob."
+        ),
     ] = Path("cluster.yaml"),
     as_json: AsJson = False,
 ) -> None:

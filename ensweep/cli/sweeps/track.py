@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def ui(
     place: Place,
     sweep: SweepName = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
     """Show the tracked runs in MLflow's UI, a sweep's trials first. Ctrl-C ends it."""
