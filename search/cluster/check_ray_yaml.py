@@ -24,6 +24,7 @@ from search.cluster.findings import (
     mapping,
     note,
     pinned_ray,
+    strings,
     to_be_filled_in,
 )
 from trainable.config.strict_yaml import read_settings
@@ -116,19 +117,19 @@ def _commands(written: dict[str, Any]) -> Iterator[Finding]:
     if not written.get("setup_commands"):
         yield error("setup_commands", "is missing: Ray would install a nightly version of itself")
     is_aws = mapping(written.get("provider")).get("type") == "aws"
-    if is_aws and "boto3" not in " ".join(map(str, written.get("head_setup_commands") or [])):
+    if is_aws and "boto3" not in " ".join(strings(written.get("head_setup_commands"))):
         yield error("head_setup_commands", "does not install boto3, which starts the workers")
 
 
 def _doors(written: dict[str, Any]) -> Iterator[Finding]:
-    commands = " ".join(map(str, written.get("head_start_ray_commands") or []))
+    commands = " ".join(strings(written.get("head_start_ray_commands")))
     for host in re.findall(r"--dashboard-host[= ](\S+)", commands):
         if host not in _LOCALHOST:
             problem = f"the dashboard listens on {host}; it runs code for whoever reaches it"
             yield error("head_start_ray_commands", f"{problem}: --dashboard-host=127.0.0.1")
     docker = mapping(written.get("docker"))
-    options = [str(option) for option in docker.get("run_options") or []]
-    start = [*map(str, written.get("worker_start_ray_commands") or []), commands]
+    options = strings(docker.get("run_options"))
+    start = [*strings(written.get("worker_start_ray_commands")), commands]
     has_token = any("RAY_AUTH_MODE=token" in option for option in options) or all(
         "RAY_AUTH_MODE=token" in command for command in start
     )
@@ -138,7 +139,7 @@ def _doors(written: dict[str, Any]) -> Iterator[Finding]:
         return
     if not any("auth_token" in str(path) for path in mapping(written.get("file_mounts"))):
         yield error("file_mounts", "token authentication is on and no node gets ~/.ray/auth_token")
-    commands = " ".join(map(str, written.get("setup_commands") or []))
+    commands = " ".join(strings(written.get("setup_commands")))
     if not re.search(r"chmod 0?[46]00 \S*auth_token", commands):
         yield error("setup_commands", "others on a node can read the token: chmod 600 auth_token")
 
@@ -156,7 +157,7 @@ def _versions(written: dict[str, Any], path: Path) -> Iterator[Finding]:
 
 
 def _worth_knowing(written: dict[str, Any]) -> Iterator[Finding]:
-    excluded = written.get("rsync_exclude") or []
+    excluded = strings(written.get("rsync_exclude"))
     for pattern in _UPLOADS:
         if pattern not in excluded and written.get("file_mounts"):
             yield note("rsync_exclude", f"lacks {pattern}: it goes to every node")

@@ -98,6 +98,11 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def strings(value: Any) -> list[str]:
+    """The entries of a list; [] in the place of anything else."""
+    return [str(entry) for entry in value] if isinstance(value, list) else []
+
+
 def pinned_ray(path: Path) -> str:
     """Ray's version in the `constraints.txt` beside the file or its folder, else as installed."""
     beside = [folder / "constraints.txt" for folder in (path.parent, path.absolute().parent.parent)]

@@ -187,9 +187,11 @@ def _trials(command: Command, groups: list[Group]) -> Iterator[Finding]:
         )
     elif not most:
         yield note(place, "no worker has a GPU: trials train on CPUs")
-    at_start = sum(
-        max(group.written.get("replicas") or 0, group.written.get("minReplicas") or 0)
+    at_start = any(
+        count
         for group in workers
+        for key in ("replicas", "minReplicas")
+        if isinstance(count := group.written.get(key), int)
     )
     if sweep is not None and not at_start and sweep.resources.max_concurrent_trials is None:
         problem = "the cluster starts without workers, so there is nothing to count"

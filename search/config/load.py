@@ -96,7 +96,14 @@ def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
             problems.append(f"{key}: expected a mapping, got {content[key]!r}")
             content[key] = {}
     content["config"] = flatten(content["config"])
+    for name, stored in list(content["recipes"].items()):
+        if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict):
+            problems.append(f"recipes.{name}: expected settings and origin, got {stored!r}")
+            del content["recipes"][name]
     content["recipe"] = _find_recipe(content.get("recipe", "baseline"), path)
+    if not isinstance(content["recipe"], str):
+        problems.append(f"recipe: expected a name or a file, got {content['recipe']!r}")
+        content["recipe"] = "baseline"
     trials = content.get("first_trials") or []
     if not isinstance(trials, list):
         problems.append(f"first_trials: expected a list, got {trials!r}")

@@ -126,7 +126,10 @@ class SweepFolder:
         problem = other_release(content.pop(SCHEMA, SCHEMA_VERSION), SCHEMA_VERSION)
         if problem is not None:
             raise IntegrityError(f"{file}: {problem}")
-        old = Path(content.pop(STORAGE, self.path.parent))
+        storage = content.pop(STORAGE, str(self.path.parent))
+        if not isinstance(storage, str):
+            raise IntegrityError(f"{file}: {STORAGE}: expected a folder, got {storage!r}")
+        old = Path(storage)
         sweep = resolve_sweep(content, file, (), {})
         if old != self.path.parent:
             sweep = sweep.map_settings(lambda given: relocated(given, old, self.path.parent))

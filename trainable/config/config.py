@@ -66,7 +66,9 @@ def tasks_of_techniques(values: Mapping[str, Any]) -> dict[str, Any]:
     names, kinds = values.get("data.tasks"), {name: task.kind for name, task in PAPER_TASKS.items()}
     own = {key.split(".")[1]: kind for key, kind in values.items() if _KIND.fullmatch(key)}
     kinds |= own
-    if not isinstance(names, list | tuple) or not set(own) & set(names) or set(names) - set(kinds):
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return {}  # which is refused elsewhere
+    if not set(own) & set(names) or set(names) - set(kinds):
         return {}
     similar = [name for name in names if kinds[name] == Kind.SIMILARITY]
     labelled = [name for name in names if kinds[name] != Kind.ENTAILMENT]
