@@ -138,6 +138,6 @@ def _check(given: Mapping[str, Any], signature: inspect.Signature) -> None:
 def _spelled(name: str, signature: inspect.Signature) -> str:
     """What the parameter is called on the command line."""
     annotation = signature.parameters[name].annotation
-    (info,) = getattr(annotation, "__metadata__", ())
+    (info,) = annotation.__metadata__
     names = [info.default, *(info.param_decls or ()), info.metavar, name]  # as typer does
     return next(each for each in names if isinstance(each, str))
