@@ -21,6 +21,7 @@ import optuna
 import psutil
 from optuna.trial import TrialState
 
+from mlflow_setup.filesystem.deferred_sync import DeferredSync
 from mlflow_setup.runs.background_mirror import BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
@@ -176,6 +177,7 @@ def _our_reports(root: Path, metrics: dict[str, float], num_reports: int) -> lis
     mirror = BackgroundMirror(Mirror(tracking, "s"), lambda name: folder.trial(name).snapshot())
     mirror.start({}, {}, {})
     scheduler = TuneScheduler(SuccessiveHalving(1, 2))
+    disk = DeferredSync()
     callback = SweepCallback(
         folder,
         mirror,
@@ -186,20 +188,22 @@ def _our_reports(root: Path, metrics: dict[str, float], num_reports: int) -> lis
         OptunaSearcher(_sweep(root, 1)),
         keep_pruned_top=3,
         max_failures=3,
+        sync_later=disk.add,
     )
     settings = {"settings": {"train.num_epochs": num_reports}, "searched": []}
     stand_in: Any = StandIn({"trial": "0001", "recipe": "b3", **settings}, str(root))
     callback.on_trial_start(0, [], stand_in)
     times = []
-    for epoch in range(1, num_reports + 1):
-        trial.write_epoch(EpochRecord(epoch, metrics, {}, 1.0, time.time()))
-        result = {"epoch": epoch, "num_epochs": num_reports, "best_overall": 0.5, "overall": 0.5}
-        result |= {"diverged": 0, "problem": "", "num_probe_epochs": 0}
-        started = time.perf_counter()
-        scheduler.on_trial_result(None, stand_in, result)
-        callback.on_trial_result(0, [], stand_in, result)
-        times.append(time.perf_counter() - started)
-        time.sleep(0.02)
+    with disk:
+        for epoch in range(1, num_reports + 1):
+            trial.write_epoch(EpochRecord(epoch, metrics, {}, 1.0, time.time()))
+            result = {"epoch": epoch, "num_epochs": num_reports, "diverged": 0, "problem": ""}
+            result |= {"best_overall": 0.5, "overall": 0.5, "num_probe_epochs": 0}
+            started = time.perf_counter()
+            scheduler.on_trial_result(None, stand_in, result)
+            callback.on_trial_result(0, [], stand_in, result)
+            times.append(time.perf_counter() - started)
+            time.sleep(0.02)
     trial.write_outcome(OutcomeRecord(Outcome.FINISHED, "", num_reports, time.time()))
     mirror.mark("0001")
     assert mirror.close("FINISHED") == set()

@@ -22,12 +22,21 @@ def write_atomic(path: Path, content: bytes | str, mask: int = OWNERS) -> None:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
+def write_whole(path: Path, content: str) -> None:
+    """Write a file that readers see whole or not at all, and that is on disk some time later: a
+    crash of the machine may lose it, or leave it empty. `DeferredSync` makes that time short.
+    """
+    with atomic_file(path, is_synced=False) as stream:
+        stream.write(content.encode())
+
+
 @contextlib.contextmanager
-def atomic_file(path: Path, mask: int = OWNERS) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, mask: int = OWNERS, *, is_synced: bool = True) -> Iterator[BinaryIO]:
     """A stream whose content is `path`, on disk, once the block ends well; else nothing is.
 
     Args:
         mask: see `mlflow_setup.filesystem.modes`.
+        is_synced: wait for the disk.
     """
     _make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
@@ -36,13 +45,15 @@ def atomic_file(path: Path, mask: int = OWNERS) -> Iterator[BinaryIO]:
             os.fchmod(handle, 0o666 & ~mask)
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if is_synced:
+                os.fsync(stream.fileno())
         Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
-    sync_folder(path.parent)
+    if is_synced:
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager

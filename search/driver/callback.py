@@ -20,6 +20,7 @@ from mlflow_setup.filesystem.atomic import is_full
 from mlflow_setup.runs.background_mirror import BackgroundMirror
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
+    CONTINUE,
     PAUSE,
     STOP,
     UNKNOWN_DATA,
@@ -66,6 +67,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         alive: the nodes that trials fit on, by id.
         notifier: is told of a trial that fails.
         waiting: says what trials wait for.
+        sync_later: has files put on disk while the driver goes on; None: it waits for the disk.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         alive: Callable[[], set[str]] = set,
         notifier: Notifier | None = None,
         waiting: Waiting | None = None,
+        sync_later: Callable[[Path], None] | None = None,
     ) -> None:
+        self.sync_later = sync_later
         self.searcher, self.notifier, self.waiting = searcher, notifier, waiting
         self.folder, self.mirror, self.scheduler = folder, mirror, scheduler
         self.progress, self.switch, self.meter = progress, switch, meter
@@ -213,8 +217,9 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def _note_epoch(self, name: str, epoch: int) -> None:
         folder = self.folder.trial(name)
         decision = self.scheduler.decision(name)
-        if decision is not None:
-            folder.write_decision(decision)
+        if decision is not None:  # that a trial goes on is decided anew where it was lost
+            goes_on = decision.action == CONTINUE
+            folder.write_decision(decision, self.sync_later if goes_on else None)
         record = folder.epoch(epoch)
         if record is None:
             _logger.warning("trial %s: the record of epoch %d cannot be read", name, epoch)

@@ -15,6 +15,7 @@ from ray.tune.execution import class_cache
 from rich.console import Console
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.deferred_sync import DeferredSync
 from mlflow_setup.runs.background_mirror import AT_ONCE, BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import Outcome, OutcomeRecord
@@ -174,7 +175,10 @@ class Drive:
             num_trials = sweep.search.num_samples + len(baselines(sweep))
             num_probes = sweep.search.num_probes
             counts = num_trials, concurrency, num_probes
-            with Progress(self.console, *counts, self._under_way) as progress:
+            with (
+                DeferredSync() as disk,
+                Progress(self.console, *counts, self._under_way) as progress,
+            ):
                 callback = SweepCallback(
                     self.folder,
                     self.mirror,
@@ -188,6 +192,7 @@ class Drive:
                     lambda: {node.id for node in alive_nodes() if node.num_trials(cpus, gpus)},
                     self.notifier,
                     Waiting(needs, asked, self._say, alive_nodes),
+                    disk.add,
                 )
                 self.searcher.is_holding = callback.failures.is_holding
                 self.searcher.to_avoid = callback.failures.to_avoid

@@ -16,6 +16,7 @@ from mlflow_setup.filesystem.atomic import (
     remove_folder,
     remove_leftovers,
     write_atomic,
+    write_whole,
 )
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from mlflow_setup.filesystem.paths import inside
@@ -145,9 +146,18 @@ class TrialFolder:
         """Those of all tasks after an epoch, in one file."""
         write_predictions(self.predictions_path(epoch), predictions)
 
-    def write_decision(self, decision: Decision) -> None:
+    def write_decision(
+        self, decision: Decision, sync_later: Callable[[Path], None] | None = None
+    ) -> None:
+        """Args:
+        sync_later: is given the file, to have it put on disk; None: it is when the call returns.
+        """
         path = self._epoch_path(decision.epoch).with_suffix(".decision.json")
-        write_atomic(path, decision.to_json())
+        if sync_later is None:
+            write_atomic(path, decision.to_json())
+        else:
+            write_whole(path, decision.to_json())
+            sync_later(path)
 
     def decisions(self) -> list[Decision]:
         """What the scheduler said, by epoch; damaged records are left out."""

@@ -1,7 +1,9 @@
 """The driver's side of a trial: decisions, outcomes, what is kept of pruned trials."""
 
 import io
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,12 @@ class FakeSearcher:
 class Sweep:
     """A driver with its scheduler, and trials that are written by hand."""
 
-    def __init__(self, storage: Path, keep_pruned_top: int = 1) -> None:
+    def __init__(
+        self,
+        storage: Path,
+        keep_pruned_top: int = 1,
+        sync_later: Callable[[Path], None] | None = None,
+    ) -> None:
         self.sweep_folder = SweepFolder(storage, "s")
         self.mirror, self.searcher = FakeMirror(), FakeSearcher()
         self.scheduler = TuneScheduler(SuccessiveHalving(1, 2))
@@ -96,6 +103,7 @@ class Sweep:
             self.searcher,  # type: ignore[arg-type]
             keep_pruned_top,
             max_failures=1,
+            sync_later=sync_later,
         )
 
     def start(self, name: str) -> FakeTrial:
@@ -142,6 +150,33 @@ def test_a_stopped_trial_is_pruned_with_the_schedulers_reason(tmp_path: Path) ->
     assert decisions == ["stop"]
     assert sweep.mirror.marked[-1] == "0002"
     assert f"0002: pruned, {reason}" in sweep.text.getvalue()
+
+
+@pytest.mark.parametrize("rungs", [SuccessiveHalving(1, 2), Promotion(1, 2)])
+def test_the_disk_is_waited_for_where_a_trial_ends_or_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rungs: SuccessiveHalving
+) -> None:
+    """That one goes on is decided anew, should the machine be lost before the disk has it."""
+    later, synced = list[Path](), list[int]()
+    sweep = Sweep(tmp_path, sync_later=later.append)
+    sweep.scheduler.rungs = rungs
+    good, bad = sweep.start("0001"), sweep.start("0002")
+    for trial, overall in ((good, 0.7), (bad, 0.6)):
+        rungs.decisions.pop(trial.name, None)
+        folder = sweep.folder(trial.name)
+        metrics = {"dev/overall": overall, "dev/sentiment/accuracy": 0.1}
+        folder.write_epoch(EpochRecord(1, metrics, {}, 1.0, time.time()))
+        rungs.decide(trial.name, 1, overall, 4)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", synced.append)
+            result = {"epoch": 1, "diverged": 0, "problem": ""}
+            sweep.callback.on_trial_result(0, [], trial, result)  # type: ignore[arg-type]
+        (decision,) = folder.decisions()
+        path = folder.path / "epochs" / "0001.decision.json"
+        assert (path in later) == (decision.action == "continue")
+        assert bool(synced) == (decision.action != "continue")
+        synced.clear()
+    assert sweep.folder("0002").decisions()[0].action != "continue"
 
 
 def test_a_paused_trial_has_no_outcome_before_the_sweep_is_over(tmp_path: Path) -> None:
@@ -374,7 +409,7 @@ def test_a_folder_that_cannot_be_written_to_stops_the_sweep_in_order(
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
 
-    def full(self: TrialFolder, decision: object) -> None:
+    def full(self: TrialFolder, *_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(TrialFolder, "write_decision", full)
