@@ -4,7 +4,6 @@ The embedded default is an SQLite file in the storage folder with an artifact fo
 anything else is a tracking server (http, https) or a database that MLflow knows.
 """
 
-import errno
 import json
 import math
 import os
@@ -17,19 +16,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
 from mlflow_setup.filesystem.atomic import TEMPORARY
 from mlflow_setup.schema import EXPERIMENT, Tag
 from mlflow_setup.text import first_line
-from mlflow_setup.tracking.client import Metric, MlflowClient, MlflowException, Param, Run, RunTag
 from mlflow_setup.tracking.relocation import relocate
+from mlflow_setup.tracking.remedies import LOCKED, remedy
 from mlflow_setup.tracking.sqlite import holders, prove_readable, prove_writable
 from mlflow_setup.uris import redact
+
+if TYPE_CHECKING:  # MLflow takes long to load, and its driver has other things to begin with
+    from mlflow_setup.tracking.client import Metric, MlflowClient, Run
 
 ARTIFACTS_FOLDER = "mlartifacts"
 EXPERIMENT_TAGS = {
@@ -39,7 +40,6 @@ EXPERIMENT_TAGS = {
     "best first.",
 }
 _LOCK_SECONDS = 60
-_LOCKED = "database is locked"  # in SQLite's words
 _PAGE = 1000
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 800, 100  # MLflow takes 1,000 of all in one request
 _MAX_VALUE = 5_990  # MLflow cuts a param's value at 6,000 characters without a mark
@@ -82,8 +82,10 @@ class Tracking:
         return self.uri.startswith(("http://", "https://"))
 
     @cached_property
-    def client(self) -> MlflowClient:
+    def client(self) -> "MlflowClient":
         """Creates the database at first use, one process at a time, on shared folders too."""
+        from mlflow_setup.tracking.client import MlflowClient
+
         if self.database is None:
             return MlflowClient(self.uri, registry_uri=self.uri)
         self.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ class Tracking:
         try:
             tags = EXPERIMENT_TAGS
             return str(self.client.create_experiment(self.experiment, root, tags))
-        except MlflowException:
+        except _mlflow_error():
             found = self.find_experiment()  # another process was quicker
             if found is None:
                 raise
@@ -134,7 +136,7 @@ class Tracking:
             )
         return str(experiment.experiment_id)
 
-    def search(self, tags: Mapping[str, str], status: str | None = None) -> list[Run]:
+    def search(self, tags: Mapping[str, str], status: str | None = None) -> "list[Run]":
         """All runs with these tags (and MLflow status), the oldest first.
 
         Raises:
@@ -171,7 +173,7 @@ class Tracking:
         metrics: Mapping[str, float] | None = None,
         timestamp: int = 0,
         step: int = 0,
-        points: Sequence[Metric] = (),
+        points: "Sequence[Metric]" = (),
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
@@ -184,6 +186,8 @@ class Tracking:
         Raises:
             IntegrityError: a metric that is not finite; nothing is logged.
         """
+        from mlflow_setup.tracking.client import Metric, Param, RunTag
+
         own = [Metric(key, value, timestamp, step) for key, value in (metrics or {}).items()]
         values = [*points, *own]
         for each in values:
@@ -208,10 +212,19 @@ class Tracking:
         Raises:
             ConfigError: not reachable, refused, or not usable; credentials masked.
         """
+        self.prove_database()
+        with self.errors():
+            _ = self.experiment_id
+
+    def prove_database(self) -> None:
+        """Of an SQLite file that is there, that it is whole and can be written: soon known.
+
+        Raises:
+            ConfigError: it is not.
+        """
         with self.errors():
             if self.database is not None and self.database.exists():
                 prove_writable(self.database)
-            _ = self.experiment_id
 
     def check_writable(self) -> None:
         """Prove it by writing a tag of the experiment; `check` may find all there already.
@@ -228,58 +241,35 @@ class Tracking:
         """Whatever MLflow, its database, the network or the disk raises becomes `error`."""
         try:
             yield
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as cause:
+        except Exception as cause:
+            if not isinstance(cause, _tracking_errors()):
+                raise
             reason = redact(first_line(cause))
-            if _LOCKED in reason and self.database is not None:
+            if LOCKED in reason and self.database is not None:
                 reason += f" by {holders(self.database)}"
             raise error(
-                f"MLflow tracking at {redact(self.uri)}: {reason}", fix=self._fix(reason)
+                f"MLflow tracking at {redact(self.uri)}: {reason}",
+                fix=remedy(reason, self.database, is_server=self.is_server),
             ) from None
 
-    def _fix(self, reason: str) -> str:
-        if re.search("(No module named|import of) '?psycopg", reason):
-            return "pip install 'ensweep[postgres]', the driver of PostgreSQL"
-        if "No module named" in reason:
-            return "install the driver of the database that the URI names"
-        if "error code 401" in reason:
-            return (
-                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-                "MLFLOW_TRACKING_TOKEN, here and in the environment of a cluster's nodes"
-            )
-        if "error code 403" in reason and "Invalid Host" not in reason:
-            return "ask whoever runs the server to let this login read, write and create there"
-        if "schema" in reason:
-            return "take a copy of the database, then: mlflow db upgrade DATABASE_URI"
-        if "Invalid Host header" in reason:
-            return "start the server with --allowed-hosts 'NAME,NAME:*', its own name for NAME"
-        if self.database is not None:
-            return _fix_database(self.database, reason)
-        if self.is_server:
-            return (
-                "start the server, or correct --tracking-uri or MLFLOW_TRACKING_URI; with both "
-                "unset runs are tracked in the storage folder"
-            )
-        return (
-            "a tracking URI is http://HOST:PORT, sqlite:///FILE or another database's URI; the "
-            "older ./mlruns folders are converted by mlflow migrate-filestore"
-        )
+
+def _mlflow_error() -> type[Exception]:
+    from mlflow_setup.tracking.client import MlflowException
+
+    return MlflowException
 
 
-def _fix_database(database: Path, reason: str) -> str:
-    if _LOCKED in reason:
-        return "end that process, or wait for it, and try again"
-    if "malformed" in reason or "not a database" in reason:
-        return (
-            f"move {database} away, then run ensweep sync SWEEP for each sweep: the runs "
-            "are made anew from its folder"
-        )
-    if "is full" in reason or os.strerror(errno.ENOSPC) in reason:
-        return f"make room on the disk of {database}"
-    return f"{database.parent} must be a folder with room, writable as is the file in it"
+def _tracking_errors() -> tuple[type[Exception], ...]:
+    """Whatever MLflow, its database, the network or the disk raises."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (_mlflow_error(), SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 
 
 def _create(database: Path) -> None:
     """Make the database, put in its place once all tables are there: MLflow needs all of them."""
+    from mlflow_setup.tracking.client import MlflowClient
+
     with TemporaryDirectory(prefix=TEMPORARY, dir=database.parent) as folder:
         made = Path(folder) / database.name
         MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)

@@ -4,31 +4,23 @@ Data and tracking are proved first, and that nobody else is at it.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
 from mlflow_setup.errors import EnsweepError
-from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.tracking.store import Tracking
 from search.algorithms.study import objectives
 from search.algorithms.warm_start import read_warm_start, warm_start, write_warm_start
+from search.config.baselines import baselines
 from search.config.sweep_config import Budget, SweepConfig
 from search.driver.result import SweepResult
-from search.driver.run import Drive
-from search.planning.preflight import (
-    known_configs,
-    read_inputs,
-    refuse_other_data,
-    refuse_other_inputs,
-    refuse_taken,
-    unfinished_configs,
-)
 from search.storage.history import finish_decided, read_history, reopen_failed, settle_in
 from search.storage.lease import LEASE_FILE, Lease, read_lease
 from search.storage.relocation import with_absolute_paths
 from search.storage.sweep_folder import SweepFolder
-from trainable.tune.cluster import prove_surroundings
+from trainable.tune.cluster import prove_surroundings, starting_ahead
 from trainable.tune.trainable import Train
 
 
@@ -57,6 +49,10 @@ def run_sweep(
         NothingUsableError: a sweep to start warm from has nothing to start from.
         EnsweepError: as above, and whatever is found before a trial begins; the name stays free.
     """
+    from mlflow_setup.runs.sweep_run import Mirror
+    from search.driver.run import Drive
+    from search.planning.preflight import known_configs, read_inputs, refuse_taken
+
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     sweep = sweep.map_settings(with_absolute_paths)
     inputs = read_inputs(sweep, known_configs(sweep))
@@ -108,10 +104,20 @@ def resume_sweep(
             with.
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
-    folder.read()
-    if tracking.database is not None:  # a server that is away may come back, a broken file will not
-        tracking.check()
-    with Lease(folder.path) as lease:
+    sweep = folder.read()
+    tracking.prove_database()
+    with Lease(folder.path) as lease, _ray_ahead(folder, sweep, num_more, again=retry_failed):
+        from search.driver.run import Drive  # loads MLflow, for seconds: Ray starts meanwhile
+        from search.planning.preflight import (
+            known_configs,
+            read_inputs,
+            refuse_other_data,
+            refuse_other_inputs,
+            unfinished_configs,
+        )
+
+        if tracking.database is not None:  # a server may come back, a broken file will not
+            tracking.check()
         if num_more:
             folder.extend(num_more)
         sweep = folder.read()
@@ -131,3 +137,13 @@ def resume_sweep(
         inputs = folder.inputs()
         drive = Drive(folder, sweep, tracking, history, warm, lease, shown, inputs)
         return drive.run(train, resume_hint)
+
+
+def _ray_ahead(
+    folder: SweepFolder, sweep: SweepConfig, num_more: int, *, again: bool
+) -> AbstractContextManager[None]:
+    """Ray starts while all that its driver needs is read and opened, if a trial is left to run."""
+    outcomes = [trial.outcome() for trial in folder.trial_folders()]
+    num_over = sum(ended is not None and ended.outcome.is_terminal for ended in outcomes)
+    is_over = num_over >= sweep.search.num_samples + len(baselines(sweep))
+    return nullcontext() if is_over and not num_more and not again else starting_ahead()

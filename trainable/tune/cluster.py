@@ -6,12 +6,14 @@ import re
 import secrets
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray._private.node import Node as RayNode
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import first_line
@@ -31,6 +33,8 @@ _ENVIRONMENT = {
 _SESSION_SOCKET = "ray/session_2026-01-31_12-00-00_000000_4194304/sockets/plasma_store"
 """The longest path of a socket, below the folder for temporary files; and Linux's limit, bytes."""
 _MAX_SOCKET_PATH = 107
+HELPERS = ("start_api_server", "start_monitor", "start_log_monitor")
+"""Methods of Ray's node, private, each of which starts a process."""
 _GROUP_LABEL = "ray.io/node-group"  # on nodes that an autoscaler starts
 
 
@@ -88,8 +92,13 @@ def cluster() -> Iterator[list[Node]]:
         ConfigError: nothing answers at RAY_ADDRESS, or what does is no cluster for this driver; or
             this machine's surroundings are not such that a Ray can start.
     """
-    ours, address = not ray.is_initialized(), os.environ.get("RAY_ADDRESS")
-    if ours and address:
+    global _ahead
+    ahead, shut_down = _ahead, _shut_down
+    ours, address = ahead is not None or not ray.is_initialized(), os.environ.get("RAY_ADDRESS")
+    if ahead is not None:
+        ahead.wait()
+        shut_down, _ahead = ahead.shut_down, None
+    elif ours and address:
         _join(address)
     elif ours:
         prove_surroundings()
@@ -98,7 +107,64 @@ def cluster() -> Iterator[list[Node]]:
         yield alive_nodes()
     finally:
         if ours:
-            _shut_down()
+            shut_down()
+
+
+@contextmanager
+def starting_ahead() -> Iterator[None]:
+    """Have this machine's Ray start in a thread, for a `cluster` within the block: that waits for
+    what is left, and raises what was wrong. One that nobody took is shut down at the end.
+
+    Nothing is started where RAY_ADDRESS names a cluster, or one is in use.
+    """
+    global _ahead
+    if os.environ.get("RAY_ADDRESS") or ray.is_initialized():
+        yield
+        return
+    with environment():
+        _ahead = ahead = _Ahead()
+        try:
+            yield
+        finally:
+            if _ahead is ahead:
+                _ahead = None
+                with suppress(ConfigError):  # nobody asks any more
+                    ahead.wait()
+                    ahead.shut_down()
+
+
+class _Ahead:
+    """A Ray that is starting in a thread. The thread outlives it: Linux ends Ray's processes, which
+    are to die with their driver, with the thread that has started them."""
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+        self._has_started, self._is_over = threading.Event(), threading.Event()
+        threading.Thread(target=self._run, name="ray-start", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            prove_surroundings()
+            _start()
+        except Exception as error:
+            self._error = error
+        self._has_started.set()
+        self._is_over.wait()
+
+    def wait(self) -> None:
+        """Until it has started. Raises ConfigError when it cannot."""
+        self._has_started.wait()
+        if self._error is not None:
+            self._is_over.set()
+            raise self._error
+
+    def shut_down(self) -> None:
+        _shut_down()
+        self._is_over.set()
+
+
+_ahead: _Ahead | None = None
+"""The one that `cluster` takes."""
 
 
 def alive_nodes() -> list[Node]:
@@ -139,19 +205,35 @@ def prove_surroundings() -> None:
 def _start() -> None:
     _keep_token_without_home()
     try:
-        ray.init(
-            "local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            runtime_env=_worker_environment(),
-            _node_ip_address="127.0.0.1",  # else a machine without a network has no address
-        )
+        with _without_helpers():
+            ray.init(
+                "local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                runtime_env=_worker_environment(),
+                _node_ip_address="127.0.0.1",  # else a machine without a network has no address
+            )
     except Exception as error:  # Ray's own start raises nothing more precise
         raise ConfigError(
             f"no Ray can be started on this machine: {first_line(error)}",
             fix="ray start --head says more; RAY_ADDRESS names a cluster that runs already",
         ) from None
+
+
+@contextmanager
+def _without_helpers() -> Iterator[None]:
+    """A dashboard, an autoscaler and a reader of logs have nothing to do for a Ray that is this
+    machine's alone. Ray starts a process of each all the same, two seconds of a processor, and
+    waits for the first."""
+    before = {name: getattr(RayNode, name) for name in HELPERS}
+    for name in HELPERS:
+        setattr(RayNode, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start in before.items():
+            setattr(RayNode, name, start)
 
 
 def _worker_environment() -> dict[str, str] | None:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import resolve_tracking
 from search.config.sweep_config import Budget
 from search.driver.result import SweepResult
-from search.driver.sweep import resume_sweep, run_sweep
+from search.driver.sweep import _ray_ahead, resume_sweep, run_sweep
 from search.planning.preflight import known_configs, read_inputs
 from trainable.data.inputs import ChangedInputError
 from trainable.tune.cluster import Node
@@ -122,7 +124,7 @@ def test_a_refusal_takes_no_name(
 
 @pytest.mark.parametrize("num_more", [0, 3])
 def test_a_sweep_goes_on_with_the_data_that_it_began_with(
-    tmp_path: Path, tiny_data: Path, num_more: int
+    tmp_path: Path, tiny_data: Path, num_more: int, ahead: list[str]
 ) -> None:
     """Also where every trial so far is over: they are compared with those to come."""
     data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
@@ -134,3 +136,39 @@ def test_a_sweep_goes_on_with_the_data_that_it_began_with(
     file.write_text(file.read_text() + "x\tnew\ta film\t1\n")
     with pytest.raises(ChangedInputError, match=r"changed since the sweep began: .*ids-sst-train"):
         resume_sweep("s", tmp_path, resolve_tracking(tmp_path), num_more=num_more)
+    assert ahead == ["started", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("num_more", "again", "starts"), [(0, False, False), (1, False, True), (0, True, True)]
+)
+def test_ray_starts_ahead_where_a_trial_is_left_to_run(
+    tmp_path: Path, ahead: list[str], num_more: int, again: bool, starts: bool
+) -> None:
+    past = Past(tmp_path, search={"num_samples": 1})
+    past.trial("0001-b2", (0.5,), Outcome.FAILED)
+    with _ray_ahead(past.folder, past.folder.read(), num_more, again=again):
+        assert ahead == (["started"] if starts else [])
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is noted of a Ray that starts ahead; there is none."""
+    noted: list[str] = []
+
+    @contextmanager
+    def starting_ahead() -> Iterator[None]:
+        noted.append("started")
+        try:
+            yield
+        finally:
+            noted.append("ended")
+
+    monkeypatch.setattr("search.driver.sweep.starting_ahead", starting_ahead)
+    return noted
+
+
+def test_what_goes_on_is_known_before_mlflow_is_loaded() -> None:
+    """Ray starts in the seconds that MLflow takes."""
+    code = "import search.driver.sweep, sys; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,20 +3,24 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import ray
 from patience import PATIENCE
+from ray._private.node import Node as RayNode
 
 from mlflow_setup.errors import ConfigError
 from trainable.tune.cluster import (
+    HELPERS,
     Node,
     _keep_token_without_home,
     _worker_environment,
     cluster,
     environment,
     prove_surroundings,
+    starting_ahead,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,6 +49,72 @@ def test_a_folder_in_which_ray_cannot_start_is_refused(
     assert f"{name}=/tmp" in str(caught.value.fix)
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:1")  # there another machine's folder counts
     prove_surroundings()
+
+
+class FakeRay:
+    """Notes when a Ray is started and shut down, and with which processes beside it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, problem: str = "") -> None:
+        self.problem, self.calls, self.helpers = problem, list[str](), list[object]()
+        monkeypatch.setattr(ray, "init", self.init)
+        monkeypatch.setattr(ray, "shutdown", lambda: self.calls.append("shutdown"))
+        monkeypatch.setattr(ray, "nodes", list)
+
+    def init(self, *_: object, **__: object) -> None:
+        self.thread = threading.current_thread()
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        self.helpers = [getattr(RayNode, name)(None) for name in HELPERS]
+        if self.problem:
+            raise RuntimeError(self.problem)
+        self.calls.append("init")
+
+
+def test_a_ray_that_starts_ahead_is_the_one_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = FakeRay(monkeypatch)
+    own = [getattr(RayNode, name) for name in HELPERS]  # fails where Ray has renamed them
+    with starting_ahead():
+        with cluster() as nodes:
+            assert nodes == []
+            assert started.calls == ["init"]
+            assert started.thread.is_alive()  # with it Linux would end Ray's processes
+        assert started.calls == ["init", "shutdown"]
+    started.thread.join(10)
+    assert started.calls == ["init", "shutdown"]
+    assert started.helpers == [None] * len(HELPERS)
+    assert [getattr(RayNode, name) for name in HELPERS] == own
+
+
+def test_a_ray_that_nobody_took_is_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = FakeRay(monkeypatch)
+    with pytest.raises(KeyError), starting_ahead():
+        raise KeyError
+    assert started.calls == ["init", "shutdown"]
+    with cluster():  # the next one is its own
+        assert started.calls[2:] == ["init"]
+
+
+def test_what_is_wrong_with_a_ray_ahead_is_told_where_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = FakeRay(monkeypatch, "timed out during startup.\nand more")
+    message = r"on this machine: .*during startup\.\n"
+    with starting_ahead(), pytest.raises(ConfigError, match=message), cluster():
+        pass
+    with starting_ahead():
+        pass
+    assert started.calls == []
+
+
+def test_nothing_is_started_ahead_of_a_cluster_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = FakeRay(monkeypatch)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    with starting_ahead():
+        pass
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with starting_ahead():
+        pass
+    assert started.calls == []
 
 
 def test_a_ray_that_does_not_start_is_an_error_in_one_line(
