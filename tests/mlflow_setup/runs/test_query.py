@@ -1,5 +1,7 @@
 import math
+import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,3 +108,38 @@ def test_paths_cannot_leave_the_run(tracking: Tracking, tmp_path: Path, path: st
 def test_run_ids_are_ids(tracking: Tracking, tmp_path: Path, run_id: str) -> None:
     with pytest.raises(ConfigError, match="is not the id of a run"):
         download(tracking, run_id, "config.json", tmp_path)
+
+
+class FarClient:
+    """Keeps artifacts elsewhere; counts what is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def get_run(self, run_id: str) -> object:
+        return SimpleNamespace(info=SimpleNamespace(artifact_uri=f"mlflow-artifacts:/1/{run_id}"))
+
+    def download_artifacts(self, run_id: str, path: str, folder: str) -> str:
+        self.asked.append(path)
+        fetched = Path(folder) / path
+        if path == "predictions":
+            fetched.mkdir()
+            for epoch in (1, 2):
+                (fetched / f"{epoch:04d}.parquet").write_text(f"{run_id} {epoch}")
+        else:
+            fetched.write_text(path)
+        return str(fetched)
+
+
+def test_what_is_far_away_is_fetched_by_the_folder_and_once(tmp_path: Path) -> None:
+    tracking, client = Tracking("http://far:1", experiment=uuid.uuid4().hex), FarClient()
+    vars(tracking)["client"] = client
+    for _ in range(2):
+        for epoch in (1, 2):
+            path = download(tracking, "r", f"predictions/{epoch:04d}.parquet", tmp_path)
+            assert path.read_text() == f"r {epoch}"
+        assert download(tracking, "r", "config.json", tmp_path).read_text() == "config.json"
+    assert client.asked == ["predictions", "config.json"]
+    with pytest.raises(IntegrityError, match=r"run r has no artifact predictions/0003\.parquet"):
+        download(tracking, "r", "predictions/0003.parquet", tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r"]
