@@ -210,10 +210,11 @@ class Drive:
 
         Tune's own records, which nobody reads, are kept off a disk that may be full.
 
-        Nor does it hand the driver's AWS keys on to the trials: Ray would write them into its logs.
+        Nor does it hand variables of the driver's environment on to the trials: Ray would write AWS
+        keys into its logs, and start each process anew where it has one at hand that is as good.
         """
-        handed_on = class_cache.ENV_VARS_TO_PROPAGATE
-        handed_on -= {name for name in handed_on if name.startswith("AWS_")}
+        class_cache.ENV_VARS_TO_PROPAGATE.clear()
+        class_cache.DEFAULT_ENV_VARS.clear()
         with TemporaryDirectory(prefix="ensweep-tune-", ignore_cleanup_errors=True) as records:
             tune.Tuner(
                 trainable,

@@ -94,6 +94,10 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
     """
 
     class Trial(wrap_function(run_trial)):  # type: ignore[misc]  # ray is untyped
+        def __init__(self, *given: Any, **named: Any) -> None:
+            os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # a trial has a folder of its own
+            super().__init__(*given, **named)
+
         def setup(self, config: dict[str, Any]) -> None:
             listen()
             self._leftovers, self._is_spent = Leftovers(), False

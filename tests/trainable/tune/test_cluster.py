@@ -89,7 +89,7 @@ def test_a_ray_that_nobody_took_is_shut_down(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(KeyError), starting_ahead():
         raise KeyError
     assert started.calls == ["init", "shutdown"]
-    with cluster():  # the next one is its own
+    with environment(), cluster():  # the next one is its own
         assert started.calls[2:] == ["init"]
 
 
