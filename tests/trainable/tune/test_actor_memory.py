@@ -84,10 +84,13 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         raise SystemExit(code)
 
     monkeypatch.setattr("trainable.tune.trainable.wrap_function", lambda _: Base)
-    monkeypatch.setattr("trainable.tune.trainable.os", SimpleNamespace(_exit=leave))
+    environ: dict[str, str] = {}
+    os = SimpleNamespace(_exit=leave, environ=environ)
+    monkeypatch.setattr("trainable.tune.trainable.os", os)
     monkeypatch.setattr(memory, "memory_used", lambda: Memory(0))
     before = signal.getsignal(signal.SIGTERM)
     trial = listening(lambda config: None)()
+    assert environ == {"RAY_CHDIR_TO_TRIAL_DIR": "0"}  # before Ray makes the trial's folder
     trial.setup({})
     assert trial.step() == "trained"
     yield trial
