@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -13,9 +14,12 @@ from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.paths import inside
 from mlflow_setup.schema import TRAININGS, Outcome, RunKind, RunRecord, Tag
 from mlflow_setup.text import there_are
-from mlflow_setup.tracking.client import Run
 from mlflow_setup.tracking.store import Tracking
+from mlflow_setup.tracking.stored_runs import StoredRun, read_runs
 from mlflow_setup.uris import redact
+
+if TYPE_CHECKING:
+    from mlflow_setup.tracking.client import Run
 
 _logger = logging.getLogger(__name__)
 
@@ -30,7 +34,7 @@ def find_trials(tracking: Tracking, sweep: str | None = None) -> list[RunRecord]
     if sweep is not None:
         tags[Tag.SWEEP.value] = sweep
     with tracking.errors():
-        return [as_record(run) for run in tracking.search(tags)]
+        return [as_record(run) for run in read_runs(tracking, tags)]
 
 
 def trials_of(tracking: Tracking, sweep: str) -> list[RunRecord]:
@@ -88,9 +92,8 @@ def latest_choice(tracking: Tracking, sweep: str) -> ChoiceRecord | None:
     """
     tags = {Tag.KIND.value: RunKind.ENSEMBLE.value, "sweeps": sweep}
     with tracking.errors():
-        runs = [
-            run for run in tracking.search(tags, "FINISHED") if Tag.CHOICE.value in run.data.tags
-        ]
+        found = read_runs(tracking, tags, "FINISHED")
+    runs = [run for run in found if Tag.CHOICE.value in run.data.tags]
     if not runs:
         return None
     run = runs[-1]
@@ -110,7 +113,7 @@ def tracked_sweeps(tracking: Tracking) -> list[str]:
         ConfigError: MLflow cannot be read.
     """
     with tracking.errors():
-        runs = tracking.search({Tag.KIND.value: RunKind.SWEEP.value})
+        runs = read_runs(tracking, {Tag.KIND.value: RunKind.SWEEP.value})
     names = [run.data.tags[Tag.SWEEP.value] for run in reversed(runs)]
     return sorted(dict.fromkeys(names), key=TRAININGS.__eq__)
 
@@ -178,7 +181,7 @@ def _artifact_root(tracking: Tracking, run_id: str) -> Path | None:
     return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
 
 
-def as_record(run: Run) -> RunRecord:
+def as_record(run: "Run | StoredRun") -> RunRecord:
     """A trial's run as other rooms see it."""
     tags = dict(run.data.tags)
     outcome = tags.get(Tag.OUTCOME.value)

@@ -145,9 +145,7 @@ class Tracking:
         experiment_id = self.find_experiment()
         if experiment_id is None:
             return []
-        for key, value in tags.items():
-            if not re.fullmatch(r"[\w.\- /:]*", value):
-                raise ConfigError(f"{value!r} cannot be the {key} of a run")
+        require_searchable(tags)
         conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
         if status is not None:
             conditions.append(f"attributes.status = '{status}'")
@@ -251,6 +249,13 @@ class Tracking:
                 f"MLflow tracking at {redact(self.uri)}: {reason}",
                 fix=remedy(reason, self.database, is_server=self.is_server),
             ) from None
+
+
+def require_searchable(tags: Mapping[str, str]) -> None:
+    """Raises ConfigError for a tag's value that cannot be searched for."""
+    for key, value in tags.items():
+        if not re.fullmatch(r"[\w.\- /:]*", value):
+            raise ConfigError(f"{value!r} cannot be the {key} of a run")
 
 
 def _mlflow_error() -> type[Exception]:

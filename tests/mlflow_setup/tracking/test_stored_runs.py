@@ -1,0 +1,82 @@
+"""Runs read from the file are those that MLflow finds."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from mlflow_setup.tracking.stored_runs import read_runs
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    """Runs of two kinds, with equal start times, one deleted, and one of another experiment."""
+    tracking = resolve_tracking(tmp_path_factory.mktemp("storage"))
+    client = tracking.client
+    for number, start in enumerate((30, 10, 10, 20, 40)):
+        tags = {"kind": "odd" if number % 2 else "even", "text": "a'b"}
+        run = client.create_run(tracking.experiment_id, start_time=start, tags=tags)
+        for step, value in enumerate((0.25, float("nan"), float("inf"))[: number + 1]):
+            client.log_metric(run.info.run_id, f"m{step}", value, step=1)
+            client.log_metric(run.info.run_id, "last", step / 8, step=step)
+        client.log_param(run.info.run_id, "optim.lr", str(number))
+        if number == 3:
+            client.set_terminated(run.info.run_id, "FINISHED")
+        if number == 4:
+            client.delete_run(run.info.run_id)
+    other = client.create_experiment("other")
+    client.create_run(other, start_time=5, tags={"kind": "even"})
+    return tracking
+
+
+def described(runs: list[Any]) -> list[str]:
+    """As text: a value that is no number equals itself."""
+    return [
+        repr((run.info.run_id, run.info.status, run.info.start_time))
+        + repr([sorted(dict(part).items()) for part in (run.data.params, run.data.metrics)])
+        + repr(sorted((key, run.data.tags[key]) for key in run.data.tags))
+        for run in runs
+    ]
+
+
+@pytest.mark.parametrize("status", [None, "RUNNING", "FINISHED", "KILLED"])
+@pytest.mark.parametrize("tags", [{}, {"kind": "even"}, {"kind": "odd"}, {"kind": "none"}])
+def test_the_file_says_what_mlflow_says(
+    tracking: Tracking, tags: dict[str, str], status: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = described(tracking.search(tags, status))
+    monkeypatch.setattr(Tracking, "search", lambda *_: pytest.fail("MLflow was asked"))
+    assert described(read_runs(tracking, tags, status)) == wanted
+
+
+def test_where_nothing_was_tracked_there_is_nothing(tmp_path: Path) -> None:
+    assert read_runs(resolve_tracking(tmp_path / "none"), {"kind": "odd"}) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_mlflow_is_asked_where_its_tables_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(Tracking, "search", lambda *given: asked.append(given) or [])
+    tracking = resolve_tracking(tmp_path)
+    assert tracking.database is not None
+    with closing(sqlite3.connect(tracking.database)) as connection, connection:
+        connection.execute("CREATE TABLE experiments (name, other)")
+    assert read_runs(tracking, {"kind": "odd"}) == []
+    assert read_runs(Tracking("http://127.0.0.1:9"), {"kind": "odd"}) == []
+    assert len(asked) == 2
+
+
+def test_what_is_no_database_is_an_error_and_an_odd_value_is_refused(tmp_path: Path) -> None:
+    tracking = resolve_tracking(tmp_path)
+    assert tracking.database is not None
+    tracking.database.write_bytes(b"no database, whatever its name says" * 40)
+    with pytest.raises(sqlite3.DatabaseError):
+        read_runs(tracking, {"kind": "odd"})
+    with pytest.raises(ConfigError, match="cannot be the kind of a run"):
+        read_runs(tracking, {"kind": "a' or 'b"})
