@@ -261,7 +261,8 @@ def require_searchable(tags: Mapping[str, str]) -> None:
 def _mlflow_error() -> type[Exception]:
     from mlflow_setup.tracking.client import MlflowException
 
-    return MlflowException
+    error: type[Exception] = MlflowException
+    return error
 
 
 def _tracking_errors() -> tuple[type[Exception], ...]:
