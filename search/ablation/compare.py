@@ -39,6 +39,7 @@ class Line:
     differences: dict[str, Difference] | None = None  # task or "overall"; None for the first
     problem: str | None = None
     base: str | None = None  # label of the row that it is compared with
+    table: str = ""  # the included study that it is a row of
 
     def mean(self, name: str) -> float | None:
         """Mean of a task's metric or of "overall" over the seeds; None where it has none."""
@@ -116,8 +117,8 @@ def evaluate(
     lines = []
     for row in rows:
         runs = tuple(_run(result, set(first[0].tasks)) for result in results.get(row.label, []))
-        line = Line(row.label, row.recipe, runs, found.get(row.label), base=bases.get(row.label))
-        problem = problems.get(row.label)
+        problem, base = problems.get(row.label), bases.get(row.label)
+        line = Line(row.label, row.recipe, runs, found.get(row.label), base=base, table=row.table)
         lines.append(replace(line, runs=(), problem=problem) if problem else line)
     drawn = curves_of_row if curves_of_row in results else rows[0].label
     names = (*first[0].tasks, OVERALL)

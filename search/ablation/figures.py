@@ -1,4 +1,4 @@
-"""The study in words, files and pictures: figure 2 as a table, figures 4 and 5 as curves."""
+"""The study in words, files and pictures: figures 2 and 3 as tables, 4 and 5 as curves."""
 
 from itertools import cycle
 from pathlib import Path
@@ -43,6 +43,7 @@ def write_report(study: AblationTable, folder: Path) -> list[Path]:
         "runs.csv": _runs(study).to_csv(index=False),
         "ablation.md": markdown(study),
         "ablation.png": png(ablation_figure(study)),
+        **{f"{name}.md": scores(study, name) for name in tables_of(study)},
     }
     if study.curves:
         files["curves.csv"] = _by_epoch(study).to_csv(index=False)
@@ -53,8 +54,28 @@ def write_report(study: AblationTable, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
+def tables_of(study: AblationTable) -> list[str]:
+    """Names of the studies that this one includes, in their order."""
+    return list(dict.fromkeys(line.table for line in study.lines if line.table))
+
+
+def scores(study: AblationTable, name: str) -> str:
+    """An included study in the form of the paper's figures 2 and 3: dev scores, ensembles on top.
+
+    Means over the seeds, ± their standard deviation.
+    """
+    names = [OVERALL, *[task for task in study.names if task != OVERALL]]
+    rows = [["model", *map(_short, names)], ["---"] * (1 + len(names))]
+    own = [line for line in study.lines if line.table == name]
+    for line in sorted(own, key=lambda line: bool(line.recipe)):
+        cells = [_score(line, column) for column in names]
+        problem = [_plain(line.problem or ""), *[""] * (len(names) - 1)]
+        rows.append([_plain(line.label), *(problem if line.problem else cells)])
+    return _as_markdown(rows)
+
+
 def markdown(study: AblationTable) -> str:
-    """The table of figure 2, with each task's difference to the row's base."""
+    """Each row's scores, with each task's difference to the row's base."""
     header = ["row", "base"]
     for name in study.names:
         header += [_plain(_short(name)), "difference"]
@@ -65,6 +86,10 @@ def markdown(study: AblationTable) -> str:
             row += [_score(line, name) if not line.problem else "", _difference(line, name)]
         problem = [_plain(line.problem or ""), *[""] * (len(row) - 3)]
         rows.append([*row[:2], *problem] if line.problem else row)
+    return _as_markdown(rows)
+
+
+def _as_markdown(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 

@@ -34,6 +34,8 @@ class Row:
     """Task -> labels of the rows above that are averaged, seed by seed, in place of trials."""
     bases: tuple[str, ...] = ()
     """Labels of rows above: it is compared with the best of them; none: with the first row."""
+    table: str = ""
+    """Of a study that includes others: the one that it is a row of."""
 
 
 @dataclass(frozen=True, eq=False)

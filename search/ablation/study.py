@@ -13,6 +13,10 @@ configuration are run once. A row may also be an ensemble of rows above it, whic
       - {label: both, base: [B3, B3 - head dropout], average: {sentiment: [B3, B3 - head dropout]}}
 
 `curves` is the label of the row whose learning curves are drawn; the first row's by default.
+A study may also be several packaged ones in one, each a table of its own, whose first row is the
+base of that table's rows:
+
+    include: [figure2, figure3]
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +37,7 @@ from trainable.storage.layout import TRIALS
 from trainable.storage.trial_folder import TrialFolder
 
 STUDIES = Packaged(Path(__file__).parent / "studies", "study")
-_KEYS = ("description", "config", "rows", "resources", "curves")
+_KEYS = ("description", "config", "rows", "resources", "curves", "include")
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,8 @@ def read_study(
         ConfigError: every problem found; no such study.
     """
     path = STUDIES.path(name_or_file)
-    content = read_settings(path)
-    unknown = sorted(set(content) - set(_KEYS))
-    if unknown:
-        raise ConfigError(f"study {path}: no key {', '.join(unknown)}; known: {', '.join(_KEYS)}")
-    every = _rows(content, path)
+    content = _read(path)
+    every = _included(content, path) if "include" in content else _rows(content, path)
     rows = _choose(every, only)
     if num_seeds < 1:
         raise ConfigError(f"--seeds: at least 1, got {num_seeds}")
@@ -131,7 +132,14 @@ def read_study(
     return StudyConfig(
         sweep,
         tuple(
-            Row(row.label, row.recipe, () if row.members else next(own), row.members, row.bases)
+            Row(
+                row.label,
+                row.recipe,
+                () if row.members else next(own),
+                row.members,
+                row.bases,
+                row.table,
+            )
             for row in rows
         ),
         _curves_of(content, every, path),
@@ -146,10 +154,41 @@ class _Given:
     settings: dict[str, Any]  # recipe and overrides
     members: dict[str, tuple[str, ...]]
     bases: tuple[str, ...] = ()
+    table: str = ""  # name of the included study that it is of
 
     @property
     def recipe(self) -> str:
         return str(self.settings.get("recipe", ""))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_settings(path)
+    unknown = sorted(set(content) - set(_KEYS))
+    if unknown:
+        raise ConfigError(f"study {path}: no key {', '.join(unknown)}; known: {', '.join(_KEYS)}")
+    return content
+
+
+def _included(content: dict[str, Any], path: Path) -> list[_Given]:
+    """The rows of the packaged studies that a study includes, with the settings of each."""
+    names = content["include"]
+    alone = {"rows", "config"} & set(content)
+    if alone or not isinstance(names, list) or not names:
+        raise ConfigError(
+            f"study {path}: include must be a list of packaged studies, and has no rows and no "
+            f"config beside it, got {names!r}"
+        )
+    rows: list[_Given] = []
+    for name in map(str, names):
+        file = STUDIES.path(name)
+        included = _read(file)
+        own = _rows(included, file)
+        for row in own:
+            settings = {**included.get("config", {}), **row.settings} if row.recipe else {}
+            bases = row.bases or (() if row is own[0] else (own[0].label,))
+            rows.append(replace(row, settings=settings, bases=bases, table=name))
+    _require_labels_once(rows, path)
+    return rows
 
 
 def _rows(content: dict[str, Any], path: Path) -> list[_Given]:
@@ -172,11 +211,15 @@ def _rows(content: dict[str, Any], path: Path) -> list[_Given]:
             raise ConfigError(f"{place} names no recipe: {row!r}")
         rest = {key: value for key, value in entry.items() if key != "label"}
         rows.append(_Given(str(entry.get("label", entry["recipe"])), rest, {}, bases))
+    _require_labels_once(rows, path)
+    return rows
+
+
+def _require_labels_once(rows: Sequence[_Given], path: Path) -> None:
     labels = [row.label for row in rows]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ConfigError(f"study {path}: two rows have the label {', '.join(twice)}")
-    return rows
 
 
 def _bases(given: Any, above: Sequence[_Given], place: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The study's files: tables that read back to the same numbers, pictures that are PNG files."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from search.ablation.figures import (
     curves_figure,
     curves_table,
     markdown,
+    scores,
     table,
     write_report,
 )
@@ -146,6 +148,27 @@ def test_the_markdown_table_has_as_many_cells_in_each_row(study: AblationTable) 
     assert {len(row) for row in rows} == {2 + 2 * len(NAMES)}
     assert "| B3 + X | B3 | 0.5550 ± 0.0071 | +0.0450 [+0.0350, +0.0550] * |" in text
     assert "trial 0003-b3-y failed: out of memory" in text
+
+
+def test_the_papers_figures_2_and_3_are_tables_of_scores_with_the_ensembles_on_top(
+    study: AblationTable, tmp_path: Path
+) -> None:
+    base, better, only, failed = study.lines
+    both = Line("both", "", better.runs, better.differences, base="B3", table="figure2")
+    lines = [replace(line, table="figure2") for line in (base, only, failed)]
+    lines += [both, replace(better, table="figure3")]
+    own = AblationTable(tuple(lines), NAMES, study.curves, "B3")
+    assert scores(own, "figure2").splitlines() == [
+        "| model | overall | sentiment | similarity |",
+        "| --- | --- | --- | --- |",
+        "| both | 0.7300 ± 0.0071 | 0.5550 ± 0.0071 | 0.8100 ± 0.0141 |",
+        "| B3 | 0.7075 ± 0.0106 | 0.5100 ± 0.0141 | 0.8100 ± 0.0141 |",
+        "| sentiment only |  | 0.4950 ± 0.0071 |  |",
+        "| B3 - Y | trial 0003-b3-y failed: out of memory |  |  |",
+    ]
+    write_report(own, tmp_path)
+    assert {f"figure{n}" for n in (2, 3, 4, 5)} <= {path.stem for path in tmp_path.iterdir()}
+    assert "B3 + X" in (tmp_path / "figure3.md").read_text()
 
 
 def test_a_bar_in_a_label_or_a_reason_is_no_cell_border(study: AblationTable) -> None:

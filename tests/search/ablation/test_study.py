@@ -17,7 +17,7 @@ SHORT = ("train.num_epochs=2", "data.dir=.")
 
 
 def test_the_packaged_studies_resolve_and_have_a_line() -> None:
-    assert STUDIES.names() == ["figure2", "figure3", "further", "heads", "signs"]
+    assert STUDIES.names() == ["figure2", "figure3", "further", "heads", "paper", "signs"]
     for name in STUDIES.names():
         assert len(str(read_settings(STUDIES.path(name))["description"])) > 20
         study = read_study(name, 2, overrides=SHORT, environment={})
@@ -53,6 +53,29 @@ def test_figure2_has_every_row_of_the_paper_and_runs_equal_rows_once(tmp_path: P
     assert study.curves_of == "B1 of 20 epochs"
     configs = [from_flat(study.sweep.first(n)[0].settings) for n in range(6)]
     assert [config.seed for config in configs] == [0, 1, 2, 0, 1, 2]
+
+
+def test_the_study_of_the_paper_has_the_rows_of_both_figures_as_they_are_alone() -> None:
+    def trials(name: str) -> dict[str, dict[str, object]]:
+        """Label -> the settings of its first seed."""
+        study = read_study(name, 1, environment={})
+        names = [f"{n:04d}-{t.recipe}" for n, t in enumerate(study.sweep.first_trials, start=1)]
+        return {
+            row.label: from_flat(
+                study.sweep.first(names.index(str(row.trials[0])))[0].settings
+            ).flat()
+            for row in study.rows
+            if row.trials
+        }
+
+    both = trials("paper")
+    assert both == trials("figure2") | trials("figure3")
+    rows = {row.label: row for row in read_study("paper", 1, environment={}).rows}
+    assert rows["B3 - MNR"].table == rows["selective ensemble"].table == "figure2"
+    assert rows["baseline + LP-FT"].table == "figure3"
+    assert rows["baseline + LP-FT"].bases == ("baseline",)
+    assert rows["B3 - MNR"].bases == ("B3",)
+    assert rows["B3"].bases == rows["baseline"].bases == ()
 
 
 @pytest.mark.parametrize("name", ["figure2", "further", "signs"])
@@ -165,6 +188,10 @@ def test_a_study_of_ones_own_with_overrides_in_its_rows(tmp_path: Path) -> None:
         ("rows: [b3]\ncurves: b1", "curves: no row 'b1' that is trained"),
         ("rows: [{recipe: b3, optim.lrr: 1}]", "optim.lrr"),
         ("rows: [b3]\nconfig: {optim.lr: -1}", "optim.lr"),
+        ("rows: [b3]\ninclude: [figure2]", "include must be a list of packaged studies"),
+        ("include: figure2", "include must be a list of packaged studies"),
+        ("include: [figure9]", "no study 'figure9'"),
+        ("include: [figure2, signs]", "two rows have the label B3"),
     ],
 )
 def test_faults_are_named(content: str, message: str, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_studies_are_listed_with_a_line_each() -> None:
         "figure3",
         "further",
         "heads",
+        "paper",
         "signs",
     ]
     listed = json.loads(invoke("studies", "--json").stdout)["studies"]
