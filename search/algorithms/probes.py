@@ -34,8 +34,11 @@ class Probes:
         return replace(given, settings=settings, origin={**given.origin, STAGES: "search, a probe"})
 
     def is_next_taken_up(self, number: int) -> bool:
-        """Whether trial `number` (from 0) of the sweep takes up a probe, should there be one."""
-        return number >= self.num_probes and (number - self.num_probes) % 2 == 0
+        """Whether trial `number` (from 0) of the sweep takes up a probe, should there be one.
+
+        Never in a sweep without probes: where all trials train heads alone, it would run one again.
+        """
+        return 0 < self.num_probes <= number and (number - self.num_probes) % 2 == 0
 
     def take_up(self) -> dict[str, Any] | None:
         """The point of the best probe that no trial has taken up; the earliest wins a tie."""

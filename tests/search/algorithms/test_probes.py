@@ -76,6 +76,11 @@ def test_probes_without_anything_to_go_on_with_are_refused(tmp_path: Path) -> No
     assert sweep_of(tmp_path, recipe="probe", num_probes=0).search.num_probes == 0
 
 
+def test_no_trial_is_run_again_in_a_sweep_that_trains_heads_alone(tmp_path: Path) -> None:
+    ran = _run(OptunaSearcher(sweep_of(tmp_path, recipe="probe", num_probes=0)), {"0003": 0.8})
+    assert len({trial["settings"]["probe.lr"] for trial in ran.values()}) == len(ran) == 9
+
+
 def test_what_has_no_effect_in_a_stage_is_not_drawn_for_it(tmp_path: Path) -> None:
     space = sweep_of(tmp_path).space
     assert set(effective_space(space, ["probe"])) == OF_HEADS
