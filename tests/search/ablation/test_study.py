@@ -191,7 +191,7 @@ def test_a_study_of_ones_own_with_overrides_in_its_rows(tmp_path: Path) -> None:
         ("rows: [b3]\ninclude: [figure2]", "include must be a list of packaged studies"),
         ("include: figure2", "include must be a list of packaged studies"),
         ("include: [figure9]", "no study 'figure9'"),
-        ("include: [figure2, signs]", "two rows have the label B3"),
+        ("include: [figure2, signs]", "two rows have the label B1 - AllNLI, B3,"),
     ],
 )
 def test_faults_are_named(content: str, message: str, tmp_path: Path) -> None:
