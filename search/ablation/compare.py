@@ -117,8 +117,8 @@ def evaluate(
     lines = []
     for row in rows:
         runs = tuple(_run(result, set(first[0].tasks)) for result in results.get(row.label, []))
-        problem, base = problems.get(row.label), bases.get(row.label)
-        line = Line(row.label, row.recipe, runs, found.get(row.label), base=base, table=row.table)
+        problem, to = problems.get(row.label), bases.get(row.label)
+        line = Line(row.label, row.recipe, runs, found.get(row.label), base=to, table=row.table)
         lines.append(replace(line, runs=(), problem=problem) if problem else line)
     drawn = curves_of_row if curves_of_row in results else rows[0].label
     names = (*first[0].tasks, OVERALL)
