@@ -40,6 +40,7 @@ EXPERIMENT_TAGS = {
     "best first.",
 }
 _LOCK_SECONDS = 60
+_REFUSED = re.compile("error code 40[13]")
 _PAGE = 1000
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 800, 100  # MLflow takes 1,000 of all in one request
 _MAX_VALUE = 5_990  # MLflow cuts a param's value at 6,000 characters without a mark
@@ -204,15 +205,22 @@ class Tracking:
             del values[:_METRICS_PER_BATCH], texts[:_PARAMS_PER_BATCH]
             marks = []
 
-    def check(self) -> None:
+    def check(self, *, may_be_away: bool = False) -> None:
         """Prove that runs can be tracked here, creating the database and the experiment.
+
+        Args:
+            may_be_away: a server that cannot be reached is no error, only one that refuses is.
 
         Raises:
             ConfigError: not reachable, refused, or not usable; credentials masked.
         """
         self.prove_database()
-        with self.errors():
-            _ = self.experiment_id
+        try:
+            with self.errors():
+                _ = self.experiment_id
+        except ConfigError as error:
+            if not may_be_away or _REFUSED.search(error.problem):
+                raise
 
     def prove_database(self) -> None:
         """Of an SQLite file that is there, that it is whole and can be written: soon known.

@@ -116,8 +116,8 @@ def resume_sweep(
             unfinished_configs,
         )
 
-        if tracking.database is not None:  # a server may come back, a broken file will not
-            tracking.check()
+        # a server that is away may come back; a broken file will not, nor a login that is refused
+        tracking.check(may_be_away=tracking.database is None)
         if num_more:
             folder.extend(num_more)
         sweep = folder.read()

@@ -144,11 +144,16 @@ def push(
     private: Annotated[
         bool, typer.Option("--private", help="Of a repository that is made by this.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Upload a bundle to the Hugging Face hub, as whoever `hf auth login` says."""
     from ensemble.export.push import push as upload
 
-    typer.echo(upload(folder, repo, is_private=private))
+    commit = upload(folder, repo, is_private=private)
+    if as_json:
+        print_json(folder=str(folder), repo=repo, commit=commit)
+        return
+    typer.echo(commit)
     place = shlex.quote(repo.rpartition("/")[2])
     typer.echo(
         f"to get it: hf download {shlex.quote(repo)} --local-dir {place} && ensweep verify {place}",

@@ -87,7 +87,7 @@ def _keep(
     try:
         run_id, is_new = log(place.tracking, request, content, pool, choice, images)
     except EnsweepError as error:
-        typer.echo(f"not logged: {error.problem}", err=True)
+        typer.echo(f"not logged: {error}", err=True)
     else:
         typer.echo(f"{'logged as' if is_new else 'logged before as'} MLflow run {run_id}", err=True)
 

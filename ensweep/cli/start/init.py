@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
+from ensweep.cli.shared.options import AsJson
+from ensweep.cli.shared.output import print_json
 from ensweep.cli.training.importing import Corrections, Place, show_found
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def init(
     place: Place,
     corrections: Corrections,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new files.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write a recipe and a sweep, commented, for data of your own: a folder that `data import`
     wrote, or whatever it takes, which is imported first."""
@@ -76,6 +79,10 @@ def init(
     make_folder(output)
     write_atomic(output / RECIPE, recipe_text(tasks, folder, output / RECIPE), mask)
     write_atomic(output / SWEEP, sweep_text(tasks), mask)
+    if as_json:
+        files = {"recipe": str(output / RECIPE), "sweep": str(output / SWEEP)}
+        print_json(**files, data=str(folder), tasks=list(tasks))
+        return
     typer.echo(f"wrote {output / RECIPE} and {output / SWEEP}, for the data in {folder}")
     for words in (("plan",), ("sweep", "--name", "mine")):
         command = ["ensweep", words[0], str(output / SWEEP), *words[1:]]

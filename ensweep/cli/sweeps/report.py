@@ -79,7 +79,7 @@ def _write(
         try:
             log_to_sweep(place.tracking, folders[0].name, written.every, FOLDER)
         except EnsweepError as error:
-            typer.echo(f"not logged: {error.problem}", err=True)
+            typer.echo(f"not logged: {error}", err=True)
     if as_json:
         absent = {section.key: section.absent for section in made.sections if section.absent}
         files = [str(path) for path in written.every]
@@ -103,7 +103,7 @@ def _export(place: Place, folders: "list[SweepFolder]", url: str, as_json: bool)
         try:
             runs = {run.trial: run.run_id for run in find_trials(place.tracking, folder.name)}
         except EnsweepError as error:
-            typer.echo(f"without the ids of MLflow's runs: {error.problem}", err=True)
+            typer.echo(f"without the ids of MLflow's runs: {error}", err=True)
             runs = {}
         counts[folder.name] = export_study(folder, url, runs)
     if as_json:

@@ -7,7 +7,7 @@ ensweep data check demo/data
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,21 +77,32 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other rows.")] = 0,
     train_rows: Annotated[int, typer.Option("--train-rows", min=1, help="Of each task.")] = 600,
     dev_rows: Annotated[int, typer.Option("--dev-rows", min=1, help="Of each task.")] = 300,
+    as_json: AsJson = False,
 ) -> None:
     """Write a generated data set, to try things out; its sentences mean nothing."""
     from trainable.data.synthetic import write_sample
 
     write_sample(folder, seed, train_rows, dev_rows)
-    typer.echo(f"wrote a generated data set to {folder}")
+    if as_json:
+        print_json(**_written(folder), seed=seed)
+    else:
+        typer.echo(f"wrote a generated data set to {folder}")
 
 
 @data.command(epilog="Example: ensweep data fetch data")
-def fetch(folder: Folder) -> None:
+def fetch(folder: Folder, as_json: AsJson = False) -> None:
     """Bring SST-5, QQP, STS-B and AllNLI from the public hub (needs a network)."""
     from trainable.data.public_datasets import fetch as bring
 
     bring(folder, report=lambda line: typer.echo(line, err=True))
-    typer.echo(f"wrote the public data sets to {folder}")
+    if as_json:
+        print_json(**_written(folder))
+    else:
+        typer.echo(f"wrote the public data sets to {folder}")
+
+
+def _written(folder: Path) -> dict[str, Any]:
+    return {"folder": str(folder), "files": sorted(path.name for path in folder.iterdir())}
 
 
 def _choose_tasks(folder: Path, recipe: str | None, names: str | None) -> "dict[str, Task]":

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ensweep.cli.shared.options import AsJson
+from ensweep.cli.shared.output import print_json
+
 if TYPE_CHECKING:
     from trainable.imports.importing import Import
 
@@ -119,6 +122,7 @@ def import_(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Show what is found, and write nothing.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring data of your own: columns, kind and labels are found and shown, and a missing dev or
     test split is cut."""
@@ -127,10 +131,16 @@ def import_(
     found = corrections.find(place)
     show_found(found)
     check_place(output, found.name)
+    if not dry_run:
+        found.write(output)
+    if as_json:
+        rows = {split: len(each) for split, each in found.splits.items()}
+        facts = {"task": found.name, "kind": found.task.kind, "labels": found.task.label_names}
+        print_json(folder=str(output), **facts, rows=rows, is_written=not dry_run)
+        return
     if dry_run:
         typer.echo("nothing is written: --dry-run", err=True)
         return
-    found.write(output)
     typer.echo(f"wrote {output}")
     typer.echo(
         f"next: {shlex.join(['ensweep', 'init', str(output), '--output', 'mine'])}", err=True
