@@ -9,7 +9,8 @@ Legend: M candidates, N rows, H halves, L levels, R replicates.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -44,6 +45,9 @@ from ensemble.selection.sample import Combination, Linear, weights_and_intercept
 from ensemble.statistics.bootstrap import Gain, gain_of, overall_of
 from ensemble.statistics.effort import SHIPPED, Effort
 from mlflow_setup.errors import ConfigError, NothingUsableError
+from trainable.runtime.progress import Tally
+
+_Result = TypeVar("_Result")
 
 
 def choose(
@@ -82,13 +86,23 @@ def choose(
     limit = math.inf if max_cost is None else max_cost
     terms = Terms(_rules(rule, max_members), rule is None, cost, limit, effort)
     whole, *views = views_of(pool, averaged)
-    halves = [decide(view, terms) for view in views]
+    tally = Tally("choosing an ensemble", 3 * len(views) + 2)  # by what each part takes
+    halves = list(_told(tally, (decide(view, terms) for view in views)))
     suited = {name: choice.rule for name, choice in halves[0].rules.items()}
     final = decide(whole, terms, suited)
+    tally.add()
     _require_cheap(final, limit)
     levels = levels_of(final.options, [half.options for half in halves])
-    nested = tuple(choose_level(half, terms, prefer) for half in halves)
-    return _Scored(final, halves, levels, nested, terms, prefer).choice()
+    nested = tuple(_told(tally, (choose_level(half, terms, prefer) for half in halves), 2))
+    choice = _Scored(final, halves, levels, nested, terms, prefer).choice()
+    tally.add()
+    return choice
+
+
+def _told(tally: Tally, results: Iterable[_Result], weight: int = 1) -> Iterator[_Result]:
+    for result in results:
+        tally.add(weight)
+        yield result
 
 
 def _rules(rule: str | None, max_members: int | None) -> Mapping[str, Rule]:

@@ -179,24 +179,34 @@ class Progress:
         title = f"{num_ended} of {self.num_trials} trials, best scores of each; {self._eta()}"
         table = Table(title=title.rstrip("; "), title_justify="left", box=SIMPLE)
         metrics = list(dict.fromkeys(key for row in rows.values() for key in list(row.best)))
-        if self.console.width < WIDE:
+        if self.console.width < WIDE or len(metrics) == 2:  # of one task: its score is overall's
             metrics = [key for key in metrics if key == OVERALL]
-        for header in ("trial", "epoch", *map(_short, metrics), "state", "time"):
-            table.add_column(header, no_wrap=True)
-        rest = self.console.width - (WIDE if len(metrics) > 1 else 60)
-        table.add_column("settings", no_wrap=True, overflow="ellipsis", max_width=max(16, rest))
         running = [item for item in rows.items() if item[1].state in _TO_RUN]
         ended = [item for item in rows.items() if item[1].state not in _TO_RUN]
         best = sorted(ended, key=lambda item: item[1].overall, reverse=True)[:SHOWN_ENDED]
-        for number, (trial, row) in enumerate([*running, *best]):
-            scores = (f"{row.best[key]:.4f}" if key in row.best else "" for key in metrics)
-            is_running = row.state == "running"
-            within = self._within(trial) if is_running and number < MAX_LOOKED_AT else ""
-            elapsed = time.monotonic() - row.began if is_running and row.began else None
-            took = "" if elapsed is None else duration(elapsed)
-            epoch = f"{row.epoch}/{row.num_epochs}{within}"
-            table.add_row(escape(trial), epoch, *scores, row.state, took, escape(row.settings))
+        lines = [
+            self._cells(trial, row, metrics, number < MAX_LOOKED_AT)
+            for number, (trial, row) in enumerate([*running, *best])
+        ]
+        headers = ["trial", "epoch", *map(_short, metrics), "state", "time"]
+        columns = zip(headers, *(line[:-1] for line in lines), strict=True)
+        room = self.console.width - sum(max(map(len, column)) + 3 for column in columns) - 4
+        for header in headers:
+            table.add_column(header, no_wrap=True)
+        table.add_column("settings", no_wrap=True, overflow="ellipsis", max_width=max(16, room))
+        for line in lines:
+            table.add_row(*map(escape, line))
         return table
+
+    def _cells(
+        self, trial: str, row: _Row, metrics: Sequence[str], is_looked_at: bool
+    ) -> tuple[str, ...]:
+        is_running = row.state == "running"
+        scores = (f"{row.best[key]:.4f}" if key in row.best else "" for key in metrics)
+        within = self._within(trial) if is_running and is_looked_at else ""
+        took = duration(time.monotonic() - row.began) if is_running and row.began else ""
+        epoch = f"{row.epoch}/{row.num_epochs}{within}"
+        return trial, epoch, *scores, row.state, took, row.settings
 
     def _within(self, trial: str) -> str:
         """` +42 %` of the epoch under way, or of what comes before it."""

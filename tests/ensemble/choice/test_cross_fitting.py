@@ -25,6 +25,7 @@ from ensemble.statistics.dev_splits import folds
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import Outcome
 from trainable.evaluation.metrics import overall, task_metric
+from trainable.runtime.progress import Work, heard_by
 from trainable.storage.predictions import dev_train_mask
 
 TASKS = ("sentiment", "paraphrase", "similarity")
@@ -72,7 +73,11 @@ def usual(module_store: Store) -> tuple[Pool, EnsembleChoice]:
     """The runs of `fill` and the choice among them, with the effort that users get."""
     fill(module_store)
     pool = module_store.pool()
-    return pool, choose(pool)
+    told: list[Work] = []
+    with heard_by(told.append):
+        choice = choose(pool)
+    assert [told[0].done, told[-1].done, {work.total for work in told}] == [0, 20, {20}]
+    return pool, choice
 
 
 def test_scores_are_those_of_what_the_halves_choose(store: Store) -> None:
