@@ -45,6 +45,16 @@ def test_divergence_is_the_symmetrised_kl_by_hand() -> None:
     assert actual.item() == (1 + 4) / 2
 
 
+def test_divergence_is_computed_in_float32() -> None:
+    """Half precision would round probabilities that hardly differ to the same."""
+    one, other = torch.tensor([[0.2, -1.0]]), torch.tensor([[0.21, -1.0]])
+    short = one.bfloat16(), other.bfloat16()
+    for rounded in (short, (short[0], short[1].float()), (short[0].float(), short[1])):
+        found = divergence(Kind.CLASSIFICATION, *rounded)
+        assert found.dtype is torch.float32
+        assert found == divergence(Kind.CLASSIFICATION, short[0].float(), short[1].float())
+
+
 @pytest.mark.parametrize(
     ("norm", "place", "num_steps", "step_size"),
     list(itertools.product(["linf", "l2"], ["input", "pooled"], [1, 3], [1e-3, 1.0])),

@@ -25,6 +25,7 @@ TASKS: dict[str, Task] = {
     "similarity": PAPER_TASKS["similarity"].model_copy(update={"max_score": MAX_SCORE}),
     "nli": PAPER_TASKS["nli"],
 }
+FILES: dict[Any, str] = {"train": "train.csv", "dev": "dev.csv"}
 SWITCHES = list(itertools.product([False, True], repeat=3))
 
 
@@ -161,6 +162,55 @@ def test_linear_pairs_are_read_from_product_difference_and_cosine() -> None:
 def test_linear_classes_are_the_baselines() -> None:
     head = build_head(TASKS["classes"], HIDDEN, Model(heads="linear"))
     assert _widths(head) == {"out": (HIDDEN, CLASSES)}
+    first, view = torch.randn(2, BATCH, HIDDEN).unbind()
+    assert head.features((first, view)) is first  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_a_pair_in_its_order_is_read_from_both_sides_their_difference_and_product(
+    switches: tuple[bool, bool, bool],
+) -> None:
+    model = _model(*switches)
+    task = Task(kind=Kind.PAIR_CLASSIFICATION, files=FILES, num_classes=CLASSES)
+    head, u, v, s = _in_evaluation(task, model)
+    weights = dict(head.state_dict())
+    width = weights["out.weight"].shape[1] // 4
+    one_side = {**weights, "out.weight": torch.zeros(1, width).double(), "out.bias": torch.zeros(1)}
+    nonlinear = model.nonlinear_heads
+    z = [
+        reference.classes(one_side, *side, nonlinear=nonlinear)[1]
+        for side in zip((u, v), s, strict=True)
+    ]
+    x, y = (side * (side > 0) if nonlinear else side for side in z)
+    features = torch.cat([x, y, torch.maximum(x - y, y - x), x * y], dim=1)
+    found = head((u, v), s)
+    expected = reference.linear(weights, "out", features)
+    torch.testing.assert_close(found.outputs, expected, rtol=1e-12, atol=1e-12)
+    for one, other in zip(found.embeddings, z, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    assert _widths(head)["out"] == (4 * width, CLASSES)
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_a_score_is_put_in_the_middle_of_its_range(switches: tuple[bool, bool, bool]) -> None:
+    model = _model(*switches)
+    task = Task(kind=Kind.REGRESSION, files=FILES, min_score=-1.0, max_score=7.0)
+    head, u, _, s = _in_evaluation(task, model)
+    nonlinear = model.nonlinear_heads
+    raw, _ = reference.classes(dict(head.state_dict()), u, s[0], nonlinear=nonlinear)
+    found = head((u,), s[:1])
+    torch.testing.assert_close(found.outputs, 3.0 + 8.0 * raw[:, 0], rtol=1e-6, atol=1e-5)
+
+
+def _in_evaluation(
+    task: Task, model: Model
+) -> tuple[nn.Module, Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """A head, and for two sides e and s, all in float64."""
+    torch.manual_seed(0)
+    head = build_head(task, HIDDEN, model).double().eval()
+    u, v = torch.randn(2, BATCH, HIDDEN, dtype=torch.float64).unbind()
+    shared = SharedFCN(HIDDEN, model).double().eval() if model.shared_fcn else None
+    return head, u, v, tuple(shared(side) if shared is not None else None for side in (u, v))
 
 
 @pytest.mark.parametrize("name", ["classes", "paraphrase", "similarity"])

@@ -1,5 +1,6 @@
 """A step of a learner against the reference in float64: loss, gradient step and rate."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import reference
 import torch
 from reference import drop_known_masks, every_third_dropped
+from safetensors.torch import save_file
 from tiny_trials import EVERY_LOSS, NO_DROPOUT, config_of, learner_of, loss_and_gradients, run
 from torch import Tensor
 
@@ -15,7 +17,8 @@ from mlflow_setup.schema import Outcome
 from trainable.batches.collate import Batch
 from trainable.batches.packing import Packed
 from trainable.batches.sampler import Step
-from trainable.model.multitask import MultitaskBert
+from trainable.model.compilation import Verdict
+from trainable.model.multitask import WEIGHTS_FILE, MultitaskBert
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
@@ -389,6 +392,34 @@ def test_layers_are_compiled_where_it_is_wanted(
     monkeypatch.setattr("trainable.training.learner.compile_layers", compiled.append)
     learner = learner_of(config_of(tiny_encoder, tiny_data, f"train.compile={wanted}"))
     assert compiled == ([learner.model.encoder] if is_compiled else [])
+
+
+def test_whether_to_compile_is_measured_by_passes_that_leave_nothing_behind(
+    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients: list[set[bool]] = []
+
+    def verdict(encoder: object, passes: Callable[[], None], *_: object) -> Verdict:
+        passes()
+        gradients.append({parameter.grad is None for parameter in encoder.parameters()})  # type: ignore[attr-defined]
+        return Verdict(1.0, 2.0, 1.0)
+
+    monkeypatch.setattr("trainable.training.learner.can_compile", lambda *_: True)
+    monkeypatch.setattr("trainable.training.learner.verdict", verdict)
+    learner = learner_of(config_of(tiny_encoder, tiny_data, "train.compile=auto"))
+    assert gradients == [{True}]
+    assert [note for note in learner.notes if "2.00 times as fast compiled" in note]
+
+
+def test_a_learner_takes_the_weights_that_were_kept(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    first = learner_of(config_of(tiny_encoder, tiny_data, "seed=1"))
+    save_file(first.model.state_dict(), tmp_path / WEIGHTS_FILE)
+    second = learner_of(config_of(tiny_encoder, tiny_data, "seed=2"))
+    second.load_weights(tmp_path)
+    kept = first.model.state_dict()
+    assert all(torch.equal(kept[name], found) for name, found in second.model.state_dict().items())
 
 
 def test_smart_is_computed_in_float32(tiny_encoder: Path, tiny_data: Path) -> None:

@@ -16,10 +16,11 @@ def _model(encoder: Path, data: Path) -> MultitaskBert:
 
 def test_only_matrices_decay(tiny_encoder: Path, tiny_data: Path) -> None:
     model = _model(tiny_encoder, tiny_data)
-    matrices, vectors = build_optimizer(model, Optim(weight_decay=0.1)).param_groups
+    matrices, vectors = build_optimizer(model, Optim(weight_decay=0.1, eps=1e-4)).param_groups
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
     assert {parameter.ndim >= 2 for parameter in matrices["params"]} == {True}
     assert {parameter.ndim >= 2 for parameter in vectors["params"]} == {False}
+    assert (matrices["eps"], vectors["eps"]) == (1e-4, 1e-4)
     count = len(matrices["params"]) + len(vectors["params"])
     assert count == len(list(model.parameters()))
 

@@ -91,6 +91,7 @@ def test_stages_count_on() -> None:
     config = _config("probe", "finetune", "swa")
     stages = stages_of(config)
     assert stages == (Stage("probe", 1, 2), Stage("finetune", 3, 4), Stage("swa", 7, 3))
+    assert [stage.last_epoch for stage in stages] == [2, 6, 9]
     names = [stage_at(config, epoch).name for epoch in range(1, 10)]
     assert names == ["probe"] * 2 + ["finetune"] * 4 + ["swa"] * 3
     assert total_epochs(config) == 9
@@ -125,4 +126,5 @@ def test_each_stage_has_its_rate_and_warms_up_in_fine_tuning_alone() -> None:
 def test_progress_runs_from_0_to_1() -> None:
     stage = Stage("finetune", 3, 5)
     assert [stage.progress(epoch) for epoch in (3, 4, 5, 7)] == [0, 0.25, 0.5, 1]
+    assert Stage("finetune", 3, 2).progress(4) == 1
     assert Stage("finetune", 3, 1).progress(3) == 0
