@@ -158,6 +158,11 @@ def test_the_gain_of_overall_has_the_interval_of_a_sum() -> None:
     assert (gain.low, gain.high) == pytest.approx((0.02 - width, 0.02 + width), abs=3e-4)
 
 
+def test_overall_is_the_mean_in_which_a_correlation_counts_from_0_to_1() -> None:
+    scores = {"sentiment": np.array([0.4, 0.5]), "similarity": np.array([-1.0, 0.6])}
+    np.testing.assert_allclose(overall_of(scores, PAPER_TASKS), [0.2, 0.65], rtol=1e-12)
+
+
 @pytest.mark.parametrize("counts", [np.zeros((1, 3)), np.array([[5.0, 0.0, 0.0]])])
 def test_a_replicate_without_rows_or_with_one_has_a_score(counts: Floats) -> None:
     labels, outputs = np.array([1.0, 0.0, 1.0]), np.array([1.0, 1.0, -1.0])
