@@ -83,6 +83,11 @@ def short_hash(*parts: str | bytes, length: int = 16) -> str:
     return digest.hexdigest()[:length]
 
 
+def counted(number: int, what: str) -> str:
+    """`1 epoch`, `3 epochs`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """`1 h 5 min`, `3 min`, `40 s`: how long something takes."""
     if seconds < 90:

@@ -8,6 +8,7 @@ Started again, the work goes on with the shards that are not there.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ import pandas as pd
 
 from ensemble.inference.ensemble import Ensemble
 from ensemble.inference.label_files import csv_parts, json_parts
-from ensemble.inference.sentence_files import read_file
+from ensemble.inference.sentence_files import count_rows, read_file
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from mlflow_setup.filesystem.atomic import TEMPORARY, must_write, remove_leftovers, write_atomic
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, sha256_file, write_manifest
 from mlflow_setup.filesystem.modes import users_mask
 from mlflow_setup.filesystem.output import make_folder
+from trainable.runtime.progress import Tally
 
 SHARDS = "shards.json"
 FACTS = {"format": "ensweep-labels", "schema_version": 1}
@@ -84,18 +86,23 @@ def write_shards(
     )
     paths: list[Path] = []
     was_there: list[bool] = []
+    count = count_rows(source)
+    tally = Tally("labelling shards", count and math.ceil(count / num_rows))
 
     def missing() -> Iterator[Shard]:
         records = [ensemble.tasks[name] for name in tasks]
         for number, rows in enumerate(read_file(source, records, num_rows)):
             paths.append(output / f"labels-{number:05}.{work.form}")
             was_there.append(paths[-1].is_file())
-            if not was_there[-1]:
+            if was_there[-1]:
+                tally.add()
+            else:
                 yield number, rows
 
     for number, text in label(missing()):
         with must_write(output):
             write_atomic(paths[number], text, users_mask())
+        tally.add(1, num_rows)
     with must_write(output):
         write_manifest(output, FACTS, users_mask())
     return len(paths), sum(was_there)

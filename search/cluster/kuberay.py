@@ -101,7 +101,7 @@ class Command:
         if is_settings_file(Path(name)):
             return None
         overrides = [w for w in self.words[1:] if "=" in w and not w.startswith("-")]
-        return read_sweep(name, overrides, {})
+        return read_sweep(name, overrides, {}, is_run_here=False)
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:

@@ -27,7 +27,13 @@ from search.config.constraints import problems_of
 from search.config.sweep_config import SECTIONS, SWEEP_KEYS, SweepConfig
 from trainable.config.config import flatten
 from trainable.config.packaged import Packaged
-from trainable.config.recipe import TASKS_FILE, given_settings, read_recipe, settings_of_data
+from trainable.config.recipe import (
+    TASKS_FILE,
+    from_folder,
+    given_settings,
+    read_recipe,
+    settings_of_data,
+)
 from trainable.config.strict_yaml import is_settings_file, read_settings
 
 SWEEPS = Packaged(Path(__file__).parent / "sweeps", "sweep")
@@ -37,17 +43,22 @@ def read_sweep(
     name_or_file: str,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    is_run_here: bool = True,
 ) -> SweepConfig:
     """The sweep of that name or in that file, with `key=value` overrides.
 
     An override's key is a config key, or `search.*`, `scheduler.*`, `resources.*`,
     `keep_pruned_top`.
 
+    Args:
+        is_run_here: False: other machines read the data, and ask them which tasks they are of.
+
     Raises:
         ConfigError: every problem found; no such sweep.
+        PartialError: the data lie at a URI that cannot be reached.
     """
     path = SWEEPS.path(name_or_file)
-    return resolve_sweep(read_settings(path), path, overrides, environment)
+    return resolve_sweep(read_settings(path), path, overrides, environment, is_run_here)
 
 
 def resolve_sweep(
@@ -55,11 +66,11 @@ def resolve_sweep(
     path: Path,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
+    is_run_here: bool = True,
 ) -> SweepConfig:
     """The sweep that `content` of the file `path` describes, with `key=value` overrides.
 
-    Raises:
-        ConfigError: every problem found.
+    Args, Raises: as `read_sweep`.
     """
     problems: list[str] = []
     _shape(content, path, problems)
@@ -72,7 +83,8 @@ def resolve_sweep(
         if not _set_sweep_key(content, key, value):
             _fix(content, origin, key, value, place)
     _make_data_absolute(fixed)
-    _take_tasks_of_data(content, origin)
+    if is_run_here:
+        _take_tasks_of_data(content, origin)
     sweep = _validate({**content, "name": path.stem, "origin": origin}, path, problems)
     if sweep is not None:
         problems += problems_of(sweep)
@@ -95,7 +107,7 @@ def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
         if not isinstance(content[key], dict):
             problems.append(f"{key}: expected a mapping, got {content[key]!r}")
             content[key] = {}
-    content["config"] = flatten(content["config"])
+    content["config"] = from_folder(flatten(content["config"]), path.parent)
     for name, stored in list(content["recipes"].items()):
         if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict):
             problems.append(f"recipes.{name}: expected settings and origin, got {stored!r}")
@@ -115,7 +127,12 @@ def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
             problems.append(f"first_trials: number {number} names no recipe: {trial!r}")
             continue
         rest = {key: value for key, value in entry.items() if key != "recipe"}
-        shaped.append({"recipe": _find_recipe(entry["recipe"], path), "overrides": flatten(rest)})
+        shaped.append(
+            {
+                "recipe": _find_recipe(entry["recipe"], path),
+                "overrides": from_folder(flatten(rest), path.parent),
+            }
+        )
 
 
 def _find_recipe(recipe: Any, path: Path) -> Any:

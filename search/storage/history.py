@@ -23,6 +23,7 @@ from mlflow_setup.schema import (
     TrialRecord,
     judged_epochs,
 )
+from mlflow_setup.text import counted
 from search.storage.relocation import relocated
 from search.storage.sweep_folder import STORAGE, SWEEP_FILE, SweepFolder, content_of
 from trainable.config.parse import from_flat
@@ -174,7 +175,11 @@ def finish_decided(folder: SweepFolder) -> None:
         stop, epoch = past.stop_decision, len(past.epochs)
         if past.is_over or (stop is None and not _has_lost_its_outcome(trial, past)):
             continue
-        how = (Outcome.PRUNED, stop.reason) if stop else (Outcome.FINISHED, f"ran {epoch} epochs")
+        how = (
+            (Outcome.PRUNED, stop.reason)
+            if stop
+            else (Outcome.FINISHED, f"ran {counted(epoch, 'epoch')}")
+        )
         with must_write(trial.path):
             trial.write_outcome(OutcomeRecord(*how, epoch, time.time()))
             trial.drop_checkpoint()

@@ -1,17 +1,21 @@
 """Where a configuration's values come from: default < recipe < file < environment < command line.
 
-A recipe is a YAML file of settings with `extends: <recipe or file>` and a `description`.
+A recipe is a YAML file of settings with `extends: <recipe or file>` and a `description`. Relative
+paths in a file are relative to it; those on the command line and in the environment, to the
+working directory.
 """
 
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.object_store import RemoteFolder
 from mlflow_setup.text import is_text
-from mlflow_setup.uris import is_uri
+from mlflow_setup.uris import has_credentials, is_uri, redact
 from trainable.config.config import Config, flatten
 from trainable.config.packaged import Packaged
 from trainable.config.parse import from_flat, nearest_key, valid_keys
@@ -93,7 +97,7 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
     is_packaged = path.parent == RECIPES.folder
     packaged = path.stem if is_packaged else packaged
     place = f"recipe {path.stem}" if is_packaged else f"file {path}"
-    given = flatten(content)
+    given = from_folder(flatten(content), path.parent)
     if len(given) < _count_leaves(content):
         raise ConfigError(f"{path}: a key is given twice, once nested and once dotted")
     for key, value in given.items():
@@ -102,30 +106,60 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
     return Recipe(known_as, str(description), settings, origin, packaged)
 
 
+def from_folder(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings of a file in `folder`, whose relative paths are relative to it: the data's, and
+    those of an encoder (begun with `./` or `../`, else it is a name) and of a teacher's bundle."""
+    changed = dict(settings)
+    for key, start in (("data.dir", ""), ("model.encoder", ""), ("distill.teacher", "bundle:")):
+        value = settings.get(key)
+        if not isinstance(value, str) or not value.startswith(start) or is_uri(value):
+            continue
+        place = value.removeprefix(start)
+        is_path = key != "model.encoder" or place.startswith(("./", "../"))
+        if place and is_path:
+            changed[key] = f"{start}{(folder / place).resolve()}"
+    return changed
+
+
 def settings_of_data(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The tasks of the data folder as settings; {} where it declares none, lies at a URI, or the
-    settings have tasks of their own."""
+    """The tasks of the data folder as settings; {} where it declares none, or the settings have
+    tasks of their own.
+
+    Raises:
+        ConfigError, PartialError: as `data_tasks`.
+    """
     folder = settings.get("data.dir")
-    if not isinstance(folder, str) or not folder or is_uri(folder):
+    if not isinstance(folder, str) or not folder or has_credentials(folder):
         return {}
     if any(key.startswith("tasks.") for key in settings):
         return {}
-    tasks = data_tasks(Path(folder))
+    tasks = data_tasks(folder)
     return flatten({"tasks": tasks, "data.tasks": list(tasks)}) if tasks else {}
 
 
-def data_tasks(folder: Path) -> dict[str, Any]:
-    """The declarations in a data folder's `tasks.yaml`; {} without one.
+def data_tasks(folder: str | Path) -> dict[str, Any]:
+    """The declarations in `tasks.yaml` of a data folder, or of one at a URI; {} without one.
 
     Raises:
-        ConfigError: it is not a mapping of tasks.
+        ConfigError: it is not a mapping of tasks, or no storage URI.
+        PartialError: nothing is at the URI, or it cannot be reached now.
     """
-    path = folder / TASKS_FILE
-    if not _exists(path):
-        return {}
+    if is_uri(str(folder)):
+        remote, shown = RemoteFolder(str(folder)), f"{redact(str(folder))}/{TASKS_FILE}"
+        with TemporaryDirectory() as name:
+            path = Path(name) / TASKS_FILE
+            if TASKS_FILE not in remote.list():
+                return {}
+            remote.download(TASKS_FILE, path)
+            return _declared(path, shown)
+    path = Path(folder) / TASKS_FILE
+    return _declared(path, str(path)) if _exists(path) else {}
+
+
+def _declared(path: Path, shown: str) -> dict[str, Any]:
     tasks = read_settings(path).get("tasks")
     if not isinstance(tasks, dict) or not all(isinstance(task, dict) for task in tasks.values()):
-        raise ConfigError(f"{path}: expected tasks, each with its kind and files")
+        raise ConfigError(f"{shown}: expected tasks, each with its kind and files")
     return tasks
 
 

@@ -21,6 +21,7 @@ from mlflow_setup.schema import (
     best_epoch,
     metric_name,
 )
+from mlflow_setup.text import counted
 from trainable.batches.sampler import plan_epoch
 from trainable.config.config import Config
 from trainable.data.dataset import Dataset
@@ -77,7 +78,7 @@ class Trainer:
             if ended is not None:
                 return ended
             report(self.trial.epochs()[-1])
-        return Outcome.FINISHED, f"ran {self.epochs_completed} epochs"
+        return Outcome.FINISHED, f"ran {counted(self.epochs_completed, 'epoch')}"
 
     def _has_enough(self) -> str | None:
         """Why early stopping ends the trial here, or None."""

@@ -56,6 +56,13 @@ class Input:
 
         return local_file(self.source)
 
+    @property
+    def count(self) -> int | None:
+        """How many sentences, or pairs, there are; None: nobody knows."""
+        from ensemble.inference.sentence_files import count_rows
+
+        return len(self.text or ()) or None if self.file is None else count_rows(self.file)
+
     def check(self) -> None:
         """Refuse options of which one would be left unused."""
         given, partners = len(self.text or ()), len(self.text2 or ())
@@ -187,7 +194,7 @@ def predict(
             _write(iter([write_submission(ensemble, names[0], file)]), output)
         else:
             chunks = given.chunks([ensemble.tasks[name] for name in names])
-            labelled = _counted(ensemble, names, chunks)
+            labelled = _counted(ensemble, names, chunks, given.count)
             _write(
                 json_parts(names, labelled) if as_json else csv_parts(labelled, for_spreadsheet),
                 output,
@@ -195,12 +202,12 @@ def predict(
 
 
 def _counted(
-    ensemble: "Ensemble", names: list[str], chunks: "Iterator[pd.DataFrame]"
+    ensemble: "Ensemble", names: list[str], chunks: "Iterator[pd.DataFrame]", total: int | None
 ) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
     """Each chunk with its labels."""
     from trainable.runtime.progress import Tally
 
-    tally = Tally("labelling rows")
+    tally = Tally("labelling rows", total)
     for chunk in chunks:
         yield chunk, ensemble.label(chunk, names)
         tally.add(len(chunk), len(chunk))

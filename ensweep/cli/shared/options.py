@@ -164,7 +164,9 @@ class AskedSweep:
     ] = None
     seed: Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")] = None
 
-    def read(self, limits: Limits, data_dir: str | None = None) -> "tuple[SweepConfig, str]":
+    def read(
+        self, limits: Limits, data_dir: str | None = None, is_run_here: bool = True
+    ) -> "tuple[SweepConfig, str]":
         """The resolved sweep, and what it is called."""
         from search.config.load import read_sweep
 
@@ -175,7 +177,7 @@ class AskedSweep:
             **{f"budget.{key}": limit for key, limit in vars(limits).items()},
         }
         given = [*(self.overrides or []), *as_overrides(options)]
-        sweep = read_sweep(self.name_or_file, given)
+        sweep = read_sweep(self.name_or_file, given, is_run_here=is_run_here)
         return sweep, self.name or dated(sweep.name)
 
 

@@ -4,6 +4,7 @@ ensweep init reviews.csv --output mine
 """
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +26,7 @@ _RECIPE = """\
 # `ensweep train {recipe}` trains it.
 description: {names}, heads first and then the encoder with them
 extends: lp-ft
-data.dir: {folder}
+data.dir: {folder}  # relative paths are relative to this file
 data.tasks: {tasks}
 model.encoder: minilm  # packaged, for a CPU; or a name of the hub: bert-base-uncased
 train.num_epochs: 3  # over all training rows, once the heads are trained
@@ -68,14 +69,14 @@ def init(
     from trainable.config.tasks import Task
 
     check_folder(output)
-    folder, mask = Path(place), users_mask()
+    folder, mask = place, users_mask()
     tasks = {name: Task(**declared) for name, declared in data_tasks(folder).items()}
     if not tasks:
         found = corrections.find(place)
         show_found(found)
-        folder, tasks = output / DATA, {found.name: found.task}
+        folder, tasks = str(output / DATA), {found.name: found.task}
         make_folder(output)
-        found.write(folder)
+        found.write(Path(folder))
     make_folder(output)
     write_atomic(output / RECIPE, recipe_text(tasks, folder, output / RECIPE), mask)
     write_atomic(output / SWEEP, sweep_text(tasks), mask)
@@ -89,8 +90,8 @@ def init(
         typer.echo(f"next: {shlex.join(command)}", err=True)
 
 
-def recipe_text(tasks: "dict[str, Task]", folder: Path, path: Path) -> str:
-    """A recipe that trains the tasks, in whose folder the data are."""
+def recipe_text(tasks: "dict[str, Task]", folder: str, path: Path) -> str:
+    """The recipe at `path` that trains the tasks, in whose folder or at whose URI the data are."""
     from trainable.config.tasks import Kind
     from trainable.imports.importing import declaration
 
@@ -101,11 +102,22 @@ def recipe_text(tasks: "dict[str, Task]", folder: Path, path: Path) -> str:
     return _RECIPE.format(
         recipe=shlex.quote(str(path)),
         names=", ".join(tasks),
-        folder=json.dumps(str(folder.resolve()), ensure_ascii=False),
+        folder=json.dumps(_from(path.resolve().parent, folder), ensure_ascii=False),
         tasks=json.dumps(list(tasks)),
         ranking="" if can_rank else _NOT_RANKED,
         declared="\n".join(lines),
     )
+
+
+def _from(home: Path, folder: str) -> str:
+    """The data folder as a file in `home` names it: what lies in or beside it moves with it."""
+    from mlflow_setup.uris import is_uri
+
+    if is_uri(folder):
+        return folder
+    place = Path(folder).resolve()
+    is_near = place.is_relative_to(home.parent) and home.parent != Path(home.anchor)
+    return os.path.relpath(place, home) if is_near else str(place)
 
 
 def sweep_text(tasks: "dict[str, Task]") -> str:

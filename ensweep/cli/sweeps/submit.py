@@ -45,7 +45,7 @@ def submit(
     Sent again under the same --name, the sweep is followed, or goes on. --storage is a path that
     every node of the cluster mounts, --data-dir such a path or a URI.
     """
-    resolved, chosen = asked.read(limits)
+    resolved, chosen = asked.read(limits, is_run_here=False)
     if data_dir is not None:  # not resolved: its links are the nodes', not this machine's
         config = {**resolved.config, "data.dir": data_dir}
         resolved = resolved.model_copy(update={"config": config})

@@ -1,6 +1,7 @@
 """Sentences from files, chunk by chunk; what is missing is named by its line."""
 
 import io
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ensemble.inference.sentence_files import read_file, read_lines, read_stream
+from ensemble.inference.sentence_files import count_rows, read_file, read_lines, read_stream
 from mlflow_setup.errors import DataError
 from trainable.config.tasks import PAPER_TASKS, Task
 
@@ -170,6 +171,22 @@ def test_a_chunk_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
     assert next(chunks).to_dict("list") == {"id": ["1", "2"], "sentence": ["a", "b\n\nb"]}
     with pytest.raises(DataError, match=r"a\.csv:7: sentence is empty"):
         next(chunks)
+
+
+def test_rows_are_counted_without_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,sentence\n1,a\n2,b\n3,c\n")
+    assert count_rows(path) == 3
+    pq.write_table(pa.table({"sentence": ["a"] * 7}), tmp_path / "a.parquet")
+    assert count_rows(tmp_path / "a.parquet") == 7
+    (tmp_path / "a.jsonl").write_text('["a"]\n["b"]\n')
+    assert count_rows(tmp_path / "a.jsonl") == 2
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert count_rows(tmp_path / "pipe.csv") is None  # and nobody waits for who writes there
+    for name, content in {"none.csv": None, "bad.parquet": b"no parquet"}.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        assert count_rows(tmp_path / name) is None
 
 
 def test_a_line_may_end_in_a_carriage_return_alone(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ensemble.inference.sentence_files import read_file
 from ensemble.inference.shards import FACTS, SHARDS, Shard, write_shards
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
+from trainable.runtime.progress import Work, heard_by
 
 TASKS = ["paraphrase", "similarity"]
 
@@ -66,6 +67,18 @@ def test_shards_are_the_whole_in_order(ensemble: Ensemble, source: Path, tmp_pat
     assert find_damage(output, FACTS) is None
     again = write_shards(ensemble, source, TASKS, output, 6)
     assert again == (4, 4)
+
+
+def test_how_far_the_shards_have_come_is_told(
+    ensemble: Ensemble, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels").mkdir()
+    told: list[Work] = []
+    with heard_by(told.append):
+        write_shards(ensemble, source, TASKS, tmp_path / "labels", 6)
+    shards = [work for work in told if work.what == "labelling shards"]
+    assert [shards[0].done, shards[-1].done] == [0, 4]
+    assert {work.total for work in shards} == {4}
 
 
 def test_only_what_is_missing_is_labelled(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:

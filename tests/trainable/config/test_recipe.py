@@ -49,6 +49,28 @@ def test_a_file_extends_another_beside_it(tmp_path: Path) -> None:
     assert (config.optim.lr, config.seed) == (3e-5, 3)
 
 
+def test_relative_paths_in_a_file_are_relative_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    for name in ("mine", "mine/deep"):
+        (tmp_path / name).mkdir()
+    teacher = "distill: {enabled: true, teacher: 'bundle:b'}\nextends: b3-no-pretraining\n"
+    (tmp_path / "mine" / "base.yaml").write_text(
+        f"data.dir: ../data\nmodel.encoder: ./enc\n{teacher}"
+    )
+    (tmp_path / "mine" / "deep" / "top.yaml").write_text("extends: ../base.yaml\nseed: 3\n")
+    config = resolve(str(tmp_path / "mine" / "deep" / "top.yaml"), (), {}).config
+    assert config.data.dir == str(tmp_path / "data")
+    assert config.model.encoder == str(tmp_path / "mine" / "enc")
+    assert config.distill.teacher == f"bundle:{tmp_path / 'mine' / 'b'}"
+    (tmp_path / "hub.yaml").write_text("model.encoder: enc\ndata.dir: s3://bucket/data\n")
+    settings = read_recipe(str(tmp_path / "hub.yaml")).settings  # names and URIs are no paths
+    assert settings == {"model.encoder": "enc", "data.dir": "s3://bucket/data"}
+    given = resolve("baseline", ["data.dir=data"], {}).config
+    assert given.data.dir == "data"  # of the working directory
+
+
 def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")

@@ -88,6 +88,21 @@ def test_the_folder_trains_as_it_is(tmp_path: Path) -> None:
     assert named.data.tasks == ("sentiment",)
 
 
+def test_a_folder_at_a_uri_says_its_tasks_too(tmp_path: Path) -> None:
+    planned = plan_import(str(_reviews(tmp_path / "reviews.csv")))
+    planned.write(tmp_path / "data")
+    uri = f"file://{tmp_path / 'data'}"
+    assert list(data_tasks(uri)) == ["reviews"]
+    config = resolve("b3", [f"data.dir={uri}"], {}).config
+    assert read_dataset(config).tasks["reviews"] == planned.task
+    assert read_sweep("selective", [f"data.dir={uri}"], {}).config["data.tasks"] == ["reviews"]
+    for_others = read_sweep("selective", ["data.dir=s3://b/d"], {}, is_run_here=False)
+    assert "data.tasks" not in for_others.config  # nobody was asked
+    (tmp_path / "data" / "tasks.yaml").write_text("tasks: [reviews]\n")
+    with pytest.raises(ConfigError, match=f"{uri}/tasks.yaml: expected tasks"):
+        data_tasks(uri)
+
+
 def test_imports_come_beside_each_other(tmp_path: Path) -> None:
     data = tmp_path / "data"
     path = str(_reviews(tmp_path / "reviews.csv"))

@@ -1,5 +1,6 @@
 """`ensweep data import` and `ensweep init`, and what they write."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,5 +65,9 @@ def test_init_writes_a_recipe_and_a_sweep(reviews: Path, tmp_path: Path, is_impo
     assert settings_without_effect(config) == []
     sweep = read_sweep(str(mine / "sweep.yaml"), (), {})
     assert sweep.first(0)[0].settings["tasks.reviews.labels"] == ["bad", "good"]
+    moved = Path(shutil.move(tmp_path, tmp_path.with_name(f"{tmp_path.name}-moved")))
+    config = resolve(str(moved / "mine" / "recipe.yaml"), (), {}).config  # all of it, together
+    assert (Path(config.data.dir) / "tasks.yaml").is_file()
+    shutil.move(moved, tmp_path)
     again = _ensweep("init", place, "--output", mine)
     assert again.exception.exit_code == 2  # type: ignore[union-attr]
