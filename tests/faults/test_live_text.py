@@ -8,16 +8,25 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import unicodedata
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from fault_table import Table
+from markdown_it import MarkdownIt
+from scored_sweep import scored_sweep
 from typer.testing import CliRunner
 
 from ensemble.inference.label_files import FORMULA
 from ensweep.cli.app import app
+from mlflow_setup.schema import Outcome, OutcomeRecord
 from mlflow_setup.text import for_terminal, printable
+from mlflow_setup.tracking.store import resolve_tracking
+from search.reports.pages.content import Report
+from search.reports.pages.render import PICTURES, html, markdown, write_report
+from search.reports.report import sweep_report
 
 PAYLOADS = (
     *("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", '=HYPERLINK("http://x","y")', "=cmd|'/c calc'!A1"),
@@ -93,14 +102,103 @@ def test_s8_no_text_of_data_is_live(
     assert len(found) == 1 + len(PAYLOADS)
     assert not any(cell.startswith(FORMULA) for row in found for cell in row)
     card = (tiny_bundle / "README.md").read_text()
-    from mlflow_setup.tracking.store import resolve_tracking
-
     tracking = resolve_tracking(tiny_runs)
     assert not any(
         text in card or text in str(run.data.tags)
         for text in PAYLOADS
+        if len(text) > 2  # paths and dates have "-1" too
         for run in tracking.search({"sweep": "tiny"})
     )
+
+
+class _Page(HTMLParser):
+    """What of a page a browser would run or follow, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.live: list[str] = []
+        self.scripts, self.text = 0, ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attrs}
+        self.scripts += tag == "script"
+        self.live += [f"{tag} {key}" for key in given if key.startswith("on")]
+        places = [given.get("href", "#"), given.get("src", "data:")]
+        self.live += [f"{tag} {p[:40]}" for p in places if not p.startswith(("#", "data:"))]
+        self.live += [tag] if tag in ("iframe", "object", "embed", "base", "form") else []
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def report(data: Path, tmp_path: Path) -> Report:
+    """Of a sweep whose worst rows, failures and settings are payloads."""
+    path = data / "ids-sst-dev.csv"
+    sound = path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]
+    path.write_text("".join(sound), encoding="utf-8")
+    folder = scored_sweep(tmp_path / "runs", data, tasks=("sentiment",))
+    for number, text in enumerate(PAYLOADS[12:15]):
+        trial = folder.trial(f"{number + 4:04d}")
+        trial.write_outcome(OutcomeRecord(Outcome.FAILED, text, 1, time.time()))
+    return sweep_report(folder, resolve_tracking(tmp_path / "runs"), tmp_path / "cache")
+
+
+REPORT = pytest.mark.promise(
+    "S8",
+    "the same as ids and sentences of the rows that a report shows, and as reasons of failures",
+    "none is live in the page, drawn by plotly or as pictures, or in its Markdown",
+)
+
+
+@REPORT
+def test_s8_no_text_of_data_is_live_in_a_report(
+    report: Report, tmp_path: Path, table: Table
+) -> None:
+    in_rows = (text.strip().replace('"', "''") for text in PAYLOADS if "\t" not in text)
+    shown = list(in_rows)  # of `data`
+    table.played(len(shown))
+    drawn = [html(report, {}), html(report, {plot.name: b"png" for plot in report.plots})]
+    source = markdown(report)
+    drawn.append(MarkdownIt("commonmark", {"html": True}).enable("table").render(source))
+    pages = [_Page(text) for text in drawn]
+    pictures = {f"img {PICTURES}/{plot.name}.png"[:44] for plot in report.plots}
+    assert [set(page.live) - pictures for page in pages] == [set()] * 3
+    assert [page.scripts for page in pages] == [3, 0, 0]  # plots as JSON, plotly, what starts it
+    assert not any(STEERS.search(page.text.replace("\t", "")) for page in pages[1:])
+    for text in shown:
+        if not STEERS.search(text):
+            assert all(f"{text} " in page.text for page in pages), text  # as text, whole
+
+
+@pytest.mark.rare("a browser takes seconds; the page's own test opens one in `make test`")
+@REPORT
+def test_s8_a_browser_runs_nothing_of_a_report(
+    report: Report, tmp_path: Path, table: Table
+) -> None:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium: apt install chromium")
+    page_file = write_report(report, tmp_path / "report", "s", is_interactive=True).html
+    table.played(len(PAYLOADS))
+    said, asked = list[str](), list[str]()
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        page.on("dialog", lambda dialog: said.append(f"dialog {dialog.message}"))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(page_file.as_uri())
+        page.locator(".plot .main-svg").nth(len(report.plots) - 1).wait_for(state="attached")
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        for place in page.locator(".plot").all():
+            place.hover()  # what is shown at a point
+        browser.close()
+    outside = [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+    assert (said, outside) == ([], [])
 
 
 @pytest.mark.parametrize("text", PAYLOADS)

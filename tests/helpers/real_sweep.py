@@ -17,13 +17,15 @@ from search.storage.history import read_history
 from search.storage.sweep_folder import SweepFolder
 
 
-def ensweep(*words: str, **environment: str) -> subprocess.Popen[str]:
+def ensweep(
+    *words: str, stderr: int = subprocess.STDOUT, **environment: str
+) -> subprocess.Popen[str]:
     paths = {"PYTHONPATH": str(ROOT), "RAY_DISABLE_MEMORY_MONITOR": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", "from ensweep.cli.app import main; main()", *words],
         env={**os.environ, **paths, **environment},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
     )
 
