@@ -58,8 +58,6 @@ def make_scorer(
 ) -> Scorer:
     """By the task's metric, or by its loss with the sign turned."""
     if objective is Objective.LOSS:
-        if task.kind.output is Output.SCORE:
-            return SquaredError(predictions, labels)
         return make_loss(task, predictions, labels, averaged)
     if task.metric == "accuracy" and task.kind.output is not Output.LABELS:
         return Accuracy(task, predictions, labels)
@@ -192,20 +190,6 @@ class Pearson:
     def add(self, candidate: int) -> None:
         self.sums.add(candidate)
         self.s_y += self.x_y[candidate]
-
-
-class SquaredError:
-    """Mean squared error of the average, from inner products of what candidates are off by."""
-
-    def __init__(self, predictions: Floats, labels: Floats) -> None:
-        self.sums, self.count = _Sums(predictions - labels), 0
-
-    def scores(self) -> Floats:
-        return np.asarray(-self.sums.squares() / (self.count + 1) ** 2 / self.sums.x.shape[1])
-
-    def add(self, candidate: int) -> None:
-        self.sums.add(candidate)
-        self.count += 1
 
 
 class _Sums:
