@@ -1,6 +1,5 @@
 """Sweeps from Python: what the commands of the same names do, and tables in place of lines."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from ensweep.cli.shared.options import AskedEnsemble, Place, as_overrides, dated
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome
+from mlflow_setup.text import setting_text
 from search.storage.sweep_folder import find_sweep
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def sweep(
         "search.seed": seed,
         "budget.max_hours": max_hours,
     }
-    given = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (settings or {}).items()}
+    given = {key: setting_text(value) for key, value in (settings or {}).items()}
     resolved = read_sweep(name_or_file, [*as_overrides(given), *as_overrides(options)])
     place = Place(Path(storage), tracking_uri)
     chosen = name or dated(resolved.name)

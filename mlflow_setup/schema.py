@@ -77,6 +77,11 @@ class Outcome(StrEnum):
         return self is not Outcome.STOPPED
 
 
+def state_of(outcome: Outcome | None) -> str:
+    """How a trial ended, or `running`."""
+    return "running" if outcome is None else outcome.value
+
+
 RUN_STATUS: dict[Outcome, str] = {
     Outcome.FINISHED: "FINISHED",
     Outcome.PRUNED: "FINISHED",

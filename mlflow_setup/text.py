@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import json
 import unicodedata
 from collections.abc import Iterable
 
@@ -94,6 +95,21 @@ def duration(seconds: float) -> str:
         return f"{max(0, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def score_text(value: float | None) -> str:
+    """A score as a table shows it, by four digits; nothing for one that is missing."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital letter and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def setting_text(value: object) -> str:
+    """A setting as it is typed and tracked: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def brief_text(value: object) -> str:

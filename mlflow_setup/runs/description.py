@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_setup.runs.usage import USAGE
-from mlflow_setup.schema import OVERALL, Outcome, RunRecord, Tag
-from mlflow_setup.text import brief_text, printable
+from mlflow_setup.schema import OVERALL, Outcome, RunRecord, Tag, state_of
+from mlflow_setup.text import brief_text, printable, score_text
 
 NOTE = "mlflow.note.content"
 """MLflow's tag for the description of a run or an experiment: Markdown."""
@@ -95,7 +95,7 @@ class SweepPage:
         return f"{len(self.runs)} trials: {', '.join(counts)}" if counts else "No trials yet"
 
     def _outcomes(self) -> dict[str, int]:
-        counts = Counter("running" if r.outcome is None else r.outcome.value for r in self.runs)
+        counts = Counter(state_of(run.outcome) for run in self.runs)
         order = [*(outcome.value for outcome in Outcome), "running"]
         return {name: counts[name] for name in order if counts[name]}
 
@@ -110,8 +110,7 @@ class SweepPage:
         for rank, run in enumerate(rows, start=1):
             values = (run.metrics.get(name) for name in scores)
             cells = [str(rank), self._link(run), f"{run.overall:.4f}"]
-            cells += ["" if value is None else f"{value:.4f}" for value in values]
-            cells += ["running" if run.outcome is None else run.outcome.value]
+            cells += [*map(score_text, values), state_of(run.outcome)]
             cells += [escaped(brief_text(run.params.get(name, ""))) for name in settings]
             lines.append(cells)
         return [f"| {' | '.join(map(_cell, line))} |" for line in lines]

@@ -4,7 +4,6 @@ The embedded default is an SQLite file in the storage folder with an artifact fo
 anything else is a tracking server (http, https) or a database that MLflow knows.
 """
 
-import json
 import math
 import os
 import re
@@ -23,7 +22,7 @@ from filelock import FileLock
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
 from mlflow_setup.filesystem.atomic import TEMPORARY
 from mlflow_setup.schema import EXPERIMENT, Tag
-from mlflow_setup.text import first_line
+from mlflow_setup.text import first_line, setting_text
 from mlflow_setup.tracking.relocation import relocate
 from mlflow_setup.tracking.remedies import LOCKED, remedy
 from mlflow_setup.tracking.sqlite import holders, prove_readable, prove_writable
@@ -193,7 +192,7 @@ class Tracking:
             if not math.isfinite(each.value):
                 problem = f"metric {each.key} at step {each.step} is {each.value}"
                 raise IntegrityError(f"{problem}, not a finite number")
-        texts = [Param(key, _text(value)) for key, value in (params or {}).items()]
+        texts = [Param(key, cut(setting_text(value))) for key, value in (params or {}).items()]
         marks = [RunTag(key, cut(value)) for key, value in (tags or {}).items()]
         while values or texts or marks:
             self.client.log_batch(
@@ -293,7 +292,3 @@ def _create(database: Path) -> None:
 def cut(value: str) -> str:
     """`value` as it fits into a param or a tag."""
     return value if len(value) <= _MAX_VALUE else f"{value[: _MAX_VALUE - 3]}..."
-
-
-def _text(value: Any) -> str:
-    return cut(value if isinstance(value, str) else json.dumps(value))

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import write_atomic
-from mlflow_setup.schema import OVERALL, is_dev_score
+from mlflow_setup.schema import OVERALL, Outcome, is_dev_score
 from search.algorithms.probes import effective_space
 from search.config.baselines import BASELINES
 from search.config.space import Parameter, Space, is_active
@@ -124,7 +124,7 @@ def _map(
     settings = Config().flat() | past.record.config
     space = effective_space(sweep.space, settings["train.stages"])
     params = _fit_all(space, settings, mapping)
-    finished = past.outcome is not None and past.outcome.outcome.value == "finished"
+    finished = past.ended is Outcome.FINISHED
     found = {metric: past.best(metric) for metric in metrics}
     best = {metric: value for metric, value in found.items() if value is not None}
     complete = best if len(best) == len(metrics) else {}

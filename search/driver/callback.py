@@ -103,7 +103,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             config = from_flat(past.record.config)
             lengths = total_epochs(config), num_frozen_epochs(config)
             self.progress.past(past.name, *lengths, past.epochs, past.outcome)
-            if past.outcome is not None and past.outcome.outcome is Outcome.PRUNED:
+            if past.ended is Outcome.PRUNED:
                 self.pruned.there.add(past.name)
             self.mirror.mark(past.name)
 

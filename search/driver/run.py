@@ -286,7 +286,7 @@ class Drive:
 
 def _has_run_whole(past: PastTrial) -> bool:
     """Whether it is a trial of the search that ran to its end, and more than a probe."""
-    is_whole = past.outcome is not None and past.outcome.outcome is Outcome.FINISHED
+    is_whole = past.ended is Outcome.FINISHED
     if not is_whole or past.record.recipe in BASELINES:
         return False
     return past.num_probe_epochs < past.num_epochs

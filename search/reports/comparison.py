@@ -12,7 +12,7 @@ from ensemble.statistics.bootstrap import Draws, Floats, Gain, gain_of, overall_
 from ensemble.statistics.effort import SHIPPED
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.runs.usage import usage_of
-from mlflow_setup.schema import OVERALL
+from mlflow_setup.schema import OVERALL, state_of
 from search.ablation.row_results import SCORED, Result, read_result
 from search.config.baselines import BASELINES
 from search.config.sweep_config import SECTIONS, SweepConfig
@@ -156,7 +156,7 @@ def _side(folder: SweepFolder, history: Sequence[PastTrial], best: Result) -> Si
         known.append(((at - begun) / 3600, so_far))
     scores = {name: best.score(name) for name in best.tasks}
     scores["overall"] = best.records[best.epoch - 1].metrics[OVERALL]
-    outcomes = Counter("running" if p.outcome is None else p.outcome.outcome.value for p in history)
+    outcomes = Counter(state_of(past.ended) for past in history)
     return Side(
         name=folder.name,
         outcomes=dict(outcomes),

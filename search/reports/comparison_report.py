@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ensemble.presentation.plot import COLOURS, Panel, Plot, Series
-from mlflow_setup.text import brief
+from mlflow_setup.text import brief, score_text, sentence
 from search.reports.comparison import CAVEAT, Comparison, Side, compare
 from search.reports.pages.content import Report, Section, Table
 from search.reports.report import made_by
@@ -30,7 +30,7 @@ def best_rows(found: Comparison) -> list[list[str]]:
         ["trials", *(", ".join(f"{n} {how}" for how, n in s.outcomes.items()) for s in sides)],
         ["best trial", *(f"{side.best_trial}@{side.best_epoch}" for side in sides)],
     ]
-    rows += [[task, *(_score(side.scores.get(task)) for side in sides)] for task in tasks]
+    rows += [[task, *(score_text(side.scores.get(task)) for side in sides)] for task in tasks]
     for task in tasks:
         cells = (gain[task].describe() if task in gain else "" for gain in gains)
         rows.append([f"difference in {task}", "", *cells])
@@ -38,7 +38,7 @@ def best_rows(found: Comparison) -> list[list[str]]:
     rows += [
         ["time", *(_duration(side.hours) for side in sides)],
         ["time to its best", *(_duration(side.hours_to_best) for side in sides)],
-        [f"best after {_duration(at)}", *(_score(side.best_after(at)) for side in sides)],
+        [f"best after {_duration(at)}", *(score_text(side.best_after(at)) for side in sides)],
         ["time of all trials", *(_duration(side.trial_hours) for side in sides)],
     ]
     if any(side.gpu_hours for side in sides):
@@ -68,8 +68,7 @@ def _best(found: Comparison, names: list[str]) -> Section:
     rows = best_rows(found)
     overall = frozenset(n for n, row in enumerate(rows) if row[0] == "overall")
     table = Table(["", *names], rows, strong=overall)
-    said = f"{CAVEAT[0].upper()}{CAVEAT[1:]}."
-    return Section("best", "The best of each", [said], tables=[table])
+    return Section("best", "The best of each", [sentence(CAVEAT)], tables=[table])
 
 
 def _time(found: Comparison) -> Section:
@@ -95,10 +94,6 @@ def _settings(found: Comparison, names: list[str]) -> Section:
         return Section("settings", title, absent="all settings are equal")
     rows = [[key, *map(brief, values)] for key, values in found.settings.items()]
     return Section("settings", title, tables=[Table(["setting", *names], rows)])
-
-
-def _score(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def _duration(hours: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_setup.runs.query import ChoiceRecord
-from mlflow_setup.schema import Outcome, RunRecord, Tag
+from mlflow_setup.schema import RunRecord, Tag, state_of
 from search.config.baselines import BASELINES
 
 ENSEMBLE = "ensemble"
@@ -82,7 +82,7 @@ def _row(rank: int | None, run: RunRecord, varying: list[str]) -> Row:
         rank=rank,
         trial=run.trial,
         recipe=tags.get(Tag.RECIPE, ""),
-        outcome=run.outcome.value if isinstance(run.outcome, Outcome) else "running",
+        outcome=state_of(run.outcome),
         reason=tags.get(Tag.REASON, ""),
         epochs=int(tags[Tag.NUM_EPOCHS]) if Tag.NUM_EPOCHS in tags else None,
         overall=None if math.isnan(run.overall) else run.overall,

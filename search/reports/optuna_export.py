@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_setup.errors import ConfigError, NothingUsableError
-from mlflow_setup.schema import raise_best
+from mlflow_setup.schema import raise_best, state_of
 from mlflow_setup.text import first_line
 from mlflow_setup.uris import redact
 from search.algorithms.study import frozen_past_trial, objectives
@@ -84,7 +84,7 @@ def _trial(sweep: SweepConfig, past: PastTrial, run_id: str | None) -> FrozenTri
         "run_id": run_id,
         "recipe": record.recipe,
         "seed": record.seed,
-        "outcome": "running" if outcome is None else outcome.outcome.value,
+        "outcome": state_of(past.ended),
         "reason": None if outcome is None else outcome.reason,
         **_scores(past),
     }

@@ -6,7 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ensemble.presentation.words import verdict
-from mlflow_setup.text import brief
+from mlflow_setup.schema import state_of
+from mlflow_setup.text import brief, score_text, sentence
 from mlflow_setup.tracking.store import Tracking
 from search.reports.leaderboard import Row
 from search.reports.pages.content import Report, Section, Table
@@ -82,15 +83,12 @@ def leaderboard_section(facts: Facts) -> Section:
 
 
 def _cells(row: Row, metrics: list[str], params: list[str]) -> list[str]:
-    def score(value: float | None) -> str:
-        return "" if value is None else f"{value:.4f}"
-
     return [
         "" if row.rank is None else str(row.rank),
         row.trial,
         row.outcome,
-        score(row.overall),
-        *(score(row.metrics.get(name)) for name in metrics),
+        score_text(row.overall),
+        *(score_text(row.metrics.get(name)) for name in metrics),
         "" if row.epochs is None else str(row.epochs),
         "" if row.seconds is None else f"{row.seconds:.0f}",
         "" if row.megabytes is None else f"{row.megabytes:.1f}",
@@ -102,13 +100,10 @@ def _cells(row: Row, metrics: list[str], params: list[str]) -> list[str]:
 def _verdict(facts: Facts) -> list[str]:
     said = []
     if facts.choice is not None:
-        text = verdict(facts.choice.record.choice)
-        said.append(f"{text[0].upper()}{text[1:]}.")
+        said.append(sentence(verdict(facts.choice.record.choice)))
     else:
         said.append(_best_of_trials(facts))
-    outcomes = Counter(
-        "running" if past.outcome is None else past.outcome.outcome.value for past in facts.trials
-    )
+    outcomes = Counter(state_of(past.ended) for past in facts.trials)
     counted = ", ".join(f"{count} {how}" for how, count in outcomes.most_common())
     hours = sum(row.seconds or 0.0 for row in facts.rows if not row.is_ensemble) / 3600
     took = f"; {hours:.2f} trial-hours" if hours else ""
@@ -116,7 +111,7 @@ def _verdict(facts: Facts) -> list[str]:
     if facts.choice is not None:
         said.append(_best_of_trials(facts))
     else:
-        said.append(facts.no_choice[0].upper() + facts.no_choice[1:])
+        said.append(sentence(facts.no_choice))
     return said
 
 

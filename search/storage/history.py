@@ -51,17 +51,19 @@ class PastTrial:
         return int(digits) - 1 if digits.isdecimal() and int(digits) > 0 else None
 
     @property
+    def ended(self) -> Outcome | None:
+        """How it ended; None while it has not."""
+        return None if self.outcome is None else self.outcome.outcome
+
+    @property
     def is_over(self) -> bool:
         """Whether it will not run on."""
-        return self.outcome is not None and self.outcome.outcome.is_terminal
+        return self.ended is not None and self.ended.is_terminal
 
     @property
     def is_scored(self) -> bool:
         """Whether its values count: it ran to its end, or was stopped by the scheduler."""
-        return self.outcome is not None and self.outcome.outcome in (
-            Outcome.FINISHED,
-            Outcome.PRUNED,
-        )
+        return self.ended in (Outcome.FINISHED, Outcome.PRUNED)
 
     @property
     def is_paused(self) -> bool:
@@ -69,8 +71,7 @@ class PastTrial:
         promoted, and if so run on."""
         last = self.decisions[-1] if self.decisions else None
         is_last = last is not None and last.action == PAUSE and last.epoch == len(self.epochs)
-        ended = None if self.outcome is None else self.outcome.outcome
-        return is_last and ended in (None, Outcome.STOPPED, Outcome.PRUNED)
+        return is_last and self.ended in (None, Outcome.STOPPED, Outcome.PRUNED)
 
     @cached_property
     def num_epochs(self) -> int:

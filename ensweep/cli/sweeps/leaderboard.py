@@ -16,7 +16,7 @@ from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, Place
 from ensweep.cli.shared.output import print_json
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import brief, did_you_mean
+from mlflow_setup.text import brief, did_you_mean, score_text
 
 if TYPE_CHECKING:
     from ensweep.cli.shared.table import Column
@@ -113,9 +113,9 @@ def _columns(rows: "list[Row]") -> "list[Column]":
     add("recipe", (row.recipe for row in rows))
     add("outcome", (row.outcome for row in rows), **key)
     add("epochs", (_text(row.epochs) for row in rows), **number)
-    add("overall", (_score(row.overall) for row in rows), **number, **key)
+    add("overall", (score_text(row.overall) for row in rows), **number, **key)
     for name, metric in _metrics(rows).items():
-        add(name, (_score(row.metrics.get(metric)) for row in rows), **number, **key)
+        add(name, (score_text(row.metrics.get(metric)) for row in rows), **number, **key)
     add("time", (_duration(row.seconds) for row in rows), **number, **key)
     sizes = ("" if row.megabytes is None else f"{row.megabytes:.1f}" for row in rows)
     add("MB", sizes, **number, **key)
@@ -208,10 +208,6 @@ def _known(name: str, names: Any) -> str:
             f"no column {name!r}{did_you_mean(name, names)}", fix=f"choose from {', '.join(names)}"
         )
     return name
-
-
-def _score(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def _text(value: object) -> str:

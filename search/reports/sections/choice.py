@@ -12,6 +12,7 @@ from ensemble.presentation.figures import (
 )
 from ensemble.presentation.plot import GREY, RED, Panel, Plot, Series
 from ensemble.presentation.words import BYTES, doubts_by_task, name_of, size_of
+from mlflow_setup.text import sentence
 from search.reports.pages.content import Section, Table
 from search.reports.sections.answers import Answers
 from search.reports.sections.facts import Facts
@@ -34,7 +35,7 @@ def front_section(facts: Facts) -> Section:
     )
     lines = [
         "Each level of cost is better than all cheaper ones, on rows that did not choose it.",
-        f"{CAVEAT[0].upper()}{CAVEAT[1:]}.",
+        sentence(CAVEAT),
     ]
     return Section("front", title, lines, [_front_plot(choice)], [table])
 

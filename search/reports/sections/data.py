@@ -9,6 +9,7 @@ import numpy as np
 
 from mlflow_setup.errors import EnsweepError
 from mlflow_setup.schema import Outcome
+from mlflow_setup.text import setting_text
 from search.config.load import SWEEPS, read_sweep
 from search.config.sweep_config import SECTIONS
 from search.reports.pages.content import Section, Table
@@ -52,7 +53,7 @@ def commands_section(facts: Facts) -> Section:
     commands = [_sweep_command(facts)]
     if any(facts.folder.path.glob("extensions/*.json")):
         commands.append(f"{folder.command('extend')} --num-samples N")
-    if any(_is_stopped(past.outcome) for past in facts.history):
+    if any(past.ended is Outcome.STOPPED for past in facts.history):
         commands.append(folder.command("resume"))
     if facts.choice is not None:
         asked = _options(facts.choice.run.params)
@@ -129,13 +130,7 @@ def _sweep_command(facts: Facts) -> str:
         for section in SECTIONS:
             ours, usual = (getattr(one, section).model_dump(mode="json") for one in (sweep, base))
             typed |= {f"{section}.{k}": v for k, v in ours.items() if v != usual[k]}
-    return shlex.join([*words, *(f"{key}={_text(value)}" for key, value in typed.items())])
-
-
-def _text(value: Any) -> str:
-    import json
-
-    return value if isinstance(value, str) else json.dumps(value)
+    return shlex.join([*words, *(f"{key}={setting_text(value)}" for key, value in typed.items())])
 
 
 def _options(params: dict[str, str]) -> list[str]:
@@ -143,7 +138,3 @@ def _options(params: dict[str, str]) -> list[str]:
     known = ("method", "max_members", "max_cost", "average", "prefer")
     given = [(name, params[name]) for name in known if name in params]
     return [word for name, value in given for word in (f"--{name.replace('_', '-')}", value)]
-
-
-def _is_stopped(outcome: Any) -> bool:
-    return outcome is not None and outcome.outcome is Outcome.STOPPED

@@ -12,6 +12,7 @@ from mlflow_setup.runs.projection import with_best
 from mlflow_setup.runs.query import ChoiceRecord, latest_choice
 from mlflow_setup.runs.usage import USAGE, usage_of
 from mlflow_setup.schema import RUN_STATUS, RunRecord, Tag, TrialSnapshot
+from mlflow_setup.text import setting_text
 from mlflow_setup.tracking.store import Tracking
 from search.config.baselines import BASELINES
 from search.config.sweep_config import SweepConfig
@@ -53,10 +54,14 @@ class Facts:
         return [past for past in self.history if past.record.recipe in BASELINES]
 
     @cached_property
+    def scored(self) -> list[PastTrial]:
+        """The trials that have completed an epoch."""
+        return [past for past in self.trials if past.epochs]
+
+    @cached_property
     def best(self) -> PastTrial | None:
         """The trial with the best overall of any epoch; of baselines where there is no other."""
-        scored = [past for past in self.trials if past.epochs]
-        scored = scored or [past for past in self.baselines if past.epochs]
+        scored = self.scored or [past for past in self.baselines if past.epochs]
         return max(scored, key=lambda past: past.best_values[-1], default=None)
 
     @cached_property
@@ -115,10 +120,7 @@ def _as_run(snapshot: TrialSnapshot) -> RunRecord:
     tags[Tag.NOTES.value] = json.dumps(record.notes)
     if outcome is not None:
         tags |= {Tag.REASON.value: outcome.reason, Tag.NUM_EPOCHS.value: str(outcome.epoch)}
-    params = {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in record.config.items()
-    }
+    params = {key: setting_text(value) for key, value in record.config.items()}
     how = None if outcome is None else outcome.outcome
     status = "RUNNING" if how is None else RUN_STATUS[how]
     return RunRecord(record.trial, record.trial, record.sweep, status, how, params, metrics, tags)

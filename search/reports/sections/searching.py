@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ensemble.presentation.plot import BLUE, GREEN, GREY, ORANGE, RED, Bars, Panel, Plot, Series
 from mlflow_setup.errors import NothingUsableError
-from mlflow_setup.schema import Outcome
+from mlflow_setup.schema import Outcome, state_of
 from mlflow_setup.text import brief
 from search.algorithms.audit import audit_result
 from search.algorithms.rungs import new_rungs, restore_rungs
@@ -30,7 +30,7 @@ MAX_NAMES = 30
 
 def history_section(facts: Facts) -> Section:
     """The best so far, and when each trial ran."""
-    scored = [past for past in facts.trials if past.epochs]
+    scored = facts.scored
     if not scored:
         return Section("history", "History", absent="no trial has completed an epoch yet")
     values = [past.best_values[-1] for past in scored]
@@ -38,7 +38,7 @@ def history_section(facts: Facts) -> Section:
     places = list(range(1, len(scored) + 1))
     marks: list[Series] = []
     for outcome, colour in OUTCOMES.items():
-        own = [n for n, past in enumerate(scored) if _outcome(past) is outcome]
+        own = [n for n, past in enumerate(scored) if past.ended is outcome]
         if own:
             texts = [_hover(scored[n]) for n in own]
             xs, ys = [places[n] for n in own], [values[n] for n in own]
@@ -115,7 +115,7 @@ def importance_section(facts: Facts) -> Section:
 def rungs_section(facts: Facts) -> Section:
     """Who was stopped where, and how the scores rose."""
     title = "Rungs"
-    scored = [past for past in facts.trials if past.epochs]
+    scored = facts.scored
     if not scored:
         return Section("rungs", title, absent="no trial has completed an epoch yet")
     plot = Plot("intermediate", [_intermediate(scored)], width=8.4, height=3.6)
@@ -168,7 +168,7 @@ def _timeline(facts: Facts) -> Panel:
             ends.append(past.outcome.wall_time)
         start = past.record.start_time
         minutes = [(at - begun) / 60 for at in (start, max(ends, default=start))]
-        colour = OUTCOMES.get(_outcome(past) or Outcome.STOPPED, GREY)
+        colour = OUTCOMES.get(past.ended or Outcome.STOPPED, GREY)
         texts = [_hover(past)] * 2
         marks.append(Series(minutes, [row, row], "", "line", colour, 4, texts=texts))
     names = [past.name for past in ordered] if len(ordered) <= MAX_NAMES else [""] * len(ordered)
@@ -246,18 +246,13 @@ def _intermediate(scored: list[PastTrial]) -> Panel:
     shown = sorted(scored, key=lambda past: -past.best_values[-1])[:MAX_LINES]
     marks, named = [], set[str]()
     for past in shown:
-        outcome = _outcome(past)
-        name = "running" if outcome is None else outcome.value
-        colour = OUTCOMES.get(outcome or Outcome.STOPPED, GREY)
+        name = state_of(past.ended)
+        colour = OUTCOMES.get(past.ended or Outcome.STOPPED, GREY)
         epochs, texts = range(1, len(past.epochs) + 1), [_hover(past)] * len(past.epochs)
         label = "" if name in named else name
         marks.append(Series(epochs, past.best_values, label, "both", colour, 1.0, texts=texts))
         named.add(name)
     return Panel(marks, "best overall so far", "epoch", "dev overall")
-
-
-def _outcome(past: PastTrial) -> Outcome | None:
-    return None if past.outcome is None else past.outcome.outcome
 
 
 def _hover(past: PastTrial) -> str:
