@@ -6,7 +6,6 @@ from pathlib import Path
 from ensemble.bundle.format import Bundle, Contents, Halved, Precision
 from ensemble.bundle.stored_weights import convert_weights
 from ensemble.inference.ensemble import Ensemble
-from ensemble.inference.evaluation import evaluate_ensemble
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Halving:
             DataError: as `Ensemble.evaluate`.
         """
         bundle = Bundle(folder, contents)
-        before = evaluate_ensemble(Ensemble(bundle, self.batch_size), self.data_dir)
+        before = Ensemble(bundle, self.batch_size).evaluate(self.data_dir)
         convert_weights(folder, self.precision)
-        after = evaluate_ensemble(Ensemble(bundle, self.batch_size), self.data_dir)
+        after = Ensemble(bundle, self.batch_size).evaluate(self.data_dir)
         halved = {
             name: Halved(fp32=score, stored=after.scores[name], num_rows=before.num_rows[name])
             for name, score in before.scores.items()

@@ -1,11 +1,10 @@
-"""A bundle and its scores as a notebook and an interpreter show them."""
+"""A bundle as a notebook and an interpreter show it."""
 
 from html import escape
 
 import pandas as pd
 
 from ensemble.bundle.format import Contents
-from ensemble.inference.evaluation import Evaluation
 from trainable.config.tasks import Task
 
 
@@ -22,22 +21,6 @@ def tasks_table(contents: Contents) -> pd.DataFrame:
         for name, entry in contents.tasks.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
-
-
-def scores_table(found: Evaluation) -> pd.DataFrame:
-    """A row for each task that was scored, then what they come to together."""
-    rows = {
-        name: {
-            "metric": found.metrics[name],
-            "score": score,
-            "rows": found.num_rows[name],
-            "seconds_per_1000": found.seconds_per_1000[name],
-        }
-        for name, score in found.scores.items()
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
-    table.loc["overall", ["score", "rows"]] = [found.overall, sum(found.num_rows.values())]
-    return table.astype({"rows": int})
 
 
 def title_of(contents: Contents) -> str:

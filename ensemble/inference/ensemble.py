@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ensemble.bundle.format import Bundle
+from ensemble.inference.describe import as_html, as_text, tasks_table, title_of
+from ensemble.inference.evaluation import Evaluation, evaluate
 from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.text import is_text
 from trainable.config.tasks import Output, Split, Task
 from trainable.evaluation.metrics import predicted_labels
 
 if TYPE_CHECKING:
-    from ensemble.inference.evaluation import Evaluation
     from ensemble.inference.members import Members
 
 Sides = tuple[tuple[str, ...], ...]
@@ -106,25 +107,20 @@ class Ensemble:
 
     def evaluate(
         self, folder: str | Path, split: Split = "dev", skip_bad_rows: bool = False
-    ) -> "Evaluation":
+    ) -> Evaluation:
         """Score each task whose labelled file for `split` is in `folder`.
 
         Raises:
             DataError: no labelled file of any task, a file that cannot be read, or rows with
                 defects that are not to be skipped.
         """
-        from ensemble.inference.evaluation import evaluate_ensemble
-
-        return evaluate_ensemble(self, Path(folder), split, skip_bad_rows)
+        contents = self.bundle.contents
+        return evaluate(contents, self.timed_outputs, Path(folder), split, skip_bad_rows)
 
     def __repr__(self) -> str:
-        from ensemble.inference.describe import as_text, tasks_table, title_of
-
         return as_text(title_of(self.bundle.contents), tasks_table(self.bundle.contents))
 
     def _repr_html_(self) -> str:
-        from ensemble.inference.describe import as_html, tasks_table, title_of
-
         return as_html(title_of(self.bundle.contents), tasks_table(self.bundle.contents))
 
     def label(self, sentences: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:

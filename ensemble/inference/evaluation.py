@@ -1,10 +1,15 @@
 """What a bundle scores on labelled files, and whether its members were chosen on them."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ensemble.inference.ensemble import Ensemble
+import pandas as pd
+from numpy.typing import NDArray
+
+from ensemble.bundle.format import Contents
+from ensemble.inference.describe import as_html, as_text
 from mlflow_setup.errors import DataError
 from trainable.config.tasks import Split, Task
 from trainable.data.defects import describe
@@ -12,8 +17,11 @@ from trainable.data.examples import Examples
 from trainable.data.readers import read_split
 from trainable.evaluation.metrics import overall, task_metric, why_undefined
 
-if TYPE_CHECKING:
-    import pandas as pd
+Answer = Callable[
+    [Mapping[str, tuple[tuple[str, ...], ...]]], tuple[dict[str, NDArray[Any]], float]
+]
+"""Task -> a tuple of N sentences a side, to task -> raw outputs [N, C] or [N], and the seconds that
+1,000 sentences took."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,38 +43,39 @@ class Evaluation:
     """Of a task's sentences, from text to outputs, measured here: device, precision and batch size
     as given; once the members are loaded."""
 
-    def table(self) -> "pd.DataFrame":
+    def table(self) -> pd.DataFrame:
         """A row for each task that was scored, then `overall`."""
-        from ensemble.inference.describe import scores_table
-
-        return scores_table(self)
+        rows = {
+            name: {
+                "metric": self.metrics[name],
+                "score": score,
+                "rows": self.num_rows[name],
+                "seconds_per_1000": self.seconds_per_1000[name],
+            }
+            for name, score in self.scores.items()
+        }
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
+        table.loc["overall", ["score", "rows"]] = [self.overall, sum(self.num_rows.values())]
+        return table.astype({"rows": int})
 
     def __repr__(self) -> str:
-        from ensemble.inference.describe import as_text
-
         return as_text(f"Scores on {self.split}", self.table())
 
     def _repr_html_(self) -> str:
-        from ensemble.inference.describe import as_html
-
         return as_html(f"Scores on {self.split}", self.table())
 
 
-def evaluate_ensemble(
-    ensemble: Ensemble, data_dir: Path, split: Split = "dev", skip_bad_rows: bool = False
+def evaluate(
+    contents: Contents, answer: Answer, data_dir: Path, split: Split, skip_bad_rows: bool
 ) -> Evaluation:
-    """Score each task whose labelled file for `split` is in `data_dir`.
-
-    Raises:
-        DataError: no labelled file of any task, a file that cannot be read, or rows with
-            defects that are not to be skipped.
-    """
+    """Score what `answer` says to the labelled files; as `Ensemble.evaluate`, which calls it."""
+    tasks = {name: entry.task for name, entry in contents.tasks.items()}
     scores, num_rows, num_skipped = {}, {}, {}
     undefined: dict[str, str] = {}
     unscored: dict[str, str] = {}
     seconds: dict[str, float] = {}
     is_dev: dict[str, bool | None] = {}
-    for name, task in ensemble.tasks.items():
+    for name, task in tasks.items():
         if split not in task.files or not (data_dir / task.files[split]).exists():
             unscored[name] = f"{task.files.get(split, f'a {split} file')} is not there"
             continue
@@ -74,18 +83,18 @@ def evaluate_ensemble(
         if examples.labels is None or not len(examples):
             unscored[name] = f"{task.files[split]} has no labelled rows"
             continue
-        outputs, seconds[name] = ensemble.timed_outputs({name: examples.sentences})
+        outputs, seconds[name] = answer({name: examples.sentences})
         scores[name], is_defined = task_metric(task, outputs[name], examples.labels)
         num_rows[name], num_skipped[name] = len(examples), num_bad
-        dev = ensemble.bundle.contents.tasks[name].dev_fingerprint
+        dev = contents.tasks[name].dev_fingerprint
         is_dev[name] = None if dev is None else examples.fingerprint == dev
         if not is_defined:
             undefined[name] = why_undefined(examples.labels)
     if not scores:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unscored.items())
         raise DataError(f"{data_dir}: nothing to score: {reasons}")
-    total, counts = overall(scores, ensemble.tasks), (num_rows, num_skipped)
-    metrics = {name: str(ensemble.tasks[name].metric) for name in scores}
+    total, counts = overall(scores, tasks), (num_rows, num_skipped)
+    metrics = {name: str(tasks[name].metric) for name in scores}
     return Evaluation(split, scores, total, *counts, undefined, unscored, metrics, is_dev, seconds)
 
 

@@ -14,7 +14,6 @@ from little_effort import LITTLE
 from ensemble.choice.request import Request, choose_ensemble
 from ensemble.export.write import export
 from ensemble.inference.ensemble import Ensemble
-from ensemble.inference.evaluation import evaluate_ensemble
 from ensemble.inference.label_files import submission
 from ensemble.serving.service import Service, interface
 from mlflow_setup.runs.sweep_run import Mirror
@@ -109,7 +108,7 @@ def test_a_kind_goes_the_whole_way(
         bundle = folder / rule
         export(tracking, Request(("mine",), rule=rule), folder / "runs" / ".cache", bundle)
         ensemble = Ensemble.load(bundle)
-        score = evaluate_ensemble(ensemble, folder).scores["mood"]
+        score = ensemble.evaluate(folder).scores["mood"]
         assert score > 0.45, (rule, score)  # the words decide
     if task.labels:
         config = json.loads((bundle / "config.json").read_bytes())

@@ -177,13 +177,12 @@ def evaluate(
 ) -> None:
     """Score a bundle on labelled files."""
     from ensemble.inference.ensemble import Ensemble
-    from ensemble.inference.evaluation import evaluate_ensemble
     from trainable.data.remote import local_folder
 
     files = local_folder(data_dir)
     ensemble = Ensemble.load(folder, batch_size, precision)
     with shown():
-        found = evaluate_ensemble(ensemble, files, split, on_bad_rows == "skip")
+        found = ensemble.evaluate(files, split, on_bad_rows == "skip")
     if as_json:
         content = dataclasses.asdict(found)
         content["scores"]["overall"] = content.pop("overall")

@@ -73,7 +73,7 @@ class Command(TyperCommand):
 
 
 def _settings_meant(option: str) -> list[str]:
-    from ensweep.cli.start.settings import every_setting
+    from search.config.reference import every_setting
     from trainable.config.reference import named
 
     return [setting.key for setting in named(option, every_setting())]

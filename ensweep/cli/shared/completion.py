@@ -48,7 +48,7 @@ def settings(incomplete: str) -> Offers:
     """`optim.lr=`, with its meaning."""
 
     def found() -> Iterator[tuple[str, str]]:
-        from ensweep.cli.start.settings import every_setting
+        from search.config.reference import every_setting
 
         return ((f"{each.key}=", each.meaning) for each in every_setting())
 

@@ -15,7 +15,6 @@ from ensweep.cli.shared.command import example
 from ensweep.cli.shared.completion import setting_keys
 from ensweep.cli.shared.options import AsJson
 from ensweep.cli.shared.output import print_json, print_table
-from mlflow_setup.errors import ConfigError
 
 if TYPE_CHECKING:
     from trainable.config.reference import Setting
@@ -47,7 +46,9 @@ def settings(
     ] = False,
 ) -> None:
     """Say what can be set: meaning, range and default of each setting."""
-    chosen = every_setting() if key is None else find(key)
+    from search.config.reference import every_setting, find_settings
+
+    chosen = every_setting() if key is None else find_settings(key)
     if as_json:
         print_json(settings={each.key: _to_json(each) for each in chosen})
     elif as_markdown:
@@ -57,35 +58,6 @@ def settings(
         typer.echo("what one means: ensweep settings KEY", err=True)
     else:
         typer.echo("\n\n".join(map(_words, chosen)))
-
-
-def every_setting() -> "list[Setting]":
-    """Those of a trial, then those of a sweep."""
-    from search.config.sweep_config import SECTIONS, SweepConfig
-    from trainable.config.config import Config
-    from trainable.config.reference import settings_of
-
-    of_sweep = [s for name, model in SECTIONS.items() for s in settings_of(model, f"{name}.")]
-    alone = [s for s in settings_of(SweepConfig) if s.key == "keep_pruned_top"]
-    return [*settings_of(Config), *of_sweep, *alone]
-
-
-def find(key: str) -> "list[Setting]":
-    """The settings that the key may mean.
-
-    Raises:
-        ConfigError: there is none; the message has the nearest ones.
-    """
-    from trainable.config.reference import named, nearest_keys
-
-    known = every_setting()
-    found = named(key, known)
-    if not found:
-        nearest = ", ".join(nearest_keys(key, known)[:8])
-        raise ConfigError(
-            f"no setting {key!r}; the nearest: {nearest}", fix="ensweep settings lists all"
-        )
-    return found
 
 
 def _to_json(setting: "Setting") -> dict[str, object]:

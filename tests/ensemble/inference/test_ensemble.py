@@ -13,7 +13,6 @@ from safetensors.numpy import load_file, save_file
 
 from ensemble.bundle.format import ENCODERS, ENSEMBLE, FACTS, MAIN, MEMBERS, WEIGHTS, Bundle
 from ensemble.inference.ensemble import Ensemble
-from ensemble.inference.evaluation import evaluate_ensemble
 from ensemble.selection.combine import Averaged, Transform, combine
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
@@ -360,7 +359,7 @@ def test_weights_that_do_not_fit_are_refused_when_they_are_needed(
 
 
 def test_evaluate(ensemble: Ensemble, tiny_data: Path) -> None:
-    found = evaluate_ensemble(ensemble, tiny_data)
+    found = ensemble.evaluate(tiny_data)
     assert list(found.scores) == TASKS
     assert found.num_rows == dict.fromkeys(TASKS, 32)
     assert found.num_skipped == dict.fromkeys(TASKS, 0)
@@ -375,11 +374,11 @@ def test_evaluate(ensemble: Ensemble, tiny_data: Path) -> None:
 
 def test_what_cannot_be_scored_is_said(ensemble: Ensemble, tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing to score: sentiment: ids-sst-dev.csv is not the"):
-        evaluate_ensemble(ensemble, tmp_path)
+        ensemble.evaluate(tmp_path)
     with pytest.raises(DataError, match=r"ids-sst-test-student.csv has no labelled rows"):
-        evaluate_ensemble(ensemble, tiny_data, "test")
+        ensemble.evaluate(tiny_data, "test")
     shutil.copy(tiny_data / "sts-dev.csv", tmp_path)
-    found = evaluate_ensemble(ensemble, tmp_path)
+    found = ensemble.evaluate(tmp_path)
     assert list(found.scores) == ["similarity"]
     assert found.overall == pytest.approx((found.scores["similarity"] + 1) / 2)
     assert found.unscored == {
@@ -393,9 +392,9 @@ def test_bad_rows_stop_or_are_counted(ensemble: Ensemble, tiny_data: Path, tmp_p
     lines[3] = "\t".join([*lines[3].split("\t")[:-2], "", "9"])  # two defects, one row
     (tmp_path / "ids-sst-dev.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match=r"(?s)ids-sst-dev.csv:4: .*--on-bad-rows skip"):
-        evaluate_ensemble(ensemble, tmp_path)
-    found = evaluate_ensemble(ensemble, tmp_path, skip_bad_rows=True)
+        ensemble.evaluate(tmp_path)
+    found = ensemble.evaluate(tmp_path, skip_bad_rows=True)
     assert (found.num_rows, found.num_skipped) == ({"sentiment": 31}, {"sentiment": 1})
     (tmp_path / "ids-sst-dev.csv").write_text("id\ttext\tsentiment\n1\ta\t2\n")
     with pytest.raises(DataError, match="no column sentence"):
-        evaluate_ensemble(ensemble, tmp_path, skip_bad_rows=True)
+        ensemble.evaluate(tmp_path, skip_bad_rows=True)

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
-from ensweep.cli.start.settings import every_setting
 from mlflow_setup.errors import ConfigError
+from search.config.reference import every_setting
 from search.config.sweep_config import SWEEP_KEYS
 from trainable.config.parse import valid_keys
 
