@@ -1,8 +1,4 @@
-"""`ensweep export`, `verify`, `sign`, `push`, `evaluate`: an ensemble as a folder, and its scores.
-
-ensweep export demo --output bundle
-ensweep evaluate bundle --data-dir data
-"""
+"""`ensweep export`, `verify`, `sign`, `push`, `evaluate`: an ensemble as a folder, and its scores."""
 
 import dataclasses
 import shlex

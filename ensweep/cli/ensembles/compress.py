@@ -1,7 +1,4 @@
-"""`ensweep compress`: an ensemble distilled into one model, and what is lost.
-
-ensweep compress bundle --data-dir data --output small train.num_epochs=3
-"""
+"""`ensweep compress`: an ensemble distilled into one model, and what is lost."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""`ensweep ensemble`: which runs to combine for each task, and what that is worth.
-
-ensweep ensemble demo --storage runs
-"""
+"""`ensweep ensemble`: which runs to combine for each task, and what that is worth."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,9 +1,4 @@
-"""`ensweep predict`: labels for sentences, however many there are.
-
-ensweep predict bundle --task sentiment --text "a warm and moving film"
-ensweep predict bundle pairs.csv --task paraphrase --task similarity --output labels.csv
-ensweep predict bundle pairs.csv --task paraphrase --shard-rows 10000 --output labels
-"""
+"""`ensweep predict`: labels for sentences, however many there are."""
 
 import os
 import sys

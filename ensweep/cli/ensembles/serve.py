@@ -1,8 +1,4 @@
-"""`ensweep register`, `ensweep serve`: an exported ensemble in MLflow's registry, and over HTTP.
-
-ensweep register bundle --name reviews
-ensweep serve models:/reviews@champion
-"""
+"""`ensweep register`, `ensweep serve`: an exported ensemble in MLflow's registry, and over HTTP."""
 
 import os
 from pathlib import Path

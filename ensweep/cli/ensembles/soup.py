@@ -1,7 +1,4 @@
-"""`ensweep soup`: the mean of the weights of runs that share a start, as one more trial.
-
-ensweep soup demo --data-dir data --greedy
-"""
+"""`ensweep soup`: the mean of the weights of runs that share a start, as one more trial."""
 
 from dataclasses import asdict
 from typing import Annotated

@@ -1,7 +1,4 @@
-"""`ensweep config show`: every setting of a configuration, and where its value came from.
-
-ensweep config show b3 optim.lr=2e-5
-"""
+"""`ensweep config show`: every setting of a configuration, and where its value came from."""
 
 import json
 from typing import Any

@@ -1,7 +1,4 @@
-"""`ensweep doctor`: what is installed here, what it finds, and what is in the way.
-
-ensweep doctor --storage runs
-"""
+"""`ensweep doctor`: what is installed here, what it finds, and what is in the way."""
 
 from dataclasses import asdict
 

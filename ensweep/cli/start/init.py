@@ -1,7 +1,4 @@
-"""`ensweep init`: a commented recipe and sweep for data of one's own.
-
-ensweep init reviews.csv --output mine
-"""
+"""`ensweep init`: a commented recipe and sweep for data of one's own."""
 
 import json
 import os

@@ -1,9 +1,4 @@
-"""`ensweep settings`: what can be set, what it means, in which range, and what it is by default.
-
-ensweep settings optim.lr
-ensweep settings loss.mnr
-ensweep settings --markdown > docs/settings.md
-"""
+"""`ensweep settings`: what can be set, what it means, in which range, and what it is by default."""
 
 import json
 from itertools import groupby

@@ -1,7 +1,4 @@
-"""`ensweep ablate`: what each technique is worth, over seeds.
-
-ensweep ablate signs --data-dir data --seeds 3 data.train_fraction=0.1 train.num_epochs=2
-"""
+"""`ensweep ablate`: what each technique is worth, over seeds."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

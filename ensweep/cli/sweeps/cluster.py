@@ -1,8 +1,4 @@
-"""`ensweep cluster check`: what is wrong with a Ray cluster file, before it costs money.
-
-ensweep cluster check cluster.yaml
-ensweep cluster check deploy/kuberay.yaml
-"""
+"""`ensweep cluster check`: what is wrong with a Ray cluster file, before it costs money."""
 
 from pathlib import Path
 from typing import Annotated

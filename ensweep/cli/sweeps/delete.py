@@ -1,7 +1,4 @@
-"""`ensweep delete`: a sweep with all that is of it: folder, MLflow runs, artifacts.
-
-ensweep delete reviews --dry-run
-"""
+"""`ensweep delete`: a sweep with all that is of it: folder, MLflow runs, artifacts."""
 
 import sys
 from pathlib import Path

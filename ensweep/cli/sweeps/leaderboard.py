@@ -1,8 +1,4 @@
-"""`ensweep leaderboard`: the trials of a sweep, the best first; of several sweeps, a comparison.
-
-ensweep leaderboard --json
-ensweep leaderboard first second
-"""
+"""`ensweep leaderboard`: the trials of a sweep, the best first; of several sweeps, a comparison."""
 
 import csv
 import io

@@ -1,7 +1,4 @@
-"""`ensweep plan`: is all there that a sweep needs, and what will it take?
-
-ensweep plan demo --data-dir data
-"""
+"""`ensweep plan`: is all there that a sweep needs, and what will it take?"""
 
 from typing import TYPE_CHECKING, Annotated
 

@@ -1,9 +1,4 @@
-"""`ensweep report`: a sweep, or several, as one page to look at.
-
-ensweep report reviews
-ensweep report first second
-ensweep report reviews --study sqlite:///study.db
-"""
+"""`ensweep report`: a sweep, or several, as one page to look at."""
 
 from typing import TYPE_CHECKING, Annotated
 

@@ -1,7 +1,4 @@
-"""`ensweep stop`: have a sweep stop, resumably, from another terminal or machine.
-
-ensweep stop reviews
-"""
+"""`ensweep stop`: have a sweep stop, resumably, from another terminal or machine."""
 
 from typing import Annotated
 

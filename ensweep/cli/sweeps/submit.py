@@ -1,7 +1,4 @@
-"""`ensweep submit`: a sweep on a Ray cluster, sent as a job and followed to its end.
-
-ensweep submit cluster --data-dir /mnt/ensweep/data --storage /mnt/ensweep/runs
-"""
+"""`ensweep submit`: a sweep on a Ray cluster, sent as a job and followed to its end."""
 
 import shlex
 from typing import Annotated

@@ -1,7 +1,4 @@
-"""`ensweep sweep`, `resume`, `extend`: many trials, and what came of them.
-
-ensweep sweep selective --data-dir data --num-samples 16 data.train_fraction=0.2
-"""
+"""`ensweep sweep`, `resume`, `extend`: many trials, and what came of them."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any

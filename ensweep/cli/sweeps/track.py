@@ -1,7 +1,4 @@
-"""`ensweep ui`, `sync`, `gc`: look at the tracked runs, bring them up to date, make room.
-
-ensweep sync && ensweep ui
-"""
+"""`ensweep ui`, `sync`, `gc`: look at the tracked runs, bring them up to date, make room."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated

@@ -1,7 +1,4 @@
-"""`ensweep pretrain`: masked language modelling on the tasks' own sentences, before any trial.
-
-ensweep pretrain b3 --data-dir data --output encoders/mine model.encoder=minilm
-"""
+"""`ensweep pretrain`: masked language modelling on the tasks' own sentences, before any trial."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

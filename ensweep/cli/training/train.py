@@ -1,7 +1,4 @@
-"""`ensweep train`: one configuration, as a run like any other.
-
-ensweep train b3 --data-dir data model.encoder=minilm model.pooling=mean train.num_epochs=2
-"""
+"""`ensweep train`: one configuration, as a run like any other."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
