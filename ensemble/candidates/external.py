@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Added, Candidate, Pool, TaskPool
 from ensemble.candidates.run_predictions import require_outputs
+from ensemble.statistics.arrays import Floats
 from mlflow_setup.errors import DataError
 from mlflow_setup.text import printable
 from trainable.config.tasks import Output, Task
@@ -35,8 +36,6 @@ _SMALLEST = 1e-6
 """Probabilities are cut here and at 1 less it: a logit has to be finite."""
 _SUM = 0.01
 """How far a row's probabilities may be from a sum of 1: they may have been rounded."""
-
-Floats = NDArray[np.float64]
 
 
 def with_added(pool: Pool, given: Iterable[str]) -> Pool:

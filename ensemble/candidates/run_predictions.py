@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.candidates.lineage import SOUP, encoder_of_start
-from ensemble.statistics.bootstrap import Floats, resampled_scores
+from ensemble.statistics.arrays import Floats
+from ensemble.statistics.bootstrap import resampled_scores
 from ensemble.statistics.dev_splits import NUM_HALVES, Fold, folds
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import (

@@ -11,10 +11,10 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Candidate, Pool, Rejected, TaskPool, labels_of
 from ensemble.selection.combine import Averaged, Transform, to_predictions
+from ensemble.statistics.arrays import Floats, Mask
 from ensemble.statistics.dev_splits import folds
 from trainable.config.tasks import Kind, Output, Task
 from trainable.evaluation.metrics import predicted_labels
@@ -37,9 +37,6 @@ HARDEST = 0.1
 """Of the rows, by how far the others' scores are off."""
 SKILL = 0.75
 """Of a constant answer's errors, at most: others that make more do not know what is hard."""
-
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 def screened(pool: Pool) -> Pool:

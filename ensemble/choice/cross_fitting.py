@@ -247,7 +247,7 @@ class _Scored:
     def _overall(self, way: int) -> Scores:
         views = [half.view for half in self.halves]
         pairs = zip(views, self.ways[way], strict=True)
-        in_sample = _mean(overall_score(v, o.combinations, on_judge=False) for v, o in pairs)
+        in_sample = _mean(overall_score(v, o.combinations) for v, o in pairs)
         return Scores(held_out=float(self.total[way, 0]), in_sample=in_sample)
 
     def _gain(self, way: int) -> Gain:

@@ -33,11 +33,10 @@ from ensemble.selection.sample import (
     spread,
 )
 from ensemble.selection.scorers import TOLERANCE
+from ensemble.statistics.arrays import Floats
 from ensemble.statistics.bootstrap import overall_of
 from ensemble.statistics.effort import Effort
 from trainable.evaluation.metrics import overall
-
-Floats = NDArray[np.float64]
 
 LEVEL_REPLICATES = 200
 """Of the standard error by which a half chooses its level: 5 % of it is noise, which is enough."""

@@ -7,15 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.cost import Cost
 from ensemble.choice.task_view import TaskView, View
 from ensemble.selection.loss_scorers import explained, make_loss
 from ensemble.selection.sample import Combination, weights_and_intercept
+from ensemble.statistics.arrays import Floats
 
-Floats = NDArray[np.float64]
 Weights = Mapping[str, Floats]
 """Task -> [M]."""
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ensemble.choice.task_view import TaskView
 from ensemble.selection.sample import Combination, Linear, weights_and_intercept
-from ensemble.statistics.bootstrap import Draws, Floats, resampled_scores
+from ensemble.statistics.arrays import Floats
+from ensemble.statistics.bootstrap import Draws, resampled_scores
 from ensemble.statistics.effort import SHIPPED
 
 MAX_SIZES = 12

@@ -11,17 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.cost import Cost
 from ensemble.choice.elimination import Weights, eliminated, members_of, thinned
 from ensemble.choice.task_view import TaskView, View, overall_score
 from ensemble.selection.sample import Combination, Linear, least_skill, weights_and_intercept
+from ensemble.statistics.arrays import Floats
 from ensemble.statistics.bootstrap import resampled_means
 from trainable.evaluation.metrics import overall
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +72,7 @@ def options_of(
 
     def option(combinations: Mapping[str, Combination]) -> Option:
         members = tuple(sorted(members_of(view, combinations), key=lambda c: c.order))
-        score = overall_score(view, combinations, on_judge=False)
+        score = overall_score(view, combinations)
         return Option(combinations, members, cost(members), score)
 
     complete = _complete(view)

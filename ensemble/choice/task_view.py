@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from ensemble.candidates.pool import Candidate, Pool, TaskPool
 from ensemble.selection.combine import Averaged, Transform
 from ensemble.selection.sample import Combination, weighted, weights_and_intercept
+from ensemble.statistics.arrays import Floats, Mask
 from ensemble.statistics.dev_splits import Fold, folds
 from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import overall, task_metric
-
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +106,10 @@ def views_of(pool: Pool, averaged: Averaged) -> tuple[View, ...]:
     )
 
 
-def overall_score(view: View, combinations: Mapping[str, Combination], on_judge: bool) -> float:
-    """Overall on the rows that choose, or on those that judge."""
+def overall_score(view: View, combinations: Mapping[str, Combination]) -> float:
+    """Overall on the rows that choose."""
     scores = {
-        name: view[name].score(
-            combination, view[name].fold.judge if on_judge else view[name].fold.fit
-        )
+        name: view[name].score(combination, view[name].fold.fit)
         for name, combination in combinations.items()
     }
     return overall(scores, {name: of_task.task for name, of_task in view.items()})

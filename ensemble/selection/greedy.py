@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from ensemble.selection.combine import Averaged
 from ensemble.selection.loss_scorers import RowLoss, make_loss
 from ensemble.selection.scorers import TOLERANCE, Objective, is_constant, make_scorer
+from ensemble.statistics.arrays import Floats
 from ensemble.statistics.effort import SHIPPED
 from trainable.config.tasks import Task
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.selection.combine import GRID, Averaged
+from ensemble.statistics.arrays import Floats
 from trainable.config.tasks import Output, Task
 from trainable.data.labels import label_sets
-
-Floats = NDArray[np.float64]
 
 _FACTORS = 32
 """Probabilities multiplied before one logarithm is taken: of at least 1 / GRID, so no underflow."""

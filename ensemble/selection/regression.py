@@ -6,16 +6,14 @@ Legend: M candidates, N rows.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize, nnls
 
 from ensemble.selection.combine import Averaged
 from ensemble.selection.loss_scorers import by_label
 from ensemble.selection.sample import FitData, normalise_weights
 from ensemble.selection.stacking import fit_softmax
+from ensemble.statistics.arrays import Floats
 from trainable.config.tasks import Output
-
-Floats = NDArray[np.float64]
 
 _RIDGE = 0.003
 """On predictions of unit mean square."""

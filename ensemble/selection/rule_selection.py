@@ -16,8 +16,6 @@ from ensemble.selection.rules import OFFERED, Rule
 from ensemble.selection.sample import FitData, weights_and_intercept
 from ensemble.statistics.effort import Effort
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class RuleScore:

@@ -24,9 +24,9 @@ from ensemble.selection.sample import (
 )
 from ensemble.selection.scorers import Objective
 from ensemble.selection.stacking import paper_regression, stacking
+from ensemble.statistics.arrays import Floats
 from trainable.config.tasks import Output
 
-Floats = NDArray[np.float64]
 Rule = Callable[[FitData], Combination]
 
 LIBRARY = 20

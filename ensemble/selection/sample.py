@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from ensemble.selection.combine import Averaged, average, linear
 from ensemble.selection.loss_scorers import explained, make_loss
 from ensemble.selection.scorers import is_constant
+from ensemble.statistics.arrays import Floats
 from ensemble.statistics.effort import SHIPPED, Effort
 from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import task_metric
-
-Floats = NDArray[np.float64]
 
 LIBRARY = 40
 """Candidates of a task, the best, that rules look at: more of them are many epochs of few runs."""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ensemble.selection.combine import GRID, Averaged
 from ensemble.selection.loss_scorers import make_loss
+from ensemble.statistics.arrays import Floats
 from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import task_metric
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.integer[Any]]
 
 TOLERANCE = 1e-12

@@ -13,9 +13,8 @@ from scipy.optimize import minimize
 from ensemble.selection.combine import log_odds
 from ensemble.selection.loss_scorers import by_label
 from ensemble.selection.sample import FitData, Linear
+from ensemble.statistics.arrays import Floats
 from trainable.config.tasks import Output
-
-Floats = NDArray[np.float64]
 
 RIDGES = (1.0, 0.1, 0.01, 0.001)
 """Tried, on predictions of unit mean square; the strongest wins a tie."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.statistics.arrays import Floats
 from ensemble.statistics.effort import SHIPPED
 from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import predicted_labels, task_metric
 
-Floats = NDArray[np.float64]
 Counts = NDArray[np.uint8]
 """A row is drawn once in the mean: more often than 255 times does not happen."""
 

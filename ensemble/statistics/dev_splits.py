@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ensemble.statistics.arrays import Mask
 from trainable.storage.predictions import dev_train_mask
 
 NUM_SPLITS = 3
 NUM_HALVES = 2 * NUM_SPLITS
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

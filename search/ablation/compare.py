@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.statistics.arrays import Floats
 from ensemble.statistics.bootstrap import Draws, overall_of
 from ensemble.statistics.effort import SHIPPED
 from mlflow_setup.errors import EnsweepError, IntegrityError, NothingUsableError
@@ -15,7 +16,7 @@ from mlflow_setup.schema import OVERALL
 from mlflow_setup.text import first_line
 from search.ablation.curves import Curve, curves_of
 from search.ablation.differences import Difference, Pair, differences_of, holm
-from search.ablation.row_results import Floats, Result, Row, averaged, num_independent, read_result
+from search.ablation.row_results import Result, Row, averaged, num_independent, read_result
 from trainable.evaluation.metrics import overall
 
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 from scipy.stats import t as student
 
-Floats = NDArray[np.float64]
+from ensemble.statistics.arrays import Floats
 
 MIN_SEEDS = 3
 """Independent seeds below which nothing is called clear, however far from 0 it is."""

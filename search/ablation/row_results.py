@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemble.selection.combine import combine
+from ensemble.statistics.arrays import Floats
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.schema import OVERALL, EpochRecord, Outcome, best_epoch
 from trainable.config.config import Config
@@ -19,8 +19,6 @@ from trainable.evaluation.metrics import task_metric
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import stage_at
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

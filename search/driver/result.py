@@ -25,7 +25,11 @@ class SweepResult:
 
     def ended(self, outcome: Outcome) -> list[str]:
         """The trials that ended so."""
-        return [trial.record.trial for trial in self.trials if trial.ended is outcome]
+        return [
+            trial.record.trial
+            for trial in self.trials
+            if trial.outcome is not None and trial.outcome.outcome is outcome
+        ]
 
     @property
     def best(self) -> tuple[str, int, float] | None:

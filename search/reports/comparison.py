@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ensemble.statistics.bootstrap import Draws, Floats, Gain, gain_of, overall_of
+from ensemble.statistics.arrays import Floats
+from ensemble.statistics.bootstrap import Draws, Gain, gain_of, overall_of
 from ensemble.statistics.effort import SHIPPED
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.runs.usage import usage_of

@@ -1,4 +1,4 @@
-"""`ensweep export`, `verify`, `sign`, `push`, `evaluate`: an ensemble as a folder, and its scores."""
+"""`ensweep export`, `verify`, `sign`, `push`, `evaluate`: an ensemble as a folder, its scores."""
 
 import dataclasses
 import shlex

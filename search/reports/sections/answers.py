@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble.choice.result import Member
 from ensemble.selection.combine import combine
+from ensemble.statistics.arrays import Floats
 from mlflow_setup.errors import EnsweepError, IntegrityError
 from mlflow_setup.runs.query import download
 from mlflow_setup.schema import OVERALL, PREDICTIONS_ARTIFACT, best_epoch, prediction_path
@@ -23,7 +24,6 @@ from trainable.data.readers import read_split
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
 
-Floats = NDArray[np.float64]
 _LEAST = 1e-12
 """Probability below which a loss is not told apart."""
 

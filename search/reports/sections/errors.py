@@ -6,8 +6,9 @@ Legend: N rows, C classes.
 import numpy as np
 
 from ensemble.presentation.plot import BLUE, GREY, RED, Matrix, Panel, Plot, Series
+from ensemble.statistics.arrays import Floats
 from search.reports.pages.content import Section, Table
-from search.reports.sections.answers import Answers, Floats, answers_of, sentences_of
+from search.reports.sections.answers import Answers, answers_of, sentences_of
 from search.reports.sections.facts import Facts
 from trainable.config.tasks import Output
 from trainable.data.labels import label_sets
