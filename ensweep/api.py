@@ -102,8 +102,8 @@ class Sweep:
         storage: str | Path = "runs",
         tracking_uri: str | None = None,
     ) -> None:
-        self._place = Place(Path(storage), tracking_uri)
-        self.folder = find_sweep(self._place.storage, name)
+        self.place = Place(Path(storage), tracking_uri)
+        self.folder = find_sweep(self.place.storage, name)
         self.name = self.folder.name
         self.result: SweepResult | None = None
         """Of the run that this process has made: rungs, what was used, why it stopped."""
@@ -120,7 +120,7 @@ class Sweep:
         """
         from search.reports.leaderboard import leaderboard
 
-        rows = leaderboard(find_trials(self._place.tracking, self.name))
+        rows = leaderboard(find_trials(self.place.tracking, self.name))
         if not rows:
             raise NothingUsableError(f"no trial of a sweep {self.name!r} is tracked")
         flat = [row.to_json() for row in rows]
@@ -142,42 +142,13 @@ class Sweep:
         from ensemble.presentation.choice_json import describe
         from ensemble.presentation.figures import pictures
 
-        request, place = self._request(asked), self._place
+        place = self.place
+        request = AskedEnsemble(sweeps=[self.name], **asked).request(place.tracking)
         pool, choice = choose_ensemble(place.tracking, request, place.cache)
         images = pictures(pool, choice)
         pin_members(choice.candidates(Method.SELECTIVE))
         log(place.tracking, request, describe(request, pool, choice), pool, choice, images)
         return Choice(self, request, pool, choice, images)
-
-    def export(
-        self,
-        output: str | Path,
-        *,
-        precision: Literal["fp32", "fp16", "bf16"] = "fp32",
-        data_dir: str | Path | None = None,
-        **asked: Unpack[Asked],
-    ) -> Ensemble:
-        """Write the ensemble that was chosen last as asked, or is chosen now, to a new folder.
-
-        Args:
-            precision: of the stored weights; what half does is measured on `data_dir`'s dev files.
-
-        Returns:
-            The bundle, loaded.
-
-        Raises:
-            ConfigError: `output` is there already, or half precision without `data_dir`.
-            NothingUsableError: no run can be a member, or weights are out of reach.
-        """
-        from ensemble.export.write import Refine, export, unchanged
-        from ensweep.cli.ensembles.bundle import halving
-
-        refine: Refine = unchanged
-        if precision != "fp32":
-            refine = halving(precision, None if data_dir is None else str(data_dir))
-        place = self._place
-        export(place.tracking, self._request(asked), place.cache, Path(output), refine)
-        return Ensemble.load(output)
 
     def resume(self, num_more: int = 0) -> "Sweep":
         """Go on where it was stopped, with so many more trials; returns when each has ended.
@@ -188,12 +159,9 @@ class Sweep:
         """
         from search.driver.sweep import resume_sweep
 
-        place = self._place
+        place = self.place
         result = resume_sweep(self.name, place.storage, place.tracking, num_more=num_more)
         return _ended(self, result)
-
-    def _request(self, asked: Asked) -> Request:
-        return AskedEnsemble(sweeps=[self.name], **asked).request(self._place.tracking)
 
     def _shown(self) -> tuple[str, pd.DataFrame]:
         try:
@@ -276,10 +244,27 @@ class Choice:
         precision: Literal["fp32", "fp16", "bf16"] = "fp32",
         data_dir: str | Path | None = None,
     ) -> Ensemble:
-        """Write it to a new folder, and load it; as `Sweep.export`."""
-        given = self.request.to_params()
-        asked: Any = {name.replace("-", "_"): value for name, value in given.items()}
-        return self.sweep.export(output, precision=precision, data_dir=data_dir, **asked)
+        """Write it to a new folder, as it was chosen.
+
+        Args:
+            precision: of the stored weights; what half does is measured on `data_dir`'s dev files.
+
+        Returns:
+            The bundle, loaded.
+
+        Raises:
+            ConfigError: `output` is there already, or half precision without `data_dir`.
+            NothingUsableError: weights are out of reach.
+        """
+        from ensemble.export.write import Refine, export, unchanged
+        from ensweep.cli.ensembles.bundle import halving
+
+        refine: Refine = unchanged
+        if precision != "fp32":
+            refine = halving(precision, None if data_dir is None else str(data_dir))
+        place = self.sweep.place
+        export(place.tracking, self.request, place.cache, Path(output), refine)
+        return Ensemble.load(output)
 
     def __repr__(self) -> str:
         return as_text(self.verdict, self.scores())

@@ -28,6 +28,14 @@ SweepName = Annotated[
         autocompletion=completion.sweeps_here,
     ),
 ]
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SWEEP]...",
+        help="Names of sweeps; default: the latest.",
+        autocompletion=completion.sweeps_here,
+    ),
+]
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
 ]
@@ -185,14 +193,7 @@ class AskedSweep:
 class AskedEnsemble:
     """An ensemble as the command line asks for it."""
 
-    sweeps: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[SWEEP]...",
-            help="Sweeps to choose from; default: the latest.",
-            autocompletion=completion.sweeps_here,
-        ),
-    ] = None
+    sweeps: Sweeps = None
     method: Annotated[
         str | None,
         typer.Option(

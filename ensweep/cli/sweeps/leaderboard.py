@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensweep.cli.shared import completion
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place
+from ensweep.cli.shared.options import AsJson, Place, Sweeps
 from ensweep.cli.shared.output import print_json
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import brief, did_you_mean, score_text
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
     from ensweep.cli.shared.table import Column
     from search.reports.leaderboard import Row
 
-Sweeps = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[SWEEP]...",
-        help="A sweep's name; default: the latest. Several are compared.",
-        autocompletion=completion.sweeps_here,
-    ),
-]
 WIDE = ("run", "folder")
 """Columns that are shown where they are asked for."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place
+from ensweep.cli.shared.options import AsJson, Place, Sweeps
 from ensweep.cli.shared.output import print_json
-from ensweep.cli.sweeps.leaderboard import Sweeps
 from mlflow_setup.errors import EnsweepError
 
 if TYPE_CHECKING:
