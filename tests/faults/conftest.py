@@ -4,12 +4,14 @@ ENSWEEP_FAULTS_TABLE names a document to put it into (`make faults TABLE=docs/re
 """
 
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fault_table import Table, markdown, put_into, rows_of
+from planted_faults import Site
 from scale import SCALE
 
 
@@ -58,3 +60,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         item.user_properties.append(("rare", True))
     for marker in item.iter_markers("promise"):
         item.user_properties.append(("promise", list(marker.args)))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder to play faults in."""
+    memory = Path("/dev/shm")
+    if SCALE > 1 or not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, in which nothing may be executed."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path, tiny_data: Path, tiny_encoder: Path) -> Site:
+    return Site(tmp_path, tiny_data, tiny_encoder)

@@ -1,13 +1,10 @@
 import dataclasses
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from pools import TASKS, Store, assert_same, only_rejection
 
 from ensemble.candidates.pool import Pool, load_pool
 from ensemble.statistics.dev_splits import NUM_HALVES, folds
@@ -15,19 +12,11 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.schema import Outcome, RunRecord, TrialRecord
 from trainable.config.tasks import PAPER_TASKS
 from trainable.evaluation.metrics import overall, task_metric
-from trainable.storage.predictions import dev_train_mask, read_predictions, write_predictions
-
-TASKS = ("sentiment", "paraphrase", "similarity")
-Store = Any  # tests/ensemble/conftest.py
+from trainable.storage.predictions import dev_train_mask
 
 
 def labels_of(pool: Pool) -> list[str]:
     return [candidate.label for candidate in pool.candidates]
-
-
-def only_rejection(pool: Pool) -> tuple[str, str]:
-    (rejected,) = pool.rejected
-    return rejected.trial, rejected.reason
 
 
 def best_epochs(store: Store, rows: dict[str, np.ndarray]) -> set[int]:
@@ -135,180 +124,6 @@ def test_runs_that_are_in_no_state_to_be_used(
     assert only_rejection(pool)[0] == "bad"
     assert only_rejection(pool)[1].startswith(reason)
     assert {candidate.trial for candidate in pool.candidates} == {"good"}
-
-
-def truncate(path: Path, rng: np.random.Generator) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: rng.integers(len(content))])
-
-
-def change_rows(path: Path, rows: np.ndarray) -> None:
-    table = pq.read_table(path)
-    pq.write_table(table.take(pa.array(rows)), path)
-
-
-def of_a_task(rng: np.random.Generator) -> np.ndarray:
-    """The rows of one task in an epoch's file."""
-    return np.arange(60) + 60 * rng.integers(len(TASKS))
-
-
-def drop_row(path: Path, rng: np.random.Generator) -> None:
-    change_rows(path, np.delete(np.arange(60 * len(TASKS)), rng.integers(60 * len(TASKS))))
-
-
-def reorder(path: Path, rng: np.random.Generator) -> None:
-    rows, own = np.arange(60 * len(TASKS)), of_a_task(rng)
-    rows[own] = np.roll(own, rng.integers(1, 60))
-    change_rows(path, rows)
-
-
-def duplicate(path: Path, rng: np.random.Generator) -> None:
-    rows, own = np.arange(60 * len(TASKS)), of_a_task(rng)
-    rows[own[rng.integers(30)]] = own[rng.integers(30, 60)]
-    change_rows(path, rows)
-
-
-def change_a_value(path: Path, rng: np.random.Generator) -> None:
-    """An output or a label: the file is still Parquet."""
-    table = pq.read_table(path)
-    name = rng.choice([n for n in table.column_names if n not in ("task", "id")])
-    values = table[name].to_numpy().copy()
-    values[rng.choice(np.flatnonzero(np.isfinite(values)))] += 1
-    index = table.column_names.index(name)
-    pq.write_table(table.set_column(index, name, pa.array(values)), path)
-
-
-def leave_out_a_task(path: Path, rng: np.random.Generator) -> None:
-    found = read_predictions(path)
-    del found[rng.choice(TASKS)]
-    write_predictions(path, list(found.values()))
-
-
-def remove(path: Path, rng: np.random.Generator) -> None:
-    path.unlink()
-
-
-DAMAGES = {
-    truncate: "not a prediction file",
-    drop_row: "179 rows, its header says 180",
-    reorder: "ids are not those of its header, or in another order",
-    duplicate: "ids are duplicated",
-    change_a_value: "were changed after writing",
-    leave_out_a_task: "no predictions of ",
-    remove: "has no artifact predictions/",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_predictions_are_refused_by_name(
-    store: Store, damage: Callable[[Path, np.random.Generator], None]
-) -> None:
-    """30 times each, none of which is let in."""
-    for trial, seed in (("a", 1), ("b", 2), ("bad", 3)):
-        store.add_usual(trial, seed, num_epochs=1)
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        path = store.path("bad", 1)
-        content = path.read_bytes()
-        damage(path, rng)
-        trial, reason = only_rejection(store.pool())
-        assert trial == "bad"
-        assert DAMAGES[damage] in reason
-        assert path.name in reason
-        assert path.parent.name in reason
-        path.write_bytes(content)
-    assert store.pool().rejected == ()
-
-
-OTHER_IDS = tuple(f"x-{row}" for row in range(60))
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"data_fingerprint": "other"}, "paraphrase: data other, most runs: paraphrase-data"),
-        ({"split": "test"}, "predictions of something else: split is 'test', expected 'dev'"),
-        ({"ids": OTHER_IDS}, "other rows than most runs: 60 ids missing, 60 unknown"),
-        ({"labels": np.zeros(60)}, "labels are not those of most runs"),
-        ({"labels": None}, "no labels, hence nothing to choose by"),
-        ({"outputs": np.full(60, np.nan, np.float32)}, "outputs are not finite"),
-        ({"kind": "similarity"}, "outputs [60] of a similarity task, expected [60] of a paraph"),
-    ],
-)
-def test_foreign_predictions_are_refused_by_name(
-    store: Store, changes: dict[str, Any], reason: str
-) -> None:
-    """Whole files, of something else."""
-    for trial, seed in (("a", 1), ("b", 2), ("bad", 3)):
-        store.add_usual(trial, seed, num_epochs=1)
-    outputs = store.outputs("paraphrase", 7)
-    if "kind" in changes:
-        changes = {"kind": PAPER_TASKS[changes["kind"]].kind}
-    content = {"outputs": outputs} | changes
-    store.replace(
-        "bad", 1, "paraphrase", store.predictions("paraphrase", content.pop("outputs"), **content)
-    )
-    trial, found = only_rejection(store.pool())
-    assert trial == "bad"
-    assert reason in found
-
-
-def test_classes_of_another_number_are_refused(store: Store) -> None:
-    store.add_usual("a", 1)
-    logits = store.outputs("sentiment", 1)[:, :4]
-    store.replace("a", 2, "sentiment", store.predictions("sentiment", logits))
-    assert (
-        "outputs [60, 4] of a classification task, expected [60, 5]"
-        in only_rejection(store.pool())[1]
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"data_fingerprint": "x"}, "paraphrase, epoch 2: data x, epoch 1: paraphrase-data"),
-        ({"tokenizer": "x"}, "tokenizer is 'x', expected 'tok'"),
-        ({"labels": np.zeros(60)}, "labels are not those of epoch 1"),
-    ],
-)
-def test_epochs_of_a_run_are_of_one_data_set(
-    store: Store, changes: dict[str, Any], reason: str
-) -> None:
-    store.add_usual("a", 1)
-    changed = store.predictions("paraphrase", store.outputs("paraphrase", 1), **changes)
-    store.replace("a", 2, "paraphrase", changed)
-    assert reason in only_rejection(store.pool())[1]
-
-
-def test_rows_in_another_order_are_aligned_by_id(
-    store: Store, make_store: Callable[[str], Store]
-) -> None:
-    """Honest files: the header says the order that the rows are in."""
-    other = make_store("other")
-    for trial, seed in (("a", 1), ("b", 2)):
-        store.add_usual(trial, seed)
-        other.add_usual(trial, seed)
-    order = np.random.default_rng(0).permutation(60)
-    for epoch in (1, 2):
-        for task in TASKS:
-            turned = other.predictions(
-                task,
-                other.outputs(task, 200 + epoch)[order],
-                ids=tuple(other.ids(task)[row] for row in order),
-                labels=other.labels[task][order],
-            )
-            other.replace("b", epoch, task, turned)
-    assert_same(store.pool(), other.pool())
-
-
-def assert_same(one: Pool, two: Pool) -> None:
-    assert one.candidates == two.candidates
-    assert one.rejected == two.rejected
-    assert list(one.tasks) == list(two.tasks)
-    for name, task in one.tasks.items():
-        assert task.ids == two.tasks[name].ids
-        np.testing.assert_array_equal(task.labels, two.tasks[name].labels)
-        np.testing.assert_array_equal(task.outputs, two.tasks[name].outputs)
 
 
 def test_the_order_of_runs_does_not_matter_nor_a_run_given_twice(store: Store) -> None:

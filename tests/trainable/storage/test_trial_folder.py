@@ -2,75 +2,26 @@ import contextlib
 import dataclasses
 import json
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+from trial_records import RECORD, epoch_record
 
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.atomic import TEMPORARY
-from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.schema import (
-    OVERALL,
     UNKNOWN_DATA,
-    Decision,
-    EpochRecord,
     Outcome,
     OutcomeRecord,
-    TrialRecord,
 )
-from trainable.config.tasks import Kind
 from trainable.storage.predictions import Predictions, read_predictions
 from trainable.storage.trial_folder import TrialFolder
-
-RECORD = TrialRecord(
-    trial="t1",
-    sweep="s",
-    recipe="b1",
-    config={"optim.lr": 1e-4, "data.tasks": ["sentiment"], "model.revision": None},
-    origin={"optim.lr": "command line"},
-    seed=0,
-    data_fingerprint="data",
-    git_revision=None,
-    start_time=1.5,
-    searched=("optim.lr",),
-    notes={"dropped": 3},
-)
 
 
 def changed_record(**changes: object) -> str:
     return json.dumps(json.loads(RECORD.to_json()) | changes)
-
-
-def epoch_record(epoch: int) -> EpochRecord:
-    return EpochRecord(epoch, {OVERALL: 0.5}, {OVERALL: 0.25}, 1.0, float(epoch), ("flag",))
-
-
-def predictions(task: str = "sentiment") -> Predictions:
-    outputs = np.arange(6, dtype=np.float32).reshape(3, 2)
-    return Predictions(task, Kind.CLASSIFICATION, "dev", ("a", "b", "c"), outputs, None, "d", "t")
-
-
-def write_weights(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"weights")
-
-
-@pytest.fixture
-def trial(tmp_path: Path) -> TrialFolder:
-    """A trial with three epochs, their predictions, and the weights of the first and last."""
-    folder = TrialFolder(tmp_path / "t1")
-    folder.create(RECORD)
-    for epoch in (1, 2, 3):
-        folder.write_predictions(epoch, [predictions(), predictions("mood")])
-        folder.write_epoch(epoch_record(epoch))
-        folder.write_decision(Decision(epoch, "continue", f"reason {epoch}"))
-    for epoch in (1, 3):
-        folder.keep_weights(epoch, write_weights)
-    return folder
 
 
 def test_what_is_written_is_read(trial: TrialFolder) -> None:
@@ -231,129 +182,6 @@ def test_what_cannot_be_read_now_is_not_taken_for_missing(trial: TrialFolder) ->
         trial.require_weights(3)
     assert len(trial.epochs()) == 3
     assert trial.outcome() is not None
-
-
-def test_kept_weights_are_whole_or_not_there(trial: TrialFolder) -> None:
-    assert trial.require_weights(3) == trial.path / "weights" / "0003"
-    assert {path.name for path in trial.weights_dir(3).iterdir()} == {"model.safetensors", MANIFEST}
-
-    def write_half(folder: Path) -> None:
-        write_weights(folder)
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        trial.keep_weights(2, write_half)
-    assert trial.kept_epochs() == [1, 3]
-    assert {path.name for path in (trial.path / "weights").iterdir()} == {"0001", "0003"}
-
-
-def test_damaged_weights_are_refused_by_name(trial: TrialFolder) -> None:
-    (trial.weights_dir(3) / "model.safetensors").write_bytes(b"weighty")
-    with pytest.raises(IntegrityError, match=r"0003: weights are not whole: .*model.safetensors"):
-        trial.require_weights(3)
-    with pytest.raises(IntegrityError, match=r"0002: weights are not whole: manifest.json is miss"):
-        trial.require_weights(2)
-
-
-def test_weights_may_be_written_again_and_dropped(trial: TrialFolder) -> None:
-    trial.keep_weights(3, lambda folder: (folder / "other").touch())
-    assert {path.name for path in trial.require_weights(3).iterdir()} == {"other", MANIFEST}
-    for epoch in (1, 2, 3, 3):
-        trial.drop_weights(epoch)
-    assert trial.kept_epochs() == []
-
-
-def test_the_encoder_is_written_once(trial: TrialFolder) -> None:
-    trial.keep_encoder(lambda folder: (folder / "config.json").touch())
-    trial.keep_encoder(lambda folder: pytest.fail("written again"))
-    assert [path.name for path in trial.encoder_dir.iterdir()] == ["config.json"]
-
-
-def test_drop_checkpoint(trial: TrialFolder) -> None:
-    (trial.checkpoint_dir / "00000001").mkdir(parents=True)
-    trial.drop_checkpoint()
-    trial.drop_checkpoint()
-    assert not trial.checkpoint_dir.exists()
-    assert not list(trial.path.glob(f"{TEMPORARY}*"))
-
-
-@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
-def test_forget_after_leaves_the_epochs_up_to_there(trial: TrialFolder, epoch: int) -> None:
-    trial.forget_after(epoch)
-    assert [record.epoch for record in trial.epochs()] == list(range(1, epoch + 1))
-    assert [decision.epoch for decision in trial.decisions()] == list(range(1, epoch + 1))
-    assert trial.kept_epochs() == [kept for kept in (1, 3) if kept <= epoch]
-    names = {path.name for path in (trial.path / "predictions").iterdir()}
-    assert names == {f"{number:04d}.parquet" for number in range(1, epoch + 1)}
-    assert trial.trial().trial == "t1"
-
-
-def test_forget_after_removes_leftovers_and_nothing_else(trial: TrialFolder) -> None:
-    for place in (".", "epochs", "weights", "predictions"):
-        (trial.path / place / f"{TEMPORARY}file").touch()
-        (trial.path / place / f"{TEMPORARY}folder" / "below").mkdir(parents=True)
-    (trial.path / "epochs" / "notes.json").touch()
-    (trial.path / "predictions" / "notes.parquet").touch()
-    trial.forget_after(3)
-    assert not list(trial.path.rglob(f"{TEMPORARY}*"))
-    assert (trial.path / "epochs" / "notes.json").exists()
-    assert len(trial.epochs()) == 3
-    assert len(trial.snapshot().predictions) == 3
-
-
-def test_the_snapshot_has_all_that_is_projected(
-    trial: TrialFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = OutcomeRecord(Outcome.PRUNED, "rung 2", 2, 5.0)
-    trial.write_outcome(ended)
-    monkeypatch.chdir(trial.path.parent)
-    snapshot = TrialFolder(Path("t1")).snapshot()
-    assert snapshot.record == trial.trial()
-    assert snapshot.epochs == tuple(trial.epochs())
-    assert snapshot.outcome == ended
-    assert list(snapshot.predictions) == [f"000{n}.parquet" for n in (1, 2, 3)]
-    assert all(path.is_file() for path in snapshot.predictions.values())
-    assert snapshot.weights_uri == str((trial.path / "weights").resolve())
-    assert Path(snapshot.weights_uri).is_absolute()
-    assert snapshot.kept_epochs == (1, 3)
-
-
-def test_a_folder_of_predictions_that_leads_out_is_refused(tmp_path: Path) -> None:
-    trial = TrialFolder(tmp_path / "t1")
-    trial.create(RECORD)
-    (tmp_path / "outside").mkdir()
-    (trial.path / "predictions").symlink_to(tmp_path / "outside")
-    with pytest.raises(IntegrityError, match="is not a path inside"):
-        trial.write_predictions(1, [predictions("mood")])
-    assert not list((tmp_path / "outside").iterdir())
-
-
-def test_nothing_is_sent_or_deleted_through_a_link(trial: TrialFolder, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    for name in ("0002.parquet", "0009.parquet", "0009.json", "0009/model", f"{TEMPORARY}x/file"):
-        (outside / name).parent.mkdir(parents=True, exist_ok=True)
-        (outside / name).touch()
-    before = sorted(outside.rglob("*"))
-    folder = trial.path / "predictions"
-    (folder / "mood").symlink_to(outside)
-    (folder / "0004.parquet").symlink_to(outside / "0009.parquet")
-    (trial.path / "more").symlink_to(outside)
-    assert list(trial.snapshot().predictions) == [f"000{n}.parquet" for n in (1, 2, 3)]
-    trial.forget_after(1)
-    assert [record.epoch for record in trial.epochs()] == [1]
-    shutil.rmtree(trial.path / "epochs")
-    shutil.rmtree(trial.path / "weights")
-    for name in ("epochs", "weights"):
-        (trial.path / name).symlink_to(outside)
-    for change in (
-        lambda: trial.forget_after(1),
-        lambda: trial.drop_weights(9),
-        lambda: trial.keep_weights(9, write_weights),
-        lambda: trial.require_weights(9),
-    ):
-        with pytest.raises(IntegrityError, match=r"'weights/0009' is not a path inside"):
-            change()
-    assert sorted(outside.rglob("*")) == before
 
 
 def test_records_are_read_without_torch() -> None:

@@ -1,53 +1,33 @@
 """A step of a learner against the reference in float64: loss, gradient step and rate."""
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import reference
 import torch
+from learners import ROWS, new_batch, new_learner
 from reference import drop_known_masks, every_third_dropped
-from safetensors.torch import save_file
-from tiny_trials import EVERY_LOSS, NO_DROPOUT, config_of, learner_of, loss_and_gradients, run
+from tiny_trials import config_of, learner_of
 from torch import Tensor
 
-from mlflow_setup.schema import Outcome
 from trainable.batches.collate import Batch
-from trainable.batches.packing import Packed
 from trainable.batches.sampler import Step
-from trainable.model.compilation import Verdict
-from trainable.model.multitask import WEIGHTS_FILE, MultitaskBert
-from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 
 TASKS = ("sentiment", "paraphrase", "similarity")
+
+
 WEIGHTS = (
     *("loss.mnr.weight=3", "loss.simcse.weight=7", "loss.paraphrase_weight=0.1"),
     *("loss.mnr.scale=2", "model.encoder_dropout=0", "model.head_dropout=0.3"),
 )
-ROWS = torch.arange(8).numpy()
 
 
 @pytest.fixture
 def known_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.nn.functional.dropout", drop_known_masks)
-
-
-def _learner(encoder: Path, data: Path, *overrides: str) -> Learner:
-    """In float64, so that two ways to one number can be compared."""
-    learner = learner_of(config_of(encoder, data, *overrides))
-    learner.model.double()
-    return learner
-
-
-def _batch(learner: Learner, task: str, number: int = 0) -> Batch:
-    steps = [Step(task, ROWS)] * (number + 1)
-    (batch,) = learner.batches(steps, 1, number)
-    assert batch.labels is not None
-    return replace(batch, labels=batch.labels.double())
 
 
 def _of(learner: Learner, prefix: str) -> dict[str, Tensor]:
@@ -81,8 +61,8 @@ def _reference_loss(learner: Learner, batch: Batch) -> Tensor:
 def test_loss_and_gradient_are_the_references(
     task: str, tiny_encoder: Path, tiny_data: Path
 ) -> None:
-    learner = _learner(tiny_encoder, tiny_data, *WEIGHTS)
-    batch = _batch(learner, task)
+    learner = new_learner(tiny_encoder, tiny_data, *WEIGHTS)
+    batch = new_batch(learner, task)
     found, expected = learner.loss(batch), _reference_loss(learner, batch)
     assert found.item() == pytest.approx(expected.item(), rel=1e-10)
     names, parameters = zip(*learner.model.named_parameters(), strict=True)
@@ -146,7 +126,7 @@ def test_a_step_is_taken_at_the_rate_of_its_epoch(
         last = min(4, stage.first_epoch + stage.num_epochs - 1)
         for epoch in range(stage.first_epoch, last + 1):
             for number in (0, 1):
-                learner.step(_batch(learner, "sentiment"), epoch, number)
+                learner.step(new_batch(learner, "sentiment"), epoch, number)
     assert found == pytest.approx(rates, rel=1e-12)
 
 
@@ -155,14 +135,14 @@ def test_a_step_is_taken_at_the_rate_of_its_epoch(
 def test_steps_are_adamws_by_hand(clip: float | None, tiny_encoder: Path, tiny_data: Path) -> None:
     """Matrices decay, biases do not; gradients are cut to their norm, and forgotten."""
     limit = "null" if clip is None else str(clip)
-    learner = _learner(
+    learner = new_learner(
         *(tiny_encoder, tiny_data, *WEIGHTS, "optim.weight_decay=0.1", "optim.lr_decay=0.8"),
         f"optim.max_grad_norm={limit}",
     )
     before = {name: value.detach().clone() for name, value in learner.model.named_parameters()}
     gradients: dict[str, list[Tensor]] = {name: [] for name in before}
     for epoch in (1, 2):
-        batch = _batch(learner, "similarity")
+        batch = new_batch(learner, "similarity")
         loss = _reference_loss(learner, batch)
         named = dict(learner.model.named_parameters())
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
@@ -189,7 +169,7 @@ def test_steps_are_adamws_by_hand(clip: float | None, tiny_encoder: Path, tiny_d
 def test_an_epochs_batches_are_its_plans_from_any_step_on(
     tiny_encoder: Path, tiny_data: Path
 ) -> None:
-    learner = _learner(tiny_encoder, tiny_data)
+    learner = new_learner(tiny_encoder, tiny_data)
     plan = [Step(task, ROWS[start : start + 2]) for task in TASKS for start in (0, 2)]
     batches = list(learner.batches(plan, 1))
     assert [batch.task_name for batch in batches] == [step.task_name for step in plan]
@@ -205,98 +185,6 @@ def test_an_epochs_batches_are_its_plans_from_any_step_on(
     ]
 
 
-def _fails_above(monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
-    """An encoder whose memory holds so many sentences; returns what it was given."""
-    plain, given = MultitaskBert.embed, []
-
-    def embed(self: MultitaskBert, packed: Packed, noise: Tensor | None = None) -> Tensor:
-        given.append(len(packed.lengths))
-        if self.training and len(packed.lengths) > limit:
-            raise torch.OutOfMemoryError("as if")
-        return plain(self, packed, noise)
-
-    monkeypatch.setattr(MultitaskBert, "embed", embed)
-    return given
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(12, 12), (7, 6), (1, 1)])
-def test_a_step_that_does_not_fit_is_taken_in_halves_with_all_its_negatives(
-    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, limit: int, expected: int
-) -> None:
-    config = config_of(tiny_encoder, tiny_data, *NO_DROPOUT, *EVERY_LOSS)
-    whole, gradients = loss_and_gradients(learner_of(config), "similarity")
-    learner = learner_of(config)
-    learner.model.train()
-    given = _fails_above(monkeypatch, limit)
-    loss, found = loss_and_gradients(learner, "similarity")
-    assert learner.model.micro_batch_size is not None
-    assert learner.model.micro_batch_size <= limit
-    assert given[0] == 16
-    assert loss == pytest.approx(whole, rel=1e-9)
-    for name, gradient in found.items():
-        scale = max(1.0, float(gradients[name].abs().max()))
-        assert torch.allclose(gradient, gradients[name], rtol=0, atol=1e-9 * scale), name
-
-
-def test_one_sentence_that_does_not_fit_is_an_error(
-    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learner = learner_of(config_of(tiny_encoder, tiny_data))
-    _fails_above(monkeypatch, 0)
-    with pytest.raises(torch.OutOfMemoryError, match="as if"):
-        loss_and_gradients(learner, "sentiment")
-
-
-def test_what_did_not_fit_is_on_record_and_known_after_a_stop(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = config_of(tiny_encoder, tiny_data)
-    _fails_above(monkeypatch, 6)
-    asked = iter([False, False, False, True])
-    stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked))
-    assert stopped.outcome is Outcome.STOPPED
-    given = _fails_above(monkeypatch, 100)  # there is more room, and no need to find out
-    run(config, tmp_path / "t", tmp_path)
-    assert max(given[:3]) <= 6
-    first, second = TrialFolder(tmp_path / "t").epochs()
-    (flag, *_) = [flag for flag in first.flags if "out of memory" in flag]
-    assert "epoch 1, step" in flag
-    assert not [flag for flag in second.flags if "out of memory" in flag]
-
-
-def test_a_step_that_did_not_fit_draws_its_dropout_masks_again(
-    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In parts from the start, or after a failure: the same masks, the same loss."""
-    dropped = ("model.encoder_dropout=0.3", "loss.simcse.enabled=false")
-    parts = learner_of(config_of(tiny_encoder, tiny_data, *dropped, "batching.micro_batch_size=8"))
-    expected, _ = loss_and_gradients(parts, "similarity")
-    learner = learner_of(config_of(tiny_encoder, tiny_data, *dropped))
-    _fails_above(monkeypatch, 8)
-    found, _ = loss_and_gradients(learner, "similarity")
-    assert learner.model.micro_batch_size == 8
-    assert found == pytest.approx(expected, rel=1e-9)
-    (note,) = learner.notes
-    assert note == (
-        "out of memory in epoch 1, step 1: the encoder is given 8 sentences at a time, batches and "
-        "negatives stay whole"
-    )
-
-
-def test_where_the_optimizer_runs_out_of_memory_fewer_sentences_would_not_help(
-    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learner = _learner(tiny_encoder, tiny_data)
-
-    def fail() -> None:
-        raise torch.OutOfMemoryError("as if")
-
-    monkeypatch.setattr(learner.optimizer, "step", fail)
-    with pytest.raises(torch.OutOfMemoryError):
-        learner.step(_batch(learner, "sentiment"), 1, 0)
-    assert learner.model.micro_batch_size is None
-
-
 def test_a_learner_goes_on_from_its_state(tiny_encoder: Path, tiny_data: Path) -> None:
     """In the same stage with its optimizer and average; in the next with the weights alone."""
     config = config_of(
@@ -306,7 +194,7 @@ def test_a_learner_goes_on_from_its_state(tiny_encoder: Path, tiny_data: Path) -
     one = learner_of(config)
     one.enter(swa)
     for number in (0, 1):
-        one.step(_batch(one, "sentiment"), 2, number)
+        one.step(new_batch(one, "sentiment"), 2, number)
         one.end_epoch()
     one.notes.append("a note")
     one.model.micro_batch_size = 4
@@ -318,7 +206,7 @@ def test_a_learner_goes_on_from_its_state(tiny_encoder: Path, tiny_data: Path) -
     assert int(two.average.n_averaged) == 2
     for learner in (one, two):
         torch.manual_seed(3)
-        learner.step(_batch(learner, "similarity"), 2, 2)
+        learner.step(new_batch(learner, "similarity"), 2, 2)
     for name, value in one.model.state_dict().items():
         torch.testing.assert_close(two.model.state_dict()[name], value, msg=name)
     for name, value in one.scored.state_dict().items():
@@ -345,7 +233,7 @@ def test_the_average_is_scored_once_there_is_one(tiny_encoder: Path, tiny_data: 
     before = learner.dev_outputs()
     weights = []
     for number in (0, 1):
-        learner.step(_batch(learner, "sentiment"), 2, number)
+        learner.step(new_batch(learner, "sentiment"), 2, number)
         learner.end_epoch()
         weights.append(learner.model.heads["sentiment"].out.weight.detach().double().clone())
     mean = torch.stack(weights).mean(0)

@@ -1,0 +1,66 @@
+"""Kills while a checkpoint is saved lose nothing that was saved (promise R10)."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from fault_table import Table
+from scale import SCALE
+from stored_steps import CHILD_SECONDS, assert_no_leftovers, loaded_step, state
+
+from mlflow_setup.filesystem.atomic import TEMPORARY
+from trainable.storage.checkpoint import save_checkpoint
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(no_ray: None) -> Iterator[None]:
+    """A forked child has none of its parent's threads: torch and Ray must not wait for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def save_for_ever(folder: Path, step: int, committed: int) -> None:
+    while True:
+        step += 1
+        save_checkpoint(folder, step, state(step))
+        os.write(committed, step.to_bytes(4))
+
+
+@pytest.mark.promise(
+    "R10", "SIGKILL at a random moment of saving", "the last saved checkpoint, or the next, loads"
+)
+def test_kills_while_saving_lose_nothing_that_was_saved(disk: Path, table: Table) -> None:
+    table.played(100 * SCALE)
+    draw = random.Random(10)
+    step, num_interrupted = 1, 0
+    save_checkpoint(disk, step, state(step))
+    for number in range(100 * SCALE):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(CHILD_SECONDS)
+            try:
+                save_for_ever(disk, step, writer)
+            finally:
+                os._exit(1)
+        os.close(writer)
+        first = os.read(reader, 4) if number % 2 else b""  # every other child gets somewhere
+        time.sleep(draw.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        with os.fdopen(reader, "rb") as committed:
+            last = int.from_bytes((first + committed.read())[-4:]) or step
+        num_interrupted += any(disk.glob(f"{TEMPORARY}*"))
+        step = loaded_step(disk)
+        assert step in (last, last + 1)
+        assert_no_leftovers(disk)
+        assert not (disk / "quarantine").exists()
+    assert num_interrupted > 0
+    assert step > 50 * SCALE

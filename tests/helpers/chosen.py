@@ -1,0 +1,10 @@
+"""Choices of a store's runs with little effort."""
+
+from typing import Any
+
+Store = Any  # tests/ensemble/conftest.py
+
+
+def fill(store: Store) -> None:
+    for seed, trial in enumerate("abcdef"):
+        store.add_usual(trial, seed, num_epochs=3)

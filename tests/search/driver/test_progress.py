@@ -1,0 +1,55 @@
+"""How far a sweep has come, in estimates and in a table."""
+
+import io
+
+from rich.console import Console
+
+from mlflow_setup.schema import EpochRecord, Outcome
+from search.driver.progress import Progress
+from trainable.runtime.progress import Work
+
+
+def test_progress_estimates_the_rest_of_the_sweep() -> None:
+    text = io.StringIO()
+    progress = Progress(Console(file=text, width=200), num_trials=3, max_concurrent_trials=2)
+    progress.started("0001", 4, 0, "lr=1")
+    assert progress.remaining_seconds() is None
+    metrics = {"dev/overall": 0.5, "dev/sentiment/accuracy": 0.25}
+    progress.epoch("0001", EpochRecord(1, metrics, {}, 10.0, 0.0))
+    assert progress.remaining_seconds() == (3 + 2 * 4) * 10 / 2
+    progress.ended("0001", Outcome.PRUNED, "rung 1")
+    assert progress.remaining_seconds() == 2 * 1 * 10 / 2  # as long as the trials so far
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "0001: started, lr=1"
+    assert lines[1].startswith("0001: epoch 1/4  overall 0.5000  sentiment 0.2500  about ")
+    assert lines[1].endswith(" left")
+    assert lines[2] == "0001: pruned, rung 1"
+
+
+def test_epochs_of_probes_are_estimated_by_themselves() -> None:
+    progress = Progress(Console(file=io.StringIO()), 4, 1, num_probes=2)
+    progress.started("0001", 2, 2, "")
+    for epoch in (1, 2):
+        progress.epoch("0001", EpochRecord(epoch, {"dev/overall": 0.5}, {}, 1.0, 0.0))
+    progress.ended("0001", Outcome.FINISHED, "")
+    progress.started("0002", 4, 2, "")  # goes on from a probe
+    assert progress.remaining_seconds() is None  # nothing is known of what is long
+    for epoch, seconds in ((1, 1.0), (2, 1.0), (3, 100.0)):
+        progress.epoch("0002", EpochRecord(epoch, {"dev/overall": 0.5}, {}, seconds, 0.0))
+    one_probe, one_like_it = 2 * 1.0, 2 * 1.0 + 2 * 100.0
+    assert progress.remaining_seconds() == 100.0 + one_probe + one_like_it
+
+
+def test_a_terminal_gets_a_table() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=120, force_terminal=True)
+    work = Work("epoch 2/4", 42, 100, 1.0)
+    with Progress(console, 1, 1, under_way=lambda trial: work) as progress:
+        progress.started("0001-b2", 4, 0, "optim.lr=1e-4 probe.lr=2 model.fcn_size=8")
+        progress.epoch("0001-b2", EpochRecord(1, {"dev/overall": 0.5}, {}, 10.0, 0.0))
+        progress.ended("0001-b2", Outcome.FINISHED, "ran 4 epochs")
+    shown = text.getvalue()
+    assert "1/4 +42 %" in shown  # of the second epoch
+    assert "optim.lr=1e-4 probe.lr=2 fcn_size=8" in shown
+    for part in ("1 of 1 trials", "overall", "0001-b2", "1/4", "0.5000", "finished"):
+        assert part in shown

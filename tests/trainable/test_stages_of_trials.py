@@ -1,0 +1,201 @@
+"""What the stages of a trial leave alone, average and go on from."""
+
+import dataclasses
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from resumed import TECHNIQUES
+from safetensors.torch import load_file
+from tiny_trials import config_of, learner_of, run
+
+from mlflow_setup.schema import Outcome, best_epoch
+from trainable.batches.tokenization import Tokens
+from trainable.evaluation import embedding_cache as embeddings
+from trainable.evaluation.evaluate import Evaluation
+from trainable.model.encoder import load_pretrained
+from trainable.model.multitask import MultitaskBert
+from trainable.storage.trial_folder import TrialFolder
+from trainable.training import trainer
+from trainable.training.learner import Learner
+
+
+def test_probing_leaves_the_encoder_bit_identical(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"])
+    run(config, tmp_path / "t", tmp_path)
+    trial = TrialFolder(tmp_path / "t")
+    start = load_pretrained(str(tiny_encoder), None, 0.1, "pooler").state_dict()
+    untrained = learner_of(config).model.state_dict()
+    for epoch in trial.kept_epochs():
+        state = load_file(trial.weights_dir(epoch) / "model.safetensors")
+        for name, value in start.items():
+            assert torch.equal(state[f"encoder.{name}"], value), name
+        heads = [name for name in state if name.startswith("heads.")]
+        assert len(heads) > 5
+        assert not any(torch.equal(state[name], untrained[name]) for name in heads)
+
+
+def test_cached_and_uncached_probing_have_the_same_losses(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout, over three epochs; the second cached run finds the first's embeddings."""
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
+    embedded: list[int] = []
+    plain = embeddings.embeddings_of
+
+    def embeddings_of(model: MultitaskBert, tokens: Tokens, *settings: Any) -> torch.Tensor:
+        embedded.append(len(tokens.lengths))
+        return plain(model, tokens, *settings)
+
+    monkeypatch.setattr(embeddings, "embeddings_of", embeddings_of)
+    settings = [
+        *TECHNIQUES["probe"],
+        *("model.head_dropout=0", "model.encoder_dropout=0", "loss.simcse.enabled=false"),
+        "probe.lr=1e-4",
+    ]
+    losses, counts = [], []
+    for name, cache in (("cold", "true"), ("warm", "true"), ("uncached", "false")):
+        config = config_of(tiny_encoder, tiny_data, *settings, f"probe.cache={cache}")
+        run(config, tmp_path / name, tmp_path)
+        records = TrialFolder(tmp_path / name).epochs()
+        losses.append([v for r in records for k, v in r.metrics.items() if k.endswith("/loss")])
+        counts.append(len(embedded))
+    assert embedded == [24, 48, 48, 32, 64, 64]  # train and dev of one sentence, two and two
+    assert counts == [6, 6, 6]  # once for all epochs and all trials
+    cold, warm, uncached = losses
+    assert len(cold) == 3 * 6
+    assert cold == warm
+    assert cold == pytest.approx(uncached, rel=1e-4)
+
+
+def test_a_stop_while_sentences_are_embedded(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is done a stretch at a time, with the same embeddings; nothing is kept of a part."""
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
+    learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"]))
+    at_once = learner.embeddings["dev"]["paraphrase"]
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(embeddings, "_SENTENCES", 10)
+    config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"])
+    asked = count(1)
+    stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked) == 3)
+    assert (stopped.outcome, stopped.epoch) == (Outcome.STOPPED, 0)
+    assert stopped.reason == "asked to stop while sentences were embedded"
+    assert TrialFolder(tmp_path / "t").outcome() == stopped
+    assert not list((tmp_path / "other").glob("embeddings/*.safetensors"))
+    in_stretches = learner_of(config).embeddings["dev"]["paraphrase"]
+    torch.testing.assert_close(in_stretches, at_once, rtol=1e-5, atol=1e-5)
+    assert run(config, tmp_path / "t", tmp_path).outcome is Outcome.FINISHED
+
+
+def test_a_frozen_encoder_has_no_dropout_and_the_heads_have(
+    tiny_encoder: Path, tiny_data: Path
+) -> None:
+    learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe uncached"]))
+    packed = learner.dev_tokens["sentiment"].tokens.pack(torch.arange(4).numpy())
+    one, two = (learner.model.embed(packed) for _ in range(2))
+    assert torch.equal(one, two)
+    assert not one.requires_grad
+    first, second = (learner.model.answer("sentiment", one, [4]).outputs for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_swa_keeps_the_mean_of_the_epochs_final_weights(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(
+        tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "swa.num_epochs=3", "swa.lr=1e-2"
+    )
+    ends: list[dict[str, torch.Tensor]] = []
+    scored: list[dict[str, torch.Tensor]] = []
+    plain_end = Learner.end_epoch
+
+    def end_epoch(self: Learner) -> None:
+        plain_end(self)
+        if self.stage.name == "swa":
+            ends.append({k: v.clone() for k, v in self.model.state_dict().items()})
+            scored.append({k: v.clone() for k, v in self.scored.state_dict().items()})
+
+    monkeypatch.setattr(Learner, "end_epoch", end_epoch)
+    run(config, tmp_path / "t", tmp_path)
+    assert len(ends) == 3
+    for number in (1, 2, 3):
+        for name, value in scored[number - 1].items():
+            mean = torch.stack([end[name].double() for end in ends[:number]]).mean(0)
+            assert torch.allclose(value.double(), mean, rtol=0, atol=1e-5), name
+    assert max(float((ends[0][name] - ends[2][name]).abs().max()) for name in ends[0]) > 1e-3
+    trial = TrialFolder(tmp_path / "t")
+    for epoch in trial.kept_epochs():
+        if epoch > 2:
+            state = load_file(trial.weights_dir(epoch) / "model.safetensors")
+            assert all(torch.equal(state[name], scored[epoch - 3][name]) for name in state)
+
+
+def test_from_the_first_average_on_it_alone_is_judged_and_kept(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """By a rate that ruins the model: the good epochs before it are no longer the trial's."""
+    config = config_of(
+        tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "swa.num_epochs=2", "swa.lr=0.5"
+    )
+    run(config, tmp_path / "t", tmp_path)
+    trial = TrialFolder(tmp_path / "t")
+    records = trial.epochs()
+    assert [record.starts_average for record in records] == [False, False, True, False]
+    assert best_epoch(records).epoch in (3, 4)
+    assert set(trial.kept_epochs()) <= {3, 4}
+
+
+@pytest.mark.parametrize("start", ["best", "last"])
+@pytest.mark.parametrize(
+    "stages", [("finetune", "swa"), ("probe", "finetune")], ids=["swa", "lp-ft"]
+)
+def test_a_stage_goes_on_from_the_best_or_the_last_epoch_of_the_one_before(
+    stages: tuple[str, str],
+    start: str,
+    tiny_encoder: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three epochs whose overall falls: the first is the best."""
+    before = {"probe": "probe.num_epochs=3", "finetune": "train.num_epochs=3"}[stages[0]]
+    after = {"swa": "swa.num_epochs=1", "finetune": "train.num_epochs=1"}[stages[1]]
+    config = config_of(
+        *(tiny_encoder, tiny_data, f"train.stages=[{', '.join(stages)}]", before, after),
+        f"train.continue_from={start}",
+    )
+    ends, begun = [], []
+    plain_end, plain_enter = Learner.end_epoch, Learner.enter
+    plain_evaluate = trainer.evaluate
+
+    def weights(learner: Learner) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in learner.model.state_dict().items()}
+
+    def end_epoch(self: Learner) -> None:
+        plain_end(self)
+        ends.append(weights(self))
+
+    def enter(self: Learner, *arguments: Any) -> None:
+        begun.append(weights(self))
+        plain_enter(self, *arguments)
+
+    def evaluate(*arguments: Any) -> Evaluation:
+        found = plain_evaluate(*arguments)
+        falling = {**found.metrics, "dev/overall": 0.9 - 0.1 * len(ends)}
+        return dataclasses.replace(found, metrics=falling)
+
+    monkeypatch.setattr(Learner, "end_epoch", end_epoch)
+    monkeypatch.setattr(Learner, "enter", enter)
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    run(config, tmp_path / "t", tmp_path)
+    expected = ends[0] if start == "best" else ends[2]
+    assert all(torch.equal(value, expected[name]) for name, value in begun[1].items())
+    assert not torch.equal(
+        ends[0]["heads.sentiment.out.weight"], ends[2]["heads.sentiment.out.weight"]
+    )
