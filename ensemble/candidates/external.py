@@ -89,7 +89,7 @@ def smoothed(task: Task, labels: Floats) -> Floats:
 
 
 def smoothed_sign(is_so: NDArray[np.bool_]) -> Floats:
-    """Logits of `SURE` and of the rest, of any shape."""
+    """[N], [N, C] or any other shape: the logits of `SURE` and of the rest."""
     return np.where(is_so, 1.0, -1.0) * math.log(SURE / (1 - SURE))
 
 

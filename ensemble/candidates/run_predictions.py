@@ -156,7 +156,7 @@ class _Reader:
         self._last: tuple[int, Path, dict[str, Predictions]] | None = None
 
     def read(self, name: str, task: Task, epoch: int) -> tuple[NDArray[np.float32], DevData]:
-        """Outputs in the order of the sorted ids, and the data they are of."""
+        """Outputs [N, C] or [N] in the order of the sorted ids, and the data they are of."""
         path, found = self._file(epoch)
         if name not in found:
             raise IntegrityError(f"{path}: no predictions of {name}, but of {', '.join(found)}")

@@ -155,13 +155,12 @@ class Ensemble:
         return task
 
     def outputs(self, task: str, sides: Sides) -> NDArray[np.float64]:
-        """Combined outputs of N examples, given a tuple of N sentences for each side."""
+        """Combined outputs of N examples, [N, C] or [N], given a tuple of N sentences a side."""
         return self.outputs_of_tasks({task: sides})[task]
 
     def outputs_of_tasks(self, sides: Mapping[str, Sides]) -> dict[str, NDArray[np.float64]]:
-        """Combined outputs of each task's examples: of a sentence that several tasks, members or
-        rows have in common, each distinct encoder runs once.
-        """
+        """Combined outputs of each task's examples, [N, C] or [N]: of a sentence that several
+        tasks, members or rows have in common, each distinct encoder runs once."""
         num_rows = {name: len(of_task[0]) for name, of_task in sides.items()}
         if not all(num_rows.values()):
             raise ValueError("no sentences to predict")
@@ -179,7 +178,7 @@ class Ensemble:
     def timed_outputs(
         self, sides: Mapping[str, Sides]
     ) -> tuple[dict[str, NDArray[np.float64]], float]:
-        """`outputs_of_tasks`, and the seconds that 1,000 of the sentences took."""
+        """`outputs_of_tasks` ([N, C] or [N] a task), and the seconds that 1,000 sentences took."""
         first = {name: tuple(side[:1] for side in of_task) for name, of_task in sides.items()}
         self.outputs_of_tasks(first)  # loads the members
         started = time.perf_counter()
@@ -188,7 +187,7 @@ class Ensemble:
         return outputs, 1000 * seconds / sum(len(s) for of_task in sides.values() for s in of_task)
 
     def frame(self, name: str, outputs: NDArray[np.float64]) -> pd.DataFrame:
-        """A task's combined outputs as `predict` returns them."""
+        """A task's combined outputs [N, C] or [N] as `predict` returns them."""
         task = self.tasks[name]
         labels = predicted_labels(task.kind, outputs)
         columns: dict[str, Any] = {"label": [task.show(label) for label in labels.tolist()]}

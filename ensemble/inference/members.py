@@ -37,7 +37,8 @@ class Members:
         self._loaded: dict[str, Member] = {}
 
     def outputs(self, sides: Mapping[str, Sides]) -> dict[str, NDArray[np.float64]]:
-        """Combined outputs of several tasks' examples, none of them without an example."""
+        """Combined outputs of several tasks' N >= 1 examples: probabilities or logits [N, C] of
+        its C classes or labels, else a logit or score [N]."""
         shares = {name: self.bundle.contents.tasks[name].members for name in sides}
         raw: dict[tuple[str, str], NDArray[np.float32]] = {}  # (task, member) -> outputs
         tokens: dict[tuple[str, ...], Tokens] = {}

@@ -1,4 +1,7 @@
-"""A choice in pictures: gain by number of members, weights, and how much members agree."""
+"""A choice in pictures: gain by number of members, weights, and how much members agree.
+
+Legend: K members, N rows, C classes or labels.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,7 +77,7 @@ def agreement_plot(
     """How often two members answer alike; for scores, how their answers correlate.
 
     Args:
-        values: task -> its kind and `agreement` of `shown_members`.
+        values: task -> its kind and the `agreement` [K, K] of its K `shown_members`.
     """
     panels = []
     for name, task in tasks.items():

@@ -155,7 +155,7 @@ def to_predictions(task: Task, outputs: Floats) -> NDArray[np.float64]:
 def average(
     task: Task, predictions: Sequence[Floats] | Floats, weights: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Of predictions; members of weight 0 are not looked at.
+    """[N, C] or [N] of members' predictions of that shape; those of weight 0 are not looked at.
 
     Raises:
         ValueError: as `combine`.

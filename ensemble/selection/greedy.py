@@ -94,7 +94,8 @@ def best_single(
     order: Sequence[Any],
     averaged: Averaged = Averaged.PAPER,
 ) -> Selection:
-    """The candidate with the best metric; the same ties as `greedy`, whose start it is."""
+    """The candidate with the best metric, of predictions [M, N] or [M, N, C]; the same ties as
+    `greedy`, whose start it is."""
     return greedy(task, predictions, labels, order, num_rounds=1, averaged=averaged)
 
 

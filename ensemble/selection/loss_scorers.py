@@ -26,6 +26,7 @@ def make_loss(
     """Log-loss of probabilities or logits, squared error of scores.
 
     Args:
+        predictions: [M, N] or [M, N, C]; labels: [N].
         averaged: what predictions are.
     """
     if task.kind.output is Output.SCORE:

@@ -23,8 +23,8 @@ _EM_ROUNDS = 100
 
 
 def regression(sample: FitData) -> Floats:
-    """Non-negative regression: logistic on logits, least squares on scores, and the mixture of
-    class probabilities with the highest likelihood (by expectation maximisation)."""
+    """[M] by non-negative regression: logistic on logits, least squares on scores, and the mixture
+    of class probabilities with the highest likelihood (by expectation maximisation)."""
     if sample.task.kind.output is Output.CLASSES:
         if sample.averaged is Averaged.LOGITS:
             return _normal_or_equal(_softmax_weights(sample), sample)

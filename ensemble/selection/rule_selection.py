@@ -3,6 +3,8 @@
 Each rule is fitted on all folds but one and scored on that one. The rule is taken that explains the
 most of the labels there: log-loss, or r of scores, tells rules apart that accuracy on a few hundred
 rows cannot. What members cost is asked of all tasks together (`ensemble.choice.pareto`).
+
+Legend: N rows.
 """
 
 import hashlib

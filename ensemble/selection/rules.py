@@ -40,13 +40,13 @@ TOP = 5
 
 
 def simple(sample: FitData) -> Floats:
-    """Equal weights."""
+    """[M] equal weights."""
     return normalise_weights(sample.is_plain.astype(np.float64))
 
 
 def skill(sample: FitData) -> Floats:
-    """Weights by skill: the log-odds of a better answer than chance's (Nitzan and Paroush, 1982),
-    or r / (1 - r^2) for scores, the optimum for independent errors; both to a power."""
+    """[M] by skill: the log-odds of a better answer than chance's (Nitzan and Paroush, 1982), or
+    r / (1 - r^2) for scores, the optimum for independent errors; both to a power."""
     skills = np.where(sample.is_plain, sample.singles, -1.0)
     if sample.task.kind.output is Output.SCORE:
         r = np.clip(skills, 0, 0.999)
@@ -59,48 +59,48 @@ def skill(sample: FitData) -> Floats:
 
 
 def single(sample: FitData) -> Floats:
-    """The best candidate."""
+    """[M] all weight on the best candidate."""
     return _selected(best_single, sample)
 
 
 def top(sample: FitData) -> Floats:
-    """Equal weights for the five best."""
+    """[M] equal weights for the five best."""
     weights = np.zeros(len(sample.predictions))
     weights[sample.ranked()[:TOP]] = 1.0
     return normalise_weights(weights)
 
 
 def greedy_of_best(sample: FitData, max_members: int | None = None) -> Floats:
-    """Greedy selection with replacement among the twenty best."""
+    """[M] by greedy selection with replacement among the twenty best."""
     among = np.sort(sample.ranked()[:LIBRARY])
     return _greedy(sample, among, max_members=max_members)
 
 
 def greedy_by_loss(sample: FitData, max_members: int | None = None) -> Floats:
-    """The same by log-loss or squared error, which see more in a row than the metric does."""
+    """[M] likewise by log-loss or squared error, which see more in a row than the metric does."""
     among = np.sort(sample.ranked()[:LIBRARY])
     return _greedy(sample, among, objective=Objective.LOSS, max_members=max_members)
 
 
 def greedy_sorted(sample: FitData, max_members: int | None = None) -> Floats:
-    """Greedy selection among all that starts with the five best (Caruana et al., 2004)."""
+    """[M] by greedy selection among all that starts with the five best (Caruana et al., 2004)."""
     return _greedy(sample, num_sorted=min(TOP, max_members or TOP), max_members=max_members)
 
 
 def greedy_of_all(sample: FitData, max_members: int | None = None) -> Floats:
-    """Greedy selection with replacement: the paper's subsets, made systematic."""
+    """[M] by greedy selection with replacement: the paper's subsets, made systematic."""
     return _greedy(sample, max_members=max_members)
 
 
 def blend(sample: FitData) -> Floats:
-    """Half greedy, half equal weights for the ten best: shrunk selection."""
+    """[M] half greedy, half equal weights for the ten best: shrunk selection."""
     weights = np.zeros(len(sample.predictions))
     weights[sample.ranked()[: 2 * TOP]] = 1.0
     return 0.5 * greedy_of_best(sample) + 0.5 * normalise_weights(weights)
 
 
 def bagged(sample: FitData) -> Floats:
-    """Greedy selection averaged over bags of half the candidates and resampled rows."""
+    """[M] by greedy selection averaged over bags of half the candidates and resampled rows."""
     num_candidates, num_rows = len(sample.predictions), len(sample.labels)
     random = np.random.default_rng([num_candidates, num_rows])
     total = np.zeros(num_candidates)

@@ -53,18 +53,19 @@ class FitData:
     effort: Effort = SHIPPED  # what a rule that repeats itself keeps to
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "FitData":
-        """Some of the rows, or rows drawn from them."""
+        """Some of the rows, by a mask [N], or rows drawn from them, by k numbers [k]."""
         predictions, labels = self.predictions[:, rows], self.labels[rows]
         return replace(self, predictions=predictions, labels=labels)
 
     def looking_at(self, candidates: NDArray[np.int64]) -> "FitData":
-        """Some of the candidates; equal weights are for the same ones, or for all where none is."""
+        """k of the M candidates, by their numbers [k]; equal weights are for the same ones, or for
+        all where none is."""
         plain = self.is_plain[candidates]
         few = self.among(candidates)
         return replace(few, is_plain=plain) if plain.any() else few
 
     def among(self, candidates: NDArray[np.int64]) -> "FitData":
-        """Some of the candidates, equal weights being for all of them."""
+        """k of the M candidates, by their numbers [k], equal weights being for all of them."""
         plain = np.ones(len(candidates), np.bool_)
         return replace(self, predictions=self.predictions[candidates], is_plain=plain)
 
@@ -104,7 +105,12 @@ def deduplicated(
     averaged: Averaged = Averaged.PAPER,
     effort: Effort = SHIPPED,
 ) -> tuple[NDArray[np.int64], FitData]:
-    """The candidates that differ and say something, sorted by `order`: which, and their sample."""
+    """The k candidates that differ and say something, sorted by `order`: their numbers [k], and
+    what rules see of them.
+
+    Args:
+        predictions: [M, N] or [M, N, C]; labels: [N].
+    """
     plain = (
         np.ones(len(predictions), np.bool_) if is_plain is None else np.asarray(is_plain, np.bool_)
     )
@@ -152,7 +158,7 @@ def weights_and_intercept(combination: Combination) -> tuple[Floats, Floats | No
 def spread(
     combination: Combination, candidates: NDArray[np.int64], num_candidates: int
 ) -> Combination:
-    """A combination of some of the candidates, as of all of them."""
+    """A combination of k of the candidates, by their numbers [k], as one of all M."""
     weights, (few, intercept) = np.zeros(num_candidates), weights_and_intercept(combination)
     weights[candidates] = few
     return weights if intercept is None else Linear(weights, intercept)
@@ -161,14 +167,16 @@ def spread(
 def weighted(
     task: Task, predictions: Floats, weights: Floats, intercept: Floats | None, averaged: Averaged
 ) -> Floats:
-    """What members put out together, as metrics read it."""
+    """[N] or [N, C] what members put out together, as metrics read it, by weights [M] and, of a
+    linear model, its intercept [C] or [1]."""
     if intercept is None:
         return average(task, predictions, weights.tolist())
     return linear(task, predictions, weights.tolist(), intercept.tolist(), averaged)
 
 
 def normalise_weights(raw: Floats) -> Floats:
-    """Sum 1, without the smallest; rounded, so that no machine's arithmetic shows."""
+    """[M] with sum 1, from weights [M] of at least 0 without the smallest; rounded, so that no
+    machine's arithmetic shows."""
     kept = np.where(raw >= _SMALLEST * raw.max(), raw, 0.0)
     rounded = np.round(kept / math.fsum(kept), 9)
     return np.asarray(rounded / math.fsum(rounded), np.float64)

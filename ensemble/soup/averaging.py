@@ -19,7 +19,8 @@ Ingredient = TypeVar("Ingredient")
 
 
 def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of safetensors files, tensor by tensor; whole numbers have to be equal.
+    """The mean of safetensors files, tensor by tensor, each of the shape [...] that all files give
+    it; whole numbers have to be equal.
 
     Raises:
         IntegrityError: a file cannot be read, or they differ in names, shapes or whole numbers.

@@ -1,6 +1,6 @@
 """A paired bootstrap over dev rows: every run is scored on the same resampled rows.
 
-Legend: N dev rows, R replicates.
+Legend: N dev rows, R replicates, P parts of the rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,8 +96,9 @@ def gain_of(ours: Floats, theirs: Floats) -> Gain:
 
 
 def overall_of(scores: Mapping[str, Floats], tasks: Mapping[str, Task]) -> Floats:
-    """Overall of arrays of each task's metric, all of one shape: the mean over tasks, correlations
-    r mapped to (r + 1) / 2. Tasks are resampled by themselves: they have no row in common."""
+    """Overall of each task's metric, all [1 + R] or of another shape: the mean over tasks,
+    correlations r mapped to (r + 1) / 2. Tasks are resampled by themselves: they have no row in
+    common."""
     mapped = [
         (values + 1) / 2 if tasks[name].kind.output is Output.SCORE else values
         for name, values in scores.items()

@@ -7,6 +7,8 @@ are sorted once for each that is asked for, and what a trial came to is looked u
 ended. The draws are Optuna's, bit for bit: `tests/search/algorithms/test_tpe.py` compares them.
 
 What is overridden are Optuna's own methods, which are not public: those tests say when they move.
+
+Legend: N trials.
 """
 
 from collections.abc import Sequence

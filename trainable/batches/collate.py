@@ -1,6 +1,6 @@
 """One step's sentences and targets: the task's own sides, then a second view, then negatives.
 
-Legend: B examples, S sentences of all sides, C classes, H hidden size.
+Legend: B examples, S sentences of all sides, N sentences of a task, C classes, H hidden size.
 """
 
 from dataclasses import dataclass, replace

@@ -69,7 +69,8 @@ class Packed:
         return input_ids, mask
 
     def row_index(self, sentences: NDArray[np.int64], positions: NDArray[np.int64]) -> Tensor:
-        """Where in the row tokens stand: of sentences as they were asked for, by position."""
+        """[k] where in the row k tokens stand: of sentences [k] as they were asked for, by their
+        positions [k]."""
         starts = self.offsets[self.places[torch.from_numpy(sentences)]]
         return starts + torch.from_numpy(positions)
 

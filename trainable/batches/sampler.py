@@ -1,4 +1,7 @@
-"""Which examples a step sees: seeded by (seed, epoch), so that any step can be found again."""
+"""Which examples a step sees: seeded by (seed, epoch), so that any step can be found again.
+
+Legend: N examples of a task, B examples of a batch.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -39,7 +42,7 @@ def plan_epoch(
     drawn.
 
     Args:
-        lengths: tokens of each example, task by task.
+        lengths: task -> [N] tokens of each of its N examples, at least 1.
         progress: of the stage, 0 in its first epoch and 1 in its last; `annealed` follows it.
     """
     passes = {name: _Passes(name, lengths[name], batching, seed, epoch) for name in lengths}
@@ -98,7 +101,7 @@ class _Passes:
 def even_batches(
     lengths: NDArray[np.int64], batch_size: int, random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Rows in random batches; every row once."""
+    """Rows in random batches [B], the last one smaller; every row once. Lengths [N] in tokens."""
     order = random.permutation(len(lengths))
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
@@ -106,7 +109,8 @@ def even_batches(
 def length_buckets(
     lengths: NDArray[np.int64], batch_size: int, random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Rows in random batches, each of rows of like length; every row once."""
+    """Rows in random batches [B], each of rows of like length; every row once. Lengths [N] in
+    tokens."""
     order = random.permutation(len(lengths))
     window = batch_size * WINDOW
     batches = []

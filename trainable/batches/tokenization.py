@@ -1,6 +1,6 @@
 """Sentences are tokenised once, cached on disk, and packed batch by batch.
 
-Legend: N sentences, S sentences of a batch, L tokens of the longest of them.
+Legend: N sentences, B examples and S sentences of a batch, L tokens of the longest of them.
 """
 
 import itertools

@@ -1,4 +1,7 @@
-"""Validated examples of a task: ids, sentences, labels."""
+"""Validated examples of a task: ids, sentences, labels.
+
+Legend: n examples, C labels of a set.
+"""
 
 import hashlib
 import json
@@ -46,7 +49,7 @@ class Examples:
         return label_sets(self.labels, self.task.num_classes).astype(np.float32)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Examples":
-        """The examples `rows`, in that order."""
+        """The examples `rows` [k], in that order."""
 
         def pick(column: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(column[row] for row in rows)

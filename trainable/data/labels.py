@@ -1,4 +1,7 @@
-"""Labels as numbers: of cells, by name or number; sets of them, a bit each."""
+"""Labels as numbers: of cells, by name or number; sets of them, a bit each.
+
+Legend: n examples, C labels of a set.
+"""
 
 import math
 from typing import Any

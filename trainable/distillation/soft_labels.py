@@ -3,6 +3,8 @@
 They are computed once (`trainable.distillation.teacher`, `ensemble.distillation.teachers`), below
 the folder that a sweep's trials share, and found again by a fingerprint of the teacher and the
 data.
+
+Legend: n examples, C classes or labels.
 """
 
 import json

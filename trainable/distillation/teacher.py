@@ -2,6 +2,8 @@
 
 Self-distillation trains its teachers here. Runs and bundles as teachers are
 `ensemble.distillation.teachers`'s.
+
+Legend: n or N examples, C classes or labels.
 """
 
 import logging
@@ -90,7 +92,8 @@ def soft_labels_of(
     train: Callable[[Config, Path], OutcomeRecord],
     stop: Stop,
 ) -> dict[str, Tensor] | None:
-    """The soft labels of a configuration's teacher, as `read_soft_labels`; None without one.
+    """The soft labels of a configuration's teacher, task -> [N, C] or [N] as `read_soft_labels`;
+    None without one.
 
     Self-distillation has its teachers trained first, unless the labels are there: below `shared`,
     where every student that needs one of them finds it. A finished trial in `beside` of the same

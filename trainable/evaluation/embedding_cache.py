@@ -1,6 +1,8 @@
 """A frozen encoder's sentence embeddings: computed once, kept in the cache folder of the machine.
 
 The trials of a sweep on one machine share them; an epoch of probing then only runs the heads.
+
+Legend: N sentences, H hidden size.
 """
 
 import hashlib

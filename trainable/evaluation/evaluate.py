@@ -1,4 +1,7 @@
-"""A model and a split -> predictions and metrics. Every row is scored."""
+"""A model and a split -> predictions and metrics. Every row is scored.
+
+Legend: N examples, C classes or labels, H hidden size.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,7 +91,7 @@ def predict(
     batch_size: int = 64,
     precision: str = "fp32",
 ) -> NDArray[np.float32]:
-    """Raw outputs for unlabelled sentences, a tuple of N of them for each side, in row order."""
+    """Raw outputs [N, C] or [N] for unlabelled sentences, a tuple of N of them a side, in order."""
     num_examples = len(sentences[0])
     if num_examples == 0:
         raise ValueError("no sentences to predict")
@@ -101,7 +104,7 @@ def predict(
 def predictions_of(
     task: Task, examples: Examples, outputs: NDArray[np.float32], tokenizer: str
 ) -> Predictions:
-    """The prediction file's content for one task and split."""
+    """The prediction file's content for one task and split, of raw outputs [N, C] or [N]."""
     return Predictions(
         task_name=examples.task_name,
         kind=task.kind,

@@ -29,7 +29,7 @@ def predicted_labels(kind: Kind, outputs: Floats) -> NDArray[np.float64]:
 
 
 def task_metric(task: Task, outputs: Floats, labels: Floats) -> tuple[float, bool]:
-    """The task's metric and whether it is defined.
+    """The task's metric of outputs [N, C] or [N] for labels [N], and whether it is defined.
 
     A correlation with a constant is undefined: it counts as 0.0 and the flag is False.
 
@@ -66,7 +66,7 @@ def overall(scores: Mapping[str, float], tasks: Mapping[str, Task]) -> float:
 
 
 def pearson(x: Floats, y: Floats) -> tuple[float, bool]:
-    """Pearson's r in float64; (0.0, False) when either side is constant."""
+    """Pearson's r of x [N] and y [N] in float64, in [-1, 1]; (0.0, False) when one is constant."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0, False

@@ -1,4 +1,7 @@
-"""Distillation: the loss against a teacher's soft labels (section 4.6)."""
+"""Distillation: the loss against a teacher's soft labels (section 4.6).
+
+Legend: B examples, C classes or labels.
+"""
 
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss

@@ -1,4 +1,7 @@
-"""Unsupervised SimCSE: two dropout views of a sentence are each other's positive (section 4.4)."""
+"""Unsupervised SimCSE: two dropout views of a sentence are each other's positive (section 4.4).
+
+Legend: K sentences, Z width of an embedding.
+"""
 
 from torch import Tensor
 

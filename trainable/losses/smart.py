@@ -45,7 +45,8 @@ def worst_noise(
     start: Tensor,
     settings: Smart,
 ) -> Tensor:
-    """Noise within the ball after `num_steps` steps of steepest ascent in its norm."""
+    """Noise within the ball after `num_steps` steps of steepest ascent in its norm; of the shape of
+    `start`, [S, L, H] or [S, H], `clean` [B, C] or [B] being the answers without."""
     noise = project(start, settings.norm, settings.radius)
     for _ in range(settings.num_steps):
         noise = noise.detach().requires_grad_()
@@ -56,7 +57,8 @@ def worst_noise(
 
 
 def divergence(kind: Kind, one: Tensor, other: Tensor) -> Tensor:
-    """Mean over the batch of the symmetrised KL of the classes, or of the squared difference.
+    """Mean over the batch of the symmetrised KL of the classes, or of the squared difference: a
+    scalar, at least 0, of outputs [B, C] or [B].
 
     KL(p||q) + KL(q||p) = sum_c (p_c - q_c)(log p_c - log q_c), in which the logits may stand for
     the log-probabilities: what normalises them cancels. A logit stands for two classes.
@@ -70,7 +72,8 @@ def divergence(kind: Kind, one: Tensor, other: Tensor) -> Tensor:
 
 
 def project(noise: Tensor, norm: Norm, radius: float) -> Tensor:
-    """The nearest noise whose norm, sentence by sentence, is at most `radius`."""
+    """The nearest noise [S, L, H] or [S, H] whose norm, sentence by sentence, is at most
+    `radius`."""
     if norm == "linf":
         return noise.clamp(-radius, radius)
     length = _length(noise)

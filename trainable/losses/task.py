@@ -1,4 +1,7 @@
-"""The loss of each kind of task (section 4.1 of the paper)."""
+"""The loss of each kind of task (section 4.1 of the paper).
+
+Legend: B examples, C classes or labels.
+"""
 
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss

@@ -1,6 +1,8 @@
 """What encoders differ in: names of their dropout, positions, poolers, widths and vocabularies.
 
 BERT, RoBERTa, XLM-R, CamemBERT, MPNet, ALBERT, ELECTRA, DistilBERT and ModernBERT are tested.
+
+Legend: S sentences, H hidden size.
 """
 
 from typing import Any

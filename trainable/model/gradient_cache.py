@@ -3,6 +3,8 @@
 Heads and losses see the whole batch, so the effective batch and the in-batch negatives stay what
 they are. Of each part only the embeddings are kept; where its gradient is asked for, the part goes
 through the encoder once more, by the same dropout masks.
+
+Legend: S sentences, H hidden size.
 """
 
 from collections.abc import Callable

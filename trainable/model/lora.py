@@ -77,7 +77,8 @@ def plain_weights(model: nn.Module) -> dict[str, Any]:
 
 @torch.no_grad()
 def load_plain_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Go on from `plain_weights`: they become what stays, and what learns begins anew."""
+    """Go on from `plain_weights`, by name, matrices [out, in] among them: they become what stays,
+    and what learns begins anew."""
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected
     assert all(_MARK in name for name in missing)

@@ -83,5 +83,5 @@ def _cpu_has_amx() -> bool:
 
 
 def to_float32(x: Tensor) -> Tensor:
-    """Half precisions become float32; float32 and float64 stay."""
+    """[...] of any shape: half precisions become float32; float32 and float64 stay."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -18,12 +18,12 @@ def seed_globals(seed: int) -> None:
 
 
 def dropout_state(device: torch.device) -> Tensor:
-    """The state of the generator that dropout draws from."""
+    """[bytes] the state of the generator that dropout draws from."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def set_dropout_state(state: Tensor, device: torch.device) -> None:
-    """Draw on from `state`."""
+    """Draw on from `state` [bytes]."""
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:
@@ -32,7 +32,7 @@ def set_dropout_state(state: Tensor, device: torch.device) -> None:
 
 @contextmanager
 def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
-    """Draw what was drawn from `state` on, dropout masks above all; then go on as if not."""
+    """Draw what was drawn from `state` [bytes] on, dropout masks above all; then as if not."""
     before = dropout_state(device)
     set_dropout_state(state, device)
     try:

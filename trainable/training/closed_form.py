@@ -1,6 +1,8 @@
 """Heads that are solved for instead of trained: scikit-learn on the frozen encoder's embeddings.
 
-What anybody would try first, and what a sweep is measured against. Legend: N rows, H hidden size.
+What anybody would try first, and what a sweep is measured against.
+
+Legend: N rows, H hidden size, C labels of a set.
 """
 
 import numpy as np

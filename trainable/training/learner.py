@@ -1,6 +1,8 @@
 """What learns: model, optimizer and tokens, a step and an evaluation at a time.
 
 It knows stages and losses, and nothing of epochs on disk: that is `trainable.training.train`.
+
+Legend: N examples, C classes or labels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -189,7 +191,7 @@ class Learner:
             self.average.update_parameters(self.model)
 
     def dev_outputs(self) -> dict[str, NDArray[np.float32]]:
-        """Task -> raw outputs for its dev examples."""
+        """Task -> raw outputs [N, C] or [N] for its dev examples."""
         return {
             name: outputs_of(
                 self.scored,

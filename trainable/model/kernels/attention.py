@@ -2,6 +2,8 @@
 
 Of a packed row the sentences of one length are a rectangle, one small product each; on CUDA the row
 is a nested tensor, which the fused kernels take whole.
+
+Legend: S sentences, L tokens of the longest, T tokens of all of them.
 """
 
 from typing import Any
