@@ -1,5 +1,6 @@
 """The pages name paths that are there, and the one on architecture every room."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PACKAGES = ("ensweep", "search", "ensemble", "trainable", "mlflow_setup")
 ROOMS = sorted(path.parent for name in PACKAGES for path in (ROOT / name).rglob("__init__.py"))
-MAX_MODULES, MAX_LINES = 12, 300
+MAX_MODULES, MAX_LINES, MAX_BODY = 12, 300, 50
 
 
 PATHS = r"`((?:ensweep|search|ensemble|trainable|mlflow_setup|tests|benchmarks)/[\w/.]*)`"
@@ -43,3 +44,15 @@ def test_a_room_is_small_and_says_what_is_in_it(room: Path) -> None:
     lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
     assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
     assert (room / "__init__.py").read_text(encoding="utf-8").startswith('"""')
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_functions_are_short(package: str) -> None:
+    """Of a function counts what it does: the lines after its signature and its docstring."""
+    long = {}
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
+                body = node.body[ast.get_docstring(node) is not None :] or node.body
+                long[f"{path.name}: {node.name}"] = node.end_lineno - body[0].lineno + 1
+    assert {name: count for name, count in long.items() if count > MAX_BODY} == {}

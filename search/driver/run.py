@@ -173,36 +173,45 @@ class Drive:
             concurrency = min(slots.max_concurrent_trials, self.searcher.num_to_come)
             asked = None if slots.follows else concurrency
             num_trials = sweep.search.num_samples + len(baselines(sweep))
-            num_probes = sweep.search.num_probes
-            counts = num_trials, concurrency, num_probes
-            with (
-                DeferredSync() as disk,
-                Progress(self.console, *counts, self._under_way) as progress,
-            ):
-                callback = SweepCallback(
-                    self.folder,
-                    self.mirror,
-                    self.scheduler,
-                    progress,
-                    self.switch,
-                    meter,
-                    self.searcher,
-                    sweep.keep_pruned_top,
-                    sweep.resources.max_failures,
-                    lambda: {node.id for node in alive_nodes() if node.num_trials(cpus, gpus)},
-                    self.notifier,
-                    Waiting(needs, asked, self._say, alive_nodes),
-                    disk.add,
-                )
-                self.searcher.is_holding = callback.failures.is_holding
-                self.searcher.to_avoid = callback.failures.to_avoid
-                callback.restore(self.history)
+            counts = num_trials, concurrency, sweep.search.num_probes
+            shown = Progress(self.console, *counts, self._under_way)
+            with DeferredSync() as disk, shown as progress:
+                callback = self._callback(progress, meter, needs, asked, disk)
                 trainable = listening(make_trainable(place, train))
                 by_trial = partial(resources, needs, exclusive)
                 self._tune(tune.with_resources(trainable, by_trial), callback, asked)
                 if not self.switch.is_on:
                     for suggested in self.searcher.paused.values():
                         callback.end_paused(suggested)
+
+    def _callback(
+        self,
+        progress: Progress,
+        meter: Meter,
+        needs: dict[str, float],
+        at_a_time: int | None,
+        disk: DeferredSync,
+    ) -> SweepCallback:
+        """What hears of every trial, and tells the searcher whom to hold and what to avoid."""
+        callback = SweepCallback(
+            self.folder,
+            self.mirror,
+            self.scheduler,
+            progress,
+            self.switch,
+            meter,
+            self.searcher,
+            self.sweep.keep_pruned_top,
+            self.sweep.resources.max_failures,
+            lambda: {n.id for n in alive_nodes() if n.num_trials(needs["CPU"], needs["GPU"])},
+            self.notifier,
+            Waiting(needs, at_a_time, self._say, alive_nodes),
+            disk.add,
+        )
+        self.searcher.is_holding = callback.failures.is_holding
+        self.searcher.to_avoid = callback.failures.to_avoid
+        callback.restore(self.history)
+        return callback
 
     def _tune(self, trainable: Any, callback: SweepCallback, at_a_time: int | None) -> None:
         """With `at_a_time` None one more trial than there is room for waits: what an autoscaler
@@ -286,10 +295,8 @@ class Drive:
 
 def _has_run_whole(past: PastTrial) -> bool:
     """Whether it is a trial of the search that ran to its end, and more than a probe."""
-    is_whole = past.ended is Outcome.FINISHED
-    if not is_whole or past.record.recipe in BASELINES:
-        return False
-    return past.num_probe_epochs < past.num_epochs
+    is_whole = past.ended is Outcome.FINISHED and past.record.recipe not in BASELINES
+    return is_whole and past.num_probe_epochs < past.num_epochs
 
 
 def _trial_name(trial: Any) -> str:
