@@ -87,12 +87,13 @@ class PairHead(nn.Module):
         super().__init__()
         self.is_nonlinear = model.nonlinear_heads
         self.branch, width = _plain_branch(hidden_size, model)
+        self.scale = _Scale(task)
         self.out = nn.Linear(4 * width, task.num_outputs)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
         z = tuple(self.branch(*side) for side in zip(e, s, strict=True))
         u, v = (relu(z[0]), relu(z[1])) if self.is_nonlinear else z[:2]
-        return HeadOutput(self.out(torch.cat([u, v, (u - v).abs(), u * v], dim=-1)), z)
+        return HeadOutput(self.scale(self.out(torch.cat([u, v, (u - v).abs(), u * v], dim=-1))), z)
 
 
 class SiameseParaphraseHead(nn.Module):
