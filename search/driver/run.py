@@ -193,6 +193,7 @@ class Drive:
         disk: DeferredSync,
     ) -> SweepCallback:
         """What hears of every trial, and tells the searcher whom to hold and what to avoid."""
+        cpus = self.sweep.resources.cpus_per_trial
         callback = SweepCallback(
             self.folder,
             self.mirror,
@@ -203,7 +204,7 @@ class Drive:
             self.searcher,
             self.sweep.keep_pruned_top,
             self.sweep.resources.max_failures,
-            lambda: {n.id for n in alive_nodes() if n.num_trials(needs["CPU"], needs["GPU"])},
+            lambda: {n.id for n in alive_nodes() if n.num_trials(cpus, needs["GPU"])},
             self.notifier,
             Waiting(needs, at_a_time, self._say, alive_nodes),
             disk.add,
