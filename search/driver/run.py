@@ -234,8 +234,8 @@ class Drive:
                     num_samples=-1,  # the searcher knows when there is nothing more to try
                     max_concurrent_trials=at_a_time,
                     reuse_actors=True,
-                    trial_name_creator=_trial_name,
-                    trial_dirname_creator=_trial_folder_name,
+                    trial_name_creator=lambda trial: str(trial.config["trial"]),
+                    trial_dirname_creator=lambda trial: f"{trial.config['trial']}-{trial.trial_id}",
                 ),
                 run_config=tune.RunConfig(
                     name=self.folder.name,
@@ -298,11 +298,3 @@ def _has_run_whole(past: PastTrial) -> bool:
     """Whether it is a trial of the search that ran to its end, and more than a probe."""
     is_whole = past.ended is Outcome.FINISHED and past.record.recipe not in BASELINES
     return is_whole and past.num_probe_epochs < past.num_epochs
-
-
-def _trial_name(trial: Any) -> str:
-    return str(trial.config["trial"])
-
-
-def _trial_folder_name(trial: Any) -> str:
-    return f"{trial.config['trial']}-{trial.trial_id}"

@@ -111,7 +111,7 @@ def _verdict(facts: Facts) -> list[str]:
     if facts.choice is not None:
         said.append(_best_of_trials(facts))
     else:
-        said.append(sentence(facts.no_choice))
+        said.append(facts.no_choice[0].upper() + facts.no_choice[1:])  # may end in a command
     return said
 
 
