@@ -1,5 +1,6 @@
 """A step of a learner against the reference in float64: loss, gradient step and rate."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import reference
 import torch
 from learners import ROWS, new_batch, new_learner
 from reference import drop_known_masks, every_third_dropped
+from safetensors.torch import save_file
 from tiny_trials import config_of, learner_of
 from torch import Tensor
 
 from trainable.batches.collate import Batch
 from trainable.batches.sampler import Step
+from trainable.model.compilation import Verdict
+from trainable.model.multitask import WEIGHTS_FILE
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 
