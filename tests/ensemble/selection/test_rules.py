@@ -7,6 +7,7 @@ from rule_pool import NUM_ROWS, TASKS, Floats, apply, pool, weights_of
 from ensemble.selection.combine import Averaged, average
 from ensemble.selection.rules import RULES, capped, skill
 from ensemble.selection.sample import (
+    FitData,
     Linear,
     deduplicated,
     library,
@@ -208,3 +209,31 @@ def test_the_library_is_of_the_best_that_have_half_of_the_best_ones_skill() -> N
     assert library(task, many, labels).tolist() == list(range(60, 100))
     assert library(PAPER_TASKS["similarity"], scores - 0.2, labels).tolist() == [0, 2, 3, 4, 5]
     assert library(task, np.array([0.3, 0.2]), labels).tolist() == [0]  # nobody knows anything
+
+
+def test_a_bag_has_half_of_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: set[int] = set()
+
+    def bag_of(bag: FitData, **_: object) -> Floats:
+        sizes.add(len(bag.predictions))
+        return np.ones(len(bag.predictions))
+
+    monkeypatch.setattr("ensemble.selection.rules._greedy", bag_of)
+    predictions, labels = pool("paraphrase")
+    _, sample = deduplicated(PAPER_TASKS["paraphrase"], predictions, labels, range(6))
+    assert RULES["bagged"](sample).sum() == pytest.approx(1)
+    assert sizes == {3}
+
+
+def test_a_cap_fits_the_heaviest_again_and_not_the_best_alone() -> None:
+    """The second best is the best once more, with a little noise: it adds nothing."""
+    predictions, labels = pool("similarity", num=5, noise=2.0)
+    twin = predictions[0] + np.random.default_rng(1).normal(0, 1e-3, predictions[0].shape)
+    _, sample = deduplicated(
+        PAPER_TASKS["similarity"], np.stack([*predictions, twin]), labels, range(6)
+    )
+    whole = weights_and_intercept(RULES["stacking"](sample))[0]
+    heaviest = set(np.argsort(-np.abs(whole))[:2].tolist())
+    assert heaviest != set(sample.ranked()[:2].tolist())
+    kept = weights_and_intercept(capped(RULES["stacking"], 2)(sample))[0]
+    assert set(np.flatnonzero(kept).tolist()) == heaviest
