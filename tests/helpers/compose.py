@@ -1,11 +1,23 @@
-"""`deploy/compose.yaml`, read as docker compose does."""
+"""`deploy/compose.yaml`, read as docker compose does, and its services as plain processes."""
 
+import os
 import re
-from collections.abc import Mapping
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,3 +62,188 @@ def interpolated(given: Mapping[str, str]) -> dict[str, Any]:
 
     filled: dict[str, Any] = fill(written())
     return filled
+
+
+class Services:
+    """Database, store and MLflow of the file, each at a free port of this machine."""
+
+    def __init__(self) -> None:
+        self.file = interpolated(GIVEN)
+        self.folder = Path(tempfile.mkdtemp(prefix="logins"))  # a short path: it has sockets
+        self.folder.chmod(0o711)
+        self.ports = {name: _free_port() for name in ("database", "store", "mlflow")}
+        self.uri = f"http://127.0.0.1:{self.ports['mlflow']}"
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        environment = self.file["services"]["mlflow"]["environment"]
+        self.login = {
+            "MLFLOW_TRACKING_USERNAME": environment["MLFLOW_AUTH_ADMIN_USERNAME"],
+            "MLFLOW_TRACKING_PASSWORD": environment["MLFLOW_AUTH_ADMIN_PASSWORD"],
+        }
+
+    def start(self) -> None:
+        """All of them, in the order in which each needs the ones before."""
+        self._make_database()
+        self.start_database()
+        self._start("store", [sys.executable, "-m", "moto.server", "-p", str(self.ports["store"])])
+        self._wait("store", lambda: _listens(self.ports["store"]))
+        bucket = [sys.executable, *self.file["services"]["bucket"]["command"][1:]]
+        subprocess.run(bucket, env=self.environment("bucket"), check=True, timeout=300)
+        command = [self._here(word) for word in self.file["services"]["mlflow"]["command"]]
+        self._start("mlflow", [sys.executable, "-m", *command])
+        self._wait("mlflow", lambda: self.status("GET", "/health") == 200)
+
+    def start_database(self) -> None:
+        name, *options = self.file["services"]["database"]["command"]
+        place = ["-D", self.folder / "data", "-k", self.folder, "-h", "127.0.0.1"]
+        command = [_postgres(name), *options, *place, "-p", str(self.ports["database"])]
+        self._start("database", command, **_owner())
+        self._wait("database", self._database_answers)
+
+    def kill_database(self) -> None:
+        """With its processes for connections, each of which leads a group of its own."""
+        process = self.running.pop("database")
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()
+
+    def end(self) -> None:
+        for process in reversed(list(self.running.values())):
+            with suppress(psutil.NoSuchProcess):
+                family = psutil.Process(process.pid).children(recursive=True)
+                for each in (process, *family):
+                    with suppress(psutil.NoSuchProcess):
+                        each.kill()
+            process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def environment(self, service: str) -> dict[str, str]:
+        """What the file says, its host names made those of here, and its configs files."""
+        found = {}
+        targets = {each["target"]: each["source"] for each in self._of(service).get("configs", ())}
+        for name, value in self._of(service)["environment"].items():
+            if value in targets:
+                path = self.folder / targets[value]
+                path.write_text(self._here(self.file["configs"][targets[value]]["content"]))
+                value = str(path)
+            found[name] = self._here(value)
+        return {**os.environ, **found}
+
+    def status(
+        self, method: str, path: str, host: str = HOST, body: bytes | None = None, **headers: str
+    ) -> int:
+        """Of a request without a login, unless the headers have one; 0: nothing answers."""
+        code, _ = self.answer(method, path, host, body, **headers)
+        return code
+
+    def answer(
+        self, method: str, path: str, host: str = HOST, body: bytes | None = None, **headers: str
+    ) -> tuple[int, str]:
+        sent = {"Host": host, "Content-Type": "application/json", **headers}
+        request = urllib.request.Request(self.uri + path, body, sent, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, response.read().decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode(errors="replace")
+        except OSError:
+            return 0, ""
+
+    @property
+    def authorization(self) -> str:
+        """The login as a header has it."""
+        return f"Basic {b64encode(':'.join(self.login.values()).encode()).decode()}"
+
+    def _of(self, service: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.file["services"][service]
+        return found
+
+    def _here(self, text: str) -> str:
+        """The services' names and ports in this text, as they are on this machine.
+
+        The client speaks to MLflow by no proxy, so that 127.0.0.1 is one of its names here.
+        """
+        for name, port in (("database", 5432), ("store", 9000)):
+            text = text.replace(f"{name}:{port}", f"127.0.0.1:{self.ports[name]}")
+        text = text.replace("--allowed-hosts=", "--allowed-hosts=127.0.0.1:*,")
+        text = text.replace("--host=0.0.0.0", "--host=127.0.0.1")
+        return text.replace("--port=5000", f"--port={self.ports['mlflow']}")
+
+    def _make_database(self) -> None:
+        """As the image does at its first start."""
+        given = self._of("database")["environment"]
+        password = self.folder / "password"
+        password.write_text(given["POSTGRES_PASSWORD"])
+        user = given["POSTGRES_USER"]
+        if _owner():
+            shutil.chown(self.folder, "postgres")
+            shutil.chown(password, "postgres")
+        words = given["POSTGRES_INITDB_ARGS"].split()
+        place = ["-D", self.folder / "data", "-U", user, f"--pwfile={password}", "--no-sync"]
+        initdb = [_postgres("initdb"), *words, "--auth-local=trust", *place]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, timeout=300, **_owner())
+        password.unlink()
+        single = [_postgres("postgres"), "--single", "-D", self.folder / "data", "postgres"]
+        create = f"CREATE DATABASE {user};\n".encode()
+        quiet = subprocess.DEVNULL
+        subprocess.run(single, input=create, check=True, stdout=quiet, timeout=300, **_owner())
+
+    def _database_answers(self) -> bool:
+        import psycopg
+
+        given = self._of("database")["environment"]
+        try:
+            psycopg.connect(
+                host="127.0.0.1",
+                port=self.ports["database"],
+                user=given["POSTGRES_USER"],
+                password=given["POSTGRES_PASSWORD"],
+            ).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _start(self, name: str, command: list[Any], **how: Any) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            environment = self.environment(name)
+            self.running[name] = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True, **how
+            )
+
+    def _wait(self, name: str, is_ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 300
+        while not is_ready():
+            log = (self.folder / f"{name}.log").read_text(errors="replace")
+            assert self.running[name].poll() is None, log
+            assert time.monotonic() < deadline, log
+            time.sleep(0.2)
+
+
+def _postgres(name: str) -> str:
+    """One of PostgreSQL's programs; Debian keeps them off the path.
+
+    Raises:
+        AssertionError: it is not installed.
+    """
+    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = shutil.which(name) or (places[-1] if places else None)
+    assert found, f"{name}: install postgresql"
+    return str(found)
+
+
+def _owner() -> dict[str, str]:
+    """PostgreSQL does not run as root."""
+    return {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        return True
+    return False
