@@ -38,6 +38,8 @@ SECONDS = {
     "faults/test_submitted_sweep": 105,
     "faults/test_identity": 90,
     "trainable/training/test_train": 24,
+    "trainable/test_stages_of_trials": 15,
+    "faults/test_corrupt_files": 10,
     "faults/test_signal_faults": 35,
     "integration/test_sweep_ray": 35,
     "trainable/test_techniques": 31,
