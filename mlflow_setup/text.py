@@ -90,11 +90,13 @@ def counted(number: int, what: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`1 h 5 min`, `3 min`, `40 s`: how long something takes."""
+    """`1 h 5 min`, `37 min`, `3.5 min`, `40 s`: how long something takes, to a few per cent."""
     if seconds < 90:
         return f"{max(0, round(seconds))} s"
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes >= 10 else f"{seconds / 60:.1f} min"
 
 
 def score_text(value: float | None) -> str:

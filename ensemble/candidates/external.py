@@ -27,7 +27,7 @@ from mlflow_setup.text import printable
 from trainable.config.tasks import Output, Task
 from trainable.data.defects import FIXES
 from trainable.data.labels import label_sets, label_value
-from trainable.data.tables import Fault, UnreadableError, delimiter_of, table_rows, text_lines
+from trainable.data.tables import Fault, delimiter_of, reading, table_rows, text_lines
 from trainable.storage.predictions import Predictions, read_predictions
 
 SURE = 0.9
@@ -173,20 +173,14 @@ def _rows_of(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str]
 
 def _cells_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows with their lines, the header first, read as the tasks' files are."""
-    try:
-        with path.open("rb") as stream:
-            lines = text_lines(stream)
-            first = next(lines, "")
-            delimiter = delimiter_of(first, ["id"], [","])
-            for line, row in table_rows(chain([first], lines), delimiter, "standard"):
-                if isinstance(row, Fault):
-                    raise DataError(f"{path}:{line}: {row.message}", fix=FIXES[row.code])
-                yield line, row
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnreadableError as error:
-        place = f"{path}:{error.line}" if error.line else str(path)
-        raise DataError(f"{place}: {error.message}", fix=FIXES["D02"]) from None
+    with reading(path), path.open("rb") as stream:
+        lines = text_lines(stream)
+        first = next(lines, "")
+        delimiter = delimiter_of(first, ["id"], [","])
+        for line, row in table_rows(chain([first], lines), delimiter, "standard"):
+            if isinstance(row, Fault):
+                raise DataError(f"{path}:{line}: {row.message}", fix=FIXES[row.code])
+            yield line, row
 
 
 def _task_of(path: Path, ids: set[str], tasks: Mapping[str, TaskPool]) -> str:

@@ -20,12 +20,12 @@ from trainable.config.tasks import Task
 from trainable.data.defects import FIXES
 from trainable.data.tables import (
     Fault,
-    UnreadableError,
     delimiter_of,
     is_json_lines,
     is_parquet,
     json_rows,
     parquet_rows,
+    reading,
     table_rows,
     text_lines,
 )
@@ -50,7 +50,7 @@ def read_file(
     """
     names, _ = _columns(tasks)
     source = str(path)
-    try:
+    with reading(path):
         if is_parquet(path):
             rows = _records(source, parquet_rows(path), tasks)
             yield from _frames(source, rows, names, num_rows)
@@ -62,10 +62,6 @@ def read_file(
             else:
                 rows = _table_rows(source, lines, tasks)
             yield from _frames(source, rows, names, num_rows)
-    except UnreadableError as error:
-        raise DataError(f"{path}: {error.message}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def count_rows(path: Path) -> int | None:
@@ -147,15 +143,12 @@ def _frames(
 def _lines(source: str, stream: BinaryIO) -> Iterator[str]:
     """The lines with their ends; those without a character after the last one are left out."""
     held: list[str] = []  # of nothing but a line end
-    try:
+    with reading(source):
         for line in text_lines(stream):
             held.append(line)
             if line.strip("\r\n"):
                 yield from held
                 held.clear()
-    except UnreadableError as error:
-        place = f"{source}:{error.line}" if error.line else source
-        raise DataError(f"{place}: {error.message}", fix=FIXES["D02"]) from None
 
 
 def _records(

@@ -19,11 +19,12 @@ import pandas as pd
 from ensemble.inference.ensemble import Ensemble
 from ensemble.inference.label_files import csv_parts, json_parts
 from ensemble.inference.sentence_files import count_rows, read_file
-from mlflow_setup.errors import ConfigError, DataError, IntegrityError
+from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.filesystem.atomic import TEMPORARY, must_write, remove_leftovers, write_atomic
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, sha256_file, write_manifest
 from mlflow_setup.filesystem.modes import users_mask
 from mlflow_setup.filesystem.output import make_folder
+from trainable.data.tables import reading
 from trainable.runtime.progress import Tally
 
 SHARDS = "shards.json"
@@ -120,10 +121,8 @@ def bundle_fingerprint(ensemble: Ensemble) -> str:
 
 
 def _work(ensemble: Ensemble, source: Path, tasks: list[str], num_rows: int, as_json: bool) -> Work:
-    try:
+    with reading(source):
         fingerprint = sha256_file(source)
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read: {error.strerror}") from None
     return Work(
         bundle=bundle_fingerprint(ensemble),
         input=fingerprint,

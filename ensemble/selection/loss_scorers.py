@@ -56,6 +56,8 @@ class RowLoss:
 
     def __init__(self, predictions: Floats, labels: Floats) -> None:
         self.predictions, self.labels, self.count = predictions, labels, 0
+        self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)  # of classes
+        self.signs = np.where(labels > 0, 1.0, -1.0)  # of answers of 0 or 1
         self.total = np.zeros_like(self.row_values([0])[0])
 
     def scores(self) -> Floats:
@@ -87,10 +89,6 @@ class RowLoss:
 class LogLoss(RowLoss):
     """Of class probabilities: only that of the true class matters."""
 
-    def __init__(self, predictions: Floats, labels: Floats) -> None:
-        self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)
-        super().__init__(predictions, labels)
-
     def row_values(self, candidates: Sequence[int]) -> Floats:
         some = np.asarray(candidates)[:, None]
         return np.asarray(self.predictions[some, self.rows, self.truth])
@@ -102,10 +100,6 @@ class LogLoss(RowLoss):
 class BinaryLogLoss(RowLoss):
     """Of probabilities of 1, less a half."""
 
-    def __init__(self, predictions: Floats, labels: Floats) -> None:
-        self.signs = np.where(labels > 0, 1.0, -1.0)
-        super().__init__(predictions, labels)
-
     def mean_losses(self, values: Floats) -> Floats:
         truth = np.maximum(0.5 + values * self.signs, 1 / GRID)
         return np.asarray(-_sums_of_logs(truth) / values.shape[1])
@@ -113,10 +107,6 @@ class BinaryLogLoss(RowLoss):
 
 class SoftmaxLoss(RowLoss):
     """Of class logits: log of the sum of exp(z), less z of the true class."""
-
-    def __init__(self, predictions: Floats, labels: Floats) -> None:
-        self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)
-        super().__init__(predictions, labels)
 
     def mean_losses(self, values: Floats) -> Floats:
         above = values - values.max(axis=2, keepdims=True)
@@ -126,10 +116,6 @@ class SoftmaxLoss(RowLoss):
 
 class LogisticLoss(RowLoss):
     """Of logits: log(1 + exp(-z)), z positive where the label is met."""
-
-    def __init__(self, predictions: Floats, labels: Floats) -> None:
-        self.signs = np.where(labels > 0, 1.0, -1.0)
-        super().__init__(predictions, labels)
 
     def mean_losses(self, values: Floats) -> Floats:
         # log(1 + exp(-z)) = max(-z, 0) + log(1 + exp(-|z|))

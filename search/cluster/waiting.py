@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.experimental.internal_kv import _internal_kv_get
 
+from mlflow_setup.text import duration
 from trainable.tune.cluster import Node
 
 FIRST_SECONDS, AGAIN_SECONDS = 30.0, 600.0
@@ -63,7 +64,7 @@ class Waiting:
 
     def _end(self, now: float) -> None:
         if self._said is not None and self._since is not None:
-            self._say(f"no trial waits any longer, after {(now - self._since) / 60:.0f} min")
+            self._say(f"no trial waits any longer, after {duration(now - self._since)}")
         self._since = self._said = None
 
     def _words(self, num_waiting: int, num_running: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ensemble.presentation.plot import COLOURS, Panel, Plot, Series
-from mlflow_setup.text import brief, score_text, sentence
+from mlflow_setup.text import brief, duration, score_text, sentence
 from search.reports.comparison import CAVEAT, Comparison, Side, compare
 from search.reports.pages.content import Report, Section, Table
 from search.reports.report import made_by
@@ -36,10 +36,10 @@ def best_rows(found: Comparison) -> list[list[str]]:
         rows.append([f"difference in {task}", "", *cells])
     at = found.common_hours
     rows += [
-        ["time", *(_duration(side.hours) for side in sides)],
-        ["time to its best", *(_duration(side.hours_to_best) for side in sides)],
-        [f"best after {_duration(at)}", *(score_text(side.best_after(at)) for side in sides)],
-        ["time of all trials", *(_duration(side.trial_hours) for side in sides)],
+        ["time", *(duration(3600 * side.hours) for side in sides)],
+        ["time to its best", *(duration(3600 * side.hours_to_best) for side in sides)],
+        [f"best after {duration(3600 * at)}", *(score_text(side.best_after(at)) for side in sides)],
+        ["time of all trials", *(duration(3600 * side.trial_hours) for side in sides)],
     ]
     if any(side.gpu_hours for side in sides):
         rows.append(["GPU-hours", *(f"{side.gpu_hours:.2f}" for side in sides)])
@@ -60,7 +60,7 @@ def _verdict(found: Comparison) -> list[str]:
         word = "better" if gain.value > 0 else "worse"
         how = f"is {word} than" if is_sure else "is not clearly better or worse than"
         said.append(f"{side.name} {how} {first.name}: {gain.describe()} overall.")
-    took = ", ".join(f"{side.name} {_duration(side.hours)}" for side in found.sides)
+    took = ", ".join(f"{side.name} {duration(3600 * side.hours)}" for side in found.sides)
     return [*said, f"Time: {took}."]
 
 
@@ -94,7 +94,3 @@ def _settings(found: Comparison, names: list[str]) -> Section:
         return Section("settings", title, absent="all settings are equal")
     rows = [[key, *map(brief, values)] for key, values in found.settings.items()]
     return Section("settings", title, tables=[Table(["setting", *names], rows)])
-
-
-def _duration(hours: float) -> str:
-    return f"{60 * hours:.1f} min" if hours < 1 else f"{hours:.2f} h"

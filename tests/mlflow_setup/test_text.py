@@ -7,7 +7,7 @@ import pytest
 
 import mlflow_setup
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import did_you_mean, first_line, is_text, printable, short_hash
+from mlflow_setup.text import did_you_mean, duration, first_line, is_text, printable, short_hash
 
 PACKAGES = ("mlflow_setup", "trainable", "ensemble", "search", "ensweep")
 HAND_WRITTEN = ('partition("\\n")[0]', 'split("\\n")[0]', "splitlines()[0]", "get_close_matches")
@@ -70,6 +70,25 @@ def test_a_short_hash_is_the_beginning_of_the_sha256_of_its_parts() -> None:
     assert short_hash("abä", length=8) == whole[:8]
     assert short_hash("abä", length=64) == whole
     assert short_hash("a") != short_hash("b")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0 s"),
+        (0.2, "0 s"),
+        (89, "89 s"),
+        (95, "1.6 min"),
+        (210, "3.5 min"),
+        (569, "9.5 min"),
+        (571, "10 min"),
+        (3560, "59 min"),
+        (3599, "1 h 0 min"),
+        (4000, "1 h 7 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_no_package_writes_them_out_by_hand() -> None:

@@ -74,19 +74,11 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
     """(key, why it has no effect)."""
     loss = config.loss
     yield from idle_by_stage(config)
-    switches = {
-        "loss.mnr.": loss.mnr.enabled,
-        "loss.simcse.": loss.simcse.enabled,
-        "loss.smart.": loss.smart.enabled,
-        "distill.": config.distill.enabled,
-        "pretrain.": config.pretrain.enabled,
-    }
-    for section, is_on in switches.items():
-        if not is_on:
+    for switch, is_on in config.flat().items():
+        if switch.endswith(".enabled") and is_on is False:
+            section = switch.removesuffix("enabled")
             yield from (
-                (key, f"{section}enabled is false")
-                for key in config.flat()
-                if key.startswith(section)
+                (key, f"{switch} is false") for key in config.flat() if key.startswith(section)
             )
     for key, names in _tasks_of_losses(config).items():
         if names and not set(names) & set(config.data.tasks):

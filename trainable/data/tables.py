@@ -10,15 +10,20 @@ import io
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mlflow_setup.errors import DataError
 from mlflow_setup.text import first_line
 from trainable.config.tasks import Quoting
+from trainable.data.defects import FIXES
 
 DELIMITERS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
+
+WRITE_ANEW = "write the file anew: it is damaged, or not of the kind that its name says"
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,25 @@ class Fault:
 class UnreadableError(Exception):
     """The file is no text from `line` on (0: as a whole)."""
 
-    def __init__(self, line: int, message: str) -> None:
+    def __init__(self, line: int, message: str, fix: str = FIXES["D02"]) -> None:
         super().__init__(message)
-        self.line, self.message = line, message
+        self.line, self.message, self.fix = line, message, fix
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Says of which file, and of which line of it, something is that cannot be read.
+
+    Raises:
+        DataError: in the place of an OSError or `UnreadableError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnreadableError as error:
+        place = f"{path}:{error.line}" if error.line else str(path)
+        raise DataError(f"{place}: {error.message}", fix=error.fix) from None
 
 
 def is_json_lines(path: Path) -> bool:
@@ -213,7 +234,7 @@ def parquet_rows(path: Path, with_names: bool = False) -> Iterator[tuple[int, di
                     number += 1
                     yield number, named(row, names)
     except (OSError, pa.ArrowException) as error:
-        raise UnreadableError(0, f"cannot be read: {first_line(error)}") from None
+        raise UnreadableError(0, f"cannot be read: {first_line(error)}", WRITE_ANEW) from None
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ from trainable.data.defects import FIXES
 from trainable.data.public_datasets import hub_files
 from trainable.data.tables import (
     DELIMITERS,
+    WRITE_ANEW,
     Fault,
     UnreadableError,
     class_names,
@@ -28,6 +29,7 @@ from trainable.data.tables import (
     json_rows,
     named,
     parquet_rows,
+    reading,
     table_rows,
     text_lines,
 )
@@ -210,18 +212,13 @@ def _data_files(listed: Sequence[str], subset: str, name: str) -> list[str]:
 def _read(path: Path, form: Form) -> Source:
     """The rows of one file."""
     suffix = path.suffix.lower()
-    try:
+    with reading(path):
         if suffix == ".parquet":
             return _of_rows(path, "Parquet", parquet_rows(path, with_names=True))
         if suffix == ".arrow":
             return _of_rows(path, "Arrow", _arrow_rows(path))
         with path.open("rb") as stream:
             lines = [_with_lf(line) for line in text_lines(stream)]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnreadableError as error:
-        place = f"{path}:{error.line}" if error.line else str(path)
-        raise DataError(f"{place}: {error.message}", fix=FIXES["D02"]) from None
     if suffix == ".json" and "".join(lines).lstrip().startswith("["):
         content = _json(path)
         return _of_rows(path, "JSON", enumerate(content if isinstance(content, list) else [], 1))
@@ -258,7 +255,7 @@ def _arrow_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, named(row, names)
     except pa.ArrowException as error:
-        raise UnreadableError(0, f"cannot be read: {first_line(error)}") from None
+        raise UnreadableError(0, f"cannot be read: {first_line(error)}", WRITE_ANEW) from None
 
 
 def _of_text(path: Path, lines: list[str], form: Form) -> Source:

@@ -11,7 +11,7 @@ from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, Place, Sweeps
 from ensweep.cli.shared.output import print_json
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import brief, did_you_mean, score_text
+from mlflow_setup.text import brief, did_you_mean, duration, score_text
 
 if TYPE_CHECKING:
     from ensweep.cli.shared.table import Column
@@ -103,7 +103,8 @@ def _columns(rows: "list[Row]") -> "list[Column]":
     add("overall", (score_text(row.overall) for row in rows), **number, **key)
     for name, metric in _metrics(rows).items():
         add(name, (score_text(row.metrics.get(metric)) for row in rows), **number, **key)
-    add("time", (_duration(row.seconds) for row in rows), **number, **key)
+    times = ("" if row.seconds is None else duration(row.seconds) for row in rows)
+    add("time", times, **number, **key)
     sizes = ("" if row.megabytes is None else f"{row.megabytes:.1f}" for row in rows)
     add("MB", sizes, **number, **key)
     settings = _settings(rows)
@@ -199,11 +200,3 @@ def _known(name: str, names: Any) -> str:
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -10,6 +10,7 @@ from ensweep.cli.shared.options import AsJson, DataDir, Overrides, RecipeName, a
 from ensweep.cli.shared.output import print_json
 from ensweep.cli.shared.progress import shown
 from ensweep.cli.shared.signals import StopOnSignal
+from mlflow_setup.text import duration
 
 if TYPE_CHECKING:
     from trainable.pretraining.masked_lm import Progress
@@ -37,7 +38,7 @@ def pretrain(
     def report(progress: "Progress") -> None:
         step, loss = progress.held_out[-1]
         shown = f"step {step}/{progress.num_steps}: loss on held-out text {loss:.4f}"
-        typer.echo(f"{shown}, {progress.seconds:.0f} s", err=True)
+        typer.echo(f"{shown}, {duration(progress.seconds)}", err=True)
 
     with stop, shown():
         done = run(config, output, report=report, stop=stop, mask=users_mask())

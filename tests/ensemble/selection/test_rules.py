@@ -119,6 +119,14 @@ def test_skill_prefers_the_better_and_equal_weights_are_equal(name: str) -> None
     assert weights_of("simple", name, predictions, labels).tolist() == pytest.approx([1 / 6] * 6)
 
 
+def test_the_five_best_weigh_the_same() -> None:
+    predictions, labels = pool("paraphrase", num=7)
+    _, sample = deduplicated(PAPER_TASKS["paraphrase"], predictions, labels, range(7))
+    weights = np.zeros(7)
+    weights[sample.ranked()[:5]] = 1 / 5
+    np.testing.assert_allclose(RULES["top"](sample), weights)
+
+
 def test_skill_by_hand() -> None:
     """Accuracies .75 and .5 of five classes: log-odds over chance log(12) and log(4)."""
     truth = np.zeros(4)

@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 
 from ensweep.cli.shared.progress import shown
-from mlflow_setup.text import duration
 from trainable.evaluation.inference import embeddings_of
 from trainable.runtime.progress import Tally, Work, heard_by
 
@@ -55,14 +54,6 @@ def test_elsewhere_a_line_comes_seldom(
         "epoch 1/3: 70 %",
         "epoch 1/3: 100 %",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0 s"), (89, "89 s"), (95, "2 min"), (3599, "1 h 0 min"), (4000, "1 h 7 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_embedding_tells_of_every_sentence(tiny_runs: Path) -> None:
