@@ -57,6 +57,12 @@ class Service:
         labelled = self._in_turn(*self.check(body), deadline)
         return json.dumps({"predictions": labelled.to_dict("records")}).encode()
 
+    def describe(self) -> bytes:
+        """What may be asked of the tasks, and what comes back: OpenAPI's JSON."""
+        from ensemble.serving.openapi import openapi
+
+        return json.dumps(openapi(self.ensemble.tasks, self.max_rows)).encode()
+
     def check(self, body: bytes) -> tuple[pd.DataFrame, str]:
         """A request's sentences, a row each, and its task, whichever of MLflow's formats it has.
 

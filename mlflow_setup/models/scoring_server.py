@@ -24,7 +24,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 INVOCATIONS = "/invocations"
-_STATE = ("/ping", "/health", "/version")
+OPENAPI = "/openapi.json"
+STATE = ("/ping", "/health", "/version", OPENAPI)
 _JSON = b"application/json"
 _BODY_SECONDS = 30.0
 _MAX_DROPPED = 1 << 24
@@ -42,6 +43,9 @@ class Service(Protocol):
 
     def answer(self, body: bytes) -> bytes:
         """The answer to a request, JSON both; EnsweepError: it cannot be answered, and why."""
+
+    def describe(self) -> bytes:
+        """What may be asked, as OpenAPI's JSON."""
 
 
 def request_seconds() -> float:
@@ -100,7 +104,8 @@ def scoring_app(service: Service) -> App:
 
 
 class _Application:
-    """One route to ask, three that say how the server is; all else is told why not, below 500."""
+    """One route to ask, four that say what may be asked and that all is well; all else is told why
+    not, below 500."""
 
     def __init__(self, service: Service, max_seconds: float) -> None:
         self.service, self.max_seconds = service, max_seconds
@@ -112,17 +117,25 @@ class _Application:
             for phase in ("startup", "shutdown"):
                 await receive()
                 await send({"type": f"lifespan.{phase}.complete"})
-        elif scope["path"] in _STATE and scope["method"] == "GET":
-            await _send(send, 200, _state(scope["path"]))
+        elif scope["path"] in STATE and scope["method"] == "GET":
+            await _send(send, 200, self._state(scope["path"]))
         else:
             await _send(send, *await self._answer(scope, receive))
+
+    def _state(self, path: str) -> bytes:
+        """What may be asked, or what MLflow answers: its version, or an empty line: all is well."""
+        from mlflow.version import VERSION
+
+        if path == OPENAPI:
+            return self.service.describe()
+        return VERSION.encode() if path == "/version" else b"\n"
 
     def _refusal(self, scope: Scope) -> tuple[int, bytes] | None:
         """Why a request is not looked into."""
         headers = dict(scope["headers"])
-        if scope["path"] not in (INVOCATIONS, *_STATE):
-            return _problem(404, f"there are {INVOCATIONS}, {', '.join(_STATE)}")
-        if scope["path"] in _STATE or scope["method"] != "POST":
+        if scope["path"] not in (INVOCATIONS, *STATE):
+            return _problem(404, f"there are {INVOCATIONS}, {', '.join(STATE)}")
+        if scope["path"] in STATE or scope["method"] != "POST":
             allowed = "POST" if scope["path"] == INVOCATIONS else "GET"
             return _problem(405, f"{scope['path']} takes {allowed}")
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != _JSON:
@@ -156,13 +169,6 @@ class _Application:
         except Exception:  # whatever the model raises is ours, and stays in our log
             _logger.exception("a request failed")
             return _problem(500, "the model failed; the server's log says why")
-
-
-def _state(path: str) -> bytes:
-    """MLflow's answer: its version, or an empty line that says that the server is well."""
-    from mlflow.version import VERSION
-
-    return VERSION.encode() if path == "/version" else b"\n"
 
 
 async def _read(receive: Receive, max_bytes: int) -> bytes | None:

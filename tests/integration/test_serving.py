@@ -141,6 +141,8 @@ def test_it_says_that_it_is_well(port: int) -> None:
         assert ask(port, "GET", path) == (200, "\n")
     status, version = ask(port, "GET", "/version")
     assert (status, version.count(".")) == (200, 2)
+    status, document = ask(port, "GET", "/openapi.json")
+    assert (status, json.loads(document)["openapi"]) == (200, "3.1.0")
 
 
 def test_it_answers_where_only_its_requirements_are(

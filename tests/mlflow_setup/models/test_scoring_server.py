@@ -31,6 +31,9 @@ class Slow:
         self.ended.set()
         return b'{"predictions": [{"label": 3}]}'
 
+    def describe(self) -> bytes:
+        return b"{}"
+
 
 @pytest.fixture
 def service() -> Iterator[Slow]:
