@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ports import free_port
 from tracked_sweep import SCORES, track_sweep
 
 from ensemble.export.register import register
@@ -58,9 +59,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path
 @pytest.fixture(scope="module")
 def address(storage: Path) -> Iterator[str]:
     """What `ensweep ui` says to open; its server runs meanwhile."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    port = free_port()
     call = "from ensweep.cli.app import main; main()"
     command = [sys.executable, "-c", call, "ui", "--storage", str(storage), "--port", str(port)]
     log = storage / "ui.log"

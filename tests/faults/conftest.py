@@ -13,6 +13,7 @@ import pytest
 from fault_table import Table, markdown, put_into, rows_of
 from planted_faults import Site
 from scale import SCALE
+from servers import Server
 
 
 @pytest.fixture
@@ -80,6 +81,26 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread(no_ray: None) -> Iterator[None]:
+    """A forked child has none of its parent's threads: torch and Ray must not wait for them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A tracking server that may be killed."""
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from fault_table import Table
 from scale import SCALE
 from stored_steps import contents, loaded_step, state
@@ -25,14 +24,7 @@ from trainable.config.tasks import Kind
 from trainable.storage.checkpoint import save_checkpoint
 from trainable.storage.predictions import Predictions
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread(no_ray: None) -> Iterator[None]:
-    """A forked child has none of its parent's threads: torch and Ray must not wait for them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def flip_bit(draw: random.Random, generation: Path, foreign: Path) -> None:

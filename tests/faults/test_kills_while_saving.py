@@ -4,11 +4,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from fault_table import Table
 from scale import SCALE
 from stored_steps import CHILD_SECONDS, assert_no_leftovers, loaded_step, state
@@ -16,14 +14,7 @@ from stored_steps import CHILD_SECONDS, assert_no_leftovers, loaded_step, state
 from mlflow_setup.filesystem.atomic import TEMPORARY
 from trainable.storage.checkpoint import save_checkpoint
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread(no_ray: None) -> Iterator[None]:
-    """A forked child has none of its parent's threads: torch and Ray must not wait for them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def save_for_ever(folder: Path, step: int, committed: int) -> None:

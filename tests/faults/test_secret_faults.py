@@ -36,14 +36,6 @@ def ray_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
-    yield server
-    server.kill()
-
-
 def assert_not_written(secrets: Iterable[str], folders: Iterable[Path], texts: str) -> None:
     """In no byte of a file, in archives neither, nor of a text; nor as a login is sent."""
     words = [form for word in secrets for form in (word.encode(), base64.b64encode(word.encode()))]

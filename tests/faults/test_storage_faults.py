@@ -30,14 +30,7 @@ from mlflow_setup.schema import Outcome, OutcomeRecord
 from trainable.storage.checkpoint import load_newest, save_checkpoint
 from trainable.storage.trial_folder import TrialFolder
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread(no_ray: None) -> Iterator[None]:
-    """A forked child has none of its parent's threads: torch and Ray must not wait for them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass(frozen=True)

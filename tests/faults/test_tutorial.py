@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from fault_table import Table
+from ports import free_port
 from readme import ROOT, blocks, commands, not_said, tutorial
 
 pytestmark = [pytest.mark.slow, pytest.mark.rare("test_docs.py types it with a tiny encoder")]
@@ -76,20 +76,14 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.close()
 
 
-@pytest.fixture
-def port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.mark.promise(
     "tutorial",
     "none: README's lines from a CSV to a served model, typed in an empty folder",
     "each ends well and prints what the page shows, up to numbers and what was best; the served "
     "answer is a label's name (MiniLM)",
 )
-def test_each_line_does_what_the_page_shows(shell: Shell, port: str, table: Table) -> None:
+def test_each_line_does_what_the_page_shows(shell: Shell, table: Table) -> None:
+    port = str(free_port())
     num_typed, typed, printed, began = 0, "", "", time.monotonic()
     for kind, code in blocks(tutorial()):
         if kind == "sh":

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import yaml
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -71,7 +72,7 @@ class Services:
         self.file = interpolated(GIVEN)
         self.folder = Path(tempfile.mkdtemp(prefix="logins"))  # a short path: it has sockets
         self.folder.chmod(0o711)
-        self.ports = {name: _free_port() for name in ("database", "store", "mlflow")}
+        self.ports = {name: free_port() for name in ("database", "store", "mlflow")}
         self.uri = f"http://127.0.0.1:{self.ports['mlflow']}"
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         environment = self.file["services"]["mlflow"]["environment"]
@@ -234,12 +235,6 @@ def _postgres(name: str) -> str:
 def _owner() -> dict[str, str]:
     """PostgreSQL does not run as root."""
     return {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from patience import wait_until
+from ports import free_port
 
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_server import server_command
@@ -22,9 +23,7 @@ class Server:
     """`mlflow server` on an SQLite file, to be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         tracking = Tracking(f"sqlite:///{folder / 'server.db'}")
         tracking.check()

@@ -15,12 +15,13 @@ import socket
 import sys
 
 from patience import wait_until
+from ports import free_port
 from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
 
 def main(folder: str, num_workers: int = 2) -> None:
-    dashboard, agent, client = _free_port(), _free_port(), _free_port()
+    dashboard, agent, client = free_port(), free_port(), free_port()
     head = {
         "num_cpus": 0,
         "include_dashboard": True,
@@ -72,13 +73,6 @@ def _listens(port: int) -> bool:
 
 def _say(**content: object) -> None:
     print(json.dumps(content), flush=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

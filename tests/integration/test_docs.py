@@ -15,7 +15,6 @@ import re
 import runpy
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ import pytest
 from little_effort import LITTLE
 from notebook import run_cells
 from patience import PATIENCE
+from ports import free_port
 from ray.scripts.scripts import cli as ray_app
 from readme import blocks, commands, not_said, tutorial
 from typer.testing import CliRunner
@@ -115,9 +115,7 @@ def _start(command: list[str], folder: Path) -> str:
 def test_the_documented_commands_run(demo: Path) -> None:
     commands = _commands()
     assert len(commands) > 20
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     with contextlib.ExitStack() as servers:
         for _, is_dry, command in commands:
             words = shlex.split(command.replace("8000", port))

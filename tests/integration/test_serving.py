@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from fresh_environment import make_environment
+from ports import free_port
 from scoring import ask, plain_server, serving
 
 from ensemble.inference.ensemble import Ensemble
@@ -166,9 +166,7 @@ def test_it_answers_where_only_its_requirements_are(
     assert str(tmp_path / "environment") in said
     assert said.endswith("None None\n")
     assert str(ROOT) not in said
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with plain_server(python, model, port, tmp_path):
         for task, rows in REQUESTS.items():
             request = {"dataframe_records": rows, "params": {"task": task}}
