@@ -52,9 +52,8 @@ def _request(name: str, task: Task, max_rows: int, is_one_of_many: bool) -> dict
 
 
 def _answer(name: str, task: Task) -> dict[str, Any]:
-    columns = {
-        column: {"type": _TYPES[type_]} for column, type_ in interface({name: task}).outputs.items()
-    }
+    outputs = interface({name: task}).outputs
+    columns: dict[str, Any] = {column: {"type": _TYPES[what]} for column, what in outputs.items()}
     if task.kind.output in (Output.CLASSES, Output.BINARY):
         columns["label"]["enum"] = [task.show(c) for c in range(task.num_classes)]
     row = {"type": "object", "properties": columns, "required": list(columns)}
