@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -15,7 +14,7 @@ from fake_sweep import make_train, sweep_of
 from fault_table import Table
 from patience import PATIENCE
 from ray.cluster_utils import Cluster
-from recovery import AGAIN, RECOVERED, Blow, blows_on, blows_to_all, num_epochs_again
+from recovery import AGAIN, RECOVERED, Blow, blows_on, blows_to_all, nodes_at_work, num_epochs_again
 from scale import how_often
 from shared_memory import left_in_shared_memory, shared_memory
 
@@ -42,11 +41,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
-
-
-def nodes_at_work(cluster: Cluster) -> list[Any]:
-    """Those that have a trial, the newest last."""
-    return [node for node in cluster.list_all_nodes()[1:] if blows_on(node)]
 
 
 @pytest.mark.promise(

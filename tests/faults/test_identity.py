@@ -13,7 +13,7 @@ from drivers import assert_whole, is_at_a_trial
 from fault_table import Table
 from ray.cluster_utils import Cluster
 from real_sweep import choice, end, ensweep, record, sweep_file, wait_for_epochs
-from recovery import AGAIN, RECOVERED, blows_on, blows_to_all, num_epochs_again
+from recovery import AGAIN, RECOVERED, blows_on, blows_to_all, nodes_at_work, num_epochs_again
 from scale import MANY
 from typer.testing import CliRunner
 
@@ -105,13 +105,15 @@ def test_a_lost_node_changes_nothing(
 ) -> None:
     driver = ensweep(*words, RAY_ADDRESS=cluster.address)
     wait_for_epochs(tmp_path, 3, driver)
-    node = cluster.list_all_nodes()[-1]
-    blows = blows_on(node)
-    cluster.remove_node(node, allow_graceful=False)
+    while not (at_work := nodes_at_work(cluster)):  # between two trials
+        assert driver.poll() is None, driver.communicate()[0]
+    blows = blows_on(at_work[-1])
+    cluster.remove_node(at_work[-1], allow_graceful=False)
     cluster.add_node(num_cpus=1)
     end(driver)
     assert_same(tmp_path, calm)
-    assert any(blow.has_hit() for blow in blows)
+    assert blows
+    assert all(blow.is_over() for blow in blows)
     table.measured(RECOVERED, [b.seconds_to_recover() for b in blows if b.has_hit()])
     table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
+from ray.cluster_utils import Cluster
 
 from search.storage.history import read_history
 from search.storage.sweep_folder import SweepFolder
@@ -44,6 +45,10 @@ class Blow:
         starts = [attempt.start_time for attempt in TrialFolder(self.trial).attempts()]
         return max(starts, default=0.0) > self.wall_time
 
+    def is_over(self) -> bool:
+        """Whether another process came to the trial, or it had ended as it was hit."""
+        return self.has_hit() or TrialFolder(self.trial).outcome() is not None
+
 
 def blow_to(process: psutil.Process) -> Blow | None:
     """To the trial that a process is at, known by the file that it has open; None between trials.
@@ -63,6 +68,11 @@ def blows_on(node: Node) -> list[Blow]:
         with suppress(psutil.Error):  # it has ended
             found.append(blow_to(process))
     return [blow for blow in found if blow is not None]
+
+
+def nodes_at_work(cluster: Cluster) -> list[Node]:
+    """Those that have a trial, the newest last; the head has none."""
+    return [node for node in cluster.list_all_nodes()[1:] if blows_on(node)]
 
 
 def blows_to_all(folder: Path, name: str = "s") -> list[Blow]:

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from search.driver import failures as module
-from search.driver.failures import LONGEST_SECONDS, MANY_LOSSES, Failures, Places, pause
+from search.driver.failures import (
+    LONGEST_AGAIN_SECONDS,
+    LONGEST_SECONDS,
+    MANY_LOSSES,
+    Failures,
+    Places,
+    pause,
+)
 
 
 @dataclass
@@ -33,10 +40,11 @@ def test_a_start_is_tried_again_after_a_longer_wait_each_time() -> None:
 
 
 def test_a_try_is_repeated_at_once_and_then_more_slowly() -> None:
-    failures = Cluster().failures(max_failures=2)
-    verdicts = [failures.judge("1", "boom", "a", has_tried=True) for _ in range(3)]
-    assert [verdict.is_over for verdict in verdicts] == [False, False, True]
-    assert [verdict.after_seconds for verdict in verdicts[:2]] == [0.0, pause(2)]
+    failures = Cluster().failures(max_failures=4)
+    verdicts = [failures.judge("1", "boom", "a", has_tried=True) for _ in range(5)]
+    assert [verdict.is_over for verdict in verdicts] == [False, False, False, False, True]
+    waits = [verdict.after_seconds for verdict in verdicts[:4]]
+    assert waits == [0.0, pause(2), LONGEST_AGAIN_SECONDS, LONGEST_AGAIN_SECONDS]
 
 
 def test_a_node_that_loses_starts_is_avoided_for_a_while() -> None:
