@@ -57,7 +57,11 @@ def idle_by_stage(config: Config) -> Iterator[tuple[str, str]]:
             )
     if "finetune" not in stages:
         rates = ("lr", "lr_decay", "lr_decay_per_epoch", "warmup_steps")
-        for key in (*(f"optim.{name}" for name in rates), "train.num_epochs"):
+        for key in (
+            *(f"optim.{name}" for name in rates),
+            "train.num_epochs",
+            "train.finetuned_share",
+        ):
             yield key, "train.stages has no finetune"
     if len(stages) == 1:
         yield "train.continue_from", "train.stages has one stage"
@@ -217,6 +221,11 @@ def _bad_stages(config: Config) -> Iterator[str]:
         yield "model.heads: constant heads are fitted and not trained: train.stages=[fit]"
     elif stages[0] == "swa":
         yield "train.stages: swa averages what another stage has trained; name finetune before it"
+    elif config.train.finetuned_share < 1 and stages[0] == "finetune":
+        yield (
+            "train.finetuned_share: the heads that fine-tuning begins with are random; name probe "
+            "before it, or set train.finetuned_share=1"
+        )
     optim = config.optim
     if optim.lr_decay and optim.lr_decay_per_epoch is not None:
         yield (

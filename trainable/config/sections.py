@@ -146,6 +146,9 @@ class Train(Section):
     encoder, everything, weight averaging."""
     num_epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Passes of fine-tuning over all tasks' training examples."""
+    finetuned_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What fine-tuning scores and keeps: weights so far on the straight way from those that it
+    began with to its own (WiSE-FT, Wortsman et al. 2022); 1: its own. Less needs a probe before."""
     continue_from: Literal["best", "last"] = "best"
     """A stage starts from the best overall epoch of the stage before it (the author's code), or
     from its last."""

@@ -41,6 +41,7 @@ from trainable.runtime.precision import (
 from trainable.runtime.rng_state import dropout_state, replayed, set_dropout_state
 from trainable.runtime.stopping import Stop, go_on, never
 from trainable.training.closed_form import fit_head
+from trainable.training.interpolation import Interpolation
 from trainable.training.optimizer import build_optimizer, set_rate
 from trainable.training.stages import Stage
 
@@ -65,6 +66,7 @@ class Learner:
         self.precision = choose_precision(config.train.precision, self.device)
         self.model = model.to(self.device).train()
         self.average: AveragedModel | None = None
+        self.interpolation: Interpolation | None = None
         self.notes: list[str] = []
         """What happened that the record of the epoch should tell."""
         self.objective = Objective(config)
@@ -77,6 +79,9 @@ class Learner:
         self.optimizer = build_optimizer(self.model, self.config.optim)
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = AveragedModel(self.model) if stage.name == "swa" else None
+        share = self.config.train.finetuned_share
+        is_between = stage.name == "finetune" and share < 1
+        self.interpolation = Interpolation(self.model, share) if is_between else None
         self.embeddings: dict[str, dict[str, Tensor]] = {"train": {}, "dev": {}}
         if stage.name == "fit" or (stage.is_frozen and self.config.probe.cache):
             encoder_id = weights_fingerprint(self.model.encoder)
@@ -96,7 +101,9 @@ class Learner:
 
     @property
     def scored(self) -> MultitaskBert:
-        """The model that is evaluated and kept: the average, once there is one."""
+        """The model that is evaluated and kept: an average or what lies between, where there is."""
+        if self.interpolation is not None:
+            return self.interpolation.model
         if self.average is None or not int(self.average.n_averaged):
             return self.model
         averaged = self.average.module
@@ -186,7 +193,9 @@ class Learner:
             fit_head(head, self.tasks[name].kind, sides.cpu(), labels)
 
     def end_epoch(self) -> None:
-        """Take the epoch's final weights into the average."""
+        """Take the epoch's final weights into the average, or go part of the way to them."""
+        if self.interpolation is not None:
+            self.interpolation.update(self.model)
         if self.average is not None:
             self.average.update_parameters(self.model)
 
@@ -214,6 +223,7 @@ class Learner:
             "micro_batch_size": self.model.micro_batch_size,
             "notes": list(self.notes),
             "average": None if self.average is None else self.average.state_dict(),
+            "start": None if self.interpolation is None else self.interpolation.start,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -226,6 +236,9 @@ class Learner:
             self.scaler.load_state_dict(state["scaler"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
+        if self.interpolation is not None:
+            is_begun = state["stage"] == self.stage.name
+            self.interpolation.load_start(state["start"] if is_begun else self.model.state_dict())
 
     def load_weights(self, folder: Path) -> None:
         """Go on from the weights of an epoch that were kept in `folder`."""

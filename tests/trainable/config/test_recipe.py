@@ -144,6 +144,7 @@ def test_an_unknown_environment_variable_is_named() -> None:
         ({"train.stages": ["finetune", "probe"]}, "the order is fit, probe, finetune, swa"),
         ({"train.stages": ["probe", "swa", "swa"]}, "each once"),
         ({"train.stages": ["swa"]}, "name finetune before it"),
+        ({"train.finetuned_share": 0.5}, "name probe before it"),
         (
             {"train.stages": ["finetune", "swa"], "train.early_stopping_epochs": 2},
             "whose start is fixed",
