@@ -15,6 +15,7 @@ from ensemble.inference.ensemble import Ensemble
 from ensemble.presentation.words import doubts_by_task, name_of, verdict
 from ensweep.cli.shared.options import AskedEnsemble, Place, as_overrides, dated
 from mlflow_setup.errors import NothingUsableError
+from mlflow_setup.filesystem.storage import storage_folder
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.text import setting_text
@@ -78,7 +79,7 @@ def sweep(
     }
     given = {key: setting_text(value) for key, value in (settings or {}).items()}
     resolved = read_sweep(name_or_file, [*as_overrides(given), *as_overrides(options)])
-    place = Place(Path(storage), tracking_uri)
+    place = Place(storage_folder(storage), tracking_uri)
     chosen = name or dated(resolved.name)
     result = run(resolved, chosen, place.storage, place.tracking)
     return _ended(Sweep(chosen, storage, tracking_uri), result)
@@ -102,7 +103,7 @@ class Sweep:
         storage: str | Path = "runs",
         tracking_uri: str | None = None,
     ) -> None:
-        self.place = Place(Path(storage), tracking_uri)
+        self.place = Place(storage_folder(storage), tracking_uri)
         self.folder = find_sweep(self.place.storage, name)
         self.name = self.folder.name
         self.result: SweepResult | None = None

@@ -40,6 +40,11 @@ class PartialError(EnsweepError):
     exit_code = 4
 
 
+class StorageError(PartialError, OSError):
+    """An object store that cannot be read from or written to now: as a disk that is full or away,
+    and it may come back."""
+
+
 class NothingUsableError(EnsweepError):
     """There is nothing to go on with: no sweep, no finished run, no candidate."""
 

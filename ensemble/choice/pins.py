@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ensemble.candidates.pool import Candidate
-from mlflow_setup.errors import IntegrityError
+from mlflow_setup.errors import IntegrityError, StorageError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import short_hash
+from trainable.storage.address import trial_at
 
 FOLDER = "ensemble"
 
@@ -23,12 +24,16 @@ def pin_members(members: Iterable[Candidate]) -> list[str]:
         What could not be written, and why.
     """
     by_sweep: dict[Path, list[Candidate]] = {}
+    problems = []
     for member in members:
-        trial = Path(member.weights_uri).parent
+        try:
+            trial = trial_at(member.weights_uri).path
+        except StorageError as error:
+            problems.append(error.problem)
+            continue
         folder = trial.parent.parent
         if trial.is_dir() and folder.name == member.sweep:
             by_sweep.setdefault(folder, []).append(member)
-    problems = []
     for folder, own in by_sweep.items():
         named = sorted({(member.trial, member.epoch) for member in own})
         text = json.dumps({"members": [{"trial": t, "epoch": e} for t, e in named]}, indent=1)

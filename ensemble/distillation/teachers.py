@@ -15,6 +15,7 @@ from trainable.config.tasks import Kind, Output
 from trainable.data.dataset import Dataset, read_dataset
 from trainable.distillation.soft_labels import soft_labels_dir
 from trainable.distillation.teacher import Outputs, ensure_soft_labels, trial_outputs
+from trainable.storage.address import trial_at
 from trainable.storage.trial_folder import TrialFolder
 
 _NO_CHANCE = 1e-12
@@ -64,7 +65,7 @@ def find_teacher(config: Config, tracking: Tracking) -> str:
 
 def _trial_of(tracking: Tracking, run_id: str) -> TrialFolder:
     run = find_run(tracking, run_id)
-    trial = TrialFolder(Path(run.tags.get(Tag.WEIGHTS_URI, "")).parent)
+    trial = trial_at(run.tags.get(Tag.WEIGHTS_URI, ""))
     if Tag.WEIGHTS_URI not in run.tags or not trial.path.is_dir():
         raise NothingUsableError(
             f"distill.teacher: the weights of run {run_id} are not reached from here",

@@ -39,7 +39,7 @@ from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.wheel import pack_wheel
 from trainable.config.tasks import Task
 from trainable.runtime.progress import Tally
-from trainable.storage.trial_folder import TrialFolder
+from trainable.storage.address import trial_at
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Cont
 
 def _size(members: tuple[Candidate, ...]) -> int:
     """Bytes of the bundle's weights and encoders, each member's counted."""
-    trials = [(member, TrialFolder(Path(member.weights_uri).parent)) for member in members]
+    trials = [(member, trial_at(member.weights_uri)) for member in members]
     return sum(
-        num_bytes(trial.weights_dir(member.epoch)) + num_bytes(trial.encoder_dir)
+        num_bytes(trial.fetch_weights(member.epoch)) + num_bytes(trial.encoder_dir)
         for member, trial in trials
     )
 
@@ -206,7 +206,7 @@ def _store(parts: Parts, folder: Path) -> Contents:
 
 
 def _store_member(candidate: Candidate, bundle: Path) -> MemberEntry:
-    trial = TrialFolder(Path(candidate.weights_uri).parent)
+    trial = trial_at(candidate.weights_uri)
     if not trial.path.is_dir():
         raise NothingUsableError(
             f"{candidate.label}: its weights at {candidate.weights_uri} are not reached from here",

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from ensemble.candidates.pool import Candidate
 from mlflow_setup.errors import EnsweepError
@@ -11,7 +10,7 @@ from trainable.config.parse import from_flat
 from trainable.evaluation.inference import embeddings_of
 from trainable.model.multitask import load_member
 from trainable.runtime.precision import choose_device, choose_precision
-from trainable.storage.trial_folder import TrialFolder
+from trainable.storage.address import trial_at
 
 SENTENCES = [
     " ".join(("a warm and funny film about how people learn to cook bread",) * (1 + n % 2))
@@ -32,7 +31,7 @@ def milliseconds_of(members: Sequence[Candidate]) -> float | None:
 
 
 def _milliseconds(member: Candidate) -> float:
-    trial = TrialFolder(Path(member.weights_uri).parent)
+    trial = trial_at(member.weights_uri)
     weights = trial.require_weights(member.epoch)
     model = load_member(weights, trial.encoder_dir, from_flat(trial.trial().config))
     model.to(choose_device("auto"))

@@ -18,7 +18,7 @@ from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import OVERALL, Outcome, RunRecord, Tag, best_epoch
 from mlflow_setup.tracking.store import Tracking
-from trainable.storage.trial_folder import TrialFolder
+from trainable.storage.address import trial_at
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def sharing_a_start(runs: Iterable[RunRecord], sweep: str) -> list[Ingredient]:
 
 
 def _ingredient(run: RunRecord) -> Ingredient | None:
-    trial = TrialFolder(Path(run.tags.get(Tag.WEIGHTS_URI, "")).parent)
+    trial = trial_at(run.tags.get(Tag.WEIGHTS_URI, ""))
     ended_well = run.outcome in (Outcome.FINISHED, Outcome.PRUNED)
     if not ended_well or Tag.WEIGHTS_URI not in run.tags or not trial.path.is_dir():
         return None

@@ -11,14 +11,21 @@ from typing import BinaryIO
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.modes import OWNERS
+from mlflow_setup.filesystem.storage import storage_of
 
 TEMPORARY = ".tmp-"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_atomic(path: Path, content: bytes | str, mask: int = OWNERS) -> None:
-    """Write a file that readers see whole or not at all, on disk when the call returns."""
-    with atomic_file(path, mask) as stream:
+def write_atomic(
+    path: Path, content: bytes | str, mask: int = OWNERS, *, publish: bool = True
+) -> None:
+    """Write a file that readers see whole or not at all, on disk when the call returns.
+
+    Args:
+        publish: others than this machine's processes are to see it as well.
+    """
+    with atomic_file(path, mask, publish=publish) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
@@ -31,12 +38,15 @@ def write_whole(path: Path, content: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, mask: int = OWNERS, *, is_synced: bool = True) -> Iterator[BinaryIO]:
+def atomic_file(
+    path: Path, mask: int = OWNERS, *, is_synced: bool = True, publish: bool = True
+) -> Iterator[BinaryIO]:
     """A stream whose content is `path`, on disk, once the block ends well; else nothing is.
 
     Args:
         mask: see `mlflow_setup.filesystem.modes`.
         is_synced: wait for the disk.
+        publish: as of `write_atomic`.
     """
     _make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
@@ -54,6 +64,8 @@ def atomic_file(path: Path, mask: int = OWNERS, *, is_synced: bool = True) -> It
         raise
     if is_synced:
         sync_folder(path.parent)
+    if publish:
+        storage_of(path).publish(path)
 
 
 @contextlib.contextmanager
@@ -84,6 +96,7 @@ def atomic_folder(path: Path, mask: int = OWNERS) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(path.parent)
+    storage_of(path).publish(path)
 
 
 @contextlib.contextmanager
@@ -134,6 +147,13 @@ def remove_folder(folder: Path) -> None:
         doomed = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
         folder.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+    storage_of(folder).withdraw(folder)
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file that was written whole; none there is as good."""
+    path.unlink(missing_ok=True)
+    storage_of(path).withdraw(path)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,24 +1,26 @@
-"""Folders and files at storage URIs: listed by version, and brought here whole.
+"""Folders and files at storage URIs: listed by version, brought here whole, written whole.
 
 Alone imports obstore. Credentials, region and endpoint are the machine's own, from its role or its
 environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`); a URI holds none.
 """
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_setup.errors import ConfigError, PartialError
+from mlflow_setup.errors import ConfigError, PartialError, StorageError
 from mlflow_setup.text import first_line
 from mlflow_setup.uris import redact
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file")
-_RETRIES_END = timedelta(seconds=60)
+_RETRIES = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
+_PATIENT = {"max_retries": 40, "retry_timeout": timedelta(minutes=5)}
 _LOGIN = (
     "give this machine a role that may read there, or set AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, or AZURE_STORAGE_ACCOUNT_NAME and "
@@ -87,6 +89,98 @@ class RemoteFolder:
         return Version(num_bytes, found.mark)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing has it."""
+
+    num_bytes: int
+    mark: str  # as of `Version`
+    modified: datetime
+
+
+class ObjectStore:
+    """The objects below the storage URI `uri`, by their names there. A request that fails is made
+    again, for up to five minutes, after random waits that grow.
+
+    Every method raises StorageError where the store cannot be reached, or refuses.
+
+    Raises:
+        ConfigError: as `RemoteFolder`.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._store = _open(uri, _PATIENT)
+
+    def entries(self, folder: str) -> dict[str, Entry]:
+        """Every object below the folder by its name in the store; "": all."""
+        with _told(f"{self.uri}/{folder}"):
+            return {
+                entry["path"]: _entry(entry)
+                for batch in self._store.list(folder or None)
+                for entry in batch
+            }
+
+    def folders(self, folder: str) -> list[str]:
+        """The names of the folders in the folder."""
+        with _told(f"{self.uri}/{folder}"):
+            found = self._store.list_with_delimiter(folder or None)["common_prefixes"]
+        return [name.rstrip("/").rpartition("/")[2] for name in found]
+
+    def entry(self, name: str) -> Entry | None:
+        """One object; None without one."""
+        try:
+            with _told(f"{self.uri}/{name}", is_sought=True):
+                return _entry(self._store.head(name))
+        except FileNotFoundError:
+            return None
+
+    def get(self, name: str) -> tuple[bytes, str | None]:
+        """Content and the mark for `swap`; nothing and None where there is none."""
+        try:
+            with _told(f"{self.uri}/{name}", is_sought=True):
+                answer = self._store.get(name)
+                return bytes(answer.bytes()), _condition(answer.meta)
+        except FileNotFoundError:
+            return b"", None
+
+    def download(self, name: str, target: Path) -> str | None:
+        """Write an object to `target`, piece by piece; its version's mark, None without one."""
+        try:
+            with _told(f"{self.uri}/{name}", is_sought=True):
+                answer = self._store.get(name)
+                with target.open("wb") as local:
+                    for chunk in answer.stream():
+                        local.write(chunk)
+                return _version(answer.meta).mark
+        except FileNotFoundError:
+            return None
+
+    def put(self, name: str, content: bytes | Path) -> str:
+        """Write an object, a large file in parts; it is there whole or not at all. Its version's
+        mark."""
+        with _told(f"{self.uri}/{name}", "written"):
+            return str(self._store.put(name, content)["e_tag"] or "").strip('"')
+
+    def swap(self, name: str, content: bytes, mark: str | None) -> str | None:
+        """Write an object if its mark is that one, or, of None, if there is none. Its new mark;
+        None where it was not written."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        mode = "create" if mark is None else json.loads(mark)
+        try:
+            with _told(f"{self.uri}/{name}", "written"):
+                return _condition(self._store.put(name, content, mode=mode, use_multipart=False))
+        except (AlreadyExistsError, PreconditionError):
+            return None
+
+    def delete(self, names: Sequence[str]) -> None:
+        """None there is as good."""
+        if names:
+            with _told(self.uri, "written"):
+                self._store.delete(list(names))
+
+
 def split_file(uri: str) -> tuple[str, str]:
     """The URI of the folder that a file lies in, and the file's name."""
     folder, _, name = uri.rpartition("/")
@@ -95,7 +189,7 @@ def split_file(uri: str) -> tuple[str, str]:
     return folder, name
 
 
-def _open(uri: str) -> Any:
+def _open(uri: str, retries: Any = _RETRIES) -> Any:
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 
@@ -110,7 +204,6 @@ def _open(uri: str) -> Any:
             f"{redact(uri)}: a storage URI is a bucket and a folder, and nothing more",
             fix="region and endpoint are set in the environment: AWS_REGION, AWS_ENDPOINT_URL",
         )
-    retries: Any = {"max_retries": 8, "retry_timeout": _RETRIES_END}
     try:
         if scheme == "file":
             return from_url(uri)
@@ -131,35 +224,58 @@ def _client_options() -> Any:
     return {"allow_http": any(value.startswith("http://") for value in endpoints)}
 
 
+def _entry(meta: Any) -> Entry:
+    return Entry(meta["size"], _version(meta).mark, meta["last_modified"])
+
+
 def _version(meta: Any) -> Version:
     mark = (meta["e_tag"] or "").strip('"') or meta["last_modified"].isoformat()
     return Version(meta["size"], mark)
 
 
+def _condition(meta: Any) -> str:
+    """What an object that is replaced must still be: its entity tag, and its version where the
+    store counts them."""
+    return json.dumps({key: meta[key] for key in ("e_tag", "version") if meta.get(key)})
+
+
 @contextmanager
-def _told(place: str) -> Iterator[None]:
-    """What goes wrong between here and the store, said with what to do."""
+def _told(place: str, what: str = "read", *, is_sought: bool = False) -> Iterator[None]:
+    """What goes wrong between here and the store, said with what to do.
+
+    Args:
+        is_sought: an object that is not there is an answer: FileNotFoundError.
+    """
     from obstore.exceptions import (
+        AlreadyExistsError,
         BaseError,
         NotFoundError,
         PermissionDeniedError,
+        PreconditionError,
         UnauthenticatedError,
     )
 
     shown = redact(place)
     try:
         yield
-    except (NotFoundError, FileNotFoundError):
-        raise PartialError(
+    except (AlreadyExistsError, PreconditionError):
+        raise
+    except (NotFoundError, FileNotFoundError) as error:
+        if is_sought:
+            raise FileNotFoundError(shown) from None
+        if not isinstance(error, NotFoundError) and what == "written":
+            raise  # the file here
+        raise StorageError(
             f"{shown}: there is no such bucket, folder or file", fix=_PLACE
         ) from None
     except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
         reason = redact(first_line(error))[:200]
-        raise PartialError(f"{shown}: may not be read: {reason}", fix=_LOGIN) from None
+        login = _LOGIN.replace("read there", "read and write there") if what != "read" else _LOGIN
+        raise StorageError(f"{shown}: may not be {what}: {reason}", fix=login) from None
     except BaseError as error:
         reason = redact(first_line(error))[:300]
         if "404 Not Found" in reason:  # a listing's word for a bucket that is not there
-            raise PartialError(f"{shown}: there is no such bucket", fix=_PLACE) from None
+            raise StorageError(f"{shown}: there is no such bucket", fix=_PLACE) from None
         is_login = "169.254" in reason or "credential" in reason.lower()
         fix = _LOGIN if is_login else f"try again once the store answers; else {_PLACE}"
-        raise PartialError(f"{shown}: cannot be read now: {reason}", fix=fix) from None
+        raise StorageError(f"{shown}: cannot be {what} now: {reason}", fix=fix) from None

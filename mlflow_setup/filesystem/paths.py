@@ -1,17 +1,29 @@
 """Names and relative paths from outside that cannot leave their folder."""
 
 import contextlib
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
 
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.uris import redact
+from mlflow_setup.uris import is_uri, redact
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_PATH = 1024
 _COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(.*)")
 """A URI that was taken for a path, which has one slash where the URI had two."""
+
+
+def cache_folder() -> Path:
+    """`ENSWEEP_CACHE`, or `ensweep` in the user's cache folder. Safe to delete at any time."""
+    given = os.environ.get("ENSWEEP_CACHE")
+    if given:
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ensweep"
+    except RuntimeError:  # a user without a home
+        return Path(os.devnull, "ensweep")
 
 
 def safe_name(name: str, what: str) -> str:
@@ -28,19 +40,26 @@ def safe_name(name: str, what: str) -> str:
     return name
 
 
+def as_given(path: str | Path) -> str:
+    """A path as text; one that was given as a URI, as that."""
+    spelled = _COLLAPSED.fullmatch(str(path))
+    if spelled is None or is_uri(str(path)):
+        return str(path)
+    return f"{spelled[1]}://{'/' if spelled[1] == 'file' else ''}{spelled[2]}"
+
+
 def refuse_uri(path: Path, option: str) -> None:
     """A path that was given as a URI would become the local folder `./s3:`.
 
     Raises:
         ConfigError: naming the option.
     """
-    spelled = _COLLAPSED.fullmatch(str(path))
-    if spelled is not None:
-        uri = f"{spelled[1]}://{spelled[2]}"
+    uri = as_given(path)
+    if is_uri(uri):
         raise ConfigError(
             f"{option} {redact(uri)}: is a storage URI, and a path is needed",
             fix="name a place on this machine, or on a file system that every node mounts (NFS, "
-            "EFS, a volume); data and encoders may be at URIs, what is written may not",
+            "EFS, a volume); data, encoders and sweeps may be at URIs, other files may not",
         )
 
 

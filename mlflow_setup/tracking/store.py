@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
 from mlflow_setup.filesystem.atomic import TEMPORARY
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import EXPERIMENT, Tag
 from mlflow_setup.text import first_line, setting_text
 from mlflow_setup.tracking.relocation import relocate
@@ -51,10 +52,10 @@ def resolve_tracking(storage: Path, uri: str | None = None) -> "Tracking":
     Nothing is created or connected to yet.
 
     Raises:
-        ConfigError: the path of an SQLite file that a URI cannot spell.
+        ConfigError: the path of an SQLite file that a URI cannot spell; none can lie in `storage`.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
-    tracking = Tracking(uri)
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    tracking = Tracking(uri or f"sqlite:///{storage_of(storage).database(storage)}")
     if tracking.database is None:
         return tracking
     if set("%?") & set(str(tracking.database)):

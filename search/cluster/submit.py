@@ -27,6 +27,7 @@ from ray.job_submission import JobSubmissionClient
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.paths import safe_name
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.text import first_line
 from mlflow_setup.uris import has_credentials, is_uri, redact
 from mlflow_setup.wheel import pack_wheel
@@ -53,7 +54,8 @@ class Submission:
 
     def __post_init__(self) -> None:
         safe_name(self.name, "sweep")
-        _refuse_relative("--storage", str(self.storage))
+        if not storage_of(self.storage).is_remote:
+            _refuse_relative("--storage", str(self.storage), "a storage URI (s3://...), or ")
         data, encoder = (str(self.sweep.config.get(k, "")) for k in ("data.dir", "model.encoder"))
         if data and not is_uri(data):
             _refuse_relative("data.dir", data, "a storage URI (s3://...), or ")
@@ -74,7 +76,8 @@ class Submission:
     def entrypoint(self) -> str:
         """Begins the sweep or goes on with it: the job may be sent again and again."""
         words = ["python", "-m", "ensweep", "sweep", self.file_name, "--name", self.name]
-        words += ["--storage", str(self.storage), "--resume-if-begun"]
+        words += ["--storage", storage_of(self.storage).address(self.storage)]
+        words += ["--resume-if-begun"]
         for other in self.warm_from:
             words += ["--warm-start", other]
         return f"exec {shlex.join(words)}"  # no shell between Ray's SIGTERM and the driver

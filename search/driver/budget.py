@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from mlflow_setup.errors import StorageError
 from mlflow_setup.runs.usage import Usage, usage_of
 from search.config.sweep_config import Budget
 from search.driver.stop_switch import StopSwitch
@@ -54,6 +56,8 @@ class Meter:
     def _look(self, path: Path) -> Usage:
         """What is over is looked at once."""
         trial = TrialFolder(path)
+        with suppress(StorageError):
+            trial.refresh()
         ended, attempts = trial.outcome(), trial.attempts()
         used = usage_of(attempts)
         if ended and ended.outcome.is_terminal and all(one.is_over for one in attempts):
@@ -69,5 +73,5 @@ def sweep_usage(folder: SweepFolder) -> Usage:
 def _counted(folder: SweepFolder) -> Iterator[Path]:
     """Folders with attempts."""
     for parent in (folder.path / TRIALS, folder.path / PREPARATION):
-        if parent.is_dir():
-            yield from (path for path in parent.iterdir() if not path.name.startswith("."))
+        names = folder.storage.names(parent)
+        yield from (parent / name for name in names if not name.startswith("."))

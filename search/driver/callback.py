@@ -8,7 +8,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from mlflow_setup.errors import StorageError
 from mlflow_setup.filesystem.atomic import is_full
 from mlflow_setup.runs.background_mirror import BackgroundMirror
 from mlflow_setup.schema import (
@@ -147,6 +148,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self.trials[name].epoch = epoch
         self.failures.begun(self.places.node(name))
         with self._guarded(name):
+            self.folder.trial(name).refresh()
             self._note_epoch(name, epoch)
 
     def on_trial_complete(
@@ -199,6 +201,8 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def _has_tried(self, name: str) -> bool:
         """Whether the trial's process has begun with it."""
+        with suppress(StorageError):
+            self.folder.trial(name).refresh()
         return len(self.folder.trial(name).attempts()) > self.trials[name].attempts
 
     def _has_begun(self) -> bool:
@@ -243,6 +247,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         name = config["trial"]
         with self._guarded(name):
             folder = self.folder.trial(name)
+            folder.refresh()
             if not (folder.path / CONFIG_ARTIFACT).exists():
                 folder.create(_record_of(config, self.folder.name))
             ended = folder.outcome()

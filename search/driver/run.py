@@ -14,8 +14,9 @@ from ray import tune
 from ray.tune.execution import class_cache
 from rich.console import Console
 
-from mlflow_setup.errors import ConfigError
+from mlflow_setup.errors import ConfigError, StorageError
 from mlflow_setup.filesystem.deferred_sync import DeferredSync
+from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.runs.background_mirror import AT_ONCE, BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import Outcome, OutcomeRecord
@@ -39,7 +40,6 @@ from search.driver.stop_switch import StopSwitch
 from search.driver.tracking import what_is_tracked
 from search.planning.preflight import known_configs, unfinished_configs
 from search.storage.history import PastTrial, past_trial, read_history
-from search.storage.lease import Lease
 from search.storage.sweep_folder import SweepFolder
 from trainable.data.inputs import Inputs, expecting
 from trainable.runtime.progress import Work, read_work
@@ -146,7 +146,7 @@ class Drive:
             if train is None:
                 require_devices(known_configs(sweep), slots)
             place = TrialPlacement(
-                self.folder.path.parent,
+                self.folder.address_of_storage,
                 self.folder.name,
                 sweep.resources.cpus_per_trial,
                 slots.gpus_per_trial,
@@ -254,7 +254,7 @@ class Drive:
         trial = self.folder.trial(name)
         with suppress(OSError):  # on a full disk it is decided anew
             trial.write_decision(decision)
-            trial.outcome_path.unlink(missing_ok=True)  # of a sweep that was over, and is extended
+            trial.drop_outcome()  # of a sweep that was over, and is extended
         return name
 
     def _under_way(self, name: str) -> Work | None:
@@ -282,6 +282,8 @@ class Drive:
         """The last word on every trial: none is left RUNNING. Returns what MLflow has missed."""
         if self.lease.is_lost:
             return set()
+        with suppress(StorageError):  # what it does not tell now, `resume` will hear
+            self.folder.refresh()
         for trial in self.folder.trial_folders():
             if trial.outcome() is None:
                 reason = self.switch.reason or "the sweep was interrupted"

@@ -20,6 +20,7 @@ from typing import Any, Self
 import psutil
 
 from mlflow_setup.errors import INTERRUPTED, STOPPED
+from mlflow_setup.filesystem.storage import storage_of
 from trainable.storage.layout import STOP_REQUEST
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,6 +41,7 @@ class StopSwitch:
 
     def __init__(self, file: Path, say: Callable[[str], None], resume_hint: str = "") -> None:
         self.file, self.say, self.resume_hint = file, say, resume_hint
+        self.storage = storage_of(file)
         self.reason: str | None = None
         self.exit_code = 0
         self.has_trials = False  # before the first there is nothing to wait for
@@ -66,7 +68,7 @@ class StopSwitch:
             return
         self.reason, self.exit_code = reason, exit_code
         with suppress(OSError):  # on a full disk the trials end themselves
-            self.file.touch()
+            self.storage.raise_flag(self.file)
         self.say(f"stopping: {reason}; trials end at their next step, with a checkpoint")
         if self.has_trials and grace_seconds is not None:
             self._deadline = threading.Timer(grace_seconds, self.interrupt)
@@ -79,8 +81,7 @@ class StopSwitch:
         _thread.interrupt_main()
 
     def __enter__(self) -> Self:
-        self.file.unlink(missing_ok=True)
-        self._request.unlink(missing_ok=True)
+        self._lower()
         threading.Thread(target=self._listen, name="stop-request", daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
@@ -101,12 +102,15 @@ class StopSwitch:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         with suppress(OSError):
-            self.file.unlink(missing_ok=True)
-            self._request.unlink(missing_ok=True)
+            self._lower()
+
+    def _lower(self) -> None:
+        for flag in (self.file, self._request):
+            self.storage.lower_flag(flag)
 
     def _listen(self) -> None:
         while not self._has_left.wait(_LOOK_SECONDS):
-            if self._request.exists():
+            if self.storage.is_raised(self._request):
                 self.ask("ensweep stop")
                 if not self.has_trials:
                     self.interrupt()

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mlflow_setup.errors import EnsweepError
+from mlflow_setup.filesystem.lease import LEASE_FILE, Lease, read_lease
 from mlflow_setup.tracking.store import Tracking
 from search.algorithms.study import objectives
 from search.algorithms.warm_start import read_warm_start, warm_start, write_warm_start
@@ -17,7 +18,6 @@ from search.config.baselines import baselines
 from search.config.sweep_config import Budget, SweepConfig
 from search.driver.result import SweepResult
 from search.storage.history import finish_decided, read_history, reopen_failed, settle_in
-from search.storage.lease import LEASE_FILE, Lease, read_lease
 from search.storage.relocation import with_absolute_paths
 from search.storage.sweep_folder import SweepFolder
 from trainable.tune.cluster import prove_surroundings, starting_ahead
@@ -56,6 +56,7 @@ def run_sweep(
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     sweep = sweep.map_settings(with_absolute_paths)
     inputs = read_inputs(sweep, known_configs(sweep))
+    folder.storage.probe()
     refuse_taken(folder, tracking)
     warm, said = warm_start(sweep, warm_from, folder.path.parent, objectives(sweep))
     for line in said:
@@ -106,6 +107,7 @@ def resume_sweep(
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     sweep = folder.read()
     tracking.prove_database()
+    folder.storage.probe()
     with Lease(folder.path) as lease, _ray_ahead(folder, sweep, num_more, again=retry_failed):
         from search.driver.run import Drive  # loads MLflow, for seconds: Ray starts meanwhile
         from search.planning.preflight import (
@@ -116,6 +118,7 @@ def resume_sweep(
             unfinished_configs,
         )
 
+        folder.begin()
         # a server that is away may come back; a broken file will not, nor a login that is refused
         tracking.check(may_be_away=tracking.database is None)
         if num_more:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from ensemble.distillation.teachers import teach
 from mlflow_setup.errors import ConfigError, EnsweepError
+from mlflow_setup.filesystem.atomic import remove_file
+from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.runs.background_mirror import BackgroundMirror
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.sweep_run import Mirror
@@ -27,7 +29,6 @@ from mlflow_setup.schema import (
 )
 from mlflow_setup.tracking.store import Tracking
 from search.driver.tracking import view_of
-from search.storage.lease import Lease
 from search.storage.sweep_folder import SWEEP_FILE, SweepFolder
 from trainable.config.recipe import Resolved
 from trainable.data.dataset import read_dataset
@@ -102,7 +103,7 @@ def run_training(
     is_whole = False
     try:
         with Lease(folder, what=f"training {name}"):
-            (folder / STOP_REQUEST).unlink(missing_ok=True)
+            remove_file(folder / STOP_REQUEST)
             try:
                 outcome = train(
                     config,
@@ -115,7 +116,7 @@ def run_training(
                 )
             finally:
                 is_whole = mirrored.close(outcome)
-                (folder / STOP_REQUEST).unlink(missing_ok=True)
+                remove_file(folder / STOP_REQUEST)
     except EnsweepError:
         if not (is_there or mirrored.has_begun):
             shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.text import first_line
 from search.planning.probe import Found, probe, versions
 from search.planning.representative_trials import LARGEST
@@ -127,6 +128,7 @@ def memory_problems(
 def with_driver(found: Found, probe_folder: Path) -> Found:
     """Add the problems that only the driver can see: an answer it does not read, versions."""
     problems = list(found.problems)
+    storage_of(probe_folder).pull(probe_folder, found.answer)
     if not (probe_folder / found.answer).is_file():
         problems.append(
             f"storage: what a task wrote below {probe_folder.parent} is not seen by the driver"

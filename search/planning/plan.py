@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.distillation.teachers import find_teacher
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.uris import redact
 from search.algorithms.rungs import new_rungs
@@ -159,6 +161,10 @@ def _name(folder: SweepFolder, tracking: Tracking) -> str:
 
 
 def _storage(storage: Path) -> str:
+    kept = storage_of(storage)
+    if kept.is_remote:
+        kept.probe()
+        return f"{kept.address(storage)}: written to; of two that write at once one is refused"
     with probe_folder(storage):
         return f"{storage}: written to and locked; {_free(storage) / 1e9:.1f} GB free"
 
@@ -173,11 +179,13 @@ def _cluster(
 ) -> str:
     """Everything that takes Ray; adds its own checks to the plan."""
     storage, resources = folder.path.parent, sweep.resources
+    if share and folder.storage.is_remote:
+        raise ConfigError("--share: measures in a folder, not at a storage URI")
     with environment(), cluster() as nodes, probe_folder(storage) as folder_of_probes:
         slots = find_slots(resources, nodes)
         require_devices(configs.values(), slots)
         place = TrialPlacement(
-            storage,
+            folder.address_of_storage,
             folder.name,
             resources.cpus_per_trial,
             slots.gpus_per_trial,
@@ -243,7 +251,9 @@ def _judge(plan: Plan, sweep: SweepConfig, visits: Visits, slots: Slots, storage
     needed = (
         f"up to {found.disk_bytes / 1e9:.1f} GB are needed in {storage}, {free / 1e9:.1f} are free"
     )
-    if found.disk_bytes > free:
+    if storage_of(storage).is_remote:
+        plan.note("disk", f"up to {found.disk_bytes / 1e9:.1f} GB are written")
+    elif found.disk_bytes > free:
         plan.warn("disk", needed, "make room, or keep less: keep_pruned_top, search.num_samples")
     elif found.disk_bytes > free / 2:
         plan.note("disk", needed)

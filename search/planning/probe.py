@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mlflow_setup.errors import ConfigError, EnsweepError
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.filesystem.paths import cache_folder
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.text import first_line
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.data.remote import FETCHED
-from trainable.runtime.cache import cache_folder
 from trainable.runtime.threads import limit_threads
 from trainable.training.profile import Rehearsal
 from trainable.tune.placement import TrialPlacement
@@ -63,8 +64,13 @@ def probe_folder(storage: Path) -> Iterator[Path]:
             write_atomic(folder / QUESTION, folder.name)
             if (folder / QUESTION).read_text(encoding="utf-8") != folder.name:
                 raise OSError("what was written is not what is read")
-            with FileLock(folder / LOCK, timeout=5):
+            lock = storage_of(folder).lock(folder / LOCK)
+            lock.acquire(timeout=5)
+            try:
                 yield folder
+            finally:
+                lock.release()
+                storage_of(folder).withdraw(folder)
     except (OSError, NotImplementedError, Timeout) as error:
         fix = "set --storage to a folder that can be written to"
         raise ConfigError(f"storage {storage}: {error}", fix=fix) from None
@@ -76,7 +82,7 @@ def probe(place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str
     Whatever is wrong is returned: what is raised here would be raised in every trial.
     """
     limit_threads(place.num_threads, place.num_gpus)
-    problems = list(_storage_problems(folder))
+    problems = list(_storage_problems(place.root / folder.name))
     rehearsals: dict[str, Rehearsal] = {}
     with tempfile.TemporaryDirectory() as cache:
         _share_fetched(Path(cache))
@@ -122,11 +128,14 @@ def _rehearse(config: Config) -> Rehearsal:
 
 def _storage_problems(folder: Path) -> Iterator[str]:
     try:
+        storage_of(folder).pull(folder, QUESTION)
         if (folder / QUESTION).read_text(encoding="utf-8") != folder.name:
             yield f"storage: {folder / QUESTION} is not what the driver wrote"
         write_atomic(folder / _answer_name(), socket.gethostname())
-        with FileLock(folder / LOCK, timeout=0):
-            yield f"storage: {folder.parent} has no locks that hold between machines"
+        lock = storage_of(folder).lock(folder / LOCK)
+        lock.acquire(timeout=0)
+        lock.release()
+        yield f"storage: {folder.parent} has no locks that hold between machines"
     except Timeout:
         return
     except OSError as error:

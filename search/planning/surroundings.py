@@ -16,6 +16,8 @@ import psutil
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import num_bytes
+from mlflow_setup.filesystem.paths import cache_folder
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.tracking.sqlite import prove_writable
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.uris import redact
@@ -24,7 +26,6 @@ from search.planning.probe import probe_folder
 from search.storage.sweep_folder import sweep_names
 from trainable.config.recipe import given_settings
 from trainable.data.remote import PACKAGED
-from trainable.runtime.cache import cache_folder
 from trainable.runtime.precision import choose_device, choose_precision
 from trainable.tune.cluster import prove_surroundings
 
@@ -88,6 +89,10 @@ def _ray() -> str:
 
 
 def _storage(storage: Path) -> str:
+    kept = storage_of(storage)
+    if kept.is_remote:
+        kept.probe()
+        return f"{kept.address(storage)}: {len(sweep_names(storage))} sweep(s); written to"
     if not storage.exists():
         above = next(each for each in storage.absolute().parents if each.exists())
         if not os.access(above, os.W_OK):

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mlflow_setup.runs.query import ChoiceRecord
@@ -89,7 +88,7 @@ def _row(rank: int | None, run: RunRecord, varying: list[str]) -> Row:
         metrics=_of_tasks(run.metrics, _BEST),
         params={name: _value(run.params[name]) for name in varying if name in run.params},
         run_id=run.run_id,
-        folder=str(Path(weights).parent) if weights else None,
+        folder=weights.rpartition("/")[0] if weights else None,
         seconds=None if hours is None else 3600 * hours,
         num_parameters=_notes(tags).get("num_parameters") or None,
     )

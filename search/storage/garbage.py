@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ensemble.choice.pins import pinned_trials
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
+from mlflow_setup.filesystem.atomic import TEMPORARY
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import Outcome, raise_best
 from search.storage.history import PastTrial, read_history
 from search.storage.sweep_folder import SweepFolder
@@ -35,6 +36,7 @@ class Garbage:
             shutil.rmtree(self.path)
         else:
             self.path.unlink()
+        storage_of(self.path).withdraw(self.path)
 
 
 def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
@@ -52,7 +54,9 @@ def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
     for past in history:
         found += _of_trial(folder, past, near)
     unique = {path: why for path, why in reversed(found) if path.exists()}
-    return [Garbage(path, num_bytes(path), unique[path]) for path in sorted(unique)]
+    return [
+        Garbage(path, storage_of(path).num_bytes(path), unique[path]) for path in sorted(unique)
+    ]
 
 
 def _of_trial(folder: SweepFolder, past: PastTrial, near: set[str]) -> Iterator[tuple[Path, str]]:

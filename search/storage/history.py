@@ -25,7 +25,7 @@ from mlflow_setup.schema import (
 )
 from mlflow_setup.text import counted
 from search.storage.relocation import relocated
-from search.storage.sweep_folder import STORAGE, SWEEP_FILE, SweepFolder, content_of
+from search.storage.sweep_folder import SWEEP_FILE, SweepFolder, begun_in, content_of
 from trainable.config.parse import from_flat
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import num_probe_epochs, total_epochs
@@ -119,8 +119,7 @@ def read_history(folders: Sequence[TrialFolder]) -> list[PastTrial]:
 def _storage_at_begin(sweep: Path) -> Path:
     """The storage folder that the sweep in the folder `sweep` was begun in."""
     file = sweep / SWEEP_FILE
-    content = content_of(file) if file.is_file() else {}
-    return Path(content.get(STORAGE, sweep.parent))
+    return begun_in(content_of(file) if file.is_file() else {}, sweep.parent)
 
 
 def _relocated(past: PastTrial, old: Path, new: Path) -> PastTrial:
@@ -161,7 +160,7 @@ def reopen_failed(folder: SweepFolder) -> None:
         ended = trial.outcome()
         if ended is not None and ended.outcome is Outcome.FAILED:
             with must_write(trial.path):
-                trial.outcome_path.unlink()
+                trial.drop_outcome()
 
 
 def finish_decided(folder: SweepFolder) -> None:

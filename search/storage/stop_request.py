@@ -8,8 +8,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mlflow_setup.filesystem.atomic import must_write, write_atomic
-from search.storage.lease import LEASE_FILE, STALE_SECONDS, Holder, living_driver, read_lease
+from mlflow_setup.filesystem.atomic import must_write, remove_file, write_atomic
+from mlflow_setup.filesystem.lease import (
+    LEASE_FILE,
+    STALE_SECONDS,
+    Holder,
+    living_driver,
+    read_lease,
+)
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.layout import STOP_REQUEST
 
@@ -57,4 +63,4 @@ def until_left(folder: Path, holder: Holder) -> Iterator[Holder]:
         yield holder
         time.sleep(_LOOK_SECONDS)
     with suppress(OSError):
-        (folder / STOP_REQUEST).unlink(missing_ok=True)
+        remove_file(folder / STOP_REQUEST)

@@ -6,13 +6,16 @@ Whole JSON objects; nothing is unpickled. What came of the trials is `search.sto
 import json
 import shlex
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.filesystem.atomic import must_write, num_bytes, remove_leftovers, write_atomic
+from mlflow_setup.filesystem.atomic import must_write, num_bytes, write_atomic
+from mlflow_setup.filesystem.lease import living_driver, refusal
 from mlflow_setup.filesystem.paths import refuse_uri, safe_name
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     SCHEMA_VERSION,
@@ -21,13 +24,13 @@ from mlflow_setup.schema import (
     other_release,
 )
 from mlflow_setup.text import there_are
+from mlflow_setup.uris import is_uri
 from search.config.load import resolve_sweep
 from search.config.sweep_config import SweepConfig
-from search.storage.lease import living_driver, refusal
 from search.storage.relocation import relocated
 from trainable.config.strict_yaml import read_settings
 from trainable.data.inputs import Inputs, inputs_from_json
-from trainable.storage.layout import STOP_FILE, TRIALS
+from trainable.storage.layout import PREPARATION, RECORDS, STOP_FILE, TRIALS, WHAT_IS_KEPT
 from trainable.storage.trial_folder import TrialFolder
 
 SWEEP_FILE, EXTENSIONS, INPUTS_FILE = "sweep.yaml", "extensions", "inputs.json"
@@ -46,6 +49,29 @@ class SweepFolder:
         refuse_uri(storage, "--storage")
         self.path = storage.resolve() / safe_name(name, "sweep")
         self.name = name
+        self.storage = storage_of(self.path)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Have the records be those that the storage has now.
+
+        Raises:
+            StorageError: an object store cannot be read now.
+        """
+        of_trials = (f"{TRIALS}/*/{pattern}" for pattern in (*RECORDS, *WHAT_IS_KEPT))
+        of_what_is_shared = (f"{PREPARATION}/*/{pattern}" for pattern in RECORDS)
+        self.storage.pull(self.path, "*", "*/*.json", *of_trials, *of_what_is_shared)
+
+    def begin(self) -> None:
+        """Have it be what the storage has, and nothing else: a driver may have died between the
+        two."""
+        self.storage.begin(self.path)
+        self.refresh()
+
+    @property
+    def address_of_storage(self) -> str:
+        """The storage folder, as every machine names it."""
+        return self.storage.address(self.path.parent)
 
     @property
     def stop_file(self) -> Path:
@@ -57,7 +83,7 @@ class SweepFolder:
         have one) or cannot be written."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.mkdir(mode=0o700)
+            self.storage.claim(self.path)
         except FileExistsError:
             raise self.taken() from None
         except OSError as error:
@@ -65,7 +91,7 @@ class SweepFolder:
             raise ConfigError(f"{self.path}: cannot be made: {error}", fix=fix) from None
         try:
             with must_write(self.path):
-                content = {SCHEMA: SCHEMA_VERSION, STORAGE: str(self.path.parent)}
+                content = {SCHEMA: SCHEMA_VERSION, STORAGE: self.address_of_storage}
                 content |= sweep.to_file()
                 write_atomic(self.path / SWEEP_FILE, json.dumps(content, indent=1) + "\n")
         except ConfigError:
@@ -75,6 +101,7 @@ class SweepFolder:
     def remove(self) -> None:
         """Delete the folder: the name is free again."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self.storage.withdraw(self.path)
 
     def taken(self) -> ConfigError:
         """What is said to who wants to begin a sweep of this name. Waits seconds to see whether
@@ -82,7 +109,7 @@ class SweepFolder:
         driver = living_driver(self.path)
         if driver is not None:
             return refusal(f"sweep {self.name}", driver)
-        return self.name_taken(f"already exists: {self.path}")
+        return self.name_taken(f"already exists: {self.storage.address(self.path)}")
 
     def name_taken(self, how: str) -> ConfigError:
         """Two sweeps never share a folder, nor a name in MLflow."""
@@ -91,7 +118,7 @@ class SweepFolder:
 
     def command(self, verb: str) -> str:
         """`ensweep VERB` of this sweep, quoted, to be typed as it is."""
-        return shlex.join(["ensweep", verb, self.name, "--storage", str(self.path.parent)])
+        return shlex.join(["ensweep", verb, self.name, "--storage", self.address_of_storage])
 
     def has_begun(self) -> bool:
         """Whether there is such a sweep. What a driver left that died while it made the folder is
@@ -99,8 +126,7 @@ class SweepFolder:
         if (self.path / SWEEP_FILE).is_file():
             return True
         with suppress(OSError):  # there is none, or something else is in it
-            remove_leftovers(self.path)
-            self.path.rmdir()
+            self.storage.give_back(self.path)
         return False
 
     def read(self) -> SweepConfig:
@@ -126,10 +152,8 @@ class SweepFolder:
         problem = other_release(content.pop(SCHEMA, SCHEMA_VERSION), SCHEMA_VERSION)
         if problem is not None:
             raise IntegrityError(f"{file}: {problem}")
-        storage = content.pop(STORAGE, str(self.path.parent))
-        if not isinstance(storage, str):
-            raise IntegrityError(f"{file}: {STORAGE}: expected a folder, got {storage!r}")
-        old = Path(storage)
+        old = begun_in(content, self.path.parent)
+        content.pop(STORAGE, None)
         sweep = resolve_sweep(content, file, (), {})
         if old != self.path.parent:
             sweep = sweep.map_settings(lambda given: relocated(given, old, self.path.parent))
@@ -164,7 +188,7 @@ class SweepFolder:
                 f"{path}: {error}",
                 fix=f"rm {shlex.quote(str(path))}: the data are then taken as they are now",
             ) from None
-        old = Path(content_of(self.path / SWEEP_FILE).get(STORAGE, self.path.parent))
+        old = begun_in(content_of(self.path / SWEEP_FILE), self.path.parent)
         return found.relocated(lambda place: relocated({"": place}, old, self.path.parent)[""])
 
     def trial_folders(self) -> list[TrialFolder]:
@@ -200,7 +224,11 @@ def find_sweep(storage: Path, name: str | None = None) -> SweepFolder:
 
 def sweep_names(storage: Path) -> list[str]:
     """The sweeps in the storage folder, the one that began last first; trainings last of all."""
-    folders = {path.parent for own in (SWEEP_FILE, TRIALS) for path in storage.glob(f"*/{own}")}
+    kept, owns = storage_of(storage), (SWEEP_FILE, TRIALS)
+    folders = [storage / name for name in kept.names(storage)]
+    for folder in folders:
+        kept.pull_file(folder / SWEEP_FILE)
+    folders = [folder for folder in folders if any((folder / own).exists() for own in owns)]
     names = [folder.name for folder in sorted(folders, key=_began, reverse=True)]
     return sorted(names, key=TRAININGS.__eq__)
 
@@ -209,6 +237,15 @@ def _began(folder: Path) -> tuple[int, str]:
     """When the sweep's file, which is written once, was written."""
     file = folder / SWEEP_FILE
     return (file if file.is_file() else folder / TRIALS).stat().st_mtime_ns, folder.name
+
+
+def begun_in(content: Mapping[str, Any], now: Path) -> Path:
+    """The storage folder that a sweep was begun in, from its file's content; `now` where nothing
+    below it is named by its path, as in an object store."""
+    place = content.get(STORAGE, str(now))
+    if not isinstance(place, str):
+        raise IntegrityError(f"{SWEEP_FILE}: {STORAGE}: expected a folder, got {place!r}")
+    return now if is_uri(place) else Path(place)
 
 
 def content_of(file: Path) -> dict[str, Any]:

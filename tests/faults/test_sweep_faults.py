@@ -23,12 +23,12 @@ from typer.testing import CliRunner
 
 from ensweep.cli.app import app
 from mlflow_setup.errors import PartialError
+from mlflow_setup.filesystem.lease import LEASE_FILE, read_lease
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import resolve_tracking
 from search.driver import sweep as sweeps
 from search.driver.sweep import resume_sweep, run_sweep
 from search.storage.history import read_history
-from search.storage.lease import LEASE_FILE, read_lease
 from search.storage.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow

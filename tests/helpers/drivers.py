@@ -109,14 +109,16 @@ def assert_whole(
     name: str = "s",
     num_epochs: int = NUM_EPOCHS,
     is_pretended: bool = True,
+    storage: Path | None = None,
 ) -> dict[str, Outcome]:
     """O1 and O2: every trial has ended, and folder, study and MLflow tell the same.
 
     Args:
         name: of the sweep.
         is_pretended: its values follow from the learning rate.
+        storage: where it lies; None: below the folder.
     """
-    sweep = SweepFolder(folder / "runs", name)
+    sweep = SweepFolder(storage or folder / "runs", name)
     past = {p.name: p for p in read_history(sweep.trial_folders())}
     assert len(past) == num_trials
     outcomes = {}

@@ -3,8 +3,9 @@
     python tests/helpers/fake_sweep.py run|resume|extend FOLDER [KEY=VALUE ...]
 
 Scores follow from the learning rate, so a sweep's record is the same however often it was broken.
-Environment: SWEEP, its name; SECONDS_AN_EPOCH; KILOBYTES, of the weights and the checkpoint of an
-epoch; MISDEED, a JSON object: trial -> what goes wrong with it.
+Environment: SWEEP, its name; STORAGE, a storage URI in place of FOLDER/runs; SECONDS_AN_EPOCH;
+KILOBYTES, of the weights and the checkpoint of an epoch; MISDEED, a JSON object: trial -> what goes
+wrong with it.
 """
 
 import sys
@@ -140,10 +141,11 @@ def main(verb: str, folder: Path, overrides: list[str]) -> SweepResult:
     """Drive the sweep in `<folder>/runs`, its file being `<folder>/mine.yaml`."""
     import os
 
+    from mlflow_setup.filesystem.storage import storage_folder
     from mlflow_setup.tracking.store import resolve_tracking
 
-    storage, name = folder / "runs", os.environ.get("SWEEP", "s")
-    tracking = resolve_tracking(storage)
+    storage = storage_folder(os.environ.get("STORAGE", folder / "runs"))
+    tracking, name = resolve_tracking(folder / "runs"), os.environ.get("SWEEP", "s")
     if verb == "run":
         sweep = read_sweep(str(folder / "mine.yaml"), overrides, {})
         return run_sweep(sweep, name, storage, tracking, train=make_train(), resume_hint="again: s")

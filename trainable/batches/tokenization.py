@@ -19,11 +19,12 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.paths import cache_folder
 from mlflow_setup.text import first_line, short_hash
 from trainable.batches.packing import Packed, pack
 from trainable.data.examples import Examples
 from trainable.data.remote import locate
-from trainable.runtime.cache import cache_folder, keep
+from trainable.runtime.cache import keep
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; the library is untyped
 

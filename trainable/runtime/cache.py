@@ -4,27 +4,16 @@ It is only a help: where nothing can be kept, that is said once, and the work is
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
 from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.filesystem.paths import cache_folder
 from trainable.runtime.stopping import Stop, exclusive
 
 _logger = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """`ENSWEEP_CACHE`, or `ensweep` in the user's cache folder. Safe to delete at any time."""
-    given = os.environ.get("ENSWEEP_CACHE")
-    if given:
-        return Path(given)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ensweep"
-    except RuntimeError:  # a user without a home
-        return Path(os.devnull, "ensweep")
 
 
 def keep(path: Path, content: bytes | str) -> None:

@@ -117,7 +117,7 @@ def written_to(path: Path) -> Iterator[None]:
         if time.monotonic() - written >= _WRITE_SECONDS:
             written = time.monotonic()
             with suppress(OSError):  # a full disk is for the work itself to find
-                write_atomic(path, json.dumps(asdict(work)))
+                write_atomic(path, json.dumps(asdict(work)), publish=False)
 
     try:
         with heard_by(write):

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
+
+from mlflow_setup.filesystem.storage import storage_of
 
 Stop = Callable[[], bool]
 """Whether to stop, asked between pieces of work."""
@@ -31,9 +33,11 @@ def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
 
     Raises:
         AskedToStop: while another process was at it.
+        StorageError: what another machine has made cannot be fetched now.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}.lock")
+    storage = storage_of(folder)
+    lock = storage.lock(folder.with_name(f"{folder.name}.lock"))
     while True:
         try:
             lock.acquire(timeout=_ASK_EVERY)
@@ -41,6 +45,7 @@ def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
         except Timeout:
             go_on(stop, f"while another process made {folder.name}")
     try:
+        storage.fetch(folder)
         yield
     finally:
         lock.release()

@@ -20,6 +20,7 @@ from mlflow_setup.filesystem.atomic import (
     sync_folder,
 )
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.text import first_line
 from trainable.storage.layout import QUARANTINE
 
@@ -55,6 +56,7 @@ def load_newest(
         fits: whether a state goes with what else is on disk; newer ones that do not are removed.
 
     Raises:
+        StorageError: an object store cannot be read now.
         IntegrityError: a generation cannot be read now, which is no damage, or is as it was written
             and yet not plain values and tensors.
     """
@@ -62,6 +64,7 @@ def load_newest(
         return None
     remove_leftovers(folder)
     for generation in _generations(folder):
+        storage_of(generation).fetch(generation)
         damage = _damage(generation)
         if damage is not None:
             aside = _put_aside(generation)
@@ -107,4 +110,6 @@ def _put_aside(generation: Path) -> Path:
     generation.rename(place)
     for folder in (quarantine, generation.parent):
         sync_folder(folder)
+    storage_of(place).publish(place)
+    storage_of(generation).withdraw(generation)
     return place

@@ -24,6 +24,12 @@ UNDER_WAY = "under-way.json"
 ATTEMPTS = "attempts"
 """What each process's try at a trial used."""
 
+RECORDS = ("*", "epochs/*", "predictions/*", f"{ATTEMPTS}/*")
+"""What of a trial's folder every machine has that knows of the trial."""
+
+WHAT_IS_KEPT = ("weights/*/manifest.json", "checkpoint/*/manifest.json")
+"""By these it knows what there is beside, to be fetched."""
+
 LOCKS = ".locks"
 """Beside the trials: a lock for each, held by the process that runs it."""
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.runs.usage import SystemSample
 
 SUFFIX = ".system.jsonl"
@@ -26,6 +27,7 @@ def append_sample(attempt: Path, sample: SystemSample) -> None:
     """
     with attempt.with_suffix(SUFFIX).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps([sample.wall_time, sample.values]) + "\n")
+    storage_of(attempt).publish(attempt.with_suffix(SUFFIX))
 
 
 def read_samples(attempts: Path) -> Iterator[SystemSample]:

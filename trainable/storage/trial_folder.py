@@ -13,6 +13,7 @@ from typing import TypeVar
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.filesystem.atomic import (
     atomic_folder,
+    remove_file,
     remove_folder,
     remove_leftovers,
     write_atomic,
@@ -20,6 +21,7 @@ from mlflow_setup.filesystem.atomic import (
 )
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from mlflow_setup.filesystem.paths import inside
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import (
     PREDICTIONS_ARTIFACT,
     UNKNOWN_DATA,
@@ -32,7 +34,7 @@ from mlflow_setup.schema import (
     prediction_path,
 )
 from trainable.config.config import Config
-from trainable.storage.layout import ATTEMPTS
+from trainable.storage.layout import ATTEMPTS, RECORDS, WHAT_IS_KEPT
 from trainable.storage.predictions import Predictions, write_predictions
 from trainable.storage.system_samples import read_samples
 
@@ -47,6 +49,14 @@ class TrialFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def refresh(self) -> None:
+        """Have the records be those that the storage has now.
+
+        Raises:
+            StorageError: an object store cannot be read now.
+        """
+        storage_of(self.path).pull(self.path, *RECORDS, *WHAT_IS_KEPT)
+
     @property
     def checkpoint_dir(self) -> Path:
         return self.path / "checkpoint"
@@ -57,6 +67,8 @@ class TrialFolder:
 
     @property
     def encoder_dir(self) -> Path:
+        """The encoder's folder, there or not; raises StorageError where it cannot be fetched."""
+        storage_of(self.path).fetch(self.path / "encoder")
         return self.path / "encoder"
 
     def weights_dir(self, epoch: int) -> Path:
@@ -189,7 +201,11 @@ class TrialFolder:
         """A trial that was stopped runs again: it has no outcome until it ends."""
         stored = self.outcome()
         if stored is not None and not stored.outcome.is_terminal:
-            self.outcome_path.unlink(missing_ok=True)
+            self.drop_outcome()
+
+    def drop_outcome(self) -> None:
+        """The trial is to run on."""
+        remove_file(self.outcome_path)
 
     def kept_epochs(self) -> list[int]:
         """Epochs whose weights are there."""
@@ -214,13 +230,19 @@ class TrialFolder:
         Raises:
             IntegrityError: not kept, or damaged.
         """
-        folder = self.weights_dir(epoch)
+        folder = self.fetch_weights(epoch)
         damage = find_damage(folder, {"epoch": epoch})
         if damage is not None:
             raise IntegrityError(
                 f"{folder}: weights are not whole: {damage}",
                 fix="leave the trial out, or train it again in another folder",
             )
+        return folder
+
+    def fetch_weights(self, epoch: int) -> Path:
+        """The folder of an epoch's weights; raises StorageError where it cannot be fetched."""
+        folder = self.weights_dir(epoch)
+        storage_of(folder).fetch(folder)
         return folder
 
     def keep_encoder(self, write: Callable[[Path], None]) -> None:
@@ -242,7 +264,7 @@ class TrialFolder:
         for path in [*self._own("epochs/*.json"), *self._prediction_files()]:
             number = path.name.split(".")[0]
             if number.isdecimal() and int(number) > epoch:
-                path.unlink()
+                remove_file(path)
         for kept in self.kept_epochs():
             if kept > epoch:
                 self.drop_weights(kept)
@@ -260,7 +282,7 @@ class TrialFolder:
                 for path in self._prediction_files()
                 if int(path.stem) <= len(epochs)
             },
-            weights_uri=str((self.path / "weights").resolve()),
+            weights_uri=storage_of(self.path).address((self.path / "weights").resolve()),
             kept_epochs=tuple(self.kept_epochs()),
             attempts=tuple(self.attempts()),
             system=tuple(read_samples(self.path / ATTEMPTS)),

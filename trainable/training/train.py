@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from mlflow_setup.filesystem.paths import cache_folder
 from mlflow_setup.schema import (
     EpochRecord,
     Identity,
@@ -18,7 +19,6 @@ from trainable.config.config import Config
 from trainable.data.dataset import Dataset, read_dataset
 from trainable.distillation.teacher import soft_labels_of
 from trainable.pretraining.pretrain import pretrained_encoder
-from trainable.runtime.cache import cache_folder
 from trainable.runtime.precision import choose_device
 from trainable.runtime.rng_state import seed_globals
 from trainable.runtime.stopping import AskedToStop, Stop, never

@@ -165,7 +165,7 @@ class Trainer:
         ends_stage = epoch == stage.last_epoch < total_epochs(self.config)
         if ends_stage and self.config.train.continue_from == "best":
             best = best_epoch(records[stage.first_epoch - 1 :]).epoch
-            self.learner.load_weights(self.trial.weights_dir(best))
+            self.learner.load_weights(self.trial.fetch_weights(best))
         self._save()
         for kept in set(self.trial.kept_epochs()) - keep:  # only once nothing can need them again
             self.trial.drop_weights(kept)

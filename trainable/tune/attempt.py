@@ -18,14 +18,16 @@ from types import FrameType
 from typing import Self
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mlflow_setup.errors import STOPPED, PartialError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.paths import safe_name
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import AttemptRecord
 from trainable.storage.layout import ATTEMPTS, LOCKS
 from trainable.storage.system_samples import append_sample
+from trainable.storage.trial_folder import TrialFolder
 from trainable.tune.system_metrics import SystemMeter
 
 _LOOK_EVERY = 0.5  # seconds between looks at the stop file
@@ -57,9 +59,10 @@ class Attempt:
         started: when the process began with it, by `time.monotonic`; None: now.
         """
         self.folder, self.limits = folder, limits
+        self._storage = storage_of(folder)
         lock = folder.parent / LOCKS / safe_name(folder.name, "trial")
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = FileLock(lock)
+        self._lock = self._storage.lock(lock)
         self._looked = self._counted = time.monotonic()
         self._started = self._looked if started is None else started
         self._is_asked = False
@@ -76,6 +79,8 @@ class Attempt:
             ) from None
         with ExitStack() as undo:
             undo.callback(self._lock.release)
+            self._storage.begin(self.folder)
+            TrialFolder(self.folder).refresh()
             self._path = _next_path(self.folder / ATTEMPTS)
             self._start_time = time.time() - (time.monotonic() - self._started)
             self._write()
@@ -91,6 +96,7 @@ class Attempt:
         _stacks_path(self._path).unlink(missing_ok=True)
         self._count(is_over=True)
         self._sample()
+        self._storage.end(self.folder)
         self._lock.release()
 
     def should_stop(self) -> bool:
@@ -99,7 +105,7 @@ class Attempt:
         if now - self._looked >= _LOOK_EVERY:
             self._looked = now
             self._watch()
-            self._is_asked = self.limits.stop_file.exists()
+            self._is_asked = self._storage.is_raised(self.limits.stop_file)
             if now - self._counted >= _COUNT_EVERY:
                 self._count()
                 if now - self._sampled >= (now - self._started) / _MAX_DENSITY:

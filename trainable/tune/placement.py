@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from mlflow_setup.filesystem.storage import storage_folder
 from trainable.data.inputs import Inputs
 from trainable.storage.layout import PREPARATION, SHARED, STOP_FILE, TRIALS
 from trainable.tune.attempt import Limits
@@ -22,7 +23,7 @@ NODE_LABEL = "ray.io/node-id"
 class TrialPlacement:
     """Where the trials of a sweep run and what they are given."""
 
-    storage: Path  # absolute, the same on every machine
+    storage: Path | str  # absolute, or a URI: the same on every machine
     sweep: str
     num_threads: int
     num_gpus: float = 0.0
@@ -32,17 +33,23 @@ class TrialPlacement:
     inputs: Inputs = field(default_factory=Inputs)
     """What the sweep began with: a trial that reads anything else stops it."""
 
+    @property
+    def root(self) -> Path:
+        """The storage folder; of a URI this machine's scratch, where a trial's folder is as long
+        as its process is at it."""
+        return storage_folder(self.storage, "scratch")
+
     def folder(self, trial: str) -> Path:
-        return self.storage / self.sweep / TRIALS / trial
+        return self.root / self.sweep / TRIALS / trial
 
     def preparation(self, number: int) -> Path:
         """Where it is put down what the encoder `number` took that was made for all trials."""
-        return self.storage / self.sweep / PREPARATION / str(number)
+        return self.root / self.sweep / PREPARATION / str(number)
 
     @property
     def shared(self) -> Path:
         """What the trials of all sweeps have in common: encoders, teachers, soft labels."""
-        return self.storage / SHARED
+        return self.root / SHARED
 
     def limits(self) -> Limits:
         """What an attempt at a trial is held to, on the node that this process runs on."""
@@ -51,7 +58,7 @@ class TrialPlacement:
         used = {"GPU": self.num_gpus} if self.num_gpus else {"CPU": float(self.num_threads)}
         shares = [used[key] / total[key] for key in used if total.get(key)]
         return Limits(
-            self.storage / self.sweep / STOP_FILE,
+            self.root / self.sweep / STOP_FILE,
             self.max_silence_seconds,
             num_cpus=self.num_threads,
             num_gpus=self.num_gpus,

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from mlflow_setup.errors import ConfigError, DataError
+from mlflow_setup.filesystem.storage import storage_folder
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -101,6 +102,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        if "storage" in given:
+            given["storage"] = storage_folder(given["storage"])
         _check(given, signature)
         for name, kind in groups.items():
             own = {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}

@@ -87,5 +87,7 @@ def runs_here(context: typer.Context, incomplete: str) -> Offers:
 
 
 def _storage(context: typer.Context) -> Path:
+    from mlflow_setup.filesystem.storage import storage_folder
+
     given = context.params.get("storage") or os.environ.get("ENSWEEP_STORAGE") or "runs"
-    return Path(given)
+    return storage_folder(given)

@@ -49,6 +49,7 @@ def ablate(
     as_json: AsJson = False,
 ) -> None:
     """Run a study's recipes over seeds as one sweep, then compare each row with its base."""
+    place.require_folder("ablate")
     from search.ablation.study import read_study
 
     for option, is_on in (

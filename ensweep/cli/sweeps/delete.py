@@ -71,7 +71,7 @@ def _refuse_unknown(folder: "SweepFolder", runs: "list[Run]") -> None:
 
 
 def _refuse_used(folder: "SweepFolder", models: list[str]) -> None:
-    from search.storage.lease import refusal
+    from mlflow_setup.filesystem.lease import refusal
     from search.storage.stop_request import drivers
 
     for path, holder in drivers(folder).items():

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, AskedSweep, Limits, Place, WarmStart
+from ensweep.cli.shared.options import AsJson, AskedSweep, Limits, PlaceElsewhere, WarmStart
 from ensweep.cli.shared.output import print_json
 from mlflow_setup.errors import INTERRUPTED, ConfigError
 from mlflow_setup.text import first_line
@@ -16,7 +16,7 @@ from mlflow_setup.text import first_line
 def submit(
     asked: AskedSweep,
     limits: Limits,
-    place: Place,
+    place: PlaceElsewhere,
     address: Annotated[
         str,
         typer.Option(
@@ -39,8 +39,8 @@ def submit(
 ) -> None:
     """Run a sweep on a Ray cluster. The exit code is the sweep's; Ctrl-C ends the following only.
 
-    Sent again under the same --name, the sweep is followed, or goes on. --storage is a path that
-    every node of the cluster mounts, --data-dir such a path or a URI.
+    Sent again under the same --name, the sweep is followed, or goes on. --storage and
+    --data-dir are storage URIs, or paths that every node of the cluster mounts.
     """
     resolved, chosen = asked.read(limits, is_run_here=False)
     if data_dir is not None:  # not resolved: its links are the nodes', not this machine's

@@ -141,6 +141,7 @@ def _end(result: "SweepResult", place: Place, as_json: bool) -> None:
 
 
 def _to_json(result: "SweepResult") -> dict[str, Any]:
+    from mlflow_setup.filesystem.storage import storage_of
     from mlflow_setup.schema import Outcome
 
     names = ("trial", "epoch", "overall")
@@ -150,7 +151,7 @@ def _to_json(result: "SweepResult") -> dict[str, Any]:
     )
     return {
         "sweep": result.name,
-        "folder": str(result.folder),
+        "folder": storage_of(result.folder).address(result.folder),
         "trials": {outcome.value: result.ended(outcome) for outcome in Outcome},
         "best": best,
         "best_baseline": baseline,
@@ -162,6 +163,7 @@ def _to_json(result: "SweepResult") -> dict[str, Any]:
 
 
 def _print_result(result: "SweepResult") -> None:
+    from mlflow_setup.filesystem.storage import storage_of
     from mlflow_setup.schema import Outcome
 
     if result.rungs:
@@ -180,7 +182,7 @@ def _print_result(result: "SweepResult") -> None:
     if result.audit is not None:
         typer.echo(result.audit.describe())
     typer.echo(f"used: {result.usage.describe()}")
-    typer.echo(f"in {result.folder}")
+    typer.echo(f"in {storage_of(result.folder).address(result.folder)}")
 
 
 def _raise_for(result: "SweepResult", place: Place) -> None:

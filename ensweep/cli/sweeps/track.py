@@ -83,9 +83,9 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Delete what nothing needs any more: weights of weak pruned trials, checkpoints, leftovers."""
+    from mlflow_setup.filesystem.lease import Lease, refusal
     from search.driver.tracking import sync as bring_up
     from search.storage.garbage import find_garbage
-    from search.storage.lease import Lease, refusal
     from search.storage.stop_request import trainings
     from search.storage.sweep_folder import SWEEP_FILE, find_sweep
 

@@ -36,6 +36,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one configuration, tracked. Run the same command again to go on after a stop."""
+    place.require_folder("train")
     from mlflow_setup.filesystem.output import check_folder
     from mlflow_setup.schema import TRAININGS, Outcome
     from trainable.config.recipe import resolve

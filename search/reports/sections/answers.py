@@ -21,8 +21,8 @@ from trainable.config.parse import from_flat
 from trainable.config.tasks import Output, Task
 from trainable.data.labels import label_sets
 from trainable.data.readers import read_split
+from trainable.storage.address import trial_at
 from trainable.storage.predictions import Predictions
-from trainable.storage.trial_folder import TrialFolder
 
 _LEAST = 1e-12
 """Probability below which a loss is not told apart."""
@@ -116,7 +116,7 @@ def _predictions(facts: Facts, task: str, member: Member) -> Predictions:
     if one.is_added:
         raise IntegrityError(f"{one.label} is a file of predictions, which is not kept")
     is_ours = one.sweep == facts.folder.name  # whose storage folder may have been renamed since
-    folder = facts.folder.trial(one.trial) if is_ours else TrialFolder(Path(one.weights_uri).parent)
+    folder = facts.folder.trial(one.trial) if is_ours else trial_at(one.weights_uri)
     path = folder.predictions_path(one.epoch)
     if not path.is_file():
         artifact = f"{PREDICTIONS_ARTIFACT}/{prediction_path(one.epoch)}"

@@ -49,7 +49,7 @@ def data_section(facts: Facts, answers: dict[str, Answers]) -> Section:
 
 def commands_section(facts: Facts) -> Section:
     """The commands that make the sweep, its choice and this report again."""
-    folder, storage = facts.folder, str(facts.folder.path.parent)
+    folder, storage = facts.folder, facts.folder.address_of_storage
     commands = [_sweep_command(facts)]
     if any(facts.folder.path.glob("extensions/*.json")):
         commands.append(f"{folder.command('extend')} --num-samples N")
@@ -124,7 +124,7 @@ def _sweep_command(facts: Facts) -> str:
         if place in ("command line", "environment") and key in sweep.config
     }
     words = ["ensweep", "sweep", name or "SWEEP.yaml", "--name", folder.name]
-    words += ["--storage", str(folder.path.parent)]
+    words += ["--storage", folder.address_of_storage]
     if name is not None:
         base = read_sweep(name, (), {})
         for section in SECTIONS:

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from stores import Machines
 
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.pins import pin_members, pinned_trials
@@ -13,7 +14,10 @@ def member(storage: Path, sweep: str | None, trial: str, epoch: int) -> Candidat
     return Candidate(f"run{trial}", trial, sweep, epoch, uri, 0)
 
 
-def test_each_sweep_has_a_pin_of_its_own_members(tmp_path: Path) -> None:
+def test_each_sweep_has_a_pin_of_its_own_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = Machines(monkeypatch, tmp_path)  # a store that has nothing of it
     for trial in ("a/trials/0001", "a/trials/0002", "a/trials/0009", "b/trials/0001"):
         (tmp_path / trial).mkdir(parents=True)
     members = [member(tmp_path, *m) for m in (("a", "0002", 7), ("b", "0001", 3), ("a", "0001", 1))]
@@ -21,6 +25,7 @@ def test_each_sweep_has_a_pin_of_its_own_members(tmp_path: Path) -> None:
     away.append(Candidate("run1", "0001", "a", 1, "s3://bucket/a/trials/0001/weights", 0))
     added = Candidate("added:x.csv", "x.csv", None, 0, "", 0)
     assert pin_members([*members, *away, added]) == []
+    assert machines.names() == []
     assert pinned_trials(tmp_path / "a") == {"0001", "0002"}
     assert pinned_trials(tmp_path / "b") == {"0001"}
     assert not (tmp_path / "c").exists()

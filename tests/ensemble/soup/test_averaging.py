@@ -154,7 +154,8 @@ def test_runs_of_other_starts_are_not_averaged(tiny_runs: Path, tiny_data: Path)
 
 
 def test_the_command(tracking: Tracking, tiny_data: Path) -> None:
-    words = ["soup", "broth", "--data-dir", str(tiny_data), "--tracking-uri", tracking.uri]
+    place = ["--data-dir", f"file://{tiny_data}", "--tracking-uri", tracking.uri]
+    words = ["soup", "broth", *place]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0, shown.output
     assert "2 of 2 runs that share a start" in shown.stdout

@@ -74,7 +74,6 @@ STORED = {
     "plan": ["plan", "demo"],
     "resume": ["resume"],
     "extend": ["extend", "s"],
-    "submit": ["submit", "demo", "--data-dir", "/d"],
     "train": ["train", "baseline"],
     "compress": ["compress", "bundle", "--data-dir", "/d", "--output", "x"],
     "leaderboard": ["leaderboard"],
@@ -105,14 +104,32 @@ def refused_uri(words: list[str], option: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("command", STORED)
 @pytest.mark.parametrize("how", ["option", "environment"])
-def test_nothing_is_stored_at_a_uri(
+def test_a_storage_uri_needs_a_tracking_server(
     command: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would become the local folder `./s3:`."""
+    """No database can lie there; nor in the local folder `./s3:`."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("ENSWEEP_STORAGE", "s3://bucket/runs" if how == "environment" else "runs")
     more = ["--storage", "s3://bucket/runs"] if how == "option" else []
-    refused_uri([*STORED[command], *more], "--storage", tmp_path)
+    result = CliRunner().invoke(app, [*STORED[command], *more])
+    assert isinstance(result.exception, ConfigError), result.exception
+    assert result.exception.problem.startswith("--storage s3://bucket/runs: no database can lie")
+    assert "MLFLOW_TRACKING_URI" in str(result.exception.fix)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["train", "compress", "ablate"])
+def test_what_works_in_a_folder_says_so(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = ["--storage", "s3://bucket/runs", "--tracking-uri", "http://nowhere:5000"]
+    words = {**STORED, "ablate": ["ablate", "figure3", "--data-dir", "/d"]}[command]
+    (tmp_path / "bundle").mkdir()
+    result = CliRunner().invoke(app, [*words, *place])
+    assert isinstance(result.exception, ConfigError), result.exception
+    assert result.exception.problem == f"--storage s3://bucket/runs: {command} works in a folder"
 
 
 @pytest.mark.parametrize("command", WRITTEN)

@@ -235,10 +235,6 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda f: command(f, "--storage /mnt/ensweep/runs", ""),
         r"spec.entrypoint: no --storage",
     ),
-    "results at a URI": (
-        lambda f: command(f, "/mnt/ensweep/runs", "s3://bucket/runs"),
-        r"spec.entrypoint: --storage s3://bucket/runs: results lie on a volume",
-    ),
     "data on no volume": (
         lambda f: command(f, "/mnt/ensweep/data", "/data"),
         r"gpu-spot.volumeMounts: --data-dir /data is on no volume",
@@ -299,6 +295,14 @@ def by_environment(file: dict[str, Any]) -> None:
         ]
 
 
+def without_volume(file: dict[str, Any]) -> None:
+    """Data and results at URIs: only the object store of Ray is left."""
+    command(file, "/mnt/ensweep/", "s3://bucket/")
+    for group in (head(file), worker(file)):
+        container(group)["volumeMounts"] = [{"name": "shm", "mountPath": "/dev/shm"}]
+        pod(group)["volumes"] = [v for v in pod(group)["volumes"] if v["name"] == "shm"]
+
+
 GOOD: dict[str, Change] = {
     "as it is": copy.copy,
     "the token from the environment": by_environment,
@@ -310,6 +314,7 @@ GOOD: dict[str, Change] = {
     "half a GPU each": lambda f: command(
         f, "resources.max", "resources.gpus_per_trial=0.5 resources.max"
     ),
+    "no shared volume": without_volume,
     "data by URI": lambda f: command(f, "/mnt/ensweep/data", "s3://bucket/data"),
     "an option spelled with =": lambda f: command(f, "--name cluster-1", "--name=cluster-1"),
 }

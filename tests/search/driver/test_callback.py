@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 from callback_sweep import Sweep
+from stores import Machines
 
+from mlflow_setup.filesystem.atomic import atomic_folder
+from mlflow_setup.filesystem.manifest import write_manifest
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
 from search.algorithms.rungs import Promotion, SuccessiveHalving
 from search.storage.garbage import near_top
@@ -174,3 +177,33 @@ def test_near_top(count: int, expected: set[str]) -> None:
         "d": {"x": 0.2, "y": 0.2},
     }
     assert near_top(best, count) == expected
+
+
+def test_a_driver_hears_of_trials_on_other_machines_by_the_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = Machines(monkeypatch, tmp_path)
+    driver, worker = machines.copy("driver"), machines.copy("worker")
+
+    class Apart(Sweep):
+        def folder(self, name: str) -> TrialFolder:
+            return TrialFolder(worker.root / "s" / "trials" / name)
+
+    sweep = Apart(driver.root)
+    good, bad = sweep.start("0001"), sweep.start("0002")
+    write_attempt(sweep.folder("0002"), 1)
+    with atomic_folder(sweep.folder("0002").checkpoint_dir / "00000001") as folder:
+        write_manifest(folder, {"step": 1})
+    assert sweep.epoch(good, 1, 0.7) == "CONTINUE"
+    assert sweep.epoch(bad, 1, 0.6, sentiment=0.05) == "STOP"
+    assert [past.metrics["dev/overall"] for past in sweep.sweep_folder.trial("0001").epochs()] == [0.7]
+    sweep.callback.on_trial_complete(0, [], bad)  # type: ignore[arg-type]
+    other = SweepFolder(machines.copy("other").root, "s")
+    ended = other.trial("0002").outcome()
+    assert ended is not None
+    assert ended.outcome is Outcome.PRUNED
+    assert [decision.action for decision in other.trial("0002").decisions()] == ["stop"]
+    assert len(other.trial("0002").attempts()) == 1
+    assert (other.trial("0001").kept_epochs(), other.trial("0002").kept_epochs()) == ([1], [])
+    assert not [name for name in machines.names() if "/0002/checkpoint" in name]
+    assert not sweep.switch.is_on

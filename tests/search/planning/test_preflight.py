@@ -8,6 +8,8 @@ import pytest
 from past_sweep import sweep_of
 
 from mlflow_setup.errors import ConfigError, IntegrityError, PartialError
+from mlflow_setup.filesystem import lease
+from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.tracking.store import resolve_tracking
 from search.planning.preflight import (
     known_configs,
@@ -15,8 +17,6 @@ from search.planning.preflight import (
     refuse_other_inputs,
     refuse_taken,
 )
-from search.storage import lease
-from search.storage.lease import Lease
 from search.storage.sweep_folder import INPUTS_FILE, SweepFolder
 from trainable.data import remote
 from trainable.data.inputs import ChangedInputError, Inputs

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 from past_sweep import Past, sweep_of
+from stores import URI, Machines
 
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import Outcome
-from search.storage.sweep_folder import SweepFolder, find_sweep, shortage
+from search.storage.history import read_history
+from search.storage.sweep_folder import SweepFolder, find_sweep, shortage, sweep_names
+from trainable.storage.address import trial_at
 
 
 def test_the_need_is_that_of_the_largest_trial_for_each_that_is_left(tmp_path: Path) -> None:
@@ -41,3 +44,43 @@ def test_the_latest_sweep_is_the_one_that_began_last(tmp_path: Path) -> None:
     (tmp_path / "first" / "trials").mkdir()
     assert find_sweep(tmp_path).name == "second"
     assert find_sweep(tmp_path, "first").name == "first"
+
+
+def test_a_sweep_in_an_object_store_is_the_same_on_every_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = Machines(monkeypatch, tmp_path)
+    here, there = machines.copy("here"), machines.copy("there")
+    past = Past(here.root)
+    past.trial("0001", (0.1, 0.3), Outcome.FINISHED)
+    past.trial("0002", (0.2,), None)
+    past.folder.trial("0001").keep_weights(2, lambda path: (path / "w").write_text("w") and None)
+    past.folder.extend(3)
+    found = find_sweep(there.root)
+    assert (found.name, sweep_names(there.root)) == ("s", ["s"])
+    assert found.read() == past.folder.read()
+    assert read_history(found.trial_folders()) == read_history(past.folder.trial_folders())
+    assert found.command("resume") == f"ensweep resume s --storage {URI}"
+    assert found.trial("0001").kept_epochs() == [2]
+    assert not (found.trial("0001").weights_dir(2) / "w").exists()  # nobody has asked for it
+    assert (found.trial("0001").require_weights(2) / "w").read_text() == "w"
+    trial = trial_at(found.trial("0001").snapshot().weights_uri)
+    assert trial.trial().trial == "0001"
+    with pytest.raises(ConfigError, match=f"already exists: {URI}/s"):
+        SweepFolder(there.root, "s").create(found.read())
+    found.remove()
+    assert machines.names() == []
+    assert sweep_names(here.root) == []
+
+
+def test_a_driver_that_died_before_its_sweep_was_in_the_store_takes_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = Machines(monkeypatch, tmp_path)
+    dead, successor = machines.copy("dead"), machines.copy("successor")
+    dead.claim(dead.root / "s")
+    folder = SweepFolder(successor.root, "s")
+    assert not folder.has_begun()
+    assert machines.names() == []
+    folder.create(sweep_of(tmp_path))
+    assert folder.has_begun()

@@ -7,10 +7,11 @@ import pytest
 from tiny_trials import config_of, run
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.paths import cache_folder
 from mlflow_setup.schema import Outcome
 from trainable.data.remote import fetched
 from trainable.runtime import cache
-from trainable.runtime.cache import cache_folder, exclusive_if_kept, keep
+from trainable.runtime.cache import exclusive_if_kept, keep
 from trainable.runtime.stopping import never
 
 CLOSED = "/proc/self/task/none"

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from ray import tune
 from ray._private.label_utils import validate_label_selector
+from stores import URI, Machines
+from tiny_trials import config_of
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.object_store import Version
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
 from trainable.data.inputs import ChangedInputError, Inputs, expected_folder
 from trainable.storage.trial_folder import TrialFolder
+from trainable.training.train import train
 from trainable.tune.attempt import Attempt, Limits
 from trainable.tune.placement import TrialPlacement, resources
 from trainable.tune.trainable import make_trainable
@@ -171,3 +174,53 @@ def test_a_trial_is_placed_on_none_of_the_nodes_that_are_avoided() -> None:
     assert validate_label_selector(labels[0]) is None
     assert elsewhere != plain
     assert hash(elsewhere) == hash(resources(needs, exclusive, {"avoided": nodes}))
+
+
+def test_a_trial_of_an_object_store_goes_on_on_another_machine(
+    tmp_path: Path, tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record and weights are those of one that ran through in a folder."""
+    machines = Machines(monkeypatch, tmp_path)
+    settings = config_of(tiny_encoder, tiny_data).flat()
+    given: dict[str, Any] = {"trial": "0001", "recipe": "b3", "settings": settings, "origin": {}}
+    given["searched"] = []
+    monkeypatch.setattr(tune, "report", lambda metrics: None)
+    make_trainable(TrialPlacement(tmp_path / "runs", "s", 1), train)(given)
+    local = TrialFolder(tmp_path / "runs" / "s" / "trials" / "0001")
+    place = TrialPlacement(URI, "s", 1)
+    monkeypatch.setattr(tune, "report", lost)  # after its first epoch
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "first"))
+    with pytest.raises(ConnectionError):
+        make_trainable(place, train)(given)
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "second"))
+    monkeypatch.setattr(tune, "report", lambda metrics: None)
+    make_trainable(place, train)(given)
+    driver = machines.copy("driver")
+    trial = TrialFolder(driver.root / "s" / "trials" / "0001")
+    trial.refresh()
+    ours, theirs = trial.epochs(), local.epochs()
+    assert [epoch.metrics for epoch in ours] == [epoch.metrics for epoch in theirs]
+    assert trial.trial().config == local.trial().config
+    assert len(trial.attempts()) == 2
+    assert trial.kept_epochs() == local.kept_epochs()
+    for epoch in trial.kept_epochs():
+        found, expected = (each.require_weights(epoch) for each in (trial, local))
+        assert content(found) == content(expected)
+    assert content(trial.encoder_dir) == content(local.encoder_dir)
+    for epoch in (1, 2):
+        path, expected = (each.predictions_path(epoch) for each in (trial, local))
+        assert path.read_bytes() == expected.read_bytes()
+    left = tmp_path.glob("*/scratch/*/s/trials/0001/**/*")
+    assert not list(left)  # a worker's copy is for as long as it is at the trial
+
+
+def lost(metrics: dict[str, Any]) -> None:
+    raise ConnectionError("the machine is taken away")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

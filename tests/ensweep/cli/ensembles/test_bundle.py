@@ -113,7 +113,7 @@ def test_export_in_half_precision(
         invoke(*words, "--precision", "fp16")
     with pytest.raises(ConfigError, match="is for --precision fp16 or bf16"):
         invoke(*words, "--data-dir", tiny_data)
-    done = invoke(*words, "--precision", "fp16", "--data-dir", tiny_data)
+    done = invoke(*words, "--precision", "fp16", "--data-dir", f"file://{tiny_data}")
     content = json.loads((output / "ensemble.json").read_text())
     assert content["precision"] == "fp16"
     scores = {

@@ -33,8 +33,8 @@ def test_an_ensemble_becomes_one_model(
     tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    output = tmp_path / "small"
-    words = [tiny_bundle, "--data-dir", tiny_data, "--storage", tmp_path / "runs"]
+    output, by_uri = tmp_path / "small", f"file://{tiny_data}"
+    words = [tiny_bundle, "--data-dir", by_uri, "--storage", tmp_path / "runs"]
     done = invoke(*words, "--output", output, "--json", "train.num_epochs=1")
     content = json.loads(done.stdout)
     assert Path(content["folder"]) == output

@@ -9,13 +9,13 @@ from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, NothingUsableError
+from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.runs.deletion import local_artifacts, runs_of_sweep
 from mlflow_setup.runs.ensemble_runs import log_ensemble
 from mlflow_setup.runs.query import tracked_sweeps
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
-from search.storage.lease import Lease
 from trainable.storage.trial_folder import TrialFolder
 
 
@@ -71,7 +71,7 @@ def test_nobody_to_ask_is_no_yes(tracking: Tracking, tmp_path: Path) -> None:
 def test_it_is_refused_while_somebody_drives_it(
     tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.storage.lease.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("mlflow_setup.filesystem.lease.BEAT_SECONDS", 0.05)
     for held in (tmp_path / "s", tmp_path / "s" / "trials" / "0001"):  # a sweep, a training
         with Lease(held):
             error = delete(tmp_path, "s", "--yes").exception

@@ -10,14 +10,14 @@ from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
 from mlflow_setup.errors import NothingUsableError
+from mlflow_setup.filesystem.lease import Lease
 from search.driver.stop_switch import StopSwitch
-from search.storage.lease import Lease
 from trainable.storage.layout import STOP_REQUEST
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.storage.lease.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("mlflow_setup.filesystem.lease.BEAT_SECONDS", 0.05)
     monkeypatch.setattr("search.driver.stop_switch._LOOK_SECONDS", 0.02)
     monkeypatch.setattr("search.storage.stop_request._LOOK_SECONDS", 0.02)
 

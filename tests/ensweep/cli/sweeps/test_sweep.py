@@ -15,12 +15,12 @@ from ensweep.cli.app import app
 from ensweep.cli.shared.options import Place
 from ensweep.cli.sweeps.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, NothingUsableError
+from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.runs.usage import Usage
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking.store import resolve_tracking
 from search.driver.result import SweepResult
-from search.storage.lease import Lease
 from trainable.storage.trial_folder import TrialFolder
 
 

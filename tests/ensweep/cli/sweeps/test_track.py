@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
+from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
-from search.storage.lease import Lease
 from trainable.storage.trial_folder import TrialFolder
 
 ENDED = {"finished": Outcome.FINISHED, "pruned": Outcome.PRUNED}

@@ -10,10 +10,10 @@ from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, DataError, EnsweepError
+from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.runs.query import find_trials, tracked_sweeps
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.tracking.store import resolve_tracking
-from search.storage.lease import Lease
 from search.storage.sweep_folder import sweep_names
 from trainable.runtime.progress import Work, heard_by
 from trainable.storage.layout import STOP_REQUEST
@@ -115,7 +115,7 @@ def test_what_is_refused_before_it_begins_takes_no_name(
 def test_one_process_trains_and_another_may_ask_it_to_stop(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.storage.lease.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("mlflow_setup.filesystem.lease.BEAT_SECONDS", 0.05)
     monkeypatch.setattr("search.driver.training._LOOK_SECONDS", 0.0)
     folder = tmp_path / "runs" / "train" / "trials" / "baseline"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Who drives a sweep: one process at a time.
+"""Who drives a sweep, or is at a trial: one process at a time.
 
 `lease.json` names the driver and holds a counter that moves while it lives. Whoever wants to drive
 watches the counter on its own clock: wall times of two machines are never compared.
@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import Timeout
 
-from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import must_write, write_atomic
+from mlflow_setup.errors import STOPPED, ConfigError
+from mlflow_setup.filesystem.atomic import must_write
+from mlflow_setup.filesystem.storage import storage_of
 
 LEASE_FILE = "lease.json"
 BEAT_SECONDS = 2.0
@@ -52,14 +53,20 @@ class Lease:
     """
 
     def __init__(
-        self, folder: Path, stale_seconds: float = STALE_SECONDS, what: str | None = None
+        self,
+        folder: Path,
+        stale_seconds: float = STALE_SECONDS,
+        what: str | None = None,
+        file: str = LEASE_FILE,
     ) -> None:
         """Args:
         what: is held, in words; None: the sweep of the folder's name.
         """
-        self.path, self.stale_seconds = folder / LEASE_FILE, stale_seconds
+        self.path, self.stale_seconds = folder / file, stale_seconds
+        self.cell = storage_of(self.path).cell(self.path)
         self.what = what or f"sweep {folder.name}"
         self.is_lost = False
+        self._mark: str | None = None  # of what was last written
         self.on_lost: Callable[[], None] = _thread.interrupt_main
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         host, pid, token = socket.gethostname(), os.getpid(), uuid.uuid4().hex
@@ -68,7 +75,7 @@ class Lease:
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Self:
-        before = read_lease(self.path)
+        before, _ = self._find()
         if before is not None and not self.is_dead(before):
             before = self.watch(before)
         with must_write(self.path):
@@ -79,27 +86,30 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._beating.join()
-        with suppress(OSError, Timeout), self._exclusively():
-            if self._is_mine():  # this process may have stood still while another took over
-                self.path.unlink()
+        with suppress(OSError):
+            found, mark = self._find()
+            if self._is_mine(found):  # this process may have stood still while another took over
+                self.cell.swap(mark, "")
 
-    def _exclusively(self) -> BaseFileLock:
-        """Lock between reading the lease and writing it: nobody else does."""
-        return FileLock(f"{self.path}.lock", timeout=BEAT_SECONDS * 2)
+    def _find(self) -> tuple[Holder | None, str | None]:
+        """Who holds it, and the mark of the cell."""
+        text, mark = self.cell.read()
+        return _holder(text), mark
 
-    def _is_mine(self) -> bool:
-        found = read_lease(self.path)
+    def _is_mine(self, found: Holder | None) -> bool:
         return found is None or found.token == self.mine.token
 
     def _take(self, before: Holder | None) -> None:
+        now, mark = self._find()
         try:
-            with self._exclusively():
-                now = read_lease(self.path)
-                if now != before:  # another process was quicker to take it over
-                    raise refusal(self.what, now)
-                write_atomic(self.path, json.dumps(asdict(self.mine)))
+            self._mark = self.cell.swap(mark, self._text()) if now == before else None
         except Timeout:
-            raise refusal(self.what, read_lease(self.path)) from None
+            self._mark = None
+        if self._mark is None:  # another process was quicker
+            raise refusal(self.what, self._find()[0])
+
+    def _text(self) -> str:
+        return json.dumps(asdict(self.mine))
 
     def is_dead(self, holder: Holder) -> bool:
         """Known at once where process numbers mean the same only: two containers, or two machines,
@@ -119,7 +129,7 @@ class Lease:
         deadline = time.monotonic() + self.stale_seconds
         while time.monotonic() < deadline:
             time.sleep(min(BEAT_SECONDS / 4, self.stale_seconds / 10))
-            found = read_lease(self.path)
+            found, _ = self._find()
             if found is None:
                 return None
             if found != holder:
@@ -129,12 +139,13 @@ class Lease:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             try:
-                with self._exclusively():
-                    self.is_lost = not self._is_mine()
-                    if not self.is_lost:
-                        self.mine = replace(self.mine, counter=self.mine.counter + 1)
-                        write_atomic(self.path, json.dumps(asdict(self.mine)))
-            except (OSError, Timeout):  # a full disk, say: others may see this driver as gone
+                self.mine = replace(self.mine, counter=self.mine.counter + 1)
+                mark = self.cell.swap(self._mark, self._text())
+                if mark is None:
+                    found, mark = self._find()
+                    self.is_lost = not self._is_mine(found)
+                self._mark = mark
+            except OSError:  # a full disk, say: others may see this driver as gone
                 continue
             if self.is_lost:
                 self.on_lost()
@@ -166,9 +177,13 @@ def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder 
 
 def read_lease(path: Path) -> Holder | None:
     """Who holds the lease; None when nobody does, or it is damaged."""
+    return _holder(storage_of(path).cell(path).read()[0])
+
+
+def _holder(text: str) -> Holder | None:
     try:
-        return Holder(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
         return None
 
 
@@ -179,3 +194,34 @@ def refusal(what: str, holder: Holder | None) -> ConfigError:
         f"{what} is being run by {who}",
         fix="wait for it, or end it with Ctrl-C, SIGTERM or ensweep stop: it stops cleanly",
     )
+
+
+class LeaseLock:
+    """A lock that holds between machines, by a lease at `path`.
+
+    A process that was taken for dead and has lost it ends at once: what it would still write is
+    another's to write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lease: Lease | None = None
+
+    def acquire(self, timeout: float) -> None:
+        """Raises filelock.Timeout when another holds it for that many seconds, and on."""
+        deadline = time.monotonic() + timeout
+        while True:
+            lease = Lease(self.path.parent, what=self.path.name, file=self.path.name)
+            lease.on_lost = lambda: os._exit(STOPPED)
+            try:
+                self._lease = lease.__enter__()
+                return
+            except ConfigError:
+                if time.monotonic() >= deadline:
+                    raise Timeout(str(self.path)) from None
+                time.sleep(BEAT_SECONDS / 4)
+
+    def release(self) -> None:
+        if self._lease is not None:
+            self._lease.__exit__()
+            self._lease = None

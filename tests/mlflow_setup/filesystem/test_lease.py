@@ -16,9 +16,9 @@ from filelock import FileLock
 from patience import wait_until
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem import lease as leases
 from mlflow_setup.filesystem.atomic import write_atomic
-from search.storage import lease as leases
-from search.storage.lease import Lease, living_driver, read_lease
+from mlflow_setup.filesystem.lease import Lease, living_driver, read_lease
 
 
 @pytest.fixture(autouse=True)
@@ -152,8 +152,8 @@ def test_a_damaged_lease_is_nobodys(tmp_path: Path, content: str) -> None:
 
 def test_of_many_who_want_it_at_once_one_gets_it(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from search.storage.lease import Lease\n"
-        "with Lease(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from mlflow_setup.filesystem import lease\n"
+        "with lease.Lease(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}

@@ -1,0 +1,295 @@
+"""This machine's copy of a storage at a URI.
+
+Objects are written once and whole, in the order in which their files are: a process that is lost
+leaves of its work what it would leave on a disk. A folder goes up file by file, its manifest last,
+or else an empty mark; without either it is not there. The store is the truth: a copy may be deleted
+whenever no process uses it.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.atomic import TEMPORARY
+from mlflow_setup.filesystem.cells import StoreCell
+from mlflow_setup.filesystem.lease import LeaseLock
+from mlflow_setup.filesystem.manifest import MANIFEST
+from mlflow_setup.filesystem.object_store import Entry, ObjectStore
+from mlflow_setup.filesystem.paths import cache_folder, inside
+from mlflow_setup.filesystem.storage import Lock, Storage
+from mlflow_setup.text import short_hash
+from mlflow_setup.uris import has_credentials, redact
+
+WHOLE, CLAIM = ".whole", ".claim"
+LOOK_SECONDS = 2.0
+"""Between looks at a flag, which cost a request each."""
+_AT_ONCE = 16
+_INDEX = ".index.json"
+
+
+def open_copy(uri: str, copies: str) -> "WorkingCopy":
+    """The working copy of the storage at `uri`, in the cache folder; raises ConfigError as
+    `mlflow_setup.filesystem.storage.storage_folder`."""
+    if has_credentials(uri):
+        raise ConfigError(
+            f"--storage {redact(uri)}: the URI holds credentials",
+            fix="leave them to the role or the environment of this machine",
+        )
+    uri = uri.rstrip("/")
+    root = (cache_folder() / copies / short_hash(uri)).resolve()
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--storage {uri}: there is no place for a working copy: {root}: {error.strerror}",
+            fix="ENSWEEP_CACHE names a folder that can be written to",
+        ) from None
+    return _opened(uri, root)
+
+
+@cache
+def _opened(uri: str, root: Path) -> "WorkingCopy":
+    return WorkingCopy(uri, root, ObjectStore(uri))
+
+
+class WorkingCopy(Storage):
+    """The storage at `uri`, with the folder `root` of this machine."""
+
+    is_remote = True
+
+    def __init__(self, uri: str, root: Path, store: ObjectStore) -> None:
+        self.uri, self.root, self.store = uri.rstrip("/"), root, store
+        self._known = self._read_index()  # name -> what lies here of which version
+        self._fetched: set[str] = set()
+        self._flags: dict[str, bool] = {}
+
+    def address(self, path: Path) -> str:
+        return f"{self.uri}/{self._name(path)}".rstrip("/")
+
+    def publish(self, path: Path) -> None:
+        if TEMPORARY in self._name(path):
+            return  # it goes up once it has its name
+        if not path.is_dir():
+            self._put(path)
+            return
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        for file in sorted(files, key=lambda each: each == path / MANIFEST):
+            self._put(file)
+        if path / MANIFEST not in files:
+            self.store.put(f"{self._name(path)}/{WHOLE}", b"")
+        self._fetched.add(self._name(path))
+
+    def withdraw(self, path: Path) -> None:
+        if TEMPORARY in self._name(path):
+            return
+        name = self._name(path)
+        below = list(self.store.entries(name))
+        marks = [f"{name}/{mark}" for mark in (MANIFEST, WHOLE) if f"{name}/{mark}" in below]
+        self.store.delete([name] if not below else marks)
+        self.store.delete([each for each in below if each not in marks])
+        self._forget(name)
+
+    def pull(self, folder: Path, *patterns: str) -> None:
+        top = self._name(folder)
+        found = self.store.entries(top)
+        wanted = {n: found[n] for n in found if _matches(_below(top, n), patterns)}
+        for name in [each for each in self._known if _is_below(top, each)]:
+            if name not in found and _matches(_below(top, name), patterns):
+                (self.root / name).unlink(missing_ok=True)
+                del self._known[name]
+        self._bring(wanted)
+        if not found:
+            shutil.rmtree(folder, ignore_errors=True)  # all was removed
+
+    def pull_file(self, path: Path) -> None:
+        name = self._name(path)
+        found = self.store.entry(name)
+        if found is None:
+            path.unlink(missing_ok=True)
+            self._known.pop(name, None)
+        else:
+            self._bring({name: found})
+
+    def fetch(self, folder: Path) -> None:
+        top = self._name(folder)
+        if top in self._fetched and folder.is_dir():
+            return
+        found = self.store.entries(top)
+        if f"{top}/{MANIFEST}" in found or f"{top}/{WHOLE}" in found:
+            found.pop(f"{top}/{WHOLE}", None)
+            self._bring(found)
+            self._fetched.add(top)
+
+    def num_bytes(self, path: Path) -> int:
+        return sum(entry.num_bytes for entry in self.store.entries(self._name(path)).values())
+
+    def names(self, folder: Path) -> list[str]:
+        return self.store.folders(self._name(folder))
+
+    def begin(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self._forget(self._name(folder))
+
+    def end(self, folder: Path) -> None:
+        self.begin(folder)
+
+    def claim(self, folder: Path) -> None:
+        name = self._name(folder)
+        claim = StoreCell(self.store, f"{name}/{CLAIM}")
+        if set(self.store.entries(name)) - {claim.name} or not claim.swap(None, uuid.uuid4().hex):
+            raise FileExistsError(self.address(folder))
+        self.begin(folder)
+        folder.mkdir(mode=0o700)
+
+    def give_back(self, folder: Path) -> None:
+        name = self._name(folder)
+        if set(self.store.entries(name)) == {f"{name}/{CLAIM}"}:
+            self.withdraw(folder)
+
+    def cell(self, path: Path) -> "StoreCell":
+        return StoreCell(self.store, self._name(path))
+
+    def lock(self, path: Path) -> Lock:
+        return LeaseLock(path)
+
+    def database(self, folder: Path) -> Path:
+        raise ConfigError(
+            f"--storage {self.address(folder)}: no database can lie in an object store",
+            fix="--tracking-uri, or MLFLOW_TRACKING_URI, names an MLflow server",
+        )
+
+    def probe(self) -> None:
+        """Two processes make an object, and two replace it: one of each is to win."""
+        cell = StoreCell(self.store, f".probe-{uuid.uuid4().hex}")
+        try:
+            made = [cell.swap(None, text) for text in ("one", "other")]
+            mark = cell.read()[1]
+            replaced = [cell.swap(mark, text) for text in ("third", "fourth")]
+        finally:
+            self.store.delete([cell.name])
+        if [bool(won) for won in (*made, *replaced)] != [True, False, True, False]:
+            raise ConfigError(
+                f"--storage {self.uri}: this store ignores conditions (If-None-Match, If-Match): "
+                "two drivers could hold one sweep",
+                fix="use a store that keeps them (Amazon S3, Google Cloud Storage, Azure Blob "
+                "Storage, MinIO), or a folder that every node mounts",
+            )
+
+    def raise_flag(self, path: Path) -> None:
+        self.store.put(self._name(path), b"")
+
+    def lower_flag(self, path: Path) -> None:
+        self.store.delete([self._name(path)])
+        path.unlink(missing_ok=True)
+        self._flags.pop(self._name(path), None)
+
+    def is_raised(self, path: Path) -> bool:
+        name = self._name(path)
+        if name not in self._flags:
+            self._flags[name] = False
+            threading.Thread(target=self._watch, args=(name,), name="flag", daemon=True).start()
+        return self._flags.get(name, False)
+
+    def _watch(self, name: str) -> None:
+        while name in self._flags:
+            with suppress(OSError):  # it is looked for again
+                found = self.store.entry(name) is not None
+                if name in self._flags:
+                    self._flags[name] = found
+            time.sleep(LOOK_SECONDS)
+
+    def _put(self, file: Path) -> None:
+        name, before = self._name(file), file.stat()
+        mark = self.store.put(name, file)
+        self._known[name] = (mark, before.st_size, before.st_mtime_ns)
+
+    def _bring(self, wanted: Mapping[str, Entry]) -> None:
+        """Raises IntegrityError where a name leads out of the copy."""
+        new = {name: entry for name, entry in wanted.items() if not self._has(name, entry)}
+        if not new:
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for name, known in pool.map(self._download, new, new.values()):
+                if known is not None:
+                    self._known[name] = known
+        self._write_index()
+
+    def _has(self, name: str, entry: Entry) -> bool:
+        known = self._known.get(name)
+        if known is None or known[0] != entry.mark:
+            return False
+        with suppress(OSError):
+            stat = (self.root / name).stat()
+            return (stat.st_size, stat.st_mtime_ns) == known[1:]
+        return False
+
+    def _download(self, name: str, entry: Entry) -> tuple[str, tuple[str, int, int] | None]:
+        """None: it has been withdrawn meanwhile."""
+        target = inside(self.root, name)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=target.parent)
+        os.close(handle)
+        try:
+            mark = self.store.download(name, Path(temporary))
+            if mark is None:
+                return name, None
+            written = int(entry.modified.timestamp() * 1e9)
+            os.utime(temporary, ns=(written, written))  # when it was written tells its age
+            stat = Path(temporary).stat()
+            Path(temporary).replace(target)
+        finally:
+            with suppress(OSError):
+                Path(temporary).unlink()
+        return name, (mark, stat.st_size, stat.st_mtime_ns)
+
+    def _forget(self, top: str) -> None:
+        for name in [each for each in self._known if each == top or _is_below(top, each)]:
+            self._known.pop(name, None)
+        self._fetched = {each for each in self._fetched if each != top and not _is_below(top, each)}
+
+    def _name(self, path: Path) -> str:
+        name = path.absolute().relative_to(self.root).as_posix()
+        return "" if name == "." else name
+
+    def _read_index(self) -> dict[str, tuple[str, int, int]]:
+        try:
+            found = json.loads((self.root / _INDEX).read_text(encoding="utf-8"))
+            return {str(name): (str(m), int(size), int(at)) for name, (m, size, at) in found}
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def _write_index(self) -> None:
+        """So that the next process need not ask for what lies here."""
+        with suppress(OSError):
+            handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=self.root)
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(list(self._known.items()), stream)
+            Path(name).replace(self.root / _INDEX)
+
+
+def _is_below(folder: str, name: str) -> bool:
+    return not folder or name.startswith(f"{folder}/")
+
+
+def _below(folder: str, name: str) -> str:
+    return name.removeprefix(f"{folder}/") if folder else name
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether each part of a name fits the same part of one of the patterns."""
+    parts = name.split("/")
+    return parts[-1] not in (WHOLE, CLAIM) and any(
+        len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
+        for wanted in (pattern.split("/") for pattern in patterns)
+    )

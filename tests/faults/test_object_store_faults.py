@@ -1,0 +1,262 @@
+"""Sweeps in an object store: the same faults as on a disk, and those that only a store has.
+
+S3 by moto. In memory, every point of every write is played by
+tests/mlflow_setup/filesystem/test_working_copy.py.
+"""
+
+import functools
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from drivers import ROOT, Driver, assert_whole
+from fake_sweep import sweep_of
+from fault_table import Table
+from scale import how_often
+from stores import URI, Machines, misbehaving, s3_server
+
+from mlflow_setup.filesystem import storage
+from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder, write_atomic
+from mlflow_setup.filesystem.lease import read_lease
+from mlflow_setup.filesystem.manifest import find_damage, write_manifest
+from mlflow_setup.filesystem.object_store import ObjectStore
+from mlflow_setup.filesystem.storage import storage_folder, storage_of
+from mlflow_setup.filesystem.working_copy import WorkingCopy
+from mlflow_setup.schema import Outcome
+from search.storage.sweep_folder import SweepFolder
+from trainable.storage.checkpoint import load_newest, save_checkpoint
+
+rare = pytest.mark.rare("tests/mlflow_setup/filesystem/test_working_copy.py, in memory")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What the environment says; this process has a working copy of its own."""
+    monkeypatch.setattr(storage, "_copies", {})
+    with s3_server() as environment:
+        for name, value in (environment | {"ENSWEEP_CACHE": str(tmp_path / "ours")}).items():
+            monkeypatch.setenv(name, value)
+        yield environment
+
+
+def machine(folder: Path) -> WorkingCopy:
+    """A working copy of its own of the store that the environment tells of."""
+    folder.mkdir(exist_ok=True)
+    copy = WorkingCopy(URI, folder.resolve(), ObjectStore(URI))
+    storage._copies[copy.root] = copy
+    return copy
+
+
+def num_epochs() -> int:
+    trials = SweepFolder(storage_folder(URI), "s").trial_folders()
+    return sum(len(trial.epochs()) for trial in trials)
+
+
+@rare
+@pytest.mark.slow
+@pytest.mark.promise(
+    "R1",
+    "object store: SIGKILL of trials' processes, then of all at once, also during `resume`",
+    "whole, on a machine that had nothing of it",
+)
+@pytest.mark.parametrize("number", range(how_often(1, 5)))
+def test_r1_r3_r4_in_an_object_store(
+    tmp_path: Path, tiny_data: Path, s3: dict[str, str], table: Table, number: int
+) -> None:
+    draw = random.Random(number)
+    sweep_of(tmp_path, tiny_data)
+    given = {"STORAGE": URI, "SECONDS_AN_EPOCH": "2", "KILOBYTES": "50"}
+    driver = Driver(
+        "run", tmp_path, "scheduler.name=none", ENSWEEP_CACHE=str(tmp_path / "0"), **given
+    )
+    for kill in range(3):
+        driver.wait_for(lambda kill=kill: num_epochs() > kill)
+        driver.wait_for(driver.workers)
+        draw.choice(driver.workers()).kill()
+    for life in range(1, 4):
+        before = num_epochs()
+        driver.wait_for(functools.partial(_has_more_than, before))
+        time.sleep(draw.uniform(0, 1))
+        for process in reversed(driver.processes()):
+            process.kill()
+        driver.kill()
+        cache = str(tmp_path / str(life))  # another machine
+        driver = Driver("resume", tmp_path, ENSWEEP_CACHE=cache, **given)
+    code, text = driver.end(600)
+    assert code == 0, text
+    outcomes = assert_whole(tmp_path, 7, storage=storage_folder(URI))
+    assert set(outcomes.values()) == {Outcome.FINISHED}
+    left = [path for path in tmp_path.glob(f"{life}/scratch/*/s/trials/0*/*") if path.is_file()]
+    assert left == []  # a worker's scratch is for as long as it is at a trial
+    table.played(6)
+
+
+def _has_more_than(count: int) -> bool:
+    return num_epochs() > count
+
+
+@rare
+@pytest.mark.slow
+@pytest.mark.promise(
+    "R15", "object store: two drivers of one sweep at once", "the second is refused by name"
+)
+def test_r15_two_drivers_of_one_sweep_in_an_object_store(
+    tmp_path: Path, tiny_data: Path, s3: dict[str, str], table: Table
+) -> None:
+    sweep_of(tmp_path, tiny_data)
+    given = {"STORAGE": URI, "SECONDS_AN_EPOCH": "3"}
+    first = Driver("run", tmp_path, ENSWEEP_CACHE=str(tmp_path / "1"), **given)
+    first.wait_for(lambda: num_epochs() > 0)
+    second = Driver("resume", tmp_path, ENSWEEP_CACHE=str(tmp_path / "2"), **given)
+    code, text = second.end()
+    assert code != 0
+    assert f"sweep s is being run by process {first.process.pid}" in text
+    first.process.send_signal(signal.SIGTERM)
+    assert first.end()[0] == 75
+    assert read_lease(storage_folder(URI) / "s" / "lease.json") is None
+    table.played()
+
+
+@rare
+@pytest.mark.promise(
+    "R26",
+    "object store: 500, 503, 429, slow, cut, answers lost, of a fifth of the requests",
+    "what was written is read, whole; of many who want a lease one has it",
+)
+@pytest.mark.parametrize("seed", range(how_often(3, 20)))
+def test_r26_a_store_that_misbehaves(
+    tmp_path: Path, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, table: Table, seed: int
+) -> None:
+    with misbehaving(s3["AWS_ENDPOINT_URL"], seed, share=0.2) as (url, played):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        here, there = machine(tmp_path / "here"), machine(tmp_path / "there")
+        here.probe()
+        for number in range(10):
+            write_atomic(here.root / "s" / f"{number}.json", str(number))
+            with atomic_folder(here.root / "s" / "weights" / str(number)) as temporary:
+                (temporary / "model").write_bytes(os.urandom(100_000))
+                write_manifest(temporary, {"epoch": number})
+            if number % 2:
+                remove_folder(here.root / "s" / "weights" / str(number - 1))
+        there.pull(there.root / "s", "*", "weights/*/manifest.json")
+        kept = sorted(path.name for path in (there.root / "s" / "weights").iterdir())
+        assert kept == ["1", "3", "5", "7", "9"]
+        for name in kept:
+            folder = there.root / "s" / "weights" / name
+            there.fetch(folder)
+            assert find_damage(folder, {"epoch": int(name)}) is None
+        assert [(there.root / "s" / f"{n}.json").read_text() for n in range(10)] == [
+            str(n) for n in range(10)
+        ]
+        won = [0] * 4
+
+        def want(number: int) -> None:
+            cell = machine(tmp_path / f"m{number}").cell(tmp_path / f"m{number}" / "cell")
+            won[number] = sum(cell.swap(None, f"{number} {n}") is not None for n in range(3))
+
+        threads = [threading.Thread(target=want, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(won) == 1
+    faults = sum(count for fault, count in played.items() if fault)
+    assert faults > 10
+    table.played(faults)
+
+
+SAVE = """
+import os, sys
+from pathlib import Path
+import torch
+from mlflow_setup.filesystem.storage import storage_folder
+from trainable.storage.checkpoint import save_checkpoint
+folder = storage_folder(sys.argv[1], "scratch") / "t" / "checkpoint"
+print("begins", flush=True)
+for step in range(1, 10_000):
+    save_checkpoint(folder, step, {"step": step, "weights": torch.full((50_000,), float(step))})
+    print(step, flush=True)
+"""
+
+
+@rare
+@pytest.mark.slow
+@pytest.mark.promise(
+    "R10", "object store: SIGKILL while a checkpoint goes up", "the newest that is there is whole"
+)
+def test_r10_killed_while_saving_into_an_object_store(
+    tmp_path: Path, s3: dict[str, str], table: Table
+) -> None:
+    draw, num_kills = random.Random(0), how_often(20, 200)
+    for kill in range(num_kills):
+        uri = f"s3://bucket/r10-{kill}"
+        cache = {"ENSWEEP_CACHE": str(tmp_path / f"cache-{kill}"), "PYTHONPATH": str(ROOT)}
+        saver = subprocess.Popen(
+            [sys.executable, "-c", SAVE, uri],
+            env={**os.environ, **cache},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert saver.stdout is not None
+        assert saver.stdout.readline() == "begins\n"
+        time.sleep(draw.uniform(0, 1))
+        saver.kill()
+        told = [int(line) for line in saver.stdout.read().split()]
+        saver.wait()
+        folder = storage_folder(uri) / "t" / "checkpoint"
+        storage_of(folder).pull(folder, "*/manifest.json")
+        found = load_newest(folder)
+        assert (found[0] if found else 0) >= max(told, default=0)  # what was told is there
+        if found is not None:
+            step, state = found
+            assert state["step"] == step
+            assert bool((state["weights"] == step).all())
+    table.played(num_kills)
+
+
+@pytest.mark.promise(
+    "R11",
+    "object store: a bit flipped, a file truncated, missing, or another's",
+    "detected; put aside, not deleted; the one before it is loaded",
+)
+@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "swap"])
+def test_r11_damaged_checkpoints_in_an_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Table, damage: str
+) -> None:
+    machines, draw, count = Machines(monkeypatch, tmp_path), random.Random(7), how_often(50, 500)
+    writer = machines.copy("writer")
+    for step in (1, 2):
+        save_checkpoint(writer.root / "t" / "checkpoint", step, {"w": torch.full((64,), step)})
+    names = {step: f"t/checkpoint/{step:08d}/state.pt" for step in (1, 2)}
+    whole = {step: writer.store.get(name)[0] for step, name in names.items()}
+    for number in range(count):
+        content = bytearray(whole[2])
+        if damage == "flip":
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        elif damage == "truncate":
+            del content[draw.randrange(len(content)) :]
+        elif damage == "swap":
+            content = bytearray(whole[1])
+        writer.store.put(names[2], bytes(content))
+        if damage == "missing":
+            writer.store.delete([names[2]])
+        reader = machines.copy(f"reader-{number}")
+        folder = reader.root / "t" / "checkpoint"
+        reader.pull(folder, "*/manifest.json")
+        found = load_newest(folder)
+        assert found is not None
+        assert found[0] == 1
+        aside = [n for n in machines.names() if n.startswith("t/checkpoint/quarantine/00000002-")]
+        assert aside
+        assert not [n for n in machines.names() if n.startswith("t/checkpoint/00000002/")]
+        remove_folder(folder / "quarantine")
+        save_checkpoint(folder, 2, {"w": torch.full((64,), 2)})
+    table.played(count)

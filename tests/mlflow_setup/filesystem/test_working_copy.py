@@ -1,0 +1,274 @@
+"""Working copies of one store: what one machine writes another sees, whole, or not at all."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import Timeout
+from obstore.exceptions import GenericError
+from stores import URI, Machines
+
+from mlflow_setup.errors import ConfigError, PartialError, StorageError
+from mlflow_setup.filesystem import lease as leases
+from mlflow_setup.filesystem import working_copy
+from mlflow_setup.filesystem.atomic import (
+    atomic_folder,
+    remove_file,
+    remove_folder,
+    write_atomic,
+)
+from mlflow_setup.filesystem.lease import Lease, read_lease
+from mlflow_setup.filesystem.manifest import write_manifest
+from mlflow_setup.filesystem.storage import storage_folder, storage_of
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machines:
+    return Machines(monkeypatch, tmp_path)
+
+
+def write_folder(folder: Path, *, manifest: bool = True) -> None:
+    with atomic_folder(folder) as temporary:
+        (temporary / "a").write_text("a")
+        (temporary / "below").mkdir()
+        (temporary / "below" / "b").write_text("b")
+        if manifest:
+            write_manifest(temporary, {})
+
+
+def test_what_is_written_on_one_machine_is_pulled_by_another(machines: Machines) -> None:
+    here, there = machines.copy("here"), machines.copy("there")
+    write_atomic(here.root / "s" / "one.json", "1")
+    write_atomic(here.root / "s" / "deep" / "two.json", "2")
+    write_atomic(here.root / "s" / "mine", "not for others", publish=False)
+    assert machines.names() == ["s/deep/two.json", "s/one.json"]
+    there.pull(there.root / "s", "*.json")
+    assert (there.root / "s" / "one.json").read_text() == "1"
+    assert not (there.root / "s" / "deep").exists()
+    there.pull(there.root / "s", "*/*.json")
+    assert (there.root / "s" / "deep" / "two.json").read_text() == "2"
+    assert here.address(here.root / "s" / "one.json") == f"{URI}/s/one.json"
+    assert here.names(here.root) == ["s"]
+    assert here.names(here.root / "s") == ["deep"]
+
+
+def test_what_was_replaced_or_removed_is_so_on_the_other_machine(machines: Machines) -> None:
+    here, there = machines.copy("here"), machines.copy("there")
+    for name in ("one", "two"):
+        write_atomic(here.root / "s" / name, name)
+    there.pull(there.root / "s", "*")
+    write_atomic(here.root / "s" / "one", "ONE")  # of the same size
+    remove_file(here.root / "s" / "two")
+    there.pull(there.root / "s", "*")
+    assert [path.name for path in (there.root / "s").iterdir()] == ["one"]
+    assert (there.root / "s" / "one").read_text() == "ONE"
+
+
+def test_what_lies_here_is_not_asked_for_again(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomic(machines.copy("here").root / "s" / "one", "1")
+    there = machines.copy("there")
+    there.pull(there.root / "s", "*")
+    again = machines.copy("there")  # another process
+    monkeypatch.setattr(again.store, "download", None)
+    again.pull(again.root / "s", "*")
+    (there.root / "s" / "one").write_text("damaged here")
+    monkeypatch.undo()
+    again.pull(again.root / "s", "*")
+    assert (there.root / "s" / "one").read_text() == "1"
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_folder_is_fetched_whole(machines: Machines, manifest: bool) -> None:
+    here, there = machines.copy("here"), machines.copy("there")
+    write_folder(here.root / "t" / "weights", manifest=manifest)
+    there.fetch(there.root / "t" / "weights")
+    found = {path.name for path in (there.root / "t" / "weights").rglob("*") if path.is_file()}
+    assert found == {"a", "b", *(["manifest.json"] if manifest else [])}
+    remove_folder(here.root / "t" / "weights")
+    assert machines.names() == []
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_of_a_folder_that_goes_up_all_or_nothing_is_seen(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch, manifest: bool
+) -> None:
+    """R26: whichever write is the last one."""
+    whole = 4 if not manifest else 3
+    for num_writes in range(whole + 1):
+        here = machines.copy(f"here-{num_writes}")
+        left = iter([True] * num_writes + [False] * 9)
+        put = here.store.put
+
+        def failing(name: str, content: Any, put: Any = put, left: Any = left) -> str:
+            if not next(left):
+                raise StorageError("cut")
+            return str(put(name, content))
+
+        monkeypatch.setattr(here.store, "put", failing)
+        folder = here.root / str(num_writes) / "weights"
+        try:
+            write_folder(folder, manifest=manifest)
+            is_up = True
+        except StorageError:
+            is_up = False
+        there = machines.copy("there")
+        seen = there.root / str(num_writes) / "weights"
+        there.pull(seen.parent, "*/manifest.json")
+        there.fetch(seen)
+        assert seen.exists() == is_up == (num_writes >= whole - (not manifest))
+        if is_up:
+            assert (seen / "below" / "b").read_text() == "b"
+
+
+def test_of_a_folder_that_is_withdrawn_the_manifest_goes_first(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = machines.copy("here"), machines.copy("there")
+    write_folder(here.root / "weights")
+    gone: list[str] = []
+    delete = here.store.delete
+    monkeypatch.setattr(here.store, "delete", lambda names: (gone.extend(names), delete(names)))
+    remove_folder(here.root / "weights")
+    assert gone[0] == "weights/manifest.json"
+    there.fetch(there.root / "weights")
+    assert not (there.root / "weights").exists()
+
+
+def test_a_working_copy_begins_with_what_is_published_and_nothing_else(machines: Machines) -> None:
+    here = machines.copy("here")
+    write_atomic(here.root / "s" / "published", "1")
+    write_atomic(here.root / "s" / "never", "published", publish=False)
+    here.begin(here.root / "s")
+    here.pull(here.root / "s", "*")
+    assert [path.name for path in (here.root / "s").iterdir()] == ["published"]
+
+
+def test_of_two_who_make_a_folder_one_does(machines: Machines) -> None:
+    here, there = machines.copy("here"), machines.copy("there")
+    here.claim(here.root / "s")
+    with pytest.raises(FileExistsError, match=f"{URI}/s"):
+        there.claim(there.root / "s")
+    here.give_back(here.root / "s")
+    there.claim(there.root / "s")
+    write_atomic(there.root / "s" / "sweep.yaml", "")
+    there.give_back(there.root / "s")  # it has begun
+    assert "s/sweep.yaml" in machines.names()
+
+
+def test_a_flag_is_seen_elsewhere(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(working_copy, "LOOK_SECONDS", 0.01)
+    here, there = machines.copy("here"), machines.copy("there")
+    flag, seen = here.root / "s" / "stop", there.root / "s" / "stop"
+    assert not there.is_raised(seen)
+    here.raise_flag(flag)
+    wait_until(lambda: there.is_raised(seen))
+    here.lower_flag(flag)
+    wait_until(lambda: not there.is_raised(seen))
+    there.lower_flag(seen)
+
+
+def test_a_lease_is_held_by_one_machine_alone(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(Lease, "is_dead", lambda self, holder: False)
+    here, there = machines.copy("here"), machines.copy("there")
+    with Lease(here.root / "s") as mine:
+        with pytest.raises(ConfigError, match="sweep s is being run by process"):
+            Lease(there.root / "s").__enter__()
+        found = read_lease(there.root / "s" / "lease.json")
+        assert found is not None
+        assert found.token == mine.mine.token
+    assert read_lease(there.root / "s" / "lease.json") is None
+    with Lease(there.root / "s"):
+        assert read_lease(here.root / "s" / "lease.json") is not None
+
+
+def test_a_driver_whose_lease_was_taken_over_in_the_store_is_told(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
+    here = machines.copy("here")
+    lease, told = Lease(here.root / "s"), threading.Event()
+    lease.on_lost = told.set
+    with lease:
+        other = json.dumps({"host": "h", "pid": 1, "since": "", "token": "other"})
+        here.store.put("s/lease.json", other.encode())
+        assert told.wait(5)
+    assert here.store.get("s/lease.json")[0].decode() == other  # left to the other
+
+
+def test_a_lock_holds_between_machines(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(Lease, "is_dead", lambda self, holder: False)
+    locks = [machines.copy(name) for name in ("here", "there")]
+    ours, theirs = (copy.lock(copy.root / "s" / ".locks" / "t") for copy in locks)
+    ours.acquire(timeout=1)
+    with pytest.raises(Timeout):
+        theirs.acquire(timeout=0)
+    ours.release()
+    theirs.acquire(timeout=1)
+    theirs.release()
+
+
+def test_a_store_that_ignores_conditions_is_refused(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = machines.copy("here")
+    copy.probe()
+    assert machines.names() == []
+    monkeypatch.setattr(copy.store, "swap", lambda name, content, mark: "won")
+    with pytest.raises(ConfigError, match=r"ignores conditions.*\nfix: use a store that keeps"):
+        copy.probe()
+
+
+def test_a_write_that_was_done_though_its_answer_was_lost_has_won(machines: Machines) -> None:
+    """The store made it again and was refused: what lies there is ours."""
+    cell = machines.copy("here").cell(machines.folder / "here" / "cell")
+    cell.store.put("cell", b"mine")
+    assert cell.swap(None, "mine") == cell.read()[1]
+    assert cell.swap(None, "other") is None
+
+
+def test_a_store_that_is_away_is_told_as_a_disk_is(machines: Machines) -> None:
+    copy = machines.copy("here")
+    copy.store._store = Away()
+    with pytest.raises(OSError, match="cannot be written now: away"):
+        write_atomic(copy.root / "s" / "one", "1")
+    with pytest.raises(PartialError, match="cannot be read now: away\nfix: try again"):
+        copy.pull(copy.root / "s", "*")
+
+
+class Away:
+    def put(self, *_: Any, **__: Any) -> None:
+        raise GenericError("away")
+
+    def list(self, *_: Any) -> None:
+        raise GenericError("away")
+
+
+def test_a_uri_is_a_working_copy_and_a_path_is_itself(machines: Machines, tmp_path: Path) -> None:
+    first, second = storage_folder(URI), storage_folder(f"{URI}/")
+    assert storage_of(first / "s").is_remote
+    assert storage_folder(URI, "scratch") != first
+    assert storage_of(second).address(second / "s") == f"{URI}/s"
+    assert storage_folder(str(tmp_path)) == storage_folder(f"file://{tmp_path}") == tmp_path
+    assert storage_folder(Path(URI)) == first  # typed as a path, it has one slash
+    assert storage_folder(Path(f"file://{tmp_path}")) == tmp_path
+    assert not storage_of(tmp_path / "elsewhere").is_remote
+    with pytest.raises(ConfigError, match="holds credentials"):
+        storage_folder("s3://me:secret@bucket/x")
+    with pytest.raises(ConfigError, match="no URI of a folder here"):
+        storage_folder("file://host/x")
+
+
+def wait_until(condition: Any) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("never")
