@@ -13,7 +13,8 @@ from ensemble.choice.result import EnsembleChoice, Method
 from ensemble.inference.describe import as_html, as_text
 from ensemble.inference.ensemble import Ensemble
 from ensemble.presentation.words import doubts_by_task, name_of, verdict
-from ensweep.cli.shared.options import AskedEnsemble, Place, as_overrides, dated
+from ensweep.cli.shared.options import AskedEnsemble, as_overrides, dated
+from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.filesystem.storage import storage_folder
 from mlflow_setup.runs.query import find_trials

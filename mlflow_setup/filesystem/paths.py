@@ -86,3 +86,11 @@ def inside(root: Path, relative: str) -> Path:
             if path.is_relative_to(root.resolve()) and path != root.resolve():
                 return path
     raise IntegrityError(f"{relative[:120]!r} is not a path inside {root}")
+
+
+def files_inside(root: Path, pattern: str) -> list[Path]:
+    """What fits the pattern below the folder, by name; what a link leads out to is not its own, to
+    be sent or deleted."""
+    top = root.resolve()
+    found = root.glob(pattern)
+    return sorted(path for path in found if Path(os.path.realpath(path)).is_relative_to(top))

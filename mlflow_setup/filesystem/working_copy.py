@@ -35,6 +35,7 @@ WHOLE, CLAIM = ".whole", ".claim"
 LOOK_SECONDS = 2.0
 """Between looks at a flag, which cost a request each."""
 _AT_ONCE = 16
+_GOES_UP_SECONDS = 3600.0  # after which a file that is here and not there has been there
 _INDEX = ".index.json"
 
 
@@ -103,11 +104,12 @@ class WorkingCopy(Storage):
     def pull(self, folder: Path, *patterns: str) -> None:
         top = self._name(folder)
         found = self.store.entries(top)
-        wanted = {n: found[n] for n in found if _matches(_below(top, n), patterns)}
-        for name in [each for each in self._known if _is_below(top, each)]:
-            if name not in found and _matches(_below(top, name), patterns):
-                (self.root / name).unlink(missing_ok=True)
-                del self._known[name]
+        wanted = {n: found[n] for n in found if _matches(top, n, patterns)}
+        for path in filter(Path.is_file, list(folder.rglob("*"))):
+            name = self._name(path)
+            with suppress(FileNotFoundError):  # removed by who wrote it
+                if name not in found and _matches(top, name, patterns):
+                    self._drop_past(path)
         self._bring(wanted)
         if not found:
             shutil.rmtree(folder, ignore_errors=True)  # all was removed
@@ -141,8 +143,7 @@ class WorkingCopy(Storage):
         shutil.rmtree(folder, ignore_errors=True)
         self._forget(self._name(folder))
 
-    def end(self, folder: Path) -> None:
-        self.begin(folder)
+    end = begin
 
     def claim(self, folder: Path) -> None:
         name = self._name(folder)
@@ -225,6 +226,12 @@ class WorkingCopy(Storage):
                     self._known[name] = known
         self._write_index()
 
+    def _drop_past(self, path: Path) -> None:
+        """A file that is not in the store goes, unless another process has just written it."""
+        known = self._known.pop(self._name(path), None)
+        if known is not None or time.time() - path.stat().st_mtime > _GOES_UP_SECONDS:
+            path.unlink()
+
     def _has(self, name: str, entry: Entry) -> bool:
         known = self._known.get(name)
         if known is None or known[0] != entry.mark:
@@ -254,7 +261,7 @@ class WorkingCopy(Storage):
         return name, (mark, stat.st_size, stat.st_mtime_ns)
 
     def _forget(self, top: str) -> None:
-        for name in [each for each in self._known if each == top or _is_below(top, each)]:
+        for name in [n for n in list(self._known) if n == top or _is_below(top, n)]:
             self._known.pop(name, None)
         self._fetched = {each for each in self._fetched if each != top and not _is_below(top, each)}
 
@@ -282,14 +289,11 @@ def _is_below(folder: str, name: str) -> bool:
     return not folder or name.startswith(f"{folder}/")
 
 
-def _below(folder: str, name: str) -> str:
-    return name.removeprefix(f"{folder}/") if folder else name
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether each part of a name fits the same part of one of the patterns."""
-    parts = name.split("/")
-    return parts[-1] not in (WHOLE, CLAIM) and any(
+def _matches(folder: str, name: str, patterns: Sequence[str]) -> bool:
+    """Whether each part of a name below the folder fits that part of one of the patterns; locks and
+    marks, whose names begin with a point, fit none."""
+    parts = name.removeprefix(f"{folder}/" if folder else "").split("/")
+    return not any(part.startswith(".") for part in parts) and any(
         len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
         for wanted in (pattern.split("/") for pattern in patterns)
     )

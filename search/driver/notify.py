@@ -16,7 +16,9 @@ from typing import Any, Literal
 import requests
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.schema import Outcome
 from search.config.sweep_config import Notify
+from search.driver.result import SweepResult
 
 Event = Literal["end", "stop", "failure"]
 
@@ -96,6 +98,22 @@ class Notifier:
             reason = type(error).__name__
         if reason:
             self._say(f"notify.command could not be told: {reason}")
+
+
+def tell_result(notifier: Notifier, result: SweepResult) -> None:
+    """Tell a sweep's end, or its stop, and wait for it to be told."""
+    counts = {o.value: len(result.ended(o)) for o in Outcome if result.ended(o)}
+    facts: dict[str, Any] = {"trials": counts}
+    said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no trial"
+    if result.best is not None:
+        trial, epoch, value = result.best
+        facts["best"] = {"trial": trial, "epoch": epoch, "overall": value}
+        said += f"; best {trial} with {value:.4f}"
+    if result.stop is None:
+        notifier.tell("end", f"has ended: {said}", **facts)
+    else:
+        notifier.tell("stop", f"was stopped: {result.stop[0]}; {said}", **facts)
+    notifier.close()
 
 
 def _url_of(notify: Notify, environment: Mapping[str, str]) -> str:

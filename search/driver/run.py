@@ -32,7 +32,7 @@ from search.config.baselines import BASELINES, baselines
 from search.config.sweep_config import SweepConfig
 from search.driver.budget import Meter, sweep_usage
 from search.driver.callback import SweepCallback
-from search.driver.notify import Notifier
+from search.driver.notify import Notifier, tell_result
 from search.driver.progress import Progress
 from search.driver.result import SweepResult
 from search.driver.shared_artifacts import prepare
@@ -113,26 +113,11 @@ class Drive:
             (self.switch.reason, self.switch.exit_code) if self.switch.reason else None,
             self._audit(),
         )
-        self._tell(result)
+        tell_result(self.notifier, result)
         return result
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _tell(self, result: SweepResult) -> None:
-        """The end, or the stop, to whoever is to be told."""
-        counts = {o.value: len(result.ended(o)) for o in Outcome if result.ended(o)}
-        facts: dict[str, Any] = {"trials": counts}
-        said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no trial"
-        if result.best is not None:
-            trial, epoch, value = result.best
-            facts["best"] = {"trial": trial, "epoch": epoch, "overall": value}
-            said += f"; best {trial} with {value:.4f}"
-        if result.stop is None:
-            self.notifier.tell("end", f"has ended: {said}", **facts)
-        else:
-            self.notifier.tell("stop", f"was stopped: {result.stop[0]}; {said}", **facts)
-        self.notifier.close()
 
     def _audit(self) -> AuditResult | None:
         if not self.sweep.scheduler.audit_fraction:

@@ -4,11 +4,8 @@ config.json  epochs/0007.json  epochs/0007.decision.json  predictions/0007.parqu
 weights/0007/  encoder/  checkpoint/  attempts/0001.json  outcome.json
 """
 
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.filesystem.atomic import (
@@ -20,7 +17,7 @@ from mlflow_setup.filesystem.atomic import (
     write_whole,
 )
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
-from mlflow_setup.filesystem.paths import inside
+from mlflow_setup.filesystem.paths import files_inside, inside
 from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import (
     PREDICTIONS_ARTIFACT,
@@ -36,9 +33,8 @@ from mlflow_setup.schema import (
 from trainable.config.config import Config
 from trainable.storage.layout import ATTEMPTS, RECORDS, WHAT_IS_KEPT
 from trainable.storage.predictions import Predictions, write_predictions
+from trainable.storage.sound_records import sound_records
 from trainable.storage.system_samples import read_samples
-
-Kind = TypeVar("Kind", Decision, AttemptRecord)
 
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -173,11 +169,11 @@ class TrialFolder:
 
     def decisions(self) -> list[Decision]:
         """What the scheduler said, by epoch; damaged records are left out."""
-        return self._sound(Decision, "epochs/[0-9]*.decision.json")
+        return sound_records(Decision, self.path.glob("epochs/[0-9]*.decision.json"))
 
     def attempts(self) -> list[AttemptRecord]:
         """What each process's try at the trial used; damaged records are left out."""
-        return self._sound(AttemptRecord, f"{ATTEMPTS}/[0-9]*.json")
+        return sound_records(AttemptRecord, self.path.glob(f"{ATTEMPTS}/[0-9]*.json"))
 
     def write_outcome(self, record: OutcomeRecord) -> None:
         """Write how the trial ended. Only a `stopped` outcome is replaced by a later one."""
@@ -261,7 +257,7 @@ class TrialFolder:
         """Remove what later epochs left, and leftovers of a crash: they will be run again."""
         for folder in (self.path, *(path for path in self.path.glob("**/") if path.is_dir())):
             remove_leftovers(folder)
-        for path in [*self._own("epochs/*.json"), *self._prediction_files()]:
+        for path in [*files_inside(self.path, "epochs/*.json"), *self._prediction_files()]:
             number = path.name.split(".")[0]
             if number.isdecimal() and int(number) > epoch:
                 remove_file(path)
@@ -288,23 +284,9 @@ class TrialFolder:
             system=tuple(read_samples(self.path / ATTEMPTS)),
         )
 
-    def _sound(self, kind: type[Kind], pattern: str) -> list[Kind]:
-        """The records of a kind, by name; without those that are damaged."""
-        found: list[Kind] = []
-        for path in sorted(self.path.glob(pattern)):
-            with suppress(OSError, ValueError):
-                found.append(kind.from_json(path.read_text(encoding="utf-8")))
-        return found
-
     def _prediction_files(self) -> list[Path]:
-        found = self._own(f"{PREDICTIONS_ARTIFACT}/*.parquet")
+        found = files_inside(self.path, f"{PREDICTIONS_ARTIFACT}/*.parquet")
         return [path for path in found if path.stem.isdecimal()]
-
-    def _own(self, pattern: str) -> list[Path]:
-        """Files below the folder; what a link leads out to is not the trial's to send or delete."""
-        root = self.path.resolve()
-        found = self.path.glob(pattern)
-        return sorted(path for path in found if Path(os.path.realpath(path)).is_relative_to(root))
 
     def _epoch_path(self, epoch: int) -> Path:
         return self.path / "epochs" / f"{epoch:04d}.json"

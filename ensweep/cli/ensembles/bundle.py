@@ -14,10 +14,10 @@ from ensweep.cli.shared.options import (
     BatchSize,
     DataDirNeeded,
     Folder,
-    Place,
     Precision,
 )
 from ensweep.cli.shared.output import print_json, say_next
+from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
 
 if TYPE_CHECKING:

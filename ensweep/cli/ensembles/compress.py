@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, DataDirNeeded, Folder, Overrides, Place
+from ensweep.cli.shared.options import AsJson, DataDirNeeded, Folder, Overrides
 from ensweep.cli.shared.output import print_json, print_table, say_next, warn_of_idle_settings
+from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
 from ensweep.cli.shared.signals import StopOnSignal
 

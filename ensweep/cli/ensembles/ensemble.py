@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, AskedEnsemble, Place
+from ensweep.cli.shared.options import AsJson, AskedEnsemble
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
 
 if TYPE_CHECKING:

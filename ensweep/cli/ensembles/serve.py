@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import Address, AsJson, BatchSize, Place, Precision
+from ensweep.cli.shared.options import Address, AsJson, BatchSize, Precision
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.place import Place
 
 
 @example("ensweep register bundle --name reviews")

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, DataDirNeeded, Place, SweepName
+from ensweep.cli.shared.options import AsJson, DataDirNeeded, SweepName
 from ensweep.cli.shared.output import print_json, print_table
+from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
 
 

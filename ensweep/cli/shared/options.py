@@ -4,19 +4,13 @@ A command takes a group of options as one argument: a dataclass with a field for
 """
 
 import dataclasses
-import os
-import shlex
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ensweep.cli.shared import completion
-from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.paths import cache_folder
-from mlflow_setup.filesystem.storage import storage_folder, storage_of
 
 if TYPE_CHECKING:
     from ensemble.choice.request import Request
@@ -79,81 +73,6 @@ Address = Annotated[
     typer.Option("--address", envvar="RAY_ADDRESS", help="The cluster of --ray: host:port."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where sweeps lie, and where runs are tracked."""
-
-    storage: Annotated[
-        Path,
-        typer.Option(
-            "--storage",
-            envvar="ENSWEEP_STORAGE",
-            help="Folder with the sweeps, or a storage URI (s3://, gs://, az://).",
-        ),
-    ] = Path("runs")
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(
-            "--tracking-uri",
-            envvar="MLFLOW_TRACKING_URI",
-            help="MLflow server or database; default: mlflow.db in the storage folder.",
-        ),
-    ] = None
-
-    needs_tracking: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError where sweeps lie in an object store, and runs are tracked nowhere."""
-        if self.needs_tracking and storage_of(self.storage).is_remote:
-            _ = self.tracking
-
-    @cached_property
-    def tracking(self) -> "Tracking":
-        """Nothing is connected to yet."""
-        from mlflow_setup.tracking.store import resolve_tracking
-
-        return resolve_tracking(self.storage, self.tracking_uri)
-
-    def command(self, *words: str) -> str:
-        """`ensweep WORDS` with these places, quoted, to be typed as it is: what the environment
-        says is not repeated, and no password is shown."""
-        from mlflow_setup.uris import redact
-
-        given, uri = ["ensweep", *words], self.tracking_uri
-        if self.storage != storage_folder(os.environ.get("ENSWEEP_STORAGE", "runs")):
-            given += ["--storage", storage_of(self.storage).address(self.storage)]
-        if uri != os.environ.get("MLFLOW_TRACKING_URI") and uri is not None:
-            given += ["--tracking-uri", redact(uri)]
-        return shlex.join(given)
-
-    def say_next(self, *words: str) -> None:
-        """The same on stderr, as what comes next."""
-        typer.echo(f"next: {self.command(*words)}", err=True)
-
-    def require_folder(self, verb: str) -> None:
-        """Raises ConfigError where the sweeps lie in an object store, and the verb cannot."""
-        if storage_of(self.storage).is_remote:
-            raise ConfigError(
-                f"--storage {storage_of(self.storage).address(self.storage)}: {verb} works in a "
-                "folder",
-                fix="name a folder; ensweep sweep, and what reads sweeps, take a storage URI",
-            )
-
-    @property
-    def cache(self) -> Path:
-        """The folder of what is fetched from a tracking server."""
-        if storage_of(self.storage).is_remote:
-            return cache_folder() / "runs"
-        return self.storage / ".cache"
-
-
-@dataclasses.dataclass(frozen=True)
-class PlaceElsewhere(Place):
-    """The same as other machines have it: where their runs are tracked, they know."""
-
-    needs_tracking: ClassVar[bool] = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,9 @@ from dataclasses import asdict
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place
+from ensweep.cli.shared.options import AsJson
 from ensweep.cli.shared.output import print_checks, print_json
+from ensweep.cli.shared.place import Place
 
 
 @example("ensweep doctor", "ensweep doctor --storage runs --json")

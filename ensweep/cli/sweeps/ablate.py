@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, DataDir, Limits, Place, as_overrides, dated
+from ensweep.cli.shared.options import AsJson, DataDir, Limits, as_overrides, dated
 from ensweep.cli.shared.output import print_json, print_table
+from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:

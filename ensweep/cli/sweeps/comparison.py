@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import typer
 
-from ensweep.cli.shared.options import Place
 from ensweep.cli.shared.output import print_json, print_table
+from ensweep.cli.shared.place import Place
 from mlflow_setup.text import brief
 
 

@@ -8,8 +8,9 @@ import typer
 
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.completion import sweeps_here
-from ensweep.cli.shared.options import AsJson, Place
+from ensweep.cli.shared.options import AsJson
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place, Sweeps
+from ensweep.cli.shared.options import AsJson, Sweeps
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import brief, did_you_mean, duration, score_text
 

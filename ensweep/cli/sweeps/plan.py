@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, AskedSweep, DataDir, Limits, Place
+from ensweep.cli.shared.options import AsJson, AskedSweep, DataDir, Limits
 from ensweep.cli.shared.output import print_checks, print_json, print_table
+from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place, Sweeps
+from ensweep.cli.shared.options import AsJson, Sweeps
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import EnsweepError
 
 if TYPE_CHECKING:

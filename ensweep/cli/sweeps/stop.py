@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place, SweepName
+from ensweep.cli.shared.options import AsJson, SweepName
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.place import Place
 
 
 @example("ensweep stop reviews", "ensweep stop reviews --no-wait")

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, AskedSweep, Limits, PlaceElsewhere, WarmStart
+from ensweep.cli.shared.options import AsJson, AskedSweep, Limits, WarmStart
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.place import PlaceElsewhere
 from mlflow_setup.errors import INTERRUPTED, ConfigError
 from mlflow_setup.text import first_line
 

@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import (
-    AsJson,
-    AskedSweep,
-    DataDir,
-    Limits,
-    Place,
-    SweepName,
-    WarmStart,
-)
+from ensweep.cli.shared.options import AsJson, AskedSweep, DataDir, Limits, SweepName, WarmStart
 from ensweep.cli.shared.output import print_json, print_table
+from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
 
 if TYPE_CHECKING:

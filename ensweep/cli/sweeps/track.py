@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, Place, SweepName
+from ensweep.cli.shared.options import AsJson, SweepName
 from ensweep.cli.shared.output import print_json
+from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import EnsweepError, NothingUsableError, PartialError
 from mlflow_setup.text import there_are
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, DataDir, Overrides, Place, RecipeName, as_overrides
+from ensweep.cli.shared.options import AsJson, DataDir, Overrides, RecipeName, as_overrides
 from ensweep.cli.shared.output import print_json, warn_of_idle_settings
+from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
 from ensweep.cli.shared.signals import StopOnSignal
 from mlflow_setup.errors import NothingUsableError, PartialError

@@ -11,7 +11,7 @@ import typer.main
 from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
-from ensweep.cli.shared.options import Place
+from ensweep.cli.shared.place import Place
 from ensweep.cli.sweeps.sweep import _end
 from mlflow_setup.runs.usage import Usage
 from search.driver.result import SweepResult

@@ -8,11 +8,12 @@ import pytest
 from callback_sweep import Sweep
 from stores import Machines
 
-from mlflow_setup.filesystem.atomic import atomic_folder
+from mlflow_setup.filesystem.atomic import atomic_folder, write_atomic
 from mlflow_setup.filesystem.manifest import write_manifest
-from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
+from mlflow_setup.schema import AttemptRecord, EpochRecord, Outcome, OutcomeRecord
 from search.algorithms.rungs import Promotion, SuccessiveHalving
 from search.storage.garbage import near_top
+from search.storage.sweep_folder import SweepFolder
 from trainable.storage.trial_folder import TrialFolder
 
 
@@ -191,12 +192,15 @@ def test_a_driver_hears_of_trials_on_other_machines_by_the_object_store(
 
     sweep = Apart(driver.root)
     good, bad = sweep.start("0001"), sweep.start("0002")
-    write_attempt(sweep.folder("0002"), 1)
+    attempt = AttemptRecord("h", "local", 1, 0, 0.0, time.time(), 1.0)
+    write_atomic(sweep.folder("0002").path / "attempts" / "0001.json", attempt.to_json())
     with atomic_folder(sweep.folder("0002").checkpoint_dir / "00000001") as folder:
         write_manifest(folder, {"step": 1})
     assert sweep.epoch(good, 1, 0.7) == "CONTINUE"
     assert sweep.epoch(bad, 1, 0.6, sentiment=0.05) == "STOP"
-    assert [past.metrics["dev/overall"] for past in sweep.sweep_folder.trial("0001").epochs()] == [0.7]
+    assert [past.metrics["dev/overall"] for past in sweep.sweep_folder.trial("0001").epochs()] == [
+        0.7
+    ]
     sweep.callback.on_trial_complete(0, [], bad)  # type: ignore[arg-type]
     other = SweepFolder(machines.copy("other").root, "s")
     ended = other.trial("0002").outcome()

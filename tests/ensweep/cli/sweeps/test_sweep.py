@@ -12,7 +12,7 @@ from past_sweep import Past
 from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
-from ensweep.cli.shared.options import Place
+from ensweep.cli.shared.place import Place
 from ensweep.cli.sweeps.sweep import resume_hint
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.filesystem.lease import Lease

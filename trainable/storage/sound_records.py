@@ -1,0 +1,19 @@
+"""Records of which some may be damaged."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow_setup.schema import AttemptRecord, Decision
+
+Kind = TypeVar("Kind", Decision, AttemptRecord)
+
+
+def sound_records(kind: type[Kind], files: Iterable[Path]) -> list[Kind]:
+    """The records of a kind in the files, by name; without those that are damaged."""
+    found: list[Kind] = []
+    for path in sorted(files):
+        with suppress(OSError, ValueError):
+            found.append(kind.from_json(path.read_text(encoding="utf-8")))
+    return found
