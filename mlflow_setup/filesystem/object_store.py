@@ -100,7 +100,7 @@ class Entry:
 
 class ObjectStore:
     """The objects below the storage URI `uri`, by their names there. A request that fails is made
-    again, for up to five minutes, after random waits that grow.
+    again for a while, after random waits that grow.
 
     Every method raises StorageError where the store cannot be reached, or refuses.
 
@@ -110,7 +110,11 @@ class ObjectStore:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        self._store = _open(uri, _PATIENT)
+        self._store = _open(uri)
+
+    def be_patient(self) -> None:
+        """Make requests again for up to five minutes: work has begun, and is not to be lost."""
+        self._store = _open(self.uri, _PATIENT)
 
     def entries(self, folder: str) -> dict[str, Entry]:
         """Every object below the folder by its name in the store; "": all."""

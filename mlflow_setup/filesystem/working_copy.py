@@ -140,6 +140,7 @@ class WorkingCopy(Storage):
         return self.store.folders(self._name(folder))
 
     def begin(self, folder: Path) -> None:
+        self.store.be_patient()
         shutil.rmtree(folder, ignore_errors=True)
         self._forget(self._name(folder))
 

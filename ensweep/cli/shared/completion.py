@@ -87,7 +87,9 @@ def runs_here(context: typer.Context, incomplete: str) -> Offers:
 
 
 def _storage(context: typer.Context) -> Path:
-    from mlflow_setup.filesystem.storage import storage_folder
+    """The storage folder; raises ConfigError for an object store, which is not asked at a key."""
+    from mlflow_setup.filesystem.paths import refuse_uri
 
     given = context.params.get("storage") or os.environ.get("ENSWEEP_STORAGE") or "runs"
-    return storage_folder(given)
+    refuse_uri(Path(given), "--storage")
+    return Path(given)

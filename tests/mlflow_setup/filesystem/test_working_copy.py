@@ -1,6 +1,7 @@
 """Working copies of one store: what one machine writes another sees, whole, or not at all."""
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,20 @@ def test_what_lies_here_is_not_asked_for_again(
     monkeypatch.undo()
     again.pull(again.root / "s", "*")
     assert (there.root / "s" / "one").read_text() == "1"
+
+
+def test_what_another_process_brought_here_goes_as_well(machines: Machines) -> None:
+    """But not what it has just written, which goes up yet."""
+    here, there = machines.copy("here"), machines.copy("there")
+    write_atomic(here.root / "s" / "one", "1")
+    there.pull(there.root / "s", "*")
+    write_atomic(there.root / "s" / "new", "2", publish=False)
+    (there.root / ".index.json").unlink()
+    other = machines.copy("there")
+    os.utime(other.root / "s" / "one", (0, 0))
+    remove_file(here.root / "s" / "one")
+    other.pull(other.root / "s", "*")
+    assert [path.name for path in (other.root / "s").iterdir()] == ["new"]
 
 
 @pytest.mark.parametrize("manifest", [True, False])
