@@ -16,7 +16,7 @@ from ensemble.presentation.words import doubts_by_task, name_of, verdict
 from ensweep.cli.shared.options import AskedEnsemble, as_overrides, dated
 from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import NothingUsableError
-from mlflow_setup.filesystem.storage import storage_folder
+from mlflow_setup.filesystem.storage import folder_to_make, storage_folder
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.text import setting_text
@@ -265,8 +265,9 @@ class Choice:
         if precision != "fp32":
             refine = halving(precision, None if data_dir is None else str(data_dir))
         place = self.sweep.place
-        export(place.tracking, self.request, place.cache, Path(output), refine)
-        return Ensemble.load(output)
+        folder = folder_to_make(output)
+        export(place.tracking, self.request, place.cache, folder, refine)
+        return Ensemble.load(folder)
 
     def __repr__(self) -> str:
         return as_text(self.verdict, self.scores())

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import atomic_file, is_full
 from mlflow_setup.filesystem.modes import users_mask
+from mlflow_setup.filesystem.storage import storage_of
 
 
 def check_file(path: Path, option: str = "--output") -> None:
@@ -66,6 +67,10 @@ def check_folder(path: Path, option: str = "--output") -> None:
     Raises:
         ConfigError: something is there already, or nothing can be made there.
     """
+    storage = storage_of(path)
+    storage.begin(path)
+    if storage.is_remote and storage.num_bytes(path):
+        raise ConfigError(f"{storage.address(path)} is there already", fix="name a new folder")
     with _told(path, option):
         is_empty = path.is_dir() and not any(path.iterdir())
         if path.exists() and not is_empty:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.paths import as_given
+from mlflow_setup.filesystem.paths import as_given, safe_name
 from mlflow_setup.uris import is_uri, redact
 
 if TYPE_CHECKING:
@@ -160,6 +160,18 @@ def storage_folder(place: str | Path, copies: str = "copies") -> Path:
     copy = open_copy(given, copies)
     _copies.setdefault(copy.root, copy)
     return copy.root
+
+
+def folder_to_make(place: str | Path) -> Path:
+    """The path of a new folder; of `s3://bucket/prefix/NAME` that in the working copy of
+    `s3://bucket/prefix`. Raises ConfigError as `storage_folder`, or where there is no name."""
+    given = as_given(place)
+    if not is_uri(given):
+        return Path(place)
+    from mlflow_setup.filesystem.object_store import split_file
+
+    storage, name = split_file(given.rstrip("/"))
+    return storage_folder(storage) / safe_name(name, f"{redact(storage)}:")
 
 
 def _path_of(uri: str) -> Path:

@@ -12,6 +12,7 @@ from ensweep.cli.shared.options import (
     AsJson,
     AskedEnsemble,
     BatchSize,
+    Bundle,
     DataDirNeeded,
     Folder,
     Precision,
@@ -19,6 +20,7 @@ from ensweep.cli.shared.options import (
 from ensweep.cli.shared.output import print_json, say_next
 from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
+from mlflow_setup.filesystem.storage import folder_to_make
 
 if TYPE_CHECKING:
     from ensemble.export.write import Refine
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
     "ensweep export --runs sentiment=0001,0004 --output bundle",
 )
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle's folder; new.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The bundle's folder, or its storage URI; new."),
+        folder_to_make,
+    ],
     asked: AskedEnsemble,
     place: Place,
     precision: Annotated[
@@ -49,27 +55,30 @@ def export(
     from ensemble.export.write import unchanged
     from mlflow_setup.errors import ConfigError
     from mlflow_setup.filesystem.atomic import num_bytes
+    from mlflow_setup.filesystem.storage import storage_of
 
     refine = unchanged if precision == "fp32" else halving(precision, data_dir)
     if precision == "fp32" and data_dir is not None:
         raise ConfigError("--data-dir is for --precision fp16 or bf16", fix="leave it out")
     with shown():
         contents = write(place.tracking, asked.request(place.tracking), place.cache, output, refine)
-    size = num_bytes(output)
+    size, storage = num_bytes(output), storage_of(output)
+    said = storage.address(output)
+    storage.end(output)
     if as_json:
         halved = {task: dataclasses.asdict(found) for task, found in contents.halved.items()}
         facts = {"members": list(contents.members), "num_bytes": size, "halved": halved}
-        print_json(folder=str(output), tasks=list(contents.tasks), **facts)
+        print_json(folder=said, tasks=list(contents.tasks), **facts)
         return
-    typer.echo(f"{output}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
+    typer.echo(f"{said}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
     for task, found in contents.halved.items():
         change = f"{found.fp32:.4f} in fp32, {found.stored:.4f} in {precision}"
         typer.echo(f"{task}: {change} ({found.stored - found.fp32:+.4f}; in-sample, dev)")
     if data_dir is not None:
-        say_next("evaluate", str(output), "--data-dir", data_dir)
+        say_next("evaluate", said, "--data-dir", data_dir)
     name, entry = next(iter(contents.tasks.items()))
     pair = ["--text2", "the other"] if entry.task.kind.is_pair else []
-    say_next("predict", str(output), "--task", name, "--text", "a sentence of yours", *pair)
+    say_next("predict", said, "--task", name, "--text", "a sentence of yours", *pair)
 
 
 def halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine":
@@ -92,7 +101,7 @@ def halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine
 
 @example("ensweep verify bundle --key signer.pem")
 def verify(
-    folder: Folder,
+    folder: Bundle,
     key: Annotated[
         Path | None, typer.Option("--key", help="A public key (PEM): prove who signed it, too.")
     ] = None,
@@ -135,7 +144,7 @@ def sign(
 
 @example("ensweep push bundle OWNER/NAME --private")
 def push(
-    folder: Folder,
+    folder: Bundle,
     repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub.")],
     private: Annotated[
         bool, typer.Option("--private", help="Of a repository that is made by this.")
@@ -159,7 +168,7 @@ def push(
 
 @example("ensweep evaluate bundle --data-dir data --split dev")
 def evaluate(
-    folder: Folder,
+    folder: Bundle,
     data_dir: DataDirNeeded,
     split: Annotated[
         Literal["train", "dev", "test"], typer.Option("--split", help="Which files.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, DataDirNeeded, Folder, Overrides
+from ensweep.cli.shared.options import AsJson, Bundle, DataDirNeeded, Overrides
 from ensweep.cli.shared.output import print_json, print_table, say_next, warn_of_idle_settings
 from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @example("ensweep compress bundle --data-dir data --output small train.num_epochs=3")
 def compress(
-    folder: Folder,
+    folder: Bundle,
     data_dir: DataDirNeeded,
     output: Annotated[Path, typer.Option("--output", "-o", help="The new bundle's folder.")],
     place: Place,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import Address, AsJson, BatchSize, Folder, Precision
+from ensweep.cli.shared.options import Address, AsJson, BatchSize, Bundle, Precision
 from ensweep.cli.shared.progress import shown
 from mlflow_setup.errors import ConfigError
 
@@ -135,7 +135,7 @@ class Sharding:
     "ensweep predict bundle pairs.csv --task paraphrase --output labels.csv",
 )
 def predict(
-    folder: Folder,
+    folder: Bundle,
     given: Input,
     shards: Sharding,
     task: Annotated[

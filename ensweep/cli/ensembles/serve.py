@@ -1,7 +1,6 @@
 """`ensweep register`, `ensweep serve`: an exported ensemble in MLflow's registry, and over HTTP."""
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,8 +33,9 @@ def register(
         name = source.removeprefix("models:/").rpartition("/")[0]
     else:
         from ensemble.export.register import register as write
+        from trainable.data.remote import local_folder
 
-        run_id, done = write(place.tracking, Path(source), name, alias)
+        run_id, done = write(place.tracking, local_folder(source), name, alias)
     uri = f"models:/{name}@{alias}"
     if as_json:
         print_json(uri=uri, version=done.version, version_before=done.before, run_id=run_id)
@@ -77,6 +77,7 @@ def serve(
     from mlflow_setup.errors import ConfigError
     from mlflow_setup.models.registry import fetch_bundle, is_model
     from mlflow_setup.models.scoring_server import listen, request_seconds, run_scoring
+    from trainable.data.remote import local_folder
 
     def report(host: str, port: int) -> None:
         url = f"http://{host}:{port}"
@@ -84,9 +85,10 @@ def serve(
 
     if replicas is not None and not on_ray:
         raise ConfigError("--replicas are of --ray", fix="add --ray, or leave it out")
-    folder = Path(source)
     if is_model(source):
         folder = fetch_bundle(place.tracking, source, place.cache)
+    else:
+        folder = local_folder(source)
     ensemble = Ensemble.load(folder, batch_size, precision)
     if on_ray:
         from ensemble.inference.shards import bundle_fingerprint

@@ -11,7 +11,6 @@ import typer
 from typer.core import TyperCommand
 
 from mlflow_setup.errors import ConfigError, DataError
-from mlflow_setup.filesystem.storage import storage_folder
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -102,8 +101,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        if "storage" in given:
-            given["storage"] = storage_folder(given["storage"])
+        for name, parameter in signature.parameters.items():
+            for here in parameter.annotation.__metadata__[1:]:  # the folder here of one at a URI
+                given[name] = here(given[name])
         _check(given, signature)
         for name, kind in groups.items():
             own = {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
@@ -141,6 +141,6 @@ def _check(given: Mapping[str, Any], signature: inspect.Signature) -> None:
 def _spelled(name: str, signature: inspect.Signature) -> str:
     """What the parameter is called on the command line."""
     annotation = signature.parameters[name].annotation
-    (info,) = annotation.__metadata__
+    info = annotation.__metadata__[0]
     names = [info.default, *(info.param_decls or ()), info.metavar, name]  # as typer does
     return next(each for each in names if isinstance(each, str))

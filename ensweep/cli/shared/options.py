@@ -37,6 +37,22 @@ DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
 ]
 DataDirNeeded = Annotated[str, typer.Option("--data-dir", help="Folder or URI of the files.")]
+
+
+def bundle_here(place: Path) -> Path:
+    """The bundle's folder; of one at a storage URI this machine's copy. Raises ConfigError or
+    PartialError as `trainable.data.remote.fetched`."""
+    from mlflow_setup.filesystem.paths import as_given
+    from trainable.data.remote import local_folder
+
+    return local_folder(as_given(place))
+
+
+Bundle = Annotated[
+    Path,
+    typer.Argument(metavar="BUNDLE", help="An exported bundle, or its storage URI."),
+    bundle_here,
+]
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "auto"],

@@ -28,6 +28,7 @@ class Place:
             envvar="ENSWEEP_STORAGE",
             help="Folder with the sweeps, or a storage URI (s3://, gs://, az://).",
         ),
+        storage_folder,
     ] = Path("runs")
     tracking_uri: Annotated[
         str | None,

@@ -86,10 +86,9 @@ STORED = {
     "ui": ["ui"],
 }
 WRITTEN = {
-    "export": (["export", "none", "--output", "URI"], "--output"),
     "train": (["train", "baseline", "--output", "URI"], "--output"),
     "predict": (["predict", "BUNDLE", "--text", "a", "--output", "URI"], "--output"),
-    "predict with": (["predict", "URI", "--text", "a"], "BUNDLE"),
+    "sign": (["sign", "URI", "--key", "key.pem"], "BUNDLE"),
     "data sample": (["data", "sample", "URI"], "DIR"),
 }
 
