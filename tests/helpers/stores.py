@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -77,10 +77,16 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def misbehaving(url: str, seed: int, share: float) -> Iterator[tuple[str, Counter[str]]]:
+def misbehaving(
+    url: str, seed: int, share: float, drops: Collection[str] = ()
+) -> Iterator[tuple[str, Counter[str]]]:
     """A proxy before the store at `url` that serves one request at a time, so that a condition and
     its write are one step; and, of a share of the requests, errors in their place. Its own URL, and
-    a count of the errors."""
+    a count of the errors.
+
+    Args:
+        drops: headers that it does not hand on, in lower case.
+    """
     draw, played = random.Random(seed), Counter[str]()
 
     class Handler(BaseHTTPRequestHandler):
@@ -101,8 +107,9 @@ def misbehaving(url: str, seed: int, share: float) -> Iterator[tuple[str, Counte
                 return
             if fault == "slow":
                 time.sleep(0.2)
+            kept = {name: text for name, text in self.headers.items() if name.lower() not in drops}
             there = http.client.HTTPConnection(urlsplit(url).netloc)
-            there.request(self.command, self.path, body, dict(self.headers))
+            there.request(self.command, self.path, body, kept)
             found = there.getresponse()
             content = found.read()
             if fault == "answer lost":

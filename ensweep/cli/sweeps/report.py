@@ -63,6 +63,7 @@ def _write(
     as_json: bool,
 ) -> None:
     from mlflow_setup.filesystem.atomic import must_write, num_bytes
+    from mlflow_setup.filesystem.storage import storage_of
     from mlflow_setup.runs.ensemble_runs import log_to_sweep
     from search.reports.pages.render import has_plotly, write_report
 
@@ -85,7 +86,9 @@ def _write(
         typer.echo("plots that answer the mouse: pip install 'ensweep[plots]'", err=True)
     for line in made.verdict:
         typer.echo(line)
-    typer.echo(f"report: {written.html} ({num_bytes(written.html) / 1e6:.1f} MB)")
+    kept = storage_of(target).address(written.html)
+    also = "" if kept == str(written.html) else f", also {kept}"
+    typer.echo(f"report: {written.html} ({num_bytes(written.html) / 1e6:.1f} MB){also}")
 
 
 def _export(place: Place, folders: "list[SweepFolder]", url: str, as_json: bool) -> None:
