@@ -115,11 +115,12 @@ def test_r15_two_drivers_of_one_sweep_in_an_object_store(
     tmp_path: Path, tiny_data: Path, s3: dict[str, str], table: Table
 ) -> None:
     sweep_of(tmp_path, tiny_data)
-    given = {"STORAGE": URI, "SECONDS_AN_EPOCH": "3"}
+    given = {"STORAGE": URI, "SECONDS_AN_EPOCH": "15"}
     first = Driver("run", tmp_path, ENSWEEP_CACHE=str(tmp_path / "1"), **given)
     first.wait_for(lambda: num_epochs() > 0)
     second = Driver("resume", tmp_path, ENSWEEP_CACHE=str(tmp_path / "2"), **given)
     code, text = second.end()
+    assert first.process.poll() is None
     assert code != 0
     assert f"sweep s is being run by process {first.process.pid}" in text
     first.process.send_signal(signal.SIGTERM)
