@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
-from filelock import FileLock
-
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.paths import as_given, safe_name
 from mlflow_setup.uris import is_uri, redact
@@ -102,6 +100,8 @@ class Storage:
 
     def lock(self, path: Path) -> Lock:
         """The lock at `path`."""
+        from filelock import FileLock
+
         return FileLock(path)
 
     def database(self, folder: Path) -> Path:
