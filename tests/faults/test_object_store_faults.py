@@ -7,7 +7,6 @@ tests/mlflow_setup/filesystem/test_working_copy.py.
 import functools
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -22,13 +21,9 @@ from fake_sweep import sweep_of
 from fault_table import Table
 from scale import how_often
 from stores import URI, Machines, misbehaving, s3_server
-from typer.testing import CliRunner
 
-from ensweep.cli.app import app
-from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem import storage
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder, write_atomic
-from mlflow_setup.filesystem.lease import read_lease
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from mlflow_setup.filesystem.object_store import ObjectStore
 from mlflow_setup.filesystem.storage import storage_folder, storage_of
@@ -104,52 +99,6 @@ def test_r1_r3_r4_in_an_object_store(
 
 def _has_more_than(count: int) -> bool:
     return num_epochs() > count
-
-
-@rare
-@pytest.mark.slow
-@pytest.mark.promise(
-    "R15", "object store: two drivers of one sweep at once", "the second is refused by name"
-)
-def test_r15_two_drivers_of_one_sweep_in_an_object_store(
-    tmp_path: Path, tiny_data: Path, s3: dict[str, str], table: Table
-) -> None:
-    sweep_of(tmp_path, tiny_data)
-    given = {"STORAGE": URI, "SECONDS_AN_EPOCH": "15"}
-    first = Driver("run", tmp_path, ENSWEEP_CACHE=str(tmp_path / "1"), **given)
-    first.wait_for(lambda: num_epochs() > 0)
-    second = Driver("resume", tmp_path, ENSWEEP_CACHE=str(tmp_path / "2"), **given)
-    code, text = second.end()
-    assert first.process.poll() is None
-    assert code != 0
-    assert f"sweep s is being run by process {first.process.pid}" in text
-    first.process.send_signal(signal.SIGTERM)
-    assert first.end()[0] == 75
-    assert read_lease(storage_folder(URI) / "s" / "lease.json") is None
-    table.played()
-
-
-@rare
-@pytest.mark.promise(
-    "R15", "object store: one that ignores conditions on writes", "refused before the work, exit 2"
-)
-def test_r15_a_store_that_ignores_conditions(
-    tmp_path: Path,
-    tiny_data: Path,
-    tiny_encoder: Path,
-    s3: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    words = ["sweep", "demo", "--name", "s", "--storage", URI, "--data-dir", str(tiny_data)]
-    words += ["--tracking-uri", f"sqlite:///{tmp_path}/runs.db", f"model.encoder={tiny_encoder}"]
-    conditions = ("if-match", "if-none-match")
-    with misbehaving(s3["AWS_ENDPOINT_URL"], 0, share=0.0, drops=conditions) as (url, _):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        result = CliRunner().invoke(app, words)
-        assert isinstance(result.exception, ConfigError), result.exception
-        assert f"--storage {URI}: this store ignores conditions" in result.exception.problem
-        assert result.exception.exit_code == 2
-        assert ObjectStore(URI).entries("") == {}  # nor has the name been taken
 
 
 @rare
