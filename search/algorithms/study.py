@@ -52,16 +52,20 @@ def create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> optu
 def frozen_past_trial(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
     """What the study is told of a trial of this sweep that has ended."""
     assert past.outcome is not None
-    space, settings = sweep.space, past.record.config
-    searched = [key for key in past.record.searched if key in space and key in settings]
-    params = {key: settings[key] for key in searched if space[key].contains(settings[key])}
     return _frozen(
         sweep,
-        params,
+        searched_params(sweep, past),
         _STATES[past.outcome.outcome],
         values_of(past, objectives(sweep)),
         past.best_values,
     )
+
+
+def searched_params(sweep: SweepConfig, past: PastTrial) -> dict[str, Any]:
+    """A trial's searched settings, of those that the sweep's space has and holds."""
+    space, settings = sweep.space, past.record.config
+    searched = [key for key in past.record.searched if key in space and key in settings]
+    return {key: settings[key] for key in searched if space[key].contains(settings[key])}
 
 
 def frozen_warm_trial(sweep: SweepConfig, warm: WarmTrial) -> FrozenTrial:

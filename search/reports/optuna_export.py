@@ -12,7 +12,7 @@ from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import raise_best, state_of
 from mlflow_setup.text import first_line
 from mlflow_setup.uris import redact
-from search.algorithms.study import frozen_past_trial, objectives
+from search.algorithms.study import frozen_past_trial, objectives, searched_params
 from search.config.baselines import BASELINES
 from search.config.space import distribution
 from search.config.sweep_config import SweepConfig
@@ -94,14 +94,12 @@ def _trial(sweep: SweepConfig, past: PastTrial, run_id: str | None) -> FrozenTri
 
 
 def _unfinished(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
-    space, settings = sweep.space, past.record.config
-    searched = [key for key in past.record.searched if key in space and key in settings]
-    params = {key: settings[key] for key in searched if space[key].contains(settings[key])}
+    params = searched_params(sweep, past)
     is_single = sweep.search.objective == "overall"
     return optuna.trial.create_trial(
         state=TrialState.RUNNING if past.outcome is None else TrialState.WAITING,
         params=params,
-        distributions={key: distribution(space[key]) for key in params},
+        distributions={key: distribution(sweep.space[key]) for key in params},
         intermediate_values=dict(enumerate(past.best_values, start=1)) if is_single else {},
     )
 

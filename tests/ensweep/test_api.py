@@ -150,6 +150,11 @@ def test_the_version() -> None:
         ensweep.save
 
 
+def test_completion_offers_what_is_imported_later() -> None:
+    assert {"sweep", "load", "Sweep", "ConfigError"} <= set(dir(ensweep))
+    assert all(hasattr(ensweep, name) for name in dir(ensweep))
+
+
 def test_the_import_is_light(tmp_path: Path) -> None:
     code = "import sys, ensweep\nprint(*sorted({name.partition('.')[0] for name in sys.modules}))"
     modules = set(run(code, tmp_path).split())
