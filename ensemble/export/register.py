@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ensemble.bundle.format import CARD, Bundle
-from ensemble.serving.service import interface
+from ensemble.serving.interface import interface
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.manifest import MANIFEST, sha256_file
 from mlflow_setup.models.registry import (

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from ensemble.serving.service import MAX_CHARACTERS, interface
+from ensemble.serving.interface import MAX_CHARACTERS, interface
 from mlflow_setup.models.registry import TASK_PARAM
 from mlflow_setup.models.scoring_server import INVOCATIONS, STATE
 from trainable.config.tasks import Output, Task

@@ -13,14 +13,14 @@ from typing import Any
 import pandas as pd
 
 from ensemble.inference.ensemble import Ensemble, check_row
+from ensemble.serving.interface import MAX_CHARACTERS, example_of
+from ensemble.serving.openapi import openapi
 from mlflow_setup.errors import DataError
-from mlflow_setup.models.registry import TASK_PARAM, Interface
-from trainable.config.tasks import Output, Task
+from mlflow_setup.models.registry import TASK_PARAM
 
-MAX_BYTES, MAX_ROWS, MAX_CHARACTERS = 1 << 20, 1000, 10_000
+MAX_BYTES, MAX_ROWS = 1 << 20, 1000
 MAX_SECONDS = 60.0
 _FORMATS = ("dataframe_records", "dataframe_split", "instances", "inputs")
-_EXAMPLE = ("a warm and funny film", "a film that is funny and warm")
 
 
 class Service:
@@ -44,7 +44,7 @@ class Service:
     def warm_up(self) -> None:
         """Load all members, by one sentence for each task."""
         for name, task in self.ensemble.tasks.items():
-            self.ensemble.predict(_example(task), name)
+            self.ensemble.predict(example_of(task), name)
 
     def answer(self, body: bytes) -> bytes:
         """The labels of a request's rows, as MLflow's servers give them: JSON in and out.
@@ -59,8 +59,6 @@ class Service:
 
     def describe(self) -> bytes:
         """What may be asked of the tasks, and what comes back: OpenAPI's JSON."""
-        from ensemble.serving.openapi import openapi
-
         return json.dumps(openapi(self.ensemble.tasks, self.max_rows)).encode()
 
     def check(self, body: bytes) -> tuple[pd.DataFrame, str]:
@@ -146,29 +144,6 @@ class Service:
     def _require_few(self, num_rows: int) -> None:
         if not 1 <= num_rows <= self.max_rows:
             raise DataError(f"{num_rows} rows, a request has 1 to {self.max_rows}")
-
-
-def interface(tasks: Mapping[str, Task]) -> Interface:
-    """What all tasks together take and give, and a row of the first as example."""
-    columns = dict.fromkeys(name for task in tasks.values() for name in task.columns.sentences)
-    types = {type(task.show(0.0)) for task in tasks.values()}
-    outputs = {"label": "string" if str in types else "double" if float in types else "long"}
-    for task in tasks.values():
-        if task.kind.output.has_columns:
-            outputs |= {f"probability_{name}": "double" for name in task.label_names}
-        elif task.kind.output is Output.BINARY:
-            outputs["probability"] = "double"
-    name, first = next(iter(tasks.items()))
-    rows = tuple(
-        {str(column): str(sentence) for column, sentence in row.items()}
-        for row in _example(first).to_dict("records")
-    )
-    return Interface(tuple(columns), outputs, name, rows)
-
-
-def _example(task: Task) -> pd.DataFrame:
-    names = task.columns.sentences
-    return pd.DataFrame([dict(zip(names, _EXAMPLE, strict=False))])
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

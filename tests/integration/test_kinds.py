@@ -15,7 +15,8 @@ from ensemble.choice.request import Request, choose_ensemble
 from ensemble.export.write import export
 from ensemble.inference.ensemble import Ensemble
 from ensemble.inference.label_files import submission
-from ensemble.serving.service import Service, interface
+from ensemble.serving.interface import interface
+from ensemble.serving.service import Service
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import Identity
 from mlflow_setup.tracking.store import resolve_tracking

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from ensemble.inference.ensemble import Ensemble
-from ensemble.serving.service import MAX_CHARACTERS, Service, interface
+from ensemble.serving.interface import MAX_CHARACTERS, interface
+from ensemble.serving.service import Service
 from mlflow_setup.errors import DataError, EnsweepError
 from trainable.config.tasks import PAPER_TASKS, Task
 
