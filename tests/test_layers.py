@@ -4,6 +4,7 @@ The imports are read once; a forbidden one is then added to what was read, as if
 """
 
 from copy import deepcopy
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import grimp
@@ -42,6 +43,24 @@ def _missing(graph: grimp.ImportGraph) -> set[str]:
 def test_contracts_hold(graph: grimp.ImportGraph) -> None:
     assert _missing(graph) == set()
     assert _broken(graph) == []
+
+
+def test_no_modules_import_each_other(graph: grimp.ImportGraph) -> None:
+    """Inside functions neither; each way round, or in a longer circle."""
+    assert _circle(graph) == []
+    changed = deepcopy(graph)
+    changed.add_import(importer="ensemble.serving.interface", imported="ensemble.serving.service")
+    assert len(_circle(changed)) > 2
+
+
+def _circle(graph: grimp.ImportGraph) -> list[str]:
+    """The modules of a circle of imports, the first once more at its end; none: empty."""
+    own = [name for name in graph.modules if name.partition(".")[0] in PACKAGES]
+    try:
+        TopologicalSorter({m: graph.find_modules_directly_imported_by(m) for m in own}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 @pytest.mark.parametrize(
