@@ -169,7 +169,7 @@ def learner_on(gpu: FakeGPU, config: Config, stage: Stage) -> Learner:
     with gpu.fake:
         learner.model.to_empty(device=gpu.device)
         learner.optimizer = build_optimizer(learner.model, config.optim)
-        if stage.name == "swa":
+        if stage.name == "swa" or learner.interpolation is not None:  # copies of the model
             learner.enter(stage)
     return learner
 

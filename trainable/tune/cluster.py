@@ -285,6 +285,6 @@ def _join(address: str) -> None:
         if place is not None:  # Ray would try for minutes
             socket.create_connection((place[1], int(place[2])), timeout=10).close()
         ray.init(log_to_driver=False, logging_level="error", runtime_env=_worker_environment())
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # as in `_start`
         reason = first_line(error)
         raise ConfigError(f"RAY_ADDRESS={address}: {reason}", fix=fix) from None

@@ -208,3 +208,15 @@ def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS=127\.0\.0\.1:9: .*refused"), cluster():
         pass
+
+
+def test_a_ray_that_does_not_come_up_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises a plain Exception where its processes are too slow to start."""
+
+    def too_slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr("ray.init", too_slow)
+    with pytest.raises(ConfigError, match=r"RAY_ADDRESS=local: .*timed out"), cluster():
+        pass
