@@ -16,7 +16,7 @@ from ensemble.presentation.words import doubts_by_task, name_of, verdict
 from ensweep.cli.shared.options import AskedEnsemble, as_overrides, dated
 from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import NothingUsableError
-from mlflow_setup.filesystem.storage import folder_to_make, storage_folder
+from mlflow_setup.filesystem.opening import folder_to_make, storage_folder
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome
 from mlflow_setup.text import setting_text

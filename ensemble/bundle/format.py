@@ -27,8 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ensemble.selection.combine import PAPER, Transform
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.downloads import is_beside, is_own_file
-from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
+from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, is_beside, is_own_file
 from mlflow_setup.filesystem.paths import inside
 from mlflow_setup.schema import other_release
 from mlflow_setup.text import printable

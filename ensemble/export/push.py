@@ -6,8 +6,7 @@ from typing import Any
 
 from ensemble.bundle.format import verify
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.downloads import is_beside
-from mlflow_setup.filesystem.manifest import MANIFEST
+from mlflow_setup.filesystem.manifest import MANIFEST, is_beside
 from mlflow_setup.text import first_line, printable
 from mlflow_setup.uris import redact
 

@@ -31,10 +31,11 @@ from ensemble.export.places import without_places
 from ensemble.inference.speed import milliseconds_of
 from ensemble.presentation import figures
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.filesystem.atomic import atomic_folder, is_full, num_bytes
+from mlflow_setup.filesystem.atomic import atomic_folder, is_full
 from mlflow_setup.filesystem.manifest import write_manifest
 from mlflow_setup.filesystem.modes import users_mask
 from mlflow_setup.filesystem.output import check_folder
+from mlflow_setup.filesystem.storage import num_bytes
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.wheel import pack_wheel
 from trainable.config.tasks import Task

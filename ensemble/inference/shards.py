@@ -20,10 +20,11 @@ from ensemble.inference.ensemble import Ensemble
 from ensemble.inference.label_files import csv_parts, json_parts
 from ensemble.inference.sentence_files import count_rows, read_file
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.atomic import TEMPORARY, must_write, remove_leftovers, write_atomic
+from mlflow_setup.filesystem.atomic import must_write, write_atomic
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, sha256_file, write_manifest
 from mlflow_setup.filesystem.modes import users_mask
 from mlflow_setup.filesystem.output import make_folder
+from mlflow_setup.filesystem.storage import TEMPORARY, remove_leftovers
 from trainable.data.tables import reading
 from trainable.runtime.progress import Tally
 

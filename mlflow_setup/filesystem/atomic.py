@@ -11,9 +11,8 @@ from typing import BinaryIO
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.modes import OWNERS
-from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.filesystem.storage import TEMPORARY, storage_of
 
-TEMPORARY = ".tmp-"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -129,15 +128,6 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def num_bytes(path: Path) -> int:
-    """The size of a file, or of all files below a folder; what goes meanwhile counts nothing."""
-    total = 0
-    for file in (path, *path.rglob("*")):
-        with contextlib.suppress(OSError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
-
-
 def remove_folder(folder: Path) -> None:
     """Delete a folder that readers see whole or not at all; none there is as good.
 
@@ -154,15 +144,6 @@ def remove_file(path: Path) -> None:
     """Delete a file that was written whole; none there is as good."""
     path.unlink(missing_ok=True)
     storage_of(path).withdraw(path)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete what a crash in the middle of a write left in `folder`."""
-    for path in folder.glob(f"{TEMPORARY}*"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

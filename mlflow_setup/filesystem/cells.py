@@ -5,27 +5,14 @@ store the write has a condition: create only if absent, replace only what was re
 """
 
 from pathlib import Path
-from typing import Protocol
 
 from filelock import FileLock
 
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.object_store import ObjectStore
+from mlflow_setup.filesystem.storage import Cell, storage_of
 
 LOCK_SECONDS = 4.0
-
-
-class Cell(Protocol):
-    """Its text is "" where there is none."""
-
-    def read(self) -> tuple[str, str | None]:
-        """The text, and the mark by which `swap` knows it."""
-        ...
-
-    def swap(self, mark: str | None, text: str) -> str | None:
-        """Put `text` in the place of what has that mark. The new mark; None: somebody was
-        quicker."""
-        ...
 
 
 class FileCell:
@@ -71,3 +58,8 @@ class StoreCell:
             return new
         found, new = self.read()  # the answer to a try that was made again may have been lost
         return new if found == text else None
+
+
+def cell_of(path: Path) -> Cell:
+    """The small file at `path`, or its object, to be changed by one process at a time."""
+    return storage_of(path).cell(path) or FileCell(path)

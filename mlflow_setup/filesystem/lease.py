@@ -21,7 +21,7 @@ from filelock import Timeout
 
 from mlflow_setup.errors import STOPPED, ConfigError
 from mlflow_setup.filesystem.atomic import must_write
-from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.filesystem.cells import cell_of
 
 LEASE_FILE = "lease.json"
 BEAT_SECONDS = 2.0
@@ -63,7 +63,7 @@ class Lease:
         what: is held, in words; None: the sweep of the folder's name.
         """
         self.path, self.stale_seconds = folder / file, stale_seconds
-        self.cell = storage_of(self.path).cell(self.path)
+        self.cell = cell_of(self.path)
         self.what = what or f"sweep {folder.name}"
         self.is_lost = False
         self._mark: str | None = None  # of what was last written
@@ -177,7 +177,7 @@ def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder 
 
 def read_lease(path: Path) -> Holder | None:
     """Who holds the lease; None when nobody does, or it is damaged."""
-    return _holder(storage_of(path).cell(path).read()[0])
+    return _holder(cell_of(path).read()[0])
 
 
 def _holder(text: str) -> Holder | None:

@@ -6,16 +6,25 @@ published is asked for by `pull` and `fetch`. A folder in no working copy is the
 there is nothing to publish or to ask for.
 """
 
+import contextlib
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
+from typing import Protocol
 
-from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.paths import as_given, safe_name
-from mlflow_setup.uris import is_uri, redact
+TEMPORARY = ".tmp-"
 
-if TYPE_CHECKING:
-    from mlflow_setup.filesystem.cells import Cell
+
+class Cell(Protocol):
+    """A small text that one process at a time changes: compare, and set. "" where there is none."""
+
+    def read(self) -> tuple[str, str | None]:
+        """The text, and the mark by which `swap` knows it."""
+        ...
+
+    def swap(self, mark: str | None, text: str) -> str | None:
+        """Put `text` in the place of what has that mark. The new mark; None: somebody was
+        quicker."""
+        ...
 
 
 class Lock(Protocol):
@@ -66,8 +75,6 @@ class Storage:
 
     def num_bytes(self, path: Path) -> int:
         """The size of a file, or of all that is published below a folder."""
-        from mlflow_setup.filesystem.atomic import num_bytes
-
         return num_bytes(path)
 
     def names(self, folder: Path) -> list[str]:
@@ -87,16 +94,12 @@ class Storage:
 
     def give_back(self, folder: Path) -> None:
         """Undo `claim`, where nothing was made of the folder; else nothing, or an OSError."""
-        from mlflow_setup.filesystem.atomic import remove_leftovers
-
         remove_leftovers(folder)
         folder.rmdir()
 
-    def cell(self, path: Path) -> "Cell":
-        """The small file at `path`, to be changed by one process at a time."""
-        from mlflow_setup.filesystem.cells import FileCell
-
-        return FileCell(path)
+    def cell(self, path: Path) -> Cell | None:
+        """The object at `path`, to be changed by one process at a time; None: it is a file."""
+        return None
 
     def lock(self, path: Path) -> Lock:
         """The lock at `path`."""
@@ -128,6 +131,11 @@ _LOCAL = Storage()
 _copies: dict[Path, Storage] = {}
 
 
+def know(root: Path, storage: Storage) -> None:
+    """Paths below `root` are in this storage from now on."""
+    _copies.setdefault(root, storage)
+
+
 def storage_of(path: Path) -> Storage:
     """The storage that a path of this machine is in."""
     if _copies:
@@ -138,44 +146,19 @@ def storage_of(path: Path) -> Storage:
     return _LOCAL
 
 
-def storage_folder(place: str | Path, copies: str = "copies") -> Path:
-    """The folder by which a storage is used here: of a path the path, of a URI its working copy.
-
-    Nothing is connected to yet.
-
-    Args:
-        place: `s3://bucket/prefix`, `gs://`, `az://`, `file:///...`, or a path.
-        copies: processes that do not name the same share no working copy.
-
-    Raises:
-        ConfigError: no storage URI, or one that holds credentials or settings.
-    """
-    given = as_given(place)
-    if not is_uri(given):
-        return Path(place)
-    if given.startswith("file://"):
-        return _path_of(given)
-    from mlflow_setup.filesystem.working_copy import open_copy
-
-    copy = open_copy(given, copies)
-    _copies.setdefault(copy.root, copy)
-    return copy.root
+def num_bytes(path: Path) -> int:
+    """The size of a file, or of all files below a folder; what goes meanwhile counts nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
-def folder_to_make(place: str | Path) -> Path:
-    """The path of a new folder; of `s3://bucket/prefix/NAME` that in the working copy of
-    `s3://bucket/prefix`. Raises ConfigError as `storage_folder`, or where there is no name."""
-    given = as_given(place)
-    if not is_uri(given):
-        return Path(place)
-    from mlflow_setup.filesystem.object_store import split_file
-
-    storage, name = split_file(given.rstrip("/"))
-    return storage_folder(storage) / safe_name(name, f"{redact(storage)}:")
-
-
-def _path_of(uri: str) -> Path:
-    parts = urlsplit(uri)
-    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        raise ConfigError(f"{redact(uri)}: no URI of a folder here", fix="file:///absolute/path")
-    return Path(unquote(parts.path))
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a crash in the middle of a write left in `folder`."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -21,13 +21,12 @@ from functools import cache
 from pathlib import Path
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import TEMPORARY
 from mlflow_setup.filesystem.cells import StoreCell
 from mlflow_setup.filesystem.lease import LeaseLock
 from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.filesystem.object_store import Entry, ObjectStore
 from mlflow_setup.filesystem.paths import cache_folder, inside
-from mlflow_setup.filesystem.storage import Lock, Storage
+from mlflow_setup.filesystem.storage import TEMPORARY, Lock, Storage
 from mlflow_setup.text import short_hash
 from mlflow_setup.uris import has_credentials, redact
 
@@ -41,7 +40,7 @@ _INDEX = ".index.json"
 
 def open_copy(uri: str, copies: str) -> "WorkingCopy":
     """The working copy of the storage at `uri`, in the cache folder; raises ConfigError as
-    `mlflow_setup.filesystem.storage.storage_folder`."""
+    `mlflow_setup.filesystem.opening.storage_folder`."""
     if has_credentials(uri):
         raise ConfigError(
             f"--storage {redact(uri)}: the URI holds credentials",

@@ -16,9 +16,10 @@ from urllib.request import url2pathname
 from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import TEMPORARY, remove_folder
+from mlflow_setup.filesystem.atomic import remove_folder
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
 from mlflow_setup.filesystem.paths import inside, safe_name
+from mlflow_setup.filesystem.storage import TEMPORARY
 from mlflow_setup.tracking.client import Metric, MlflowException
 from mlflow_setup.tracking.store import Tracking, cut
 from mlflow_setup.uris import redact

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
-from mlflow_setup.filesystem.atomic import TEMPORARY
-from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.filesystem.storage import TEMPORARY, storage_of
 from mlflow_setup.schema import EXPERIMENT, Tag
 from mlflow_setup.text import first_line, setting_text
 from mlflow_setup.tracking.relocation import relocate

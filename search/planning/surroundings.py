@@ -15,9 +15,8 @@ from pathlib import Path
 import psutil
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import num_bytes
 from mlflow_setup.filesystem.paths import cache_folder
-from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.filesystem.storage import num_bytes, storage_of
 from mlflow_setup.tracking.sqlite import prove_writable
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.uris import redact

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ensemble.choice.pins import pinned_trials
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import TEMPORARY
-from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.filesystem.storage import TEMPORARY, storage_of
 from mlflow_setup.schema import Outcome, raise_best
 from search.storage.history import PastTrial, read_history
 from search.storage.sweep_folder import SweepFolder

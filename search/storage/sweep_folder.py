@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
-from mlflow_setup.filesystem.atomic import must_write, num_bytes, write_atomic
+from mlflow_setup.filesystem.atomic import must_write, write_atomic
 from mlflow_setup.filesystem.lease import living_driver, refusal
 from mlflow_setup.filesystem.paths import refuse_uri, safe_name
-from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.filesystem.storage import num_bytes, storage_of
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     SCHEMA_VERSION,

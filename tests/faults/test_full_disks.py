@@ -29,7 +29,7 @@ from ensemble.choice.tracking import Record
 from ensemble.export.write import chosen_parts, write_bundle
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import TEMPORARY, num_bytes
+from mlflow_setup.filesystem.storage import TEMPORARY, num_bytes
 from mlflow_setup.schema import Outcome
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.driver.sweep import run_sweep

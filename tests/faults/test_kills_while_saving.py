@@ -11,7 +11,7 @@ from fault_table import Table
 from scale import SCALE
 from stored_steps import CHILD_SECONDS, assert_no_leftovers, loaded_step, state
 
-from mlflow_setup.filesystem.atomic import TEMPORARY
+from mlflow_setup.filesystem.storage import TEMPORARY
 from trainable.storage.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")

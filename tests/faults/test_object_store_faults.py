@@ -26,7 +26,8 @@ from mlflow_setup.filesystem import storage
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder, write_atomic
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from mlflow_setup.filesystem.object_store import ObjectStore
-from mlflow_setup.filesystem.storage import storage_folder, storage_of
+from mlflow_setup.filesystem.opening import storage_folder
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.filesystem.working_copy import WorkingCopy
 from mlflow_setup.schema import Outcome
 from search.storage.sweep_folder import SweepFolder
@@ -153,7 +154,7 @@ SAVE = """
 import os, sys
 from pathlib import Path
 import torch
-from mlflow_setup.filesystem.storage import storage_folder
+from mlflow_setup.filesystem.opening import storage_folder
 from trainable.storage.checkpoint import save_checkpoint
 folder = storage_folder(sys.argv[1], "scratch") / "t" / "checkpoint"
 print("begins", flush=True)

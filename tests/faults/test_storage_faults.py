@@ -24,8 +24,8 @@ from scale import MANY
 from stored_steps import CHILD_SECONDS, assert_no_leftovers, contents, loaded_step, state
 
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import TEMPORARY
 from mlflow_setup.filesystem.manifest import MANIFEST
+from mlflow_setup.filesystem.storage import TEMPORARY
 from mlflow_setup.schema import Outcome, OutcomeRecord
 from trainable.storage.checkpoint import load_newest, save_checkpoint
 from trainable.storage.trial_folder import TrialFolder

@@ -141,7 +141,7 @@ def main(verb: str, folder: Path, overrides: list[str]) -> SweepResult:
     """Drive the sweep in `<folder>/runs`, its file being `<folder>/mine.yaml`."""
     import os
 
-    from mlflow_setup.filesystem.storage import storage_folder
+    from mlflow_setup.filesystem.opening import storage_folder
     from mlflow_setup.tracking.store import resolve_tracking
 
     storage = storage_folder(os.environ.get("STORAGE", folder / "runs"))

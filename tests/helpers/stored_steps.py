@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mlflow_setup.filesystem.atomic import TEMPORARY
+from mlflow_setup.filesystem.storage import TEMPORARY
 from trainable.storage.checkpoint import load_newest
 
 CHILD_SECONDS = 120

@@ -11,9 +11,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError, PartialError
-from mlflow_setup.filesystem.atomic import atomic_folder, remove_leftovers
+from mlflow_setup.filesystem.atomic import atomic_folder
 from mlflow_setup.filesystem.object_store import RemoteFolder, split_file
 from mlflow_setup.filesystem.paths import cache_folder, inside
+from mlflow_setup.filesystem.storage import remove_leftovers
 from mlflow_setup.text import short_hash
 from mlflow_setup.uris import has_credentials, is_uri, redact
 from trainable.data.inputs import Listing, changed_input, expected_folder

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mlflow_setup.filesystem.storage import storage_folder
+from mlflow_setup.filesystem.opening import storage_folder
 from mlflow_setup.uris import is_uri
 from trainable.storage.trial_folder import TrialFolder
 

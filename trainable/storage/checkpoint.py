@@ -16,11 +16,10 @@ from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import (
     atomic_folder,
     remove_folder,
-    remove_leftovers,
     sync_folder,
 )
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
-from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.filesystem.storage import remove_leftovers, storage_of
 from mlflow_setup.text import first_line
 from trainable.storage.layout import QUARANTINE
 

@@ -12,13 +12,12 @@ from mlflow_setup.filesystem.atomic import (
     atomic_folder,
     remove_file,
     remove_folder,
-    remove_leftovers,
     write_atomic,
     write_whole,
 )
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from mlflow_setup.filesystem.paths import files_inside, inside
-from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.filesystem.storage import remove_leftovers, storage_of
 from mlflow_setup.schema import (
     PREDICTIONS_ARTIFACT,
     UNKNOWN_DATA,

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from mlflow_setup.filesystem.storage import storage_folder
+from mlflow_setup.filesystem.opening import storage_folder
 from trainable.data.inputs import Inputs
 from trainable.storage.layout import PREPARATION, SHARED, STOP_FILE, TRIALS
 from trainable.tune.attempt import Limits

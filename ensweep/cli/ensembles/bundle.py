@@ -20,7 +20,7 @@ from ensweep.cli.shared.options import (
 from ensweep.cli.shared.output import print_json, say_next
 from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
-from mlflow_setup.filesystem.storage import folder_to_make
+from mlflow_setup.filesystem.opening import folder_to_make
 
 if TYPE_CHECKING:
     from ensemble.export.write import Refine
@@ -54,8 +54,7 @@ def export(
     from ensemble.export.write import export as write
     from ensemble.export.write import unchanged
     from mlflow_setup.errors import ConfigError
-    from mlflow_setup.filesystem.atomic import num_bytes
-    from mlflow_setup.filesystem.storage import storage_of
+    from mlflow_setup.filesystem.storage import num_bytes, storage_of
 
     refine = unchanged if precision == "fp32" else halving(precision, data_dir)
     if precision == "fp32" and data_dir is not None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.opening import storage_folder
 from mlflow_setup.filesystem.paths import cache_folder
-from mlflow_setup.filesystem.storage import storage_folder, storage_of
+from mlflow_setup.filesystem.storage import storage_of
 
 if TYPE_CHECKING:
     from mlflow_setup.tracking.store import Tracking

@@ -86,7 +86,7 @@ def _refuse_used(folder: "SweepFolder", models: list[str]) -> None:
 
 def _sizes(folder: "SweepFolder", runs: "list[Run]") -> dict[Path, int]:
     """Bytes of what lies on this machine."""
-    from mlflow_setup.filesystem.atomic import num_bytes
+    from mlflow_setup.filesystem.storage import num_bytes
     from mlflow_setup.runs.deletion import local_artifacts
 
     places = [folder.path, *(path for run in runs if (path := local_artifacts(run)) is not None)]

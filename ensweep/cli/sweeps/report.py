@@ -62,8 +62,8 @@ def _write(
     static: bool,
     as_json: bool,
 ) -> None:
-    from mlflow_setup.filesystem.atomic import must_write, num_bytes
-    from mlflow_setup.filesystem.storage import storage_of
+    from mlflow_setup.filesystem.atomic import must_write
+    from mlflow_setup.filesystem.storage import num_bytes, storage_of
     from mlflow_setup.runs.ensemble_runs import log_to_sweep
     from search.reports.pages.render import has_plotly, write_report
 

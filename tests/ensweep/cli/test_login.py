@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ensweep.cli.app import app
 from mlflow_setup.errors import EnsweepError
-from mlflow_setup.filesystem.atomic import TEMPORARY
+from mlflow_setup.filesystem.storage import TEMPORARY
 from search.storage.sweep_folder import SWEEP_FILE
 
 SILENT = {

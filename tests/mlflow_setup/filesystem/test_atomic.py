@@ -7,15 +7,13 @@ import pytest
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.atomic import (
-    TEMPORARY,
     atomic_folder,
     is_full,
     must_write,
-    num_bytes,
     remove_folder,
-    remove_leftovers,
     write_atomic,
 )
+from mlflow_setup.filesystem.storage import TEMPORARY, num_bytes, remove_leftovers
 
 
 @pytest.mark.parametrize("content", ["", "ä\n", b"\x00\xff" * 5000])

@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.downloads import is_beside, is_lfs_pointer
-from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, sha256_file, write_manifest
+from mlflow_setup.filesystem.manifest import (
+    MANIFEST,
+    find_damage,
+    is_beside,
+    is_lfs_pointer,
+    sha256_file,
+    write_manifest,
+)
 
 FACTS = {"format": "of a test"}
 

@@ -10,9 +10,10 @@ import pytest
 from patience import PATIENCE
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.atomic import TEMPORARY, atomic_folder
+from mlflow_setup.filesystem.atomic import atomic_folder
 from mlflow_setup.filesystem.modes import narrow_umask, users_mask
 from mlflow_setup.filesystem.output import check_file, check_folder, make_folder, output_file
+from mlflow_setup.filesystem.storage import TEMPORARY
 
 
 @pytest.fixture(params=[0o000, 0o002, 0o022, 0o027, 0o077])

@@ -22,7 +22,8 @@ from mlflow_setup.filesystem.atomic import (
 )
 from mlflow_setup.filesystem.lease import Lease, read_lease
 from mlflow_setup.filesystem.manifest import write_manifest
-from mlflow_setup.filesystem.storage import storage_folder, storage_of
+from mlflow_setup.filesystem.opening import storage_folder
+from mlflow_setup.filesystem.storage import storage_of
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import TEMPORARY
 from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
+from mlflow_setup.filesystem.storage import TEMPORARY
 from trainable.storage.checkpoint import load_newest, save_checkpoint
 
 

@@ -7,8 +7,8 @@ import pytest
 from trial_records import RECORD, predictions, write_weights
 
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import TEMPORARY
 from mlflow_setup.filesystem.manifest import MANIFEST
+from mlflow_setup.filesystem.storage import TEMPORARY
 from mlflow_setup.schema import (
     Outcome,
     OutcomeRecord,

@@ -1,0 +1,52 @@
+"""From what users name a storage by to the folder by which it is used here."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.paths import as_given, safe_name
+from mlflow_setup.filesystem.storage import know
+from mlflow_setup.uris import is_uri, redact
+
+
+def storage_folder(place: str | Path, copies: str = "copies") -> Path:
+    """The folder by which a storage is used here: of a path the path, of a URI its working copy.
+
+    Nothing is connected to yet.
+
+    Args:
+        place: `s3://bucket/prefix`, `gs://`, `az://`, `file:///...`, or a path.
+        copies: processes that do not name the same share no working copy.
+
+    Raises:
+        ConfigError: no storage URI, or one that holds credentials or settings.
+    """
+    given = as_given(place)
+    if not is_uri(given):
+        return Path(place)
+    if given.startswith("file://"):
+        return _path_of(given)
+    from mlflow_setup.filesystem.working_copy import open_copy
+
+    copy = open_copy(given, copies)
+    know(copy.root, copy)
+    return copy.root
+
+
+def folder_to_make(place: str | Path) -> Path:
+    """The path of a new folder; of `s3://bucket/prefix/NAME` that in the working copy of
+    `s3://bucket/prefix`. Raises ConfigError as `storage_folder`, or where there is no name."""
+    given = as_given(place)
+    if not is_uri(given):
+        return Path(place)
+    from mlflow_setup.filesystem.object_store import split_file
+
+    storage, name = split_file(given.rstrip("/"))
+    return storage_folder(storage) / safe_name(name, f"{redact(storage)}:")
+
+
+def _path_of(uri: str) -> Path:
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise ConfigError(f"{redact(uri)}: no URI of a folder here", fix="file:///absolute/path")
+    return Path(unquote(parts.path))
