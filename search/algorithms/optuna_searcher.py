@@ -245,9 +245,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         elif not is_first and self.probes.is_next_taken_up(number):
             taken_up = self.probes.take_up()
             if taken_up is not None:
-                is_tried = number > self.sweep.search.num_probes or not self.sweep.first_trials
-                rest = {} if is_tried else self.sweep.first(0)[1]
-                point, chosen_by = {**rest, **taken_up}, "search, from a probe"
+                point, chosen_by = taken_up, "search, from a probe"
         return suggestion(name, given, self._ask(name, given, point, space), chosen_by)
 
     def _past(self, past: PastTrial) -> dict[str, Any]:

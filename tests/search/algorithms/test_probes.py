@@ -70,16 +70,6 @@ def test_every_second_trial_takes_up_the_best_probe_that_is_left(tmp_path: Path)
     assert ran["0006"]["origin"]["probe.lr"] == "search"
 
 
-def test_the_first_that_takes_one_up_has_the_rest_from_the_first_trial(tmp_path: Path) -> None:
-    sweep = sweep_of(tmp_path)
-    ran = _run(OptunaSearcher(sweep), {"0003": 0.8, "0002": 0.7})
-    rest = {key: sweep.first(0)[1][key] for key in SPACE if key not in OF_HEADS}
-    assert rest == {"optim.lr": 5e-5, "optim.layer_decay": 1.0}
-    found = [{key: ran[name]["settings"][key] for key in rest} for name in ("0005", "0007")]
-    assert found[0] == rest
-    assert found[1] != rest
-
-
 def test_probes_without_anything_to_go_on_with_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"search.num_probes: trials go on from a probe"):
         sweep_of(tmp_path, recipe="probe")
