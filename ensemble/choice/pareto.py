@@ -97,8 +97,10 @@ def levels_of(options: Options, of_folds: Sequence[Options]) -> list[Level]:
     if options.one is not None and all(each.one is not None for each in of_folds):
         ones = tuple(each.one for each in of_folds if each.one is not None)
         levels.append(Level(options.one, ones))
-    levels.append(Level(options.singles, tuple(each.singles for each in of_folds)))
     known = {level.option.members for level in levels}
+    if len(options.singles.members) > 1 or options.singles.members not in known:
+        levels.append(Level(options.singles, tuple(each.singles for each in of_folds)))
+        known.add(options.singles.members)
     least = max((each.every[0].cost for each in of_folds), default=0)
     for option in (*options.alone, *options.selective):
         if (len(option.members) > 1 or option.members not in known) and option.cost >= least:

@@ -96,6 +96,15 @@ def test_a_level_that_another_fold_has_nothing_for_is_none() -> None:
     assert [o for o in kinds if o.cost < 25 and o not in (found.one, found.singles)] == []
 
 
+def test_a_candidate_alone_is_one_level() -> None:
+    """Also where it is the best for all tasks together and the best of each."""
+    found = options(view_of([10, 20, 30]))
+    assert found.one is not None
+    assert found.one.members == found.singles.members
+    members = [level.option.members for level in levels_of(found, [found, found])]
+    assert members.count(found.one.members) == 1
+
+
 def test_the_front_has_no_level_that_a_cheaper_one_beats_or_a_task_is_clearly_worse_at() -> None:
     two = tuple(Candidate(f"run{m}", f"{m:04d}", "s", 1, "/none", 1) for m in range(2))
     levels = [Level(Option({}, two, cost, 0.0), ()) for cost in (1, 2, 3, 4, 4, 5)]

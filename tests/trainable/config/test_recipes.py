@@ -84,12 +84,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "lp-ft": (
         "probe",
-        {
-            "train.stages": ["probe", "finetune"],
-            "optim.lr": 5e-5,
-            "train.num_epochs": 3,
-            "train.finetuned_share": 0.5,
-        },
+        {"train.stages": ["probe", "finetune"], "optim.lr": 5e-5, "train.num_epochs": 3},
     ),
 }
 """Recipe -> its parent and exactly what it changes."""
