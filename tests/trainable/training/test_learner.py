@@ -252,41 +252,6 @@ def test_the_average_is_scored_once_there_is_one(tiny_encoder: Path, tiny_data: 
     assert abs(outputs["sentiment"] - before["sentiment"]).max() > 1e-3
 
 
-def test_weights_between_the_probes_and_the_fine_tuned_are_scored(
-    tiny_encoder: Path, tiny_data: Path
-) -> None:
-    """Also by a learner that goes on from a state of this stage, or of the end of the probe."""
-    config = config_of(
-        *(tiny_encoder, tiny_data, "train.stages=[probe, finetune]", "probe.num_epochs=1"),
-        *("train.num_epochs=2", "train.finetuned_share=0.25", "optim.lr=0.01"),
-    )
-    probe, finetune = stages_of(config)
-    one, two, three = (learner_of(config) for _ in range(3))
-    one.enter(probe)
-    one.step(new_batch(one, "sentiment"), 1, 0)
-    one.end_epoch()
-    assert one.scored is one.model
-    two.enter(finetune)
-    two.load_state(one.state())
-    start = {name: value.double() for name, value in one.model.state_dict().items()}
-    one.enter(finetune)
-    one.step(new_batch(one, "sentiment"), 2, 0)
-    three.enter(finetune)
-    three.load_state(one.state())
-    two.model.load_state_dict(one.model.state_dict())
-    for learner in (one, two, three):
-        learner.end_epoch()
-        found = learner.scored.state_dict()
-        for name, value in one.model.state_dict().items():
-            between = start[name] + 0.25 * (value.double() - start[name])
-            torch.testing.assert_close(found[name].double(), between, rtol=1e-5, atol=1e-5)
-    moved = (
-        one.model.encoder.embeddings.word_embeddings.weight
-        - start["encoder.embeddings.word_embeddings.weight"]
-    )
-    assert moved.abs().max() > 1e-3
-
-
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_probe_trains_the_heads_on_embeddings_that_are_known(
     cache: bool, tiny_encoder: Path, tiny_data: Path

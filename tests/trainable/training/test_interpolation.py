@@ -1,0 +1,44 @@
+"""What is scored between the probe's weights and the fine-tuned ones, against float64."""
+
+from pathlib import Path
+
+import torch
+from learners import new_batch
+from tiny_trials import config_of, learner_of
+
+from trainable.training.stages import stages_of
+
+
+def test_weights_between_the_probes_and_the_fine_tuned_are_scored(
+    tiny_encoder: Path, tiny_data: Path
+) -> None:
+    """Also by a learner that goes on from a state of this stage, or of the end of the probe."""
+    config = config_of(
+        *(tiny_encoder, tiny_data, "train.stages=[probe, finetune]", "probe.num_epochs=1"),
+        *("train.num_epochs=2", "train.finetuned_share=0.25", "optim.lr=0.01"),
+    )
+    probe, finetune = stages_of(config)
+    one, two, three = (learner_of(config) for _ in range(3))
+    one.enter(probe)
+    one.step(new_batch(one, "sentiment"), 1, 0)
+    one.end_epoch()
+    assert one.scored is one.model
+    two.enter(finetune)
+    two.load_state(one.state())
+    start = {name: value.double() for name, value in one.model.state_dict().items()}
+    one.enter(finetune)
+    one.step(new_batch(one, "sentiment"), 2, 0)
+    three.enter(finetune)
+    three.load_state(one.state())
+    two.model.load_state_dict(one.model.state_dict())
+    for learner in (one, two, three):
+        learner.end_epoch()
+        found = learner.scored.state_dict()
+        for name, value in one.model.state_dict().items():
+            between = start[name] + 0.25 * (value.double() - start[name])
+            torch.testing.assert_close(found[name].double(), between, rtol=1e-5, atol=1e-5)
+    moved = (
+        one.model.encoder.embeddings.word_embeddings.weight
+        - start["encoder.embeddings.word_embeddings.weight"]
+    )
+    assert moved.abs().max() > 1e-3
