@@ -20,7 +20,8 @@ from search.driver.result import SweepResult
 from search.storage.history import finish_decided, read_history, reopen_failed, settle_in
 from search.storage.relocation import with_absolute_paths
 from search.storage.sweep_folder import SweepFolder
-from trainable.tune.cluster import prove_surroundings, starting_ahead
+from trainable.tune.cluster import starting_ahead
+from trainable.tune.local_ray import prove_surroundings
 from trainable.tune.trainable import Train
 
 

@@ -26,7 +26,7 @@ from search.storage.sweep_folder import sweep_names
 from trainable.config.recipe import given_settings
 from trainable.data.remote import PACKAGED
 from trainable.runtime.precision import choose_device, choose_precision
-from trainable.tune.cluster import prove_surroundings
+from trainable.tune.local_ray import prove_surroundings
 
 PACKAGES = ("ensweep", "torch", "transformers", "ray", "optuna", "mlflow", "scikit-learn")
 _OURS = re.compile(r"(ENSWEEP|MLFLOW|RAY|HF|CUDA|AWS|HUGGING_?FACE)_", re.IGNORECASE)

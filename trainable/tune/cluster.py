@@ -3,9 +3,7 @@
 import gc
 import os
 import re
-import secrets
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,27 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from ray._private.node import Node as RayNode
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import first_line
 from mlflow_setup.wheel import PACKAGES
+from trainable.tune import local_ray
 
 _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # progress is shown here
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_gcs_server_port_wait_time_s": str(local_ray.START_SECONDS),
+    "RAY_raylet_start_wait_time_s": str(local_ray.START_SECONDS),
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are the sweep driver's
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may be in the middle of a save
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the reason is in the trial's outcome
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing of Tune's own state is read back
 }
-_SESSION_SOCKET = "ray/session_2026-01-31_12-00-00_000000_4194304/sockets/plasma_store"
-"""The longest path of a socket, below the folder for temporary files; and Linux's limit, bytes."""
-_MAX_SOCKET_PATH = 107
-HELPERS = ("start_api_server", "start_monitor", "start_log_monitor")
-"""Methods of Ray's node, private, each of which starts a process."""
 _GROUP_LABEL = "ray.io/node-group"  # on nodes that an autoscaler starts
 
 
@@ -100,8 +95,8 @@ def cluster() -> Iterator[list[Node]]:
     elif ours and address:
         _join(address)
     elif ours:
-        prove_surroundings()
-        _start()
+        local_ray.prove_surroundings()
+        local_ray.start(_worker_environment())
     try:
         yield alive_nodes()
     finally:
@@ -143,8 +138,8 @@ class _Ahead:
 
     def _run(self) -> None:
         try:
-            prove_surroundings()
-            _start()
+            local_ray.prove_surroundings()
+            local_ray.start(_worker_environment())
         except Exception as error:
             self._error = error
         self._has_started.set()
@@ -175,93 +170,6 @@ def alive_nodes() -> list[Node]:
     ]
 
 
-def prove_surroundings() -> None:
-    """That a Ray can start on this machine, where one is to be started.
-
-    Raises:
-        ConfigError: the path of its sockets would be too long, or its folder cannot be written.
-    """
-    if os.environ.get("RAY_ADDRESS") or ray.is_initialized():
-        return
-    name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    fix = f"{name}=/tmp, or another short path that can be written to"
-    num_bytes = len(os.fsencode(folder / _SESSION_SOCKET))
-    if num_bytes > _MAX_SOCKET_PATH:
-        raise ConfigError(
-            f"{name}={folder}: the paths of Ray's sockets would have {num_bytes} bytes, and a "
-            f"socket's path has at most {_MAX_SOCKET_PATH}",
-            fix=fix,
-        )
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError(f"{name}={folder}: cannot be written: {reason}", fix=fix) from None
-
-
-def _start() -> None:
-    _keep_token_without_home()
-    try:
-        with _without_helpers():
-            ray.init(
-                "local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                runtime_env=_worker_environment(),
-                _node_ip_address="127.0.0.1",  # else a machine without a network has no address
-            )
-    except Exception as error:  # Ray's own start raises nothing more precise
-        raise ConfigError(
-            f"no Ray can be started on this machine: {first_line(error)}",
-            fix="ray start --head says more; RAY_ADDRESS names a cluster that runs already",
-        ) from None
-
-
-@contextmanager
-def _without_helpers() -> Iterator[None]:
-    """A dashboard, an autoscaler and a reader of logs have nothing to do for a Ray that is this
-    machine's alone. Ray starts a process of each all the same, two seconds of a processor, and
-    waits for the first."""
-    before = {name: getattr(RayNode, name) for name in HELPERS}
-    for name in HELPERS:
-        setattr(RayNode, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        for name, start in before.items():
-            setattr(RayNode, name, start)
-
-
-def _worker_environment() -> dict[str, str] | None:
-    """Workers look for modules in this working directory first: where one has the name of a package
-    of ours, they are told which is meant. It costs each worker a part of a second."""
-    here = Path.cwd()
-    is_shadowed = any(
-        (here / name).exists() and not (here / "ensweep" / "__init__.py").exists()
-        for package in PACKAGES
-        for name in (package, f"{package}.py")
-    )
-    return {"worker_process_setup_hook": "ensweep.own_packages"} if is_shadowed else None
-
-
-def _keep_token_without_home() -> None:
-    """Where the token that guards Ray cannot be stored at home, this process alone knows it."""
-    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-        return
-    try:
-        folder = Path.home() / ".ray"
-        if (folder / "auth_token").is_file():
-            return
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-
-
 def _shut_down() -> None:
     """Leave the cluster while no other thread frees what belongs to Ray.
 
@@ -276,6 +184,18 @@ def _shut_down() -> None:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _worker_environment() -> dict[str, str] | None:
+    """Workers look for modules in this working directory first: where one has the name of a package
+    of ours, they are told which is meant. It costs each worker a part of a second."""
+    here = Path.cwd()
+    is_shadowed = any(
+        (here / name).exists() and not (here / "ensweep" / "__init__.py").exists()
+        for package in PACKAGES
+        for name in (package, f"{package}.py")
+    )
+    return {"worker_process_setup_hook": "ensweep.own_packages"} if is_shadowed else None
 
 
 def _join(address: str) -> None:

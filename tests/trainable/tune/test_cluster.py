@@ -13,15 +13,13 @@ from ray._private.node import Node as RayNode
 
 from mlflow_setup.errors import ConfigError
 from trainable.tune.cluster import (
-    HELPERS,
     Node,
-    _keep_token_without_home,
     _worker_environment,
     cluster,
     environment,
-    prove_surroundings,
     starting_ahead,
 )
+from trainable.tune.local_ray import HELPERS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,24 +29,6 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-
-
-@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
-@pytest.mark.parametrize("kind", ["too long", "closed"])
-def test_a_folder_in_which_ray_cannot_start_is_refused(
-    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / ("x" * 60) if kind == "too long" else Path("/proc/self/task")
-    folder.mkdir(exist_ok=True)
-    monkeypatch.setenv(name, str(folder))
-    monkeypatch.setattr("tempfile.tempdir", str(folder) if name == "TMPDIR" else None)
-    message = "107" if kind == "too long" else "cannot be written"
-    with pytest.raises(ConfigError, match=message) as caught, cluster():
-        pass
-    assert caught.value.problem.startswith(f"{name}={folder}: ")
-    assert f"{name}=/tmp" in str(caught.value.fix)
-    monkeypatch.setenv("RAY_ADDRESS", "somewhere:1")  # there another machine's folder counts
-    prove_surroundings()
 
 
 class FakeRay:
@@ -126,23 +106,6 @@ def test_a_ray_that_does_not_start_is_an_error_in_one_line(
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(ConfigError, match=r"on this machine: .*during startup\.\n"), cluster():
         pass
-
-
-@pytest.mark.parametrize("home", ["closed", "none", "open"])
-def test_a_home_that_cannot_be_written_keeps_no_token(
-    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setenv("HOME", str(tmp_path) if home == "open" else "/proc/self/task")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")  # so that it is restored afterwards
-    monkeypatch.delenv("RAY_AUTH_TOKEN")
-    if home == "none":
-        monkeypatch.setattr(Path, "home", none)
-    _keep_token_without_home()
-    token = os.environ.get("RAY_AUTH_TOKEN")
-    assert token is None if home == "open" else len(str(token)) == 64
 
 
 def test_workers_are_told_where_a_module_of_the_user_has_our_name(
