@@ -133,7 +133,7 @@ class Sweep:
         return table.astype({"rank": "Int64", "epochs": "Int64"})
 
     def ensemble(self, **asked: Unpack[Asked]) -> "Choice":
-        """Choose the members of each task, and say what that is worth; logged in MLflow.
+        """Choose the members of each task, score them, and log the choice in MLflow.
 
         Raises:
             NothingUsableError: no run can be a member.
@@ -156,7 +156,7 @@ class Sweep:
         """Go on where it was stopped, with so many more trials; returns when each has ended.
 
         Raises:
-            ConfigError: another driver is at it.
+            ConfigError: another process drives it.
             NothingUsableError: no trial has finished.
         """
         from search.driver.sweep import resume_sweep
@@ -182,7 +182,7 @@ class Sweep:
 
 @dataclass(frozen=True, repr=False)
 class Choice:
-    """An ensemble that was chosen: who answers for each task, and what that is worth."""
+    """An ensemble that was chosen: the members of each task, and their score."""
 
     sweep: Sweep
     request: Request

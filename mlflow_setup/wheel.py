@@ -2,7 +2,7 @@
 
 It is packed from the packages as they are imported, so a checkout and an installed wheel give the
 same. Two things differ from a wheel that a build makes, both for the way in which Ray installs one
-(`pip install --target`, which looks at nothing that is installed already): it asks for no
+(`pip install --target`, which looks at nothing that is installed already): it declares no
 dependencies, which come with the nodes' image or set-up, or are listed where a model is registered;
 and its build tag is a hash of its content, for Ray takes two wheels of one file name for the same.
 """

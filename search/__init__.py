@@ -1,1 +1,1 @@
-"""What to try, where it runs, what came of it."""
+"""Configurations to try, the sweep that runs them, and its results."""

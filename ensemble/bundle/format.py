@@ -1,7 +1,7 @@
 """The exported folder: what is in it, and the proof that it is what was written.
 
     README.md            model card, with the hub's metadata in front
-    config.json          configuration of the main encoder: the one that answers for the most
+    config.json          configuration of the main encoder: the one with the most
     model.safetensors    its weights, as `transformers.AutoModel` loads them
     tokenizer.json, ...  its tokenizer
     encoders/<k>/        the same of each other encoder; members with equal encoders share one
@@ -70,7 +70,7 @@ class Share(_Entry):
 
 
 class TaskEntry(_Entry):
-    """A task of the bundle: who answers, and what that was worth when it was chosen."""
+    """A task of the bundle: its members, and their score when they were chosen."""
 
     task: Task
     members: Annotated[tuple[Share, ...], Field(min_length=1)]
@@ -134,7 +134,7 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path) -> "Bundle":
-        """Verify and read a bundle; weights are read later, by whoever needs them.
+        """Verify and read a bundle; weights are read later, where they are needed.
 
         Raises:
             IntegrityError: it is not whole, was changed, or names what it does not hold.

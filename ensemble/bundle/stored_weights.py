@@ -105,4 +105,4 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file(tensors, path, metadata={"format": "pt"})  # which transformers asks for
+    save_file(tensors, path, metadata={"format": "pt"})  # which transformers requires

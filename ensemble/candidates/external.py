@@ -49,7 +49,7 @@ def with_added(pool: Pool, given: Iterable[str]) -> Pool:
         IntegrityError: a prediction file that is damaged, or of other data or another form.
     """
     if not pool.candidates:
-        return pool  # no rows to compare with; whoever chooses says why there is no candidate
+        return pool  # no rows to compare with; the choice says why there is no candidate
     tasks, added = dict(pool.tasks), list(pool.added)
     for text in given:
         name, _, rest = text.partition("=")

@@ -78,7 +78,7 @@ class DevData:
 
 @dataclass(frozen=True, eq=False)
 class RunPredictions:
-    """A run's epochs that are worth a candidate, and what they put out."""
+    """A run's epochs that become candidates, and their outputs."""
 
     run: RunRecord
     epochs: tuple[int, ...]  # best on all of dev, overall or for a task, and kept

@@ -22,7 +22,7 @@ from trainable.evaluation.metrics import predicted_labels
 DUPLICATE = 0.9999
 """Pearson's r of two candidates' predictions from which on they are one."""
 _SAMPLE = 2000
-"""Rows, evenly spaced, that duplicates are told by."""
+"""Rows, evenly spaced, on which candidates are compared to find duplicates."""
 CONSTANT = 1e-3
 """Of the median candidate's range of predictions, at least."""
 _ENDS = 0.5
@@ -32,7 +32,8 @@ MIN_OTHERS = 3
 MIN_ROWS = 20
 """Rows that the others get wrong, likewise."""
 SEEN = 0.05
-"""Of the others' errors on the rows that are hard for them, at most: who makes fewer was told."""
+"""A candidate with fewer than this share of the others' errors, on rows that are hard for them,
+has been trained on the rows."""
 HARDEST = 0.1
 """Of the rows, by how far the others' scores are off."""
 SKILL = 0.75
@@ -99,7 +100,7 @@ def _range(predictions: Floats) -> Floats:
 
 
 def _seen(task: TaskPool, predictions: Floats, given: Mask, rows: Mask) -> dict[int, str]:
-    """Who is right where whoever was not told is wrong, and how often.
+    """Candidates that are right where all that have not seen the rows are wrong, and how often.
 
     Honest models err on the same rows: where the other runs together are wrong, the best of many
     public models for the paper's tasks are right at most every third time (sentiment) to, beside

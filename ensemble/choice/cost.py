@@ -1,4 +1,4 @@
-"""What it costs to ask candidates: an encoder that answers for several tasks or members is paid
+"""The cost of candidates in use: an encoder that serves several tasks or members is counted
 for once, and predictions that were added (`ensemble.candidates.external`) cost nothing, there is
 none to run."""
 

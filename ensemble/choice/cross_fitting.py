@@ -1,9 +1,9 @@
-"""Which candidates answer for each task: chosen on all of dev, scored by cross-fitting.
+"""The candidates of each task: chosen on all of dev, scored by cross-fitting.
 
 Dev is cut in two, several times over, by hashes of the rows' ids. Each half chooses, epochs and
 rules and members and the level of cost alike, and what it chose is scored on the other: that is
-what so choosing is worth. What is kept is then chosen on all of dev, by the rule that dev-train
-settled on, at the level of cost that the halves' scores prefer.
+the choice's cross-fitted score. What is kept is then chosen on all of dev, by the rule that
+dev-train settled on, at the level of cost that the halves' scores prefer.
 
 Legend: M candidates, N rows, H halves, L levels, R replicates.
 """
@@ -193,7 +193,7 @@ class _Scored:
         )
 
     def _shipped(self) -> tuple[Option, int, Option | None]:
-        """What ships, the way that says what so choosing is worth, and what would have shipped,
+        """What ships, its cross-fitted score, and what would have shipped,
         had its gain over one model for all been clear."""
         max_cost = self.terms.max_cost
         if self.prefer is None:

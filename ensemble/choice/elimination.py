@@ -1,4 +1,4 @@
-"""What is left of averages when one encoder after the other goes.
+"""Backward elimination: averages with one encoder after another removed.
 
 Legend: M candidates of a task, N rows, C classes.
 """

@@ -1,4 +1,4 @@
-"""The gain of an ensemble by its number of members: where it stops to grow, and where it is luck.
+"""The gain of an ensemble by its number of members, with its interval.
 
 Legend: M candidates, N rows, R replicates, K sizes.
 """

@@ -1,4 +1,4 @@
-"""Ways to answer every task at once, by what they cost, and which of them are worth their cost.
+"""The front of score against cost: candidates for every task at once, a point a level of cost.
 
 An option names each task's members. A fold has one candidate for all tasks, the best candidate of
 each task, and what is left of the rule's ensembles when one encoder after the other goes. A level
@@ -110,7 +110,7 @@ def levels_of(options: Options, of_folds: Sequence[Options]) -> list[Level]:
 
 
 def alone(view: View, candidate: Candidate) -> dict[str, Floats]:
-    """Task -> [M]: a candidate that answers for every task that it has."""
+    """Task -> [M]: a candidate alone, for every task that it has."""
     return {
         name: of_task.spread([of_task.index[candidate]], 1.0)
         for name, of_task in view.items()

@@ -50,7 +50,7 @@ def pinned_trials(sweep: Path) -> set[str]:
     """The trials of a sweep's folder that are members of a chosen ensemble.
 
     Raises:
-        IntegrityError: a pin that cannot be read: nobody knows whose weights it keeps.
+        IntegrityError: a pin that cannot be read: which weights it keeps is not known.
     """
     trials: set[str] = set()
     for path in sorted((sweep / FOLDER).glob("*.json")):

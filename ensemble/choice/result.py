@@ -1,4 +1,4 @@
-"""What was chosen for each task, and what it is worth."""
+"""What was chosen for each task, and its cross-fitted score."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -57,7 +57,7 @@ class Member:
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """The members that a method chose for a task on all of dev, and what so choosing is worth."""
+    """The members that a method chose for a task on all of dev, and their cross-fitted score."""
 
     members: tuple[Member, ...]  # the heaviest first
     scores: Scores
@@ -100,7 +100,7 @@ class OneForAll:
 
 @dataclass(frozen=True)
 class Point:
-    """A level of cost: what all of dev chooses for as much, and what so choosing is worth."""
+    """A level of cost: the choice on all of dev at that cost, and its cross-fitted score."""
 
     candidates: tuple[Candidate, ...]  # by `order`
     cost: int  # parameters of all of them; candidates, where parameters are not recorded

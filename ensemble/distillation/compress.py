@@ -1,4 +1,4 @@
-"""An ensemble distilled into one model: what it learns from, and what of the scores is lost.
+"""An ensemble distilled into one model: its training data, and the loss in score.
 
 The student has the configuration of the ensemble's best member, or a recipe's, and learns from the
 ensemble's soft labels for the training examples (`distill.teacher=bundle:DIR`). The result is a
@@ -39,7 +39,7 @@ _OWN = ("data.dir", "distill.enabled", "distill.teacher")
 
 @dataclass(frozen=True)
 class Compressed:
-    """How the student's training ended, and, where it is finished, what it is worth."""
+    """How the student's training ended, and, where it is finished, its scores."""
 
     outcome: OutcomeRecord
     trial: Path

@@ -1,4 +1,4 @@
-"""The model card of a bundle: real figures, who answers for which task, and the caveats."""
+"""The model card of a bundle: measured scores, the members of each task, and the caveats."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -141,7 +141,7 @@ def _metadata(title: str, contents: Contents, results: Mapping[str, tuple[str, s
     data = ModelCardData(
         model_name=title,
         library_name="ensweep",
-        license=UNKNOWN,  # the data's is nobody's here to know
+        license=UNKNOWN,  # the data's licence is not known here
         base_model=sorted(filter(is_hub_name, from_hub)) or None,
         pipeline_tag=_pipeline_tag(contents),
         tags=["ensemble", "multitask", "bert", "sentence-transformers"],

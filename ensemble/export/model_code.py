@@ -1,4 +1,4 @@
-"""What MLflow runs to load a registered ensemble; the one file outside mlflow_setup that needs it.
+"""How MLflow loads a registered ensemble; the one file outside mlflow_setup that needs it.
 
 It is copied into the model. What it imports comes from the wheel that the model requires.
 """

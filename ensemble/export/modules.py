@@ -21,7 +21,7 @@ _MODULE = "sentence_transformers.models"
 
 
 def main_member(contents: Contents) -> str | None:
-    """The member on the bundle's own encoder that answers for the most; None: there is none."""
+    """The member on the bundle's own encoder with the most tasks; None: there is none."""
     answered = {name: 0.0 for name, entry in contents.members.items() if entry.encoder == MAIN}
     for share in (share for entry in contents.tasks.values() for share in entry.members):
         if share.member in answered:

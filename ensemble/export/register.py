@@ -77,7 +77,7 @@ def model_source(folder: Path) -> ModelSource:
 
 
 def _about(bundle: Bundle) -> About:
-    """Held-out scores, what it is made of, and the card without the hub's block and pictures."""
+    """Held-out scores, members, and the card without the hub's block and pictures."""
     contents = bundle.contents
     scores = {
         metric_name("held_out", task, str(entry.task.metric)): score

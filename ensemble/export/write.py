@@ -182,7 +182,7 @@ def _task_entry(task: Task, dev_fingerprint: str, choice: TaskChoice) -> TaskEnt
 
 
 def _store(parts: Parts, folder: Path) -> Contents:
-    """The members in the folder; the encoder that answers for the most becomes its own."""
+    """The members in the folder; the encoder with the most tasks becomes the bundle's own."""
     members, tally = {}, Tally("storing members", len(parts.members))
     for candidate in parts.members:
         members[candidate.key] = _store_member(candidate, folder)

@@ -9,7 +9,7 @@ from trainable.config.tasks import Task
 
 
 def tasks_table(contents: Contents) -> pd.DataFrame:
-    """A row a task: what it answers, who answers, what that was worth when it was chosen."""
+    """A row a task: its kind, its members, and their score when they were chosen."""
     rows = {
         name: {
             "kind": entry.task.kind.value,

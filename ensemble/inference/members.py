@@ -1,4 +1,4 @@
-"""The members of a bundle at work: each distinct encoder runs once for each distinct sentence,
+"""The members of a bundle in use: each distinct encoder runs once for each distinct sentence,
 whatever the number of tasks and of members that build on it.
 """
 

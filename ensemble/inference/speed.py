@@ -1,4 +1,4 @@
-"""How long a sentence takes on this machine, before there is a bundle to ask."""
+"""Milliseconds a sentence on this machine, measured before there is a bundle."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def milliseconds_of(members: Sequence[Candidate]) -> float | None:
     try:
         return sum(_milliseconds(member) for member in distinct.values())
     except (EnsweepError, OSError, ValueError):
-        return None  # whoever exports them is told why
+        return None  # an export says why
 
 
 def _milliseconds(member: Candidate) -> float:

@@ -51,7 +51,7 @@ def gain_plot(tasks: Mapping[str, TaskChoice]) -> Plot:
 
 
 def weights_plot(labels: Labels, tasks: Mapping[str, TaskChoice]) -> Plot:
-    """Who answers for which task, and how much each counts."""
+    """The members of each task, and their weights."""
     panels = []
     for name, task in tasks.items():
         members = task.selective.members[:MAX_SHOWN]

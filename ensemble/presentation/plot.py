@@ -1,4 +1,4 @@
-"""A figure as plain data: what is drawn, not how. matplotlib draws it (`draw.py`), and so does
+"""A figure as plain data, without a drawing library. matplotlib draws it (`draw.py`), and so does
 plotly in a report."""
 
 import math

@@ -1,4 +1,4 @@
-"""What a choice comes to, in sentences."""
+"""A choice in sentences: the verdict, and the reasons for it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -73,7 +73,7 @@ def verdict(choice: EnsembleChoice, milliseconds: float | None = None) -> str:
 
 
 def _more(choice: EnsembleChoice, shipped: tuple[Candidate, ...]) -> str | None:
-    """What the dearest level worth a look would add to what ships."""
+    """The gain of the most expensive level of the front over what ships."""
     if choice.declined is not None:
         gain = _reversed(choice.declined.gain)
         return f"{_count(choice.declined)} would add {_gain(gain)}, which may be noise"

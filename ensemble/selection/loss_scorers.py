@@ -132,7 +132,7 @@ class SquaredErrors(RowLoss):
 
 def explained(task: Task, loss: RowLoss, averages: Floats, labels: Floats) -> Floats:
     """[k] the share of a uniform guess's log-loss that averages do without; of scores r^2 with the
-    sign of r, which sees no scale. At most 1; 0 for whoever answers at random.
+    sign of r, which sees no scale. At most 1; 0 for random answers.
 
     Args:
         averages: [k, N] or [k, N, C] of what `loss.row_values` gives; labels: [N].

@@ -1,8 +1,8 @@
-"""Which rule suits a task: asked of the choosing half alone, by repeated cross-fitting.
+"""The rule of a task, chosen on the choosing half alone, by repeated cross-fitting.
 
 Each rule is fitted on all folds but one and scored on that one. The rule is taken that explains the
 most of the labels there: log-loss, or r of scores, tells rules apart that accuracy on a few hundred
-rows cannot. What members cost is asked of all tasks together (`ensemble.choice.pareto`).
+rows cannot. The cost of members is decided for all tasks together (`ensemble.choice.pareto`).
 
 Legend: N rows.
 """
@@ -33,7 +33,7 @@ class RuleScore:
 
 @dataclass(frozen=True)
 class RuleChoice:
-    """The rule that is taken, and what every rule is worth."""
+    """The rule that is taken, and every rule's score."""
 
     rule: str
     scores: tuple[RuleScore, ...]  # none where there are too few rows to compare by

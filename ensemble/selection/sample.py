@@ -125,7 +125,7 @@ def deduplicated(
 
 
 def library(task: Task, scores: Floats, labels: Floats) -> NDArray[np.int64]:
-    """Which candidates are worth looking at: the best forty, without those that have less than
+    """The candidates that are looked at: the best forty, without those that have less than
     half of the best one's skill beyond a constant answer. What is worse changes nothing.
 
     Args:

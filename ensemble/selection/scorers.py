@@ -19,7 +19,7 @@ from trainable.evaluation.metrics import task_metric
 Integers = NDArray[np.integer[Any]]
 
 TOLERANCE = 1e-12
-"""Scores this close are equal: far below a row's worth, above float64's rounding."""
+"""Scores this close are equal: far below the weight of a row, above float64's rounding."""
 _CONSTANT = 1e-6
 """Predictions that differ by less than this share of the largest are a constant, rounded."""
 _FEW = 8

@@ -26,8 +26,8 @@ _FORMATS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 class Service:
     """Answers requests about one bundle, one at a time.
 
-    A request that has taken `max_seconds`, its wait for earlier ones included, is given up: nobody
-    waits for its answer any more.
+    A request that has taken `max_seconds`, its wait for earlier ones included, is given up: its
+    client does not wait any more.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Service:
         return json.dumps({"predictions": labelled.to_dict("records")}).encode()
 
     def describe(self) -> bytes:
-        """What may be asked of the tasks, and what comes back: OpenAPI's JSON."""
+        """The requests and responses of the tasks, as OpenAPI's JSON."""
         return json.dumps(openapi(self.ensemble.tasks, self.max_rows)).encode()
 
     def check(self, body: bytes) -> tuple[pd.DataFrame, str]:

@@ -1,6 +1,6 @@
 """A soup of a sweep's runs as a trial like any other: a folder, and an MLflow run of the sweep.
 
-Ingredients are chosen on dev-train alone, and what is said of the soup's worth is of the other half
+Ingredients are chosen on dev-train alone, and the soup's reported score is of the other half
 of dev, *dev-dev*. In `ensweep ensemble` it then is a candidate among the others.
 """
 
@@ -23,7 +23,7 @@ from trainable.storage.address import trial_at
 
 @dataclass(frozen=True)
 class Soup:
-    """What was made, and what it is worth."""
+    """The soup and its scores."""
 
     trial: str
     run_id: str

@@ -49,11 +49,11 @@ def gain_of_halves(
     rows: Sequence[NDArray[np.bool_]],
     num_replicates: int = SHIPPED.num_replicates,
 ) -> list[Gain]:
-    """What one way to answer is worth beyond each of the others: the mean difference of the metric
-    over several parts of the rows, and its interval; a row is resampled in all parts alike.
+    """The gain of one candidate over each of the others: the mean difference of the metric over
+    several parts of the rows, and its interval; a row is resampled in all parts alike.
 
     Args:
-        outputs: for each part, what it puts out there; others: the same for each other way.
+        outputs: for each part, the candidate's outputs there; others: each other candidate's.
         labels: [N].
         rows: [N] for each part, which of the rows it has.
     """

@@ -72,7 +72,7 @@ def atomic_folder(path: Path, mask: int = OWNERS) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well, replacing nothing.
 
     Args:
-        mask: of the folder and all that is in it, whoever made it with which mode; see
+        mask: of the folder and all that is in it, whatever their modes were; see
             `mlflow_setup.filesystem.modes`.
 
     Raises:

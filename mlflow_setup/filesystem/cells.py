@@ -29,7 +29,7 @@ class FileCell:
         return text, text
 
     def swap(self, mark: str | None, text: str) -> str | None:
-        """Raises OSError where it cannot be written, filelock.Timeout where another is at it."""
+        """Raises OSError where it cannot be written, filelock.Timeout where it is held."""
         with FileLock(f"{self.path}.lock", timeout=LOCK_SECONDS):
             if self.read()[1] != mark:
                 return None

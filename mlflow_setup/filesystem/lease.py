@@ -1,7 +1,7 @@
 """Who drives a sweep, or is at a trial: one process at a time.
 
-`lease.json` names the driver and holds a counter that moves while it lives. Whoever wants to drive
-watches the counter on its own clock: wall times of two machines are never compared.
+`lease.json` names the driver and holds a counter that moves while it lives. A process that wants to
+drive watches the counter on its own clock: wall times of two machines are never compared.
 """
 
 import _thread
@@ -163,7 +163,7 @@ def _namespace() -> str:
 
 
 def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder | None:
-    """Who drives the sweep in `folder`; None once that is sure to be nobody."""
+    """The process that drives the sweep in `folder`; None once it is certain that none does."""
     lease = Lease(folder, stale_seconds)
     holder = read_lease(lease.path)
     if holder is None or lease.is_dead(holder):
@@ -176,7 +176,7 @@ def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder 
 
 
 def read_lease(path: Path) -> Holder | None:
-    """Who holds the lease; None when nobody does, or it is damaged."""
+    """The holder of the lease; None where there is none, or the lease is damaged."""
     return _holder(cell_of(path).read()[0])
 
 
@@ -188,7 +188,7 @@ def _holder(text: str) -> Holder | None:
 
 
 def refusal(what: str, holder: Holder | None) -> ConfigError:
-    """What a second driver is told of what it wants to drive: `sweep reviews`."""
+    """The error of a second driver; `what` it wants to drive: `sweep reviews`."""
     who = "another process" if holder is None else holder.describe()
     return ConfigError(
         f"{what} is being run by {who}",

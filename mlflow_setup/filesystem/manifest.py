@@ -42,7 +42,7 @@ def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
     """The first difference of `folder` from its manifest or from `facts`; None when it is whole.
 
     Raises:
-        IntegrityError: a file is there and cannot be read now: nobody knows whether it is damaged.
+        IntegrityError: a file is there and cannot be read now: it may be damaged or not.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

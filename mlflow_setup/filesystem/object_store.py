@@ -34,7 +34,7 @@ _PLACE = (
 
 @dataclass(frozen=True)
 class Version:
-    """What a file at a URI is told from its other versions by."""
+    """Identifies one version of a file at a URI."""
 
     num_bytes: int
     mark: str  # the store's entity tag, or else the time of the last change

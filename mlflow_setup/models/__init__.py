@@ -1,1 +1,1 @@
-"""Registered models and the server that answers for one. What a model computes is not here."""
+"""Registered models and the server of one. What a model computes is not here."""

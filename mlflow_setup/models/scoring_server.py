@@ -81,7 +81,7 @@ def run_scoring(service: Service, listener: socket.socket) -> None:
 def warn_of_strangers(host: str, port: int) -> None:
     """Say so where others than this machine's users can ask."""
     if host not in _LOOPBACK:
-        _logger.warning("no login: whoever reaches %s:%d can ask", host, port)
+        _logger.warning("no login: anyone who can reach %s:%d gets predictions", host, port)
 
 
 def server_config(service: Service) -> "uvicorn.Config":
@@ -104,8 +104,8 @@ def scoring_app(service: Service) -> App:
 
 
 class _Application:
-    """One route to ask, four that say what may be asked and that all is well; all else is told why
-    not, below 500."""
+    """One route that predicts, and four of metadata and health; every other request gets a reason
+    and a status below 500."""
 
     def __init__(self, service: Service, max_seconds: float) -> None:
         self.service, self.max_seconds = service, max_seconds

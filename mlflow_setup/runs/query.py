@@ -85,7 +85,7 @@ class ChoiceRecord:
 
 
 def latest_choice(tracking: Tracking, sweep: str) -> ChoiceRecord | None:
-    """The last choice among the trials of one sweep alone; None: nobody has chosen yet.
+    """The last choice among the trials of one sweep alone; None: there is none yet.
 
     Raises:
         ConfigError: MLflow cannot be read.

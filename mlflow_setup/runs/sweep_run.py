@@ -90,7 +90,7 @@ class Mirror:
         if record.sweep != self.sweep:
             raise ConfigError(f"trial {name} is of the sweep {record.sweep!r}, not {self.sweep!r}")
         self.dirty.add(name)
-        # only put back at the end: after an error nobody knows what arrived, so ask again then
+        # only put back at the end: after an error what arrived is not known, so look again then
         run = self._trials.pop(name, None)
         with self.tracking.errors(PartialError):
             if run is None:
@@ -134,7 +134,7 @@ class Mirror:
     def finish(self, status: str) -> None:
         """End the sweep's run as FINISHED, FAILED or KILLED; trials still RUNNING become KILLED.
 
-        Its page then says what came of it.
+        Its page then shows the sweep's results.
         """
         with self.tracking.errors(PartialError):
             client, parent_id = self.tracking.client, self._parent_id()

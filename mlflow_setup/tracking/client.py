@@ -31,7 +31,7 @@ from mlflow.entities import (  # noqa: E402
 )
 from mlflow.exceptions import MlflowException  # noqa: E402
 
-# A database that is locked or full raises, and is told of by whoever asked: not by a traceback too.
+# A database that is locked or full raises, and the caller reports it: not a traceback as well.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 __all__ = [

@@ -26,7 +26,7 @@ def remedy(reason: str, database: Path | None, *, is_server: bool) -> str:
             "MLFLOW_TRACKING_TOKEN, here and in the environment of a cluster's nodes"
         )
     if "error code 403" in reason and "Invalid Host" not in reason:
-        return "ask whoever runs the server to let this login read, write and create there"
+        return "ask the server's administrator to let this login read, write and create there"
     if "schema" in reason:
         return "take a copy of the database, then: mlflow db upgrade DATABASE_URI"
     if "Invalid Host header" in reason:

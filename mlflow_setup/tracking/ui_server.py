@@ -28,7 +28,7 @@ def run_ui(tracking: Tracking, host: str = "127.0.0.1", port: int = 5000) -> Non
     tracking.check()
     _require_free(host, port)
     if host not in _LOOPBACK:
-        _logger.warning("no login: whoever reaches %s can read, change and delete runs", host)
+        _logger.warning("no login: anyone who can reach %s can read, change and delete runs", host)
     os.execve(command[0], command, os.environ | environment)
 
 

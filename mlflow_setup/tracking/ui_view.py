@@ -30,7 +30,7 @@ class View:
 
     @property
     def columns(self) -> list[str]:
-        """The columns as the UI names them, at most 40: how a trial ended, what it came to, what it
+        """The columns as the UI names them, at most 40: how a trial ended, its score, what it
         tried, and its score for each task."""
         overall, *scores = (f"metrics.`{name}`" for name in self.metrics)
         names = [f"tags.`{Tag.OUTCOME}`", overall, *(f"params.`{name}`" for name in self.params)]

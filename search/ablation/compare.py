@@ -1,4 +1,4 @@
-"""What each row of a study is worth beside its base: scores, differences, and how sure they are."""
+"""Each row of a study against its base: scores, differences and their intervals."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Optuna's TPE under Tune: a `Searcher` on the public `study.ask` and `study.tell`.
 
 First the trials that an earlier driver left unfinished, then the baselines, the known
-configurations, and what the sampler draws. What the study is told: a trial that ran to its end with
+configurations, and what the sampler draws. The study is told a trial that ran to its end with
 its best overall, a stopped one as pruned with its values by epoch, and a diverged or failed one as
 failed; those of earlier drivers and of older sweeps alike. A value that is not finite is never
 told, nor is a baseline's.
@@ -228,7 +228,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         """Nothing: the sweep's folder remembers."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles what it is given and nobody reads it
+        return {}  # Tune pickles its searcher, and nothing reads it back
 
     def _new(self, number: int) -> dict[str, Any]:
         is_first = number < len(self.sweep.first_trials)

@@ -70,7 +70,7 @@ class Rungs:
     def decide(
         self, trial: str, epoch: int, value: float, num_epochs: int, num_probe_epochs: int = 0
     ) -> Decision:
-        """What becomes of a trial after an epoch; the same for an epoch that is told again.
+        """What becomes of a trial after an epoch; the same for an epoch that is reported again.
 
         Args:
             value: its best overall so far.
@@ -266,7 +266,7 @@ class Audit:
 
 
 def new_rungs(sweep: SweepConfig) -> Rungs | None:
-    """Those that a sweep asks for, empty; None where every trial runs to its end."""
+    """The rungs of a sweep's scheduler, empty; None where every trial runs to its end."""
     scheduler = sweep.scheduler
     audit = Audit(scheduler.audit_fraction, sweep.search.seed)
     by_halving = {"halving": SuccessiveHalving, "asha": Promotion}

@@ -125,7 +125,7 @@ def _doors(written: dict[str, Any]) -> Iterator[Finding]:
     commands = " ".join(strings(written.get("head_start_ray_commands")))
     for host in re.findall(r"--dashboard-host[= ](\S+)", commands):
         if host not in _LOCALHOST:
-            problem = f"the dashboard listens on {host}; it runs code for whoever reaches it"
+            problem = f"the dashboard listens on {host}; it runs code for anyone who can reach it"
             yield error("head_start_ray_commands", f"{problem}: --dashboard-host=127.0.0.1")
     docker = mapping(written.get("docker"))
     options = strings(docker.get("run_options"))
@@ -135,7 +135,7 @@ def _doors(written: dict[str, Any]) -> Iterator[Finding]:
     )
     if not has_token:
         where = "docker.run_options" if docker else "head_start_ray_commands"
-        yield error(where, "no RAY_AUTH_MODE=token: jobs are taken from whoever reaches the head")
+        yield error(where, "no RAY_AUTH_MODE=token: any client of the head may submit jobs")
         return
     if not any("auth_token" in str(path) for path in mapping(written.get("file_mounts"))):
         yield error("file_mounts", "token authentication is on and no node gets ~/.ray/auth_token")

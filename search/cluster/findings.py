@@ -24,7 +24,7 @@ _PLACEHOLDER = "REPLACE"
 class Finding:
     """Something about a cluster file."""
 
-    is_error: bool  # else worth knowing
+    is_error: bool  # else a warning
     place: str  # dotted
     problem: str
 
@@ -35,7 +35,7 @@ def error(place: str, problem: str) -> Finding:
 
 
 def note(place: str, problem: str) -> Finding:
-    """What is worth knowing."""
+    """A warning."""
     return Finding(False, place, problem)
 
 

@@ -1,7 +1,7 @@
 """What is wrong with a KubeRay file (RayJob), before a pod is paid for.
 
 Ray's own reading of it first, then what that lets through: misspelt keys and GPU resources, a GPU
-that the sweep asks for and no group has, versions that do not fit, doors left open, and a command
+that the sweep needs and no group has, versions that do not fit, doors left open, and a command
 that cannot be run again, as a retry does. Nothing is fetched, nothing is started.
 """
 
@@ -111,7 +111,7 @@ def _replicas(groups: list[Group]) -> Iterator[Finding]:
         least, most = (group.written.get(key) for key in ("minReplicas", "maxReplicas"))
         for key, value in (("minReplicas", least), ("maxReplicas", most)):
             if value is None:
-                yield error(f"{group.place}.{key}", "is missing, and Ray's autoscaler asks for it")
+                yield error(f"{group.place}.{key}", "is missing, and Ray's autoscaler needs it")
         if isinstance(least, int) and isinstance(most, int) and least > most:
             yield error(f"{group.place}.minReplicas", f"is {least}, over maxReplicas, {most}")
 
@@ -158,7 +158,7 @@ def _head(cluster: Mapping[str, Any], groups: list[Group]) -> Iterator[Finding]:
         problem = "the pod that sends the job cannot reach it; token and ClusterIP guard it"
         yield error(f"{head.place}.rayStartParams.dashboard-host", problem)
     if head.written.get("serviceType", "ClusterIP") != "ClusterIP":
-        problem = "the dashboard runs code for whoever reaches it: ClusterIP"
+        problem = "the dashboard runs code for anyone who can reach it: ClusterIP"
         yield error(f"{head.place}.serviceType", problem)
     if head.written.get("enableIngress") is True:
         yield error(f"{head.place}.enableIngress", "the dashboard is open to the outside")
@@ -182,9 +182,7 @@ def _trials(command: Command, groups: list[Group]) -> Iterator[Finding]:
     wanted = sweep.resources.gpus_per_trial if sweep is not None else None
     place = f"{CLUSTER}.workerGroupSpecs"
     if wanted and wanted > most:
-        yield error(
-            place, f"a trial asks for {wanted:g} GPU(s), a worker has {most:g}: it would wait"
-        )
+        yield error(place, f"a trial needs {wanted:g} GPU(s), a worker has {most:g}: it would wait")
     elif not most:
         yield note(place, "no worker has a GPU: trials train on CPUs")
     at_start = any(
@@ -203,7 +201,7 @@ def _token(cluster: Mapping[str, Any], groups: list[Group]) -> Iterator[Finding]
     if mapping(cluster.get("authOptions")).get("mode") == "token":
         return
     if not any("RAY_AUTH_MODE" in group.env for group in groups):
-        problem = "no token: jobs are taken from whoever reaches the head; authOptions.mode: token"
+        problem = "no token: any client of the head may submit jobs; authOptions.mode: token"
         yield error(f"{CLUSTER}.authOptions", problem)
         return
     for group in groups:

@@ -23,7 +23,7 @@ def find_slots(resources: Resources, nodes: Sequence[Node]) -> Slots:
     """Fit trials into a cluster of these nodes: each runs on one of them.
 
     Raises:
-        ConfigError: not one trial fits, and no number of trials was asked for; or nobody has said
+        ConfigError: not one trial fits, and no number of trials was asked for; or it is not said
             whether trials need GPUs, and a cluster that grows has none yet.
     """
     cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial

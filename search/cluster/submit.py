@@ -143,7 +143,7 @@ def connection(address: str) -> Iterator[None]:
     except AuthenticationError as error:
         if str(error).startswith("Authentication required"):
             raise ConfigError(
-                f"the cluster at {address} asks for a token, and none was sent",
+                f"the cluster at {address} requires a token, and none was sent",
                 fix="export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token "
                 "(mode 0600) or in the file that RAY_AUTH_TOKEN_PATH names",
             ) from None
@@ -188,7 +188,7 @@ def _runtime_env(files: Path, variables: dict[str, str]) -> dict[str, Any]:
     """The job's environment on each node: a folder that is unpacked, and nothing that is installed.
 
     A wheel under `py_modules` is installed by pip, into one place for all jobs that send it, and a
-    node that joins makes the environments of all jobs that it hears of at once, also of those that
+    node that joins makes the environments of all the cluster's jobs at once, also of those that
     are over: their installs broke each other's. Nor is one made before a process needs it.
     """
     return {

@@ -97,7 +97,7 @@ def suggest(space: Space, trial: optuna.Trial, settings: Settings) -> dict[str, 
 
 
 def distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
-    """What the study draws a key from, as `suggest` asks for it."""
+    """What the study draws a key from, in `suggest`."""
     if parameter.choices is not None:
         return optuna.distributions.CategoricalDistribution(parameter.choices)
     low, high = parameter.low, parameter.high

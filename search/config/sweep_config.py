@@ -82,13 +82,13 @@ class Budget(_Section):
 
 
 class Notify(_Section):
-    """Who is told of a sweep's end, its stop, and its first failure."""
+    """Where a sweep's end, its stop and its first failure are sent."""
 
     url: Annotated[str, Field(pattern=r"^\$[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """`$NAME`: the environment variable with the URL that is told of the sweep's end, its stop and
-    its first failure, by a POST of JSON. The URL itself is a secret, and stands in no setting."""
+    """`$NAME`: the environment variable with the URL to which the sweep's end, its stop and
+    its first failure are sent, by a POST of JSON. The URL itself is a secret, and in no setting."""
     command: str | None = None
-    """A command that is told the same, on its standard input; no shell reads it."""
+    """A command that gets the same on its standard input; it is run without a shell."""
 
 
 class RecipeSettings(_Section):

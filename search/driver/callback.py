@@ -66,7 +66,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     Args:
         meter: says when a budget is used up.
         alive: the nodes that trials fit on, by id.
-        notifier: is told of a trial that fails.
+        notifier: sends the first trial that fails.
         waiting: says what trials wait for.
         sync_later: has files put on disk while the driver goes on; None: it waits for the disk.
     """
@@ -209,7 +209,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         return any(map(self._has_tried, self.running))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles what it is given and nobody reads it
+        return {}  # Tune pickles its callbacks, and nothing reads them back
 
     def _why(self, trial: Trial) -> str:
         stacks = last_stacks(self.folder.trial(trial.config["trial"]).path)

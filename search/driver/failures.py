@@ -163,8 +163,8 @@ class Places:
         self._of_process: dict[object, str] = {}
 
     def look(self, controller: Any) -> None:
-        """Note what is new: once a process is lost nobody knows. Tune's controller knows it, and
-        tells it nowhere; where that has moved, no node is avoided."""
+        """Note what is new, before a process is lost and with it where it ran. Only Tune's
+        controller knows, in a private attribute; where that has moved, no node is avoided."""
         try:
             self._look(controller)
         except Exception as error:  # it would end the sweep

@@ -2,7 +2,7 @@
 
 To a URL as JSON (`text` is what chat services show), to a command as the same JSON on its standard
 input. The URL is a secret, as a chat's is: it is read from an environment variable, and neither it
-nor an answer is shown or written. What cannot be told is said, and holds nothing up.
+nor an answer is shown or written. A notification that cannot be sent is a warning, no more.
 """
 
 import json
@@ -51,7 +51,7 @@ class Notifier:
         self._under_way: list[threading.Thread] = []
 
     def tell(self, event: Event, text: str, **facts: Any) -> None:
-        """Returns at once. Of failures only the first is told."""
+        """Send it in a thread. Of failures only the first is sent."""
         if event == "failure" and self._has_failed:
             return
         self._has_failed |= event == "failure"
@@ -81,7 +81,7 @@ class Notifier:
             if answer.ok:
                 return
             reason = f"status {answer.status_code}"
-        self._say(f"notify.url could not be told: {reason}")
+        self._say(f"notify.url: not sent: {reason}")
 
     def _run(self, content: str) -> None:
         try:
@@ -97,11 +97,11 @@ class Notifier:
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = type(error).__name__
         if reason:
-            self._say(f"notify.command could not be told: {reason}")
+            self._say(f"notify.command: failed: {reason}")
 
 
 def tell_result(notifier: Notifier, result: SweepResult) -> None:
-    """Tell a sweep's end, or its stop, and wait for it to be told."""
+    """Send a sweep's end, or its stop, and wait until it is sent."""
     counts = {o.value: len(result.ended(o)) for o in Outcome if result.ended(o)}
     facts: dict[str, Any] = {"trials": counts}
     said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no trial"

@@ -1,4 +1,4 @@
-"""What came of a sweep."""
+"""The result of a sweep."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from search.config.baselines import BASELINES
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What came of a sweep."""
+    """The result of a sweep."""
 
     name: str
     folder: Path

@@ -100,7 +100,7 @@ class Drive:
                     for past in self.history:
                         self.mirror.mark(past.name)
                 has_ended = not self.switch.is_on
-        finally:  # Ray is down: nobody writes into the trials' folders any more
+        finally:  # Ray is down: nothing writes into the trials' folders any more
             unsynced = self._settle("FINISHED" if has_ended else "KILLED")
         rungs = self.scheduler.rungs.reached if self.scheduler.rungs else ()
         result = SweepResult(
@@ -177,7 +177,7 @@ class Drive:
         at_a_time: int | None,
         disk: DeferredSync,
     ) -> SweepCallback:
-        """What hears of every trial, and tells the searcher whom to hold and what to avoid."""
+        """The callback, and the searcher's view of what it holds back and which nodes it avoids."""
         cpus = self.sweep.resources.cpus_per_trial
         callback = SweepCallback(
             self.folder,
@@ -203,7 +203,7 @@ class Drive:
         """With `at_a_time` None one more trial than there is room for waits: what an autoscaler
         sees, one node after the other.
 
-        Tune's own records, which nobody reads, are kept off a disk that may be full.
+        Tune's own records, which nothing reads, are kept off a disk that may be full.
 
         Nor does it hand variables of the driver's environment on to the trials: Ray would write AWS
         keys into its logs, and start each process anew where it has one at hand that is as good.

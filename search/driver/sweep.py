@@ -1,6 +1,6 @@
 """Run a sweep, go on with one, extend one: the same drive over what the folder remembers.
 
-Data and tracking are proved first, and that nobody else is at it.
+Data and tracking are checked first, and that no other process drives it.
 """
 
 from collections.abc import Iterable
@@ -101,7 +101,7 @@ def resume_sweep(
 
     Raises:
         NothingUsableError: there is no such sweep.
-        ConfigError: another driver is at it, or folder or database cannot be written.
+        ConfigError: another process drives it, or folder or database cannot be written.
         DataError: the data have errors, or data or an encoder are not those that the sweep began
             with.
     """

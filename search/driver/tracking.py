@@ -1,4 +1,4 @@
-"""What MLflow is told of a sweep as a whole: by its driver, by `ensweep sync` and by `gc`."""
+"""What MLflow holds of a sweep as a whole, written by its driver, `ensweep sync` and `gc`."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -43,7 +43,7 @@ _LOOK_SECONDS = 1.0  # between looks for a request of `ensweep stop`
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training."""
+    """The result of a training."""
 
     trial: TrialFolder
     outcome: OutcomeRecord

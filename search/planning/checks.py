@@ -1,4 +1,4 @@
-"""A list of things that were looked at: each is fine, worth knowing, or in the way."""
+"""A list of checks: each is passed, a warning, or a failure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class Checks:
         self.checks.insert(place, check)
 
     def note(self, name: str, found: str, fix: str | None = None) -> None:
-        """Add something worth knowing."""
+        """Add a warning."""
         self.checks.append(Check(name, "note", found, fix))
 
     def warn(self, name: str, found: str, fix: str | None = None) -> None:

@@ -1,8 +1,8 @@
-"""What a sweep will take, simulated: trials of measured cost and random worth climb its real rungs.
+"""The time of a sweep, simulated: trials of measured cost and random scores climb its rungs.
 
-Each simulated sweep draws the worth of its trials at random and the seconds of its steps from those
-that were measured; the spread of many is the interval. Not in it: trials that are lost and run
-again, nodes that are still to start, and tasks on the same machine that nobody planned.
+Each simulated sweep draws the scores of its trials at random, and the seconds of its steps from
+those measured; the spread of many is the interval. Not in it: trials that are lost and run
+again, nodes that are still to start, and other work on the same machine.
 """
 
 import heapq

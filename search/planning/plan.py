@@ -1,4 +1,4 @@
-"""Before a sweep costs anything: does all hold that it needs, and what will it take?
+"""A sweep checked before it starts, with a forecast of its time, disk and memory.
 
 What the driver can see is looked at first; Ray's processes are started only when nothing of that is
 wrong. Every problem is found in one go, as far as it does not follow from another.

@@ -1,4 +1,4 @@
-"""What must hold before a sweep starts a trial: a free name, and data without errors."""
+"""Checks before a sweep starts a trial: a free name, and data without errors."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""What this machine and this environment are, before anything is asked of them: `ensweep doctor`.
+"""This machine and environment as `ensweep doctor` shows them: versions, devices, folders, servers.
 
 Nothing is made: no database, no folder, no experiment. No secret is shown.
 """

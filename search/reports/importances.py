@@ -107,7 +107,7 @@ def _ranges(drawn: Sequence[dict[str, float | None]]) -> dict[str, tuple[float, 
 
 
 def _target(study: optuna.Study) -> Callable[[Any], float] | None:
-    """What a trial is worth where it has several values: their mean, which is overall."""
+    """The value of a trial with several objectives: their mean, which is overall."""
     if len(study.directions) == 1:
         return None
     return lambda trial: statistics.fmean(trial.values)

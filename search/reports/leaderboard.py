@@ -1,4 +1,4 @@
-"""What came of a sweep, from the tracked runs: its trials, the baselines, and the ensemble."""
+"""The leaderboard of a sweep, from its tracked runs: trials, baselines, and the ensemble."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A sweep's report: what it came to, and everything that one would want to see of it."""
+"""A sweep's report: the verdict first, then its sections in the order of a page."""
 
 import time
 from collections import Counter

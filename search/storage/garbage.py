@@ -1,8 +1,8 @@
 """What a sweep's folder holds that nothing needs any more: `ensweep gc`.
 
 Weights of trials that were pruned far from the top, that diverged or failed; checkpoints of trials
-that are over; what crashes left. Records and predictions stay, and the weights of whoever is a
-member of a chosen ensemble.
+that are over; what crashes left. Records and predictions stay, and the weights of all
+members of a chosen ensemble.
 """
 
 import logging
@@ -95,7 +95,7 @@ class PrunedWeights:
     """The pruned trials of a sweep that still have their weights, by name.
 
     Args:
-        mark: is told of a trial whose folder has changed.
+        mark: called with the name of a trial whose folder has changed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Asking whoever drives a sweep, or trains in its folder, to stop.
+"""Asking the process that drives a sweep, or trains in its folder, to stop.
 
 From any process that reaches the storage folder, on any machine.
 """
@@ -23,8 +23,8 @@ _LOOK_SECONDS = 0.5
 
 
 def drivers(folder: SweepFolder) -> dict[Path, Holder]:
-    """Who is at the sweep, by the folder that each holds: the sweep's own, or a training's. Takes
-    seconds where there is a lease: it has to move."""
+    """The processes that drive the sweep or train in it, by the folder that each holds. Takes
+    seconds where there is a lease: its counter has to move."""
     return _living([folder.path]) | trainings(folder)
 
 

@@ -1,6 +1,6 @@
 """A sweep's folder: the sweep as it was asked for, its extensions, and where its trials are.
 
-Whole JSON objects; nothing is unpickled. What came of the trials is `search.storage.history`'s.
+Whole JSON objects; nothing is unpickled. The trials' results are read by `search.storage.history`.
 """
 
 import json

@@ -142,7 +142,7 @@ def test_no_task_leaves_the_trial(root: Path, table: Table) -> None:
 
 @escaping
 def test_no_member_or_encoder_leaves_the_bundle(root: Path, table: Table) -> None:
-    """Its manifest fits: whoever writes the names can write that too."""
+    """Its manifest fits: an attacker who writes the names can write that too."""
     table.played(len(PATHS))
     config = Config(data=Data(tasks=("sentiment",))).flat()
     for number, text in enumerate(PATHS):

@@ -157,7 +157,7 @@ def test_s5_submit_says_what_is_missing(cluster: Cluster, sweep: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
     environment.pop("RAY_AUTH_TOKEN_PATH", None)
     for more, message in [
-        ({}, "asks for a token, and none was sent"),
+        ({}, "requires a token, and none was sent"),
         ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}, "refuses the token"),
     ]:
         done = subprocess.run(

@@ -79,7 +79,7 @@ def started_cluster(num_workers: int = 2) -> Iterator[Cluster]:
 
 
 def environment(token: Path) -> dict[str, str]:
-    """Of whoever talks to the cluster."""
+    """Of a client of the cluster."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

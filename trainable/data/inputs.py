@@ -1,7 +1,7 @@
 """What the trials of a sweep read, fixed when the sweep begins.
 
 The driver notes a fingerprint of each set of examples and the versions of the files at each storage
-URI. Whoever reads within `expecting` gets those and no others, or an error that ends the sweep.
+URI. A read within `expecting` returns those and no others, or an error that ends the sweep.
 """
 
 import json

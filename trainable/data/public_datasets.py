@@ -67,7 +67,7 @@ def fetch(
 
     Args:
         endpoint: the hub's address; None: huggingface_hub's own (`HF_ENDPOINT`).
-        report: hears of each file that was brought.
+        report: called with each file that was fetched.
 
     Raises:
         ConfigError: the folder has files already, or cannot be written.

@@ -92,7 +92,7 @@ def _copy_of(uri: str, files: Listing, *, is_expected: bool) -> Path:
                         raise changed_input([f"{redact(uri)}/{name}"])
                     raise PartialError(
                         f"{redact(uri)}: {name} changed while it was fetched",
-                        fix="try again once nobody writes there",
+                        fix="try again once nothing writes there",
                     )
     return folder
 

@@ -1,4 +1,4 @@
-"""A generated data set in the paper's file format, for the demo and for tests. It means nothing.
+"""A generated data set in the paper's file format, for the demo and for tests.
 
 Seeded. Hard enough that no model is perfect and models differ: graded words, negation, clauses
 that disagree, paraphrases against near misses that share their words, and a share of wrong labels.

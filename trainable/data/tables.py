@@ -1,7 +1,7 @@
 """Delimited text, JSON lines and Parquet, row by row, each with the line that it begins on.
 
 Training, `data check`, `predict` and `--add` read files by this module, so that a file is the same
-to all of them. A row that cannot be read is told as a `Fault` in its place, and reading goes on
+to all of them. A row that cannot be read is a `Fault` in its place, and reading goes on
 with the line below it. Only a row is in memory.
 """
 

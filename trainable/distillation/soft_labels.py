@@ -51,7 +51,7 @@ def teacher_config(config: Config, number: int) -> Config:
 
 
 def teacher_dir(taught: Config, dataset: Dataset, shared: Path) -> Path:
-    """Where a teacher of that configuration is trained on that data, whoever its students are."""
+    """Where a teacher of that configuration is trained on that data, for all of its students."""
     return shared / TEACHERS / _digest([taught.flat(), dataset.fingerprint])
 
 

@@ -1,4 +1,4 @@
-"""Teachers: soft labels are made once, whoever needs them first.
+"""Teachers: soft labels are made once, by the first trial that needs them.
 
 Self-distillation trains its teachers here. Runs and bundles as teachers are
 `ensemble.distillation.teachers`'s.
@@ -52,7 +52,7 @@ def ensure_soft_labels(
     One process does it; the others wait for it. Damaged ones are made again.
 
     Raises:
-        AskedToStop: while another process was at it.
+        AskedToStop: while another process made it.
     """
     with exclusive(folder, stop):
         if folder.is_dir():

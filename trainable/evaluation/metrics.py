@@ -93,7 +93,8 @@ def _f1_of_sets(
     metric: MetricName, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> tuple[float, bool]:
     """Of sets of labels [N, C]: over all labels together (micro), or the mean of each label's
-    (macro; a label that nobody has or predicts is left out). Undefined where there is none."""
+    (macro; without labels that no row has and none is predicted to have). Undefined where there is
+    none."""
     axis = None if metric == "micro_f1" else 0
     hits = np.atleast_1d((predicted & truth).sum(axis=axis))
     total = np.atleast_1d(predicted.sum(axis=axis) + truth.sum(axis=axis))

@@ -1,1 +1,1 @@
-"""Data as other people have it: read, understood, cut in splits, written as our files."""
+"""Import of a user's own data: read, its columns found, cut in splits, written as our files."""

@@ -1,4 +1,4 @@
-"""What a table of rows is about: its columns, the task's kind, the labels; each can be told.
+"""The columns, task kind and labels of a table, found; each can be given instead.
 
 Names come first (`sentence1`, `label`, ...), then what stands in the columns. A user sees what was
 found, and corrects it, before anything is written.
@@ -83,7 +83,7 @@ def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], told: Told) -> 
     """The task that the training rows are of.
 
     Raises:
-        ConfigError: a column that is named is not there, or cannot be told from the others.
+        ConfigError: a column that is named is not there, or more than one could be meant.
     """
     for name in (*told.sentences, *filter(None, (told.label, told.id))):
         if name not in columns and name != "none":

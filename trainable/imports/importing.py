@@ -1,4 +1,4 @@
-"""Data as other people have it -> a folder with the task's files, which `--data-dir` takes.
+"""A user's own data -> a folder with the task's files, which `--data-dir` takes.
 
 All is found before anything is written, and said.
 """

@@ -1,4 +1,4 @@
-"""Data as other people have it -> rows: CSV, TSV, JSON, Parquet, a folder of such files, what
+"""A user's own data -> rows: CSV, TSV, JSON, Parquet, a folder of such files, what
 Hugging Face's `datasets` saved, or a data set of its hub.
 
 Of delimited text the delimiter and the quoting are found: those by which most rows have as many

@@ -15,7 +15,7 @@ from trainable.imports.finding import Found
 
 DEV_SHARE, TEST_SHARE = 0.2, 0.1
 MAX_CUT = 2000
-"""Rows of a split that is cut, unless its share is told."""
+"""Rows of a split that is cut, at most, unless its share is given."""
 _BINS = 10
 """Equal shares of scores that a cut takes alike."""
 

@@ -1,4 +1,4 @@
-"""What a batch's loss adds up to: the one place where configuration meets losses."""
+"""The loss of a batch, summed from its terms: the one place where configuration meets losses."""
 
 import torch
 from torch import Tensor

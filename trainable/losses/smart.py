@@ -1,4 +1,4 @@
-"""Smoothness-inducing adversarial regularisation (section 4.4): answers barely move with noise.
+"""Smoothness-inducing adversarial regularisation (section 4.4): outputs barely move with noise.
 
 The noise that moves the answers most is sought by projected gradient ascent within a small ball
 around a sentence's representation; how far it moves them is the penalty. The clean and the

@@ -1,6 +1,6 @@
 """Task heads: sentence embeddings in, outputs and task embeddings out. No losses inside.
 
-A head answers for a task's own sides, the first one or two; further sides (a second dropout view,
+A head predicts from a task's own sides, the first one or two; further sides (a second dropout view,
 hard negatives), which may be of other lengths, are only embedded.
 
 Legend: B examples, H hidden size of the encoder, d `model.fcn_size`, C classes, Z width of a task

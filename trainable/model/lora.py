@@ -1,7 +1,7 @@
 """LoRA: pretrained matrices stay as they are, and narrow ones beside them learn (Hu et al., 2021).
 
 W x + alpha / rank * B A x, where A [rank, in] starts random and B [out, rank] at zero. What a trial
-keeps are plain weights, W + alpha / rank * B A: a model that answers knows nothing of LoRA.
+keeps are plain weights, W + alpha / rank * B A: prediction needs no LoRA.
 """
 
 import math

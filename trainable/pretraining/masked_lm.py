@@ -58,7 +58,7 @@ class Progress:
 
 
 def ignore(progress: Progress) -> None:
-    """The report of a pre-training that nobody watches."""
+    """Report to nothing."""
 
 
 class MaskedLMTraining:

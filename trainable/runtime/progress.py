@@ -1,6 +1,6 @@
-"""How far long work has come, told to whoever listens: a bar, a line, a file for another process.
+"""Progress of long work, reported to listeners: a bar, a line, a file for another process.
 
-The work tells at most twice a second, and not at all where nobody listens; who listens shows it.
+The work reports at most twice a second, and not at all without a listener; listeners show it.
 """
 
 import json
@@ -23,7 +23,7 @@ class Work:
 
     what: str  # `epoch 3/10`
     done: float
-    total: float | None  # None: nobody knows
+    total: float | None  # None: not known
     seconds: float  # since this process began with it
     seconds_left: float | None = None
     rate: float | None = None  # examples a second
@@ -58,7 +58,7 @@ class Tally:
     """Counts one piece of work, and tells of it.
 
     Args:
-        total: of what is counted; None: nobody knows.
+        total: of what is counted; None: not known.
         done: before this process began with it.
     """
 
@@ -75,7 +75,7 @@ class Tally:
         """So much more is done.
 
         Args:
-            loss: asked only when somebody is told: to read one from a GPU waits for it.
+            loss: called only where it is shown: reading one from a GPU waits for the GPU.
         """
         self.done += count
         self._num_examples += num_examples
@@ -99,7 +99,7 @@ class Tally:
 
 @contextmanager
 def heard_by(listener: Listener) -> Iterator[None]:
-    """While the block lasts, the listener hears of all work of this process."""
+    """While the block lasts, all work of this process is reported to the listener."""
     _listeners.append(listener)
     try:
         yield

@@ -32,7 +32,7 @@ def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
     """Hold the lock of `folder`: one process makes it, the others enter when that one has left.
 
     Raises:
-        AskedToStop: while another process was at it.
+        AskedToStop: while another process made it.
         StorageError: what another machine has made cannot be fetched now.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)

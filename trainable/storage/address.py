@@ -1,4 +1,4 @@
-"""The trial whose weights lie at an address: what MLflow knows of where a run is."""
+"""The trial whose weights lie at an address, as an MLflow run stores it."""
 
 from pathlib import Path
 

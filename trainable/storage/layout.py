@@ -1,4 +1,4 @@
-"""Names of the folders and files below a storage folder that more than one package asks for.
+"""Names of the folders and files below a storage folder that more than one package uses.
 
 STORAGE/.shared/  STORAGE/SWEEP/{trials/TRIAL/attempts/0001.json, trials/.locks, preparation, stop}
 """
@@ -19,13 +19,13 @@ STOP_REQUEST = "stop-request"
 """There once somebody has asked who drives the sweep, or trains, to stop: `ensweep stop`."""
 
 UNDER_WAY = "under-way.json"
-"""In a trial's folder while a process of a sweep is at it: how far it has come."""
+"""In a trial's folder while a process of a sweep runs it: its progress."""
 
 ATTEMPTS = "attempts"
 """What each process's try at a trial used."""
 
 RECORDS = ("*", "epochs/*", "predictions/*", f"{ATTEMPTS}/*")
-"""What of a trial's folder every machine has that knows of the trial."""
+"""The files of a trial's folder that are copied to every machine with the trial."""
 
 WHAT_IS_KEPT = ("weights/*/manifest.json", "checkpoint/*/manifest.json")
 """By these it knows what there is beside, to be fetched."""

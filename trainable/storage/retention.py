@@ -17,7 +17,7 @@ def epochs_to_keep(
     """The epochs whose weights are kept: the best overall, and the best for each task.
 
     And the best overall of those from `stage_start` on, the first of the stage under way: it is
-    what the stage is worth, and what the next one may go on from.
+    the stage's score, and what the next one may go on from.
 
     By the scores on all of dev, and again on the dev-train half alone, so that an ensemble can
     choose among epochs without the held-out half having had a say. The earliest epoch wins a tie.

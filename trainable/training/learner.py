@@ -1,4 +1,4 @@
-"""What learns: model, optimizer and tokens, a step and an evaluation at a time.
+"""The model in training: its optimizer and tokens, a step and an evaluation at a time.
 
 It knows stages and losses, and nothing of epochs on disk: that is `trainable.training.train`.
 

@@ -1,4 +1,4 @@
-"""What a trial takes: measured by a rehearsal, forecast from by a plan. Free of torch."""
+"""A trial's time, disk and memory: measured by a rehearsal, used by a forecast. Free of torch."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""A few steps of a configuration instead of all: does it run, and what would a trial take?
+"""A rehearsal: a few steps of a configuration, to see that it runs and to measure its cost.
 
 Whole batches of the real epoch plan are timed, and whole batches of the dev set; nothing is
 tokenised but these. Characters stand for tokens where batches of like length are put together.

@@ -28,7 +28,7 @@ from trainable.training.trainer import Trainer
 
 
 def ignore(record: EpochRecord) -> None:
-    """The report of a trial that nobody watches."""
+    """Report to nothing."""
 
 
 def train(
@@ -76,7 +76,9 @@ def train(
         soft_labels = soft_labels_of(
             config, dataset, shared, beside=folder.parent, train=teach, stop=stop
         )
-        seed_globals(config.seed)  # only here: the same numbers whoever made encoder and labels
+        seed_globals(
+            config.seed
+        )  # here: the same numbers whether encoder and labels were made or read
         learner = Learner(config, dataset, None if encoder is None else str(encoder), soft_labels)
         trainer = Trainer(config, trial, dataset, learner, identity, stop)
         outcome, reason = trainer.run(report)

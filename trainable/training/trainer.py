@@ -1,4 +1,4 @@
-"""A trial under way: epoch after epoch, each put on disk before the next begins.
+"""The training loop of a trial: epoch after epoch, each on disk before the next begins.
 
 State is the trial's folder: a trainer made anew goes on from the newest valid checkpoint and ends
 with the numbers of an uninterrupted run.

@@ -1,4 +1,4 @@
-"""What trials leave behind in a process that runs one after another."""
+"""Memory that trials leave behind in a process that runs one after another."""
 
 import gc
 import sys
@@ -19,7 +19,7 @@ class Memory:
 
 
 def memory_used() -> Memory:
-    """Bytes that this process holds, once what nobody needs is given back."""
+    """Bytes that this process holds, once what is free is given back."""
     gc.collect()
     gpu = 0
     torch = sys.modules.get("torch")  # to be loaded only once the threads are limited

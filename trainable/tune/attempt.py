@@ -74,7 +74,7 @@ class Attempt:
             self._lock.acquire(timeout=self.limits.wait_seconds)
         except Timeout:
             raise PartialError(
-                f"trial {self.folder.name}: another process is still at it",
+                f"trial {self.folder.name}: another process still runs it",
                 fix="end that process; it may belong to a driver that has died",
             ) from None
         with ExitStack() as undo:
@@ -181,7 +181,7 @@ def charge(folder: Path, seconds: float) -> None:
         return
     try:
         record = AttemptRecord.from_json(newest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # damaged: nobody knows what it was charged for
+    except (OSError, ValueError):  # damaged: what it was charged for is lost
         return
     if not record.is_over:
         whole = replace(record, seconds=max(record.seconds, seconds), is_over=True)

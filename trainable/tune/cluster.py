@@ -1,4 +1,4 @@
-"""The Ray cluster that trials and workers run on: found or started, its nodes, an orderly end."""
+"""The Ray cluster that trials and workers run on: found or started, its nodes, and its shutdown."""
 
 import gc
 import os
@@ -106,8 +106,8 @@ def cluster() -> Iterator[list[Node]]:
 
 @contextmanager
 def starting_ahead() -> Iterator[None]:
-    """Have this machine's Ray start in a thread, for a `cluster` within the block: that waits for
-    what is left, and raises what was wrong. One that nobody took is shut down at the end.
+    """Start this machine's Ray in a thread, for a `cluster` within the block: that waits for it
+    and raises its error. A Ray that no `cluster` used is shut down at the end.
 
     Nothing is started where RAY_ADDRESS names a cluster, or one is in use.
     """
@@ -122,7 +122,7 @@ def starting_ahead() -> Iterator[None]:
         finally:
             if _ahead is ahead:
                 _ahead = None
-                with suppress(ConfigError):  # nobody asks any more
+                with suppress(ConfigError):  # it is not needed any more
                     ahead.wait()
                     ahead.shut_down()
 
@@ -187,8 +187,8 @@ def _shut_down() -> None:
 
 
 def _worker_environment() -> dict[str, str] | None:
-    """Workers look for modules in this working directory first: where one has the name of a package
-    of ours, they are told which is meant. It costs each worker a part of a second."""
+    """Workers import from this working directory first: where it has a module with the name of one
+    of our packages, a hook makes them import ours. It costs each worker a part of a second."""
     here = Path.cwd()
     is_shadowed = any(
         (here / name).exists() and not (here / "ensweep" / "__init__.py").exists()

@@ -52,7 +52,7 @@ def prove_surroundings() -> None:
 
 
 def start(runtime_env: dict[str, str] | None) -> None:
-    """Start one and join it; `runtime_env` is what its workers are told.
+    """Start one and join it; `runtime_env` is its workers'.
 
     Raises:
         ConfigError: it cannot be started.

@@ -1,7 +1,7 @@
 """The Ray Tune trainable: the only adapter between Tune and the training loop.
 
-Tune hands it a trial's settings and hears of each epoch; all else is in the trial's folder. A trial
-that goes on first reports the last epoch on disk, in case the process before it could not.
+Tune hands it a trial's settings and gets a report of each epoch; all else is in the trial's folder.
+A trial that goes on first reports the last epoch on disk, in case the process before it could not.
 """
 
 import functools

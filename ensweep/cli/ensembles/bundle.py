@@ -150,7 +150,7 @@ def push(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a bundle to the Hugging Face hub, as whoever `hf auth login` says."""
+    """Upload a bundle to the Hugging Face hub, with the login of `hf auth login`."""
     from ensemble.export.push import push as upload
 
     commit = upload(folder, repo, is_private=private)

@@ -16,7 +16,7 @@ Labels = dict[Candidate, str]
 
 
 def print_choice(request: Request, pool: Pool, choice: EnsembleChoice) -> None:
-    """Who was rejected, each task's members and what they are worth, overall and by cost."""
+    """Rejected candidates, each task's members and scores, then scores overall and by cost."""
     labels = labels_of(pool)
     _print_pool(request, pool)
     said = doubts_by_task(choice)
@@ -78,7 +78,7 @@ def _print_front(choice: EnsembleChoice) -> None:
 
 
 def _rule(choice: RuleChoice) -> str:
-    """The rule, and what the others were worth on dev-train's own folds."""
+    """The rule, and the scores of the others on dev-train's own folds."""
     scores = {row.rule: row.score for row in choice.scores}
     if not scores:
         return f"{choice.rule} (too few rows to compare it with others)"

@@ -1,4 +1,4 @@
-"""`ensweep ensemble`: which runs to combine for each task, and what that is worth."""
+"""`ensweep ensemble`: the runs to combine for each task, and their score."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -53,7 +53,7 @@ class Input:
 
     @property
     def count(self) -> int | None:
-        """How many sentences, or pairs, there are; None: nobody knows."""
+        """How many sentences, or pairs, there are; None: not known."""
         from ensemble.inference.sentence_files import count_rows
 
         return len(self.text or ()) or None if self.file is None else count_rows(self.file)

@@ -1,4 +1,4 @@
-"""How a function becomes a command: its groups of options, its example, what it says to a typo."""
+"""How a function becomes a command: groups of options, an example, suggestions for typos."""
 
 import dataclasses
 import functools

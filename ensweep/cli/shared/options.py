@@ -113,7 +113,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class AskedSweep:
-    """A new sweep as the command line asks for it."""
+    """A new sweep as the command line describes it."""
 
     name_or_file: Annotated[
         str,
@@ -158,7 +158,7 @@ class AskedSweep:
 
 @dataclasses.dataclass(frozen=True)
 class AskedEnsemble:
-    """An ensemble as the command line asks for it."""
+    """An ensemble as the command line describes it."""
 
     sweeps: Sweeps = None
     method: Annotated[

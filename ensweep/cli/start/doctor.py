@@ -1,4 +1,4 @@
-"""`ensweep doctor`: what is installed here, what it finds, and what is in the way."""
+"""`ensweep doctor`: what is installed, which devices and servers it finds, and what would fail."""
 
 from dataclasses import asdict
 
@@ -21,5 +21,5 @@ def doctor(place: Place, as_json: AsJson = False) -> None:
     else:
         print_checks(found)
         if not found.errors:
-            typer.echo("nothing is in the way")
+            typer.echo("all checks passed")
     raise typer.Exit(found.exit_code)

@@ -1,4 +1,4 @@
-"""`ensweep settings`: what can be set, what it means, in which range, and what it is by default."""
+"""`ensweep settings`: every setting with its meaning, range and default."""
 
 import json
 from itertools import groupby

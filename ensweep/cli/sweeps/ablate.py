@@ -1,4 +1,4 @@
-"""`ensweep ablate`: what each technique is worth, over seeds."""
+"""`ensweep ablate`: the effect of each technique, over seeds."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -98,5 +98,5 @@ def _confirm(sweep: str, is_sure: bool) -> None:
     if is_sure:
         return
     if not sys.stdin.isatty():
-        raise ConfigError(f"sweep {sweep}: nobody can be asked here", fix="--yes deletes it")
+        raise ConfigError(f"sweep {sweep}: there is no terminal to ask in", fix="--yes deletes it")
     typer.confirm(f"delete sweep {sweep}?", abort=True, err=True)

@@ -1,4 +1,4 @@
-"""`ensweep plan`: is all there that a sweep needs, and what will it take?"""
+"""`ensweep plan`: a sweep checked before it starts, and its forecast."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +29,7 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at all that a sweep needs, train a few steps, and say what it will take."""
+    """Check all that a sweep needs, train a few steps, and forecast time, disk and memory."""
     resolved, name = asked.read(limits, data_dir)
 
     from search.planning.plan import make_plan

@@ -22,7 +22,7 @@ def report(
     place: Place,
     sweeps: Sweeps = None,
     static: Annotated[
-        bool, typer.Option("--static", help="Pictures in place of plots that answer the mouse.")
+        bool, typer.Option("--static", help="Pictures in place of interactive plots.")
     ] = False,
     study: Annotated[
         str | None,
@@ -83,7 +83,7 @@ def _write(
         print_json(sweeps=sweeps, verdict=list(made.verdict), files=files, absent=absent)
         return
     if not is_interactive and not static:
-        typer.echo("plots that answer the mouse: pip install 'ensweep[plots]'", err=True)
+        typer.echo("interactive plots: pip install 'ensweep[plots]'", err=True)
     for line in made.verdict:
         typer.echo(line)
     kept = storage_of(target).address(written.html)

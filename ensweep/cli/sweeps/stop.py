@@ -1,4 +1,4 @@
-"""`ensweep stop`: have a sweep stop, resumably, from another terminal or machine."""
+"""`ensweep stop`: stop a sweep, resumably, from another terminal or machine."""
 
 from typing import Annotated
 
@@ -36,7 +36,7 @@ def stop(
         asked = [holder.describe() for holder in found.values()]
         print_json(sweep=folder.name, asked=asked, is_stopped=wait or not found)
     elif not found:
-        typer.echo(f"{folder.name}: nobody is at it")
+        typer.echo(f"{folder.name}: no process drives it")
     elif wait:
         typer.echo(f"{folder.name}: stopped")
     if folder.has_begun() and found:

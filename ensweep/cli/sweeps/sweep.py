@@ -1,4 +1,4 @@
-"""`ensweep sweep`, `resume`, `extend`: many trials, and what came of them."""
+"""`ensweep sweep`, `resume`, `extend`: many trials, and their results."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any

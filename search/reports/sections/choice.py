@@ -1,4 +1,4 @@
-"""The choice that ships: score against cost, gain by members, who answers for what."""
+"""The choice that ships: score against cost, gain by members, each task's members."""
 
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.result import EnsembleChoice, Method, Point
@@ -41,7 +41,7 @@ def front_section(facts: Facts) -> Section:
 
 
 def ensemble_section(facts: Facts, answers: dict[str, Answers]) -> Section:
-    """What the ensemble gains, by task and by members, and who is in it."""
+    """What the ensemble gains, by task and by number of members, and its members."""
     title = "The ensemble"
     if facts.choice is None:
         return Section("ensemble", title, absent=facts.no_choice)

@@ -113,7 +113,7 @@ def importance_section(facts: Facts) -> Section:
 
 
 def rungs_section(facts: Facts) -> Section:
-    """Who was stopped where, and how the scores rose."""
+    """Which trials were stopped at which rung, and how the scores rose."""
     title = "Rungs"
     scored = facts.scored
     if not scored:

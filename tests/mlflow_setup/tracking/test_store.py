@@ -156,7 +156,8 @@ def test_a_database_whose_driver_is_not_there_names_the_package(
 
 
 @pytest.mark.parametrize(
-    ("code", "fix"), [(401, "set MLFLOW_TRACKING_USERNAME and MLFLOW_"), (403, "ask whoever runs")]
+    ("code", "fix"),
+    [(401, "set MLFLOW_TRACKING_USERNAME and MLFLOW_"), (403, "ask the server's administrator")],
 )
 def test_a_server_that_asks_for_a_login_says_how_it_is_given(code: int, fix: str) -> None:
     """In MLflow's words for an answer that is no success."""

@@ -115,11 +115,11 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "no GPU for the trials": (
         lambda f: limits(worker(f)).pop("nvidia.com/gpu"),
-        r"workerGroupSpecs: a trial asks for 1 GPU\(s\), a worker has 0",
+        r"workerGroupSpecs: a trial needs 1 GPU\(s\), a worker has 0",
     ),
-    "fewer GPUs than a trial asks for": (
+    "fewer GPUs than a trial needs": (
         lambda f: command(f, "resources.max", "resources.gpus_per_trial=2 resources.max"),
-        r"workerGroupSpecs: a trial asks for 2 GPU\(s\), a worker has 1",
+        r"workerGroupSpecs: a trial needs 2 GPU\(s\), a worker has 1",
     ),
     "a GPU under requests alone": (
         lambda f: container(worker(f))["resources"]["requests"].update(

@@ -167,7 +167,7 @@ def dashboard() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (401, b"Unauthorized", "asks for a token, and none was sent"),
+        (401, b"Unauthorized", "requires a token, and none was sent"),
         (403, b"Forbidden", "refuses the token: it is another cluster's"),
         (200, b'{"ray_version": "2.9.3"}', "runs Ray 2.9.3, this machine has 2."),
         (404, b"", "404"),

@@ -83,9 +83,9 @@ def test_what_cannot_be_told_is_said_without_the_url(chat: Chat) -> None:
             break
         threading.Event().wait(0.05)
     assert sorted(said) == [
-        "notify.command could not be told: exit code 1",
-        "notify.url could not be told: ConnectionError",
-        "notify.url could not be told: status 403",
+        "notify.command: failed: exit code 1",
+        "notify.url: not sent: ConnectionError",
+        "notify.url: not sent: status 403",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a sweep began with: whoever reads anything else is told so."""
+"""What a sweep began with: a read of anything else is an error."""
 
 import shutil
 from pathlib import Path

@@ -93,7 +93,7 @@ def test_two_processes_are_never_at_one_trial(folder: Path, tmp_path: Path) -> N
     assert other.stdout is not None
     assert other.stdout.readline() == b"in\n"
     with (
-        pytest.raises(PartialError, match="0001: another process is still at it"),
+        pytest.raises(PartialError, match="0001: another process still runs it"),
         Attempt(folder, limits(tmp_path)),
     ):
         pass

@@ -1,1 +1,1 @@
-"""The encoder's operations computed otherwise than by transformers, with equal values."""
+"""The encoder's operations in faster forms than transformers', with equal values."""

@@ -1,7 +1,7 @@
 """A BERT's last layer for the tokens alone whose states are asked for.
 
 Pooling by [CLS] takes one state of a sentence, masked language modelling those of the masked
-tokens. What the last layer would make of the others nobody asks for: of them it needs keys and
+tokens. The last layer's states of the other tokens are not used: of them it needs keys and
 values, which is 2 of the 12 parts of its products.
 
 Legend: S sentences, T tokens of all of them, C chosen tokens, H hidden size.

@@ -58,4 +58,4 @@ def test_what_is_broken_has_a_fix_and_the_exit_code(broken: str, tmp_path: Path)
 def test_a_storage_with_a_sweep(tiny_runs: Path) -> None:
     result = doctor("--storage", tiny_runs)
     assert "experiment ensweep" in result.stdout
-    assert "nothing is in the way" in result.stdout
+    assert "all checks passed" in result.stdout
