@@ -4,15 +4,19 @@ What a lease is held by. On a file system a lock stands around looking and writi
 store the write has a condition: create only if absent, replace only what was read.
 """
 
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 
+from mlflow_setup.errors import StorageError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.object_store import ObjectStore
 from mlflow_setup.filesystem.storage import Cell, storage_of
 
 LOCK_SECONDS = 4.0
+_UNKNOWN = "501 Not Implemented"  # of a condition on a write
 
 
 class FileCell:
@@ -58,6 +62,27 @@ class StoreCell:
             return new
         found, new = self.read()  # the answer to a try that was made again may have been lost
         return new if found == text else None
+
+
+def keeps_conditions(store: ObjectStore) -> bool:
+    """Whether of two who make an object, and of two who replace it, one is refused.
+
+    Raises:
+        StorageError: it may not be written to, read from and deleted from, or not now.
+    """
+    cell = StoreCell(store, f".probe-{uuid.uuid4().hex}")
+    try:
+        made = [cell.swap(None, text) for text in ("one", "other")]
+        mark = cell.read()[1]
+        replaced = [cell.swap(mark, text) for text in ("third", "fourth")]
+    except StorageError as error:
+        with suppress(StorageError):
+            store.delete([cell.name])
+        if _UNKNOWN in error.problem:
+            return False
+        raise
+    store.delete([cell.name])
+    return [bool(won) for won in (*made, *replaced)] == [True, False, True, False]
 
 
 def cell_of(path: Path) -> Cell:

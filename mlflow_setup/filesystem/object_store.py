@@ -6,8 +6,9 @@ environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`); a URI holds none.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,9 @@ _LOGIN = (
     "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, or AZURE_STORAGE_ACCOUNT_NAME and "
     "AZURE_STORAGE_ACCOUNT_KEY"
 )
+_STATUS = re.compile(r"status code: (\d+ [A-Z][A-Za-z ]+)")
+_SAID = re.compile(r"<Code>(\w+)</Code>\s*<Message>(.*?)</Message>", re.DOTALL)
+_DENIED = re.compile(r"^(Permission|Unauthenticated)|\b(401 Unauth|403 Forb|AccessDenied)")
 _PLACE = (
     "correct the URI; AWS_REGION is the bucket's region, AWS_ENDPOINT_URL the address of a store "
     "that is not Amazon's"
@@ -180,9 +184,16 @@ class ObjectStore:
 
     def delete(self, names: Sequence[str]) -> None:
         """None there is as good."""
-        if names:
-            with _told(self.uri, "written"):
+        if not names:
+            return
+        try:
+            with _told(f"{self.uri}/{names[0]}", "deleted", is_sought=True):
                 self._store.delete(list(names))
+        except FileNotFoundError:  # not of S3: Azure's end at the first that is not there
+            for name in names:
+                place = f"{self.uri}/{name}"
+                with suppress(FileNotFoundError), _told(place, "deleted", is_sought=True):
+                    self._store.delete(name)
 
 
 def split_file(uri: str) -> tuple[str, str]:
@@ -250,36 +261,34 @@ def _told(place: str, what: str = "read", *, is_sought: bool = False) -> Iterato
     Args:
         is_sought: an object that is not there is an answer: FileNotFoundError.
     """
-    from obstore.exceptions import (
-        AlreadyExistsError,
-        BaseError,
-        NotFoundError,
-        PermissionDeniedError,
-        PreconditionError,
-        UnauthenticatedError,
-    )
+    from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 
     shown = redact(place)
     try:
         yield
     except (AlreadyExistsError, PreconditionError):
         raise
-    except (NotFoundError, FileNotFoundError) as error:
+    except (NotFoundError, FileNotFoundError):
         if is_sought:
             raise FileNotFoundError(shown) from None
-        if not isinstance(error, NotFoundError) and what == "written":
-            raise  # the file here
         raise StorageError(
             f"{shown}: there is no such bucket, folder or file", fix=_PLACE
         ) from None
-    except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-        reason = redact(first_line(error))[:200]
-        login = _LOGIN.replace("read there", "read and write there") if what != "read" else _LOGIN
-        raise StorageError(f"{shown}: may not be {what}: {reason}", fix=login) from None
-    except BaseError as error:
-        reason = redact(first_line(error))[:300]
+    except (BaseError, PermissionError) as error:
+        reason = _reason(error)
         if "404 Not Found" in reason:  # a listing's word for a bucket that is not there
             raise StorageError(f"{shown}: there is no such bucket", fix=_PLACE) from None
-        is_login = "169.254" in reason or "credential" in reason.lower()
-        fix = _LOGIN if is_login else f"try again once the store answers; else {_PLACE}"
-        raise StorageError(f"{shown}: cannot be {what} now: {reason}", fix=fix) from None
+        is_denied = _DENIED.search(f"{type(error).__name__}: {error}") is not None
+        fix = f"try again once the store answers; else {_PLACE}"
+        if is_denied or "169.254" in reason or "credential" in reason.lower():
+            fix = _LOGIN.replace("read", "read" if what == "read" else "read, write and delete", 1)
+        how = f"may not be {what}" if is_denied else f"cannot be {what} now"
+        raise StorageError(f"{shown}: {how}: {reason}", fix=fix) from None
+
+
+def _reason(error: BaseException) -> str:
+    """What the store has answered, or else the first line of what is known."""
+    text = str(error)
+    status, said = _STATUS.search(text), _SAID.search(text)
+    answered = [*(status.groups() if status else ()), *(said.groups() if said else ())]
+    return redact(": ".join(map(first_line, answered)) or first_line(error))[:300]

@@ -1,8 +1,10 @@
-"""Names and relative paths from outside that cannot leave their folder."""
+"""Names and relative paths: those from outside cannot leave their folder."""
 
 import contextlib
 import os
 import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -94,3 +96,18 @@ def files_inside(root: Path, pattern: str) -> list[Path]:
     top = root.resolve()
     found = root.glob(pattern)
     return sorted(path for path in found if Path(os.path.realpath(path)).is_relative_to(top))
+
+
+def is_below(folder: str, name: str) -> bool:
+    """Whether a name with slashes is of something in the folder; "": all are."""
+    return not folder or name.startswith(f"{folder}/")
+
+
+def matches(folder: str, name: str, patterns: Sequence[str]) -> bool:
+    """Whether each part of a name below the folder fits that part of one of the patterns; locks and
+    marks, whose names begin with a point, fit none."""
+    parts = name.removeprefix(f"{folder}/" if folder else "").split("/")
+    return not any(part.startswith(".") for part in parts) and any(
+        len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
+        for wanted in (pattern.split("/") for pattern in patterns)
+    )

@@ -112,7 +112,8 @@ class Storage:
         return folder / "mlflow.db"
 
     def probe(self) -> None:
-        """Prove that leases hold here; raises ConfigError where the store ignores conditions."""
+        """Prove that leases hold here; raises ConfigError where the store ignores conditions, or
+        may not be written to, read from and deleted from."""
 
     def raise_flag(self, path: Path) -> None:
         """Have `is_raised` be true in every process."""

@@ -13,19 +13,18 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
-from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.cells import StoreCell
+from mlflow_setup.errors import ConfigError, StorageError
+from mlflow_setup.filesystem.cells import StoreCell, keeps_conditions
 from mlflow_setup.filesystem.lease import LeaseLock
 from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.filesystem.object_store import Entry, ObjectStore
-from mlflow_setup.filesystem.paths import cache_folder, inside
+from mlflow_setup.filesystem.paths import cache_folder, inside, is_below, matches
 from mlflow_setup.filesystem.storage import TEMPORARY, Lock, Storage
 from mlflow_setup.text import short_hash
 from mlflow_setup.uris import has_credentials, redact
@@ -33,9 +32,10 @@ from mlflow_setup.uris import has_credentials, redact
 WHOLE, CLAIM = ".whole", ".claim"
 LOOK_SECONDS = 2.0
 """Between looks at a flag, which cost a request each."""
-_AT_ONCE = 16
+_AT_ONCE = 64  # requests for objects: a sweep's are many and small, and each waits for its answer
 _GOES_UP_SECONDS = 3600.0  # after which a file that is here and not there has been there
 _INDEX = ".index.json"
+_NEWS = 0.05  # of the index, for which it is written anew
 
 
 def open_copy(uri: str, copies: str) -> "WorkingCopy":
@@ -71,6 +71,7 @@ class WorkingCopy(Storage):
     def __init__(self, uri: str, root: Path, store: ObjectStore) -> None:
         self.uri, self.root, self.store = uri.rstrip("/"), root, store
         self._known = self._read_index()  # name -> what lies here of which version
+        self._num_new = 0  # of it, since the index was written
         self._fetched: set[str] = set()
         self._flags: dict[str, bool] = {}
 
@@ -103,11 +104,11 @@ class WorkingCopy(Storage):
     def pull(self, folder: Path, *patterns: str) -> None:
         top = self._name(folder)
         found = self.store.entries(top)
-        wanted = {n: found[n] for n in found if _matches(top, n, patterns)}
+        wanted = {n: found[n] for n in found if matches(top, n, patterns)}
         for path in filter(Path.is_file, list(folder.rglob("*"))):
             name = self._name(path)
             with suppress(FileNotFoundError):  # removed by who wrote it
-                if name not in found and _matches(top, name, patterns):
+                if name not in found and matches(top, name, patterns):
                     self._drop_past(path)
         self._bring(wanted)
         if not found:
@@ -140,10 +141,13 @@ class WorkingCopy(Storage):
 
     def begin(self, folder: Path) -> None:
         self.store.be_patient()
+        files = filter(Path.is_file, folder.rglob("*"))
+        if not all(self._is_as_known(self._name(file)) for file in files):
+            self.end(folder)
+
+    def end(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self._forget(self._name(folder))
-
-    end = begin
 
     def claim(self, folder: Path) -> None:
         name = self._name(folder)
@@ -171,18 +175,14 @@ class WorkingCopy(Storage):
         )
 
     def probe(self) -> None:
-        """Two processes make an object, and two replace it: one of each is to win."""
-        cell = StoreCell(self.store, f".probe-{uuid.uuid4().hex}")
         try:
-            made = [cell.swap(None, text) for text in ("one", "other")]
-            mark = cell.read()[1]
-            replaced = [cell.swap(mark, text) for text in ("third", "fourth")]
-        finally:
-            self.store.delete([cell.name])
-        if [bool(won) for won in (*made, *replaced)] != [True, False, True, False]:
+            is_kept = keeps_conditions(self.store)
+        except StorageError as error:
+            raise ConfigError(f"--storage {error.problem}", fix=error.fix) from None
+        if not is_kept:
             raise ConfigError(
-                f"--storage {self.uri}: this store ignores conditions (If-None-Match, If-Match): "
-                "two drivers could hold one sweep",
+                f"--storage {self.uri}: this store does not keep conditions (If-None-Match, "
+                "If-Match): two drivers could hold one sweep",
                 fix="use a store that keeps them (Amazon S3, Google Cloud Storage, Azure Blob "
                 "Storage, MinIO), or a folder that every node mounts",
             )
@@ -224,21 +224,31 @@ class WorkingCopy(Storage):
             for name, known in pool.map(self._download, new, new.values()):
                 if known is not None:
                     self._known[name] = known
-        self._write_index()
+        self._num_new += len(new)
+        if self._num_new > _NEWS * len(self._known):
+            self._write_index()
+            self._num_new = 0
 
     def _drop_past(self, path: Path) -> None:
-        """A file that is not in the store goes, unless another process has just written it."""
+        """A file that is not in the store goes, unless another process has just written it; with
+        its manifest all of a folder."""
         known = self._known.pop(self._name(path), None)
-        if known is not None or time.time() - path.stat().st_mtime > _GOES_UP_SECONDS:
-            path.unlink()
+        if known is None and time.time() - path.stat().st_mtime <= _GOES_UP_SECONDS:
+            return
+        path.unlink()
+        if path.name == MANIFEST:
+            self.end(path.parent)
 
     def _has(self, name: str, entry: Entry) -> bool:
         known = self._known.get(name)
-        if known is None or known[0] != entry.mark:
-            return False
+        return known is not None and known[0] == entry.mark and self._is_as_known(name)
+
+    def _is_as_known(self, name: str) -> bool:
+        """Whether what lies here is what was brought here, or has gone up."""
+        known = self._known.get(name)
         with suppress(OSError):
             stat = (self.root / name).stat()
-            return (stat.st_size, stat.st_mtime_ns) == known[1:]
+            return known is not None and (stat.st_size, stat.st_mtime_ns) == known[1:]
         return False
 
     def _download(self, name: str, entry: Entry) -> tuple[str, tuple[str, int, int] | None]:
@@ -261,9 +271,9 @@ class WorkingCopy(Storage):
         return name, (mark, stat.st_size, stat.st_mtime_ns)
 
     def _forget(self, top: str) -> None:
-        for name in [n for n in list(self._known) if n == top or _is_below(top, n)]:
+        for name in [n for n in list(self._known) if n == top or is_below(top, n)]:
             self._known.pop(name, None)
-        self._fetched = {each for each in self._fetched if each != top and not _is_below(top, each)}
+        self._fetched = {each for each in self._fetched if each != top and not is_below(top, each)}
 
     def _name(self, path: Path) -> str:
         name = path.absolute().relative_to(self.root).as_posix()
@@ -283,17 +293,3 @@ class WorkingCopy(Storage):
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 json.dump(list(self._known.items()), stream)
             Path(name).replace(self.root / _INDEX)
-
-
-def _is_below(folder: str, name: str) -> bool:
-    return not folder or name.startswith(f"{folder}/")
-
-
-def _matches(folder: str, name: str, patterns: Sequence[str]) -> bool:
-    """Whether each part of a name below the folder fits that part of one of the patterns; locks and
-    marks, whose names begin with a point, fit none."""
-    parts = name.removeprefix(f"{folder}/" if folder else "").split("/")
-    return not any(part.startswith(".") for part in parts) and any(
-        len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
-        for wanted in (pattern.split("/") for pattern in patterns)
-    )

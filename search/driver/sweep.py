@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mlflow_setup.errors import EnsweepError
 from mlflow_setup.filesystem.lease import LEASE_FILE, Lease, read_lease
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.tracking.store import Tracking
 from search.algorithms.study import objectives
 from search.algorithms.warm_start import read_warm_start, warm_start, write_warm_start
@@ -54,10 +55,10 @@ def run_sweep(
     from search.driver.run import Drive
     from search.planning.preflight import known_configs, read_inputs, refuse_taken
 
+    storage_of(storage).probe()
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     sweep = sweep.map_settings(with_absolute_paths)
     inputs = read_inputs(sweep, known_configs(sweep))
-    folder.storage.probe()
     refuse_taken(folder, tracking)
     warm, said = warm_start(sweep, warm_from, folder.path.parent, objectives(sweep))
     for line in said:

@@ -14,6 +14,9 @@ from fault_table import Table, markdown, put_into, rows_of
 from planted_faults import Site
 from scale import SCALE
 from servers import Server
+from stores import s3_server
+
+from mlflow_setup.filesystem import storage
 
 
 @pytest.fixture
@@ -101,6 +104,16 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An S3 store: what the environment says. This process has working copies of its own."""
+    monkeypatch.setattr(storage, "_copies", {})
+    with s3_server() as environment:
+        for name, value in (environment | {"ENSWEEP_CACHE": str(tmp_path / "ours")}).items():
+            monkeypatch.setenv(name, value)
+        yield environment
 
 
 @pytest.fixture

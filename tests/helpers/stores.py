@@ -5,9 +5,11 @@ import logging
 import random
 import threading
 import time
+import uuid
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,12 @@ class Machines:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.memory, self.folder = MemoryStore(), folder
-        monkeypatch.setattr(object_store, "_open", lambda uri, *_: self.memory)
+        opened = object_store._open
+
+        def by_scheme(uri: str, *given: Any) -> Any:
+            return self.memory if uri.startswith("s3://") else opened(uri, *given)
+
+        monkeypatch.setattr(object_store, "_open", by_scheme)
         monkeypatch.setattr(storage, "_copies", {})
         monkeypatch.setenv("ENSWEEP_CACHE", str(folder / "cache"))
 
@@ -39,6 +46,11 @@ class Machines:
         copy = WorkingCopy(URI, root.resolve(), ObjectStore(URI))
         storage._copies[copy.root] = copy
         return copy
+
+    def next_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the process does from now on another machine does, which has nothing of it."""
+        storage._copies.clear()
+        monkeypatch.setenv("ENSWEEP_CACHE", str(self.folder / uuid.uuid4().hex))
 
     def names(self) -> list[str]:
         return sorted(entry["path"] for batch in self.memory.list() for entry in batch)
@@ -76,64 +88,98 @@ def s3_server() -> Iterator[dict[str, str]]:
         server.stop()
 
 
-@contextmanager
-def misbehaving(
-    url: str, seed: int, share: float, drops: Collection[str] = ()
-) -> Iterator[tuple[str, Counter[str]]]:
-    """A proxy before the store at `url` that serves one request at a time, so that a condition and
-    its write are one step; and, of a share of the requests, errors in their place. Its own URL, and
-    a count of the errors.
+@dataclass
+class Request:
+    """What came to a proxy."""
 
-    Args:
-        drops: headers that it does not hand on, in lower case.
-    """
-    draw, played = random.Random(seed), Counter[str]()
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Answer:
+    """What a proxy gives back."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Send = Callable[[Request], Answer]
+Manner = Callable[[Request, Send], Answer]
+"""How a proxy answers; a ConnectionError is no answer at all."""
+
+
+@contextmanager
+def in_front_of(url: str, manner: Manner, server: type[HTTPServer] = HTTPServer) -> Iterator[str]:
+    """The URL of a proxy before the store at `url`. One that is no ThreadingHTTPServer serves one
+    request at a time, so that a condition and its write are one step, whatever the store does."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            faults = ("500", "503", "429", "slow", "cut", "answer lost", "")
-            weights = [share / 6] * 6 + [1 - share]
-            (fault,) = draw.choices(faults, weights)
-            played[fault] += 1
-            body = self.rfile.read(length // 2 if fault == "cut" else length)
-            if fault == "cut":
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            request = Request(self.command, self.path, dict(self.headers.items()), body)
+            try:
+                answer = manner(request, lambda given: _passed_on(url, given))
+            except ConnectionError:
                 self.close_connection = True
                 return
-            if fault.isdecimal():
-                self.send_response(int(fault))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            if fault == "slow":
-                time.sleep(0.2)
-            kept = {name: text for name, text in self.headers.items() if name.lower() not in drops}
-            there = http.client.HTTPConnection(urlsplit(url).netloc)
-            there.request(self.command, self.path, body, kept)
-            found = there.getresponse()
-            content = found.read()
-            if fault == "answer lost":
-                self.close_connection = True
-                return
-            self.send_response(found.status)
-            for name, value in found.getheaders():
-                if name.lower() not in ("connection", "transfer-encoding", "content-length"):
-                    self.send_header(name, value)
-            size = found.getheader("Content-Length") if self.command == "HEAD" else len(content)
-            self.send_header("Content-Length", str(size or 0))
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if "Content-Length" not in answer.headers:
+                self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(answer.body)
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
 
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    proxy = server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", played
+        yield f"http://127.0.0.1:{proxy.server_port}"
     finally:
-        server.shutdown()
-        server.server_close()
+        proxy.shutdown()
+        proxy.server_close()
+
+
+def _passed_on(url: str, request: Request) -> Answer:
+    there = http.client.HTTPConnection(urlsplit(url).netloc)
+    there.request(request.method, request.path, request.body, request.headers)
+    found = there.getresponse()
+    body = found.read()
+    skipped = {"connection", "transfer-encoding", "content-length"}
+    headers = {name: value for name, value in found.getheaders() if name.lower() not in skipped}
+    if request.method == "HEAD":
+        headers["Content-Length"] = found.getheader("Content-Length") or "0"
+    return Answer(found.status, body, headers)
+
+
+@contextmanager
+def misbehaving(url: str, seed: int, share: float) -> Iterator[tuple[str, Counter[str]]]:
+    """A proxy that gives errors in the place of a share of the answers: its URL, and a count of the
+    errors."""
+    draw, played = random.Random(seed), Counter[str]()
+
+    def answer(request: Request, send: Send) -> Answer:
+        faults = ("500", "503", "429", "slow", "cut", "answer lost", "")
+        (fault,) = draw.choices(faults, [share / 6] * 6 + [1 - share])
+        played[fault] += 1
+        if fault == "cut":
+            raise ConnectionAbortedError
+        if fault.isdecimal():
+            return Answer(int(fault))
+        if fault == "slow":
+            time.sleep(0.2)
+        found = send(request)
+        if fault == "answer lost":
+            raise ConnectionAbortedError
+        return found
+
+    with in_front_of(url, answer) as proxy:
+        yield proxy, played

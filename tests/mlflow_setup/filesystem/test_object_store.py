@@ -8,7 +8,7 @@ from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 
 from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.filesystem import object_store
-from mlflow_setup.filesystem.object_store import RemoteFolder, Version, split_file
+from mlflow_setup.filesystem.object_store import ObjectStore, RemoteFolder, Version, split_file
 
 
 @pytest.fixture
@@ -76,6 +76,14 @@ class Broken:
             "there is no such bucket\nfix",
         ),
         (PermissionDeniedError("403"), "may not be read: 403\nfix: .*AWS_ACCESS_KEY_ID"),
+        (
+            BaseError(
+                "list in 15 ms - status code: 403 Forbidden: <?xml version='1.0'?><Error>"
+                "<Code>InvalidAccessKeyId</Code>\n<Message>No such key.\nOf s3://me:hunter2@b"
+                "</Message>"
+            ),
+            r"may not be read: 403 Forbidden: InvalidAccessKeyId: No such key.\nfix: give this",
+        ),
         (BaseError("PUT http://169.254.169.254/latest"), "cannot be read now.*\nfix: give this m"),
         (BaseError("curl: away\n\nDebug source"), "cannot be read now: curl: away\nfix: try again"),
         (BaseError("s3://me:hunter2@b"), r"s3://\*\*\*@b"),
@@ -88,6 +96,26 @@ def test_what_cannot_be_read_says_what_to_do(
     with pytest.raises(PartialError, match=message) as caught:
         RemoteFolder("s3://bucket/data").list()
     assert "hunter2" not in str(caught.value)
+
+
+class AsAzure:
+    """A store of names that takes deletions one by one, and ends at the first that is not there."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = set(names)
+
+    def delete(self, given: str | list[str]) -> None:
+        for name in [given] if isinstance(given, str) else given:
+            if name not in self.names:
+                raise NotFoundError(name)
+            self.names.remove(name)
+
+
+def test_what_is_not_there_is_as_good_as_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = AsAzure("a", "c", "d")
+    monkeypatch.setattr(object_store, "_open", lambda uri: there)
+    ObjectStore("az://container/s").delete(["a", "b", "c"])
+    assert there.names == {"d"}
 
 
 def test_an_empty_folder_is_none(tmp_path: Path) -> None:

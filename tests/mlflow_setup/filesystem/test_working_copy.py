@@ -98,6 +98,39 @@ def test_what_another_process_brought_here_goes_as_well(machines: Machines) -> N
     assert {path.name for path in (other.root / "s").iterdir()} == {"new", "two"}
 
 
+def test_what_is_pulled_is_asked_for_many_at_once(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = machines.copy("here"), machines.copy("there")
+    for number in range(40):
+        here.store.put(f"s/{number}", b"1")
+    together, download = threading.Barrier(40, timeout=20), there.store.download
+
+    def waiting(*given: Any) -> str | None:
+        together.wait()
+        return download(*given)
+
+    monkeypatch.setattr(there.store, "download", waiting)
+    there.pull(there.root / "s", "*")
+    assert len(list((there.root / "s").iterdir())) == 40
+
+
+def test_of_a_large_copy_the_index_is_written_for_many_news_alone(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as long as the copy is large, and a driver pulls after every epoch."""
+    here, there = machines.copy("here"), machines.copy("there")
+    for number in range(60):
+        here.store.put(f"s/{number}", b"1")
+    written: list[int] = []
+    monkeypatch.setattr(there, "_write_index", lambda: written.append(len(there._known)))
+    there.pull(there.root / "s", "*")
+    for number in range(60, 70):
+        here.store.put(f"s/{number}", b"1")
+        there.pull(there.root / "s", "*")
+    assert written == [60, 64, 68]
+
+
 @pytest.mark.parametrize("manifest", [True, False])
 def test_a_folder_is_fetched_whole(machines: Machines, manifest: bool) -> None:
     here, there = machines.copy("here"), machines.copy("there")
@@ -162,6 +195,32 @@ def test_a_working_copy_begins_with_what_is_published_and_nothing_else(machines:
     here.begin(here.root / "s")
     here.pull(here.root / "s", "*")
     assert [path.name for path in (here.root / "s").iterdir()] == ["published"]
+
+
+def test_a_copy_that_is_as_published_is_not_brought_again(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver lists what is there, and begins then."""
+    here = machines.copy("here")
+    here.store.put("s/one", b"1")
+    here.pull(here.root / "s", "*")
+    write_atomic(here.root / "s" / "two", "2")
+    monkeypatch.setattr(here.store, "download", None)
+    here.begin(here.root / "s")
+    here.pull(here.root / "s", "*")
+    assert {path.name for path in (here.root / "s").iterdir()} == {"one", "two"}
+
+
+def test_a_folder_goes_with_its_manifest(machines: Machines) -> None:
+    """Its other files are of no pattern; without it there is no such folder."""
+    here, there = machines.copy("here"), machines.copy("there")
+    write_folder(here.root / "t" / "weights" / "0001")
+    there.pull(there.root / "t", "weights/*/manifest.json")
+    there.fetch(there.root / "t" / "weights" / "0001")
+    remove_folder(here.root / "t" / "weights" / "0001")
+    write_folder(here.root / "t" / "weights" / "0002")
+    there.pull(there.root / "t", "weights/*/manifest.json")
+    assert [path.name for path in (there.root / "t" / "weights").iterdir()] == ["0002"]
 
 
 def test_of_two_who_make_a_folder_one_does(machines: Machines) -> None:
@@ -239,7 +298,9 @@ def test_a_store_that_ignores_conditions_is_refused(
     copy.probe()
     assert machines.names() == []
     monkeypatch.setattr(copy.store, "swap", lambda name, content, mark: "won")
-    with pytest.raises(ConfigError, match=r"ignores conditions.*\nfix: use a store that keeps"):
+    with pytest.raises(
+        ConfigError, match=r"does not keep conditions.*\nfix: use a store that keeps"
+    ):
         copy.probe()
 
 
