@@ -1,17 +1,24 @@
-"""R12: what it costs that checkpoints, weights and records are on disk and have their SHA-256."""
+"""R12: what it costs that checkpoints, weights and records are on disk and have their SHA-256, and
+that they go up to an object store."""
 
+import functools
 import hashlib
 import os
 import time
 from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from encoders import word_tokenizer
 from fault_table import Table
+from stores import URI, Answer, Request, Send, in_front_of
 from transformers import BertConfig, BertModel
 
+from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.filesystem.object_store import ObjectStore
+from mlflow_setup.filesystem.opening import storage_folder
 from mlflow_setup.schema import Identity, Outcome
 from trainable.config.recipe import resolve
 from trainable.data.dataset import read_dataset
@@ -30,10 +37,10 @@ MINILM = {
 
 
 class Timed:
-    """A function, and the seconds that were spent in it."""
+    """A function, how often it was called, and the seconds that were spent in it."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
-        self.call, self.seconds = call, 0.0
+        self.call, self.seconds, self.count = call, 0.0, 0
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         start = time.perf_counter()
@@ -41,6 +48,32 @@ class Timed:
             return self.call(*args, **options)
         finally:
             self.seconds += time.perf_counter() - start
+            self.count += 1
+
+
+@pytest.fixture
+def seconds_and_epoch(tmp_path: Path) -> Callable[[Path], tuple[float, float]]:
+    """Train a part of the rows in a folder: the seconds, and how many times as many rows an epoch
+    has. Rows are trained on as fast for a part of them; what is kept of an epoch does not depend on
+    them."""
+    write_sample(tmp_path / "data", num_train=400, num_dev=100)
+    words = {word for path in (tmp_path / "data").iterdir() for word in path.read_text().split()}
+    specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    vocabulary = {word: number for number, word in enumerate((*specials, *sorted(words)))}
+    word_tokenizer(vocabulary).save_pretrained(tmp_path / "encoder")
+    BertModel(BertConfig(**MINILM)).save_pretrained(tmp_path / "encoder")
+    sets = (f"data.dir={tmp_path / 'data'}", f"model.encoder={tmp_path / 'encoder'}")
+    config = resolve("b3", [*sets, "train.num_epochs=1", "pretrain.enabled=false"], {}).config
+
+    def run(folder: Path) -> tuple[float, float]:
+        start = time.perf_counter()
+        ended = train(config, folder, identity=Identity("t", None, "b3", {}))
+        seconds = time.perf_counter() - start
+        assert ended.outcome is Outcome.FINISHED
+        num_rows = sum(len(rows) for rows in read_dataset(config).train.values())
+        return seconds, NUM_ROWS / num_rows
+
+    return run
 
 
 @pytest.mark.rare("test_storage_faults.py saves and damages checkpoints")
@@ -51,25 +84,56 @@ class Timed:
     "at most 2 % of an epoch over 27,416 rows",
 )
 def test_r12_what_fsync_and_sha256_cost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: Table
+    tmp_path: Path,
+    seconds_and_epoch: Callable[[Path], tuple[float, float]],
+    monkeypatch: pytest.MonkeyPatch,
+    table: Table,
 ) -> None:
-    """Rows are trained on as fast for a part of them; the disk's part does not depend on them."""
-    write_sample(tmp_path / "data", num_train=400, num_dev=100)
-    words = {word for path in (tmp_path / "data").iterdir() for word in path.read_text().split()}
-    specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    vocabulary = {word: number for number, word in enumerate((*specials, *sorted(words)))}
-    word_tokenizer(vocabulary).save_pretrained(tmp_path / "encoder")
-    BertModel(BertConfig(**MINILM)).save_pretrained(tmp_path / "encoder")
-    sets = (f"data.dir={tmp_path / 'data'}", f"model.encoder={tmp_path / 'encoder'}")
-    config = resolve("b3", [*sets, "train.num_epochs=1", "pretrain.enabled=false"], {}).config
     fsync, digest = Timed(os.fsync), Timed(hashlib.file_digest)
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(hashlib, "file_digest", digest)
-    start = time.perf_counter()
-    ended = train(config, tmp_path / "trial", identity=Identity("t", None, "b3", {}))
-    seconds, disk = time.perf_counter() - start, fsync.seconds + digest.seconds
-    assert ended.outcome is Outcome.FINISHED
+    seconds, share = seconds_and_epoch(tmp_path / "trial")
+    disk = fsync.seconds + digest.seconds
     assert min(fsync.seconds, digest.seconds) > 0
-    num_rows = sum(len(rows) for rows in read_dataset(config).train.values())
-    epoch = (seconds - disk) / num_rows * NUM_ROWS
+    epoch = (seconds - disk) * share
     table.measured("of an epoch", [100 * disk / (epoch + disk)], unit="%", within=2)
+
+
+@pytest.mark.rare("test_working_copy.py sees what goes up, in memory")
+@pytest.mark.promise(
+    "R12",
+    "object store: the same goes up to it, each request 5 ms away",
+    "at most 2 % of an epoch over 27,416 rows",
+)
+def test_r12_what_an_object_store_costs(
+    seconds_and_epoch: Callable[[Path], tuple[float, float]],
+    s3: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    table: Table,
+) -> None:
+    """S3's processor time, which moto takes from the machine that trains, is in it."""
+    requests: list[tuple[str, int]] = []
+
+    def distant(request: Request, send: Send) -> Answer:
+        requests.append((request.method, len(request.body)))
+        time.sleep(0.005)
+        return send(request)
+
+    with in_front_of(s3["AWS_ENDPOINT_URL"], distant, ThreadingHTTPServer) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        folder, calls = storage_folder(URI), dict[str, Timed]()
+        for name in ("put", "delete", "entries", "entry", "download"):
+            calls[name] = Timed(getattr(ObjectStore, name))
+            monkeypatch.setattr(ObjectStore, name, functools.partialmethod(calls[name]))
+        seconds, share = seconds_and_epoch(folder / "s" / "trials" / "0001")
+        away = sum(call.seconds for call in calls.values())
+        before, start, num = len(requests), time.perf_counter(), 50
+        for number in range(num):
+            write_atomic(folder / "s" / "records" / f"{number}.json", "x" * 2000)
+        a_record = (time.perf_counter() - start) / num
+    epoch = (seconds - away) * share
+    table.measured("of an epoch", [100 * away / (epoch + away)], unit="%", within=2)
+    table.measured("an epoch's uploads took", [away])
+    table.measured("they were", [sum(size for _, size in requests[:before]) / 1e6], unit="MB")
+    table.measured("by", [before], unit="requests")
+    table.measured("one small record", [1000 * a_record], unit="ms")

@@ -7,43 +7,30 @@ tests/mlflow_setup/filesystem/test_working_copy.py.
 import functools
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from drivers import ROOT, Driver, assert_whole
+from drivers import Driver, assert_whole
 from fake_sweep import sweep_of
 from fault_table import Table
 from scale import how_often
-from stores import URI, Machines, misbehaving, s3_server
+from stores import URI, Machines, misbehaving
 
 from mlflow_setup.filesystem import storage
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder, write_atomic
+from mlflow_setup.filesystem.lease import read_lease
 from mlflow_setup.filesystem.manifest import find_damage, write_manifest
 from mlflow_setup.filesystem.object_store import ObjectStore
 from mlflow_setup.filesystem.opening import storage_folder
-from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.filesystem.working_copy import WorkingCopy
 from mlflow_setup.schema import Outcome
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.checkpoint import load_newest, save_checkpoint
 
 rare = pytest.mark.rare("tests/mlflow_setup/filesystem/test_working_copy.py, in memory")
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What the environment says; this process has a working copy of its own."""
-    monkeypatch.setattr(storage, "_copies", {})
-    with s3_server() as environment:
-        for name, value in (environment | {"ENSWEEP_CACHE": str(tmp_path / "ours")}).items():
-            monkeypatch.setenv(name, value)
-        yield environment
 
 
 def machine(folder: Path) -> WorkingCopy:
@@ -103,6 +90,38 @@ def _has_more_than(count: int) -> bool:
 
 
 @rare
+@pytest.mark.slow
+@pytest.mark.promise(
+    "R15",
+    "object store: another driver on a sweep that runs, on another machine: `resume`, `sweep` of "
+    "its name",
+    "refused, with the first's process, host and since when; the sweep is whole",
+)
+@pytest.mark.parametrize("number", range(how_often(1, 5)))
+def test_r15_two_drivers_of_one_sweep_in_an_object_store(
+    tmp_path: Path, tiny_data: Path, s3: dict[str, str], table: Table, number: int
+) -> None:
+    sweep_of(tmp_path, tiny_data)
+    given = {"STORAGE": URI, "SECONDS_AN_EPOCH": "3"}
+    first = Driver("run", tmp_path, ENSWEEP_CACHE=str(tmp_path / "first"), **given)
+    first.wait_for(lambda: num_epochs() > 0)
+    others = [
+        Driver(verb, tmp_path, ENSWEEP_CACHE=str(tmp_path / verb), **given)
+        for verb in ("resume", "run")
+    ]
+    for other in others:
+        code, text = other.end()
+        assert code != 0
+        assert f"sweep s is being run by process {first.process.pid} on " in text
+    assert first.process.poll() is None
+    code, text = first.end()
+    assert code == 0, text
+    assert_whole(tmp_path, 7, storage=storage_folder(URI))
+    assert read_lease(storage_folder(URI) / "s" / "lease.json") is None
+    table.played(2)
+
+
+@rare
 @pytest.mark.promise(
     "R26",
     "object store: 500, 503, 429, slow, cut, answers lost, of a fifth of the requests",
@@ -148,55 +167,6 @@ def test_r26_a_store_that_misbehaves(
     faults = sum(count for fault, count in played.items() if fault)
     assert faults > 10
     table.played(faults)
-
-
-SAVE = """
-import os, sys
-from pathlib import Path
-import torch
-from mlflow_setup.filesystem.opening import storage_folder
-from trainable.storage.checkpoint import save_checkpoint
-folder = storage_folder(sys.argv[1], "scratch") / "t" / "checkpoint"
-print("begins", flush=True)
-for step in range(1, 10_000):
-    save_checkpoint(folder, step, {"step": step, "weights": torch.full((50_000,), float(step))})
-    print(step, flush=True)
-"""
-
-
-@rare
-@pytest.mark.slow
-@pytest.mark.promise(
-    "R10", "object store: SIGKILL while a checkpoint goes up", "the newest that is there is whole"
-)
-def test_r10_killed_while_saving_into_an_object_store(
-    tmp_path: Path, s3: dict[str, str], table: Table
-) -> None:
-    draw, num_kills = random.Random(0), how_often(20, 200)
-    for kill in range(num_kills):
-        uri = f"s3://bucket/r10-{kill}"
-        cache = {"ENSWEEP_CACHE": str(tmp_path / f"cache-{kill}"), "PYTHONPATH": str(ROOT)}
-        saver = subprocess.Popen(
-            [sys.executable, "-c", SAVE, uri],
-            env={**os.environ, **cache},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert saver.stdout is not None
-        assert saver.stdout.readline() == "begins\n"
-        time.sleep(draw.uniform(0, 1))
-        saver.kill()
-        told = [int(line) for line in saver.stdout.read().split()]
-        saver.wait()
-        folder = storage_folder(uri) / "t" / "checkpoint"
-        storage_of(folder).pull(folder, "*/manifest.json")
-        found = load_newest(folder)
-        assert (found[0] if found else 0) >= max(told, default=0)  # what was told is there
-        if found is not None:
-            step, state = found
-            assert state["step"] == step
-            assert bool((state["weights"] == step).all())
-    table.played(num_kills)
 
 
 @pytest.mark.promise(

@@ -1,0 +1,150 @@
+"""Kills while a checkpoint goes up to an object store, S3 by moto, lose nothing that was saved
+(promises R9, R10)."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from drivers import ROOT
+from fault_table import Table
+from scale import how_often
+from stores import Answer, Request, Send, in_front_of
+
+from mlflow_setup.filesystem.opening import storage_folder
+from mlflow_setup.filesystem.storage import storage_of
+from trainable.storage.checkpoint import load_newest, save_checkpoint
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.rare("tests/mlflow_setup/filesystem/test_working_copy.py, in memory"),
+]
+
+SAVE = """
+import sys
+import torch
+from mlflow_setup.filesystem.opening import storage_folder
+from mlflow_setup.filesystem.storage import storage_of
+from trainable.storage.checkpoint import save_checkpoint
+uri, first, end, size = sys.argv[1], *map(int, sys.argv[2:])
+folder = storage_folder(uri, "scratch") / "t" / "checkpoint"
+storage_of(folder).pull(folder, "*/manifest.json")
+print("ready", flush=True)
+sys.stdin.readline()
+for step in range(first, end):
+    save_checkpoint(folder, step, {"step": step, "weights": torch.full((size,), float(step))})
+    print(step, flush=True)
+"""
+
+
+def saver(cache: Path, uri: str, first: int, end: int, size: int) -> subprocess.Popen[str]:
+    """A process that is ready to save checkpoints of `size` values, and tells of each; it begins
+    once it is given a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SAVE, uri, str(first), str(end), str(size)],
+        env={**os.environ, "ENSWEEP_CACHE": str(cache), "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def loaded_by(machine: str, uri: str) -> int:
+    """The step of the checkpoint that another machine would go on from, whole; 0: none."""
+    folder = storage_folder(uri, machine) / "t" / "checkpoint"
+    storage_of(folder).pull(folder, "*/manifest.json")
+    found = load_newest(folder)
+    assert not (folder / "quarantine").exists()  # of what went up in part nothing is seen
+    if found is None:
+        return 0
+    step, state = found
+    assert state["step"] == step
+    assert bool((state["weights"] == step).all())
+    return step
+
+
+@pytest.mark.promise(
+    "R10", "object store: SIGKILL while a checkpoint goes up", "the newest that is there is whole"
+)
+def test_r10_killed_while_saving_into_an_object_store(
+    tmp_path: Path, s3: dict[str, str], table: Table
+) -> None:
+    draw, num_kills = random.Random(0), how_often(20, 200)
+    for kill in range(num_kills):
+        uri = f"s3://bucket/r10-{kill}"
+        process = saver(tmp_path / f"cache-{kill}", uri, 1, 10_000, 50_000)
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        time.sleep(draw.uniform(0, 1))
+        process.kill()
+        told = [int(line) for line in process.communicate()[0].split()]
+        assert loaded_by("other", uri) >= max(told, default=0)  # what was told is there
+    table.played(num_kills)
+
+
+class LastWrite:
+    """A proxy's manner: after so many writes nothing comes through, and the process is killed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: int | None = None  # which write is the last
+        self.is_done = True
+        self.process: subprocess.Popen[str] | None = None
+
+    def __call__(self, request: Request, send: Send) -> Answer:
+        self.count += request.method in ("PUT", "POST", "DELETE")
+        if self.last is None or self.count < self.last:
+            return send(request)
+        if self.count == self.last and self.is_done:
+            send(request)
+        assert self.process is not None
+        self.process.kill()
+        raise ConnectionAbortedError
+
+
+@pytest.mark.promise(
+    "R9",
+    "object store: each write of a checkpoint that goes up (its parts, its manifest, the removal "
+    "of an older one), in turn, is the last of its process, done or not",
+    "old or new loads on another machine, never a mixture; so does what it saves next",
+)
+def test_r9_killed_at_each_write_of_a_checkpoint(
+    tmp_path: Path, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, table: Table
+) -> None:
+    writes, found = LastWrite(), list[int]()
+
+    def play(uri: str, last: int | None, *, is_done: bool = True) -> None:
+        for step in (1, 2):
+            folder = storage_folder(uri, "before") / "t" / "checkpoint"
+            save_checkpoint(folder, step, {"step": step, "weights": torch.full((9,), float(step))})
+        process = saver(tmp_path / uri.rpartition("/")[2], uri, 3, 4, 1_500_000)  # 6 MB: in parts
+        writes.count, writes.last, writes.is_done, writes.process = 0, last, is_done, process
+        told = process.communicate("go\n")[0]
+        writes.last = None
+        assert bool(told) == (last is None)
+
+    with in_front_of(s3["AWS_ENDPOINT_URL"], writes) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        play("s3://bucket/whole", None)
+        num_writes = writes.count
+        assert num_writes >= 7  # two parts, begun and ended; the manifest; what goes, in two
+        assert loaded_by("other", "s3://bucket/whole") == 3
+        for last in range(1, num_writes + 1):
+            for is_done in (False, True):
+                uri = f"s3://bucket/r9-{last}-{is_done}"
+                play(uri, last, is_done=is_done)
+                found.append(loaded_by("other", uri))
+                folder = storage_folder(uri, "other") / "t" / "checkpoint"
+                save_checkpoint(folder, 4, {"step": 4, "weights": torch.full((9,), 4.0)})
+                assert loaded_by("third", uri) == 4
+    assert found == sorted(found)  # from one write on it is the new one
+    assert set(found) == {2, 3}
+    table.played(len(found))
