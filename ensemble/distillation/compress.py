@@ -22,6 +22,7 @@ from ensemble.inference.ensemble import Ensemble
 from ensemble.statistics.bootstrap import gain_of_halves
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.filesystem.output import check_folder
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import EpochRecord, Identity, Outcome, OutcomeRecord, best_epoch
 from mlflow_setup.tracking.store import Tracking
 from trainable.config.parse import from_flat
@@ -72,6 +73,8 @@ def compress(
     teacher = Ensemble.load(folder)
     dataset = read_dataset(student.config)
     trial, shared = TrialFolder(storage / "compress" / output.resolve().name), storage / SHARED
+    storage_of(storage).begin(trial.path)
+    trial.refresh()
     teach(student.config, shared, tracking, dataset)
     outcome = train(
         student.config,

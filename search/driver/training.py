@@ -5,7 +5,6 @@ other sweeps are, on its leaderboard, and candidates of ensembles.
 """
 
 import re
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,8 +12,9 @@ from pathlib import Path
 
 from ensemble.distillation.teachers import teach
 from mlflow_setup.errors import ConfigError, EnsweepError
-from mlflow_setup.filesystem.atomic import remove_file
+from mlflow_setup.filesystem.atomic import remove_folder
 from mlflow_setup.filesystem.lease import Lease
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.runs.background_mirror import BackgroundMirror
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.sweep_run import Mirror
@@ -83,13 +83,15 @@ def run_training(
             at this one; and as `trainable.training.train.train`.
         DataError, IntegrityError, NothingUsableError: as there.
     """
-    config = resolved.config
+    config, kept, trial = resolved.config, storage_of(folder), TrialFolder(folder)
+    kept.probe()
     dataset = read_dataset(config)
     choose_device(config.train.device)
     _refuse_taken(name, folder, storage, tracking)
+    trial.refresh()
     if (folder / CONFIG_ARTIFACT).exists():  # one that has ended is held to its settings too
-        stored, found = TrialFolder(folder).trial(), dataset.fingerprint
-        TrialFolder(folder).create(replace(stored, config=config.flat(), data_fingerprint=found))
+        stored, found = trial.trial(), dataset.fingerprint
+        trial.create(replace(stored, config=config.flat(), data_fingerprint=found))
     if config.distill.enabled:
         teach(config, storage / SHARED, tracking)
     mirrored, is_there = _Mirrored(name, folder, resolved, tracking, stop), folder.exists()
@@ -103,7 +105,9 @@ def run_training(
     is_whole = False
     try:
         with Lease(folder, what=f"training {name}"):
-            remove_file(folder / STOP_REQUEST)
+            kept.begin(folder)
+            trial.refresh()
+            kept.lower_flag(folder / STOP_REQUEST)
             try:
                 outcome = train(
                     config,
@@ -116,12 +120,12 @@ def run_training(
                 )
             finally:
                 is_whole = mirrored.close(outcome)
-                remove_file(folder / STOP_REQUEST)
+                kept.lower_flag(folder / STOP_REQUEST)
     except EnsweepError:
         if not (is_there or mirrored.has_begun):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
         raise
-    return Trained(TrialFolder(folder), outcome, _run_id(tracking, name) if is_whole else None)
+    return Trained(trial, outcome, _run_id(tracking, name) if is_whole else None)
 
 
 class _Mirrored:
@@ -141,7 +145,7 @@ class _Mirrored:
         now = time.monotonic()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now
-            self._is_asked = (self.folder / STOP_REQUEST).exists()
+            self._is_asked = storage_of(self.folder).is_raised(self.folder / STOP_REQUEST)
             if not self.has_begun:
                 self.mark()
         return self._is_asked or self.stop()
@@ -164,7 +168,7 @@ class _Mirrored:
 
 
 def _refuse_taken(name: str, folder: Path, storage: Path, tracking: Tracking) -> None:
-    if (storage / TRAININGS / SWEEP_FILE).exists():
+    if (SweepFolder(storage, TRAININGS).path / SWEEP_FILE).exists():
         raise ConfigError(
             f"{storage / TRAININGS}: holds a sweep of the name that trainings are tracked under",
             fix="train in another storage folder: --storage DIR",
@@ -172,9 +176,9 @@ def _refuse_taken(name: str, folder: Path, storage: Path, tracking: Tracking) ->
     tracking.check()
     known = _find(tracking, name)
     other = known and known[-1].tags.get(Tag.WEIGHTS_URI)
-    if other and Path(other) != (folder / "weights").resolve():
+    if other and other != storage_of(folder).address((folder / "weights").resolve()):
         raise ConfigError(
-            f"a run {name!r} is tracked already, of {Path(other).parent}",
+            f"a run {name!r} is tracked already, of {other.rpartition('/')[0]}",
             fix="choose another name with --name",
         )
 

@@ -228,6 +228,8 @@ def sweep_names(storage: Path) -> list[str]:
     folders = [storage / name for name in kept.names(storage)]
     for folder in folders:
         kept.pull_file(folder / SWEEP_FILE)
+        if folder.name == TRAININGS:
+            kept.pull(folder, f"{TRIALS}/*/{CONFIG_ARTIFACT}")
     folders = [folder for folder in folders if any((folder / own).exists() for own in owns)]
     names = [folder.name for folder in sorted(folders, key=_began, reverse=True)]
     return sorted(names, key=TRAININGS.__eq__)

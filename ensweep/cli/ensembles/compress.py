@@ -31,7 +31,6 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Distil a bundle into one model. Run the same command again to go on after a stop."""
-    place.require_folder("compress")
     from ensemble.distillation.compress import compress as run
     from ensemble.distillation.compress import student_of
     from mlflow_setup.schema import Outcome

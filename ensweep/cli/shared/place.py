@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.opening import storage_folder
 from mlflow_setup.filesystem.paths import cache_folder
 from mlflow_setup.filesystem.storage import storage_of
@@ -69,15 +68,6 @@ class Place:
     def say_next(self, *words: str) -> None:
         """The same on stderr, as what comes next."""
         typer.echo(f"next: {self.command(*words)}", err=True)
-
-    def require_folder(self, verb: str) -> None:
-        """Raises ConfigError where the sweeps lie in an object store, and the verb cannot."""
-        if storage_of(self.storage).is_remote:
-            raise ConfigError(
-                f"--storage {storage_of(self.storage).address(self.storage)}: {verb} works in a "
-                "folder",
-                fix="name a folder; ensweep sweep, and what reads sweeps, take a storage URI",
-            )
 
     @property
     def cache(self) -> Path:

@@ -50,8 +50,8 @@ def ablate(
     as_json: AsJson = False,
 ) -> None:
     """Run a study's recipes over seeds as one sweep, then compare each row with its base."""
-    place.require_folder("ablate")
     from search.ablation.study import read_study
+    from search.storage.sweep_folder import SweepFolder
 
     for option, is_on in (
         ("--evaluate-only", evaluate_only),
@@ -64,7 +64,7 @@ def ablate(
     resolved = read_study(study, seeds, only, [*(overrides or []), *as_overrides(given)])
     chosen = name or dated(Path(study).stem)
     if evaluate_only:
-        resolved.require_trials(place.storage / chosen)
+        resolved.require_trials(SweepFolder(place.storage, chosen).path)
     else:
         _run(resolved, chosen, place, resume_if_begun)
     found = _evaluate(resolved, chosen, place)
@@ -125,12 +125,14 @@ def _table(study: "AblationTable") -> tuple[list[str], list[list[str]]]:
 
 
 def _print(study: "AblationTable", folder: Path, as_json: bool) -> None:
+    from mlflow_setup.filesystem.storage import storage_of
     from search.ablation.figures import curves_table
 
+    shown = storage_of(folder).address(folder)
     if as_json:
-        print_json(**study.to_json(), folder=str(folder))
+        print_json(**study.to_json(), folder=shown)
         return
     print_table(*_table(study))
     typer.echo(f"\n{study.curves_of} by epoch, from its worst (0) to its best (1):")
     print_table(*curves_table(study))
-    typer.echo(f"tables and pictures: {folder}")
+    typer.echo(f"tables and pictures: {shown}")

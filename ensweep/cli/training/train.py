@@ -37,7 +37,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one configuration, tracked. Run the same command again to go on after a stop."""
-    place.require_folder("train")
     from mlflow_setup.filesystem.output import check_folder
     from mlflow_setup.schema import TRAININGS, Outcome
     from trainable.config.recipe import resolve
@@ -74,9 +73,11 @@ def train(
 
 
 def _print(run: str, done: "Trained", as_json: bool) -> None:
+    from mlflow_setup.filesystem.storage import storage_of
     from mlflow_setup.schema import best_epoch
 
-    epochs, outcome, folder = done.trial.epochs(), done.outcome, str(done.trial.path)
+    epochs, outcome = done.trial.epochs(), done.outcome
+    folder = storage_of(done.trial.path).address(done.trial.path)
     best = best_epoch(epochs) if epochs else None
     if as_json:
         print_json(

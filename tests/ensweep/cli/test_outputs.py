@@ -118,19 +118,6 @@ def test_a_storage_uri_needs_a_tracking_server(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["train", "compress", "ablate"])
-def test_what_works_in_a_folder_says_so(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    place = ["--storage", "s3://bucket/runs", "--tracking-uri", "http://nowhere:5000"]
-    words = {**STORED, "ablate": ["ablate", "figure3", "--data-dir", "/d"]}[command]
-    (tmp_path / "bundle").mkdir()
-    result = CliRunner().invoke(app, [*words, *place])
-    assert isinstance(result.exception, ConfigError), result.exception
-    assert result.exception.problem == f"--storage s3://bucket/runs: {command} works in a folder"
-
-
 @pytest.mark.parametrize("command", WRITTEN)
 def test_nothing_is_written_to_a_uri(
     command: str, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stores import URI, Machines
 from typer.testing import CliRunner
 
 from ensemble.bundle.format import ENSEMBLE, FACTS, Bundle
@@ -32,9 +33,11 @@ def invoke(*words: str | Path) -> Any:
 def test_an_ensemble_becomes_one_model(
     tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    """Trained at a storage URI; what has stopped is found again on another machine."""
+    machines = Machines(monkeypatch, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     output, by_uri = tmp_path / "small", f"file://{tiny_data}"
-    words = [tiny_bundle, "--data-dir", by_uri, "--storage", tmp_path / "runs"]
+    words = [tiny_bundle, "--data-dir", by_uri, "--storage", URI]
     done = invoke(*words, "--output", output, "--json", "train.num_epochs=1")
     content = json.loads(done.stdout)
     assert Path(content["folder"]) == output
@@ -68,6 +71,7 @@ def test_an_ensemble_becomes_one_model(
         change = f"{found['student'] - found['ensemble']:+.4f} [{found['low']:+.4f}, "
         assert f"| {task} | {teacher.tasks[task].metric} | 32 | {cells}{change}" in card
     shutil.rmtree(output)  # as if it had stopped before: the trained student is found again
+    machines.next_one(monkeypatch)
     again = invoke(*words, "--output", output, "train.num_epochs=1")
     assert "epoch 1" not in again.stderr
     assert "student less ensemble" in again.stdout

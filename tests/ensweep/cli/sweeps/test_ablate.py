@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from stores import URI, Machines
 from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
@@ -48,7 +49,11 @@ def test_studies_are_listed_with_a_line_each() -> None:
 
 @pytest.mark.slow
 def test_a_study_from_start_to_end(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, one_ray: None
+    tiny_encoder: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    one_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """B4 and its like over two seeds under Ray; then the tables alone, which come out the same.
 
@@ -97,6 +102,12 @@ def test_a_study_from_start_to_end(
     overall = content["lines"][1]["differences"]["dev/overall"]
     assert overall["low"] <= overall["value"] <= overall["high"]
     assert (folder / "ablation.csv").read_bytes() == written["ablation.csv"]
+    machines = Machines(monkeypatch, tmp_path)
+    for path in (path for path in (storage / "mine").rglob("*") if path.is_file()):
+        machines.memory.put(path.relative_to(storage).as_posix(), path)
+    place = ["--storage", URI, "--tracking-uri", f"sqlite:///{storage}/mlflow.db"]
+    there = invoke(*words, "--seeds", "2", "--evaluate-only", "--json", *place)
+    assert json.loads(there.stdout) == content | {"folder": f"{URI}/mine/ablation"}
 
 
 def test_evaluate_only_needs_a_name() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from past_sweep import Past
+from stores import URI, Machines
 from typer.testing import CliRunner, Result
 
 from ensweep.cli.app import app
@@ -37,7 +38,9 @@ def trained(storage: Path, tiny_encoder: Path, tiny_data: Path) -> Result:
         return train(storage, tiny_encoder, tiny_data)
 
 
-def train(storage: Path, encoder: Path, data: Path, *more: str, recipe: str = "baseline") -> Result:
+def train(
+    storage: Path | str, encoder: Path, data: Path, *more: str, recipe: str = "baseline"
+) -> Result:
     settings = (f"model.encoder={encoder}", "train.num_epochs=2", "train.precision=fp32")
     words = ["train", recipe, "--data-dir", str(data), "--storage", str(storage)]
     return run(*words, *settings, *more)
@@ -88,6 +91,29 @@ def test_the_same_command_ends_with_the_same_and_another_name_is_another_run(
     found = {each.trial: each.run_id for each in find_trials(resolve_tracking(storage), "train")}
     assert content["run_id"] == found["fast"]
     assert set(found) == {"baseline", "fast"}
+
+
+def test_at_a_uri_it_goes_on_from_any_machine(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = Machines(monkeypatch, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    asked: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("trainable.training.train.seed_globals", asked.append)
+        patched.setattr("ensweep.cli.training.train.StopOnSignal.__call__", lambda _: bool(asked))
+        stopped = train(URI, tiny_encoder, tiny_data)
+    assert stopped.stdout.startswith("stopped: asked to stop in epoch 1"), stopped.output
+    assert not any("stop-request" in name for name in machines.names())
+    machines.next_one(monkeypatch)
+    done = train(URI, tiny_encoder, tiny_data)
+    assert done.exit_code == 0, done.output
+    assert f"in {URI}/train/trials/baseline\n" in done.stdout
+    machines.next_one(monkeypatch)
+    assert train(URI, tiny_encoder, tiny_data).stdout == done.stdout
+    machines.next_one(monkeypatch)
+    board = json.loads(run("leaderboard", "--storage", URI, "--json").stdout)
+    assert [row["trial"] for row in board["trials"]] == ["baseline"]
 
 
 def test_two_folders_never_share_a_run(
