@@ -144,6 +144,7 @@ class EpochRecord(Record):
     wall_time: float  # seconds since the Unix epoch, at the end of the epoch
     flags: tuple[str, ...] = ()  # e.g. "dev/similarity/pearson is undefined"
     starts_average: bool = False  # weights are averaged from here on: no earlier epoch counts
+    ms_per_sentence: float | None = None  # of predicting dev; None: on embeddings that were known
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ensemble.choice.result import EnsembleChoice, Method
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.runs.ensemble_runs import Chosen, log_choice
+from mlflow_setup.runs.projection import MS_PER_SENTENCE
 from mlflow_setup.runs.query import download
 from mlflow_setup.schema import RunKind, Tag, metric_name
 from mlflow_setup.text import first_line, short_hash
@@ -57,11 +58,13 @@ def log(
     pool: Pool,
     choice: EnsembleChoice,
     images: dict[str, bytes],
+    milliseconds: float | None = None,
 ) -> tuple[str, bool]:
     """One MLflow run of kind `ensemble` for a choice; the same one is not logged again.
 
     Args:
         content: as `ensemble.presentation.choice_json.describe`.
+        milliseconds: that a sentence takes; None: not measured.
 
     Returns:
         The run's id, and whether it is new.
@@ -77,7 +80,8 @@ def log(
     chosen = Chosen(
         name=f"ensemble of {request.title}",
         digest=_digest({"content": content, "asked": given, **digests}),
-        metrics=_metrics(choice),
+        metrics=_metrics(choice)
+        | ({} if milliseconds is None else {MS_PER_SENTENCE: milliseconds}),
         steps={
             metric_name("trajectory", name, task.metric): task.selective.trajectory
             for name, task in choice.tasks.items()

@@ -7,6 +7,8 @@ from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord, raise_be
 
 EPOCH_SECONDS = "epoch_seconds"
 """The metric that every epoch's batch has: its points tell which epochs a run already has."""
+MS_PER_SENTENCE = "ms_per_sentence"
+"""The metric of what predicting dev took, in the epochs that ran the encoder for it."""
 MAX_METRICS = 40
 
 
@@ -31,21 +33,25 @@ def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict
     for record in epochs:
         raise_best(best, record)
         of_best = {f"best/{key}": value for key, value in best.items()}
-        yield record, {EPOCH_SECONDS: record.seconds, **of_best, **record.metrics}
+        speed = {} if record.ms_per_sentence is None else {MS_PER_SENTENCE: record.ms_per_sentence}
+        yield record, {EPOCH_SECONDS: record.seconds, **speed, **of_best, **record.metrics}
 
 
 def most_important(metrics: Mapping[str, float]) -> dict[str, float]:
     """At most 40: the best so far, then dev, then the rest; `dev/overall` before its tasks.
 
-    The seconds of the epoch are always among them, and last.
+    The seconds of the epoch are always among them, and last; so is what a sentence took.
     """
 
-    def rank(key: str) -> tuple[bool, bool, bool, bool, str]:
+    def rank(key: str) -> tuple[bool, bool, bool, bool, bool, str]:
         is_best, is_dev = key.startswith("best/"), key.startswith("dev/")
-        return key != EPOCH_SECONDS, not key.endswith(OVERALL), not is_best, not is_dev, key
+        is_time = key == EPOCH_SECONDS, key == MS_PER_SENTENCE
+        return *(not each for each in (*is_time, key.endswith(OVERALL), is_best, is_dev)), key
 
     kept = sorted(metrics, key=rank)[:MAX_METRICS]
-    return {key: metrics[key] for key in [*kept[1:], *kept[:1]]}  # the UI draws the first one
+    times = [key for key in kept if key in (EPOCH_SECONDS, MS_PER_SENTENCE)]
+    others = [key for key in kept if key not in times]  # the UI draws the first one
+    return {key: metrics[key] for key in [*others, *times]}
 
 
 def milliseconds(seconds: float) -> int:

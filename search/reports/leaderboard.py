@@ -2,12 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_setup.runs.projection import MS_PER_SENTENCE
 from mlflow_setup.runs.query import ChoiceRecord
 from mlflow_setup.schema import RunRecord, Tag, state_of
+from mlflow_setup.text import counted
 from search.config.baselines import BASELINES
 
 ENSEMBLE = "ensemble"
@@ -35,6 +37,7 @@ class Row:
     folder: str | None = None  # of the trial; None: not recorded, or an ensemble
     seconds: float | None = None  # of all attempts at training; None: not recorded
     num_parameters: int | None = None  # of the encoders and heads that a prediction takes
+    ms_per_sentence: float | None = None  # of a prediction, where it ran; None: not recorded
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -66,6 +69,15 @@ def leaderboard(runs: list[RunRecord], choice: ChoiceRecord | None = None) -> li
     ]
 
 
+def short_names(settings: Sequence[str]) -> list[str]:
+    """`fcn_size` of `model.fcn_size`, where no other setting has the same last part."""
+    last = [name.rpartition(".")[2] for name in settings]
+    return [
+        short if last.count(short) == 1 else name
+        for name, short in zip(settings, last, strict=True)
+    ]
+
+
 def varying_params(runs: list[RunRecord]) -> list[str]:
     """The settings in which the trials differ, in the order of their names. A trial that failed
     before it had settings differs in none."""
@@ -91,6 +103,7 @@ def _row(rank: int | None, run: RunRecord, varying: list[str]) -> Row:
         folder=weights.rpartition("/")[0] if weights else None,
         seconds=None if hours is None else 3600 * hours,
         num_parameters=_notes(tags).get("num_parameters") or None,
+        ms_per_sentence=run.metrics.get(MS_PER_SENTENCE),
     )
 
 
@@ -101,13 +114,13 @@ def _ensemble_row(choice: ChoiceRecord, runs: Iterable[RunRecord]) -> Row:
     metrics, count = choice.metrics, len(members)
     cost, num_encoders = metrics.get("cost", 0), metrics.get("num_encoders", 0)
     of_single = metrics.get("held_out/best_single/overall")
-    beside = "" if of_single is None else f", where the best single runs have {of_single:.4f}"
+    beside = "" if of_single is None else f"; best single {of_single:.4f}"
     return Row(
         rank=None,
         trial=ENSEMBLE,
         recipe=ENSEMBLE,
         outcome="held-out",
-        reason=f"{count} run{'s' * (count != 1)} on rows that did not choose{beside}",
+        reason=f"{counted(count, 'run')}{beside}",
         epochs=None,
         overall=metrics.get(f"{_HELD_OUT}overall"),
         metrics=_of_tasks(metrics, _HELD_OUT),
@@ -116,6 +129,7 @@ def _ensemble_row(choice: ChoiceRecord, runs: Iterable[RunRecord]) -> Row:
         seconds=3600 * sum(filter(None, hours)) if any(hours) else None,
         # where parameters are not recorded, what it costs is the number of its members
         num_parameters=int(cost) if cost > num_encoders else None,
+        ms_per_sentence=metrics.get(MS_PER_SENTENCE),
     )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ensemble.presentation.words import verdict
 from mlflow_setup.schema import state_of
-from mlflow_setup.text import brief, score_text, sentence
+from mlflow_setup.text import brief, duration, score_text, sentence
 from mlflow_setup.tracking.store import Tracking
-from search.reports.leaderboard import Row
+from search.reports.leaderboard import Row, short_names
 from search.reports.pages.content import Report, Section, Table
 from search.reports.sections.choice import ensemble_section, front_section
 from search.reports.sections.curves import curves_section
@@ -64,16 +64,17 @@ def leaderboard_section(facts: Facts) -> Section:
     metrics = sorted({name for row in rows for name in row.metrics})
     params = list(dict.fromkeys(name for row in rows for name in row.params))
     header = ["#", "trial", "outcome", "overall", *(name.split("/")[1] for name in metrics)]
-    numbers = frozenset(range(3, len(header) + 3))
-    header += ["epochs", "seconds", "MB", "why it ended", *params]
+    numbers = frozenset(range(3, len(header) + 4))
+    header += ["epochs", "seconds", "MB", "ms", *short_names(params), "why it ended"]
     best = next((n for n, row in enumerate(rows) if row.rank == 1), None)
     strong = frozenset(n for n, row in enumerate(rows) if row.is_ensemble or n == best)
     cells = [_cells(row, metrics, params) for row in rows]
     lines = [
         "A trial's scores are the best of any epoch on dev, which the search maximises. The "
-        "ensemble's are of rows that did not choose it, which is the stricter test. Seconds: of "
-        "all attempts at training. MB: of the weights that a prediction of all tasks takes, in "
-        "float32.",
+        "ensemble's are of dev rows that had no part in choosing it: a stricter test. Seconds: of "
+        "training, all attempts. MB: of the weights that predict all tasks, in float32. ms: that "
+        "a prediction took for a sentence, on the machine that made it; trials that train heads "
+        "on stored embeddings do not measure it.",
     ]
     tables = [Table(header, cells[:MAX_ROWS], numbers=numbers, strong=strong)]
     if len(cells) > MAX_ROWS:
@@ -92,8 +93,9 @@ def _cells(row: Row, metrics: list[str], params: list[str]) -> list[str]:
         "" if row.epochs is None else str(row.epochs),
         "" if row.seconds is None else f"{row.seconds:.0f}",
         "" if row.megabytes is None else f"{row.megabytes:.1f}",
-        row.reason,
+        "" if row.ms_per_sentence is None else f"{row.ms_per_sentence:.1f}",
         *(brief(row.params.get(name, "")) for name in params),
+        row.reason,
     ]
 
 
@@ -105,8 +107,8 @@ def _verdict(facts: Facts) -> list[str]:
         said.append(_best_of_trials(facts))
     outcomes = Counter(state_of(past.ended) for past in facts.trials)
     counted = ", ".join(f"{count} {how}" for how, count in outcomes.most_common())
-    hours = sum(row.seconds or 0.0 for row in facts.rows if not row.is_ensemble) / 3600
-    took = f"; {hours:.2f} trial-hours" if hours else ""
+    seconds = sum(row.seconds or 0.0 for row in facts.rows if not row.is_ensemble)
+    took = f"; together they trained for {duration(seconds)}" if seconds else ""
     said.append(f"{len(facts.trials)} trials: {counted or 'none'}{took}.")
     if facts.choice is not None:
         said.append(_best_of_trials(facts))

@@ -5,6 +5,7 @@ It knows stages and losses, and nothing of epochs on disk: that is `trainable.tr
 Legend: N examples, C classes or labels.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ class Learner:
         self.interpolation: Interpolation | None = None
         self.notes: list[str] = []
         """What happened that the record of the epoch should tell."""
+        self.ms_per_sentence: float | None = None
+        """Of the last evaluation; None: the embeddings were known."""
         self.objective = Objective(config)
         self._encode(dataset)
 
@@ -200,8 +203,9 @@ class Learner:
             self.average.update_parameters(self.model)
 
     def dev_outputs(self) -> dict[str, NDArray[np.float32]]:
-        """Task -> raw outputs [N, C] or [N] for its dev examples."""
-        return {
+        """Task -> raw outputs [N, C] or [N] for its dev examples; measures `ms_per_sentence`."""
+        began = time.perf_counter()
+        outputs = {
             name: outputs_of(
                 self.scored,
                 name,
@@ -212,6 +216,10 @@ class Learner:
             )
             for name, encoded in self.dev_tokens.items()
         }
+        count = sum(each.num_sides * each.num_examples for each in self.dev_tokens.values())
+        is_known = bool(self.embeddings["dev"]) or not count
+        self.ms_per_sentence = None if is_known else 1000 * (time.perf_counter() - began) / count
+        return outputs
 
     def state(self) -> dict[str, Any]:
         """All that a resumed learner needs, as plain values and tensors."""

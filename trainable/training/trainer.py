@@ -153,6 +153,7 @@ class Trainer:
             wall_time=time.time(),
             flags=(*evaluation.flags, *self.learner.notes),
             starts_average=stage.name == "swa" and epoch == stage.first_epoch,
+            ms_per_sentence=self.learner.ms_per_sentence,
         )
         records = [*self.trial.epochs(), record]
         keep = epochs_to_keep(records, self.tasks, stage.first_epoch)

@@ -48,7 +48,7 @@ def ensemble(
         print_json(**content, milliseconds=milliseconds)
     else:
         print_choice(request, pool, choice)
-    _keep(place, request, content, pool, choice)
+    _keep(place, request, content, pool, choice, milliseconds)
     if not as_json:
         added = [each.label for each in choice.candidates(Method.SELECTIVE) if each.is_added]
         if added:
@@ -63,6 +63,7 @@ def _keep(
     content: dict[str, Any],
     pool: "Pool",
     choice: "EnsembleChoice",
+    milliseconds: float | None,
 ) -> None:
     """In MLflow and in the sweeps' folders; what cannot be written is said, and is no error."""
     from ensemble.choice.pins import FOLDER, pin_members
@@ -83,7 +84,7 @@ def _keep(
         except OSError as error:
             typer.echo(f"no pictures: {sweep / FOLDER}: {error.strerror}", err=True)
     try:
-        run_id, is_new = log(place.tracking, request, content, pool, choice, images)
+        run_id, is_new = log(place.tracking, request, content, pool, choice, images, milliseconds)
     except EnsweepError as error:
         typer.echo(f"not logged: {error}", err=True)
     else:

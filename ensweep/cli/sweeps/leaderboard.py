@@ -90,6 +90,7 @@ def _print(rows: "list[Row]", asked: str | None) -> None:
 def _columns(rows: "list[Row]") -> "list[Column]":
     """All that can be shown, in the order of the table."""
     from ensweep.cli.shared.table import Column
+    from search.reports.leaderboard import short_names
 
     def add(name: str, cells: Iterable[str], **how: Any) -> None:
         found.append(Column(name, tuple(cells), **how))
@@ -108,11 +109,11 @@ def _columns(rows: "list[Row]") -> "list[Column]":
     add("time", times, **number, **key)
     sizes = ("" if row.megabytes is None else f"{row.megabytes:.1f}" for row in rows)
     add("MB", sizes, **number, **key)
+    speeds = ("" if row.ms_per_sentence is None else f"{row.ms_per_sentence:.1f}" for row in rows)
+    add("ms", speeds, header="ms/sentence", **number)
     settings = _settings(rows)
-    last = [name.rpartition(".")[2] for name in settings]
-    for name, short in zip(settings, last, strict=True):
-        cells = (brief(row.params.get(name, "")) for row in rows)
-        add(name, cells, header=short if last.count(short) == 1 else "")
+    for name, short in zip(settings, short_names(settings), strict=True):
+        add(name, (brief(row.params.get(name, "")) for row in rows), header=short)
     add("why", (row.reason for row in rows), is_cut=True, **key)
     add("run", (row.run_id for row in rows))
     add("folder", (row.folder or "" for row in rows))
@@ -122,7 +123,7 @@ def _columns(rows: "list[Row]") -> "list[Column]":
 def _by_importance(table: "list[Column]") -> list[str]:
     names = [column.name for column in table]
     scores = names[names.index("overall") : names.index("time")]
-    first = ["trial", *scores, "outcome", "why", "time", "#", "MB"]
+    first = ["trial", *scores, "outcome", "why", "time", "#", "MB", "ms"]
     last = ["epochs", "recipe", "run", "folder"]
     return first + [name for name in names if name not in first + last] + last
 
@@ -169,6 +170,7 @@ def _first(rows: "list[Row]", top: int | None) -> "list[Row]":
 def _raw(rows: "list[Row]", row: "Row", name: str) -> Any:
     """The value of a column, before it is made text."""
     fields = {"#": "rank", "time": "seconds", "MB": "megabytes", "why": "reason", "run": "run_id"}
+    fields |= {"ms": "ms_per_sentence"}
     if name in (metrics := _metrics(rows)):
         return row.metrics.get(metrics[name])
     if name in row.params or name in _settings(rows):
@@ -178,7 +180,8 @@ def _raw(rows: "list[Row]", row: "Row", name: str) -> Any:
 
 def _print_csv(rows: "list[Row]") -> None:
     """Numbers as they are; text that a spreadsheet would run as a formula after an apostrophe."""
-    names = [{"time": "seconds"}.get(column.name, column.name) for column in _columns(rows)]
+    long = {"time": "seconds", "ms": "ms_per_sentence"}
+    names = [long.get(column.name, column.name) for column in _columns(rows)]
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(names)

@@ -15,6 +15,8 @@ _MODES = {"line": "lines", "dashed": "lines", "points": "markers", "both": "line
 _LINE, _FAINT = "#c9d2db", "#eef1f4"
 _GAP_X, _GAP_Y = 0.07, 0.22
 """Shares of the whole between panels: for titles and the numbers on axes."""
+_CHARACTER = 0.0065
+"""Of the whole: of a label between two panels."""
 
 
 def figure_of(plot: Plot) -> dict[str, Any]:
@@ -34,10 +36,14 @@ def figure_of(plot: Plot) -> dict[str, Any]:
     }
     data: list[dict[str, Any]] = []
     named: set[tuple[str, str]] = set()
+    between = [
+        len(label) for n, panel in enumerate(plot.panels) if n % columns for label in _side(panel)
+    ]
+    gap = min(0.2, _GAP_X + _CHARACTER * max(between, default=0))
     for number, panel in enumerate(plot.panels):
         row, column = divmod(number, columns)
         domains = (
-            _share(column, columns, _GAP_X),
+            _share(column, columns, gap),
             _share(plot.num_rows - 1 - row, plot.num_rows, _GAP_Y),
         )
         _add(panel, number + 1, domains, data, layout, named)
@@ -46,6 +52,16 @@ def figure_of(plot: Plot) -> dict[str, Any]:
         layout["legend"] |= {"y": 1.09}
         layout["margin"] |= {"t": 58}
     return {"data": data, "layout": layout}
+
+
+def _side(panel: Panel) -> list[str]:
+    """The words to the left of a panel."""
+    of_marks = (
+        mark.labels if isinstance(mark, Bars) else mark.rows
+        for mark in panel.marks
+        if not isinstance(mark, Series)
+    )
+    return [*panel.y_ticks, *(label for labels in of_marks for label in labels)]
 
 
 def _share(place: int, count: int, gap: float) -> list[float]:

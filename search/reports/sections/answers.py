@@ -75,7 +75,7 @@ def answers_of(facts: Facts) -> tuple[str, dict[str, Answers], dict[str, str]]:
                 found[name] = _of_members(facts, name, task, selective.members, selective.intercept)
             except EnsweepError as error:
                 problems[name] = error.problem
-        return "the ensemble that was chosen", found, problems
+        return "what ships", found, problems
     best = facts.best
     if best is None:
         return "nobody", {}, {}

@@ -86,10 +86,13 @@ def _front_plot(choice: EnsembleChoice) -> Plot:
     ours = choice.overall[Method.SELECTIVE].held_out
     cost, text = choice.cost(shipped) * scale, [f"ships: {size_of(choice, shipped)}"]
     marks.append(Series([cost], [ours], "ships", "points", RED, 4, texts=text))
-    single = choice.overall[Method.BEST_SINGLE].held_out
-    panel = Panel(
-        marks, "", unit, "held-out overall", y_lines=((single, "each task's best single run"),)
+    single, costs = (
+        choice.overall[Method.BEST_SINGLE].held_out,
+        [x for mark in marks for x in mark.x],
     )
+    name, ends = "each task's best single run", [0.98 * min(costs), 1.02 * max(costs)]
+    marks.append(Series(ends, [single, single], name, "dashed", GREY))
+    panel = Panel(marks, "", unit, "held-out overall")
     return Plot("front", [panel], width=8.4, height=3.6)
 
 
@@ -116,7 +119,7 @@ def _scores(choice: EnsembleChoice) -> Table:
     header = ["task", "metric", *(name_of(method) for method in Method)]
     header += [f"gain over {name_of(method)}" for method in others]
     numbers, last = frozenset((2, 3, 4)), frozenset([len(rows) - 1])
-    return Table(header, rows, "On rows that did not choose", numbers, last)
+    return Table(header, rows, "Scores on rows that had no part in the choice", numbers, last)
 
 
 def _cells(scores: dict, gains: dict) -> list[str]:  # type: ignore[type-arg]
@@ -132,7 +135,7 @@ def _members(choice: EnsembleChoice) -> Table:
         for member in task.selective.members
     ]
     header = ["task", "rule", "weight", "trial@epoch"]
-    return Table(header, rows, "Who answers", frozenset([2]), is_folded=len(rows) > 15)
+    return Table(header, rows, "Members and weights", frozenset([2]), is_folded=len(rows) > 15)
 
 
 def _agreement(

@@ -13,7 +13,7 @@ from trainable.config.parse import from_flat
 
 
 def curves_section(facts: Facts) -> Section:
-    """Log-loss and dev score of each task by epoch, as they are and from worst 0 to best 1."""
+    """Loss and dev score of each task by epoch, as they are and from worst 0 to best 1."""
     title, best = "Curves of the best trial", facts.best
     if best is None:
         return Section("curves", title, absent="no trial has completed an epoch yet")
@@ -29,7 +29,7 @@ def curves_section(facts: Facts) -> Section:
     if best.num_probe_epochs:
         lines.append(f"The first {best.num_probe_epochs} epochs train the heads alone.")
     plots = [
-        _plot("figure4", "log-loss", curves, is_loss=True),
+        _plot("figure4", "loss", curves, is_loss=True),
         _plot("figure5", "dev score", curves, is_loss=False),
     ]
     return Section("curves", title, lines, plots)

@@ -32,8 +32,8 @@ def error_section(facts: Facts) -> tuple[Section, dict[str, Answers]]:
         why = "; ".join(problem_lines) or "no trial has completed an epoch yet"
         return Section("errors", title, absent=why), {}
     lines = [
-        f"Answers on dev of {whose}. It was chosen with these rows in view: on rows that nothing "
-        "has seen, errors are more.",
+        f"Answers of {whose} to the dev rows. It was chosen by these rows: expect more errors on "
+        "others.",
         *problem_lines,
     ]
     panels = [panel for one in answers.values() for panel in _panels(one)]

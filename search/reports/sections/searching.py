@@ -44,7 +44,9 @@ def history_section(facts: Facts) -> Section:
             xs, ys = [places[n] for n in own], [values[n] for n in own]
             name = outcome.value
             marks.append(Series(xs, ys, name, "points", colour, texts=texts))
-    marks.append(Series(places, best, "best so far", "line", GREEN))
+    steps = [n for n in places for _ in range(2)][1:]  # it rises where a trial is better
+    heights = [value for value in best for _ in range(2)][:-1]
+    marks.append(Series(steps, heights, "best so far", "line", GREEN))
     baselines = {past.name: past.best_values[-1] for past in facts.baselines if past.epochs}
     lowest = min(values) - 0.5 * (max(values) - min(values)) - 0.01  # where the picture ends
     lines = tuple((value, name) for name, value in baselines.items() if value >= lowest)
@@ -114,7 +116,7 @@ def importance_section(facts: Facts) -> Section:
 
 def rungs_section(facts: Facts) -> Section:
     """Which trials were stopped at which rung, and how the scores rose."""
-    title = "Rungs"
+    title = "Rungs: where trials were stopped"
     scored = facts.scored
     if not scored:
         return Section("rungs", title, absent="no trial has completed an epoch yet")
@@ -123,6 +125,12 @@ def rungs_section(facts: Facts) -> Section:
     if rungs is None:
         return Section("rungs", title, ["every trial runs to its end: scheduler.name=none"], [plot])
     restore_rungs(rungs, facts.history)
+    what = (
+        "At a rung a trial goes on if its best score so far is not below the cut-off, among those "
+        "that have come as far."
+    )
+    if facts.sweep.search.num_probes:
+        what += " Rung 0 is the end of training heads alone; later epochs count from there."
     rows = []
     for rung in rungs.reached:
         cutoff = rungs.cutoff(rung.arrivals.values()) if rung.arrivals else None
@@ -131,7 +139,7 @@ def rungs_section(facts: Facts) -> Section:
         rows.append([*map(str, cells), shown, ", ".join(rung.stops)])
     header = ["rung", "epoch", "arrivals", "stops", "cut-off now", "stopped here"]
     audit = audit_result(facts.history)
-    lines = [] if audit is None else [audit.describe()]
+    lines = [what] if audit is None else [what, audit.describe()]
     if not rows:
         return Section("rungs", title, ["no trial has reached a rung", *lines], [plot])
     table = Table(header, rows, numbers=frozenset(range(5)))
@@ -161,18 +169,20 @@ def _says(insight: Insight) -> list[str]:
 def _timeline(facts: Facts) -> Panel:
     begun = min(past.record.start_time for past in facts.history)
     ordered = sorted(facts.history, key=lambda past: past.record.start_time)
+    last = max((epoch.wall_time for past in ordered for epoch in past.epochs), default=begun)
+    unit, scale = ("seconds", 1) if last - begun < 120 else ("minutes", 60)
     marks = []
     for row, past in enumerate(ordered):
         ends = [epoch.wall_time for epoch in past.epochs]
         if past.outcome is not None:
             ends.append(past.outcome.wall_time)
         start = past.record.start_time
-        minutes = [(at - begun) / 60 for at in (start, max(ends, default=start))]
+        span = [(at - begun) / scale for at in (start, max(ends, default=start))]
         colour = OUTCOMES.get(past.ended or Outcome.STOPPED, GREY)
         texts = [_hover(past)] * 2
-        marks.append(Series(minutes, [row, row], "", "line", colour, 4, texts=texts))
+        marks.append(Series(span, [row, row], "", "line", colour, 4, texts=texts))
     names = [past.name for past in ordered] if len(ordered) <= MAX_NAMES else [""] * len(ordered)
-    return Panel(marks, "when each trial ran", "minutes since the start", y_ticks=names)
+    return Panel(marks, "when each trial ran", f"{unit} since the start", y_ticks=names)
 
 
 def _parallel(keys: Sequence[str], space: dict[str, Parameter], ranked: list[PastTrial]) -> Panel:
@@ -197,7 +207,10 @@ def _parallel(keys: Sequence[str], space: dict[str, Parameter], ranked: list[Pas
             notes += [(place, -0.07, brief(ends[0])), (place, 1.04, brief(ends[1]))]
         else:
             steps = (_height(space[key], end) for end in ends)
-            notes += [(place, y + 0.03, brief(end)) for y, end in zip(steps, ends, strict=True)]
+            notes += [
+                (place, {0.0: -0.07, 1.0: 1.04}.get(y, y + 0.03), brief(end))
+                for y, end in zip(steps, ends, strict=True)
+            ]
     notes += [(len(keys), -0.07, f"{low:.4f}"), (len(keys), 1.04, f"{high:.4f}")]
     return Panel(marks, ticks=[*keys, "overall"], notes=notes, hides_y=True)
 

@@ -8,7 +8,7 @@ import pytest
 from projected import START, all_points, artifacts, epoch, points, snapshot
 
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.runs.projection import EPOCH_SECONDS, MAX_METRICS
+from mlflow_setup.runs.projection import EPOCH_SECONDS, MAX_METRICS, MS_PER_SENTENCE
 from mlflow_setup.runs.query import download
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.runs.usage import SystemSample
@@ -241,12 +241,14 @@ def test_at_most_forty_metrics(
 ) -> None:
     whole = snapshot(sweep, tmp_path, 1)
     extra = {f"train/task{number}/loss": 0.0 for number in range(60)}
-    crowded = replace(whole.epochs[0], metrics=extra | whole.epochs[0].metrics)
+    metrics = extra | whole.epochs[0].metrics
+    crowded = replace(whole.epochs[0], metrics=metrics, ms_per_sentence=1.5)
     run_id = Mirror(tracking, sweep).project(replace(whole, epochs=(crowded,)))
     kept = tracking.client.get_run(run_id).data.metrics
     assert len(kept) == MAX_METRICS == 40
     assert {"best/dev/overall", "dev/overall", "dev/sentiment/accuracy", EPOCH_SECONDS} <= set(kept)
-    assert "40 of 67 metrics are tracked" in caplog.text
+    assert kept[MS_PER_SENTENCE] == 1.5
+    assert "40 of 68 metrics are tracked" in caplog.text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

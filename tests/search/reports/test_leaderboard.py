@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mlflow_setup.runs.query import ChoiceRecord
 from mlflow_setup.schema import Outcome, RunRecord
-from search.reports.leaderboard import leaderboard, varying_params
+from search.reports.leaderboard import leaderboard, short_names, varying_params
 
 
 def run(
@@ -49,6 +49,11 @@ def test_the_baselines_come_first_without_a_rank_and_make_no_column() -> None:
     assert [row.params for row in rows] == [{}, {"optim.lr": 0.01}, {"optim.lr": 0.001}]
 
 
+def test_settings_are_named_by_their_last_part_where_that_is_enough() -> None:
+    names = ["model.fcn_size", "optim.lr", "probe.lr", "seed"]
+    assert short_names(names) == ["fcn_size", "optim.lr", "probe.lr", "seed"]
+
+
 def test_only_what_differs_is_shown_as_values() -> None:
     differing = {"loss.mnr.enabled": "true", "model.fcn_size": "256", "data.tasks": '["nli"]'}
     runs = [run("0001", 0.5), run("0002", 0.6, **differing)]
@@ -75,16 +80,18 @@ def test_an_empty_sweep_has_an_empty_leaderboard() -> None:
 def test_what_a_trial_took_and_where_it_lies() -> None:
     whole = run("0001", 0.5)
     tags = {**whole.tags, "weights_uri": "/s/trials/0001/weights", "notes": '{"num_parameters": 5}'}
-    metrics = {**whole.metrics, "used/trial_hours": 0.5}
+    metrics = {**whole.metrics, "used/trial_hours": 0.5, "ms_per_sentence": 2.5}
     known, unknown = leaderboard([replace(whole, tags=tags, metrics=metrics), run("0002", 0.4)])
     assert (known.run_id, known.folder, known.seconds) == ("id-0001", "/s/trials/0001", 1800.0)
     assert (known.num_parameters, known.megabytes) == (5, 20e-6)
     assert (unknown.folder, unknown.seconds, unknown.num_parameters) == (None, None, None)
+    assert (known.ms_per_sentence, unknown.ms_per_sentence) == (2.5, None)
 
 
 def test_the_ensemble_is_the_first_row_with_what_it_scores_held_out() -> None:
     metrics = {"held_out/selective/overall": 0.6, "held_out/selective/sentiment/accuracy": 0.4}
     metrics |= {"held_out/best_single/overall": 0.55, "cost": 3e6, "num_encoders": 2.0}
+    metrics["ms_per_sentence"] = 4.0
     tags = {"member_run_ids": "id-0001,id-0002"}
     runs = [
         replace(one, metrics={**one.metrics, "used/trial_hours": 1.0})
@@ -94,6 +101,7 @@ def test_the_ensemble_is_the_first_row_with_what_it_scores_held_out() -> None:
     assert (row.trial, row.rank, row.overall, row.outcome) == ("ensemble", None, 0.6, "held-out")
     assert row.metrics == {"dev/sentiment/accuracy": 0.4}
     assert (row.seconds, row.num_parameters) == (7200.0, 3_000_000)
+    assert row.ms_per_sentence == 4.0
     assert "2 runs" in row.reason
     assert "0.5500" in row.reason
     assert [other.rank for other in others] == [1, 2, 3]

@@ -44,7 +44,10 @@ def whole(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 def test_the_verdict_comes_first_and_nothing_is_absent(whole: tuple[Path, Report]) -> None:
     report = whole[1]
     assert report.verdict[0].startswith("Ship ")
-    assert report.verdict[1] == "7 trials: 5 finished, 1 pruned, 1 failed; 0.07 trial-hours."
+    assert (
+        report.verdict[1]
+        == "7 trials: 5 finished, 1 pruned, 1 failed; together they trained for 4.0 min."
+    )
     assert [section.key for section in report.sections] == list(ORDER)
     assert {section.key: section.absent for section in report.sections if section.absent} == {}
     names = [plot.name for plot in report.plots]
@@ -70,7 +73,7 @@ def test_the_leaderboard_has_ensemble_baselines_times_and_reasons(
 
 def test_the_errors_are_those_of_the_choice(whole: tuple[Path, Report]) -> None:
     errors = sections(whole[1])["errors"]
-    assert "the ensemble that was chosen" in errors.lines[0]
+    assert "Answers of what ships" in errors.lines[0]
     titles = [panel.title for panel in errors.plots[0].panels]
     assert titles[:2] == ["sentiment: confusion", titles[1]]
     assert titles[1].startswith("sentiment: calibration, error 0.")

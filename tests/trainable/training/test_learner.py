@@ -270,6 +270,10 @@ def test_a_probe_trains_the_heads_on_embeddings_that_are_known(
     learner.step(batch, 1, 0)
     after = learner.model.encoder.state_dict()["embeddings.word_embeddings.weight"]
     assert torch.equal(before, after)
+    learner.dev_outputs()
+    assert (
+        learner.ms_per_sentence is None
+    ) == cache  # known embeddings say nothing of a prediction
 
 
 @pytest.mark.parametrize(("wanted", "is_compiled"), [("never", False), ("always", True)])

@@ -169,6 +169,9 @@ def test_keeps_predictions_of_every_epoch_and_weights_of_the_best(
     }
     assert names <= set(records[0].metrics)
     assert len(records[0].metrics) <= 40
+    num_sentences = 32 * 5  # of three tasks, two of them with pairs
+    times = [(record.ms_per_sentence or 0.0) * num_sentences / 1000 for record in records]
+    assert all(0 < time < record.seconds for time, record in zip(times, records, strict=True))
     assert trial.trial().config["optim.lr"] == 1e-3
     assert trial.trial().notes["num_parameters"] > 1000
 

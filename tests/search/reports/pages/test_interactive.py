@@ -43,6 +43,16 @@ def test_a_matrix_and_a_logarithmic_axis() -> None:
     assert figure["layout"]["xaxis2"]["ticktext"] == ["0.001", "0.002", "0.005", "0.01"]
 
 
+def test_the_gap_between_panels_holds_the_labels_of_the_right_one() -> None:
+    def gap(names: list[str]) -> float:
+        ran = Panel([Series([0, 1], [0, 0])], y_ticks=names)
+        layout = figure_of(Plot("p", [Panel([Series([1], [1])]), ran]))["layout"]
+        return float(layout["xaxis2"]["domain"][0] - layout["xaxis"]["domain"][1])
+
+    assert gap(["a" * 20]) > gap(["a"]) + 0.1
+    assert gap(["a" * 400]) < 0.21
+
+
 def test_rows_of_panels_stand_one_above_the_other() -> None:
     panels = [Panel([Series([1], [1])], str(number)) for number in range(4)]
     layout = figure_of(Plot("p", panels, num_columns=3))["layout"]
