@@ -5,7 +5,7 @@ In a terminal, in the folder of README's tutorial:
     script --quiet --flush --command "stty cols 100; ensweep sweep mine/sweep.yaml --name mine" sweep.tty
     python docs/pictures.py mine sweep.tty --output docs
 
-writes sweep.png (the live table), leaderboard.png (80 columns) and report.png (its first screen).
+writes sweep.png (the live table), leaderboard.png (80 columns) and three screens of the report.
 Those of MLflow's pages: `ENSWEEP_SCREENSHOTS=docs pytest tests/browser`.
 """  # noqa: E501
 
@@ -20,6 +20,8 @@ from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 from rich.text import Text
 
+SCREENS = {"report": "", "report-settings": "settings", "report-errors": "errors"}
+"""Picture -> the section of the report that it begins with."""
 REDRAWN = re.compile(r"(?:\x1b\[\d*[A-K])+\x1b\[\d*[A-K]")
 """Where a live table goes back to its first line."""
 
@@ -70,7 +72,10 @@ def main() -> None:
         report = given.storage / given.sweep / "report" / f"{given.sweep}.html"
         page.goto(report.resolve().as_uri())
         page.wait_for_load_state("networkidle")
-        page.screenshot(path=given.output / "report.png")
+        for name, section in SCREENS.items():
+            page.evaluate("section => { location.hash = section }", section)
+            page.wait_for_timeout(500)  # for the browser to scroll and draw
+            page.screenshot(path=given.output / f"{name}.png")
         browser.close()
 
 
