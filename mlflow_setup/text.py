@@ -124,5 +124,7 @@ def brief_text(value: object) -> str:
 
 
 def brief(value: object) -> str:
-    """A setting as a table shows it: a float by three digits."""
+    """A setting as a table shows it: a float by three digits, a list as `probe, finetune`."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(brief, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mlflow_setup.errors import ConfigError, IntegrityError
+from mlflow_setup.text import did_you_mean
 from mlflow_setup.uris import is_uri, redact
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -40,6 +41,14 @@ def safe_name(name: str, what: str) -> str:
             fix="use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit",
         )
     return name
+
+
+def near_file(path: Path) -> str:
+    """` (did you mean reviews.csv?)` for a path that is not there, by the names beside it."""
+    try:
+        return did_you_mean(path.name, [each.name for each in path.parent.iterdir()])
+    except OSError:
+        return ""
 
 
 def as_given(path: str | Path) -> str:

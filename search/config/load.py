@@ -14,6 +14,7 @@ the command line or in the environment is fixed: it leaves the space and the fir
 """
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,14 @@ def read_sweep(
         PartialError: the data lie at a URI that cannot be reached.
     """
     path = SWEEPS.path(name_or_file)
-    return resolve_sweep(read_settings(path), path, overrides, environment, is_run_here)
+    content = read_settings(path)
+    if "extends" in content or "tasks" in content:
+        raise ConfigError(
+            f"{path}: is a recipe, not a sweep",
+            fix=f"ensweep train {shlex.quote(str(path))} trains it once; a sweep over it is a file "
+            f"with `recipe: {path.name}`",
+        )
+    return resolve_sweep(content, path, overrides, environment, is_run_here)
 
 
 def resolve_sweep(

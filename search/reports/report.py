@@ -65,7 +65,7 @@ def leaderboard_section(facts: Facts) -> Section:
     params = list(dict.fromkeys(name for row in rows for name in row.params))
     header = ["#", "trial", "outcome", "overall", *(name.split("/")[1] for name in metrics)]
     numbers = frozenset(range(3, len(header) + 4))
-    header += ["epochs", "seconds", "MB", "ms", *short_names(params), "why it ended"]
+    header += ["epochs", "seconds", "MB", "ms", "why it ended", *short_names(params)]
     best = next((n for n, row in enumerate(rows) if row.rank == 1), None)
     strong = frozenset(n for n, row in enumerate(rows) if row.is_ensemble or n == best)
     cells = [_cells(row, metrics, params) for row in rows]
@@ -94,8 +94,8 @@ def _cells(row: Row, metrics: list[str], params: list[str]) -> list[str]:
         "" if row.seconds is None else f"{row.seconds:.0f}",
         "" if row.megabytes is None else f"{row.megabytes:.1f}",
         "" if row.ms_per_sentence is None else f"{row.ms_per_sentence:.1f}",
-        *(brief(row.params.get(name, "")) for name in params),
         row.reason,
+        *(brief(row.params.get(name, "")) for name in params),
     ]
 
 

@@ -6,6 +6,7 @@ working directory.
 """
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,10 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
     if len(_seen) > MAX_EXTENDS:  # a circle through `..` has a new name each time
         raise ConfigError(f"{_seen[0]}: extends itself, or more than {MAX_EXTENDS} files in a row")
     content = read_settings(path)
+    if "space" in content:
+        raise ConfigError(
+            f"{path}: is a sweep, not a recipe", fix=f"ensweep sweep {shlex.quote(str(path))}"
+        )
     parent, description = content.pop("extends", None), content.pop("description", "")
     settings: dict[str, Any] = {}
     origin: dict[str, str] = {}

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem.paths import near_file
 from mlflow_setup.text import is_text, printable
 
 MAX_BYTES = 1_000_000
@@ -32,6 +33,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
         text = data.decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file{near_file(path)}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{printable(str(path))}: cannot be read: {error}") from None
     if len(data) > MAX_BYTES:

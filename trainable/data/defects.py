@@ -8,7 +8,7 @@ from mlflow_setup.text import NUM_SHOWN, printable
 
 FIXES = {
     "D01": "name the right folder, or put the file there",
-    "D02": "save the file as UTF-8 text without NUL bytes",
+    "D02": "save the file as UTF-8 text without NUL bytes; Excel calls it CSV UTF-8",
     "D03": "close the quotation mark, or double those inside a quoted cell; for a file written "
     "without quoting declare the task with quoting: none",
     "D04": "name the columns in the header line, and the delimiter in the task's declaration",

@@ -102,11 +102,8 @@ def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], told: Told) -> 
     separator = told.label_separator or (_separator(of_label) if of_label else None)
     kind = Kind(told.kind) if told.kind else _kind(of_label, len(sentences), separator)
     if len(sentences) != 1 + kind.is_pair:
-        fix = (
-            "name them: --sentence FIRST --sentence SECOND"
-            if kind.is_pair
-            else "name one --sentence"
-        )
+        fix = "name them: --sentence FIRST --sentence SECOND"
+        fix = fix if kind.is_pair else "name one --sentence"
         raise ConfigError(f"a {kind} task has {1 + kind.is_pair} sentence column(s)", fix=fix)
     if kind is Kind.ENTAILMENT:
         return Found(kind, sentences, None, id_)
@@ -218,7 +215,9 @@ def _label(rest: dict[str, _Column], pairs: bool) -> str | None:
             fix=f"name it: --label {few[0]}",
         )
     if not few and not pairs:
-        shown = printable(", ".join(rest)) or "none is left"
+        constant = {n: fact.cells[0] for n, fact in rest.items() if len(fact.counts) == 1}
+        names = (f"{n} (always {constant[n][:40]})" if n in constant else n for n in rest)
+        shown = printable(", ".join(names)) or "none is left"
         raise ConfigError(f"no column of labels among the others: {shown}", fix="name it: --label")
     return few[0] if few else None
 

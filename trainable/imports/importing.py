@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from trainable.config.recipe import TASKS_FILE, data_tasks
 from trainable.config.tasks import Kind, Output, Split, Task
 from trainable.data.labels import label_value
 from trainable.data.tables import cell_text
+from trainable.imports.checks import alike, check_columns, check_header, fix_of, place_of
 from trainable.imports.finding import TOLD, Found, Told, find
 from trainable.imports.sources import FORM, Form, Source, read_sources
 from trainable.imports.splitting import CUT, Cut, Row, with_cut
@@ -71,6 +73,8 @@ class Import:
         rows.append(("sentence", " and ".join(found.sentences), "--sentence"))
         if found.label:
             rows.append(("label", f"{found.label}: {self._labels()}", "--label --labels"))
+            if same := alike(found.labels):
+                rows.append(("look at", f"labels that differ in case alone: {same}", ""))
         rows.append(("id", found.id or "none: rows are numbered", "--id"))
         unused = [c for c in self.sources[0].columns if c not in found.used]
         if unused:
@@ -140,11 +144,14 @@ def plan_import(
     sources = read_sources(place, form)
     train = next(source for source in sources if source.split == "train")
     found = find(train.columns, train.rows, told)
+    if form.header is None and told.label is None:
+        check_header(train, found)
     left_out: dict[str, list[str]] = defaultdict(list)
     splits: dict[Split, list[Row]] = {}
     number = 0
     for source in sources:
         assert source.split is not None
+        check_columns(source, train, found)
         splits[source.split] = _rows(source, found, number, left_out)
         number += len(source.rows)
     if not splits["train"]:
@@ -204,7 +211,9 @@ def _task_name(place: str) -> str:
     """After the file or the data set: reviews of data/Reviews-train.csv."""
     path = Path(place)
     stem = path.name if path.is_dir() or not path.suffix else path.stem
-    plain = re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")
+    letters = unicodedata.normalize("NFKD", stem.casefold())  # an umlaut is a letter and a mark
+    letters = "".join(each for each in letters if not unicodedata.combining(each))
+    plain = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")
     plain = re.sub(r"_?(train|training|all|data)$", "", plain)
     return plain if plain and plain[0].isalpha() else "mine"
 
@@ -246,8 +255,8 @@ def _check(planned: Import) -> None:
                 continue
             _, why = label_value(planned.task, label)
             if why:
+                place = place_of(planned.sources, planned.found, split, id_)
                 raise DataError(
-                    f"{planned.place}: {split} row {printable(id_)}: the label "
-                    f"{printable(label)[:40]!r} is {why}",
-                    fix="name the labels or the kind: --labels, --kind; or correct the row",
+                    f"{place}: the label {printable(label)[:40]!r} is {why}",
+                    fix=fix_of(planned.found, label),
                 )

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mlflow_setup.errors import ConfigError, DataError
+from mlflow_setup.filesystem.paths import near_file
 from mlflow_setup.text import NUM_SHOWN, first_line, printable
+from mlflow_setup.uris import is_uri
 from trainable.config.tasks import Quoting, Split
 from trainable.data.defects import FIXES
 from trainable.data.public_datasets import hub_files
@@ -31,8 +33,8 @@ from trainable.data.tables import (
     parquet_rows,
     reading,
     table_rows,
-    text_lines,
 )
+from trainable.imports.decoding import read_lines
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet", ".arrow")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
@@ -52,6 +54,7 @@ class Form:
     delimiter: str | None = None
     quoting: Quoting | None = None
     header: tuple[str, ...] | None = None  # of a file without a header line
+    encoding: str | None = None
 
 
 FORM = Form()
@@ -89,10 +92,10 @@ def read_sources(place: str, form: Form = FORM) -> list[Source]:
     elif _HUB_NAME.fullmatch(place) and path.suffix.lower() not in SUFFIXES:
         sources = _of_hub(place, form)
     else:
-        raise ConfigError(
-            f"{place}: there is no such file or folder",
-            fix="name a file, a folder, or a data set of the hub: owner/name",
-        )
+        fix = "name a file, a folder, or a data set of the hub: owner/name"
+        if is_uri(place):
+            fix = f"fetch it first: curl -LO {place}"
+        raise ConfigError(f"{place}: there is no such file or folder{near_file(path)}", fix=fix)
     if len(sources) == 1 and sources[0].split is None:
         sources = [replace(sources[0], split="train")]
     if not any(source.split == "train" for source in sources):
@@ -217,18 +220,15 @@ def _read(path: Path, form: Form) -> Source:
             return _of_rows(path, "Parquet", parquet_rows(path, with_names=True))
         if suffix == ".arrow":
             return _of_rows(path, "Arrow", _arrow_rows(path))
-        with path.open("rb") as stream:
-            lines = [_with_lf(line) for line in text_lines(stream)]
+        lines, encoding = read_lines(path, form.encoding)
     if suffix == ".json" and "".join(lines).lstrip().startswith("["):
         content = _json(path)
         return _of_rows(path, "JSON", enumerate(content if isinstance(content, list) else [], 1))
     if suffix == ".json" or is_json_lines(path):
         return _of_rows(path, "JSON lines", json_rows(lines))
-    return _of_text(path, lines, form)
-
-
-def _with_lf(line: str) -> str:
-    return line.replace("\r\n", "\n").replace("\r", "\n")
+    source = _of_text(path, lines, form)
+    said = f"{source.form}, text in {encoding} (--encoding)" if encoding else source.form
+    return replace(source, form=said)
 
 
 def _of_rows(path: Path, form: str, rows: Any) -> Source:

@@ -22,9 +22,9 @@ from transformers.utils.logging import (
 )
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.text import first_line
+from mlflow_setup.text import did_you_mean, first_line
 from trainable.batches.packing import Packed
-from trainable.data.remote import locate
+from trainable.data.remote import PACKAGED, locate
 from trainable.model.architectures import pooled, set_dropout
 from trainable.model.kernels.attention import NAME as ATTENTION
 from trainable.model.kernels.last_layer import chosen_tokens, first_tokens
@@ -63,7 +63,7 @@ def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Po
             raise
         reason = first_line(error)
         raise ConfigError(
-            f"model.encoder={name}: cannot be loaded: {reason}",
+            f"model.encoder={name}: cannot be loaded{did_you_mean(name, PACKAGED)}: {reason}",
             fix="name a hub encoder that can be reached and has safetensors, a folder, or minilm",
         ) from None
     missing = sorted(

@@ -77,8 +77,9 @@ def _print(rows: "list[Row]", asked: str | None) -> None:
         order = [_known(name.strip(), by_name) for name in asked.split(",")]
         table = [by_name[name] for name in dict.fromkeys(order)]
     else:
-        table = [column for column in table if column.name not in WIDE]
-        order = [name for name in order if name not in WIDE]
+        hidden = {*WIDE, *(column.name for column in table if not any(column.cells))}
+        table = [column for column in table if column.name not in hidden]
+        order = [name for name in order if name not in hidden]
     styles = ["" if row.rank else "bold" if row.is_ensemble else "dim" for row in rows]
     left_out = print_columns(table, order, styles)
     if left_out:
@@ -110,7 +111,7 @@ def _columns(rows: "list[Row]") -> "list[Column]":
     sizes = ("" if row.megabytes is None else f"{row.megabytes:.1f}" for row in rows)
     add("MB", sizes, **number, **key)
     speeds = ("" if row.ms_per_sentence is None else f"{row.ms_per_sentence:.1f}" for row in rows)
-    add("ms", speeds, header="ms/sentence", **number)
+    add("ms", speeds, **number)
     settings = _settings(rows)
     for name, short in zip(settings, short_names(settings), strict=True):
         add(name, (brief(row.params.get(name, "")) for row in rows), header=short)

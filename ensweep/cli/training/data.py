@@ -5,6 +5,7 @@ ensweep data sample demo/data
 ensweep data check demo/data
 """
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from ensweep.cli.shared.options import AsJson
 from ensweep.cli.shared.output import print_json
 from ensweep.cli.training.importing import EXAMPLE, import_
 from mlflow_setup.errors import ConfigError, DataError
+from mlflow_setup.filesystem.paths import near_file
 
 if TYPE_CHECKING:
     from trainable.config.tasks import Task
@@ -48,6 +50,14 @@ def check(
     from trainable.data.remote import local_folder
 
     folder = local_folder(place)
+    if not folder.is_dir():
+        what = "is a file" if folder.is_file() else f"there is no such folder{near_file(folder)}"
+        raise DataError(
+            f"{place}: {what}",
+            fix=f"ensweep data import {shlex.quote(place)} --output data makes a folder of it"
+            if folder.is_file()
+            else "name the folder with the tasks' files",
+        )
     chosen = _choose_tasks(folder, recipe, tasks)
     parts, defects = read_directory(folder, chosen)
     counts = Counter(defect.code for defect in defects)

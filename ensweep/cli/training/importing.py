@@ -71,6 +71,9 @@ class Corrections:
         str | None,
         typer.Option("--columns", help="Names, comma-separated, for a file without a header."),
     ] = None
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", help="Of text; found, if it is none of UTF-8.")
+    ] = None
     dev_share: Annotated[
         float | None, typer.Option("--dev-share", min=0, max=1, help="Of the rows, for dev.")
     ] = None
@@ -98,7 +101,7 @@ class Corrections:
             metric=self.metric,
         )
         delimiter = self.delimiter and self.delimiter.replace("\\t", "\t")
-        form = Form(delimiter, self.quoting, _list(self.columns) or None)
+        form = Form(delimiter, self.quoting, _list(self.columns) or None, self.encoding)
         return plan_import(
             place, self.task, told, form, Cut(self.dev_share, self.test_share, self.seed)
         )

@@ -42,7 +42,7 @@ def front_section(facts: Facts) -> Section:
 
 def ensemble_section(facts: Facts, answers: dict[str, Answers]) -> Section:
     """What the ensemble gains, by task and by number of members, and its members."""
-    title = "The ensemble"
+    title = "Ensemble"
     if facts.choice is None:
         return Section("ensemble", title, absent=facts.no_choice)
     choice = facts.choice.record.choice
@@ -90,7 +90,8 @@ def _front_plot(choice: EnsembleChoice) -> Plot:
         choice.overall[Method.BEST_SINGLE].held_out,
         [x for mark in marks for x in mark.x],
     )
-    name, ends = "each task's best single run", [0.98 * min(costs), 1.02 * max(costs)]
+    beyond = 0.03 * (max(costs) - min(costs)) or 1.0
+    name, ends = "each task's best single run", [min(costs) - beyond, max(costs) + beyond]
     marks.append(Series(ends, [single, single], name, "dashed", GREY))
     panel = Panel(marks, "", unit, "held-out overall")
     return Plot("front", [panel], width=8.4, height=3.6)

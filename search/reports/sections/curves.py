@@ -14,7 +14,7 @@ from trainable.config.parse import from_flat
 
 def curves_section(facts: Facts) -> Section:
     """Loss and dev score of each task by epoch, as they are and from worst 0 to best 1."""
-    title, best = "Curves of the best trial", facts.best
+    title, best = "Curves", facts.best
     if best is None:
         return Section("curves", title, absent="no trial has completed an epoch yet")
     curves = _curves(best)
@@ -22,9 +22,9 @@ def curves_section(facts: Facts) -> Section:
         why = f"trial {best.name} has one epoch: there is no curve"
         return Section("curves", title, absent=why)
     lines = [
-        f"Trial {best.name}. Scaled: a task's worst epoch is 0, its best 1. A dotted line marks "
-        "the epoch after which a task's dev score is never better again while its training loss "
-        "falls: from there on it overfits."
+        f"Trial {best.name}, the best. Scaled: a task's worst epoch is 0, its best 1. A dotted "
+        "line marks the epoch after which a task's dev score is never better again while its "
+        "training loss falls: from there on it overfits."
     ]
     if best.num_probe_epochs:
         lines.append(f"The first {best.num_probe_epochs} epochs train the heads alone.")

@@ -24,7 +24,7 @@ MAX_CLASSES = 10
 
 def data_section(facts: Facts, answers: dict[str, Answers]) -> Section:
     """Rows, labels and fingerprints of each task's files, as they are now."""
-    title = "The data"
+    title = "Data"
     if not facts.tasks:
         return Section("data", title, absent="no trial has a task that is scored")
     place = data_folder(facts)
@@ -67,7 +67,7 @@ def commands_section(facts: Facts) -> Section:
     lines = [f"{folder.path / 'sweep.yaml'} holds the sweep with every setting resolved."]
     if versions:
         lines.append(f"Git revision of the code: {', '.join(versions)}.")
-    return Section("commands", "The commands that made it", lines, commands=commands)
+    return Section("commands", "Commands", lines, commands=commands)
 
 
 def _row(name: str, task: Task, place: Path | None, answers: Answers | None) -> list[str]:

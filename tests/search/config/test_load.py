@@ -257,3 +257,13 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
 def test_an_unknown_sweep_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no sweep 'selectiv'; there are selective, "):
         read_sweep("selectiv")
+
+
+def test_a_recipe_in_a_sweep_s_place_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("extends: b3\noptim.lr: 0.001\n")
+    with pytest.raises(ConfigError, match="is a recipe, not a sweep") as refused:
+        read_sweep(str(path))
+    assert str(refused.value.fix).startswith(f"ensweep train {path} ")
+    with pytest.raises(ConfigError, match=r"no such file \(did you mean recipe\.yaml\?\)$"):
+        read_sweep(str(tmp_path / "recpe.yaml"))

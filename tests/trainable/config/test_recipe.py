@@ -288,3 +288,11 @@ def test_techniques_follow_the_tasks_of_ones_own(
     named = from_flat(read.settings | flatten({"tasks": tasks}) | {"pretrain.tasks": ["sentiment"]})
     assert named.pretrain.tasks == ("sentiment",)
     assert named.loss.mnr.tasks == ("similarity",)  # the paper's tasks are trained
+
+
+def test_a_sweep_in_a_recipe_s_place_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "my sweep.yaml"
+    path.write_text("recipe: b3\nspace: {}\n")
+    with pytest.raises(ConfigError, match="is a sweep, not a recipe") as refused:
+        read_recipe(str(path))
+    assert refused.value.fix == f"ensweep sweep '{path}'"

@@ -114,6 +114,7 @@ def test_what_is_told_is_taken() -> None:
         ),
         (TOLD, {"n": _in_turn("1", "2"), "label": _in_turn("a", "b")}, "no column of sentences"),
         (TOLD, {"text": TEXT}, "no column of labels"),
+        (TOLD, {"text": TEXT, "verdict": _in_turn("good")}, r"others: verdict \(always good\)"),
         (TOLD, {"text": TEXT, "label": _in_turn("a")}, r"1 distinct label\(s\)"),
         (Told(kind="regression"), {"text": TEXT, "label": _in_turn("a", "1")}, "no numbers: a"),
         (Told(kind="paraphrase"), {"text": TEXT, "label": _in_turn("a", "b")}, "2 sentence column"),

@@ -12,6 +12,7 @@ from trainable.config.recipe import data_tasks, resolve
 from trainable.data.dataset import read_dataset, read_directory
 from trainable.imports.finding import Told
 from trainable.imports.importing import Import, plan_import
+from trainable.imports.sources import Form
 from trainable.imports.splitting import Cut
 
 MOODS = ["negative", "neutral", "positive"]
@@ -132,3 +133,49 @@ def test_given_splits_and_hidden_labels_are_kept(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="the label 'neutral' is not one of the labels"):
         plan_import(str(folder), told=Told(labels=("negative", "positive")))
+
+
+def test_a_label_that_train_lacks_is_named_with_its_line(tmp_path: Path) -> None:
+    rows = "".join(f"film {n},{MOODS[2 * (n % 2)]}\n" for n in range(8))
+    (tmp_path / "train.csv").write_text(f"text,mood\n{rows}")
+    (tmp_path / "dev.csv").write_text("text,mood\nfilm a,positive\nfilm b,neutral\n")
+    with pytest.raises(DataError, match=r"^dev\.csv:3: the label 'neutral' is not one") as refused:
+        plan_import(str(tmp_path))
+    assert str(refused.value.fix).endswith("--labels negative,positive,neutral")
+    labels = ("negative", "positive", "neutral")
+    assert plan_import(str(tmp_path), told=Told(labels=labels)).found.labels == labels
+
+
+@pytest.mark.parametrize("labels", [("good", "bad"), ("1", "0")])
+def test_a_first_line_that_is_a_row_is_not_taken_for_a_header(
+    tmp_path: Path, labels: tuple[str, str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("".join(f"a film {n},x,{labels[n % 2]}\n" for n in range(8)))
+    with pytest.raises(ConfigError, match="the first line looks like a row") as refused:
+        plan_import(str(path))
+    assert "--columns text,column2,label;" in str(refused.value.fix)
+    planned = plan_import(str(path), form=Form(header=("text", "x", "label")))
+    assert sum(map(len, planned.splits.values())) == 8
+
+
+def test_labels_that_differ_in_case_are_pointed_out_and_names_have_no_marks(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "Käufer größer.csv"
+    path.write_text("text,mood\n" + "".join(f"a film {n},{'Aab'[n % 3]}\n" for n in range(30)))
+    planned = plan_import(str(path))
+    assert planned.name == "kaufer_grosser"
+    said = {what: finding for what, finding, _ in planned.describe()}
+    assert said["look at"] == "labels that differ in case alone: A and a"
+
+
+def test_splits_have_the_same_columns(tmp_path: Path) -> None:
+    rows = "".join(f"a film {n},{MOODS[n % 2]}\n" for n in range(8))
+    (tmp_path / "train.csv").write_text(f"text,mood\n{rows}")
+    (tmp_path / "dev.csv").write_text(f"Text,mood\n{rows}")
+    with pytest.raises(ConfigError, match=r"dev\.csv: no column 'text'.*there are: Text, mood"):
+        plan_import(str(tmp_path))
+    (tmp_path / "dev.csv").rename(tmp_path / "test.csv")
+    (tmp_path / "test.csv").write_text("text\nfilm\n")
+    assert len(plan_import(str(tmp_path)).splits["test"]) == 1

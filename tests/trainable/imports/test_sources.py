@@ -52,6 +52,45 @@ def test_forms_of_text_are_found(tmp_path: Path, name: str, text: str, form: For
     assert texts == [["a, film", "good"], ['b "x"', "bad"]]
 
 
+@pytest.mark.parametrize(
+    ("encoding", "told", "said"),
+    [("utf-8-sig", None, ""), ("cp1252", None, "cp1252"), ("utf-16", None, "utf-16"),
+     ("cp1251", "windows-1251", "cp1251")],
+)  # fmt: skip
+def test_encodings_are_found_and_said(
+    tmp_path: Path, encoding: str, told: str | None, said: str
+) -> None:
+    word = "фильм" if encoding == "cp1251" else "Café größer"
+    text = f"text;label\r\n{word};good\r\nb;bad\r\n"
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    (source,) = read_sources(str(tmp_path / "a.csv"), Form(encoding=told))
+    assert source.rows == [{"text": word, "label": "good"}, {"text": "b", "label": "bad"}]
+    assert source.form.partition("text in ")[2].removesuffix(" (--encoding)") == said
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "encoding", "error", "message"),
+    [
+        ("a.xlsx", b"PK", None, DataError, "a spreadsheet, not text"),
+        (
+            "a.csv",
+            b"text,label\n\x81\xe9,b\n",
+            None,
+            DataError,
+            r"csv:2: byte 0x81 is not UTF-8",
+        ),
+        ("a.csv", b"text,label\n\xe9,b\n", "ascii", DataError, "is not text in ascii"),
+        ("a.csv", b"text,label\n", "latin9000", ConfigError, "no such encoding"),
+    ],
+)
+def test_what_is_no_text(
+    tmp_path: Path, name: str, data: bytes, encoding: str | None, error: type, message: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(error, match=message):
+        read_sources(str(tmp_path / name), Form(encoding=encoding))
+
+
 def test_parquet_and_what_datasets_saved_have_classes_by_name(tmp_path: Path) -> None:
     pq.write_table(_table([1, 0, -1]), tmp_path / "a.parquet")
     labels = [row["label"] for row in _rows(tmp_path / "a.parquet")]
@@ -98,8 +137,11 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> N
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DataError, match=f"(?s){message}"):
         read_sources(str(tmp_path / "a.csv"))
-    with pytest.raises(ConfigError, match="no such file or folder"):
-        read_sources(str(tmp_path / "b.csv"))
+    with pytest.raises(ConfigError, match=r"no such file or folder \(did you mean a\.csv\?\)"):
+        read_sources(str(tmp_path / "aa.csv"))
+    with pytest.raises(ConfigError, match="no such file") as refused:
+        read_sources("https://example.org/a.csv")
+    assert refused.value.fix == "fetch it first: curl -LO https://example.org/a.csv"
 
 
 class _Hub:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
+from mlflow_setup.errors import DataError
 
 RUNNER = CliRunner()
 
@@ -41,3 +42,14 @@ def test_errors_are_listed_with_a_fix_and_exit_3(tiny_data: Path, tmp_path: Path
     assert [d["line"] for d in listed["defects"] if d["severity"] == "error"] == [50]
     only = RUNNER.invoke(app, ["data", "check", str(data), "--tasks", "paraphrase"])
     assert only.exit_code == 0
+
+
+def test_a_file_or_no_folder_is_said_before_its_files(tmp_path: Path) -> None:
+    (tmp_path / "my reviews.csv").write_text("text,label\n")
+    for name, what in (("my reviews.csv", "is a file"), ("data", "there is no such folder")):
+        result = RUNNER.invoke(app, ["data", "check", str(tmp_path / name)])
+        assert isinstance(result.exception, DataError)
+        assert what in result.exception.problem
+        if "file" in what:
+            fix = f"ensweep data import '{tmp_path / name}' --output data"
+            assert str(result.exception.fix).startswith(fix)
