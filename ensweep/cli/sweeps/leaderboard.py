@@ -77,7 +77,8 @@ def _print(rows: "list[Row]", asked: str | None) -> None:
         order = [_known(name.strip(), by_name) for name in asked.split(",")]
         table = [by_name[name] for name in dict.fromkeys(order)]
     else:
-        hidden = {*WIDE, *(column.name for column in table if not any(column.cells))}
+        is_timed = any(row.ms_per_sentence is not None for row in rows)
+        hidden = WIDE if is_timed else (*WIDE, "ms")
         table = [column for column in table if column.name not in hidden]
         order = [name for name in order if name not in hidden]
     styles = ["" if row.rank else "bold" if row.is_ensemble else "dim" for row in rows]
