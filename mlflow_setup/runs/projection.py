@@ -9,6 +9,7 @@ EPOCH_SECONDS = "epoch_seconds"
 """The metric that every epoch's batch has: its points tell which epochs a run already has."""
 MS_PER_SENTENCE = "ms_per_sentence"
 """The metric of what predicting dev took, in the epochs that ran the encoder for it."""
+TIMES = (EPOCH_SECONDS, MS_PER_SENTENCE)
 MAX_METRICS = 40
 
 
@@ -43,15 +44,13 @@ def most_important(metrics: Mapping[str, float]) -> dict[str, float]:
     The seconds of the epoch are always among them, and last; so is what a sentence took.
     """
 
-    def rank(key: str) -> tuple[bool, bool, bool, bool, bool, str]:
+    def rank(key: str) -> tuple[bool, bool, bool, bool, str]:
         is_best, is_dev = key.startswith("best/"), key.startswith("dev/")
-        is_time = key == EPOCH_SECONDS, key == MS_PER_SENTENCE
-        return *(not each for each in (*is_time, key.endswith(OVERALL), is_best, is_dev)), key
+        return key not in TIMES, not key.endswith(OVERALL), not is_best, not is_dev, key
 
     kept = sorted(metrics, key=rank)[:MAX_METRICS]
-    times = [key for key in kept if key in (EPOCH_SECONDS, MS_PER_SENTENCE)]
-    others = [key for key in kept if key not in times]  # the UI draws the first one
-    return {key: metrics[key] for key in [*others, *times]}
+    others = [key for key in kept if key not in TIMES]  # the UI draws the first one
+    return {key: metrics[key] for key in [*others, *(key for key in kept if key in TIMES)]}
 
 
 def milliseconds(seconds: float) -> int:
