@@ -19,8 +19,6 @@ _logger = logging.getLogger(__name__)
 
 FIRST_SECONDS, LONGEST_SECONDS = 2.0, 300.0
 """Of the wait before a start is tried again: doubled each time, up to the second."""
-LONGEST_AGAIN_SECONDS = 8.0
-"""Of the wait before a try is repeated: a trial has few of them, which is enough."""
 MAX_LOSSES = 10
 """Processes that a trial may lose before they begin with it, where others' begin."""
 MANY_LOSSES, PATIENCE_SECONDS = 8, 120.0
@@ -89,8 +87,8 @@ class Failures:
         if has_tried:
             self.begun(node)
             count.failures += 1
-            wait = min(pause(count.failures), LONGEST_AGAIN_SECONDS) if count.failures > 1 else 0.0
-            return Verdict(count.failures > self.max_failures, reason, wait)
+            # at once: in a wait its place would go to another trial, for as long as that takes
+            return Verdict(count.failures > self.max_failures, reason)
         self._lost(node)
         count.losses += 1
         return Verdict(count.losses > MAX_LOSSES, reason, pause(count.losses))

@@ -8,7 +8,6 @@ import pytest
 
 from search.driver import failures as module
 from search.driver.failures import (
-    LONGEST_AGAIN_SECONDS,
     LONGEST_SECONDS,
     MANY_LOSSES,
     Failures,
@@ -39,12 +38,11 @@ def test_a_start_is_tried_again_after_a_longer_wait_each_time() -> None:
     assert failures.judge("1", "lost", "a", has_tried=False).is_over
 
 
-def test_a_try_is_repeated_at_once_and_then_more_slowly() -> None:
+def test_a_try_is_repeated_at_once() -> None:
     failures = Cluster().failures(max_failures=4)
     verdicts = [failures.judge("1", "boom", "a", has_tried=True) for _ in range(5)]
     assert [verdict.is_over for verdict in verdicts] == [False, False, False, False, True]
-    waits = [verdict.after_seconds for verdict in verdicts[:4]]
-    assert waits == [0.0, pause(2), LONGEST_AGAIN_SECONDS, LONGEST_AGAIN_SECONDS]
+    assert [verdict.after_seconds for verdict in verdicts] == [0.0] * 5
 
 
 def test_a_node_that_loses_starts_is_avoided_for_a_while() -> None:

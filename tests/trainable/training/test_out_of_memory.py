@@ -92,6 +92,17 @@ def test_a_step_that_did_not_fit_draws_its_dropout_masks_again(
     )
 
 
+def test_half_is_of_the_batch_where_that_is_smaller_than_what_fits_so_far(
+    tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = learner_of(config_of(tiny_encoder, tiny_data, "batching.micro_batch_size=32"))
+    given = _fails_above(monkeypatch, 12)  # another process has taken memory since
+    loss_and_gradients(learner, "similarity")
+    num_sentences = given[0]
+    assert num_sentences < 32
+    assert max(given[1:]) == learner.model.micro_batch_size == num_sentences // 2
+
+
 def test_where_the_optimizer_runs_out_of_memory_fewer_sentences_would_not_help(
     tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
