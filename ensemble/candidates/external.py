@@ -94,7 +94,7 @@ def smoothed_sign(is_so: NDArray[np.bool_]) -> Floats:
 
 
 def _grown(pool: TaskPool, candidate: Candidate, outputs: Floats) -> TaskPool:
-    """With the candidate in its place, choosable by all of dev and by each half."""
+    """The pool with the candidate in its place, choosable by all of dev and by each half."""
     candidates = (*pool.candidates, candidate)
     order = sorted(range(len(candidates)), key=lambda m: candidates[m].order)
     every = np.ones((len(pool.choosable), 1), np.bool_)
@@ -132,7 +132,7 @@ def _from_table(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats,
 
 
 def _from_our_file(path: Path, tasks: Mapping[str, TaskPool]) -> list[tuple[str, Floats, str]]:
-    """Of an epoch's file the tasks that are asked for; one at least."""
+    """The wanted tasks of an epoch's file; one at least."""
     found = read_predictions(path)
     names = [name for name in found if name in tasks]
     if not names:

@@ -188,7 +188,7 @@ def _state_against(run: RunRecord) -> str | None:
 
 
 def _most_common_data(read: Sequence[RunPredictions]) -> dict[str, DevData]:
-    """For each task the data that most runs have; of equals, that of the first run."""
+    """The data of each task that most runs have; of equals, that of the first run."""
     counts: dict[str, dict[DevData, int]] = defaultdict(lambda: defaultdict(int))
     for predictions in read:
         for name, data in predictions.data.items():
@@ -197,7 +197,7 @@ def _most_common_data(read: Sequence[RunPredictions]) -> dict[str, DevData]:
 
 
 def _candidates(predictions: RunPredictions) -> list[Candidate]:
-    """Of each epoch that all of dev, or a half of it, would choose."""
+    """Candidates: each epoch that all of dev, or a half of it, would choose."""
     return [
         Candidate(
             run_id=predictions.run.run_id,

@@ -227,8 +227,8 @@ def _num_frozen_epochs(config: Config, record: TrialRecord) -> int:
 
 
 def _start_encoder(config: Config, record: TrialRecord) -> str:
-    """Of the encoder before training, and of how sentences become its embeddings; "" where its
-    size is not recorded, without which it cannot be paid for once."""
+    """Identity of the encoder before training, and of how sentences become its embeddings; "" where
+    its size is not recorded, without which it cannot be paid for once."""
     if not record.notes.get("num_encoder_parameters"):
         return ""
     used = {"pooling": config.model.pooling, "max_length": config.model.max_length}

@@ -155,13 +155,13 @@ def _told_score(kind: Kind, prediction: Floats, others: Floats, labels: Floats) 
 
 
 def _residuals(scores: Floats, labels: Floats) -> Floats:
-    """Of the labels on a straight line through the scores."""
+    """Residuals of the labels on a straight line through the scores."""
     x, y = scores - scores.mean(), labels - labels.mean()
     return np.asarray(y - x * (x @ y) / max(float(x @ x), 1e-300))
 
 
 def _standardised(task: Task, prediction: Floats) -> Floats:
-    """With a mean of 0 and a spread of 1."""
+    """Values scaled to mean 0 and standard deviation 1."""
     to = np.array([-1.0, 1.0])
     return Transform.fit(task, Averaged.STANDARDISED, prediction, to).apply(task, prediction)
 

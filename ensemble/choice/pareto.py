@@ -187,7 +187,7 @@ def _complete(view: View) -> dict[Candidate, float]:
 
 
 def _worth(view: View, complete: Mapping[Candidate, float], cost: Cost) -> list[Candidate]:
-    """Those that are better than all cheaper ones, and skilled at every task."""
+    """Candidates that are better than all cheaper ones, and skilled at every task."""
     least = {name: _least(of_task) for name, of_task in view.items()}
     skilled = [
         candidate

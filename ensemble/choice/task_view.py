@@ -51,7 +51,7 @@ class TaskView:
 
     @property
     def ids(self) -> list[str]:
-        """Of the rows that choose."""
+        """Ids of the rows that choose."""
         return [self.pool.ids[n] for n in np.flatnonzero(self.fold.fit)]
 
     @cached_property

@@ -142,7 +142,8 @@ def read_record(tracking: Tracking, run_id: str, cache: Path) -> Record:
 
 
 def _metrics(choice: EnsembleChoice) -> dict[str, float]:
-    """Those that are numbers: scores, gains with their intervals, and what a prediction costs."""
+    """The metrics of the choice's run: scores, gains with their intervals, and what a prediction
+    costs."""
     members = choice.candidates(Method.SELECTIVE)
     metrics = {"num_encoders": float(len(members)), "cost": float(choice.cost(members))}
     for method, scores in choice.overall.items():

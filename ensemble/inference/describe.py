@@ -32,7 +32,7 @@ def title_of(contents: Contents) -> str:
 
 
 def as_text(title: str, table: pd.DataFrame) -> str:
-    """For an interpreter: the title and the table, four digits a number."""
+    """Text for an interpreter: the title and the table, four digits a number."""
     return f"{title}\n{table.to_string(float_format='{:.4g}'.format, na_rep='')}"
 
 

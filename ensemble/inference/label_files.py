@@ -93,6 +93,7 @@ def _guarded(cell: str) -> str:
 
 
 def _cell(value: object) -> str:
-    """As every reader of CSV takes it back; Python's own writer leaves a lone CR unquoted."""
+    """The cell so quoted that every reader of CSV reads it back; Python's own writer leaves a lone
+    CR unquoted."""
     text = str(value)
     return '"' + text.replace('"', '""') + '"' if _QUOTED & set(text) else text

@@ -65,7 +65,7 @@ def weights_plot(labels: Labels, tasks: Mapping[str, TaskChoice]) -> Plot:
 
 
 def shown_members(task: TaskChoice) -> list[Candidate]:
-    """Those of a picture."""
+    """The members that a picture shows."""
     return [member.candidate for member in task.selective.members[:MAX_SHOWN]]
 
 

@@ -67,7 +67,7 @@ class Transform:
 
     @classmethod
     def fit(cls, task: Task, averaged: Averaged, outputs: Floats, labels: Floats) -> "Transform":
-        """By the outputs [N] or [N, C] and labels [N] of the rows that choose."""
+        """Fit it to outputs [N] or [N, C] and labels [N] of the rows that choose."""
         if averaged is not Averaged.STANDARDISED or task.kind.output is not Output.SCORE:
             return cls(averaged)
         scores = np.asarray(outputs, np.float64)

@@ -100,7 +100,7 @@ def best_single(
 
 
 def _first(tied: NDArray[np.int64], loss: RowLoss, order: Sequence[Any]) -> int:
-    """Of equals the one with the lowest loss; of those, the first by `order`."""
+    """The one with the lowest loss among equals; of those, the first by `order`."""
     if len(tied) > 1:
         losses = loss.losses(tied.tolist())
         tied = tied[_is_equal(-losses, -losses.min())]

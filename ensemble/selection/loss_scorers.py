@@ -87,7 +87,7 @@ class RowLoss:
 
 
 class LogLoss(RowLoss):
-    """Of class probabilities: only that of the true class matters."""
+    """Log-loss of class probabilities: only that of the true class matters."""
 
     def row_values(self, candidates: Sequence[int]) -> Floats:
         some = np.asarray(candidates)[:, None]
@@ -98,7 +98,7 @@ class LogLoss(RowLoss):
 
 
 class BinaryLogLoss(RowLoss):
-    """Of probabilities of 1, less a half."""
+    """Log-loss of probabilities of 1, less a half."""
 
     def mean_losses(self, values: Floats) -> Floats:
         truth = np.maximum(0.5 + values * self.signs, 1 / GRID)
@@ -106,7 +106,7 @@ class BinaryLogLoss(RowLoss):
 
 
 class SoftmaxLoss(RowLoss):
-    """Of class logits: log of the sum of exp(z), less z of the true class."""
+    """Log-loss of class logits: log of the sum of exp(z), less z of the true class."""
 
     def mean_losses(self, values: Floats) -> Floats:
         above = values - values.max(axis=2, keepdims=True)
@@ -115,7 +115,7 @@ class SoftmaxLoss(RowLoss):
 
 
 class LogisticLoss(RowLoss):
-    """Of logits: log(1 + exp(-z)), z positive where the label is met."""
+    """Log-loss of logits: log(1 + exp(-z)), z positive where the label is met."""
 
     def mean_losses(self, values: Floats) -> Floats:
         # log(1 + exp(-z)) = max(-z, 0) + log(1 + exp(-|z|))
@@ -124,7 +124,7 @@ class LogisticLoss(RowLoss):
 
 
 class SquaredErrors(RowLoss):
-    """Of scores."""
+    """Squared error of scores."""
 
     def mean_losses(self, values: Floats) -> Floats:
         return np.asarray(((values - self.labels) ** 2).mean(axis=1))

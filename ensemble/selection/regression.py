@@ -47,7 +47,7 @@ def _normal_or_equal(weights: Floats, sample: FitData) -> Floats:
 
 
 def _scaled(x: Floats) -> Floats:
-    """To a mean square of 1."""
+    """Columns scaled to a mean square of 1."""
     return np.asarray(x / max(float(np.sqrt(np.mean(x * x))), 1e-12))
 
 

@@ -56,7 +56,7 @@ def make_scorer(
     objective: Objective,
     averaged: Averaged = Averaged.PAPER,
 ) -> Scorer:
-    """By the task's metric, or by its loss with the sign turned; of predictions [M, N] or
+    """A scorer by the task's metric, or by its negated loss; of predictions [M, N] or
     [M, N, C] and labels [N]."""
     if objective is Objective.LOSS:
         return make_loss(task, predictions, labels, averaged)

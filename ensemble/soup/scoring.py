@@ -57,7 +57,7 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """On dev-dev, which had no say."""
+    """Scores on dev-dev, which was not used to choose."""
 
     soup: float
     single: float  # the ingredient that is best on dev-train

@@ -25,7 +25,7 @@ _INTERVAL = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Gain:
-    """Of one way to answer over another, on the same rows."""
+    """The gain of one candidate over another, on the same rows."""
 
     value: float
     low: float  # 95 % percentile interval of a paired bootstrap over the rows

@@ -73,7 +73,7 @@ class RemoteFolder:
         return found
 
     def version(self, name: str) -> Version:
-        """Of one file; raises PartialError as `list`."""
+        """The version of one file; raises PartialError as `list`."""
         with _told(f"{self.uri}/{name}"):
             return _version(self._store.head(name))
 

@@ -136,7 +136,7 @@ class BackgroundMirror:
             return done and (is_readable or self._final is not None)
 
     def _finish(self) -> None:
-        """By the first thread that comes here."""
+        """Finish once, in the first thread that calls this."""
         with self._changed:
             if self._has_given_up or self._is_finishing:
                 return

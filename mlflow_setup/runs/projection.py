@@ -39,7 +39,8 @@ def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict
 
 
 def most_important(metrics: Mapping[str, float]) -> dict[str, float]:
-    """At most 40: the best so far, then dev, then the rest; `dev/overall` before its tasks.
+    """The 40 metrics that matter most: the best so far, then dev, then the rest; `dev/overall`
+    before its tasks.
 
     The seconds of the epoch are always among them, and last; so is what a sentence took.
     """

@@ -203,7 +203,7 @@ def create_run(
 
 
 def missing_params(run: Run, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that the run lacks: MLflow's params cannot change."""
+    """Params that the run lacks: MLflow's cannot change."""
     return {key: value for key, value in params.items() if key not in run.data.params}
 
 

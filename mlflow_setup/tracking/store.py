@@ -222,7 +222,7 @@ class Tracking:
                 raise
 
     def prove_database(self) -> None:
-        """Of an SQLite file that is there, that it is whole and can be written: soon known.
+        """Check that an SQLite file, if there is one, is whole and can be written; quick.
 
         Raises:
             ConfigError: it is not.

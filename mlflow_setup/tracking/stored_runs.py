@@ -42,7 +42,7 @@ class StoredRun:
 
 
 def read_runs(tracking: Tracking, tags: Mapping[str, str], status: str | None = None) -> list[Any]:
-    """As `Tracking.search`: runs with these tags (and MLflow status), the oldest first.
+    """Runs, as of `Tracking.search`, with these tags (and MLflow status), the oldest first.
 
     Raises:
         sqlite3.Error: the file cannot be read.

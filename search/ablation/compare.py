@@ -172,7 +172,7 @@ def _drawn(own: Sequence[Result], all_tasks: set[str], draws: Draws) -> dict[str
 
 
 def _base_of(row: Row, first: str, results: Mapping[str, Sequence[Result]]) -> str:
-    """Of several named ones the best by mean overall: a single run is chosen so."""
+    """The best of several named rows by mean overall: a single run is chosen so."""
     known = [label for label in row.bases if label in results]
     if len(known) < 2:
         return (known or [*row.bases, first])[0]

@@ -34,7 +34,7 @@ def curves_of(row: Sequence[Result]) -> dict[str, Curve]:
     num_epochs = min(len(result.records) for result in row)
 
     def mean(key: str) -> tuple[float, ...]:
-        """By epoch; NaN where a seed has no such value."""
+        """Mean by epoch; NaN where a seed has no such value."""
         return tuple(
             float(np.mean([r.records[epoch].metrics.get(key, math.nan) for r in row]))
             for epoch in range(num_epochs)

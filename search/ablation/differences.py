@@ -30,7 +30,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class Difference:
-    """Of a row to its base: the mean over seeds of the paired differences."""
+    """A row's difference to its base: the mean over seeds of the paired differences."""
 
     value: float
     low: float  # 95 % interval: t, by the variance over dev rows and over seeds together
@@ -86,7 +86,7 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
 
 @dataclass(frozen=True, eq=False)
 class _Variances:
-    """Of a run's own part."""
+    """Variances of a run's own part."""
 
     by_row: dict[str, tuple[float, float]]  # label -> variance, degrees of freedom
     rest: tuple[float, float]  # of a row that is not among them
@@ -158,7 +158,8 @@ def _difference(pair: Pair, own: _Variances, num_independent: Mapping[str, int])
 
 
 def _variance_over_rows(replicates: Floats) -> float:
-    """Of the mean over seeds, by replicates [S, R]: the part that all seeds have in common.
+    """Variance of the mean over seeds, by replicates [S, R]: the part that all seeds have in
+    common.
 
     What a run gets right by chance, row by row, is its own and already in the variance over seeds.
     Of a + w / S for the mean and a + w for a single seed, this is a.

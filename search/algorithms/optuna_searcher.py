@@ -192,7 +192,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         self.study.tell(trial, values or None, state=None if values else TrialState.FAIL)
 
     def _values(self, name: str, result: dict[str, Any]) -> list[float]:
-        """Of each objective."""
+        """The value of each objective."""
         if self.read is not None and self.metrics != [OVERALL]:
             return values_of(self.read(name), self.metrics)
         return [float(result[BEST_VALUE])]

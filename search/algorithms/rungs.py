@@ -142,7 +142,7 @@ class Rungs:
         return Decision(epoch, STOP if is_below else CONTINUE, reason)
 
     def _rungs_up_to(self, epoch: int, num_epochs: int, num_probe_epochs: int) -> list[Rung]:
-        """Those that a trial passes up to an epoch, but for one at its end.
+        """Rungs that a trial passes up to an epoch, but for one at its end.
 
         Rungs are made when a trial first comes so far: trials may differ in their epochs.
         """

@@ -197,7 +197,7 @@ def _trials(command: Command, groups: list[Group]) -> Iterator[Finding]:
 
 
 def _token(cluster: Mapping[str, Any], groups: list[Group]) -> Iterator[Finding]:
-    """By the operator, or by the environment of every container."""
+    """Check that a token is required: by the operator, or by every container's environment."""
     if mapping(cluster.get("authOptions")).get("mode") == "token":
         return
     if not any("RAY_AUTH_MODE" in group.env for group in groups):

@@ -7,7 +7,7 @@ from trainable.config.reference import Setting, named, nearest_keys, settings_of
 
 
 def every_setting() -> list[Setting]:
-    """Those of a trial, then those of a sweep."""
+    """All settings: those of a trial, then those of a sweep."""
     of_sweep = [s for name, model in SECTIONS.items() for s in settings_of(model, f"{name}.")]
     alone = [s for s in settings_of(SweepConfig) if s.key == "keep_pruned_top"]
     return [*settings_of(Config), *of_sweep, *alone]

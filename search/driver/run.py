@@ -200,8 +200,8 @@ class Drive:
         return callback
 
     def _tune(self, trainable: Any, callback: SweepCallback, at_a_time: int | None) -> None:
-        """With `at_a_time` None one more trial than there is room for waits: what an autoscaler
-        sees, one node after the other.
+        """Run Tune. With `at_a_time` None one more trial than there is room for waits: what an
+        autoscaler sees, one node after the other.
 
         Tune's own records, which nothing reads, are kept off a disk that may be full.
 

@@ -63,7 +63,8 @@ def prepare(
 
 
 def _unlike(configs: Iterable[Config]) -> list[Config]:
-    """Those that pre-train, one of all that would make the same encoder of the same text."""
+    """Configurations that pre-train, one of all that would make the same encoder of the same
+    text."""
     found: dict[str, Config] = {}
     for config in configs:
         if config.pretrain.enabled:
@@ -83,8 +84,8 @@ def _results(sent: Sequence[Any], is_stopping: Callable[[], bool]) -> list[str |
 
 
 def _pretrain(settings: dict[str, Any], place: TrialPlacement, number: int) -> str | None:
-    """In a worker: the encoder is there afterwards, unless the sweep is stopped; or what is wrong
-    is returned."""
+    """Pre-train in a worker: the encoder is there afterwards, unless the sweep is stopped; or what
+    is wrong is returned."""
     limit_threads(place.num_threads, place.num_gpus)
     from trainable.pretraining.pretrain import pretrained_encoder
 

@@ -123,7 +123,7 @@ def _train(
     number: int,
     seconds: float,
 ) -> float:
-    """In a worker: steps a second beside `count - 1` others."""
+    """Train in a worker: steps a second beside `count - 1` others."""
     limit_threads(place.num_threads, place.num_gpus)
     from trainable.data.dataset import read_dataset
     from trainable.training.profiler import steps_per_second

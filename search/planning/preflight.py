@@ -37,7 +37,7 @@ def known_configs(sweep: SweepConfig) -> list[Config]:
 
 
 def unfinished_configs(history: Iterable[PastTrial]) -> list[Config]:
-    """Those of the trials that are to go on."""
+    """Configurations of the trials that are to go on."""
     return [from_flat(past.record.config) for past in history if not past.is_over]
 
 

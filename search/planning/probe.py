@@ -143,7 +143,8 @@ def _storage_problems(folder: Path) -> Iterator[str]:
 
 
 def _answer_name() -> str:
-    """Of this process alone: two containers may share a host's name and a process number."""
+    """A file name of this process alone: two containers may share a host's name and a process
+    number."""
     return f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}"
 
 

@@ -103,7 +103,7 @@ def compare(
 
 
 def _best(folder: SweepFolder, history: Sequence[PastTrial]) -> PastTrial:
-    """Of the trials that the search chose; the baselines where there are no others."""
+    """The best trial that the search chose; a baseline where there are no others."""
     scored = [past for past in history if past.is_scored and past.epochs]
     searched = [past for past in scored if past.record.recipe not in BASELINES] or scored
     if not searched:

@@ -49,7 +49,7 @@ class Row:
 
     @property
     def megabytes(self) -> float | None:
-        """Of the weights in float32 that a prediction of all tasks takes."""
+        """Megabytes of the float32 weights that a prediction of all tasks takes."""
         return None if self.num_parameters is None else self.num_parameters * BYTES / 1e6
 
 

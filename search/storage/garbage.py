@@ -105,7 +105,7 @@ class PrunedWeights:
         self.there: set[str] = set()
 
     def drop(self, best: Mapping[str, Mapping[str, float]]) -> None:
-        """Those of trials that are near the top for no task and not overall go.
+        """Drop the weights of trials that are near the top neither for a task nor overall.
 
         Args:
             best: trial -> dev metric -> best of any epoch, of all trials.

@@ -92,7 +92,7 @@ def _macro_f1(predicted: Floats, labels: Floats) -> tuple[float, bool]:
 def _f1_of_sets(
     metric: MetricName, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> tuple[float, bool]:
-    """Of sets of labels [N, C]: over all labels together (micro), or the mean of each label's
+    """F1 of sets of labels [N, C]: over all labels together (micro), or the mean of each label's
     (macro; without labels that no row has and none is predicted to have). Undefined where there is
     none."""
     axis = None if metric == "micro_f1" else 0
@@ -109,7 +109,7 @@ def _spearman(predicted: Floats, labels: Floats) -> tuple[float, bool]:
 
 
 def _ranks(values: Floats) -> Floats:
-    """From 1, equal values sharing the mean of theirs."""
+    """Ranks from 1; equal values share the mean of theirs."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 

@@ -128,7 +128,7 @@ class _Column:
 
     @cached_property
     def cells(self) -> list[str]:
-        """Those that are not empty, as text."""
+        """Cells that are not empty, as text."""
         texts = (cell_text(value, "\0").strip() for value in self.values)
         return [text for text in texts if text]
 
@@ -142,7 +142,7 @@ class _Column:
 
     @cached_property
     def words(self) -> float:
-        """Of a cell, on average."""
+        """Words of a cell, on average."""
         return sum(len(cell.split()) for cell in self.cells) / max(1, len(self.cells))
 
     @cached_property
@@ -201,7 +201,7 @@ def _id(rest: dict[str, _Column], told: Told) -> str | None:
 
 
 def _label(rest: dict[str, _Column], pairs: bool) -> str | None:
-    """By its name; or else the only column that has few distinct values."""
+    """The label's column by its name; or else the only column that has few distinct values."""
     for name in _LABELS:
         for column, fact in rest.items():
             if fact.is_called([name]) and fact.cells:
@@ -284,7 +284,7 @@ def _labels(label: _Column, kind: Kind, separator: str) -> tuple[str, ...]:
 
 
 def _range(label: _Column, told: Told) -> tuple[float, float]:
-    """Of scores: as told, or the usual scale that they fit."""
+    """The range of scores: as given, or the usual scale that they fit."""
     numbers = label.numbers
     if numbers is None:
         odd = [cell for cell in label.counts if not math.isfinite(number_of(cell))]

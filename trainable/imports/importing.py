@@ -46,7 +46,7 @@ class Import:
 
     @cached_property
     def task(self) -> Task:
-        """As the folder's files hold it."""
+        """The task as the folder's files hold it."""
         found = self.found
         columns: dict[str, Any] = {"id": found.id or "id", "sentences": found.sentences}
         if found.label:

@@ -72,7 +72,7 @@ class Source:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """In the order in which rows have them."""
+        """Columns in the order in which rows have them."""
         return tuple(dict.fromkeys(column for row in self.rows for column in row))
 
 
@@ -194,7 +194,7 @@ def _of_hub(name: str, form: Form) -> list[Source]:
 
 
 def _data_files(listed: Sequence[str], subset: str, name: str) -> list[str]:
-    """Those of one subset, of the form that most of them have."""
+    """Files of one subset, of the form that most of them have."""
     files = [file for file in listed if Path(file).suffix.lower() in SUFFIXES]
     files = [file for file in files if not file.startswith(".") and "/." not in file]
     if subset:

@@ -60,8 +60,8 @@ class Branch(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """Of single sentences. Baseline: Linear(H, C). Else Linear(., C) over the branch, through a
-    ReLU if non-linear. A score is put in the middle of its range, in units of the range."""
+    """Head of single sentences. Baseline: Linear(H, C). Else Linear(., C) over the branch, through
+    a ReLU if non-linear. A score is put in the middle of its range, in units of the range."""
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
@@ -80,8 +80,8 @@ class LinearHead(nn.Module):
 
 
 class PairHead(nn.Module):
-    """Of pairs whose order matters: Linear(., C) over [z_1; z_2; |z_1 - z_2|; z_1 * z_2] (Conneau
-    et al. 2017), z as `LinearHead` has it."""
+    """Head of pairs whose order matters: Linear(., C) over [z_1; z_2; |z_1 - z_2|; z_1 * z_2]
+    (Conneau et al. 2017), z as `LinearHead` has it."""
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class Heads(nn.ModuleDict):
     """Task -> its head. A task may have any name, also one that a module has a use for (`type`)."""
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
-        """As torch, but for its look whether an attribute has the name."""
+        """Add a module as torch does, but do not refuse a name that an attribute has."""
         assert module is not None
         self._modules[name] = module
 
@@ -265,7 +265,7 @@ def _beside(own: Tensor, s: Tensor | None) -> Tensor:
 
 
 def _similarity_width(model: Model) -> int:
-    """Of the head's own part of z."""
+    """Width of the head's own part of z."""
     if model.similarity_size is None:
         return _projection_width(model)
     return model.similarity_size - (model.fcn_size if model.shared_fcn else 0)

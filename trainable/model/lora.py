@@ -59,7 +59,7 @@ def let_learn(encoder: nn.Module, learns: bool) -> None:
 
 
 def num_plain_parameters(module: nn.Module) -> int:
-    """Of the module with LoRA merged."""
+    """Number of parameters of the module with LoRA merged."""
     named = module.named_parameters()
     return sum(parameter.numel() for name, parameter in named if _MARK not in name)
 

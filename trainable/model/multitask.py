@@ -109,7 +109,7 @@ class MultitaskBert(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Of the model that is kept."""
+        """Number of parameters of the model that is kept."""
         return num_plain_parameters(self)
 
     @property

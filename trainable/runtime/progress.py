@@ -31,7 +31,7 @@ class Work:
 
     @property
     def fraction(self) -> float | None:
-        """Of the whole, in [0, 1]."""
+        """Fraction that is done, in [0, 1]."""
         return None if not self.total else min(1.0, self.done / self.total)
 
     @property

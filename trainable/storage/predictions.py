@@ -61,7 +61,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, task_name: str | None = None) -> "Predictions":
-        """Those of a task; None: of the only one that the file has.
+        """Read the predictions of a task; None: the only one that the file has.
 
         Raises:
             IntegrityError: as `read_predictions`, or they are not in the file.
@@ -104,7 +104,7 @@ class Predictions:
 
     @classmethod
     def _from_rows(cls, table: "pa.Table", header: dict[str, Any]) -> "Predictions":
-        """Of the rows of its task."""
+        """Predictions from the rows of their task."""
         kind = Kind(header["kind"])
         names = _output_names(kind, header["num_columns"])
         if not set(names) <= set(table.column_names):
@@ -153,7 +153,8 @@ class Predictions:
         return {**header, "content_sha256": self._content_hash(header)}
 
     def _content_hash(self, header: dict[str, Any]) -> str:
-        """Of the rest of the header (which holds the ids' hash), the outputs and the labels."""
+        """Hash of the rest of the header (which holds the ids' hash), the outputs and the
+        labels."""
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         digest.update(np.ascontiguousarray(self.outputs, "<f4").tobytes())
         if self.labels is not None:

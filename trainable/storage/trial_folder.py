@@ -150,7 +150,7 @@ class TrialFolder:
         return record if record.epoch == epoch else None
 
     def write_predictions(self, epoch: int, predictions: Sequence[Predictions]) -> None:
-        """Those of all tasks after an epoch, in one file."""
+        """Write the predictions of all tasks after an epoch, in one file."""
         write_predictions(self.predictions_path(epoch), predictions)
 
     def write_decision(

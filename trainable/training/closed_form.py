@@ -83,7 +83,7 @@ def _constant(kind: Kind, labels: NDArray[np.float64], num_outputs: int) -> NDAr
 
 
 def _log_odds(labels: NDArray[np.float64], num_outputs: int) -> NDArray[np.float64]:
-    """Of the classes [C], or of 1 against 0 [1], each counted once more than it is."""
+    """Log-odds of the classes [C], or of 1 against 0 [1], each counted once more than it is."""
     counts = np.bincount(labels.astype(int), minlength=max(2, num_outputs)) + 1.0
     logits: NDArray[np.float64] = np.log(counts / counts.sum())
     return logits if num_outputs > 1 else logits[1:] - logits[:1]

@@ -37,7 +37,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _scale(name: str, model: MultitaskBert, optim: Optim) -> float:
-    """By the name of a parameter of the model."""
+    """Factor of the learning rate, by the name of a parameter."""
     if model.is_encoder_frozen:
         return 1.0
     if not name.startswith("encoder."):

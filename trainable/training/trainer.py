@@ -114,7 +114,7 @@ class Trainer:
         return None
 
     def _mean_loss(self) -> float:
-        """Of the epoch so far, over the steps of all tasks."""
+        """Mean loss of the epoch so far, over the steps of all tasks."""
         total, count = sum(self.loss_sums.values())  # type: ignore[misc]
         return float(total / count)
 

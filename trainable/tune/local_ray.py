@@ -26,7 +26,7 @@ STARTER = "start_ray_processes"
 
 
 def prove_surroundings() -> None:
-    """That a Ray can start on this machine, where one is to be started.
+    """Check that a Ray can start on this machine, where one is to be started.
 
     Raises:
         ConfigError: the path of its sockets would be too long, or its folder cannot be written.

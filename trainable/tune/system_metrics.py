@@ -31,7 +31,8 @@ class SystemMeter:
 
 
 def _of_gpu() -> dict[str, float]:
-    """Of the trial's GPU, once it is used; how busy it is where NVIDIA's library is installed."""
+    """Metrics of the trial's GPU, once it is used; how busy it is where NVIDIA's library is
+    installed."""
     torch = sys.modules.get("torch")  # a trial without one does not need it here
     if torch is None or not torch.cuda.is_initialized():
         return {}

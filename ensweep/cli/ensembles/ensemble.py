@@ -65,7 +65,7 @@ def _keep(
     choice: "EnsembleChoice",
     milliseconds: float | None,
 ) -> None:
-    """In MLflow and in the sweeps' folders; what cannot be written is said, and is no error."""
+    """Log the choice in MLflow and pin it in the sweeps' folders; a failure is a warning."""
     from ensemble.choice.pins import FOLDER, pin_members
     from ensemble.choice.result import Method as Choice
     from ensemble.choice.tracking import log, write_pictures

@@ -49,7 +49,7 @@ class Command(TyperCommand):
     """A command that knows settings: an option that is none of its own may be the name of one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer, but with the setting's name where an unknown option is one.
+        """Parse as typer does, but name the setting where an unknown option is one.
 
         Raises:
             ConfigError: the option is a setting's name.

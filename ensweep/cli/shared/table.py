@@ -56,7 +56,7 @@ class Column:
 
 
 def terminal_width() -> int | None:
-    """Of stdout in characters; COLUMNS overrides it; None: no terminal, nothing need fit."""
+    """Width of stdout in characters; COLUMNS overrides it; None: no terminal."""
     if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
         return None
     return shutil.get_terminal_size().columns

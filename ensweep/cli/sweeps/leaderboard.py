@@ -145,8 +145,8 @@ def _settings(rows: "list[Row]") -> list[str]:
 
 
 def _sorted(rows: "list[Row]", key: str | None) -> "list[Row]":
-    """By a column: scores from high to low, else from low to high; without a value last. The
-    ensemble and the baselines stay above the trials."""
+    """Rows sorted by a column: scores from high to low, else from low to high; without a value
+    last. The ensemble and the baselines stay above the trials."""
     if key is None:
         return rows
     scores = {"overall", *_metrics(rows)}

@@ -38,7 +38,7 @@ def ui(
 
 
 def _path(tracking: "Tracking", sweep: str | None) -> str:
-    """Of the page with the trials of the sweep, the latest one unless named; "" without any."""
+    """Path of the page of the sweep's trials, the latest one unless named; "" without any."""
     from mlflow_setup.runs.query import latest_tracked_sweep, tracked_sweeps
     from mlflow_setup.tracking.ui_view import view_path
 

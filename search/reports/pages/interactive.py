@@ -222,7 +222,7 @@ def _legend(name: str, colour: str, named: set[tuple[str, str]]) -> dict[str, An
 
 
 def _ticks(labels: Sequence[str]) -> dict[str, Any]:
-    """By place, for two labels may be equal."""
+    """Ticks by place, for two labels may be equal."""
     return {"tickvals": list(range(len(labels))), "ticktext": _texts(labels)}
 
 

@@ -111,7 +111,7 @@ def _of_members(
 
 
 def _predictions(facts: Facts, task: str, member: Member) -> Predictions:
-    """From the trial's folder where it lies here, else from MLflow."""
+    """Predictions from the trial's folder where it lies here, else from MLflow."""
     one = member.candidate
     if one.is_added:
         raise IntegrityError(f"{one.label} is a file of predictions, which is not kept")

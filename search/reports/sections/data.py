@@ -134,7 +134,7 @@ def _sweep_command(facts: Facts) -> str:
 
 
 def _options(params: dict[str, str]) -> list[str]:
-    """Of what was asked for, the options of `ensweep ensemble`."""
+    """The options of `ensweep ensemble` that made the choice."""
     known = ("method", "max_members", "max_cost", "average", "prefer")
     given = [(name, params[name]) for name in known if name in params]
     return [word for name, value in given for word in (f"--{name.replace('_', '-')}", value)]

@@ -59,7 +59,7 @@ def _panels(answers: Answers) -> list[Panel]:
 
 
 def _labels_panel(answers: Answers) -> Panel:
-    """Of each label of a set: how often it is there, is answered, and both."""
+    """A row a label of a set: how often it is true, is predicted, and both."""
     names = answers.task.label_names
     truth = label_sets(answers.labels, len(names))
     given = answers.outputs > 0
@@ -90,7 +90,7 @@ def _confusion_panel(answers: Answers) -> Panel:
 
 
 def calibration(answers: Answers) -> tuple[Floats, Floats, Floats, float]:
-    """Of each bin that has rows: mean confidence, share of right answers, number of rows; and the
+    """Mean confidence, accuracy and number of rows of each bin that has any; and the
     expected calibration error, in [0, 1]."""
     probabilities = answers.probabilities
     confidence = probabilities.max(axis=1)

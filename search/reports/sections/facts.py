@@ -66,7 +66,7 @@ class Facts:
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        """Those with a score, over all trials."""
+        """Tasks with a score, over all trials."""
         found: dict[str, Task] = {}
         for past in self.history:
             for name, task in from_flat(past.record.config).task_records().items():

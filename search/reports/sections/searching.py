@@ -233,7 +233,7 @@ def _height(parameter: Parameter, value: object) -> float:
 
 
 def _shade(share: float) -> str:
-    """From a light to a dark blue."""
+    """A shade from light to dark blue."""
     light, dark = (198, 219, 239), (8, 48, 107)
     return "#" + "".join(
         f"{round(a + (b - a) * share):02x}" for a, b in zip(light, dark, strict=True)
