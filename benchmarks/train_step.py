@@ -25,11 +25,10 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from machine import machine, matrix_rate, peak_bytes, wait, write_random_encoder
 from textbook import Rows, Textbook
-from transformers import BertConfig, BertModel
 
 from trainable.batches.sampler import plan_epoch
-from trainable.batches.tokenization import load_tokenizer
 from trainable.config.config import Config
 from trainable.config.recipe import resolve
 from trainable.data.dataset import Dataset, read_dataset
@@ -112,10 +111,10 @@ def time_training(
         for part, names in parts.items():
             some = {name: chunk[name] for name in names}
             for name, loop in loops.items():
-                _wait()
+                wait()
                 started = time.perf_counter()
                 loop.train(some, number)
-                _wait()
+                wait()
                 if number:
                     seconds[part][name].append(time.perf_counter() - started)
     return seconds
@@ -168,21 +167,13 @@ def run_alone(name: str, config: Config, dataset: Dataset, options: argparse.Nam
     first = {"similarity": chunks(dataset, options)[0]["similarity"][:size]}
     started = time.perf_counter()
     loop.train(first, 0)
-    _wait()
+    wait()
     seconds = time.perf_counter() - started
     loop.train(chunks(dataset, options)[1], 1)
-    peak = _peak_bytes()
+    peak = peak_bytes()
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated()
     print(json.dumps({"first_step_seconds": seconds, "peak_bytes": peak}))
-
-
-def _peak_bytes() -> int:
-    """Of this process: what `getrusage` knows is the largest parent's as well, on Linux."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM")
 
 
 def print_table(
@@ -194,7 +185,7 @@ def print_table(
 ) -> None:
     """A row for each loop: times faster and examples a second by part, share of the peak."""
     print(f"{options.chunks} chunks of {options.examples} examples, batch {options.batch_size}, ")
-    print(f"{_machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     parts = list(seconds)
     head = "".join(f"{part:>22}" for part in (*parts, "evaluation"))
     print(f"{'loop':<34}{head}{'of peak':>9}{'first step':>11}{'peak memory':>12}")
@@ -219,26 +210,6 @@ def print_table(
     print("products of the encoder's weights on real tokens / a measured product of 1024^3")
 
 
-def matrix_rate(precision: str) -> float:
-    """Flops a second of a 1024 x 1024 x 1024 product here: the best of 20."""
-    device = choose_device("auto")
-    size, dtype = (
-        (1024 if device.type == "cpu" else 8192),
-        {"bf16": torch.bfloat16, "fp16": torch.float16},
-    )
-    a, b = (
-        torch.randn(size, size, device=device).to(dtype.get(precision, torch.float32)) for _ in "ab"
-    )
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    best = float("inf")
-    for _ in range(20):
-        started = time.perf_counter()
-        a @ b
-        _wait()
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
-
-
 def _cell(by_loop: Mapping[str, list[float]], name: str) -> str:
     ratios = [b / own for b, own in zip(by_loop[TEXTBOOK], by_loop[name], strict=True)]
     return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
@@ -252,26 +223,6 @@ def _flops(textbook: Textbook) -> float:
     return 6.0 * weights * textbook.num_tokens
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-
-
-def write_random_bert(folder: Path) -> Path:
-    """An encoder of BERT-base's shape with random weights, for its speed."""
-    torch.manual_seed(0)
-    BertModel(BertConfig()).save_pretrained(folder)
-    load_tokenizer("minilm").save_pretrained(folder)
-    return folder
-
-
 def main() -> None:
     """Measure, then print a table."""
     options = _parse()
@@ -280,7 +231,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         encoder = options.encoder
         if encoder == "random-bert-base":
-            encoder = str(write_random_bert(Path(place) / "encoder"))
+            encoder = str(write_random_encoder(Path(place) / "encoder"))
         config = _config(encoder, options)
         dataset = _fewer(read_dataset(config), options.dev_rows)
         if options.alone:

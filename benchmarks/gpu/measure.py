@@ -20,14 +20,13 @@ from typing import Any
 
 import torch
 import transformers
-from train_step import COMPILED, HALVES, TEXTBOOK, WAY, Ours, _machine, make_loop, matrix_rate
-from transformers import BertConfig, BertModel
+from machine import machine, matrix_rate, wait, write_random_encoder
+from train_step import COMPILED, HALVES, TEXTBOOK, WAY, Ours, make_loop
 
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import first_line
 from trainable.batches.collate import Batch
 from trainable.batches.sampler import plan_epoch
-from trainable.batches.tokenization import load_tokenizer
 from trainable.config.config import Config
 from trainable.config.recipe import resolve
 from trainable.data.dataset import Dataset, read_dataset
@@ -83,11 +82,11 @@ class Steps:
         """For all batches, once some have warmed up."""
         for i, batch in enumerate(self.batches[:_WARM_UP]):
             self.step(batch, i)
-        _wait()
+        wait()
         started = time.perf_counter()
         for i, batch in enumerate(self.batches):
             self.step(batch, i)
-        _wait()
+        wait()
         return time.perf_counter() - started
 
     def _graphed(self) -> Callable[[Batch, int], Any]:
@@ -137,10 +136,10 @@ def measure_cell(
     }
     if name != GRAPHS:
         steps.learner.dev_outputs()
-        _wait()
+        wait()
         started = time.perf_counter()
         steps.learner.dev_outputs()
-        _wait()
+        wait()
         num_rows = sum(map(len, dataset.dev.values()))
         found["dev_rows_per_second"] = num_rows / (time.perf_counter() - started)
     return found
@@ -152,10 +151,10 @@ def _textbook(config: Config, dataset: Dataset, num_steps: int) -> dict[str, Any
     rows = {name: range(min(share, len(examples))) for name, examples in dataset.train.items()}
     few = {name: list(of)[: 2 * config.batching.batch_size] for name, of in rows.items()}
     loop.train({name: torch.tensor(of).numpy() for name, of in few.items()}, 0)
-    _wait()
+    wait()
     started = time.perf_counter()
     loop.train({name: torch.tensor(list(of)).numpy() for name, of in rows.items()}, 1)
-    _wait()
+    wait()
     seconds = time.perf_counter() - started
     return {
         "examples_per_second": sum(map(len, rows.values())) / seconds,
@@ -175,7 +174,7 @@ def profile_step(config: Config, dataset: Dataset) -> dict[str, Any]:
     with torch.profiler.profile(activities=activities) as profile:
         for i, batch in enumerate(steps.batches[:3]):
             steps.step(batch, i)
-        _wait()
+        wait()
     events = [(str(e.key), float(getattr(e, key)), int(e.count)) for e in profile.key_averages()]
     total = sum(time_ for _, time_, _ in events)
     most = sorted(events, key=lambda event: -event[1])[:15]
@@ -210,14 +209,6 @@ def one_trial(config: Config, dataset: Dataset, seconds: float) -> None:
     print(json.dumps({"examples_per_second": sum(rates) / len(rates)}))
 
 
-def write_random_encoder(folder: Path, tokenizer: str, num_layers: int) -> str:
-    """BERT-base's shape, so many layers of it, random weights."""
-    torch.manual_seed(0)
-    BertModel(BertConfig(num_hidden_layers=num_layers)).save_pretrained(folder)
-    load_tokenizer(tokenizer).save_pretrained(folder)
-    return str(folder)
-
-
 def main() -> None:
     """Measure until all is done or the time is up."""
     options = _parse()
@@ -229,7 +220,7 @@ def main() -> None:
         return
     results = Results(options.output, options.seconds)
     results.facts["machine"] = {
-        "device": _machine(),
+        "device": machine(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "is_rehearsal": is_rehearsal,
@@ -239,7 +230,7 @@ def main() -> None:
     base = write_random_encoder(
         options.output.parent / "bert-base", options.encoder, 2 if is_rehearsal else 12
     )
-    encoders = {"MiniLM": options.encoder, "BERT-base": base}
+    encoders = {"MiniLM": options.encoder, "BERT-base": str(base)}
     cells = [(e, size, loop) for size in sizes for e in encoders for loop in LOOPS]
     textbook = [(e, sizes[0], TEXTBOOK) for e in encoders]
     first = [cell for cell in cells if cell[1] == sizes[0] and cell[2] != COMPILED]
@@ -285,11 +276,6 @@ def _peak_mib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return 0.0
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _parse() -> argparse.Namespace:

@@ -27,8 +27,9 @@ WHEELS = (
 """What our steps, evaluations and their tests need beyond torch and transformers; torch.compile
 needs setuptools, which torch asks for below 82."""
 CODE = (
-    *("mlflow_setup", "trainable", "benchmarks/textbook.py", "benchmarks/train_step.py"),
-    *("benchmarks/gpu", "tests/conftest.py", "tests/trainable/test_gpu.py"),
+    *("mlflow_setup", "trainable", "benchmarks/gpu"),
+    *(f"benchmarks/{name}.py" for name in ("machine", "textbook", "train_step")),
+    *("tests/conftest.py", "tests/trainable/test_gpu.py"),
     *("tests/helpers/tiny_trials.py", "tests/helpers/encoders.py"),
 )
 PYTEST_INI = """[pytest]
