@@ -144,6 +144,7 @@ class WorkingCopy(Storage):
         files = filter(Path.is_file, folder.rglob("*"))
         if not all(self._is_as_known(self._name(file)) for file in files):
             self.end(folder)
+        self._fetched.clear()  # all of it is asked for again
 
     def end(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)

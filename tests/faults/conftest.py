@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from emulators import azurite
 from fault_table import Table, markdown, put_into, rows_of
 from planted_faults import Site
 from scale import SCALE
 from servers import Server
-from stores import s3_server
+from stores import Served, s3_server
 
 from mlflow_setup.filesystem import storage
 
@@ -109,11 +110,27 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, str]]:
     """An S3 store: what the environment says. This process has working copies of its own."""
-    monkeypatch.setattr(storage, "_copies", {})
     with s3_server() as environment:
-        for name, value in (environment | {"ENSWEEP_CACHE": str(tmp_path / "ours")}).items():
-            monkeypatch.setenv(name, value)
+        _use(environment, monkeypatch, tmp_path)
         yield environment
+
+
+@pytest.fixture(params=["s3", "azure"])
+def store(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Served]:
+    """One of each cloud."""
+    is_s3 = request.param == "s3"
+    with s3_server() if is_s3 else azurite(tmp_path / "azure") as environment:
+        _use(environment, monkeypatch, tmp_path)
+        found = ("s3", "AWS_ENDPOINT_URL") if is_s3 else ("az", "AZURE_STORAGE_ENDPOINT")
+        yield Served(f"{found[0]}://bucket", found[1])
+
+
+def _use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(storage, "_copies", {})
+    for name, value in (environment | {"ENSWEEP_CACHE": str(folder / "ours")}).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Sweeps in an object store: the same faults as on a disk, and those that only a store has.
 
-S3 by moto. In memory, every point of every write is played by
+S3 by moto, Azure by azurite. In memory, every point of every write is played by
 tests/mlflow_setup/filesystem/test_working_copy.py.
 """
 
@@ -17,7 +17,7 @@ from drivers import Driver, assert_whole
 from fake_sweep import sweep_of
 from fault_table import Table
 from scale import how_often
-from stores import URI, Machines, misbehaving
+from stores import URI, Machines, Served, in_front_of, misbehaving
 
 from mlflow_setup.filesystem import storage
 from mlflow_setup.filesystem.atomic import atomic_folder, remove_folder, write_atomic
@@ -33,10 +33,10 @@ from trainable.storage.checkpoint import load_newest, save_checkpoint
 rare = pytest.mark.rare("tests/mlflow_setup/filesystem/test_working_copy.py, in memory")
 
 
-def machine(folder: Path) -> WorkingCopy:
+def machine(folder: Path, uri: str) -> WorkingCopy:
     """A working copy of its own of the store that the environment tells of."""
     folder.mkdir(exist_ok=True)
-    copy = WorkingCopy(URI, folder.resolve(), ObjectStore(URI))
+    copy = WorkingCopy(uri, folder.resolve(), ObjectStore(uri))
     storage._copies[copy.root] = copy
     return copy
 
@@ -93,32 +93,46 @@ def _has_more_than(count: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.promise(
     "R15",
-    "object store: another driver on a sweep that runs, on another machine: `resume`, `sweep` of "
-    "its name",
-    "refused, with the first's process, host and since when; the sweep is whole",
+    "object store: another driver, on another machine, of a sweep that runs, `resume` and `sweep` "
+    "of its name; then, its driver killed, two `resume` at once",
+    "one drives; the others are refused with its process, host and since when; the sweep is whole",
 )
-@pytest.mark.parametrize("number", range(how_often(1, 5)))
-def test_r15_two_drivers_of_one_sweep_in_an_object_store(
-    tmp_path: Path, tiny_data: Path, s3: dict[str, str], table: Table, number: int
+@pytest.mark.parametrize("number", range(how_often(2, 10)))
+def test_r15_drivers_of_one_sweep_in_an_object_store(
+    tmp_path: Path,
+    tiny_data: Path,
+    s3: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    table: Table,
+    number: int,
 ) -> None:
     sweep_of(tmp_path, tiny_data)
-    given = {"STORAGE": URI, "SECONDS_AN_EPOCH": "3"}
-    first = Driver("run", tmp_path, ENSWEEP_CACHE=str(tmp_path / "first"), **given)
-    first.wait_for(lambda: num_epochs() > 0)
-    others = [
-        Driver(verb, tmp_path, ENSWEEP_CACHE=str(tmp_path / verb), **given)
-        for verb in ("resume", "run")
-    ]
-    for other in others:
-        code, text = other.end()
-        assert code != 0
-        assert f"sweep s is being run by process {first.process.pid} on " in text
-    assert first.process.poll() is None
-    code, text = first.end()
-    assert code == 0, text
-    assert_whole(tmp_path, 7, storage=storage_folder(URI))
+
+    def start(verb: str, machine: str) -> Driver:
+        cache = str(tmp_path / machine)
+        return Driver(verb, tmp_path, STORAGE=URI, SECONDS_AN_EPOCH="5", ENSWEEP_CACHE=cache)
+
+    with in_front_of(s3["AWS_ENDPOINT_URL"], lambda request, send: send(request)) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)  # moto's conditions are two steps
+        first = start("run", "first")
+        first.wait_for(lambda: num_epochs() > 0)
+        for other in [start(verb, verb) for verb in ("resume", "run")]:
+            code, text = other.end()
+            assert code == 1
+            assert f"sweep s is being run by process {first.process.pid} on " in text
+        assert first.process.poll() is None
+        for process in reversed(first.processes()):
+            process.kill()
+        first.kill()
+        both = [start("resume", machine) for machine in ("second", "third")]
+        ended = {driver.process.pid: driver.end() for driver in both}
+        assert sorted(code for code, _ in ended.values()) == [0, 1], ended
+        (winner,) = (pid for pid, (code, _) in ended.items() if code == 0)
+        (refused,) = (text for code, text in ended.values() if code == 1)
+        assert f"sweep s is being run by process {winner} on " in refused
+        assert_whole(tmp_path, 7, storage=storage_folder(URI))
     assert read_lease(storage_folder(URI) / "s" / "lease.json") is None
-    table.played(2)
+    table.played(3)
 
 
 @rare
@@ -129,11 +143,12 @@ def test_r15_two_drivers_of_one_sweep_in_an_object_store(
 )
 @pytest.mark.parametrize("seed", range(how_often(3, 20)))
 def test_r26_a_store_that_misbehaves(
-    tmp_path: Path, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, table: Table, seed: int
+    tmp_path: Path, store: Served, monkeypatch: pytest.MonkeyPatch, table: Table, seed: int
 ) -> None:
-    with misbehaving(s3["AWS_ENDPOINT_URL"], seed, share=0.2) as (url, played):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        here, there = machine(tmp_path / "here"), machine(tmp_path / "there")
+    uri = f"{store.bucket}/sweeps"
+    with misbehaving(store.url, seed, share=0.2) as (url, played):
+        monkeypatch.setenv(store.variable, url)
+        here, there = machine(tmp_path / "here", uri), machine(tmp_path / "there", uri)
         here.probe()
         for number in range(10):
             write_atomic(here.root / "s" / f"{number}.json", str(number))
@@ -155,7 +170,7 @@ def test_r26_a_store_that_misbehaves(
         won = [0] * 4
 
         def want(number: int) -> None:
-            cell = machine(tmp_path / f"m{number}").cell(tmp_path / f"m{number}" / "cell")
+            cell = machine(tmp_path / f"m{number}", uri).cell(tmp_path / f"m{number}" / "cell")
             won[number] = sum(cell.swap(None, f"{number} {n}") is not None for n in range(3))
 
         threads = [threading.Thread(target=want, args=(number,)) for number in range(4)]

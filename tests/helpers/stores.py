@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import os
 import random
 import threading
 import time
@@ -23,6 +24,18 @@ from mlflow_setup.filesystem.object_store import ObjectStore
 from mlflow_setup.filesystem.working_copy import WorkingCopy
 
 URI = "s3://bucket/sweeps"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A store that a server of this machine plays."""
+
+    bucket: str  # its URI
+    variable: str  # of the environment, that names the server
+
+    @property
+    def url(self) -> str:
+        return os.environ[self.variable]
 
 
 class Machines:
@@ -142,7 +155,7 @@ def in_front_of(url: str, manner: Manner, server: type[HTTPServer] = HTTPServer)
     proxy = server(("127.0.0.1", 0), Handler)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{proxy.server_port}"
+        yield f"http://127.0.0.1:{proxy.server_port}{urlsplit(url).path}"
     finally:
         proxy.shutdown()
         proxy.server_close()
