@@ -8,11 +8,13 @@ callback and mirror are those of a sweep, and drive further trials, whose proces
 they write their records and report. Only the driver's calls are timed, by the processor's time of
 their thread, so that other work on the machine counts little. Ray's own loop is not in it.
 
-MLflow's requests are counted on a tracking server that is started here.
+MLflow's requests are counted on a tracking server that is started here. A store at a URI is one in
+memory whose every answer takes `--away` seconds.
 """
 
 import argparse
 import json
+import os
 import random
 import resource
 import statistics
@@ -25,10 +27,12 @@ from typing import Any
 
 import requests
 from many_runs import Served
+from obstore.store import MemoryStore
 from rich.console import Console
 
-from mlflow_setup.filesystem import atomic
+from mlflow_setup.filesystem import atomic, object_store
 from mlflow_setup.filesystem.deferred_sync import DeferredSync
+from mlflow_setup.filesystem.opening import storage_folder
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import (
     CONTINUE,
@@ -93,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000, 3000, 10000])
     parser.add_argument("--gpus", type=int, default=500)
+    parser.add_argument("--away", type=float, default=0.02, help="seconds to an object store")
     parser.add_argument("--minutes", type=float, default=30.0, help="of a trial, for the rates")
     given = parser.parse_args()
     atomic.os.fsync = lambda *_: None  # processor time is asked for, not the disk's
@@ -100,7 +105,7 @@ def main() -> None:
     print(json.dumps({"MLflow requests": per_trial}), flush=True)
     for size in given.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(Path(folder), size)
+            found = measure(Path(folder), size, given.away)
         rate = given.gpus / (60 * given.minutes)  # trials a second
         busy = found["ask ms"] + NUM_EPOCHS * found["report ms"] + found["end ms"]
         found |= {
@@ -111,7 +116,7 @@ def main() -> None:
         print(json.dumps({"trials": size, **rounded}), flush=True)
 
 
-def measure(root: Path, size: int) -> dict[str, float]:
+def measure(root: Path, size: int, away: float) -> dict[str, float]:
     """A driver that comes to a sweep of `size` trials and goes on with it."""
     watch, draw = Stopwatch(), random.Random(0)
     more = [f"search.num_samples={size + NUM_MORE}", f"train.num_epochs={NUM_EPOCHS}"]
@@ -119,6 +124,7 @@ def measure(root: Path, size: int) -> dict[str, float]:
     folder = SweepFolder(root, "s")
     folder.create(sweep)
     write_past(folder, sweep, size, draw)
+    from_afar = reading_at_a_uri(folder.path, away)
     history = watch.time("read", lambda: read_history(folder.trial_folders()))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     searcher = watch.time("study", lambda: OptunaSearcher(sweep, history))
@@ -151,7 +157,42 @@ def measure(root: Path, size: int) -> dict[str, float]:
         "of it for the study MB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
         / 1024,
         "objects": objects,
+        "restored from a store s": from_afar,
     }
+
+
+class Away:
+    """A store whose every answer takes a while; a listing's for each thousand objects."""
+
+    def __init__(self, store: Any, seconds: float) -> None:
+        self.store, self.seconds = store, seconds
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*given: Any, **more: Any) -> Any:
+            time.sleep(self.seconds)
+            return getattr(self.store, name)(*given, **more)
+
+        return call
+
+    def list(self, *given: Any) -> Any:
+        for batch in self.store.list(*given, chunk_size=1000):
+            time.sleep(self.seconds)
+            yield batch
+
+
+def reading_at_a_uri(sweep: Path, away: float) -> float:
+    """Seconds until `resume` has the records of a sweep that lies in an object store, on a machine
+    that had nothing of it."""
+    memory = MemoryStore()
+    for path in (path for path in sweep.rglob("*") if path.is_file()):
+        memory.put(f"s/{path.relative_to(sweep)}", path)
+    object_store._open = lambda *_: Away(memory, away)  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["ENSWEEP_CACHE"] = cache
+        root = storage_folder("s3://bucket/sweeps")
+        started = time.perf_counter()
+        SweepFolder(root, "s").begin()  # once listed, and again under the lease
+        return time.perf_counter() - started
 
 
 def drive_one(
