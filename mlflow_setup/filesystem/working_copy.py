@@ -155,7 +155,8 @@ class WorkingCopy(Storage):
         claim = StoreCell(self.store, f"{name}/{CLAIM}")
         if set(self.store.entries(name)) - {claim.name} or not claim.swap(None, uuid.uuid4().hex):
             raise FileExistsError(self.address(folder))
-        self.begin(folder)
+        self.store.be_patient()
+        self.end(folder)
         folder.mkdir(mode=0o700)
 
     def give_back(self, folder: Path) -> None:

@@ -91,7 +91,7 @@ def environment(token: Path) -> dict[str, str]:
 
 
 def sweep_file(
-    folder: Path, encoder: Path, data: Path, num_epochs: int, num_trials: int = 3
+    folder: Path, encoder: Path | str, data: Path | str, num_epochs: int, num_trials: int = 3
 ) -> Path:
     """Trials of a tiny BERT, from a recipe in a file; the cluster says how many at a time."""
     recipe = {
@@ -117,10 +117,11 @@ def sweep_file(
 
 
 def submitted(cluster: Cluster, sweep: Path, *words: str, name: str = "s") -> subprocess.Popen[str]:
-    """`ensweep submit` of the sweep in `runs` beside its file."""
-    command = [sys.executable, "-m", "ensweep", "submit", str(sweep), "--name", name, *words]
+    """`ensweep submit` of the sweep in `runs` beside its file, unless the words say where."""
+    command = [sys.executable, "-m", "ensweep", "submit", str(sweep), "--name", name]
+    command += ["--storage", str(sweep.parent / "runs"), *words]
     return subprocess.Popen(
-        [*command, "--address", cluster.address, "--storage", str(sweep.parent / "runs")],
+        [*command, "--address", cluster.address],
         env={**environment(cluster.folder / "token"), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -229,6 +229,8 @@ def test_of_two_who_make_a_folder_one_does(machines: Machines) -> None:
     with pytest.raises(FileExistsError, match=f"{URI}/s"):
         there.claim(there.root / "s")
     here.give_back(here.root / "s")
+    here.claim(here.root / "s")
+    here.give_back(here.root / "s")
     there.claim(there.root / "s")
     write_atomic(there.root / "s" / "sweep.yaml", "")
     there.give_back(there.root / "s")  # it has begun
