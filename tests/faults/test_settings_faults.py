@@ -102,5 +102,5 @@ def test_bytes_that_are_not_settings(content: bytes, message: str, tmp_path: Pat
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="there is no such file"):
         resolve(str(tmp_path / "none.yaml"), (), {})
