@@ -42,11 +42,14 @@ class Record(BaseModel):
 
 
 def write_pictures(folder: Path, images: dict[str, bytes]) -> None:
-    """Write the pictures of the last choice to `folder`.
+    """Write the pictures of the last choice to `folder`, in place of those of an earlier one.
 
     Raises:
         OSError: it cannot be written to.
     """
+    for old in folder.glob("*.png"):
+        if old.name not in images:
+            old.unlink()
     for name, image in images.items():
         write_atomic(folder / name, image)
 

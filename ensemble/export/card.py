@@ -73,7 +73,7 @@ def model_card(
         pictures={name: Path(PICTURES, name).as_posix() for name in pictures},
         rows=[_row(name, task) for name, task in choice.tasks.items()],
         overall=_cells(choice.overall) | {"gains": _gains(choice.gains)},
-        verdict=verdict(choice, milliseconds),
+        verdict=verdict(choice, milliseconds, "the machine that exported it"),
         num_encoders={method.value: num_encoders(choice.candidates(method)) for method in Method},
         millions=f"{choice.cost(chosen) / 1e6:.1f}" if choice.cost.is_in_parameters else None,
         doubts=[f"{name}: {said}" for name, said in doubts_by_task(choice).items() if said],

@@ -23,7 +23,9 @@ Labels = Mapping[Candidate, str]
 
 
 def pictures(pool: Pool, choice: EnsembleChoice) -> dict[str, bytes]:
-    """File name -> PNG."""
+    """File name -> PNG; none where every task has one member, which answers alone."""
+    if all(len(task.selective.members) == 1 for task in choice.tasks.values()):
+        return {}
     labels, plots = labels_of(pool), [gain_plot(choice.tasks)]
     plots.append(weights_plot(labels, choice.tasks))
     values = {

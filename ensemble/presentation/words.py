@@ -52,14 +52,16 @@ def size_of(choice: EnsembleChoice, candidates: Sequence[Candidate]) -> str:
     return words
 
 
-def verdict(choice: EnsembleChoice, milliseconds: float | None = None) -> str:
+def verdict(
+    choice: EnsembleChoice, milliseconds: float | None = None, where: str = "this machine"
+) -> str:
     """What to ship, what that gains, and what more of it would add.
 
     Args:
-        milliseconds: that a sentence takes on this machine; None: not measured.
+        milliseconds: that a sentence takes there; None: not measured.
     """
     shipped = choice.candidates(Method.SELECTIVE)
-    speed = "" if milliseconds is None else f", {milliseconds:.1f} ms a sentence on this machine"
+    speed = "" if milliseconds is None else f", {milliseconds:.1f} ms a sentence on {where}"
     said = f"ship {size_of(choice, shipped)}{speed}"
     single = choice.one_for_all
     if single is not None and shipped == (single.candidate,):

@@ -73,8 +73,8 @@ def leaderboard_section(facts: Facts) -> Section:
         "A trial's scores are the best of any epoch on dev, which the search maximises. The "
         "ensemble's are of dev rows that had no part in choosing it: a stricter test. Seconds: of "
         "training, all attempts. MB: of the weights that predict all tasks, in float32. ms: that "
-        "a prediction took for a sentence, on the machine that made it; trials that train heads "
-        "on stored embeddings do not measure it.",
+        "a sentence took to predict, of a trial while others trained beside it, of the ensemble "
+        "alone; trials that train heads on stored embeddings do not measure it.",
     ]
     tables = [Table(header, cells[:MAX_ROWS], numbers=numbers, strong=strong)]
     if len(cells) > MAX_ROWS:

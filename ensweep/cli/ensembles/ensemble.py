@@ -80,7 +80,8 @@ def _keep(
     for sweep in filter(Path.is_dir, folders):
         try:
             write_pictures(sweep / FOLDER, images)
-            typer.echo(f"pictures: {sweep / FOLDER}", err=True)
+            if images:
+                typer.echo(f"pictures: {sweep / FOLDER}", err=True)
         except OSError as error:
             typer.echo(f"no pictures: {sweep / FOLDER}: {error.strerror}", err=True)
     try:

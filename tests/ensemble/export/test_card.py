@@ -73,7 +73,7 @@ def test_figures_are_those_of_the_choice(pool: Pool) -> None:
     assert (f"- overall: {said}" in text.splitlines()) == (said is not None)
     assert f"Verdict: {verdict(choice)}.\n" in text
     timed = model_card(REQUEST, contents(pool, choice), choice, milliseconds=1.25)
-    assert ", 1.2 ms a sentence on this machine" in timed
+    assert ", 1.2 ms a sentence on the machine that exported it" in timed
     assert "out of the tracked runs of sweep s.\n" in text
     assert "Averaged are class probabilities, logits of paraphrases, and scores.\n" in text
     assert "million parameters" not in text  # none are recorded
@@ -134,11 +134,26 @@ def test_what_is_known_of_cost_origin_and_licence(store: Any) -> None:
         for name, member in of_hub.members.items()
     }
     text = model_card(REQUEST, of_hub.model_copy(update={"members": members}), choice)
-    assert f"run {count} model(s) of {22.7 * count:.1f} million parameters" in text
+    encoders = f"{count} encoder{'s' * (count > 1)}"
+    assert f"run {encoders}, {22.7 * count:.1f} million parameters with the heads." in text
     assert f"| bert-base-uncased at {'f' * 12} |" in text
     assert "Of the encoder: bert-base-uncased apache-2.0. Of the data" in text
     other = model_card(REQUEST, contents(pool, choice, "some/other"), choice)
     assert "Of the encoder: some/other unknown. Of the data" in other
+
+
+def test_one_model_is_no_ensemble(pool: Pool) -> None:
+    choice = choose(pool, "single")
+    whole = contents(pool, choice)
+    (name, *_) = whole.members
+    shares = {
+        task: entry.model_copy(update={"members": entry.members[:1]})
+        for task, entry in whole.tasks.items()
+    }
+    update = {"members": {name: whole.members[name]}, "tasks": shares}
+    text = model_card(REQUEST, whole.model_copy(update=update), choice)
+    assert "\nOne multitask BERT model: out of the tracked runs of sweep s and their " in text
+    assert "Averaged are" not in text
 
 
 def test_an_ensemble_of_another_kind(pool: Pool) -> None:

@@ -1,5 +1,6 @@
 """A choice in pictures: PNG files of what is in its numbers."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from ensemble.candidates.pool import Pool, labels_of
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.result import EnsembleChoice
+from ensemble.choice.tracking import write_pictures
 from ensemble.presentation import figures
 from ensemble.presentation.figures import agreement_in, gain_plot, pictures, weights_plot
 from ensemble.presentation.plot import Bars, Series
@@ -48,6 +50,17 @@ def test_the_pictures(chosen: tuple[Pool, EnsembleChoice]) -> None:
     assert panel.title == "sentiment (and 2 more)"
     assert bars.values == [1 / 5] * 3
     assert bars.labels[0] == "$0@1"
+
+
+def test_one_member_a_task_is_no_picture(
+    chosen: tuple[Pool, EnsembleChoice], tmp_path: Path
+) -> None:
+    """Nor are those of an earlier choice left."""
+    pool, several = chosen
+    write_pictures(tmp_path / "own", pictures(pool, several))
+    assert len(list((tmp_path / "own").iterdir())) == 3
+    write_pictures(tmp_path / "own", pictures(pool, choose(pool, "single")))
+    assert list((tmp_path / "own").iterdir()) == []
 
 
 def test_agreement(store: Store) -> None:

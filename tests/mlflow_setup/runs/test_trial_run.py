@@ -63,6 +63,17 @@ def test_a_trial_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> Non
     assert run.data.metrics[EPOCH_SECONDS] == 12.5
 
 
+def test_what_a_sentence_takes_is_the_best_so_far(
+    tracking: Tracking, sweep: str, tmp_path: Path
+) -> None:
+    whole = snapshot(sweep, tmp_path)
+    times = (None, 3.0, 5.0)
+    epochs = [replace(e, ms_per_sentence=ms) for e, ms in zip(whole.epochs, times, strict=True)]
+    run_id = Mirror(tracking, sweep).project(replace(whole, epochs=tuple(epochs)))
+    found = points(tracking, run_id, MS_PER_SENTENCE)
+    assert [(step, value) for step, _, value in found] == [(2, 3.0), (3, 3.0)]
+
+
 def test_a_run_names_its_data_and_what_was_searched(
     tracking: Tracking, sweep: str, tmp_path: Path
 ) -> None:

@@ -67,7 +67,7 @@ def test_export_takes_the_choice_that_was_logged(
         members = shown["tasks"][name]["methods"]["selective"]["members"]
         assert [share["weight"] for share in entry["members"]] == [m["weight"] for m in members]
     card = (tmp_path / "bundle" / "README.md").read_text()
-    assert " ms a sentence on this machine" in card
+    assert " ms a sentence on the machine that exported it" in card
     assert (tmp_path / "bundle" / "pictures" / "gain.png").is_file()
 
 

@@ -32,7 +32,7 @@ def _no_settings_of_the_user(
 ) -> None:
     if request.function is not test_a_choice_is_one_run_and_the_same_one_no_other:
         monkeypatch.setattr(
-            "ensemble.presentation.figures.pictures", lambda pool, choice: {}
+            "ensemble.presentation.figures.pictures", lambda pool, choice: {"gain.png": b""}
         )  # for speed
     for name in ("MLFLOW_TRACKING_URI", "ENSWEEP_STORAGE"):
         monkeypatch.delenv(name, raising=False)
@@ -163,7 +163,7 @@ def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
     assert metrics["gain_over_simple/overall/value"] == 0
     assert metrics["num_encoders"] == metrics["trajectory/paraphrase/accuracy"] / (53 / 80) == 1
     found = {entry.path for entry in tracking.client.list_artifacts(run.info.run_id)}
-    assert found == {"choice.json", "record.json", "gain.png", "weights.png", "agreement.png"}
+    assert found == {"choice.json", "record.json"}  # one member is no picture
     folder = storage / "old" / "ensemble"
     for name in found - {"choice.json", "record.json"}:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
