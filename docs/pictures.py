@@ -16,12 +16,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import FloatRect, Page, sync_playwright
 from rich.console import Console
 from rich.text import Text
 
-SCREENS = {"report": "", "report-settings": "settings", "report-errors": "errors"}
-"""Picture -> the section of the report that it begins with."""
+SCREENS = {"report": "header", "report-settings": "#settings", "report-errors": "#errors"}
+"""Picture -> the part of the report that it begins with."""
+WIDTH, HEIGHT = 1240, 1000
+"""Of a screen, in pixels."""
 REDRAWN = re.compile(r"(?:\x1b\[\d*[A-K])+\x1b\[\d*[A-K]")
 """Where a live table goes back to its first line."""
 
@@ -61,7 +63,7 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1240, "height": 1000})
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.set_default_timeout(180_000)
         recorded = given.recorded.read_text(encoding="utf-8")
         command = f"ensweep sweep mine/sweep.yaml --name {given.sweep}"
@@ -72,10 +74,15 @@ def main() -> None:
         report = given.storage / given.sweep / "report" / f"{given.sweep}.html"
         page.goto(report.resolve().as_uri())
         page.wait_for_load_state("networkidle")
-        for name, section in SCREENS.items():
-            page.evaluate("section => { location.hash = section }", section)
-            page.wait_for_timeout(500)  # for the browser to scroll and draw
-            page.screenshot(path=given.output / f"{name}.png")
+        page.locator("#errors details").first.evaluate("worst => { worst.open = true }")
+        for name, place in SCREENS.items():
+            box = page.locator(place).first.bounding_box()
+            assert box is not None
+            top, height = max(0, box["y"] - 12), HEIGHT
+            if place.startswith("#"):
+                height = min(HEIGHT, box["height"] + 24)
+            clip = FloatRect(x=0, y=top, width=WIDTH, height=height)
+            page.screenshot(path=given.output / f"{name}.png", clip=clip, full_page=True)
         browser.close()
 
 

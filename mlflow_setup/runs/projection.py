@@ -36,7 +36,7 @@ def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict
         raise_best(best, record)
         of_best = {f"best/{key}": value for key, value in best.items()}
         if record.ms_per_sentence is not None:  # of a machine with other work, its best moment
-            speed = {MS_PER_SENTENCE: min(record.ms_per_sentence, *speed.values())}
+            speed = {MS_PER_SENTENCE: min([record.ms_per_sentence, *speed.values()])}
         yield record, {EPOCH_SECONDS: record.seconds, **speed, **of_best, **record.metrics}
 
 
