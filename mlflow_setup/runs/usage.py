@@ -44,6 +44,12 @@ class Usage:
         return ", ".join(parts)
 
 
+def goes_on_after(attempts: Iterable[AttemptRecord], wall_time: float) -> bool:
+    """Whether a process counted on for more than a second after its trial had ended, as one that
+    is stopped by the scheduler does until it has left."""
+    return any(each.start_time + each.seconds > wall_time + 1 for each in attempts)
+
+
 def usage_of(attempts: Iterable[AttemptRecord]) -> Usage:
     """The sum over attempts."""
     used = Usage()

@@ -19,6 +19,7 @@ from mlflow_setup.filesystem.deferred_sync import DeferredSync
 from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.runs.background_mirror import AT_ONCE, BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
+from mlflow_setup.runs.usage import goes_on_after
 from mlflow_setup.schema import Outcome, OutcomeRecord
 from mlflow_setup.tracking.store import Tracking
 from search.algorithms.audit import AuditResult, audit_result
@@ -270,7 +271,10 @@ class Drive:
         with suppress(StorageError):  # what it does not tell now, `resume` will hear
             self.folder.refresh()
         for trial in self.folder.trial_folders():
-            if trial.outcome() is None:
+            known = trial.outcome()
+            if known is not None and goes_on_after(trial.attempts(), known.wall_time):
+                self.mirror.mark(trial.path.name)
+            if known is None:
                 reason = self.switch.reason or "the sweep was interrupted"
                 ended = OutcomeRecord(Outcome.STOPPED, reason, len(trial.epochs()), time.time())
                 try:

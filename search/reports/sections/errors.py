@@ -169,4 +169,5 @@ def _worst(facts: Facts, answers: Answers) -> tuple[Table, str]:
         rows.append([answers.ids[row], *shown, f"{losses[row]:.3f}", " | ".join(text)])
     header = ["id", "label", "answer", "error" if is_score else "log-loss", "text"]
     title = f"{answers.task_name}: the {len(rows)} worst of {len(answers.ids)} rows"
-    return Table(header, rows, title, frozenset((1, 2, 3)), is_folded=True), why
+    numbers = frozenset((1, 2, 3) if is_score else (3,))
+    return Table(header, rows, title, numbers, is_folded=True), why

@@ -15,12 +15,16 @@ from past_sweep import Past, sweep_of
 from rich.console import Console
 
 from mlflow_setup.errors import ConfigError, EnsweepError, NothingUsableError
-from mlflow_setup.schema import Outcome
+from mlflow_setup.filesystem.atomic import write_atomic
+from mlflow_setup.runs.query import find_trials
+from mlflow_setup.schema import AttemptRecord, Outcome, OutcomeRecord, TrialRecord
 from mlflow_setup.tracking.store import resolve_tracking
 from search.config.sweep_config import Budget
 from search.driver.result import SweepResult
 from search.driver.sweep import _ray_ahead, resume_sweep, run_sweep
 from search.planning.preflight import known_configs, read_inputs
+from search.storage.sweep_folder import SweepFolder
+from trainable.config.config import Config
 from trainable.data.inputs import ChangedInputError
 from trainable.tune.cluster import Node
 
@@ -79,6 +83,27 @@ def test_a_budget_can_end_while_encoders_are_made(
     result = run(tmp_path, tiny_data, monkeypatch, spend, Budget(max_hours=1e-9))
     assert result.stop == ("budget.max_hours=1e-09 is used up", 75)
     assert result.trials == ()
+
+
+def test_what_a_process_takes_after_its_trial_has_ended_is_tracked(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler's stop is the trial's end; its process leaves later. The rest is known."""
+    start, storage = 1.79e9, tmp_path / "runs"
+
+    def end_two() -> None:
+        for name, seconds in (("0001", 30.0), ("0002", 5.0)):
+            trial = SweepFolder(storage, "s").trial(name)
+            facts = ("s", "b3", Config().flat(), {}, 0, "data", None, start)
+            trial.create(TrialRecord(name, *facts))
+            attempt = AttemptRecord("host", "local", 1.0, 0.0, 0.0, start, seconds, True)
+            write_atomic(trial.path / "attempts" / "0001.json", attempt.to_json())
+            trial.write_outcome(OutcomeRecord(Outcome.PRUNED, "rung 0", 0, start + 5))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    run(tmp_path, tiny_data, monkeypatch, end_two, Budget())
+    runs = find_trials(resolve_tracking(storage), "s")
+    assert {run.trial: run.metrics["used/trial_hours"] for run in runs} == {"0001": 30 / 3600}
 
 
 REFUSALS = ("surroundings", "cluster", "device", "preparation", "teacher")
