@@ -19,7 +19,7 @@ from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.filesystem.opening import folder_to_make, storage_folder
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import Outcome
-from mlflow_setup.text import setting_text
+from mlflow_setup.text import counted, setting_text
 from search.storage.sweep_folder import find_sweep
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ class Sweep:
     def leaderboard(self) -> pd.DataFrame:
         """A row a trial, the best first; baselines have no rank.
 
-        Columns: rank, trial, recipe, outcome, reason, epochs, overall; the best dev metric of each
+        Columns: rank, trial, recipe, outcome, reason, epochs, overall, run_id, folder, seconds (of
+        training), num_parameters, ms_per_sentence (of predicting dev); the best dev metric of each
         task, `dev/sentiment/accuracy`; and the settings in which the trials differ.
 
         Raises:
@@ -171,7 +172,10 @@ class Sweep:
         except NothingUsableError:
             return f"Sweep {self.name}: no trial is tracked yet", pd.DataFrame()
         shown = f", the first {NUM_SHOWN}" if len(table) > NUM_SHOWN else ""
-        return f"Sweep {self.name}: {len(table)} trials{shown}", table.head(NUM_SHOWN)
+        baselines = int(table["rank"].isna().sum())
+        beside = f" and {counted(baselines, 'baseline')}" if baselines else ""
+        count = counted(len(table) - baselines, "trial")
+        return f"Sweep {self.name}: {count}{beside}{shown}", table.head(NUM_SHOWN)
 
     def __repr__(self) -> str:
         return as_text(*self._shown())
