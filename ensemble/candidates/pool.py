@@ -40,6 +40,9 @@ class Candidate:
     encoder: str = ""  # equal where encoders are; "": no other candidate is known to have its
     num_encoder_parameters: int = 0  # of those parameters; 0: not recorded
 
+    def __hash__(self) -> int:
+        return hash((self.run_id, self.epoch))  # asked for often
+
     @property
     def is_added(self) -> bool:
         return not self.weights_uri

@@ -114,7 +114,9 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
         scores[epoch] = {}
         for name, task in tasks.items():
             values, dev_data = reader.read(name, task, epoch)
-            first = data.setdefault(name, seen.setdefault(dev_data, dev_data))
+            if name not in data:
+                data[name] = seen.setdefault(dev_data, dev_data)
+            first = data[name]
             if dev_data != first:
                 raise IntegrityError(
                     f"{name}, epoch {epoch}: {dev_data.difference(first, 'epoch 1')}"
@@ -153,6 +155,7 @@ class _Reader:
     def __init__(self, run: RunRecord, download: Download) -> None:
         self.run, self.download = run, download
         self.tokenizer: str | None = None
+        self._orders: dict[tuple[str, ...], tuple[list[int], tuple[str, ...]]] = {}
         self._last: tuple[int, Path, dict[str, Predictions]] | None = None
 
     def read(self, name: str, task: Task, epoch: int) -> tuple[NDArray[np.float32], DevData]:
@@ -172,8 +175,7 @@ class _Reader:
         require_outputs(path, predictions, task)
         if predictions.labels is None:
             raise IntegrityError(f"{path}: no labels, hence nothing to choose by")
-        order = sorted(range(len(predictions.ids)), key=predictions.ids.__getitem__)
-        ids = tuple(predictions.ids[row] for row in order)
+        order, ids = self._sorted(predictions.ids)
         data = DevData(
             fingerprint=predictions.data_fingerprint,
             kind=task.kind,
@@ -183,6 +185,13 @@ class _Reader:
             labels=tuple(predictions.labels[order].tolist()),
         )
         return predictions.outputs[order], data
+
+    def _sorted(self, ids: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
+        """The order in which ids are sorted, and they so: every epoch has the same ones."""
+        if ids not in self._orders:
+            order = sorted(range(len(ids)), key=ids.__getitem__)
+            self._orders[ids] = order, tuple(ids[row] for row in order)
+        return self._orders[ids]
 
     def _file(self, epoch: int) -> tuple[Path, dict[str, Predictions]]:
         """The file of an epoch and what is in it: read once for all tasks."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ensemble.candidates.pool import Pool
 from ensemble.choice.cost import Cost
@@ -82,21 +83,32 @@ def choose(
         )
     if prefer is None and rule is None:
         prefer = Prefer.BALANCED
-    cost = _cost(pool, max_cost)
-    limit = math.inf if max_cost is None else max_cost
-    terms = Terms(_rules(rule, max_members), rule is None, cost, limit, effort)
+    # Products here are small: more threads wait for each other, and round by their number.
+    with threadpool_limits(1, "blas"):
+        return _choose(pool, _terms(pool, rule, max_members, max_cost, effort), averaged, prefer)
+
+
+def _choose(pool: Pool, terms: Terms, averaged: Averaged, prefer: Prefer | None) -> EnsembleChoice:
     whole, *views = views_of(pool, averaged)
     tally = Tally("choosing an ensemble", 3 * len(views) + 2)  # by what each part takes
     halves = list(_told(tally, (decide(view, terms) for view in views)))
     suited = {name: choice.rule for name, choice in halves[0].rules.items()}
     final = decide(whole, terms, suited)
     tally.add()
-    _require_cheap(final, limit)
+    _require_cheap(final, terms.max_cost)
     levels = levels_of(final.options, [half.options for half in halves])
     nested = tuple(_told(tally, (choose_level(half, terms, prefer) for half in halves), 2))
     choice = _Scored(final, halves, levels, nested, terms, prefer).choice()
     tally.add()
     return choice
+
+
+def _terms(
+    pool: Pool, rule: str | None, max_members: int | None, max_cost: float | None, effort: Effort
+) -> Terms:
+    cost = _cost(pool, max_cost)
+    limit = math.inf if max_cost is None else max_cost
+    return Terms(_rules(rule, max_members), rule is None, cost, limit, effort)
 
 
 def _told(tally: Tally, results: Iterable[_Result], weight: int = 1) -> Iterator[_Result]:

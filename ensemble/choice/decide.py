@@ -103,7 +103,7 @@ def _fit_data(
     order = [of_task.candidates[m].order for m in some]
     kept, sample = deduplicated(
         of_task.task,
-        of_task.predictions[some][:, fit],
+        of_task.predictions[np.ix_(some, np.flatnonzero(fit))],
         of_task.labels[fit],
         order,
         is_plain[some].tolist(),
@@ -217,7 +217,7 @@ def _best_single(of_task: TaskView) -> Floats:
     fit = of_task.fold.fit
     found = best_single(
         of_task.task,
-        of_task.predictions[tied][:, fit],
+        of_task.predictions[np.ix_(tied, np.flatnonzero(fit))],
         of_task.labels[fit],
         [of_task.candidates[m].order for m in tied],
         of_task.averaged,

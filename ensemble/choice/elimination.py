@@ -32,11 +32,11 @@ def eliminated(view: View, weights: Weights, cost: Cost) -> list[Weights]:
     while True:
         per_cost: dict[Candidate, float] = {}
         for candidate in members:
-            others = [c for c in members if c is not candidate]
-            missed = [side.missed(candidate, others) for side in sides.values()]
+            missed = [side.missed(candidate, members) for side in sides.values()]
             loss = sum(missed) / len(missed)
             if loss < math.inf:
                 # What is gained by leaving it out counts first, whatever it cost.
+                others = (c for c in members if c is not candidate)
                 saved = max(1, cost.saved(candidate, others))
                 per_cost[candidate] = loss / saved if loss > 0 else loss
         if not per_cost:
@@ -81,13 +81,14 @@ class _Side:
         self.rows = self.loss.row_values(range(len(self.members)))
         self._update()
 
-    def missed(self, candidate: Candidate, others: Sequence[Candidate]) -> float:
-        """What is explained less when a candidate goes; inf: no other can answer."""
+    def missed(self, candidate: Candidate, members: Sequence[Candidate]) -> float:
+        """What is explained less when one of the members goes; inf: no other can answer."""
         m = self.of_task.index.get(candidate)
         if m is None or not self.weights[m]:
             return 0.0
-        if np.count_nonzero(self.weights) > 1:
+        if self.by_member:
             return self.by_member[m]
+        others = [c for c in members if c is not candidate]
         return math.inf if self._best(others) is None else 0.0
 
     def leave_out(self, candidate: Candidate, others: Sequence[Candidate]) -> None:
@@ -105,7 +106,7 @@ class _Side:
         self._update()
 
     def _update(self) -> None:
-        """`by_member`: what is explained less without each."""
+        """`by_member`: what is explained less without each; none where there is one alone."""
         weights = self.weights[self.members]
         active = np.flatnonzero(weights)
         self.by_member: dict[int, float] = {}

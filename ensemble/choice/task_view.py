@@ -86,7 +86,7 @@ class TaskView:
         """The weighted average, or the linear model, on some of the rows: [n] or [n, C]."""
         weights, intercept = weights_and_intercept(combination)
         members = np.flatnonzero(weights)
-        predictions = self.predictions[members][:, rows]
+        predictions = self.predictions[np.ix_(members, np.flatnonzero(rows))]
         return weighted(self.task, predictions, weights[members], intercept, self.averaged)
 
     def score(self, combination: Combination, rows: Mask) -> float:

@@ -1,7 +1,9 @@
 """Milliseconds a sentence on this machine, measured before there is a bundle."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from ensemble.candidates.pool import Candidate
 from mlflow_setup.errors import EnsweepError
@@ -22,12 +24,22 @@ BATCH_SIZE = 32
 
 def milliseconds_of(members: Sequence[Candidate]) -> float | None:
     """Milliseconds a sentence takes in all distinct encoders, one after the other; None where the
-    weights of one are out of reach. Heads take next to nothing."""
+    weights of one are out of reach. Heads take next to nothing, and encoders that differ in nothing
+    but their weights take as long: one of them is asked."""
     distinct = {member.encoder or member.key: member for member in members}
     try:
-        return sum(_milliseconds(member) for member in distinct.values())
+        alike = Counter(map(_shape, distinct.values()))
+        member_of = {_shape(member): member for member in distinct.values()}
+        return sum(count * _milliseconds(member_of[shape]) for shape, count in alike.items())
     except (EnsweepError, OSError, ValueError):
         return None  # an export says why
+
+
+def _shape(member: Candidate) -> tuple[Any, ...]:
+    """What tells encoders apart that take another time."""
+    model = from_flat(trial_at(member.weights_uri).trial().config).model
+    used = model.encoder, model.revision, model.pooling, model.max_length
+    return (*used, member.num_encoder_parameters)
 
 
 def _milliseconds(member: Candidate) -> float:

@@ -25,7 +25,6 @@ from optuna.trial import FrozenTrial, TrialState
 Numbers = NDArray[np.int64]
 """Of trials in their study."""
 
-_SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 _UNKNOWN, _ABSENT, _PRESENT = range(3)
 
 
@@ -89,7 +88,10 @@ class TPE(TPESampler):
         self._asked = -1  # number of the trial that the others were sorted for
         self._good, self._bad = (_Trials(np.zeros(0, np.int64), (), []) for _ in range(2))
         self._columns: dict[str, _Column] = {}
-        self._ranks: dict[int, tuple[float, ...]] = {}
+        self._under_way: list[int] = []  # numbers of trials that had not ended when last looked at
+        self._num_seen = 0
+        self._ended: Numbers = np.zeros(0, np.int64)  # rising
+        self._ranks: NDArray[np.float64] = np.zeros((0, 3))  # of those
 
     def sample_independent(
         self,
@@ -135,37 +137,52 @@ class TPE(TPESampler):
         """Good trials: the best tenth, at most 25 where there is one objective; running ones are
         bad."""
         everything = study.get_trials(deepcopy=False)
-        trials = [t for t in everything if t.state in _SEEN and t.number != asked.number]
-        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        ended = [trial for trial in trials if trial.state is not TrialState.RUNNING]
+        self._look(study, everything)
+        under_way = (everything[number] for number in self._under_way if number != asked.number)
+        running = [trial for trial in under_way if trial.state is TrialState.RUNNING]
+        ended = self._ended
         if len(study.directions) == 1:
-            ranks = np.array([self._rank(study, trial) for trial in ended])
-            best = np.lexsort(ranks.T[::-1])[: default_gamma(len(ended))]
-            numbers = _numbers(ended)
-            good, bad = np.sort(numbers[best]), np.delete(numbers, best)
+            best = np.lexsort(self._ranks.T[::-1])[: default_gamma(len(ended))]
+            good, bad = np.sort(ended[best]), np.delete(ended, best)
         else:
             gamma = default_gamma_multiobjective(len(ended))
-            good, bad = map(_numbers, _split_trials(study, ended, gamma))
+            trials = [everything[number] for number in ended.tolist()]
+            good, bad = map(_numbers, _split_trials(study, trials, gamma))
         self._good = _Trials(good, (), everything)
         self._bad = _Trials(bad, running, everything)
         self._asked = asked.number
 
-    def _rank(self, study: Study, trial: FrozenTrial) -> tuple[float, ...]:
-        """What orders trials that have ended, the best first: those that ran to their end by value,
-        then the others by how far they came and their value there."""
-        known = self._ranks.get(trial.number)
-        if known is None:
-            sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
-            if trial.state is TrialState.COMPLETE:
-                assert trial.value is not None
-                known = (0.0, sign * trial.value, 0.0)
-            elif trial.intermediate_values:
-                step, value = max(trial.intermediate_values.items())
-                known = (1.0, -step, sign * value)
-            else:
-                known = (1.0, 1.0, 0.0)
-            self._ranks[trial.number] = known
-        return known
+    def _look(self, study: Study, everything: list[FrozenTrial]) -> None:
+        """Take in the trials that have ended since the last time, but for those that failed."""
+        unknown = [*self._under_way, *range(self._num_seen, len(everything))]
+        self._under_way, self._num_seen = [], len(everything)
+        ended = []
+        for number in unknown:
+            state = everything[number].state
+            if not state.is_finished():
+                self._under_way.append(number)
+            elif state is not TrialState.FAIL:
+                ended.append(number)
+        if ended:
+            places = np.searchsorted(self._ended, ended)
+            ranks = [_rank(study, everything[number]) for number in ended]
+            self._ended = np.insert(self._ended, places, ended)
+            self._ranks = np.insert(self._ranks, places, ranks, axis=0)
+
+
+def _rank(study: Study, trial: FrozenTrial) -> tuple[float, float, float]:
+    """What orders trials that have ended, the best first: those that ran to their end by value,
+    then the others by how far they came and their value there."""
+    if len(study.directions) > 1:
+        return 0.0, 0.0, 0.0
+    sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0
+    if trial.state is TrialState.COMPLETE:
+        assert trial.value is not None
+        return 0.0, sign * trial.value, 0.0
+    if trial.intermediate_values:
+        step, value = max(trial.intermediate_values.items())
+        return 1.0, -step, sign * value
+    return 1.0, 1.0, 0.0
 
 
 def _numbers(trials: Sequence[FrozenTrial]) -> Numbers:

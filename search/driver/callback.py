@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from mlflow_setup.schema import (
     Outcome,
     OutcomeRecord,
     TrialRecord,
-    raise_best,
 )
 from mlflow_setup.text import brief
 from search.algorithms.optuna_searcher import OptunaSearcher
@@ -57,7 +56,6 @@ class TrialState:
     attempts: int = 0  # when it last began
     began: float = 0.0  # when it last began, by this process's clock
     epoch: int = 0  # the last one seen
-    best: dict[str, float] = field(default_factory=dict)  # dev metric -> best of any epoch
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
@@ -100,7 +98,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """Know the trials of earlier drivers, and bring MLflow up to them."""
         for past in history:
             for record in past.epochs:
-                raise_best(self.trials[past.name].best, record)
+                self.pruned.compare(past.name, record)
             config = from_flat(past.record.config)
             lengths = total_epochs(config), num_frozen_epochs(config)
             self.progress.past(past.name, *lengths, past.epochs, past.outcome)
@@ -228,7 +226,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if record is None:
             _logger.warning("trial %s: the record of epoch %d cannot be read", name, epoch)
             return
-        raise_best(self.trials[name].best, record)
+        self.pruned.compare(name, record)
         self.progress.epoch(name, record)
         self.mirror.mark(name)
 
@@ -260,7 +258,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
                 folder.drop_checkpoint()
             if ended.outcome is Outcome.PRUNED:
                 self.pruned.there.add(name)
-            self.pruned.drop({trial: state.best for trial, state in self.trials.items()})
+            self.pruned.drop()
             self.progress.ended(name, ended.outcome, ended.reason)
             if ended.outcome is Outcome.FAILED and self.notifier is not None:
                 self.notifier.tell("failure", f"trial {name} failed: {ended.reason}", trial=name)

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -30,6 +31,7 @@ WIDE = 100
 MAX_LOOKED_AT = 24
 """Rows whose trial's folder is looked at for each picture: it may be far away."""
 _TO_RUN = ("running", "waiting", "stopped")
+_BOTH = (True, False)
 
 
 @dataclass
@@ -43,14 +45,31 @@ class _Row:
     settings: str = ""  # that the search chose, short
     began: float | None = None  # by this process's clock
 
-    def seconds_from(self, epoch: int, frozen: float, trained: float) -> float:
-        """Seconds of the epochs after `epoch`, by those of an epoch of either sort."""
-        num_frozen = max(0, self.num_frozen - epoch)
-        return num_frozen * frozen + (self.num_epochs - epoch - num_frozen) * trained
-
     @property
     def overall(self) -> float:
         return self.best.get(OVERALL, float("-inf"))
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether it trains its encoder."""
+        return self.num_epochs > self.num_frozen
+
+    @property
+    def is_to_run(self) -> bool:
+        return self.state in _TO_RUN
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Its epochs that train heads alone, and those that train the encoder too."""
+        return self.num_frozen, self.num_epochs - self.num_frozen
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """1, and of either sort the epochs that it has to run, or ran once it has ended."""
+        frozen, trained = min(self.epoch, self.num_frozen), max(0, self.epoch - self.num_frozen)
+        if self.is_to_run:
+            frozen, trained = self.whole[0] - frozen, self.whole[1] - trained
+        return 1, frozen, trained
 
 
 class Progress:
@@ -72,7 +91,10 @@ class Progress:
         self.console, self.num_trials, self.num_probes = console, num_trials, num_probes
         self.max_concurrent_trials = max_concurrent_trials
         self.rows: dict[str, _Row] = {}
-        self.epoch_seconds: dict[bool, list[float]] = {True: [], False: []}  # by: encoder frozen
+        # Sums, so that no event looks through thousands of rows.
+        self._counts = {(longer, to_run): [0, 0, 0] for longer in _BOTH for to_run in _BOTH}
+        self._wholes: dict[bool, set[tuple[int, int]]] = {longer: set() for longer in _BOTH}
+        self._seconds = {is_frozen: [0, 0.0] for is_frozen in _BOTH}  # of epochs: number, sum
         live = Live(get_renderable=self._table, console=console, refresh_per_second=1)
         self._live = live if console.is_terminal else None
 
@@ -87,8 +109,9 @@ class Progress:
 
     def started(self, trial: str, num_epochs: int, num_frozen: int, note: str) -> None:
         """A trial begins, or goes on after a crash."""
-        row = self.rows.setdefault(trial, _Row(num_epochs, num_frozen))
-        row.state, row.began, row.settings = "running", time.monotonic(), _without_sections(note)
+        with self._changed(trial, num_epochs, num_frozen) as row:
+            row.state, row.settings = "running", _without_sections(note)
+        row.began = time.monotonic()
         self._show(f"{trial}: started, {note}")
 
     def past(
@@ -100,33 +123,36 @@ class Progress:
         outcome: OutcomeRecord | None,
     ) -> None:
         """A trial of an earlier driver."""
-        row = self.rows[trial] = _Row(num_epochs, num_frozen, state="waiting")
-        for record in epochs:
-            self._note(row, record)
-        if outcome is not None and outcome.outcome.is_terminal:
-            row.state = outcome.outcome.value
+        with self._changed(trial, num_epochs, num_frozen) as row:
+            row.state = "waiting"
+            for record in epochs:
+                self._note(row, record)
+            if outcome is not None and outcome.outcome.is_terminal:
+                row.state = outcome.outcome.value
 
     def epoch(self, trial: str, record: EpochRecord) -> None:
         """A trial has finished an epoch."""
-        row = self.rows[trial]
-        self._note(row, record)
+        with self._changed(trial) as row:
+            self._note(row, record)
         scores = "  ".join(f"{_short(key)} {value:.4f}" for key, value in row.last.items())
         self._show(f"{trial}: epoch {row.epoch}/{row.num_epochs}  {scores}  {self._eta()}")
 
     def lost(self, trial: str, reason: str) -> None:
         """A trial's process is gone; the trial is tried again."""
-        self.rows.setdefault(trial, _Row(0)).state = "waiting"
+        with self._changed(trial) as row:
+            row.state = "waiting"
         self._show(f"{trial}: to be tried again: {reason}")
 
     def paused(self, trial: str, reason: str) -> None:
         """A trial has no process until it is promoted."""
-        self.rows.setdefault(trial, _Row(0)).state = "paused"
+        with self._changed(trial) as row:
+            row.state = "paused"
         self._show(f"{trial}: paused, {reason}")
 
     def ended(self, trial: str, outcome: Outcome, reason: str) -> None:
         """A trial has ended."""
-        row = self.rows.setdefault(trial, _Row(0))
-        row.state = outcome.value
+        with self._changed(trial) as row:
+            row.state = outcome.value
         self._show(f"{trial}: {outcome.value}, {reason}")
 
     def remaining_seconds(self) -> float | None:
@@ -135,31 +161,49 @@ class Progress:
         Epochs that train heads alone take a small part of others: each sort has its own mean, and
         before the first of the others there is no estimate of them.
         """
-        rows = list(self.rows.values())
-        num_probes = max(0, self.num_probes - sum(row.num_epochs <= row.num_frozen for row in rows))
-        num_longer = max(0, self.num_trials - len(rows) - num_probes)
-        is_longer = num_longer or any(row.num_epochs > row.num_frozen for row in rows)
-        every = [seconds for of_sort in self.epoch_seconds.values() for seconds in of_sort]
-        if not every or (is_longer and not self.epoch_seconds[False]):
+        num_shorter = sum(self._counts[False, to_run][0] for to_run in _BOTH)
+        num_probes = max(0, self.num_probes - num_shorter)
+        num_longer = max(0, self.num_trials - len(self.rows) - num_probes)
+        has_longer = bool(self._wholes[True])
+        (num_frozen, frozen), (num_trained, trained) = self._seconds.values()
+        every = num_frozen + num_trained, frozen + trained
+        if not every[0] or ((num_longer or has_longer) and not num_trained):
             return None
-        frozen, trained = (_mean(self.epoch_seconds[sort] or every) for sort in (True, False))
-        seconds = sum(
-            row.seconds_from(row.epoch, frozen, trained) for row in rows if row.state in _TO_RUN
-        )
-        longer = [row for row in rows if row.num_epochs > row.num_frozen] or rows
-        ended = [row for row in longer if row.state not in _TO_RUN]
-        usual = [  # stopped trials are shorter than they might be
-            row.seconds_from(0, frozen, trained) - row.seconds_from(row.epoch, frozen, trained)
-            for row in ended
-        ] or [max(row.seconds_from(0, frozen, trained) for row in longer)]
-        probe = max(row.num_frozen for row in rows) * frozen
-        seconds += num_longer * _mean(usual) + num_probes * probe
+        means = [
+            total / number
+            for number, total in (known if known[0] else every for known in self._seconds.values())
+        ]
+        seconds = sum(_seconds(self._counts[longer, True][1:], means) for longer in _BOTH)
+        num_ended, *ended = self._counts[has_longer, False]
+        if num_ended:  # stopped trials are shorter than they might be
+            usual = _seconds(ended, means) / num_ended
+        else:
+            usual = max(_seconds(whole, means) for whole in tuple(self._wholes[has_longer]))
+        probe = max(whole[0] for longer in _BOTH for whole in tuple(self._wholes[longer]))
+        seconds += num_longer * usual + num_probes * probe * means[0]
         return seconds / self.max_concurrent_trials
+
+    @contextmanager
+    def _changed(self, trial: str, num_epochs: int = 0, num_frozen: int = 0) -> Iterator[_Row]:
+        """The trial's row, a new one of so many epochs if need be, while it changes."""
+        row = self.rows.get(trial)
+        if row is not None:
+            self._count(row, -1)
+        else:
+            row = self.rows[trial] = _Row(num_epochs, num_frozen)
+        yield row
+        self._count(row, 1)
+
+    def _count(self, row: _Row, sign: int) -> None:
+        self._wholes[row.is_longer].add(row.whole)
+        total = self._counts[row.is_longer, row.is_to_run]
+        total[:] = [one + sign * other for one, other in zip(total, row.counts, strict=True)]
 
     def _note(self, row: _Row, record: EpochRecord) -> None:
         row.epoch, row.last = record.epoch, dev_metrics(record.metrics)
         raise_best(row.best, record)
-        self.epoch_seconds[record.epoch <= row.num_frozen].append(record.seconds)
+        of_sort = self._seconds[record.epoch <= row.num_frozen]
+        of_sort[:] = of_sort[0] + 1, of_sort[1] + record.seconds
 
     def _eta(self) -> str:
         seconds = self.remaining_seconds()
@@ -168,10 +212,8 @@ class Progress:
         return f"about {duration(seconds)} left"
 
     def _show(self, line: str) -> None:
-        if self._live is None:
+        if self._live is None:  # a table is drawn anew each second, whatever happens
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            self._live.refresh()
 
     def _table(self) -> Table:
         rows = dict(self.rows)  # the driver adds to them while they are shown
@@ -230,5 +272,5 @@ def _without_sections(note: str) -> str:
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _seconds(epochs: Sequence[int], means: Sequence[float]) -> float:
+    return sum(number * mean for number, mean in zip(epochs, means, strict=True))

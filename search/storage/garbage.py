@@ -7,6 +7,7 @@ members of a chosen ensemble.
 
 import logging
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from ensemble.choice.pins import pinned_trials
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.storage import TEMPORARY, storage_of
-from mlflow_setup.schema import Outcome, raise_best
+from mlflow_setup.schema import EpochRecord, Outcome, raise_best
 from search.storage.history import PastTrial, read_history
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.layout import QUARANTINE
@@ -94,7 +95,12 @@ def near_top(best: Mapping[str, Mapping[str, float]], count: int) -> set[str]:
 class PrunedWeights:
     """The pruned trials of a sweep that still have their weights, by name.
 
+    What `near_top` asks of all trials is kept up as they come to it: an end costs the same after
+    ten thousand of them. Where a trial falls, since an average of its weights has begun, those that
+    it had pushed out are not looked for again: weights may stay too long, none go too soon.
+
     Args:
+        keep_pruned_top: as `near_top` counts.
         mark: called with the name of a trial whose folder has changed.
     """
 
@@ -103,20 +109,33 @@ class PrunedWeights:
     ) -> None:
         self.folder, self.keep_pruned_top, self._mark = folder, keep_pruned_top, mark
         self.there: set[str] = set()
+        self._best: defaultdict[str, dict[str, float]] = defaultdict(dict)  # trial -> metric -> its
+        self._top: defaultdict[str, dict[str, float]] = defaultdict(dict)  # metric -> the best few
 
-    def drop(self, best: Mapping[str, Mapping[str, float]]) -> None:
-        """Drop the weights of trials that are near the top neither for a task nor overall.
+    def compare(self, trial: str, record: EpochRecord) -> None:
+        """Take in an epoch of any trial."""
+        best = self._best[trial]
+        raise_best(best, record)
+        for metric, value in best.items() if self.keep_pruned_top else ():
+            top = self._top[metric]
+            top[trial] = value
+            if len(top) > self.keep_pruned_top:
+                del top[min(top, key=top.__getitem__)]
 
-        Args:
-            best: trial -> dev metric -> best of any epoch, of all trials.
-        """
-        weak = self.there - near_top(best, self.keep_pruned_top)
+    def drop(self) -> None:
+        """Drop the weights of trials that are near the top neither for a task nor overall."""
+        border = {metric: min(top.values()) for metric, top in self._top.items()}
+        weak = {name for name in self.there if not self._is_near(self._best[name], border)}
         for name in sorted(weak - self._members() if weak else weak):
             folder = self.folder.trial(name)
             for epoch in folder.kept_epochs():
                 folder.drop_weights(epoch)
             self.there.discard(name)
             self._mark(name)
+
+    @staticmethod
+    def _is_near(best: Mapping[str, float], border: Mapping[str, float]) -> bool:
+        return any(metric in border and best[metric] >= border[metric] for metric in best)
 
     def _members(self) -> set[str]:
         """Members of chosen ensembles; all pruned trials, where a note of one cannot be read."""

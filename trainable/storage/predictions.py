@@ -109,12 +109,12 @@ class Predictions:
         names = _output_names(kind, header["num_columns"])
         if not set(names) <= set(table.column_names):
             raise ValueError(f"columns {table.column_names} are not those of a {kind} task")
-        ids = tuple(table["id"].to_pylist())
-        if not all(isinstance(id_, str) for id_ in ids):
+        ids = table["id"]
+        if len(ids) and (str(ids.type) not in ("string", "large_string") or ids.null_count):
             raise ValueError("an id is not text")
         planes = [table[name].to_numpy().astype(np.float32) for name in names]
         has_labels = header["has_labels"] and "label" in table.column_names
-        if set(table["task"].to_pylist()) - {header["task"]}:
+        if set(table["task"].unique().to_pylist()) - {header["task"]}:
             raise ValueError("tasks are not those of its header, or in another order")
         if header.get("split") not in get_args(Split):
             raise ValueError(f"there is no split {header.get('split')!r}")
@@ -122,7 +122,7 @@ class Predictions:
             task_name=str(header["task"]),
             kind=kind,
             split=header["split"],
-            ids=ids,
+            ids=tuple(ids.to_pylist()),
             outputs=np.stack(planes, axis=1) if kind.output.has_columns else planes[0],
             labels=table["label"].to_numpy().astype(np.float64) if has_labels else None,
             data_fingerprint=str(header["data_fingerprint"]),

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from chosen import Store, fill
 from little_effort import LITTLE
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ensemble.candidates.pool import Pool
+from ensemble.choice import cross_fitting
 from ensemble.choice.cost import Cost
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.decide import Decision, Terms, choose_level, decide
@@ -275,3 +277,25 @@ def test_nothing_to_choose_from(store: Store) -> None:
         match="no run can be a member of an ensemble\n  a: failed: killed\n  b: has not ended\nfix",
     ):
         choose(store.pool())
+
+
+def test_a_choice_takes_one_thread_for_its_products(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would wait for it most of the time, and a sum would depend on their number."""
+    during: list[int] = []
+
+    def views(*given: Any) -> Any:
+        during.extend(threads())
+        return views_of(*given)
+
+    def threads() -> list[int]:
+        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+    monkeypatch.setattr(cross_fitting, "views_of", views)
+    for trial, seed in (("a", 1), ("b", 2)):
+        store.add_usual(trial, seed, num_epochs=1)
+    with threadpool_limits(2, "blas"):
+        choose(store.pool(), effort=LITTLE)
+        assert set(threads()) == {2}  # as the caller had it
+    assert set(during) == {1}

@@ -1,11 +1,12 @@
 """How far a sweep has come, in estimates and in a table."""
 
 import io
+import random
 
 from rich.console import Console
 
 from mlflow_setup.schema import EpochRecord, Outcome
-from search.driver.progress import Progress
+from search.driver.progress import Progress, _Row
 from trainable.runtime.progress import Work
 
 
@@ -38,6 +39,63 @@ def test_epochs_of_probes_are_estimated_by_themselves() -> None:
         progress.epoch("0002", EpochRecord(epoch, {"dev/overall": 0.5}, {}, seconds, 0.0))
     one_probe, one_like_it = 2 * 1.0, 2 * 1.0 + 2 * 100.0
     assert progress.remaining_seconds() == 100.0 + one_probe + one_like_it
+
+
+def looked_through(progress: Progress, seconds: dict[bool, list[float]]) -> float | None:
+    """The estimate from all rows and all epochs."""
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    def rest(row: _Row, epoch: int) -> float:
+        num_frozen = max(0, row.num_frozen - epoch)
+        return num_frozen * means[0] + (row.num_epochs - epoch - num_frozen) * means[1]
+
+    rows, every = list(progress.rows.values()), seconds[True] + seconds[False]
+    longer = [row for row in rows if row.num_epochs > row.num_frozen]
+    num_probes = max(0, progress.num_probes - (len(rows) - len(longer)))
+    num_longer = max(0, progress.num_trials - len(rows) - num_probes)
+    if not every or ((num_longer or longer) and not seconds[False]):
+        return None
+    means = [mean(seconds[is_frozen] or every) for is_frozen in (True, False)]
+    to_run = ("running", "waiting", "stopped")
+    total = sum(rest(row, row.epoch) for row in rows if row.state in to_run)
+    alike = longer or rows
+    ended = [rest(row, 0) - rest(row, row.epoch) for row in alike if row.state not in to_run]
+    total += num_longer * mean(ended or [max(rest(row, 0) for row in alike)])
+    total += num_probes * max(row.num_frozen for row in rows) * means[0]
+    return total / progress.max_concurrent_trials
+
+
+def test_the_estimate_is_that_of_all_rows_whatever_happened() -> None:
+    """It is kept as sums, so that a report of the ten-thousandth trial costs what the first did."""
+    num_estimates = 0
+    for seed in range(20):
+        draw = random.Random(seed)
+        progress = Progress(Console(quiet=True), 12, 3, num_probes=draw.randrange(6))
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(60):
+            trial = f"{draw.randrange(14):04d}"
+            row = progress.rows.get(trial)
+            what = draw.choice(["epoch", "epoch", "epoch", "ended", "lost", "paused", "started"])
+            if row is None or what == "started":
+                num_frozen = draw.choice([0, 2])
+                progress.started(trial, num_frozen + draw.choice([0, 2, 4]) or 1, num_frozen, "")
+            elif what == "epoch" and row.epoch < row.num_epochs:
+                took = draw.uniform(1, 9)
+                record = EpochRecord(row.epoch + 1, {"dev/overall": 0.5}, {}, took, 0.0)
+                seconds[record.epoch <= row.num_frozen].append(took)
+                progress.epoch(trial, record)
+            elif what == "ended":
+                progress.ended(trial, draw.choice([Outcome.PRUNED, Outcome.FINISHED]), "")
+            elif what in ("lost", "paused"):
+                getattr(progress, what)(trial, "")
+            found, expected = progress.remaining_seconds(), looked_through(progress, seconds)
+            assert (found is None) == (expected is None)
+            if found is not None and expected is not None:
+                assert abs(found - expected) <= 1e-9 * expected
+                num_estimates += 1
+    assert num_estimates > 500
 
 
 def test_a_terminal_gets_a_table() -> None:

@@ -1,11 +1,12 @@
 """What `gc` deletes, and above all what it does not."""
 
+import random
 from pathlib import Path
 
 from past_sweep import Past
 
-from mlflow_setup.schema import Outcome
-from search.storage.garbage import find_garbage
+from mlflow_setup.schema import EpochRecord, Outcome, raise_best
+from search.storage.garbage import PrunedWeights, find_garbage, near_top
 
 
 def files_of(folder: Path) -> set[str]:
@@ -56,3 +57,25 @@ def test_only_what_nothing_needs_is_garbage(tmp_path: Path) -> None:
         "trials/0007/checkpoint/quarantine/00000000-0/state",
     }
     assert find_garbage(past.folder, keep_pruned_top=2) == []
+
+
+def test_a_driver_drops_the_weights_that_gc_would(tmp_path: Path) -> None:
+    """It compares with what trials have come to so far, without looking through all of them."""
+    past = Past(tmp_path)
+    for count in (0, 1, 3, 40):
+        draw, marked, best = random.Random(count), list[str](), dict[str, dict[str, float]]()
+        weights = PrunedWeights(past.folder, count, marked.append)
+        there: set[str] = set()
+        for epoch in range(150):
+            trial = f"{draw.randrange(30):04d}"
+            scores = {f"dev/{task}/accuracy": draw.randrange(20) / 20 for task in "ab"}
+            record = EpochRecord(epoch, scores, {}, 1.0, 0.0)
+            raise_best(best.setdefault(trial, {}), record)
+            weights.compare(trial, record)
+            if draw.random() < 0.2:
+                weights.there.add(trial)
+                there.add(trial)
+                weights.drop()
+                there &= near_top(best, count)
+                assert weights.there == there
+        assert bool(marked) == (count < 40)

@@ -1,0 +1,66 @@
+"""Milliseconds a sentence, asked of one encoder of each shape."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ensemble.candidates.pool import Candidate
+from ensemble.inference import speed
+from mlflow_setup.errors import IntegrityError
+from trainable.config.recipe import resolve
+
+BASE = Candidate("run1", "0001", "s", 1, "/s/trials/0001/weights", 110, num_encoder_parameters=100)
+
+
+def fake_trials(monkeypatch: pytest.MonkeyPatch, **settings: dict[str, Any]) -> list[str]:
+    """Each trial with settings of its own; who is asked, in milliseconds by its name."""
+    asked: list[str] = []
+
+    def trial_at(uri: str) -> Any:
+        given = [f"{key}={value}" for key, value in settings[f"t{uri.split('/')[3]}"].items()]
+        config = resolve("b3", given, {}).config.flat()
+        return SimpleNamespace(trial=lambda: SimpleNamespace(config=config))
+
+    def milliseconds(member: Candidate) -> float:
+        asked.append(member.trial)
+        return float(member.trial)
+
+    monkeypatch.setattr(speed, "trial_at", trial_at)
+    monkeypatch.setattr(speed, "_milliseconds", milliseconds)
+    return asked
+
+
+def test_encoders_of_one_shape_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout and rates cost nothing; pooling and size do; frozen ones are one encoder."""
+    asked = fake_trials(
+        monkeypatch,
+        t0001={"optim.lr": 1e-4},
+        t0002={"optim.lr": 1e-5, "model.encoder_dropout": 0.3},
+        t0004={"model.pooling": "mean"},
+        t0008={},
+        t0016={},
+        t0032={},
+    )
+    members = [
+        replace(BASE, run_id=name, trial=name, weights_uri=f"/s/trials/{name}/weights")
+        for name in ("0001", "0002", "0004", "0008", "0016", "0032")
+    ]
+    members[3] = replace(members[3], num_encoder_parameters=50)
+    members[4:] = [replace(member, encoder="frozen") for member in members[4:]]
+    total = speed.milliseconds_of(members)
+    by_shape = {"0001": 3, "0002": 3, "0016": 3, "0032": 3}  # 1, 2 and the frozen one
+    assert len(asked) == 3
+    first = next(name for name in asked if name in by_shape)
+    assert total == 3 * float(first) + 4 + 8
+
+
+def test_weights_out_of_reach_give_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_trials(monkeypatch, t0001={})
+
+    def gone(member: Candidate) -> float:
+        raise IntegrityError("no weights")
+
+    monkeypatch.setattr(speed, "_milliseconds", gone)
+    assert speed.milliseconds_of([BASE]) is None
