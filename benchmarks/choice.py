@@ -5,7 +5,8 @@
 
 Each run has its candidates as eight epochs leave them: the best overall and for each task. Rows are
 as many as those of the course's dev files. With `--other`, another checkout of this project is
-timed in turn with this one, and the ratio is given: noise of the machine is in both.
+timed in turn with this one, and the ratio is given: noise of the machine is in both. Seconds are
+the processor's, of all threads: other work on the machine counts little.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def main() -> None:
     if given.json:
         print(json.dumps({"schema_version": 1, "runs": given.runs, "seconds": seconds}))
         return
-    print(f"{given.runs} runs: " + ", ".join(f"{s:.1f} s {where}" for where, s in seconds.items()))
+    print(f"{given.runs} runs: " + ", ".join(f"{s:.2f} s {where}" for where, s in seconds.items()))
     if given.other is not None:
         print(f"ratio {seconds['other'] / seconds['here']:.1f}")
 
@@ -66,9 +67,9 @@ def _in(place: Path, num_runs: int) -> float:
 
 def _time(num_runs: int) -> float:
     pool = make_pool(num_runs)
-    started = time.perf_counter()
+    started = time.process_time()
     choose(pool)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def make_pool(num_runs: int) -> Pool:

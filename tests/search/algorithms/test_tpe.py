@@ -7,6 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from search.algorithms import tpe
 from search.algorithms.tpe import TPE
 
 NUM_STARTUP = 5
@@ -62,19 +63,18 @@ def test_the_draws_are_optunas(num_objectives: int, num: int) -> None:
 
 def test_trials_are_sorted_once_for_each_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     sorted_for, looked_up = [], []
-    sort, rank = TPE._sort, TPE._rank
+    sort, rank = TPE._sort, tpe._rank
 
     def noted(self: TPE, study: optuna.Study, asked: optuna.trial.FrozenTrial) -> None:
         sorted_for.append(asked.number)
         sort(self, study, asked)
 
-    def ranked(self: TPE, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Any:
-        if trial.number not in self._ranks:
-            looked_up.append(trial.number)
-        return rank(self, study, trial)
+    def ranked(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Any:
+        looked_up.append(trial.number)
+        return rank(study, trial)
 
     monkeypatch.setattr(TPE, "_sort", noted)
-    monkeypatch.setattr(TPE, "_rank", ranked)
+    monkeypatch.setattr(tpe, "_rank", ranked)
     drawn(TPE(3, NUM_STARTUP), 1, 40)
     assert len(sorted_for) == len(set(sorted_for)) > 20
     assert len(looked_up) == len(set(looked_up)) > 20
