@@ -212,8 +212,10 @@ class Progress:
         return f"about {duration(seconds)} left"
 
     def _show(self, line: str) -> None:
-        if self._live is None:  # a table is drawn anew each second, whatever happens
+        if self._live is None:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._live.refresh()
 
     def _table(self) -> Table:
         rows = dict(self.rows)  # the driver adds to them while they are shown

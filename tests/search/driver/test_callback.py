@@ -95,7 +95,7 @@ def test_a_replayed_epoch_is_seen_once(tmp_path: Path) -> None:
     sweep.epoch(trial, 1, 0.7)
     sweep.epoch(trial, 1, 0.7)
     assert sweep.mirror.marked == ["0001"]
-    assert len(sweep.progress.epoch_seconds[False]) == 1
+    assert sweep.progress._seconds[False][0] == 1
 
 
 def test_pruned_trials_keep_weights_only_near_the_top(tmp_path: Path) -> None:
