@@ -83,9 +83,11 @@ def choose(
         )
     if prefer is None and rule is None:
         prefer = Prefer.BALANCED
+    limit = math.inf if max_cost is None else max_cost
+    terms = Terms(_rules(rule, max_members), rule is None, _cost(pool, max_cost), limit, effort)
     # Products here are small: more threads wait for each other, and round by their number.
     with threadpool_limits(1, "blas"):
-        return _choose(pool, _terms(pool, rule, max_members, max_cost, effort), averaged, prefer)
+        return _choose(pool, terms, averaged, prefer)
 
 
 def _choose(pool: Pool, terms: Terms, averaged: Averaged, prefer: Prefer | None) -> EnsembleChoice:
@@ -101,14 +103,6 @@ def _choose(pool: Pool, terms: Terms, averaged: Averaged, prefer: Prefer | None)
     choice = _Scored(final, halves, levels, nested, terms, prefer).choice()
     tally.add()
     return choice
-
-
-def _terms(
-    pool: Pool, rule: str | None, max_members: int | None, max_cost: float | None, effort: Effort
-) -> Terms:
-    cost = _cost(pool, max_cost)
-    limit = math.inf if max_cost is None else max_cost
-    return Terms(_rules(rule, max_members), rule is None, cost, limit, effort)
 
 
 def _told(tally: Tally, results: Iterable[_Result], weight: int = 1) -> Iterator[_Result]:
