@@ -6,7 +6,6 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ def test_r12_what_an_object_store_costs(
         time.sleep(0.005)
         return send(request)
 
-    with in_front_of(s3["AWS_ENDPOINT_URL"], distant, ThreadingHTTPServer) as url:
+    with in_front_of(s3["AWS_ENDPOINT_URL"], distant, at_once=True) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         folder, calls = storage_folder(URI), dict[str, Timed]()
         for name in ("put", "delete", "entries", "entry", "download"):

@@ -9,9 +9,9 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,16 +126,18 @@ Manner = Callable[[Request, Send], Answer]
 
 
 @contextmanager
-def in_front_of(url: str, manner: Manner, server: type[HTTPServer] = HTTPServer) -> Iterator[str]:
-    """The URL of a proxy before the store at `url`. One that is no ThreadingHTTPServer serves one
-    request at a time, so that a condition and its write are one step, whatever the store does."""
+def in_front_of(url: str, manner: Manner, *, at_once: bool = False) -> Iterator[str]:
+    """The URL of a proxy before the store at `url`. It passes on one request at a time, so that a
+    condition and its write are one step, whatever the store does; unless `at_once`."""
+    turn = nullcontext() if at_once else threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             request = Request(self.command, self.path, dict(self.headers.items()), body)
             try:
-                answer = manner(request, lambda given: _passed_on(url, given))
+                with turn:
+                    answer = manner(request, lambda given: _passed_on(url, given))
             except ConnectionError:
                 self.close_connection = True
                 return
@@ -152,7 +154,7 @@ def in_front_of(url: str, manner: Manner, server: type[HTTPServer] = HTTPServer)
         def log_message(self, *_: Any) -> None:
             pass
 
-    proxy = server(("127.0.0.1", 0), Handler)
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)  # a silent client holds up nobody
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{proxy.server_port}{urlsplit(url).path}"
