@@ -23,12 +23,12 @@ OVERALL = "dev/overall"
 """The objective of a sweep: mean over the tasks that were trained and have a metric, in [0, 1]."""
 
 
-def other_release(found: object, known: int) -> str | None:
+def other_release(version: object, known: int) -> str | None:
     """What is said of a file whose schema's number is not the one that is known; None if it is."""
-    if found == known:
+    if version == known:
         return None
     return (
-        f"its schema is number {found!r:.20}, of another release, and this one reads {known}: "
+        f"its schema is number {version!r:.20}, of another release, and this one reads {known}: "
         "read it with that release, or make it anew"
     )
 

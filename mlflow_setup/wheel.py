@@ -57,7 +57,7 @@ def pack_wheel(folder: Path) -> Path:
 
 def _source() -> dict[str, bytes]:
     """Every file of the packages, by its path in the wheel, in order."""
-    found = {}
+    files = {}
     for package in PACKAGES:
         spec = find_spec(package)
         folder = Path(spec.origin).parent if spec is not None and spec.origin else None
@@ -70,8 +70,8 @@ def _source() -> dict[str, bytes]:
             inside = path.relative_to(folder)
             is_hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
             if path.is_file() and not is_hidden and path.suffix not in _NOT_PACKED:
-                found[f"{package}/{inside.as_posix()}"] = path.read_bytes()
-    return found
+                files[f"{package}/{inside.as_posix()}"] = path.read_bytes()
+    return files
 
 
 def _digest(data: bytes) -> str:

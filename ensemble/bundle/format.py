@@ -209,8 +209,8 @@ class Bundle:
         wanted |= {f"{MEMBERS}/{member}/{WEIGHTS}" for member in members}
         for name in ("config.json", WEIGHTS):
             wanted |= {str(PurePosixPath(encoder, name)) for encoder in encoders}
-        found = (path for path in self.folder.rglob("*") if not path.is_dir())
-        names = (path.relative_to(self.folder).as_posix() for path in found)
+        files = (path for path in self.folder.rglob("*") if not path.is_dir())
+        names = (path.relative_to(self.folder).as_posix() for path in files)
         present = {name for name in names if not is_beside(name)}
         wheels = [name for name in sorted(present) if _WHEEL.fullmatch(name)]
         allowed = {*wheels[:1], *_MODULES, *filter(_PICTURE.fullmatch, present)}

@@ -57,7 +57,7 @@ def with_added(pool: Pool, given: Iterable[str]) -> Pool:
         path = Path(rest if among is not pool.tasks else text)
         if any(one.candidate.trial == path.name for one in added):
             raise DataError(f"{path}: a file of this name is added already", fix="rename it")
-        found: list[Added] = []
+        of_file: list[Added] = []
         candidate = Candidate(
             run_id=f"added:{path.name}",
             trial=path.name,
@@ -68,8 +68,8 @@ def with_added(pool: Pool, given: Iterable[str]) -> Pool:
         )
         for task, outputs, form in _read(path, among):
             tasks[task] = _grown(tasks[task], candidate, outputs)
-            found.append(Added(candidate, task, form))
-        added += found
+            of_file.append(Added(candidate, task, form))
+        added += of_file
     return dataclasses.replace(pool, tasks=tasks, added=tuple(added))
 
 
@@ -133,11 +133,11 @@ def _from_table(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats,
 
 def _from_our_file(path: Path, tasks: Mapping[str, TaskPool]) -> list[tuple[str, Floats, str]]:
     """The wanted tasks of an epoch's file; one at least."""
-    found = read_predictions(path)
-    names = [name for name in found if name in tasks]
+    by_task = read_predictions(path)
+    names = [name for name in by_task if name in tasks]
     if not names:
-        raise DataError(f"{path}: of the task {printable(', '.join(found))!r}, which no run has")
-    return [(name, _in_order(path, found[name], tasks[name]), "outputs") for name in names]
+        raise DataError(f"{path}: of the task {printable(', '.join(by_task))!r}, which no run has")
+    return [(name, _in_order(path, by_task[name], tasks[name]), "outputs") for name in names]
 
 
 def _in_order(path: Path, predictions: Predictions, pool: TaskPool) -> Floats:

@@ -139,13 +139,13 @@ def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
     """
     seen: dict[DevData, DevData] = {}
     ordered = sorted({run.run_id: run for run in runs}.values(), key=_run_order)
-    tally, found = Tally("reading runs' predictions", len(ordered)), []
+    tally, loaded = Tally("reading runs' predictions", len(ordered)), []
     with ThreadPoolExecutor(NUM_READERS) as threads:
         for each in threads.map(lambda run: _read_or_reject(run, download, seen), ordered):
-            found.append(each)
+            loaded.append(each)
             tally.add()
-    rejected = [each for each in found if isinstance(each, Rejected)]
-    read = [each for each in found if isinstance(each, RunPredictions)]
+    rejected = [each for each in loaded if isinstance(each, Rejected)]
+    read = [each for each in loaded if isinstance(each, RunPredictions)]
     wanted = _most_common_data(read)
     used: list[tuple[RunPredictions, list[Candidate]]] = []
     for predictions in read:

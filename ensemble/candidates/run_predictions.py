@@ -160,10 +160,10 @@ class _Reader:
 
     def read(self, name: str, task: Task, epoch: int) -> tuple[NDArray[np.float32], DevData]:
         """Outputs [N, C] or [N] in the order of the sorted ids, and the data they are of."""
-        path, found = self._file(epoch)
-        if name not in found:
-            raise IntegrityError(f"{path}: no predictions of {name}, but of {', '.join(found)}")
-        predictions = found[name]
+        path, by_task = self._file(epoch)
+        if name not in by_task:
+            raise IntegrityError(f"{path}: no predictions of {name}, but of {', '.join(by_task)}")
+        predictions = by_task[name]
         predictions.require(
             path,
             task_name=name,

@@ -180,7 +180,7 @@ def _inner(decision: Decision, terms: Terms) -> list[tuple[View, Options]]:
         for m in places
     }
     folds = {n: inner_folds(of_task.ids, terms.effort) for n, of_task in decision.view.items()}
-    found: list[tuple[View, Options]] = []
+    chosen: list[tuple[View, Options]] = []
     for judges in zip(*folds.values(), strict=True):
         view: dict[str, TaskView] = {}
         best, selective = {}, {}
@@ -193,8 +193,8 @@ def _inner(decision: Decision, terms: Terms) -> list[tuple[View, Options]]:
             rule = terms.rules[decision.rules[name].rule]
             fitted = rule(sample.take(~judge))
             selective[name] = spread(fitted, places, len(of_task.candidates))
-        found.append((view, options_of(view, best, selective, terms.cost)))
-    return found
+        chosen.append((view, options_of(view, best, selective, terms.cost)))
+    return chosen
 
 
 def _best_epoch_of_each_run(view: View) -> set[Candidate]:
@@ -215,14 +215,14 @@ def _best_single(of_task: TaskView) -> Floats:
     """[M] weight 1 for the task's best candidate, with the ties of greedy selection."""
     tied = np.flatnonzero(of_task.singles >= of_task.singles.max() - TOLERANCE)
     fit = of_task.fold.fit
-    found = best_single(
+    best = best_single(
         of_task.task,
         of_task.predictions[np.ix_(tied, np.flatnonzero(fit))],
         of_task.labels[fit],
         [of_task.candidates[m].order for m in tied],
         of_task.averaged,
     )
-    return of_task.spread(tied, np.array(found.weights))
+    return of_task.spread(tied, np.array(best.weights))
 
 
 def _cost_of(cost: Cost, candidates: Sequence[Candidate], some: NDArray[np.int64]) -> float:

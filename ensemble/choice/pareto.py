@@ -77,7 +77,7 @@ def options_of(
 
     complete = _complete(view)
     first = max(complete, key=complete.__getitem__, default=None)  # of equals, the first by `order`
-    is_linear = any(isinstance(found, Linear) for found in selective.values())
+    is_linear = any(isinstance(each, Linear) for each in selective.values())
     steps: list[Mapping[str, Combination]] = [selective]
     if not is_linear:
         weights = {name: weights_and_intercept(one)[0] for name, one in selective.items()}

@@ -73,8 +73,8 @@ class Panel:
     @property
     def x_values(self) -> list[float]:
         """All finite places of its series."""
-        found = (x for mark in self.marks if isinstance(mark, Series) for x in mark.x)
-        return [x for x in found if math.isfinite(x)]
+        values = (x for mark in self.marks if isinstance(mark, Series) for x in mark.x)
+        return [x for x in values if math.isfinite(x)]
 
     @property
     def is_counted(self) -> bool:

@@ -29,11 +29,11 @@ def doubts(scores: Mapping[Method, Scores], gains: Mapping[Method, Gain]) -> str
 
 def doubts_by_task(choice: EnsembleChoice) -> dict[str, str | None]:
     """Task, then `overall` -> `doubts`."""
-    found = {
+    by_task = {
         name: doubts({m: chosen.scores for m, chosen in task.methods.items()}, task.gains)
         for name, task in choice.tasks.items()
     }
-    return {**found, "overall": doubts(choice.overall, choice.gains)}
+    return {**by_task, "overall": doubts(choice.overall, choice.gains)}
 
 
 def num_encoders(candidates: Sequence[Candidate]) -> int:

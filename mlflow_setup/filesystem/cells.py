@@ -60,8 +60,8 @@ class StoreCell:
         new = self.store.swap(self.name, text.encode(), mark)
         if new is not None or not text:
             return new
-        found, new = self.read()  # the answer to a try that was made again may have been lost
-        return new if found == text else None
+        current, new = self.read()  # the answer to a try that was made again may have been lost
+        return new if current == text else None
 
 
 def keeps_conditions(store: ObjectStore) -> bool:

@@ -87,8 +87,8 @@ class Lease:
         self._ended.set()
         self._beating.join()
         with suppress(OSError):
-            found, mark = self._find()
-            if self._is_mine(found):  # this process may have stood still while another took over
+            holder, mark = self._find()
+            if self._is_mine(holder):  # this process may have stood still while another took over
                 self.cell.swap(mark, "")
 
     def _find(self) -> tuple[Holder | None, str | None]:
@@ -96,8 +96,8 @@ class Lease:
         text, mark = self.cell.read()
         return _holder(text), mark
 
-    def _is_mine(self, found: Holder | None) -> bool:
-        return found is None or found.token == self.mine.token
+    def _is_mine(self, holder: Holder | None) -> bool:
+        return holder is None or holder.token == self.mine.token
 
     def _take(self, before: Holder | None) -> None:
         now, mark = self._find()
@@ -129,11 +129,11 @@ class Lease:
         deadline = time.monotonic() + self.stale_seconds
         while time.monotonic() < deadline:
             time.sleep(min(BEAT_SECONDS / 4, self.stale_seconds / 10))
-            found, _ = self._find()
-            if found is None:
+            current, _ = self._find()
+            if current is None:
                 return None
-            if found != holder:
-                raise refusal(self.what, found)
+            if current != holder:
+                raise refusal(self.what, current)
         return holder
 
     def _beat(self) -> None:
@@ -142,8 +142,8 @@ class Lease:
                 self.mine = replace(self.mine, counter=self.mine.counter + 1)
                 mark = self.cell.swap(self._mark, self._text())
                 if mark is None:
-                    found, mark = self._find()
-                    self.is_lost = not self._is_mine(found)
+                    holder, mark = self._find()
+                    self.is_lost = not self._is_mine(holder)
                 self._mark = mark
             except OSError:  # a full disk, say: others may see this driver as gone
                 continue

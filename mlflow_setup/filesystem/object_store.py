@@ -62,15 +62,15 @@ class RemoteFolder:
             PartialError: there is nothing there, or it cannot be reached now.
         """
         with _told(self.uri):
-            found = {
+            versions = {
                 entry["path"]: _version(entry) for batch in self._store.list() for entry in batch
             }
-        if not found:
+        if not versions:
             raise PartialError(
                 f"{redact(self.uri)}: no folder with files",
                 fix=f"name the folder, not a file in it; else {_PLACE}",
             )
-        return found
+        return versions
 
     def version(self, name: str) -> Version:
         """The version of one file; raises PartialError as `list`."""
@@ -86,11 +86,11 @@ class RemoteFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _told(f"{self.uri}/{name}"):
             answer = self._store.get(name)
-            found, num_bytes = _version(answer.meta), 0
+            version, num_bytes = _version(answer.meta), 0
             with target.open("wb") as local:
                 for chunk in answer.stream():
                     num_bytes += local.write(chunk)
-        return Version(num_bytes, found.mark)
+        return Version(num_bytes, version.mark)
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class ObjectStore:
     def folders(self, folder: str) -> list[str]:
         """The names of the folders in the folder."""
         with _told(f"{self.uri}/{folder}"):
-            found = self._store.list_with_delimiter(folder or None)["common_prefixes"]
-        return [name.rstrip("/").rpartition("/")[2] for name in found]
+            prefixes = self._store.list_with_delimiter(folder or None)["common_prefixes"]
+        return [name.rstrip("/").rpartition("/")[2] for name in prefixes]
 
     def entry(self, name: str) -> Entry | None:
         """One object; None without one."""

@@ -103,8 +103,8 @@ def files_inside(root: Path, pattern: str) -> list[Path]:
     """What fits the pattern below the folder, by name; what a link leads out to is not its own, to
     be sent or deleted."""
     top = root.resolve()
-    found = root.glob(pattern)
-    return sorted(path for path in found if Path(os.path.realpath(path)).is_relative_to(top))
+    paths = root.glob(pattern)
+    return sorted(path for path in paths if Path(os.path.realpath(path)).is_relative_to(top))
 
 
 def is_below(folder: str, name: str) -> bool:

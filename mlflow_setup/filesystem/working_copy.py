@@ -103,34 +103,34 @@ class WorkingCopy(Storage):
 
     def pull(self, folder: Path, *patterns: str) -> None:
         top = self._name(folder)
-        found = self.store.entries(top)
-        wanted = {n: found[n] for n in found if matches(top, n, patterns)}
+        entries = self.store.entries(top)
+        wanted = {n: entries[n] for n in entries if matches(top, n, patterns)}
         for path in filter(Path.is_file, list(folder.rglob("*"))):
             name = self._name(path)
             with suppress(FileNotFoundError):  # removed by who wrote it
-                if name not in found and matches(top, name, patterns):
+                if name not in entries and matches(top, name, patterns):
                     self._drop_past(path)
         self._bring(wanted)
-        if not found:
+        if not entries:
             shutil.rmtree(folder, ignore_errors=True)  # all was removed
 
     def pull_file(self, path: Path) -> None:
         name = self._name(path)
-        found = self.store.entry(name)
-        if found is None:
+        entry = self.store.entry(name)
+        if entry is None:
             path.unlink(missing_ok=True)
             self._known.pop(name, None)
         else:
-            self._bring({name: found})
+            self._bring({name: entry})
 
     def fetch(self, folder: Path) -> None:
         top = self._name(folder)
         if top in self._fetched and folder.is_dir():
             return
-        found = self.store.entries(top)
-        if f"{top}/{MANIFEST}" in found or f"{top}/{WHOLE}" in found:
-            found.pop(f"{top}/{WHOLE}", None)
-            self._bring(found)
+        entries = self.store.entries(top)
+        if f"{top}/{MANIFEST}" in entries or f"{top}/{WHOLE}" in entries:
+            entries.pop(f"{top}/{WHOLE}", None)
+            self._bring(entries)
             self._fetched.add(top)
 
     def num_bytes(self, path: Path) -> int:
@@ -207,9 +207,9 @@ class WorkingCopy(Storage):
     def _watch(self, name: str) -> None:
         while name in self._flags:
             with suppress(OSError):  # it is looked for again
-                found = self.store.entry(name) is not None
+                is_there = self.store.entry(name) is not None
                 if name in self._flags:
-                    self._flags[name] = found
+                    self._flags[name] = is_there
             time.sleep(LOOK_SECONDS)
 
     def _put(self, file: Path) -> None:
@@ -283,8 +283,8 @@ class WorkingCopy(Storage):
 
     def _read_index(self) -> dict[str, tuple[str, int, int]]:
         try:
-            found = json.loads((self.root / _INDEX).read_text(encoding="utf-8"))
-            return {str(name): (str(m), int(size), int(at)) for name, (m, size, at) in found}
+            index = json.loads((self.root / _INDEX).read_text(encoding="utf-8"))
+            return {str(name): (str(m), int(size), int(at)) for name, (m, size, at) in index}
         except (OSError, ValueError, TypeError):
             return {}
 

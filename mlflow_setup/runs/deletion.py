@@ -27,7 +27,7 @@ def runs_of_sweep(tracking: Tracking, sweep: str) -> list[Run]:
     """
     with tracking.errors():
         kinds = (RunKind.ENSEMBLE, RunKind.TRIAL, RunKind.SWEEP)
-        found = {
+        runs = {
             kind: tracking.search(
                 {
                     Tag.KIND.value: kind.value,
@@ -36,7 +36,7 @@ def runs_of_sweep(tracking: Tracking, sweep: str) -> list[Run]:
             )
             for kind in kinds
         }
-    return [run for kind in kinds for run in found[kind]]
+    return [run for kind in kinds for run in runs[kind]]
 
 
 def models_of_sweep(tracking: Tracking, sweep: str) -> list[str]:

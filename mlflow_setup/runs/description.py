@@ -47,20 +47,20 @@ class SweepPage:
     def metrics(self) -> dict[str, float]:
         """Best dev metrics of the trials, what that gains over the best baseline, how many trials
         there are by outcome, and what all of them used."""
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for run in self._ranked():
             for name, value in run.metrics.items():
                 if name.startswith(f"{_BEST}dev/"):
-                    found[name] = max(value, found.get(name, value))
+                    values[name] = max(value, values.get(name, value))
         gain = self._gain()
         if gain is not None:
-            found[f"gain_over_baseline/{OVERALL}"] = gain[1]
-        found |= {f"trials/{name}": count for name, count in self._outcomes().items()}
+            values[f"gain_over_baseline/{OVERALL}"] = gain[1]
+        values |= {f"trials/{name}": count for name, count in self._outcomes().items()}
         for run in self.runs:
             for name, value in run.metrics.items():
                 if name.startswith(USAGE):
-                    found[name] = found.get(name, 0.0) + value
-        return found
+                    values[name] = values.get(name, 0.0) + value
+        return values
 
     def _ranked(self) -> list[RunRecord]:
         """Trials with a score, the best first; the baselines are none."""

@@ -113,8 +113,8 @@ def log_to_sweep(tracking: Tracking, sweep: str, files: Iterable[Path], folder: 
         ConfigError: no such sweep is tracked, or MLflow cannot be written to.
     """
     with tracking.errors():
-        found = tracking.search({Tag.KIND.value: RunKind.SWEEP.value, Tag.SWEEP.value: sweep})
-        if not found:
+        runs = tracking.search({Tag.KIND.value: RunKind.SWEEP.value, Tag.SWEEP.value: sweep})
+        if not runs:
             raise ConfigError(f"no sweep {sweep!r} is tracked")
         for file in files:
-            tracking.client.log_artifact(found[0].info.run_id, str(file), folder)
+            tracking.client.log_artifact(runs[0].info.run_id, str(file), folder)

@@ -92,8 +92,8 @@ def latest_choice(tracking: Tracking, sweep: str) -> ChoiceRecord | None:
     """
     tags = {Tag.KIND.value: RunKind.ENSEMBLE.value, "sweeps": sweep}
     with tracking.errors():
-        found = read_runs(tracking, tags, "FINISHED")
-    runs = [run for run in found if Tag.CHOICE.value in run.data.tags]
+        ended = read_runs(tracking, tags, "FINISHED")
+    runs = [run for run in ended if Tag.CHOICE.value in run.data.tags]
     if not runs:
         return None
     run = runs[-1]

@@ -128,8 +128,8 @@ class Mirror:
     def parent_status(self) -> str | None:
         """MLflow's status of the sweep's run, or None when it has none yet."""
         with self.tracking.errors(PartialError):
-            found = self.tracking.search(self._tags(RunKind.SWEEP))
-        return found[0].info.status if found else None
+            runs = self.tracking.search(self._tags(RunKind.SWEEP))
+        return runs[0].info.status if runs else None
 
     def finish(self, status: str) -> None:
         """End the sweep's run as FINISHED, FAILED or KILLED; trials still RUNNING become KILLED.
@@ -200,8 +200,8 @@ class Mirror:
 
     def _find_or_make_parent(self, start_time: float | None) -> str:
         tags, given = self._tags(RunKind.SWEEP), self._given
-        found = self.tracking.search(tags)
-        run = found[0] if found else create_run(self.tracking, self.sweep, tags, start_time)
+        runs = self.tracking.search(tags)
+        run = runs[0] if runs else create_run(self.tracking, self.sweep, tags, start_time)
         run_id = str(run.info.run_id)
         if given is not None:
             client = self.tracking.client

@@ -161,9 +161,9 @@ def find_or_create(
 
     Its `config.json` is there afterwards; params that it lacks go with what is sent next.
     """
-    found = tracking.search(tags)
-    if found:
-        run = found[0]
+    runs = tracking.search(tags)
+    if runs:
+        run = runs[0]
     else:
         tags = {**tags, PARENT_TAG: parent_id, **fixed_tags(record)}
         searched = {key: record.config[key] for key in record.searched if key in record.config}
@@ -173,7 +173,7 @@ def find_or_create(
     run_id = str(run.info.run_id)
     projected = TrialRun(tracking, run_id, run.info.status, dict(run.data.tags), {}, {})
     projected.missing_params = missing_params(run, record.config)
-    if found:
+    if runs:
         sampled = min((key for key in run.data.metrics if key.startswith(SYSTEM)), default=None)
         if sampled is not None:
             history = tracking.client.get_metric_history(run_id, sampled)

@@ -38,10 +38,10 @@ def prove_writable(database: Path) -> None:
 
 def holders(database: Path) -> str:
     """Other processes that have the file open: `process 4711 (mlflow)`."""
-    found = []
+    names = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # gone, or another user's
             paths = {file.path for file in process.open_files()}
             if process.pid != psutil.Process().pid and str(database.resolve()) in paths:
-                found.append(f"process {process.pid} ({process.name()})")
-    return ", ".join(found) or "a process of another user or machine"
+                names.append(f"process {process.pid} ({process.name()})")
+    return ", ".join(names) or "a process of another user or machine"

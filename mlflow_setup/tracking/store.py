@@ -105,18 +105,18 @@ class Tracking:
         Raises:
             ConfigError: the experiment is in MLflow's trash.
         """
-        found = self.find_experiment()
-        if found is not None:
-            return found
+        experiment = self.find_experiment()
+        if experiment is not None:
+            return experiment
         root = self.database and (self.database.absolute().parent / ARTIFACTS_FOLDER).as_uri()
         try:
             tags = EXPERIMENT_TAGS
             return str(self.client.create_experiment(self.experiment, root, tags))
         except _mlflow_error():
-            found = self.find_experiment()  # another process was quicker
-            if found is None:
+            experiment = self.find_experiment()  # another process was quicker
+            if experiment is None:
                 raise
-            return found
+            return experiment
 
     def find_experiment(self) -> str | None:
         """The experiment's id, or None when nothing was tracked here yet. Creates nothing.

@@ -69,13 +69,13 @@ def _read(
     """Raises LookupError where the experiment is in MLflow's trash."""
     with closing(sqlite3.connect(database, timeout=WAIT_SECONDS)) as connection:
         query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
-        found = connection.execute(query, [experiment]).fetchone()
-        if found is None:
+        experiment_row = connection.execute(query, [experiment]).fetchone()
+        if experiment_row is None:
             return
-        if found[1] != "active":
+        if experiment_row[1] != "active":
             raise LookupError(experiment)
         wanted = "FROM runs r WHERE r.experiment_id = ? AND r.lifecycle_stage = 'active'"
-        given = [found[0]]
+        given = [experiment_row[0]]
         for key, value in tags.items():
             wanted += " AND EXISTS (SELECT 1 FROM tags t WHERE t.run_uuid = r.run_uuid"
             wanted += " AND t.key = ? AND t.value = ?)"

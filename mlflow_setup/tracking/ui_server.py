@@ -70,13 +70,13 @@ def own_names(host: str) -> list[str]:
     that only this machine reaches, or of one address."""
     if host not in _EVERYWHERE:
         return []
-    name, found = socket.gethostname(), set()
+    name, names = socket.gethostname(), set()
     for address in (each for listed in psutil.net_if_addrs().values() for each in listed):
         if address.family == socket.AF_INET:
-            found.add(address.address)
+            names.add(address.address)
         elif address.family == socket.AF_INET6:
-            found.add(f"[{address.address.partition('%')[0]}]")
-    return [*dict.fromkeys([name, socket.getfqdn(), f"{name}.local", *sorted(found)])]
+            names.add(f"[{address.address.partition('%')[0]}]")
+    return [*dict.fromkeys([name, socket.getfqdn(), f"{name}.local", *sorted(names)])]
 
 
 def _require_free(host: str, port: int) -> None:

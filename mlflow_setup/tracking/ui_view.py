@@ -40,14 +40,14 @@ class View:
     def charts(self) -> list[list[str]]:
         """The metrics of each chart: the objective, then of each task the losses on train and dev
         in one, and its score."""
-        found = []
+        charts = []
         for best in self.metrics:
             metric = best.removeprefix("best/")
             _, task, *name = metric.split("/")
             if name:
-                found.append([f"{split}/{task}/loss" for split in ("train", "dev")])
-            found.append([metric])
-        return found
+                charts.append([f"{split}/{task}/loss" for split in ("train", "dev")])
+            charts.append([metric])
+        return charts
 
 
 def save_view(tracking: Tracking, sweep: str, view: View, now: float) -> None:

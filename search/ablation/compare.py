@@ -114,12 +114,14 @@ def evaluate(
         if base not in results:
             problems.setdefault(label, f"its base {base} has no numbers")
     pairs = {label: base for label, base in bases.items() if label not in problems}
-    found = compare(results, pairs, Draws(num_replicates))
+    differences = compare(results, pairs, Draws(num_replicates))
     lines = []
     for row in rows:
         runs = tuple(_run(result, set(first[0].tasks)) for result in results.get(row.label, []))
         problem, to = problems.get(row.label), bases.get(row.label)
-        line = Line(row.label, row.recipe, runs, found.get(row.label), base=to, table=row.table)
+        line = Line(
+            row.label, row.recipe, runs, differences.get(row.label), base=to, table=row.table
+        )
         lines.append(replace(line, runs=(), problem=problem) if problem else line)
     drawn = curves_of_row if curves_of_row in results else rows[0].label
     names = (*first[0].tasks, OVERALL)
@@ -150,16 +152,16 @@ def compare(
         scores = {label: values[:, 0] for label, values in known.items()}
         places += [(pair.row, name) for pair in pairs]
         flat += differences_of(scores, independent, pairs)
-    found: dict[str, dict[str, Difference]] = {label: {} for label in bases}
+    differences: dict[str, dict[str, Difference]] = {label: {} for label in bases}
     for (label, name), difference in zip(places, holm(flat), strict=True):
-        found[label][name] = difference
-    return found
+        differences[label][name] = difference
+    return differences
 
 
 def _drawn(own: Sequence[Result], all_tasks: set[str], draws: Draws) -> dict[str, Floats]:
     """Task -> scores [S, 1 + R] on the dev rows and on each replicate; overall of all tasks."""
     tasks = own[0].tasks
-    found = {
+    replicates = {
         name: np.stack(
             [
                 draws.scores((each.name, name), task, each.outputs[name], each.labels[name])
@@ -168,7 +170,9 @@ def _drawn(own: Sequence[Result], all_tasks: set[str], draws: Draws) -> dict[str
         )
         for name, task in tasks.items()
     }
-    return found | ({OVERALL: overall_of(found, tasks)} if set(tasks) == all_tasks else {})
+    return replicates | (
+        {OVERALL: overall_of(replicates, tasks)} if set(tasks) == all_tasks else {}
+    )
 
 
 def _base_of(row: Row, first: str, results: Mapping[str, Sequence[Result]]) -> str:

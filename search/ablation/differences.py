@@ -75,13 +75,13 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
     """The same with those called clear that are, at `ERROR_RATE` for all of them together."""
     tested = [n for n, each in enumerate(differences) if each.p_value is not None]
     ranked = sorted(tested, key=lambda n: differences[n].p_value or 0.0)
-    found = list(differences)
+    adjusted = list(differences)
     for place, number in enumerate(ranked):
-        p_value = found[number].p_value
+        p_value = adjusted[number].p_value
         if p_value is None or p_value * (len(ranked) - place) > ERROR_RATE:
             break
-        found[number] = replace(found[number], is_clear=True)
-    return found
+        adjusted[number] = replace(adjusted[number], is_clear=True)
+    return adjusted
 
 
 @dataclass(frozen=True, eq=False)

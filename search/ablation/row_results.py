@@ -90,17 +90,17 @@ def read_result(path: Path, ended: Sequence[Outcome] = FINISHED) -> Result:
     for name, task in config.task_records().items():
         if not task.is_evaluated:
             continue
-        found = Predictions.read(file, name)
-        data = found.data_fingerprint  # compared between rows, not here
-        found.require(file, task_name=name, split="dev", data_fingerprint=data)
-        if found.labels is None:
+        predictions = Predictions.read(file, name)
+        data = predictions.data_fingerprint  # compared between rows, not here
+        predictions.require(file, task_name=name, split="dev", data_fingerprint=data)
+        if predictions.labels is None:
             raise IntegrityError(f"{file}: no labels")
-        order = sorted(range(len(found.ids)), key=found.ids.__getitem__)
+        order = sorted(range(len(predictions.ids)), key=predictions.ids.__getitem__)
         result.tasks[name] = task
-        result.fingerprints[name] = found.data_fingerprint
-        result.ids[name] = tuple(found.ids[row] for row in order)
-        result.outputs[name] = found.outputs[order].astype(np.float64)
-        result.labels[name] = found.labels[order]
+        result.fingerprints[name] = predictions.data_fingerprint
+        result.ids[name] = tuple(predictions.ids[row] for row in order)
+        result.outputs[name] = predictions.outputs[order].astype(np.float64)
+        result.labels[name] = predictions.labels[order]
     return result
 
 

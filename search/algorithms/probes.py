@@ -25,7 +25,7 @@ class Probes:
         self.num_probes = sweep.search.num_probes
         self.space: Space = effective_space(sweep.space, PROBE_ALONE)
         """What a probe draws."""
-        self.found: list[tuple[float, dict[str, Any]]] = []  # best overall, point
+        self.scored: list[tuple[float, dict[str, Any]]] = []  # best overall, point
         self.taken_up: list[dict[str, Any]] = []
 
     def alone(self, given: TrialSettings) -> TrialSettings:
@@ -42,7 +42,7 @@ class Probes:
 
     def take_up(self) -> dict[str, Any] | None:
         """The point of the best probe that no trial has taken up; the earliest wins a tie."""
-        left = [item for item in self.found if item[1] not in self.taken_up]
+        left = [item for item in self.scored if item[1] not in self.taken_up]
         if not left:
             return None
         _, point = max(left, key=lambda item: item[0])
@@ -63,7 +63,7 @@ class Probes:
     def _note(self, settings: Mapping[str, Any], searched: Any, value: float) -> None:
         point = {key: settings[key] for key in searched if key in self.space}
         if list(settings.get(STAGES, ())) == PROBE_ALONE:
-            self.found.append((value, point))
+            self.scored.append((value, point))
         elif point not in self.taken_up:
             self.taken_up.append(point)
 

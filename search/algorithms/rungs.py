@@ -182,10 +182,10 @@ class Promotion(SuccessiveHalving):
 
     @property
     def reached(self) -> tuple[Rung, ...]:
-        found = super().reached
-        for rung in found:
+        rungs = super().reached
+        for rung in rungs:
             rung.stops = [trial for trial in rung.arrivals if trial not in rung.promoted]
-        return found
+        return rungs
 
     def promote(self, paused: Collection[str]) -> tuple[str, Decision] | None:
         """The paused trial that goes on next, by the highest rung that has one; None: a new trial

@@ -33,8 +33,8 @@ def objectives(sweep: SweepConfig) -> list[str]:
 
 def values_of(past: PastTrial, metrics: Sequence[str]) -> list[float]:
     """Each metric's best of any epoch; nothing when the trial lacks one of them."""
-    found = [past.best(metric) for metric in metrics]
-    return [value for value in found if value is not None] if None not in found else []
+    values = [past.best(metric) for metric in metrics]
+    return [value for value in values if value is not None] if None not in values else []
 
 
 def create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> optuna.Study:

@@ -125,13 +125,13 @@ class TPE(TPESampler):
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
     ) -> dict[str, NDArray[np.float64]]:
         assert isinstance(trials, _Trials)
-        found = {}
+        columns = {}
         for name, distribution in search_space.items():
             column = self._columns.get(name)
             if column is None or column.distribution != distribution:
                 column = self._columns[name] = _Column(name, distribution)
-            found[name] = column.of(trials)
-        return found
+            columns[name] = column.of(trials)
+        return columns
 
     def _sort(self, study: Study, asked: FrozenTrial) -> None:
         """Good trials: the best tenth, at most 25 where there is one objective; running ones are

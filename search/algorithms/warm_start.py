@@ -68,7 +68,7 @@ def warm_start(
         NothingUsableError: no such sweep, or none of its trials was scored.
         ConfigError: its trials were scored on other tasks.
     """
-    found: list[WarmTrial] = []
+    trials: list[WarmTrial] = []
     mapping = Mapping(Counter(), Counter())
     for other in others:
         folder = _folder(other, storage)
@@ -80,9 +80,9 @@ def warm_start(
         if not past:
             raise NothingUsableError(f"sweep {folder.name}: no trial to start warm from")
         _refuse_other_tasks(sweep, folder.name, past)
-        found += [_map(trial, folder.name, sweep, metrics, mapping) for trial in past]
-    said = [f"warm start: {len(found)} trials", *mapping.describe()] if found else []
-    return found, said
+        trials += [_map(trial, folder.name, sweep, metrics, mapping) for trial in past]
+    said = [f"warm start: {len(trials)} trials", *mapping.describe()] if trials else []
+    return trials, said
 
 
 def write_warm_start(folder: Path, trials: list[WarmTrial]) -> None:
@@ -125,8 +125,8 @@ def _map(
     space = effective_space(sweep.space, settings["train.stages"])
     params = _fit_all(space, settings, mapping)
     finished = past.ended is Outcome.FINISHED
-    found = {metric: past.best(metric) for metric in metrics}
-    best = {metric: value for metric, value in found.items() if value is not None}
+    scores = {metric: past.best(metric) for metric in metrics}
+    best = {metric: value for metric, value in scores.items() if value is not None}
     complete = best if len(best) == len(metrics) else {}
     return WarmTrial(sweep_name, past.name, params, past.best_values, complete, finished)
 

@@ -42,14 +42,14 @@ def check_cluster_file(path: Path) -> list[Finding]:
         ConfigError: the file cannot be read, or is not YAML.
     """
     written = read_settings(path)
-    found = [*_by_ray(written)]
+    findings = [*_by_ray(written)]
     if isinstance(written.get("available_node_types"), dict):
-        found += _provider(written)
-        found += _nodes(written)
-        found += _commands(written)
-        found += _doors(written)
-        found += _versions(written, path)
-    return in_order([*found, *to_be_filled_in(written), *_worth_knowing(written)])
+        findings += _provider(written)
+        findings += _nodes(written)
+        findings += _commands(written)
+        findings += _doors(written)
+        findings += _versions(written, path)
+    return in_order([*findings, *to_be_filled_in(written), *_worth_knowing(written)])
 
 
 def _by_ray(written: dict[str, Any]) -> Iterator[Finding]:
@@ -146,14 +146,14 @@ def _doors(written: dict[str, Any]) -> Iterator[Finding]:
 
 def _versions(written: dict[str, Any], path: Path) -> Iterator[Finding]:
     image = str(mapping(written.get("docker")).get("image", ""))
-    found = re.match(r"rayproject/ray[a-z-]*:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", image)
-    if found is None:
+    match = re.match(r"rayproject/ray[a-z-]*:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", image)
+    if match is None:
         return
     pinned = pinned_ray(path)
-    if found[1] != pinned:
-        yield error("docker.image", f"has Ray {found[1]}; the workers are set up with {pinned}")
-    if found[2] and (int(found[2]), int(found[3])) < (3, 11):
-        yield error("docker.image", f"has Python {found[2]}.{found[3]}; 3.11 or newer is needed")
+    if match[1] != pinned:
+        yield error("docker.image", f"has Ray {match[1]}; the workers are set up with {pinned}")
+    if match[2] and (int(match[2]), int(match[3])) < (3, 11):
+        yield error("docker.image", f"has Python {match[2]}.{match[3]}; 3.11 or newer is needed")
 
 
 def _worth_knowing(written: dict[str, Any]) -> Iterator[Finding]:

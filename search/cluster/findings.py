@@ -39,9 +39,9 @@ def note(place: str, problem: str) -> Finding:
     return Finding(False, place, problem)
 
 
-def in_order(found: Iterable[Finding]) -> list[Finding]:
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Each finding once, errors first."""
-    return sorted(dict.fromkeys(found), key=lambda finding: not finding.is_error)
+    return sorted(dict.fromkeys(findings), key=lambda finding: not finding.is_error)
 
 
 def refuse(path: Path, findings: Iterable[Finding]) -> None:
@@ -53,8 +53,8 @@ def refuse(path: Path, findings: Iterable[Finding]) -> None:
 
 def facts(name: str) -> dict[str, Any]:
     """The data file `name`: schemas, and what else can be known without asking anybody."""
-    found: dict[str, Any] = json.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
+    return content
 
 
 def against(schema: Mapping[str, Any], value: Any, place: str, why: str) -> Iterator[Finding]:

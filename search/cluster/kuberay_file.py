@@ -51,14 +51,16 @@ def check_kuberay_file(path: Path) -> list[Finding]:
     cluster = mapping(spec.get("rayClusterSpec"))
     groups = list(groups_of(cluster))
     command = Command.of(str(spec.get("entrypoint", "")))
-    found = [*_by_ray(written, cluster), *_job(spec, command)]
-    found += against(_SCHEMAS["rayjob"], spec, "spec", "; the operator would refuse or ignore it")
-    found += _replicas(groups)
+    findings = [*_by_ray(written, cluster), *_job(spec, command)]
+    findings += against(
+        _SCHEMAS["rayjob"], spec, "spec", "; the operator would refuse or ignore it"
+    )
+    findings += _replicas(groups)
     for group in groups:
-        found += [*_resources(group), *_pod(group), *_secrets(group)]
-    found += [*_head(cluster, groups), *_trials(command, groups), *_token(cluster, groups)]
-    found += [*_versions(cluster, groups, path), *_paths(command, groups)]
-    return in_order([*found, *to_be_filled_in(written)])
+        findings += [*_resources(group), *_pod(group), *_secrets(group)]
+    findings += [*_head(cluster, groups), *_trials(command, groups), *_token(cluster, groups)]
+    findings += [*_versions(cluster, groups, path), *_paths(command, groups)]
+    return in_order([*findings, *to_be_filled_in(written)])
 
 
 def _by_ray(written: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[Finding]:

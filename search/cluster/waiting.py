@@ -50,8 +50,8 @@ class Waiting:
         now = self._clock()
         if now - self._looked < _LOOK_SECONDS:
             return
-        self._looked, found = now, statuses()
-        num_waiting, num_running = found.count("PENDING"), found.count("RUNNING")
+        self._looked, statuses_now = now, statuses()
+        num_waiting, num_running = statuses_now.count("PENDING"), statuses_now.count("RUNNING")
         if not num_waiting or num_running >= (self._asked or 1):
             self._end(now)
             return

@@ -33,11 +33,11 @@ def baselines(sweep: SweepConfig) -> dict[str, TrialSettings]:
         encoders = [base.settings.get("model.encoder", Config().model.encoder)]
     else:
         encoders = [str(choice) for choice in encoder.choices]
-    found = {MAJORITY: _baseline(base, MAJORITY, encoders[0])}
+    by_name = {MAJORITY: _baseline(base, MAJORITY, encoders[0])}
     for place in encoders:
         name = FROZEN_LINEAR if len(encoders) == 1 else f"{FROZEN_LINEAR}-{Path(place).name}"
-        found[name] = _baseline(base, FROZEN_LINEAR, place)
-    return found
+        by_name[name] = _baseline(base, FROZEN_LINEAR, place)
+    return by_name
 
 
 def _baseline(base: TrialSettings, recipe: str, encoder: str) -> TrialSettings:

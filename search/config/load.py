@@ -204,9 +204,9 @@ def _take_tasks_of_data(content: dict[str, Any], origin: dict[str, str]) -> None
     if "data.tasks" in fixed or any(key.startswith("tasks.") for s in settings for key in s):
         return
     folder = next((s["data.dir"] for s in (fixed, *settings) if s.get("data.dir")), None)
-    found = settings_of_data({**fixed, "data.dir": folder})
-    fixed |= found
-    origin |= dict.fromkeys(found, f"file {folder}/{TASKS_FILE}")
+    of_data = settings_of_data({**fixed, "data.dir": folder})
+    fixed |= of_data
+    origin |= dict.fromkeys(of_data, f"file {folder}/{TASKS_FILE}")
 
 
 def _validate(content: dict[str, Any], path: Path, problems: list[str]) -> SweepConfig | None:

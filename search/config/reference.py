@@ -20,10 +20,10 @@ def find_settings(key: str) -> list[Setting]:
         ConfigError: there is none; the message has the nearest ones.
     """
     known = every_setting()
-    found = named(key, known)
-    if not found:
+    matches = named(key, known)
+    if not matches:
         nearest = ", ".join(nearest_keys(key, known)[:8])
         raise ConfigError(
             f"no setting {key!r}; the nearest: {nearest}", fix="ensweep settings lists all"
         )
-    return found
+    return matches

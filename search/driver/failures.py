@@ -173,8 +173,8 @@ class Places:
         for actor, trial in controller._actor_to_trial.items():
             if actor in live:
                 if actor not in self._of_process:  # a process may have one trial after another
-                    found = placement_group_table(live[actor][1].placement_group)
-                    self._of_process[actor] = found["bundles_to_node_id"][0]
+                    table = placement_group_table(live[actor][1].placement_group)
+                    self._of_process[actor] = table["bundles_to_node_id"][0]
                 self._nodes[trial.config["trial"]] = self._of_process[actor]
         for actor in self._of_process.keys() - live.keys():
             del self._of_process[actor]

@@ -42,7 +42,7 @@ class SweepResult:
         return self._best(of_baselines=True)
 
     def _best(self, *, of_baselines: bool) -> tuple[str, int, float] | None:
-        found = [
+        scored = [
             (trial.record.trial, epoch.epoch, epoch.metrics[OVERALL])
             for trial in self.trials
             if trial.outcome
@@ -50,4 +50,4 @@ class SweepResult:
             and (trial.record.recipe in BASELINES) == of_baselines
             for epoch in trial.epochs
         ]
-        return max(found, key=lambda item: item[2], default=None)  # the earliest wins a tie
+        return max(scored, key=lambda item: item[2], default=None)  # the earliest wins a tie

@@ -233,10 +233,10 @@ class Drive:
 
     def _promote(self, paused: Collection[str], is_end: bool) -> str | None:
         """A paused trial goes on: that is on record before it does."""
-        found = self.scheduler.promote(paused, is_end=is_end)
-        if found is None:
+        promoted = self.scheduler.promote(paused, is_end=is_end)
+        if promoted is None:
             return None
-        name, decision = found
+        name, decision = promoted
         trial = self.folder.trial(name)
         with suppress(OSError):  # on a full disk it is decided anew
             trial.write_decision(decision)

@@ -65,14 +65,14 @@ def prepare(
 def _unlike(configs: Iterable[Config]) -> list[Config]:
     """Configurations that pre-train, one of all that would make the same encoder of the same
     text."""
-    found: dict[str, Config] = {}
+    distinct: dict[str, Config] = {}
     for config in configs:
         if config.pretrain.enabled:
             data = config.data.model_copy(update={"tasks": ()})
             draws = data.max_train_examples is not None or data.train_fraction < 1
             key = (config.pretrain, config.model.encoder, config.model.revision, data, config.tasks)
-            found.setdefault(f"{key} {config.seed if draws else ''}", config)
-    return list(found.values())
+            distinct.setdefault(f"{key} {config.seed if draws else ''}", config)
+    return list(distinct.values())
 
 
 def _results(sent: Sequence[Any], is_stopping: Callable[[], bool]) -> list[str | None]:

@@ -66,7 +66,7 @@ def sync(folder: SweepFolder, tracking: Tracking, *, whole: bool = True) -> list
             outcomes.append(snapshot.outcome)
     if whole and drivers(folder):
         return missed  # of the trials that it has just begun there may be only a run
-    has_ended = bool(outcomes) and all(found and found.outcome.is_terminal for found in outcomes)
+    has_ended = bool(outcomes) and all(record and record.outcome.is_terminal for record in outcomes)
     is_last = sweep is not None and len(trials) >= sweep.search.num_samples
     if before not in (None, "RUNNING") and not (has_ended and not missed and is_last):
         mirror.finish(before)  # it may have been stopped between trials

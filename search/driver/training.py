@@ -90,8 +90,8 @@ def run_training(
     _refuse_taken(name, folder, storage, tracking)
     trial.refresh()
     if (folder / CONFIG_ARTIFACT).exists():  # one that has ended is held to its settings too
-        stored, found = trial.trial(), dataset.fingerprint
-        trial.create(replace(stored, config=config.flat(), data_fingerprint=found))
+        stored, fingerprint = trial.trial(), dataset.fingerprint
+        trial.create(replace(stored, config=config.flat(), data_fingerprint=fingerprint))
     if config.distill.enabled:
         teach(config, storage / SHARED, tracking)
     mirrored, is_there = _Mirrored(name, folder, resolved, tracking, stop), folder.exists()

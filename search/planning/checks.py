@@ -46,10 +46,10 @@ class Checks:
             check = Check(name, "error", error.problem, error.fix, error.exit_code)
         self.checks.insert(place, check)
 
-    def note(self, name: str, found: str, fix: str | None = None) -> None:
+    def note(self, name: str, text: str, fix: str | None = None) -> None:
         """Add a warning."""
-        self.checks.append(Check(name, "note", found, fix))
+        self.checks.append(Check(name, "note", text, fix))
 
-    def warn(self, name: str, found: str, fix: str | None = None) -> None:
+    def warn(self, name: str, text: str, fix: str | None = None) -> None:
         """Add an error that no exception was raised for."""
-        self.checks.append(Check(name, "error", found, fix, ConfigError.exit_code))
+        self.checks.append(Check(name, "error", text, fix, ConfigError.exit_code))

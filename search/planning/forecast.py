@@ -192,5 +192,5 @@ def _range(values: Sequence[float]) -> Range:
     return Range(float(low), float(median), float(high))
 
 
-def _scale(found: Range, factor: float) -> Range:
-    return Range(found.low * factor, found.median * factor, found.high * factor)
+def _scale(estimate: Range, factor: float) -> Range:
+    return Range(estimate.low * factor, estimate.median * factor, estimate.high * factor)

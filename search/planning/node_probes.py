@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.text import first_line
-from search.planning.probe import Found, probe, versions
+from search.planning.probe import NodeReport, probe, versions
 from search.planning.representative_trials import LARGEST
 from trainable.config.config import Config
 from trainable.runtime.progress import Tally
@@ -33,24 +33,24 @@ _MUST_AGREE = ("python", "ray", "ensweep")
 class Visits:
     """What all probes have found."""
 
-    found: tuple[Found, ...]
+    reports: tuple[NodeReport, ...]
 
     @property
     def problems(self) -> list[str]:
         """Each with the machine where it is found."""
-        told = [f"{found.host}: {line}" for found in self.found for line in found.problems]
+        told = [f"{report.host}: {line}" for report in self.reports for line in report.problems]
         return list(dict.fromkeys(told))
 
     @property
     def rehearsals(self) -> dict[str, Rehearsal]:
         """What each configuration takes, by its name, as it was found first."""
-        found = reversed(self.found)
-        return {name: cost for visit in found for name, cost in visit.rehearsals.items()}
+        reports = reversed(self.reports)
+        return {name: cost for visit in reports for name, cost in visit.rehearsals.items()}
 
     @property
     def usd_per_hour(self) -> float:
         """The price of a trial where it costs the most."""
-        return max(found.usd_per_hour for found in self.found)
+        return max(report.usd_per_hour for report in self.reports)
 
 
 def visit(
@@ -82,7 +82,7 @@ def visit(
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         sent.append(task.options(scheduling_strategy=there).remote(place, probe_folder, largest))
     try:
-        found = _answers(sent)
+        reports = _answers(sent)
     except GetTimeoutError:
         for reference in sent:
             ray.cancel(reference, force=True)
@@ -93,10 +93,10 @@ def visit(
     except RayError as error:
         reason = first_line(error)
         raise ConfigError(f"a task like a trial was lost: {reason}") from None
-    return Visits(tuple(with_driver(each, probe_folder) for each in found))
+    return Visits(tuple(with_driver(each, probe_folder) for each in reports))
 
 
-def _answers(sent: list[Any]) -> tuple[Found, ...]:
+def _answers(sent: list[Any]) -> tuple[NodeReport, ...]:
     """What the probes have found, in the order in which they were sent.
 
     Raises:
@@ -116,28 +116,28 @@ def memory_problems(
 ) -> Iterator[str]:
     """Configurations that do not fit as often as they would run on one machine or GPU."""
     beside = min(max_concurrent_trials, _fit_on_a_machine(place))
-    for found in visits.found:
-        peak = max((cost.peak_bytes for cost in found.rehearsals.values()), default=0)
-        if peak * beside > _MEMORY_SHARE * found.memory_bytes:
+    for report in visits.reports:
+        peak = max((cost.peak_bytes for cost in report.rehearsals.values()), default=0)
+        if peak * beside > _MEMORY_SHARE * report.memory_bytes:
             yield (
-                f"{found.host}: {beside} x {peak / 1e9:.1f} GB at a time, of "
-                f"{found.memory_bytes / 1e9:.1f} GB of memory"
+                f"{report.host}: {beside} x {peak / 1e9:.1f} GB at a time, of "
+                f"{report.memory_bytes / 1e9:.1f} GB of memory"
             )
 
 
-def with_driver(found: Found, probe_folder: Path) -> Found:
+def with_driver(report: NodeReport, probe_folder: Path) -> NodeReport:
     """Add the problems that only the driver can see: an answer it does not read, versions."""
-    problems = list(found.problems)
-    storage_of(probe_folder).pull(probe_folder, found.answer)
-    if not (probe_folder / found.answer).is_file():
+    problems = list(report.problems)
+    storage_of(probe_folder).pull(probe_folder, report.answer)
+    if not (probe_folder / report.answer).is_file():
         problems.append(
             f"storage: what a task wrote below {probe_folder.parent} is not seen by the driver"
         )
     ours = versions()
     for name in _MUST_AGREE:
-        if found.versions[name] != ours[name]:
-            problems.append(f"{name} is {found.versions[name]}; the driver has {ours[name]}")
-    return Found(**{**vars(found), "problems": tuple(problems)})
+        if report.versions[name] != ours[name]:
+            problems.append(f"{name} is {report.versions[name]}; the driver has {ours[name]}")
+    return NodeReport(**{**vars(report), "problems": tuple(problems)})
 
 
 def _one_of_each_type(place: TrialPlacement) -> list[str]:

@@ -151,8 +151,8 @@ def _tracking(tracking: Tracking) -> str:
 
 
 def _teachers(configs: Mapping[str, Config], tracking: Tracking) -> str:
-    found = {find_teacher(config, tracking) for config in configs.values()} - {""}
-    return ", ".join(sorted(found)) or "none is needed from outside"
+    teachers = {find_teacher(config, tracking) for config in configs.values()} - {""}
+    return ", ".join(sorted(teachers)) or "none is needed from outside"
 
 
 def _name(folder: SweepFolder, tracking: Tracking) -> str:
@@ -211,10 +211,10 @@ def _cluster(
     if not plan.errors:
         plan.forecast = _forecast(sweep, visits, slots)
         _judge(plan, sweep, visits, slots, storage)
-    hosts = len({found.host for found in visits.found})
+    hosts = len({report.host for report in visits.reports})
     return (
         f"{num_probes} trials at a time, {resources.cpus_per_trial} CPU and "
-        f"{slots.gpus_per_trial:g} GPU each; {len(visits.found)} tasks on {hosts} machine(s)"
+        f"{slots.gpus_per_trial:g} GPU each; {len(visits.reports)} tasks on {hosts} machine(s)"
     )
 
 
@@ -246,22 +246,21 @@ def _forecast(sweep: SweepConfig, visits: Visits, slots: Slots) -> Forecast:
 
 def _judge(plan: Plan, sweep: SweepConfig, visits: Visits, slots: Slots, storage: Path) -> None:
     """Does it fit on the disk and into the budget?"""
-    found, free = plan.forecast, _free(storage)
-    assert found is not None
-    needed = (
-        f"up to {found.disk_bytes / 1e9:.1f} GB are needed in {storage}, {free / 1e9:.1f} are free"
-    )
+    estimate, free = plan.forecast, _free(storage)
+    assert estimate is not None
+    gigabytes = f"up to {estimate.disk_bytes / 1e9:.1f} GB are"
+    needed = f"{gigabytes} needed in {storage}, {free / 1e9:.1f} are free"
     if storage_of(storage).is_remote:
-        plan.note("disk", f"up to {found.disk_bytes / 1e9:.1f} GB are written")
-    elif found.disk_bytes > free:
+        plan.note("disk", f"{gigabytes} written")
+    elif estimate.disk_bytes > free:
         plan.warn("disk", needed, "make room, or keep less: keep_pruned_top, search.num_samples")
-    elif found.disk_bytes > free / 2:
+    elif estimate.disk_bytes > free / 2:
         plan.note("disk", needed)
     budget = sweep.budget
     limits = {
-        "max_hours": (budget.max_hours, found.hours, 1.0),
-        "max_gpu_hours": (budget.max_gpu_hours, found.gpu_hours, slots.gpus_per_trial),
-        "max_usd": (budget.max_usd, found.usd, visits.usd_per_hour),
+        "max_hours": (budget.max_hours, estimate.hours, 1.0),
+        "max_gpu_hours": (budget.max_gpu_hours, estimate.gpu_hours, slots.gpus_per_trial),
+        "max_usd": (budget.max_usd, estimate.usd, visits.usd_per_hour),
     }
     shortest = min(map(_hours, visits.rehearsals.values()))
     for key, (limit, whole, share) in limits.items():

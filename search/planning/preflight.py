@@ -78,22 +78,22 @@ def _data_key(config: Config) -> str:
     return repr((config.data, config.tasks, config.seed))
 
 
-def refuse_other_inputs(known: Inputs, found: Inputs) -> None:
+def refuse_other_inputs(known: Inputs, inputs: Inputs) -> None:
     """The trials of a sweep are compared with each other: all read the same.
 
     Raises:
         ChangedInputError: data or an encoder are not those that the sweep began with.
     """
-    changes = known.changes(found)
+    changes = known.changes(inputs)
     if changes:
         raise changed_input(changes)
 
 
-def refuse_other_data(history: Sequence[PastTrial], found: Inputs) -> None:
+def refuse_other_data(history: Sequence[PastTrial], inputs: Inputs) -> None:
     """A trial is never finished on other data than it began with, also one of a sweep of which
     nothing else is on record."""
     unfinished = {past.name: from_flat(past.record.config) for past in history if not past.is_over}
-    with expecting(found):
+    with expecting(inputs):
         read = read_data(unfinished.values())
     began = {past.name: past.record.data_fingerprint for past in history}
     changed = [

@@ -37,7 +37,7 @@ _PROCESS = uuid.uuid4().hex[:8]
 
 
 @dataclass(frozen=True)
-class Found:
+class NodeReport:
     """What a task has to tell."""
 
     host: str
@@ -76,7 +76,9 @@ def probe_folder(storage: Path) -> Iterator[Path]:
         raise ConfigError(f"storage {storage}: {error}", fix=fix) from None
 
 
-def probe(place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> Found:
+def probe(
+    place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str, Any]]
+) -> NodeReport:
     """Look around in a worker with the resources of a trial, and rehearse `configs`.
 
     Whatever is wrong is returned: what is raised here would be raised in every trial.
@@ -95,7 +97,7 @@ def probe(place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str
             except Exception as error:
                 problems.append(f"{name}: {type(error).__name__}: {first_line(error)}")
     limits = place.limits()
-    return Found(
+    return NodeReport(
         socket.gethostname(),
         _answer_name(),
         limits.node_type,

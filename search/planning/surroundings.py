@@ -35,18 +35,18 @@ _SECRET = re.compile(r"TOKEN|PASSWORD|SECRET|KEY|CREDENTIAL|AUTH", re.IGNORECASE
 
 def look_around(storage: Path, tracking: Tracking) -> Checks:
     """Versions, devices, storage, tracking, cache, token and environment, each looked at once."""
-    found = Checks()
+    checks = Checks()
     environment = dict(os.environ)  # before what is looked at adds to it
-    found.look("versions", _versions)
-    found.look("devices", _devices)
-    found.look("ray", _ray)
-    found.look("storage", lambda: _storage(storage))
-    found.look("tracking", lambda: _tracking(tracking))
-    found.look("cache", _cache)
-    found.look("encoders", _encoders)
-    found.look("token", _token)
-    found.look("environment", lambda: _environment(environment))
-    return found
+    checks.look("versions", _versions)
+    checks.look("devices", _devices)
+    checks.look("ray", _ray)
+    checks.look("storage", lambda: _storage(storage))
+    checks.look("tracking", lambda: _tracking(tracking))
+    checks.look("cache", _cache)
+    checks.look("encoders", _encoders)
+    checks.look("token", _token)
+    checks.look("environment", lambda: _environment(environment))
+    return checks
 
 
 def _versions() -> str:

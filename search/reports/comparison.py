@@ -176,8 +176,8 @@ def _differing(sweeps: Sequence[SweepConfig]) -> dict[str, tuple[Any, ...]]:
     """What is fixed, searched, or said of search, scheduler and resources, where it differs."""
     flat = [_flat(sweep) for sweep in sweeps]
     names = dict.fromkeys(name for each in flat for name in each)
-    found = {name: tuple(each.get(name) for each in flat) for name in names}
-    return {name: values for name, values in found.items() if len(set(map(repr, values))) > 1}
+    by_name = {name: tuple(each.get(name) for each in flat) for name in names}
+    return {name: values for name, values in by_name.items() if len(set(map(repr, values))) > 1}
 
 
 def _flat(sweep: SweepConfig) -> dict[str, Any]:

@@ -12,19 +12,19 @@ from search.storage.sweep_folder import SweepFolder
 
 def comparison_report(folders: Sequence[SweepFolder]) -> Report:
     """Gather the report; raises as `search.reports.comparison.compare`."""
-    found = compare(folders)
-    names = [side.name for side in found.sides]
+    comparison = compare(folders)
+    names = [side.name for side in comparison.sides]
     return Report(
         f"Sweeps {', '.join(names)}",
-        _verdict(found),
+        _verdict(comparison),
         made_by(),
-        [_best(found, names), _time(found), _settings(found, names)],
+        [_best(comparison, names), _time(comparison), _settings(comparison, names)],
     )
 
 
-def best_rows(found: Comparison) -> list[list[str]]:
+def best_rows(comparison: Comparison) -> list[list[str]]:
     """A row for each thing that is compared: its name, then a cell for each sweep."""
-    sides, gains = found.sides, found.gains
+    sides, gains = comparison.sides, comparison.gains
     tasks = list(dict.fromkeys(task for side in sides for task in side.scores))
     rows = [
         ["trials", *(", ".join(f"{n} {how}" for how, n in s.outcomes.items()) for s in sides)],
@@ -34,7 +34,7 @@ def best_rows(found: Comparison) -> list[list[str]]:
     for task in tasks:
         cells = (gain[task].describe() if task in gain else "" for gain in gains)
         rows.append([f"difference in {task}", "", *cells])
-    at = found.common_hours
+    at = comparison.common_hours
     rows += [
         ["time", *(duration(3600 * side.hours) for side in sides)],
         ["time to its best", *(duration(3600 * side.hours_to_best) for side in sides)],
@@ -48,10 +48,10 @@ def best_rows(found: Comparison) -> list[list[str]]:
     return rows
 
 
-def _verdict(found: Comparison) -> list[str]:
-    first, *others = found.sides
+def _verdict(comparison: Comparison) -> list[str]:
+    first, *others = comparison.sides
     said = []
-    for side, gains in zip(others, found.gains, strict=True):
+    for side, gains in zip(others, comparison.gains, strict=True):
         gain = gains.get("overall") if set(side.scores) == set(first.scores) else None
         if gain is None:
             said.append(f"{side.name} and {first.name} differ in their tasks: no overall.")
@@ -60,19 +60,19 @@ def _verdict(found: Comparison) -> list[str]:
         word = "better" if gain.value > 0 else "worse"
         how = f"is {word} than" if is_sure else "is not clearly better or worse than"
         said.append(f"{side.name} {how} {first.name}: {gain.describe()} overall.")
-    took = ", ".join(f"{side.name} {duration(3600 * side.hours)}" for side in found.sides)
+    took = ", ".join(f"{side.name} {duration(3600 * side.hours)}" for side in comparison.sides)
     return [*said, f"Time: {took}."]
 
 
-def _best(found: Comparison, names: list[str]) -> Section:
-    rows = best_rows(found)
+def _best(comparison: Comparison, names: list[str]) -> Section:
+    rows = best_rows(comparison)
     overall = frozenset(n for n, row in enumerate(rows) if row[0] == "overall")
     table = Table(["", *names], rows, strong=overall)
     return Section("best", "The best of each", [sentence(CAVEAT)], tables=[table])
 
 
-def _time(found: Comparison) -> Section:
-    marks = [_steps(side, n) for n, side in enumerate(found.sides) if side.best_by_hours]
+def _time(comparison: Comparison) -> Section:
+    marks = [_steps(side, n) for n, side in enumerate(comparison.sides) if side.best_by_hours]
     panel = Panel(marks, "", "minutes since the first trial began", "best overall so far")
     return Section("time", "Best by time", plots=[Plot("best-by-time", [panel], width=8.4)])
 
@@ -88,9 +88,9 @@ def _steps(side: Side, number: int) -> Series:
     return Series(xs, ys, side.name, "line", colour, 2)
 
 
-def _settings(found: Comparison, names: list[str]) -> Section:
+def _settings(comparison: Comparison, names: list[str]) -> Section:
     title = "Settings that differ"
-    if not found.settings:
+    if not comparison.settings:
         return Section("settings", title, absent="all settings are equal")
-    rows = [[key, *map(brief, values)] for key, values in found.settings.items()]
+    rows = [[key, *map(brief, values)] for key, values in comparison.settings.items()]
     return Section("settings", title, tables=[Table(["setting", *names], rows)])

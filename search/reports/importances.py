@@ -80,7 +80,7 @@ def read_insight(folder: SweepFolder) -> Insight:
             fix=f"{folder.command('extend')} --num-samples 8",
         )
     study = study_of(trials)
-    found = {name: _importances(study, make()) for name, make in EVALUATORS.items()}
+    importances = {name: _importances(study, make()) for name, make in EVALUATORS.items()}
     draw = random.Random(0)
     parts = [draw.sample(finished, _part(len(finished))) for _ in range(NUM_DRAWS)]
     drawn = [
@@ -88,8 +88,10 @@ def read_insight(folder: SweepFolder) -> Insight:
         for part in parts
     ]
     ranges = {name: _ranges([one[name] for one in drawn]) for name in EVALUATORS}
-    keys = sorted(sweep.space, key=lambda key: -sum(one.get(key) or 0 for one in found.values()))
-    weighed = {key: {name: one.get(key) for name, one in found.items()} for key in keys}
+    keys = sorted(
+        sweep.space, key=lambda key: -sum(one.get(key) or 0 for one in importances.values())
+    )
+    weighed = {key: {name: one.get(key) for name, one in importances.items()} for key in keys}
     return Insight(len(finished), weighed, ranges, NUM_DRAWS, audit_result(history))
 
 
@@ -117,9 +119,9 @@ def _importances(study: optuna.Study, evaluator: Any) -> dict[str, float | None]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = optuna.importance.get_param_importances(
+            importances = optuna.importance.get_param_importances(
                 study, evaluator=evaluator, target=_target(study)
             )
         except (ValueError, RuntimeError):  # nothing varied
             return {}
-    return {key: value for key, value in found.items() if math.isfinite(value)}
+    return {key: value for key, value in importances.items() if math.isfinite(value)}

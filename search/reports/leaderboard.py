@@ -144,10 +144,10 @@ def _of_tasks(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
 
 def _notes(tags: Mapping[str, str]) -> dict[str, int]:
     try:
-        found = json.loads(tags.get(Tag.NOTES, "{}"))
+        notes = json.loads(tags.get(Tag.NOTES, "{}"))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return notes if isinstance(notes, dict) else {}
 
 
 def _value(text: str) -> Any:

@@ -50,10 +50,10 @@ def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
     """
     history = read_history(folder.trial_folders())
     near = near_top(_best_of(history), keep_pruned_top) | pinned_trials(folder.path)
-    found = [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
+    garbage = [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
     for past in history:
-        found += _of_trial(folder, past, near)
-    unique = {path: why for path, why in reversed(found) if path.exists()}
+        garbage += _of_trial(folder, past, near)
+    unique = {path: why for path, why in reversed(garbage) if path.exists()}
     return [
         Garbage(path, storage_of(path).num_bytes(path), unique[path]) for path in sorted(unique)
     ]

@@ -34,8 +34,8 @@ def trainings(folder: SweepFolder) -> dict[Path, Holder]:
 
 
 def _living(places: list[Path]) -> dict[Path, Holder]:
-    found = {path: living_driver(path) for path in places if (path / LEASE_FILE).exists()}
-    return {path: holder for path, holder in found.items() if holder is not None}
+    holders = {path: living_driver(path) for path in places if (path / LEASE_FILE).exists()}
+    return {path: holder for path, holder in holders.items() if holder is not None}
 
 
 def ask_to_stop(folder: Path) -> None:
@@ -52,12 +52,12 @@ def until_left(folder: Path, holder: Holder) -> Iterator[Holder]:
     """The holder again and again, with its counter of now, until it has left, or is gone."""
     moved = time.monotonic()
     while True:
-        found = read_lease(folder / LEASE_FILE)
-        has_moved = found is not None and found.counter != holder.counter
-        if found is None or found.token != holder.token:
+        current = read_lease(folder / LEASE_FILE)
+        has_moved = current is not None and current.counter != holder.counter
+        if current is None or current.token != holder.token:
             break
         if has_moved:
-            holder, moved = found, time.monotonic()
+            holder, moved = current, time.monotonic()
         elif time.monotonic() - moved > STALE_SECONDS:
             break
         yield holder

@@ -182,19 +182,19 @@ class SweepFolder:
         if not path.is_file():
             return Inputs()
         try:
-            found = inputs_from_json(path.read_text(encoding="utf-8"))
+            inputs = inputs_from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeError, IntegrityError) as error:
             raise IntegrityError(
                 f"{path}: {error}",
                 fix=f"rm {shlex.quote(str(path))}: the data are then taken as they are now",
             ) from None
         old = begun_in(content_of(self.path / SWEEP_FILE), self.path.parent)
-        return found.relocated(lambda place: relocated({"": place}, old, self.path.parent)[""])
+        return inputs.relocated(lambda place: relocated({"": place}, old, self.path.parent)[""])
 
     def trial_folders(self) -> list[TrialFolder]:
         """The trials that have begun, by name."""
-        found = sorted(path.parent for path in (self.path / TRIALS).glob(f"*/{CONFIG_ARTIFACT}"))
-        return [TrialFolder(path) for path in found]
+        paths = sorted(path.parent for path in (self.path / TRIALS).glob(f"*/{CONFIG_ARTIFACT}"))
+        return [TrialFolder(path) for path in paths]
 
     def trial(self, name: str) -> TrialFolder:
         return TrialFolder(self.path / TRIALS / safe_name(name, "trial"))
@@ -213,13 +213,13 @@ def find_sweep(storage: Path, name: str | None = None) -> SweepFolder:
         NothingUsableError: there is none.
     """
     names = sweep_names(storage)[:1] if name is None else [name]
-    found = [SweepFolder(storage, each) for each in names]
-    if not found or not any((found[0].path / own).exists() for own in (SWEEP_FILE, TRIALS)):
+    folders = [SweepFolder(storage, each) for each in names]
+    if not folders or not any((folders[0].path / own).exists() for own in (SWEEP_FILE, TRIALS)):
         others = "" if name is None else there_are(name, sweep_names(storage))
         what = "no sweep" if name is None else f"no sweep {name!r}"
         fix = "--storage names the folder with the sweeps"
         raise NothingUsableError(f"{what} in {storage}{others}", fix=fix)
-    return found[0]
+    return folders[0]
 
 
 def sweep_names(storage: Path) -> list[str]:

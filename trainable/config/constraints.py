@@ -21,8 +21,8 @@ def contradictions(config: Config) -> list[str]:
     problems = _bad_tasks(config)
     if problems:
         return problems
-    found = [*_bad_heads(config), *_bad_losses(config), *_bad_stages(config), *_bad_text(config)]
-    return [*found, *_bad_places(config)]
+    clashes = [*_bad_heads(config), *_bad_losses(config), *_bad_stages(config), *_bad_text(config)]
+    return [*clashes, *_bad_places(config)]
 
 
 def _bad_places(config: Config) -> Iterator[str]:

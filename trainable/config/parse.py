@@ -120,5 +120,5 @@ def _place(key: str, origin: Mapping[str, str]) -> str:
     parts = key.split(".")
     parents = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     below = (name for name in origin if name.startswith(f"{key}."))
-    found = next((name for name in (*parents, *below) if name in origin), None)
-    return "" if found is None else f" ({origin[found]})"
+    nearest = next((name for name in (*parents, *below) if name in origin), None)
+    return "" if nearest is None else f" ({origin[nearest]})"

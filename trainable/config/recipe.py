@@ -212,14 +212,14 @@ def _settings_of(variables: Mapping[str, str]) -> list[tuple[str, Any, str]]:
         ConfigError: a variable that begins like a setting and is none.
     """
     keys = {f"{ENVIRONMENT_PREFIX}{key.upper().replace('.', '__')}": key for key in valid_keys()}
-    found = []
+    settings = []
     for name in sorted(variables):
         if name in keys:
-            found.append((*parse_override(f"{keys[name]}={variables[name]}"), f"env {name}"))
+            settings.append((*parse_override(f"{keys[name]}={variables[name]}"), f"env {name}"))
         elif name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
             raise ConfigError(f"environment variable {name}: no key {key}{nearest_key(key)}")
-    return found
+    return settings
 
 
 def _assign(

@@ -57,8 +57,8 @@ def named(name: str, settings: Iterable[Setting]) -> list[Setting]:
         lambda key: key.endswith(f".{asked}"),
         lambda key: asked in key.rpartition(".")[2].split("_"),
     ):
-        if found := [setting for setting in known if fits(setting.key.lower())]:
-            return sorted(found, key=lambda setting: not setting.key.startswith(_FIRST))
+        if matches := [setting for setting in known if fits(setting.key.lower())]:
+            return sorted(matches, key=lambda setting: not setting.key.startswith(_FIRST))
     return []
 
 
@@ -77,7 +77,7 @@ def _section(kind: Any) -> type[BaseModel] | None:
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     """Field -> the text that stands below it, of the class and those that it is made from."""
-    found: dict[str, str] = {}
+    docstrings: dict[str, str] = {}
     for parent in reversed(model.__mro__):
         if not (issubclass(parent, BaseModel) and parent is not BaseModel):
             continue
@@ -87,8 +87,10 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 match after:
                     case ast.Expr(value=ast.Constant(value=str(text))):
-                        found[node.target.id] = re.sub(r"\bNone\b", "null", " ".join(text.split()))
-    return found
+                        docstrings[node.target.id] = re.sub(
+                            r"\bNone\b", "null", " ".join(text.split())
+                        )
+    return docstrings
 
 
 def _default(field: FieldInfo) -> Any:

@@ -51,11 +51,11 @@ def read_dataset(config: Config) -> Dataset:
     place = config.data.dir if is_uri(config.data.dir) else folder
     train, dev, defects = {}, {}, []
     for name, task in tasks.items():
-        train[name], found = read_split(name, task, "train", folder)
-        defects += found
+        train[name], of_split = read_split(name, task, "train", folder)
+        defects += of_split
         if task.is_evaluated:
-            dev[name], found = read_split(name, task, "dev", folder)
-            defects += found
+            dev[name], of_split = read_split(name, task, "dev", folder)
+            defects += of_split
     errors = [defect for defect in defects if defect.severity == "error"]
     fatal = [defect for defect in errors if not defect.is_of_row]
     if fatal or (errors and config.data.on_bad_rows == "error"):
@@ -94,8 +94,8 @@ def read_directory(
                 continue
             if split == "test" and not (data_dir / task.files[split]).exists():
                 continue
-            examples, found = read_split(name, task, split, data_dir)
-            defects += found + _overlaps(examples, seen) + _uninformative(examples)
+            examples, of_split = read_split(name, task, split, data_dir)
+            defects += of_split + _overlaps(examples, seen) + _uninformative(examples)
             parts.append(examples)
     return parts, defects
 
@@ -104,7 +104,7 @@ def _overlaps(examples: Examples, seen: dict[tuple[str, ...], Split]) -> list[De
     """Rows whose sentences stand in an earlier split; adds this split's rows to `seen`."""
     rows = list(zip(*examples.sentences, strict=True))
     file, column = examples.task.files[examples.split], examples.task.columns.sentences[0]
-    found = [
+    overlaps = [
         Defect(
             "D23",
             "warning",
@@ -119,22 +119,22 @@ def _overlaps(examples: Examples, seen: dict[tuple[str, ...], Split]) -> list[De
     ]
     for row in rows:
         seen.setdefault(row, examples.split)
-    return found
+    return overlaps
 
 
 def _uninformative(examples: Examples) -> list[Defect]:
     """Labels that are all the same, and a dev set too small for its scores to mean anything."""
     labels, file = examples.labels, examples.task.files[examples.split]
-    found: list[tuple[str, str, str]] = []
+    findings: list[tuple[str, str, str]] = []
     if labels is not None and len(labels) and np.ptp(labels) == 0:
         column = examples.task.columns.label
-        found.append(
+        findings.append(
             ("D26", column, f"all {len(labels)} labels are {examples.task.show(labels[0])}")
         )
     if examples.split == "dev" and 0 < len(examples) < MIN_DEV_ROWS:
         message = f"{len(examples)} rows: an ensemble may have as many members"
-        found.append(("D27", "", message))
-    return [Defect(code, "warning", file, 0, column, "", text) for code, column, text in found]
+        findings.append(("D27", "", message))
+    return [Defect(code, "warning", file, 0, column, "", text) for code, column, text in findings]
 
 
 def _subsample(examples: Examples, config: Config) -> Examples:

@@ -44,25 +44,25 @@ class Inputs:
     examples: Mapping[Source, str] = field(default_factory=dict)
     folders: Mapping[str, Listing] = field(default_factory=dict)
 
-    def changes(self, found: "Inputs") -> list[str]:
+    def changes(self, now: "Inputs") -> list[str]:
         """What of `found` is known here as something else: data by their content, encoders by the
         versions of their files."""
-        encoders = set(self.folders) - {source.data_dir for source in found.examples}
+        encoders = set(self.folders) - {source.data_dir for source in now.examples}
         changed = (
             uri
-            for uri, files in found.folders.items()
+            for uri, files in now.folders.items()
             if uri in encoders and files != self.folders[uri]
         )
-        return changed_examples(self.examples, found.examples) + sorted(map(redact, changed))
+        return changed_examples(self.examples, now.examples) + sorted(map(redact, changed))
 
     def relocated(self, move: Callable[[str], str]) -> "Inputs":
         """The same, their folders renamed by `move`."""
         moved = {s._replace(data_dir=move(s.data_dir)): each for s, each in self.examples.items()}
         return Inputs(moved, self.folders)
 
-    def with_more(self, found: "Inputs") -> "Inputs":
+    def with_more(self, more: "Inputs") -> "Inputs":
         """These examples and those of `found`, and the folders as they were found."""
-        return Inputs({**found.examples, **self.examples}, {**self.folders, **found.folders})
+        return Inputs({**more.examples, **self.examples}, {**self.folders, **more.folders})
 
     def to_json(self) -> str:
         """The text of a file that `inputs_from_json` reads."""
@@ -70,7 +70,7 @@ class Inputs:
             uri: {name: [each.num_bytes, each.mark] for name, each in sorted(files.items())}
             for uri, files in self.folders.items()
         }
-        examples = [[*source, found] for source, found in self.examples.items()]
+        examples = [[*source, fingerprint] for source, fingerprint in self.examples.items()]
         content = {_SCHEMA: SCHEMA_VERSION, "examples": examples, "folders": folders}
         return json.dumps(content, indent=1) + "\n"
 
@@ -112,17 +112,19 @@ def expected_folder(uri: str) -> Listing | None:
     return None if inputs is None else inputs.folders.get(uri)
 
 
-def prove_examples(found: Mapping[Source, str]) -> None:
+def prove_examples(fingerprints: Mapping[Source, str]) -> None:
     """Raises ChangedInputError where the examples are not those that are expected."""
     inputs = _expected.get()
-    changed = [] if inputs is None else changed_examples(inputs.examples, found)
+    changed = [] if inputs is None else changed_examples(inputs.examples, fingerprints)
     if changed:
         raise changed_input(changed)
 
 
-def changed_examples(known: Mapping[Source, str], found: Mapping[Source, str]) -> list[str]:
+def changed_examples(known: Mapping[Source, str], fingerprints: Mapping[Source, str]) -> list[str]:
     """The files whose examples are known otherwise."""
-    changed = {s.data_dir + "/" + s.file for s, each in found.items() if known.get(s, each) != each}
+    changed = {
+        s.data_dir + "/" + s.file for s, each in fingerprints.items() if known.get(s, each) != each
+    }
     return [redact(place) for place in sorted(changed)]
 
 

@@ -164,8 +164,8 @@ def _row(source: Source, record: Any, where: str) -> Row:
     needed = [*source.sentences, *([] if source.label is None else [source.label])]
     missing = [column for column in needed if column not in record]
     if missing:
-        found = printable(", ".join(record)[:200])
-        raise DataError(f"{where}: a row has no {', '.join(missing)}; its columns are {found}")
+        columns = printable(", ".join(record)[:200])
+        raise DataError(f"{where}: a row has no {', '.join(missing)}; its columns are {columns}")
     sentences = ["" if record[name] is None else record[name] for name in source.sentences]
     label = None if source.label is None else record[source.label]
     for name, text in zip(source.sentences, sentences, strict=True):

@@ -200,8 +200,8 @@ class _Reader:
                 for delimiter, words in DELIMITERS.items()
                 if len(header) == 1 and delimiter in header[0]
             )
-            found = ", ".join(name for name in names if name)[:200]
-            message = f"no column {', '.join(missing)} in the header ({found}){hint}"
+            header_text = ", ".join(name for name in names if name)[:200]
+            message = f"no column {', '.join(missing)} in the header ({header_text}){hint}"
             self._error("D04", 1, missing[0], "", message)
         if missing or twice:
             return None

@@ -61,7 +61,7 @@ def read_soft_labels(folder: Path, dataset: Dataset) -> dict[str, Tensor]:
     Raises:
         IntegrityError: a file is missing, damaged, or not of these examples.
     """
-    found = {}
+    by_task = {}
     for name, examples in dataset.train.items():
         if dataset.tasks[name].kind is Kind.ENTAILMENT:
             continue
@@ -72,8 +72,8 @@ def read_soft_labels(folder: Path, dataset: Dataset) -> dict[str, Tensor]:
         )
         if predictions.ids != examples.ids:
             raise IntegrityError(f"{path}: its rows are not in the order of the training examples")
-        found[name] = torch.from_numpy(predictions.outputs)
-    return found
+        by_task[name] = torch.from_numpy(predictions.outputs)
+    return by_task
 
 
 def _digest(facts: list[object]) -> str:

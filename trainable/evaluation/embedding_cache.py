@@ -57,16 +57,16 @@ def sentence_embeddings(
     path = cache_folder() / "embeddings" / f"{digest.hexdigest()[:32]}.safetensors"
     shape = (len(encoded.tokens.lengths), int(model.encoder.config.hidden_size))  # type: ignore[union-attr,arg-type]
     with exclusive_if_kept(path, stop):  # the trials beside this one wait instead of doing it too
-        found = _read(path, shape)
-        if found is None:
+        embeddings = _read(path, shape)
+        if embeddings is None:
             pieces = []
             tally = Tally("embedding sentences", shape[0])
             for tokens in _pieces(encoded.tokens):
                 go_on(stop, "while sentences were embedded")
                 pieces.append(embeddings_of(model, tokens, batch_size, precision, tally).cpu())
-            found = torch.cat(pieces)
-            keep(path, save({"embeddings": found}))
-    return found
+            embeddings = torch.cat(pieces)
+            keep(path, save({"embeddings": embeddings}))
+    return embeddings
 
 
 def _pieces(tokens: Tokens) -> Iterator[Tokens]:
@@ -78,7 +78,7 @@ def _pieces(tokens: Tokens) -> Iterator[Tokens]:
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
     try:
-        found = load_file(path)["embeddings"]
+        embeddings = load_file(path)["embeddings"]
     except (OSError, SafetensorError, KeyError):
         return None
-    return found if tuple(found.shape) == shape else None
+    return embeddings if tuple(embeddings.shape) == shape else None

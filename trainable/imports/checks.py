@@ -10,21 +10,21 @@ from mlflow_setup.text import printable
 from trainable.config.tasks import Split
 from trainable.data.labels import number_of
 from trainable.data.tables import cell_text
-from trainable.imports.finding import Found
+from trainable.imports.finding import TableLayout
 from trainable.imports.sources import Source
 
 
-def check_header(train: Source, found: Found) -> None:
+def check_header(train: Source, layout: TableLayout) -> None:
     """A file without a header would lose its first row, whose cells would be the columns.
 
     Raises:
         ConfigError: the first line is probably such a row.
     """
-    name = found.label
-    if name is None or (name not in found.labels and math.isnan(number_of(name))):
+    name = layout.label
+    if name is None or (name not in layout.labels and math.isnan(number_of(name))):
         return
-    texts = ["text"] if len(found.sentences) == 1 else ["text1", "text2"]
-    usual = {name: "label", **dict(zip(found.sentences, texts, strict=True))}
+    texts = ["text"] if len(layout.sentences) == 1 else ["text1", "text2"]
+    usual = {name: "label", **dict(zip(layout.sentences, texts, strict=True))}
     columns = [usual.get(each, f"column{n}") for n, each in enumerate(train.columns, 1)]
     raise ConfigError(
         f"{train.name}: the first line looks like a row, not like the names of the columns: "
@@ -34,13 +34,16 @@ def check_header(train: Source, found: Found) -> None:
     )
 
 
-def check_columns(source: Source, train: Source, found: Found) -> None:
+def check_columns(source: Source, train: Source, layout: TableLayout) -> None:
     """Another split has the columns of train; of test the labels may be missing.
 
     Raises:
         ConfigError: it lacks one.
     """
-    needed = [*found.sentences, *([found.label] if found.label and source.split != "test" else [])]
+    needed = [
+        *layout.sentences,
+        *([layout.label] if layout.label and source.split != "test" else []),
+    ]
     for name in needed:
         if name not in source.columns:
             raise ConfigError(
@@ -58,22 +61,22 @@ def alike(labels: Sequence[str]) -> str:
     return "; ".join(" and ".join(same) for same in by_name.values() if len(same) > 1)
 
 
-def place_of(sources: Sequence[Source], found: Found, split: Split, id_: str) -> str:
+def place_of(sources: Sequence[Source], layout: TableLayout, split: Split, id_: str) -> str:
     """`dev.csv:5` of the row that has the id; where rows are numbered, through all the sources."""
     before = 0
     for source in sources:
         for number, (row, place) in enumerate(zip(source.rows, source.places, strict=True), 1):
-            own = cell_text(row.get(found.id), "") if found.id else str(before + number)
+            own = cell_text(row.get(layout.id), "") if layout.id else str(before + number)
             if own.strip() == id_ and source.split in (split, "train"):
                 return place
         before += len(source.rows)
     return f"{split} row {printable(id_)}"
 
 
-def fix_of(found: Found, label: str) -> str:
+def fix_of(layout: TableLayout, label: str) -> str:
     """What to do about a label that is none of the task's."""
     correct = "correct the row"
-    names = [*found.labels, label]
-    if found.labels and not any(set(name) & set(",'\"") for name in names):
+    names = [*layout.labels, label]
+    if layout.labels and not any(set(name) & set(",'\"") for name in names):
         return f"{correct}, or if it is a label too: --labels {shlex.quote(','.join(names))}"
     return f"{correct}, or name the labels or the kind: --labels, --kind"

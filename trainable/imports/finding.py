@@ -57,7 +57,7 @@ TOLD = Told()
 
 
 @dataclass(frozen=True)
-class Found:
+class TableLayout:
     """A task as the rows suggest it."""
 
     kind: Kind
@@ -79,7 +79,7 @@ class Found:
         return cell_text(row.get(self.label), self.label_separator).strip() if self.label else ""
 
 
-def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], told: Told) -> Found:
+def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], told: Told) -> TableLayout:
     """The task that the training rows are of.
 
     Raises:
@@ -106,7 +106,7 @@ def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], told: Told) -> 
         fix = fix if kind.is_pair else "name one --sentence"
         raise ConfigError(f"a {kind} task has {1 + kind.is_pair} sentence column(s)", fix=fix)
     if kind is Kind.ENTAILMENT:
-        return Found(kind, sentences, None, id_)
+        return TableLayout(kind, sentences, None, id_)
     if of_label is None:
         raise ConfigError(
             f"no column of labels among {printable(', '.join(columns))}", fix="name it: --label"
@@ -114,9 +114,11 @@ def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], told: Told) -> 
     separator = separator or "|"
     if kind.may_name_labels:
         labels = told.labels or _labels(of_label, kind, separator)
-        return Found(kind, sentences, label, id_, labels, separator, metric=told.metric)
+        return TableLayout(kind, sentences, label, id_, labels, separator, metric=told.metric)
     least, most = _range(of_label, told)
-    return Found(kind, sentences, label, id_, min_score=least, max_score=most, metric=told.metric)
+    return TableLayout(
+        kind, sentences, label, id_, min_score=least, max_score=most, metric=told.metric
+    )
 
 
 @dataclass(frozen=True)
@@ -255,9 +257,9 @@ def _kind(label: _Column | None, num_sides: int, separator: str | None) -> Kind:
 def _yes(names: Iterable[str]) -> str | None:
     """The label that says that a pair matches."""
     plain = {name: name.lower().removesuffix(".0") for name in names}
-    found = [name for name in plain if plain[name] in _YES]
-    is_clear = len(found) == 1 and ("1" not in plain.values() or "0" in plain.values())
-    return found[0] if is_clear else None
+    matches = [name for name in plain if plain[name] in _YES]
+    is_clear = len(matches) == 1 and ("1" not in plain.values() or "0" in plain.values())
+    return matches[0] if is_clear else None
 
 
 def _labels(label: _Column, kind: Kind, separator: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from trainable.config.tasks import Kind, Output, Split, Task
 from trainable.data.labels import label_value
 from trainable.data.tables import cell_text
 from trainable.imports.checks import alike, check_columns, check_header, fix_of, place_of
-from trainable.imports.finding import TOLD, Found, Told, find
+from trainable.imports.finding import TOLD, TableLayout, Told, find
 from trainable.imports.sources import FORM, Form, Source, read_sources
 from trainable.imports.splitting import CUT, Cut, Row, with_cut
 
@@ -37,7 +37,7 @@ class Import:
 
     name: str
     place: str
-    found: Found
+    layout: TableLayout
     sources: tuple[Source, ...]
     splits: dict[Split, list[Row]]
     cut: tuple[Split, ...]
@@ -47,36 +47,36 @@ class Import:
     @cached_property
     def task(self) -> Task:
         """The task as the folder's files hold it."""
-        found = self.found
-        columns: dict[str, Any] = {"id": found.id or "id", "sentences": found.sentences}
-        if found.label:
-            columns["label"] = found.label
-        declared: dict[str, Any] = {"kind": found.kind, "columns": columns, "delimiter": ","}
+        layout = self.layout
+        columns: dict[str, Any] = {"id": layout.id or "id", "sentences": layout.sentences}
+        if layout.label:
+            columns["label"] = layout.label
+        declared: dict[str, Any] = {"kind": layout.kind, "columns": columns, "delimiter": ","}
         declared["files"] = {split: self._file(split) for split in self.splits}
-        if found.kind.may_name_labels:
-            declared["labels"] = found.labels
-        if found.kind is Kind.MULTILABEL:
-            declared["label_separator"] = found.label_separator
-        if found.kind.output is Output.SCORE:
-            declared |= {"min_score": found.min_score, "max_score": found.max_score}
-        if found.metric:
-            declared["metric"] = found.metric
+        if layout.kind.may_name_labels:
+            declared["labels"] = layout.labels
+        if layout.kind is Kind.MULTILABEL:
+            declared["label_separator"] = layout.label_separator
+        if layout.kind.output is Output.SCORE:
+            declared |= {"min_score": layout.min_score, "max_score": layout.max_score}
+        if layout.metric:
+            declared["metric"] = layout.metric
         return Task(**declared)
 
     def describe(self) -> list[tuple[str, str, str]]:
         """What was found, a row each: what, the finding, the options that correct it."""
-        found, task = self.found, self.task
+        layout, task = self.layout, self.task
         rows = [("read", f"{s.name}: {len(s.rows)} rows, {s.form}", "") for s in self.sources]
         rows[0] = (*rows[0][:2], "--delimiter --quoting --columns")
         metric = f", scored by {task.metric}" if task.metric else ""
-        rows.append(("task", f"{self.name}: {found.kind}{metric}", "--task --kind --metric"))
-        rows.append(("sentence", " and ".join(found.sentences), "--sentence"))
-        if found.label:
-            rows.append(("label", f"{found.label}: {self._labels()}", "--label --labels"))
-            if same := alike(found.labels):
+        rows.append(("task", f"{self.name}: {layout.kind}{metric}", "--task --kind --metric"))
+        rows.append(("sentence", " and ".join(layout.sentences), "--sentence"))
+        if layout.label:
+            rows.append(("label", f"{layout.label}: {self._labels()}", "--label --labels"))
+            if same := alike(layout.labels):
                 rows.append(("look at", f"labels that differ in case alone: {same}", ""))
-        rows.append(("id", found.id or "none: rows are numbered", "--id"))
-        unused = [c for c in self.sources[0].columns if c not in found.used]
+        rows.append(("id", layout.id or "none: rows are numbered", "--id"))
+        unused = [c for c in self.sources[0].columns if c not in layout.used]
         if unused:
             rows.append(("not used", ", ".join(unused), ""))
         for why, places in self.left_out.items():
@@ -101,12 +101,12 @@ class Import:
         write_atomic(folder / TASKS_FILE, tasks_file({**known, self.name: self.task}), mask)
 
     def _file(self, split: Split) -> str:
-        return f"{self.name}-{split}.{'jsonl' if self.found.kind is Kind.ENTAILMENT else 'csv'}"
+        return f"{self.name}-{split}.{'jsonl' if self.layout.kind is Kind.ENTAILMENT else 'csv'}"
 
     def _text(self, rows: Sequence[Row]) -> str:
-        if self.found.kind is Kind.ENTAILMENT:
+        if self.layout.kind is Kind.ENTAILMENT:
             return "".join(f"{json.dumps(sentences)}\n" for _, sentences, _ in rows)
-        has_labels = any(label for _, _, label in rows) or self.found.kind is Kind.MULTILABEL
+        has_labels = any(label for _, _, label in rows) or self.layout.kind is Kind.MULTILABEL
         text, columns = io.StringIO(), self.task.columns
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([columns.id, *columns.sentences, *([columns.label] if has_labels else [])])
@@ -117,16 +117,16 @@ class Import:
     def _labels(self) -> str:
         """The labels with their number of rows, or what scores lie between."""
         labels = [label for rows in self.splits.values() for _, _, label in rows]
-        if self.found.kind.output is Output.SCORE:
+        if self.layout.kind.output is Output.SCORE:
             scores = [float(label) for label in labels if label]
             said = f"{min(scores):g} to {max(scores):g}, taken for scores in "
-            return f"{said}{self.found.min_score:g} to {self.found.max_score:g}"
-        if self.found.kind is Kind.MULTILABEL:
-            separator = self.found.label_separator
+            return f"{said}{self.layout.min_score:g} to {self.layout.max_score:g}"
+        if self.layout.kind is Kind.MULTILABEL:
+            separator = self.layout.label_separator
             labels = [part.strip() for cell in labels for part in cell.split(separator)]
         counts = Counter(labels)
-        shown = [f"{name} {counts[name]}" for name in self.found.labels[:NUM_SHOWN]]
-        more = len(self.found.labels) - NUM_SHOWN
+        shown = [f"{name} {counts[name]}" for name in self.layout.labels[:NUM_SHOWN]]
+        more = len(self.layout.labels) - NUM_SHOWN
         return ", ".join(shown) + (f", {more} more" if more > 0 else "")
 
 
@@ -143,23 +143,23 @@ def plan_import(
     """
     sources = read_sources(place, form)
     train = next(source for source in sources if source.split == "train")
-    found = find(train.columns, train.rows, told)
+    layout = find(train.columns, train.rows, told)
     if form.header is None and told.label is None:
-        check_header(train, found)
+        check_header(train, layout)
     left_out: dict[str, list[str]] = defaultdict(list)
     splits: dict[Split, list[Row]] = {}
     number = 0
     for source in sources:
         assert source.split is not None
-        check_columns(source, train, found)
-        splits[source.split] = _rows(source, found, number, left_out)
+        check_columns(source, train, layout)
+        splits[source.split] = _rows(source, layout, number, left_out)
         number += len(source.rows)
     if not splits["train"]:
         raise DataError(f"{place}: no row has sentences and a label")
-    missing = [s for s in cut.shares if s not in splits and found.label is not None]
-    splits, made = with_cut(splits, found, missing, cut)
+    missing = [s for s in cut.shares if s not in splits and layout.label is not None]
+    splits, made = with_cut(splits, layout, missing, cut)
     name = safe_name(name, "--task") if name else _task_name(place)
-    found_here = Import(name, place, found, tuple(sources), splits, made, cut.seed, dict(left_out))
+    found_here = Import(name, place, layout, tuple(sources), splits, made, cut.seed, dict(left_out))
     _check(found_here)
     return found_here
 
@@ -218,18 +218,20 @@ def _task_name(place: str) -> str:
     return plain if plain and plain[0].isalpha() else "mine"
 
 
-def _rows(source: Source, found: Found, before: int, left_out: dict[str, list[str]]) -> list[Row]:
+def _rows(
+    source: Source, layout: TableLayout, before: int, left_out: dict[str, list[str]]
+) -> list[Row]:
     """The rows with all their sentences and a label; without one where no row of test has it."""
-    labels = [found.label_of(row) for row in source.rows]
+    labels = [layout.label_of(row) for row in source.rows]
     is_hidden = source.split == "test" and not any(labels)
-    needs_label = not is_hidden and found.label and found.kind is not Kind.MULTILABEL
+    needs_label = not is_hidden and layout.label and layout.kind is not Kind.MULTILABEL
     rows: list[Row] = []
     ids: set[str] = set()
     for number, (row, label) in enumerate(zip(source.rows, labels, strict=True), before + 1):
         place = source.places[number - before - 1]
-        texts = [cell_text(row.get(name), " ") for name in found.sentences]
+        texts = [cell_text(row.get(name), " ") for name in layout.sentences]
         sentences = tuple(" ".join(text.split()) for text in texts)
-        id_ = cell_text(row.get(found.id), "").strip() if found.id else str(number)
+        id_ = cell_text(row.get(layout.id), "").strip() if layout.id else str(number)
         if not all(sentences) or not all(map(is_text, (*sentences, id_))):
             left_out["without a sentence"].append(place)
         elif needs_label and not label:
@@ -247,16 +249,16 @@ def _rows(source: Source, found: Found, before: int, left_out: dict[str, list[st
 
 def _check(planned: Import) -> None:
     """Every label is one of the task's."""
-    if planned.found.label is None:
+    if planned.layout.label is None:
         return
     for split, rows in planned.splits.items():
         for id_, _, label in rows:
-            if not label and planned.found.kind is not Kind.MULTILABEL:
+            if not label and planned.layout.kind is not Kind.MULTILABEL:
                 continue
             _, why = label_value(planned.task, label)
             if why:
-                place = place_of(planned.sources, planned.found, split, id_)
+                place = place_of(planned.sources, planned.layout, split, id_)
                 raise DataError(
                     f"{place}: the label {printable(label)[:40]!r} is {why}",
-                    fix=fix_of(planned.found, label),
+                    fix=fix_of(planned.layout, label),
                 )

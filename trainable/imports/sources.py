@@ -99,8 +99,8 @@ def read_sources(place: str, form: Form = FORM) -> list[Source]:
     if len(sources) == 1 and sources[0].split is None:
         sources = [replace(sources[0], split="train")]
     if not any(source.split == "train" for source in sources):
-        found = ", ".join(source.name for source in sources)
-        raise ConfigError(f"{place}: no split to train on: {found}", fix="name a file")
+        names = ", ".join(source.name for source in sources)
+        raise ConfigError(f"{place}: no split to train on: {names}", fix="name a file")
     for source in sources:
         if not source.rows:
             raise DataError(f"{source.name}: has no rows", fix=FIXES["D13"])
@@ -233,15 +233,15 @@ def _read(path: Path, form: Form) -> Source:
 
 def _of_rows(path: Path, form: str, rows: Any) -> Source:
     """Objects, a row each."""
-    found: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     places = []
     for number, row in rows:
         if isinstance(row, Fault) or not isinstance(row, dict):
             why = row.message if isinstance(row, Fault) else "is not an object of columns"
             raise DataError(f"{path}:{number}: {why}", fix=FIXES["D16"])
-        found.append(row)
+        kept.append(row)
         places.append(f"{path.name}:{number}")
-    return Source(str(path), None, form, found, places)
+    return Source(str(path), None, form, kept, places)
 
 
 def _arrow_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -266,7 +266,7 @@ def _of_text(path: Path, lines: list[str], form: Form) -> Source:
     delimiter, quoting = form_of(lines[:_LOOKED_AT], delimiters, quotings)
     rows = table_rows(lines, delimiter, quoting)
     header = list(form.header or ())
-    found: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     places, bad = [], []
     for line, row in rows:
         place = f"{path.name}:{line}"
@@ -280,7 +280,7 @@ def _of_text(path: Path, lines: list[str], form: Form) -> Source:
         elif len(row) != len(header):
             bad.append(f"{place}: {len(row)} cells, the header has {len(header)}")
         else:
-            found.append({name: cell for name, cell in zip(header, row, strict=True) if name})
+            kept.append({name: cell for name, cell in zip(header, row, strict=True) if name})
             places.append(place)
     written = f"{DELIMITERS.get(delimiter, repr(delimiter))} between cells"
     written += ", which may be quoted" if quoting == "standard" else ", quotation marks are letters"
@@ -292,4 +292,4 @@ def _of_text(path: Path, lines: list[str], form: Form) -> Source:
             + more,
             fix="correct them, or say how the file is written: --delimiter, --quoting",
         )
-    return Source(str(path), None, written, found, places)
+    return Source(str(path), None, written, kept, places)

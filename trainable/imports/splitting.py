@@ -11,7 +11,7 @@ import numpy as np
 
 from mlflow_setup.errors import ConfigError
 from trainable.config.tasks import Output, Split
-from trainable.imports.finding import Found
+from trainable.imports.finding import TableLayout
 
 DEV_SHARE, TEST_SHARE = 0.2, 0.1
 MAX_CUT = 2000
@@ -40,7 +40,7 @@ CUT = Cut()
 
 
 def with_cut(
-    splits: dict[Split, list[Row]], found: Found, missing: Sequence[Split], cut: Cut
+    splits: dict[Split, list[Row]], layout: TableLayout, missing: Sequence[Split], cut: Cut
 ) -> tuple[dict[Split, list[Row]], tuple[Split, ...]]:
     """The splits with the missing ones cut from the training rows, and which were cut.
 
@@ -58,7 +58,7 @@ def with_cut(
         raise ConfigError("a task needs dev rows, to choose by", fix="--dev-share above 0")
     if sum(wanted.values()) >= 1:
         raise ConfigError(f"no row is left to train on: shares {wanted}")
-    side = _sides(splits["train"], _strata(splits["train"], found), wanted, cut.seed)
+    side = _sides(splits["train"], _strata(splits["train"], layout), wanted, cut.seed)
     parts: dict[Split, list[Row]] = {split: [] for split in ("train", *wanted)}
     for row, split in zip(splits["train"], side, strict=True):
         parts[split].append(row)
@@ -96,10 +96,10 @@ def _sides(
     return side
 
 
-def _strata(rows: Sequence[Row], found: Found) -> list[str]:
+def _strata(rows: Sequence[Row], layout: TableLayout) -> list[str]:
     """What is to be alike in all splits: the label, of scores their tenth."""
     labels = [label for _, _, label in rows]
-    if found.kind.output is not Output.SCORE:
+    if layout.kind.output is not Output.SCORE:
         return labels
     scores = np.array([float(label) for label in labels])
     edges = np.quantile(scores, np.linspace(0, 1, _BINS + 1)[1:-1])

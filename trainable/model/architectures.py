@@ -70,8 +70,8 @@ def pooled(encoder: Any, first: Tensor) -> Tensor:
     """The pooler's output [S, H] for the states [S, H] of the sentences' first tokens."""
     if isinstance(encoder.pooler, nn.Linear):  # ALBERT's has its tanh beside it
         return torch.tanh(encoder.pooler(first))
-    found: Tensor = encoder.pooler(first[:, None])
-    return found
+    output: Tensor = encoder.pooler(first[:, None])
+    return output
 
 
 def require_vocabulary(encoder: nn.Module, tokenizer: Any, name: str) -> None:

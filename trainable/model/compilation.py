@@ -87,21 +87,21 @@ def verdict(
     digest = short_hash(f"{purpose} {_machine()} {torch.__version__}", length=32)
     path = cache_folder() / "compiled" / f"{digest}.json"
     with exclusive_if_kept(path, stop):  # trials beside this one would spoil the timing
-        found = _read(path)
-        if found is None:
+        measured = _read(path)
+        if measured is None:
             run()
             eager = _seconds(run)
             compile_layers(encoder, backend)
             started = time.perf_counter()
             run()
             first = time.perf_counter() - started
-            found = Verdict(first, eager, _seconds(run))
-            keep(path, json.dumps(asdict(found)))
-    if found.pays:
+            measured = Verdict(first, eager, _seconds(run))
+            keep(path, json.dumps(asdict(measured)))
+    if measured.pays:
         compile_layers(encoder, backend)
     else:
         uncompile_layers(encoder)
-    return found
+    return measured
 
 
 def _layers(encoder: nn.Module) -> list[nn.Module]:

@@ -142,8 +142,8 @@ def _row(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -
     states, last = _before_last_layer(encoder, packed, noise), encoder.encoder.layer[-1]
     if only_first:
         return first_tokens(last, states, packed)
-    found: Tensor = last(states[None], packed=packed)
-    return found[0]
+    last_states: Tensor = last(states[None], packed=packed)
+    return last_states[0]
 
 
 def _before_last_layer(encoder: Any, packed: Packed, noise: Tensor | None) -> Tensor:

@@ -248,9 +248,9 @@ class MaskedLMTraining:
         save_checkpoint(self.checkpoints, self.step, state)
 
     def _restore(self) -> None:
-        found = load_newest(self.checkpoints)
-        if found is not None:
-            self.step, state = found
+        newest = load_newest(self.checkpoints)
+        if newest is not None:
+            self.step, state = newest
             if any(state.get(key) != value for key, value in self.identity.items()):
                 raise ConfigError(
                     f"{self.checkpoints}: begun with other settings, text or another encoder",
@@ -275,7 +275,7 @@ def load_masked_lm(config: Config) -> Any:
     settings = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
     set_dropout(settings, model.encoder_dropout, model.encoder)
     with without_load_report():
-        found: Any = AutoModelForMaskedLM.from_pretrained(
+        loaded: Any = AutoModelForMaskedLM.from_pretrained(
             place,
             revision=model.revision,
             config=settings,
@@ -284,9 +284,9 @@ def load_masked_lm(config: Config) -> Any:
             dtype=torch.float32,
             attn_implementation=ATTENTION,
         )
-    if not (hasattr(found, "cls") and takes_rows(found.base_model)):
+    if not (hasattr(loaded, "cls") and takes_rows(loaded.base_model)):
         raise ConfigError(
             f"model.encoder={model.encoder}: a {settings.model_type} encoder; additional "
             "pre-training supports BERT"
         )
-    return found
+    return loaded

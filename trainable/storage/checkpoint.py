@@ -97,8 +97,8 @@ def _damage(generation: Path) -> str | None:
 
 def _generations(folder: Path) -> list[Path]:
     """Newest first."""
-    found = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name), reverse=True)
+    generations = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
+    return sorted(generations, key=lambda path: int(path.name), reverse=True)
 
 
 def _put_aside(generation: Path) -> Path:

@@ -66,13 +66,13 @@ class Predictions:
         Raises:
             IntegrityError: as `read_predictions`, or they are not in the file.
         """
-        found = read_predictions(path)
-        if task_name is None and len(found) == 1:
-            return next(iter(found.values()))
-        if task_name not in found:
+        by_task = read_predictions(path)
+        if task_name is None and len(by_task) == 1:
+            return next(iter(by_task.values()))
+        if task_name not in by_task:
             wanted = "one task" if task_name is None else f"task {task_name!r}"
-            raise IntegrityError(f"{path}: predictions of {', '.join(found)}, not of {wanted}")
-        return found[task_name]
+            raise IntegrityError(f"{path}: predictions of {', '.join(by_task)}, not of {wanted}")
+        return by_task[task_name]
 
     def require(
         self,
@@ -162,21 +162,23 @@ class Predictions:
         return digest.hexdigest()
 
 
-def write_predictions(path: Path, found: Sequence[Predictions]) -> None:
+def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:
     """Write those of several tasks as one Parquet file, whole or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns: dict[str, Any] = {
-        "task": np.repeat([each.task_name for each in found], [len(each.ids) for each in found]),
-        "id": [id_ for each in found for id_ in each.ids],
+        "task": np.repeat(
+            [each.task_name for each in predictions], [len(each.ids) for each in predictions]
+        ),
+        "id": [id_ for each in predictions for id_ in each.ids],
     }
-    if any(each.labels is not None for each in found):
-        columns["label"] = _joined([each.labels for each in found], found, np.float64)
-    planes = [_planes(each) for each in found]
+    if any(each.labels is not None for each in predictions):
+        columns["label"] = _joined([each.labels for each in predictions], predictions, np.float64)
+    planes = [_planes(each) for each in predictions]
     for name in sorted({name for each in planes for name in each}, key=_column_order):
-        columns[name] = _joined([each.get(name) for each in planes], found, np.float32)
-    header = {"version": VERSION, "parts": [each._header() for each in found]}
+        columns[name] = _joined([each.get(name) for each in planes], predictions, np.float32)
+    header = {"version": VERSION, "parts": [each._header() for each in predictions]}
     table = pa.table(columns).replace_schema_metadata({_HEADER: json.dumps(header).encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -195,11 +197,11 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     try:
         # From bytes: given a path, Parquet readers also take folders and URIs.
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
-        found, start = {}, 0
+        by_task, start = {}, 0
         for part in _parts_of(table):
             rows = table.slice(start, part["num_rows"])
             start += part["num_rows"]
-            found[part["task"]] = predictions = Predictions._from_rows(rows, part)
+            by_task[part["task"]] = predictions = Predictions._from_rows(rows, part)
             predictions._check(part)
     except (pa.ArrowException, *_UNREADABLE) as error:
         reason = repr(error) if isinstance(error, KeyError) else first_line(error)
@@ -207,7 +209,7 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
             f"{path}: not a prediction file as it was written: {reason[:300]}",
             fix="restore the file, or leave its run out",
         ) from None
-    return found
+    return by_task
 
 
 def _planes(predictions: Predictions) -> dict[str, NDArray[np.float32]]:
@@ -218,10 +220,10 @@ def _planes(predictions: Predictions) -> dict[str, NDArray[np.float32]]:
 
 
 def _joined(
-    values: Sequence[NDArray[Any] | None], found: Sequence[Predictions], dtype: Any
+    values: Sequence[NDArray[Any] | None], predictions: Sequence[Predictions], dtype: Any
 ) -> NDArray[Any]:
     """One column, with NaN for a task that does not have it."""
-    empty = (np.full(len(each.ids), np.nan, dtype) for each in found)
+    empty = (np.full(len(each.ids), np.nan, dtype) for each in predictions)
     parts = [nothing if own is None else own for own, nothing in zip(values, empty, strict=True)]
     return np.concatenate(parts).astype(dtype)
 

@@ -12,8 +12,8 @@ Kind = TypeVar("Kind", Decision, AttemptRecord)
 
 def sound_records(kind: type[Kind], files: Iterable[Path]) -> list[Kind]:
     """The records of a kind in the files, by name; without those that are damaged."""
-    found: list[Kind] = []
+    records: list[Kind] = []
     for path in sorted(files):
         with suppress(OSError, ValueError):
-            found.append(kind.from_json(path.read_text(encoding="utf-8")))
-    return found
+            records.append(kind.from_json(path.read_text(encoding="utf-8")))
+    return records

@@ -284,8 +284,8 @@ class TrialFolder:
         )
 
     def _prediction_files(self) -> list[Path]:
-        found = files_inside(self.path, f"{PREDICTIONS_ARTIFACT}/*.parquet")
-        return [path for path in found if path.stem.isdecimal()]
+        files = files_inside(self.path, f"{PREDICTIONS_ARTIFACT}/*.parquet")
+        return [path for path in files if path.stem.isdecimal()]
 
     def _epoch_path(self, epoch: int) -> Path:
         return self.path / "epochs" / f"{epoch:04d}.json"

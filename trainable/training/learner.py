@@ -91,8 +91,8 @@ class Learner:
             settings = (self.config.train.eval_batch_size, self.precision)
             for split, tokens in (("train", self.train_tokens), ("dev", self.dev_tokens)):
                 for name, encoded in tokens.items():
-                    found = sentence_embeddings(self.model, encoder_id, encoded, *settings, stop)
-                    self.embeddings[split][name] = found
+                    embedded = sentence_embeddings(self.model, encoder_id, encoded, *settings, stop)
+                    self.embeddings[split][name] = embedded
         elif can_compile(self.model.encoder, self.device, self.config.train.compile):
             self._compile(stop)
 

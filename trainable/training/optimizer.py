@@ -23,11 +23,11 @@ def build_optimizer(model: MultitaskBert, optim: Optim) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups[_scale(name, model, optim), parameter.ndim >= 2].append(parameter)
-    found: list[dict[str, Any]] = [
+    parameter_groups: list[dict[str, Any]] = [
         {"params": params, "weight_decay": optim.weight_decay if decays else 0.0, SCALE: scale}
         for (scale, decays), params in sorted(groups.items(), key=lambda item: item[0])[::-1]
     ]
-    return torch.optim.AdamW(found, lr=optim.lr, eps=optim.eps, fused=True)
+    return torch.optim.AdamW(parameter_groups, lr=optim.lr, eps=optim.eps, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -224,10 +224,10 @@ class Trainer:
         So is what was recorded before it, where a record of it is damaged.
         """
         num_recorded = len(self.trial.epochs())
-        found = load_newest(
+        newest = load_newest(
             self.trial.checkpoint_dir, lambda state: state["epochs_completed"] <= num_recorded
         )
-        state: dict[str, Any] = {} if found is None else found[1]
+        state: dict[str, Any] = {} if newest is None else newest[1]
         self.epochs_completed = state.get("epochs_completed", 0)
         next_epoch = min(self.epochs_completed + 1, total_epochs(self.config))
         self.learner.enter(stage_at(self.config, next_epoch), self.stop)

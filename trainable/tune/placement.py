@@ -89,5 +89,5 @@ def _this_node() -> tuple[str, dict[str, float]]:
     if not ray.is_initialized():
         return node_type, {}
     here = ray.get_runtime_context().get_node_id()
-    found = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
-    return node_type, next(found, {})
+    resources = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return node_type, next(resources, {})

@@ -65,14 +65,14 @@ def export(
     said = storage.address(output)
     storage.end(output)
     if as_json:
-        halved = {task: dataclasses.asdict(found) for task, found in contents.halved.items()}
+        halved = {task: dataclasses.asdict(scores) for task, scores in contents.halved.items()}
         facts = {"members": list(contents.members), "num_bytes": size, "halved": halved}
         print_json(folder=said, tasks=list(contents.tasks), **facts)
         return
     typer.echo(f"{said}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
-    for task, found in contents.halved.items():
-        change = f"{found.fp32:.4f} in fp32, {found.stored:.4f} in {precision}"
-        typer.echo(f"{task}: {change} ({found.stored - found.fp32:+.4f}; in-sample, dev)")
+    for task, scores in contents.halved.items():
+        change = f"{scores.fp32:.4f} in fp32, {scores.stored:.4f} in {precision}"
+        typer.echo(f"{task}: {change} ({scores.stored - scores.fp32:+.4f}; in-sample, dev)")
     if data_dir is not None:
         say_next("evaluate", said, "--data-dir", data_dir)
     name, entry = next(iter(contents.tasks.items()))
@@ -186,20 +186,20 @@ def evaluate(
     files = local_folder(data_dir)
     ensemble = Ensemble.load(folder, batch_size, precision)
     with shown():
-        found = ensemble.evaluate(files, split, on_bad_rows == "skip")
+        evaluation = ensemble.evaluate(files, split, on_bad_rows == "skip")
     if as_json:
-        content = dataclasses.asdict(found)
+        content = dataclasses.asdict(evaluation)
         content["scores"]["overall"] = content.pop("overall")
         print_json(**content)
     else:
-        _print_scores(found, ensemble.tasks)
-    for line in _origin(found):
+        _print_scores(evaluation, ensemble.tasks)
+    for line in _origin(evaluation):
         typer.echo(line, err=True)
 
 
-def _origin(found: "Evaluation") -> list[str]:
+def _origin(evaluation: "Evaluation") -> list[str]:
     """Whether the rows had a say in what the members are."""
-    if found.split == "train":
+    if evaluation.split == "train":
         return ["train files: in-sample, where the members were trained on them"]
     said = {
         True: "in-sample: the members were searched and chosen on these rows",
@@ -207,20 +207,20 @@ def _origin(found: "Evaluation") -> list[str]:
         None: "whether the members were chosen on these rows is not recorded",
     }
     tasks = {
-        text: [name for name, is_dev in found.is_dev.items() if is_dev is known]
+        text: [name for name, is_dev in evaluation.is_dev.items() if is_dev is known]
         for known, text in said.items()
     }
     return [f"{', '.join(names)}: {text}" for text, names in tasks.items() if names]
 
 
-def _print_scores(found: "Evaluation", tasks: "dict[str, Task]") -> None:
-    for name, score in found.scores.items():
-        skipped = found.num_skipped[name]
-        notes = f"{found.num_rows[name]} rows" + (f", {skipped} skipped" if skipped else "")
-        if name in found.undefined:
-            notes += f"; undefined: {found.undefined[name]}"
-        notes += f"; {found.seconds_per_1000[name]:.2f} s per 1,000 sentences"
+def _print_scores(evaluation: "Evaluation", tasks: "dict[str, Task]") -> None:
+    for name, score in evaluation.scores.items():
+        skipped = evaluation.num_skipped[name]
+        notes = f"{evaluation.num_rows[name]} rows" + (f", {skipped} skipped" if skipped else "")
+        if name in evaluation.undefined:
+            notes += f"; undefined: {evaluation.undefined[name]}"
+        notes += f"; {evaluation.seconds_per_1000[name]:.2f} s per 1,000 sentences"
         typer.echo(f"{name:<12} {tasks[name].metric or '':<10} {score:.4f}  {notes}")
-    typer.echo(f"{'overall':<12} {'':<10} {found.overall:.4f}")
-    for name, reason in found.unscored.items():
+    typer.echo(f"{'overall':<12} {'':<10} {evaluation.overall:.4f}")
+    for name, reason in evaluation.unscored.items():
         typer.echo(f"not scored: {name}: {reason}", err=True)

@@ -47,15 +47,15 @@ def compress(
     if done.outcome.outcome is Outcome.STOPPED:
         stop.leave()
     if as_json:
-        losses = {name: found.model_dump() for name, found in done.losses.items()}
+        losses = {name: loss.model_dump() for name, loss in done.losses.items()}
         ensemble, own = map(asdict, done.footprints)
         facts = {"folder": str(output), "configuration": student.recipe, "tasks": losses}
         print_json(**facts, ensemble=ensemble, student=own)
         return
     rows = []
-    for name, found in done.losses.items():
-        change = f"{found.student - found.ensemble:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-        rows.append([name, f"{found.ensemble:.4f}", f"{found.student:.4f}", change])
+    for name, loss in done.losses.items():
+        change = f"{loss.student - loss.ensemble:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}]"
+        rows.append([name, f"{loss.ensemble:.4f}", f"{loss.student:.4f}", change])
     sizes = done.footprints
     rows += [
         ["models to run", *(str(each.num_models) for each in sizes), ""],

@@ -125,8 +125,8 @@ class Sharding:
             if self.address:
                 os.environ["RAY_ADDRESS"] = self.address
             label = label_on_ray(ensemble, names, as_json)
-        total, found = write_shards(ensemble, file, names, output, self.shard_rows, as_json, label)
-        there = f", {found} of them were there" if found else ""
+        total, counts = write_shards(ensemble, file, names, output, self.shard_rows, as_json, label)
+        there = f", {counts} of them were there" if counts else ""
         typer.echo(f"wrote {output}: {total} shard(s){there}", err=True)
 
 

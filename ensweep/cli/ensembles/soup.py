@@ -32,18 +32,18 @@ def soup(
 
     name = sweep or latest_tracked_sweep(place.tracking)
     with shown():
-        found = make_soup(place.tracking, name, data_dir, greedy, num_runs)
+        made = make_soup(place.tracking, name, data_dir, greedy, num_runs)
     if as_json:
-        print_json(sweep=name, **{**asdict(found), "folder": str(found.folder)})
+        print_json(sweep=name, **{**asdict(made), "folder": str(made.folder)})
         return
-    chosen = f"{len(found.ingredients)} of {found.num_sharing} runs that share a start"
-    typer.echo(f"{found.trial}: {chosen}: {', '.join(found.ingredients)}")
+    chosen = f"{len(made.ingredients)} of {made.num_sharing} runs that share a start"
+    typer.echo(f"{made.trial}: {chosen}: {', '.join(made.ingredients)}")
     rows = [
         [task, f"{each.single:.4f}", f"{each.soup:.4f}", each.gain.describe()]
-        for task, each in found.tasks.items()
+        for task, each in made.tasks.items()
     ]
-    rows.append(["overall", f"{found.single:.4f}", f"{found.overall:.4f}", ""])
+    rows.append(["overall", f"{made.single:.4f}", f"{made.overall:.4f}", ""])
     print_table(["dev-dev", "best single", "soup", "gain"], rows)
     typer.echo("runs, epochs and best single are chosen on dev-train; dev-dev had no say")
-    typer.echo(f"in {found.folder}", err=True)
+    typer.echo(f"in {made.folder}", err=True)
     place.say_next("ensemble", name)

@@ -31,8 +31,8 @@ def example(*commands: str) -> Callable[[Function], Function]:
 
 def examples_of(function: Callable[..., None]) -> Sequence[str]:
     """The examples that the command was marked with."""
-    found: Sequence[str] = getattr(function, _EXAMPLES, ())
-    return found
+    examples: Sequence[str] = getattr(function, _EXAMPLES, ())
+    return examples
 
 
 def add(app: typer.Typer, function: Callable[..., None], panel: str | None = None) -> None:

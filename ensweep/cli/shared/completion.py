@@ -14,45 +14,45 @@ Offers = list[tuple[str, str]]
 """A name, and what it is."""
 
 
-def _offers(found: Callable[[], Iterator[tuple[str, str]]], incomplete: str) -> Offers:
+def _offers(names: Callable[[], Iterator[tuple[str, str]]], incomplete: str) -> Offers:
     with suppress(Exception):
-        return [(name, about) for name, about in found() if name.startswith(incomplete)]
+        return [(name, about) for name, about in names() if name.startswith(incomplete)]
     return []
 
 
 def recipes(incomplete: str) -> Offers:
     """The packaged recipes; a shell offers files itself."""
 
-    def found() -> Iterator[tuple[str, str]]:
+    def names() -> Iterator[tuple[str, str]]:
         from trainable.config.recipe import RECIPES, read_recipe
 
         return ((name, read_recipe(name).description) for name in RECIPES.names())
 
-    return _offers(found, incomplete)
+    return _offers(names, incomplete)
 
 
 def packaged_sweeps(incomplete: str) -> Offers:
     """The packaged sweeps."""
 
-    def found() -> Iterator[tuple[str, str]]:
+    def names() -> Iterator[tuple[str, str]]:
         from search.config.load import SWEEPS
         from trainable.config.strict_yaml import read_settings
 
         files = ((name, read_settings(SWEEPS.path(name))) for name in SWEEPS.names())
         return ((name, str(content.get("description", ""))) for name, content in files)
 
-    return _offers(found, incomplete)
+    return _offers(names, incomplete)
 
 
 def settings(incomplete: str) -> Offers:
     """`optim.lr=`, with its meaning."""
 
-    def found() -> Iterator[tuple[str, str]]:
+    def names() -> Iterator[tuple[str, str]]:
         from search.config.reference import every_setting
 
         return ((f"{each.key}=", each.meaning) for each in every_setting())
 
-    return _offers(found, incomplete)
+    return _offers(names, incomplete)
 
 
 def setting_keys(incomplete: str) -> Offers:
@@ -63,19 +63,19 @@ def setting_keys(incomplete: str) -> Offers:
 def sweeps_here(context: typer.Context, incomplete: str) -> Offers:
     """The sweeps in the storage folder, the one that began last first."""
 
-    def found() -> Iterator[tuple[str, str]]:
+    def names() -> Iterator[tuple[str, str]]:
         from search.storage.sweep_folder import sweep_names
 
         return ((name, "") for name in sweep_names(_storage(context)))
 
-    return _offers(found, incomplete)
+    return _offers(names, incomplete)
 
 
 def runs_here(context: typer.Context, incomplete: str) -> Offers:
     """`TASK=RUN`: the trials in the storage folder, behind what is typed already."""
     typed, mark, last = incomplete.rpartition("," if "," in incomplete else "=")
 
-    def found() -> Iterator[tuple[str, str]]:
+    def names() -> Iterator[tuple[str, str]]:
         from search.storage.sweep_folder import SweepFolder, sweep_names
 
         storage = _storage(context)
@@ -83,7 +83,7 @@ def runs_here(context: typer.Context, incomplete: str) -> Offers:
             for trial in SweepFolder(storage, sweep).trial_folders():
                 yield f"{typed}{mark}{trial.path.name}", sweep
 
-    return _offers(found, f"{typed}{mark}{last}") if mark else []
+    return _offers(names, f"{typed}{mark}{last}") if mark else []
 
 
 def _storage(context: typer.Context) -> Path:

@@ -37,14 +37,14 @@ def print_listing(noun: str, descriptions: Mapping[str, str], as_json: bool) -> 
         print_table((), list(descriptions.items()))
 
 
-def print_checks(found: "Checks") -> None:
+def print_checks(checks: "Checks") -> None:
     """A line for each thing that was looked at, and what to do where it is not in order."""
-    for check in found.checks:
+    for check in checks.checks:
         typer.echo(f"{check.verdict:<5}  {check.name}: {printable(check.found)}")
         if check.fix is not None and check.verdict != "ok":
             typer.echo(f"       fix: {check.fix}")
-    if found.errors:
-        typer.echo(f"{len(found.errors)} thing(s) to mend before a trial is started", err=True)
+    if checks.errors:
+        typer.echo(f"{len(checks.errors)} thing(s) to mend before a trial is started", err=True)
 
 
 def say_next(*words: str) -> None:

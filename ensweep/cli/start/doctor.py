@@ -15,11 +15,11 @@ def doctor(place: Place, as_json: AsJson = False) -> None:
     """Look at versions, devices, storage, tracking, cache and token (secrets are not shown)."""
     from search.planning.surroundings import look_around
 
-    found = look_around(place.storage, place.tracking)
+    checks = look_around(place.storage, place.tracking)
     if as_json:
-        print_json(checks=[asdict(check) for check in found.checks])
+        print_json(checks=[asdict(check) for check in checks.checks])
     else:
-        print_checks(found)
-        if not found.errors:
+        print_checks(checks)
+        if not checks.errors:
             typer.echo("all checks passed")
-    raise typer.Exit(found.exit_code)
+    raise typer.Exit(checks.exit_code)

@@ -69,11 +69,11 @@ def init(
     folder, mask = place, users_mask()
     tasks = {name: Task(**declared) for name, declared in data_tasks(folder).items()}
     if not tasks:
-        found = corrections.find(place)
-        show_found(found)
-        folder, tasks = str(output / DATA), {found.name: found.task}
+        planned = corrections.find(place)
+        show_found(planned)
+        folder, tasks = str(output / DATA), {planned.name: planned.task}
         make_folder(output)
-        found.write(Path(folder))
+        planned.write(Path(folder))
     make_folder(output)
     write_atomic(output / RECIPE, recipe_text(tasks, folder, output / RECIPE), mask)
     write_atomic(output / SWEEP, sweep_text(tasks), mask)

@@ -67,12 +67,12 @@ def ablate(
         resolved.require_trials(SweepFolder(place.storage, chosen).path)
     else:
         _run(resolved, chosen, place, resume_if_begun)
-    found = _evaluate(resolved, chosen, place)
-    _print(found, place.storage / chosen / "ablation", as_json)
-    failed = [line.label for line in found.lines if line.problem]
+    table = _evaluate(resolved, chosen, place)
+    _print(table, place.storage / chosen / "ablation", as_json)
+    failed = [line.label for line in table.lines if line.problem]
     if failed:
         raise PartialError(
-            f"{len(failed)} of {len(found.lines)} rows have no numbers: {', '.join(failed)}",
+            f"{len(failed)} of {len(table.lines)} rows have no numbers: {', '.join(failed)}",
             fix=f"{place.command('leaderboard', chosen, '--json')} gives the reason of each trial",
         )
 
@@ -97,8 +97,8 @@ def _run(resolved: "StudyConfig", chosen: str, place: Place, may_go_on: bool) ->
         return
     reason, exit_code = result.stop
     try:
-        found = _evaluate(resolved, chosen, place)
-        print_table(*_table(found))
+        table = _evaluate(resolved, chosen, place)
+        print_table(*_table(table))
     except NothingUsableError as nothing:
         typer.echo(nothing.problem, err=True)
     typer.echo(f"study {chosen} was stopped: {reason}\n{how}", err=True)
@@ -112,10 +112,10 @@ def _evaluate(resolved: "StudyConfig", chosen: str, place: Place) -> "AblationTa
     from search.ablation.figures import write_report
 
     folder = place.storage / chosen
-    found = evaluate(resolved.rows_in(folder), curves_of_row=resolved.curves_of)
-    files = write_report(found, folder / "ablation")
+    table = evaluate(resolved.rows_in(folder), curves_of_row=resolved.curves_of)
+    files = write_report(table, folder / "ablation")
     log_to_sweep(place.tracking, chosen, files, "ablation")
-    return found
+    return table
 
 
 def _table(study: "AblationTable") -> tuple[list[str], list[list[str]]]:

@@ -36,14 +36,14 @@ def check(
     from search.cluster.findings import refuse
     from search.cluster.kuberay_file import check_kuberay_file, is_kuberay_file
 
-    found = check_kuberay_file(file) if is_kuberay_file(file) else check_cluster_file(file)
+    findings = check_kuberay_file(file) if is_kuberay_file(file) else check_cluster_file(file)
     if as_json:
-        print_json(findings=[asdict(finding) for finding in found])
+        print_json(findings=[asdict(finding) for finding in findings])
     else:
-        for finding in found:
+        for finding in findings:
             mark = "error" if finding.is_error else "note"
             typer.echo(f"{mark:<5}  {finding.place}: {finding.problem}")
-    refuse(file, found)
+    refuse(file, findings)
     if not as_json:
         typer.echo(f"{file}: nothing to mend")
 

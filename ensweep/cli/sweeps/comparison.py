@@ -19,14 +19,14 @@ def print_comparison(place: Place, names: Sequence[str], as_json: bool) -> None:
     from search.reports.comparison_report import best_rows
     from search.storage.sweep_folder import find_sweep
 
-    found = compare([find_sweep(place.storage, name) for name in names])
+    comparison = compare([find_sweep(place.storage, name) for name in names])
     if as_json:
-        print_json(sweeps=list(names), **found.to_json())
+        print_json(sweeps=list(names), **comparison.to_json())
         return
-    print_table(["", *names], best_rows(found))
+    print_table(["", *names], best_rows(comparison))
     typer.echo()
-    if found.settings:
-        rows = [[key, *map(brief, values)] for key, values in found.settings.items()]
+    if comparison.settings:
+        rows = [[key, *map(brief, values)] for key, values in comparison.settings.items()]
         print_table(["settings that differ", *names], rows)
     else:
         typer.echo("no setting differs")

@@ -95,9 +95,9 @@ def _columns(rows: "list[Row]") -> "list[Column]":
     from search.reports.leaderboard import short_names
 
     def add(name: str, cells: Iterable[str], **how: Any) -> None:
-        found.append(Column(name, tuple(cells), **how))
+        columns.append(Column(name, tuple(cells), **how))
 
-    found: list[Column] = []
+    columns: list[Column] = []
     key, number = {"is_key": True}, {"is_number": True}
     add("#", (_text(row.rank) for row in rows), **key)
     add("trial", (row.trial for row in rows), **key)
@@ -119,7 +119,7 @@ def _columns(rows: "list[Row]") -> "list[Column]":
     add("why", (row.reason for row in rows), is_cut=True, **key)
     add("run", (row.run_id for row in rows))
     add("folder", (row.folder or "" for row in rows))
-    return found
+    return columns
 
 
 def _by_importance(table: "list[Column]") -> list[str]:

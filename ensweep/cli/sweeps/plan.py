@@ -35,18 +35,20 @@ def plan(
     from search.planning.plan import make_plan
 
     with shown():
-        found = make_plan(resolved, name, place.storage, place.tracking, deep=deep, share=share)
+        sweep_plan = make_plan(
+            resolved, name, place.storage, place.tracking, deep=deep, share=share
+        )
     if as_json:
-        print_json(**found.to_json())
+        print_json(**sweep_plan.to_json())
     else:
-        _print(found)
-    raise typer.Exit(found.exit_code)
+        _print(sweep_plan)
+    raise typer.Exit(sweep_plan.exit_code)
 
 
-def _print(found: "Plan") -> None:
-    print_checks(found)
-    if found.forecast is not None:
-        _print_forecast(found.forecast)
+def _print(sweep_plan: "Plan") -> None:
+    print_checks(sweep_plan)
+    if sweep_plan.forecast is not None:
+        _print_forecast(sweep_plan.forecast)
 
 
 def _print_forecast(forecast: "Forecast") -> None:
@@ -64,6 +66,6 @@ def _print_forecast(forecast: "Forecast") -> None:
     typer.echo(f"disk: at most {forecast.disk_bytes / 1e9:.1f} GB")
 
 
-def _row(name: str, found: "Range", digits: int) -> list[str]:
-    values = (found.median, found.low, found.high)
+def _row(name: str, estimate: "Range", digits: int) -> list[str]:
+    values = (estimate.median, estimate.low, estimate.high)
     return [name, *(f"{value:.{digits}f}" for value in values)]

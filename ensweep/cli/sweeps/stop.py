@@ -24,20 +24,20 @@ def stop(
     from search.storage.sweep_folder import find_sweep
 
     folder = find_sweep(place.storage, sweep)
-    found = drivers(folder)
-    for path, holder in found.items():
+    holders = drivers(folder)
+    for path, holder in holders.items():
         ask_to_stop(path)
         typer.echo(f"asked to stop: {holder.describe()}", err=True)
     if wait:
-        for path, holder in found.items():
+        for path, holder in holders.items():
             for _ in until_left(path, holder):
                 pass
     if as_json:
-        asked = [holder.describe() for holder in found.values()]
-        print_json(sweep=folder.name, asked=asked, is_stopped=wait or not found)
-    elif not found:
+        asked = [holder.describe() for holder in holders.values()]
+        print_json(sweep=folder.name, asked=asked, is_stopped=wait or not holders)
+    elif not holders:
         typer.echo(f"{folder.name}: no process drives it")
     elif wait:
         typer.echo(f"{folder.name}: stopped")
-    if folder.has_begun() and found:
+    if folder.has_begun() and holders:
         place.say_next("resume", folder.name)

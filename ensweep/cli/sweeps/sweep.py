@@ -139,8 +139,8 @@ def _to_json(result: "SweepResult") -> dict[str, Any]:
 
     names = ("trial", "epoch", "overall")
     best, baseline = (
-        None if found is None else dict(zip(names, found, strict=True))
-        for found in (result.best, result.best_baseline)
+        None if trial is None else dict(zip(names, trial, strict=True))
+        for trial in (result.best, result.best_baseline)
     )
     return {
         "sweep": result.name,

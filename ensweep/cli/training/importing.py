@@ -107,9 +107,9 @@ class Corrections:
         )
 
 
-def show_found(found: "Import") -> None:
+def show_found(planned: "Import") -> None:
     """What was found, and the options that correct it, on standard error."""
-    for what, finding, options in found.describe():
+    for what, finding, options in planned.describe():
         typer.echo(f"{what:<9} {finding}" + (f"   ({options})" if options else ""), err=True)
 
 
@@ -131,14 +131,18 @@ def import_(
     test split is cut."""
     from trainable.imports.importing import check_place
 
-    found = corrections.find(place)
-    show_found(found)
-    check_place(output, found.name)
+    planned = corrections.find(place)
+    show_found(planned)
+    check_place(output, planned.name)
     if not dry_run:
-        found.write(output)
+        planned.write(output)
     if as_json:
-        rows = {split: len(each) for split, each in found.splits.items()}
-        facts = {"task": found.name, "kind": found.task.kind, "labels": found.task.label_names}
+        rows = {split: len(each) for split, each in planned.splits.items()}
+        facts = {
+            "task": planned.name,
+            "kind": planned.task.kind,
+            "labels": planned.task.label_names,
+        }
         print_json(folder=str(output), **facts, rows=rows, is_written=not dry_run)
         return
     if dry_run:

@@ -134,11 +134,11 @@ _NOTE = {"showarrow": False, "font": {"size": 10, "color": "#5c6b7a"}}
 
 
 def _series(series: Series, x: str, y: str, named: set[tuple[str, str]]) -> list[dict[str, Any]]:
-    found = []
+    traces = []
     if len(series.low):
         xs = [*series.x, *reversed(series.x)]
         ys = [*series.high, *reversed(series.low)]
-        found.append(
+        traces.append(
             {
                 "type": "scatter", "x": _numbers(xs), "y": _numbers(ys), "fill": "toself",
                 "fillcolor": f"{series.colour}33", "line": {"width": 0}, "mode": "lines",
@@ -165,7 +165,7 @@ def _series(series: Series, x: str, y: str, named: set[tuple[str, str]]) -> list
         trace |= {"text": _texts(series.texts), "hoverinfo": "text"}
         if series.name:
             trace["hoverinfo"] = "text+name"
-    return [*found, trace]
+    return [*traces, trace]
 
 
 def _bars(bars: Bars, x: str, y: str, named: set[tuple[str, str]]) -> dict[str, Any]:

@@ -68,14 +68,16 @@ def answers_of(facts: Facts) -> tuple[str, dict[str, Answers], dict[str, str]]:
     """Whose answers they are, the answers by task, and by task why there are none."""
     if facts.choice is not None:
         chosen = facts.choice.record.choice.tasks
-        found, problems = {}, {}
+        by_task, problems = {}, {}
         for name, of_task in chosen.items():
             task, selective = facts.choice.record.tasks[name], of_task.selective
             try:
-                found[name] = _of_members(facts, name, task, selective.members, selective.intercept)
+                by_task[name] = _of_members(
+                    facts, name, task, selective.members, selective.intercept
+                )
             except EnsweepError as error:
                 problems[name] = error.problem
-        return "what ships", found, problems
+        return "what ships", by_task, problems
     best = facts.best
     if best is None:
         return "nobody", {}, {}
@@ -87,15 +89,15 @@ def _of_trial(facts: Facts) -> tuple[dict[str, Answers], dict[str, str]]:
     assert best is not None  # asked before
     epoch = best_epoch(record for record in best.epochs if OVERALL in record.metrics).epoch
     folder = facts.folder.trial(best.name)
-    found, problems = {}, {}
+    by_task, problems = {}, {}
     for name, task in from_flat(best.record.config).task_records().items():
         if task.is_evaluated:
             try:
                 read = Predictions.read(folder.predictions_path(epoch), name)
-                found[name] = _answers(name, task, [read], [1.0], None, None)
+                by_task[name] = _answers(name, task, [read], [1.0], None, None)
             except EnsweepError as error:
                 problems[name] = error.problem
-    return found, problems
+    return by_task, problems
 
 
 def _of_members(

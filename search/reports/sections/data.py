@@ -104,13 +104,13 @@ def _shares(task: Task, labels: Any) -> str:
 
 def _skipped(facts: Facts) -> str:
     """The notes that name a defect, `quora-train.csv D07`."""
-    found = {
+    skipped = {
         name: count
         for past in facts.history
         for name, count in past.record.notes.items()
         if " D" in name
     }
-    return ", ".join(f"{name} ({count})" for name, count in sorted(found.items()))
+    return ", ".join(f"{name} ({count})" for name, count in sorted(skipped.items()))
 
 
 def _sweep_command(facts: Facts) -> str:

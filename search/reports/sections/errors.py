@@ -52,10 +52,10 @@ def _panels(answers: Answers) -> list[Panel]:
         return [_predicted_panel(answers), _residual_panel(answers)]
     if answers.task.kind.output is Output.LABELS:
         return [_labels_panel(answers)]
-    found = [_calibration_panel(answers)]
+    panels = [_calibration_panel(answers)]
     if answers.probabilities.shape[1] <= MAX_CLASSES:
-        found.insert(0, _confusion_panel(answers))
-    return found
+        panels.insert(0, _confusion_panel(answers))
+    return panels
 
 
 def _labels_panel(answers: Answers) -> Panel:

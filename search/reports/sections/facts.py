@@ -67,12 +67,12 @@ class Facts:
     @cached_property
     def tasks(self) -> dict[str, Task]:
         """Tasks with a score, over all trials."""
-        found: dict[str, Task] = {}
+        tasks: dict[str, Task] = {}
         for past in self.history:
             for name, task in from_flat(past.record.config).task_records().items():
                 if task.is_evaluated:
-                    found.setdefault(name, task)
-        return found
+                    tasks.setdefault(name, task)
+        return tasks
 
 
 def read_facts(folder: SweepFolder, tracking: Tracking, cache: Path) -> Facts:

@@ -59,8 +59,8 @@ def history_section(facts: Facts) -> Section:
         width=5.6,
         num_columns=2,
     )
-    found = best.index(best[-1]) + 1
-    said = [f"The best came as number {found} of the {len(scored)} trials that have a score."]
+    best_at = best.index(best[-1]) + 1
+    said = [f"The best came as number {best_at} of the {len(scored)} trials that have a score."]
     below = [f"{name} ({value:.4f})" for name, value in baselines.items() if value < lowest]
     if below:
         said.append(f"Below the picture: {', '.join(below)}.")
@@ -244,13 +244,13 @@ def _slice(key: str, parameter: Parameter, scored: list[PastTrial]) -> Panel:
     having = [past for past in scored if key in past.record.searched]
     ys = [past.best_values[-1] for past in having]
     texts = [_hover(past) for past in having]
-    found = [past.record.config.get(key) for past in having]
+    values = [past.record.config.get(key) for past in having]
     if parameter.choices is not None:
         names = [brief(choice) for choice in parameter.choices]
-        xs: list[float] = [names.index(brief(v)) if brief(v) in names else math.nan for v in found]
+        xs: list[float] = [names.index(brief(v)) if brief(v) in names else math.nan for v in values]
         marks = [Series(xs, ys, style="points", texts=texts)]
         return Panel(marks, key, ticks=names)
-    xs = [float(v) if isinstance(v, int | float) else math.nan for v in found]
+    xs = [float(v) if isinstance(v, int | float) else math.nan for v in values]
     marks = [Series(xs, ys, style="points", texts=texts)]
     return Panel(marks, key, is_log=parameter.log)
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow_setup.errors import ConfigError
 from search.planning import node_probes as visits_module
 from search.planning.node_probes import Visits, memory_problems, visit
-from search.planning.probe import Found, probe, probe_folder, versions
+from search.planning.probe import NodeReport, probe, probe_folder, versions
 from trainable.config.config import Config
 from trainable.training.profile import Rehearsal
 from trainable.tune.placement import TrialPlacement
@@ -23,7 +23,7 @@ def place_of(storage: Path) -> TrialPlacement:
     return TrialPlacement(storage, "s", 1)
 
 
-Elsewhere = Callable[[Path, Path], Found]
+Elsewhere = Callable[[Path, Path], NodeReport]
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def test_a_storage_that_takes_nothing_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def found_on(host: str, **changes: object) -> Found:
-    return replace(Found(host, "a", "local", 0.5, versions(), 8 * 10**9), **changes)
+def found_on(host: str, **changes: object) -> NodeReport:
+    return replace(NodeReport(host, "a", "local", 0.5, versions(), 8 * 10**9), **changes)
 
 
 def test_versions_that_differ_and_answers_that_are_not_seen(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ class Task:
     def options(self, *, scheduling_strategy: Any) -> "Task":
         return Task(self.sent, scheduling_strategy.node_id)
 
-    def remote(self, place: TrialPlacement, folder: Path, configs: Mapping[str, Any]) -> Found:
+    def remote(self, place: TrialPlacement, folder: Path, configs: Mapping[str, Any]) -> NodeReport:
         self.sent.append((self.node, list(configs)))
         (folder / "a").write_text("")
         costs = {name: Rehearsal(len(self.sent), 1.0, (), 1, 1, 1) for name in configs}

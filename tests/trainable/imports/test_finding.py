@@ -6,12 +6,12 @@ import pytest
 
 from mlflow_setup.errors import ConfigError
 from trainable.config.tasks import Kind
-from trainable.imports.finding import TOLD, Found, Told, find
+from trainable.imports.finding import TOLD, TableLayout, Told, find
 
 TEXT = [f"the film {n} was long" for n in range(60)]
 
 
-def _find(told: Told = TOLD, **columns: list[Any]) -> Found:
+def _find(told: Told = TOLD, **columns: list[Any]) -> TableLayout:
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return find(list(columns), rows, told)
 

@@ -143,7 +143,7 @@ def test_a_label_that_train_lacks_is_named_with_its_line(tmp_path: Path) -> None
         plan_import(str(tmp_path))
     assert str(refused.value.fix).endswith("--labels negative,positive,neutral")
     labels = ("negative", "positive", "neutral")
-    assert plan_import(str(tmp_path), told=Told(labels=labels)).found.labels == labels
+    assert plan_import(str(tmp_path), told=Told(labels=labels)).layout.labels == labels
 
 
 @pytest.mark.parametrize("labels", [("good", "bad"), ("1", "0")])

@@ -24,8 +24,8 @@ def first_tokens(layer: Any, states: Tensor, packed: Packed) -> Tensor:
     """
     first = states[packed.offsets[:-1]]
     mixed = _attend(layer.attention.self, first, states, packed)
-    found: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed, first))
-    return found
+    output: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed, first))
+    return output
 
 
 def chosen_tokens(layer: Any, states: Tensor, chosen: Tensor, packed: Packed) -> Tensor:
@@ -35,10 +35,10 @@ def chosen_tokens(layer: Any, states: Tensor, chosen: Tensor, packed: Packed) ->
         layer: a `BertLayer`; its own forward pass over all tokens gives the same.
     """
     mixed, _ = layer.attention.self(states[None], packed=packed)
-    found: Tensor = layer.feed_forward_chunk(
+    output: Tensor = layer.feed_forward_chunk(
         layer.attention.output(mixed[0][chosen], states[chosen])
     )
-    return found
+    return output
 
 
 def _attend(attention: Any, first: Tensor, states: Tensor, packed: Packed) -> Tensor:
