@@ -7,6 +7,7 @@ tests/mlflow_setup/filesystem/test_working_copy.py.
 import functools
 import os
 import random
+import signal
 import threading
 import time
 from pathlib import Path
@@ -94,31 +95,37 @@ def _has_more_than(count: int) -> bool:
 @pytest.mark.promise(
     "R15",
     "object store: another driver on a sweep that runs, on another machine: `resume`, `sweep` of "
-    "its name",
-    "refused, with the first's process, host and since when; the sweep is whole",
+    "its name; then two `resume` at once",
+    "refused, with the process, host and since when of the one that drives; the sweep is whole",
 )
 @pytest.mark.parametrize("number", range(how_often(1, 5)))
 def test_r15_two_drivers_of_one_sweep_in_an_object_store(
     tmp_path: Path, tiny_data: Path, s3: dict[str, str], table: Table, number: int
 ) -> None:
+    """The first is at it until it is stopped; two that then go on at once take it one at a time."""
     sweep_of(tmp_path, tiny_data)
-    given = {"STORAGE": URI, "SECONDS_AN_EPOCH": "3"}
-    first = Driver("run", tmp_path, ENSWEEP_CACHE=str(tmp_path / "first"), **given)
-    first.wait_for(lambda: num_epochs() > 0)
-    others = [
-        Driver(verb, tmp_path, ENSWEEP_CACHE=str(tmp_path / verb), **given)
-        for verb in ("resume", "run")
-    ]
-    for other in others:
+
+    def drive(verb: str, machine: str, seconds_an_epoch: str) -> Driver:
+        more = {"STORAGE": URI, "ENSWEEP_CACHE": str(tmp_path / machine)}
+        return Driver(verb, tmp_path, SECONDS_AN_EPOCH=seconds_an_epoch, **more)
+
+    first = drive("run", "first", "30")
+    first.wait_for(first.workers)
+    for other in [drive(verb, verb, "0") for verb in ("resume", "run")]:
         code, text = other.end()
         assert code != 0
         assert f"sweep s is being run by process {first.process.pid} on " in text
     assert first.process.poll() is None
+    first.process.send_signal(signal.SIGTERM)
     code, text = first.end()
-    assert code == 0, text
+    assert code == 75, text
+    ended = [driver.end(600) for driver in [drive("resume", m, "10") for m in ("second", "third")]]
+    (code, _), (refused, text) = sorted(ended)
+    assert (code, refused) == (0, 1)
+    assert "sweep s is being run by process " in text
     assert_whole(tmp_path, 7, storage=storage_folder(URI))
     assert read_lease(storage_folder(URI) / "s" / "lease.json") is None
-    table.played(2)
+    table.played(3)
 
 
 @rare
