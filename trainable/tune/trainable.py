@@ -156,6 +156,10 @@ def _attempt(
                 stop=attempt.should_stop,
                 shared=place.shared,
             )
+        if reporter.folder.outcome() is None and not ended.outcome.is_terminal:
+            # stopped before it had a record, as while its teacher was trained: the driver takes a
+            # trial without an outcome for failed
+            reporter.folder.write_outcome(ended)
         reporter.end(ended)
     except ChangedInputError as error:
         _give_up(error.problem)

@@ -147,6 +147,24 @@ def test_a_trial_expects_what_the_sweep_began_with(
     assert expected_folder("s3://b/d") is None
 
 
+def test_a_trial_that_is_stopped_before_it_has_a_record_has_an_outcome(
+    told: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """As while its teacher is trained: the driver would take one without for failed."""
+
+    def train(*_: object, **__: object) -> OutcomeRecord:
+        return OutcomeRecord(Outcome.STOPPED, "asked to stop", 0, time.time())
+
+    tune_config = {"trial": "0001", "recipe": "b4", "settings": {}, "origin": {}, "searched": []}
+    make_trainable(TrialPlacement(tmp_path, "s", 1), train)(tune_config)
+    folder = TrialFolder(tmp_path / "s" / "trials" / "0001")
+    ended = folder.outcome()
+    assert ended is not None
+    assert (ended.outcome, ended.reason) == (Outcome.STOPPED, "asked to stop")
+    assert not (folder.path / "config.json").exists()
+    assert [report["problem"] for report in told] == [""]
+
+
 def test_other_errors_are_tunes(told: list[dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not allowed"):
         fail(tmp_path, OSError(errno.EACCES, "not allowed"))
