@@ -200,7 +200,7 @@ class Choice:
         return verdict(self.choice)
 
     def scores(self) -> pd.DataFrame:
-        """A row a task, then `overall`: each method's score on rows that had no say, and
+        """A row a task, then `overall`: each method's score on held-out rows, and
         selective's gain over the best single run with its 95 % interval."""
         tasks, overall = self.choice.tasks, self.choice.overall
         rows = {

@@ -2,7 +2,7 @@
 seem to have seen dev. Each that is left out is named with its reason.
 
 What looks at labels is asked of each half by its own rows, and of all of dev for the final choice,
-so that the rows that judge have no say here either. The first two look at outputs alone.
+so that held-out rows take no part here either. The first two look at outputs alone.
 
 Legend: M candidates, N rows, C classes, H halves.
 """

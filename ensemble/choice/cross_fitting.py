@@ -149,7 +149,7 @@ def _require_cheap(final: Decision, max_cost: float) -> None:
 
 
 class _Scored:
-    """What all of dev and its halves choose, scored on the rows that had no say.
+    """What all of dev and its halves choose, scored on the held-out rows.
 
     Ways to choose are the levels, then the level that each half prefers, then equal weights.
     """

@@ -2,7 +2,7 @@
 
 An option names each task's members. A fold has one candidate for all tasks, the best candidate of
 each task, and what is left of the rule's ensembles when one encoder after the other goes. A level
-is an option with what other folds choose for as much: so it is scored on rows that had no say.
+is an option with what other folds choose for as much: so it is scored on held-out rows.
 
 Legend: M candidates, N rows, C classes, F folds, L levels, R replicates.
 """
@@ -121,7 +121,7 @@ def alone(view: View, candidate: Candidate) -> dict[str, Floats]:
 def held_out(
     views: Sequence[View], ways: Sequence[Sequence[Option]], num_replicates: int
 ) -> dict[str, Floats]:
-    """Task -> [ways, 1 + R] the metric on rows that had no say, the mean over the folds: of the
+    """Task -> [ways, 1 + R] the metric on held-out rows, the mean over the folds: of the
     rows as they are, then of each bootstrap replicate, the same rows for every way.
 
     Args:

@@ -33,7 +33,7 @@ class Prefer(StrEnum):
 class Scores:
     """A metric of what a half of dev chose: the mean over all halves that choose in turn."""
 
-    held_out: float  # on the other half, which had no say
+    held_out: float  # on the other half, held out
     in_sample: float  # on the half itself
 
     @property
@@ -73,7 +73,7 @@ class TaskChoice:
     num_rows: int  # of dev
     methods: dict[Method, MethodChoice]
     rule: RuleChoice  # of selective, chosen on dev-train
-    gains: dict[Method, Gain]  # of selective over the others, on rows that had no say
+    gains: dict[Method, Gain]  # of selective over the others, on held-out rows
     curve: Curve  # selective's gain over best single by its number of members
 
     @property

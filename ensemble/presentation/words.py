@@ -16,7 +16,7 @@ def name_of(method: Method) -> str:
 
 
 def doubts(scores: Mapping[Method, Scores], gains: Mapping[Method, Gain]) -> str | None:
-    """Said where selective is not clearly above the others on rows that had no say; None: it is."""
+    """Said where selective is not clearly above the others on held-out rows; None: it is."""
     ours, said = scores[Method.SELECTIVE].held_out, []
     for method, gain in gains.items():
         theirs = scores[method].held_out

@@ -20,7 +20,7 @@ class Fold:
     """Rows of a task by what they are for."""
 
     fit: Mask  # [N] these choose
-    judge: Mask  # [N] these had no say, and score what was chosen; none where all of dev chooses
+    judge: Mask  # [N] held out: they score what was chosen; none where all of dev chooses
 
 
 def folds(ids: Sequence[str]) -> tuple[Fold, ...]:

@@ -108,7 +108,7 @@ def _row(rank: int | None, run: RunRecord, varying: list[str]) -> Row:
 
 
 def _ensemble_row(choice: ChoiceRecord, runs: Iterable[RunRecord]) -> Row:
-    """Scores on rows that had no say; seconds of its distinct members."""
+    """Scores on held-out rows; seconds of its distinct members."""
     known, members = {run.run_id: run for run in runs}, choice.member_run_ids
     hours = [known[each].metrics.get("used/trial_hours") for each in members if each in known]
     metrics, count = choice.metrics, len(members)

@@ -183,11 +183,11 @@ def test_the_sweep_s_page_says_what_came_of_it(
 def test_the_registered_model_is_described(tab: "Page", address: str, tmp_path: Path) -> None:
     base = re.sub(r"#/.*", "#/models/reviews", address)
     tab.goto(base)
-    tab.get_by_text("What it is worth").first.wait_for()
+    tab.get_by_text("Evaluation").first.wait_for()
     _close_assistant(tab)
     assert "champion" in tab.locator("body").inner_text()
     tab.goto(f"{base}/versions/1")
-    tab.get_by_text("What it is worth").first.wait_for()
+    tab.get_by_text("Evaluation").first.wait_for()
     text = tab.locator("body").inner_text()
     for word in ("selective", "sentiment,paraphrase,similarity", "sentence"):
         assert word in text

@@ -97,7 +97,7 @@ def test_the_model_is_a_run_s_and_holds_no_pickle(tracking: Tracking, model: Pat
     assert {metric.key: metric.value for metric in logged.metrics} == held_out
     of_model = tracking.client.get_registered_model("tiny")
     for described in (version, of_model):
-        assert "## What it is worth" in described.description
+        assert "## Evaluation" in described.description
         assert "library_name" not in described.description  # the hub's block
         assert described.tags["tasks"] == "sentiment,paraphrase,similarity"
         assert described.tags["sweeps"] == "tiny"

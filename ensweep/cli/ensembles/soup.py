@@ -44,6 +44,6 @@ def soup(
     ]
     rows.append(["overall", f"{made.single:.4f}", f"{made.overall:.4f}", ""])
     print_table(["dev-dev", "best single", "soup", "gain"], rows)
-    typer.echo("runs, epochs and best single are chosen on dev-train; dev-dev had no say")
+    typer.echo("runs, epochs and best single are chosen on dev-train; dev-dev is held out")
     typer.echo(f"in {made.folder}", err=True)
     place.say_next("ensemble", name)
