@@ -36,7 +36,7 @@ def milliseconds_of(members: Sequence[Candidate]) -> float | None:
 
 
 def _shape(member: Candidate) -> tuple[Any, ...]:
-    """What tells encoders apart that take another time."""
+    """Equal for encoders that take the same time."""
     model = from_flat(trial_at(member.weights_uri).trial().config).model
     used = model.encoder, model.revision, model.pooling, model.max_length
     return (*used, member.num_encoder_parameters)

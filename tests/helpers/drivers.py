@@ -14,8 +14,7 @@ from fake_sweep import NUM_EPOCHS
 from patience import PATIENCE
 
 from mlflow_setup.runs.projection import (
-    EPOCH_SECONDS,
-    MS_PER_SENTENCE,
+    TIMES,
     most_important,
     with_best,
 )
@@ -165,9 +164,6 @@ def assert_tracked(tracking: Tracking, name: str, past: Mapping[str, PastTrial])
         for key, points in wanted.items():
             found = tracking.client.get_metric_history(run.run_id, key)
             told = sorted((point.step, point.value) for point in found)  # MLflow's order is by time
-            if key in (
-                EPOCH_SECONDS,
-                MS_PER_SENTENCE,
-            ):  # of an epoch that was run again, those of its first run
+            if key in TIMES:  # of an epoch that was run again, those of its first run
                 told, points = ([(step, 0.0) for step, _ in given] for given in (told, points))
             assert told == points, (trial, key)

@@ -76,9 +76,7 @@ def train(
         soft_labels = soft_labels_of(
             config, dataset, shared, beside=folder.parent, train=teach, stop=stop
         )
-        seed_globals(
-            config.seed
-        )  # here: the same numbers whether encoder and labels were made or read
+        seed_globals(config.seed)  # only here: encoder and labels may have been made, or read
         learner = Learner(config, dataset, None if encoder is None else str(encoder), soft_labels)
         trainer = Trainer(config, trial, dataset, learner, identity, stop)
         outcome, reason = trainer.run(report)
