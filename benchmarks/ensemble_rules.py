@@ -17,24 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from held_out import Floats, Row, choose_and_judge
 from numpy.typing import NDArray
 
 from ensemble.candidates.external import smoothed
 from ensemble.candidates.pool import Candidate, Pool, TaskPool
-from ensemble.choice.cross_fitting import choose
 from ensemble.choice.result import Prefer
-from ensemble.selection.combine import Averaged, Transform, combine
+from ensemble.selection.combine import Averaged, Transform
 from ensemble.selection.rules import RULES
 from ensemble.selection.sample import FitData, deduplicated
 from ensemble.statistics.dev_splits import NUM_HALVES
 from trainable.config.tasks import PAPER_TASKS, Output, Task
-from trainable.evaluation.metrics import overall, task_metric
+from trainable.evaluation.metrics import overall
 
 TASKS = ("sentiment", "paraphrase", "similarity")
 SINGLE = "single"
-Floats = NDArray[np.float64]
-Found = dict[str, dict[str, list[tuple[float, float, int]]]]
-"""Rule -> task -> for each seed (in-sample, held-out, members)."""
+Found = dict[str, dict[str, list[Row]]]
+"""Rule -> task -> a row for each seed."""
 
 
 def main() -> None:
@@ -54,7 +53,8 @@ def main() -> None:
         for name in TASKS:
             _fit_rules(pool.tasks[name], judge[name], rules, {r: found[r][name] for r in rules})
         for prefer in (Prefer.SCORE, Prefer.BALANCED):
-            _choose(pool, judge, prefer, found[f"prefer {prefer.value}"])
+            for name, row in choose_and_judge(pool, judge, prefer).items():
+                found[f"prefer {prefer.value}"][name].append(row)
         seconds = time.perf_counter() - started
         print(f"seed {seed}: {seconds:.0f} s", flush=True)
     rows = {rule: _row(found, rule) for rule in found}
@@ -95,7 +95,7 @@ def _fit_rules(
     pool: TaskPool,
     judge: tuple[Floats, Floats],
     rules: list[str],
-    found: dict[str, list[tuple[float, float, int]]],
+    found: dict[str, list[Row]],
 ) -> None:
     task, averaged = pool.task, Averaged.STANDARDISED
     fits = [Transform.fit(task, averaged, outputs, pool.labels) for outputs in pool.outputs]
@@ -109,24 +109,6 @@ def _fit_rules(
         fitted: Any = RULES[rule](sample)
         size = np.count_nonzero(getattr(fitted, "weights", fitted))
         found[rule].append((sample.score(fitted), other.score(fitted), int(size)))
-
-
-def _choose(
-    pool: Pool,
-    judge: dict[str, tuple[Floats, Floats]],
-    prefer: Prefer,
-    found: dict[str, list[tuple[float, float, int]]],
-) -> None:
-    choice = choose(pool, averaged=Averaged.STANDARDISED, prefer=prefer)
-    for name, task in choice.tasks.items():
-        members, of_task = task.selective.members, pool.tasks[name]
-        places = [of_task.candidates.index(member.candidate) for member in members]
-        weights = [member.weight for member in members]
-        transforms = [member.transform for member in members]
-        outputs, labels = judge[name]
-        combined = combine(of_task.task, [outputs[m] for m in places], weights, transforms)
-        score, _ = task_metric(of_task.task, combined, labels)
-        found[name].append((task.selective.trajectory[-1], score, len(members)))
 
 
 def _row(found: Found, rule: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from ensemble_rules import _choose
+from held_out import choose_and_judge
 from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Candidate, Pool, TaskPool
@@ -209,9 +209,8 @@ def judged(
         judge[name] = outputs[:, ~rows].astype(np.float64), labels[~rows]
         single[name] = task_metric(task, judge[name][0][best], judge[name][1])[0]
     pool = Pool(tasks, tasks["sentiment"].candidates, ())
-    found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in tasks}
-    _choose(pool, judge, Prefer.SCORE, found)
-    selective = {name: held_out for name, [(_, held_out, _)] in found.items()}
+    rows = choose_and_judge(pool, judge, Prefer.SCORE)
+    selective = {name: held_out for name, (_, held_out, _) in rows.items()}
     return {
         "best trial": overall(single, PAPER_TASKS),
         "selective ensemble": overall(selective, PAPER_TASKS),

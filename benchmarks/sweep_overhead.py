@@ -9,7 +9,6 @@ trial, Ray's own MLflow callback.
 import argparse
 import itertools
 import json
-import random
 import statistics
 import tempfile
 import time
@@ -17,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 import psutil
-from optuna.trial import TrialState
+from asking import ask_time
 
 from mlflow_setup.filesystem.deferred_sync import DeferredSync
 from mlflow_setup.runs.background_mirror import BackgroundMirror
@@ -30,7 +28,6 @@ from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import SuccessiveHalving
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.config.load import read_sweep
-from search.config.space import suggest
 from search.config.sweep_config import Budget, SweepConfig
 from search.driver.budget import Meter
 from search.driver.callback import SweepCallback
@@ -41,7 +38,6 @@ from search.storage.sweep_folder import SweepFolder
 from trainable.tune.trainable import Train
 
 NUM_METRICS = 27
-_NUM_ASKED = 20
 SPACE = {
     "optim.lr": {"type": "float", "low": 1e-5, "high": 1e-3, "log": True},
     "model.head_dropout": {"type": "float", "low": 0.0, "high": 0.5},
@@ -119,8 +115,6 @@ def sleeper(seconds: float) -> Train:
         import json
         import os
         import time
-
-        import psutil
 
         from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
         from trainable.storage.trial_folder import TrialFolder
@@ -226,56 +220,6 @@ def _their_reports(root: Path, metrics: dict[str, float], num_reports: int) -> l
         callback.log_trial_result(epoch, stand_in, result)
         times.append(time.perf_counter() - started)
     return times
-
-
-def ask_time(sizes: tuple[int, ...] = (100, 1000, 5000)) -> dict[str, float]:
-    """Milliseconds to suggest a trial of the sweep `selective` when so many have been told; with
-    Optuna's own sampler, which draws the same; and with its default, all settings jointly."""
-    found: dict[str, float] = {}
-    own = {"n_startup_trials": 10, "constant_liar": True, "seed": 0}
-    for size in sizes:
-        searchers = {"ours": _told(size), "Optuna's": _told(size), "its joint draw": _told(size)}
-        for name, is_joint in (("Optuna's", False), ("its joint draw", True)):
-            sampler = optuna.samplers.TPESampler(multivariate=is_joint, **own)
-            searchers[name].study.sampler = sampler
-        times: dict[str, list[float]] = {name: [] for name in searchers}
-        for number in range(_NUM_ASKED):
-            for name, searcher in searchers.items():
-                started = time.perf_counter()
-                searcher.suggest(str(number))
-                times[name].append(time.perf_counter() - started)
-                searcher.on_trial_complete(str(number), _came_to(number / _NUM_ASKED))
-        for name, seconds in times.items():
-            found[f"{name} at {size} trials in ms"] = statistics.median(seconds[1:]) * 1000
-    return {**found, "memory of this process in MB": psutil.Process().memory_info().rss / 1e6}
-
-
-def _told(num_trials: int) -> OptunaSearcher:
-    """A searcher whose study knows so many trials, drawn at random, two of three stopped early."""
-    more = [f"search.num_samples={num_trials + _NUM_ASKED}", "search.num_probes=0"]
-    sweep = read_sweep("selective", [*more, "search.baselines=false"], {})
-    sweep = sweep.model_copy(update={"first_trials": ()})
-    searcher = OptunaSearcher(sweep)
-    random_ = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    draw = random.Random(0)
-    defaults = sweep.base().with_defaults
-    for number in range(num_trials):
-        trial = random_.ask()
-        suggest(sweep.space, trial, defaults)
-        searcher.study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.PRUNED if number % 3 else TrialState.COMPLETE,
-                value=draw.random(),
-                params=trial.params,
-                distributions=trial.distributions,
-                intermediate_values={1: draw.random()},
-            )
-        )
-    return searcher
-
-
-def _came_to(value: float) -> dict[str, float]:
-    return {"epoch": 4, "num_epochs": 4, "best_overall": value, "diverged": 0}
 
 
 def _sweep(root: Path, num_samples: int) -> SweepConfig:

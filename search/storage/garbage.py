@@ -84,18 +84,40 @@ def _best_of(history: list[PastTrial]) -> dict[str, dict[str, float]]:
 
 def near_top(best: Mapping[str, Mapping[str, float]], count: int) -> set[str]:
     """The trials among the `count` best by any of their metrics; ties at the border are in."""
-    near: set[str] = set()
-    for metric in {key for values in best.values() for key in values}:
-        scores = {trial: values[metric] for trial, values in best.items() if metric in values}
-        border = sorted(scores.values(), reverse=True)[:count]
-        near |= {trial for trial, score in scores.items() if border and score >= border[-1]}
-    return near
+    top = _Top(count)
+    for trial, scores in best.items():
+        top.add(trial, scores)
+    return top.near(best)
+
+
+class _Top:
+    """The few best trials by each metric, kept up as trials come to their scores."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._best: defaultdict[str, dict[str, float]] = defaultdict(dict)  # metric -> trial -> its
+
+    def add(self, trial: str, scores: Mapping[str, float]) -> None:
+        for metric, score in scores.items() if self.count else ():
+            best = self._best[metric]
+            best[trial] = score
+            if len(best) > self.count:
+                del best[min(best, key=best.__getitem__)]
+
+    def near(self, best: Mapping[str, Mapping[str, float]]) -> set[str]:
+        """Those of the trials that reach the border for any metric."""
+        border = {metric: min(scores.values()) for metric, scores in self._best.items()}
+        return {
+            trial
+            for trial, scores in best.items()
+            if any(key in border and scores[key] >= border[key] for key in scores)
+        }
 
 
 class PrunedWeights:
     """The pruned trials of a sweep that still have their weights, by name.
 
-    What `near_top` asks of all trials is kept up as they come to it: an end costs the same after
+    They are those that `near_top` names, kept up as trials come to it: an end costs the same after
     ten thousand of them. Where a trial falls, since an average of its weights has begun, those that
     it had pushed out are not looked for again: weights may stay too long, none go too soon.
 
@@ -107,35 +129,24 @@ class PrunedWeights:
     def __init__(
         self, folder: SweepFolder, keep_pruned_top: int, mark: Callable[[str], None]
     ) -> None:
-        self.folder, self.keep_pruned_top, self._mark = folder, keep_pruned_top, mark
+        self.folder, self._top, self._mark = folder, _Top(keep_pruned_top), mark
         self.there: set[str] = set()
         self._best: defaultdict[str, dict[str, float]] = defaultdict(dict)  # trial -> metric -> its
-        self._top: defaultdict[str, dict[str, float]] = defaultdict(dict)  # metric -> the best few
 
     def compare(self, trial: str, record: EpochRecord) -> None:
         """Take in an epoch of any trial."""
-        best = self._best[trial]
-        raise_best(best, record)
-        for metric, value in best.items() if self.keep_pruned_top else ():
-            top = self._top[metric]
-            top[trial] = value
-            if len(top) > self.keep_pruned_top:
-                del top[min(top, key=top.__getitem__)]
+        raise_best(self._best[trial], record)
+        self._top.add(trial, self._best[trial])
 
     def drop(self) -> None:
         """Drop the weights of trials that are near the top neither for a task nor overall."""
-        border = {metric: min(top.values()) for metric, top in self._top.items()}
-        weak = {name for name in self.there if not self._is_near(self._best[name], border)}
+        weak = self.there - self._top.near({name: self._best[name] for name in self.there})
         for name in sorted(weak - self._members() if weak else weak):
             folder = self.folder.trial(name)
             for epoch in folder.kept_epochs():
                 folder.drop_weights(epoch)
             self.there.discard(name)
             self._mark(name)
-
-    @staticmethod
-    def _is_near(best: Mapping[str, float], border: Mapping[str, float]) -> bool:
-        return any(metric in border and best[metric] >= border[metric] for metric in best)
 
     def _members(self) -> set[str]:
         """Members of chosen ensembles; all pruned trials, where a note of one cannot be read."""

@@ -1,18 +1,16 @@
 """Working copies of one store: what one machine writes another sees, whole, or not at all."""
 
-import json
 import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import Timeout
 from obstore.exceptions import GenericError
+from patience import wait_until
 from stores import URI, Machines
 
 from mlflow_setup.errors import ConfigError, PartialError, StorageError
-from mlflow_setup.filesystem import lease as leases
 from mlflow_setup.filesystem import working_copy
 from mlflow_setup.filesystem.atomic import (
     atomic_folder,
@@ -20,15 +18,9 @@ from mlflow_setup.filesystem.atomic import (
     remove_folder,
     write_atomic,
 )
-from mlflow_setup.filesystem.lease import Lease, read_lease
 from mlflow_setup.filesystem.manifest import write_manifest
 from mlflow_setup.filesystem.opening import storage_folder
 from mlflow_setup.filesystem.storage import storage_of
-
-
-@pytest.fixture
-def machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machines:
-    return Machines(monkeypatch, tmp_path)
 
 
 def write_folder(folder: Path, *, manifest: bool = True) -> None:
@@ -223,20 +215,6 @@ def test_a_folder_goes_with_its_manifest(machines: Machines) -> None:
     assert [path.name for path in (there.root / "t" / "weights").iterdir()] == ["0002"]
 
 
-def test_of_two_who_make_a_folder_one_does(machines: Machines) -> None:
-    here, there = machines.copy("here"), machines.copy("there")
-    here.claim(here.root / "s")
-    with pytest.raises(FileExistsError, match=f"{URI}/s"):
-        there.claim(there.root / "s")
-    here.give_back(here.root / "s")
-    here.claim(here.root / "s")
-    here.give_back(here.root / "s")
-    there.claim(there.root / "s")
-    write_atomic(there.root / "s" / "sweep.yaml", "")
-    there.give_back(there.root / "s")  # it has begun
-    assert "s/sweep.yaml" in machines.names()
-
-
 def test_a_flag_is_seen_elsewhere(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(working_copy, "LOOK_SECONDS", 0.01)
     here, there = machines.copy("here"), machines.copy("there")
@@ -247,71 +225,6 @@ def test_a_flag_is_seen_elsewhere(machines: Machines, monkeypatch: pytest.Monkey
     here.lower_flag(flag)
     wait_until(lambda: not there.is_raised(seen))
     there.lower_flag(seen)
-
-
-def test_a_lease_is_held_by_one_machine_alone(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(Lease, "is_dead", lambda self, holder: False)
-    here, there = machines.copy("here"), machines.copy("there")
-    with Lease(here.root / "s") as mine:
-        with pytest.raises(ConfigError, match="sweep s is being run by process"):
-            Lease(there.root / "s").__enter__()
-        found = read_lease(there.root / "s" / "lease.json")
-        assert found is not None
-        assert found.token == mine.mine.token
-    assert read_lease(there.root / "s" / "lease.json") is None
-    with Lease(there.root / "s"):
-        assert read_lease(here.root / "s" / "lease.json") is not None
-
-
-def test_a_driver_whose_lease_was_taken_over_in_the_store_is_told(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
-    here = machines.copy("here")
-    lease, told = Lease(here.root / "s"), threading.Event()
-    lease.on_lost = told.set
-    with lease:
-        other = json.dumps({"host": "h", "pid": 1, "since": "", "token": "other"})
-        here.store.put("s/lease.json", other.encode())
-        assert told.wait(5)
-    assert here.store.get("s/lease.json")[0].decode() == other  # left to the other
-
-
-def test_a_lock_holds_between_machines(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(Lease, "is_dead", lambda self, holder: False)
-    locks = [machines.copy(name) for name in ("here", "there")]
-    ours, theirs = (copy.lock(copy.root / "s" / ".locks" / "t") for copy in locks)
-    ours.acquire(timeout=1)
-    with pytest.raises(Timeout):
-        theirs.acquire(timeout=0)
-    ours.release()
-    theirs.acquire(timeout=1)
-    theirs.release()
-
-
-def test_a_store_that_ignores_conditions_is_refused(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = machines.copy("here")
-    copy.probe()
-    assert machines.names() == []
-    monkeypatch.setattr(copy.store, "swap", lambda name, content, mark: "won")
-    with pytest.raises(
-        ConfigError, match=r"does not keep conditions.*\nfix: use a store that keeps"
-    ):
-        copy.probe()
-
-
-def test_a_write_that_was_done_though_its_answer_was_lost_has_won(machines: Machines) -> None:
-    """The store made it again and was refused: what lies there is ours."""
-    cell = machines.copy("here").cell(machines.folder / "here" / "cell")
-    cell.store.put("cell", b"mine")
-    assert cell.swap(None, "mine") == cell.read()[1]
-    assert cell.swap(None, "other") is None
 
 
 def test_a_store_that_is_away_is_told_as_a_disk_is(machines: Machines) -> None:
@@ -344,11 +257,3 @@ def test_a_uri_is_a_working_copy_and_a_path_is_itself(machines: Machines, tmp_pa
         storage_folder("s3://me:secret@bucket/x")
     with pytest.raises(ConfigError, match="no URI of a folder here"):
         storage_folder("file://host/x")
-
-
-def wait_until(condition: Any) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("never")

@@ -1,0 +1,48 @@
+"""A sweep in an object store that is far away: played in memory, each answer late."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from obstore.store import MemoryStore
+
+from mlflow_setup.filesystem import object_store
+from mlflow_setup.filesystem.opening import storage_folder
+from search.storage.sweep_folder import SweepFolder
+
+
+class Away:
+    """A store whose every answer takes a while; a listing's for each thousand objects."""
+
+    def __init__(self, store: Any, seconds: float) -> None:
+        self.store, self.seconds = store, seconds
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*given: Any, **more: Any) -> Any:
+            time.sleep(self.seconds)
+            return getattr(self.store, name)(*given, **more)
+
+        return call
+
+    def list(self, *given: Any) -> Any:
+        for batch in self.store.list(*given, chunk_size=1000):
+            time.sleep(self.seconds)
+            yield batch
+
+
+def reading_at_a_uri(sweep: Path, away: float) -> float:
+    """Seconds until `resume` has the records of a sweep that lies in an object store, on a machine
+    that had nothing of it."""
+    memory = MemoryStore()
+    for path in (path for path in sweep.rglob("*") if path.is_file()):
+        memory.put(f"s/{path.relative_to(sweep)}", path)
+    object_store._open = lambda *_: Away(memory, away)  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["ENSWEEP_CACHE"] = cache
+        root = storage_folder("s3://bucket/sweeps")
+        started = time.perf_counter()
+        SweepFolder(root, "s").begin()  # once listed, and again under the lease
+        return time.perf_counter() - started
