@@ -74,11 +74,20 @@ def test_machines_are_pinned_and_on_the_right_market(prepared: dict[str, Any]) -
     types = prepared["available_node_types"]
     for name, node in types.items():
         assert node["node_config"]["ImageId"].startswith("ami-"), name
-        assert node["node_config"]["MetadataOptions"] == {"HttpTokens": "required"}, name
+        assert node["node_config"]["MetadataOptions"]["HttpTokens"] == "required", name
     assert types["gpu_spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert types["gpu_spot"]["resources"]["GPU"] == 1
     assert "InstanceMarketOptions" not in types["head"]["node_config"]
     assert types["head"]["resources"]["GPU"] == 0
+
+
+def test_no_file_system_is_shared_and_rights_are_a_role_s(written: dict[str, Any]) -> None:
+    """A container is a hop further from the address that gives a role's credentials."""
+    assert not any(option.startswith("-v") for option in written["docker"]["run_options"])
+    assert "initialization_commands" not in written
+    for name, node in written["available_node_types"].items():
+        assert node["node_config"]["IamInstanceProfile"]["Name"].startswith("REPLACE"), name
+        assert node["node_config"]["MetadataOptions"]["HttpPutResponseHopLimit"] == 2, name
 
 
 def test_data_and_runs_stay_at_home(written: dict[str, Any]) -> None:

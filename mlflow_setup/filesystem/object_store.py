@@ -7,6 +7,7 @@ environment (`AWS_*`, `GOOGLE_*`, `AZURE_*`); a URI holds none.
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mlflow_setup.uris import redact
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file")
 _RETRIES = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
+_BEHIND_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0)
 _PATIENT = {"max_retries": 40, "retry_timeout": timedelta(minutes=5)}
 _LOGIN = (
     "give this machine a role that may read there, or set AWS_ACCESS_KEY_ID and "
@@ -85,12 +87,10 @@ class RemoteFolder:
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         with _told(f"{self.uri}/{name}"):
-            answer = self._store.get(name)
-            version, num_bytes = _version(answer.meta), 0
+            answer = _get_listed(self._store, name)
             with target.open("wb") as local:
-                for chunk in answer.stream():
-                    num_bytes += local.write(chunk)
-        return Version(num_bytes, version.mark)
+                num_bytes = sum(local.write(chunk) for chunk in answer.stream())
+        return Version(num_bytes, _version(answer.meta).mark)
 
 
 @dataclass(frozen=True)
@@ -153,13 +153,13 @@ class ObjectStore:
             return b"", None
 
     def download(self, name: str, target: Path) -> str | None:
-        """Write an object to `target`, piece by piece; its version's mark, None without one."""
+        """Write an object that a listing had to `target`, piece by piece; its version's mark, None
+        where it has been deleted since."""
         try:
             with _told(f"{self.uri}/{name}", is_sought=True):
-                answer = self._store.get(name)
+                answer = _get_listed(self._store, name)
                 with target.open("wb") as local:
-                    for chunk in answer.stream():
-                        local.write(chunk)
+                    local.writelines(answer.stream())
                 return _version(answer.meta).mark
         except FileNotFoundError:
             return None
@@ -196,12 +196,19 @@ class ObjectStore:
                     self._store.delete(name)
 
 
-def split_file(uri: str) -> tuple[str, str]:
-    """The URI of the folder that a file lies in, and the file's name."""
-    folder, _, name = uri.rpartition("/")
-    if not name or folder.endswith("/"):
-        raise ConfigError(f"{redact(uri)}: no URI of a file", fix="name a file in a bucket")
-    return folder, name
+def _get_listed(store: Any, name: str) -> Any:
+    """`get` of an object that a listing has. A store may be behind what it lists: as long as the
+    object is listed, it is asked for again."""
+    from obstore.exceptions import GenericError, NotFoundError
+
+    for seconds in _BEHIND_SECONDS:
+        with suppress(NotFoundError, FileNotFoundError):
+            return store.get(name)
+        listed = store.list(name.rpartition("/")[0] or None)
+        if not any(entry["path"] == name for batch in listed for entry in batch):
+            return store.get(name)
+        time.sleep(seconds)
+    raise GenericError("it is listed, and not there")
 
 
 def _open(uri: str, retries: Any = _RETRIES) -> Any:
@@ -249,8 +256,7 @@ def _version(meta: Any) -> Version:
 
 
 def _condition(meta: Any) -> str:
-    """What an object that is replaced must still be: its entity tag, and its version where the
-    store counts them."""
+    """What an object that is replaced must still be: its entity tag, its version if it has one."""
     return json.dumps({key: meta[key] for key in ("e_tag", "version") if meta.get(key)})
 
 

@@ -39,10 +39,16 @@ def folder_to_make(place: str | Path) -> Path:
     given = as_given(place)
     if not is_uri(given):
         return Path(place)
-    from mlflow_setup.filesystem.object_store import split_file
-
     storage, name = split_file(given.rstrip("/"))
     return storage_folder(storage) / safe_name(name, f"{redact(storage)}:")
+
+
+def split_file(uri: str) -> tuple[str, str]:
+    """The URI of the folder that a file lies in, and the file's name."""
+    folder, _, name = uri.rpartition("/")
+    if not name or folder.endswith("/"):
+        raise ConfigError(f"{redact(uri)}: no URI of a file", fix="name a file in a bucket")
+    return folder, name
 
 
 def _path_of(uri: str) -> Path:

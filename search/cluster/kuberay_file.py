@@ -241,10 +241,19 @@ def _paths(command: Command, groups: list[Group]) -> Iterator[Finding]:
                 yield error("spec.entrypoint", "no --storage: results would go with the pod")
             continue
         if is_uri(path):
+            yield from _roles(groups)
             continue
         for group in groups:
             if not any(Path(path).is_relative_to(mount) for mount in group.mounts):
                 yield error(f"{group.place}.volumeMounts", f"{option} {path} is on no volume of it")
+
+
+def _roles(groups: list[Group]) -> Iterator[Finding]:
+    """By what right the pods read and write at storage URIs."""
+    for group in groups:
+        if "serviceAccountName" not in group.pod:
+            problem = "no serviceAccountName: to storage URIs the pods have the node's own rights"
+            yield note(f"{group.place}.serviceAccountName", problem)
 
 
 def _is_secret(name: str, value: str) -> bool:

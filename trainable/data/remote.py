@@ -12,7 +12,8 @@ from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.filesystem.atomic import atomic_folder
-from mlflow_setup.filesystem.object_store import RemoteFolder, split_file
+from mlflow_setup.filesystem.object_store import RemoteFolder
+from mlflow_setup.filesystem.opening import split_file
 from mlflow_setup.filesystem.paths import cache_folder, inside
 from mlflow_setup.filesystem.storage import remove_leftovers
 from mlflow_setup.text import short_hash

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
+from obstore.store import MemoryStore
 
 from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.filesystem import object_store
-from mlflow_setup.filesystem.object_store import ObjectStore, RemoteFolder, Version, split_file
+from mlflow_setup.filesystem.object_store import ObjectStore, RemoteFolder, Version
+from mlflow_setup.filesystem.opening import split_file
 
 
 @pytest.fixture
@@ -116,6 +118,55 @@ def test_what_is_not_there_is_as_good_as_deleted(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(object_store, "_open", lambda uri: there)
     ObjectStore("az://container/s").delete(["a", "b", "c"])
     assert there.names == {"d"}
+
+
+class Behind:
+    """A store in memory in which an object is listed, and not there for so many requests."""
+
+    def __init__(self, num_requests: int) -> None:
+        self.memory, self.left = MemoryStore(), num_requests
+        self.memory.put("s/a", b"a")
+        self.is_deleted = False
+
+    def get(self, name: str) -> Any:
+        if self.left:
+            self.left -= 1
+            raise NotFoundError(name)
+        return self.memory.get(name)
+
+    def list(self, folder: str | None) -> Any:
+        return [] if self.is_deleted else self.memory.list(folder)
+
+
+@pytest.mark.parametrize("kind", [ObjectStore, RemoteFolder])
+def test_what_is_listed_is_asked_for_until_it_is_there(
+    kind: type[ObjectStore | RemoteFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R26: missing after list."""
+    behind = Behind(3)
+    waits: list[float] = []
+    monkeypatch.setattr(object_store, "_open", lambda uri: behind)
+    monkeypatch.setattr("time.sleep", waits.append)
+    assert kind("s3://bucket").download("s/a", tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "a"
+    assert waits == sorted(waits)
+    assert len(waits) == 3
+    behind.left = 99
+    with pytest.raises(PartialError, match="cannot be read now: it is listed, and not there\nfix"):
+        kind("s3://bucket").download("s/a", tmp_path / "a")
+    assert behind.left == 99 - len(object_store._BEHIND_SECONDS)
+
+
+def test_what_was_deleted_since_it_was_listed_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = Behind(99)
+    behind.is_deleted = True
+    monkeypatch.setattr(object_store, "_open", lambda uri: behind)
+    monkeypatch.setattr("time.sleep", None)
+    assert ObjectStore("s3://bucket").download("s/a", tmp_path / "a") is None
+    with pytest.raises(PartialError, match="no such bucket, folder or file"):
+        RemoteFolder("s3://bucket").download("s/a", tmp_path / "a")
 
 
 def test_an_empty_folder_is_none(tmp_path: Path) -> None:

@@ -72,6 +72,21 @@ def test_the_file_that_ships_has_no_errors() -> None:
     assert {finding.problem.partition(":")[0] for finding in found} == {"is still to be filled in"}
 
 
+def test_the_file_that_ships_needs_no_shared_volume_and_no_keys(tmp_path: Path) -> None:
+    file = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    for group in (head(file), worker(file)):
+        assert all("emptyDir" in volume for volume in pod(group)["volumes"])
+        assert pod(group)["serviceAccountName"] == "REPLACE-ensweep"
+        del pod(group)["serviceAccountName"]
+    path = tmp_path / "kuberay.yaml"
+    path.write_text(yaml.safe_dump(file), encoding="utf-8")
+    places = [f.place for f in check_kuberay_file(path) if "no serviceAccountName" in f.problem]
+    assert [place.rpartition(".")[0].rpartition(".")[2] for place in places] == [
+        "headGroupSpec",
+        "gpu-spot",
+    ]
+
+
 def test_ray_is_that_of_the_constraints() -> None:
     pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned is not None
@@ -79,6 +94,17 @@ def test_ray_is_that_of_the_constraints() -> None:
     assert f"FROM rayproject/ray:{pinned[1]}-py311-gpu\n" in image
     assert f"ensweep:ray{pinned[1]}-py311-gpu" in image
     assert f'rayVersion: "{pinned[1]}"' in SHIPPED.read_text(encoding="utf-8")
+
+
+def with_volume(file: dict[str, Any]) -> None:
+    """A file system that every pod mounts, as the comment at the top says."""
+    lines = re.findall(r"^#   volume\w+: .*", SHIPPED.read_text(encoding="utf-8"), re.MULTILINE)
+    volume, mount = (next(iter(yaml.safe_load(line[1:]).values()))[0] for line in lines)
+    command(file, "s3://REPLACE/", f"{mount['mountPath']}/")
+    for group in (head(file), worker(file)):
+        container(group)["volumeMounts"].append(dict(mount))
+        pod(group)["volumes"].append(copy.deepcopy(volume))
+        del pod(group)["serviceAccountName"]
 
 
 FAULTS: dict[str, tuple[Change, str]] = {
@@ -232,15 +258,15 @@ FAULTS: dict[str, tuple[Change, str]] = {
         r"spec.entrypoint: --max-hours begins anew",
     ),
     "results in the pod": (
-        lambda f: command(f, "--storage /mnt/ensweep/runs", ""),
+        lambda f: command(f, "--storage s3://REPLACE/runs", ""),
         r"spec.entrypoint: no --storage",
     ),
     "data on no volume": (
-        lambda f: command(f, "/mnt/ensweep/data", "/data"),
+        lambda f: (with_volume(f), command(f, "/mnt/ensweep/data", "/data")),
         r"gpu-spot.volumeMounts: --data-dir /data is on no volume",
     ),
     "a worker without the volume": (
-        lambda f: container(worker(f)).update(volumeMounts=[]),
+        lambda f: (with_volume(f), container(worker(f)).update(volumeMounts=[])),
         r"gpu-spot.volumeMounts: --storage /mnt/ensweep/runs is on no volume",
     ),
     "a cluster that stays": (
@@ -295,14 +321,6 @@ def by_environment(file: dict[str, Any]) -> None:
         ]
 
 
-def without_volume(file: dict[str, Any]) -> None:
-    """Data and results at URIs: only the object store of Ray is left."""
-    command(file, "/mnt/ensweep/", "s3://bucket/")
-    for group in (head(file), worker(file)):
-        container(group)["volumeMounts"] = [{"name": "shm", "mountPath": "/dev/shm"}]
-        pod(group)["volumes"] = [v for v in pod(group)["volumes"] if v["name"] == "shm"]
-
-
 GOOD: dict[str, Change] = {
     "as it is": copy.copy,
     "the token from the environment": by_environment,
@@ -314,8 +332,11 @@ GOOD: dict[str, Change] = {
     "half a GPU each": lambda f: command(
         f, "resources.max", "resources.gpus_per_trial=0.5 resources.max"
     ),
-    "no shared volume": without_volume,
-    "data by URI": lambda f: command(f, "/mnt/ensweep/data", "s3://bucket/data"),
+    "a shared volume": with_volume,
+    "data by URI": lambda f: (
+        with_volume(f),
+        command(f, "/mnt/ensweep/data", "s3://bucket/data"),
+    ),
     "an option spelled with =": lambda f: command(f, "--name cluster-1", "--name=cluster-1"),
 }
 

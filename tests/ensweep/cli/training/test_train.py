@@ -17,6 +17,7 @@ from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.tracking.store import resolve_tracking
 from search.storage.sweep_folder import sweep_names
 from trainable.runtime.progress import Work, heard_by
+from trainable.runtime.rng_state import seed_globals
 from trainable.storage.layout import STOP_REQUEST
 
 
@@ -94,13 +95,22 @@ def test_the_same_command_ends_with_the_same_and_another_name_is_another_run(
 
 
 def test_at_a_uri_it_goes_on_from_any_machine(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Result,
+    storage: Path,
+    tiny_encoder: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """What it leaves is byte for byte what it leaves on a disk."""
     machines = Machines(monkeypatch, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     asked: list[int] = []
     with monkeypatch.context() as patched:
-        patched.setattr("trainable.training.train.seed_globals", asked.append)
+        patched.setattr(
+            "trainable.training.train.seed_globals",
+            lambda seed: (asked.append(seed), seed_globals(seed)),
+        )
         patched.setattr("ensweep.cli.training.train.StopOnSignal.__call__", lambda _: bool(asked))
         stopped = train(URI, tiny_encoder, tiny_data)
     assert stopped.stdout.startswith("stopped: asked to stop in epoch 1"), stopped.output
@@ -114,6 +124,20 @@ def test_at_a_uri_it_goes_on_from_any_machine(
     machines.next_one(monkeypatch)
     board = json.loads(run("leaderboard", "--storage", URI, "--json").stdout)
     assert [row["trial"] for row in board["trials"]] == ["baseline"]
+    there = {
+        name: machines.memory.get(name).bytes().to_bytes()
+        for name in machines.names()
+        if name.startswith("train/trials/baseline/")
+    }
+    here = storage / "train" / "trials" / "baseline"
+    on_disk = {
+        f"train/trials/baseline/{path.relative_to(here)}": path.read_bytes()
+        for path in here.rglob("*")
+        if path.is_file()
+    }
+    content = [name for name in on_disk if name.endswith((".parquet", ".safetensors"))]
+    assert len(content) == 3  # of two epochs predictions, of one the weights
+    assert {name: there[name] for name in content} == {name: on_disk[name] for name in content}
 
 
 def test_two_folders_never_share_a_run(
