@@ -76,11 +76,13 @@ def test_a_process_number_of_another_namespace_says_nothing(tmp_path: Path, chan
 
     beating = threading.Thread(target=beat)
     beating.start()
-    with pytest.raises(ConfigError, match=f"process {dead.pid} on "), lease:
-        pass
-    assert living_driver(tmp_path) is not None
-    is_over.set()
-    beating.join()
+    try:
+        with pytest.raises(ConfigError, match=f"process {dead.pid} on "), lease:
+            pass
+        assert living_driver(tmp_path) is not None
+    finally:
+        is_over.set()
+        beating.join()
 
 
 @pytest.mark.parametrize("since", ["1999-01-01 00:00:00", "2999-01-01 00:00:00"])
