@@ -24,14 +24,14 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import psutil
 
-from ensemble.candidates import pool
-from ensemble.candidates.pool import load_pool
+from ensemble.candidates.pool import NUM_READERS, load_pool
 from mlflow_setup.runs.query import download, latest_choice, trials_of
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import (
@@ -193,14 +193,13 @@ def time_predictions(tracking: Tracking, folder: Path, num_runs: int, rounds: in
         for how, times in took.items():
             cache = folder / "cache" / f"{how} {number}"
             cache.mkdir(parents=True)
-            readers = pool.NUM_READERS if how == "as an ensemble" else 1
-            pool.NUM_READERS, before = readers, pool.NUM_READERS
+            readers = NUM_READERS if how == "as an ensemble" else 1
 
             def fetch(run_id: str, path: str, cache: Path = cache) -> Path:
                 return download(tracking, run_id, path, cache)
 
-            times.append(_timed(lambda fetch=fetch: load_pool(runs, fetch)))
-            pool.NUM_READERS = before
+            part = partial(load_pool, runs, fetch, readers)
+            times.append(_timed(part))
     print(f"predictions of {len(runs)} runs, {NUM_EPOCHS} epochs each, from a server")
     for how, times in took.items():
         print(f"  {how:24} {_described(times)}")

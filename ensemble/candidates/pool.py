@@ -20,7 +20,7 @@ from trainable.config.tasks import Task
 from trainable.runtime.progress import Tally
 
 NUM_READERS = 16
-"""Runs read at a time: from a server, reading is waiting for one file after the other."""
+"""Runs read at a time from a server: reading is waiting for one file after the other."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,20 @@ def _read_or_reject(
     return Rejected(run.run_id, run.trial, reason, run.sweep)
 
 
-def load_pool(runs: Iterable[RunRecord], download: Download) -> Pool:
+def load_pool(
+    runs: Iterable[RunRecord], download: Download, num_readers: int = NUM_READERS
+) -> Pool:
     """The candidates of all runs that ended well and have predictions of the same data.
 
     The order of `runs` changes nothing. Runs that cannot be used are in `rejected`.
+
+    Args:
+        num_readers: runs read at a time; threads only wait for each other where files are here.
     """
     seen: dict[DevData, DevData] = {}
     ordered = sorted({run.run_id: run for run in runs}.values(), key=_run_order)
     tally, loaded = Tally("reading runs' predictions", len(ordered)), []
-    with ThreadPoolExecutor(NUM_READERS) as threads:
+    with ThreadPoolExecutor(num_readers) as threads:
         for each in threads.map(lambda run: _read_or_reject(run, download, seen), ordered):
             loaded.append(each)
             tally.add()

@@ -155,7 +155,7 @@ class _Reader:
     def __init__(self, run: RunRecord, download: Download) -> None:
         self.run, self.download = run, download
         self.tokenizer: str | None = None
-        self._orders: dict[tuple[str, ...], tuple[list[int], tuple[str, ...]]] = {}
+        self._orders: dict[tuple[str, ...], tuple[NDArray[np.int64], tuple[str, ...]]] = {}
         self._last: tuple[int, Path, dict[str, Predictions]] | None = None
 
     def read(self, name: str, task: Task, epoch: int) -> tuple[NDArray[np.float32], DevData]:
@@ -186,11 +186,11 @@ class _Reader:
         )
         return predictions.outputs[order], data
 
-    def _sorted(self, ids: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
+    def _sorted(self, ids: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """The order in which ids are sorted, and they so: every epoch has the same ones."""
         if ids not in self._orders:
             order = sorted(range(len(ids)), key=ids.__getitem__)
-            self._orders[ids] = order, tuple(ids[row] for row in order)
+            self._orders[ids] = np.array(order, np.int64), tuple(ids[row] for row in order)
         return self._orders[ids]
 
     def _file(self, epoch: int) -> tuple[Path, dict[str, Predictions]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.candidates.external import with_added
-from ensemble.candidates.pool import Pool, load_pool
+from ensemble.candidates.pool import NUM_READERS, Pool, load_pool
 from ensemble.candidates.screening import screened
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.listed import RULE, find_listed, only_listed, parse_listed
@@ -87,7 +87,10 @@ def choose_ensemble(
     listed = find_listed(runs, parse_listed(request.listed))
     if listed:
         runs = [run for of_task in listed.values() for run in of_task]
-    pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, cache))
+    num_readers = NUM_READERS if tracking.database is None else 1
+    pool = load_pool(
+        runs, lambda run_id, path: download(tracking, run_id, path, cache), num_readers
+    )
     if listed:
         pool = only_listed(pool, listed)
         return pool, choose(pool, RULE, averaged=request.averaged, effort=effort)

@@ -14,7 +14,7 @@ from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.runs.ensemble_runs import Chosen, log_choice
 from mlflow_setup.runs.projection import MS_PER_SENTENCE
-from mlflow_setup.runs.query import download
+from mlflow_setup.runs.query import artifacts_of, download, latest_with
 from mlflow_setup.schema import RunKind, Tag, metric_name
 from mlflow_setup.text import first_line, short_hash
 from mlflow_setup.tracking.store import Tracking
@@ -116,14 +116,10 @@ def find_logged(
         IntegrityError: its record cannot be read.
         ConfigError: MLflow cannot be read.
     """
-    with tracking.errors():
-        tags = {Tag.KIND.value: RunKind.ENSEMBLE.value, **digests_of(tracking, request)}
-        runs = tracking.search(tags, "FINISHED")
-        if not runs:
-            return None
-        run_id = str(runs[-1].info.run_id)
-        names = [entry.path for entry in tracking.client.list_artifacts(run_id)]
-    if RECORD not in names:
+    tags = {Tag.KIND.value: RunKind.ENSEMBLE.value, **digests_of(tracking, request)}
+    run_id = latest_with(tracking, tags)
+    names = [] if run_id is None else artifacts_of(tracking, run_id)
+    if run_id is None or RECORD not in names:
         return None
     record = read_record(tracking, run_id, cache)
     pictures = [name for name in names if name.endswith(".png")]

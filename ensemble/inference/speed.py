@@ -1,17 +1,24 @@
-"""Milliseconds a sentence on this machine, measured before there is a bundle."""
+"""Milliseconds a sentence on this machine, measured before there is a bundle.
 
+Measured once: it is kept in the machine's cache, and what is known is told without loading a model.
+"""
+
+import json
+import os
+import platform
 import time
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ensemble.candidates.pool import Candidate
 from mlflow_setup.errors import EnsweepError
-from trainable.batches.tokenization import load_tokenizer, tokenise
+from mlflow_setup.filesystem.paths import cache_folder
+from mlflow_setup.text import short_hash
 from trainable.config.parse import from_flat
-from trainable.evaluation.inference import embeddings_of
-from trainable.model.multitask import load_member
-from trainable.runtime.precision import choose_device, choose_precision
+from trainable.runtime.cache import keep
 from trainable.storage.address import trial_at
 
 SENTENCES = [
@@ -20,6 +27,7 @@ SENTENCES = [
 ]
 """Of 12 and 24 words: about those of the paper's data."""
 BATCH_SIZE = 32
+_THREADS_AND_DEVICES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
 def milliseconds_of(members: Sequence[Candidate]) -> float | None:
@@ -30,7 +38,7 @@ def milliseconds_of(members: Sequence[Candidate]) -> float | None:
     try:
         alike = Counter(map(_shape, distinct.values()))
         member_of = {_shape(member): member for member in distinct.values()}
-        return sum(count * _milliseconds(member_of[shape]) for shape, count in alike.items())
+        return sum(count * _known(shape, member_of[shape]) for shape, count in alike.items())
     except (EnsweepError, OSError, ValueError):
         return None  # an export says why
 
@@ -42,7 +50,31 @@ def _shape(member: Candidate) -> tuple[Any, ...]:
     return (*used, member.num_encoder_parameters)
 
 
+def _known(shape: tuple[Any, ...], member: Candidate) -> float:
+    """What was measured here, or is now."""
+    path = _kept_at(shape)
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["ms_per_sentence"])
+    except (OSError, ValueError, TypeError, KeyError):
+        measured = _milliseconds(member)
+    keep(path, json.dumps({"ms_per_sentence": measured}))
+    return measured
+
+
+def _kept_at(shape: tuple[Any, ...]) -> Path:
+    """A file for this encoder on this machine, with the threads and devices that it has now."""
+    machine = platform.node(), platform.machine(), os.cpu_count()
+    given = [os.environ.get(name) for name in _THREADS_AND_DEVICES]
+    facts = [*shape, *machine, *given, *map(version, ("torch", "transformers"))]
+    return cache_folder() / "speeds" / f"{short_hash(json.dumps(facts))}.json"
+
+
 def _milliseconds(member: Candidate) -> float:
+    from trainable.batches.tokenization import load_tokenizer, tokenise
+    from trainable.evaluation.inference import embeddings_of
+    from trainable.model.multitask import load_member
+    from trainable.runtime.precision import choose_device, choose_precision
+
     trial = trial_at(member.weights_uri)
     weights = trial.require_weights(member.epoch)
     model = load_member(weights, trial.encoder_dir, from_flat(trial.trial().config))

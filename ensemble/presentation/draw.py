@@ -130,10 +130,11 @@ def _draw_matrix(axis: Axes, matrix: Matrix) -> None:
         for column, text in enumerate(texts):
             share = (matrix.values[row][column] - matrix.low) / ((matrix.high - matrix.low) or 1)
             colour = "white" if share > _DARK else "black"
-            axis.text(
+            cell = axis.text(
                 column, row, printable(text), ha="center", va="center", fontsize=size,
                 color=colour, parse_math=False,
             )  # fmt: skip
+            cell.set_in_layout(False)  # hundreds of them, all within the axes
 
 
 def _label(axis: Axes, which: str, labels: Sequence[str], rotation: float = 0) -> None:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ensemble.candidates.pool import Candidate, Pool, TaskPool, labels_of
 from ensemble.choice.result import EnsembleChoice, TaskChoice
-from ensemble.presentation.draw import png
 from ensemble.presentation.plot import RED, Bars, Matrix, Panel, Plot, Series
 from trainable.config.tasks import Kind, Output
 from trainable.evaluation.metrics import predicted_labels
@@ -26,6 +25,8 @@ def pictures(pool: Pool, choice: EnsembleChoice) -> dict[str, bytes]:
     """File name -> PNG; none where every task has one member, which answers alone."""
     if all(len(task.selective.members) == 1 for task in choice.tasks.values()):
         return {}
+    from ensemble.presentation.draw import png  # half a second, where something is drawn
+
     labels, plots = labels_of(pool), [gain_plot(choice.tasks)]
     plots.append(weights_plot(labels, choice.tasks))
     values = {

@@ -11,8 +11,8 @@ from typing import Any
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.runs.projection import milliseconds
 from mlflow_setup.schema import RunKind, Tag
-from mlflow_setup.tracking.client import Metric
 from mlflow_setup.tracking.store import Tracking, cut
+from mlflow_setup.tracking.stored_runs import read_runs
 
 ENSEMBLE_FILE = "ensemble.json"
 _FILES = (ENSEMBLE_FILE, "README.md", "manifest.json")  # members, model card, all files' hashes
@@ -65,9 +65,11 @@ def log_choice(tracking: Tracking, chosen: Chosen) -> tuple[str, bool]:
     """
     with tracking.errors():
         kind = {Tag.KIND.value: RunKind.ENSEMBLE.value, Tag.CHOICE.value: chosen.digest}
-        known = tracking.search(kind, "FINISHED")
+        known = read_runs(tracking, kind, "FINISHED")
         if known:
             return str(known[0].info.run_id), False
+        from mlflow_setup.tracking.client import Metric  # a known one loads none
+
         tags = {**chosen.tags, Tag.CHOICE.value: chosen.digest}
         with _new_run(tracking, chosen.name, tags) as run_id, TemporaryDirectory() as folder:
             now = _now()

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from mlflow_setup.filesystem.paths import inside
 from mlflow_setup.schema import TRAININGS, Outcome, RunKind, RunRecord, Tag
 from mlflow_setup.text import there_are
 from mlflow_setup.tracking.store import Tracking
-from mlflow_setup.tracking.stored_runs import StoredRun, read_runs
+from mlflow_setup.tracking.stored_runs import StoredRun, artifact_uri_of, read_runs
 from mlflow_setup.uris import redact
 
 if TYPE_CHECKING:
@@ -106,6 +107,17 @@ def latest_choice(tracking: Tracking, sweep: str) -> ChoiceRecord | None:
     )
 
 
+def latest_with(tracking: Tracking, tags: Mapping[str, str]) -> str | None:
+    """The id of the last run with these tags that ended well; None: there is none.
+
+    Raises:
+        ConfigError: MLflow cannot be read.
+    """
+    with tracking.errors():
+        runs = read_runs(tracking, tags, "FINISHED")
+    return str(runs[-1].info.run_id) if runs else None
+
+
 def tracked_sweeps(tracking: Tracking) -> list[str]:
     """All tracked sweeps, the one that started last first; last of all the trainings.
 
@@ -169,6 +181,22 @@ def download(tracking: Tracking, run_id: str, artifact_path: str, cache: Path) -
     return target
 
 
+def artifacts_of(tracking: Tracking, run_id: str) -> list[str]:
+    """Names of the files beside which a run's other artifacts lie in folders.
+
+    Raises:
+        ConfigError: MLflow cannot be read.
+    """
+    _require_id(run_id)
+    with tracking.errors():
+        root = _artifact_root(tracking, run_id)
+        if root is None:
+            listed = tracking.client.list_artifacts(run_id)
+            return [entry.path for entry in listed if not entry.is_dir]
+        files = root.iterdir() if root.is_dir() else ()
+        return sorted(path.name for path in files if path.is_file())
+
+
 def _require_id(run_id: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,127}", run_id, re.ASCII):
         raise ConfigError(f"{run_id!r} is not the id of a run")
@@ -177,7 +205,7 @@ def _require_id(run_id: str) -> None:
 @lru_cache(maxsize=10_000)
 def _artifact_root(tracking: Tracking, run_id: str) -> Path | None:
     """The folder of a run's artifacts, or None when they are not on this machine."""
-    uri = urlsplit(tracking.client.get_run(run_id).info.artifact_uri)
+    uri = urlsplit(artifact_uri_of(tracking, run_id))
     return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -274,6 +275,8 @@ def _mlflow_error() -> type[Exception]:
 
 def _tracking_errors() -> tuple[type[Exception], ...]:
     """Whatever MLflow, its database, the network or the disk raises."""
+    if "mlflow" not in sys.modules:  # it has raised nothing then
+        return (sqlite3.Error, OSError, ImportError)
     from sqlalchemy.exc import SQLAlchemyError
 
     return (_mlflow_error(), SQLAlchemyError, sqlite3.Error, OSError, ImportError)

@@ -22,6 +22,7 @@ class StoredInfo:
     run_id: str
     status: str
     start_time: int  # milliseconds since the Unix epoch
+    artifact_uri: str
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,33 @@ def read_runs(tracking: Tracking, tags: Mapping[str, str], status: str | None = 
         relocate(database, tracking.experiment, ARTIFACTS_FOLDER)
         return list(_read(database, tracking.experiment, tags, status))
     except (sqlite3.OperationalError, LookupError) as error:
-        if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
-            raise
+        _require_other_tables(error)
         return tracking.search(tags, status)
+
+
+def artifact_uri_of(tracking: Tracking, run_id: str) -> str:
+    """Where a run's artifacts lie.
+
+    Raises:
+        sqlite3.Error, MlflowException: the file cannot be read; there is no such run.
+    """
+    database = tracking.database
+    if database is not None and database.exists():
+        try:
+            relocate(database, tracking.experiment, ARTIFACTS_FOLDER)
+            with closing(sqlite3.connect(database, timeout=WAIT_SECONDS)) as connection:
+                query = "SELECT artifact_uri FROM runs WHERE run_uuid = ?"
+                if row := connection.execute(query, [run_id]).fetchone():
+                    return str(row[0])
+        except sqlite3.OperationalError as error:
+            _require_other_tables(error)
+    return str(tracking.client.get_run(run_id).info.artifact_uri)
+
+
+def _require_other_tables(error: Exception) -> None:
+    """Raises the error unless it is of an experiment, a table or a column that is not there."""
+    if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
+        raise error
 
 
 def _read(
@@ -83,7 +108,7 @@ def _read(
         if status is not None:
             wanted += " AND r.status = ?"
             given += [status]
-        columns = f"SELECT r.run_uuid, r.status, r.start_time {wanted}"
+        columns = f"SELECT r.run_uuid, r.status, r.start_time, r.artifact_uri {wanted}"
         rows = connection.execute(f"{columns} ORDER BY r.start_time, r.run_uuid", given)
         runs = {row[0]: StoredRun(StoredInfo(*row), StoredData()) for row in rows}
         of_these = f"WHERE run_uuid IN (SELECT r.run_uuid {wanted})"

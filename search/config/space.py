@@ -6,10 +6,12 @@ all: where they do not, the key is absent from the trial, not drawn and ignored.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import optuna
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    import optuna
 
 Scalar = bool | int | float | str | None
 Settings = Mapping[str, Any]  # dotted config key -> value
@@ -87,7 +89,7 @@ def is_active(parameter: Parameter, settings: Settings) -> bool:
     return all(settings[key] == value for key, value in parameter.when.items())
 
 
-def suggest(space: Space, trial: optuna.Trial, settings: Settings) -> dict[str, Any]:
+def suggest(space: Space, trial: "optuna.Trial", settings: Settings) -> dict[str, Any]:
     """Draw the active keys in the order of the space, define-by-run.
 
     Args:
@@ -96,15 +98,16 @@ def suggest(space: Space, trial: optuna.Trial, settings: Settings) -> dict[str, 
     return _choose(space, settings, lambda key: _draw(key, space[key], trial))
 
 
-def distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
+def distribution(parameter: Parameter) -> "optuna.distributions.BaseDistribution":
     """What the study draws a key from, in `suggest`."""
+    from optuna import distributions  # commands that read a space draw nothing from it
+
     if parameter.choices is not None:
-        return optuna.distributions.CategoricalDistribution(parameter.choices)
-    low, high = parameter.low, parameter.high
-    assert low is not None and high is not None  # noqa: PT018 - the validator's
+        return distributions.CategoricalDistribution(parameter.choices)
+    low, high = _ends(parameter)
     if parameter.type == "int":
-        return optuna.distributions.IntDistribution(int(low), int(high), log=parameter.log)
-    return optuna.distributions.FloatDistribution(float(low), float(high), log=parameter.log)
+        return distributions.IntDistribution(int(low), int(high), log=parameter.log)
+    return distributions.FloatDistribution(low, high, log=parameter.log)
 
 
 def pick(space: Space, known: Settings, settings: Settings) -> dict[str, Any]:
@@ -138,14 +141,19 @@ def _choose(space: Space, settings: Settings, value_of: Callable[[str], Any]) ->
     return chosen
 
 
-def _draw(key: str, parameter: Parameter, trial: optuna.Trial) -> Any:
-    drawn = distribution(parameter)
-    if isinstance(drawn, optuna.distributions.CategoricalDistribution):
-        return trial.suggest_categorical(key, drawn.choices)
-    if isinstance(drawn, optuna.distributions.IntDistribution):
-        return trial.suggest_int(key, drawn.low, drawn.high, log=drawn.log)
-    assert isinstance(drawn, optuna.distributions.FloatDistribution)
-    return trial.suggest_float(key, drawn.low, drawn.high, log=drawn.log)
+def _draw(key: str, parameter: Parameter, trial: "optuna.Trial") -> Any:
+    if parameter.choices is not None:
+        return trial.suggest_categorical(key, parameter.choices)
+    low, high = _ends(parameter)
+    if parameter.type == "int":
+        return trial.suggest_int(key, int(low), int(high), log=parameter.log)
+    return trial.suggest_float(key, low, high, log=parameter.log)
+
+
+def _ends(parameter: Parameter) -> tuple[float, float]:
+    low, high = parameter.low, parameter.high
+    assert low is not None and high is not None  # noqa: PT018 - the validator's
+    return float(low), float(high)
 
 
 def _same_type(value: Any, choice: Scalar) -> bool:

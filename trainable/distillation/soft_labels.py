@@ -9,9 +9,7 @@ Legend: n examples, C classes or labels.
 
 import json
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST, sha256_file
@@ -20,6 +18,9 @@ from trainable.config.config import Config
 from trainable.config.tasks import Kind
 from trainable.data.dataset import Dataset
 from trainable.storage.predictions import Predictions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOFT_LABELS, TEACHERS = "soft_labels", "teachers"
 """The folders of all soft labels, and of the teachers trained here, below the shared one."""
@@ -55,12 +56,14 @@ def teacher_dir(taught: Config, dataset: Dataset, shared: Path) -> Path:
     return shared / TEACHERS / _digest([taught.flat(), dataset.fingerprint])
 
 
-def read_soft_labels(folder: Path, dataset: Dataset) -> dict[str, Tensor]:
+def read_soft_labels(folder: Path, dataset: Dataset) -> "dict[str, Tensor]":
     """Task -> float32 [n, C] or [n], in the order of its training examples.
 
     Raises:
         IntegrityError: a file is missing, damaged, or not of these examples.
     """
+    import torch  # a report that asks what a teacher is needs none
+
     by_task = {}
     for name, examples in dataset.train.items():
         if dataset.tasks[name].kind is Kind.ENTAILMENT:

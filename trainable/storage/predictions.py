@@ -9,8 +9,10 @@ pyarrow is imported where a file is written or read: training and evaluating nee
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -109,10 +111,7 @@ class Predictions:
         names = _output_names(kind, header["num_columns"])
         if not set(names) <= set(table.column_names):
             raise ValueError(f"columns {table.column_names} are not those of a {kind} task")
-        ids = table["id"]
-        if len(ids) and (str(ids.type) not in ("string", "large_string") or ids.null_count):
-            raise ValueError("an id is not text")
-        planes = [table[name].to_numpy().astype(np.float32) for name in names]
+        planes = [_numbers(table[name]).astype(np.float32) for name in names]
         has_labels = header["has_labels"] and "label" in table.column_names
         if set(table["task"].unique().to_pylist()) - {header["task"]}:
             raise ValueError("tasks are not those of its header, or in another order")
@@ -122,15 +121,15 @@ class Predictions:
             task_name=str(header["task"]),
             kind=kind,
             split=header["split"],
-            ids=tuple(ids.to_pylist()),
+            ids=_ids_of(table["id"]),
             outputs=np.stack(planes, axis=1) if kind.output.has_columns else planes[0],
-            labels=table["label"].to_numpy().astype(np.float64) if has_labels else None,
+            labels=_numbers(table["label"]).astype(np.float64) if has_labels else None,
             data_fingerprint=str(header["data_fingerprint"]),
             tokenizer=str(header["tokenizer"]),
         )
 
     def _check(self, header: dict[str, Any]) -> None:
-        if len(set(self.ids)) != len(self.ids):
+        if not _facts_of(self.ids)[0]:
             raise ValueError("ids are duplicated")
         expected = self._header()
         if header["ids_sha256"] != expected["ids_sha256"]:
@@ -148,7 +147,7 @@ class Predictions:
             "num_rows": len(self.ids),
             "num_columns": 1 if self.outputs.ndim == 1 else self.outputs.shape[1],
             "has_labels": self.labels is not None,
-            "ids_sha256": hashlib.sha256(json.dumps(self.ids).encode()).hexdigest(),
+            "ids_sha256": _facts_of(self.ids)[1],
         }
         return {**header, "content_sha256": self._content_hash(header)}
 
@@ -196,7 +195,8 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
 
     try:
         # From bytes: given a path, Parquet readers also take folders and URIs.
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
+        # Threads of its own would take longer than a file of some thousand rows.
+        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
         by_task, start = {}, 0
         for part in _parts_of(table):
             rows = table.slice(start, part["num_rows"])
@@ -210,6 +210,33 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
             fix="restore the file, or leave its run out",
         ) from None
     return by_task
+
+
+def _numbers(column: "pa.ChunkedArray") -> NDArray[Any]:
+    """[N] not by `to_numpy`, which loads pandas."""
+    return np.from_dlpack(column.combine_chunks())
+
+
+def _ids_of(column: "pa.ChunkedArray") -> tuple[str, ...]:
+    """A task's ids [N]; where a file read before has the same ones, those."""
+    for known, ids in list(_recent_ids):
+        if known.equals(column):
+            return ids
+    if len(column) and (str(column.type) not in ("string", "large_string") or column.null_count):
+        raise ValueError("an id is not text")
+    ids = tuple(column.to_pylist())
+    _recent_ids.append((column, ids))
+    return ids
+
+
+_recent_ids: "deque[tuple[pa.ChunkedArray, tuple[str, ...]]]" = deque(maxlen=16)
+"""Columns and what they hold: thousands of files of a sweep have the ids of a few tasks."""
+
+
+@lru_cache(maxsize=16)
+def _facts_of(ids: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether no two ids are equal, and their hash."""
+    return len(set(ids)) == len(ids), hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 def _planes(predictions: Predictions) -> dict[str, NDArray[np.float32]]:

@@ -1,6 +1,9 @@
-"""Milliseconds a sentence, asked of one encoder of each shape."""
+"""Milliseconds a sentence, asked of one encoder of each shape, once a machine."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +15,13 @@ from mlflow_setup.errors import IntegrityError
 from trainable.config.recipe import resolve
 
 BASE = Candidate("run1", "0001", "s", 1, "/s/trials/0001/weights", 110, num_encoder_parameters=100)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing is known yet."""
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path))
+    return tmp_path / "speeds"
 
 
 def fake_trials(monkeypatch: pytest.MonkeyPatch, **settings: dict[str, Any]) -> list[str]:
@@ -64,3 +74,36 @@ def test_weights_out_of_reach_give_no_number(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(speed, "_milliseconds", gone)
     assert speed.milliseconds_of([BASE]) is None
+
+
+def test_what_is_known_of_this_machine_is_not_measured_again(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """Another machine, other threads and another shape are measured, and what cannot be read."""
+    asked = fake_trials(monkeypatch, t0001={}, t0002={"optim.lr": 1e-5}, t0004={})
+    others = [
+        replace(BASE, run_id=name, trial=name, weights_uri=f"/s/trials/{name}/weights")
+        for name in ("0002", "0004")
+    ]
+    assert speed.milliseconds_of([BASE]) == 1.0
+    assert speed.milliseconds_of([others[0]]) == 1.0
+    assert speed.milliseconds_of([replace(others[1], num_encoder_parameters=7), BASE]) == 5.0
+    assert asked == ["0001", "0004"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")
+    assert speed.milliseconds_of([others[0]]) == 2.0
+    monkeypatch.setattr("platform.node", lambda: "another")
+    assert speed.milliseconds_of([others[1]]) == 4.0
+    for content in ("", "[1]", "{}", '{"ms_per_sentence": null}'):
+        for file in cache.iterdir():
+            file.write_text(content)
+        assert speed.milliseconds_of([BASE]) == 1.0
+    assert asked == ["0001", "0004", "0002", "0004", *["0001"] * 4]
+
+
+def test_what_is_known_takes_no_model() -> None:
+    code = (
+        "import sys, ensemble.inference.speed, ensemble.presentation.words\n"
+        "print({'torch', 'transformers', 'mlflow', 'ray', 'optuna'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
-from mlflow_setup.tracking.stored_runs import read_runs
+from mlflow_setup.tracking.stored_runs import artifact_uri_of, read_runs
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 def described(runs: list[Any]) -> list[str]:
     """As text: a value that is no number equals itself."""
     return [
-        repr((run.info.run_id, run.info.status, run.info.start_time))
+        repr((run.info.run_id, run.info.status, run.info.start_time, run.info.artifact_uri))
         + repr([sorted(dict(part).items()) for part in (run.data.params, run.data.metrics)])
         + repr(sorted((key, run.data.tags[key]) for key in run.data.tags))
         for run in runs
@@ -51,6 +51,18 @@ def test_the_file_says_what_mlflow_says(
     wanted = described(tracking.search(tags, status))
     monkeypatch.setattr(Tracking, "search", lambda *_: pytest.fail("MLflow was asked"))
     assert described(read_runs(tracking, tags, status)) == wanted
+
+
+def test_where_artifacts_lie(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = tracking.search({})
+    with monkeypatch.context() as patched:
+        patched.delattr(Tracking, "client")
+        own = Tracking(tracking.uri)
+        assert [artifact_uri_of(own, run.info.run_id) for run in runs] == [
+            run.info.artifact_uri for run in runs
+        ]
+    with pytest.raises(Exception, match="not found"):  # MLflow's own word
+        artifact_uri_of(tracking, "0" * 32)
 
 
 def test_where_nothing_was_tracked_there_is_nothing(tmp_path: Path) -> None:
