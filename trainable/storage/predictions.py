@@ -214,6 +214,10 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
 
 def _numbers(column: "pa.ChunkedArray") -> NDArray[Any]:
     """[N] not by `to_numpy`, which loads pandas."""
+    import pyarrow as pa
+
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise ValueError(f"{column.type} in place of numbers")
     return np.from_dlpack(column.combine_chunks())
 
 

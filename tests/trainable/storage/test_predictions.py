@@ -269,7 +269,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: change_table(
             path, lambda table: with_column(table, "logit_1", ["x"] * NUM_ROWS)
         ),
-        "could not convert string to float",
+        "string in place of numbers",
     ),
 }
 
