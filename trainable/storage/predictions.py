@@ -9,10 +9,8 @@ pyarrow is imported where a file is written or read: training and evaluating nee
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,6 +21,7 @@ from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.text import first_line
 from trainable.config.tasks import Kind, Output, Split
+from trainable.storage.columns import are_distinct, hash_of, ids_of, numbers_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,7 +110,7 @@ class Predictions:
         names = _output_names(kind, header["num_columns"])
         if not set(names) <= set(table.column_names):
             raise ValueError(f"columns {table.column_names} are not those of a {kind} task")
-        planes = [_numbers(table[name]).astype(np.float32) for name in names]
+        planes = [numbers_of(table[name]).astype(np.float32) for name in names]
         has_labels = header["has_labels"] and "label" in table.column_names
         if set(table["task"].unique().to_pylist()) - {header["task"]}:
             raise ValueError("tasks are not those of its header, or in another order")
@@ -121,15 +120,15 @@ class Predictions:
             task_name=str(header["task"]),
             kind=kind,
             split=header["split"],
-            ids=_ids_of(table["id"]),
+            ids=ids_of(table["id"]),
             outputs=np.stack(planes, axis=1) if kind.output.has_columns else planes[0],
-            labels=_numbers(table["label"]).astype(np.float64) if has_labels else None,
+            labels=numbers_of(table["label"]).astype(np.float64) if has_labels else None,
             data_fingerprint=str(header["data_fingerprint"]),
             tokenizer=str(header["tokenizer"]),
         )
 
     def _check(self, header: dict[str, Any]) -> None:
-        if not _facts_of(self.ids)[0]:
+        if not are_distinct(self.ids):
             raise ValueError("ids are duplicated")
         expected = self._header()
         if header["ids_sha256"] != expected["ids_sha256"]:
@@ -147,7 +146,7 @@ class Predictions:
             "num_rows": len(self.ids),
             "num_columns": 1 if self.outputs.ndim == 1 else self.outputs.shape[1],
             "has_labels": self.labels is not None,
-            "ids_sha256": _facts_of(self.ids)[1],
+            "ids_sha256": hash_of(self.ids),
         }
         return {**header, "content_sha256": self._content_hash(header)}
 
@@ -210,37 +209,6 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
             fix="restore the file, or leave its run out",
         ) from None
     return by_task
-
-
-def _numbers(column: "pa.ChunkedArray") -> NDArray[Any]:
-    """[N] not by `to_numpy`, which loads pandas."""
-    import pyarrow as pa
-
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise ValueError(f"{column.type} in place of numbers")
-    return np.from_dlpack(column.combine_chunks())
-
-
-def _ids_of(column: "pa.ChunkedArray") -> tuple[str, ...]:
-    """A task's ids [N]; where a file read before has the same ones, those."""
-    for known, ids in list(_recent_ids):
-        if known.equals(column):
-            return ids
-    if len(column) and (str(column.type) not in ("string", "large_string") or column.null_count):
-        raise ValueError("an id is not text")
-    ids = tuple(column.to_pylist())
-    _recent_ids.append((column, ids))
-    return ids
-
-
-_recent_ids: "deque[tuple[pa.ChunkedArray, tuple[str, ...]]]" = deque(maxlen=16)
-"""Columns and what they hold: thousands of files of a sweep have the ids of a few tasks."""
-
-
-@lru_cache(maxsize=16)
-def _facts_of(ids: tuple[str, ...]) -> tuple[bool, str]:
-    """Whether no two ids are equal, and their hash."""
-    return len(set(ids)) == len(ids), hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 def _planes(predictions: Predictions) -> dict[str, NDArray[np.float32]]:
