@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
 from ensemble.bundle.format import CARD, ENSEMBLE, FACTS, Contents, MemberEntry, Share, TaskEntry
@@ -37,6 +36,7 @@ from trainable.batches.tokenization import load_tokenizer
 from trainable.config.recipe import resolve
 from trainable.data.readers import read_split
 from trainable.model.multitask import build_model, load_member
+from trainable.model.weight_files import write_weights
 
 TASKS = ("paraphrase", "similarity")
 Sides = tuple[tuple[str, ...], ...]
@@ -170,7 +170,7 @@ def write_bundle(folder: Path, given: argparse.Namespace) -> None:
     ]
     config = resolve("baseline", settings, {}).config
     names = [f"member-{number}" for number in range(given.members)]
-    encoder, weights = folder.parent / "encoder", folder.parent / "weights.safetensors"
+    encoder, weights = folder.parent / "encoder", folder.parent / "weights"
     stored = {}
     for number, name in enumerate(names):
         torch.manual_seed(number)
@@ -180,7 +180,8 @@ def write_bundle(folder: Path, given: argparse.Namespace) -> None:
                 parameter += 0.01 * torch.randn_like(parameter)
         model.encoder.config.save_pretrained(encoder)
         load_tokenizer(given.encoder).save_pretrained(encoder)
-        save_file(model.state_dict(), weights)
+        weights.mkdir(exist_ok=True)
+        write_weights(model.state_dict(), weights)
         stored[name] = store_member(name, weights, encoder, folder)
     shares = tuple(Share(member=name, weight=1 / len(names)) for name in names)
     records = config.task_records()

@@ -6,7 +6,7 @@ An encoder's folder has what transformers' own folders have, under its names, so
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -20,8 +20,8 @@ from mlflow_setup.filesystem.manifest import sha256_file
 from mlflow_setup.filesystem.paths import safe_name
 from mlflow_setup.text import short_hash
 from trainable.config.tasks import Task
+from trainable.model.weight_files import read_weights, split_encoder
 
-_ENCODER = "encoder."
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -29,7 +29,8 @@ def store_member(name: str, weights: Path, encoder: Path, bundle: Path) -> str:
     """Store a trained model in the folder of a bundle, its encoder unless an equal one is there.
 
     Args:
-        weights: the file that training wrote; encoder: folder of configuration and tokenizer.
+        weights: the folder that training wrote.
+        encoder: folder of configuration and tokenizer.
 
     Returns:
         The encoder's folder below `encoders`.
@@ -37,16 +38,10 @@ def store_member(name: str, weights: Path, encoder: Path, bundle: Path) -> str:
     Raises:
         IntegrityError: no safetensors, or no encoder configuration.
     """
-    tensors = _read(weights)
+    of_encoder, heads = split_encoder(_read(weights, read_weights))
     folder = bundle / MEMBERS / safe_name(name, "member")
     folder.mkdir(parents=True)
-    heads = {key: value for key, value in tensors.items() if not key.startswith(_ENCODER)}
     _write(heads, folder / WEIGHTS)
-    of_encoder = {
-        key.removeprefix(_ENCODER): value
-        for key, value in tensors.items()
-        if key.startswith(_ENCODER)
-    }
     return _store_encoder(of_encoder, encoder, bundle / ENCODERS)
 
 
@@ -77,7 +72,7 @@ def convert_weights(bundle: Path, precision: Precision) -> None:
     for path in bundle.rglob("*.safetensors"):
         tensors = {
             name: value.to(_DTYPES[precision]) if value.is_floating_point() else value
-            for name, value in _read(path).items()
+            for name, value in _read(path, load_file).items()
         }
         _write(tensors, path)
 
@@ -97,9 +92,9 @@ def _store_encoder(tensors: dict[str, Tensor], source: Path, encoders: Path) -> 
     return name
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return read(path)
     except (OSError, SafetensorError) as error:
         raise IntegrityError(f"{path}: weights cannot be read: {error}") from None
 

@@ -13,7 +13,6 @@ from ensemble.bundle.format import (
     MAIN,
     PICTURES,
     SCHEMA_VERSION,
-    WEIGHTS,
     Contents,
     MemberEntry,
     Share,
@@ -219,7 +218,7 @@ def _store_member(candidate: Candidate, bundle: Path) -> MemberEntry:
             f"{trial.path}: holds trial {record.trial!r} of sweep {record.sweep!r}, not "
             f"{candidate.trial!r} of {candidate.sweep!r}"
         )
-    weights = trial.require_weights(candidate.epoch) / WEIGHTS
+    weights = trial.require_weights(candidate.epoch)
     return MemberEntry(
         run_id=candidate.run_id,
         sweep=candidate.sweep,

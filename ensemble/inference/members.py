@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ensemble.bundle.format import Bundle
 from ensemble.selection.combine import combine
 from trainable.batches.tokenization import Tokens, load_tokenizer, tokenise, tokenizer_fingerprint
-from trainable.evaluation.embedding_cache import weights_fingerprint
 from trainable.evaluation.inference import Sides, answers, distinct, embeddings_of
 from trainable.model.multitask import MultitaskBert, load_member
+from trainable.model.weight_files import weights_fingerprint
 from trainable.runtime.precision import choose_device, choose_precision
 
 
@@ -95,5 +95,5 @@ def _load(bundle: Bundle, name: str, folder: Path) -> Member:
     model = load_member(bundle.weights_dir(name), folder, bundle.config(name))
     tokenizer = load_tokenizer(folder)
     tokens_id = tokenizer_fingerprint(tokenizer, model.max_length)
-    encoder_id = (tokens_id, model.pooling, weights_fingerprint(model.encoder))
+    encoder_id = (tokens_id, model.pooling, weights_fingerprint(model.encoder.state_dict()))
     return Member(model, tokenizer, tokens_id, encoder_id)

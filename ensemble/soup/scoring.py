@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from torch import Tensor
 
 from ensemble.candidates.lineage import SOUP
 from ensemble.soup.averaging import average_weights
@@ -26,7 +26,8 @@ from trainable.data.dataset import read_dataset
 from trainable.data.examples import Examples
 from trainable.evaluation.evaluate import evaluate, outputs_of, predictions_of
 from trainable.evaluation.metrics import overall, task_metric
-from trainable.model.multitask import WEIGHTS_FILE, load_member
+from trainable.model.multitask import load_member
+from trainable.model.weight_files import ENCODER_FILE, WEIGHTS_FILE, join_encoder, write_weights
 from trainable.runtime.precision import choose_device, choose_precision
 from trainable.storage.predictions import Predictions, dev_train_mask
 from trainable.storage.trial_folder import TrialFolder
@@ -52,7 +53,7 @@ class Ingredient:
 
     @property
     def weights(self) -> Path:
-        return self.trial.require_weights(self.epoch) / WEIGHTS_FILE
+        return self.trial.require_weights(self.epoch)
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,8 @@ class SoupScorer:
         self.device = choose_device(self.config.train.device)
         self.precision = choose_precision(self.config.train.precision, self.device)
         tokenizer = load_tokenizer(first.trial.encoder_dir)
-        self.model = load_member(first.weights.parent, first.trial.encoder_dir, self.config).to(
-            self.device
-        )
+        model = load_member(first.weights, first.trial.encoder_dir, self.config)
+        self.model = model.to(self.device)
         self.tokenizer_id = tokenizer_fingerprint(tokenizer, self.model.max_length)
         self.tokenizer = tokenizer
 
@@ -127,8 +127,8 @@ class SoupScorer:
                 for task, values in outputs.items()
             ],
         )
-        averaged = average_weights([each.weights for each in ingredients])
-        trial.keep_weights(1, lambda folder: save_file(averaged, folder / WEIGHTS_FILE))
+        averaged = _averaged(ingredients)
+        trial.keep_weights(1, lambda folder: write_weights(averaged, folder))
         seconds, now = time.perf_counter() - started, time.time()
         trial.write_epoch(
             EpochRecord(1, evaluation.metrics, evaluation.dev_train, seconds, now, evaluation.flags)
@@ -166,7 +166,7 @@ class SoupScorer:
     def _outputs(
         self, ingredients: Sequence[Ingredient], rows: Mapping[str, Examples]
     ) -> dict[str, NDArray[np.float32]]:
-        self.model.load_state_dict(average_weights([each.weights for each in ingredients]))
+        self.model.load_state_dict(_averaged(ingredients))
         size = self.config.train.eval_batch_size
         return {
             name: outputs_of(
@@ -197,6 +197,15 @@ class SoupScorer:
                 raise IntegrityError(f"{path}: its rows are not in the order of the dev examples")
             outputs[name] = predictions.outputs
         return outputs
+
+
+def _averaged(ingredients: Sequence[Ingredient]) -> dict[str, Tensor]:
+    folders = [each.weights for each in ingredients]
+    others, encoder = (
+        average_weights([folder / name for folder in folders])
+        for name in (WEIGHTS_FILE, ENCODER_FILE)
+    )
+    return others | join_encoder(encoder)
 
 
 def _record_of(first: TrialRecord, name: str, sweep: str, notes: dict[str, int]) -> TrialRecord:

@@ -7,7 +7,9 @@ there is nothing to publish or to ask for.
 """
 
 import contextlib
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -74,8 +76,8 @@ class Storage:
         did not come to the end of it, is not there. Raises StorageError as `pull`."""
 
     def num_bytes(self, path: Path) -> int:
-        """The size of a file, or of all that is published below a folder."""
-        return num_bytes(path)
+        """The space of a file, or of all that is published below a folder."""
+        return disk_bytes(path)
 
     def names(self, folder: Path) -> list[str]:
         """Folders in the folder."""
@@ -149,11 +151,19 @@ def storage_of(path: Path) -> Storage:
 
 def num_bytes(path: Path) -> int:
     """The size of a file, or of all files below a folder; what goes meanwhile counts nothing."""
-    total = 0
+    return sum(stat.st_size for stat in _files(path))
+
+
+def disk_bytes(path: Path) -> int:
+    """The same of the space on disk: of a file with n names (hard links) an n-th for each name."""
+    return round(sum(stat.st_size / stat.st_nlink for stat in _files(path)))
+
+
+def _files(path: Path) -> Iterator[os.stat_result]:
     for file in (path, *path.rglob("*")):
         with contextlib.suppress(OSError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
+            if file.is_file():
+                yield file.stat()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -177,14 +177,19 @@ def _any(
 
 
 def _disk(costs: Sequence[Rehearsal], terms: Terms, num_finished: int, num_epochs: float) -> float:
-    """A finished trial keeps its best epoch overall and of each task; pruned ones while they are
-    among the best; running ones two checkpoints, one of them under way."""
-    largest = max(costs, key=lambda cost: cost.weights_bytes)
-    bests = terms.num_tasks + 1
-    kept = num_finished * min(bests, largest.num_epochs) + terms.keep_pruned_top * bests
+    """A finished trial keeps its best epoch overall and of each task, of the encoders that they did
+    not train one for all; pruned ones while they are among the best; running ones two checkpoints,
+    one of them under way."""
+    bests, encoders = terms.num_tasks + 1, sum({cost.encoder_bytes for cost in costs})
+    probes = min(num_finished, terms.num_probes)
+    of_trial, of_probe = (
+        max((trial.kept_bytes(bests) for trial in trials), default=0)
+        for trials in (costs, [cost.probe_alone() for cost in costs])
+    )
+    kept = probes * of_probe + (num_finished - probes + terms.keep_pruned_top) * of_trial
+    checkpoints = 2 * terms.max_concurrent_trials * max(cost.checkpoint_bytes for cost in costs)
     predictions = num_epochs * max(cost.predictions_bytes for cost in costs)
-    checkpoints = 2 * terms.max_concurrent_trials * largest.checkpoint_bytes
-    return kept * largest.weights_bytes + checkpoints + predictions
+    return kept + encoders + checkpoints + predictions
 
 
 def _range(values: Sequence[float]) -> Range:

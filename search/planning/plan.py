@@ -7,7 +7,7 @@ wrong. Every problem is found in one go, as far as it does not follow from anoth
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,7 @@ def _cluster(
         plan.checks.append(Check(name, "ok", _tell(rehearsal)))
     plan.rehearsals = visits.rehearsals
     if not plan.errors:
-        plan.forecast = _forecast(sweep, visits, slots)
+        plan.forecast = _forecast(sweep, visits, slots, storage)
         _judge(plan, sweep, visits, slots, storage)
     hosts = len({report.host for report in visits.reports})
     return (
@@ -227,8 +227,10 @@ def _tell(rehearsal: Rehearsal) -> str:
     )
 
 
-def _forecast(sweep: SweepConfig, visits: Visits, slots: Slots) -> Forecast:
+def _forecast(sweep: SweepConfig, visits: Visits, slots: Slots, storage: Path) -> Forecast:
     costs = visits.rehearsals
+    if storage_of(storage).is_remote:  # an object store has no links: no epochs share an encoder
+        costs = {name: replace(cost, encoder_bytes=0) for name, cost in costs.items()}
     first = [cost for name, cost in costs.items() if name.startswith("first")]
     drawn = [cost for name, cost in costs.items() if name.startswith("drawn")]
     num_tasks = max(len(config.data.tasks) for config in known_configs(sweep))

@@ -18,7 +18,7 @@ from mlflow_setup.filesystem.storage import TEMPORARY, storage_of
 from mlflow_setup.schema import EpochRecord, Outcome, raise_best
 from search.storage.history import PastTrial, read_history
 from search.storage.sweep_folder import SweepFolder
-from trainable.storage.layout import QUARANTINE
+from trainable.storage.layout import ENCODERS, QUARANTINE, SHARED
 
 _logger = logging.getLogger(__name__)
 
@@ -51,12 +51,19 @@ def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
     history = read_history(folder.trial_folders())
     near = near_top(_best_of(history), keep_pruned_top) | pinned_trials(folder.path)
     garbage = [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
+    garbage += [(path, "an encoder that no trial has kept") for path in _unused_encoders(folder)]
     for past in history:
         garbage += _of_trial(folder, past, near)
     unique = {path: why for path, why in reversed(garbage) if path.exists()}
     return [
         Garbage(path, storage_of(path).num_bytes(path), unique[path]) for path in sorted(unique)
     ]
+
+
+def _unused_encoders(folder: SweepFolder) -> list[Path]:
+    """Encoders that trials of any sweep could share, and none does: nothing is linked to them."""
+    encoders = (folder.path.parent / SHARED / ENCODERS).glob("*")
+    return [path for path in encoders if path.stat().st_nlink == 1]
 
 
 def _of_trial(folder: SweepFolder, past: PastTrial, near: set[str]) -> Iterator[tuple[Path, str]]:

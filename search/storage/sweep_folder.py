@@ -15,7 +15,7 @@ from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import must_write, write_atomic
 from mlflow_setup.filesystem.lease import living_driver, refusal
 from mlflow_setup.filesystem.paths import refuse_uri, safe_name
-from mlflow_setup.filesystem.storage import num_bytes, storage_of
+from mlflow_setup.filesystem.storage import disk_bytes, storage_of
 from mlflow_setup.schema import (
     CONFIG_ARTIFACT,
     SCHEMA_VERSION,
@@ -281,7 +281,7 @@ def shortage(folder: SweepFolder, num_left: int) -> str:
     """
     disk = shutil.disk_usage(folder.path)
     said = f"{disk.free / 1e6:.1f} of {disk.total / 1e6:.1f} MB are free on the sweep's disk"
-    largest = max((num_bytes(trial.path) for trial in folder.trial_folders()), default=0)
+    largest = max((disk_bytes(trial.path) for trial in folder.trial_folders()), default=0)
     if not largest or not num_left:
         return said
     return f"{said}; {num_left} trials that are left need about {num_left * largest / 1e6:.1f} MB"

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from fault_table import Table
+from safetensors import SafetensorError
 from scale import MANY
 from stored_steps import CHILD_SECONDS, assert_no_leftovers, contents, loaded_step, state
 
@@ -27,6 +28,7 @@ from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.filesystem.storage import TEMPORARY
 from mlflow_setup.schema import Outcome, OutcomeRecord
+from trainable.model import weight_files
 from trainable.storage.checkpoint import load_newest, save_checkpoint
 from trainable.storage.trial_folder import TrialFolder
 
@@ -55,6 +57,26 @@ def newest_weights(path: Path) -> int:
         folder = trial.require_weights(epoch)
         assert {path.name for path in folder.iterdir()} == {"model", "heads", MANIFEST}
         assert (folder / "model").read_bytes() == bytes([epoch]) * 3000
+    return max(trial.kept_epochs())
+
+
+def keep_heads(path: Path, epoch: int) -> None:
+    """Weights of an epoch that has the encoder of all others."""
+    trial = TrialFolder(path / "t")
+    weights = {"encoder.x": torch.ones(100), "heads.x": torch.full((600,), float(epoch))}
+    kept = [trial.weights_dir(before) for before in trial.kept_epochs()]
+    trial.keep_weights(
+        epoch, lambda folder: weight_files.write_weights(weights, folder, kept, path / "shared")
+    )
+
+
+def newest_heads(path: Path) -> int:
+    trial = TrialFolder(path / "t")
+    trial.forget_after(9)
+    for epoch in trial.kept_epochs():
+        found = weight_files.read_weights(trial.require_weights(epoch))
+        assert torch.equal(found["encoder.x"], torch.ones(100))
+        assert torch.equal(found["heads.x"], torch.full((600,), float(epoch)))
     return max(trial.kept_epochs())
 
 
@@ -89,6 +111,11 @@ TARGETS = {
         write=lambda path: TrialFolder(path).keep_weights(2, write_weights(2)),
         read=newest_weights,
     ),
+    "weights of heads": Target(
+        prepare=lambda path: keep_heads(path, 1),
+        write=lambda path: keep_heads(path, 2),
+        read=newest_heads,
+    ),
     "dropped weights": Target(
         prepare=lambda path: [
             TrialFolder(path).keep_weights(epoch, write_weights(epoch)) for epoch in (1, 2)
@@ -107,6 +134,7 @@ TARGETS = {
 OPERATIONS: list[tuple[Any, str]] = [
     (io, "open"),
     *((os, name) for name in ("open", "mkdir", "fsync", "rename", "replace", "unlink", "rmdir")),
+    (os, "link"),
     *((os, name) for name in ("scandir", "listdir")),
     (torch, "save"),
 ]
@@ -143,7 +171,7 @@ def in_child(action: Callable[[], int | None]) -> int:
         signal.alarm(CHILD_SECONDS)
         try:
             status = action() or 0
-        except (OSError, RuntimeError, IntegrityError):  # torch's writer raises the second
+        except (OSError, RuntimeError, IntegrityError, SafetensorError):  # the second is torch's
             status = 201
         finally:
             os._exit(status)

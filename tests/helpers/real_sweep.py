@@ -9,12 +9,12 @@ from pathlib import Path
 import yaml
 from drivers import ROOT, epoch_files
 from patience import PATIENCE
-from safetensors.torch import load_file
 
 from ensemble.choice.request import Request, choose_ensemble
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from search.storage.history import read_history
 from search.storage.sweep_folder import SweepFolder
+from trainable.model.weight_files import read_weights
 
 
 def ensweep(
@@ -99,6 +99,6 @@ def record(storage: Path, name: str) -> dict[str, object]:
         trial = folder.trial(past.name)
         found[f"{past.name} kept"] = trial.kept_epochs()
         for epoch in trial.kept_epochs():
-            weights = load_file(trial.weights_dir(epoch) / "model.safetensors")
+            weights = read_weights(trial.weights_dir(epoch))
             found[f"{past.name} weights {epoch}"] = {k: v.tolist() for k, v in weights.items()}
     return found

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from resumed import TECHNIQUES
-from safetensors.torch import load_file
 from tiny_trials import config_of, learner_of, run
 
 from mlflow_setup.schema import Outcome, best_epoch
@@ -17,6 +16,7 @@ from trainable.evaluation import embedding_cache as embeddings
 from trainable.evaluation.evaluate import Evaluation
 from trainable.model.encoder import load_pretrained
 from trainable.model.multitask import MultitaskBert
+from trainable.model.weight_files import ENCODER_FILE, read_weights
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training import trainer
 from trainable.training.learner import Learner
@@ -31,12 +31,44 @@ def test_probing_leaves_the_encoder_bit_identical(
     start = load_pretrained(str(tiny_encoder), None, 0.1, "pooler").state_dict()
     untrained = learner_of(config).model.state_dict()
     for epoch in trial.kept_epochs():
-        state = load_file(trial.weights_dir(epoch) / "model.safetensors")
+        state = read_weights(trial.weights_dir(epoch))
         for name, value in start.items():
             assert torch.equal(state[f"encoder.{name}"], value), name
         heads = [name for name in state if name.startswith("heads.")]
         assert len(heads) > 5
         assert not any(torch.equal(state[name], untrained[name]) for name in heads)
+
+
+def test_epochs_of_heads_and_trials_share_one_encoder_on_disk(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fine-tuned epoch has its own; and where one epoch's weights go, the others' are whole."""
+    keep_all = lambda records, *_: {record.epoch for record in records}  # noqa: E731
+    monkeypatch.setattr(trainer, "epochs_to_keep", keep_all)
+    trials = []
+    for name, stages in (("one", "probe, finetune"), ("two", "probe")):
+        more = (f"train.stages=[{stages}]", f"seed={len(trials)}", "train.num_epochs=1")
+        run(
+            config_of(tiny_encoder, tiny_data, "probe.num_epochs=3", *more),
+            tmp_path / name,
+            tmp_path,
+        )
+        trials.append(TrialFolder(tmp_path / name))
+    one, two = trials
+    stats = [
+        (trial.weights_dir(epoch) / ENCODER_FILE).stat()
+        for trial in (two, one)
+        for epoch in trial.kept_epochs()
+    ]
+    *of_heads, tuned = stats
+    assert {stat.st_ino for stat in of_heads} == {of_heads[0].st_ino} != {tuned.st_ino}
+    assert [stat.st_nlink for stat in stats] == [2 * 3 + 1] * 6 + [1]
+    whole = read_weights(one.weights_dir(3))
+    for epoch in (1, 2):
+        one.drop_weights(epoch)
+    found = read_weights(one.require_weights(3))
+    assert all(torch.equal(found[name], value) for name, value in whole.items())
+    assert two.require_weights(1)
 
 
 def test_cached_and_uncached_probing_have_the_same_losses(
@@ -132,7 +164,7 @@ def test_swa_keeps_the_mean_of_the_epochs_final_weights(
     trial = TrialFolder(tmp_path / "t")
     for epoch in trial.kept_epochs():
         if epoch > 2:
-            state = load_file(trial.weights_dir(epoch) / "model.safetensors")
+            state = read_weights(trial.weights_dir(epoch))
             assert all(torch.equal(state[name], scored[epoch - 3][name]) for name in state)
 
 

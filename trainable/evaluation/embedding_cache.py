@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlflow_setup.filesystem.paths import cache_folder
 from trainable.batches.tokenization import Encoded, Tokens
@@ -24,15 +24,6 @@ from trainable.runtime.stopping import Stop, go_on
 
 _SENTENCES = 4096
 """Sentences embedded between two questions whether to stop."""
-
-
-def weights_fingerprint(module: nn.Module) -> str:
-    """16 hex characters over a module's weights."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def sentence_embeddings(

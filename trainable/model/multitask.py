@@ -22,9 +22,8 @@ from trainable.model.encoder import build_untrained, embed, load_pretrained
 from trainable.model.gradient_cache import embed_in_parts
 from trainable.model.heads import HeadOutput, Heads, SharedFCN, build_head
 from trainable.model.lora import add_lora, let_learn, num_plain_parameters
+from trainable.model.weight_files import WEIGHTS_FILE, join_encoder, read_weights
 from trainable.runtime.rng_state import dropout_state
-
-WEIGHTS_FILE = "model.safetensors"
 
 
 class MultitaskBert(nn.Module):
@@ -135,25 +134,25 @@ def build_model(config: Config, encoder: str | None = None) -> MultitaskBert:
 
 
 def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> MultitaskBert:
-    """A trained model in eval mode, from `model.safetensors` and the encoder's own folder.
+    """A trained model in eval mode, from its weights and the encoder's own folder.
 
-    Where that folder holds weights as well, they are the encoder's, under transformers' own names.
-    Half-precision weights become float32.
+    Where that folder holds weights, as a bundle's does, they are the encoder's, under transformers'
+    own names. Half-precision weights become float32.
 
     Raises:
         IntegrityError: the weights are missing or do not fit the configuration.
     """
     encoder = build_untrained(encoder_dir, config.model.encoder_dropout)
     model = MultitaskBert(encoder, config)
-    path, of_encoder = weights_dir / WEIGHTS_FILE, encoder_dir / WEIGHTS_FILE
+    of_encoder = encoder_dir / WEIGHTS_FILE
     try:
-        weights = load_file(path)
+        weights = read_weights(weights_dir)
         if of_encoder.is_file():
-            weights |= {f"encoder.{name}": value for name, value in load_file(of_encoder).items()}
+            weights |= join_encoder(load_file(of_encoder))
         model.load_state_dict(weights)
     except Exception as error:
         reason = first_line(error)
-        raise IntegrityError(f"{path}: weights cannot be loaded: {reason}") from error
+        raise IntegrityError(f"{weights_dir}: weights cannot be loaded: {reason}") from error
     return model.eval()
 
 

@@ -19,8 +19,8 @@ from mlflow_setup.text import short_hash
 from trainable.batches.tokenization import load_tokenizer, tokenizer_fingerprint
 from trainable.config.config import Config
 from trainable.data.dataset import read_dataset
-from trainable.evaluation.embedding_cache import weights_fingerprint
 from trainable.model.encoder import load_pretrained
+from trainable.model.weight_files import weights_fingerprint
 from trainable.pretraining.masked_lm import MaskedLMTraining, Progress, ignore
 from trainable.runtime.precision import choose_device
 from trainable.runtime.stopping import AskedToStop, Stop, exclusive, never
@@ -78,7 +78,7 @@ def fingerprint(config: Config, sentences: list[str]) -> str:
     encoder = load_pretrained(model.encoder, model.revision, 0.0, "cls")
     tokenizer = load_tokenizer(model.encoder, model.revision)
     facts = {
-        "encoder": weights_fingerprint(encoder),
+        "encoder": weights_fingerprint(encoder.state_dict()),
         "tokenizer": tokenizer_fingerprint(tokenizer, settings.max_length),
         "settings": settings.model_dump(mode="json", exclude={"enabled", "tasks", "repeats"}),
         "dropout": model.encoder_dropout,

@@ -6,6 +6,9 @@ STORAGE/.shared/  STORAGE/SWEEP/{trials/TRIAL/attempts/0001.json, trials/.locks,
 SHARED = ".shared"
 """What trials of all sweeps share: encoders, teachers, soft labels."""
 
+ENCODERS = "frozen"
+"""In the shared folder: encoders as they were pretrained, which trials' kept weights link to."""
+
 TRIALS = "trials"
 """A sweep's trials, a folder each."""
 

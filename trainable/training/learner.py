@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_
@@ -25,14 +24,15 @@ from trainable.batches.sampler import Step
 from trainable.batches.tokenization import encode, load_tokenizer, tokenizer_fingerprint
 from trainable.config.config import Config
 from trainable.data.dataset import Dataset
-from trainable.evaluation.embedding_cache import sentence_embeddings, weights_fingerprint
+from trainable.evaluation.embedding_cache import sentence_embeddings
 from trainable.evaluation.evaluate import outputs_of
 from trainable.losses.objective import Objective
 from trainable.model.architectures import require_vocabulary
 from trainable.model.compilation import can_compile, compile_layers, verdict
 from trainable.model.heads import HeadOutput
 from trainable.model.lora import load_plain_weights
-from trainable.model.multitask import WEIGHTS_FILE, MultitaskBert, build_model
+from trainable.model.multitask import MultitaskBert, build_model
+from trainable.model.weight_files import read_weights, weights_fingerprint
 from trainable.runtime.precision import (
     autocast,
     choose_device,
@@ -87,7 +87,7 @@ class Learner:
         self.interpolation = Interpolation(self.model, share) if is_between else None
         self.embeddings: dict[str, dict[str, Tensor]] = {"train": {}, "dev": {}}
         if stage.name == "fit" or (stage.is_frozen and self.config.probe.cache):
-            encoder_id = weights_fingerprint(self.model.encoder)
+            encoder_id = weights_fingerprint(self.model.encoder.state_dict())
             settings = (self.config.train.eval_batch_size, self.precision)
             for split, tokens in (("train", self.train_tokens), ("dev", self.dev_tokens)):
                 for name, encoded in tokens.items():
@@ -250,7 +250,7 @@ class Learner:
 
     def load_weights(self, folder: Path) -> None:
         """Go on from the weights of an epoch that were kept in `folder`."""
-        load_plain_weights(self.model, load_file(folder / WEIGHTS_FILE))
+        load_plain_weights(self.model, read_weights(folder))
 
     def _compile(self, stop: Stop) -> None:
         """Compile the encoder's layers, unless passes over batches say it is slower."""

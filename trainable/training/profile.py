@@ -16,6 +16,7 @@ class StageCost:
     eval_seconds: float  # of an epoch
     once_seconds: float = 0.0  # embeddings that the sweep computes once
     is_probe: bool = False
+    is_frozen: bool = False  # it trains only heads
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Rehearsal:
     stages: tuple[StageCost, ...]
     peak_bytes: int  # of the GPU where there is one, else of the process
     weights_bytes: int  # of one kept epoch
+    encoder_bytes: int  # of these, the encoder's
     predictions_bytes: int  # of one epoch
 
     @property
@@ -40,6 +42,13 @@ class Rehearsal:
     def probe_alone(self) -> "Rehearsal":
         """What the trial takes that ends with its probe."""
         return replace(self, stages=tuple(stage for stage in self.stages if stage.is_probe))
+
+    def kept_bytes(self, num_kept: int) -> int:
+        """Of so many kept epochs, at most: those that train only heads share one encoder, which is
+        not counted: it is all trials'."""
+        num_tuned = sum(stage.num_epochs for stage in self.stages if not stage.is_frozen)
+        num_kept, num_whole = min(num_kept, self.num_epochs), min(num_kept, num_tuned)
+        return num_kept * (self.weights_bytes - self.encoder_bytes) + num_whole * self.encoder_bytes
 
     @property
     def checkpoint_bytes(self) -> int:

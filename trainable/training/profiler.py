@@ -56,7 +56,10 @@ def rehearse(config: Config, dataset: Dataset, *, num_steps: int = 3) -> Rehears
     for stage, plan, steps in zip(stages, plans, picked, strict=True):
         counts = Counter(step.task_name for step in plan)
         costs.append(_cost(learner, stage, steps, counts, dataset, small))
-    weights = sum(value.nbytes for value in learner.model.state_dict().values())
+    weights, encoder = (
+        sum(value.nbytes for value in module.state_dict().values())
+        for module in (learner.model, learner.model.encoder)
+    )
     columns = {name: 1 + task.num_outputs for name, task in dataset.tasks.items()}
     return Rehearsal(
         learner.model.num_parameters,
@@ -64,6 +67,7 @@ def rehearse(config: Config, dataset: Dataset, *, num_steps: int = 3) -> Rehears
         tuple(costs),
         _peak_bytes(learner.device),
         weights,
+        encoder,
         sum(4 * columns[name] * len(examples) for name, examples in dataset.dev.items()),
     )
 
@@ -165,6 +169,7 @@ def _cost(
         eval_seconds * _num_rows(dataset.dev) / _num_rows(small.dev),
         once_seconds,
         stage.name == "probe",
+        stage.is_frozen,
     )
 
 

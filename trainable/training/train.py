@@ -50,7 +50,8 @@ def train(
             call as `stopped`.
         dataset: the data, where the caller has read it already.
         shared: folder of what trials have in common: encoders that additional pre-training made
-            (missing ones are trained here), soft labels. Default: the cache folder.
+            (missing ones are trained here), soft labels, encoders that only heads were trained on.
+            Default: the cache folder.
         encoder: the one that additional pre-training made, where the caller has it already.
 
     Raises:
@@ -78,7 +79,7 @@ def train(
         )
         seed_globals(config.seed)  # only here: encoder and labels may have been made, or read
         learner = Learner(config, dataset, None if encoder is None else str(encoder), soft_labels)
-        trainer = Trainer(config, trial, dataset, learner, identity, stop)
+        trainer = Trainer(config, trial, dataset, learner, identity, stop, shared)
         outcome, reason = trainer.run(report)
     except AskedToStop as asked:
         outcome, reason = Outcome.STOPPED, f"asked to stop {asked}"

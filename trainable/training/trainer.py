@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import (
     EpochRecord,
     Identity,
@@ -28,11 +28,12 @@ from trainable.data.dataset import Dataset
 from trainable.evaluation.evaluate import evaluate, predictions_of
 from trainable.model.encoder import hub_revision
 from trainable.model.lora import plain_weights
-from trainable.model.multitask import WEIGHTS_FILE
+from trainable.model.weight_files import write_weights
 from trainable.runtime.progress import Tally
 from trainable.runtime.rng_state import rng_state, set_rng_state
 from trainable.runtime.stopping import Stop
 from trainable.storage.checkpoint import load_newest, save_checkpoint
+from trainable.storage.layout import ENCODERS
 from trainable.storage.retention import epochs_to_keep
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
@@ -53,9 +54,10 @@ class Trainer:
         learner: Learner,
         identity: Identity,
         stop: Stop,
+        shared: Path,
     ) -> None:
         self.config, self.trial, self.dataset, self.learner = config, trial, dataset, learner
-        self.tasks, self.stop = dataset.tasks, stop
+        self.tasks, self.stop, self.shared = dataset.tasks, stop, shared
         self._enter_folder(identity)
         self.epochs_completed = 0
         self.steps_done = 0  # of the epoch under way
@@ -173,9 +175,11 @@ class Trainer:
         return None
 
     def _write_weights(self, folder: Path) -> None:
-        weights = plain_weights(self.learner.scored)
-        state = {name: value.contiguous().cpu() for name, value in weights.items()}
-        save_file(state, folder / WEIGHTS_FILE)
+        """The encoder that the trial began with is one of many trials of the sweep."""
+        kept = [self.trial.weights_dir(epoch) for epoch in reversed(self.trial.kept_epochs())]
+        is_shared = self.learner.stage.is_frozen and not storage_of(self.shared).is_remote
+        shared = self.shared / ENCODERS if is_shared else None
+        write_weights(plain_weights(self.learner.scored), folder, kept, shared)
 
     def _enter_folder(self, identity: Identity) -> None:
         if not self.trial.encoder_dir.exists():

@@ -86,11 +86,11 @@ def _refuse_used(folder: "SweepFolder", models: list[str]) -> None:
 
 def _sizes(folder: "SweepFolder", runs: "list[Run]") -> dict[Path, int]:
     """Bytes of what lies on this machine."""
-    from mlflow_setup.filesystem.storage import num_bytes
+    from mlflow_setup.filesystem.storage import disk_bytes
     from mlflow_setup.runs.deletion import local_artifacts
 
     places = [folder.path, *(path for run in runs if (path := local_artifacts(run)) is not None)]
-    sizes = {path: num_bytes(path) for path in places if path.exists()}
+    sizes = {path: disk_bytes(path) for path in places if path.exists()}
     return {path: size for path, size in sizes.items() if size or path == folder.path}
 
 

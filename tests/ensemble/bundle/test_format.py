@@ -59,7 +59,7 @@ def test_a_bundle_from_before_there_was_a_choice_averages_as_the_paper(tmp_path:
 
 
 def test_the_weights_are_named_as_training_names_them() -> None:
-    from trainable.model.multitask import WEIGHTS_FILE
+    from trainable.model.weight_files import WEIGHTS_FILE
 
     assert WEIGHTS == WEIGHTS_FILE
 

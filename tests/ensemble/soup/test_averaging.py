@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from ensemble.candidates.lineage import start_of
@@ -26,6 +26,7 @@ from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from trainable.config.parse import from_flat
 from trainable.config.recipe import resolve
 from trainable.evaluation.metrics import task_metric
+from trainable.model.weight_files import read_weights
 from trainable.storage.predictions import Predictions, dev_train_mask
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.train import train
@@ -72,8 +73,8 @@ def test_a_uniform_soup_is_a_trial_of_the_sweep(
     assert sorted(found.ingredients) == ["0000@1", "0001@1"]
     assert (found.num_sharing, found.folder.parent.name) == (2, "soups")
     trial = TrialFolder(found.folder)
-    states = [load_file(each.weights_dir(1) / "model.safetensors") for each in folders(tracking)]
-    stored = load_file(trial.require_weights(1) / "model.safetensors")
+    states = [read_weights(each.weights_dir(1)) for each in folders(tracking)]
+    stored = read_weights(trial.require_weights(1))
     for name, value in stored.items():
         torch.testing.assert_close(value, (states[0][name] + states[1][name]) / 2)
     runs = {run.trial: run for run in find_trials(tracking, "broth")}

@@ -13,7 +13,13 @@ from mlflow_setup.filesystem.atomic import (
     remove_folder,
     write_atomic,
 )
-from mlflow_setup.filesystem.storage import TEMPORARY, num_bytes, remove_leftovers
+from mlflow_setup.filesystem.storage import (
+    TEMPORARY,
+    disk_bytes,
+    num_bytes,
+    remove_leftovers,
+    storage_of,
+)
 
 
 @pytest.mark.parametrize("content", ["", "ä\n", b"\x00\xff" * 5000])
@@ -139,3 +145,14 @@ def test_bytes_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
     assert num_bytes(tmp_path / "two") == 3
     assert num_bytes(tmp_path) == 8
     assert num_bytes(tmp_path / "absent") == 0
+
+
+def test_a_file_with_several_names_takes_its_space_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one").write_bytes(b"x" * 12)
+    for name in ("a/two", "three"):
+        (tmp_path / name).hardlink_to(tmp_path / "a" / "one")
+    (tmp_path / "other").write_bytes(b"x")
+    assert (disk_bytes(tmp_path), num_bytes(tmp_path)) == (13, 37)
+    assert disk_bytes(tmp_path / "a") == 8
+    assert disk_bytes(tmp_path / "three") == storage_of(tmp_path).num_bytes(tmp_path / "three") == 4

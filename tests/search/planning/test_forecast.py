@@ -1,5 +1,7 @@
 """Simulated sweeps: sums that can be done by hand, and bounds that hold whatever is drawn."""
 
+from dataclasses import replace
+
 import pytest
 
 from search.algorithms.rungs import MedianStopping, Rungs, SuccessiveHalving
@@ -19,7 +21,7 @@ TERMS = Terms(
 def cost(seconds: float = 1.0, epochs: int = 4, **changes: float) -> Rehearsal:
     """`epochs` epochs of 8 steps of one task and 2 s of evaluation; 100 s to start."""
     stage = StageCost(epochs, (8,), ((seconds, seconds),), 2.0, changes.get("once", 0.0))
-    return Rehearsal(1000, 100.0, (stage,), 10**9, 4000, 10)
+    return Rehearsal(1000, 100.0, (stage,), 10**9, 4000, 3600, 10)
 
 
 def test_without_rungs_it_is_arithmetic() -> None:
@@ -32,16 +34,26 @@ def test_without_rungs_it_is_arithmetic() -> None:
     assert found.usd is not None
     assert found.usd.median == pytest.approx(3 * found.trial_hours.median)
     kept, checkpoints = 8 * 4 + 4, 2 * 2 * 3
-    assert found.disk_bytes == (kept + checkpoints) * 4000 + 32 * 10
+    assert found.disk_bytes == (kept + checkpoints) * 4000 + 3600 + 32 * 10
 
 
 def test_stages_follow_each_other_and_what_is_made_once_is_counted_once_a_slot() -> None:
     probe = StageCost(3, (5,), ((0.1,),), 1.0, once_seconds=50.0)
     tuned = StageCost(1, (5, 2), ((2.0,), (1.0,)), 4.0)
-    trial = Rehearsal(1000, 0.0, (probe, tuned), 1, 1, 1)
+    trial = Rehearsal(1000, 0.0, (probe, tuned), 1, 1, 1, 1)
     found = forecast([], [trial], lambda: None, TERMS)
     seconds = 3 * (0.5 + 1) + (10 + 2 + 4)
     assert found.trial_hours.median == pytest.approx((8 * seconds + 2 * 50) / 3600)
+
+
+def test_epochs_of_heads_alone_share_their_encoder_on_disk() -> None:
+    """Six trials end with their probe and keep 4 epochs of 400 bytes; two, and a pruned one, go on
+    to keep 3 epochs that have an encoder of 3,600 too, and one that has not."""
+    probe = StageCost(9, (5,), ((0.1,),), 1.0, is_probe=True, is_frozen=True)
+    trial = Rehearsal(1000, 0.0, (probe, StageCost(3, (5,), ((1.0,),), 1.0)), 1, 4000, 3600, 0)
+    found = forecast([], [trial], lambda: None, replace(TERMS, num_probes=6))
+    kept = 6 * 4 * 400 + (2 + 1) * (4 * 400 + 3 * 3600)
+    assert found.disk_bytes == kept + 3600 + 2 * 2 * 3 * 4000
 
 
 def test_first_trials_cost_what_they_cost() -> None:
@@ -66,7 +78,7 @@ def test_rungs_save_epochs(rungs: Rungs) -> None:
 def test_steps_that_vary_widen_the_interval() -> None:
     steady = forecast([], [cost()], lambda: None, TERMS)
     stage = StageCost(4, (8,), ((0.5, 1.5),), 2.0)
-    varying = forecast([], [Rehearsal(1000, 100.0, (stage,), 1, 1, 1)], lambda: None, TERMS)
+    varying = forecast([], [Rehearsal(1000, 100.0, (stage,), 1, 1, 1, 1)], lambda: None, TERMS)
     assert steady.hours.low == pytest.approx(steady.hours.high)
     assert varying.hours.low < steady.hours.median < varying.hours.high
 

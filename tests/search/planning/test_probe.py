@@ -92,7 +92,7 @@ class Task:
     def remote(self, place: TrialPlacement, folder: Path, configs: Mapping[str, Any]) -> NodeReport:
         self.sent.append((self.node, list(configs)))
         (folder / "a").write_text("")
-        costs = {name: Rehearsal(len(self.sent), 1.0, (), 1, 1, 1) for name in configs}
+        costs = {name: Rehearsal(len(self.sent), 1.0, (), 1, 1, 1, 1) for name in configs}
         return found_on(self.node or "any", rehearsals=costs)
 
 
@@ -137,7 +137,7 @@ def test_trials_that_do_not_fit_beside_each_other(
 ) -> None:
     node = {"Alive": True, "NodeID": "x", "Resources": {"CPU": 4.0}}
     monkeypatch.setattr(visits_module, "_alive", lambda: [node])
-    cost = Rehearsal(1, 1.0, (), gigabytes * 10**9, 1, 1)
+    cost = Rehearsal(1, 1.0, (), gigabytes * 10**9, 1, 1, 1)
     visits = Visits((found_on("one", rehearsals={"largest": cost}),))
     problems = list(memory_problems(visits, place_of(tmp_path), num_trials))
     assert len(problems) == is_too_large

@@ -7,6 +7,8 @@ from past_sweep import Past
 
 from mlflow_setup.schema import EpochRecord, Outcome, raise_best
 from search.storage.garbage import PrunedWeights, find_garbage, near_top
+from trainable.model.weight_files import ENCODER_FILE
+from trainable.storage.layout import ENCODERS, SHARED
 
 
 def files_of(folder: Path) -> set[str]:
@@ -79,3 +81,24 @@ def test_a_driver_drops_the_weights_that_gc_would(tmp_path: Path) -> None:
                 there &= near_top(best, count)
                 assert weights.there == there
         assert bool(marked) == (count < 40)
+
+
+def test_an_encoder_that_no_trial_has_kept_any_more_is_garbage(tmp_path: Path) -> None:
+    """Those of trials that go now are so the next time."""
+    past = Past(tmp_path)
+    past.trial("0001", (0.9,), Outcome.FINISHED)
+    past.trial("0002", (0.2,), Outcome.DIVERGED)
+    shared = past.folder.path.parent / SHARED / ENCODERS
+    shared.mkdir(parents=True)
+    for name in ("0001", "0002", "none"):
+        (shared / name).write_bytes(b"x" * 100)
+    for name in ("0001", "0002"):
+        weights = past.folder.trial(name).path / "weights" / "0001"
+        weights.mkdir(parents=True)
+        (weights / ENCODER_FILE).hardlink_to(shared / name)
+    for gone in ({"none": 100, "weights": 50}, {"0002": 100}, {}):
+        garbage = find_garbage(past.folder, keep_pruned_top=0)
+        assert {item.path.name: item.num_bytes for item in garbage} == gone
+        for item in garbage:
+            item.remove()
+    assert [path.name for path in shared.iterdir()] == ["0001"]

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from encoders import FAMILIES, write_encoder
-from safetensors.torch import load_file
 from tiny_trials import config_of, learner_of, loss_and_gradients, run
 
 from mlflow_setup.schema import Outcome
@@ -14,6 +13,7 @@ from trainable.config.constraints import settings_without_effect
 from trainable.evaluation.evaluate import outputs_of
 from trainable.model.lora import LoRALinear, plain_weights
 from trainable.model.multitask import build_model, load_member
+from trainable.model.weight_files import read_weights
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
@@ -87,7 +87,7 @@ def test_a_trial_keeps_plain_weights(tiny_encoder: Path, tiny_data: Path, tmp_pa
     trial = TrialFolder(tmp_path / "t")
     epoch = trial.kept_epochs()[-1]
     weights = trial.weights_dir(epoch)
-    assert not [name for name in load_file(weights / "model.safetensors") if "lora" in name]
+    assert not [name for name in read_weights(weights) if "lora" in name]
     member = load_member(weights, trial.encoder_dir, config)
     learner = learner_of(config)
     kept = Predictions.read(trial.predictions_path(epoch), "similarity")

@@ -16,7 +16,7 @@ from torch import Tensor
 from trainable.batches.collate import Batch
 from trainable.batches.sampler import Step
 from trainable.model.compilation import Verdict
-from trainable.model.multitask import WEIGHTS_FILE
+from trainable.model.weight_files import WEIGHTS_FILE
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 

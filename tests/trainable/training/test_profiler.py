@@ -42,6 +42,8 @@ def test_steps_are_those_of_the_epoch(tiny_data: Path, tiny_encoder: Path) -> No
     model = build_model(config)
     assert found.num_parameters == model.num_parameters
     assert found.weights_bytes == sum(value.nbytes for value in model.state_dict().values())
+    in_encoder = sum(value.nbytes for value in model.encoder.state_dict().values())
+    assert found.encoder_bytes == in_encoder
     assert found.checkpoint_bytes > 2 * found.weights_bytes
     assert found.predictions_bytes == 4 * 32 * (6 + 2 + 2)
     assert found.peak_bytes > 10**7
@@ -67,6 +69,8 @@ def test_every_technique_can_be_rehearsed(
     found = rehearse(config, read_dataset(config))
     assert [stage.num_epochs > 0 for stage in found.stages] == [True] * len(config.train.stages)
     is_cached = [stage.once_seconds > 0 for stage in found.stages]
+    is_frozen = [stage.is_frozen for stage in found.stages]
+    assert is_frozen == [s == "probe" for s in config.train.stages]
     assert is_cached == [s == "probe" and config.probe.cache for s in config.train.stages]
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.schema import EpochRecord, Identity, Outcome, OutcomeRecord
 from trainable.config.config import Config
 from trainable.config.recipe import resolve
+from trainable.model.weight_files import read_weights
 from trainable.storage.predictions import Predictions
 from trainable.storage.retention import epochs_to_keep
 from trainable.storage.trial_folder import TrialFolder
@@ -52,10 +52,7 @@ def _contents(folder: Path) -> dict[str, object]:
     """Everything a later reader sees, wall times left out."""
     trial = TrialFolder(folder)
     epochs = [(e.epoch, e.metrics, e.dev_train, e.flags) for e in trial.epochs()]
-    weights = {
-        epoch: load_file(trial.weights_dir(epoch) / "model.safetensors")
-        for epoch in trial.kept_epochs()
-    }
+    weights = {epoch: read_weights(trial.weights_dir(epoch)) for epoch in trial.kept_epochs()}
     outputs = {
         (name, epoch): Predictions.read(trial.predictions_path(epoch), name).outputs.tobytes()
         for name in ("sentiment", "paraphrase", "similarity")
@@ -226,7 +223,7 @@ def test_data_errors_stop_before_training_unless_skipped(
 def test_bf16_autocast_trains(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
     config = _config(tiny_encoder, tiny_data, "train.precision=bf16", "train.num_epochs=1")
     assert _train(config, tmp_path / "t").outcome is Outcome.FINISHED
-    state = load_file(TrialFolder(tmp_path / "t").weights_dir(1) / "model.safetensors")
+    state = read_weights(TrialFolder(tmp_path / "t").weights_dir(1))
     assert {value.dtype for value in state.values()} <= {torch.float32, torch.int64}
 
 
