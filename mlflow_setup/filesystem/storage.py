@@ -156,7 +156,7 @@ def num_bytes(path: Path) -> int:
 
 def disk_bytes(path: Path) -> int:
     """The same of the space on disk: of a file with n names (hard links) an n-th for each name."""
-    return round(sum(stat.st_size / stat.st_nlink for stat in _files(path)))
+    return round(sum(stat.st_size / max(1, stat.st_nlink) for stat in _files(path)))
 
 
 def _files(path: Path) -> Iterator[os.stat_result]:

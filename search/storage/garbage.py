@@ -63,7 +63,7 @@ def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
 def _unused_encoders(folder: SweepFolder) -> list[Path]:
     """Encoders that trials of any sweep could share, and none does: nothing is linked to them."""
     encoders = (folder.path.parent / SHARED / ENCODERS).glob("*")
-    return [path for path in encoders if path.stat().st_nlink == 1]
+    return [path for path in encoders if path.is_file() and path.stat().st_nlink == 1]
 
 
 def _of_trial(folder: SweepFolder, past: PastTrial, near: set[str]) -> Iterator[tuple[Path, str]]:
