@@ -136,7 +136,7 @@ def test_at_a_uri_it_goes_on_from_any_machine(
         if path.is_file()
     }
     content = [name for name in on_disk if name.endswith((".parquet", ".safetensors"))]
-    assert len(content) == 3  # of two epochs predictions, of one the weights
+    assert len(content) == 4  # of two epochs predictions, of one the weights, in two files
     assert {name: there[name] for name in content} == {name: on_disk[name] for name in content}
 
 
