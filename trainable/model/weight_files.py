@@ -54,7 +54,8 @@ def write_weights(
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of a folder, as `write_weights` was given them; or of one with a single file.
+    """A folder's weights, of any shape [...], as `write_weights` was given them; or of one with
+    a single file.
 
     Raises:
         OSError, SafetensorError: a file is missing or damaged.
