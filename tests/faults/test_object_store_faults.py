@@ -131,7 +131,8 @@ def test_r15_two_drivers_of_one_sweep_in_an_object_store(
 @rare
 @pytest.mark.promise(
     "R26",
-    "object store: 500, 503, 429, slow, cut, answers lost, of a fifth of the requests",
+    "object store: 500, 503, 429, slow, cut, answers lost, listed and not there, of a fifth of the "
+    "requests",
     "what was written is read, whole; of many who want a lease one has it",
 )
 @pytest.mark.parametrize("seed", range(how_often(3, 20)))

@@ -180,10 +180,17 @@ def misbehaving(url: str, seed: int, share: float) -> Iterator[tuple[str, Counte
     """A proxy that gives errors in the place of a share of the answers: its URL, and a count of the
     errors."""
     draw, played = random.Random(seed), Counter[str]()
+    listed, missed = [""], set[str]()
 
     def answer(request: Request, send: Send) -> Answer:
-        faults = ("500", "503", "429", "slow", "cut", "answer lost", "")
-        (fault,) = draw.choices(faults, [share / 6] * 6 + [1 - share])
+        faults = ("500", "503", "429", "slow", "cut", "answer lost", "404", "")
+        (fault,) = draw.choices(faults, [share / 7] * 7 + [1 - share])
+        if fault == "404":  # of what was listed, once, as of a store that is behind its listings
+            name = request.path.partition("/bucket/")[2]
+            is_listed = name != "" and f">{name}<" in listed[0]  # of no name: a listing itself
+            is_played = is_listed and request.method == "GET" and name not in missed
+            missed.update([name] if is_played else [])
+            fault = fault if is_played else ""
         played[fault] += 1
         if fault == "cut":
             raise ConnectionAbortedError
@@ -194,6 +201,8 @@ def misbehaving(url: str, seed: int, share: float) -> Iterator[tuple[str, Counte
         found = send(request)
         if fault == "answer lost":
             raise ConnectionAbortedError
+        if "list" in request.path:
+            listed[0] = found.body.decode()
         return found
 
     with in_front_of(url, answer) as proxy:

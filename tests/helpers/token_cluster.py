@@ -13,14 +13,17 @@ import contextlib
 import json
 import socket
 import sys
+import time
 
-from patience import wait_until
+from patience import PATIENCE, wait_until
 from ports import free_port
+from ray._private import services
 from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
 
 def main(folder: str, num_workers: int = 2) -> None:
+    _be_patient()
     dashboard, agent, client = free_port(), free_port(), free_port()
     head = {
         "num_cpus": 0,
@@ -42,7 +45,7 @@ def main(folder: str, num_workers: int = 2) -> None:
 
     for _ in range(num_workers):
         add()
-    cluster.wait_for_nodes(120)
+    cluster.wait_for_nodes(int(PATIENCE))
     for port in (dashboard, agent, client):
         _wait_until_it_answers(port)
     _say(address=f"http://127.0.0.1:{dashboard}", gcs=cluster.address, client_port=client)
@@ -57,6 +60,23 @@ def main(folder: str, num_workers: int = 2) -> None:
             add()
         _say(removed=lost)
     cluster.shutdown()
+
+
+def _be_patient() -> None:
+    """Ray gives up on a node that is not known after 30 s, whatever is set."""
+    get_node = services.get_node
+
+    def patient(*given: object) -> object:
+        deadline = time.monotonic() + 3 * PATIENCE
+        while True:
+            try:
+                return get_node(*given)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = patient
 
 
 def _wait_until_it_answers(port: int) -> None:
