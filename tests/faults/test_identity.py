@@ -12,13 +12,16 @@ import ray
 from drivers import assert_whole, is_at_a_trial
 from fault_table import Table
 from ray.cluster_utils import Cluster
-from real_sweep import choice, end, ensweep, record, sweep_file, wait_for_epochs
+from real_sweep import choice, content, end, ensweep, record, sweep_file, wait_for_epochs
 from recovery import AGAIN, RECOVERED, blows_on, blows_to_all, nodes_at_work, num_epochs_again
 from scale import MANY
+from stores import URI
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
-from mlflow_setup.tracking.store import resolve_tracking
+from mlflow_setup.filesystem.object_store import ObjectStore
+from mlflow_setup.filesystem.opening import storage_folder
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
 
 pytestmark = pytest.mark.slow
 
@@ -161,3 +164,30 @@ def test_another_cluster_changes_nothing(
         end(ensweep(*again, RAY_ADDRESS=other.address))
     assert_same(tmp_path, calm)
     table.measured(AGAIN, num_epochs_again(blows), unit="epochs", within=1)
+
+
+@rare
+@pytest.mark.promise(
+    "O3",
+    "none; the sweep lies in an object store",
+    "its files are those of the same sweep on a disk: predictions and weights byte for byte, "
+    "records but for times, processes and the storage's name (tiny BERT, CPU)",
+)
+def test_in_an_object_store_a_sweep_is_what_it_is_on_a_disk(
+    calm: Path, s3: dict[str, str], tmp_path: Path, table: Table
+) -> None:
+    tracking = Tracking(f"sqlite:///{tmp_path}/runs.db")
+    place = ("--storage", URI, "--tracking-uri", tracking.uri)
+    end(ensweep("sweep", str(calm / "mine.yaml"), "--name", "s", *place))
+    storage, store, on_disk = storage_folder(URI), ObjectStore(URI), calm / "runs"
+    whole = {"num_epochs": NUM_EPOCHS, "is_pretended": False}
+    assert_whole(tmp_path, 3, tracking, storage=storage, **whole)
+    assert record(storage, "s") == record(on_disk, "s")
+    there = {name: store.get(name)[0] for name in store.entries("s")}
+    files = (path for path in (on_disk / "s").rglob("*") if path.is_file())
+    here = {path.relative_to(on_disk).as_posix(): path.read_bytes() for path in files}
+    found, wanted = content(there), content(here)
+    assert found.keys() == wanted.keys()
+    assert [name for name in found if found[name] != wanted[name]] == []
+    assert sum(isinstance(each, bytes) for each in found.values()) > 3 * NUM_EPOCHS
+    table.played(len(found))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -99,6 +100,30 @@ def record(storage: Path, name: str) -> dict[str, object]:
         trial = folder.trial(past.name)
         found[f"{past.name} kept"] = trial.kept_epochs()
         for epoch in trial.kept_epochs():
-            weights = read_weights(trial.weights_dir(epoch))
+            weights = read_weights(trial.require_weights(epoch))
             found[f"{past.name} weights {epoch}"] = {k: v.tolist() for k, v in weights.items()}
+    return found
+
+
+OF_NO_CONTENT = (
+    *("/.whole", "/attempts/", "/.locks/", ".lock"),
+    *("/.claim", "/lease.json", "/under-way.json"),
+)
+"""Files of a sweep that tell who was at it, and when."""
+TIMES_AND_PLACES = {
+    *("seconds", "wall_time", "start_time", "ms_per_sentence", "storage"),
+    "digest",  # of the record itself, these in it
+}
+
+
+def content(files: Mapping[str, bytes]) -> dict[str, object]:
+    """A sweep's files by name: records without times and places, all others byte for byte."""
+    found: dict[str, object] = {}
+    for name, text in files.items():
+        if any(word in name for word in OF_NO_CONTENT):
+            continue
+        is_record = name.endswith((".json", ".yaml"))
+        told = yaml.safe_load(text) if is_record else text
+        keys = TIMES_AND_PLACES & set(told) if isinstance(told, dict) else ()
+        found[name] = {k: v for k, v in told.items() if k not in keys} if keys else told
     return found
