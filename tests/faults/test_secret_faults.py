@@ -24,6 +24,9 @@ NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_
          "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL", "PGPASSWORD", "DATABASE_URL",
          "GOOGLE_APPLICATION_CREDENTIALS")  # fmt: skip
 SECRETS = {name: f"canary-{number}-{name.lower()}" for number, name in enumerate(NAMES)}
+CHAT, CHAT_PATH = "http://127.0.0.1:9", "canary-of-a-chat"
+"""Where the sweep's failure and end are sent, and nothing listens. Of such a URL its path is the
+secret: an error of the connection tells it by itself."""
 RAY = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "canary-of-ray"}
 """Of a Ray that asks for it: the sweep's own processes must send it."""
 
@@ -54,7 +57,7 @@ def assert_not_written(secrets: Iterable[str], folders: Iterable[Path], texts: s
 
 @pytest.mark.promise(
     "S7",
-    "secrets in the environment of a sweep with failures, Ray's token in use",
+    "secrets in the environment of a sweep with failures, Ray's token and `notify.url` in use",
     "in no byte of its folder, its output, its processes' command lines and Ray's logs",
 )
 @pytest.mark.rare("test_uris.py masks secrets, test_cli_app.py looks for them in errors")
@@ -63,15 +66,16 @@ def test_s7_no_secret_of_the_environment_is_written_anywhere(
 ) -> None:
     sweep_of(tmp_path, tiny_data)
     misdeeds = '{"0003": "raises", "0004": "dies", "0005": "diverges", "0006": "hangs"}'
-    more = ("resources.max_failures=1", "resources.max_silence_minutes=0.05")
-    given = {**SECRETS, **RAY, "RAY_TMPDIR": str(ray_folder)}
+    more = ("resources.max_failures=1", "resources.max_silence_minutes=0.05", "notify.url=$CHAT")
+    given = {**SECRETS, **RAY, "CHAT": f"{CHAT}/{CHAT_PATH}", "RAY_TMPDIR": str(ray_folder)}
     driver = Driver("run", tmp_path, *more, MISDEED=misdeeds, **given)
     driver.wait_for(driver.workers)
     titles = "\n".join(title(process) for process in driver.processes())
     code, text = driver.end()
     assert code == 0, text
     assert len(assert_whole(tmp_path, 7)) == 7
-    secrets = [*SECRETS.values(), RAY["RAY_AUTH_TOKEN"]]
+    assert "notify.url: not sent: " in text
+    secrets = [*SECRETS.values(), CHAT_PATH, RAY["RAY_AUTH_TOKEN"]]
     table.played(len(secrets))
     assert list(ray_folder.rglob("raylet.out"))
     assert_not_written(secrets, (tmp_path, ray_folder), text + titles)
