@@ -1,7 +1,9 @@
 """Milliseconds a sentence, asked of one encoder of each shape, once a machine."""
 
+import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +100,17 @@ def test_what_is_known_of_this_machine_is_not_measured_again(
             file.write_text(content)
         assert speed.milliseconds_of([BASE]) == 1.0
     assert asked == ["0001", "0004", "0002", "0004", *["0001"] * 4]
+
+
+def test_a_number_of_a_busy_hour_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    asked = fake_trials(monkeypatch, t0001={})
+    for age in (0, 0.9, 1.1, 0):  # times as old as what is kept
+        for file in cache.glob("*"):
+            os.utime(file, times=(then := time.time() - age * speed.KEPT_SECONDS, then))
+        speed.milliseconds_of([BASE])
+    assert len(asked) == 2
 
 
 def test_what_is_known_takes_no_model() -> None:
