@@ -12,6 +12,7 @@ from scale import how_often
 from submitting import Cluster, started_cluster, submitted, sweep_file
 
 from mlflow_setup.schema import Outcome
+from search.storage.sweep_folder import SweepFolder
 
 pytestmark = [
     pytest.mark.slow,
@@ -60,6 +61,28 @@ def test_workers_that_join_during_a_second_sweep_start_its_trials(
 
 @pytest.mark.promise(
     "R2",
+    "a submitted sweep (tiny BERT) with `max_concurrent_trials=auto` begins without a worker; two "
+    "join",
+    "it says what it waits for, then runs as many trials at a time as fit; whole",
+)
+def test_a_sweep_begins_without_workers_and_grows_with_them(sweep: Path, table: Table) -> None:
+    with started_cluster(0) as cluster:
+        process = submitted(cluster, sweep, "resources.max_concurrent_trials=auto")
+        assert process.stdout is not None
+        waits = next((line for line in process.stdout if "wait for a node" in line), "")
+        assert "1 trial(s) wait for a node with 1 CPU free" in waits
+        assert "; 0 run; " in waits
+        assert "the autoscaler: starts nothing" in waits
+        for _ in range(2):
+            cluster.tell("add")
+        text, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, text
+    assert set(whole(sweep.parent, "s").values()) == {Outcome.FINISHED}
+    assert most_at_once(sweep.parent, "s") == 2
+
+
+@pytest.mark.promise(
+    "R2",
     "workers of three submitted sweeps (tiny BERT) come and go: 4 joins and 4 hard removals each",
     "all whole, no trial lost",
 )
@@ -81,6 +104,17 @@ def test_three_sweeps_on_a_cluster_that_comes_and_goes(
         assert process.returncode == 0, text
         assert set(whole(sweep.parent, name).values()) == {Outcome.FINISHED}
     table.played(num_sweeps * 8)
+
+
+def most_at_once(folder: Path, name: str) -> int:
+    """The most trials of a sweep that ran at a time."""
+    trials = SweepFolder(folder / "runs", name).trial_folders()
+    spans = [
+        (each.start_time, each.start_time + each.seconds)
+        for trial in trials
+        for each in trial.attempts()
+    ]
+    return max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
 
 
 def whole(folder: Path, name: str) -> dict[str, Outcome]:
