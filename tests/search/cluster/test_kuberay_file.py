@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kuberay import cluster, command, container, head, limits, pod, worker
 from typer.testing import CliRunner
 
 from ensweep.cli.app import app
@@ -29,41 +30,6 @@ def check(folder: Path, change: Change) -> list[str]:
     path.write_text(yaml.safe_dump(file), encoding="utf-8")
     (folder / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
     return [f"{f.place}: {f.problem}" for f in check_kuberay_file(path) if f.is_error]
-
-
-def cluster(file: dict[str, Any]) -> dict[str, Any]:
-    spec: dict[str, Any] = file["spec"]["rayClusterSpec"]
-    return spec
-
-
-def head(file: dict[str, Any]) -> dict[str, Any]:
-    group: dict[str, Any] = cluster(file)["headGroupSpec"]
-    return group
-
-
-def worker(file: dict[str, Any]) -> dict[str, Any]:
-    group: dict[str, Any] = cluster(file)["workerGroupSpecs"][0]
-    return group
-
-
-def pod(group: dict[str, Any]) -> dict[str, Any]:
-    spec: dict[str, Any] = group["template"]["spec"]
-    return spec
-
-
-def container(group: dict[str, Any]) -> dict[str, Any]:
-    first: dict[str, Any] = pod(group)["containers"][0]
-    return first
-
-
-def limits(group: dict[str, Any]) -> dict[str, Any]:
-    limits: dict[str, Any] = container(group)["resources"]["limits"]
-    return limits
-
-
-def command(file: dict[str, Any], old: str, new: str) -> None:
-    assert old in file["spec"]["entrypoint"]
-    file["spec"]["entrypoint"] = file["spec"]["entrypoint"].replace(old, new)
 
 
 def test_the_file_that_ships_has_no_errors() -> None:
