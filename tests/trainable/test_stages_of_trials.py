@@ -1,13 +1,17 @@
 """What the stages of a trial leave alone, average and go on from."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from resumed import TECHNIQUES
+from safetensors.torch import load_file
 from tiny_trials import config_of, learner_of, run
 
 from mlflow_setup.schema import Outcome, best_epoch
@@ -17,6 +21,7 @@ from trainable.evaluation.evaluate import Evaluation
 from trainable.model.encoder import load_pretrained
 from trainable.model.multitask import MultitaskBert
 from trainable.model.weight_files import ENCODER_FILE, read_weights
+from trainable.runtime.stopping import never
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training import trainer
 from trainable.training.learner import Learner
@@ -107,7 +112,7 @@ def test_cached_and_uncached_probing_have_the_same_losses(
 def test_a_stop_while_sentences_are_embedded(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which is done a stretch at a time, with the same embeddings; nothing is kept of a part."""
+    """Which is done a stretch at a time, with the same embeddings; the next goes on from there."""
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
     learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"]))
     at_once = learner.embeddings["dev"]["paraphrase"]
@@ -119,10 +124,59 @@ def test_a_stop_while_sentences_are_embedded(
     assert (stopped.outcome, stopped.epoch) == (Outcome.STOPPED, 0)
     assert stopped.reason == "asked to stop while sentences were embedded"
     assert TrialFolder(tmp_path / "t").outcome() == stopped
-    assert not list((tmp_path / "other").glob("embeddings/*.safetensors"))
+    kept = list((tmp_path / "other").glob("embeddings/*.safetensors"))
+    times = {path: path.stat().st_mtime_ns for path in kept}
+    assert len(times) == 2  # of the 24 sentences of sentiment
     in_stretches = learner_of(config).embeddings["dev"]["paraphrase"]
+    assert {path: path.stat().st_mtime_ns for path in kept} == times
     torch.testing.assert_close(in_stretches, at_once, rtol=1e-5, atol=1e-5)
     assert run(config, tmp_path / "t", tmp_path).outcome is Outcome.FINISHED
+
+
+def test_trials_share_the_work_of_embedding(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stretch that another is at is left until all others are there, and then taken from it."""
+    monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(embeddings, "_SENTENCES", 10)
+    learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe uncached"]))
+    encoded = learner.train_tokens["sentiment"]  # 24 sentences
+    embed = partial(
+        embeddings.sentence_embeddings, learner.model, "one", encoded, 16, torch.float32
+    )
+    whole = embed(never)
+    kept = list((tmp_path / "cache").glob("embeddings/*.safetensors"))
+    assert len(kept) == 3
+    first = next(path for path in kept if torch.equal(_read(path), whole[:10]))
+    for path in kept:
+        path.rename(path.with_suffix(".away"))
+    lock = FileLock(f"{first}.lock")
+    lock.acquire()
+    asked = count(1)
+
+    def leave_when_the_rest_is_there() -> bool:
+        if lock.is_locked and all(path.exists() for path in kept if path != first):
+            first.with_suffix(".away").rename(first)
+            lock.release()
+        return next(asked) == 10
+
+    monkeypatch.setattr(embeddings, "keep", _keep_but(first))
+    assert torch.equal(embed(leave_when_the_rest_is_there), whole)
+    assert not lock.is_locked
+
+
+def _read(path: Path) -> torch.Tensor:
+    return load_file(path)["embeddings"]
+
+
+def _keep_but(path: Path) -> Callable[[Path, bytes], None]:
+    """The cache's `keep`, for which that file is another's to make."""
+
+    def keep(to: Path, content: bytes) -> None:
+        assert to != path
+        to.write_bytes(content)
+
+    return keep
 
 
 def test_a_frozen_encoder_has_no_dropout_and_the_heads_have(

@@ -1,6 +1,7 @@
 """A frozen encoder's sentence embeddings: computed once, kept in the cache folder of the machine.
 
-The trials of a sweep on one machine share them; an epoch of probing then only runs the heads.
+The trials of a sweep on one machine share them, and the work: each embeds the stretches of
+sentences that no other has or is at. An epoch of probing then only runs the heads.
 
 Legend: N sentences, H hidden size.
 """
@@ -22,8 +23,8 @@ from trainable.runtime.cache import exclusive_if_kept, keep
 from trainable.runtime.progress import Tally
 from trainable.runtime.stopping import Stop, go_on
 
-_SENTENCES = 4096
-"""Sentences embedded between two questions whether to stop."""
+_SENTENCES = 1024
+"""Sentences of a stretch, which one process embeds before it asks whether to stop."""
 
 
 def sentence_embeddings(
@@ -42,29 +43,42 @@ def sentence_embeddings(
     Raises:
         AskedToStop: before they were there.
     """
-    digest = hashlib.sha256(f"{encoder_id} {model.pooling} {precision}".encode())
-    digest.update(encoded.tokens.flat.data)
-    digest.update(encoded.tokens.offsets.data)
-    path = cache_folder() / "embeddings" / f"{digest.hexdigest()[:32]}.safetensors"
-    shape = (len(encoded.tokens.lengths), int(model.encoder.config.hidden_size))  # type: ignore[union-attr,arg-type]
-    with exclusive_if_kept(path, stop):  # the trials beside this one wait instead of doing it too
-        embeddings = _read(path, shape)
-        if embeddings is None:
-            pieces = []
-            tally = Tally("embedding sentences", shape[0])
-            for tokens in _pieces(encoded.tokens):
-                go_on(stop, "while sentences were embedded")
-                pieces.append(embeddings_of(model, tokens, batch_size, precision, tally).cpu())
-            embeddings = torch.cat(pieces)
-            keep(path, save({"embeddings": embeddings}))
-    return embeddings
+    settings = f"{encoder_id} {model.pooling} {precision}"
+    hidden_size = int(model.encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]
+    stretches = list(_stretches(encoded.tokens))
+    found: dict[int, Tensor] = {}
+    tally = Tally("embedding sentences", len(encoded.tokens.lengths))
+    for waits in (False, True):  # first what no other is at, then what the others have made
+        for number, tokens in enumerate(stretches):
+            if number in found:
+                continue
+            go_on(stop, "while sentences were embedded")
+            path = _path(settings, tokens)
+            with exclusive_if_kept(path, stop, waits) as is_free:
+                if not is_free:
+                    continue
+                embeddings = _read(path, (len(tokens.lengths), hidden_size))
+                if embeddings is not None:
+                    tally.add(len(embeddings))
+                else:
+                    embeddings = embeddings_of(model, tokens, batch_size, precision, tally).cpu()
+                    keep(path, save({"embeddings": embeddings}))
+                found[number] = embeddings
+    return torch.cat([found[number] for number in range(len(stretches))])
 
 
-def _pieces(tokens: Tokens) -> Iterator[Tokens]:
-    """Stretches of at most so many sentences."""
+def _stretches(tokens: Tokens) -> Iterator[Tokens]:
+    """All sentences in their order, at most so many at a time."""
     for start in range(0, len(tokens.lengths), _SENTENCES):
         offsets = tokens.offsets[start : start + _SENTENCES + 1]
         yield Tokens(tokens.flat[offsets[0] : offsets[-1]], offsets - offsets[0], tokens.pad_id)
+
+
+def _path(settings: str, tokens: Tokens) -> Path:
+    digest = hashlib.sha256(settings.encode())
+    digest.update(tokens.flat.data)
+    digest.update(tokens.offsets.data)
+    return cache_folder() / "embeddings" / f"{digest.hexdigest()[:32]}.safetensors"
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:

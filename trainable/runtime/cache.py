@@ -25,19 +25,23 @@ def keep(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def exclusive_if_kept(path: Path, stop: Stop) -> Iterator[None]:
+def exclusive_if_kept(path: Path, stop: Stop, waits: bool = True) -> Iterator[bool]:
     """`exclusive`, for what the others would find at `path` afterwards: where it cannot be kept,
     each does it.
+
+    Args:
+        waits: for a process that holds it; else the block is told False, and does nothing.
 
     Raises:
         AskedToStop: as `exclusive`.
     """
     with ExitStack() as stack:
+        is_free = True
         try:
-            stack.enter_context(exclusive(path, stop))
+            is_free = stack.enter_context(exclusive(path, stop, waits))
         except OSError as error:
             _tell(str(cache_folder()), error.strerror or str(error))
-        yield
+        yield is_free
 
 
 @cache

@@ -28,8 +28,11 @@ def never() -> bool:
 
 
 @contextmanager
-def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
+def exclusive(folder: Path, stop: Stop, waits: bool = True) -> Iterator[bool]:
     """Hold the lock of `folder`: one process makes it, the others enter when that one has left.
+
+    Args:
+        waits: False: enter at once, with False where another process holds it.
 
     Raises:
         AskedToStop: while another process made it.
@@ -40,13 +43,16 @@ def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
     lock = storage.lock(folder.with_name(f"{folder.name}.lock"))
     while True:
         try:
-            lock.acquire(timeout=_ASK_EVERY)
+            lock.acquire(timeout=_ASK_EVERY if waits else 0)
             break
         except Timeout:
+            if not waits:
+                yield False
+                return
             go_on(stop, f"while another process made {folder.name}")
     try:
         storage.fetch(folder)
-        yield
+        yield True
     finally:
         lock.release()
 

@@ -43,6 +43,14 @@ def test_the_next_enters_when_the_first_has_left(taken: threading.Event, tmp_pat
         assert taken.is_set()
 
 
+def test_who_does_not_wait_hears_that_it_is_taken(taken: threading.Event, tmp_path: Path) -> None:
+    with exclusive(tmp_path / "made", pytest.fail, waits=False) as is_free:
+        assert not is_free
+    taken.set()
+    with exclusive(tmp_path / "made", never) as is_free:
+        assert is_free
+
+
 def test_a_lock_that_nobody_holds_is_entered_unasked(tmp_path: Path) -> None:
     for _ in range(2):
         with exclusive(tmp_path / "new" / "made", pytest.fail):
