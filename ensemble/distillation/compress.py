@@ -25,6 +25,7 @@ from mlflow_setup.filesystem.output import check_folder
 from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import EpochRecord, Identity, Outcome, OutcomeRecord, best_epoch
 from mlflow_setup.tracking.store import Tracking
+from trainable.config.constraints import SOLVED
 from trainable.config.parse import from_flat
 from trainable.config.recipe import Resolved, parse_override, resolve
 from trainable.data.dataset import Dataset, read_dataset
@@ -111,8 +112,8 @@ def student_of(
     """The student's configuration: a recipe's, or that of the bundle's best member.
 
     Best is the member whose weights' sizes, summed over the tasks, are the largest, of those that
-    were trained on every task of the bundle. Where its encoder was a folder, the student starts
-    from the encoder in the bundle.
+    were trained on every task of the bundle; a baseline is solved, and learns no soft labels. Where
+    its encoder was a folder, the student starts from the encoder in the bundle.
 
     Raises:
         ConfigError: no member has all tasks, or a setting is none or not to be set.
@@ -144,10 +145,11 @@ def student_of(
 
 def _best_member(bundle: Bundle) -> str:
     tasks = bundle.contents.tasks
+    configs = {name: bundle.config(name) for name in bundle.contents.members}
     weights = {
         name: 0.0
-        for name in bundle.contents.members
-        if set(tasks) <= set(bundle.config(name).data.tasks)
+        for name, config in configs.items()
+        if set(tasks) <= set(config.data.tasks) and config.train.stages != SOLVED
     }
     for share in (share for entry in tasks.values() for share in entry.members):
         if share.member in weights:
@@ -155,7 +157,7 @@ def _best_member(bundle: Bundle) -> str:
     if not weights:
         raise ConfigError(
             f"{bundle.folder}: no member was trained on all of {', '.join(tasks)}",
-            fix="say what the student is to be: --recipe b3",
+            fix="say what the student is to be: --recipe lp-ft",
         )
     return max(sorted(weights), key=weights.__getitem__)
 

@@ -11,6 +11,8 @@ from trainable.config.config import Config, tasks_of_techniques
 from trainable.config.tasks import PAPER_TASKS, Kind
 
 STAGE_ORDER = ("fit", "probe", "finetune", "swa")
+SOLVED = ("fit",)
+"""The stages of a baseline: its heads are solved for the labels, and no loss is trained."""
 
 RESERVED = frozenset({OVERALL.rpartition("/")[2]})
 """Names of aggregates, which stand beside the tasks' in metrics, tables and JSON."""
@@ -217,8 +219,10 @@ def _bad_stages(config: Config) -> Iterator[str]:
         yield f"train.stages: the order is {', '.join(STAGE_ORDER)}, each once; got {list(stages)}"
     elif "fit" in stages and config.model.heads == "paper":
         yield "train.stages: fit solves linear heads; set model.heads=linear"
-    elif config.model.heads == "constant" and stages != ("fit",):
+    elif config.model.heads == "constant" and stages != SOLVED:
         yield "model.heads: constant heads are fitted and not trained: train.stages=[fit]"
+    elif config.distill.enabled and stages == SOLVED:
+        yield "distill.enabled: fit solves for the labels alone; name probe or finetune after it"
     elif stages[0] == "swa":
         yield "train.stages: swa averages what another stage has trained; name finetune before it"
     elif config.train.finetuned_share < 1 and stages[0] == "finetune":

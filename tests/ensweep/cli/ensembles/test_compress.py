@@ -97,6 +97,21 @@ def test_the_student_is_as_the_best_member_or_a_recipe(tiny_bundle: Path, tiny_d
         student_of(tiny_bundle, tiny_data, "b4", ["distill.teacher=self"])
 
 
+def test_a_student_is_never_a_baseline(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """Whatever its weight: it learns no soft labels."""
+    best = student_of(tiny_bundle, tiny_data).recipe.removeprefix("member ")
+    folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    content = json.loads((folder / ENSEMBLE).read_text())
+    solved = {"train.stages": ["fit"], "model.heads": "linear"}
+    content["members"][best]["config"] |= solved
+    _rewrite(folder, content)
+    found = student_of(folder, tiny_data)
+    assert found.recipe != f"member {best}"
+    assert "fit" not in found.config.train.stages
+    with pytest.raises(ConfigError, match="fit solves for the labels alone"):
+        student_of(folder, tiny_data, "frozen-linear")
+
+
 def test_no_member_has_every_task(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     content = json.loads((folder / ENSEMBLE).read_text())
@@ -105,8 +120,12 @@ def test_no_member_has_every_task(tiny_bundle: Path, tiny_data: Path, tmp_path: 
         content["members"][name]["config"]["data.tasks"] = [task]
         content["tasks"][task]["members"] = [{"member": name, "weight": 1.0}]
     del content["tasks"]["paraphrase"]
+    _rewrite(folder, content)
+    with pytest.raises(ConfigError, match="no member was trained on all of sentiment, similarity"):
+        student_of(folder, tiny_data)
+
+
+def _rewrite(folder: Path, content: dict[str, Any]) -> None:
     (folder / ENSEMBLE).write_text(json.dumps(content))
     (folder / MANIFEST).unlink()
     write_manifest(folder, FACTS)
-    with pytest.raises(ConfigError, match="no member was trained on all of sentiment, similarity"):
-        student_of(folder, tiny_data)
