@@ -7,6 +7,7 @@ bundle of one member.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,6 @@ def compress(
     trial, shared = TrialFolder(storage / "compress" / output.resolve().name), storage / SHARED
     storage_of(storage).begin(trial.path)
     trial.refresh()
-    teach(student.config, shared, tracking, dataset)
     outcome = train(
         student.config,
         trial.path,
@@ -85,6 +85,7 @@ def compress(
         stop=stop,
         dataset=dataset,
         shared=shared,
+        teach=partial(teach, student.config, shared, tracking, dataset),
     )
     if outcome.outcome is Outcome.STOPPED:
         return Compressed(outcome, trial.path, {}, ())

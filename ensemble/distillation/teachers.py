@@ -1,5 +1,6 @@
 """Tracked runs and exported ensembles as teachers: their soft labels for a trial's examples."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ from trainable.config.config import Config
 from trainable.config.tasks import Kind, Output
 from trainable.data.dataset import Dataset, read_dataset
 from trainable.distillation.soft_labels import soft_labels_dir
-from trainable.distillation.teacher import Outputs, ensure_soft_labels, trial_outputs
+from trainable.distillation.teacher import (
+    Outputs,
+    ensure_soft_labels,
+    in_stretches,
+    trial_outputs,
+)
+from trainable.runtime.stopping import Stop, never
 from trainable.storage.address import trial_at
 from trainable.storage.trial_folder import TrialFolder
 
@@ -22,13 +29,20 @@ _NO_CHANCE = 1e-12
 """Stands for a probability of 0, whose logarithm the soft labels could not hold."""
 
 
-def teach(config: Config, shared: Path, tracking: Tracking, dataset: Dataset | None = None) -> None:
+def teach(
+    config: Config,
+    shared: Path,
+    tracking: Tracking,
+    dataset: Dataset | None = None,
+    stop: Stop = never,
+) -> None:
     """Make the soft labels that `distill.teacher` names, below `shared`, unless they are there.
 
     Nothing to do for a configuration without distillation, or with a teacher that its own trial
     trains (`self`).
 
     Raises:
+        AskedToStop: before the soft labels were there.
         ConfigError: no such run, or MLflow cannot be read.
         IntegrityError: a bundle or a run's weights are not whole, or lack one of the tasks.
         NothingUsableError: the weights of a run are out of reach.
@@ -40,11 +54,11 @@ def teach(config: Config, shared: Path, tracking: Tracking, dataset: Dataset | N
 
     def answer() -> list[Outputs]:
         if kind == "bundle":
-            return [_bundle_outputs(Ensemble.load(rest), data)]
+            return [_bundle_outputs(Ensemble.load(rest), data, stop)]
         trials = [_trial_of(tracking, run_id.strip()) for run_id in rest.split(",")]
-        return [trial_outputs(trial, data) for trial in trials]
+        return [trial_outputs(trial, data, stop) for trial in trials]
 
-    ensure_soft_labels(soft_labels_dir(config, data, shared), data, answer)
+    ensure_soft_labels(soft_labels_dir(config, data, shared), data, answer, stop)
 
 
 def find_teacher(config: Config, tracking: Tracking) -> str:
@@ -74,12 +88,13 @@ def _trial_of(tracking: Tracking, run_id: str) -> TrialFolder:
     return trial
 
 
-def _bundle_outputs(ensemble: Ensemble, dataset: Dataset) -> Outputs:
+def _bundle_outputs(ensemble: Ensemble, dataset: Dataset, stop: Stop) -> Outputs:
     outputs = {}
     for name, examples in dataset.train.items():
         kind = dataset.tasks[name].kind
         if kind is not Kind.ENTAILMENT:
-            combined = ensemble.outputs(ensemble.task_name(name), examples.sentences)
+            answer = partial(ensemble.outputs, ensemble.task_name(name))
+            combined = in_stretches(answer, examples.sentences, stop)
             if kind.output is Output.CLASSES:
                 combined = np.log(np.maximum(combined, _NO_CHANCE))
             outputs[name] = combined

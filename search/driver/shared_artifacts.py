@@ -5,6 +5,7 @@ missing (the search switched them on) makes them itself, and the trials beside i
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,9 @@ def prepare(
             teach,  # loads all that a model needs, for seconds
         )
 
-        for config in taught:
-            if is_stopping():
-                return
-            teach(config, place.shared, tracking)
+        with suppress(AskedToStop):
+            for config in taught:
+                teach(config, place.shared, tracking, stop=is_stopping)
 
 
 def _unlike(configs: Iterable[Config]) -> list[Config]:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ensemble.distillation.teachers import teach
@@ -92,8 +93,6 @@ def run_training(
     if (folder / CONFIG_ARTIFACT).exists():  # one that has ended is held to its settings too
         stored, fingerprint = trial.trial(), dataset.fingerprint
         trial.create(replace(stored, config=config.flat(), data_fingerprint=fingerprint))
-    if config.distill.enabled:
-        teach(config, storage / SHARED, tracking)
     mirrored, is_there = _Mirrored(name, folder, resolved, tracking, stop), folder.exists()
 
     def note(record: EpochRecord) -> None:
@@ -117,6 +116,7 @@ def run_training(
                     stop=mirrored.should_stop,
                     dataset=dataset,
                     shared=storage / SHARED,
+                    teach=partial(teach, config, storage / SHARED, tracking, dataset),
                 )
             finally:
                 is_whole = mirrored.close(outcome)

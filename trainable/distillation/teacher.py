@@ -8,6 +8,7 @@ Legend: n or N examples, C classes or labels.
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from trainable.distillation.soft_labels import (
     teacher_dir,
 )
 from trainable.evaluation.evaluate import predict, predictions_of
+from trainable.evaluation.inference import Sides
 from trainable.model.multitask import load_member
 from trainable.runtime.precision import choose_device
 from trainable.runtime.stopping import AskedToStop, Stop, exclusive, go_on, never
@@ -177,15 +179,24 @@ def trial_outputs(trial: TrialFolder, dataset: Dataset, stop: Stop = never) -> O
         raise IntegrityError(f"{trial.path}: the teacher has no task {', '.join(missing)}")
     tokenizer = load_tokenizer(trial.encoder_dir)
 
-    def outputs_of(name: str) -> NDArray[np.float32]:
-        pieces, examples = [], dataset.train[name]
-        for start in range(0, len(examples), _ROWS):
-            go_on(stop, "while its teacher gave its soft labels")
-            sides = tuple(side[start : start + _ROWS] for side in examples.sentences)
-            size, precision = config.train.eval_batch_size, config.train.precision
-            pieces.append(
-                predict(model, name, sides, tokenizer, batch_size=size, precision=precision)
-            )
-        return np.concatenate(pieces)
+    size, precision = config.train.eval_batch_size, config.train.precision
+    answer = partial(predict, model, tokenizer=tokenizer, batch_size=size, precision=precision)
+    return {
+        name: in_stretches(partial(answer, name), dataset.train[name].sentences, stop)
+        for name in labelled
+    }
 
-    return {name: outputs_of(name) for name in labelled}
+
+def in_stretches(
+    answer: Callable[[Sides], NDArray[np.floating[Any]]], sides: Sides, stop: Stop
+) -> NDArray[np.floating[Any]]:
+    """A teacher's outputs, [n, C] or [n], asked for some thousand examples at a time.
+
+    Raises:
+        AskedToStop: before it had answered.
+    """
+    pieces = []
+    for start in range(0, len(sides[0]), _ROWS):
+        go_on(stop, "while its teacher gave its soft labels")
+        pieces.append(answer(tuple(side[start : start + _ROWS] for side in sides)))
+    return np.concatenate(pieces)

@@ -41,6 +41,7 @@ def train(
     dataset: Dataset | None = None,
     shared: Path | None = None,
     encoder: Path | None = None,
+    teach: Callable[[Stop], None] | None = None,
 ) -> OutcomeRecord:
     """Train one trial in `folder`, or go on with it; a trial that has ended is left as it is.
 
@@ -53,6 +54,8 @@ def train(
             (missing ones are trained here), soft labels, encoders that only heads were trained on.
             Default: the cache folder.
         encoder: the one that additional pre-training made, where the caller has it already.
+        teach: makes the soft labels of a teacher that is not this configuration's own, unless they
+            are there; called once, with `stop`. None: they are there.
 
     Raises:
         ConfigError: the folder holds another trial, the encoder cannot be loaded, or the device is
@@ -71,11 +74,13 @@ def train(
     try:
         if encoder is None and config.pretrain.enabled:
             encoder = pretrained_encoder(config, shared, stop)
-        teach = partial(
+        if teach is not None:
+            teach(stop)
+        train_teacher = partial(
             train, identity=identity, stop=stop, dataset=dataset, shared=shared, encoder=encoder
         )
         soft_labels = soft_labels_of(
-            config, dataset, shared, beside=folder.parent, train=teach, stop=stop
+            config, dataset, shared, beside=folder.parent, train=train_teacher, stop=stop
         )
         seed_globals(config.seed)  # only here: encoder and labels may have been made, or read
         learner = Learner(config, dataset, None if encoder is None else str(encoder), soft_labels)

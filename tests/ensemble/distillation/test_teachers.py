@@ -1,5 +1,7 @@
 """Soft labels: averaged from runs or a bundle, computed once, found again, refused if foreign."""
 
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from trainable.distillation.soft_labels import read_soft_labels, soft_labels_dir
 from trainable.distillation.teacher import average_outputs
 from trainable.evaluation.evaluate import predict
 from trainable.model.multitask import load_member
+from trainable.runtime.stopping import AskedToStop
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.train import train
 
@@ -90,6 +93,36 @@ def test_a_bundle_teaches_what_it_predicts(
         expected = ensemble.outputs(name, dataset.train[name].sentences)
         actual = torch.softmax(values, -1).numpy() if name == "sentiment" else values.numpy()
         np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["run", "bundle"])
+def test_a_teacher_is_stopped_between_stretches(
+    kind: str,
+    tiny_encoder: Path,
+    tiny_data: Path,
+    tiny_bundle: Path,
+    tracking: Tracking,
+    tmp_path: Path,
+) -> None:
+    """And the training that waits for it: it has not begun, and goes on by the same call."""
+    named = tiny_bundle if kind == "bundle" else find_trials(tracking, "tiny")[0].run_id
+    config = config_of(tiny_encoder, tiny_data, f"distill.teacher={kind}:{named}")
+    asked = count(1)
+    with pytest.raises(AskedToStop, match="its teacher gave its soft labels"):
+        teach(config, tmp_path, tracking, stop=lambda: next(asked) == 2)
+    assert not soft_labels_dir(config, read_dataset(config), tmp_path).exists()
+    begin = partial(
+        train,
+        config,
+        tmp_path / "t",
+        identity=Identity("0001", None, "b3", {}),
+        shared=tmp_path,
+        teach=partial(teach, config, tmp_path, tracking, None),
+    )
+    stopped = begin(stop=lambda: True)
+    assert (stopped.outcome, stopped.epoch) == (Outcome.STOPPED, 0)
+    assert stopped.reason == "asked to stop while its teacher gave its soft labels"
+    assert begin().outcome is Outcome.FINISHED
 
 
 def test_soft_labels_are_computed_once(
