@@ -3,8 +3,11 @@
 import random
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.trial import TrialState
 
 from search.algorithms import tpe
@@ -59,6 +62,31 @@ def test_the_draws_are_optunas(num_objectives: int, num: int) -> None:
         seed=3, n_startup_trials=NUM_STARTUP, multivariate=False, constant_liar=True
     )
     assert drawn(TPE(3, NUM_STARTUP), num_objectives, num) == drawn(theirs, num_objectives, num)
+
+
+@pytest.mark.parametrize("num_trials", [0, 1, 150])
+@pytest.mark.parametrize(
+    ("distribution", "values"),
+    [
+        (FloatDistribution(-1.0, 3.0), [-1.0, 3.0, 0.1, 0.1, 2.99]),
+        (FloatDistribution(1e-5, 1e-2, log=True), [1e-5, 1e-2, 3e-4]),
+        (FloatDistribution(0.0, 0.5, step=0.1), [0.0, 0.5, 0.1, 0.1]),
+        (IntDistribution(16, 256, log=True), [16, 256, 40]),
+        (CategoricalDistribution(["cls", "mean", "pooler"]), [0, 2, 1, 1]),
+    ],
+)
+def test_densities_are_optunas(
+    distribution: optuna.distributions.BaseDistribution, values: list[float], num_trials: int
+) -> None:
+    observed = np.resize(np.array(values, np.float64), num_trials)
+    if num_trials > 100 and isinstance(distribution, FloatDistribution) and not distribution.step:
+        low, high = distribution.low, distribution.high  # kernels of every width, at both ends
+        observed[5:] = low + (high - low) * np.random.default_rng(0).random(num_trials - 5) ** 3
+    parameters = TPE(0, 5)._parzen_estimator_parameters
+    given = {"x": observed}, {"x": distribution}, parameters
+    samples = {"x": np.array([*values, *values])}
+    ours, theirs = tpe._Mixture(*given).log_pdf(samples), _ParzenEstimator(*given).log_pdf(samples)
+    assert ours == pytest.approx(theirs, rel=1e-12, abs=1e-12)
 
 
 def test_trials_are_sorted_once_for_each_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
