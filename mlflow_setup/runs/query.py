@@ -171,7 +171,7 @@ def download(tracking: Tracking, run_id: str, artifact_path: str, cache: Path) -
     folder = PurePosixPath(artifact_path).parent
     wanted = artifact_path if folder == PurePosixPath() else str(folder)
     with TemporaryDirectory(prefix=".tmp-", dir=cache) as temporary, tracking.errors():
-        fetched = Path(tracking.client.download_artifacts(run_id, wanted, temporary))
+        fetched = _fetch(tracking, run_id, wanted, temporary)
         for file in [fetched] if fetched.is_file() else fetched.iterdir():
             known = target.with_name(file.name)
             if file.is_file() and not known.exists():
@@ -202,10 +202,20 @@ def _require_id(run_id: str) -> None:
         raise ConfigError(f"{run_id!r} is not the id of a run")
 
 
-@lru_cache(maxsize=10_000)
+def _fetch(tracking: Tracking, run_id: str, artifact_path: str, folder: str) -> Path:
+    """By its URI: by the id of the run, MLflow asks for the run and its models first."""
+    from mlflow_setup.tracking.client import download_artifacts
+
+    uri = f"{_artifact_uri(tracking, run_id).rstrip('/')}/{artifact_path}"
+    return Path(download_artifacts(uri, dst_path=folder, tracking_uri=tracking.uri))
+
+
+_artifact_uri = lru_cache(maxsize=10_000)(artifact_uri_of)
+
+
 def _artifact_root(tracking: Tracking, run_id: str) -> Path | None:
     """The folder of a run's artifacts, or None when they are not on this machine."""
-    uri = urlsplit(artifact_uri_of(tracking, run_id))
+    uri = urlsplit(_artifact_uri(tracking, run_id))
     return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
 
 

@@ -119,9 +119,11 @@ class FarClient:
     def get_run(self, run_id: str) -> object:
         return SimpleNamespace(info=SimpleNamespace(artifact_uri=f"mlflow-artifacts:/1/{run_id}"))
 
-    def download_artifacts(self, run_id: str, path: str, folder: str) -> str:
+    def download_artifacts(self, uri: str, *, dst_path: str, tracking_uri: str) -> str:
+        run_id, path = uri.removeprefix("mlflow-artifacts:/1/").split("/")
+        assert tracking_uri == "http://far:1"
         self.asked.append(path)
-        fetched = Path(folder) / path
+        fetched = Path(dst_path) / path
         if path == "predictions":
             fetched.mkdir()
             for epoch in (1, 2):
@@ -131,9 +133,14 @@ class FarClient:
         return str(fetched)
 
 
-def test_what_is_far_away_is_fetched_by_the_folder_and_once(tmp_path: Path) -> None:
+def test_what_is_far_away_is_fetched_by_the_folder_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tracking, client = Tracking("http://far:1", experiment=uuid.uuid4().hex), FarClient()
     vars(tracking)["client"] = client
+    monkeypatch.setattr(
+        "mlflow_setup.tracking.client.download_artifacts", client.download_artifacts
+    )
     for _ in range(2):
         for epoch in (1, 2):
             path = download(tracking, "r", f"predictions/{epoch:04d}.parquet", tmp_path)
