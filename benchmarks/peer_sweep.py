@@ -32,7 +32,7 @@ ROLES = ("ours", "tune", "tune, reused")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--killed-trials", type=int, default=30, help="of the sweep that is killed")
+    parser.add_argument("--killed-trials", type=int, default=24, help="of the sweep that is killed")
     parser.add_argument("--roles", nargs="*", choices=ROLES, default=ROLES)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -42,7 +42,6 @@ def main() -> None:
     for role in given.roles:
         whole = measure(role, given.trials, is_killed=False)
         print(json.dumps({"role": role, **whole}), flush=True)
-    for role in given.roles[:2]:
         lost = measure(role, given.killed_trials, is_killed=True)
         print(json.dumps({"role": role, "killed": True, **lost}), flush=True)
 
@@ -234,13 +233,20 @@ def sleeper(root: str) -> Any:
 
         from peer_sweep import EPOCHS, run_epoch
 
-        from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord
+        from mlflow_setup.schema import (
+            UNKNOWN_DATA,
+            EpochRecord,
+            Outcome,
+            OutcomeRecord,
+            TrialRecord,
+        )
         from trainable.storage.trial_folder import TrialFolder
 
         trial = TrialFolder(folder)
         names = identity.trial, identity.sweep, identity.recipe
         if not trial.epochs():
-            trial.create(TrialRecord(*names, config.flat(), {}, 0, "data", None, time.time()))
+            facts = config.flat(), {}, 0, UNKNOWN_DATA, None, time.time()
+            trial.create(TrialRecord(*names, *facts))
         for epoch in range(len(trial.epochs()) + 1, EPOCHS + 1):
             value = run_epoch(root, identity.trial, epoch)
             metrics = {"dev/overall": value, "dev/sentiment/accuracy": value}

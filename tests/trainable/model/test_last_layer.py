@@ -26,7 +26,12 @@ def test_chosen_tokens_have_the_states_of_the_whole_layer(
     packed = tokens.pack(np.arange(len(TEXTS)))
     chosen = packed.row_index(np.array(sentences), np.array(positions))
     assert torch.equal(packed.input_ids[chosen], ids[sentences, positions])
+    seen: list[int] = []
+    encoder.encoder.layer[-1].intermediate.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.shape[-2])
+    )
     found = token_states(encoder, packed, chosen)
+    assert seen == [len(sentences)]  # it works for them alone
     torch.testing.assert_close(found, whole[sentences, positions], rtol=1e-9, atol=1e-9)
     one, other = (
         torch.autograd.grad(states.square().sum(), list(encoder.encoder.parameters()))
