@@ -1,5 +1,6 @@
 """A sweep in an object store that is far away: played in memory, each answer late."""
 
+import math
 import os
 import tempfile
 import time
@@ -17,8 +18,10 @@ from search.storage.sweep_folder import SweepFolder
 class Away:
     """A store whose every answer takes a while; a listing's for each thousand objects."""
 
-    def __init__(self, store: Any, seconds: float) -> None:
-        self.store, self.seconds = store, seconds
+    def __init__(self, store: Any, seconds: float, bytes_a_second: float = math.inf) -> None:
+        self.store, self.seconds, self.bytes_a_second = store, seconds, bytes_a_second
+        self.sent: list[int] = []
+        """Bytes of each object that was written."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*given: Any, **more: Any) -> Any:
@@ -26,6 +29,12 @@ class Away:
             return getattr(self.store, name)(*given, **more)
 
         return call
+
+    def put(self, name: str, content: bytes | Path, **more: Any) -> Any:
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        self.sent.append(size)
+        time.sleep(self.seconds + size / self.bytes_a_second)
+        return self.store.put(name, content, **more)
 
     def list(self, *given: Any) -> Any:
         for batch in self.store.list(*given, chunk_size=1000):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mlflow_setup.errors import StorageError
+from mlflow_setup.errors import ConfigError, StorageError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.object_store import ObjectStore
 from mlflow_setup.filesystem.storage import Cell, storage_of
@@ -83,6 +83,21 @@ def keeps_conditions(store: ObjectStore) -> bool:
         raise
     store.delete([cell.name])
     return [bool(won) for won in (*made, *replaced)] == [True, False, True, False]
+
+
+def require_conditions(store: ObjectStore) -> None:
+    """Raises ConfigError as `mlflow_setup.filesystem.storage.Storage.probe`."""
+    try:
+        is_kept = keeps_conditions(store)
+    except StorageError as error:
+        raise ConfigError(f"--storage {error.problem}", fix=error.fix) from None
+    if not is_kept:
+        raise ConfigError(
+            f"--storage {store.uri}: this store does not keep conditions (If-None-Match, "
+            "If-Match): two drivers could hold one sweep",
+            fix="use a store that keeps them (Amazon S3, Google Cloud Storage, Azure Blob "
+            "Storage, MinIO), or a folder that every node mounts",
+        )
 
 
 def cell_of(path: Path) -> Cell:

@@ -104,9 +104,8 @@ class Entry:
 
 class ObjectStore:
     """The objects below the storage URI `uri`, by their names there. A request that fails is made
-    again for a while, after random waits that grow.
-
-    Every method raises StorageError where the store cannot be reached, or refuses.
+    again for a while, after random waits that grow. Every method raises
+    StorageError where the store cannot be reached, or refuses.
 
     Raises:
         ConfigError: as `RemoteFolder`.
@@ -137,38 +136,42 @@ class ObjectStore:
 
     def entry(self, name: str) -> Entry | None:
         """One object; None without one."""
-        try:
-            with _told(f"{self.uri}/{name}", is_sought=True):
-                return _entry(self._store.head(name))
-        except FileNotFoundError:
-            return None
+        with suppress(FileNotFoundError), _told(f"{self.uri}/{name}", is_sought=True):
+            return _entry(self._store.head(name))
+        return None
 
     def get(self, name: str) -> tuple[bytes, str | None]:
         """Content and the mark for `swap`; nothing and None where there is none."""
-        try:
-            with _told(f"{self.uri}/{name}", is_sought=True):
-                answer = self._store.get(name)
-                return bytes(answer.bytes()), _condition(answer.meta)
-        except FileNotFoundError:
-            return b"", None
+        with suppress(FileNotFoundError), _told(f"{self.uri}/{name}", is_sought=True):
+            answer = self._store.get(name)
+            return bytes(answer.bytes()), _condition(answer.meta)
+        return b"", None
 
     def download(self, name: str, target: Path) -> str | None:
         """Write an object that a listing had to `target`, piece by piece; its version's mark, None
         where it has been deleted since."""
-        try:
-            with _told(f"{self.uri}/{name}", is_sought=True):
-                answer = _get_listed(self._store, name)
-                with target.open("wb") as local:
-                    local.writelines(answer.stream())
-                return _version(answer.meta).mark
-        except FileNotFoundError:
-            return None
+        with suppress(FileNotFoundError), _told(f"{self.uri}/{name}", is_sought=True):
+            answer = _get_listed(self._store, name)
+            with target.open("wb") as local:
+                local.writelines(answer.stream())
+            return _version(answer.meta).mark
+        return None
 
     def put(self, name: str, content: bytes | Path) -> str:
         """Write an object, a large file in parts; it is there whole or not at all. Its version's
         mark."""
         with _told(f"{self.uri}/{name}", "written"):
             return str(self._store.put(name, content)["e_tag"] or "").strip('"')
+
+    def copy(self, source: str, name: str, mark: str) -> str | None:
+        """Have the store copy an object of that mark; the copy's. None: it is not there, or of
+        Azure, whose copies may still be under way when it has answered."""
+        entry = None if urlsplit(self.uri).scheme.startswith("a") else self.entry(source)
+        if entry is None or entry.mark != mark:
+            return None
+        with _told(f"{self.uri}/{name}", "written"):
+            self._store.copy(source, name)
+            return _version(self._store.head(name)).mark
 
     def swap(self, name: str, content: bytes, mark: str | None) -> str | None:
         """Write an object if its mark is that one, or, of None, if there is none. Its new mark;
@@ -229,7 +232,9 @@ def _open(uri: str, retries: Any = _RETRIES) -> Any:
     try:
         if scheme == "file":
             return from_url(uri)
-        return from_url(uri, client_options=_client_options(), retry_config=retries)
+        endpoints = (value for name, value in os.environ.items() if "ENDPOINT" in name)
+        options: Any = {"allow_http": any(value.startswith("http://") for value in endpoints)}
+        return from_url(uri, client_options=options, retry_config=retries)
     except (BaseError, ValueError) as error:
         reason = first_line(error)
         if scheme == "file" and "canonicalize" in reason:
@@ -238,12 +243,6 @@ def _open(uri: str, retries: Any = _RETRIES) -> Any:
             ) from None
         fix = "AZURE_STORAGE_ACCOUNT_NAME names the account" if "Account" in reason else None
         raise ConfigError(f"{redact(uri)}: no storage URI: {redact(reason)}", fix=fix) from None
-
-
-def _client_options() -> Any:
-    """An endpoint that is spelled http:// is meant so."""
-    endpoints = (value for name, value in os.environ.items() if "ENDPOINT" in name)
-    return {"allow_http": any(value.startswith("http://") for value in endpoints)}
 
 
 def _entry(meta: Any) -> Entry:

@@ -1,12 +1,14 @@
 """From what users name a storage by to the folder by which it is used here."""
 
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.paths import as_given, safe_name
-from mlflow_setup.filesystem.storage import know
-from mlflow_setup.uris import is_uri, redact
+from mlflow_setup.filesystem.paths import as_given, cache_folder, safe_name
+from mlflow_setup.filesystem.storage import Storage, know
+from mlflow_setup.text import short_hash
+from mlflow_setup.uris import has_credentials, is_uri, redact
 
 
 def storage_folder(place: str | Path, copies: str = "copies") -> Path:
@@ -26,11 +28,22 @@ def storage_folder(place: str | Path, copies: str = "copies") -> Path:
         return Path(place)
     if given.startswith("file://"):
         return _path_of(given)
-    from mlflow_setup.filesystem.working_copy import open_copy
-
-    copy = open_copy(given, copies)
-    know(copy.root, copy)
-    return copy.root
+    if has_credentials(given):
+        raise ConfigError(
+            f"--storage {redact(given)}: the URI holds credentials",
+            fix="leave them to the role or the environment of this machine",
+        )
+    uri = given.rstrip("/")
+    root = (cache_folder() / copies / short_hash(uri)).resolve()
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--storage {uri}: there is no place for a working copy: {root}: {error.strerror}",
+            fix="ENSWEEP_CACHE names a folder that can be written to",
+        ) from None
+    know(root, _working_copy(uri, root))
+    return root
 
 
 def folder_to_make(place: str | Path) -> Path:
@@ -49,6 +62,14 @@ def split_file(uri: str) -> tuple[str, str]:
     if not name or folder.endswith("/"):
         raise ConfigError(f"{redact(uri)}: no URI of a file", fix="name a file in a bucket")
     return folder, name
+
+
+@cache
+def _working_copy(uri: str, root: Path) -> Storage:
+    from mlflow_setup.filesystem.object_store import ObjectStore
+    from mlflow_setup.filesystem.working_copy import WorkingCopy
+
+    return WorkingCopy(uri, root, ObjectStore(uri))
 
 
 def _path_of(uri: str) -> Path:

@@ -58,6 +58,25 @@ class Storage:
     def withdraw(self, path: Path) -> None:
         """A file or folder has been removed; raises StorageError as `publish`."""
 
+    @contextlib.contextmanager
+    def in_background(self, folder: Path, *, is_lossy: bool = False) -> Iterator[None]:
+        """While the block lasts, what is published or withdrawn below the folder is so in a thread
+        of its own, in the same order, and nothing after what failed; once the block ends well all
+        is. Raises StorageError at its end, as `settle`.
+
+        Args:
+            is_lossy: what cannot be written now is let go, and what has not begun by the end.
+        """
+        yield
+
+    def settle(self, folder: Path) -> None:
+        """Wait until all is published that is so in the background; raises StorageError where it
+        cannot be."""
+
+    def is_settled(self, folder: Path) -> bool:
+        """Whether `settle` needs no waiting. Quick enough to be asked before every step."""
+        return True
+
     def pull(self, folder: Path, *patterns: str) -> None:
         """Bring files below the folder up to what is published, and remove what no longer is.
 

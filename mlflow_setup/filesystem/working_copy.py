@@ -1,8 +1,9 @@
 """This machine's copy of a storage at a URI.
 
-Objects are written once and whole, in the order in which their files are: a process that is lost
-leaves of its work what it would leave on a disk. A folder goes up file by file, its manifest last,
-or else an empty mark; without either it is not there. The store is the truth: a copy may be deleted
+Objects are written once and whole, in the order in which their files are, at once or in the
+background: a process that is lost leaves of its work what it would leave on a disk. A folder goes
+up file by file, its manifest last, or else an empty mark; without either it is not there. A large
+file that is in the store already is copied there. The store is the truth: a copy may be deleted
 whenever no process uses it.
 """
 
@@ -15,52 +16,27 @@ import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import cache
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from mlflow_setup.errors import ConfigError, StorageError
-from mlflow_setup.filesystem.cells import StoreCell, keeps_conditions
+from mlflow_setup.filesystem.background import Lanes
+from mlflow_setup.filesystem.cells import StoreCell, require_conditions
 from mlflow_setup.filesystem.lease import LeaseLock
-from mlflow_setup.filesystem.manifest import MANIFEST
+from mlflow_setup.filesystem.manifest import MANIFEST, sha256_file
 from mlflow_setup.filesystem.object_store import Entry, ObjectStore
-from mlflow_setup.filesystem.paths import cache_folder, inside, is_below, matches
+from mlflow_setup.filesystem.paths import inside, is_below, matches
 from mlflow_setup.filesystem.storage import TEMPORARY, Lock, Storage
-from mlflow_setup.text import short_hash
-from mlflow_setup.uris import has_credentials, redact
 
 WHOLE, CLAIM = ".whole", ".claim"
 LOOK_SECONDS = 2.0
 """Between looks at a flag, which cost a request each."""
+WORTH_A_COPY = 1_000_000
+"""Bytes from which on a file is not sent twice."""
 _AT_ONCE = 64  # requests for objects: a sweep's are many and small, and each waits for its answer
 _GOES_UP_SECONDS = 3600.0  # after which a file that is here and not there has been there
 _INDEX = ".index.json"
 _NEWS = 0.05  # of the index, for which it is written anew
-
-
-def open_copy(uri: str, copies: str) -> "WorkingCopy":
-    """The working copy of the storage at `uri`, in the cache folder; raises ConfigError as
-    `mlflow_setup.filesystem.opening.storage_folder`."""
-    if has_credentials(uri):
-        raise ConfigError(
-            f"--storage {redact(uri)}: the URI holds credentials",
-            fix="leave them to the role or the environment of this machine",
-        )
-    uri = uri.rstrip("/")
-    root = (cache_folder() / copies / short_hash(uri)).resolve()
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--storage {uri}: there is no place for a working copy: {root}: {error.strerror}",
-            fix="ENSWEEP_CACHE names a folder that can be written to",
-        ) from None
-    return _opened(uri, root)
-
-
-@cache
-def _opened(uri: str, root: Path) -> "WorkingCopy":
-    return WorkingCopy(uri, root, ObjectStore(uri))
 
 
 class WorkingCopy(Storage):
@@ -73,14 +49,33 @@ class WorkingCopy(Storage):
         self._known = self._read_index()  # name -> what lies here of which version
         self._num_new = 0  # of it, since the index was written
         self._fetched: set[str] = set()
+        self._sent: dict[str, tuple[str, str]] = {}  # SHA-256 -> the object that has it, its mark
         self._flags: dict[str, bool] = {}
+        self._lanes = Lanes()
 
     def address(self, path: Path) -> str:
         return f"{self.uri}/{self._name(path)}".rstrip("/")
 
+    def in_background(
+        self, folder: Path, *, is_lossy: bool = False
+    ) -> AbstractContextManager[None]:
+        return self._lanes.open(folder, is_lossy=is_lossy)
+
+    def settle(self, folder: Path) -> None:
+        self._lanes.wait(folder)
+
+    def is_settled(self, folder: Path) -> bool:
+        return self._lanes.are_idle(folder)
+
     def publish(self, path: Path) -> None:
-        if TEMPORARY in self._name(path):
-            return  # it goes up once it has its name
+        if TEMPORARY not in self._name(path):  # it goes up once it has its name
+            self._lanes.run(path, self._publish)
+
+    def withdraw(self, path: Path) -> None:
+        if TEMPORARY not in self._name(path):
+            self._lanes.run(path, self._withdraw)
+
+    def _publish(self, path: Path) -> None:
         if not path.is_dir():
             self._put(path)
             return
@@ -91,9 +86,7 @@ class WorkingCopy(Storage):
             self.store.put(f"{self._name(path)}/{WHOLE}", b"")
         self._fetched.add(self._name(path))
 
-    def withdraw(self, path: Path) -> None:
-        if TEMPORARY in self._name(path):
-            return
+    def _withdraw(self, path: Path) -> None:
         name = self._name(path)
         below = list(self.store.entries(name))
         marks = [f"{name}/{mark}" for mark in (MANIFEST, WHOLE) if f"{name}/{mark}" in below]
@@ -102,6 +95,7 @@ class WorkingCopy(Storage):
         self._forget(name)
 
     def pull(self, folder: Path, *patterns: str) -> None:
+        self.settle(folder)
         top = self._name(folder)
         entries = self.store.entries(top)
         wanted = {n: entries[n] for n in entries if matches(top, n, patterns)}
@@ -115,6 +109,7 @@ class WorkingCopy(Storage):
             shutil.rmtree(folder, ignore_errors=True)  # all was removed
 
     def pull_file(self, path: Path) -> None:
+        self.settle(path)
         name = self._name(path)
         entry = self.store.entry(name)
         if entry is None:
@@ -124,6 +119,7 @@ class WorkingCopy(Storage):
             self._bring({name: entry})
 
     def fetch(self, folder: Path) -> None:
+        self.settle(folder)
         top = self._name(folder)
         if top in self._fetched and folder.is_dir():
             return
@@ -177,17 +173,7 @@ class WorkingCopy(Storage):
         )
 
     def probe(self) -> None:
-        try:
-            is_kept = keeps_conditions(self.store)
-        except StorageError as error:
-            raise ConfigError(f"--storage {error.problem}", fix=error.fix) from None
-        if not is_kept:
-            raise ConfigError(
-                f"--storage {self.uri}: this store does not keep conditions (If-None-Match, "
-                "If-Match): two drivers could hold one sweep",
-                fix="use a store that keeps them (Amazon S3, Google Cloud Storage, Azure Blob "
-                "Storage, MinIO), or a folder that every node mounts",
-            )
+        require_conditions(self.store)
 
     def raise_flag(self, path: Path) -> None:
         self.store.put(self._name(path), b"")
@@ -214,8 +200,20 @@ class WorkingCopy(Storage):
 
     def _put(self, file: Path) -> None:
         name, before = self._name(file), file.stat()
-        mark = self.store.put(name, file)
+        if before.st_size < WORTH_A_COPY:
+            mark = self.store.put(name, file)
+        else:
+            digest = sha256_file(file)
+            mark = self._copied(name, digest) or self.store.put(name, file)
+            self._sent[digest] = (name, mark)
         self._known[name] = (mark, before.st_size, before.st_mtime_ns)
+
+    def _copied(self, name: str, digest: str) -> str | None:
+        """The mark of a copy of what was sent before, if it is there still, and can be copied."""
+        source, mark = self._sent.get(digest, (name, ""))
+        with suppress(StorageError):  # it is sent again
+            return None if source == name else self.store.copy(source, name, mark)
+        return None
 
     def _bring(self, wanted: Mapping[str, Entry]) -> None:
         """Raises IntegrityError where a name leads out of the copy."""
@@ -275,7 +273,9 @@ class WorkingCopy(Storage):
     def _forget(self, top: str) -> None:
         for name in [n for n in list(self._known) if n == top or is_below(top, n)]:
             self._known.pop(name, None)
-        self._fetched = {each for each in self._fetched if each != top and not is_below(top, each)}
+        self._fetched = {
+            each for each in list(self._fetched) if each != top and not is_below(top, each)
+        }
 
     def _name(self, path: Path) -> str:
         name = path.absolute().relative_to(self.root).as_posix()

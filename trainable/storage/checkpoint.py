@@ -72,7 +72,7 @@ def load_newest(
         state = _load(generation / STATE)
         if fits(state):
             return int(generation.name), state
-        _logger.warning("checkpoint %s is ahead of the records: removed", generation)
+        _logger.warning("checkpoint %s is of other records or another encoder: removed", generation)
         remove_folder(generation)
     return None
 

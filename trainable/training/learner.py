@@ -8,7 +8,6 @@ Legend: N examples, C classes or labels.
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +43,7 @@ from trainable.runtime.stopping import Stop, go_on, never
 from trainable.training.closed_form import fit_head
 from trainable.training.interpolation import Interpolation
 from trainable.training.optimizer import build_optimizer, set_rate
-from trainable.training.stages import Stage
+from trainable.training.stages import Stage, stages_of
 
 _AHEAD = 2
 """Batches that are made and on their way to the GPU while it works."""
@@ -63,6 +62,9 @@ class Learner:
         self.config, self.tasks = config, dataset.tasks
         self.soft_labels = soft_labels or {}
         model = build_model(config, encoder)
+        is_frozen = any(stage.is_frozen for stage in stages_of(config))
+        self.encoder_id = weights_fingerprint(model.encoder.state_dict()) if is_frozen else None
+        """Of the encoder that the trial begins with, where heads alone are trained on it."""
         self.device = choose_device(config.train.device, training_bytes(model))
         self.precision = choose_precision(config.train.precision, self.device)
         self.model = model.to(self.device).train()
@@ -220,33 +222,6 @@ class Learner:
         is_known = bool(self.embeddings["dev"]) or not count
         self.ms_per_sentence = None if is_known else 1000 * (time.perf_counter() - began) / count
         return outputs
-
-    def state(self) -> dict[str, Any]:
-        """All that a resumed learner needs, as plain values and tensors."""
-        return {
-            "stage": self.stage.name,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "micro_batch_size": self.model.micro_batch_size,
-            "notes": list(self.notes),
-            "average": None if self.average is None else self.average.state_dict(),
-            "start": None if self.interpolation is None else self.interpolation.start,
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Put back `state`; where it ended the stage before this one, the weights alone."""
-        self.model.load_state_dict(state["model"])
-        self.model.micro_batch_size = state["micro_batch_size"]
-        self.notes[:] = state["notes"]
-        if state["stage"] == self.stage.name:
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-        if self.interpolation is not None:
-            is_begun = state["stage"] == self.stage.name
-            self.interpolation.load_start(state["start"] if is_begun else self.model.state_dict())
 
     def load_weights(self, folder: Path) -> None:
         """Go on from the weights of an epoch that were kept in `folder`."""

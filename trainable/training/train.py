@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from mlflow_setup.filesystem.paths import cache_folder
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import (
     EpochRecord,
     Identity,
@@ -46,7 +47,8 @@ def train(
     """Train one trial in `folder`, or go on with it; a trial that has ended is left as it is.
 
     Args:
-        report: called after each epoch, once everything of the epoch is on disk.
+        report: called after each epoch, once everything of the epoch is in the storage: to an
+            object store it goes up while the next one trains.
         stop: asked before each step, and as often before the first; True checkpoints and ends the
             call as `stopped`.
         dataset: the data, where the caller has read it already.
@@ -69,26 +71,29 @@ def train(
     if ended is not None and ended.outcome.is_terminal:
         return ended
     choose_device(config.train.device)  # before anything is read or made
-    trial.reopen()
-    dataset, shared = dataset or read_dataset(config), shared or cache_folder()
-    try:
-        if encoder is None and config.pretrain.enabled:
-            encoder = pretrained_encoder(config, shared, stop)
-        if teach is not None:
-            teach(stop)
-        train_teacher = partial(
-            train, identity=identity, stop=stop, dataset=dataset, shared=shared, encoder=encoder
-        )
-        soft_labels = soft_labels_of(
-            config, dataset, shared, beside=folder.parent, train=train_teacher, stop=stop
-        )
-        seed_globals(config.seed)  # only here: encoder and labels may have been made, or read
-        learner = Learner(config, dataset, None if encoder is None else str(encoder), soft_labels)
-        trainer = Trainer(config, trial, dataset, learner, identity, stop, shared)
-        outcome, reason = trainer.run(report)
-    except AskedToStop as asked:
-        outcome, reason = Outcome.STOPPED, f"asked to stop {asked}"
-    record = OutcomeRecord(outcome, reason, len(trial.epochs()), time.time())
-    if (folder / "config.json").exists():  # else it has not begun
-        trial.write_outcome(record)
+    with storage_of(folder).in_background(folder):
+        trial.reopen()
+        dataset, shared = dataset or read_dataset(config), shared or cache_folder()
+        try:
+            if encoder is None and config.pretrain.enabled:
+                encoder = pretrained_encoder(config, shared, stop)
+            if teach is not None:
+                teach(stop)
+            train_teacher = partial(
+                train, identity=identity, stop=stop, dataset=dataset, shared=shared, encoder=encoder
+            )
+            soft_labels = soft_labels_of(
+                config, dataset, shared, beside=folder.parent, train=train_teacher, stop=stop
+            )
+            seed_globals(config.seed)  # only here: encoder and labels may have been made, or read
+            learner = Learner(
+                config, dataset, None if encoder is None else str(encoder), soft_labels
+            )
+            trainer = Trainer(config, trial, dataset, learner, identity, stop, shared)
+            outcome, reason = trainer.run(report)
+        except AskedToStop as asked:
+            outcome, reason = Outcome.STOPPED, f"asked to stop {asked}"
+        record = OutcomeRecord(outcome, reason, len(trial.epochs()), time.time())
+        if (folder / "config.json").exists():  # else it has not begun
+            trial.write_outcome(record)
     return record

@@ -1,5 +1,8 @@
 """The training loop of a trial: epoch after epoch, each on disk before the next begins.
 
+To an object store an epoch goes up while the next one trains, and no more than one waits to; it is
+reported once it is there.
+
 State is the trial's folder: a trainer made anew goes on from the newest valid checkpoint and ends
 with the numbers of an uninterrupted run.
 """
@@ -37,6 +40,7 @@ from trainable.storage.layout import ENCODERS
 from trainable.storage.retention import epochs_to_keep
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
+from trainable.training.learner_state import fits, load_state, state_of
 from trainable.training.stages import stage_at, total_epochs
 
 CHECK_EVERY = 20
@@ -58,6 +62,9 @@ class Trainer:
     ) -> None:
         self.config, self.trial, self.dataset, self.learner = config, trial, dataset, learner
         self.tasks, self.stop, self.shared = dataset.tasks, stop, shared
+        self.storage = storage_of(trial.path)
+        self._started = time.perf_counter()  # the epoch under way, but for what it waited
+        self._unreported: EpochRecord | None = None
         self._enter_folder(identity)
         self.epochs_completed = 0
         self.steps_done = 0  # of the epoch under way
@@ -65,21 +72,31 @@ class Trainer:
         self._restore()
 
     def run(self, report: Callable[[EpochRecord], None]) -> tuple[Outcome, str]:
-        """Epoch after epoch, to the end, a divergence or a stop."""
+        """Epoch after epoch, to the end, a divergence or a stop.
+
+        Args:
+            report: called with each epoch once others see it; the next may have begun.
+        """
+        self._report = report
+        ended = self._run()
+        self._report_epoch()
+        return ended
+
+    def _run(self) -> tuple[Outcome, str]:
         while self.epochs_completed < total_epochs(self.config):
             enough = self._has_enough()
             if enough is not None:
                 return Outcome.FINISHED, enough
-            started = time.perf_counter()
+            self._started = time.perf_counter()
             stage = stage_at(self.config, self.epochs_completed + 1)
             if stage != self.learner.stage:
                 self.learner.enter(stage, self.stop)
             if stage.name == "fit":
                 self.learner.fit(self.stop)
-            ended = (stage.name != "fit" and self._train_epoch()) or self._finish_epoch(started)
+            ended = (stage.name != "fit" and self._train_epoch()) or self._finish_epoch()
             if ended is not None:
                 return ended
-            report(self.trial.epochs()[-1])
+            self._report_if_there()
         return Outcome.FINISHED, f"ran {counted(self.epochs_completed, 'epoch')}"
 
     def _has_enough(self) -> str | None:
@@ -113,7 +130,21 @@ class Trainer:
                 diverged = self._diverged()
                 if diverged:
                     return Outcome.DIVERGED, f"{diverged} in epoch {epoch}, step {number + 1}"
+            self._report_if_there()
         return None
+
+    def _report_if_there(self) -> None:
+        if self._unreported is not None and self.storage.is_settled(self.trial.path):
+            self._report_epoch()
+
+    def _report_epoch(self) -> None:
+        """Report the last epoch as soon as others see it."""
+        began = time.perf_counter()
+        self.storage.settle(self.trial.path)
+        record, self._unreported = self._unreported, None
+        if record is not None:
+            self._report(record)
+        self._started += time.perf_counter() - began  # it is no part of the one under way
 
     def _mean_loss(self) -> float:
         """Mean loss of the epoch so far, over the steps of all tasks."""
@@ -126,7 +157,7 @@ class Trainer:
                 return f"the loss of {name} is {float(total)}"
         return None
 
-    def _finish_epoch(self, started: float) -> tuple[Outcome, str] | None:
+    def _finish_epoch(self) -> tuple[Outcome, str] | None:
         """Evaluate, then put the epoch on disk: predictions, weights, record, checkpoint."""
         epoch, stage = self.epochs_completed + 1, self.learner.stage
         self.learner.end_epoch()
@@ -135,6 +166,7 @@ class Trainer:
         if not evaluation.is_finite:
             return Outcome.DIVERGED, f"an output on dev is not finite after epoch {epoch}"
         tokenizer = self.learner.tokenizer_id
+        self._report_epoch()  # the one before: no two wait to go up
         self.trial.write_predictions(
             epoch,
             [
@@ -151,7 +183,7 @@ class Trainer:
             epoch=epoch,
             metrics={**evaluation.metrics, **losses},
             dev_train=evaluation.dev_train,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - self._started,
             wall_time=time.time(),
             flags=(*evaluation.flags, *self.learner.notes),
             starts_average=stage.name == "swa" and epoch == stage.first_epoch,
@@ -172,6 +204,7 @@ class Trainer:
         self._save()
         for kept in set(self.trial.kept_epochs()) - keep:  # only once nothing can need them again
             self.trial.drop_weights(kept)
+        self._unreported = record
         return None
 
     def _write_weights(self, folder: Path) -> None:
@@ -214,7 +247,7 @@ class Trainer:
             self.trial.checkpoint_dir,
             self.epochs_completed * self.learner.num_steps + self.steps_done,
             {
-                "learner": self.learner.state(),
+                "learner": state_of(self.learner),
                 "epochs_completed": self.epochs_completed,
                 "steps_done": self.steps_done,
                 "loss_sums": self.loss_sums,
@@ -225,18 +258,22 @@ class Trainer:
     def _restore(self) -> None:
         """Back to the newest valid checkpoint; what was recorded after it is run again.
 
-        So is what was recorded before it, where a record of it is damaged.
+        So is what was recorded before it, where a record of it is damaged, or where the encoder is
+        another than that which it was trained on.
         """
         num_recorded = len(self.trial.epochs())
         newest = load_newest(
-            self.trial.checkpoint_dir, lambda state: state["epochs_completed"] <= num_recorded
+            self.trial.checkpoint_dir,
+            lambda state: (
+                state["epochs_completed"] <= num_recorded and fits(self.learner, state["learner"])
+            ),
         )
         state: dict[str, Any] = {} if newest is None else newest[1]
         self.epochs_completed = state.get("epochs_completed", 0)
         next_epoch = min(self.epochs_completed + 1, total_epochs(self.config))
         self.learner.enter(stage_at(self.config, next_epoch), self.stop)
         if state:
-            self.learner.load_state(state["learner"])
+            load_state(self.learner, state["learner"])
             self.steps_done = state["steps_done"]
             device = self.learner.device
             self.loss_sums = {k: v.to(device) for k, v in state["loss_sums"].items()}

@@ -87,6 +87,8 @@ class Attempt:
             self._meter, self._sampled = SystemMeter(), time.monotonic()
             self._stacks = _stacks_path(self._path).open("w", encoding="utf-8")
             undo.pop_all()
+        self._lane = ExitStack()  # what the attempt tells of itself holds nothing up
+        self._lane.enter_context(self._storage.in_background(self.folder / ATTEMPTS, is_lossy=True))
         self._watch()
         return self
 
@@ -94,6 +96,7 @@ class Attempt:
         faulthandler.cancel_dump_traceback_later()
         self._stacks.close()
         _stacks_path(self._path).unlink(missing_ok=True)
+        self._lane.close()
         self._count(is_over=True)
         self._sample()
         self._storage.end(self.folder)

@@ -6,6 +6,7 @@ import torch
 from learners import new_batch
 from tiny_trials import config_of, learner_of
 
+from trainable.training.learner_state import load_state, state_of
 from trainable.training.stages import stages_of
 
 
@@ -24,12 +25,12 @@ def test_weights_between_the_probes_and_the_fine_tuned_are_scored(
     one.end_epoch()
     assert one.scored is one.model
     two.enter(finetune)
-    two.load_state(one.state())
+    load_state(two, state_of(one))
     start = {name: value.double() for name, value in one.model.state_dict().items()}
     one.enter(finetune)
     one.step(new_batch(one, "sentiment"), 2, 0)
     three.enter(finetune)
-    three.load_state(one.state())
+    load_state(three, state_of(one))
     two.model.load_state_dict(one.model.state_dict())
     for learner in (one, two, three):
         learner.end_epoch()

@@ -18,6 +18,7 @@ from trainable.batches.sampler import Step
 from trainable.model.compilation import Verdict
 from trainable.model.weight_files import WEIGHTS_FILE
 from trainable.training.learner import Learner
+from trainable.training.learner_state import load_state, state_of
 from trainable.training.stages import stages_of
 
 TASKS = ("sentiment", "paraphrase", "similarity")
@@ -204,7 +205,7 @@ def test_a_learner_goes_on_from_its_state(tiny_encoder: Path, tiny_data: Path) -
     one.model.micro_batch_size = 4
     two = learner_of(config)
     two.enter(swa)
-    two.load_state(one.state())
+    load_state(two, state_of(one))
     assert (two.notes, two.model.micro_batch_size) == (["a note"], 4)
     assert two.average is not None
     assert int(two.average.n_averaged) == 2
@@ -217,7 +218,7 @@ def test_a_learner_goes_on_from_its_state(tiny_encoder: Path, tiny_data: Path) -
         torch.testing.assert_close(two.scored.state_dict()[name], value, msg=name)
     ended = learner_of(config)
     ended.enter(first)
-    ended.load_state(one.state())
+    load_state(ended, state_of(one))
     assert ended.scored is ended.model
     assert not ended.optimizer.state_dict()["state"]
     for name, value in one.model.state_dict().items():

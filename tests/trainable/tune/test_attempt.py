@@ -4,14 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from patience import PATIENCE
+from stores import URI, Machines
 
 from mlflow_setup.errors import ConfigError, PartialError
+from mlflow_setup.filesystem.object_store import ObjectStore
+from mlflow_setup.filesystem.opening import storage_folder
 from trainable.storage.system_samples import read_samples
 from trainable.storage.trial_folder import TrialFolder
 from trainable.tune import attempt as attempts
@@ -182,3 +187,28 @@ def test_a_process_that_takes_no_step_is_ended_and_says_what_it_was_at(
 def test_a_name_that_cannot_be_a_trial_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="trial"):
         Attempt(tmp_path / "trials" / ".hidden", limits(tmp_path))
+
+
+def test_in_an_object_store_what_it_tells_of_itself_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What waits at the end is let go: the last record says it all."""
+    monkeypatch.setattr(attempts, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(attempts, "_COUNT_EVERY", 0.0)
+    machines, may_go_on = Machines(monkeypatch, tmp_path), threading.Event()
+    folder, put = storage_folder(URI) / "s" / "trials" / "0001", ObjectStore.put
+    with Attempt(folder, limits(folder.parents[1])) as attempt:
+
+        def waiting(store: ObjectStore, name: str, content: Any) -> str:
+            assert may_go_on.wait(20)
+            return put(store, name, content)
+
+        monkeypatch.setattr(ObjectStore, "put", waiting)
+        for _ in range(3):
+            assert not attempt.should_stop()
+        may_go_on.set()
+    machines.next_one(monkeypatch)
+    trial = TrialFolder(storage_folder(URI) / "s" / "trials" / "0001")
+    trial.refresh()
+    (after,) = trial.attempts()
+    assert after.is_over
