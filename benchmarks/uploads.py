@@ -78,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["ENSWEEP_CACHE"] = str(folder / "cache")
-        write_sample(folder / "data", num_train=300, num_dev=100)
+        write_sample(folder / "data", num_train=120, num_dev=60)
         heads = ("train.stages=[probe]", f"probe.num_epochs={NUM_EPOCHS}")
         for what, stages in (("heads", heads), ("fine-tuned", ("train.num_epochs=3",))):
             settings = (f"data.dir={folder / 'data'}", *stages)
