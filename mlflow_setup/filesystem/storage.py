@@ -58,8 +58,9 @@ class Storage:
     def withdraw(self, path: Path) -> None:
         """A file or folder has been removed; raises StorageError as `publish`."""
 
-    @contextlib.contextmanager
-    def in_background(self, folder: Path, *, is_lossy: bool = False) -> Iterator[None]:
+    def in_background(
+        self, folder: Path, *, is_lossy: bool = False
+    ) -> contextlib.AbstractContextManager[None]:
         """While the block lasts, what is published or withdrawn below the folder is so in a thread
         of its own, in the same order, and nothing after what failed; once the block ends well all
         is. Raises StorageError at its end, as `settle`.
@@ -67,7 +68,7 @@ class Storage:
         Args:
             is_lossy: what cannot be written now is let go, and what has not begun by the end.
         """
-        yield
+        return contextlib.nullcontext()
 
     def settle(self, folder: Path) -> None:
         """Wait until all is published that is so in the background; raises StorageError where it
