@@ -150,7 +150,7 @@ class Sweep:
         pool, choice = choose_ensemble(place.tracking, request, place.cache)
         images = pictures(pool, choice)
         pin_members(choice.candidates(Method.SELECTIVE))
-        log(place.tracking, request, describe(request, pool, choice), pool, choice, images)
+        log(place.tracking, request, describe(request, pool, choice), pool, choice, lambda: images)
         return Choice(self, request, pool, choice, images)
 
     def resume(self, num_more: int = 0) -> "Sweep":

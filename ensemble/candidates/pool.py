@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,11 @@ class TaskPool:
     outputs: NDArray[np.float32]  # [M, N], or logits [M, N, C]
     choosable: NDArray[np.bool_]  # [1 + H, M] by each fold: all of dev, then its halves
     listed: NDArray[np.bool_]  # [M] what equal weights are for; all unless runs are listed
+
+    @cached_property
+    def index(self) -> dict[Candidate, int]:
+        """Where each candidate is among the M."""
+        return {candidate: m for m, candidate in enumerate(self.candidates)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ Legend: N rows, C classes, H halves.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,11 @@ class DevData:
     def halves(self) -> tuple[Fold, ...]:
         """[H]."""
         return folds(self.ids)[1:]
+
+    @cached_property
+    def truth(self) -> Floats:
+        """[N] the labels."""
+        return np.array(self.labels)
 
     @cached_property
     def counts(self) -> Floats:
@@ -155,7 +160,7 @@ class _Reader:
     def __init__(self, run: RunRecord, download: Download) -> None:
         self.run, self.download = run, download
         self.tokenizer: str | None = None
-        self._orders: dict[tuple[str, ...], tuple[NDArray[np.int64], tuple[str, ...]]] = {}
+        self._known: dict[str, tuple[tuple[str, tuple[str, ...]], Floats, DevData]] = {}
         self._last: tuple[int, Path, dict[str, Predictions]] | None = None
 
     def read(self, name: str, task: Task, epoch: int) -> tuple[NDArray[np.float32], DevData]:
@@ -175,23 +180,20 @@ class _Reader:
         require_outputs(path, predictions, task)
         if predictions.labels is None:
             raise IntegrityError(f"{path}: no labels, hence nothing to choose by")
-        order, ids = self._sorted(predictions.ids)
-        data = DevData(
-            fingerprint=predictions.data_fingerprint,
-            kind=task.kind,
-            num_classes=task.num_classes,
-            metric=str(task.metric),
-            ids=ids,
-            labels=tuple(predictions.labels[order].tolist()),
-        )
-        return predictions.outputs[order], data
-
-    def _sorted(self, ids: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """The order in which ids are sorted, and they so: every epoch has the same ones."""
-        if ids not in self._orders:
-            order = sorted(range(len(ids)), key=ids.__getitem__)
-            self._orders[ids] = np.array(order, np.int64), tuple(ids[row] for row in order)
-        return self._orders[ids]
+        order, ids = _sorted(predictions.ids)
+        facts, labels = (predictions.data_fingerprint, predictions.ids), predictions.labels
+        known = self._known.get(name)
+        if known is None or known[0] != facts or not np.array_equal(known[1], labels):
+            data = DevData(
+                fingerprint=predictions.data_fingerprint,
+                kind=task.kind,
+                num_classes=task.num_classes,
+                metric=str(task.metric),
+                ids=ids,
+                labels=tuple(labels[order].tolist()),
+            )
+            self._known[name] = known = facts, labels, data
+        return predictions.outputs[order], known[2]
 
     def _file(self, epoch: int) -> tuple[Path, dict[str, Predictions]]:
         """The file of an epoch and what is in it: read once for all tasks."""
@@ -200,6 +202,13 @@ class _Reader:
             path = self.download(self.run.run_id, artifact)
             self._last = epoch, path, read_predictions(path)
         return self._last[1:]
+
+
+@lru_cache(maxsize=64)
+def _sorted(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The order in which ids are sorted, and they so: all epochs of all runs have the same ones."""
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return np.array(order, np.int64), tuple(ids[row] for row in order)
 
 
 def require_outputs(path: Path, predictions: Predictions, task: Task) -> None:
@@ -255,9 +264,8 @@ def _kept_epochs(run: RunRecord) -> set[int]:
 
 def _scores(task: Task, outputs: NDArray[np.float32], data: DevData) -> Floats:
     """[1 + H] the metric on all of dev, then on each half."""
-    labels = np.array(data.labels)
-    whole, _ = task_metric(task, outputs, labels)
-    of_halves = resampled_scores(task, outputs.astype(np.float64), labels, data.counts)
+    whole, _ = task_metric(task, outputs, data.truth)
+    of_halves = resampled_scores(task, outputs.astype(np.float64), data.truth, data.counts)
     return np.array([whole, *of_halves])
 
 

@@ -8,7 +8,7 @@ Legend: M candidates, N rows, C classes, H halves.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -106,52 +106,68 @@ def _seen(task: TaskPool, predictions: Floats, given: Mask, rows: Mask) -> dict[
     public models for the paper's tasks are right at most every third time (sentiment) to, beside
     weak ones, 88 times in a hundred (paraphrases).
     """
-    runs = sorted({task.candidates[m].run_id for m in np.flatnonzero(given)})
-    if len(runs) <= MIN_OTHERS:
+    own: dict[str, list[int]] = {}
+    for m in np.flatnonzero(given).tolist():
+        own.setdefault(task.candidates[m].run_id, []).append(m)
+    if len(own) <= MIN_OTHERS:
         return {}
-    own = {
-        run: [m for m in np.flatnonzero(given) if task.candidates[m].run_id == run] for run in runs
-    }
+    own = dict(sorted(own.items()))
     labels, predictions = task.labels[rows], predictions[:, rows]
     if task.task.kind.output is Output.SCORE:
         predictions = np.stack([_standardised(task.task, prediction) for prediction in predictions])
     means = {run: predictions[members].mean(axis=0) for run, members in own.items()}
     total = np.sum(list(means.values()), axis=0)
-    judge = _told_score if task.task.kind.output is Output.SCORE else _told_label
+    hard_for = _hard_scores if task.task.kind.output is Output.SCORE else _hard_labels
     told: dict[int, str] = {}
     for run, members in own.items():
-        others = (total - means[run]) / (len(runs) - 1)
-        for m in members:
-            why = judge(task.task.kind, predictions[m], others, labels)
-            if why is not None:
-                told[int(m)] = f"seems to have seen dev: {why}"
+        others = (total - means[run]) / (len(own) - 1)
+        judge = hard_for(task.task.kind, others, labels)
+        whys = {} if judge is None else {m: judge(predictions[m]) for m in members}
+        told |= {m: f"seems to have seen dev: {why}" for m, why in whys.items() if why is not None}
     return told
 
 
-def _told_label(kind: Kind, prediction: Floats, others: Floats, labels: Floats) -> str | None:
+Judge = Callable[[Floats], str | None]
+"""A candidate's predictions -> why it seems to have seen the rows."""
+
+
+def _hard_labels(kind: Kind, others: Floats, labels: Floats) -> Judge | None:
+    """Judges by the rows that the others get wrong; None: they cannot tell."""
     wrong = predicted_labels(kind, others) != labels
     guessed = 1 - np.unique(labels, return_counts=True)[1].max() / len(labels)
     if wrong.sum() < MIN_ROWS or wrong.mean() > SKILL * guessed:
         return None
-    right = float((predicted_labels(kind, prediction) == labels)[wrong].mean())
-    if right < 1 - SEEN:
-        return None
-    return f"right on {right:.0%} of the {wrong.sum()} rows that the other runs together get wrong"
+    truth = labels[wrong]
+
+    def judge(prediction: Floats) -> str | None:
+        right = float((predicted_labels(kind, prediction[wrong]) == truth).mean())
+        if right < 1 - SEEN:
+            return None
+        return (
+            f"right on {right:.0%} of the {len(truth)} rows that the other runs together get wrong"
+        )
+
+    return judge
 
 
-def _told_score(kind: Kind, prediction: Floats, others: Floats, labels: Floats) -> str | None:
+def _hard_scores(kind: Kind, others: Floats, labels: Floats) -> Judge | None:
+    """Judges by the rows on which the others are off the most; None: they cannot tell."""
     error = _residuals(others, labels)
     count = int(HARDEST * len(labels))
     if count < MIN_ROWS or error @ error > SKILL * float(np.var(labels)) * len(labels):
         return None
     hardest = np.argsort(-np.abs(error), kind="stable")[:count]
-    own, theirs = _residuals(prediction, labels)[hardest], error[hardest]
-    share = float(own @ own) / float(theirs @ theirs)
-    if not share <= SEEN:
-        return None
-    return (
-        f"{share:.0%} of the squared error of the other runs on the {count} rows hardest for them"
-    )
+    theirs = float(error[hardest] @ error[hardest])
+
+    def judge(prediction: Floats) -> str | None:
+        own = _residuals(prediction, labels)[hardest]
+        share = float(own @ own) / theirs
+        if not share <= SEEN:
+            return None
+        where = f"on the {count} rows hardest for them"
+        return f"{share:.0%} of the squared error of the other runs {where}"
+
+    return judge
 
 
 def _residuals(scores: Floats, labels: Floats) -> Floats:

@@ -26,12 +26,7 @@ from ensemble.choice.task_view import TaskView, View
 from ensemble.selection.greedy import best_single
 from ensemble.selection.rule_selection import RuleChoice, choose_rule, inner_folds
 from ensemble.selection.rules import Rule
-from ensemble.selection.sample import (
-    FitData,
-    deduplicated,
-    library,
-    spread,
-)
+from ensemble.selection.sample import Combination, FitData, deduplicated, library, spread
 from ensemble.selection.scorers import TOLERANCE
 from ensemble.statistics.arrays import Floats
 from ensemble.statistics.bootstrap import overall_of
@@ -61,9 +56,8 @@ class Decision:
     simple: Mapping[str, Floats]  # task -> [M] equal weights, the best overall epoch of every run
     rules: Mapping[str, RuleChoice]
     options: Options
-    samples: Mapping[
-        str, tuple[NDArray[np.int64], FitData]
-    ]  # task -> which candidates, what of them
+    looked_at: Mapping[str, NDArray[np.int64]]  # task -> which candidates its rule sees
+    fits: Mapping[str, Sequence[Combination]]  # task -> of those, by each fold of its own rows
 
 
 def decide(view: View, terms: Terms, given: Mapping[str, str] | None = None) -> Decision:
@@ -73,22 +67,23 @@ def decide(view: View, terms: Terms, given: Mapping[str, str] | None = None) -> 
         given: task -> the rule to fit; those that suit the tasks unless given.
     """
     plain = _best_epoch_of_each_run(view)
-    simple, best, selective, samples = {}, {}, {}, {}
+    simple, best, selective, looked_at = {}, {}, {}, {}
     rules: dict[str, RuleChoice] = {}
+    fits: dict[str, list[Combination]] = {}
     for name, of_task in view.items():
         is_plain = np.array([c in plain for c in of_task.candidates])
-        samples[name] = _fit_data(of_task, is_plain & of_task.pool.listed, terms)
-        places, sample = samples[name]
+        places, sample = _fit_data(of_task, is_plain & of_task.pool.listed, terms)
+        looked_at[name] = places
         if given is None:
             cost = partial(_cost_of, terms.cost, [of_task.candidates[m] for m in places])
-            rules[name] = choose_rule(sample, of_task.ids, terms.rules, cost)
+            rules[name], fits[name] = choose_rule(sample, of_task.ids, terms.rules, cost)
         rule = terms.rules[rules[name].rule if given is None else given[name]]
         kept = np.array([m for m in of_task.choosable if is_plain[m]])
         simple[name] = of_task.spread(kept, 1 / len(kept))
         best[name] = _best_single(of_task)
         selective[name] = spread(rule(sample), places, len(of_task.candidates))
     options = options_of(view, best, selective, terms.cost)
-    return Decision(view, simple, rules, options, samples)
+    return Decision(view, simple, rules, options, looked_at, fits)
 
 
 def _fit_data(
@@ -176,22 +171,20 @@ def _inner(decision: Decision, terms: Terms) -> list[tuple[View, Options]]:
     """What the fold's own folds choose, each by its rows, among what the whole fold looks at."""
     looked_at = {
         decision.view[name].candidates[m]
-        for name, (places, _) in decision.samples.items()
+        for name, places in decision.looked_at.items()
         for m in places
     }
     folds = {n: inner_folds(of_task.ids, terms.effort) for n, of_task in decision.view.items()}
     chosen: list[tuple[View, Options]] = []
-    for judges in zip(*folds.values(), strict=True):
+    for number, judges in enumerate(zip(*folds.values(), strict=True)):
         view: dict[str, TaskView] = {}
         best, selective = {}, {}
         for (name, of_task), judge in zip(decision.view.items(), judges, strict=True):
             if not judge.any() or judge.all():
                 return []
-            places, sample = decision.samples[name]
             view[name] = of_task.among(looked_at).within(judge)
             best[name] = _best_single(view[name])
-            rule = terms.rules[decision.rules[name].rule]
-            fitted = rule(sample.take(~judge))
+            fitted, places = decision.fits[name][number], decision.looked_at[name]
             selective[name] = spread(fitted, places, len(of_task.candidates))
         chosen.append((view, options_of(view, best, selective, terms.cost)))
     return chosen

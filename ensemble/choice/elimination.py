@@ -26,25 +26,26 @@ then ever fewer."""
 def eliminated(view: View, weights: Weights, cost: Cost) -> list[Weights]:
     """The weights, then what is left of them when one encoder after the other goes, each time the
     one that is missed the least for what it costs; shares of those that stay are scaled up."""
-    sides = {name: _Side(of_task, weights[name]) for name, of_task in view.items()}
     members = sorted(members_of(view, weights), key=lambda c: c.order)
+    sides = {name: _Side(of_task, weights[name], members) for name, of_task in view.items()}
+    left = list(range(len(members)))
     chain: list[Weights] = [weights]
     while True:
-        per_cost: dict[Candidate, float] = {}
-        for candidate in members:
-            missed = [side.missed(candidate, members) for side in sides.values()]
+        per_cost: dict[int, float] = {}
+        for one in left:
+            missed = [side.missed(one, left) for side in sides.values()]
             loss = sum(missed) / len(missed)
             if loss < math.inf:
                 # What is gained by leaving it out counts first, whatever it cost.
-                others = (c for c in members if c is not candidate)
-                saved = max(1, cost.saved(candidate, others))
-                per_cost[candidate] = loss / saved if loss > 0 else loss
+                others = (members[other] for other in left if other != one)
+                saved = max(1, cost.saved(members[one], others))
+                per_cost[one] = loss / saved if loss > 0 else loss
         if not per_cost:
             return chain
         gone = min(per_cost, key=per_cost.__getitem__)
-        members.remove(gone)
+        left.remove(gone)
         for side in sides.values():
-            side.leave_out(gone, members)
+            side.leave_out(gone, left)
         chain.append({name: side.weights for name, side in sides.items()})
 
 
@@ -70,30 +71,35 @@ def members_of(view: View, combinations: Mapping[str, Combination]) -> set[Candi
 
 
 class _Side:
-    """A task's average as its members go: how much of what it explains each is missed for."""
+    """A task's average as its members go: how much of what it explains each is missed for.
 
-    def __init__(self, of_task: TaskView, weights: Floats) -> None:
+    Args:
+        everyone: the members of all tasks; here they are named by their places in it.
+    """
+
+    def __init__(self, of_task: TaskView, weights: Floats, everyone: Sequence[Candidate]) -> None:
         fit = of_task.fold.fit
         self.of_task, self.weights, self.labels = of_task, weights, of_task.labels[fit]
+        self.where = [of_task.index.get(candidate) for candidate in everyone]
         self.members = np.flatnonzero(weights)
-        predictions = of_task.predictions[self.members][:, fit]
+        predictions = of_task.predictions[np.ix_(self.members, np.flatnonzero(fit))]
         self.loss = make_loss(of_task.task, predictions, self.labels, of_task.averaged)
-        self.rows = self.loss.row_values(range(len(self.members)))
+        self.rows = self.loss.values
         self._update()
 
-    def missed(self, candidate: Candidate, members: Sequence[Candidate]) -> float:
-        """What is explained less when one of the members goes; inf: no other can answer."""
-        m = self.of_task.index.get(candidate)
+    def missed(self, member: int, left: Sequence[int]) -> float:
+        """What is explained less when one of those that are left goes; inf: no other can answer."""
+        m = self.where[member]
         if m is None or not self.weights[m]:
             return 0.0
         if self.by_member:
             return self.by_member[m]
-        others = [c for c in members if c is not candidate]
+        others = [other for other in left if other != member]
         return math.inf if self._best(others) is None else 0.0
 
-    def leave_out(self, candidate: Candidate, others: Sequence[Candidate]) -> None:
-        """Scale the others up; a task that only this candidate answered takes the best of them."""
-        m = self.of_task.index.get(candidate)
+    def leave_out(self, member: int, others: Sequence[int]) -> None:
+        """Scale the others up; a task that only this member answered takes the best of them."""
+        m = self.where[member]
         if m is None or not self.weights[m]:
             return
         kept = self.weights.copy()
@@ -121,7 +127,7 @@ class _Side:
         losses = (values[0] - values[1:]).tolist()
         self.by_member = dict(zip(self.members[active].tolist(), losses, strict=True))
 
-    def _best(self, among: Sequence[Candidate]) -> int | None:
-        index, singles = self.of_task.index, self.of_task.singles
-        having = sorted(index[c] for c in among if c in index and np.isfinite(singles[index[c]]))
+    def _best(self, among: Sequence[int]) -> int | None:
+        singles, places = self.of_task.singles, [self.where[member] for member in among]
+        having = sorted(m for m in places if m is not None and np.isfinite(singles[m]))
         return max(having, key=lambda m: float(singles[m]), default=None)

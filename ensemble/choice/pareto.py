@@ -18,8 +18,7 @@ from ensemble.choice.elimination import Weights, eliminated, members_of, thinned
 from ensemble.choice.task_view import TaskView, View, overall_score
 from ensemble.selection.sample import Combination, Linear, least_skill, weights_and_intercept
 from ensemble.statistics.arrays import Floats
-from ensemble.statistics.bootstrap import resampled_means
-from trainable.evaluation.metrics import overall
+from ensemble.statistics.bootstrap import overall_of, resampled_means
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,12 +177,11 @@ def _complete(view: View) -> dict[Candidate, float]:
     tasks = {name: of_task.task for name, of_task in view.items()}
     first, *others = view.values()
     candidates = (first.candidates[m] for m in first.choosable)
-    every = sorted(
-        (c for c in candidates if all(c in of_task.index for of_task in others)),
-        key=lambda c: c.order,
-    )
-    scores = {c: {n: t.singles[t.index[c]] for n, t in view.items()} for c in every}
-    return {c: overall(s, tasks) for c, s in scores.items() if np.isfinite(list(s.values())).all()}
+    every = [c for c in candidates if all(c in of_task.index for of_task in others)]
+    scores = {n: t.singles[[t.index[c] for c in every]] for n, t in view.items()}
+    total = overall_of(scores, tasks)
+    found = {c: float(score) for c, score in zip(every, total, strict=True) if np.isfinite(score)}
+    return dict(sorted(found.items(), key=lambda entry: entry[0].order))
 
 
 def _worth(view: View, complete: Mapping[Candidate, float], cost: Cost) -> list[Candidate]:

@@ -16,7 +16,7 @@ from ensemble.selection.sample import Combination, weighted, weights_and_interce
 from ensemble.statistics.arrays import Floats, Mask
 from ensemble.statistics.dev_splits import Fold, folds
 from trainable.config.tasks import Output, Task
-from trainable.evaluation.metrics import overall, task_metric
+from trainable.evaluation.metrics import overall, task_metric, task_metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +44,10 @@ class TaskView:
         """[N]."""
         return self.pool.labels
 
-    @cached_property
+    @property
     def index(self) -> dict[Candidate, int]:
         """Where each candidate is among the M."""
-        return {candidate: m for m, candidate in enumerate(self.candidates)}
+        return self.pool.index
 
     @property
     def ids(self) -> list[str]:
@@ -58,9 +58,9 @@ class TaskView:
     def singles(self) -> Floats:
         """[M] each candidate's metric on the rows that choose; -inf where it cannot be chosen."""
         scores = np.full(len(self.candidates), -np.inf)
-        labels = self.labels[self.fold.fit]
-        for m in self.choosable:
-            scores[m] = task_metric(self.task, self.predictions[m][self.fold.fit], labels)[0]
+        fit = self.fold.fit
+        choosable = self.predictions[np.ix_(self.choosable, np.flatnonzero(fit))]
+        scores[self.choosable] = task_metrics(self.task, choosable, self.labels[fit])
         return scores
 
     def among(self, candidates: Collection[Candidate]) -> "TaskView":
@@ -86,8 +86,28 @@ class TaskView:
         """The weighted average, or the linear model, on some of the rows: [n] or [n, C]."""
         weights, intercept = weights_and_intercept(combination)
         members = np.flatnonzero(weights)
-        predictions = self.predictions[np.ix_(members, np.flatnonzero(rows))]
+        predictions = [self._part(m, rows) for m in members.tolist()]
         return weighted(self.task, predictions, weights[members], intercept, self.averaged)
+
+    def _part(self, m: int, rows: Mask) -> Floats:
+        """A candidate's predictions on some rows; the fold's are asked for again and again."""
+        if rows is self.fold.fit:
+            known = self._fit_parts
+        elif rows is self.fold.judge:
+            known = self._judge_parts
+        else:
+            return np.asarray(self.predictions[m][rows])
+        if m not in known:
+            known[m] = self.predictions[m][rows]
+        return known[m]
+
+    @cached_property
+    def _fit_parts(self) -> dict[int, Floats]:
+        return {}
+
+    @cached_property
+    def _judge_parts(self) -> dict[int, Floats]:
+        return {}
 
     def score(self, combination: Combination, rows: Mask) -> float:
         """The task's metric on some of the rows [N]."""

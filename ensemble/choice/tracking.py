@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,14 @@ def log(
     content: dict[str, Any],
     pool: Pool,
     choice: EnsembleChoice,
-    images: dict[str, bytes],
+    draw: Callable[[], dict[str, bytes]],
     milliseconds: float | None = None,
 ) -> tuple[str, bool]:
     """One MLflow run of kind `ensemble` for a choice; the same one is not logged again.
 
     Args:
         content: as `ensemble.presentation.choice_json.describe`.
+        draw: makes its pictures, for a run that is new.
         milliseconds: that a sentence takes; None: not measured.
 
     Returns:
@@ -96,10 +98,10 @@ def log(
             "members": ",".join(member.key for member in members),
             "member_run_ids": ",".join(dict.fromkeys(member.run_id for member in members)),
         },
-        files={
+        files=lambda: {
             CONTENT: text.encode(),
             RECORD: Record.of(pool, choice).model_dump_json().encode(),
-            **images,
+            **draw(),
         },
     )
     return log_choice(tracking, chosen)
@@ -121,9 +123,17 @@ def find_logged(
     names = [] if run_id is None else artifacts_of(tracking, run_id)
     if run_id is None or RECORD not in names:
         return None
-    record = read_record(tracking, run_id, cache)
-    pictures = [name for name in names if name.endswith(".png")]
-    return record, {name: download(tracking, run_id, name, cache).read_bytes() for name in pictures}
+    return read_record(tracking, run_id, cache), logged_pictures(tracking, run_id, cache)
+
+
+def logged_pictures(tracking: Tracking, run_id: str, cache: Path) -> dict[str, bytes]:
+    """File name -> PNG of a choice that was logged.
+
+    Raises:
+        ConfigError: MLflow cannot be read.
+    """
+    names = [name for name in artifacts_of(tracking, run_id) if name.endswith(".png")]
+    return {name: download(tracking, run_id, name, cache).read_bytes() for name in names}
 
 
 def read_record(tracking: Tracking, run_id: str, cache: Path) -> Record:

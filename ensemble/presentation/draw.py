@@ -128,6 +128,8 @@ def _draw_matrix(axis: Axes, matrix: Matrix) -> None:
     size = 8 if len(matrix.rows) < 8 else 6
     for row, texts in enumerate(matrix.texts):
         for column, text in enumerate(texts):
+            if not text:
+                continue
             share = (matrix.values[row][column] - matrix.low) / ((matrix.high - matrix.low) or 1)
             colour = "white" if share > _DARK else "black"
             cell = axis.text(

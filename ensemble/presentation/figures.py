@@ -86,7 +86,10 @@ def agreement_plot(
     for name, task in tasks.items():
         kind, cells = values[name]
         names = [labels[member] for member in shown_members(task)]
-        texts = [[f"{value:.2f}".removeprefix("0") for value in row] for row in cells]
+        texts = [  # those of a pair once
+            [f"{value:.2f}".removeprefix("0") if k <= row else "" for k, value in enumerate(values)]
+            for row, values in enumerate(cells)
+        ]
         matrix = Matrix(cells.tolist(), names, names, texts, min(0.0, float(cells.min())))
         what = "Pearson's r" if kind.output is Output.SCORE else "share of equal answers"
         panels.append(Panel([matrix], f"{name}: {what}"))

@@ -62,7 +62,7 @@ def greedy(
     eligible = _eligible(predictions)
     loss = make_loss(task, predictions, labels, averaged)
     scorer = make_scorer(task, predictions, labels, objective, averaged)
-    is_member = np.zeros(len(predictions), np.bool_)
+    is_member, num_members = np.zeros(len(predictions), np.bool_), 0
     picks: list[int] = []
     trajectory: list[float] = []
     alone: Floats | None = None
@@ -72,13 +72,15 @@ def greedy(
         allowed, by = eligible, scores
         if len(picks) < min(num_sorted, len(eligible)):
             allowed, by = eligible[~is_member[eligible]], alone
-        elif max_members is not None and is_member.sum() >= max_members:
+        elif max_members is not None and num_members >= max_members:
             allowed = np.flatnonzero(is_member)
-        tied = allowed[_is_equal(by[allowed], by[allowed].max())]
+        some = by[allowed]
+        tied = allowed[_is_equal(some, some.max())]
         members = tied[is_member[tied]]
         pick = _first(members if len(members) else tied, loss, order)
         scorer.add(pick)
         loss.add(pick)
+        num_members += not is_member[pick]
         is_member[pick] = True
         picks.append(pick)
         trajectory.append(float(scores[pick]))

@@ -55,31 +55,36 @@ class RowLoss:
     """A mean loss over rows. A row has one value, or C of them."""
 
     def __init__(self, predictions: Floats, labels: Floats) -> None:
-        self.predictions, self.labels, self.count = predictions, labels, 0
+        self.labels, self.count = labels, 0
         self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)  # of classes
         self.signs = np.where(labels > 0, 1.0, -1.0)  # of answers of 0 or 1
-        self.total = np.zeros_like(self.row_values([0])[0])
+        self.values = self.values_of(predictions)
+        self.total = np.zeros_like(self.values[0])
 
     def scores(self) -> Floats:
         """[M] as of an `ensemble.selection.scorers.Scorer`."""
-        return -self.losses(range(len(self.predictions)))
+        return -self.losses(range(len(self.values)))
 
     def losses(self, candidates: Sequence[int]) -> Floats:
         """[k]."""
         step = max(1, _VALUES // self.total.size)
         means = []
         for start in range(0, len(candidates), step):
-            values = self.total + self.row_values(candidates[start : start + step])
-            means.append(self.mean_losses(values / (self.count + 1)))
+            some = candidates[start : start + step]
+            # those of a range are not copied
+            rows = slice(some.start, some.stop) if isinstance(some, range) else list(some)
+            values = self.total + self.values[rows]
+            values /= self.count + 1
+            means.append(self.mean_losses(values))
         return np.concatenate(means)
 
     def add(self, candidate: int) -> None:
-        self.total += self.row_values([candidate])[0]
+        self.total += self.values[candidate]
         self.count += 1
 
-    def row_values(self, candidates: Sequence[int]) -> Floats:
-        """[k, N] or [k, N, C]: all that the loss asks of candidates."""
-        return np.asarray(self.predictions[list(candidates)])
+    def values_of(self, predictions: Floats) -> Floats:
+        """[M, N] or [M, N, C]: all that the loss asks of candidates."""
+        return predictions
 
     def mean_losses(self, values: Floats) -> Floats:
         """[k] of averages' values."""
@@ -89,9 +94,8 @@ class RowLoss:
 class LogLoss(RowLoss):
     """Log-loss of class probabilities: only that of the true class matters."""
 
-    def row_values(self, candidates: Sequence[int]) -> Floats:
-        some = np.asarray(candidates)[:, None]
-        return np.asarray(self.predictions[some, self.rows, self.truth])
+    def values_of(self, predictions: Floats) -> Floats:
+        return np.asarray(predictions[:, self.rows, self.truth])
 
     def mean_losses(self, values: Floats) -> Floats:
         return np.asarray(-_sums_of_logs(np.maximum(values, 1 / GRID)) / values.shape[1])
@@ -135,7 +139,7 @@ def explained(task: Task, loss: RowLoss, averages: Floats, labels: Floats) -> Fl
     sign of r, which sees no scale. At most 1; 0 for random answers.
 
     Args:
-        averages: [k, N] or [k, N, C] of what `loss.row_values` gives; labels: [N].
+        averages: [k, N] or [k, N, C] of `loss.values`; labels: [N].
     """
     if task.kind.output is Output.SCORE:
         x, y = averages - averages.mean(axis=1, keepdims=True), labels - labels.mean()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemble.selection.rules import OFFERED, Rule
-from ensemble.selection.sample import FitData, weights_and_intercept
+from ensemble.selection.sample import Combination, FitData, weights_and_intercept
 from ensemble.statistics.effort import Effort
 
 
@@ -44,25 +44,31 @@ def choose_rule(
     ids: Sequence[str],
     rules: Mapping[str, Rule] = OFFERED,
     cost: Callable[[NDArray[np.int64]], float] = len,
-) -> RuleChoice:
-    """The rule that explains the most of what it was not fitted on.
+) -> tuple[RuleChoice, list[Combination]]:
+    """The rule that explains the most of what it was not fitted on, and what it makes of each fold.
 
     Args:
         ids: [N] of the rows; folds follow them, not the rows' order.
         rules: of equals, the one with the cheapest members is taken, of those the first.
         cost: of some of the candidates together, e.g. their parameters; their number unless given.
+
+    Returns:
+        The choice; what its rule chooses by the rows that each fold does not hold out, those of
+        `inner_folds` first; none where there are too few rows.
     """
     by_rule: dict[str, list[tuple[float, ...]]] = {name: [] for name in rules}
+    fits: dict[str, list[Combination]] = {name: [] for name in rules}
     repeats = (_folds(ids, sample.effort, repeat) for repeat in range(sample.effort.num_repeats))
     for held_out in (mask for masks in repeats for mask in masks if mask.any() and not mask.all()):
         train, test = sample.take(~held_out), sample.take(held_out)
         for name, rule in rules.items():
             fitted = rule(train)
+            fits[name].append(fitted)
             members = np.flatnonzero(weights_and_intercept(fitted)[0])
             scores = test.score(fitted), train.score(fitted), test.explained(fitted)
             by_rule[name].append((*scores, len(members), float(cost(members))))
     if not all(by_rule.values()):
-        return RuleChoice(next(iter(rules)), ())
+        return RuleChoice(next(iter(rules)), ()), []
     kept, promised, explained, counts, totals = np.array(list(by_rule.values())).mean(axis=1).T
     table = [
         RuleScore(
@@ -75,7 +81,8 @@ def choose_rule(
         )
         for n, name in enumerate(by_rule)
     ]
-    return RuleChoice(min(table, key=lambda row: (-row.explained, row.cost)).rule, tuple(table))
+    taken = min(table, key=lambda row: (-row.explained, row.cost)).rule
+    return RuleChoice(taken, tuple(table)), fits[taken]
 
 
 def inner_folds(ids: Sequence[str], effort: Effort) -> list[NDArray[np.bool_]]:

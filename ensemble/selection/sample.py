@@ -21,7 +21,7 @@ from ensemble.selection.scorers import is_constant
 from ensemble.statistics.arrays import Floats
 from ensemble.statistics.effort import SHIPPED, Effort
 from trainable.config.tasks import Output, Task
-from trainable.evaluation.metrics import task_metric
+from trainable.evaluation.metrics import task_metric, task_metrics
 
 LIBRARY = 40
 """Candidates of a task, the best, that rules look at: more of them are many epochs of few runs."""
@@ -82,14 +82,12 @@ class FitData:
         outputs = weighted(self.task, self.predictions, weights, intercept, self.averaged)
         averaged = self.averaged if intercept is None else Averaged.LOGITS
         loss = make_loss(self.task, outputs[None], self.labels, averaged)
-        return float(explained(self.task, loss, loss.row_values([0]), self.labels)[0])
+        return float(explained(self.task, loss, loss.values, self.labels)[0])
 
     @cached_property
     def singles(self) -> Floats:
         """[M] the metric of each candidate."""
-        return np.array(
-            [task_metric(self.task, prediction, self.labels)[0] for prediction in self.predictions]
-        )
+        return task_metrics(self.task, self.predictions, self.labels)
 
     def ranked(self) -> NDArray[np.int64]:
         """[M] candidates, the best first."""
@@ -165,7 +163,11 @@ def spread(
 
 
 def weighted(
-    task: Task, predictions: Floats, weights: Floats, intercept: Floats | None, averaged: Averaged
+    task: Task,
+    predictions: Sequence[Floats] | Floats,
+    weights: Floats,
+    intercept: Floats | None,
+    averaged: Averaged,
 ) -> Floats:
     """[N] or [N, C] what members put out together, as metrics read it, by weights [M] and, of a
     linear model, its intercept [C] or [1]."""

@@ -93,8 +93,8 @@ def inside(root: Path, relative: str) -> Path:
     )
     if is_plain:
         with contextlib.suppress(OSError, RuntimeError):  # links that lead in a circle
-            path = (root / relative).resolve()
-            if path.is_relative_to(root.resolve()) and path != root.resolve():
+            path, top = (root / relative).resolve(), root.resolve()
+            if path.is_relative_to(top) and path != top:
                 return path
     raise IntegrityError(f"{relative[:120]!r} is not a path inside {root}")
 

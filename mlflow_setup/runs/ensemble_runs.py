@@ -1,7 +1,7 @@
 """Log an ensemble or a choice as a run of its own, and a study's tables on its sweep's run."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ class Chosen:
     steps: Mapping[str, Sequence[float]]  # metric -> its value after step 1, 2, ...
     params: Mapping[str, Any]
     tags: Mapping[str, str]
-    files: Mapping[str, bytes]  # name -> content
+    files: Callable[[], Mapping[str, bytes]]  # name -> content; made where the run is new
 
 
 def log_choice(tracking: Tracking, chosen: Chosen) -> tuple[str, bool]:
@@ -81,7 +81,7 @@ def log_choice(tracking: Tracking, chosen: Chosen) -> tuple[str, bool]:
             ]
             for first in range(0, len(points), _POINTS):
                 tracking.client.log_batch(run_id, metrics=points[first : first + _POINTS])
-            for name, content in chosen.files.items():
+            for name, content in chosen.files().items():
                 (Path(folder) / name).write_bytes(content)
             tracking.client.log_artifacts(run_id, folder)
     return run_id, True

@@ -75,7 +75,7 @@ def log_choice(storage: Path, name: str = "demo", rule: str | None = "simple") -
 
     tracking, request = resolve_tracking(storage), Request((name,), rule=rule)
     pool, choice = choose_ensemble(tracking, request, storage / ".cache", LITTLE)
-    log(tracking, request, describe(request, pool, choice), pool, choice, {})
+    log(tracking, request, describe(request, pool, choice), pool, choice, dict)
 
 
 def _write_trial(

@@ -45,6 +45,24 @@ def task_metric(task: Task, outputs: Floats, labels: Floats) -> tuple[float, boo
     return _METRICS[task.metric](predicted_labels(task.kind, outputs), labels)
 
 
+def task_metrics(task: Task, outputs: Floats, labels: Floats) -> NDArray[np.float64]:
+    """[M] the metric of each of several outputs [M, N, C] or [M, N], as `task_metric` has it.
+
+    Raises:
+        ValueError: as there.
+    """
+    is_plain = task.metric == "accuracy" and task.kind.output is not Output.LABELS
+    if not is_plain and task.metric != "pearson":
+        return np.array([task_metric(task, each, labels)[0] for each in outputs])
+    if not np.isfinite(outputs).all():
+        raise ValueError("outputs are not finite")
+    if is_plain:
+        is_classes = task.kind.output is Output.CLASSES
+        predicted = outputs.argmax(axis=2) if is_classes else outputs > 0
+        return np.asarray(np.count_nonzero(predicted == labels, axis=1) / len(labels))
+    return _pearsons(outputs, labels)
+
+
 def why_undefined(labels: Floats) -> str:
     """Why a score is undefined: constant are the labels [N], or else what was predicted."""
     return f"the {'labels' if np.ptp(labels) == 0 else 'predictions'} are constant"
@@ -75,6 +93,21 @@ def pearson(x: Floats, y: Floats) -> tuple[float, bool]:
     if not norm > 0:
         return 0.0, False
     return float(np.clip((x @ y) / norm, -1.0, 1.0)), True
+
+
+def _pearsons(x: Floats, y: Floats) -> NDArray[np.float64]:
+    """[M] of x [M, N] with y [N], by the same sums as `pearson`, most of them for all at once."""
+    x, y = np.ascontiguousarray(x, np.float64), np.asarray(y, np.float64)
+    scores = np.zeros(len(x))
+    if x.shape[1] < 2 or np.ptp(y) == 0:
+        return scores
+    varies = np.ptp(x, axis=1) > 0
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean()
+    squares = np.array([each @ each for each in x])
+    products = np.array([each @ y for each in x])
+    norm = np.sqrt(squares * (y @ y))
+    np.divide(products, norm, out=scores, where=varies & (norm > 0))
+    return np.clip(scores, -1.0, 1.0)
 
 
 def _accuracy(predicted: Floats, labels: Floats) -> tuple[float, bool]:

@@ -1,5 +1,6 @@
 """`ensweep ensemble`: the runs to combine for each task, and their score."""
 
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,14 +69,20 @@ def _keep(
     """Log the choice in MLflow and pin it in the sweeps' folders; a failure is a warning."""
     from ensemble.choice.pins import FOLDER, pin_members
     from ensemble.choice.result import Method as Choice
-    from ensemble.choice.tracking import log, write_pictures
+    from ensemble.choice.tracking import log, logged_pictures, write_pictures
     from ensemble.presentation.figures import pictures
     from mlflow_setup.errors import EnsweepError
     from mlflow_setup.filesystem.paths import safe_name
 
-    images = pictures(pool, choice)
     for problem in pin_members(choice.candidates(Choice.SELECTIVE)):
         typer.echo(f"not pinned for ensweep gc: {problem}", err=True)
+    draw = cache(partial(pictures, pool, choice))  # a second or two: where it is not logged yet
+    try:
+        run_id, is_new = log(place.tracking, request, content, pool, choice, draw, milliseconds)
+        images = draw() if is_new else logged_pictures(place.tracking, run_id, place.cache)
+        said = f"{'logged as' if is_new else 'logged before as'} MLflow run {run_id}"
+    except EnsweepError as error:
+        images, said = draw(), f"not logged: {error}"
     folders = (place.storage / safe_name(name, "sweep") for name in request.sweeps)
     for sweep in filter(Path.is_dir, folders):
         try:
@@ -84,12 +91,7 @@ def _keep(
                 typer.echo(f"pictures: {sweep / FOLDER}", err=True)
         except OSError as error:
             typer.echo(f"no pictures: {sweep / FOLDER}: {error.strerror}", err=True)
-    try:
-        run_id, is_new = log(place.tracking, request, content, pool, choice, images, milliseconds)
-    except EnsweepError as error:
-        typer.echo(f"not logged: {error}", err=True)
-    else:
-        typer.echo(f"{'logged as' if is_new else 'logged before as'} MLflow run {run_id}", err=True)
+    typer.echo(said, err=True)
 
 
 def _next(request: "Request") -> list[str]:

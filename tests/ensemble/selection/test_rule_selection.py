@@ -6,7 +6,7 @@ from rule_pool import NUM_ROWS, TASKS, Floats, pool, weights_of
 from scipy.special import softmax
 
 from ensemble.selection.combine import average, to_predictions
-from ensemble.selection.rule_selection import choose_rule
+from ensemble.selection.rule_selection import choose_rule, inner_folds
 from ensemble.selection.rules import OFFERED, RULES, skill
 from ensemble.selection.sample import (
     FitData,
@@ -27,12 +27,16 @@ def test_the_rule_is_taken_that_explains_the_most_of_what_it_was_not_fitted_on()
     predictions, labels = pool("similarity", noise=8.0)
     predictions[3] = labels + np.random.default_rng(0).normal(0, 0.01, NUM_ROWS)
     _, sample = deduplicated(PAPER_TASKS["similarity"], predictions, labels, range(6))
-    choice = choose_rule(sample, by_row(sample), RULES)
+    choice, fits = choose_rule(sample, by_row(sample), RULES)
     scores = {row.rule: row for row in choice.scores}
     assert list(scores) == list(RULES)
     assert scores[choice.rule].explained == max(row.explained for row in choice.scores)
     assert scores["single"].explained == pytest.approx(1, abs=1e-4)
     assert scores["simple"].explained < scores["single"].explained - 0.01
+    masks = inner_folds(by_row(sample), SHIPPED)
+    assert len(fits) == len(masks)
+    for fitted, held_out in zip(fits, masks, strict=True):
+        np.testing.assert_array_equal(fitted, RULES[choice.rule](sample.take(~held_out)))
 
 
 def test_of_rules_that_explain_as_much_the_cheapest_is_taken() -> None:
@@ -44,7 +48,7 @@ def test_of_rules_that_explain_as_much_the_cheapest_is_taken() -> None:
     _, sample = deduplicated(PAPER_TASKS["similarity"], predictions, labels, range(2))
     rules = {"one": lambda s: np.array([1.0, 0.0]), "other": lambda s: np.array([0.0, 1.0])}
     for costs in ([9.0, 5.0], [5.0, 9.0]):
-        choice = choose_rule(sample, by_row(sample), rules, lambda some, of=costs: of[some[0]])
+        choice, _ = choose_rule(sample, by_row(sample), rules, lambda some, of=costs: of[some[0]])
         assert choice.rule == ("one" if costs[0] < costs[1] else "other")
         assert [row.cost for row in choice.scores] == costs
 
@@ -52,8 +56,8 @@ def test_of_rules_that_explain_as_much_the_cheapest_is_taken() -> None:
 def test_one_row_cannot_compare_rules() -> None:
     predictions, labels = pool("paraphrase")
     _, sample = deduplicated(PAPER_TASKS["paraphrase"], predictions[:, :1], labels[:1], range(6))
-    choice = choose_rule(sample, ["row"])
-    assert (choice.rule, choice.scores) == (next(iter(OFFERED)), ())
+    choice, fits = choose_rule(sample, ["row"])
+    assert (choice.rule, choice.scores, fits) == (next(iter(OFFERED)), (), [])
 
 
 def test_a_rule_that_fits_noise_is_not_taken() -> None:
@@ -62,7 +66,7 @@ def test_a_rule_that_fits_noise_is_not_taken() -> None:
     labels = draw.integers(0, 5, NUM_ROWS).astype(np.float64)
     predictions = np.eye(5)[draw.integers(0, 5, (60, NUM_ROWS))]
     _, sample = deduplicated(PAPER_TASKS["sentiment"], predictions, labels, range(60))
-    choice = choose_rule(sample, by_row(sample))
+    choice, _ = choose_rule(sample, by_row(sample))
     scores = {row.rule: row for row in choice.scores}
     assert scores["single"].explained < scores[choice.rule].explained - 1
     assert scores[choice.rule].num_members > 10
@@ -76,8 +80,8 @@ def test_rows_may_come_in_any_order_and_only_a_rules_own_folds_judge_it() -> Non
     mixed = np.random.default_rng(5).permutation(NUM_ROWS)
     _, shuffled = deduplicated(task, predictions[:, mixed], labels[mixed], range(6))
     some = {name: OFFERED[name] for name in ("skill", "top", "greedy_of_best")}
-    straight = choose_rule(sample, ids, some)
-    again = choose_rule(shuffled, [ids[row] for row in mixed], some)
+    straight, _ = choose_rule(sample, ids, some)
+    again, _ = choose_rule(shuffled, [ids[row] for row in mixed], some)
     assert again.rule == straight.rule
     for one, other in zip(straight.scores, again.scores, strict=True):
         assert one.score == pytest.approx(other.score, abs=1e-9)

@@ -5,12 +5,13 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score
 
-from trainable.config.tasks import PAPER_TASKS, Kind
+from trainable.config.tasks import PAPER_TASKS, Kind, Task
 from trainable.evaluation.metrics import (
     overall,
     pearson,
     predicted_labels,
     task_metric,
+    task_metrics,
     why_undefined,
 )
 
@@ -137,3 +138,22 @@ def test_an_undefined_score_says_which_side_is_constant() -> None:
     assert task_metric(task, varied, same) == task_metric(task, same, varied) == (0.0, False)
     assert why_undefined(same) == "the labels are constant"
     assert why_undefined(varied) == "the predictions are constant"
+
+
+@pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity", "topics", "f1"])
+def test_of_several_outputs_each_has_the_metric_that_it_has_alone(name: str) -> None:
+    """To the last bit: which candidates tie must not depend on how many are looked at."""
+    draw = np.random.default_rng(len(name))
+    topics = Task(kind=Kind.MULTILABEL, files={"train": "t", "dev": "d"}, num_classes=5)
+    others = {"topics": topics, "f1": _with(SENTIMENT, "macro_f1")}
+    task = (PAPER_TASKS | others)[name]
+    shape = (7, 83) if name in ("paraphrase", "similarity") else (7, 83, 5)
+    outputs = draw.normal(size=shape).astype(np.float32)
+    outputs[2] = 1.5
+    labels = draw.integers(0, 5 if outputs.ndim == 3 else 2, 83).astype(np.float64)
+    if name == "similarity":
+        outputs[3] += 1e4  # far from zero
+    alone = [task_metric(task, each, labels)[0] for each in outputs]
+    assert task_metrics(task, outputs, labels).tolist() == alone
+    with pytest.raises(ValueError, match="not finite"):
+        task_metrics(task, np.where(outputs == 1.5, np.nan, outputs), labels)

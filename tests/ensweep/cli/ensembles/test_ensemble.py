@@ -171,6 +171,21 @@ def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
     assert json.loads(note.read_text()) == {"members": [{"trial": "0001", "epoch": 1}]}
 
 
+def test_pictures_of_a_choice_that_is_known_are_not_drawn_again(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are taken from its run."""
+    words = ["new", "--storage", str(storage), "--method", "top", "--max-members", "2"]
+    picture = storage / "new" / "ensemble" / "gain.png"
+    drawn = {"gain.png": b"drawn"}
+    monkeypatch.setattr("ensemble.presentation.figures.pictures", lambda pool, choice: drawn)
+    assert "logged as MLflow run" in invoke(*words).stderr
+    picture.write_bytes(b"of another choice")
+    monkeypatch.setattr("ensemble.presentation.figures.pictures", lambda *_: {"no": b"other"})
+    assert "logged before as MLflow run" in invoke(*words).stderr
+    assert picture.read_bytes() == b"drawn"
+
+
 def test_what_is_preferred_ships(storage: Path) -> None:
     """Not two models of which similarity is clearly worse than by one, whatever the other task
     gains."""
