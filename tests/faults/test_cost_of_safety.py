@@ -148,8 +148,8 @@ def test_r12_what_an_object_store_costs(
         a_record = (time.perf_counter() - start) / num
     epoch = (seconds - reports[-1] / num_epochs) * share
     table.measured("of an epoch", [100 * reports[-1] / num_epochs / epoch], unit="%", within=2)
-    table.measured("waited before the second epoch's end", [reports[0]])
-    table.measured("after it", [reports[-1] - reports[0]])
+    table.measured("waited between epochs", [reports[0]])
+    table.measured("waited after the last", [reports[-1] - reports[0]])
     table.measured("an epoch's uploads took", [away])
     table.measured(
         "they were", [sum(size for _, size in requests[:before]) / 1e6 / num_epochs], unit="MB"

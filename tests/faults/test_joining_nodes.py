@@ -83,6 +83,37 @@ def test_a_sweep_begins_without_workers_and_grows_with_them(sweep: Path, table: 
 
 @pytest.mark.promise(
     "R2",
+    "one of two workers makes no process of a submitted sweep (tiny BERT) start; then none does",
+    "the one is avoided, no trial lost; where none begins the sweep stops (exit 75) with what is "
+    "wrong, and on new workers it is whole",
+)
+def test_workers_on_which_nothing_starts(cluster: Cluster, sweep: Path, table: Table) -> None:
+    def submit(name: str) -> tuple[int, str]:
+        process = submitted(cluster, sweep, "resources.max_concurrent_trials=2", name=name)
+        text, _ = process.communicate(timeout=500)
+        return process.returncode, text
+
+    for word in ("add", "spoil"):
+        cluster.tell(word)
+    code, text = submit("one")
+    assert code == 0, text
+    assert 0 < text.count(AGAIN) < 8, text
+    assert set(whole(sweep.parent, "one").values()) == {Outcome.FINISHED}
+    cluster.tell("spoil")
+    code, text = submit("none")
+    assert code == 75, text
+    assert "no trial begins anywhere: " in text
+    assert " starts in a row were lost" in text
+    for word in ("lose", "remove"):
+        cluster.tell(word)
+    code, text = submit("none")
+    assert code == 0, text
+    assert set(whole(sweep.parent, "none").values()) == {Outcome.FINISHED}
+    table.played(2)
+
+
+@pytest.mark.promise(
+    "R2",
     "workers of three submitted sweeps (tiny BERT) come and go: 4 joins and 4 hard removals each",
     "all whole, no trial lost",
 )

@@ -1,4 +1,4 @@
-"""Azure's blob store by azurite, of npm (`npm install -g azurite`), as a process of its own."""
+"""Azure's blob store by azurite, of npm (`make azurite`), as a process of its own."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ def azurite(folder: Path) -> Iterator[dict[str, str]]:
     program = shutil.which("azurite-blob", path=os.environ.get("ENSWEEP_AZURITE"))
     program = program or shutil.which("azurite-blob")
     if program is None:
-        pytest.skip("azurite-blob is not installed: npm install -g azurite")
+        pytest.skip("azurite-blob is not installed: make azurite")
     port = free_port()
     words = ["--blobPort", str(port), "--location", str(folder), "--silent", "--disableTelemetry"]
     process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL)

@@ -36,7 +36,7 @@ class Cluster:
     client_port: int
 
     def tell(self, word: str) -> None:
-        """`add`, `lose` or `remove`: see `token_cluster`."""
+        """`add`, `lose`, `remove` or `spoil`: see `token_cluster`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{word}\n")

@@ -4,20 +4,24 @@
 
 A process of its own, for Ray reads the mode once. Prints a line of JSON when the nodes are up (N
 workers, 2 unless given), then obeys words on stdin: `add` adds a worker, `lose` ends the newest one
-hard, `remove` does both, the loss first; the end of stdin ends it all.
+hard, `remove` does both, the loss first, `spoil` has no process of a job start on the newest one
+that is well; the end of stdin ends it all.
 Each node has a folder of its own below FOLDER (a short path: Ray puts sockets there), as on
 machines of their own.
 """
 
 import contextlib
 import json
+import shutil
 import socket
 import sys
 import time
+from pathlib import Path
 
 from patience import PATIENCE, wait_until
 from ports import free_port
 from ray._private import services
+from ray._private.node import Node
 from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
@@ -51,12 +55,14 @@ def main(folder: str, num_workers: int = 2) -> None:
     _say(address=f"http://127.0.0.1:{dashboard}", gcs=cluster.address, client_port=client)
     for line in sys.stdin:
         word, lost = line.strip(), ""
-        assert word in ("add", "lose", "remove")
-        if word != "add":
+        assert word in ("add", "lose", "remove", "spoil")
+        if word == "spoil":
+            _spoil(next(node for node in reversed(nodes) if not _place(node).is_file()))
+        if word in ("lose", "remove"):
             node = nodes.pop()
             cluster.remove_node(node, allow_graceful=False)
             lost = node.unique_id
-        if word != "lose":
+        if word in ("add", "remove"):
             add()
         _say(removed=lost)
     cluster.shutdown()
@@ -77,6 +83,18 @@ def _be_patient() -> None:
                 time.sleep(0.1)
 
     services.get_node = patient
+
+
+def _place(node: Node) -> Path:
+    """Where the node unpacks what jobs come with."""
+    return Path(node.get_runtime_env_dir_path()) / "working_dir_files"
+
+
+def _spoil(node: Node) -> None:
+    """Once it is up, so that its agents do not break on it."""
+    wait_until(_place(node).is_dir)
+    shutil.rmtree(_place(node))
+    _place(node).touch()
 
 
 def _wait_until_it_answers(port: int) -> None:
