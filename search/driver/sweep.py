@@ -123,9 +123,7 @@ def resume_sweep(
         folder.begin()
         # a server that is away may come back; a broken file will not, nor a login that is refused
         tracking.check(may_be_away=tracking.database is None)
-        if num_more:
-            folder.extend(num_more)
-        sweep = folder.read()
+        sweep = folder.read(num_more)
         if budget is not None:
             sweep = sweep.model_copy(update={"budget": budget})
         if retry_failed:
@@ -136,6 +134,8 @@ def resume_sweep(
         inputs_now = read_inputs(sweep, configs)
         refuse_other_inputs(known, inputs_now)
         refuse_other_data(history, inputs_now)
+        if num_more:
+            folder.extend(num_more)
         folder.write_inputs(known.with_more(inputs_now))
         settle_in(folder, history)
         warm = read_warm_start(folder.path)

@@ -129,8 +129,8 @@ class SweepFolder:
             self.storage.give_back(self.path)
         return False
 
-    def read(self) -> SweepConfig:
-        """The sweep as it was asked for, with the trials that it was extended by.
+    def read(self, num_more: int = 0) -> SweepConfig:
+        """The sweep as it was asked for, with the trials that it was extended by and `num_more`.
 
         Raises:
             NothingUsableError: there is no such sweep.
@@ -157,7 +157,8 @@ class SweepFolder:
         sweep = resolve_sweep(content, file, (), {})
         if old != self.path.parent:
             sweep = sweep.map_settings(lambda given: relocated(given, old, self.path.parent))
-        num_samples = sweep.search.num_samples + sum(map(_read_extension, self._extensions()))
+        num_more += sum(map(_read_extension, self._extensions()))
+        num_samples = sweep.search.num_samples + num_more
         search = sweep.search.model_copy(update={"num_samples": num_samples})
         return sweep.model_copy(update={"name": self.name, "search": search})
 

@@ -162,6 +162,7 @@ def test_a_sweep_goes_on_with_the_data_that_it_began_with(
     with pytest.raises(ChangedInputError, match=r"changed since the sweep began: .*ids-sst-train"):
         resume_sweep("s", tmp_path, resolve_tracking(tmp_path), num_more=num_more)
     assert ahead == ["started", "ended"]
+    assert past.folder.read() == sweep  # what is refused asks for no more trials either
 
 
 @pytest.mark.parametrize(
