@@ -293,6 +293,9 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert "sentiment: not the dev set of the members: rows that their choice has not seen" in (
         skipped.stderr
     )
+    (tmp_path / "ids-sst-dev.csv").write_text("\n".join(lines[2:]).join([lines[0] + "\n", "\n"]))
+    renamed = invoke("evaluate", tiny_bundle, "--data-dir", tmp_path, "--json")
+    assert json.loads(renamed.stdout)["is_dev"] == {"sentiment": False}  # whatever its name
 
 
 @pytest.mark.parametrize(
