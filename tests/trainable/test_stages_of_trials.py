@@ -21,6 +21,7 @@ from trainable.evaluation.evaluate import Evaluation
 from trainable.model.encoder import load_pretrained
 from trainable.model.multitask import MultitaskBert
 from trainable.model.weight_files import ENCODER_FILE, read_weights
+from trainable.runtime import stopping
 from trainable.runtime.stopping import never
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training import trainer
@@ -160,6 +161,7 @@ def test_trials_share_the_work_of_embedding(
             lock.release()
         return next(asked) == 10
 
+    monkeypatch.setattr(stopping, "_ASK_EVERY", 0.02)
     monkeypatch.setattr(embeddings, "keep", _keep_but(first))
     assert torch.equal(embed(leave_when_the_rest_is_there), whole)
     assert not lock.is_locked

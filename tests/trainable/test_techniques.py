@@ -17,6 +17,7 @@ from trainable.model.encoder import load_pretrained
 from trainable.model.weight_files import read_weights, weights_fingerprint
 from trainable.storage.predictions import Predictions
 from trainable.storage.trial_folder import TrialFolder
+from trainable.training import trainer
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 
@@ -104,14 +105,14 @@ def test_an_average_under_way_is_resumed(
     """Stopped in the second epoch of averaging: what was averaged before it is put back."""
     config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["swa"])
     seen: list[int] = []
-    plain = Learner.load_state
+    plain = trainer.load_state
 
-    def load_state(self: Learner, state: dict[str, Any]) -> None:
-        plain(self, state)
-        assert self.average is not None
-        seen.append(int(self.average.n_averaged))
+    def load_state(learner: Learner, state: dict[str, Any]) -> None:
+        plain(learner, state)
+        assert learner.average is not None
+        seen.append(int(learner.average.n_averaged))
 
-    monkeypatch.setattr(Learner, "load_state", load_state)
+    monkeypatch.setattr(trainer, "load_state", load_state)
     run_with_stops(config, tmp_path / "t", tmp_path, {3})
     assert seen == [1]
 

@@ -52,7 +52,6 @@ def sentence_embeddings(
         for number, tokens in enumerate(stretches):
             if number in found:
                 continue
-            go_on(stop, "while sentences were embedded")
             path = _path(settings, tokens)
             with exclusive_if_kept(path, stop, waits) as is_free:
                 if not is_free:
@@ -61,6 +60,7 @@ def sentence_embeddings(
                 if embeddings is not None:
                     tally.add(len(embeddings))
                 else:
+                    go_on(stop, "while sentences were embedded")
                     embeddings = embeddings_of(model, tokens, batch_size, precision, tally).cpu()
                     keep(path, save({"embeddings": embeddings}))
                 found[number] = embeddings

@@ -1,7 +1,7 @@
 """Metrics reported per task, and `overall`, what a search maximises. NumPy only: selection uses it.
 
-Legend: N rows, C classes. Outputs are what a head puts out: logits [N, C] of classes or of a set's
-labels, one logit [N] (paraphrase), a score [N].
+Legend: M outputs, N rows, C classes. Outputs are what a head puts out: logits [N, C] of classes or
+of a set's labels, one logit [N] (paraphrase), a score [N].
 """
 
 from collections.abc import Mapping
