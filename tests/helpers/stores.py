@@ -20,6 +20,8 @@ import pytest
 from obstore.store import MemoryStore
 
 from mlflow_setup.filesystem import object_store, storage
+from mlflow_setup.filesystem.atomic import atomic_folder
+from mlflow_setup.filesystem.manifest import write_manifest
 from mlflow_setup.filesystem.object_store import ObjectStore
 from mlflow_setup.filesystem.working_copy import WorkingCopy
 
@@ -207,3 +209,13 @@ def misbehaving(url: str, seed: int, share: float) -> Iterator[tuple[str, Counte
 
     with in_front_of(url, answer) as proxy:
         yield proxy, played
+
+
+def write_folder(folder: Path, *, manifest: bool = True) -> None:
+    """Two files, one of them in a folder below, as weights or a checkpoint are written."""
+    with atomic_folder(folder) as temporary:
+        (temporary / "a").write_text("a")
+        (temporary / "below").mkdir()
+        (temporary / "below" / "b").write_text("b")
+        if manifest:
+            write_manifest(temporary, {})
