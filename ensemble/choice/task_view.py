@@ -91,22 +91,16 @@ class TaskView:
 
     def _part(self, m: int, rows: Mask) -> Floats:
         """A candidate's predictions on some rows; the fold's are asked for again and again."""
-        if rows is self.fold.fit:
-            known = self._fit_parts
-        elif rows is self.fold.judge:
-            known = self._judge_parts
-        else:
+        if rows is not self.fold.fit and rows is not self.fold.judge:
             return np.asarray(self.predictions[m][rows])
-        if m not in known:
-            known[m] = self.predictions[m][rows]
-        return known[m]
+        key = m, rows is self.fold.fit
+        if key not in self._parts:
+            self._parts[key] = self.predictions[m][rows]
+        return self._parts[key]
 
     @cached_property
-    def _fit_parts(self) -> dict[int, Floats]:
-        return {}
-
-    @cached_property
-    def _judge_parts(self) -> dict[int, Floats]:
+    def _parts(self) -> dict[tuple[int, bool], Floats]:
+        """Of a candidate, on the rows that choose or (False) on those that judge."""
         return {}
 
     def score(self, combination: Combination, rows: Mask) -> float:

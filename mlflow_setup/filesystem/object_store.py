@@ -104,8 +104,8 @@ class Entry:
 
 class ObjectStore:
     """The objects below the storage URI `uri`, by their names there. A request that fails is made
-    again for a while, after random waits that grow. Every method raises
-    StorageError where the store cannot be reached, or refuses.
+    again for a while, after random waits that grow. Every method raises StorageError where the
+    store cannot be reached, or refuses.
 
     Raises:
         ConfigError: as `RemoteFolder`.
