@@ -56,3 +56,20 @@ def test_functions_are_short(package: str) -> None:
                 body = node.body[ast.get_docstring(node) is not None :] or node.body
                 long[f"{path.name}: {node.name}"] = node.end_lineno - body[0].lineno + 1
     assert {name: count for name, count in long.items() if count > MAX_BODY} == {}
+
+
+def test_anchors_lead_to_a_heading() -> None:
+    """Of links between pages, and within one, by the anchors that GitHub makes of headings."""
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+    wrong = [
+        f"{page.name}: {target}#{anchor}"
+        for page in pages
+        for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text("utf-8"))
+        if anchor not in _anchors((page.parent / target if target else page).read_text("utf-8"))
+    ]
+    assert wrong == []
+
+
+def _anchors(page: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", page, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
