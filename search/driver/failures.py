@@ -100,9 +100,10 @@ class Failures:
 
     def to_avoid(self) -> list[str]:
         """Nodes on which starts were lost of late; none where no other is there."""
-        now, alive = self._clock(), self._alive()
-        resting = {name for name, node in self._nodes.items() if now < node.until} & alive
-        return sorted(resting) if resting < alive else []
+        now = self._clock()
+        resting = {name for name, node in self._nodes.items() if now < node.until}
+        alive = self._alive() if resting else set()  # Ray's head is asked for them
+        return sorted(resting & alive) if alive - resting else []
 
     def is_holding(self) -> bool:
         """Whether nothing is to be started for a moment: the last start was lost."""

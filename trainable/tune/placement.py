@@ -1,5 +1,6 @@
 """Where a sweep's trials run, what they are given, and what that costs."""
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,8 +87,12 @@ def resources(
 def _this_node() -> tuple[str, dict[str, float]]:
     """The node's type in the cluster's file, and all of its resources by Ray's names."""
     node_type = os.environ.get("RAY_NODE_TYPE_NAME") or "local"
-    if not ray.is_initialized():
-        return node_type, {}
+    return node_type, _resources_here() if ray.is_initialized() else {}
+
+
+@functools.cache
+def _resources_here() -> dict[str, float]:
+    """Cached, for the list of all nodes comes from Ray's head, and a process stays on its node."""
     here = ray.get_runtime_context().get_node_id()
     resources = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
-    return node_type, next(resources, {})
+    return next(resources, {})

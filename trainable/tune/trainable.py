@@ -185,12 +185,14 @@ class _Reporter:
     def __init__(self, folder: TrialFolder, attempt: Attempt) -> None:
         self.folder, self.attempt = folder, attempt
         self.epoch, self.num_epochs, self.num_probe_epochs = 0, 1, 0
+        self.values: list[float] = []  # the overall of each epoch so far
         self.has_reported = False
 
     def start(self, num_epochs: int, num_probe_epochs: int) -> None:
         """Report the last epoch on disk again: the process before may have died before it did."""
         self.num_epochs, self.num_probe_epochs = num_epochs, num_probe_epochs
         past, ended = self.folder.epochs(), self.folder.outcome()
+        self.values = [record.metrics[OVERALL] for record in past]
         if past and (ended is None or not ended.outcome.is_terminal):
             self(past[-1])
 
@@ -198,7 +200,8 @@ class _Reporter:
         if record.epoch < self.epoch:
             return  # run again, from a checkpoint before the last epoch on disk
         self.epoch = record.epoch
-        self._report(record.metrics[OVERALL])
+        self.values[self.epoch - 1 :] = [record.metrics[OVERALL]]
+        self._report(self.values[-1])
 
     def end(self, outcome: OutcomeRecord) -> None:
         """What Tune has not heard: a last epoch, an early end, a divergence. No exception."""
@@ -215,13 +218,12 @@ class _Reporter:
             self._report(0.0)
 
     def _report(self, value: float, *, diverged: bool = False) -> None:
-        past = [record.metrics[OVERALL] for record in self.folder.epochs()[: self.epoch]]
         progress = {
             EPOCH: self.epoch,
             NUM_EPOCHS: self.num_epochs,
             NUM_PROBE_EPOCHS: self.num_probe_epochs,
             VALUE: value,
-            BEST_VALUE: 0.0 if diverged else max([*past, value]),
+            BEST_VALUE: 0.0 if diverged else max([*self.values, value]),
             DIVERGED: int(diverged),
             PROBLEM: "",
         }

@@ -28,6 +28,23 @@ class Cluster:
         return Failures(max_failures, lambda: self.nodes, lambda: self.is_busy, lambda: self.now)
 
 
+def test_without_lost_starts_the_cluster_is_not_queried() -> None:
+    """Each suggestion asks which nodes to avoid, and Ray's list of nodes grows with the cluster."""
+    queries: list[str] = []
+    cluster = Cluster()
+
+    def alive() -> set[str]:
+        queries.append("nodes")
+        return cluster.nodes
+
+    failures = Failures(3, alive, lambda: False, lambda: cluster.now)
+    assert failures.to_avoid() == []
+    assert queries == []
+    failures.judge("1", "lost", "a", has_tried=False)
+    assert failures.to_avoid() == ["a"]
+    assert queries == ["nodes"]
+
+
 def test_a_start_is_tried_again_after_a_longer_wait_each_time() -> None:
     failures = Cluster().failures()
     waits = [failures.judge("1", "lost", "a", has_tried=False).after_seconds for _ in range(10)]

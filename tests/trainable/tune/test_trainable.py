@@ -39,8 +39,16 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return reports
 
 
-def run(root: Path, outcome: Outcome, num_epochs: int, silent: int = 0, **settings: Any) -> Path:
-    """A trial of `num_epochs` epochs, of which the first `silent` were reported before a crash."""
+def run(
+    root: Path,
+    outcome: Outcome,
+    num_epochs: int,
+    silent: int = 0,
+    slope: float = 0.1,
+    **settings: Any,
+) -> Path:
+    """A trial of `num_epochs` epochs, of which the first `silent` are not reported; each is better
+    than the one before by `slope`."""
     place = TrialPlacement(root, "s", 1)
 
     def train(
@@ -48,7 +56,7 @@ def run(root: Path, outcome: Outcome, num_epochs: int, silent: int = 0, **settin
     ) -> OutcomeRecord:
         assert given["shared"] == root / ".shared"
         for epoch in range(1, num_epochs + 1):
-            record = EpochRecord(epoch, {"dev/overall": 0.5 + epoch / 10}, {}, 1.0, time.time())
+            record = EpochRecord(epoch, {"dev/overall": 0.5 + epoch * slope}, {}, 1.0, time.time())
             TrialFolder(folder).write_epoch(record)
             if epoch > silent:
                 report(record)
@@ -66,6 +74,16 @@ def test_every_epoch_is_told_with_the_length_of_all_stages(
     run(tmp_path, Outcome.FINISHED, 3, **stages)
     assert [(r["epoch"], r["num_epochs"]) for r in told] == [(1, 3), (2, 3), (3, 3)]
     assert [r["best_overall"] for r in told] == pytest.approx([0.6, 0.7, 0.8])
+
+
+def test_the_best_epoch_may_be_one_of_an_earlier_process(
+    told: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run(tmp_path, Outcome.STOPPED, 2, slope=-0.1)
+    run(tmp_path, Outcome.FINISHED, 3, silent=2, slope=-0.1, **{"train.num_epochs": 3})
+    assert [r["epoch"] for r in told] == [1, 2, 2, 3]
+    assert [r["overall"] for r in told] == pytest.approx([0.4, 0.3, 0.3, 0.2])
+    assert [r["best_overall"] for r in told] == pytest.approx([0.4] * 4)
 
 
 def test_a_trial_that_stops_early_is_told_as_one_that_ran_to_its_end(
