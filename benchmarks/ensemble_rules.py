@@ -104,7 +104,7 @@ def _fit_rules(
         for outputs in (pool.outputs, judge[0])
     )
     kept, sample = deduplicated(task, predictions, pool.labels, range(len(fits)))
-    other = FitData(task, unseen[kept], judge[1], sample.is_plain)
+    other = FitData(task, unseen[kept], judge[1], sample.in_simple)
     for rule in rules:
         fitted: Any = RULES[rule](sample)
         size = np.count_nonzero(getattr(fitted, "weights", fitted))

@@ -26,7 +26,7 @@ from ensemble.choice.task_view import TaskView, View
 from ensemble.selection.greedy import best_single
 from ensemble.selection.rule_selection import RuleChoice, choose_rule, inner_folds
 from ensemble.selection.rules import Rule
-from ensemble.selection.sample import Combination, FitData, deduplicated, library, spread
+from ensemble.selection.sample import Combination, FitData, deduplicated, library, scatter
 from ensemble.selection.scorers import TOLERANCE
 from ensemble.statistics.arrays import Floats
 from ensemble.statistics.bootstrap import overall_of
@@ -71,28 +71,28 @@ def decide(view: View, terms: Terms, given: Mapping[str, str] | None = None) -> 
     rules: dict[str, RuleChoice] = {}
     fits: dict[str, list[Combination]] = {}
     for name, of_task in view.items():
-        is_plain = np.array([c in plain for c in of_task.candidates])
-        places, sample = _fit_data(of_task, is_plain & of_task.pool.listed, terms)
+        in_simple = np.array([c in plain for c in of_task.candidates])
+        places, sample = _fit_data(of_task, in_simple & of_task.pool.listed, terms)
         looked_at[name] = places
         if given is None:
             cost = partial(_cost_of, terms.cost, [of_task.candidates[m] for m in places])
             rules[name], fits[name] = choose_rule(sample, of_task.ids, terms.rules, cost)
         rule = terms.rules[rules[name].rule if given is None else given[name]]
-        kept = np.array([m for m in of_task.choosable if is_plain[m]])
-        simple[name] = of_task.spread(kept, 1 / len(kept))
+        kept = np.array([m for m in of_task.choosable if in_simple[m]])
+        simple[name] = of_task.scatter(kept, 1 / len(kept))
         best[name] = _best_single(of_task)
-        selective[name] = spread(rule(sample), places, len(of_task.candidates))
+        selective[name] = scatter(rule(sample), places, len(of_task.candidates))
     options = options_of(view, best, selective, terms.cost)
     return Decision(view, simple, rules, options, looked_at, fits)
 
 
 def _fit_data(
-    of_task: TaskView, is_plain: NDArray[np.bool_], terms: Terms
+    of_task: TaskView, in_simple: NDArray[np.bool_], terms: Terms
 ) -> tuple[NDArray[np.int64], FitData]:
     """What a rule sees of a task: which of the M candidates, and their predictions.
 
     Args:
-        is_plain: [M] what equal weights are for.
+        in_simple: [M] what equal weights are for.
     """
     some, fit = of_task.choosable, of_task.fold.fit
     order = [of_task.candidates[m].order for m in some]
@@ -101,7 +101,7 @@ def _fit_data(
         of_task.predictions[np.ix_(some, np.flatnonzero(fit))],
         of_task.labels[fit],
         order,
-        is_plain[some].tolist(),
+        in_simple[some].tolist(),
         of_task.averaged,
         terms.effort,
     )
@@ -109,7 +109,7 @@ def _fit_data(
     if not terms.is_library:
         return places, sample
     worth = library(of_task.task, of_task.singles[places], of_task.labels[fit])
-    return places[worth], sample.looking_at(worth)
+    return places[worth], sample.among(worth)
 
 
 def choose_level(decision: Decision, terms: Terms, prefer: Prefer | None) -> Option:
@@ -185,7 +185,7 @@ def _inner(decision: Decision, terms: Terms) -> list[tuple[View, Options]]:
             view[name] = of_task.among(looked_at).within(judge)
             best[name] = _best_single(view[name])
             fitted, places = decision.fits[name][number], decision.looked_at[name]
-            selective[name] = spread(fitted, places, len(of_task.candidates))
+            selective[name] = scatter(fitted, places, len(of_task.candidates))
         chosen.append((view, options_of(view, best, selective, terms.cost)))
     return chosen
 
@@ -215,7 +215,7 @@ def _best_single(of_task: TaskView) -> Floats:
         [of_task.candidates[m].order for m in tied],
         of_task.averaged,
     )
-    return of_task.spread(tied, np.array(best.weights))
+    return of_task.scatter(tied, np.array(best.weights))
 
 
 def _cost_of(cost: Cost, candidates: Sequence[Candidate], some: NDArray[np.int64]) -> float:

@@ -16,7 +16,7 @@ from ensemble.candidates.pool import Candidate
 from ensemble.choice.cost import Cost
 from ensemble.choice.elimination import Weights, eliminated, members_of, thinned
 from ensemble.choice.task_view import TaskView, View, overall_score
-from ensemble.selection.sample import Combination, Linear, least_skill, weights_and_intercept
+from ensemble.selection.sample import Combination, Linear, min_score, weights_and_intercept
 from ensemble.statistics.arrays import Floats
 from ensemble.statistics.bootstrap import overall_of, resampled_means
 
@@ -111,7 +111,7 @@ def levels_of(options: Options, of_folds: Sequence[Options]) -> list[Level]:
 def alone(view: View, candidate: Candidate) -> dict[str, Floats]:
     """Task -> [M]: a candidate alone, for every task that it has."""
     return {
-        name: of_task.spread([of_task.index[candidate]], 1.0)
+        name: of_task.scatter([of_task.index[candidate]], 1.0)
         for name, of_task in view.items()
         if candidate in of_task.index
     }
@@ -201,4 +201,4 @@ def _worth(view: View, complete: Mapping[Candidate, float], cost: Cost) -> list[
 
 def _least(of_task: TaskView) -> float:
     best = float(of_task.singles.max())
-    return least_skill(of_task.task, best, of_task.labels[of_task.fold.fit])
+    return min_score(of_task.task, best, of_task.labels[of_task.fold.fit])

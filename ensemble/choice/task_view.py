@@ -76,7 +76,7 @@ class TaskView:
         fold.judge[rows[judge]] = True
         return replace(self, fold=fold)
 
-    def spread(self, candidates: NDArray[np.int64] | list[int], weights: Floats | float) -> Floats:
+    def scatter(self, candidates: NDArray[np.int64] | list[int], weights: Floats | float) -> Floats:
         """[M] the weights of some, 0 for the others."""
         every = np.zeros(len(self.candidates))
         every[candidates] = weights

@@ -1,1 +1,1 @@
-"""Greedy selection, its scorers and rules, on arrays alone. Knows neither runs nor files."""
+"""Greedy selection, its scorers and the rules. Works on arrays only, without runs or files."""

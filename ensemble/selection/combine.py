@@ -1,11 +1,10 @@
-"""How members' outputs become one output; the same code for selection and for serving.
+"""Combines the members' outputs into one output, both in selection and in serving.
 
-Averaged are, unless another value of the setting is chosen, class probabilities, paraphrase logits
-and similarity scores, as the paper does.
+By default class probabilities, binary logits and similarity scores are averaged, as in the paper.
 
-Legend: N rows, C classes. Outputs are what a head puts out: logits [N, C] of classes or of a set's
-labels, one logit [N] (paraphrase), a score [N]. Predictions are what is averaged; those of a set's
-labels are a paraphrase's, label by label.
+Legend: N rows, C classes, or the labels of a multi-label task. Outputs are a head's: logits [N, C],
+one logit [N] of a binary task (paraphrase), or a score [N]. Predictions are what is averaged; a
+multi-label task is treated as C binary tasks.
 """
 
 import math
@@ -22,36 +21,38 @@ from trainable.config.tasks import Kind, Output, Task
 Floats = NDArray[np.floating[Any]]
 
 GRID = 2**20
-"""Steps in 1 of a prediction that is compared with another or with 0: sums are exact in float64, in
-any order, so that equal predictions tie on every machine."""
+"""Grid steps per unit to which predictions are rounded. Their sums are then exact in float64 in any
+order, so equal predictions tie on every machine."""
 _FINE_GRID = 2**32
-"""Steps in 1 of an average. Averages of k members are equal or GRID * k steps apart: a coarser grid
-than this for any k below 4096, so rounding undoes the error of k / total and nothing else."""
-_FAR = 4.0
-"""Standard deviations at which a standardised score is cut off: of a member that is nearly constant
-the rest is rounding."""
+"""Grid steps per unit to which averages are rounded. Averages of k members are multiples of
+1 / (GRID * k), which is coarser for any k below 4096, so only the rounding error of the division
+is removed."""
+_MAX_Z = 4.0
+"""Standardised scores are clipped at this many standard deviations: for a nearly constant member,
+larger ones are rounding errors."""
 
-_BY_LOGIT = (Output.BINARY, Output.LABELS)
+_BINARY_OUTPUTS = (Output.BINARY, Output.LABELS)
 
-_ROUNDING = 1e-6
-"""Scores that spread by less than this share of the largest: float32's rounding of a constant."""
+_MIN_RELATIVE_SPREAD = 1e-6
+"""Scores whose standard deviation is below this share of the largest are a constant with float32
+rounding errors."""
 
 
 class Averaged(StrEnum):
-    """What is averaged."""
+    """What is averaged over the members."""
 
-    PAPER = "paper"  # probabilities of classes, logits of paraphrases, scores
-    PROBABILITIES = "probabilities"  # those of paraphrases too
-    LOGITS = "logits"  # those of classes too
-    STANDARDISED = "standardised"  # as the paper, but scores on one scale whatever a member's own
+    PAPER = "paper"  # class probabilities, binary logits, scores
+    PROBABILITIES = "probabilities"  # class and binary probabilities, scores
+    LOGITS = "logits"  # class and binary logits, scores
+    STANDARDISED = "standardised"  # as `paper`, but each member's scores are standardised first
 
 
 @dataclass(frozen=True)
 class Transform:
-    """How a member's raw outputs become its prediction.
+    """How a member's outputs become its prediction.
 
-    Standardised scores are (score - mean) / spread, cut off at +-4, times `to_spread`, plus
-    `to_mean`: the labels' spread and mean, so that an average is a score again.
+    Standardised scores are (score - mean) / spread, clipped to [-4, 4], times `to_spread`, plus
+    `to_mean`. `to_spread` and `to_mean` are those of the labels, so an average is a score again.
     """
 
     averaged: Averaged = Averaged.PAPER
@@ -63,23 +64,26 @@ class Transform:
     def __post_init__(self) -> None:
         numbers = (self.mean, self.spread, self.to_mean, self.to_spread)
         if not all(map(math.isfinite, numbers)) or min(self.spread, self.to_spread) <= 0:
-            raise ValueError(f"a transform's means must be finite, its spreads above 0: {numbers}")
+            raise ValueError(
+                f"a transform's means must be finite and its spreads above 0: {numbers}"
+            )
 
     @classmethod
     def fit(cls, task: Task, averaged: Averaged, outputs: Floats, labels: Floats) -> "Transform":
-        """Fit it to outputs [N] or [N, C] and labels [N] of the rows that choose."""
+        """Return the transform fitted to outputs [N] or [N, C] and labels [N]."""
         if averaged is not Averaged.STANDARDISED or task.kind.output is not Output.SCORE:
             return cls(averaged)
         scores = np.asarray(outputs, np.float64)
         largest, spread = np.abs(scores).max(), scores.std()
-        if spread <= _ROUNDING * largest:  # a constant: its rounding is not to become a signal
-            spread = largest / _ROUNDING or 1.0
+        if spread <= _MIN_RELATIVE_SPREAD * largest:  # a constant: do not amplify its rounding
+            spread = largest / _MIN_RELATIVE_SPREAD or 1.0
         numbers = (scores.mean(), spread, labels.mean(), labels.std() or 1.0)
         return cls(averaged, *(float(number) for number in numbers))
 
     def apply(self, task: Task, outputs: Floats) -> NDArray[np.float64]:
-        """Probabilities [N, C] or logits [N, C] of classes; logits [N], or probabilities less a
-        half [N], of paraphrases, both above 0 for a 1; scores [N].
+        """Return the prediction: probabilities or logits [N, C] of classes; logits or
+        probabilities minus 0.5 [N] of a binary task ([N, C] of a multi-label one), both above 0
+        for label 1; scores [N].
 
         Raises:
             ValueError: if the task is entailment, which has no outputs.
@@ -90,7 +94,7 @@ class Transform:
         if task.kind.output is Output.SCORE:
             if self.averaged is not Averaged.STANDARDISED:
                 return values
-            z = np.clip((values - self.mean) / self.spread, -_FAR, _FAR)
+            z = np.clip((values - self.mean) / self.spread, -_MAX_Z, _MAX_Z)
             return np.asarray(self.to_mean + self.to_spread * z)
         if task.kind.output is Output.CLASSES:
             if self.averaged is Averaged.LOGITS:
@@ -112,19 +116,19 @@ def combine(
     transforms: Sequence[Transform] | None = None,
     intercept: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
-    """One output from raw outputs, weighted: probabilities [N, C] of classes, logits [N, C] of a
-    set's labels, a logit [N] or a score [N].
+    """Return the weighted combination of members' outputs: class probabilities [N, C], multi-label
+    logits [N, C], binary logits [N] or scores [N].
 
-    `trainable.evaluation.metrics` reads it like any output: the arg-max is the class, a logit above
-    0 is 1.
+    `trainable.evaluation.metrics` treats it like the output of one model: the class is the arg-max,
+    and a logit above 0 is label 1.
 
     Args:
-        transforms: of each member, all averaging the same; the paper's unless given.
+        transforms: one for each member, all with the same `averaged`; default: the paper's.
         intercept: [C] or [1] of a linear model of log-odds or scores (`linear`); None: an average.
 
     Raises:
-        ValueError: no member, or not one finite weight of at least 0 for each, with a sum of 1, or
-            for a linear model not one finite weight for each.
+        ValueError: there is no member, the numbers of members and weights differ, or the weights
+            of an average are not at least 0 with a sum of 1, or those of a linear model not finite.
     """
     transforms = [PAPER] * len(weights) if transforms is None else transforms
     if not len(member_outputs) == len(weights) == len(transforms) > 0:
@@ -138,13 +142,14 @@ def combine(
     total = average(task, predictions, weights)
     if task.kind.output is Output.CLASSES and averaged is Averaged.LOGITS:
         return _softmax(total)
-    if task.kind.output in _BY_LOGIT and averaged is Averaged.PROBABILITIES:
+    if task.kind.output in _BINARY_OUTPUTS and averaged is Averaged.PROBABILITIES:
         return log_odds(task, total, averaged)
     return total
 
 
 def to_predictions(task: Task, outputs: Floats) -> NDArray[np.float64]:
-    """What the paper averages: softmax probabilities [N, C], logits [N] or scores [N].
+    """Return the predictions that the paper averages: softmax probabilities [N, C], logits [N] or
+    scores [N].
 
     Raises:
         ValueError: if the task is entailment, which has no outputs.
@@ -155,7 +160,8 @@ def to_predictions(task: Task, outputs: Floats) -> NDArray[np.float64]:
 def average(
     task: Task, predictions: Sequence[Floats] | Floats, weights: Sequence[float]
 ) -> NDArray[np.float64]:
-    """[N, C] or [N] of members' predictions of that shape; those of weight 0 are not looked at.
+    """Return the weighted average of members' predictions, all [N, C] or [N]; those of weight 0
+    are not read.
 
     Raises:
         ValueError: as `combine`.
@@ -164,7 +170,7 @@ def average(
         raise ValueError(f"{len(predictions)} members but {len(weights)} weights")
     if not (min(weights) >= 0 and abs(sum(weights) - 1) < 1e-9):
         raise ValueError(f"weights must be at least 0 and sum to 1, got {list(weights)}")
-    return on_grid(task, _weighted(predictions, weights))
+    return round_to_grid(task, _weighted_sum(predictions, weights))
 
 
 def linear(
@@ -174,9 +180,10 @@ def linear(
     intercept: Sequence[float],
     averaged: Averaged,
 ) -> NDArray[np.float64]:
-    """Weighted log-odds or scores plus an intercept: logits [N, C] or [N], or a score [N].
+    """Return the weighted sum of members' log-odds or scores plus an intercept: logits [N, C] or
+    [N], or scores [N].
 
-    Weights may have any sign and sum. With class probabilities this is a logarithmic opinion pool.
+    Weights may have any sign and sum. For class probabilities this is a logarithmic opinion pool.
 
     Raises:
         ValueError: as `combine`.
@@ -185,29 +192,30 @@ def linear(
         raise ValueError(f"{len(predictions)} members but {len(weights)} weights")
     if not np.isfinite([*weights, *intercept]).all():
         raise ValueError(f"weights and intercept must be finite, got {weights}, {intercept}")
-    total = _weighted([log_odds(task, prediction, averaged) for prediction in predictions], weights)
-    return on_grid(task, total + np.asarray(intercept, np.float64))
+    log_odds_of_members = [log_odds(task, prediction, averaged) for prediction in predictions]
+    total = _weighted_sum(log_odds_of_members, weights) + np.asarray(intercept, np.float64)
+    return round_to_grid(task, total)
 
 
-def on_grid(task: Task, total: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An average [N] or [N, C] without the rounding of its sum, so that equal ones tie; scores as
-    they are."""
+def round_to_grid(task: Task, total: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return an average [N] or [N, C] without the rounding error of its sum, so that equal averages
+    tie; scores are returned unchanged."""
     return total if task.kind.output is Output.SCORE else np.rint(total * _FINE_GRID) / _FINE_GRID
 
 
 def log_odds(task: Task, prediction: Floats, averaged: Averaged) -> NDArray[np.float64]:
-    """A prediction as logits [N, C] or [N], at least those of the grid's smallest probability;
-    scores [N] as they are."""
+    """Return a prediction as logits [N, C] or [N], with probabilities below the grid's step raised
+    to it; scores [N] are returned unchanged."""
     least = 1 / GRID
     if task.kind.output is Output.CLASSES and averaged is not Averaged.LOGITS:
         return np.asarray(np.log(np.maximum(prediction, least)))
-    if task.kind.output in _BY_LOGIT and averaged is Averaged.PROBABILITIES:
+    if task.kind.output in _BINARY_OUTPUTS and averaged is Averaged.PROBABILITIES:
         p = np.clip(0.5 + prediction, least, 1 - least)
         return np.asarray(np.log(p) - np.log1p(-p))
     return np.asarray(prediction, np.float64)
 
 
-def _weighted(
+def _weighted_sum(
     predictions: Sequence[Floats] | Floats, weights: Sequence[float]
 ) -> NDArray[np.float64]:
     total = np.zeros_like(predictions[0], np.float64)

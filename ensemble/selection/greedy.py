@@ -1,11 +1,11 @@
-"""Greedy selection with replacement for one task. NumPy only, no files, no randomness.
+"""Greedy ensemble selection with replacement for one task (Caruana et al., 2004), deterministic.
 
-Each round adds the candidate with which the average scores best. Ties go to a member already in,
-then the lower loss, then the candidate that `order` puts first: nothing depends on the order in
-which candidates are given, and a candidate given twice changes nothing.
+Each round adds the candidate with which the average scores best. Ties go to a current member, then
+to the lower loss, then to the first by `order`: the result does not depend on the order in which
+candidates are passed, and a duplicate candidate changes nothing.
 
-Legend: M candidates, N rows, C classes. Predictions [M, N] or [M, N, C] are such as
-`ensemble.selection.combine` makes.
+Legend: M candidates, N rows, C classes. Predictions [M, N] or [M, N, C] are as
+`ensemble.selection.combine.Transform.apply` returns them.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from trainable.config.tasks import Task
 
 @dataclass(frozen=True)
 class Selection:
-    """How much each candidate counts, and how well that does on the rows it was chosen on.
+    """Each candidate's weight, and in-sample scores.
 
-    Scores are the task's metric, or a loss with its sign turned.
+    Scores are the task's metric or, for the loss objective, the negated loss.
     """
 
     weights: tuple[float, ...]  # [M], at least 0, sum 1
-    trajectory: tuple[float, ...]  # score after each addition, also those after the best prefix
+    trajectory: tuple[float, ...]  # score after each addition, including those after the best
     score: float  # of `weights`
 
 
@@ -47,17 +47,20 @@ def greedy(
     max_members: int | None = None,
     averaged: Averaged = Averaged.PAPER,
 ) -> Selection:
-    """The shortest prefix with the best score among `num_rounds` additions.
+    """Return the shortest prefix of `num_rounds` additions with the best score.
 
-    It starts from the best single candidate, so it is at least as good on these rows. Candidates
-    that put out the same for every row are left out, unless all do.
+    The first addition is the best single candidate, so the result is at least as good on these
+    rows. Candidates with a constant prediction are excluded, unless all are constant.
 
     Args:
+        predictions: [M, N] or [M, N, C].
         labels: [N].
-        order: [M] distinct sortable values; where candidates tie, the lowest is taken.
-        num_sorted: so many of the best single candidates are added first, the best first.
-        max_members: distinct ones, at most; once they are in, only their weights change.
-        averaged: what predictions are.
+        order: [M] distinct sortable values; where candidates tie, the lowest wins.
+        num_sorted: number of additions that take the best single candidates in order before the
+            greedy ones start.
+        max_members: maximum number of distinct candidates; once it is reached, only their weights
+            change.
+        averaged: what the predictions are.
     """
     eligible = _eligible(predictions)
     loss = make_loss(task, predictions, labels, averaged)
@@ -96,13 +99,13 @@ def best_single(
     order: Sequence[Any],
     averaged: Averaged = Averaged.PAPER,
 ) -> Selection:
-    """The candidate with the best metric, of predictions [M, N] or [M, N, C]; the same ties as
-    `greedy`, whose start it is."""
+    """Return the candidate with the best metric, of predictions [M, N] or [M, N, C]; ties are
+    resolved as in `greedy`."""
     return greedy(task, predictions, labels, order, num_rounds=1, averaged=averaged)
 
 
 def _first(tied: NDArray[np.int64], loss: RowLoss, order: Sequence[Any]) -> int:
-    """The one with the lowest loss among equals; of those, the first by `order`."""
+    """Return the tied candidate with the lowest loss; of equal losses, the first by `order`."""
     if len(tied) > 1:
         losses = loss.losses(tied.tolist())
         tied = tied[_is_equal(-losses, -losses.min())]
@@ -110,7 +113,7 @@ def _first(tied: NDArray[np.int64], loss: RowLoss, order: Sequence[Any]) -> int:
 
 
 def _is_equal(scores: Floats, best: float) -> NDArray[np.bool_]:
-    """Which of them are the best; losses may be large."""
+    """Return which scores equal the best, up to rounding; negated losses may be large."""
     return np.asarray(scores >= best - TOLERANCE * max(1.0, abs(best)))
 
 

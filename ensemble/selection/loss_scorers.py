@@ -1,5 +1,5 @@
-"""Losses of the members so far with candidates added: they tell candidates of the same metric
-apart, or are what an addition is to make lower.
+"""Losses of the current members' average with each candidate added. They break ties between
+candidates with the same metric, or are the objective of greedy selection.
 
 Legend: M candidates, N rows, C classes, k of the candidates. Predictions [M, N] or [M, N, C].
 """
@@ -15,23 +15,25 @@ from trainable.config.tasks import Output, Task
 from trainable.data.labels import label_sets
 
 _FACTORS = 32
-"""Probabilities multiplied before one logarithm is taken: of at least 1 / GRID, so no underflow."""
-_VALUES = 2**16
-"""Values looked at together: they stay in the processor's cache."""
+"""Probabilities multiplied before one logarithm is taken; each is at least 1 / GRID, so their
+product does not underflow."""
+_BLOCK_SIZE = 2**16
+"""Values processed together, so that they stay in the processor's cache."""
 
 
 def make_loss(
     task: Task, predictions: Floats, labels: Floats, averaged: Averaged = Averaged.PAPER
 ) -> "RowLoss":
-    """Log-loss of probabilities or logits, squared error of scores.
+    """Return the task's loss: log-loss of probabilities or logits, squared error of scores.
 
     Args:
-        predictions: [M, N] or [M, N, C]; labels: [N].
-        averaged: what predictions are.
+        predictions: [M, N] or [M, N, C].
+        labels: [N].
+        averaged: what the predictions are.
     """
     if task.kind.output is Output.SCORE:
         return SquaredErrors(predictions, labels)
-    if task.kind.output is Output.LABELS:  # as many answers of 0 or 1
+    if task.kind.output is Output.LABELS:  # one binary task per label
         predictions, labels = by_label(predictions, labels)
     if task.kind.output in (Output.BINARY, Output.LABELS):
         if averaged is Averaged.PROBABILITIES:
@@ -45,35 +47,35 @@ def make_loss(
 
 
 def by_label(predictions: Floats, labels: Floats) -> tuple[Floats, Floats]:
-    """Sets of labels, predicted [M, N, C] and true [N], as M answers of 0 or 1 to N x C questions:
-    [M, N * C] and [N * C]."""
+    """Return multi-label predictions [M, N, C] and labels [N] as those of one binary task with a
+    row per label: [M, N * C] and [N * C]."""
     truth = label_sets(labels, predictions.shape[2]).astype(np.float64)
     return predictions.reshape(len(predictions), -1), truth.ravel()
 
 
 class RowLoss:
-    """A mean loss over rows. A row has one value, or C of them."""
+    """A loss of averaged predictions, averaged over rows. A row has one value, or C of them."""
 
     def __init__(self, predictions: Floats, labels: Floats) -> None:
         self.labels, self.count = labels, 0
-        self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)  # of classes
-        self.signs = np.where(labels > 0, 1.0, -1.0)  # of answers of 0 or 1
+        self.rows, self.truth = np.arange(len(labels)), labels.astype(np.int64)  # class tasks
+        self.signs = np.where(labels > 0, 1.0, -1.0)  # binary tasks
         self.values = self.values_of(predictions)
         self.total = np.zeros_like(self.values[0])
 
     def scores(self) -> Floats:
-        """[M] as of an `ensemble.selection.scorers.Scorer`."""
+        """Return [M] the negated losses, as an `ensemble.selection.scorers.Scorer`."""
         return -self.losses(range(len(self.values)))
 
     def losses(self, candidates: Sequence[int]) -> Floats:
-        """[k]."""
-        step = max(1, _VALUES // self.total.size)
+        """Return [k] the loss with each of these candidates added."""
+        step = max(1, _BLOCK_SIZE // self.total.size)
         means = []
         for start in range(0, len(candidates), step):
             some = candidates[start : start + step]
-            # those of a range are not copied
-            rows = slice(some.start, some.stop) if isinstance(some, range) else list(some)
-            values = self.total + self.values[rows]
+            # A slice does not copy the values, as a list would.
+            indices = slice(some.start, some.stop) if isinstance(some, range) else list(some)
+            values = self.total + self.values[indices]
             values /= self.count + 1
             means.append(self.mean_losses(values))
         return np.concatenate(means)
@@ -83,16 +85,16 @@ class RowLoss:
         self.count += 1
 
     def values_of(self, predictions: Floats) -> Floats:
-        """[M, N] or [M, N, C]: all that the loss asks of candidates."""
+        """Return the part of the predictions that the loss depends on: [M, N] or [M, N, C]."""
         return predictions
 
     def mean_losses(self, values: Floats) -> Floats:
-        """[k] of averages' values."""
+        """Return [k] the losses of averages of `values`, [k, N] or [k, N, C]."""
         raise NotImplementedError
 
 
 class LogLoss(RowLoss):
-    """Log-loss of class probabilities: only that of the true class matters."""
+    """Log-loss of class probabilities; it depends only on that of the true class."""
 
     def values_of(self, predictions: Floats) -> Floats:
         return np.asarray(predictions[:, self.rows, self.truth])
@@ -102,7 +104,7 @@ class LogLoss(RowLoss):
 
 
 class BinaryLogLoss(RowLoss):
-    """Log-loss of probabilities of 1, less a half."""
+    """Log-loss of binary predictions: the probability of label 1, minus 0.5."""
 
     def mean_losses(self, values: Floats) -> Floats:
         truth = np.maximum(0.5 + values * self.signs, 1 / GRID)
@@ -110,7 +112,7 @@ class BinaryLogLoss(RowLoss):
 
 
 class SoftmaxLoss(RowLoss):
-    """Log-loss of class logits: log of the sum of exp(z), less z of the true class."""
+    """Log-loss of class logits: log(sum of exp(z)) minus z of the true class."""
 
     def mean_losses(self, values: Floats) -> Floats:
         above = values - values.max(axis=2, keepdims=True)
@@ -119,7 +121,7 @@ class SoftmaxLoss(RowLoss):
 
 
 class LogisticLoss(RowLoss):
-    """Log-loss of logits: log(1 + exp(-z)), z positive where the label is met."""
+    """Log-loss of binary logits: log(1 + exp(-z)), where z is negated for label 0."""
 
     def mean_losses(self, values: Floats) -> Floats:
         # log(1 + exp(-z)) = max(-z, 0) + log(1 + exp(-|z|))
@@ -135,11 +137,12 @@ class SquaredErrors(RowLoss):
 
 
 def explained(task: Task, loss: RowLoss, averages: Floats, labels: Floats) -> Floats:
-    """[k] the share of a uniform guess's log-loss that averages do without; of scores r^2 with the
-    sign of r, which sees no scale. At most 1; 0 for random answers.
+    """Return [k] how much averages explain of the labels: 1 - log-loss / log-loss of a uniform
+    guess, or for scores r * |r| with Pearson's r. At most 1; 0 for an uninformative average.
 
     Args:
-        averages: [k, N] or [k, N, C] of `loss.values`; labels: [N].
+        averages: [k, N] or [k, N, C] averages of `loss.values`.
+        labels: [N].
     """
     if task.kind.output is Output.SCORE:
         x, y = averages - averages.mean(axis=1, keepdims=True), labels - labels.mean()
@@ -154,7 +157,8 @@ def explained(task: Task, loss: RowLoss, averages: Floats, labels: Floats) -> Fl
 
 
 def _sums_of_logs(values: Floats) -> Floats:
-    """[k] of values [k, N] of 1 / GRID to 2, with one logarithm for many of them."""
+    """Return [k] the row sums of the logarithms of values [k, N] from 1 / GRID to 2; one logarithm
+    is taken of the product of many values."""
     num_products = values.shape[1] // _FACTORS
     whole = num_products * _FACTORS
     products = values[:, :whole].reshape(len(values), _FACTORS, num_products).prod(axis=1)

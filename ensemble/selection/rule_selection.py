@@ -1,10 +1,11 @@
-"""The rule of a task, chosen on the choosing half alone, by repeated cross-fitting.
+"""Chooses the rule of a task by repeated cross-validation within the rows that a fold chooses on.
 
-Each rule is fitted on all folds but one and scored on that one. The rule is taken that explains the
-most of the labels there: log-loss, or r of scores, tells rules apart that accuracy on a few hundred
-rows cannot. The cost of members is decided for all tasks together (`ensemble.choice.pareto`).
+Each rule is fitted on all folds but one and scored on that one. The rule that explains the most of
+the held-out labels wins: log-loss, or r of scores, distinguishes rules that accuracy on a few
+hundred rows cannot. The cost of members is decided for all tasks together
+(`ensemble.choice.pareto`).
 
-Legend: N rows.
+Legend: N rows, M candidates.
 """
 
 import hashlib
@@ -21,22 +22,22 @@ from ensemble.statistics.effort import Effort
 
 @dataclass(frozen=True)
 class RuleScore:
-    """A rule's metric on rows that it was not fitted on."""
+    """A rule's cross-validated scores: means over the held-out folds."""
 
     rule: str
-    score: float  # mean over folds
-    optimism: float  # on the rows that it was fitted on, less `score`
-    explained: float  # mean over folds: what rules are chosen by
-    num_members: float  # mean over folds
-    cost: float  # of the members together, mean over folds
+    score: float  # the task's metric
+    optimism: float  # the metric on the rows that the rule was fitted on, minus `score`
+    explained: float  # share of the labels explained, by which rules are compared
+    num_members: float
+    cost: float  # of the members together
 
 
 @dataclass(frozen=True)
 class RuleChoice:
-    """The rule that is taken, and every rule's score."""
+    """The best rule, and every rule's scores."""
 
     rule: str
-    scores: tuple[RuleScore, ...]  # none where there are too few rows to compare by
+    scores: tuple[RuleScore, ...]  # none where there are too few rows to compare rules
 
 
 def choose_rule(
@@ -45,16 +46,17 @@ def choose_rule(
     rules: Mapping[str, Rule] = OFFERED,
     cost: Callable[[NDArray[np.int64]], float] = len,
 ) -> tuple[RuleChoice, list[Combination]]:
-    """The rule that explains the most of what it was not fitted on, and what it makes of each fold.
+    """Choose the rule that explains the most of the held-out labels.
 
     Args:
-        ids: [N] of the rows; folds follow them, not the rows' order.
-        rules: of equals, the one with the cheapest members is taken, of those the first.
-        cost: of some of the candidates together, e.g. their parameters; their number unless given.
+        ids: [N] of the rows; a row's fold is a hash of its id.
+        rules: name -> rule; ties go to the cheapest members, then to the first rule.
+        cost: of some of the candidates [k] together, for example their parameters; default: their
+            number.
 
     Returns:
-        The choice; what its rule chooses by the rows that each fold does not hold out, those of
-        `inner_folds` first; none where there are too few rows.
+        The choice, and the combination that its rule fits to the rows outside each fold, starting
+        with those of `inner_folds`; none where there are too few rows.
     """
     by_rule: dict[str, list[tuple[float, ...]]] = {name: [] for name in rules}
     fits: dict[str, list[Combination]] = {name: [] for name in rules}
@@ -69,25 +71,18 @@ def choose_rule(
             by_rule[name].append((*scores, len(members), float(cost(members))))
     if not all(by_rule.values()):
         return RuleChoice(next(iter(rules)), ()), []
-    kept, promised, explained, counts, totals = np.array(list(by_rule.values())).mean(axis=1).T
-    table = [
-        RuleScore(
-            name,
-            score=float(kept[n]),
-            optimism=float(promised[n] - kept[n]),
-            explained=float(explained[n]),
-            num_members=float(counts[n]),
-            cost=float(totals[n]),
-        )
-        for n, name in enumerate(by_rule)
-    ]
-    taken = min(table, key=lambda row: (-row.explained, row.cost)).rule
-    return RuleChoice(taken, tuple(table)), fits[taken]
+    table = []
+    for name, of_folds in by_rule.items():
+        held_out, in_sample, explained, num_members, total = np.mean(of_folds, axis=0).tolist()
+        optimism = in_sample - held_out
+        table.append(RuleScore(name, held_out, optimism, explained, num_members, total))
+    best = min(table, key=lambda row: (-row.explained, row.cost)).rule
+    return RuleChoice(best, tuple(table)), fits[best]
 
 
 def inner_folds(ids: Sequence[str], effort: Effort) -> list[NDArray[np.bool_]]:
-    """[N] masks of the rows that each fold holds out, the first time over; all rows, or none, where
-    there are too few."""
+    """Return masks [N] of the rows that each fold of the first repetition holds out; with too few
+    rows, a fold may hold out all of them or none."""
     return _folds(ids, effort, 0)
 
 

@@ -1,7 +1,7 @@
-"""Rules that give every candidate of a task its weight, the simplest first.
+"""Rules: each gives every candidate of a task a weight, the simplest rule first.
 
-All weights are at least 0 and sum to 1, and what is averaged are predictions
-(`ensemble.selection.combine`), so that whatever a rule finds is served by the same code.
+Weights are at least 0 and sum to 1, except for the linear models (`paper_regression`, `stacking`).
+All are applied to predictions by `ensemble.selection.combine`, in selection and in serving.
 
 Legend: M candidates, N rows, C classes. Predictions [M, N] or [M, N, C].
 """
@@ -19,7 +19,7 @@ from ensemble.selection.sample import (
     Combination,
     FitData,
     normalise_weights,
-    spread,
+    scatter,
     weights_and_intercept,
 )
 from ensemble.selection.scorers import Objective
@@ -30,24 +30,27 @@ from trainable.config.tasks import Output
 Rule = Callable[[FitData], Combination]
 
 LIBRARY = 20
-"""Greedy selection looks at so many of the best candidates: beyond them it fits noise."""
+"""Number of best candidates that `greedy_of_best` and `greedy_by_loss` select from; more would fit
+noise."""
 MAX_MEMBERS = 20
-"""Of a task, where the rule is chosen: more of them gain nothing that can be measured
+"""Maximum number of members of a task for the rules in `OFFERED`: more bring no measurable gain
 (`benchmarks/ensemble_rules.py`)."""
 SKILL_POWER = 4
-"""Between 0, equal weights, and infinity, the best candidate alone."""
+"""Exponent of the weights of `skill`: 0 would give equal weights, infinity only the best one."""
 TOP = 5
+"""Members of the rule `top`."""
 
 
 def simple(sample: FitData) -> Floats:
-    """[M] equal weights."""
-    return normalise_weights(sample.is_plain.astype(np.float64))
+    """Return [M] equal weights."""
+    return normalise_weights(sample.in_simple.astype(np.float64))
 
 
 def skill(sample: FitData) -> Floats:
-    """[M] by skill: the log-odds of a better answer than chance's (Nitzan and Paroush, 1982), or
-    r / (1 - r^2) for scores, the optimum for independent errors; both to a power."""
-    skills = np.where(sample.is_plain, sample.singles, -1.0)
+    """Return [M] weights by skill, the optimum for independent errors: the log-odds of a right
+    answer relative to chance (Nitzan and Paroush, 1982), or r / (1 - r^2) for scores; both raised
+    to `SKILL_POWER`."""
+    skills = np.where(sample.in_simple, sample.singles, -1.0)
     if sample.task.kind.output is Output.SCORE:
         r = np.clip(skills, 0, 0.999)
         raw = r / (1 - r * r)
@@ -59,48 +62,52 @@ def skill(sample: FitData) -> Floats:
 
 
 def single(sample: FitData) -> Floats:
-    """[M] all weight on the best candidate."""
+    """Return [M] weight 1 for the best candidate."""
     return _selected(best_single, sample)
 
 
 def top(sample: FitData) -> Floats:
-    """[M] equal weights for the five best."""
+    """Return [M] equal weights for the five best candidates."""
     weights = np.zeros(len(sample.predictions))
     weights[sample.ranked()[:TOP]] = 1.0
     return normalise_weights(weights)
 
 
 def greedy_of_best(sample: FitData, max_members: int | None = None) -> Floats:
-    """[M] by greedy selection with replacement among the twenty best."""
+    """Return [M] weights by greedy selection with replacement among the twenty best."""
     among = np.sort(sample.ranked()[:LIBRARY])
     return _greedy(sample, among, max_members=max_members)
 
 
 def greedy_by_loss(sample: FitData, max_members: int | None = None) -> Floats:
-    """[M] likewise by log-loss or squared error, which see more in a row than the metric does."""
+    """Return [M] weights by the same selection with log-loss or squared error as objective, which
+    are less noisy than the metric."""
     among = np.sort(sample.ranked()[:LIBRARY])
     return _greedy(sample, among, objective=Objective.LOSS, max_members=max_members)
 
 
 def greedy_sorted(sample: FitData, max_members: int | None = None) -> Floats:
-    """[M] by greedy selection among all that starts with the five best (Caruana et al., 2004)."""
+    """Return [M] weights by greedy selection among all candidates, initialised with the five best
+    (Caruana et al., 2004)."""
     return _greedy(sample, num_sorted=min(TOP, max_members or TOP), max_members=max_members)
 
 
 def greedy_of_all(sample: FitData, max_members: int | None = None) -> Floats:
-    """[M] by greedy selection with replacement: the paper's subsets, made systematic."""
+    """Return [M] weights by greedy selection with replacement among all candidates: a systematic
+    search for the paper's subsets."""
     return _greedy(sample, max_members=max_members)
 
 
 def blend(sample: FitData) -> Floats:
-    """[M] half greedy, half equal weights for the ten best: shrunk selection."""
+    """Return [M] the mean of the weights of `greedy_of_best` and equal weights for the ten best."""
     weights = np.zeros(len(sample.predictions))
     weights[sample.ranked()[: 2 * TOP]] = 1.0
     return 0.5 * greedy_of_best(sample) + 0.5 * normalise_weights(weights)
 
 
 def bagged(sample: FitData) -> Floats:
-    """[M] by greedy selection averaged over bags of half the candidates and resampled rows."""
+    """Return [M] weights by greedy selection, averaged over bags of half the candidates and
+    bootstrap samples of the rows."""
     num_candidates, num_rows = len(sample.predictions), len(sample.labels)
     random = np.random.default_rng([num_candidates, num_rows])
     total = np.zeros(num_candidates)
@@ -127,33 +134,33 @@ RULES: dict[str, Rule] = {
     "paper_regression": paper_regression,
     "stacking": stacking,
 }
-"""From the simplest, which fits the least to the rows that it sees, on. The last two are linear
-models, whose weights may be negative; all others average."""
+"""By name, the simplest and least prone to overfitting first. The last two are linear models, whose
+weights may be negative; all others are averages."""
 
-_CAPPED: dict[Rule, Callable[..., Floats]] = {
+_TAKE_MAX_MEMBERS: dict[Rule, Callable[..., Floats]] = {
     rule: rule for rule in (greedy_of_best, greedy_by_loss, greedy_of_all, greedy_sorted)
 }
-"""Rules that keep to a number of members as they choose."""
+"""Rules with an argument `max_members`."""
 
 
 def capped(rule: Rule, max_members: int) -> Rule:
-    """The rule with so many members at most: told so, or fitted again to its heaviest ones, of
-    equals to the best."""
-    if rule in _CAPPED:
-        return partial(_CAPPED[rule], max_members=max_members)
+    """Return the rule limited to `max_members` members: by its own argument, or refitted to the
+    members with the largest weights (of equal weights, the best candidates)."""
+    if rule in _TAKE_MAX_MEMBERS:
+        return partial(_TAKE_MAX_MEMBERS[rule], max_members=max_members)
 
     def fit(sample: FitData) -> Combination:
         is_mixture = rule is regression and sample.task.kind.output is Output.CLASSES
-        if is_mixture and len(sample.predictions) > max_members:  # nearly equal weights
+        if is_mixture and len(sample.predictions) > max_members:  # its weights are nearly equal
             best = np.sort(sample.ranked()[:max_members])
-            return spread(rule(sample.among(best)), best, len(sample.predictions))
+            return scatter(rule(sample.among(best)), best, len(sample.predictions))
         combination = rule(sample)
         size = np.abs(weights_and_intercept(combination)[0])
         if np.count_nonzero(size) <= max_members:
             return combination
         best = sample.ranked()
         heaviest = np.sort(best[np.argsort(-size[best], kind="stable")[:max_members]])
-        return spread(rule(sample.among(heaviest)), heaviest, len(size))
+        return scatter(rule(sample.among(heaviest)), heaviest, len(size))
 
     return fit
 
@@ -178,4 +185,4 @@ OFFERED: dict[str, Rule] = {
     name: capped(RULES[name], MAX_MEMBERS)
     for name in ("single", "top", "skill", "greedy_of_best", "greedy_by_loss", "regression")
 }
-"""What the default chooses from, the simplest first."""
+"""The rules that are compared by default, the simplest first."""

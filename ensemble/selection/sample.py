@@ -1,7 +1,7 @@
-"""What a rule sees: predictions of a task's candidates on the rows that choose, and the labels.
+"""The data that a rule is fitted to: candidates' predictions on a fold's rows, and the labels.
 
-Candidates have an order of their own here: how they are given changes nothing, and one that is
-given twice counts once.
+Candidates are sorted and deduplicated, so the order in which they are passed and repetitions do not
+matter.
 
 Legend: M candidates, N rows, C classes. Predictions [M, N] or [M, N, C].
 """
@@ -24,74 +24,74 @@ from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import task_metric, task_metrics
 
 LIBRARY = 40
-"""Candidates of a task, the best, that rules look at: more of them are many epochs of few runs."""
-_SMALLEST = 0.005
-"""Weights below this share of the largest are dropped: they cost an encoder and change nothing."""
+"""Number of a task's best candidates that rules are fitted to: further ones are mostly other epochs
+of the same runs."""
+_MIN_SHARE = 0.005
+"""Weights below this share of the largest are set to 0: each costs an encoder and has almost no
+effect."""
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A linear model of candidates (`ensemble.selection.combine.linear`)."""
+    """A linear model of candidates' log-odds or scores (`ensemble.selection.combine.linear`)."""
 
-    weights: Floats  # [M] of any sign and sum
+    weights: Floats  # [M] any sign and sum
     intercept: Floats  # [C] for classes, else [1]
 
 
 Combination = Floats | Linear
-"""What a rule makes of candidates: the weights [M] of an average, or a linear model."""
+"""What a rule returns: the weights [M] of an average, or a linear model."""
 
 
 @dataclass(frozen=True, eq=False)
 class FitData:
-    """Rows to choose by. Candidates are distinct, not constant, and sorted by their order."""
+    """Predictions and labels. Candidates are distinct, not constant, and sorted."""
 
     task: Task
     predictions: Floats
     labels: Floats  # [N]
-    is_plain: NDArray[np.bool_]  # [M]: what equal weights are for, e.g. one epoch of each run
-    averaged: Averaged = Averaged.PAPER  # what predictions are
-    effort: Effort = SHIPPED  # what a rule that repeats itself keeps to
+    in_simple: NDArray[np.bool_]  # [M] candidates that `simple` averages, e.g. one of each run
+    averaged: Averaged = Averaged.PAPER  # what the predictions are
+    effort: Effort = SHIPPED  # numbers of rounds, bags and folds
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "FitData":
-        """Some of the rows, by a mask [N], or rows drawn from them, by k numbers [k]."""
+        """Return the data of some rows, by a mask [N] or by indices [k], which may repeat."""
         predictions, labels = self.predictions[:, rows], self.labels[rows]
         return replace(self, predictions=predictions, labels=labels)
 
-    def looking_at(self, candidates: NDArray[np.int64]) -> "FitData":
-        """k of the M candidates, by their numbers [k]; equal weights are for the same ones, or for
-        all where none is."""
-        plain = self.is_plain[candidates]
-        few = self.among(candidates)
-        return replace(few, is_plain=plain) if plain.any() else few
-
     def among(self, candidates: NDArray[np.int64]) -> "FitData":
-        """k of the M candidates, by their numbers [k], equal weights being for all of them."""
-        plain = np.ones(len(candidates), np.bool_)
-        return replace(self, predictions=self.predictions[candidates], is_plain=plain)
+        """Return the data of some of the candidates, by their indices [k]; where `simple` averages
+        none of them, it averages them all."""
+        return replace(
+            self,
+            predictions=self.predictions[candidates],
+            in_simple=_any_or_all(self.in_simple[candidates]),
+        )
 
     def score(self, combination: Combination) -> float:
-        """The task's metric of the weighted average, or of the linear model."""
-        weights, intercept = weights_and_intercept(combination)
-        outputs = weighted(self.task, self.predictions, weights, intercept, self.averaged)
-        return task_metric(self.task, outputs, self.labels)[0]
+        """Return the task's metric of the combined predictions."""
+        return task_metric(self.task, self._combined(combination), self.labels)[0]
 
     def explained(self, combination: Combination) -> float:
-        """The share of a uniform guess's loss that it does without
+        """Return how much of the labels the combined predictions explain, at most 1
         (`ensemble.selection.loss_scorers.explained`): less noisy than the metric."""
-        weights, intercept = weights_and_intercept(combination)
-        outputs = weighted(self.task, self.predictions, weights, intercept, self.averaged)
-        averaged = self.averaged if intercept is None else Averaged.LOGITS
+        outputs = self._combined(combination)
+        averaged = Averaged.LOGITS if isinstance(combination, Linear) else self.averaged
         loss = make_loss(self.task, outputs[None], self.labels, averaged)
         return float(explained(self.task, loss, loss.values, self.labels)[0])
 
     @cached_property
     def singles(self) -> Floats:
-        """[M] the metric of each candidate."""
+        """Return [M] the metric of each candidate."""
         return task_metrics(self.task, self.predictions, self.labels)
 
     def ranked(self) -> NDArray[np.int64]:
-        """[M] candidates, the best first."""
+        """Return [M] indices of the candidates, the best first."""
         return np.argsort(-self.singles, kind="stable")
+
+    def _combined(self, combination: Combination) -> Floats:
+        weights, intercept = weights_and_intercept(combination)
+        return weighted(self.task, self.predictions, weights, intercept, self.averaged)
 
 
 def deduplicated(
@@ -99,64 +99,71 @@ def deduplicated(
     predictions: Floats,
     labels: Floats,
     order: Sequence[Any],
-    is_plain: Sequence[bool] | None = None,
+    in_simple: Sequence[bool] | None = None,
     averaged: Averaged = Averaged.PAPER,
     effort: Effort = SHIPPED,
 ) -> tuple[NDArray[np.int64], FitData]:
-    """The k candidates that differ and say something, sorted by `order`: their numbers [k], and
-    what rules see of them.
+    """Return the candidates that are distinct and not constant, sorted by `order`: their indices
+    [k], and the data that rules are fitted to.
 
     Args:
-        predictions: [M, N] or [M, N, C]; labels: [N].
+        predictions: [M, N] or [M, N, C].
+        labels: [N].
+        order: [M] distinct sortable values.
+        in_simple: [M] which candidates `simple` averages; default: all.
     """
-    plain = (
-        np.ones(len(predictions), np.bool_) if is_plain is None else np.asarray(is_plain, np.bool_)
-    )
+    plain = np.ones(len(predictions), np.bool_) if in_simple is None else np.array(in_simple)
     constant = is_constant(predictions)
     seen: dict[bytes, int] = {}
     for m in sorted(range(len(predictions)), key=lambda m: order[m]):
         if not constant[m] or constant.all():
             seen.setdefault(predictions[m].tobytes(), m)
     kept = np.array(list(seen.values()), np.int64)
-    plain = plain[kept] if plain[kept].any() else np.ones(len(kept), np.bool_)
+    plain = _any_or_all(plain[kept])
     return kept, FitData(task, predictions[kept], labels, plain, averaged, effort)
 
 
 def library(task: Task, scores: Floats, labels: Floats) -> NDArray[np.int64]:
-    """The candidates that are looked at: the best forty, without those that have less than
-    half of the best one's skill beyond a constant answer. What is worse changes nothing.
+    """Return the indices [k] of the candidates that rules are fitted to: the best forty, without
+    those below `min_score`, which would make no difference.
 
     Args:
-        scores: [M] the metric of each; labels: [N] of the rows that it was computed on.
+        scores: [M] the metric of each candidate.
+        labels: [N] of the rows that the metric was computed on.
     """
     best = np.argsort(-scores, kind="stable")[:LIBRARY]
-    return np.sort(best[scores[best] >= least_skill(task, float(scores.max()), labels)])
+    return np.sort(best[scores[best] >= min_score(task, float(scores.max()), labels)])
 
 
-def least_skill(task: Task, best: float, labels: Floats) -> float:
-    """The metric half-way from a constant answer's to the best candidate's; labels [N]."""
+def min_score(task: Task, best: float, labels: Floats) -> float:
+    """Return the metric half-way between a constant prediction and the best candidate.
+
+    Args:
+        best: the best candidate's metric.
+        labels: [N].
+    """
     constant = 0.0
     if task.kind.output is not Output.SCORE:
         constant = float(np.unique(labels, return_counts=True)[1].max() / len(labels))
-    if task.kind.output is Output.LABELS and task.metric != "accuracy":  # all labels, for all
+    if task.kind.output is Output.LABELS and task.metric != "accuracy":  # every label for every row
         constant = task_metric(task, np.ones((len(labels), task.num_classes)), labels)[0]
     constant = min(constant, best)
     return constant + (best - constant) / 2
 
 
 def weights_and_intercept(combination: Combination) -> tuple[Floats, Floats | None]:
-    """Weights [M], and a linear model's intercept."""
-    return (
-        (combination.weights, combination.intercept)
-        if isinstance(combination, Linear)
-        else (combination, None)
-    )
+    """Return the weights [M], and the intercept of a linear model, [C] or [1]; None for an
+    average."""
+    if isinstance(combination, Linear):
+        return combination.weights, combination.intercept
+    return combination, None
 
 
-def spread(
+def scatter(
     combination: Combination, candidates: NDArray[np.int64], num_candidates: int
 ) -> Combination:
-    """A combination of k of the candidates, by their numbers [k], as one of all M."""
+    """Return a combination of some candidates, by their indices [k], as one of all M, with weight
+    0 for the others."""
     weights, (few, intercept) = np.zeros(num_candidates), weights_and_intercept(combination)
     weights[candidates] = few
     return weights if intercept is None else Linear(weights, intercept)
@@ -169,16 +176,25 @@ def weighted(
     intercept: Floats | None,
     averaged: Averaged,
 ) -> Floats:
-    """[N] or [N, C] what members put out together, as metrics read it, by weights [M] and, of a
-    linear model, its intercept [C] or [1]."""
+    """Return the combined predictions [N] or [N, C], in the form that metrics take.
+
+    Args:
+        predictions: [M, N] or [M, N, C].
+        weights: [M].
+        intercept: [C] or [1] of a linear model; None: an average.
+    """
     if intercept is None:
         return average(task, predictions, weights.tolist())
     return linear(task, predictions, weights.tolist(), intercept.tolist(), averaged)
 
 
 def normalise_weights(raw: Floats) -> Floats:
-    """[M] with sum 1, from weights [M] of at least 0 without the smallest; rounded, so that no
-    machine's arithmetic shows."""
-    kept = np.where(raw >= _SMALLEST * raw.max(), raw, 0.0)
+    """Return weights [M] with sum 1, from weights [M] of at least 0: the smallest are set to 0, and
+    all are rounded, so that they are equal on every machine."""
+    kept = np.where(raw >= _MIN_SHARE * raw.max(), raw, 0.0)
     rounded = np.round(kept / math.fsum(kept), 9)
     return np.asarray(rounded / math.fsum(rounded), np.float64)
+
+
+def _any_or_all(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return mask if mask.any() else np.ones_like(mask)

@@ -1,6 +1,6 @@
-"""How well the members so far would do with each candidate added: exact, and fast.
+"""Scores of the current members' average with each candidate added: exact, and fast.
 
-Legend: M candidates, N rows, C classes, s members so far. Predictions [M, N] or [M, N, C].
+Legend: M candidates, N rows, C classes. Predictions [M, N] or [M, N, C].
 """
 
 from enum import StrEnum
@@ -19,34 +19,36 @@ from trainable.evaluation.metrics import task_metric
 Integers = NDArray[np.integer[Any]]
 
 TOLERANCE = 1e-12
-"""Scores this close are equal: far below the weight of a row, above float64's rounding."""
+"""Scores this close are equal: far less than one row's contribution, and more than float64's
+rounding errors."""
 _CONSTANT = 1e-6
-"""Predictions that differ by less than this share of the largest are a constant, rounded."""
-_FEW = 8
-"""Rows on which nearly every candidate shows that it is not constant."""
+"""Predictions whose range is below this share of the largest are a constant, up to rounding."""
+_FIRST_ROWS = 8
+"""Rows on which nearly every candidate is already seen not to be constant."""
 _TILE = 256
-"""Rows and candidates whose margins are made together: they stay in the processor's cache."""
-_VALUES = 2**17
-"""Margins looked at together, likewise."""
+"""Rows and candidates whose margins are computed together, so that they stay in the processor's
+cache."""
+_BLOCK_SIZE = 2**17
+"""Margins compared together, for the same reason."""
 _MAX_ROWS = 255
-"""Rows looked at together, at most: their count fits a byte."""
+"""Maximum number of rows compared together, so that their count fits in a byte."""
 
 
 class Objective(StrEnum):
-    """What an addition is to make better."""
+    """What greedy selection optimises."""
 
     METRIC = "metric"  # the task's
     LOSS = "loss"  # log-loss of probabilities or logits, squared error of scores
 
 
 class Scorer(Protocol):
-    """The members so far with each candidate added; the higher the better."""
+    """Scores the current members with each candidate added; higher is better."""
 
     def scores(self) -> Floats:
-        """[M]."""
+        """Return [M] the score with each candidate added."""
 
     def add(self, candidate: int) -> None:
-        """Make a candidate one of the members so far."""
+        """Add a candidate to the current members."""
 
 
 def make_scorer(
@@ -56,8 +58,7 @@ def make_scorer(
     objective: Objective,
     averaged: Averaged = Averaged.PAPER,
 ) -> Scorer:
-    """A scorer by the task's metric, or by its negated loss; of predictions [M, N] or
-    [M, N, C] and labels [N]."""
+    """Return the scorer for an objective, given predictions [M, N] or [M, N, C] and labels [N]."""
     if objective is Objective.LOSS:
         return make_loss(task, predictions, labels, averaged)
     if task.metric == "accuracy" and task.kind.output is not Output.LABELS:
@@ -68,53 +69,56 @@ def make_scorer(
 
 
 class AnyMetric:
-    """A metric without a fast form: each candidate is tried."""
+    """Scores by any metric, computed for each candidate from scratch."""
 
     def __init__(self, task: Task, predictions: Floats, labels: Floats) -> None:
         self.task, self.predictions, self.labels = task, predictions, labels
         self.total = np.zeros_like(predictions[0])
 
     def scores(self) -> Floats:
-        # Metrics do not see the scale; sums of float32 scores are exact, so that ranks tie.
-        tried = [
+        # The sum replaces the average: metrics do not depend on the scale, and sums of float32
+        # scores are exact in float64, so that equal ranks tie.
+        scores = [
             task_metric(self.task, self.total + prediction, self.labels)[0]
             for prediction in self.predictions
         ]
-        return np.array(tried)
+        return np.array(scores)
 
     def add(self, candidate: int) -> None:
         self.total += self.predictions[candidate]
 
 
 class Accuracy:
-    """Margins of the true class over each class, in whole steps of the predictions' grid.
+    """Scores by accuracy, from the margins of the true class over each class.
 
-    A row is right when all of its margins are above 0; of the true class over itself it is made so.
-    A margin is looked at for each candidate only while candidates can differ on it: sums grow and
-    single predictions do not, so soon few are left. Candidates come last in memory, so that those
-    few are read without the others.
+    Margins are integers, in steps of the predictions' grid. A row is right if all of its margins
+    are above 0; the margin of the true class over itself is set to 1. A margin is compared for each
+    candidate only while candidates can still differ on it: the members' sum grows and single
+    predictions do not, so soon few such margins are left. Candidates are the last axis in memory,
+    so that those margins are contiguous.
     """
 
     def __init__(self, task: Task, predictions: Floats, labels: Floats) -> None:
         self.predictions, self.truth = predictions, labels.astype(np.int64)
         self.rows = np.arange(len(labels))
-        if task.kind.output is Output.BINARY:  # label 1 wants a sum above 0, label 0 one up to 0
-            self.total = (self.truth == 0).astype(np.int64)[None]  # [C, N], one plane of logits
-        else:  # the arg-max is the lowest of equal classes, so a later class may be equal
+        # `total` starts at 1 where a tie counts as right, so that right always means above 0.
+        if task.kind.output is Output.BINARY:  # a logit of 0 is label 0
+            self.total = (self.truth == 0).astype(np.int64)[None]  # [C, N] with C = 1
+        else:  # the arg-max is the first of equal classes, so later classes may tie
             self.total = (np.arange(predictions.shape[2])[:, None] >= self.truth).astype(np.int64)
         margins = self._all_margins()  # [C, N, M]
-        self.unsure = -margins.min(axis=2).astype(np.int64)  # a sum above it is so for all
-        self.hopeless = -margins.max(axis=2).astype(np.int64)  # up to it, it is not for any
+        self.max_unsure = -margins.min(axis=2).astype(np.int64)  # totals above: > 0 with any
+        self.max_hopeless = -margins.max(axis=2).astype(np.int64)  # totals up to it: <= 0 with any
         self.planes = margins.reshape(-1, len(predictions))  # [C * N, M]
 
     def scores(self) -> Floats:
-        is_wrong = (self.total <= self.hopeless).any(axis=0)  # [N] with every candidate
-        is_open = (self.total <= self.unsure) & ~is_wrong  # [C, N]
+        is_wrong = (self.total <= self.max_hopeless).any(axis=0)  # [N] whichever is added
+        is_open = (self.total <= self.max_unsure) & ~is_wrong  # [C, N] depends on the candidate
         num_open = is_open.view(np.uint8).sum(axis=0, dtype=np.uint8)
-        wanted = -self.total.ravel()
-        sizes = np.bincount(num_open)[1:]  # rows by how many of their margins are open
+        thresholds = -self.total.ravel()
+        sizes = np.bincount(num_open)[1:]  # numbers of rows by their number of open margins
         right = np.full(len(self.predictions), len(self.rows) - is_wrong.sum() - sizes.sum())
-        height = min(_MAX_ROWS, max(1, _VALUES // len(self.predictions)))
+        height = min(_MAX_ROWS, max(1, _BLOCK_SIZE // len(self.predictions)))
         for count in (1 + np.flatnonzero(sizes)).tolist():
             rows = np.flatnonzero(num_open == count)
             if count == len(is_open):
@@ -124,27 +128,28 @@ class Accuracy:
             for start in range(0, len(rows), height):
                 some = slice(start, start + height)
                 planes = classes[:, some] * len(self.rows) + rows[some]  # [count, rows]
-                all_beaten = self._beats(planes[0], wanted)
+                is_right = self._exceeds(planes[0], thresholds)
                 for plane in planes[1:]:
-                    all_beaten &= self._beats(plane, wanted)
-                right += all_beaten.view(np.uint8).sum(axis=0, dtype=np.uint8)
+                    is_right &= self._exceeds(plane, thresholds)
+                right += is_right.view(np.uint8).sum(axis=0, dtype=np.uint8)
         return np.asarray(right / len(self.rows), np.float64)
 
     def add(self, candidate: int) -> None:
-        # From the prediction: in `planes` a candidate's margins lie far apart.
+        # Computed from the prediction: in `planes` a candidate's margins are not contiguous.
         steps = np.rint(self.predictions[candidate] * GRID).astype(np.int64)
         self.total += self._margins(steps.T[..., None], slice(None))[..., 0]
 
-    def _beats(self, plane: Integers, wanted: Integers) -> NDArray[np.bool_]:
-        """[n, M] whether margins of n rows are above what is wanted of them."""
+    def _exceeds(self, plane: Integers, thresholds: Integers) -> NDArray[np.bool_]:
+        """Return [n, M] whether the margins at n places of `planes` exceed their thresholds."""
         range_ = np.iinfo(self.planes.dtype)
-        limits = np.minimum(np.maximum(wanted[plane], range_.min), range_.max)
-        is_slice = len(plane) > 1 and (np.diff(plane) == 1).all()  # then nothing is copied
+        limits = np.minimum(np.maximum(thresholds[plane], range_.min), range_.max)
+        is_slice = len(plane) > 1 and (np.diff(plane) == 1).all()  # a slice is not copied
         margins = self.planes[plane[0] : plane[-1] + 1] if is_slice else self.planes[plane]
         return np.asarray(margins > limits.astype(self.planes.dtype)[:, None])
 
     def _all_margins(self) -> Integers:
-        """[C, N, M], made tile by tile: to turn all of it at once would miss the caches."""
+        """Return [C, N, M] all margins, computed in tiles: transposing everything at once would
+        miss the cache."""
         num_classes, num_rows = self.total.shape
         margins: Integers = np.empty((num_classes, num_rows, len(self.predictions)), np.int32)
         height = max(1, _TILE // num_classes)
@@ -158,7 +163,8 @@ class Accuracy:
         return margins
 
     def _margins(self, steps: Integers, rows: slice) -> Integers:
-        """[C, N, M] of whole steps [N, M] or [C, N, M] on some rows."""
+        """Return [C, N, M] margins on some rows, from predictions in grid steps [N, M] or
+        [C, N, M]."""
         truth = self.truth[rows]
         if steps.ndim == 2:
             return np.asarray((steps * (2 * truth - 1).astype(steps.dtype)[:, None])[None])
@@ -167,14 +173,16 @@ class Accuracy:
 
 
 class Pearson:
-    """r of sum S and labels y from inner products of centred vectors: O(M) a round.
+    """Scores by Pearson's r between labels y and the members' sum S plus each candidate x_m.
+
+    Computed from inner products of centred vectors, in O(M) a round:
 
     r_m = (<S,y> + <x_m,y>) / (|y| sqrt(<S,S> + 2 <S,x_m> + <x_m,x_m>)).
     """
 
     def __init__(self, predictions: Floats, labels: Floats) -> None:
         self.x = predictions - predictions.mean(axis=1, keepdims=True)  # [M, N]
-        self.x[is_constant(predictions)] = 0.0  # not even its rounding may correlate
+        self.x[is_constant(predictions)] = 0.0  # rounding errors must not correlate
         y = labels - labels.mean()
         self.y_norm = float(np.sqrt(y @ y)) if np.ptp(labels) else 0.0
         self.x_y, self.sums = self.x @ y, _Sums(self.x)
@@ -194,8 +202,8 @@ class Pearson:
 
 
 class _Sums:
-    """|S + x_m|^2 of vectors x [M, N] and a growing sum S of them: O(M) a round, and a column of
-    the Gram matrix for each distinct vector in the sum."""
+    """|S + x_m|^2 for vectors x [M, N] and a growing sum S of some of them: O(M) a round, plus one
+    column of the Gram matrix for each distinct vector in the sum."""
 
     def __init__(self, x: Floats) -> None:
         self.x, self.x_x = x, np.einsum("mn,mn->m", x, x)
@@ -203,7 +211,7 @@ class _Sums:
         self.columns: dict[int, Floats] = {}
 
     def squares(self) -> Floats:
-        """[M]."""
+        """Return [M] |S + x_m|^2."""
         return np.asarray(self.s_s + 2 * self.s_x + self.x_x)
 
     def add(self, m: int) -> None:
@@ -214,8 +222,8 @@ class _Sums:
 
 
 def is_constant(predictions: Floats) -> NDArray[np.bool_]:
-    """[M]: whether a candidate puts out the same for every row, up to float32's rounding."""
-    constant = _is_constant(predictions[:, :_FEW], 2 * _CONSTANT)  # then it is so on its first rows
+    """Return [M] whether a candidate predicts the same for every row, up to float32's rounding."""
+    constant = _is_constant(predictions[:, :_FIRST_ROWS], 2 * _CONSTANT)
     suspects = np.flatnonzero(constant)
     constant[suspects] = _is_constant(predictions[suspects], _CONSTANT)
     return constant

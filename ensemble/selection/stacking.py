@@ -1,9 +1,9 @@
 """Linear models of the candidates' log-odds or scores: weights of any sign, and an intercept.
 
-The paper's regression has one weight for each model and no intercept; stacking adds one, for each
-class its own. How much weights are shrunk (L2) is chosen by folds of the rows.
+The paper's regression has one weight for each model and no intercept; stacking adds an intercept
+for each class. The L2 penalty is chosen by cross-validation.
 
-Legend: M candidates, N rows, C classes (two of a paraphrase).
+Legend: M candidates, N rows, C classes (two of a binary task).
 """
 
 import numpy as np
@@ -17,21 +17,23 @@ from ensemble.statistics.arrays import Floats
 from trainable.config.tasks import Output
 
 RIDGES = (1.0, 0.1, 0.01, 0.001)
-"""Tried, on predictions of unit mean square; the strongest wins a tie."""
+"""L2 penalties compared, for predictions scaled to a mean square of 1; the strongest wins a tie."""
 _NUM_FOLDS, _MAX_STEPS = 3, 60
-_SMALLEST = 0.005
-"""Weights below this share of the largest are dropped: they cost an encoder and change little."""
+_MIN_SHARE = 0.005
+"""Weights below this share of the largest are set to 0: each costs an encoder and has almost no
+effect."""
 
 
 def stacking(sample: FitData) -> Linear:
-    """L2 logistic regression with an intercept, ridge regression for scores."""
+    """Return an L2-penalised logistic regression with an intercept; ridge regression for scores."""
     return _ridge(sample) if sample.task.kind.output is Output.SCORE else _logistic(sample, True)
 
 
 def paper_regression(sample: FitData) -> Linear:
-    """One weight for each model, on the logits; scores are averaged, equally, as in the paper."""
+    """Return the paper's regression: one weight for each model's logits, no intercept; scores are
+    averaged with equal weights."""
     if sample.task.kind.output is Output.SCORE:
-        return Linear(sample.is_plain / sample.is_plain.sum(), np.zeros(1))
+        return Linear(sample.in_simple / sample.in_simple.sum(), np.zeros(1))
     return _logistic(sample, False)
 
 
@@ -54,7 +56,7 @@ def _logistic(sample: FitData, has_intercept: bool) -> Linear:
             losses[r] += _loss(start, x[:, held_out], truth[held_out], 0.0, free)[0]
     parameters = fit_softmax(x, truth, RIDGES[int(np.argmin(losses))], free)
     weights, intercept = parameters[: len(x)] / scale, parameters[len(x) :] * free
-    if is_binary:  # one for each label of a set: the same
+    if is_binary:  # the labels of a multi-label task share one intercept
         intercept = np.repeat(intercept[1:] - intercept[:1], sample.task.num_outputs)
     return Linear(_pruned(weights), np.round(intercept, 9))
 
@@ -67,12 +69,15 @@ def fit_softmax(
     start: Floats | None = None,
     least: float | None = None,
 ) -> Floats:
-    """[M + C] one weight for each model's logits, then the intercept of each class.
+    """Return [M + C] one weight for each model's logits, then the intercept of each class.
 
     Args:
-        x: [M, N, C].
-        free: [C] 1 where a class has an intercept, 0 where it is 0.
-        least: of a weight; None: none.
+        x: [M, N, C] logits.
+        labels: [N] classes.
+        ridge: L2 penalty.
+        free: [C] 1 where the intercept is fitted, 0 where it stays 0.
+        start: [M + C] initial values; None: equal weights.
+        least: lower bound of the weights; None: none.
     """
     first = np.r_[np.full(len(x), 1 / len(x)), np.zeros(len(free))] if start is None else start
     bounds = [(least, None)] * len(x) + [(None, None)] * len(free)
@@ -86,7 +91,7 @@ def fit_softmax(
 def _loss(
     parameters: Floats, x: Floats, labels: NDArray[np.int64], ridge: float, free: Floats
 ) -> tuple[float, Floats]:
-    """Mean log-loss with its ridge, and the slope."""
+    """Return the mean log-loss plus the L2 penalty, and its gradient."""
     weights, rows = parameters[: len(x)], np.arange(len(labels))
     logits = np.tensordot(weights, x, 1) + parameters[len(x) :] * free  # [N, C]
     logits -= logits.max(axis=1, keepdims=True)
@@ -94,17 +99,17 @@ def _loss(
     p /= p.sum(axis=1, keepdims=True)
     value = -float(np.log(np.maximum(p[rows, labels], 1e-300)).mean())
     p[rows, labels] -= 1
-    slope = np.r_[np.tensordot(x, p, 2) / len(rows) + ridge * weights, p.mean(axis=0) * free]
-    return value + ridge * float(weights @ weights) / 2, slope
+    gradient = np.r_[np.tensordot(x, p, 2) / len(rows) + ridge * weights, p.mean(axis=0) * free]
+    return value + ridge * float(weights @ weights) / 2, gradient
 
 
 def _ridge(sample: FitData) -> Linear:
     def fit(x: Floats, y: Floats, ridge: float) -> tuple[Floats, float]:
-        middle = x.mean(axis=1, keepdims=True)
-        centred = x - middle
+        mean = x.mean(axis=1, keepdims=True)
+        centred = x - mean
         gram = centred @ centred.T / len(y) + ridge * scale**2 * np.eye(len(x))
         weights = np.linalg.solve(gram, centred @ (y - y.mean()) / len(y))
-        return weights, float(y.mean() - weights @ middle[:, 0])
+        return weights, float(y.mean() - weights @ mean[:, 0])
 
     x, y = sample.predictions, sample.labels
     scale = max(float(np.sqrt(np.mean((x - x.mean(axis=1, keepdims=True)) ** 2))), 1e-12)
@@ -118,15 +123,16 @@ def _ridge(sample: FitData) -> Linear:
 
 
 def _folds(num_rows: int) -> list[NDArray[np.bool_]]:
-    """Masks of the rows held out; none where there are too few."""
+    """Return masks of the held-out rows; none where there are too few rows."""
     fold = np.random.default_rng(num_rows).permutation(num_rows) % _NUM_FOLDS
     return [fold == number for number in range(_NUM_FOLDS)] if num_rows > _NUM_FOLDS else []
 
 
 def _pruned(weights: Floats) -> Floats:
-    """Without the smallest; rounded, so that no machine's arithmetic shows. One is left."""
+    """Return the weights with the smallest set to 0, rounded, so that they are equal on every
+    machine; at least one is not 0."""
     size = np.abs(weights)
     if not size.any():
         return np.full(len(weights), 1e-9)
-    kept = np.where(size >= _SMALLEST * size.max(), weights, 0.0)
+    kept = np.where(size >= _MIN_SHARE * size.max(), weights, 0.0)
     return np.asarray(np.round(kept / size.max(), 9) * size.max())

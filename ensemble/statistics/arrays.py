@@ -1,8 +1,8 @@
-"""What candidates' predictions, labels and the rows of dev are kept in."""
+"""Array types of predictions, labels and row masks."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-"""Which rows of dev, or which candidates."""
+"""A boolean mask of dev rows, or of candidates."""

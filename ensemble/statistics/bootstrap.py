@@ -1,6 +1,6 @@
-"""A paired bootstrap over dev rows: every run is scored on the same resampled rows.
+"""A paired bootstrap over dev rows: everything compared is scored on the same resampled rows.
 
-Legend: N dev rows, R replicates, P parts of the rows.
+Legend: N dev rows, C classes, R replicates, P parts of the rows, S systems that are compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,17 +15,17 @@ from trainable.config.tasks import Output, Task
 from trainable.evaluation.metrics import predicted_labels, task_metric
 
 Counts = NDArray[np.uint8]
-"""A row is drawn once in the mean: more often than 255 times does not happen."""
+"""How often each row is drawn. The mean is 1, so 255 is never exceeded."""
 
 _BLOCK = 100
-"""Replicates that are multiplied at a time: their counts become float64 only then."""
+"""Replicates per matrix product: only these are converted to float64 at a time, to save memory."""
 
 _INTERVAL = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class Gain:
-    """The gain of one candidate over another, on the same rows."""
+    """The difference in a metric between two systems scored on the same rows."""
 
     value: float
     low: float  # 95 % percentile interval of a paired bootstrap over the rows
@@ -33,11 +33,11 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """The interval lies above 0."""
+        """Whether the whole interval is above 0."""
         return self.low > 0
 
     def describe(self) -> str:
-        """`+0.0120 [+0.0031, +0.0214]`."""
+        """Return the gain as text, e.g. `+0.0120 [+0.0031, +0.0214]`."""
         return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
@@ -49,39 +49,45 @@ def gain_of_halves(
     rows: Sequence[NDArray[np.bool_]],
     num_replicates: int = SHIPPED.num_replicates,
 ) -> list[Gain]:
-    """The gain of one candidate over each of the others: the mean difference of the metric over
-    several parts of the rows, and its interval; a row is resampled in all parts alike.
+    """Return the gain of one system over each of the others, with its interval.
+
+    The gain is the mean over several parts of the rows (for example, halves of dev) of the
+    difference in the metric. A replicate draws a row equally often in every part.
 
     Args:
-        outputs: for each part, the candidate's outputs there; others: each other candidate's.
+        outputs: [P] the system's outputs on each part.
+        others: the same for each other system.
         labels: [N].
-        rows: [N] for each part, which of the rows it has.
+        rows: [P] masks [N] of the rows in each part.
     """
-    ways = (outputs, *others)
-    ours, *theirs = resampled_means(task, ways, labels, rows, num_replicates)
+    systems = (outputs, *others)
+    ours, *theirs = resampled_means(task, systems, labels, rows, num_replicates)
     return [gain_of(ours, other) for other in theirs]
 
 
 def resampled_means(
     task: Task,
-    ways: Sequence[Sequence[Floats]],
+    systems: Sequence[Sequence[Floats]],
     labels: Floats,
     rows: Sequence[NDArray[np.bool_]],
     num_replicates: int,
     seed: int = 0,
 ) -> Floats:
-    """[ways, 1 + R] the metric of several ways to answer, the mean over several parts of the rows:
-    of the rows as they are, then of each replicate. A row is resampled in all parts and ways alike.
+    """Return [S, 1 + R] each system's metric, averaged over several parts of the rows.
+
+    Column 0 is the metric on the original rows, the others on the bootstrap replicates. A replicate
+    draws a row equally often for every part and system.
 
     Args:
-        ways: for each way and part [P], what is put out there.
-        labels: [N]; rows: [P] of [N], which of the rows each part has.
-        seed: another one for rows of another task.
+        systems: [S] of [P] outputs of each system on each part.
+        labels: [N].
+        rows: [P] masks [N] of the rows in each part.
+        seed: use a different one for each task.
     """
     scores = []
-    for counts in _blocks(num_replicates, len(labels), seed):  # all of them at once are many
+    for counts in _blocks(num_replicates, len(labels), seed):  # in blocks, to save memory
         of_parts = [
-            _resampled(task, [way[part] for way in ways], labels[mask], counts[:, mask])
+            _resampled(task, [parts[part] for parts in systems], labels[mask], counts[:, mask])
             for part, mask in enumerate(rows)
         ]
         scores.append(np.mean(of_parts, axis=0))
@@ -89,16 +95,17 @@ def resampled_means(
 
 
 def gain_of(ours: Floats, theirs: Floats) -> Gain:
-    """The gain of scores [1 + R] over others [1 + R], those of the rows as they are first."""
+    """Return the gain of scores [1 + R] over others [1 + R]; the score on the original rows is
+    the first of each."""
     differences = ours - theirs
     low, high = np.percentile(differences[1:], _INTERVAL)
     return Gain(float(differences[0]), float(low), float(high))
 
 
 def overall_of(scores: Mapping[str, Floats], tasks: Mapping[str, Task]) -> Floats:
-    """Overall of each task's metric, all [1 + R] or of another shape: the mean over tasks,
-    correlations r mapped to (r + 1) / 2. Tasks are resampled by themselves: they have no row in
-    common."""
+    """Return the overall score: the mean of the tasks' metrics, with correlations r mapped to
+    (r + 1) / 2. All are arrays of one shape, usually [1 + R]. Tasks share no rows, so they are
+    resampled independently."""
     mapped = [
         (values + 1) / 2 if tasks[name].kind.output is Output.SCORE else values
         for name, values in scores.items()
@@ -107,7 +114,7 @@ def overall_of(scores: Mapping[str, Floats], tasks: Mapping[str, Task]) -> Float
 
 
 class Draws:
-    """Resampled dev rows, the same for every run; scores on them, each computed once."""
+    """Bootstrap replicates of dev rows, the same for every run, and a cache of scores on them."""
 
     def __init__(self, num_replicates: int) -> None:
         self.num_replicates = num_replicates
@@ -115,10 +122,12 @@ class Draws:
         self.known: dict[tuple[str, str], Floats] = {}
 
     def scores(self, key: tuple[str, str], task: Task, outputs: Floats, labels: Floats) -> Floats:
-        """The metric on the rows as they are, then on each replicate: [1 + R].
+        """Return [1 + R] the metric on the original rows, then on each replicate.
 
         Args:
-            key: which run and task it is of.
+            key: the run and the task, by which the scores are cached.
+            outputs: [N] or [N, C].
+            labels: [N].
         """
         if key not in self.known:
             counts = self.counts_of(key[1], len(labels))
@@ -126,7 +135,7 @@ class Draws:
         return self.known[key]
 
     def counts_of(self, name: str, num_rows: int) -> Counts:
-        """How often each row of a task is drawn: once, then in each replicate, [1 + R, N]."""
+        """Return [1 + R, N] how often each row of a task is drawn: once, then in each replicate."""
         if name not in self.counts:
             blocks = _blocks(self.num_replicates, num_rows, len(self.counts))
             self.counts[name] = np.vstack(list(blocks))
@@ -134,7 +143,7 @@ class Draws:
 
 
 def _blocks(num_replicates: int, num_rows: int, seed: int) -> Iterator[Counts]:
-    """How often each row is drawn: once, then in some replicates after the others, [r, N] each."""
+    """Yield how often each row is drawn: first ones [1, N], then blocks of replicates [r, N]."""
     yield np.ones((1, num_rows), np.uint8)
     random = np.random.default_rng([seed, num_rows])
     for start in range(0, num_replicates, _BLOCK):
@@ -147,38 +156,38 @@ def _blocks(num_replicates: int, num_rows: int, seed: int) -> Iterator[Counts]:
 def resampled_scores(
     task: Task, outputs: Floats, labels: Floats, counts: Counts | Floats
 ) -> Floats:
-    """The task's metric where row n counts `counts[r, n]` times, for each r: [R].
+    """Return [R] the task's metric where row n counts `counts[r, n]` times in replicate r.
 
-    Accuracy and Pearson are products with the counts; other metrics are computed on the repeated
-    rows one by one.
+    Accuracy and Pearson's r are matrix products with the counts; other metrics are computed on the
+    repeated rows, one replicate after another.
     """
     return np.asarray(_resampled(task, [outputs], labels, counts)[0])
 
 
 def _resampled(
-    task: Task, ways: Sequence[Floats], labels: Floats, counts: Counts | Floats
+    task: Task, systems: Sequence[Floats], labels: Floats, counts: Counts | Floats
 ) -> Floats:
-    """[ways, R] of outputs on the same rows."""
+    """Return [S, R] the metric of several systems' outputs on the same rows."""
     if task.metric == "accuracy":
-        is_right = [predicted_labels(task.kind, outputs) == labels for outputs in ways]
+        is_right = [predicted_labels(task.kind, outputs) == labels for outputs in systems]
         return _means(counts, np.stack(is_right, axis=1)).T
     if task.metric == "pearson":
-        return _correlations(np.stack([np.asarray(o, np.float64) for o in ways]), labels, counts)
+        return _correlations(np.stack([np.asarray(o, np.float64) for o in systems]), labels, counts)
     rows = np.arange(len(labels))
     scores = []
     for times in counts:
-        # of very few rows a replicate may have none: it stands for all of them then
+        # A part of very few rows may have none in a replicate: then all of them are scored.
         drawn = np.repeat(rows, times.astype(np.int64)) if times.any() else rows
-        scores.append([task_metric(task, outputs[drawn], labels[drawn])[0] for outputs in ways])
+        scores.append([task_metric(task, outputs[drawn], labels[drawn])[0] for outputs in systems])
     return np.array(scores).T
 
 
-def _correlations(ways: Floats, labels: Floats, counts: Counts | Floats) -> Floats:
-    """[ways, R] of scores [ways, N]; 0 with a constant."""
-    x, y = ways - ways.mean(axis=1, keepdims=True), labels - labels.mean()
+def _correlations(systems: Floats, labels: Floats, counts: Counts | Floats) -> Floats:
+    """Return [S, R] Pearson's r of scores [S, N]; 0 where a side is constant."""
+    x, y = systems - systems.mean(axis=1, keepdims=True), labels - labels.mean()
     moments = _means(counts, np.vstack([x, x * x, x * y, y[None], y[None] ** 2]).T)
-    count = len(ways)
-    mx, xx, xy = (moments[:, count * k : count * (k + 1)] for k in range(3))  # [R, ways]
+    count = len(systems)
+    mx, xx, xy = (moments[:, count * k : count * (k + 1)] for k in range(3))  # [R, S]
     my, yy = moments[:, -2:-1], moments[:, -1:]
     norm = np.sqrt(np.maximum(xx - mx * mx, 0) * np.maximum(yy - my * my, 0))
     correlations: Floats = np.zeros_like(norm)
@@ -187,7 +196,7 @@ def _correlations(ways: Floats, labels: Floats, counts: Counts | Floats) -> Floa
 
 
 def _means(counts: Counts | Floats, values: Floats | NDArray[np.bool_]) -> Floats:
-    """Weighted means of the columns of `values` [N, k]: [R, k]."""
+    """Return [R, k] the means of the columns of `values` [N, k], weighted by the counts."""
     means = []
     for start in range(0, len(counts), _BLOCK):
         block = counts[start : start + _BLOCK].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Dev cut in two, several times over: each half chooses in its turn, and the other judges that.
+"""Repeated two-fold splits of dev: the ensemble is chosen on one half and scored on the other.
 
 Legend: N rows, H halves.
 """
@@ -17,14 +17,15 @@ NUM_HALVES = 2 * NUM_SPLITS
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Rows of a task by what they are for."""
+    """A split of a task's rows."""
 
-    fit: Mask  # [N] these choose
-    judge: Mask  # [N] held out: they score what was chosen; none where all of dev chooses
+    fit: Mask  # [N] rows that the ensemble is chosen on
+    judge: Mask  # [N] held-out rows that it is scored on; none where it is chosen on all of dev
 
 
 def folds(ids: Sequence[str]) -> tuple[Fold, ...]:
-    """[1 + H] all of dev, then its halves: dev-train first, each followed by what it leaves.
+    """Return [1 + H] folds: all of dev, then the halves, each followed by its complement; the
+    first half is dev-train.
 
     Args:
         ids: [N] of the rows.

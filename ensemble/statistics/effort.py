@@ -1,28 +1,28 @@
-"""How often choosing an ensemble repeats itself: more is more precise, and takes longer."""
+"""How many folds, rounds and replicates are used to choose an ensemble: more are more precise and
+take longer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Numbers of repeats. The defaults are what users get, unless they pass another; all are at
-    least 1, but for the folds, at least 2."""
+    """Numbers of repetitions. All are at least 1, `num_folds` at least 2."""
 
     num_folds: int = 5
-    """Of the repeated cross-fitting that compares rules."""
+    """Folds of the cross-validation that compares rules."""
     num_repeats: int = 1
-    """Of those folds, each time other ones."""
+    """Repetitions of that cross-validation, each with different folds."""
     num_rounds: int = 50
-    """Candidates that greedy selection adds, some of them again and again."""
+    """Rounds of greedy selection; each adds one candidate, with replacement."""
     num_bags: int = 20
-    """Of the rule `bagged`."""
+    """Bags of the rule `bagged`."""
     bag_rounds: int = 20
-    """Candidates that greedy selection adds in each bag."""
+    """Rounds of greedy selection in each bag."""
     num_replicates: int = 2000
-    """Of the bootstrap of a gain: resampled dev rows, for a 95 % interval."""
+    """Bootstrap replicates for the 95 % interval of a gain."""
     curve_replicates: int = 400
-    """The same for each point of a curve of gains, which is looked at rather than tested."""
+    """Bootstrap replicates for each point of a gain curve, which is plotted rather than tested."""
 
 
 SHIPPED = Effort()
-"""What users get."""
+"""The default."""

@@ -10,7 +10,7 @@ from ensemble.selection.rules import RULES, Rule
 from ensemble.selection.sample import (
     Combination,
     deduplicated,
-    spread,
+    scatter,
     weights_and_intercept,
 )
 from trainable.config.tasks import PAPER_TASKS, Task
@@ -54,11 +54,11 @@ def apply(
     predictions: Floats,
     labels: Floats,
     order: Sequence[object],
-    is_plain: Sequence[bool] | None = None,
+    in_simple: Sequence[bool] | None = None,
 ) -> Combination:
     """What a rule makes of candidates as they come."""
-    kept, sample = deduplicated(task, predictions, labels, order, is_plain)
-    return spread(rule(sample), kept, len(predictions))
+    kept, sample = deduplicated(task, predictions, labels, order, in_simple)
+    return scatter(rule(sample), kept, len(predictions))
 
 
 def weights_of(

@@ -46,7 +46,7 @@ def test_a_curve_is_the_mean_gain_of_the_heaviest(name: str) -> None:
             gains = []
             for half, of_half, prefixes in zip(halves, (weights, few), heaviest, strict=True):
                 some, rows = prefixes[k], getattr(half.fold, which)
-                share = half.spread(some, of_half[some] / of_half[some].sum())
+                share = half.scatter(some, of_half[some] / of_half[some].sum())
                 gains.append(half.score(share, rows) - half.score(single, rows))
             assert found[k] == pytest.approx(np.mean(gains))
         assert curve.low[k] <= curve.held_out[k] <= curve.high[k]

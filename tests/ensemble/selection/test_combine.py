@@ -162,7 +162,7 @@ def test_standardised_scores_are_cut_off_and_rounding_is_no_signal() -> None:
     "numbers", [(np.nan, 1, 0, 1), (0, 0, 0, 1), (0, 1, 0, -1), (0, np.inf, 0, 1)]
 )
 def test_a_transform_that_is_none(numbers: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="means must be finite, its spreads above 0"):
+    with pytest.raises(ValueError, match="means must be finite and its spreads above 0"):
         Transform(Averaged.STANDARDISED, *numbers)
 
 

@@ -136,12 +136,12 @@ def test_skill_by_hand() -> None:
     np.testing.assert_allclose(skill(sample), raw / raw.sum(), atol=1e-8)
 
 
-def test_equal_weights_are_for_the_plain_ones() -> None:
+def test_simple_and_skill_average_the_given_candidates() -> None:
     predictions, labels = pool("paraphrase")
-    plain = [True, False, True, False, False, False]
+    in_simple = [True, False, True, False, False, False]
     for rule in ("simple", "skill"):
-        weights = weights_of(rule, "paraphrase", predictions, labels, is_plain=plain)
-        assert (weights > 0).tolist() == plain
+        weights = weights_of(rule, "paraphrase", predictions, labels, in_simple=in_simple)
+        assert (weights > 0).tolist() == in_simple
 
 
 def test_regression_is_the_best_mixture() -> None:
