@@ -1,1 +1,1 @@
-"""The runs that may become members: pool, predictions, screening, added files."""
+"""The candidates for membership: the pool, runs' predictions, screening, added prediction files."""

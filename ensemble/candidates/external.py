@@ -1,13 +1,13 @@
-"""Predictions of models that are not tracked here, from files, beside the candidates of a pool.
+"""Adds predictions of models that are not tracked here to a pool, from files.
 
-    id,probability_0,probability_1,...    class probabilities, each row with a sum of 1
-    id,probability                        of a paraphrase
-    id,score                              of similarity
-    id,label                              a class or 0/1, which becomes a smoothed one-hot; a score
+    id,probability_0,probability_1,...    class probabilities; each row sums to 1
+    id,probability                        of label 1 of a binary task
+    id,score                              of a task with scores
+    id,label                              a class or 0/1 (label smoothing is applied), or a score
 
-A file is of the task whose dev rows have exactly its ids, in any order: what `ensweep predict`
-wrote for a task's dev file fits. A `.parquet` file is one of our own prediction files, and its
-header has to be of the pool's data. Legend: N rows, C classes.
+A file belongs to the task whose dev rows have exactly its ids, in any order; the output of `ensweep
+predict` for a task's dev file can be used. A `.parquet` file is a trial's prediction file, and must
+be of the same data as the pool. Legend: N rows, C classes.
 """
 
 import dataclasses
@@ -30,34 +30,34 @@ from trainable.data.labels import label_sets, label_value
 from trainable.data.tables import Fault, delimiter_of, reading, table_rows, text_lines
 from trainable.storage.predictions import Predictions, read_predictions
 
-SURE = 0.9
-"""The probability that a hard label stands for; the other classes share the rest."""
-_SMALLEST = 1e-6
-"""Probabilities are cut here and at 1 less it: a logit has to be finite."""
-_SUM = 0.01
-"""How far a row's probabilities may be from a sum of 1: they may have been rounded."""
+LABEL_PROBABILITY = 0.9
+"""The probability assigned to a hard label (label smoothing); the other classes share the rest."""
+_MIN_PROBABILITY = 1e-6
+"""Probabilities are clipped to this and 1 minus this, so that logits are finite."""
+_SUM_TOLERANCE = 0.01
+"""Maximum difference of a row's sum of probabilities from 1: they may have been rounded."""
 
 
-def with_added(pool: Pool, given: Iterable[str]) -> Pool:
-    """The pool with one candidate more for each file.
+def with_added(pool: Pool, specs: Iterable[str]) -> Pool:
+    """Return the pool with one more candidate for each file.
 
     Args:
-        given: `FILE`, or `TASK=FILE` where several tasks have the same ids.
+        specs: `FILE`, or `TASK=FILE` where several tasks have the same ids.
 
     Raises:
-        DataError: a file that cannot be read, has a defect, or is not of the rows of one task.
-        IntegrityError: a prediction file that is damaged, or of other data or another form.
+        DataError: a file cannot be read, has a defect, or its rows are not those of one task.
+        IntegrityError: a trial's prediction file is damaged, or of other data or another shape.
     """
     if not pool.candidates:
-        return pool  # no rows to compare with; the choice says why there is no candidate
+        return pool  # no rows to compare with; `choose` reports why there is no candidate
     tasks, added = dict(pool.tasks), list(pool.added)
-    for text in given:
-        name, _, rest = text.partition("=")
-        among = {name: pool.tasks[name]} if rest and name in pool.tasks else pool.tasks
-        path = Path(rest if among is not pool.tasks else text)
+    for spec in specs:
+        name, _, rest = spec.partition("=")
+        is_named = bool(rest) and name in pool.tasks
+        among = {name: pool.tasks[name]} if is_named else pool.tasks
+        path = Path(rest if is_named else spec)
         if any(one.candidate.trial == path.name for one in added):
-            raise DataError(f"{path}: a file of this name is added already", fix="rename it")
-        of_file: list[Added] = []
+            raise DataError(f"{path}: a file of this name is already added", fix="rename it")
         candidate = Candidate(
             run_id=f"added:{path.name}",
             trial=path.name,
@@ -67,50 +67,51 @@ def with_added(pool: Pool, given: Iterable[str]) -> Pool:
             num_parameters=0,
         )
         for task, outputs, form in _read(path, among):
-            tasks[task] = _grown(tasks[task], candidate, outputs)
-            of_file.append(Added(candidate, task, form))
-        added += of_file
+            tasks[task] = _with_candidate(tasks[task], candidate, outputs)
+            added.append(Added(candidate, task, form))
     return dataclasses.replace(pool, tasks=tasks, added=tuple(added))
 
 
 def smoothed(task: Task, labels: Floats) -> Floats:
-    """What a model puts out that is `SURE` of each label: logits [N, C], or [N] of paraphrases.
+    """Return the logits of smoothed labels: [N, C] of classes, [N] of a binary task.
 
     Args:
-        labels: [N] as `Examples` has them.
+        labels: [N] as in `Examples`.
     """
     if task.kind.output is Output.LABELS:
-        return smoothed_sign(label_sets(labels, task.num_classes))
+        return smoothed_binary(label_sets(labels, task.num_classes))
     if task.kind.output is Output.BINARY:
-        return smoothed_sign(labels > 0)
-    probabilities = np.full((len(labels), task.num_classes), (1 - SURE) / (task.num_classes - 1))
-    probabilities[np.arange(len(labels)), labels.astype(np.int64)] = SURE
+        return smoothed_binary(labels > 0)
+    rest = (1 - LABEL_PROBABILITY) / (task.num_classes - 1)
+    probabilities = np.full((len(labels), task.num_classes), rest)
+    probabilities[np.arange(len(labels)), labels.astype(np.int64)] = LABEL_PROBABILITY
     return np.asarray(np.log(probabilities))
 
 
-def smoothed_sign(is_so: NDArray[np.bool_]) -> Floats:
-    """[N], [N, C] or any other shape: the logits of `SURE` and of the rest."""
-    return np.where(is_so, 1.0, -1.0) * math.log(SURE / (1 - SURE))
+def smoothed_binary(is_positive: NDArray[np.bool_]) -> Floats:
+    """Return the logits of smoothed binary labels, in their shape: [N], [N, C] or any other."""
+    return np.where(is_positive, 1.0, -1.0) * math.log(LABEL_PROBABILITY / (1 - LABEL_PROBABILITY))
 
 
-def _grown(pool: TaskPool, candidate: Candidate, outputs: Floats) -> TaskPool:
-    """The pool with the candidate in its place, choosable by all of dev and by each half."""
+def _with_candidate(pool: TaskPool, candidate: Candidate, outputs: Floats) -> TaskPool:
+    """Return the pool with one more candidate, choosable on all of dev and on each half."""
     candidates = (*pool.candidates, candidate)
     order = sorted(range(len(candidates)), key=lambda m: candidates[m].order)
-    every = np.ones((len(pool.choosable), 1), np.bool_)
+    is_choosable = np.ones((len(pool.choosable), 1), np.bool_)
     return dataclasses.replace(
         pool,
         candidates=tuple(candidates[m] for m in order),
         outputs=np.concatenate([pool.outputs, outputs[None].astype(np.float32)])[order],
-        choosable=np.hstack([pool.choosable, every])[:, order],
+        choosable=np.hstack([pool.choosable, is_choosable])[:, order],
         listed=np.append(pool.listed, True)[order],
     )
 
 
 def _read(path: Path, tasks: Mapping[str, TaskPool]) -> list[tuple[str, Floats, str]]:
-    """The tasks that a file is of, outputs in the order of the pool's rows, and their form."""
+    """Return a file's tasks, the outputs in the order of the pool's rows, and a description of what
+    the file holds."""
     if path.suffix.lower() == ".parquet":
-        return _from_our_file(path, tasks)
+        return _from_prediction_file(path, tasks)
     return [_from_table(path, tasks)]
 
 
@@ -122,21 +123,25 @@ def _from_table(path: Path, tasks: Mapping[str, TaskPool]) -> tuple[str, Floats,
     values = np.array([_numbers(path, *rows[row], columns, pool.task) for row in pool.ids])
     if form == "probabilities":
         if pool.task.kind.output is Output.CLASSES:
-            return name, np.log(np.maximum(values, _SMALLEST)), form
-        p = np.clip(values, _SMALLEST, 1 - _SMALLEST)
+            return name, np.log(np.maximum(values, _MIN_PROBABILITY)), form
+        p = np.clip(values, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
         logits = np.log(p / (1 - p))
         return name, logits if pool.task.kind.output.has_columns else logits[:, 0], form
     if form == "scores":
         return name, values[:, 0], form
-    return name, smoothed(pool.task, values[:, 0]), f"labels, each taken for {SURE:.0%} sure"
+    form = f"labels, each with probability {LABEL_PROBABILITY:g}"
+    return name, smoothed(pool.task, values[:, 0]), form
 
 
-def _from_our_file(path: Path, tasks: Mapping[str, TaskPool]) -> list[tuple[str, Floats, str]]:
-    """The wanted tasks of an epoch's file; one at least."""
+def _from_prediction_file(
+    path: Path, tasks: Mapping[str, TaskPool]
+) -> list[tuple[str, Floats, str]]:
+    """Return the pool's tasks of a trial's prediction file; at least one."""
     by_task = read_predictions(path)
     names = [name for name in by_task if name in tasks]
     if not names:
-        raise DataError(f"{path}: of the task {printable(', '.join(by_task))!r}, which no run has")
+        found = printable(", ".join(by_task))
+        raise DataError(f"{path}: predictions for {found!r}, a task that no run has")
     return [(name, _in_order(path, by_task[name], tasks[name]), "outputs") for name in names]
 
 
@@ -150,8 +155,8 @@ def _in_order(path: Path, predictions: Predictions, pool: TaskPool) -> Floats:
 
 
 def _rows_of(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str]]]]:
-    """The header, and by their ids the rows with their lines. Blanks around ids are nothing, as in
-    the tasks' files."""
+    """Return the header, and id -> (line number, row). Blanks around ids are ignored, as in the
+    tasks' files."""
     rows: dict[str, tuple[int, dict[str, str]]] = {}
     header: list[str] | None = None
     for line, cells in _cells_of(path):
@@ -159,20 +164,21 @@ def _rows_of(path: Path) -> tuple[list[str], dict[str, tuple[int, dict[str, str]
         if header is None:
             header = [name.strip() for name in cells]
             if "id" not in header:
-                raise DataError(f"{path}: no column id; it has {printable(', '.join(header))!r}")
+                columns = printable(", ".join(header))
+                raise DataError(f"{path}: no column id; its columns are {columns!r}")
             continue
         if len(cells) != len(header):
-            raise DataError(f"{place}: not one cell for each of {len(header)} columns")
+            raise DataError(f"{place}: {len(cells)} cells, the header has {len(header)}")
         row = dict(zip(header, cells, strict=True))
         id_ = row["id"].strip()
         if id_ in rows:
-            raise DataError(f"{place}: id {printable(id_)!r} is there twice")
+            raise DataError(f"{place}: duplicate id {printable(id_)!r}")
         rows[id_] = line, row
     return header or [], rows
 
 
 def _cells_of(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows with their lines, the header first, read as the tasks' files are."""
+    """Yield (line number, cells) of the rows, the header first, read like the tasks' files."""
     with reading(path), path.open("rb") as stream:
         lines = text_lines(stream)
         first = next(lines, "")
@@ -190,19 +196,20 @@ def _task_of(path: Path, ids: set[str], tasks: Mapping[str, TaskPool]) -> str:
     if fitting:
         raise DataError(
             f"{path}: {', '.join(fitting)} have the same rows",
-            fix=f"name its task: --add {fitting[0]}={path}",
+            fix=f"name the file's task: --add {fitting[0]}={path}",
         )
     nearest = max(tasks, key=lambda name: len(ids & set(tasks[name].ids)))
-    wanted = set(tasks[nearest].ids)
+    expected = set(tasks[nearest].ids)
     raise DataError(
-        f"{path}: not the dev rows of a task: of {nearest}'s {len(wanted)} ids "
-        f"{len(wanted - ids)} are missing, {len(ids - wanted)} are unknown",
+        f"{path}: not the dev rows of a task: of {nearest}'s {len(expected)} ids "
+        f"{len(expected - ids)} are missing, {len(ids - expected)} are unknown",
         fix="predict exactly the rows of the dev file that the runs were scored on",
     )
 
 
 def _columns(path: Path, header: Sequence[str], task: Task) -> tuple[list[str], str]:
-    """The columns to read and what they hold: the richest form that is there."""
+    """Return the columns to read and what they hold: probabilities or scores if the file has them,
+    else labels."""
     best, of_label = ["probability"], "labels"
     if task.kind.output.has_columns:
         best = [f"probability_{name}" for name in task.label_names]
@@ -239,6 +246,6 @@ def _numbers(
         values.append(value)
     if columns[0].startswith("probability"):
         total = sum(values) if task.kind.output is Output.CLASSES else 1.0
-        if min(values) < 0 or max(values) > 1 or abs(total - 1) > _SUM:
+        if min(values) < 0 or max(values) > 1 or abs(total - 1) > _SUM_TOLERANCE:
             raise DataError(f"{path}:{line}: {values} are not probabilities with a sum of 1")
     return values

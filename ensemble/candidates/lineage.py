@@ -1,4 +1,5 @@
-"""What a trial's training began from, told by its record: what may share an encoder or a soup."""
+"""The initialisation of a trial, from its record: decides which trials may share an encoder or a
+model soup."""
 
 from typing import Any
 
@@ -7,12 +8,15 @@ from trainable.config.config import Config
 from trainable.config.parse import from_flat
 
 SOUP = "soup"
-"""Recipe of a trial that was averaged, not trained: its configuration is an ingredient's."""
-_NOT_OF_THE_START = {"encoder_dropout", "head_dropout", "gradient_checkpointing", "lora"}
+"""The recipe name of a trial whose weights were averaged, not trained; its configuration is that
+of an ingredient."""
+_TRAINING_ONLY = {"encoder_dropout", "head_dropout", "gradient_checkpointing", "lora"}
+"""Settings of the model that do not change its initialisation."""
 
 
-def encoder_of_start(record: TrialRecord, config: Config) -> dict[str, Any]:
-    """The encoder before training: its name, its commit on the hub, its additional pre-training."""
+def initial_encoder(record: TrialRecord, config: Config) -> dict[str, Any]:
+    """Return what identifies the encoder before training: its name, its commit on the hub and its
+    additional pre-training."""
     facts: dict[str, Any] = {
         "encoder": config.model.encoder,
         "revision": config.model.revision,
@@ -29,15 +33,16 @@ def encoder_of_start(record: TrialRecord, config: Config) -> dict[str, Any]:
     return facts
 
 
-def start_of(record: TrialRecord) -> dict[str, Any]:
-    """All of it: trials that are equal in it may be averaged.
+def initialisation_of(record: TrialRecord) -> dict[str, Any]:
+    """Return what identifies a trial's initialisation; the weights of trials with equal
+    initialisations may be averaged.
 
-    The encoder, the shape of the model, the tasks, and the seed, which the heads are drawn with.
+    It is the encoder, the architecture, the tasks, and the seed with which heads are initialised.
     """
     config = from_flat(record.config)
     return {
-        **encoder_of_start(record, config),
-        "model": config.model.model_dump(mode="json", exclude=_NOT_OF_THE_START),
+        **initial_encoder(record, config),
+        "model": config.model.model_dump(mode="json", exclude=_TRAINING_ONLY),
         "distill heads": config.distill.enabled and config.distill.place == "head",
         "tasks": [(name, t.model_dump(mode="json")) for name, t in config.task_records().items()],
         "seed": config.seed,

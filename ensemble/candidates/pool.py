@@ -1,6 +1,6 @@
-"""Tracked runs -> candidates with aligned dev predictions, and every run that is not one, and why.
+"""Turns tracked runs into candidates with aligned dev predictions; rejected runs have a reason.
 
-Predictions of other data than most runs have are refused by name, never aligned by guess.
+Runs whose predictions are of other data than those of most runs are rejected.
 
 Legend: M candidates, N rows, C classes, H halves.
 """
@@ -21,54 +21,54 @@ from trainable.config.tasks import Task
 from trainable.runtime.progress import Tally
 
 NUM_READERS = 16
-"""Runs read at a time from a server: reading is waiting for one file after the other."""
+"""Runs read in parallel from a server: most of the time is spent waiting for files."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One epoch of one run: an encoder with its heads, whose weights were kept.
+    """One epoch of one run, with its weights: an encoder and its heads.
 
-    Or predictions that were added from a file (`ensemble.candidates.external`): they have no
-    weights.
+    Or predictions added from a file (`ensemble.candidates.external`), without weights.
     """
 
     run_id: str
     trial: str
     sweep: str | None
-    epoch: int  # 0: added
-    weights_uri: str  # of the run: a folder with a folder of weights for each kept epoch; "": added
+    epoch: int  # 0: added from a file
+    weights_uri: str  # the run's folder with one folder of weights per epoch; "": added from a file
     num_parameters: int  # 0: not recorded
-    encoder: str = ""  # equal where encoders are; "": no other candidate is known to have its
-    num_encoder_parameters: int = 0  # of those parameters; 0: not recorded
+    encoder: str = ""  # the same for candidates with the same encoder; "": the encoder is its own
+    num_encoder_parameters: int = 0  # included in `num_parameters`; 0: not recorded
 
     def __hash__(self) -> int:
-        return hash((self.run_id, self.epoch))  # asked for often
+        return hash((self.run_id, self.epoch))  # faster than over all fields: called often
 
     @property
     def is_added(self) -> bool:
+        """Whether it was added from a file, without weights."""
         return not self.weights_uri
 
     @property
     def key(self) -> str:
-        """`sweep.trial.0007`: the same whenever the same trial is tracked; fit for a file name."""
+        """`sweep.trial.0007`: the same in every tracking store, and valid as a file name."""
         name = f"{self.trial}.{self.epoch:04d}"
         return f"{self.sweep}.{name}" if self.sweep else name
 
     @property
     def label(self) -> str:
-        """`trial@7`, for people who look at one sweep; the file's name, where added."""
+        """`trial@7`, for display; the name of the file, if added from one."""
         return self.trial if self.is_added else f"{self.trial}@{self.epoch}"
 
     @property
     def order(self) -> tuple[bool, int, str, str]:
-        """Where scores tie, the lowest is taken: weights, fewer parameters, then the name."""
+        """A sort key: where scores tie, the candidate with the lowest wins. Candidates with
+        weights come first, then those with fewer parameters, then by name."""
         return self.is_added, self.num_parameters, self.key, self.run_id
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A run that gives no candidate, or a candidate that is not one
-    (`ensemble.candidates.screening`)."""
+    """A run without candidates, or a candidate removed by `ensemble.candidates.screening`."""
 
     run_id: str
     trial: str
@@ -83,44 +83,45 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Added:
-    """What a file of predictions was taken for."""
+    """A candidate added from a file."""
 
     candidate: Candidate
     task: str
-    form: str  # of its columns, in words
+    form: str  # a description of what the file holds
 
 
 @dataclass(frozen=True, eq=False)
 class TaskPool:
-    """The candidates of one task and what they put out for its dev rows."""
+    """The candidates of one task and their outputs on its dev rows."""
 
     task: Task
     data_fingerprint: str
     ids: tuple[str, ...]  # sorted
     labels: NDArray[np.float64]  # [N]
-    candidates: tuple[Candidate, ...]  # [M], by `order`: of the runs that have the task
+    candidates: tuple[Candidate, ...]  # [M] sorted by `order`
     outputs: NDArray[np.float32]  # [M, N], or logits [M, N, C]
-    choosable: NDArray[np.bool_]  # [1 + H, M] by each fold: all of dev, then its halves
-    listed: NDArray[np.bool_]  # [M] what equal weights are for; all unless runs are listed
+    choosable: NDArray[np.bool_]  # [1 + H, M] in each fold: all of dev, then the halves
+    listed: NDArray[np.bool_]  # [M] of runs listed by the user (`--runs`); all where none is
 
     @cached_property
     def index(self) -> dict[Candidate, int]:
-        """Where each candidate is among the M."""
+        """The index of each candidate in `candidates`."""
         return {candidate: m for m, candidate in enumerate(self.candidates)}
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """What an ensemble can be chosen from."""
+    """The candidates that an ensemble is chosen from."""
 
     tasks: dict[str, TaskPool]  # in the order of the first run that has them
-    candidates: tuple[Candidate, ...]  # by `order`: those that can be exported
-    rejected: tuple[Rejected, ...]  # by trial
+    candidates: tuple[Candidate, ...]  # sorted by `order`; those that can be exported
+    rejected: tuple[Rejected, ...]  # sorted by trial
     added: tuple[Added, ...] = ()
 
 
 def labels_of(pool: Pool) -> dict[Candidate, str]:
-    """Names for people: `trial@7`, with the sweep before it where there are several."""
+    """Return a display name for each candidate: `trial@7`, or `sweep/trial@7` if there are several
+    sweeps."""
     candidates = {candidate for task in pool.tasks.values() for candidate in task.candidates}
     is_one = len({candidate.sweep for candidate in candidates if not candidate.is_added}) < 2
     return {c: c.label if is_one or not c.sweep else f"{c.sweep}/{c.label}" for c in candidates}
@@ -129,7 +130,7 @@ def labels_of(pool: Pool) -> dict[Candidate, str]:
 def _read_or_reject(
     run: RunRecord, download: Download, seen: dict[DevData, DevData]
 ) -> RunPredictions | Rejected:
-    reason = _state_against(run)
+    reason = _why_unusable(run)
     if reason is None:
         try:
             return read_run(run, download, seen)
@@ -141,12 +142,11 @@ def _read_or_reject(
 def load_pool(
     runs: Iterable[RunRecord], download: Download, num_readers: int = NUM_READERS
 ) -> Pool:
-    """The candidates of all runs that ended well and have predictions of the same data.
-
-    The order of `runs` changes nothing. Runs that cannot be used are in `rejected`.
+    """Return the candidates of all runs that finished or were pruned and have predictions of the
+    same data; other runs are in `rejected`. The order of `runs` does not matter.
 
     Args:
-        num_readers: runs read at a time; threads only wait for each other where files are here.
+        num_readers: runs read in parallel; 1 is fastest for local files.
     """
     seen: dict[DevData, DevData] = {}
     ordered = sorted({run.run_id: run for run in runs}.values(), key=_run_order)
@@ -157,13 +157,13 @@ def load_pool(
             tally.add()
     rejected = [each for each in loaded if isinstance(each, Rejected)]
     read = [each for each in loaded if isinstance(each, RunPredictions)]
-    wanted = _most_common_data(read)
+    expected = _most_common_data(read)
     used: list[tuple[RunPredictions, list[Candidate]]] = []
     for predictions in read:
         differences = [
-            f"{name}: {data.difference(wanted[name], 'most runs')}"
+            f"{name}: {data.difference(expected[name], 'most runs')}"
             for name, data in predictions.data.items()
-            if data != wanted[name]
+            if data != expected[name]
         ]
         if differences:
             run, reason = predictions.run, "; ".join(differences)
@@ -171,38 +171,34 @@ def load_pool(
         else:
             used.append((predictions, _candidates(predictions)))
     names = dict.fromkeys(name for predictions, _ in used for name in predictions.tasks)
+    exportable = [
+        candidate
+        for predictions, of_run in used
+        for candidate in of_run
+        if candidate.epoch in predictions.epochs
+    ]
     return Pool(
-        tasks={name: _task_pool(name, wanted[name], used) for name in names},
-        candidates=tuple(
-            sorted(
-                (
-                    c
-                    for predictions, of_run in used
-                    for c in of_run
-                    if c.epoch in predictions.epochs
-                ),
-                key=lambda candidate: candidate.order,
-            )
-        ),
+        tasks={name: _task_pool(name, expected[name], used) for name in names},
+        candidates=tuple(sorted(exportable, key=lambda candidate: candidate.order)),
         rejected=tuple(sorted(rejected, key=lambda r: (r.trial, r.run_id))),
     )
 
 
-def _state_against(run: RunRecord) -> str | None:
-    """Why the run cannot give a candidate, before any of its files is read."""
+def _why_unusable(run: RunRecord) -> str | None:
+    """Return why the run can have no candidate, from its record alone; None: it may have some."""
     if run.outcome is None:
         return "has not ended"
     if run.outcome not in (Outcome.FINISHED, Outcome.PRUNED):
         return f"{run.outcome}: {run.tags.get(Tag.REASON, 'no reason recorded')}"
     if not run.tags.get(Tag.KEPT_EPOCHS):
-        return f"{run.outcome}, and no weights were kept"
+        return f"{run.outcome}, but no weights were kept"
     if not run.tags.get(Tag.WEIGHTS_URI):
-        return f"{run.outcome}, but where its weights are is not recorded"
+        return f"{run.outcome}, but the location of its weights is not recorded"
     return None
 
 
 def _most_common_data(read: Sequence[RunPredictions]) -> dict[str, DevData]:
-    """The data of each task that most runs have; of equals, that of the first run."""
+    """Return the data of each task that most runs have; ties go to the first run."""
     counts: dict[str, dict[DevData, int]] = defaultdict(lambda: defaultdict(int))
     for predictions in read:
         for name, data in predictions.data.items():
@@ -211,7 +207,7 @@ def _most_common_data(read: Sequence[RunPredictions]) -> dict[str, DevData]:
 
 
 def _candidates(predictions: RunPredictions) -> list[Candidate]:
-    """Candidates: each epoch that all of dev, or a half of it, would choose."""
+    """Return a candidate for each epoch that is best on all of dev or on one of the halves."""
     return [
         Candidate(
             run_id=predictions.run.run_id,
@@ -230,34 +226,30 @@ def _candidates(predictions: RunPredictions) -> list[Candidate]:
 def _task_pool(
     name: str, data: DevData, used: Sequence[tuple[RunPredictions, list[Candidate]]]
 ) -> TaskPool:
-    having = [
-        (predictions, candidates) for predictions, candidates in used if name in predictions.tasks
-    ]
     rows = sorted(
         (
-            (
-                candidate,
-                predictions.outputs[name][candidate.epoch],
-                _choosable(predictions, candidate.epoch),
-            )
-            for predictions, candidates in having
+            (candidate, predictions)
+            for predictions, candidates in used
             for candidate in candidates
+            if name in predictions.tasks
         ),
         key=lambda row: row[0].order,
     )
+    first = next(predictions for predictions, _ in used if name in predictions.tasks)
     return TaskPool(
-        task=having[0][0].tasks[name],
+        task=first.tasks[name],
         data_fingerprint=data.fingerprint,
         ids=data.ids,
         labels=np.array(data.labels),
-        candidates=tuple(candidate for candidate, _, _ in rows),
-        outputs=np.stack([outputs for _, outputs, _ in rows]),
-        choosable=np.array([by for _, _, by in rows]).T,
+        candidates=tuple(candidate for candidate, _ in rows),
+        outputs=np.stack([p.outputs[name][candidate.epoch] for candidate, p in rows]),
+        choosable=np.array([_choosable(p, candidate.epoch) for candidate, p in rows]).T,
         listed=np.ones(len(rows), np.bool_),
     )
 
 
 def _choosable(predictions: RunPredictions, epoch: int) -> list[bool]:
+    """[1 + H] whether all of dev, then each half, may choose the epoch."""
     return [epoch in predictions.epochs, *(epoch in best for best in predictions.best_of_halves)]
 
 

@@ -1,6 +1,7 @@
-"""The dev predictions of one tracked run, proved to be of one data set, and its best epochs.
+"""Reads the dev predictions of one tracked run, checks that all are of the same data, and finds
+its best epochs.
 
-Choosing an epoch is part of choosing an ensemble: each half of dev does it by its own rows alone.
+The choice of epochs is part of what is cross-fitted: each half of dev makes it on its own rows.
 
 Legend: N rows, C classes, H halves.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.candidates.lineage import SOUP, encoder_of_start
+from ensemble.candidates.lineage import SOUP, initial_encoder
 from ensemble.statistics.arrays import Floats
 from ensemble.statistics.bootstrap import resampled_scores
 from ensemble.statistics.dev_splits import NUM_HALVES, Fold, folds
@@ -41,7 +42,7 @@ Download = Callable[[str, str], Path]
 
 @dataclass(frozen=True)
 class DevData:
-    """What the predictions of a task are of; runs are compared by it."""
+    """The dev data of a task's predictions, by which runs are compared."""
 
     fingerprint: str
     kind: Kind
@@ -52,33 +53,33 @@ class DevData:
 
     @cached_property
     def halves(self) -> tuple[Fold, ...]:
-        """[H]."""
+        """[H] the folds that choose on one half."""
         return folds(self.ids)[1:]
 
     @cached_property
     def truth(self) -> Floats:
-        """[N] the labels."""
+        """[N] the labels, as an array."""
         return np.array(self.labels)
 
     @cached_property
     def counts(self) -> Floats:
-        """[H, N] how often each row counts where a half chooses."""
+        """[H, N] 1 for the rows of each half, 0 for the others."""
         return np.array([half.fit for half in self.halves], np.float64)
 
-    def difference(self, wanted: "DevData", whose: str) -> str:
-        """The first thing in which this differs from `wanted`, the data of `whose`, in words."""
-        if self.fingerprint != wanted.fingerprint:
-            return f"data {self.fingerprint}, {whose}: {wanted.fingerprint}"
+    def difference(self, expected: "DevData", whose: str) -> str:
+        """Describe the first difference from `expected`, which is the data of `whose`."""
+        if self.fingerprint != expected.fingerprint:
+            return f"data {self.fingerprint}, {whose}: {expected.fingerprint}"
         for field in ("kind", "num_classes", "metric"):
-            ours, theirs = getattr(self, field), getattr(wanted, field)
+            ours, theirs = getattr(self, field), getattr(expected, field)
             if ours != theirs:
                 return f"{field} {ours}, {whose}: {theirs}"
-        if self.ids != wanted.ids:
-            missing = len(set(wanted.ids) - set(self.ids))
-            unknown = len(set(self.ids) - set(wanted.ids))
+        if self.ids != expected.ids:
+            missing = len(set(expected.ids) - set(self.ids))
+            unknown = len(set(self.ids) - set(expected.ids))
             return f"other rows than {whose}: {missing} ids missing, {unknown} unknown"
-        changed = sum(a != b for a, b in zip(self.labels, wanted.labels, strict=True))
-        return f"{changed} labels are not those of {whose}"
+        changed = sum(a != b for a, b in zip(self.labels, expected.labels, strict=True))
+        return f"{changed} labels differ from those of {whose}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,24 +87,25 @@ class RunPredictions:
     """A run's epochs that become candidates, and their outputs."""
 
     run: RunRecord
-    epochs: tuple[int, ...]  # best on all of dev, overall or for a task, and kept
-    best_of_halves: tuple[frozenset[int], ...]  # [H] the same on a half's rows, kept or not
+    epochs: tuple[int, ...]  # with kept weights; best on all of dev, overall or for a task
+    best_of_halves: tuple[frozenset[int], ...]  # [H] best on each half, with or without weights
     num_parameters: int  # 0: not recorded
-    num_encoder_parameters: int  # of those; 0: not recorded
-    num_frozen_epochs: int  # the first ones, of probes: they leave the encoder as it was
-    frozen_encoder: str  # equal for runs that start from equal encoders and use them alike
+    num_encoder_parameters: int  # included in `num_parameters`; 0: not recorded
+    num_frozen_epochs: int  # number of first epochs that trained only heads
+    frozen_encoder: str  # identifies the encoder before training and its pooling; "": not recorded
     tasks: Mapping[str, Task]  # those with a metric
     data: Mapping[str, DevData]
     outputs: Mapping[str, Mapping[int, NDArray[np.float32]]]  # task -> epoch -> [N] or [N, C]
 
 
 def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -> RunPredictions:
-    """Read the configuration and all predictions of a run that has kept weights.
+    """Read the configuration and all predictions of a run whose weights were kept.
 
-    `seen` is added to: runs of the same data share one copy of it.
+    Args:
+        seen: a cache that is added to, so that runs of the same data share one copy of it.
 
     Raises:
-        EnsweepError: something is missing, or not what the run says it is.
+        EnsweepError: something is missing, or does not match the run.
     """
     record = _trial_record(run, download)
     config = from_flat(record.config)
@@ -114,7 +116,7 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
     data: dict[str, DevData] = {}
     outputs: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in tasks}
     scores: dict[int, dict[str, Floats]] = {}  # epoch -> task -> [1 + H], all of dev first
-    # An epoch after the last kept one is not the best of any task: training keeps those.
+    # Training keeps the best epoch of every task, so no epoch after the last kept one is the best.
     for epoch in range(first_judged_epoch(config, max(kept)), max(kept) + 1):
         scores[epoch] = {}
         for name, task in tasks.items():
@@ -129,7 +131,7 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
             if not first.counts.any(axis=1).all():
                 raise IntegrityError(
                     f"{name}: {len(first.ids)} dev rows, too few to choose on one half of them "
-                    "and judge on the other"
+                    "and score on the other"
                 )
             scores[epoch][name] = _scores(task, values, first)
             outputs[name][epoch] = values
@@ -144,7 +146,7 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
         num_parameters=record.notes.get("num_parameters", 0),
         num_encoder_parameters=record.notes.get("num_encoder_parameters", 0),
         num_frozen_epochs=_num_frozen_epochs(config, record),
-        frozen_encoder=_start_encoder(config, record),
+        frozen_encoder=_initial_encoder_id(config, record),
         tasks=tasks,
         data=data,
         outputs={
@@ -155,7 +157,7 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
 
 
 class _Reader:
-    """Reads the prediction files of one run, which are all of one tokenizer."""
+    """Reads the prediction files of one run, all of which must be of one tokenizer."""
 
     def __init__(self, run: RunRecord, download: Download) -> None:
         self.run, self.download = run, download
@@ -164,22 +166,22 @@ class _Reader:
         self._last: tuple[int, Path, dict[str, Predictions]] | None = None
 
     def read(self, name: str, task: Task, epoch: int) -> tuple[NDArray[np.float32], DevData]:
-        """Outputs [N, C] or [N] in the order of the sorted ids, and the data they are of."""
+        """Return the outputs [N, C] or [N] in the order of the sorted ids, and their data."""
         path, by_task = self._file(epoch)
         if name not in by_task:
-            raise IntegrityError(f"{path}: no predictions of {name}, but of {', '.join(by_task)}")
+            raise IntegrityError(f"{path}: no predictions of {name}, only of {', '.join(by_task)}")
         predictions = by_task[name]
         predictions.require(
             path,
             task_name=name,
             split="dev",
-            data_fingerprint=predictions.data_fingerprint,  # compared when all runs are known
+            data_fingerprint=predictions.data_fingerprint,  # compared once all runs are read
             tokenizer=self.tokenizer,
         )
         self.tokenizer = predictions.tokenizer
         require_outputs(path, predictions, task)
         if predictions.labels is None:
-            raise IntegrityError(f"{path}: no labels, hence nothing to choose by")
+            raise IntegrityError(f"{path}: holds no labels, which an ensemble is chosen by")
         order, ids = _sorted(predictions.ids)
         facts, labels = (predictions.data_fingerprint, predictions.ids), predictions.labels
         known = self._known.get(name)
@@ -196,7 +198,7 @@ class _Reader:
         return predictions.outputs[order], known[2]
 
     def _file(self, epoch: int) -> tuple[Path, dict[str, Predictions]]:
-        """The file of an epoch and what is in it: read once for all tasks."""
+        """Return the path and content of an epoch's file, read once for all tasks."""
         if self._last is None or self._last[0] != epoch:
             artifact = f"{PREDICTIONS_ARTIFACT}/{prediction_path(epoch)}"
             path = self.download(self.run.run_id, artifact)
@@ -206,13 +208,18 @@ class _Reader:
 
 @lru_cache(maxsize=64)
 def _sorted(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """The order in which ids are sorted, and they so: all epochs of all runs have the same ones."""
+    """Return the indices that sort ids, and the sorted ids; cached, because all epochs of all runs
+    have the same ids."""
     order = sorted(range(len(ids)), key=ids.__getitem__)
     return np.array(order, np.int64), tuple(ids[row] for row in order)
 
 
 def require_outputs(path: Path, predictions: Predictions, task: Task) -> None:
-    """Raises IntegrityError where outputs are not such as a head of the task puts out."""
+    """Check that the outputs are finite and have the shape of the task's: [N, C] or [N].
+
+    Raises:
+        IntegrityError: they are not.
+    """
     num_rows = len(predictions.ids)
     shape = (num_rows, task.num_classes) if task.kind.output.has_columns else (num_rows,)
     if predictions.kind is not task.kind or predictions.outputs.shape != shape:
@@ -232,7 +239,7 @@ def _trial_record(run: RunRecord, download: Download) -> TrialRecord:
         raise IntegrityError(f"{path}: no trial record: {error}") from None
     if (record.trial, record.sweep) != (run.trial, run.sweep):
         raise IntegrityError(
-            f"{path}: is of trial {record.trial!r} of sweep {record.sweep!r}, "
+            f"{path}: the record of trial {record.trial!r} of sweep {record.sweep!r}, "
             f"not of {run.trial!r} of {run.sweep!r}"
         )
     return record
@@ -240,17 +247,17 @@ def _trial_record(run: RunRecord, download: Download) -> TrialRecord:
 
 def _num_frozen_epochs(config: Config, record: TrialRecord) -> int:
     if record.recipe == SOUP:
-        return 0  # it has one epoch, of whatever stage those of its ingredients were
+        return 0  # its one epoch is an average of epochs of any stage
     return num_frozen_epochs(config)
 
 
-def _start_encoder(config: Config, record: TrialRecord) -> str:
-    """Identity of the encoder before training, and of how sentences become its embeddings; "" where
-    its size is not recorded, without which it cannot be paid for once."""
+def _initial_encoder_id(config: Config, record: TrialRecord) -> str:
+    """Return an id of the encoder before training, its pooling and its maximum length; "" where its
+    size is not recorded, without which the cost of a shared encoder cannot be computed."""
     if not record.notes.get("num_encoder_parameters"):
         return ""
     used = {"pooling": config.model.pooling, "max_length": config.model.max_length}
-    facts = encoder_of_start(record, config) | used
+    facts = initial_encoder(record, config) | used
     return short_hash(json.dumps(facts, sort_keys=True))
 
 
@@ -263,7 +270,7 @@ def _kept_epochs(run: RunRecord) -> set[int]:
 
 
 def _scores(task: Task, outputs: NDArray[np.float32], data: DevData) -> Floats:
-    """[1 + H] the metric on all of dev, then on each half."""
+    """Return [1 + H] the metric on all of dev, then on each half."""
     whole, _ = task_metric(task, outputs, data.truth)
     of_halves = resampled_scores(task, outputs.astype(np.float64), data.truth, data.counts)
     return np.array([whole, *of_halves])
@@ -272,8 +279,8 @@ def _scores(task: Task, outputs: NDArray[np.float32], data: DevData) -> Floats:
 def _best_epochs(
     scores: Mapping[int, Mapping[str, Floats]], tasks: Mapping[str, Task], column: int
 ) -> set[int]:
-    """Best overall and best for each task, by one column of the scores: all of dev's, or a half's.
-    The earliest wins a tie."""
+    """Return the epochs that are best overall and for each task, by one column of the scores: on
+    all of dev, or on one half. Ties go to the earliest."""
     table = []
     for of_epoch in scores.values():
         of_tasks = {name: float(values[column]) for name, values in of_epoch.items()}

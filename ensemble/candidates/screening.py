@@ -1,8 +1,8 @@
-"""Candidates that would mislead the choice: near-duplicates, near-constant ones, and those that
-seem to have seen dev. Each that is left out is named with its reason.
+"""Removes candidates that would mislead the choice: near-duplicates, near-constant ones, and those
+that seem to have been trained on dev (a leak). Removed candidates are reported with the reason.
 
-What looks at labels is asked of each half by its own rows, and of all of dev for the final choice,
-so that held-out rows take no part here either. The first two look at outputs alone.
+Checks that use labels are made on each half's own rows, and on all of dev for the final choice, so
+that held-out rows are not used here either. The first two checks use outputs only.
 
 Legend: M candidates, N rows, C classes, H halves.
 """
@@ -20,53 +20,53 @@ from trainable.config.tasks import Kind, Output, Task
 from trainable.evaluation.metrics import predicted_labels
 
 DUPLICATE = 0.9999
-"""Pearson's r of two candidates' predictions from which on they are one."""
-_SAMPLE = 2000
-"""Rows, evenly spaced, on which candidates are compared to find duplicates."""
+"""Minimum Pearson's r of two candidates' predictions at which they are duplicates."""
+_NUM_COMPARED = 2000
+"""Number of evenly spaced rows on which candidates are compared to find duplicates."""
 CONSTANT = 1e-3
-"""Of the median candidate's range of predictions, at least."""
-_ENDS = 0.5
-"""Per cent of the rows at either end that a range leaves out."""
+"""Minimum range of a candidate's predictions, relative to the median candidate's."""
+_TAIL_PERCENT = 0.5
+"""Per cent of the rows at either end that are excluded from a range."""
 MIN_OTHERS = 3
-"""Other runs that it takes to tell what is hard."""
+"""Minimum number of other runs needed to find the hard rows."""
 MIN_ROWS = 20
-"""Rows that the others get wrong, likewise."""
-SEEN = 0.05
-"""A candidate with fewer than this share of the others' errors, on rows that are hard for them,
-has been trained on the rows."""
+"""Minimum number of hard rows."""
+MAX_LEAKED_ERROR = 0.05
+"""A candidate with at most this share of the other runs' errors on the hard rows has a leak."""
 HARDEST = 0.1
-"""Of the rows, by how far the others' scores are off."""
-SKILL = 0.75
-"""Of a constant answer's errors, at most: others that make more do not know what is hard."""
+"""Share of the rows that are hard: those with the largest residuals of the other runs' scores."""
+MAX_ERROR_OF_OTHERS = 0.75
+"""Maximum error of the other runs relative to a constant prediction's: if theirs is larger, their
+errors do not show which rows are hard."""
 
 
 def screened(pool: Pool) -> Pool:
-    """The pool without such candidates; they are in `rejected`.
+    """Return the pool without misleading candidates; they are in `rejected`.
 
-    A candidate is left out for a task where it is all but constant or has seen the rows, and
-    altogether where another one is the same in every task that it is left in.
+    A candidate is removed from a task where it is nearly constant or has a leak, and from the pool
+    where another candidate is its duplicate in all of its remaining tasks.
     """
     tasks, rejected = {}, list(pool.rejected)
-    same: dict[str, Mask] = {}
+    is_same: dict[str, Mask] = {}
     for name, task in pool.tasks.items():
         predictions = np.stack([to_predictions(task.task, outputs) for outputs in task.outputs])
         choosable, reasons = _screen_task(task, predictions)
         tasks[name] = dataclasses.replace(task, choosable=choosable)
         rejected += [_rejected(task.candidates[m], f"{name}: {why}") for m, why in reasons.items()]
-        same[name] = _is_same(predictions)
-    twins = _leave_out_twins(tasks, same)
+        is_same[name] = _is_same(predictions)
+    duplicates = _remove_duplicates(tasks, is_same)
     labels = labels_of(pool)
-    rejected += [_rejected(one, f"a duplicate of {labels[twin]}") for one, twin in twins.items()]
-    left = {
+    rejected += [_rejected(c, f"a duplicate of {labels[kept]}") for c, kept in duplicates.items()]
+    remaining = {
         candidate
         for task in tasks.values()
-        for candidate, by in zip(task.candidates, task.choosable[0], strict=True)
-        if by
+        for candidate, is_choosable in zip(task.candidates, task.choosable[0], strict=True)
+        if is_choosable
     }
     return dataclasses.replace(
         pool,
         tasks=tasks,
-        candidates=tuple(candidate for candidate in pool.candidates if candidate in left),
+        candidates=tuple(candidate for candidate in pool.candidates if candidate in remaining),
         rejected=tuple(sorted(rejected, key=lambda r: (r.trial, r.run_id, r.epoch or 0))),
     )
 
@@ -77,37 +77,39 @@ def _rejected(candidate: Candidate, reason: str) -> Rejected:
 
 
 def _screen_task(task: TaskPool, predictions: Floats) -> tuple[Mask, dict[int, str]]:
-    """`choosable` without the constant and the told, and why all of dev does without each."""
-    width = _range(predictions)
+    """Return `choosable` without near-constant candidates and those with a leak, and the reasons
+    for those removed from the fold that is all of dev."""
+    range_ = _range(predictions)
     choosable = task.choosable.copy()
     reasons: dict[int, str] = {}
-    for fold, given, left in zip(folds(task.ids), task.choosable, choosable, strict=True):
-        constant = given & (width < CONSTANT * np.median(width[given]))
-        left_out = dict.fromkeys(
+    for fold, before, after in zip(folds(task.ids), task.choosable, choosable, strict=True):
+        constant = before & (range_ < CONSTANT * np.median(range_[before]))
+        removed = dict.fromkeys(
             map(int, np.flatnonzero(constant)), "the same for all but a few rows"
         )
-        left_out |= _seen(task, predictions, given & ~constant, fold.fit)
-        left[list(left_out)] = False
-        reasons = reasons if fold.judge.any() else left_out
+        removed |= _leaks(task, predictions, before & ~constant, fold.fit)
+        after[list(removed)] = False
+        if not fold.judge.any():
+            reasons = removed
     return choosable, reasons
 
 
 def _range(predictions: Floats) -> Floats:
-    """[M] the range of each candidate's predictions, the widest of its classes, without the few
-    at either end."""
-    low, high = np.percentile(predictions, (_ENDS, 100 - _ENDS), axis=1)
+    """Return [M] the range of each candidate's predictions without the tails; for classes, the
+    widest range of a class."""
+    low, high = np.percentile(predictions, (_TAIL_PERCENT, 100 - _TAIL_PERCENT), axis=1)
     return np.asarray((high - low).reshape(len(predictions), -1).max(axis=1))
 
 
-def _seen(task: TaskPool, predictions: Floats, given: Mask, rows: Mask) -> dict[int, str]:
-    """Candidates that are right where all that have not seen the rows are wrong, and how often.
+def _leaks(task: TaskPool, predictions: Floats, choosable: Mask, rows: Mask) -> dict[int, str]:
+    """Return the candidates that seem to have been trained on the rows, and the evidence.
 
-    Honest models err on the same rows: where the other runs together are wrong, the best of many
-    public models for the paper's tasks are right at most every third time (sentiment) to, beside
-    weak ones, 88 times in a hundred (paraphrases).
+    Models that were not make errors on the same rows: where the other runs' average is wrong, the
+    best of many public models for the paper's tasks are right in at most a third of the cases
+    (sentiment) and, among weak models, in at most 88 % (paraphrase).
     """
-    own: dict[str, list[int]] = {}
-    for m in np.flatnonzero(given).tolist():
+    own: dict[str, list[int]] = {}  # run id -> its candidates
+    for m in np.flatnonzero(choosable).tolist():
         own.setdefault(task.candidates[m].run_id, []).append(m)
     if len(own) <= MIN_OTHERS:
         return {}
@@ -117,74 +119,85 @@ def _seen(task: TaskPool, predictions: Floats, given: Mask, rows: Mask) -> dict[
         predictions = np.stack([_standardised(task.task, prediction) for prediction in predictions])
     means = {run: predictions[members].mean(axis=0) for run, members in own.items()}
     total = np.sum(list(means.values()), axis=0)
-    hard_for = _hard_scores if task.task.kind.output is Output.SCORE else _hard_labels
-    told: dict[int, str] = {}
+    leak_test = _score_leak_test if task.task.kind.output is Output.SCORE else _label_leak_test
+    leaks: dict[int, str] = {}
     for run, members in own.items():
         others = (total - means[run]) / (len(own) - 1)
-        judge = hard_for(task.task.kind, others, labels)
-        whys = {} if judge is None else {m: judge(predictions[m]) for m in members}
-        told |= {m: f"seems to have seen dev: {why}" for m, why in whys.items() if why is not None}
-    return told
+        evidence_of = leak_test(task.task.kind, others, labels)
+        if evidence_of is None:
+            continue
+        for m in members:
+            evidence = evidence_of(predictions[m])
+            if evidence is not None:
+                leaks[m] = f"seems to have seen dev: {evidence}"
+    return leaks
 
 
-Judge = Callable[[Floats], str | None]
-"""A candidate's predictions -> why it seems to have seen the rows."""
+LeakTest = Callable[[Floats], str | None]
+"""Returns the evidence that a candidate with these predictions was trained on the rows, or None."""
 
 
-def _hard_labels(kind: Kind, others: Floats, labels: Floats) -> Judge | None:
-    """Judges by the rows that the others get wrong; None: they cannot tell."""
-    wrong = predicted_labels(kind, others) != labels
-    guessed = 1 - np.unique(labels, return_counts=True)[1].max() / len(labels)
-    if wrong.sum() < MIN_ROWS or wrong.mean() > SKILL * guessed:
+def _label_leak_test(kind: Kind, others: Floats, labels: Floats) -> LeakTest | None:
+    """Return a test on the rows that the other runs get wrong; None: their errors are too few, or
+    too many."""
+    is_wrong = predicted_labels(kind, others) != labels
+    constant_error = 1 - np.unique(labels, return_counts=True)[1].max() / len(labels)
+    if is_wrong.sum() < MIN_ROWS or is_wrong.mean() > MAX_ERROR_OF_OTHERS * constant_error:
         return None
-    truth = labels[wrong]
+    truth = labels[is_wrong]
 
-    def judge(prediction: Floats) -> str | None:
-        right = float((predicted_labels(kind, prediction[wrong]) == truth).mean())
-        if right < 1 - SEEN:
+    def evidence_of(prediction: Floats) -> str | None:
+        accuracy = float((predicted_labels(kind, prediction[is_wrong]) == truth).mean())
+        if accuracy < 1 - MAX_LEAKED_ERROR:
             return None
         return (
-            f"right on {right:.0%} of the {len(truth)} rows that the other runs together get wrong"
+            f"right on {accuracy:.0%} of the {len(truth)} rows that the average of the other runs "
+            "gets wrong"
         )
 
-    return judge
+    return evidence_of
 
 
-def _hard_scores(kind: Kind, others: Floats, labels: Floats) -> Judge | None:
-    """Judges by the rows on which the others are off the most; None: they cannot tell."""
-    error = _residuals(others, labels)
+def _score_leak_test(kind: Kind, others: Floats, labels: Floats) -> LeakTest | None:
+    """Return a test on the rows with the largest residuals of the other runs; None: those rows are
+    too few, or the residuals too large."""
+    residuals = _residuals(others, labels)
     count = int(HARDEST * len(labels))
-    if count < MIN_ROWS or error @ error > SKILL * float(np.var(labels)) * len(labels):
+    limit = MAX_ERROR_OF_OTHERS * float(np.var(labels)) * len(labels)
+    if count < MIN_ROWS or residuals @ residuals > limit:
         return None
-    hardest = np.argsort(-np.abs(error), kind="stable")[:count]
-    theirs = float(error[hardest] @ error[hardest])
+    hardest = np.argsort(-np.abs(residuals), kind="stable")[:count]
+    theirs = float(residuals[hardest] @ residuals[hardest])
 
-    def judge(prediction: Floats) -> str | None:
+    def evidence_of(prediction: Floats) -> str | None:
         own = _residuals(prediction, labels)[hardest]
         share = float(own @ own) / theirs
-        if not share <= SEEN:
+        if not share <= MAX_LEAKED_ERROR:
             return None
-        where = f"on the {count} rows hardest for them"
-        return f"{share:.0%} of the squared error of the other runs {where}"
+        return (
+            f"its squared error is {share:.0%} of the other runs' on the {count} rows hardest for "
+            "them"
+        )
 
-    return judge
+    return evidence_of
 
 
 def _residuals(scores: Floats, labels: Floats) -> Floats:
-    """Residuals of the labels on a straight line through the scores."""
+    """Return [N] the residuals of a linear regression of the labels on the scores."""
     x, y = scores - scores.mean(), labels - labels.mean()
     return np.asarray(y - x * (x @ y) / max(float(x @ x), 1e-300))
 
 
 def _standardised(task: Task, prediction: Floats) -> Floats:
-    """Values scaled to mean 0 and standard deviation 1."""
-    to = np.array([-1.0, 1.0])
-    return Transform.fit(task, Averaged.STANDARDISED, prediction, to).apply(task, prediction)
+    """Return the scores standardised to mean 0 and standard deviation 1."""
+    labels = np.array([-1.0, 1.0])  # mean 0, standard deviation 1
+    transform = Transform.fit(task, Averaged.STANDARDISED, prediction, labels)
+    return transform.apply(task, prediction)
 
 
 def _is_same(predictions: Floats) -> Mask:
-    """[M, M] which candidates are so much alike that a second one adds nothing."""
-    rows = np.unique(np.linspace(0, predictions.shape[1] - 1, _SAMPLE).astype(np.int64))
+    """Return [M, M] whether two candidates are duplicates for a task."""
+    rows = np.unique(np.linspace(0, predictions.shape[1] - 1, _NUM_COMPARED).astype(np.int64))
     x = predictions[:, rows] - predictions[:, rows].mean(axis=1, keepdims=True)
     x = x.reshape(len(x), -1)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
@@ -192,37 +205,37 @@ def _is_same(predictions: Floats) -> Mask:
     return np.asarray(x @ x.T > DUPLICATE)
 
 
-def _leave_out_twins(
-    tasks: Mapping[str, TaskPool], same: Mapping[str, Mask]
+def _remove_duplicates(
+    tasks: Mapping[str, TaskPool], is_same: Mapping[str, Mask]
 ) -> dict[Candidate, Candidate]:
-    """Take from `choosable` whom another can stand for.
+    """Remove candidates from `choosable` that are duplicates of a kept one in all of their tasks.
 
     Returns:
-        Those that all of dev does without, and who stands for each.
+        Each candidate that is removed from the fold that is all of dev, and the one kept instead.
     """
     everyone = sorted({c for t in tasks.values() for c in t.candidates}, key=lambda c: c.order)
-    place = {candidate: g for g, candidate in enumerate(everyone)}
-    where = {name: np.array([place[c] for c in task.candidates]) for name, task in tasks.items()}
-    stand_ins: dict[Candidate, Candidate] = {}
-    is_whole = True  # the first fold is all of dev
-    for choosable in zip(*(task.choosable for task in tasks.values()), strict=True):  # by each fold
-        active_in = dict(zip(tasks, choosable, strict=True))
-        is_there = np.zeros(len(everyone), np.bool_)
-        covers = np.ones((len(everyone), len(everyone)), np.bool_)  # the second for the first
-        for name, active in active_in.items():
-            is_there[where[name][active]] = True
-            stands = np.zeros_like(covers)
-            stands[np.ix_(where[name], where[name])] = same[name] & active
-            covers[where[name][active]] &= stands[where[name][active]]
-        kept = np.zeros(len(everyone), np.bool_)
-        for g in np.flatnonzero(is_there):
-            twins = np.flatnonzero(covers[g] & kept)
-            kept[g] = not len(twins)
-            if kept[g]:
+    index = {candidate: g for g, candidate in enumerate(everyone)}
+    index_of = {name: np.array([index[c] for c in task.candidates]) for name, task in tasks.items()}
+    duplicates: dict[Candidate, Candidate] = {}
+    folds_of_tasks = zip(*(task.choosable for task in tasks.values()), strict=True)
+    for fold, of_fold in enumerate(folds_of_tasks):  # fold 0 is all of dev
+        choosable = dict(zip(tasks, of_fold, strict=True))  # task -> [M], changed in place
+        is_present = np.zeros(len(everyone), np.bool_)
+        can_replace = np.ones((len(everyone), len(everyone)), np.bool_)  # column replaces row
+        for name, mask in choosable.items():
+            present = index_of[name][mask]
+            is_present[present] = True
+            in_task = np.zeros_like(can_replace)
+            in_task[np.ix_(index_of[name], index_of[name])] = is_same[name] & mask
+            can_replace[present] &= in_task[present]
+        is_kept = np.zeros(len(everyone), np.bool_)
+        for g in np.flatnonzero(is_present):
+            replacements = np.flatnonzero(can_replace[g] & is_kept)
+            is_kept[g] = not len(replacements)
+            if is_kept[g]:
                 continue
-            for name, active in active_in.items():
-                active[where[name] == g] = False
-            if is_whole:
-                stand_ins[everyone[g]] = everyone[twins[0]]
-        is_whole = False
-    return stand_ins
+            for name, mask in choosable.items():
+                mask[index_of[name] == g] = False
+            if fold == 0:
+                duplicates[everyone[g]] = everyone[replacements[0]]
+    return duplicates

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble.candidates.lineage import SOUP, start_of
+from ensemble.candidates.lineage import SOUP, initialisation_of
 from ensemble.soup.averaging import greedy_soup
 from ensemble.soup.scoring import HeldOut, Ingredient, SoupScorer
 from mlflow_setup.errors import NothingUsableError
@@ -86,7 +86,8 @@ def sharing_a_start(runs: Iterable[RunRecord], sweep: str) -> list[Ingredient]:
     for run in runs:
         ingredient = _ingredient(run)
         if ingredient is not None:
-            groups[json.dumps(start_of(ingredient.record), sort_keys=True)].append(ingredient)
+            key = json.dumps(initialisation_of(ingredient.record), sort_keys=True)
+            groups[key].append(ingredient)
     for group in groups.values():
         group.sort(key=lambda each: (-each.dev_train, each.label))
     most = max(groups.values(), key=lambda group: (len(group), group[0].dev_train), default=[])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from ensemble.candidates.external import SURE, with_added
+from ensemble.candidates.external import LABEL_PROBABILITY, with_added
 from ensemble.candidates.pool import Pool
 from ensemble.candidates.screening import screened
 from ensemble.choice.cross_fitting import choose
@@ -91,16 +91,16 @@ def test_hard_labels_become_a_smoothed_one_hot(
     labels = store.labels[task].astype(int)
     path = written(tmp_path / "hard.csv", lines_of(store, task, labels, "label"))
     grown = with_added(pool, [path])
-    assert grown.added[0].form == "labels, each taken for 90% sure"
+    assert grown.added[0].form == "labels, each with probability 0.9"
     found = taken(grown, "hard.csv", task).astype(np.float64)
     own = in_order(store, pool, task, store.labels[task])
     assert predicted_labels(pool.tasks[task].task.kind, found).tolist() == own.tolist()
     if task == "sentiment":
         p = softmax(found, axis=1)
-        np.testing.assert_allclose(p.max(axis=1), SURE, rtol=1e-5)
-        np.testing.assert_allclose(p.min(axis=1), (1 - SURE) / 4, rtol=1e-5)
+        np.testing.assert_allclose(p.max(axis=1), LABEL_PROBABILITY, rtol=1e-5)
+        np.testing.assert_allclose(p.min(axis=1), (1 - LABEL_PROBABILITY) / 4, rtol=1e-5)
     else:
-        np.testing.assert_allclose(expit(np.abs(found)), SURE, rtol=1e-5)
+        np.testing.assert_allclose(expit(np.abs(found)), LABEL_PROBABILITY, rtol=1e-5)
 
 
 def test_what_predict_wrote_for_the_dev_file_fits(store: Store, pool: Pool, tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def no_number(lines: Lines, rng: np.random.Generator) -> Lines:
 
 DAMAGES = {
     truncate: "not the dev rows of a task: of similarity's 60 ids [0-9]+ are missing, 0 are unkno",
-    cut_a_row: "not one cell for each of 2 columns",
-    duplicate: "is there twice",
+    cut_a_row: "1 cells, the header has 2",
+    duplicate: "duplicate id",
     replace_a_row: "of similarity's 60 ids 1 are missing, 1 are unknown",
     of_other_rows: "ids 60 are missing, 60 are unknown",
     no_number: "score is '.*', not a finite number",
@@ -217,7 +217,7 @@ def test_values_that_a_task_cannot_have(
     ("content", "message"),
     [
         (b"", "no column id"),
-        (b"row,label\n", "no column id; it has 'row, label'"),
+        (b"row,label\n", "no column id; its columns are 'row, label'"),
         (b"id,label\n\xff,1\n", "2: byte 0xff is not UTF-8"),
         (None, "cannot be read: No such file"),
     ],
@@ -241,7 +241,7 @@ def test_without_a_run_there_is_nothing_to_add_to(store: Store, tmp_path: Path) 
 def test_a_file_twice(store: Store, pool: Pool, tmp_path: Path) -> None:
     scores = store.outputs("similarity", 7)
     path = written(tmp_path / "x.csv", lines_of(store, "similarity", scores, "score"))
-    with pytest.raises(DataError, match=r"x\.csv: a file of this name is added already"):
+    with pytest.raises(DataError, match=r"x\.csv: a file of this name is already added"):
         with_added(pool, [path, path])
 
 
@@ -252,7 +252,7 @@ def test_tasks_of_the_same_rows_are_told_apart_by_name(
     both = Pool(tasks, pool.candidates, ())
     scores = store.outputs("similarity", 7)
     path = written(tmp_path / "x.csv", lines_of(store, "similarity", scores, "score"))
-    with pytest.raises(DataError, match=r"similarity, again have the same rows\nfix: name its tas"):
+    with pytest.raises(DataError, match=r"similarity, again have the same rows\nfix: name the fil"):
         with_added(both, [path])
     assert with_added(both, [f"again={path}"]).added[0].task == "again"
     with pytest.raises(DataError, match="of sentiment's 60 ids 60 are missing, 60 are unknown"):

@@ -106,8 +106,8 @@ OTHER_IDS = tuple(f"x-{row}" for row in range(60))
         ({"data_fingerprint": "other"}, "paraphrase: data other, most runs: paraphrase-data"),
         ({"split": "test"}, "predictions of something else: split is 'test', expected 'dev'"),
         ({"ids": OTHER_IDS}, "other rows than most runs: 60 ids missing, 60 unknown"),
-        ({"labels": np.zeros(60)}, "labels are not those of most runs"),
-        ({"labels": None}, "no labels, hence nothing to choose by"),
+        ({"labels": np.zeros(60)}, "labels differ from those of most runs"),
+        ({"labels": None}, "holds no labels, which an ensemble is chosen by"),
         ({"outputs": np.full(60, np.nan, np.float32)}, "outputs are not finite"),
         ({"kind": "similarity"}, "outputs [60] of a similarity task, expected [60] of a paraph"),
     ],
@@ -145,7 +145,7 @@ def test_classes_of_another_number_are_refused(store: Store) -> None:
     [
         ({"data_fingerprint": "x"}, "paraphrase, epoch 2: data x, epoch 1: paraphrase-data"),
         ({"tokenizer": "x"}, "tokenizer is 'x', expected 'tok'"),
-        ({"labels": np.zeros(60)}, "labels are not those of epoch 1"),
+        ({"labels": np.zeros(60)}, "labels differ from those of epoch 1"),
     ],
 )
 def test_epochs_of_a_run_are_of_one_data_set(

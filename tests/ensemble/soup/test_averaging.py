@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from ensemble.candidates.lineage import start_of
+from ensemble.candidates.lineage import initialisation_of
 from ensemble.candidates.pool import load_pool
 from ensemble.soup import scoring as soup_cook
 from ensemble.soup.averaging import average_weights, greedy_soup
@@ -195,9 +195,9 @@ def test_what_a_start_is(change: dict[str, Any], is_shared: bool) -> None:
         )
         for settings in ({}, change)
     )
-    assert (start_of(one) == start_of(other)) == is_shared
+    assert (initialisation_of(one) == initialisation_of(other)) == is_shared
     moved = dataclasses.replace(one, encoder_revision="f" * 40)  # the hub's newest is another now
-    assert start_of(one) != start_of(moved)
+    assert initialisation_of(one) != initialisation_of(moved)
 
 
 def test_the_mean_of_weights(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_predictions_from_a_file(storage: Path, tmp_path: Path) -> None:
     path.write_text("id,label\n" + "".join(f"paraphrase-{n},{y}\n" for n, y in enumerate(labels)))
     words = ["old", "--storage", str(storage), "--method", "single", "--add", str(path)]
     result = invoke(*words)
-    assert "  added mine.csv to paraphrase: labels, each taken for 90% sure\n" in result.stdout
+    assert "  added mine.csv to paraphrase: labels, each with probability 0.9\n" in result.stdout
     assert "  selective   1.0000  1.0000  1.000 mine.csv\n" in result.stdout
     command = f"ensweep export old --method single --output old-bundle --storage {storage}"
     said = f"an export chooses without mine.csv\nnext: {command}\n"
