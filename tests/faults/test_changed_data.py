@@ -46,9 +46,9 @@ class Data:
 
 @pytest.mark.promise(
     "R23",
-    "data are written anew in the middle of a sweep (tiny BERT), in a folder, in an S3 store",
-    "it stops (exit 75) and names the file, `resume` and `extend` refuse; once they are back it is "
-    "whole, all trials of the same data",
+    "data files change during a sweep (tiny BERT), in a folder, in an S3 store",
+    "it stops (exit 75) and names the file, `resume` and `extend` refuse; once the old files "
+    "are back it is whole, with all trials on the same data",
 )
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_data_that_change_in_the_middle_stop_the_sweep(

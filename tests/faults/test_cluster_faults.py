@@ -112,7 +112,7 @@ def test_r19_messages_that_are_lost(
 @pytest.mark.promise(
     "R25",
     "many trials of 1 s each; at the nightly count in three sweeps side by side",
-    "each driver grows by at most 50 MB and opens no files for good; no process and no shared "
+    "each driver grows by at most 50 MB and leaks no open files; no process and no shared "
     "memory is left",
 )
 def test_r25_many_trials_leave_nothing_behind(

@@ -84,7 +84,8 @@ CORRUPTIONS = (
 @pytest.mark.promise(
     "R11",
     "checkpoints with flipped bits, cut, zeroed, swapped, missing, foreign, added files",
-    "each found and put aside, the one before loads; no false alarm in as many sound loads",
+    "each is detected and put aside, the previous one loads; no false alarm in as many loads "
+    "of valid ones",
 )
 def test_every_corruption_is_found_and_nothing_else_is(disk: Path, table: Table) -> None:
     table.played(300 * SCALE)
@@ -229,7 +230,7 @@ def test_predictions_that_do_not_fit_are_refused_by_name(disk: Path, table: Tabl
 
 
 @pytest.mark.promise(
-    "R22", "a flipped bit of a prediction file", "refused, or no number is another"
+    "R22", "a flipped bit of a prediction file", "refused, or every number is unchanged"
 )
 def test_flipped_bits_in_predictions_never_change_a_number(disk: Path, table: Table) -> None:
     """A bit that no reader looks at may flip; all others are noticed."""

@@ -106,7 +106,7 @@ def test_r12_what_fsync_and_sha256_cost(
 @pytest.mark.rare("test_working_copy.py sees what goes up, in memory")
 @pytest.mark.promise(
     "R12",
-    "object store: the same goes up to it, each request 5 ms away",
+    "object store: the same files are uploaded, with 5 ms a request",
     "a trial waits at most 2 % of an epoch over 27,416 rows, the last's uploads included",
 )
 def test_r12_what_an_object_store_costs(

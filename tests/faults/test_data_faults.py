@@ -244,7 +244,7 @@ def test_d2_mutated_bytes_give_rows_or_defects(tmp_path: Path, table: Table) -> 
         assert len(examples) or found
 
 
-@pytest.mark.promise("D3", "tables that were written", "read back as they were, in their order")
+@pytest.mark.promise("D3", "written tables", "read back unchanged, in their order")
 def test_d3_write_and_read_is_identity(tmp_path: Path, table: Table) -> None:
     """A reader takes blanks around a cell away, and nothing else."""
     num_tables = how_often(500, 10_000, 100)
@@ -290,7 +290,7 @@ def test_d4_lines_of_any_entries(tmp_path: Path, table: Table) -> None:
     assert list(zip(*examples.sentences, strict=True)) == [(line[0], line[1]) for line in sound]
 
 
-@pytest.mark.promise("D4", "lines of entailment pairs that are none", "named with their line")
+@pytest.mark.promise("D4", "lines that are not entailment pairs", "named with their line")
 @pytest.mark.parametrize(
     ("line", "message"),
     [

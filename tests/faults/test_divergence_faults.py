@@ -111,8 +111,8 @@ def drawn(draw: random.Random, simcse: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.promise(
     "R16",
     "losses, metrics, gradients, weights, penalties that are not finite",
-    "ended as diverged after at most one more epoch, not tried again, told on as failed, never "
-    "chosen; a constant prediction is flagged, its Pearson 0",
+    "ended as diverged after at most one more epoch, not tried again, reported to the search "
+    "as failed, never chosen; a constant prediction is flagged, with a Pearson of 0",
 )
 def test_r16_a_sweep_of_trials_that_diverge(
     tmp_path: Path,

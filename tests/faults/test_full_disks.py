@@ -237,7 +237,7 @@ def test_r6_the_disk_of_the_server(
 @pytest.mark.promise(
     "R13",
     "the disk is full at a tenth, two tenths, ... of a bundle",
-    "what it needs is said, and nothing is left of it",
+    "the space that it needs is printed, and nothing of it remains",
 )
 def test_r13_no_room_for_a_bundle(
     tiny_runs: Path, tmp_path: Path, other_disk: Disk, table: Table

@@ -169,7 +169,7 @@ def test_another_cluster_changes_nothing(
 @rare
 @pytest.mark.promise(
     "O3",
-    "none; the sweep lies in an object store",
+    "none; the sweep is in an object store",
     "its files are those of the same sweep on a disk: predictions and weights byte for byte, "
     "records but for times, processes and the storage's name (tiny BERT, CPU)",
 )

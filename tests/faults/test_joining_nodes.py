@@ -83,9 +83,9 @@ def test_a_sweep_begins_without_workers_and_grows_with_them(sweep: Path, table: 
 
 @pytest.mark.promise(
     "R2",
-    "one of two workers makes no process of a submitted sweep (tiny BERT) start; then none does",
-    "the one is avoided, no trial lost; where none begins the sweep stops (exit 75) with what is "
-    "wrong, and on new workers it is whole",
+    "on one of two workers no process of a submitted sweep (tiny BERT) starts; then on neither",
+    "that worker is avoided, no trial is lost; where none starts the sweep stops (exit 75) "
+    "with the reason, and is whole on new workers",
 )
 def test_workers_on_which_nothing_starts(cluster: Cluster, sweep: Path, table: Table) -> None:
     def submit(name: str) -> tuple[int, str]:

@@ -73,7 +73,9 @@ def loaded_by(machine: str, uri: str) -> int:
 
 
 @pytest.mark.promise(
-    "R10", "object store: SIGKILL while a checkpoint goes up", "the newest that is there is whole"
+    "R10",
+    "object store: SIGKILL during the upload of a checkpoint",
+    "the newest one in the store is complete",
 )
 def test_r10_killed_while_saving_into_an_object_store(
     tmp_path: Path, s3: dict[str, str], table: Table
@@ -114,9 +116,9 @@ class LastWrite:
 
 @pytest.mark.promise(
     "R9",
-    "object store: each write of a checkpoint that goes up (its parts, its manifest, the removal "
-    "of an older one), in turn, is the last of its process, done or not",
-    "old or new loads on another machine, never a mixture; so does what it saves next",
+    "object store: the process is killed at each write of a checkpoint's upload in turn "
+    "(parts, manifest, removal of an older one), before or after it",
+    "the old or the new one loads on another machine, never a mixture; so does the next save",
 )
 def test_r9_killed_at_each_write_of_a_checkpoint(
     tmp_path: Path, store: Served, monkeypatch: pytest.MonkeyPatch, table: Table

@@ -102,7 +102,7 @@ PLAYED = list(itertools.product([[record] for record in RECORDS] if MANY else [R
 @pytest.mark.promise(
     "R14",
     "one of five records emptied, cut or changed",
-    "it costs what it held: the trial's epoch is trained again or its lease taken over",
+    "only what it held is lost: the trial's epoch is trained again, or its lease taken over",
 )
 @pytest.mark.parametrize(("records", "damage"), PLAYED if MANY else PLAYED[:1])
 def test_r14_a_damaged_record_costs_what_it_held(
@@ -175,7 +175,7 @@ CUTS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.promise(
-    "R14", "the SQLite file emptied, cut or changed", "refused, and made anew from the folders"
+    "R14", "the SQLite file emptied, cut or changed", "refused, and rebuilt from the folders"
 )
 @pytest.mark.parametrize("cut", list(CUTS) if MANY else ["half"])
 def test_r14_a_damaged_database_is_refused_and_made_anew(sweep: Path, cut: str) -> None:
@@ -217,7 +217,9 @@ def locked(database: Path) -> Iterator[int]:
 
 
 @pytest.mark.promise(
-    "R14", "the SQLite file is locked for good", "waited for, 30 s; then its holder is named"
+    "R14",
+    "the SQLite file is locked for good",
+    "30 s of waiting, then an error that names the process that holds it",
 )
 def test_r14_a_locked_database_is_waited_for_then_its_holder_named(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, table: Table

@@ -81,7 +81,7 @@ def in_a_terminal(*words: str | Path) -> str:
 @pytest.mark.promise(
     "S8",
     "ids and sentences that a terminal, a spreadsheet, a browser or a template would run",
-    "none is live in a terminal, an error, a CSV for spreadsheets, a model card or MLflow",
+    "none takes effect in a terminal, an error, a CSV for spreadsheets, a model card or MLflow",
 )
 def test_s8_no_text_of_data_is_live(
     data: Path, tiny_bundle: Path, tiny_runs: Path, tmp_path: Path, table: Table
@@ -148,7 +148,7 @@ def report(data: Path, tmp_path: Path) -> Report:
 REPORT = pytest.mark.promise(
     "S8",
     "the same as ids and sentences of the rows that a report shows, and as reasons of failures",
-    "none is live in the page, drawn by plotly or as pictures, or in its Markdown",
+    "none takes effect in the page, drawn by plotly or as pictures, or in its Markdown",
 )
 
 

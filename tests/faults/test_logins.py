@@ -67,7 +67,7 @@ def test_s6_each_route_asks_for_a_login(services: Services, table: Table) -> Non
 @pytest.mark.promise(
     "S6",
     "foreign Host and Origin headers, with a login",
-    "refused: 403; what is open tells nothing",
+    "refused: 403; open routes reveal nothing",
 )
 def test_s6_foreign_hosts_and_origins(services: Services, table: Table) -> None:
     given, body = services.authorization, b'{"max_results": 1}'

@@ -130,7 +130,7 @@ ACCEPTED = {
 
 
 malicious = pytest.mark.promise(
-    "S1", "malicious files, given to every reader of what was fetched", "none is executed"
+    "S1", "malicious files, given to every reader of downloaded files", "none is executed"
 )
 
 

@@ -88,7 +88,7 @@ def _places(content: Any) -> Iterator[tuple[Any, Any]]:
 
 @pytest.mark.promise(
     "D5",
-    "files that users write with a value of another type, or none, in each place in turn",
+    "files of users with a value of another type, or none, at each place in turn",
     "refused by name, or read; no crash",
 )
 def test_d5_whatever_stands_in_a_place(tmp_path: Path, table: Table) -> None:

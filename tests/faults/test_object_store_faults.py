@@ -96,7 +96,7 @@ def _has_more_than(count: int) -> bool:
     "R15",
     "object store: another driver on a sweep that runs, on another machine: `resume`, `sweep` of "
     "its name; then two `resume` at once",
-    "refused, with the process, host and since when of the one that drives; the sweep is whole",
+    "refused, with process, host and start of the running driver; the sweep is whole",
 )
 @pytest.mark.parametrize("number", range(how_often(1, 5)))
 def test_r15_two_drivers_of_one_sweep_in_an_object_store(
@@ -131,9 +131,9 @@ def test_r15_two_drivers_of_one_sweep_in_an_object_store(
 @rare
 @pytest.mark.promise(
     "R26",
-    "object store: 500, 503, 429, slow, cut, answers lost, listed and not there, of a fifth of the "
-    "requests",
-    "what was written is read, whole; of many who want a lease one has it",
+    "object store: a fifth of the requests get status 500, 503 or 429, slow, cut or lost "
+    "answers, or objects that are listed but not there yet",
+    "what was written is read completely; of many that want a lease exactly one gets it",
 )
 @pytest.mark.parametrize("seed", range(how_often(3, 20)))
 def test_r26_a_store_that_misbehaves(

@@ -90,7 +90,9 @@ PATHS = climbing(random.Random(4), 500 * SCALE)
 
 
 escaping = pytest.mark.promise(
-    "S4", "paths given to every function and verb that takes a name", "none leads out of its folder"
+    "S4",
+    "paths in place of names, given to every function and command that takes a name",
+    "none leads out of its folder",
 )
 
 

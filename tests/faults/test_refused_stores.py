@@ -133,8 +133,7 @@ def ensweep(
 
 refused = pytest.mark.promise(
     "R15",
-    "object stores that ignore or do not know conditions on writes, or may not be written to, read "
-    "from or deleted from",
+    "object stores that ignore or lack conditional writes, or forbid writing, reading or deleting",
     "`sweep` refuses them by name, exit 2, with the remedy, before any work; no name is taken",
 )
 

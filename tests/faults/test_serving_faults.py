@@ -142,7 +142,7 @@ def test_malformed_requests_are_refused_and_the_server_stays_as_it_is(
 
 
 @pytest.mark.promise(
-    "S10", "100 requests at once, a quarter malformed", "the good ones are answered alike"
+    "S10", "100 requests at once, a quarter malformed", "the valid ones get equal answers"
 )
 def test_a_hundred_at_once_are_all_answered(server: tuple[int, int], table: Table) -> None:
     port, pid = server
@@ -217,7 +217,7 @@ def test_a_taken_port_and_a_bundle_that_is_none_are_named(
 
 
 @pytest.mark.promise(
-    "S2", "a flipped bit in any file of a bundle, its code among them", "refused, exit 6"
+    "S2", "a flipped bit in any file of a bundle, its code included", "refused, exit 6"
 )
 def test_any_byte_of_a_real_bundle_counts(tiny_bundle: Path, tmp_path: Path, table: Table) -> None:
     table.played(NUM_FLIPS)

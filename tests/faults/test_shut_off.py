@@ -106,7 +106,7 @@ def work(tiny_encoder: Path) -> Iterator[Work]:
 @pytest.mark.promise(
     "S9",
     "umask 000 from data to labels (tiny BERT)",
-    "nothing in the storage folder is for others to write, sweeps are their owner's alone",
+    "no file of the storage folder is writable by others; only its owner can read a sweep",
 )
 def test_s9_records_are_private_whatever_the_umask(work: Work, table: Table) -> None:
     storage = work.folder / "runs"

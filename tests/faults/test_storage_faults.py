@@ -211,8 +211,10 @@ def crashes(
 
 @pytest.mark.promise(
     "R9",
-    "each operation on the disk of a save, in turn, raises, kills the process or is the last one",
-    "old or new is there, never a mixture; nothing of a half-written one after the next start",
+    "each disk operation of a save in turn raises an error, kills the process, or is the last"
+    " before a crash",
+    "the old or the new state is there, never a mixture; nothing half-written remains after "
+    "the next start",
 )
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", TARGETS)
@@ -267,7 +269,7 @@ del PLACED["dropped weights"]  # nothing is written
 
 
 @pytest.mark.promise(
-    "R9", "a power cut after any operation", "what is renamed into place has its content and name"
+    "R9", "a power cut after any operation", "a renamed file has its content and its name"
 )
 @pytest.mark.parametrize("name", PLACED)
 def test_what_is_renamed_into_place_outlives_a_power_cut(
@@ -318,7 +320,9 @@ def test_what_is_renamed_into_place_outlives_a_power_cut(
 
 
 @pytest.mark.promise(
-    "R9", "no file may grow past any of its bytes (RLIMIT_FSIZE)", "the old one loads"
+    "R9",
+    "the size of files is limited (RLIMIT_FSIZE), at each byte of a save in turn",
+    "the old one loads",
 )
 @pytest.mark.parametrize("action", [signal.SIG_IGN, signal.SIG_DFL], ids=["error", "kill"])
 @pytest.mark.parametrize("name", [name for name in TARGETS if not name.startswith("dropped")])

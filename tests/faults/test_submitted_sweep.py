@@ -70,7 +70,7 @@ def test_a_submitted_sweep_outlives_a_node(cluster: Cluster, sweep: Path) -> Non
 @pytest.mark.promise(
     "R7",
     "a submitted sweep (tiny BERT) is stopped and sent again",
-    "exit 75; nobody's sweep runs twice at a time; whole; the log is followed on",
+    "exit 75; no sweep runs twice at a time; whole; the log is followed again",
 )
 @pytest.mark.rare("a job is sent once, and one is refused")
 def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(cluster: Cluster, sweep: Path) -> None:
@@ -238,7 +238,7 @@ def _kind(process: psutil.Process) -> str:
 @pytest.mark.promise(
     "S5",
     "every socket that listens beyond this machine",
-    "only what the nodes of a cluster need; of it, only metrics answer strangers",
+    "only what the nodes of a cluster need; of these only the metrics ports answer without a token",
 )
 def test_s5_what_listens_beyond_this_machine(cluster: Cluster, table: Table) -> None:
     """Only what the nodes of a cluster need of each other; of it, only metrics answer strangers."""

@@ -113,7 +113,7 @@ def test_r3_a_killed_driver(tmp_path: Path, tiny_data: Path, table: Table, numbe
 @pytest.mark.promise(
     "R3",
     "SIGKILL of the driver of a sweep that promotes paused trials, `resume`, `extend`",
-    "whole; what pauses goes on when it is promoted, under either driver, from its last epoch",
+    "whole; a paused trial continues from its last epoch when it is promoted, under either driver",
 )
 @pytest.mark.rare("paused trials of a past sweep are suggested again")
 def test_r3_a_killed_driver_of_trials_that_pause(tmp_path: Path, tiny_data: Path) -> None:
@@ -138,7 +138,7 @@ def test_r3_a_killed_driver_of_trials_that_pause(tmp_path: Path, tiny_data: Path
 @pytest.mark.promise(
     "R4",
     "SIGKILL of everything at once, also during `resume`; then two `resume` at once",
-    "as R3; the second is refused with the first's process, host and since when",
+    "as R3; the second is refused, with process, host and start of the first",
 )
 @pytest.mark.rare("test_identity.py kills, test_lease.py refuses")
 @pytest.mark.parametrize("number", range(how_often(1, 17)))
@@ -215,7 +215,7 @@ def test_r13_a_full_disk_stops_the_sweep_and_resume_goes_on(
 @pytest.mark.promise(
     "R15",
     "another driver on a sweep that runs: `sweep` of its name, and `resume`",
-    "refused, with the first's process, host and since when; the sweep is whole",
+    "refused, with process, host and start of the first; the sweep is whole",
 )
 @pytest.mark.rare("test_lease.py has a second driver refused")
 @pytest.mark.parametrize("number", range(how_often(1, 10)))
@@ -282,7 +282,7 @@ def two_cpus() -> Iterator[None]:
 @pytest.mark.promise(
     "R20",
     "a trial hangs",
-    "ended for its silence, tried again, then failed with what it was at; the others whole",
+    "ended for its silence, tried again, then failed with what it was doing; the others whole",
 )
 @pytest.mark.promise(
     "R21",
