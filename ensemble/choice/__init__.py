@@ -1,1 +1,1 @@
-"""Which rule and which members ship: request, decision, cross-fitted score, cost."""
+"""Choice of the rule and the members that ship: request, decision, cross-fitted score, cost."""

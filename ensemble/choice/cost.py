@@ -1,6 +1,5 @@
-"""The cost of candidates in use: an encoder that serves several tasks or members is counted
-for once, and predictions that were added (`ensemble.candidates.external`) cost nothing, there is
-none to run."""
+"""The cost of running candidates. An encoder used by several tasks or members is counted once;
+predictions added from a file (`ensemble.candidates.external`) cost nothing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,18 +9,18 @@ from ensemble.candidates.pool import Candidate
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters of distinct encoders and of the heads on them; the number of candidates instead
-    where one's parameters are not recorded, so that no two costs of a pool differ in their unit."""
+    """Computes costs in parameters of the distinct encoders and heads, or in candidates if the
+    parameters of one are not recorded, so that all costs of a pool have the same unit."""
 
     is_in_parameters: bool
 
     @classmethod
     def of_pool(cls, candidates: Iterable[Candidate]) -> "Cost":
-        """The unit in which all candidates of a pool can be compared."""
+        """Return the cost in the unit in which all candidates of a pool can be compared."""
         return cls(all(c.num_parameters for c in candidates if not c.is_added))
 
     def saved(self, candidate: Candidate, others: Iterable[Candidate]) -> int:
-        """What the others cost less than they do together with the candidate, none of them."""
+        """Return how much the cost falls if the candidate is removed and the others remain."""
         if candidate.is_added:
             return 0
         if not self.is_in_parameters:
@@ -30,6 +29,7 @@ class Cost:
         return candidate.num_parameters - (candidate.num_encoder_parameters if is_shared else 0)
 
     def __call__(self, candidates: Iterable[Candidate]) -> int:
+        """Return the cost of running the candidates together."""
         distinct = {candidate for candidate in candidates if not candidate.is_added}
         if not self.is_in_parameters:
             return len(distinct)

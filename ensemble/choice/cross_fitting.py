@@ -1,9 +1,9 @@
-"""The candidates of each task: chosen on all of dev, scored by cross-fitting.
+"""Chooses each task's members on all of dev, and scores the choice by cross-fitting.
 
-Dev is cut in two, several times over, by hashes of the rows' ids. Each half chooses, epochs and
-rules and members and the level of cost alike, and what it chose is scored on the other: that is
-the choice's cross-fitted score. What is kept is then chosen on all of dev, by the rule that
-dev-train settled on, at the level of cost that the halves' scores prefer.
+Dev is split into two halves, several times, by hashes of the rows' ids. On each half everything is
+chosen anew (epochs, rules, members and the level of cost), and scored on the other half: the mean
+is the cross-fitted score. What ships is then chosen on all of dev, with the rule chosen on
+dev-train, at the level of cost preferred by the cross-fitted scores.
 
 Legend: M candidates, N rows, H halves, L levels, R replicates.
 """
@@ -19,12 +19,12 @@ from ensemble.candidates.pool import Pool
 from ensemble.choice.cost import Cost
 from ensemble.choice.decide import (
     Decision,
-    Terms,
-    as_it_is,
+    Settings,
     choose_level,
     decide,
-    place_of,
+    index_of,
     preferred,
+    unreduced,
 )
 from ensemble.choice.gain_curve import curve_of, prefixes
 from ensemble.choice.pareto import Level, Option, front_of, held_out, levels_of
@@ -49,6 +49,7 @@ from mlflow_setup.errors import ConfigError, NothingUsableError
 from trainable.runtime.progress import Tally
 
 _Result = TypeVar("_Result")
+_BASELINES = (Method.BEST_SINGLE, Method.SIMPLE)
 
 
 def choose(
@@ -60,52 +61,57 @@ def choose(
     effort: Effort = SHIPPED,
     prefer: Prefer | None = None,
 ) -> EnsembleChoice:
-    """Best single, simple and selective for each task of the pool.
+    """Choose the best single model, the simple average and the selective ensemble of each task.
 
     Args:
-        rule: of `ensemble.selection.rules`, for every task; None: the one that suits the task.
-        max_members: of a task, at most.
-        max_cost: parameters of selective's distinct encoders over all tasks, at most.
+        rule: name of a rule in `ensemble.selection.rules`, for every task; None: the best for each.
+        max_members: maximum number of members of a task.
+        max_cost: maximum number of parameters of the selective ensemble, over all tasks.
         averaged: what is averaged.
-        effort: how often what is random, or has an interval, is repeated.
-        prefer: which level of cost ships; None: balanced, but a `rule`'s members as they are.
+        effort: numbers of folds, rounds and replicates.
+        prefer: which level of cost ships; None: balanced, or with a `rule` all of its members.
 
     Raises:
-        ConfigError: there is no such rule, nothing is as cheap as `max_cost`, or what candidates
-            cost is not recorded.
-        NothingUsableError: no candidate; the message has the reason for each run.
+        ConfigError: there is no such rule, every option costs more than `max_cost`, or `max_cost`
+            is given and a candidate's parameters are not recorded.
+        NothingUsableError: there is no candidate; the message has the reason for each run.
     """
     if not pool.candidates:
         reasons = [f"{run.trial}: {run.reason}" for run in pool.rejected]
         raise NothingUsableError(
             "\n  ".join(["no run can be a member of an ensemble", *reasons]),
-            fix="ensweep leaderboard shows what became of each trial",
+            fix="ensweep leaderboard shows the outcome of each trial",
         )
     if prefer is None and rule is None:
         prefer = Prefer.BALANCED
     limit = math.inf if max_cost is None else max_cost
-    terms = Terms(_rules(rule, max_members), rule is None, _cost(pool, max_cost), limit, effort)
-    # Products here are small: more threads wait for each other, and round by their number.
+    settings = Settings(
+        _rules(rule, max_members), rule is None, _cost(pool, max_cost), limit, effort
+    )
+    # Matrix products here are small: more threads are slower, and rounding depends on their number.
     with threadpool_limits(1, "blas"):
-        return _choose(pool, terms, averaged, prefer)
+        return _choose(pool, settings, averaged, prefer)
 
 
-def _choose(pool: Pool, terms: Terms, averaged: Averaged, prefer: Prefer | None) -> EnsembleChoice:
+def _choose(
+    pool: Pool, settings: Settings, averaged: Averaged, prefer: Prefer | None
+) -> EnsembleChoice:
     whole, *views = views_of(pool, averaged)
-    tally = Tally("choosing an ensemble", 3 * len(views) + 2)  # by what each part takes
-    halves = list(_told(tally, (decide(view, terms) for view in views)))
-    suited = {name: choice.rule for name, choice in halves[0].rules.items()}
-    final = decide(whole, terms, suited)
+    tally = Tally("choosing an ensemble", 3 * len(views) + 2)  # parts weighted by their time
+    halves = list(_counted(tally, (decide(view, settings) for view in views)))
+    rules = {name: choice.rule for name, choice in halves[0].rules.items()}
+    final = decide(whole, settings, rules)
     tally.add()
-    _require_cheap(final, terms.max_cost)
+    _check_max_cost(final, settings.max_cost)
     levels = levels_of(final.options, [half.options for half in halves])
-    nested = tuple(_told(tally, (choose_level(half, terms, prefer) for half in halves), 2))
-    choice = _Scored(final, halves, levels, nested, terms, prefer).choice()
+    nested = tuple(_counted(tally, (choose_level(half, settings, prefer) for half in halves), 2))
+    choice = _Scored(final, halves, levels, nested, settings, prefer).choice()
     tally.add()
     return choice
 
 
-def _told(tally: Tally, results: Iterable[_Result], weight: int = 1) -> Iterator[_Result]:
+def _counted(tally: Tally, results: Iterable[_Result], weight: int = 1) -> Iterator[_Result]:
+    """Yield the results, adding `weight` to the tally for each."""
     for result in results:
         tally.add(weight)
         yield result
@@ -127,31 +133,31 @@ def _cost(pool: Pool, max_cost: float | None) -> Cost:
         unknown = min(c.label for c in everyone if not (c.num_parameters or c.is_added))
         raise ConfigError(
             f"--max-cost: the parameters of {unknown} are not recorded",
-            fix="cap the members instead: --max-members",
+            fix="limit the number of members instead: --max-members",
         )
     return cost
 
 
-def _require_cheap(final: Decision, max_cost: float) -> None:
-    if max_cost == math.inf:
-        return
-    if any(isinstance(c, Linear) for c in final.options.selective[0].combinations.values()):
+def _check_max_cost(final: Decision, max_cost: float) -> None:
+    combinations = final.options.selective[0].combinations.values()
+    if max_cost < math.inf and any(isinstance(each, Linear) for each in combinations):
         raise ConfigError(
-            "--max-cost: a linear model cannot be cut down to a cost",
-            fix="cap its members, --max-members, or take another --method",
+            "--max-cost: a linear model cannot be reduced to a cost",
+            fix="limit its members, --max-members, or use another --method",
         )
-    least = final.options.every[0].cost
-    if least > max_cost:
+    cheapest = final.options.by_cost[0].cost
+    if cheapest > max_cost:
         raise ConfigError(
-            f"--max-cost: nothing is as cheap as {max_cost / 1e6:g} M parameters",
-            fix=f"the cheapest costs {least / 1e6:g} M",
+            f"--max-cost: every option has more than {max_cost / 1e6:g} M parameters",
+            fix=f"allow at least {cheapest / 1e6:g} M, the cheapest option",
         )
 
 
 class _Scored:
-    """What all of dev and its halves choose, scored on the held-out rows.
+    """The choice on all of dev, with the scores of the halves' choices on their held-out rows.
 
-    Ways to choose are the levels, then the level that each half prefers, then equal weights.
+    Scored are several strategies: each level, then the level that each half prefers (nested
+    cross-fitting), then equal weights. `nested` and `simple` are the indices of the last two.
     """
 
     def __init__(
@@ -160,125 +166,120 @@ class _Scored:
         halves: Sequence[Decision],
         levels: Sequence[Level],
         nested: tuple[Option, ...],
-        terms: Terms,
+        settings: Settings,
         prefer: Prefer | None,
     ) -> None:
         self.final, self.halves, self.levels = final, halves, levels
-        self.terms, self.prefer = terms, prefer
-        self.tasks = {name: of_task.task for name, of_task in final.view.items()}
+        self.settings, self.prefer = settings, prefer
+        tasks = {name: of_task.task for name, of_task in final.view.items()}
         simple = tuple(Option(half.simple, (), 0, 0.0) for half in halves)
-        self.ways = [*(level.of_folds for level in levels), nested, simple]
+        self.strategies = [*(level.of_folds for level in levels), nested, simple]
         self.nested, self.simple = len(levels), len(levels) + 1
-        self.singles = place_of(levels, final.options.singles)
+        self.singles = index_of(levels, final.options.singles)
         views = [half.view for half in halves]
-        self.scores = held_out(views, self.ways, terms.effort.num_replicates)
-        self.total = overall_of(self.scores, self.tasks)
+        self.scores = held_out(views, self.strategies, settings.effort.num_replicates)
+        self.total = overall_of(self.scores, tasks)
         of_levels = {name: values[: len(levels)] for name, values in self.scores.items()}
         self.front = front_of(levels, of_levels, self.total[: len(levels)], self.singles)
-        self.shipped, self.way, self.declined = self._shipped()
-        self.level = self._level(self.shipped)
+        self.shipped, selective, self.declined = self._shipped()
+        self.level = index_of(levels, self.shipped)
+        self.strategy_of = {
+            Method.BEST_SINGLE: self.singles,
+            Method.SIMPLE: self.simple,
+            Method.SELECTIVE: selective,
+        }
+        self.combinations: dict[Method, Mapping[str, Combination]] = {
+            Method.BEST_SINGLE: final.options.singles.combinations,
+            Method.SIMPLE: final.simple,
+            Method.SELECTIVE: self.shipped.combinations,
+        }
 
     def choice(self) -> EnsembleChoice:
-        """All of it as a result."""
-        ways = {
-            Method.BEST_SINGLE: (self.final.options.singles.combinations, self.singles),
-            Method.SIMPLE: (self.final.simple, self.simple),
-            Method.SELECTIVE: (self.shipped.combinations, self.way),
-        }
+        """Return the result."""
         whole = self.final.options.selective[0]
         return EnsembleChoice(
-            tasks={name: self._task(name, ways) for name in self.tasks},
-            overall={method: self._overall(way) for method, (_, way) in ways.items()},
-            gains={m: self._gain(ways[m][1]) for m in (Method.BEST_SINGLE, Method.SIMPLE)},
+            tasks={name: self._task(name) for name in self.final.view},
+            overall={m: self._overall(strategy) for m, strategy in self.strategy_of.items()},
+            gains={m: self._gain(self.strategy_of[m]) for m in _BASELINES},
             one_for_all=self._one_for_all(),
             front=self._front(),
-            whole=self._point(whole, self._level(whole)),
+            whole=self._point(whole, index_of(self.levels, whole)),
             declined=None if self.declined is None else self._point(self.declined, self.nested),
-            cost=self.terms.cost,
+            cost=self.settings.cost,
             prefer=self.prefer,
         )
 
     def _shipped(self) -> tuple[Option, int, Option | None]:
-        """What ships, its cross-fitted score, and what would have shipped,
-        had its gain over one model for all been clear."""
-        max_cost = self.terms.max_cost
+        """Return the option that ships, the strategy whose scores are its, and the option that
+        would have shipped had its gain over one model for all tasks been clear."""
+        max_cost = self.settings.max_cost
         if self.prefer is None:
-            return as_it_is(self.final.options, max_cost), self.nested, None
+            return unreduced(self.final.options, max_cost), self.nested, None
         levels, total = self.levels, self.total[: len(self.levels)]
-        place = preferred(levels, self.front, total, self.prefer, max_cost)
+        best = preferred(levels, self.front, total, self.prefer, max_cost)
         single = preferred(levels, self.front, total, Prefer.SINGLE, max_cost)
         gain = gain_of(self.total[self.nested], self.total[single])
-        is_one = len(levels[single].option.members) == 1
-        if place == single and is_one:
-            return levels[place].option, place, None
-        if self.prefer is Prefer.BALANCED and is_one and not gain.is_clear:
-            return levels[single].option, single, levels[place].option
-        return levels[place].option, self.nested, None
+        is_one_model = len(levels[single].option.members) == 1
+        if best == single and is_one_model:
+            return levels[best].option, best, None
+        if self.prefer is Prefer.BALANCED and is_one_model and not gain.is_clear:
+            return levels[single].option, single, levels[best].option
+        return levels[best].option, self.nested, None
 
-    def _task(
-        self, name: str, ways: Mapping[Method, tuple[Mapping[str, Combination], int]]
-    ) -> TaskChoice:
+    def _task(self, name: str) -> TaskChoice:
         view = self.final.view[name]
         views = [half.view[name] for half in self.halves]
-        chosen = {m: [o.combinations[name] for o in self.ways[way]] for m, (_, way) in ways.items()}
-        values = {method: self.scores[name][way] for method, (_, way) in ways.items()}
-        ours = values[Method.SELECTIVE]
+        methods: dict[Method, MethodChoice] = {}
+        chosen: dict[Method, list[Combination]] = {}  # on each half
+        scores = {m: self.scores[name][strategy] for m, strategy in self.strategy_of.items()}
+        for method, strategy in self.strategy_of.items():
+            chosen[method] = [option.combinations[name] for option in self.strategies[strategy]]
+            pairs = zip(views, chosen[method], strict=True)
+            in_sample = _mean(half.score(each, half.fold.fit) for half, each in pairs)
+            methods[method] = _method_choice(
+                view,
+                self.combinations[method][name],
+                Scores(held_out=float(scores[method][0]), in_sample=in_sample),
+            )
         return TaskChoice(
             metric=str(view.task.metric),
             num_rows=len(view.labels),
-            methods={
-                method: _method_choice(
-                    view,
-                    combinations[name],
-                    Scores(
-                        held_out=float(values[method][0]),
-                        in_sample=_mean(
-                            v.score(c, v.fold.fit)
-                            for v, c in zip(views, chosen[method], strict=True)
-                        ),
-                    ),
-                )
-                for method, (combinations, _) in ways.items()
-            },
+            methods=methods,
             rule=self.halves[0].rules[name],
-            gains={m: gain_of(ours, values[m]) for m in (Method.BEST_SINGLE, Method.SIMPLE)},
+            gains={m: gain_of(scores[Method.SELECTIVE], scores[m]) for m in _BASELINES},
             curve=curve_of(
                 views,
                 chosen[Method.SELECTIVE],
                 chosen[Method.BEST_SINGLE],
-                self.terms.effort.curve_replicates,
+                self.settings.effort.curve_replicates,
             ),
         )
 
-    def _overall(self, way: int) -> Scores:
+    def _overall(self, strategy: int) -> Scores:
         views = [half.view for half in self.halves]
-        pairs = zip(views, self.ways[way], strict=True)
+        pairs = zip(views, self.strategies[strategy], strict=True)
         in_sample = _mean(overall_score(v, o.combinations) for v, o in pairs)
-        return Scores(held_out=float(self.total[way, 0]), in_sample=in_sample)
+        return Scores(held_out=float(self.total[strategy, 0]), in_sample=in_sample)
 
-    def _gain(self, way: int) -> Gain:
-        return gain_of(self.total[self.way], self.total[way])
+    def _gain(self, strategy: int) -> Gain:
+        return gain_of(self.total[self.strategy_of[Method.SELECTIVE]], self.total[strategy])
 
     def _one_for_all(self) -> OneForAll | None:
-        option = self.final.options.one
-        if option is None or any(half.options.one is None for half in self.halves):
+        option = self.final.options.one_for_all
+        if option is None or any(half.options.one_for_all is None for half in self.halves):
             return None
-        way = self._level(option)
-        return OneForAll(option.members[0], self._overall(way), self._gain(way))
+        strategy = index_of(self.levels, option)
+        return OneForAll(option.members[0], self._overall(strategy), self._gain(strategy))
 
     def _front(self) -> tuple[Point, ...]:
-        options = {way: self.levels[way].option for way in self.front}
-        if self.level not in options:  # as it was asked for
+        options = {strategy: self.levels[strategy].option for strategy in self.front}
+        if self.level not in options:  # the user's own rule or members
             options[self.level] = self.shipped
-        return tuple(self._point(option, way) for way, option in options.items())
+        return tuple(self._point(option, strategy) for strategy, option in options.items())
 
-    def _level(self, option: Option) -> int:
-        """Where an option is among the levels."""
-        return place_of(self.levels, option)
-
-    def _point(self, option: Option, way: int) -> Point:
-        gain = gain_of(self.total[self.level], self.total[way])
-        return Point(option.members, option.cost, self._overall(way), gain)
+    def _point(self, option: Option, strategy: int) -> Point:
+        gain = gain_of(self.total[self.level], self.total[strategy])
+        return Point(option.members, option.cost, self._overall(strategy), gain)
 
 
 def _method_choice(view: TaskView, combination: Combination, scores: Scores) -> MethodChoice:

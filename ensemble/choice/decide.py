@@ -1,4 +1,4 @@
-"""One fold of dev -> what it chooses by its own rows alone: rules, options, and a level of cost.
+"""What is chosen on the rows of one fold of dev: rules, options, and a level of cost.
 
 Legend: M candidates of a task, L levels, R replicates.
 """
@@ -34,15 +34,16 @@ from ensemble.statistics.effort import Effort
 from trainable.evaluation.metrics import overall
 
 LEVEL_REPLICATES = 200
-"""Of the standard error by which a half chooses its level: 5 % of it is noise, which is enough."""
+"""Bootstrap replicates of the standard error by which a half chooses its level; its relative error
+is 5 %, which is enough."""
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What a choice keeps to."""
+class Settings:
+    """The settings of a choice."""
 
-    rules: Mapping[str, Rule]  # what a task may choose from
-    is_library: bool  # rules look at a task's best candidates alone
+    rules: Mapping[str, Rule]  # the rules that are compared
+    is_library: bool  # whether rules are fitted to a task's best candidates only
     cost: Cost
     max_cost: float  # of what ships
     effort: Effort
@@ -50,49 +51,50 @@ class Terms:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What the rows of a fold choose."""
+    """What is chosen on the rows of a fold."""
 
     view: View
     simple: Mapping[str, Floats]  # task -> [M] equal weights, the best overall epoch of every run
     rules: Mapping[str, RuleChoice]
     options: Options
-    looked_at: Mapping[str, NDArray[np.int64]]  # task -> which candidates its rule sees
-    fits: Mapping[str, Sequence[Combination]]  # task -> of those, by each fold of its own rows
+    considered: Mapping[str, NDArray[np.int64]]  # task -> candidates that its rule is fitted to
+    fits: Mapping[str, Sequence[Combination]]  # task -> of those, fitted without each inner fold
 
 
-def decide(view: View, terms: Terms, given: Mapping[str, str] | None = None) -> Decision:
+def decide(view: View, settings: Settings, rule_of: Mapping[str, str] | None = None) -> Decision:
     """Choose on the rows of a fold.
 
     Args:
-        given: task -> the rule to fit; those that suit the tasks unless given.
+        rule_of: task -> name of its rule; None: the best rule of each task.
     """
-    plain = _best_epoch_of_each_run(view)
-    simple, best, selective, looked_at = {}, {}, {}, {}
+    best_epochs = _best_epoch_of_each_run(view)
+    simple, best, selective, considered = {}, {}, {}, {}
     rules: dict[str, RuleChoice] = {}
     fits: dict[str, list[Combination]] = {}
     for name, of_task in view.items():
-        in_simple = np.array([c in plain for c in of_task.candidates])
-        places, sample = _fit_data(of_task, in_simple & of_task.pool.listed, terms)
-        looked_at[name] = places
-        if given is None:
-            cost = partial(_cost_of, terms.cost, [of_task.candidates[m] for m in places])
-            rules[name], fits[name] = choose_rule(sample, of_task.ids, terms.rules, cost)
-        rule = terms.rules[rules[name].rule if given is None else given[name]]
+        in_simple = np.array([c in best_epochs for c in of_task.candidates])
+        indices, sample = _fit_data(of_task, in_simple & of_task.pool.listed, settings)
+        considered[name] = indices
+        if rule_of is None:
+            cost = partial(_cost_of, settings.cost, [of_task.candidates[m] for m in indices])
+            rules[name], fits[name] = choose_rule(sample, of_task.ids, settings.rules, cost)
+        rule = settings.rules[rules[name].rule if rule_of is None else rule_of[name]]
         kept = np.array([m for m in of_task.choosable if in_simple[m]])
         simple[name] = of_task.scatter(kept, 1 / len(kept))
         best[name] = _best_single(of_task)
-        selective[name] = scatter(rule(sample), places, len(of_task.candidates))
-    options = options_of(view, best, selective, terms.cost)
-    return Decision(view, simple, rules, options, looked_at, fits)
+        selective[name] = scatter(rule(sample), indices, len(of_task.candidates))
+    options = options_of(view, best, selective, settings.cost)
+    return Decision(view, simple, rules, options, considered, fits)
 
 
 def _fit_data(
-    of_task: TaskView, in_simple: NDArray[np.bool_], terms: Terms
+    of_task: TaskView, in_simple: NDArray[np.bool_], settings: Settings
 ) -> tuple[NDArray[np.int64], FitData]:
-    """What a rule sees of a task: which of the M candidates, and their predictions.
+    """Return the data that a task's rule is fitted to: the indices of its candidates, and their
+    predictions.
 
     Args:
-        in_simple: [M] what equal weights are for.
+        in_simple: [M] candidates that the rule `simple` averages.
     """
     some, fit = of_task.choosable, of_task.fold.fit
     order = [of_task.candidates[m].order for m in some]
@@ -103,42 +105,43 @@ def _fit_data(
         order,
         in_simple[some].tolist(),
         of_task.averaged,
-        terms.effort,
+        settings.effort,
     )
-    places = some[kept]
-    if not terms.is_library:
-        return places, sample
-    worth = library(of_task.task, of_task.singles[places], of_task.labels[fit])
-    return places[worth], sample.among(worth)
+    indices = some[kept]
+    if not settings.is_library:
+        return indices, sample
+    best = library(of_task.task, of_task.singles[indices], of_task.labels[fit])
+    return indices[best], sample.among(best)
 
 
-def choose_level(decision: Decision, terms: Terms, prefer: Prefer | None) -> Option:
-    """The option of the level that the fold's rows prefer, by cross-fitting among them.
+def choose_level(decision: Decision, settings: Settings, prefer: Prefer | None) -> Option:
+    """Return the option at the level that is preferred by cross-fitting within the fold's rows.
 
     Args:
-        prefer: None: what the rules chose, as it is.
+        prefer: which level; None: all members that the rules chose.
     """
     if prefer is None:
-        return as_it_is(decision.options, terms.max_cost)
-    inner = _inner(decision, terms)
-    if not inner:  # too few rows to tell
-        return decision.options.every[0]
+        return unreduced(decision.options, settings.max_cost)
+    inner = _inner_options(decision, settings)
+    if not inner:  # too few rows for inner folds
+        return decision.options.by_cost[0]
     levels = levels_of(decision.options, [options for _, options in inner])
-    num_replicates = min(LEVEL_REPLICATES, terms.effort.num_replicates)
+    num_replicates = min(LEVEL_REPLICATES, settings.effort.num_replicates)
     scores = held_out([v for v, _ in inner], [level.of_folds for level in levels], num_replicates)
     total = overall_of(scores, {name: of_task.task for name, of_task in decision.view.items()})
-    front = front_of(levels, scores, total, place_of(levels, decision.options.singles))
-    return levels[preferred(levels, front, total, prefer, terms.max_cost)].option
+    front = front_of(levels, scores, total, index_of(levels, decision.options.singles))
+    return levels[preferred(levels, front, total, prefer, settings.max_cost)].option
 
 
 def preferred(
     levels: Sequence[Level], front: Sequence[int], total: Floats, prefer: Prefer, max_cost: float
 ) -> int:
-    """The level that is preferred among those on the front.
+    """Return the index of the preferred level among those on the front that cost at most
+    `max_cost`.
 
     Args:
-        front: the levels' places, the cheapest first, each with a better score than all before it.
-        total: [L, 1 + R] overall, of the rows as they are and of each replicate.
+        front: indices of levels, the cheapest first, each with a better score than all before it.
+        total: [L, 1 + R] overall, on the original rows and on each replicate.
     """
     affordable = [n for n, level in enumerate(levels) if level.option.cost <= max_cost] or [0]
     among = [n for n in front if n in affordable]
@@ -149,32 +152,34 @@ def preferred(
         return best
     if prefer is Prefer.SINGLE:
         return max((n for n in among if len(levels[n].option.members) == 1), default=among[0])
-    behind = total[best] - total[among]
-    within = behind[:, 0] <= behind[:, 1:].std(axis=1)
-    return among[int(within.argmax())]
+    shortfalls = total[best] - total[among]
+    is_within_error = shortfalls[:, 0] <= shortfalls[:, 1:].std(axis=1)
+    return among[int(is_within_error.argmax())]
 
 
-def place_of(levels: Sequence[Level], option: Option) -> int:
-    """Where an option is among the levels; a candidate alone is there once."""
-    same = (level.option is option for level in levels)
-    alone = (level.option.members == option.members for level in levels)
-    return list(same if len(option.members) > 1 else alone).index(True)
+def index_of(levels: Sequence[Level], option: Option) -> int:
+    """Return the index of an option's level. Options with the same single member share a level."""
+    is_option = (level.option is option for level in levels)
+    has_members = (level.option.members == option.members for level in levels)
+    return list(is_option if len(option.members) > 1 else has_members).index(True)
 
 
-def as_it_is(options: Options, max_cost: float) -> Option:
-    """What the rules chose, or the best that is as cheap."""
+def unreduced(options: Options, max_cost: float) -> Option:
+    """Return what the rules chose, or, if that costs more than `max_cost`, the best option that
+    does not."""
     whole = options.selective[0]
     return whole if whole.cost <= max_cost else options.affordable(max_cost)
 
 
-def _inner(decision: Decision, terms: Terms) -> list[tuple[View, Options]]:
-    """What the fold's own folds choose, each by its rows, among what the whole fold looks at."""
-    looked_at = {
+def _inner_options(decision: Decision, settings: Settings) -> list[tuple[View, Options]]:
+    """Return the view and the options of each inner fold of the fold's own rows; only candidates
+    that were considered on the whole fold are considered. None where there are too few rows."""
+    considered = {
         decision.view[name].candidates[m]
-        for name, places in decision.looked_at.items()
-        for m in places
+        for name, indices in decision.considered.items()
+        for m in indices
     }
-    folds = {n: inner_folds(of_task.ids, terms.effort) for n, of_task in decision.view.items()}
+    folds = {n: inner_folds(of_task.ids, settings.effort) for n, of_task in decision.view.items()}
     chosen: list[tuple[View, Options]] = []
     for number, judges in enumerate(zip(*folds.values(), strict=True)):
         view: dict[str, TaskView] = {}
@@ -182,16 +187,16 @@ def _inner(decision: Decision, terms: Terms) -> list[tuple[View, Options]]:
         for (name, of_task), judge in zip(decision.view.items(), judges, strict=True):
             if not judge.any() or judge.all():
                 return []
-            view[name] = of_task.among(looked_at).within(judge)
+            view[name] = of_task.among(considered).within(judge)
             best[name] = _best_single(view[name])
-            fitted, places = decision.fits[name][number], decision.looked_at[name]
-            selective[name] = scatter(fitted, places, len(of_task.candidates))
-        chosen.append((view, options_of(view, best, selective, terms.cost)))
+            fitted, indices = decision.fits[name][number], decision.considered[name]
+            selective[name] = scatter(fitted, indices, len(of_task.candidates))
+        chosen.append((view, options_of(view, best, selective, settings.cost)))
     return chosen
 
 
 def _best_epoch_of_each_run(view: View) -> set[Candidate]:
-    """Each run's candidate with the best overall; of equals, the earliest epoch."""
+    """Return each run's candidate with the best overall score; ties go to the earliest epoch."""
     tasks = {name: of_task.task for name, of_task in view.items()}
     every = {t.candidates[m] for t in view.values() for m in t.choosable}
     best: dict[str, tuple[float, int, Candidate]] = {}
@@ -205,7 +210,8 @@ def _best_epoch_of_each_run(view: View) -> set[Candidate]:
 
 
 def _best_single(of_task: TaskView) -> Floats:
-    """[M] weight 1 for the task's best candidate, with the ties of greedy selection."""
+    """Return [M] weight 1 for the task's best candidate; ties are resolved as in greedy
+    selection."""
     tied = np.flatnonzero(of_task.singles >= of_task.singles.max() - TOLERANCE)
     fit = of_task.fold.fit
     best = best_single(

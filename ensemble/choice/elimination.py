@@ -1,4 +1,4 @@
-"""Backward elimination: averages with one encoder after another removed.
+"""Backward elimination: ensembles with one candidate after another removed.
 
 Legend: M candidates of a task, N rows, C classes.
 """
@@ -19,50 +19,56 @@ Weights = Mapping[str, Floats]
 """Task -> [M]."""
 
 MAX_LEVELS = 16
-"""Options of what a rule chose that are looked at: every number of encoders up to the half of it,
-then ever fewer."""
+"""Maximum number of steps of an elimination that become options: all with up to half this number of
+members, then at geometrically growing distances."""
 
 
 def eliminated(view: View, weights: Weights, cost: Cost) -> list[Weights]:
-    """The weights, then what is left of them when one encoder after the other goes, each time the
-    one that is missed the least for what it costs; shares of those that stay are scaled up."""
+    """Return the weights, then those after each removal of one member from all tasks.
+
+    Each step removes the member with the smallest loss in what the ensemble explains, per parameter
+    saved; the weights of the others are scaled up to sum 1.
+    """
     members = sorted(members_of(view, weights), key=lambda c: c.order)
-    sides = {name: _Side(of_task, weights[name], members) for name, of_task in view.items()}
-    left = list(range(len(members)))
+    averages = {
+        name: _TaskAverage(of_task, weights[name], members) for name, of_task in view.items()
+    }
+    remaining = list(range(len(members)))
     chain: list[Weights] = [weights]
     while True:
-        per_cost: dict[int, float] = {}
-        for one in left:
-            missed = [side.missed(one, left) for side in sides.values()]
-            loss = sum(missed) / len(missed)
+        loss_per_cost: dict[int, float] = {}
+        for member in remaining:
+            losses = [average.loss_without(member, remaining) for average in averages.values()]
+            loss = sum(losses) / len(losses)
             if loss < math.inf:
-                # What is gained by leaving it out counts first, whatever it cost.
-                others = (members[other] for other in left if other != one)
-                saved = max(1, cost.saved(members[one], others))
-                per_cost[one] = loss / saved if loss > 0 else loss
-        if not per_cost:
+                # A removal that is a gain comes first, regardless of the cost saved.
+                others = (members[other] for other in remaining if other != member)
+                saved = max(1, cost.saved(members[member], others))
+                loss_per_cost[member] = loss / saved if loss > 0 else loss
+        if not loss_per_cost:
             return chain
-        gone = min(per_cost, key=per_cost.__getitem__)
-        left.remove(gone)
-        for side in sides.values():
-            side.leave_out(gone, left)
-        chain.append({name: side.weights for name, side in sides.items()})
+        removed = min(loss_per_cost, key=loss_per_cost.__getitem__)
+        remaining.remove(removed)
+        for average in averages.values():
+            average.remove(removed, remaining)
+        chain.append({name: average.weights for name, average in averages.items()})
 
 
-def thinned(count: int) -> list[int]:
-    """Places of a chain of so many steps, the last of which has the fewest encoders."""
+def thin(num_steps: int) -> list[int]:
+    """Return the indices of at most `MAX_LEVELS` steps of a chain, whose last step has the fewest
+    members."""
     few = MAX_LEVELS // 2
-    if count <= MAX_LEVELS:
-        return list(range(count))
+    if num_steps <= MAX_LEVELS:
+        return list(range(num_steps))
     sizes = {
         *range(1, few + 1),
-        *np.geomspace(few + 1, count, MAX_LEVELS - few).round().astype(int),
+        *np.geomspace(few + 1, num_steps, MAX_LEVELS - few).round().astype(int),
     }
-    return sorted(count - int(size) for size in sizes)
+    return sorted(num_steps - int(size) for size in sizes)
 
 
 def members_of(view: View, combinations: Mapping[str, Combination]) -> set[Candidate]:
-    """The distinct ones over all tasks."""
+    """Return the distinct members over all tasks."""
     return {
         view[name].candidates[m]
         for name, combination in combinations.items()
@@ -70,36 +76,38 @@ def members_of(view: View, combinations: Mapping[str, Combination]) -> set[Candi
     }
 
 
-class _Side:
-    """A task's average as its members go: how much of what it explains each is missed for.
+class _TaskAverage:
+    """A task's average while members are removed, and what it explains without each.
 
     Args:
-        everyone: the members of all tasks; here they are named by their places in it.
+        weights: [M].
+        members: the members of all tasks; the methods take indices into it.
     """
 
-    def __init__(self, of_task: TaskView, weights: Floats, everyone: Sequence[Candidate]) -> None:
+    def __init__(self, of_task: TaskView, weights: Floats, members: Sequence[Candidate]) -> None:
         fit = of_task.fold.fit
         self.of_task, self.weights, self.labels = of_task, weights, of_task.labels[fit]
-        self.where = [of_task.index.get(candidate) for candidate in everyone]
+        self.candidate_of = [of_task.index.get(member) for member in members]  # None: not of it
         self.members = np.flatnonzero(weights)
         predictions = of_task.predictions[np.ix_(self.members, np.flatnonzero(fit))]
         self.loss = make_loss(of_task.task, predictions, self.labels, of_task.averaged)
         self.rows = self.loss.values
         self._update()
 
-    def missed(self, member: int, left: Sequence[int]) -> float:
-        """What is explained less when one of those that are left goes; inf: no other can answer."""
-        m = self.where[member]
+    def loss_without(self, member: int, remaining: Sequence[int]) -> float:
+        """Return how much less is explained without one of the remaining members; inf: no other
+        one has the task."""
+        m = self.candidate_of[member]
         if m is None or not self.weights[m]:
             return 0.0
-        if self.by_member:
-            return self.by_member[m]
-        others = [other for other in left if other != member]
+        if self.losses:
+            return self.losses[m]
+        others = [other for other in remaining if other != member]
         return math.inf if self._best(others) is None else 0.0
 
-    def leave_out(self, member: int, others: Sequence[int]) -> None:
-        """Scale the others up; a task that only this member answered takes the best of them."""
-        m = self.where[member]
+    def remove(self, member: int, others: Sequence[int]) -> None:
+        """Remove a member. If it is the task's only one, the best of the others replaces it."""
+        m = self.candidate_of[member]
         if m is None or not self.weights[m]:
             return
         kept = self.weights.copy()
@@ -112,10 +120,11 @@ class _Side:
         self._update()
 
     def _update(self) -> None:
-        """`by_member`: what is explained less without each; none where there is one alone."""
+        """Compute `losses`: how much less is explained without each candidate; empty if there is
+        only one."""
         weights = self.weights[self.members]
         active = np.flatnonzero(weights)
-        self.by_member: dict[int, float] = {}
+        self.losses: dict[int, float] = {}
         if len(active) < 2:
             return
         share, rows = weights[active], self.rows[active]
@@ -125,9 +134,10 @@ class _Side:
         averages = np.concatenate([total[None], without])
         values = explained(self.of_task.task, self.loss, averages, self.labels)
         losses = (values[0] - values[1:]).tolist()
-        self.by_member = dict(zip(self.members[active].tolist(), losses, strict=True))
+        self.losses = dict(zip(self.members[active].tolist(), losses, strict=True))
 
-    def _best(self, among: Sequence[int]) -> int | None:
-        singles, places = self.of_task.singles, [self.where[member] for member in among]
-        having = sorted(m for m in places if m is not None and np.isfinite(singles[m]))
-        return max(having, key=lambda m: float(singles[m]), default=None)
+    def _best(self, members: Sequence[int]) -> int | None:
+        """Return the best candidate for the task among some members; None: none has the task."""
+        singles, candidates = self.of_task.singles, [self.candidate_of[each] for each in members]
+        usable = sorted(m for m in candidates if m is not None and np.isfinite(singles[m]))
+        return max(usable, key=lambda m: float(singles[m]), default=None)

@@ -1,4 +1,4 @@
-"""The gain of an ensemble by its number of members, with its interval.
+"""The gain of an ensemble over the best single model, by its number of members.
 
 Legend: M candidates, N rows, R replicates, K sizes.
 """
@@ -16,18 +16,20 @@ from ensemble.statistics.bootstrap import Draws, resampled_scores
 from ensemble.statistics.effort import SHIPPED
 
 MAX_SIZES = 12
-"""Points of a curve: every size up to the half of it, then ever fewer."""
+"""Maximum number of points of a curve: all sizes up to half this number, then at geometrically
+growing distances."""
 _BAND = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Gains over best single of the heaviest 1, 2, ... members: means over the halves."""
+    """Gains over best single of the 1, 2, ... members with the largest weights: means over the
+    halves."""
 
-    sizes: tuple[int, ...]  # [K] numbers of members; of a linear model all that it has
+    sizes: tuple[int, ...]  # [K] numbers of members; for a linear model only their total
     in_sample: tuple[float, ...]  # [K] on the half that chose
-    held_out: tuple[float, ...]  # [K] on the other
-    low: tuple[float, ...]  # [K] of held_out: 95 % of a paired bootstrap over the rows
+    held_out: tuple[float, ...]  # [K] on the other half
+    low: tuple[float, ...]  # [K] of held_out: 95 % interval of a paired bootstrap over the rows
     high: tuple[float, ...]
 
 
@@ -37,11 +39,12 @@ def curve_of(
     single: Sequence[Combination],
     num_replicates: int = SHIPPED.curve_replicates,
 ) -> Curve:
-    """The curve of a task.
+    """Return the curve of a task.
 
     Args:
-        views: [H] of the halves that choose.
-        chosen: [H] what each chose; single: [H] the best single of each.
+        views: [H] of the halves.
+        chosen: [H] what was chosen on each half.
+        single: [H] the best single candidate of each half.
     """
     steps = [prefixes(combination) for combination in chosen]
     sizes = _sizes(max(map(len, steps)))
@@ -65,8 +68,8 @@ def curve_of(
 
 
 def prefixes(combination: Combination) -> Sequence[Combination]:
-    """The heaviest 1, 2, ... members by themselves, the last all of them; a linear model is not
-    taken apart."""
+    """Return the averages of the 1, 2, ... members with the largest weights, the last of all
+    members; a linear model is returned whole."""
     if isinstance(combination, Linear):
         return [combination]
     heaviest = np.argsort(-combination, kind="stable")
@@ -91,7 +94,8 @@ def _gains(
     rows: NDArray[np.bool_],
     counts: Floats,
 ) -> Floats:
-    """[K, R] of all but the first over the first, each row counted as often as `counts` has it."""
+    """Return [K, R] the gains of all but the first candidate over the first; `counts` [R, n] are
+    the row weights of each replicate."""
     labels = view.labels[rows]
     scores = [
         resampled_scores(view.task, view.outputs(one, rows), labels, counts) for one in candidates

@@ -1,7 +1,7 @@
-"""Pins of the members that were chosen, in the sweep's own folder: `<sweep>/ensemble/<id>.json`.
+"""Pins of chosen members, in the sweep's folder: `<sweep>/ensemble/<id>.json`.
 
-`ensweep gc` keeps the weights of a trial that a pin names. The id is of the members, so that the
-same choice is pinned once; a pin that is not wanted any more is a file to remove.
+`ensweep gc` keeps the weights of pinned trials. The id is a hash of the members, so that the same
+choice is pinned once. To unpin members, delete the file.
 """
 
 import json
@@ -18,10 +18,10 @@ FOLDER = "ensemble"
 
 
 def pin_members(members: Iterable[Candidate]) -> list[str]:
-    """Pin the members in the folders of their sweeps, those that are reached from here.
+    """Pin the members in the folders of their sweeps, where these can be reached from here.
 
     Returns:
-        What could not be written, and why.
+        The pins that could not be written, and why.
     """
     by_sweep: dict[Path, list[Candidate]] = {}
     problems = []
@@ -47,10 +47,10 @@ def pin_members(members: Iterable[Candidate]) -> list[str]:
 
 
 def pinned_trials(sweep: Path) -> set[str]:
-    """The trials of a sweep's folder that are members of a chosen ensemble.
+    """Return the pinned trials of a sweep's folder.
 
     Raises:
-        IntegrityError: a pin that cannot be read: which weights it keeps is not known.
+        IntegrityError: a pin cannot be read, so which weights it keeps is not known.
     """
     trials: set[str] = set()
     for path in sorted((sweep / FOLDER).glob("*.json")):

@@ -1,4 +1,4 @@
-"""Tracked sweeps -> their candidates and the ensemble chosen, or listed, among them."""
+"""The request for an ensemble: from tracked sweeps to candidates to the choice."""
 
 import json
 from dataclasses import dataclass
@@ -22,40 +22,40 @@ from mlflow_setup.tracking.store import Tracking
 
 @dataclass(frozen=True)
 class Request:
-    """Whose runs an ensemble is to be of, and what a choice among them keeps to.
+    """The sweeps that an ensemble is chosen from, and the settings of the choice.
 
     Raises:
-        ConfigError: runs are listed beside something that chooses, or not as they have to be.
+        ConfigError: runs are listed together with settings of a choice, or in a wrong form.
     """
 
-    sweeps: tuple[str, ...]  # none: where runs are listed, all that are tracked
-    rule: str | None = None  # this and the next three: as `ensemble.choice.cross_fitting.choose`
+    sweeps: tuple[str, ...]  # may be empty if runs are listed: all tracked sweeps
+    rule: str | None = None  # this and the next three: as in `ensemble.choice.cross_fitting.choose`
     max_members: int | None = None
     max_cost: float | None = None
     averaged: Averaged = Averaged.PAPER
-    added: tuple[str, ...] = ()  # files of predictions, as `ensemble.candidates.external`
-    prefer: Prefer | None = None  # as `ensemble.choice.cross_fitting.choose`
-    listed: tuple[str, ...] = ()  # the members, as `ensemble.choice.listed`, in place of a choice
+    added: tuple[str, ...] = ()  # files of predictions, as in `ensemble.candidates.external`
+    prefer: Prefer | None = None  # as in `ensemble.choice.cross_fitting.choose`
+    listed: tuple[str, ...] = ()  # the members instead of a choice, as in `ensemble.choice.listed`
 
     def __post_init__(self) -> None:
         given = [name.replace("_", "-") for name in self.to_params()]
         beside = [f"--{name}" for name in given if name not in ("average", "runs")]
         if self.listed and beside:
             raise ConfigError(
-                f"--runs lists the members: {', '.join(beside)} has nothing to choose"
+                f"--runs lists the members: it cannot be combined with {', '.join(beside)}"
             )
         parse_listed(self.listed)
 
     @property
     def title(self) -> str:
-        """What it is of, in words: `sweep a`, `listed runs of sweeps a, b`."""
+        """The sweeps and whether runs are listed: `sweep a`, `listed runs of sweeps a, b`."""
         sweeps = f"sweep{'s' * (len(self.sweeps) > 1)} {', '.join(self.sweeps)}"
         if not self.listed:
             return sweeps
         return f"listed runs of {sweeps}" if self.sweeps else "listed runs"
 
     def to_params(self) -> dict[str, Any]:
-        """What was asked for, by its option."""
+        """Return the options that differ from the defaults: name -> value."""
         given = {
             "method": self.rule,
             "max_members": self.max_members,
@@ -71,17 +71,17 @@ class Request:
 def choose_ensemble(
     tracking: Tracking, request: Request, cache: Path, effort: Effort = SHIPPED
 ) -> tuple[Pool, EnsembleChoice]:
-    """Choose as requested; artifacts from afar go to `cache`.
+    """Choose the requested ensemble; downloaded artifacts are stored in `cache`.
 
-    Listed runs have equal weights, each with its best epoch, and are judged as any ensemble. They
-    are not screened: who lists runs has chosen. Best single and simple are then of all of them.
+    Listed runs have equal weights, each with its best epoch, and are scored like any ensemble. They
+    are not screened. Best single and simple are then chosen among all listed runs.
 
     Raises:
-        NothingUsableError: no such sweep or run is tracked, or none, or not each that is listed,
-            can be a member.
-        DataError, IntegrityError: a file of predictions that does not fit.
-        ConfigError: as `ensemble.choice.cross_fitting.choose`, a name of several runs, or MLflow
-            cannot be read.
+        NothingUsableError: no such sweep or run is tracked, no run can be a member, or a listed one
+            cannot.
+        DataError, IntegrityError: a file of predictions cannot be used (`with_added`).
+        ConfigError: as `ensemble.choice.cross_fitting.choose`; several runs have a listed name; or
+            MLflow cannot be read.
     """
     runs = _runs_of(tracking, request.sweeps)
     listed = find_listed(runs, parse_listed(request.listed))
@@ -102,7 +102,8 @@ def choose_ensemble(
 
 
 def digests_of(tracking: Tracking, request: Request) -> dict[str, str]:
-    """What was asked for, and of which runs as they are now: equal where a choice is the same."""
+    """Return hashes of the request and of the current state of its runs; while both are equal, so
+    is the choice."""
     runs = _runs_of(tracking, request.sweeps)
     facts = sorted(
         (
@@ -112,9 +113,9 @@ def digests_of(tracking: Tracking, request: Request) -> dict[str, str]:
         )
         for r in runs
     )
-    asked = {"sweeps": request.sweeps, **request.to_params()}
+    content = {"sweeps": request.sweeps, **request.to_params()}
     return {
-        "request": short_hash(json.dumps(asked, sort_keys=True)),
+        "request": short_hash(json.dumps(content, sort_keys=True)),
         "runs": short_hash(json.dumps(facts)),
     }
 

@@ -1,4 +1,4 @@
-"""A task's candidates and their predictions on dev, as one fold of it sees them.
+"""A task's candidates and their dev predictions in one fold.
 
 Legend: M candidates, N rows, C classes, H halves.
 """
@@ -21,12 +21,12 @@ from trainable.evaluation.metrics import overall, task_metric, task_metrics
 
 @dataclass(frozen=True, eq=False)
 class TaskView:
-    """What a fold sees of a task: which candidates it can choose, and what they predict."""
+    """A task in one fold: the candidates that can be chosen, and all candidates' predictions."""
 
     pool: TaskPool
     averaged: Averaged
     fold: Fold
-    choosable: NDArray[np.int64]  # the candidates that the fold can choose
+    choosable: NDArray[np.int64]  # indices of the candidates that can be chosen
     transforms: tuple[Transform, ...]  # [M]
     predictions: Floats  # [M, N] or [M, N, C]
 
@@ -36,27 +36,27 @@ class TaskView:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """[M]."""
+        """[M] all candidates."""
         return self.pool.candidates
 
     @property
     def labels(self) -> Floats:
-        """[N]."""
+        """[N] the labels."""
         return self.pool.labels
 
     @property
     def index(self) -> dict[Candidate, int]:
-        """Where each candidate is among the M."""
+        """The index of each candidate in `candidates`."""
         return self.pool.index
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the rows that choose."""
+        """The ids of the fold's fit rows."""
         return [self.pool.ids[n] for n in np.flatnonzero(self.fold.fit)]
 
     @cached_property
     def singles(self) -> Floats:
-        """[M] each candidate's metric on the rows that choose; -inf where it cannot be chosen."""
+        """[M] each candidate's metric on the fit rows; -inf where it cannot be chosen."""
         scores = np.full(len(self.candidates), -np.inf)
         fit = self.fold.fit
         choosable = self.predictions[np.ix_(self.choosable, np.flatnonzero(fit))]
@@ -64,12 +64,13 @@ class TaskView:
         return scores
 
     def among(self, candidates: Collection[Candidate]) -> "TaskView":
-        """The same, with some of the candidates to choose from."""
+        """Return the view in which only these candidates can be chosen."""
         some = [m for m in self.choosable if self.candidates[m] in candidates]
         return replace(self, choosable=np.array(some, np.int64))
 
     def within(self, judge: Mask) -> "TaskView":
-        """The same, by the rows that choose alone: some of them [n] judge, the others choose."""
+        """Return the view of an inner fold: of the n fit rows, those in the mask [n] are held out
+        and the others remain fit rows."""
         rows = np.flatnonzero(self.fold.fit)
         fold = Fold(np.zeros_like(self.fold.fit), np.zeros_like(self.fold.fit))
         fold.fit[rows[~judge]] = True
@@ -77,43 +78,44 @@ class TaskView:
         return replace(self, fold=fold)
 
     def scatter(self, candidates: NDArray[np.int64] | list[int], weights: Floats | float) -> Floats:
-        """[M] the weights of some, 0 for the others."""
+        """Return [M] the weights of some candidates, 0 for the others."""
         every = np.zeros(len(self.candidates))
         every[candidates] = weights
         return every
 
     def outputs(self, combination: Combination, rows: Mask) -> Floats:
-        """The weighted average, or the linear model, on some of the rows: [n] or [n, C]."""
+        """Return the combined predictions on the n rows of a mask [N]: [n] or [n, C]."""
         weights, intercept = weights_and_intercept(combination)
         members = np.flatnonzero(weights)
-        predictions = [self._part(m, rows) for m in members.tolist()]
+        predictions = [self._predictions_on(m, rows) for m in members.tolist()]
         return weighted(self.task, predictions, weights[members], intercept, self.averaged)
 
-    def _part(self, m: int, rows: Mask) -> Floats:
-        """A candidate's predictions on some rows; the fold's are asked for again and again."""
+    def _predictions_on(self, m: int, rows: Mask) -> Floats:
+        """Return a candidate's predictions on some rows; cached for the fold's own masks, which are
+        used often."""
         if rows is not self.fold.fit and rows is not self.fold.judge:
             return np.asarray(self.predictions[m][rows])
         key = m, rows is self.fold.fit
-        if key not in self._parts:
-            self._parts[key] = self.predictions[m][rows]
-        return self._parts[key]
+        if key not in self._cached:
+            self._cached[key] = self.predictions[m][rows]
+        return self._cached[key]
 
     @cached_property
-    def _parts(self) -> dict[tuple[int, bool], Floats]:
-        """Of a candidate, on the rows that choose or (False) on those that judge."""
+    def _cached(self) -> dict[tuple[int, bool], Floats]:
+        """(candidate, whether fit rows or judge rows) -> predictions."""
         return {}
 
     def score(self, combination: Combination, rows: Mask) -> float:
-        """The task's metric on some of the rows [N]."""
+        """Return the task's metric on the rows of a mask [N]."""
         return task_metric(self.task, self.outputs(combination, rows), self.labels[rows])[0]
 
 
 View = Mapping[str, TaskView]
-"""What a fold sees of each task."""
+"""Task -> its view in one fold."""
 
 
 def views_of(pool: Pool, averaged: Averaged) -> tuple[View, ...]:
-    """[1 + H] a pool as all of dev sees it, then as each half does."""
+    """Return [1 + H] the views of a pool: on all of dev, then on each half."""
     tasks = {name: _views_of_task(task, averaged) for name, task in pool.tasks.items()}
     return tuple(
         dict(zip(tasks, views, strict=True)) for views in zip(*tasks.values(), strict=True)
@@ -121,7 +123,7 @@ def views_of(pool: Pool, averaged: Averaged) -> tuple[View, ...]:
 
 
 def overall_score(view: View, combinations: Mapping[str, Combination]) -> float:
-    """Overall on the rows that choose."""
+    """Return the overall score on the fit rows."""
     scores = {
         name: view[name].score(combination, view[name].fold.fit)
         for name, combination in combinations.items()
@@ -130,7 +132,8 @@ def overall_score(view: View, combinations: Mapping[str, Combination]) -> float:
 
 
 def _views_of_task(pool: TaskPool, averaged: Averaged) -> list[TaskView]:
-    """Standardised scores are so by each fold's own rows; all else is the same for every fold."""
+    """Return the views of one task. Transforms of standardised scores are fitted on each fold's fit
+    rows; all others are the same in every fold."""
     is_fitted = averaged is Averaged.STANDARDISED and pool.task.kind.output is Output.SCORE
     views: list[TaskView] = []
     for fold, choosable in zip(folds(pool.ids), pool.choosable, strict=True):

@@ -1,4 +1,4 @@
-"""A choice as it is kept: its pictures, and one MLflow run with them and its JSON."""
+"""Stores a choice: its pictures in a folder, and an MLflow run with its pictures and JSON."""
 
 import json
 import math
@@ -25,7 +25,7 @@ CONTENT, RECORD = "choice.json", "record.json"
 
 
 class Record(BaseModel):
-    """A choice as `ensweep export` reads it again."""
+    """A choice as stored in its MLflow run, for `ensweep export` to read."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
@@ -43,10 +43,10 @@ class Record(BaseModel):
 
 
 def write_pictures(folder: Path, images: dict[str, bytes]) -> None:
-    """Write the pictures of the last choice to `folder`, in place of those of an earlier one.
+    """Write a choice's pictures to `folder`, replacing those of an earlier choice.
 
     Raises:
-        OSError: it cannot be written to.
+        OSError: the folder cannot be written to.
     """
     for old in folder.glob("*.png"):
         if old.name not in images:
@@ -64,12 +64,12 @@ def log(
     draw: Callable[[], dict[str, bytes]],
     milliseconds: float | None = None,
 ) -> tuple[str, bool]:
-    """One MLflow run of kind `ensemble` for a choice; the same one is not logged again.
+    """Log a choice as an MLflow run of kind `ensemble`, unless the same choice is already logged.
 
     Args:
-        content: as `ensemble.presentation.choice_json.describe`.
-        draw: makes its pictures, for a run that is new.
-        milliseconds: that a sentence takes; None: not measured.
+        content: from `ensemble.presentation.choice_json.describe`.
+        draw: returns its pictures (file name -> PNG); called only if the run is new.
+        milliseconds: per sentence; None: not measured.
 
     Returns:
         The run's id, and whether it is new.
@@ -79,19 +79,19 @@ def log(
     """
     members = choice.candidates(Method.SELECTIVE)
     text = json.dumps(content, indent=1, allow_nan=False)
-    given, digests = request.to_params(), digests_of(tracking, request)
+    params, digests = request.to_params(), digests_of(tracking, request)
     rules = {f"rule/{name}": task.rule.rule for name, task in choice.tasks.items()}
     counts = {f"num_members/{n}": len(t.selective.members) for n, t in choice.tasks.items()}
     chosen = Chosen(
         name=f"ensemble of {request.title}",
-        digest=_digest({"content": content, "asked": given, **digests}),
+        digest=_digest({"content": content, "asked": params, **digests}),
         metrics=_metrics(choice)
         | ({} if milliseconds is None else {MS_PER_SENTENCE: milliseconds}),
         steps={
             metric_name("trajectory", name, task.metric): task.selective.trajectory
             for name, task in choice.tasks.items()
         },
-        params={**given, **rules, **counts},
+        params={**params, **rules, **counts},
         tags={
             **digests,
             "sweeps": ",".join(request.sweeps),
@@ -110,8 +110,8 @@ def log(
 def find_logged(
     tracking: Tracking, request: Request, cache: Path
 ) -> tuple[Record, dict[str, bytes]] | None:
-    """The last choice that was logged for the same request and the runs as they are now, with its
-    pictures; None: there is none.
+    """Return the last choice logged for the same request and unchanged runs, with its pictures;
+    None: there is none.
 
     Raises:
         NothingUsableError: no such sweep is tracked.
@@ -127,7 +127,7 @@ def find_logged(
 
 
 def logged_pictures(tracking: Tracking, run_id: str, cache: Path) -> dict[str, bytes]:
-    """File name -> PNG of a choice that was logged.
+    """Return the pictures of a logged choice: file name -> PNG.
 
     Raises:
         ConfigError: MLflow cannot be read.
@@ -137,22 +137,21 @@ def logged_pictures(tracking: Tracking, run_id: str, cache: Path) -> dict[str, b
 
 
 def read_record(tracking: Tracking, run_id: str, cache: Path) -> Record:
-    """The choice that a run of kind `ensemble` holds.
+    """Return the choice stored in a run of kind `ensemble`.
 
     Raises:
-        IntegrityError: it has none, or one that cannot be read.
+        IntegrityError: there is none, or it cannot be read.
         ConfigError: MLflow cannot be read.
     """
     path = download(tracking, run_id, RECORD, cache)
     try:
         return Record.model_validate_json(path.read_bytes())
     except ValueError as error:
-        raise IntegrityError(f"{path}: not a choice: {first_line(error)}") from None
+        raise IntegrityError(f"{path}: not a stored choice: {first_line(error)}") from None
 
 
 def _metrics(choice: EnsembleChoice) -> dict[str, float]:
-    """The metrics of the choice's run: scores, gains with their intervals, and what a prediction
-    costs."""
+    """Return the metrics of the choice's run: scores, gains with their intervals, and costs."""
     members = choice.candidates(Method.SELECTIVE)
     metrics = {"num_encoders": float(len(members)), "cost": float(choice.cost(members))}
     for method, scores in choice.overall.items():

@@ -14,7 +14,7 @@ from ensemble.candidates.pool import Pool
 from ensemble.choice import cross_fitting
 from ensemble.choice.cost import Cost
 from ensemble.choice.cross_fitting import choose
-from ensemble.choice.decide import Decision, Terms, choose_level, decide
+from ensemble.choice.decide import Decision, Settings, choose_level, decide
 from ensemble.choice.result import EnsembleChoice, Method, Prefer
 from ensemble.choice.task_view import views_of
 from ensemble.presentation.choice_json import choice_json
@@ -30,17 +30,17 @@ from trainable.storage.predictions import dev_train_mask
 TASKS = ("sentiment", "paraphrase", "similarity")
 
 
-def terms(pool: Pool, rules: Mapping[str, Rule] = OFFERED) -> Terms:
+def settings(pool: Pool, rules: Mapping[str, Rule] = OFFERED) -> Settings:
     candidates = {c for task in pool.tasks.values() for c in task.candidates}
-    return Terms(rules, rules is OFFERED, Cost.of_pool(candidates), math.inf, LITTLE)
+    return Settings(rules, rules is OFFERED, Cost.of_pool(candidates), math.inf, LITTLE)
 
 
 def decided(pool: Pool, half: int) -> dict[str, Any]:
     """Everything that a half chooses, as values; halves are counted from 1."""
-    given = terms(pool)
+    given = settings(pool)
     decision = decide(views_of(pool, Averaged.PAPER)[half], given)
     level = choose_level(decision, given, Prefer.BALANCED)
-    options = [*decision.options.every, level]
+    options = [*decision.options.by_cost, level]
     weights = [[w.tolist() for w in option.combinations.values()] for option in options]
     simple = [of_task.tolist() for of_task in decision.simple.values()]
     members = [option.members for option in options]
@@ -53,7 +53,7 @@ def combined(pool: Pool, name: str, weights: np.ndarray) -> np.ndarray:
     return combine(task.task, [task.outputs[m] for m in members], weights[members].tolist())
 
 
-def by_method(decision: Decision, given: Terms) -> dict[Method, Mapping[str, Any]]:
+def by_method(decision: Decision, given: Settings) -> dict[Method, Mapping[str, Any]]:
     return {
         Method.BEST_SINGLE: decision.options.singles.combinations,
         Method.SIMPLE: decision.simple,
@@ -66,7 +66,7 @@ def test_scores_are_those_of_what_the_halves_choose(store: Store) -> None:
     fill(store)
     pool = store.pool()
     choice = choose(pool, effort=LITTLE, prefer=Prefer.SCORE)
-    views, given = views_of(pool, Averaged.PAPER)[1:], terms(pool)
+    views, given = views_of(pool, Averaged.PAPER)[1:], settings(pool)
     chosen = [by_method(decide(view, given), given) for view in views]
     assert list(choice.tasks) == list(TASKS)
     for name, task in choice.tasks.items():
@@ -90,9 +90,9 @@ def test_members_are_chosen_on_all_of_dev_by_the_rule_of_dev_train(store: Store)
     pool = store.pool()
     choice = choose(pool, effort=LITTLE, prefer=Prefer.SCORE)
     whole, dev_train, *_ = views_of(pool, Averaged.PAPER)
-    suited = {n: rule.rule for n, rule in decide(dev_train, terms(pool)).rules.items()}
-    options = decide(whole, terms(pool), suited).options
-    shipped = next(o for o in options.every if o.members == choice.candidates(Method.SELECTIVE))
+    suited = {n: rule.rule for n, rule in decide(dev_train, settings(pool)).rules.items()}
+    options = decide(whole, settings(pool), suited).options
+    shipped = next(o for o in options.by_cost if o.members == choice.candidates(Method.SELECTIVE))
     for name, task in choice.tasks.items():
         assert task.rule.rule == suited[name]
         weights = shipped.combinations[name]
@@ -196,9 +196,9 @@ def test_nor_has_it_from_the_files_on(make_store: Callable[[str], Store], seed: 
             epochs = {e: {t: outputs[trial, e, t] for t in TASKS} for e in (1, 2, 3, 4)}
             store.add(trial, epochs)
         pool = store.pool()
-        decision = decide(views_of(pool, Averaged.PAPER)[1], terms(pool))
+        decision = decide(views_of(pool, Averaged.PAPER)[1], settings(pool))
         chosen = {}
-        for method, by_task in by_method(decision, terms(pool)).items():
+        for method, by_task in by_method(decision, settings(pool)).items():
             for task, weights in by_task.items():
                 members = np.flatnonzero(weights)
                 labels_of = [pool.tasks[task].candidates[m].label for m in members]

@@ -65,8 +65,8 @@ def test_runs_that_cannot_be_members_are_named(store: Store) -> None:
     pool = store.pool()
     for task, name, reason in (
         ("sentiment", "b", "failed: killed"),
-        ("similarity", "c", "the run has no such task"),
-        ("mood", "a", "the run has no such task"),
+        ("similarity", "c", "the run was not trained on this task"),
+        ("mood", "a", "the run was not trained on this task"),
     ):
         with pytest.raises(NothingUsableError, match=f"--runs {task}={name}: {reason}"):
             only_listed(pool, find_listed(store.runs, {task: [name]}))
@@ -75,8 +75,8 @@ def test_runs_that_cannot_be_members_are_named(store: Store) -> None:
 def test_a_name_of_several_runs_is_refused(store: Store) -> None:
     run = store.add_usual("a", 1)
     twin = type(run)(**{**{f: getattr(run, f) for f in run.__slots__}, "run_id": "other"})
-    with pytest.raises(ConfigError, match=r"sentiment: 2 runs are 'a': s/a \(runa\), s/a \("):
+    with pytest.raises(ConfigError, match=r"sentiment: 2 runs are named 'a': s/a \(runa\), s/a \("):
         find_listed([run, twin], {"sentiment": ["a"]})
     assert find_listed([run, twin], {"sentiment": ["other"]}) == {"sentiment": [twin]}
-    with pytest.raises(ConfigError, match="two runs of the same name 'a' cannot be members"):
+    with pytest.raises(ConfigError, match="two runs with the same name 'a' are listed"):
         find_listed([run, twin], {"sentiment": ["runa"], "similarity": ["other"]})

@@ -93,16 +93,16 @@ def test_levels_are_what_other_folds_choose_for_as_much() -> None:
 def test_a_level_that_another_fold_has_nothing_for_is_none() -> None:
     found, dearer = (options(view_of(sizes)) for sizes in ([30, 10, 20], [31, 25, 26]))
     kinds = [level.option for level in levels_of(found, [dearer])]
-    assert [o for o in kinds if o.cost < 25 and o not in (found.one, found.singles)] == []
+    assert [o for o in kinds if o.cost < 25 and o not in (found.one_for_all, found.singles)] == []
 
 
 def test_a_candidate_alone_is_one_level() -> None:
     """Also where it is the best for all tasks together and the best of each."""
     found = options(view_of([10, 20, 30]))
-    assert found.one is not None
-    assert found.one.members == found.singles.members
+    assert found.one_for_all is not None
+    assert found.one_for_all.members == found.singles.members
     members = [level.option.members for level in levels_of(found, [found, found])]
-    assert members.count(found.one.members) == 1
+    assert members.count(found.one_for_all.members) == 1
 
 
 def test_the_front_has_no_level_that_a_cheaper_one_beats_or_a_task_is_clearly_worse_at() -> None:
