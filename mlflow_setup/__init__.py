@@ -1,1 +1,1 @@
-"""Where results are tracked: the words used there, run records in, run records out."""
+"""MLflow tracking, file storage, and the record schema that the other packages share."""

@@ -1,12 +1,12 @@
-"""The errors a user can cause or mend. Each says what is wrong and, in `fix`, what to do.
+"""Errors that a user can cause or fix. Each says what is wrong and, in `fix`, what to do.
 
-The command line prints them without a traceback and leaves with `exit_code`:
-2 usage or configuration, 3 data, 4 done in part, 5 nothing usable, 6 integrity.
+The command line prints them without a traceback and exits with `exit_code`:
+2 usage or configuration, 3 data, 4 partly done, 5 nothing usable, 6 integrity.
 """
 
 
 class EnsweepError(ValueError):
-    """A problem that is the input's, not the program's.
+    """A problem with the user's input or environment, not with the program.
 
     `problem` names the place (file, line, key) and the offending value; `fix` is what to do next.
     """
@@ -35,18 +35,17 @@ class DataError(EnsweepError):
 
 
 class PartialError(EnsweepError):
-    """The work is done in part: some trials failed, or the tracking server missed some of it."""
+    """The work is partly done: some trials failed, or MLflow did not receive all results."""
 
     exit_code = 4
 
 
 class StorageError(PartialError, OSError):
-    """An object store that cannot be read from or written to now: as a disk that is full or away,
-    and it may come back."""
+    """An object store that cannot be read or written now; a later attempt may succeed."""
 
 
 class NothingUsableError(EnsweepError):
-    """There is nothing to go on with: no sweep, no finished run, no candidate."""
+    """There is nothing to continue with: no sweep, no finished run, no candidate."""
 
     exit_code = 5
 

@@ -1,4 +1,4 @@
-"""Records as JSON: strict in their fields and types, and with a digest of what was written."""
+"""Records stored as JSON: fields and types are validated strictly, and a digest detects changes."""
 
 import dataclasses
 import json
@@ -11,21 +11,21 @@ from mlflow_setup.text import short_hash
 
 
 class Record:
-    """JSON in and out, with a digest: a record that does not fit its fields, or is not as it was
-    written, is refused."""
+    """Base class of records: JSON with a digest. Unknown fields, wrong types and content that was
+    changed after writing are rejected."""
 
     __slots__ = ()
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     def to_json(self) -> str:
-        """Raises ValueError when a number is not finite: JSON has no such numbers."""
+        """The record as JSON. Raises ValueError when a number is not finite."""
         content = dataclasses.asdict(self)  # type: ignore[call-overload]
         return _dump({**content, _DIGEST: short_hash(_dump(content))})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ValueError when `text` is not JSON, not of the record's fields and types, or was
-        changed since it was written."""
+        """The record in `text`. Raises ValueError when `text` is not JSON, has other fields or
+        types, or was changed since it was written."""
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -43,7 +43,7 @@ class Record:
 
 
 _DIGEST = "digest"
-"""Key of a record's JSON: the start of the SHA-256 of all else in it."""
+"""The JSON key of the digest: the first 16 hex characters of the SHA-256 of all other content."""
 
 
 def _dump(content: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""The contract between the floors: names used in MLflow, and the records of a trial.
+"""The schema that the packages share: names used in MLflow, and the records of a trial.
 
-Free of mlflow. A trial's folder (`trainable.storage.trial_folder`) holds these records as JSON; the
-mirror projects them onto an MLflow run; `runs/query.py` reads them back as `RunRecord`s.
+Does not import mlflow. A trial's folder (`trainable.storage.trial_folder`) holds these records as
+JSON; `runs/sweep_run.py` writes them to an MLflow run; `runs/query.py` reads that run back as a
+`RunRecord`.
 """
 
 import dataclasses
@@ -17,24 +18,25 @@ EXPERIMENT = "ensweep"
 SCHEMA_VERSION = 2
 
 TRAININGS = "train"
-"""The sweep that runs of `ensweep train` are trials of; the latest only where there is no other."""
+"""Name of the sweep that holds the runs of `ensweep train`. It counts as the latest sweep only
+where there is no other."""
 
 OVERALL = "dev/overall"
-"""The objective of a sweep: mean over the tasks that were trained and have a metric, in [0, 1]."""
+"""The objective of a sweep: the mean of the trained tasks' primary metrics, in [0, 1]."""
 
 
 def other_release(version: object, known: int) -> str | None:
-    """What is said of a file whose schema's number is not the one that is known; None if it is."""
+    """The error message for a file whose schema version is not `known`; None if it is."""
     if version == known:
         return None
     return (
-        f"its schema is number {version!r:.20}, of another release, and this one reads {known}: "
-        "read it with that release, or make it anew"
+        f"its schema version is {version!r:.20}, of another release, and this one reads {known}: "
+        "read it with that release, or create it again"
     )
 
 
 class Tag(StrEnum):
-    """MLflow tags. A run is found again by `KIND`, `SWEEP` and `TRIAL`, never by memory."""
+    """MLflow tags. A run is looked up by `KIND`, `SWEEP` and `TRIAL`, never by a stored run id."""
 
     KIND = "kind"  # one of RunKind
     SWEEP = "sweep"
@@ -50,10 +52,10 @@ class Tag(StrEnum):
     KEPT_EPOCHS = "kept_epochs"
     NUM_EPOCHS = "num_epochs"  # completed when the trial ended
     NOTES = "notes"  # JSON counts: parameters, skipped rows
-    CHOICE = "choice"  # of an ensemble: digest of what was chosen
-    SEARCHED = "searched"  # of a sweep: dotted names, comma-separated
-    BASELINES = "baselines"  # of a sweep: recipes, comma-separated
-    PLANNED = "planned"  # of the experiment: when a plan last proved that it can be written to
+    CHOICE = "choice"  # on an ensemble's run: digest of the choice of members
+    SEARCHED = "searched"  # on a sweep's run: dotted names, comma-separated
+    BASELINES = "baselines"  # on a sweep's run: recipes, comma-separated
+    PLANNED = "planned"  # on the experiment: when `ensweep plan` last tested that it is writable
 
 
 class RunKind(StrEnum):
@@ -63,22 +65,22 @@ class RunKind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a trial ended. Every end state has a name, and every reader handles each of them."""
+    """How a trial ended. Every reader handles each of these."""
 
     FINISHED = "finished"  # ran all its epochs
     PRUNED = "pruned"  # stopped by the scheduler
     DIVERGED = "diverged"  # a loss or metric was not finite
     FAILED = "failed"  # an error, after its retries
-    STOPPED = "stopped"  # asked to stop; resumable
+    STOPPED = "stopped"  # by the user, a signal or a limit; resumable
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the trial will not run on: all but `stopped`."""
+        """Whether the trial cannot be resumed: true of all but `stopped`."""
         return self is not Outcome.STOPPED
 
 
 def state_of(outcome: Outcome | None) -> str:
-    """How a trial ended, or `running`."""
+    """The outcome as text; `running` for None."""
     return "running" if outcome is None else outcome.value
 
 
@@ -92,20 +94,20 @@ RUN_STATUS: dict[Outcome, str] = {
 """MLflow's status for each outcome; readers filter on the outcome tag, not on the status."""
 
 UNKNOWN_DATA = "unknown"
-"""The fingerprint in the record of a trial that failed before it had read its data."""
+"""The data fingerprint of a trial that failed before it had read its data."""
 
 CONFIG_ARTIFACT = "config.json"
 PREDICTIONS_ARTIFACT = "predictions"
 
 
 def metric_name(split: str, task: str, metric: str) -> str:
-    """`dev/sentiment/accuracy`, `train/sentiment/loss`: the one spelling of a metric."""
+    """The full name of a metric: `dev/sentiment/accuracy`, `train/sentiment/loss`."""
     return f"{split}/{task}/{metric}"
 
 
 def prediction_path(epoch: int) -> str:
-    """`0007.parquet`, below `predictions` in the trial's folder and among its artifacts: those of
-    all tasks after an epoch."""
+    """`0007.parquet`: the file with all tasks' predictions after an epoch, below `predictions` in
+    the trial's folder and in the run's artifacts."""
     return f"{epoch:04d}.parquet"
 
 
@@ -139,12 +141,12 @@ class EpochRecord(Record):
 
     epoch: int
     metrics: dict[str, float]  # finite; metric_name(...) -> value
-    dev_train: dict[str, float]  # the same dev metrics on the dev-train half alone
+    dev_train: dict[str, float]  # the same dev metrics, on the dev-train half only
     seconds: float
     wall_time: float  # seconds since the Unix epoch, at the end of the epoch
     flags: tuple[str, ...] = ()  # e.g. "dev/similarity/pearson is undefined"
-    starts_average: bool = False  # weights are averaged from here on: no earlier epoch counts
-    ms_per_sentence: float | None = None  # of predicting dev; None: on embeddings that were known
+    starts_average: bool = False  # weight averaging begins here: earlier epochs no longer count
+    ms_per_sentence: float | None = None  # to predict dev; None: embeddings came from the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class Decision(Record):
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRecord(Record):
-    """How a trial ended: `outcome.json`, written once (a `stopped` one is replaced on resume)."""
+    """How a trial ended: `outcome.json`, written once (`stopped` is replaced on resume)."""
 
     outcome: Outcome
     reason: str
@@ -177,15 +179,15 @@ class AttemptRecord(Record):
     node_type: str  # of the cluster's file, or "local"
     num_cpus: float
     num_gpus: float
-    usd_per_hour: float  # the price of the part of the node that the trial takes
+    usd_per_hour: float  # the price of the trial's share of the node
     start_time: float  # seconds since the Unix epoch
-    seconds: float  # by the process's own clock, to its last sign of life
-    is_over: bool = False  # nothing is added any more
+    seconds: float  # from the start to the last heartbeat, by the process's own clock
+    is_over: bool = False  # the record is final
 
 
 @dataclass(frozen=True, slots=True)
 class TrialSnapshot:
-    """The part of a trial's folder that is projected onto its MLflow run."""
+    """The part of a trial's folder that is written to its MLflow run."""
 
     record: TrialRecord
     epochs: tuple[EpochRecord, ...]
@@ -194,12 +196,12 @@ class TrialSnapshot:
     weights_uri: str
     kept_epochs: tuple[int, ...]
     attempts: tuple[AttemptRecord, ...] = ()
-    system: tuple[tuple[float, dict[str, float]], ...] = ()  # `runs.usage.SystemSample`s
+    system: tuple[tuple[float, dict[str, float]], ...] = ()  # see `runs.usage.SystemSample`
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A tracked trial as MLflow knows it: what `leaderboard` and `ensemble` start from."""
+    """A trial's MLflow run, as `leaderboard` and `ensemble` read it."""
 
     run_id: str
     trial: str
@@ -228,21 +230,21 @@ class Identity:
 
 
 CONTINUE, STOP, PAUSE = "continue", "stop", "pause"
-"""What the scheduler says of a trial. A paused one keeps its checkpoint, and may go on later."""
+"""The scheduler's decisions. A paused trial keeps its checkpoint and may continue later."""
 
 
 def is_dev_score(name: str) -> bool:
-    """Whether a metric is on dev and the larger the better: any on dev but a loss."""
+    """Whether a metric is measured on dev and maximised: every dev metric except a loss."""
     return name.startswith("dev/") and not name.endswith("/loss")
 
 
 def dev_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that are maximised: `dev/overall` and each task's own."""
+    """The metrics that are maximised: `dev/overall` and each task's."""
     return {name: value for name, value in metrics.items() if is_dev_score(name)}
 
 
 def raise_best(best: dict[str, float], record: EpochRecord) -> None:
-    """Take what of an epoch's dev metrics is better than before into `best`."""
+    """Update `best` (dev metric -> highest value so far) in place with an epoch's dev metrics."""
     if record.starts_average:
         best.clear()
     for key, value in dev_metrics(record.metrics).items():
@@ -250,7 +252,8 @@ def raise_best(best: dict[str, float], record: EpochRecord) -> None:
 
 
 def judged_epochs(epochs: Iterable[EpochRecord]) -> list[EpochRecord]:
-    """The epochs that a trial is judged by: all, or those of an average once there is one."""
+    """The epochs that count towards a trial's best: all, or only those with averaged weights if
+    the weights were averaged. In order."""
     judged: list[EpochRecord] = []
     for record in sorted(epochs, key=lambda record: record.epoch):
         judged = [record] if record.starts_average else [*judged, record]
@@ -260,12 +263,11 @@ def judged_epochs(epochs: Iterable[EpochRecord]) -> list[EpochRecord]:
 def best_epoch(
     epochs: Iterable[EpochRecord], metric: str = OVERALL, *, on_dev_train: bool = False
 ) -> EpochRecord:
-    """The judged epoch with the highest `metric`, on all of dev or on its dev-train half alone.
-
-    The earliest wins a tie: what is trained for longer must be better for it.
+    """The epoch with the highest `metric` among `judged_epochs`, on all of dev or on its dev-train
+    half only. The earliest wins a tie.
 
     Raises:
-        ValueError: there is no epoch.
+        ValueError: there are no epochs.
         KeyError: an epoch lacks the metric.
     """
 

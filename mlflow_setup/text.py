@@ -1,4 +1,4 @@
-"""Text for people: what a terminal may show, first lines of errors, near names, hashes."""
+"""Text helpers: escaping for terminals, first lines of errors, similar names, hashes, numbers."""
 
 import difflib
 import hashlib
@@ -6,36 +6,41 @@ import json
 import unicodedata
 from collections.abc import Iterable
 
-_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_BIDI_CONTROLS = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 NUM_SHOWN = 20
-"""Problems, or rows with one, that a message names at most; of the rest it says how many."""
+"""The most problems, names or rows that a message lists; it gives the number of the rest."""
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with question marks for what would steer a terminal.
-
-    That are control characters, line ends, what turns the direction of writing, and what is no
-    character. No-break spaces and the joiners of scripts and emoji stay.
+    """`text` on one line, safe for a terminal: control characters, line breaks, bidirectional
+    controls and lone surrogates become `?`. No-break spaces and joiners are kept.
     """
-    return "".join("?" if _steers(character) else character for character in text)
+    return "".join("?" if _is_unsafe(character) else character for character in text)
 
 
 def for_terminal(text: str) -> str:
-    """`text` as a terminal may show it, its lines kept."""
+    """`text` made safe for a terminal as by `printable`, with its line breaks kept."""
     return "\n".join(map(printable, text.split("\n")))
 
 
-def _steers(character: str) -> bool:
-    return character in _TURNS or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+def _is_unsafe(character: str) -> bool:
+    return character in _BIDI_CONTROLS or unicodedata.category(character) in (
+        "Cc",
+        "Cs",
+        "Zl",
+        "Zp",
+    )
 
 
 def is_text(text: str) -> bool:
-    """Whether `text` can be written as UTF-8: a lone half of a surrogate pair cannot."""
+    """Whether `text` can be encoded as UTF-8: it holds no lone surrogate."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of a message that is not blank; the type's name of an error without one."""
+    """The first non-blank line of a message; without one, the name of the error's type."""
     lines = str(error).strip().splitlines()
     if lines:
         return lines[0]
@@ -43,18 +48,18 @@ def first_line(error: BaseException | str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """` (did you mean minilm?)` for minlm, or nothing when no known name is near.
+    """` (did you mean minilm?)` for minlm; "" when no known name is similar.
 
     Args:
-        cutoff: in [0, 1], how alike two names must be: difflib's ratio, and its own default.
+        cutoff: the lowest similarity, in [0, 1]: difflib's ratio, and difflib's default.
     """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def nearest_first(name: str, known: Iterable[str]) -> list[str]:
-    """The known names, those first that are most like `name` by difflib's ratio; of equals, as
-    they came."""
+    """The known names, the most similar to `name` first by difflib's ratio; ties keep their
+    order."""
 
     def likeness(other: str) -> float:
         return difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
@@ -63,7 +68,8 @@ def nearest_first(name: str, known: Iterable[str]) -> list[str]:
 
 
 def there_are(name: str, known: Iterable[str]) -> str:
-    """`; there are b3, b1 and 26 more`, the nearest first, for a name that is not there."""
+    """`; there are b3, b1 and 26 more`, the most similar first, to end a message about a name that
+    does not exist."""
     names = nearest_first(name, known)
     if not names:
         return "; there is none"
@@ -73,10 +79,10 @@ def there_are(name: str, known: Iterable[str]) -> str:
 
 
 def short_hash(*parts: str | bytes, length: int = 16) -> str:
-    """The first `length` of the 64 hex characters of the SHA-256 over `parts`, one after another.
+    """The first `length` of the 64 hex characters of the SHA-256 of the concatenated `parts`.
 
-    By it equal facts find each other: 16 characters are 64 bits, so that among a million things
-    two are taken for one with a probability of 3e-8. What must not be forged needs all 64.
+    16 characters are 64 bits: among a million values, two collide with a probability of 3e-8.
+    Protection against forgery needs all 64.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -90,7 +96,7 @@ def counted(number: int, what: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`1 h 5 min`, `37 min`, `3.5 min`, `40 s`: how long something takes, to a few per cent."""
+    """A duration rounded for display: `1 h 5 min`, `37 min`, `3.5 min`, `40 s`."""
     if seconds < 90:
         return f"{max(0, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -100,7 +106,7 @@ def duration(seconds: float) -> str:
 
 
 def score_text(value: float | None) -> str:
-    """A score as a table shows it, by four digits; nothing for one that is missing."""
+    """A score with four decimals; "" for None."""
     return "" if value is None else f"{value:.4f}"
 
 
@@ -110,12 +116,12 @@ def sentence(text: str) -> str:
 
 
 def setting_text(value: object) -> str:
-    """A setting as it is typed and tracked: text as it is, anything else as JSON."""
+    """A setting as it is typed and logged: text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def brief_text(value: object) -> str:
-    """`brief` of a setting that may have become text: `1.5e-05` of `"1.4999e-05"`."""
+    """`brief` for a setting that may have been read back as text: `"1.4999e-05"` -> `1.5e-05`."""
     try:
         number = float(value) if isinstance(value, str) else value
     except ValueError:
@@ -124,7 +130,7 @@ def brief_text(value: object) -> str:
 
 
 def brief(value: object) -> str:
-    """A setting as a table shows it: a float by three digits, a list as `probe, finetune`."""
+    """A setting for a table: a float with three significant digits, a list as `probe, finetune`."""
     if isinstance(value, list | tuple):
         return ", ".join(map(brief, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,21 +1,22 @@
-"""URIs: what is one, and what of it must not be shown."""
+"""Recognise URIs, and hide the credentials in them."""
 
 import re
 from urllib.parse import urlsplit
 
 
 def is_uri(place: str) -> bool:
-    """Whether `place` is a storage URI, not a path or a hub name."""
+    """Whether `place` is a URI rather than a path or a name on the Hugging Face hub."""
     return "://" in place
 
 
 def has_credentials(uri: str) -> bool:
-    """Whether a name or a key stands before the host: settings are recorded and shown."""
+    """Whether the URI has a user name or key before its host. Settings are stored and displayed,
+    so such a URI must not be one."""
     return is_uri(uri) and "@" in urlsplit(uri).netloc
 
 
 def redact(text: str) -> str:
-    """`text` without the credentials of any URI in it."""
+    """`text` with the credentials of every URI in it replaced by `***`."""
     text = re.sub(r"://[^/\s]*@", "://***@", text)
     secret = r"([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s'\"]*"
     return re.sub(secret, r"\1***", text, flags=re.IGNORECASE)

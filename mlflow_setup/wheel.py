@@ -1,10 +1,10 @@
-"""This code as a wheel, for a cluster's nodes and for bundles: what is imported here runs there.
+"""Pack the installed code as a wheel, for the nodes of a cluster and for exported models.
 
-It is packed from the packages as they are imported, so a checkout and an installed wheel give the
-same. Two things differ from a wheel that a build makes, both for the way in which Ray installs one
-(`pip install --target`, which looks at nothing that is installed already): it declares no
-dependencies, which come with the nodes' image or set-up, or are listed where a model is registered;
-and its build tag is a hash of its content, for Ray takes two wheels of one file name for the same.
+The wheel is built from the imported packages, so a checkout and an installation give the same one.
+It differs from a wheel built by setuptools in two ways, because Ray installs it with
+`pip install --target`, which ignores what is installed already: it declares no dependencies (the
+nodes' image or set-up has them, or the registered model lists them), and its build tag is a hash of
+its content, because Ray treats two wheels with the same file name as the same.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from mlflow_setup.text import short_hash
 
 PACKAGES = ("ensweep", "search", "ensemble", "trainable", "mlflow_setup")
 _NOT_PACKED = (".pyc", ".pyo")
-_TIME = (1980, 1, 1, 0, 0, 0)  # the same content is the same file
+_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same content gives the same file
 
 
 def pack_wheel(folder: Path) -> Path:
-    """The wheel, written into `folder`.
+    """Write the wheel into `folder`, and return its path.
 
     Raises:
-        ConfigError: the packages are not files, or not installed.
+        ConfigError: ensweep is not installed, or not as a folder of files.
     """
     try:
         release = version("ensweep")
@@ -56,14 +56,14 @@ def pack_wheel(folder: Path) -> Path:
 
 
 def _source() -> dict[str, bytes]:
-    """Every file of the packages, by its path in the wheel, in order."""
+    """The content of every file of the packages, by its path in the wheel, in a fixed order."""
     files = {}
     for package in PACKAGES:
         spec = find_spec(package)
         folder = Path(spec.origin).parent if spec is not None and spec.origin else None
         if folder is None or not folder.is_dir():
             raise ConfigError(
-                f"package {package} is not a folder of files, and cannot be sent",
+                f"package {package} is not a folder of files, so it cannot be packed",
                 fix="install ensweep with pip, not as a zip or a frozen program",
             )
         for path in sorted(folder.rglob("*")):
@@ -75,5 +75,5 @@ def _source() -> dict[str, bytes]:
 
 
 def _digest(data: bytes) -> str:
-    """The SHA-256 as a wheel's RECORD spells it."""
+    """The SHA-256 in the format of a wheel's RECORD file."""
     return "sha256=" + urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

@@ -11,7 +11,7 @@ from mlflow_setup.filesystem.manifest import MANIFEST, sha256_file
 from mlflow_setup.models.registry import (
     ALIAS,
     BUNDLE,
-    About,
+    ModelMetadata,
     ModelSource,
     Registered,
     log_model,
@@ -42,14 +42,14 @@ def register(
         ConfigError: it has no wheel, or MLflow cannot be written to.
     """
     source = model_source(folder)
-    contents, about = Bundle.load(folder).contents, source.about
+    contents, metadata = Bundle.load(folder).contents, source.metadata
     run_id = log_ensemble(
         tracking,
         name,
         folder,
-        about.metrics,
+        metadata.metrics,
         {"num_members": len(contents.members), "tasks": list(contents.tasks)},
-        {**about.tags, "members": ",".join(contents.members), NOTE: about.description},
+        {**metadata.tags, "members": ",".join(contents.members), NOTE: metadata.description},
     )
     return run_id, log_model(tracking, source, run_id, name, alias)
 
@@ -71,12 +71,12 @@ def model_source(folder: Path) -> ModelSource:
             *(f"{required}=={version(required)}" for required in REQUIRED),
             f"artifacts/{BUNDLE}/{wheel}",
         ],
-        about=_about(bundle),
+        metadata=_metadata(bundle),
         interface=interface({name: entry.task for name, entry in bundle.contents.tasks.items()}),
     )
 
 
-def _about(bundle: Bundle) -> About:
+def _metadata(bundle: Bundle) -> ModelMetadata:
     """Held-out scores, members, and the card without the hub's block and pictures."""
     contents = bundle.contents
     scores = {
@@ -95,4 +95,4 @@ def _about(bundle: Bundle) -> About:
         "num_members": str(len(contents.members)),
         "manifest_sha256": sha256_file(bundle.folder / MANIFEST),
     }
-    return About(shown, tags, scores)
+    return ModelMetadata(shown, tags, scores)

@@ -21,7 +21,7 @@ from mlflow_setup.models.scoring_server import (
     listen,
     request_seconds,
     scoring_app,
-    warn_of_strangers,
+    warn_if_public,
 )
 from trainable.tune.cluster import Node, cluster, environment
 
@@ -84,7 +84,7 @@ def serve_on_ray(
                 f"{replica.folder}: no replica serves it: {_reason(serve)}",
                 fix="ensweep verify it on every node; the replicas' logs say more",
             ) from None
-        warn_of_strangers(host, port)
+        warn_if_public(host, port)
         report(host, port)
         stopped.wait()
         serve.shutdown()

@@ -1,1 +1,1 @@
-"""Files written whole or not at all, manifests of folders, safe paths. Knows no MLflow."""
+"""Atomic writes, manifests, leases, safe paths, and storage in object stores. No MLflow here."""

@@ -1,4 +1,4 @@
-"""Files and folders that readers see whole or not at all."""
+"""Atomic writes: readers see a file or folder complete or not at all."""
 
 import contextlib
 import errno
@@ -13,24 +13,24 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.modes import OWNERS
 from mlflow_setup.filesystem.storage import TEMPORARY, storage_of
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomic(
     path: Path, content: bytes | str, mask: int = OWNERS, *, publish: bool = True
 ) -> None:
-    """Write a file that readers see whole or not at all, on disk when the call returns.
+    """Write a file atomically; it is on disk when the call returns.
 
     Args:
-        publish: others than this machine's processes are to see it as well.
+        publish: also upload the file, if it is in the working copy of an object store.
     """
     with atomic_file(path, mask, publish=publish) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Write a file that readers see whole or not at all, and that is on disk some time later: a
-    crash of the machine may lose it, or leave it empty. `DeferredSync` makes that time short.
+    """Write a file atomically, without waiting for the disk: a crash of the machine soon after may
+    lose it, or leave it empty. `DeferredSync` makes that time short.
     """
     with atomic_file(path, is_synced=False) as stream:
         stream.write(content.encode())
@@ -40,12 +40,13 @@ def write_whole(path: Path, content: str) -> None:
 def atomic_file(
     path: Path, mask: int = OWNERS, *, is_synced: bool = True, publish: bool = True
 ) -> Iterator[BinaryIO]:
-    """A stream whose content is `path`, on disk, once the block ends well; else nothing is.
+    """A stream whose content becomes the file `path` if the block ends without an error; otherwise
+    `path` is left as it was.
 
     Args:
         mask: see `mlflow_setup.filesystem.modes`.
-        is_synced: wait for the disk.
-        publish: as of `write_atomic`.
+        is_synced: wait until the content is on disk.
+        publish: as for `write_atomic`.
     """
     _make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
@@ -69,14 +70,14 @@ def atomic_file(
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, mask: int = OWNERS) -> Iterator[Path]:
-    """A temporary folder that becomes `path` when the block ends well, replacing nothing.
+    """A temporary folder that becomes `path` if the block ends without an error.
 
     Args:
-        mask: of the folder and all that is in it, whatever their modes were; see
+        mask: for the folder and everything in it, whatever their modes were; see
             `mlflow_setup.filesystem.modes`.
 
     Raises:
-        FileExistsError: `path` is there already.
+        FileExistsError: `path` exists already.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists")
@@ -100,11 +101,7 @@ def atomic_folder(path: Path, mask: int = OWNERS) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def must_write(place: Path) -> Iterator[None]:
-    """Guard a block that has to write before any work begins.
-
-    Raises:
-        ConfigError: the disk is full, read-only or away; in place of the OSError.
-    """
+    """Turn an OSError in the block, which writes before any work begins, into a ConfigError."""
     try:
         yield
     except OSError as error:
@@ -115,45 +112,43 @@ def must_write(place: Path) -> Iterator[None]:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error comes of a disk, or a quota, without room.
+    """Whether an error, or one that caused it, says that the disk or the quota is full.
 
-    Writers that are not Python's have error classes of their own, and only words for it.
+    Libraries not written in Python raise errors of their own, which only say so in their message.
     """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
             return True
-        if any(os.strerror(number) in str(error) for number in _NO_ROOM):
+        if any(os.strerror(number) in str(error) for number in _DISK_FULL):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder that readers see whole or not at all; none there is as good.
-
-    It is gone at once; what of it cannot be deleted now is a leftover.
-    """
+    """Delete a folder atomically, if it exists. Files that cannot be deleted stay behind under a
+    temporary name."""
     if folder.exists():
-        doomed = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
-        folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        trash = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+        folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
     storage_of(folder).withdraw(folder)
 
 
 def remove_file(path: Path) -> None:
-    """Delete a file that was written whole; none there is as good."""
+    """Delete a file, if it exists, here and in the object store that it was published to."""
     path.unlink(missing_ok=True)
     storage_of(path).withdraw(path)
 
 
 def sync_file(path: Path) -> None:
-    """Have the system put a file's content on disk."""
+    """Wait until a file's content is on disk (fsync)."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the system put a folder's entries on disk."""
+    """Wait until a folder's entries are on disk (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -162,7 +157,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder and its parents, their entries on disk too."""
+    """Make the folder and its missing parents, and wait until their entries are on disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:

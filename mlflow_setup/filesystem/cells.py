@@ -1,7 +1,7 @@
-"""A small text that one process at a time changes: compare, and set.
+"""Compare-and-swap of a small text: the basis of leases.
 
-What a lease is held by. On a file system a lock stands around looking and writing; in an object
-store the write has a condition: create only if absent, replace only what was read.
+On a file system a lock guards the comparison and the write. In an object store the write is
+conditional: create only if absent, replace only the version that was read.
 """
 
 import uuid
@@ -16,11 +16,11 @@ from mlflow_setup.filesystem.object_store import ObjectStore
 from mlflow_setup.filesystem.storage import Cell, storage_of
 
 LOCK_SECONDS = 4.0
-_UNKNOWN = "501 Not Implemented"  # of a condition on a write
+_UNSUPPORTED = "501 Not Implemented"  # the answer of a store without conditional writes
 
 
 class FileCell:
-    """A file, and a lock beside it. Its mark is its text."""
+    """A file, with a lock file beside it. Its version mark is its text."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,7 +33,7 @@ class FileCell:
         return text, text
 
     def swap(self, mark: str | None, text: str) -> str | None:
-        """Raises OSError where it cannot be written, filelock.Timeout where it is held."""
+        """Raises OSError if the file cannot be written, filelock.Timeout if the lock is held."""
         with FileLock(f"{self.path}.lock", timeout=LOCK_SECONDS):
             if self.read()[1] != mark:
                 return None
@@ -45,30 +45,31 @@ class FileCell:
 
 
 class StoreCell:
-    """An object. One that was cleared stays, empty: no store removes on a condition."""
+    """An object in a store. Clearing it leaves an empty object: no store deletes conditionally."""
 
     def __init__(self, store: ObjectStore, name: str) -> None:
         self.store, self.name = store, name
 
     def read(self) -> tuple[str, str | None]:
-        """Raises StorageError where it cannot be read now."""
+        """Raises StorageError if the store cannot be read now."""
         content, mark = self.store.get(self.name)
         return content.decode("utf-8", "replace"), mark
 
     def swap(self, mark: str | None, text: str) -> str | None:
-        """Raises StorageError where it cannot be written now."""
+        """Raises StorageError if the store cannot be written now."""
         new = self.store.swap(self.name, text.encode(), mark)
         if new is not None or not text:
             return new
-        current, new = self.read()  # the answer to a try that was made again may have been lost
+        current, new = self.read()  # a retried request may have succeeded the first time
         return new if current == text else None
 
 
-def keeps_conditions(store: ObjectStore) -> bool:
-    """Whether of two who make an object, and of two who replace it, one is refused.
+def has_conditional_writes(store: ObjectStore) -> bool:
+    """Whether the store rejects the second of two writes that create an object, and of two that
+    replace the same version.
 
     Raises:
-        StorageError: it may not be written to, read from and deleted from, or not now.
+        StorageError: the store cannot be written, read or deleted from, or not now.
     """
     cell = StoreCell(store, f".probe-{uuid.uuid4().hex}")
     try:
@@ -78,28 +79,28 @@ def keeps_conditions(store: ObjectStore) -> bool:
     except StorageError as error:
         with suppress(StorageError):
             store.delete([cell.name])
-        if _UNKNOWN in error.problem:
+        if _UNSUPPORTED in error.problem:
             return False
         raise
     store.delete([cell.name])
     return [bool(won) for won in (*made, *replaced)] == [True, False, True, False]
 
 
-def require_conditions(store: ObjectStore) -> None:
-    """Raises ConfigError as `mlflow_setup.filesystem.storage.Storage.probe`."""
+def require_conditional_writes(store: ObjectStore) -> None:
+    """Raise ConfigError where the store has no conditional writes, or cannot be accessed."""
     try:
-        is_kept = keeps_conditions(store)
+        is_supported = has_conditional_writes(store)
     except StorageError as error:
         raise ConfigError(f"--storage {error.problem}", fix=error.fix) from None
-    if not is_kept:
+    if not is_supported:
         raise ConfigError(
-            f"--storage {store.uri}: this store does not keep conditions (If-None-Match, "
-            "If-Match): two drivers could hold one sweep",
-            fix="use a store that keeps them (Amazon S3, Google Cloud Storage, Azure Blob "
+            f"--storage {store.uri}: this store does not support conditional writes "
+            "(If-None-Match, If-Match): two drivers could hold the lease of one sweep",
+            fix="use a store that does (Amazon S3, Google Cloud Storage, Azure Blob "
             "Storage, MinIO), or a folder that every node mounts",
         )
 
 
 def cell_of(path: Path) -> Cell:
-    """The small file at `path`, or its object, to be changed by one process at a time."""
+    """The compare-and-swap cell at `path`: a file, or an object if `path` is in a working copy."""
     return storage_of(path).cell(path) or FileCell(path)

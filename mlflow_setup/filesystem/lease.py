@@ -1,7 +1,8 @@
-"""Who drives a sweep, or is at a trial: one process at a time.
+"""Leases: at most one process at a time runs a sweep or a trial.
 
-`lease.json` names the driver and holds a counter that moves while it lives. A process that wants to
-drive watches the counter on its own clock: wall times of two machines are never compared.
+`lease.json` names the holder, and has a counter that the holder increments while it runs. A process
+that wants the lease watches the counter by its own clock: the clocks of two machines are never
+compared.
 """
 
 import _thread
@@ -26,30 +27,30 @@ from mlflow_setup.filesystem.cells import cell_of
 LEASE_FILE = "lease.json"
 BEAT_SECONDS = 2.0
 STALE_SECONDS = 15.0
-"""A counter that stood still for so long belongs to a driver that is gone."""
+"""A holder whose counter has not changed for this long is taken for dead."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A driver, as its lease tells."""
+    """The process that holds a lease."""
 
     host: str
     pid: int
-    since: str  # its wall clock, to be shown
+    since: str  # local time on its machine, for display
     token: str
     counter: int = 0
-    namespace: str = ""  # where its process number means something: see `_namespace`
+    namespace: str = ""  # in which its process id is valid: see `_namespace`
 
     def describe(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
 class Lease:
-    """The right to drive the sweep in `folder`, held for as long as the block lasts.
+    """The exclusive right to run the sweep in `folder`, held while the block runs.
 
-    Entering raises ConfigError while another driver lives, or where nothing can be written. Should
-    another process take the lease over all the same (this one was frozen, say), `is_lost` is set
-    and `on_lost` called, which interrupts the main thread.
+    Entering raises ConfigError while another holder is alive, or if the lease cannot be written. If
+    another process takes the lease over (because this one was frozen, for example), `is_lost` is
+    set and `on_lost` is called, which by default interrupts the main thread.
     """
 
     def __init__(
@@ -60,13 +61,13 @@ class Lease:
         file: str = LEASE_FILE,
     ) -> None:
         """Args:
-        what: is held, in words; None: the sweep of the folder's name.
+        what: what the lease is for, as error messages name it; None: `sweep FOLDER`.
         """
         self.path, self.stale_seconds = folder / file, stale_seconds
         self.cell = cell_of(self.path)
         self.what = what or f"sweep {folder.name}"
         self.is_lost = False
-        self._mark: str | None = None  # of what was last written
+        self._mark: str | None = None  # version mark of the cell as last written
         self.on_lost: Callable[[], None] = _thread.interrupt_main
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         host, pid, token = socket.gethostname(), os.getpid(), uuid.uuid4().hex
@@ -88,11 +89,11 @@ class Lease:
         self._beating.join()
         with suppress(OSError):
             holder, mark = self._find()
-            if self._is_mine(holder):  # this process may have stood still while another took over
+            if self._is_mine(holder):  # another may have taken over while this process was frozen
                 self.cell.swap(mark, "")
 
     def _find(self) -> tuple[Holder | None, str | None]:
-        """Who holds it, and the mark of the cell."""
+        """The holder, and the version mark of the cell."""
         text, mark = self.cell.read()
         return _holder(text), mark
 
@@ -105,15 +106,15 @@ class Lease:
             self._mark = self.cell.swap(mark, self._text()) if now == before else None
         except Timeout:
             self._mark = None
-        if self._mark is None:  # another process was quicker
+        if self._mark is None:  # another process took it first
             raise refusal(self.what, self._find()[0])
 
     def _text(self) -> str:
         return json.dumps(asdict(self.mine))
 
     def is_dead(self, holder: Holder) -> bool:
-        """Known at once where process numbers mean the same only: two containers, or two machines,
-        may have one host name."""
+        """Whether the holder is known to be dead. Only a holder in the same process namespace can
+        be checked: two containers, or two machines, may have the same host name."""
         if not holder.namespace or holder.namespace != self.mine.namespace:
             return False
         try:
@@ -125,7 +126,8 @@ class Lease:
         return False
 
     def watch(self, holder: Holder) -> Holder | None:
-        """Returns once the counter has stood still for long enough, or the lease was given back."""
+        """Wait until the lease is stale, and return its holder; None if it was released. Raises
+        ConfigError as soon as the counter moves."""
         deadline = time.monotonic() + self.stale_seconds
         while time.monotonic() < deadline:
             time.sleep(min(BEAT_SECONDS / 4, self.stale_seconds / 10))
@@ -145,7 +147,7 @@ class Lease:
                     holder, mark = self._find()
                     self.is_lost = not self._is_mine(holder)
                 self._mark = mark
-            except OSError:  # a full disk, say: others may see this driver as gone
+            except OSError:  # e.g. a full disk; others may now take this process for dead
                 continue
             if self.is_lost:
                 self.on_lost()
@@ -153,8 +155,7 @@ class Lease:
 
 
 def _namespace() -> str:
-    """This boot of this machine and the namespace of process numbers; "" where the system has no
-    names for them."""
+    """Identifies the boot of this machine and its PID namespace; "" if the system does not say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -163,7 +164,8 @@ def _namespace() -> str:
 
 
 def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder | None:
-    """The process that drives the sweep in `folder`; None once it is certain that none does."""
+    """The process that runs the sweep in `folder`; None if there is none. Takes up to
+    `stale_seconds`."""
     lease = Lease(folder, stale_seconds)
     holder = read_lease(lease.path)
     if holder is None or lease.is_dead(holder):
@@ -176,7 +178,7 @@ def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder 
 
 
 def read_lease(path: Path) -> Holder | None:
-    """The holder of the lease; None where there is none, or the lease is damaged."""
+    """The holder that the lease names; None if there is no lease, or it is damaged."""
     return _holder(cell_of(path).read()[0])
 
 
@@ -188,7 +190,7 @@ def _holder(text: str) -> Holder | None:
 
 
 def refusal(what: str, holder: Holder | None) -> ConfigError:
-    """The error of a second driver; `what` it wants to drive: `sweep reviews`."""
+    """The error for a lease that another process holds; `what` is for example `sweep reviews`."""
     who = "another process" if holder is None else holder.describe()
     return ConfigError(
         f"{what} is being run by {who}",
@@ -197,10 +199,10 @@ def refusal(what: str, holder: Holder | None) -> ConfigError:
 
 
 class LeaseLock:
-    """A lock that holds between machines, by a lease at `path`.
+    """A lock across machines, by a lease at `path`.
 
-    A process that was taken for dead and has lost it ends at once: what it would still write is
-    another's to write.
+    A process that loses the lease, having been taken for dead, exits at once, because another
+    process may now write the same files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -208,7 +210,7 @@ class LeaseLock:
         self._lease: Lease | None = None
 
     def acquire(self, timeout: float) -> None:
-        """Raises filelock.Timeout when another holds it for that many seconds, and on."""
+        """Raises filelock.Timeout if another process still holds it after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             lease = Lease(self.path.parent, what=self.path.name, file=self.path.name)

@@ -1,6 +1,6 @@
-"""Folders that prove themselves: size and SHA-256 of every file, in a `manifest.json`.
+"""Folders with a `manifest.json`: the size and SHA-256 of every file, to detect damage.
 
-What the hub's client, git and file managers leave beside the files, or in their place, is known.
+Files that the hub's client, git and file managers add to a folder are ignored.
 """
 
 import errno
@@ -15,9 +15,9 @@ from mlflow_setup.filesystem.modes import OWNERS
 
 MANIFEST = "manifest.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_BESIDE = (".git/", ".cache/huggingface/")
-_NAMED = (".gitattributes", ".DS_Store")
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_IGNORED_FOLDERS = (".git/", ".cache/huggingface/")
+_IGNORED_FILES = (".gitattributes", ".DS_Store")
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 
 
 def sha256_file(path: Path) -> str:
@@ -27,9 +27,9 @@ def sha256_file(path: Path) -> str:
 
 
 def write_manifest(folder: Path, facts: dict[str, Any], mask: int = OWNERS) -> None:
-    """`manifest.json`: size and SHA-256 of each file below `folder`, and `facts`.
+    """Write `manifest.json`: size and SHA-256 of each file below `folder`, and `facts`.
 
-    Written after everything else: a folder without one is not whole.
+    Call this last: a folder without a manifest is incomplete.
     """
     files = {
         name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
@@ -39,10 +39,10 @@ def write_manifest(folder: Path, facts: dict[str, Any], mask: int = OWNERS) -> N
 
 
 def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
-    """The first difference of `folder` from its manifest or from `facts`; None when it is whole.
+    """The first difference of `folder` from its manifest or from `facts`; None if undamaged.
 
     Raises:
-        IntegrityError: a file is there and cannot be read now: it may be damaged or not.
+        IntegrityError: a file exists but cannot be read now, and may be damaged or not.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -60,16 +60,15 @@ def find_damage(folder: Path, facts: dict[str, Any]) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
     except OSError as error:
-        if error.errno in _NOT_THERE:
+        if error.errno in _MISSING:
             return f"{MANIFEST} is missing or not a manifest: {error}"[:300]
         raise IntegrityError(
-            f"{folder}: cannot be read now: {error}", fix="try again once the cause is gone"
+            f"{folder}: cannot be read now: {error}", fix="try again once the cause is fixed"
         ) from None
 
 
 def _files_below(folder: Path) -> set[str]:
-    """Names below `folder` of all that is not a plain folder: files, and links of any kind; but
-    for what a download has left beside them."""
+    """Paths in `folder` of all files and symbolic links, without those that a download added."""
     names = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -88,12 +87,16 @@ def _matches(folder: Path, name: str, listed: dict[str, Any]) -> bool:
 
 
 def is_beside(name: str) -> bool:
-    """Whether a file's path in a folder is one that a download has added: it is never read."""
-    return name.startswith(_BESIDE) or name == _NAMED[0] or name.rpartition("/")[2] == _NAMED[1]
+    """Whether a path in a folder belongs to a file that a download added and nothing reads."""
+    return (
+        name.startswith(_IGNORED_FOLDERS)
+        or name == _IGNORED_FILES[0]
+        or name.rpartition("/")[2] == _IGNORED_FILES[1]
+    )
 
 
 def is_own_file(folder: Path, path: Path) -> bool:
-    """Whether `path` is a plain file, or the link to one by which the hub's cache keeps it:
+    """Whether `path` is a regular file, or a link of the hub's cache to one:
     `models--x--y/snapshots/<commit>/<name>` -> `models--x--y/blobs/<hash>`."""
     if not path.is_symlink():
         return path.is_file()
@@ -103,7 +106,7 @@ def is_own_file(folder: Path, path: Path) -> bool:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether the file is what git leaves in a file's place where git-lfs has not fetched it."""
+    """Whether the file is a git-lfs pointer: its content was not fetched."""
     if not path.is_file() or path.stat().st_size > 1024:
         return False
     return path.read_bytes().startswith(_POINTER)

@@ -1,29 +1,29 @@
-"""From what users name a storage by to the folder by which it is used here."""
+"""Open a storage that the user named by a path or a URI, as a local folder."""
 
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.paths import as_given, cache_folder, safe_name
-from mlflow_setup.filesystem.storage import Storage, know
+from mlflow_setup.filesystem.paths import cache_folder, safe_name, uri_or_path
+from mlflow_setup.filesystem.storage import Storage, register_working_copy
 from mlflow_setup.text import short_hash
 from mlflow_setup.uris import has_credentials, is_uri, redact
 
 
 def storage_folder(place: str | Path, copies: str = "copies") -> Path:
-    """The folder by which a storage is used here: of a path the path, of a URI its working copy.
+    """The local folder of a storage: the path itself, or the working copy of a URI.
 
-    Nothing is connected to yet.
+    Does not connect to the store.
 
     Args:
         place: `s3://bucket/prefix`, `gs://`, `az://`, `file:///...`, or a path.
-        copies: processes that do not name the same share no working copy.
+        copies: the cache folder of working copies. Processes with different ones share none.
 
     Raises:
-        ConfigError: no storage URI, or one that holds credentials or settings.
+        ConfigError: not a storage URI, or one with credentials, a query or a fragment.
     """
-    given = as_given(place)
+    given = uri_or_path(place)
     if not is_uri(given):
         return Path(place)
     if given.startswith("file://"):
@@ -31,7 +31,7 @@ def storage_folder(place: str | Path, copies: str = "copies") -> Path:
     if has_credentials(given):
         raise ConfigError(
             f"--storage {redact(given)}: the URI holds credentials",
-            fix="leave them to the role or the environment of this machine",
+            fix="give them by the role or the environment of this machine",
         )
     uri = given.rstrip("/")
     root = (cache_folder() / copies / short_hash(uri)).resolve()
@@ -39,17 +39,18 @@ def storage_folder(place: str | Path, copies: str = "copies") -> Path:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"--storage {uri}: there is no place for a working copy: {root}: {error.strerror}",
-            fix="ENSWEEP_CACHE names a folder that can be written to",
+            f"--storage {uri}: cannot make the folder of its working copy: {root}: "
+            f"{error.strerror}",
+            fix="set ENSWEEP_CACHE to a folder that can be written to",
         ) from None
-    know(root, _working_copy(uri, root))
+    register_working_copy(root, _working_copy(uri, root))
     return root
 
 
 def folder_to_make(place: str | Path) -> Path:
-    """The path of a new folder; of `s3://bucket/prefix/NAME` that in the working copy of
-    `s3://bucket/prefix`. Raises ConfigError as `storage_folder`, or where there is no name."""
-    given = as_given(place)
+    """The local path for a new folder; for `s3://bucket/prefix/NAME`, `NAME` in the working copy of
+    `s3://bucket/prefix`. Raises ConfigError as `storage_folder`, or if the URI has no name."""
+    given = uri_or_path(place)
     if not is_uri(given):
         return Path(place)
     storage, name = split_file(given.rstrip("/"))
@@ -57,10 +58,10 @@ def folder_to_make(place: str | Path) -> Path:
 
 
 def split_file(uri: str) -> tuple[str, str]:
-    """The URI of the folder that a file lies in, and the file's name."""
+    """Split the URI of a file into the URI of its folder and its name."""
     folder, _, name = uri.rpartition("/")
     if not name or folder.endswith("/"):
-        raise ConfigError(f"{redact(uri)}: no URI of a file", fix="name a file in a bucket")
+        raise ConfigError(f"{redact(uri)}: not the URI of a file", fix="name a file in a bucket")
     return folder, name
 
 
@@ -75,5 +76,7 @@ def _working_copy(uri: str, root: Path) -> Storage:
 def _path_of(uri: str) -> Path:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        raise ConfigError(f"{redact(uri)}: no URI of a folder here", fix="file:///absolute/path")
+        raise ConfigError(
+            f"{redact(uri)}: not the URI of a local folder", fix="use file:///absolute/path"
+        )
     return Path(unquote(parts.path))

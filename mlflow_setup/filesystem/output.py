@@ -1,7 +1,7 @@
-"""Files and folders that the user names: proved before the work, and for others to read.
+"""Output files and folders that the user names: checked before the work, with the user's umask.
 
-Our own records are replaced whole. A path of the user's may be a device, a pipe or a link, and is
-written through; a regular file is replaced whole here too.
+Such a path may be a device, a pipe or a link, which is written through; a regular file is replaced
+atomically.
 """
 
 import contextlib
@@ -18,12 +18,13 @@ from mlflow_setup.filesystem.storage import storage_of
 
 
 def check_file(path: Path, option: str = "--output") -> None:
-    """Prove, before any work, that a file can be written at `path`.
+    """Check, before any work, that a file can be written at `path`.
 
     Raises:
-        ConfigError: naming the option: a folder is there, its own is missing, or it is closed.
+        ConfigError: naming the option: `path` is a folder, its folder is missing, or it cannot be
+            written.
     """
-    with _told(path, option):
+    with _write_errors(path, option):
         if path.is_dir():
             raise ConfigError(f"{option} {path}: is a folder", fix="name a file in it")
         if _is_special(path):
@@ -33,22 +34,23 @@ def check_file(path: Path, option: str = "--output") -> None:
             raise ConfigError(
                 f"{option} {path}: there is no folder {folder}", fix=f"mkdir -p {folder}"
             )
-        _prove_writable(folder)
+        _check_writable(folder)
         if path.exists():
             path.open("ab").close()
 
 
 @contextlib.contextmanager
 def output_file(path: Path, option: str = "--output") -> Iterator[BinaryIO]:
-    """A stream to `path`: into a device or a pipe as it comes, else whole once the block ends well.
+    """A stream to `path`: direct for a device or a pipe, else atomic, written if the block ends
+    without an error.
 
-    Where `path` is a link, what it leads to is written. A file that is there keeps its mode.
+    If `path` is a link, its target is written. An existing file keeps its mode.
 
     Raises:
-        ConfigError: as `check_file`, or it cannot be written after all.
+        ConfigError: as `check_file`, or the write fails.
     """
     check_file(path, option)
-    with _told(path, option):
+    with _write_errors(path, option):
         if _is_special(path):
             with path.open("wb") as stream:
                 yield stream
@@ -62,16 +64,16 @@ def output_file(path: Path, option: str = "--output") -> Iterator[BinaryIO]:
 
 
 def check_folder(path: Path, option: str = "--output") -> None:
-    """Prove, before any work, that `path` can become a new folder, or is an empty one to be filled.
+    """Check, before any work, that `path` is an empty folder, or that a new one can be made there.
 
     Raises:
-        ConfigError: something is there already, or nothing can be made there.
+        ConfigError: `path` exists and is not an empty folder, or no folder can be made there.
     """
     storage = storage_of(path)
     storage.begin(path)
     if storage.is_remote and storage.num_bytes(path):
         raise ConfigError(f"{storage.address(path)} is there already", fix="name a new folder")
-    with _told(path, option):
+    with _write_errors(path, option):
         is_empty = path.is_dir() and not any(path.iterdir())
         if path.exists() and not is_empty:
             raise ConfigError(
@@ -79,34 +81,36 @@ def check_folder(path: Path, option: str = "--output") -> None:
             )
         if path.is_mount():
             raise ConfigError(
-                f"{option} {path}: is a mount, which cannot be replaced", fix="name a folder in it"
+                f"{option} {path}: is a mount point, which cannot be replaced",
+                fix="name a folder in it",
             )
         place = path.resolve()
         above = next(each for each in place.parents if each.exists())
         if not above.is_dir():
             raise ConfigError(f"{option} {path}: {above} is no folder", fix="name a new folder")
-        _prove_writable(above)
+        _check_writable(above)
 
 
 def make_folder(path: Path) -> None:
-    """The folder, with the mode that the user's umask leaves; one that is there keeps its own."""
+    """Make a folder with the mode that the user's umask gives; an existing one keeps its mode."""
     if not path.is_dir():
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o777 & ~users_mask())
 
 
 def _is_special(path: Path) -> bool:
-    """Whether `path` is, or leads to, something that is neither a regular file nor missing."""
+    """Whether `path` is, or links to, something other than a regular file."""
     return path.exists() and not path.is_file()
 
 
-def _prove_writable(folder: Path) -> None:
-    with tempfile.TemporaryFile(dir=folder):  # root may do what its mode denies, but not all
+def _check_writable(folder: Path) -> None:
+    with tempfile.TemporaryFile(dir=folder):  # the mode says too little: of root, for example
         pass
 
 
 @contextlib.contextmanager
-def _told(path: Path, option: str) -> Iterator[None]:
+def _write_errors(path: Path, option: str) -> Iterator[None]:
+    """Turn an OSError into a ConfigError, unless the disk is full."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Names and relative paths: those from outside cannot leave their folder."""
+"""Safe names and paths: names from outside cannot lead out of their folder."""
 
 import contextlib
 import os
@@ -15,11 +15,11 @@ from mlflow_setup.uris import is_uri, redact
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_PATH = 1024
 _COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(.*)")
-"""A URI that was taken for a path, which has one slash where the URI had two."""
+"""A URI that became a pathlib.Path, which turns its `//` into `/`."""
 
 
 def cache_folder() -> Path:
-    """`ENSWEEP_CACHE`, or `ensweep` in the user's cache folder. Safe to delete at any time."""
+    """The cache: `ENSWEEP_CACHE`, or `ensweep` in the user's cache folder. Safe to delete."""
     given = os.environ.get("ENSWEEP_CACHE")
     if given:
         return Path(given)
@@ -30,10 +30,10 @@ def cache_folder() -> Path:
 
 
 def safe_name(name: str, what: str) -> str:
-    """`name` itself if it can name a file or folder of ours.
+    """`name`, checked to be safe as the name of a file or folder.
 
     Raises:
-        ConfigError: it is not letters, digits, `.`, `_` and `-`, or could leave its folder.
+        ConfigError: not 1 to 100 letters, digits, `.`, `_` and `-`, or `..` in it.
     """
     if not _NAME.fullmatch(name) or ".." in name:
         raise ConfigError(
@@ -44,15 +44,15 @@ def safe_name(name: str, what: str) -> str:
 
 
 def near_file(path: Path) -> str:
-    """` (did you mean reviews.csv?)` for a path that is not there, by the names beside it."""
+    """` (did you mean reviews.csv?)` for a missing path, by the names in its folder; or ""."""
     try:
         return did_you_mean(path.name, [each.name for each in path.parent.iterdir()])
     except OSError:
         return ""
 
 
-def as_given(path: str | Path) -> str:
-    """A path as text; one that was given as a URI, as that."""
+def uri_or_path(path: str | Path) -> str:
+    """The text of a path; the original URI if `path` was made from one."""
     spelled = _COLLAPSED.fullmatch(str(path))
     if spelled is None or is_uri(str(path)):
         return str(path)
@@ -60,25 +60,25 @@ def as_given(path: str | Path) -> str:
 
 
 def refuse_uri(path: Path, option: str) -> None:
-    """A path that was given as a URI would become the local folder `./s3:`.
+    """Raise ConfigError, naming the option, if a URI was given where a path is needed.
 
-    Raises:
-        ConfigError: naming the option.
+    Otherwise it would become the local folder `./s3:`.
     """
-    uri = as_given(path)
+    uri = uri_or_path(path)
     if is_uri(uri):
         raise ConfigError(
-            f"{option} {redact(uri)}: is a storage URI, and a path is needed",
+            f"{option} {redact(uri)}: is a storage URI, but a path is needed",
             fix="name a place on this machine, or on a file system that every node mounts (NFS, "
             "EFS, a volume); data, encoders and sweeps may be at URIs, other files may not",
         )
 
 
 def inside(root: Path, relative: str) -> Path:
-    """`root / relative`, proved to stay below `root` after links are followed.
+    """`root / relative` with links resolved, checked to be below `root`.
 
     Raises:
-        IntegrityError: absolute, `..`, encoded, with a backslash, NUL or a link that leads out.
+        IntegrityError: `relative` is absolute, contains `..`, URL encoding, a backslash, NUL or
+            another unsafe character, or a link in it leads out of `root`.
     """
     decoded = unquote(unquote(relative))
     parts = decoded.split("/")
@@ -92,7 +92,7 @@ def inside(root: Path, relative: str) -> Path:
         and all(ord(character) < 0x2000 for character in decoded)
     )
     if is_plain:
-        with contextlib.suppress(OSError, RuntimeError):  # links that lead in a circle
+        with contextlib.suppress(OSError, RuntimeError):  # a cycle of links
             path, top = (root / relative).resolve(), root.resolve()
             if path.is_relative_to(top) and path != top:
                 return path
@@ -100,21 +100,21 @@ def inside(root: Path, relative: str) -> Path:
 
 
 def files_inside(root: Path, pattern: str) -> list[Path]:
-    """What fits the pattern below the folder, by name; what a link leads out to is not its own, to
-    be sent or deleted."""
+    """The paths in `root` that match the glob pattern, sorted, without those that a link leads out
+    of `root`: these must be neither uploaded nor deleted."""
     top = root.resolve()
     paths = root.glob(pattern)
     return sorted(path for path in paths if Path(os.path.realpath(path)).is_relative_to(top))
 
 
 def is_below(folder: str, name: str) -> bool:
-    """Whether a name with slashes is of something in the folder; "": all are."""
+    """Whether the path `name` is below the folder; "" is the root, which contains all."""
     return not folder or name.startswith(f"{folder}/")
 
 
 def matches(folder: str, name: str, patterns: Sequence[str]) -> bool:
-    """Whether each part of a name below the folder fits that part of one of the patterns; locks and
-    marks, whose names begin with a point, fit none."""
+    """Whether the path `name`, relative to `folder`, matches one of the glob patterns, part by
+    part. Names that begin with a dot (locks, marker files) match none."""
     parts = name.removeprefix(f"{folder}/" if folder else "").split("/")
     return not any(part.startswith(".") for part in parts) and any(
         len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))

@@ -1,10 +1,10 @@
-"""This machine's copy of a storage at a URI.
+"""The local working copy of a storage at a URI.
 
-Objects are written once and whole, in the order in which their files are, at once or in the
-background: a process that is lost leaves of its work what it would leave on a disk. A folder goes
-up file by file, its manifest last, or else an empty mark; without either it is not there. A large
-file that is in the store already is copied there. The store is the truth: a copy may be deleted
-whenever no process uses it.
+Objects are written once and atomically, in the order in which their files were written, at once or
+in the background: a process that dies leaves in the store what it would have left on a disk. A
+folder is uploaded file by file, and its manifest last, or an empty marker object if it has none;
+without either it counts as missing. A large file that the store has already is copied there, not
+uploaded again. The store is authoritative: a working copy may be deleted while no process uses it.
 """
 
 import json
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mlflow_setup.errors import ConfigError, StorageError
 from mlflow_setup.filesystem.background import Lanes
-from mlflow_setup.filesystem.cells import StoreCell, require_conditions
+from mlflow_setup.filesystem.cells import StoreCell, require_conditional_writes
 from mlflow_setup.filesystem.lease import LeaseLock
 from mlflow_setup.filesystem.manifest import MANIFEST, sha256_file
 from mlflow_setup.filesystem.object_store import Entry, ObjectStore
@@ -29,27 +29,27 @@ from mlflow_setup.filesystem.paths import inside, is_below, matches
 from mlflow_setup.filesystem.storage import TEMPORARY, Lock, Storage
 
 WHOLE, CLAIM = ".whole", ".claim"
-LOOK_SECONDS = 2.0
-"""Between looks at a flag, which cost a request each."""
-WORTH_A_COPY = 1_000_000
-"""Bytes from which on a file is not sent twice."""
-_AT_ONCE = 64  # requests for objects: a sweep's are many and small, and each waits for its answer
-_GOES_UP_SECONDS = 3600.0  # after which a file that is here and not there has been there
+FLAG_POLL_SECONDS = 2.0
+"""How often a flag is looked up, which is a request each time."""
+MIN_COPY_BYTES = 1_000_000
+"""The size from which a file that the store has already is copied there, not uploaded again."""
+_NUM_DOWNLOADS = 64  # at a time: a sweep's objects are many and small, so latency dominates
+_MAX_UPLOAD_SECONDS = 3600.0  # a file older than this that is not in the store was deleted there
 _INDEX = ".index.json"
-_NEWS = 0.05  # of the index, for which it is written anew
+_MIN_INDEX_CHANGE = 0.05  # share of new entries from which the index is written again
 
 
 class WorkingCopy(Storage):
-    """The storage at `uri`, with the folder `root` of this machine."""
+    """The storage at `uri`, with the local folder `root` as its working copy."""
 
     is_remote = True
 
     def __init__(self, uri: str, root: Path, store: ObjectStore) -> None:
         self.uri, self.root, self.store = uri.rstrip("/"), root, store
-        self._known = self._read_index()  # name -> what lies here of which version
-        self._num_new = 0  # of it, since the index was written
+        self._known = self._read_index()  # name -> version mark, local size and time of change
+        self._num_new = 0  # entries of it since the index was written
         self._fetched: set[str] = set()
-        self._sent: dict[str, tuple[str, str]] = {}  # SHA-256 -> the object that has it, its mark
+        self._sent: dict[str, tuple[str, str]] = {}  # SHA-256 -> object with this content, its mark
         self._flags: dict[str, bool] = {}
         self._lanes = Lanes()
 
@@ -68,7 +68,7 @@ class WorkingCopy(Storage):
         return self._lanes.are_idle(folder)
 
     def publish(self, path: Path) -> None:
-        if TEMPORARY not in self._name(path):  # it goes up once it has its name
+        if TEMPORARY not in self._name(path):  # it is uploaded once it has its final name
             self._lanes.run(path, self._publish)
 
     def withdraw(self, path: Path) -> None:
@@ -101,12 +101,12 @@ class WorkingCopy(Storage):
         wanted = {n: entries[n] for n in entries if matches(top, n, patterns)}
         for path in filter(Path.is_file, list(folder.rglob("*"))):
             name = self._name(path)
-            with suppress(FileNotFoundError):  # removed by who wrote it
+            with suppress(FileNotFoundError):  # removed by the process that wrote it
                 if name not in entries and matches(top, name, patterns):
-                    self._drop_past(path)
-        self._bring(wanted)
+                    self._remove_withdrawn(path)
+        self._download_changed(wanted)
         if not entries:
-            shutil.rmtree(folder, ignore_errors=True)  # all was removed
+            shutil.rmtree(folder, ignore_errors=True)
 
     def pull_file(self, path: Path) -> None:
         self.settle(path)
@@ -116,7 +116,7 @@ class WorkingCopy(Storage):
             path.unlink(missing_ok=True)
             self._known.pop(name, None)
         else:
-            self._bring({name: entry})
+            self._download_changed({name: entry})
 
     def fetch(self, folder: Path) -> None:
         self.settle(folder)
@@ -126,7 +126,7 @@ class WorkingCopy(Storage):
         entries = self.store.entries(top)
         if f"{top}/{MANIFEST}" in entries or f"{top}/{WHOLE}" in entries:
             entries.pop(f"{top}/{WHOLE}", None)
-            self._bring(entries)
+            self._download_changed(entries)
             self._fetched.add(top)
 
     def num_bytes(self, path: Path) -> int:
@@ -136,11 +136,11 @@ class WorkingCopy(Storage):
         return self.store.folders(self._name(folder))
 
     def begin(self, folder: Path) -> None:
-        self.store.be_patient()
+        self.store.retry_longer()
         files = filter(Path.is_file, folder.rglob("*"))
-        if not all(self._is_as_known(self._name(file)) for file in files):
+        if not all(self._is_unchanged(self._name(file)) for file in files):
             self.end(folder)
-        self._fetched.clear()  # all of it is asked for again
+        self._fetched.clear()
 
     def end(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -151,7 +151,7 @@ class WorkingCopy(Storage):
         claim = StoreCell(self.store, f"{name}/{CLAIM}")
         if set(self.store.entries(name)) - {claim.name} or not claim.swap(None, uuid.uuid4().hex):
             raise FileExistsError(self.address(folder))
-        self.store.be_patient()
+        self.store.retry_longer()
         self.end(folder)
         folder.mkdir(mode=0o700)
 
@@ -168,12 +168,12 @@ class WorkingCopy(Storage):
 
     def database(self, folder: Path) -> Path:
         raise ConfigError(
-            f"--storage {self.address(folder)}: no database can lie in an object store",
-            fix="--tracking-uri, or MLFLOW_TRACKING_URI, names an MLflow server",
+            f"--storage {self.address(folder)}: MLflow's database cannot be in an object store",
+            fix="name an MLflow server by --tracking-uri or MLFLOW_TRACKING_URI",
         )
 
     def probe(self) -> None:
-        require_conditions(self.store)
+        require_conditional_writes(self.store)
 
     def raise_flag(self, path: Path) -> None:
         self.store.put(self._name(path), b"")
@@ -192,48 +192,50 @@ class WorkingCopy(Storage):
 
     def _watch(self, name: str) -> None:
         while name in self._flags:
-            with suppress(OSError):  # it is looked for again
+            with suppress(OSError):  # retried at the next poll
                 is_there = self.store.entry(name) is not None
                 if name in self._flags:
                     self._flags[name] = is_there
-            time.sleep(LOOK_SECONDS)
+            time.sleep(FLAG_POLL_SECONDS)
 
     def _put(self, file: Path) -> None:
         name, before = self._name(file), file.stat()
-        if before.st_size < WORTH_A_COPY:
+        if before.st_size < MIN_COPY_BYTES:
             mark = self.store.put(name, file)
         else:
             digest = sha256_file(file)
-            mark = self._copied(name, digest) or self.store.put(name, file)
+            mark = self._copy_in_store(name, digest) or self.store.put(name, file)
             self._sent[digest] = (name, mark)
         self._known[name] = (mark, before.st_size, before.st_mtime_ns)
 
-    def _copied(self, name: str, digest: str) -> str | None:
-        """The mark of a copy of what was sent before, if it is there still, and can be copied."""
+    def _copy_in_store(self, name: str, digest: str) -> str | None:
+        """Copy an uploaded object with the same content to `name`. Return the copy's version mark;
+        None if there is no such object any more, or it cannot be copied."""
         source, mark = self._sent.get(digest, (name, ""))
-        with suppress(StorageError):  # it is sent again
+        with suppress(StorageError):  # the file is uploaded instead
             return None if source == name else self.store.copy(source, name, mark)
         return None
 
-    def _bring(self, wanted: Mapping[str, Entry]) -> None:
-        """Raises IntegrityError where a name leads out of the copy."""
+    def _download_changed(self, wanted: Mapping[str, Entry]) -> None:
+        """Download those of the entries that the working copy lacks, or has in another version.
+        Raises IntegrityError where a name leads out of the working copy."""
         new = {name: entry for name, entry in wanted.items() if not self._has(name, entry)}
         if not new:
             return
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_NUM_DOWNLOADS) as pool:
             for name, known in pool.map(self._download, new, new.values()):
                 if known is not None:
                     self._known[name] = known
         self._num_new += len(new)
-        if self._num_new > _NEWS * len(self._known):
+        if self._num_new > _MIN_INDEX_CHANGE * len(self._known):
             self._write_index()
             self._num_new = 0
 
-    def _drop_past(self, path: Path) -> None:
-        """A file that is not in the store goes, unless another process has just written it; with
-        its manifest all of a folder."""
+    def _remove_withdrawn(self, path: Path) -> None:
+        """Delete a file that is not in the store, unless another process may still be uploading it.
+        Without its manifest a folder is incomplete, so all of it is deleted."""
         known = self._known.pop(self._name(path), None)
-        if known is None and time.time() - path.stat().st_mtime <= _GOES_UP_SECONDS:
+        if known is None and time.time() - path.stat().st_mtime <= _MAX_UPLOAD_SECONDS:
             return
         path.unlink()
         if path.name == MANIFEST:
@@ -241,10 +243,10 @@ class WorkingCopy(Storage):
 
     def _has(self, name: str, entry: Entry) -> bool:
         known = self._known.get(name)
-        return known is not None and known[0] == entry.mark and self._is_as_known(name)
+        return known is not None and known[0] == entry.mark and self._is_unchanged(name)
 
-    def _is_as_known(self, name: str) -> bool:
-        """Whether what lies here is what was brought here, or has gone up."""
+    def _is_unchanged(self, name: str) -> bool:
+        """Whether the local file is as it was when it was downloaded or uploaded."""
         known = self._known.get(name)
         with suppress(OSError):
             stat = (self.root / name).stat()
@@ -252,7 +254,7 @@ class WorkingCopy(Storage):
         return False
 
     def _download(self, name: str, entry: Entry) -> tuple[str, tuple[str, int, int] | None]:
-        """None: it has been withdrawn meanwhile."""
+        """The object's name and its entry for `_known`; None if it has been deleted meanwhile."""
         target = inside(self.root, name)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=target.parent)
@@ -262,7 +264,7 @@ class WorkingCopy(Storage):
             if mark is None:
                 return name, None
             written = int(entry.modified.timestamp() * 1e9)
-            os.utime(temporary, ns=(written, written))  # when it was written tells its age
+            os.utime(temporary, ns=(written, written))  # so that the file's age is the object's
             stat = Path(temporary).stat()
             Path(temporary).replace(target)
         finally:
@@ -289,7 +291,7 @@ class WorkingCopy(Storage):
             return {}
 
     def _write_index(self) -> None:
-        """So that the next process need not ask for what lies here."""
+        """Save `_known`, so that the next process does not download the same files again."""
         with suppress(OSError):
             handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=self.root)
             with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -1,1 +1,1 @@
-"""Registered models and the server of one. What a model computes is not here."""
+"""The MLflow model registry, and a server for one model. What a model computes is not here."""

@@ -1,4 +1,4 @@
-"""An exported ensemble as an MLflow model: saved, logged to a run, registered, fetched by name."""
+"""Save, log, register and download an exported ensemble as an MLflow model."""
 
 import json
 import os
@@ -26,59 +26,59 @@ from mlflow_setup.uris import redact
 
 ALIAS = "champion"
 BUNDLE = "bundle"
-"""The artifact of a model, and its folder below the model's `artifacts`."""
+"""Name of the model's artifact that holds the ensemble, and of its folder below `artifacts`."""
 
 TASK_PARAM = "task"
-_MAX_DESCRIPTION = 5000  # characters that MLflow's database holds
+_MAX_DESCRIPTION = 5000  # characters: the limit of MLflow's database
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
 
 @dataclass(frozen=True)
 class Interface:
-    """A model's inputs and outputs, in the words of MLflow's signature."""
+    """A model's inputs and outputs, for its MLflow signature."""
 
-    columns: tuple[str, ...]  # of text; which of them a request needs, its task says
-    outputs: Mapping[str, str]  # column -> MLflow's data type; all but `label` by task
-    task: str  # of the example
+    columns: tuple[str, ...]  # text columns; the request's task determines which are required
+    outputs: Mapping[str, str]  # column -> MLflow data type; all but `label` are optional
+    task: str  # the task of the example
     example: tuple[Mapping[str, str], ...]  # rows: column -> sentence
 
 
 @dataclass(frozen=True)
-class About:
-    """What a model's pages say of it."""
+class ModelMetadata:
+    """A model's description, tags and metrics, as MLflow's pages show them."""
 
-    description: str = ""  # Markdown: of the version
-    tags: Mapping[str, str] = field(default_factory=dict)  # of the model and its version
-    metrics: Mapping[str, float] = field(default_factory=dict)  # of the logged model; finite
+    description: str = ""  # Markdown
+    tags: Mapping[str, str] = field(default_factory=dict)  # on the model and its version
+    metrics: Mapping[str, float] = field(default_factory=dict)  # on the logged model; finite
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A version, and what the alias that points to it now pointed to before."""
+    """A registered version that an alias now points to."""
 
     version: str
-    before: str | None  # None: there was no such alias
+    before: str | None  # the version that the alias pointed to before; None: it is new
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The parts of an MLflow model; nothing of it is pickled."""
+    """The parts of an MLflow model. Nothing is pickled."""
 
-    bundle: Path
-    code: Path  # the file that MLflow runs to load it
-    requirements: Sequence[str]  # of pip; paths are relative to the model
+    bundle: Path  # the folder of the exported ensemble
+    code: Path  # the Python file that MLflow runs to load the model
+    requirements: Sequence[str]  # for pip; paths are relative to the model
     interface: Interface
-    about: About = About()
+    metadata: ModelMetadata = ModelMetadata()
 
 
 def save_model(source: ModelSource, path: Path, run_id: str | None = None) -> None:
-    """Write the MLflow model to the new folder `path`: models-from-code, no object in it."""
+    """Write the MLflow model to the new folder `path`, as models-from-code: without a pickle."""
     from mlflow.models import Model
     from mlflow.pyfunc import save_model as save
 
     first = source.interface
     with tempfile.TemporaryDirectory() as folder:
-        # MLflow names the artifact's folder after what it is copied from, and takes no links.
+        # MLflow names the artifact's folder after its source, and rejects symbolic links.
         named = shutil.copytree(
             source.bundle,
             Path(folder) / BUNDLE,
@@ -104,7 +104,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def signature(interface: Interface) -> Any:
-    """MLflow's ModelSignature: optional columns of text, the task as a parameter."""
+    """The MLflow ModelSignature: optional text columns, and the task as a parameter."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -122,12 +122,12 @@ def signature(interface: Interface) -> Any:
 def log_model(
     tracking: Tracking, source: ModelSource, run_id: str, name: str, alias: str = ALIAS
 ) -> Registered:
-    """Log the model to a run and register it as a new version, which `alias` now points to.
+    """Log the model to a run, register it as a new version, and point `alias` to that version.
 
-    The run ends FAILED if that fails: what says FINISHED has its model.
+    If that fails, the run's status becomes FAILED.
 
     Raises:
-        ConfigError: MLflow cannot be written to, or does not take the name or the alias.
+        ConfigError: MLflow cannot be written to, or rejects the name or the alias.
     """
     safe_name(name, "model")
     with tracking.errors():
@@ -141,21 +141,22 @@ def log_model(
 
 
 def move_alias(tracking: Tracking, uri: str, alias: str = ALIAS) -> Registered:
-    """Have an alias point to a version that is registered already: `models:/NAME/VERSION`.
+    """Point an alias to a version that is registered already, named `models:/NAME/VERSION`.
 
     Raises:
-        ConfigError: not such a name, no such version, or MLflow cannot be written to.
+        ConfigError: the URI has another form, there is no such version, or MLflow cannot be
+            written to.
     """
     match = _URI.fullmatch(uri)
     if match is None or match["version"] is None:
-        raise ConfigError(f"{uri!r} does not name a version", fix="models:/NAME/VERSION")
+        raise ConfigError(f"{uri!r} does not name a version", fix="use models:/NAME/VERSION")
     name = safe_name(match["name"], "model")
     with tracking.errors():
-        tracking.client.get_model_version(name, match["version"])  # or there is no such one
-        return _point(tracking, name, alias, match["version"])
+        tracking.client.get_model_version(name, match["version"])  # raises if there is none
+        return _set_alias(tracking, name, alias, match["version"])
 
 
-def _point(tracking: Tracking, name: str, alias: str, version: str) -> Registered:
+def _set_alias(tracking: Tracking, name: str, alias: str, version: str) -> Registered:
     before = tracking.client.get_registered_model(name).aliases.get(alias)
     tracking.client.set_registered_model_alias(name, alias, version)
     return Registered(str(version), None if before is None else str(before))
@@ -164,8 +165,9 @@ def _point(tracking: Tracking, name: str, alias: str, version: str) -> Registere
 def _log_and_register(
     tracking: Tracking, source: ModelSource, run_id: str, name: str, alias: str
 ) -> Registered:
-    client, about = tracking.client, source.about
-    tags = {key: cut(value) for key, value in about.tags.items()}
+    client, metadata = tracking.client, source.metadata
+    tags = {key: cut(value) for key, value in metadata.tags.items()}
+    description = metadata.description[:_MAX_DESCRIPTION]
     logged = client.create_logged_model(
         tracking.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type="ensemble"
     )
@@ -178,7 +180,7 @@ def _log_and_register(
     finally:
         client.finalize_logged_model(logged.model_id, status)
     now = round(time.time() * 1000)
-    points = [Metric(key, v, now, 0, logged.model_id) for key, v in about.metrics.items()]
+    points = [Metric(key, v, now, 0, logged.model_id) for key, v in metadata.metrics.items()]
     client.log_batch(run_id, metrics=points)
     try:
         client.create_registered_model(name)
@@ -187,16 +189,16 @@ def _log_and_register(
             raise
     for key, value in tags.items():
         client.set_registered_model_tag(name, key, value)
-    client.update_registered_model(name, description=about.description[:_MAX_DESCRIPTION])
+    client.update_registered_model(name, description=description)
     version = client.create_model_version(
         name,
         logged.artifact_location,
         run_id=run_id,
         tags=tags,
-        description=about.description[:_MAX_DESCRIPTION],
+        description=description,
         model_id=logged.model_id,
     )
-    return _point(tracking, name, alias, str(version.version))
+    return _set_alias(tracking, name, alias, str(version.version))
 
 
 def is_model(uri: str) -> bool:
@@ -205,9 +207,10 @@ def is_model(uri: str) -> bool:
 
 
 def fetch_bundle(tracking: Tracking, uri: str, cache: Path) -> Path:
-    """The bundle of a registered model: where it lies if on this machine, else fetched once.
+    """The bundle of a registered model: in place if it is on this machine, else downloaded once to
+    `cache`.
 
-    Only the bundle is fetched: no code of the model is run, and none is installed.
+    No code of the model is run or installed.
 
     Raises:
         ConfigError: not models:/NAME@ALIAS or models:/NAME/VERSION, no such model, or MLflow
@@ -217,7 +220,7 @@ def fetch_bundle(tracking: Tracking, uri: str, cache: Path) -> Path:
     if match is None:
         raise ConfigError(
             f"{uri!r} does not name a registered model",
-            fix=f"models:/NAME@{ALIAS} or models:/NAME/VERSION",
+            fix=f"use models:/NAME@{ALIAS} or models:/NAME/VERSION",
         )
     name = safe_name(match["name"], "model")
     with tracking.errors():
@@ -229,21 +232,22 @@ def fetch_bundle(tracking: Tracking, uri: str, cache: Path) -> Path:
         parts = urlsplit(place)
         if parts.scheme in ("file", ""):
             return inside(Path(url2pathname(parts.path)), f"artifacts/{BUNDLE}")
-        return _fetched(tracking, f"{place}/artifacts/{BUNDLE}", cache / "models" / _folder(place))
+        target = cache / "models" / _cache_name(place)
+        return _download_once(tracking, f"{place}/artifacts/{BUNDLE}", target)
 
 
-def _folder(place: str) -> str:
-    """A name for what is fetched from `place`, which is written once."""
+def _cache_name(place: str) -> str:
+    """The folder name in the cache for a download from `place`, whose content never changes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", redact(place)).strip("-.")[-100:]
 
 
-def _fetched(tracking: Tracking, uri: str, target: Path) -> Path:
-    """`target`, fetched unless it is there and whole: by one process, while others wait for it."""
+def _download_once(tracking: Tracking, uri: str, target: Path) -> Path:
+    """Download to `target` unless it is there undamaged, and return it. Other processes wait."""
     from mlflow.artifacts import download_artifacts
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
-        if not _is_whole(target):
+        if not _is_undamaged(target):
             remove_folder(target)
             with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target.parent) as folder:
                 fetched = download_artifacts(
@@ -253,8 +257,8 @@ def _fetched(tracking: Tracking, uri: str, target: Path) -> Path:
     return target
 
 
-def _is_whole(bundle: Path) -> bool:
-    """Whether its own manifest holds; whose manifest it is, is proved when it is loaded."""
+def _is_undamaged(bundle: Path) -> bool:
+    """Whether the bundle matches its manifest. Loading it checks what the manifest describes."""
     try:
         facts = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
         del facts["files"]

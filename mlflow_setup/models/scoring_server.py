@@ -1,8 +1,8 @@
-"""A scoring server with MLflow's interface: its paths, its formats, its errors, bounded.
+"""A scoring server with the paths, formats and errors of MLflow's, and with limits.
 
-MLflow's own reads bodies of any size, answers some bad input with status 500 and puts tracebacks
-into its answers. This one reads at most so many bytes, answers within so many seconds, and lets
-nothing of an error out but its message.
+MLflow's own server reads bodies of any size, responds to some invalid input with status 500, and
+puts tracebacks into responses. This one limits the size of a body and the time of a response, and
+reveals only the message of an error.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ STATE = ("/ping", "/health", "/version", OPENAPI)
 _JSON = b"application/json"
 _BODY_SECONDS = 30.0
 _MAX_DROPPED = 1 << 24
-"""Bytes of a body that are read at most where it is refused."""
+"""The most bytes that are read of a body that is rejected."""
 _MAX_CONNECTIONS = 512
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -37,29 +37,29 @@ _logger = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """A model that answers requests."""
+    """A model that serves requests."""
 
-    max_bytes: int
+    max_bytes: int  # of a request's body
 
     def answer(self, body: bytes) -> bytes:
-        """The answer to a request, JSON both; EnsweepError: it cannot be answered, and why."""
+        """The response to a request, both JSON. Raises EnsweepError for an invalid request."""
 
     def describe(self) -> bytes:
-        """What may be asked, as OpenAPI's JSON."""
+        """The OpenAPI description of requests and responses, as JSON."""
 
 
 def request_seconds() -> float:
-    """How long an answer may take: MLflow's setting, MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT."""
+    """The time limit of a response in seconds: MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT."""
     from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 
     return float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections at once; port 0: any that is free.
+    """A listening socket; port 0 takes any free port.
 
     Raises:
-        ConfigError: the address cannot be had.
+        ConfigError: the address is in use or not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -74,23 +74,23 @@ def run_scoring(service: Service, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM."""
     import uvicorn
 
-    warn_of_strangers(*listener.getsockname()[:2])
+    warn_if_public(*listener.getsockname()[:2])
     uvicorn.Server(server_config(service)).run(sockets=[listener])
 
 
-def warn_of_strangers(host: str, port: int) -> None:
-    """Say so where others than this machine's users can ask."""
+def warn_if_public(host: str, port: int) -> None:
+    """Log a warning if other machines can send requests."""
     if host not in _LOOPBACK:
         _logger.warning("no login: anyone who can reach %s:%d gets predictions", host, port)
 
 
 def server_config(service: Service) -> "uvicorn.Config":
-    """The server's bounds; what is over them is answered with 503."""
+    """The configuration of uvicorn; connections over the limit get status 503."""
     import uvicorn
 
     return uvicorn.Config(
         scoring_app(service),
-        http="h11",  # bounds headers; httptools, which Ray Serve brings, does not
+        http="h11",  # limits headers; httptools, which Ray Serve installs, does not
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -99,13 +99,13 @@ def server_config(service: Service) -> "uvicorn.Config":
 
 
 def scoring_app(service: Service) -> App:
-    """The ASGI application that asks a service."""
+    """The ASGI application of a service."""
     return _Application(service, request_seconds())
 
 
 class _Application:
-    """One route that predicts, and four of metadata and health; every other request gets a reason
-    and a status below 500."""
+    """One route for predictions, and four for metadata and health; any other request gets a status
+    in the 400s and a reason."""
 
     def __init__(self, service: Service, max_seconds: float) -> None:
         self.service, self.max_seconds = service, max_seconds
@@ -123,7 +123,7 @@ class _Application:
             await _send(send, *await self._answer(scope, receive))
 
     def _state(self, path: str) -> bytes:
-        """What may be asked, or what MLflow answers: its version, or an empty line: all is well."""
+        """The OpenAPI description, MLflow's version, or, for health checks, an empty line."""
         from mlflow.version import VERSION
 
         if path == OPENAPI:
@@ -131,10 +131,10 @@ class _Application:
         return VERSION.encode() if path == "/version" else b"\n"
 
     def _refusal(self, scope: Scope) -> tuple[int, bytes] | None:
-        """Why a request is not looked into."""
+        """The response to a request with the wrong path, method or headers; None if it has none."""
         headers = dict(scope["headers"])
         if scope["path"] not in (INVOCATIONS, *STATE):
-            return _problem(404, f"there are {INVOCATIONS}, {', '.join(STATE)}")
+            return _problem(404, f"the paths are {INVOCATIONS}, {', '.join(STATE)}")
         if scope["path"] in STATE or scope["method"] != "POST":
             allowed = "POST" if scope["path"] == INVOCATIONS else "GET"
             return _problem(405, f"{scope['path']} takes {allowed}")
@@ -155,10 +155,10 @@ class _Application:
             return refusal
         if body is None:
             return _problem(413, f"the body is longer than {self.service.max_bytes} bytes")
-        return await self._ask(body)
+        return await self._predict(body)
 
-    async def _ask(self, body: bytes) -> tuple[int, bytes]:
-        """The service's answer. One that takes too long is not waited for: its thread goes on."""
+    async def _predict(self, body: bytes) -> tuple[int, bytes]:
+        """The service's response. After the time limit it is abandoned; its thread continues."""
         work = asyncio.to_thread(self.service.answer, body)
         try:
             return 200, await asyncio.wait_for(work, self.max_seconds)
@@ -166,14 +166,14 @@ class _Application:
             return _problem(400, str(error))
         except TimeoutError:
             return _problem(504, "the answer took too long; ask for fewer rows")
-        except Exception:  # whatever the model raises is ours, and stays in our log
+        except Exception:  # an error of the model: its details go to the log only
             _logger.exception("a request failed")
             return _problem(500, "the model failed; the server's log says why")
 
 
 async def _read(receive: Receive, max_bytes: int) -> bytes | None:
-    """The body; None if it is longer. What is too long is read on, up to a limit, and dropped:
-    a client that is still sending when its connection closes does not see the answer."""
+    """The body; None if it is longer than `max_bytes`. A longer body is read and dropped up to a
+    limit, because a client that is still sending when its connection closes sees no response."""
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -189,7 +189,7 @@ async def _read(receive: Receive, max_bytes: int) -> bytes | None:
 
 
 def _problem(status: int, message: str) -> tuple[int, bytes]:
-    """A status and an error in the form of MLflow's."""
+    """A status and an error in MLflow's format."""
     code = "INTERNAL_ERROR" if status >= 500 else "BAD_REQUEST"
     return status, json.dumps({"error_code": code, "message": message}).encode()
 
@@ -203,5 +203,5 @@ async def _send(send: Send, status: int, body: bytes) -> None:
 
 
 def refused(error: EnsweepError) -> MlflowException:
-    """An input's problem as MLflow's own servers answer it: status 400."""
+    """The error by which MLflow's own servers respond to invalid input with status 400."""
     return MlflowException.invalid_parameter_value(str(error))

@@ -1,1 +1,1 @@
-"""Sweeps, trials and ensembles as MLflow runs: written as projections, read by queries."""
+"""Sweeps, trials and ensembles as MLflow runs: writing, querying and deleting them."""

@@ -1,4 +1,4 @@
-"""A trial's data as MLflow's pages name it: which folder, which state of it, which tasks."""
+"""A trial's data as an MLflow dataset: folder, fingerprint and tasks."""
 
 import json
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from mlflow_setup.schema import UNKNOWN_DATA
 from mlflow_setup.tracking.client import Dataset, DatasetInput, InputTag
 from mlflow_setup.uris import is_uri, redact
 
-_MAX_DIGEST = 36  # characters that MLflow takes
+_MAX_DIGEST = 36  # characters: MLflow's limit
 _CONTEXT = InputTag("mlflow.data.context", "training")
 
 
 def dataset_input(fingerprint: str, config: Mapping[str, Any]) -> DatasetInput | None:
-    """The data of a configuration; None: it was not read, so nothing is known of it.
+    """The MLflow dataset of a trial; None if the trial failed before it read its data.
 
     Args:
-        fingerprint: of all examples.
+        fingerprint: hash of all examples.
         config: dotted name -> value.
     """
     place = redact(str(config.get("data.dir") or ""))

@@ -1,6 +1,6 @@
-"""What MLflow has of a sweep, deleted: its runs, their artifacts, its view.
+"""Delete a sweep from MLflow: its runs, their artifacts, its view.
 
-Runs go to MLflow's trash; their artifacts are gone at once.
+Runs go to MLflow's trash; artifacts are deleted at once.
 """
 
 import shutil
@@ -16,11 +16,11 @@ from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import delete_view
 
 SWEEPS_TAG = "sweeps"
-"""Of an ensemble's run: the sweeps that its members are of, by commas."""
+"""Tag of an ensemble's run: the sweeps of its members, comma-separated."""
 
 
 def runs_of_sweep(tracking: Tracking, sweep: str) -> list[Run]:
-    """Its own run, its trials', and those of the ensembles that are of it alone.
+    """The sweep's own run, its trials' runs, and those of ensembles with members from it alone.
 
     Raises:
         ConfigError: MLflow cannot be read.
@@ -40,7 +40,7 @@ def runs_of_sweep(tracking: Tracking, sweep: str) -> list[Run]:
 
 
 def models_of_sweep(tracking: Tracking, sweep: str) -> list[str]:
-    """Versions of registered models that have a member of the sweep: `reviews version 3`.
+    """The registered models with a member from the sweep, each as `reviews version 3`.
 
     Raises:
         ConfigError: MLflow cannot be read.
@@ -66,7 +66,7 @@ def _sweeps_of(tracking: Tracking, run_id: str) -> list[str]:
 
 
 def local_artifacts(run: Run) -> Path | None:
-    """The folder of a run's artifacts, or None where they lie elsewhere."""
+    """The folder of a run's artifacts; None if they are not on a local file system."""
     uri = urlsplit(run.info.artifact_uri)
     return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
 
@@ -75,7 +75,7 @@ def delete_runs(tracking: Tracking, sweep: str, runs: Iterable[Run]) -> list[str
     """Delete runs, their artifacts and the sweep's view.
 
     Returns:
-        Places of artifacts that could not be deleted, and why.
+        For each run whose artifacts could not be deleted, their place and the reason.
 
     Raises:
         ConfigError: MLflow cannot be written to.
@@ -92,11 +92,11 @@ def delete_runs(tracking: Tracking, sweep: str, runs: Iterable[Run]) -> list[str
 
 
 def _delete_artifacts(tracking: Tracking, run: Run) -> str | None:
-    """None, or what is left and why."""
+    """Delete a run's artifacts. Return None, or what is left and why."""
     folder = local_artifacts(run)
     if folder is not None:
         shutil.rmtree(folder.parent if folder.name == "artifacts" else folder, ignore_errors=True)
-        return f"{folder}: is still there" if folder.exists() else None
+        return f"{folder}: could not be deleted" if folder.exists() else None
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     try:

@@ -1,7 +1,6 @@
-"""What MLflow's pages say of a sweep: its best trials in words and a table, and summary metrics.
+"""The description of a sweep's MLflow run: the best trials, a table of them, and summary metrics.
 
-Names, settings and reasons come from data and recipes: they are escaped, so that a page shows them
-as they are.
+Names, settings and reasons come from data and recipes, so they are escaped as Markdown.
 """
 
 import html
@@ -24,18 +23,18 @@ _BEST = "best/"
 
 @dataclass(frozen=True)
 class SweepPage:
-    """A sweep with its trials as they are tracked."""
+    """A sweep and its trials' MLflow runs."""
 
     sweep: str
     runs: Sequence[RunRecord]
     searched: tuple[str, ...] = ()  # dotted names
     baselines: tuple[str, ...] = ()  # recipes
-    runs_path: str = ""  # of the UI's page of a run, to be put before a run's id
-    view_path: str = ""  # of the page that lists the trials
-    description: str = ""  # of the sweep's file
+    runs_path: str = ""  # URL path of a run's page in the UI, up to the run's id
+    view_path: str = ""  # URL path of the page that lists the trials
+    description: str = ""  # from the sweep's file
 
     def note(self) -> str:
-        """Markdown: verdict, counts, the best trials, where to look and what to type."""
+        """Markdown: the best trial, counts, a table of the best, links and the next command."""
         lines = [self._verdict(), "", f"{self._counts()}."]
         if self.description:
             lines += ["", escaped(self.description)]
@@ -45,8 +44,8 @@ class SweepPage:
         return "\n".join([*lines, "", *links, "", f"Next: `ensweep ensemble {self.sweep}`"])
 
     def metrics(self) -> dict[str, float]:
-        """Best dev metrics of the trials, what that gains over the best baseline, how many trials
-        there are by outcome, and what all of them used."""
+        """The trials' best dev metrics, the gain over the best baseline, the number of trials by
+        outcome, and the sum of the resources they used."""
         values: dict[str, float] = {}
         for run in self._ranked():
             for name, value in run.metrics.items():
@@ -63,7 +62,7 @@ class SweepPage:
         return values
 
     def _ranked(self) -> list[RunRecord]:
-        """Trials with a score, the best first; the baselines are none."""
+        """Trials with a score, without the baselines, the best first."""
         scored = [
             run
             for run in self.runs
@@ -72,7 +71,7 @@ class SweepPage:
         return sorted(scored, key=lambda run: (-run.overall, run.trial))
 
     def _gain(self) -> tuple[str, float] | None:
-        """The best baseline and what the best trial gains over it."""
+        """The best baseline, and the best trial's score minus that baseline's."""
         ranked = self._ranked()
         scored = [run for run in self.runs if run.tags.get(Tag.RECIPE) in self.baselines]
         scored = [run for run in scored if not math.isnan(run.overall)]
@@ -121,7 +120,7 @@ class SweepPage:
 
 
 def escaped(text: str) -> str:
-    """Text of data as Markdown shows it, as it is and on one line."""
+    """`text` on one line, escaped so that Markdown shows it unchanged."""
     marked = "".join(f"\\{c}" if c in "\\`*_[]|~#" else c for c in printable(text))
     return html.escape(marked, quote=False)
 
@@ -131,11 +130,10 @@ def _cell(text: str) -> str:
 
 
 def run_name(trial: str, recipe: str, searched: Mapping[str, object]) -> str:
-    """A trial's name in lists: what distinguishes it, in about 60 characters.
+    """A trial's name in MLflow's lists: its name and its searched settings, in about 60 characters.
 
     Args:
-        searched: dotted name -> value, of what the search chose; of a trial without, the recipe
-            tells it from others.
+        searched: dotted name -> value, as chosen by the search; if empty, the recipe is named.
     """
     name = trial if searched or recipe in trial else f"{trial} {recipe}"
     for short, value in zip(_short(searched), searched.values(), strict=True):
@@ -147,7 +145,7 @@ def run_name(trial: str, recipe: str, searched: Mapping[str, object]) -> str:
 
 
 def _short(names: Iterable[str]) -> list[str]:
-    """Last parts of dotted names; the whole of those whose last parts are equal."""
+    """The last parts of dotted names; the whole name where two have the same last part."""
     listed = list(names)
     ends = Counter(name.rpartition(".")[2] for name in listed)
     return [end if ends[end := name.rpartition(".")[2]] == 1 else name for name in listed]

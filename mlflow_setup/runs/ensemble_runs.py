@@ -1,4 +1,5 @@
-"""Log an ensemble or a choice as a run of its own, and a study's tables on its sweep's run."""
+"""Log an exported ensemble or a choice of members as a run, and a study's tables on its sweep's
+run."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from mlflow_setup.tracking.stored_runs import read_runs
 
 ENSEMBLE_FILE = "ensemble.json"
 _FILES = (ENSEMBLE_FILE, "README.md", "manifest.json")  # members, model card, all files' hashes
-_POINTS = 1000  # metric points a batch: as many as MLflow takes
+_MAX_POINTS = 1000  # metric points in a batch: MLflow's limit
 
 
 def log_ensemble(
@@ -27,14 +28,15 @@ def log_ensemble(
     params: Mapping[str, Any],
     tags: Mapping[str, str],
 ) -> str:
-    """The id of a new run of kind `ensemble`: the bundle's description, without its weights.
+    """Log the bundle's description, without its weights, as a run of kind `ensemble`. Return its
+    id.
 
     Raises:
-        IntegrityError: no ensemble.json in `folder`, or a metric that is not finite.
+        IntegrityError: no ensemble.json in `folder`, or a metric is not finite.
         ConfigError: MLflow cannot be written to.
     """
     if not (folder / ENSEMBLE_FILE).is_file():
-        raise IntegrityError(f"{folder}: no {ENSEMBLE_FILE}, hence not an exported ensemble")
+        raise IntegrityError(f"{folder}: not an exported ensemble: it has no {ENSEMBLE_FILE}")
     with tracking.errors(), _new_run(tracking, name, tags) as run_id:
         tracking.log(run_id, metrics=metrics, params=params, timestamp=_now())
         for file in _FILES:
@@ -45,20 +47,20 @@ def log_ensemble(
 
 @dataclass(frozen=True)
 class Chosen:
-    """A choice of members, in MLflow's words."""
+    """A choice of members, to be logged."""
 
     name: str
-    digest: str  # of all that follows
+    digest: str  # identifies the choice: equal choices are logged once
     metrics: Mapping[str, float]  # finite
     steps: Mapping[str, Sequence[float]]  # metric -> its value after step 1, 2, ...
     params: Mapping[str, Any]
     tags: Mapping[str, str]
-    files: Callable[[], Mapping[str, bytes]]  # name -> content; made where the run is new
+    files: Callable[[], Mapping[str, bytes]]  # name -> content; called only for a new run
 
 
 def log_choice(tracking: Tracking, chosen: Chosen) -> tuple[str, bool]:
-    """A run of kind `ensemble` for the choice, and whether it is new: one of the same digest that
-    is whole is taken in its place.
+    """Log a choice as a run of kind `ensemble`, unless a finished run has the same digest. Return
+    the run's id and whether it is new.
 
     Raises:
         ConfigError: MLflow cannot be written to.
@@ -68,7 +70,7 @@ def log_choice(tracking: Tracking, chosen: Chosen) -> tuple[str, bool]:
         known = read_runs(tracking, kind, "FINISHED")
         if known:
             return str(known[0].info.run_id), False
-        from mlflow_setup.tracking.client import Metric  # a known one loads none
+        from mlflow_setup.tracking.client import Metric  # slow to import; not needed above
 
         tags = {**chosen.tags, Tag.CHOICE.value: chosen.digest}
         with _new_run(tracking, chosen.name, tags) as run_id, TemporaryDirectory() as folder:
@@ -79,8 +81,8 @@ def log_choice(tracking: Tracking, chosen: Chosen) -> tuple[str, bool]:
                 for key, values in chosen.steps.items()
                 for step, value in enumerate(values, start=1)
             ]
-            for first in range(0, len(points), _POINTS):
-                tracking.client.log_batch(run_id, metrics=points[first : first + _POINTS])
+            for first in range(0, len(points), _MAX_POINTS):
+                tracking.client.log_batch(run_id, metrics=points[first : first + _MAX_POINTS])
             for name, content in chosen.files().items():
                 (Path(folder) / name).write_bytes(content)
             tracking.client.log_artifacts(run_id, folder)
@@ -89,7 +91,7 @@ def log_choice(tracking: Tracking, chosen: Chosen) -> tuple[str, bool]:
 
 @contextmanager
 def _new_run(tracking: Tracking, name: str, tags: Mapping[str, str]) -> Iterator[str]:
-    """A new run of kind `ensemble`: FINISHED if the block ends well, else FAILED."""
+    """A new run of kind `ensemble`: FINISHED if the block ends without an error, else FAILED."""
     run = tracking.client.create_run(
         tracking.experiment_id,
         run_name=name,
@@ -109,10 +111,10 @@ def _now() -> int:
 
 
 def log_to_sweep(tracking: Tracking, sweep: str, files: Iterable[Path], folder: str) -> None:
-    """Log files as artifacts of the sweep's own run, below `folder`; those there are replaced.
+    """Log files as artifacts of the sweep's own run, below `folder`, replacing existing ones.
 
     Raises:
-        ConfigError: no such sweep is tracked, or MLflow cannot be written to.
+        ConfigError: MLflow has no such sweep, or cannot be written to.
     """
     with tracking.errors():
         runs = tracking.search({Tag.KIND.value: RunKind.SWEEP.value, Tag.SWEEP.value: sweep})

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord, raise_best
 
 EPOCH_SECONDS = "epoch_seconds"
-"""The metric that every epoch's batch has: its points tell which epochs a run already has."""
+"""The metric that every epoch has: its points show which epochs a run has already."""
 MS_PER_SENTENCE = "ms_per_sentence"
-"""The metric of what predicting dev took at best, in the epochs that ran the encoder for it."""
+"""The metric of the lowest time to predict a dev sentence so far, by epochs that ran the encoder
+for it."""
 TIMES = (EPOCH_SECONDS, MS_PER_SENTENCE)
 MAX_METRICS = 40
 
 
 def fixed_tags(record: TrialRecord) -> dict[str, str]:
-    """The tags that a run gets when it is made."""
+    """The tags that a run gets when it is created."""
     tags = {
         Tag.RECIPE.value: record.recipe,
         Tag.SEED.value: str(record.seed),
@@ -34,17 +35,15 @@ def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict
     speed: dict[str, float] = {}
     for record in epochs:
         raise_best(best, record)
-        of_best = {f"best/{key}": value for key, value in best.items()}
-        if record.ms_per_sentence is not None:  # of a machine with other work, its best moment
+        best_metrics = {f"best/{key}": value for key, value in best.items()}
+        if record.ms_per_sentence is not None:  # the minimum is least affected by other processes
             speed = {MS_PER_SENTENCE: min([record.ms_per_sentence, *speed.values()])}
-        yield record, {EPOCH_SECONDS: record.seconds, **speed, **of_best, **record.metrics}
+        yield record, {EPOCH_SECONDS: record.seconds, **speed, **best_metrics, **record.metrics}
 
 
 def most_important(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The 40 metrics that matter most: the best so far, then dev, then the rest; `dev/overall`
-    before its tasks.
-
-    The seconds of the epoch are always among them, and last; so is what a sentence took.
+    """At most 40 metrics: overall scores first, then the best so far, then dev, then the rest. The
+    two `TIMES` are always among them, and last.
     """
 
     def rank(key: str) -> tuple[bool, bool, bool, bool, str]:
@@ -52,10 +51,10 @@ def most_important(metrics: Mapping[str, float]) -> dict[str, float]:
         return key not in TIMES, not key.endswith(OVERALL), not is_best, not is_dev, key
 
     kept = sorted(metrics, key=rank)[:MAX_METRICS]
-    others = [key for key in kept if key not in TIMES]  # the UI draws the first one
+    others = [key for key in kept if key not in TIMES]  # the UI plots the first metric by default
     return {key: metrics[key] for key in [*others, *(key for key in kept if key in TIMES)]}
 
 
 def milliseconds(seconds: float) -> int:
-    """The unit of MLflow's time stamps."""
+    """Seconds as the milliseconds of MLflow's timestamps."""
     return round(seconds * 1000)

@@ -1,4 +1,4 @@
-"""Runs read back: frozen `RunRecord`s, and artifacts through a local cache."""
+"""Query runs as frozen `RunRecord`s, and download artifacts to a local cache."""
 
 import logging
 import re
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 
 def find_trials(tracking: Tracking, sweep: str | None = None) -> list[RunRecord]:
-    """All tracked trials, of one sweep or of every sweep, the oldest first.
+    """All trials in MLflow, of one sweep or of every sweep, the oldest first.
 
     Raises:
         ConfigError: MLflow cannot be read.
@@ -39,10 +39,10 @@ def find_trials(tracking: Tracking, sweep: str | None = None) -> list[RunRecord]
 
 
 def trials_of(tracking: Tracking, sweep: str) -> list[RunRecord]:
-    """The tracked trials of one sweep, the oldest first.
+    """The trials of one sweep in MLflow, the oldest first.
 
     Raises:
-        NothingUsableError: there is none; the message lists the sweeps that are tracked.
+        NothingUsableError: there are none; the message lists the sweeps that MLflow has.
         ConfigError: MLflow cannot be read.
     """
     trials = find_trials(tracking, sweep)
@@ -50,17 +50,16 @@ def trials_of(tracking: Tracking, sweep: str) -> list[RunRecord]:
         others = there_are(sweep, [name for name in tracked_sweeps(tracking) if name != sweep])
         raise NothingUsableError(
             f"no trial of a sweep {sweep!r} is tracked at {redact(tracking.uri)}{others}",
-            fix="without a name the latest sweep is taken; --storage or --tracking-uri may point "
-            "elsewhere",
+            fix="name another sweep, or none for the latest; check --storage and --tracking-uri",
         )
     return trials
 
 
 def find_run(tracking: Tracking, run_id: str) -> RunRecord:
-    """One tracked trial.
+    """The run of one trial, by its id.
 
     Raises:
-        ConfigError: MLflow has no such run or cannot be read, or the run is no trial.
+        ConfigError: MLflow has no such run or cannot be read, or the run is not a trial.
     """
     _require_id(run_id)
     with tracking.errors():
@@ -72,11 +71,11 @@ def find_run(tracking: Tracking, run_id: str) -> RunRecord:
 
 @dataclass(frozen=True)
 class ChoiceRecord:
-    """A choice of members as MLflow knows it: what `ensweep ensemble` logged."""
+    """A choice of members that `ensweep ensemble` logged."""
 
     run_id: str
     start_time: float  # seconds since the Unix epoch
-    params: dict[str, str]  # what was asked for, by option
+    params: dict[str, str]  # the options of the command
     metrics: dict[str, float]
     tags: dict[str, str]
 
@@ -86,7 +85,7 @@ class ChoiceRecord:
 
 
 def latest_choice(tracking: Tracking, sweep: str) -> ChoiceRecord | None:
-    """The last choice among the trials of one sweep alone; None: there is none yet.
+    """The last choice of members from this sweep alone; None if there is none yet.
 
     Raises:
         ConfigError: MLflow cannot be read.
@@ -108,7 +107,7 @@ def latest_choice(tracking: Tracking, sweep: str) -> ChoiceRecord | None:
 
 
 def latest_with(tracking: Tracking, tags: Mapping[str, str]) -> str | None:
-    """The id of the last run with these tags that ended well; None: there is none.
+    """The id of the last FINISHED run with these tags; None if there is none.
 
     Raises:
         ConfigError: MLflow cannot be read.
@@ -119,7 +118,7 @@ def latest_with(tracking: Tracking, tags: Mapping[str, str]) -> str | None:
 
 
 def tracked_sweeps(tracking: Tracking) -> list[str]:
-    """All tracked sweeps, the one that started last first; last of all the trainings.
+    """All sweeps in MLflow, the latest first; `TRAININGS` comes last.
 
     Raises:
         ConfigError: MLflow cannot be read.
@@ -141,20 +140,20 @@ def latest_tracked_sweep(tracking: Tracking) -> str:
     if not names:
         raise NothingUsableError(
             f"no sweep is tracked at {redact(tracking.uri)}",
-            fix="ensweep sweep demo starts one; --storage or --tracking-uri may point elsewhere",
+            fix="start one with ensweep sweep demo, or check --storage and --tracking-uri",
         )
     return names[0]
 
 
 def download(tracking: Tracking, run_id: str, artifact_path: str, cache: Path) -> Path:
-    """A local copy of one artifact: the file itself where artifacts lie on this machine.
+    """The local path of one artifact: the file itself if artifacts are on this machine.
 
-    Others are fetched once to `<cache>/<run_id>/<artifact_path>`, with all that is in their folder:
-    each request takes a server as long as a file does, and a file alone takes three.
+    Otherwise its whole folder is downloaded once to `<cache>/<run_id>/`: a single file would take
+    three requests.
 
     Raises:
-        IntegrityError: a path that leaves the run's artifacts, or no such artifact in its folder.
-        ConfigError: MLflow cannot be read, or does not have the artifact, or its folder.
+        IntegrityError: the path leads out of the run's artifacts, or there is no such artifact.
+        ConfigError: MLflow cannot be read, or has no such folder.
     """
     _require_id(run_id)
     target = inside(cache / run_id, artifact_path)
@@ -175,14 +174,14 @@ def download(tracking: Tracking, run_id: str, artifact_path: str, cache: Path) -
         for file in [fetched] if fetched.is_file() else fetched.iterdir():
             known = target.with_name(file.name)
             if file.is_file() and not known.exists():
-                file.replace(known)  # whole or not at all
+                file.replace(known)  # atomic
     if not target.is_file():
         raise IntegrityError(f"run {run_id} has no artifact {artifact_path}")
     return target
 
 
 def artifacts_of(tracking: Tracking, run_id: str) -> list[str]:
-    """Names of the files beside which a run's other artifacts lie in folders.
+    """The names of a run's artifacts that are files at the top level.
 
     Raises:
         ConfigError: MLflow cannot be read.
@@ -203,7 +202,7 @@ def _require_id(run_id: str) -> None:
 
 
 def _fetch(tracking: Tracking, run_id: str, artifact_path: str, folder: str) -> Path:
-    """By its URI: by the id of the run, MLflow asks for the run and its models first."""
+    """Download by URI: given a run id, MLflow would first request the run and its models."""
     from mlflow_setup.tracking.client import download_artifacts
 
     uri = f"{_artifact_uri(tracking, run_id).rstrip('/')}/{artifact_path}"
@@ -214,17 +213,17 @@ _artifact_uri = lru_cache(maxsize=10_000)(artifact_uri_of)
 
 
 def _artifact_root(tracking: Tracking, run_id: str) -> Path | None:
-    """The folder of a run's artifacts, or None when they are not on this machine."""
+    """The folder of a run's artifacts; None if they are not on this machine."""
     uri = urlsplit(_artifact_uri(tracking, run_id))
     return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
 
 
 def as_record(run: "Run | StoredRun") -> RunRecord:
-    """A trial's run as other rooms see it."""
+    """A trial's MLflow run as a `RunRecord`."""
     tags = dict(run.data.tags)
     outcome = tags.get(Tag.OUTCOME.value)
     if outcome is not None and outcome not in set(Outcome):
-        _logger.warning("run %s: unknown outcome %r, read as none", run.info.run_id, outcome)
+        _logger.warning("run %s: unknown outcome %r is ignored", run.info.run_id, outcome)
         outcome = None
     return RunRecord(
         run_id=run.info.run_id,

@@ -1,7 +1,7 @@
-"""The MLflow run of a sweep, and the mirror that projects the sweep's trials below it.
+"""The MLflow run of a sweep, and the mirror that writes the sweep's trials below it.
 
-One parent run a sweep, one child run a trial (`trial_run`). A run is found again by its tags, never
-by memory; what was projected is only remembered to spare the server.
+Each sweep is a parent run, each of its trials a child run (`trial_run`). Runs are looked up by
+their tags. What was written is remembered only to save requests.
 """
 
 import logging
@@ -36,11 +36,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Mirror:
-    """The MLflow side of one sweep. `dirty` holds the trials that the server has missed.
+    """Writes one sweep to MLflow. `dirty` holds the trials that are not up to date there.
 
-    Trials may be projected by several threads at a time, each trial by one. All methods but
-    `try_start` and `try_project` raise PartialError when MLflow cannot be written to; what they had
-    not yet sent, a later call sends.
+    Several threads may project trials at a time, but not the same trial. All methods except
+    `try_start` and `try_project` raise PartialError if MLflow cannot be written to; a later call
+    sends what was not sent.
     """
 
     def __init__(self, tracking: Tracking, sweep: str) -> None:
@@ -48,12 +48,12 @@ class Mirror:
         self.sweep = safe_name(sweep, "sweep")
         self.dirty: set[str] = set()
         self._parent: str | None = None
-        self._given: _Given | None = None  # what `start` was asked to put on the parent
+        self._given: _Given | None = None  # the arguments of `start`
         self._trials: dict[str, TrialRun] = {}
-        self._is_out = False
+        self._is_unreachable = False
         self._making_parent = Lock()
         self.on_progress: Callable[[], None] = lambda: None
-        """Called after each request of some size."""
+        """Called after each batch or file that was sent."""
 
     def start(
         self,
@@ -62,13 +62,13 @@ class Mirror:
         artifacts: Mapping[str, Path] | None = None,
         view: View | None = None,
     ) -> str:
-        """The id of the sweep's run: made, or found and opened again.
+        """Create the sweep's run, or reopen it, and return its id.
 
-        Should MLflow be away, the next projection does it.
+        If MLflow cannot be reached, the next projection does this.
 
         Args:
             artifacts: artifact path -> file.
-            view: how MLflow's UI is to list the trials.
+            view: how MLflow's UI lists the trials.
         """
         self._given = _Given(tags, params, artifacts or {}, view)
         self._parent = None
@@ -76,21 +76,21 @@ class Mirror:
             return self._parent_id()
 
     def project(self, snapshot: TrialSnapshot) -> str:
-        """Bring the trial's run up to its folder; the run's id. A replay changes nothing.
+        """Bring the trial's run up to date with its folder, and return the run's id. Idempotent.
 
-        An epoch that was run again after a crash keeps the points of its first run; its
-        predictions are replaced, for they belong to the weights that are kept.
+        An epoch that was run again after a crash keeps the metrics of its first run; its
+        predictions are replaced, because they must match the weights that are kept.
 
         Raises:
-            ConfigError: the trial is of another sweep, or its name cannot be one.
-            IntegrityError: a metric that is not finite, or a predictions file out of its place.
+            ConfigError: the trial is of another sweep, or its name is not valid.
+            IntegrityError: a metric is not finite, or a predictions file has the wrong name.
         """
         record = snapshot.record
         name = safe_name(record.trial, "trial")
         if record.sweep != self.sweep:
             raise ConfigError(f"trial {name} is of the sweep {record.sweep!r}, not {self.sweep!r}")
         self.dirty.add(name)
-        # only put back at the end: after an error what arrived is not known, so look again then
+        # put back only on success: after an error it is unknown what the server received
         run = self._trials.pop(name, None)
         with self.tracking.errors(PartialError):
             if run is None:
@@ -104,38 +104,37 @@ class Mirror:
         return run.run_id
 
     def try_start(self, *given: Any) -> bool:
-        """`start`, for callers that must go on whatever happens: False when it failed."""
+        """`start`, but log errors instead of raising them; whether it succeeded."""
         return self._try(lambda: self.start(*given), f"sweep {self.sweep}")
 
     def try_project(self, snapshot: TrialSnapshot) -> bool:
-        """`project`, likewise. The trial is then in `dirty`. Warns once an outage."""
+        """`project`, but log errors instead of raising them, once an outage; whether it succeeded.
+        If not, the trial stays in `dirty`."""
         return self._try(lambda: self.project(snapshot), f"trial {snapshot.record.trial}")
 
     def _try(self, send: Callable[[], str], what: str) -> bool:
         try:
             send()
-        except Exception as error:  # a sweep outlives anything that happens to its mirror
-            level = logging.DEBUG if self._is_out else logging.WARNING
-            self._is_out = True
+        except Exception as error:  # no error of the mirror may end a sweep
+            level = logging.DEBUG if self._is_unreachable else logging.WARNING
+            self._is_unreachable = True
             missed = f"{what}: {redact(str(error))}"
-            _logger.log(level, "training goes on, but MLflow has missed %s", missed)
+            _logger.log(level, "training continues, but MLflow has missed %s", missed)
             return False
-        if self._is_out:
+        if self._is_unreachable:
             _logger.info("MLflow can be reached again")
-        self._is_out = False
+        self._is_unreachable = False
         return True
 
     def parent_status(self) -> str | None:
-        """MLflow's status of the sweep's run, or None when it has none yet."""
+        """MLflow's status of the sweep's run; None if there is no run yet."""
         with self.tracking.errors(PartialError):
             runs = self.tracking.search(self._tags(RunKind.SWEEP))
         return runs[0].info.status if runs else None
 
     def finish(self, status: str) -> None:
-        """End the sweep's run as FINISHED, FAILED or KILLED; trials still RUNNING become KILLED.
-
-        Its page then shows the sweep's results.
-        """
+        """End the sweep's run as FINISHED, FAILED or KILLED, and log its description and summary
+        metrics. Trials that are still RUNNING become KILLED."""
         with self.tracking.errors(PartialError):
             client, parent_id = self.tracking.client, self._parent_id()
             children = self.tracking.search(self._tags(RunKind.TRIAL))
@@ -150,7 +149,7 @@ class Mirror:
         self._parent, self._given = None, None
 
     def _describe(self, parent: Run, children: Sequence[Run]) -> None:
-        """The description of the sweep's run, its summary metrics and its data."""
+        """Log the description of the sweep's run, its summary metrics and its dataset."""
         tags, run_id = parent.data.tags, str(parent.info.run_id)
         listed = {
             tag: tuple(filter(None, tags.get(tag, "").split(",")))
@@ -178,13 +177,14 @@ class Mirror:
             log_dataset(self.tracking, run_id, fingerprint, child.data.params)
 
     def withdraw(self) -> None:
-        """Delete the run of a sweep that never began; nothing is said should MLflow be away."""
+        """Delete the run of a sweep that never began; does nothing if MLflow cannot be reached."""
         with suppress(PartialError), self.tracking.errors(PartialError):
             for run in self.tracking.search(self._tags(RunKind.SWEEP)):
                 self.tracking.client.delete_run(run.info.run_id)
 
     def _terminate(self, run: Run, status: str) -> None:
-        """Now, or when it began, should this machine's clock be behind that of the first driver."""
+        """End a run now; at its start time if this machine's clock is behind the one of the machine
+        that started it."""
         end_time = max(milliseconds(time.time()), run.info.start_time)
         self.tracking.client.set_terminated(run.info.run_id, status, end_time)
 
@@ -192,7 +192,8 @@ class Mirror:
         return {Tag.KIND.value: kind.value, Tag.SWEEP.value: self.sweep}
 
     def _parent_id(self, start_time: float | None = None) -> str:
-        """`start_time`: of a sweep's run that is made only now, in seconds; None: now."""
+        """The id of the sweep's run, created if missing, with `start_time` in seconds since the
+        Unix epoch; None: now."""
         with self._making_parent:
             if self._parent is None:
                 self._parent = self._find_or_make_parent(start_time)

@@ -1,4 +1,4 @@
-"""The MLflow run of a trial: as often as its folder is projected onto it, it is the same."""
+"""The MLflow run of a trial, written from its folder. Writing it again changes nothing."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,9 +37,9 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class TrialRun:
-    """A trial's run: what it has already, as found at the server or put there since.
+    """A trial's run, and what has been logged to it already.
 
-    A point's time stamp is the wall time that the epoch's record holds, so a replay writes the
+    The timestamp of a metric is the wall time in the epoch's record, so logging it again writes the
     same point.
     """
 
@@ -47,15 +47,15 @@ class TrialRun:
     run_id: str
     status: str
     tags: dict[str, str]
-    epochs: dict[int, int]  # epoch -> time stamp of its points in milliseconds
+    epochs: dict[int, int]  # epoch -> timestamp of its metrics in milliseconds
     files: dict[str, int]  # artifact path -> bytes
-    used: dict[str, float] = field(default_factory=dict)  # what the run says it used
+    used: dict[str, float] = field(default_factory=dict)  # usage metric -> value
     missing_params: dict[str, Any] = field(default_factory=dict)  # sent with the first batch
-    on_progress: Callable[[], None] = lambda: None  # called after each request of some size
-    num_samples: int = 0  # of the machine, that the run has
+    on_progress: Callable[[], None] = lambda: None  # called after each batch or file sent
+    num_samples: int = 0  # system samples that have been logged
 
     def project(self, snapshot: TrialSnapshot) -> None:
-        """Bring the run up to the trial's folder, in few requests. A replay changes nothing."""
+        """Bring the run up to date with the trial's folder, in few requests. Idempotent."""
         self._reopen(snapshot)
         points, rerun = self._new_points(snapshot.epochs)
         self._log(
@@ -70,7 +70,7 @@ class TrialRun:
             self._end(snapshot, snapshot.outcome)
 
     def _reopen(self, snapshot: TrialSnapshot) -> None:
-        """A trial that was stopped and runs again is RUNNING, without an outcome."""
+        """Set a resumed trial's run to RUNNING, and delete the outcome of its earlier attempt."""
         if snapshot.outcome is not None:
             return
         client = self.tracking.client
@@ -82,7 +82,7 @@ class TrialRun:
             del self.tags[tag]
 
     def _new_points(self, epochs: Iterable[EpochRecord]) -> tuple[list[Metric], set[int]]:
-        """The metrics of epochs that the run lacks, and the epochs that were run again since."""
+        """The metrics of epochs that the run lacks, and the epochs that were repeated since."""
         points, rerun = [], set()
         for record, metrics in with_best(epochs):
             timestamp = milliseconds(record.wall_time)
@@ -97,7 +97,7 @@ class TrialRun:
         return points, rerun
 
     def _new_samples(self, samples: Sequence[tuple[float, dict[str, float]]]) -> list[Metric]:
-        """The samples of the machine that the run lacks, in order."""
+        """The system samples that the run lacks, in order."""
         points = [
             Metric(key, value, milliseconds(wall_time), step)
             for step, (wall_time, values) in enumerate(samples, start=1)
@@ -108,7 +108,8 @@ class TrialRun:
         return points
 
     def _upload(self, files: Mapping[str, Path], rerun: set[int]) -> None:
-        """The predictions that the run lacks, has in part, or has of an epoch's earlier run."""
+        """Upload the predictions that the run lacks, has in part, or has from before an epoch was
+        repeated."""
         for path, local in sorted(files.items()):
             artifact, size = f"{PREDICTIONS_ARTIFACT}/{path}", local.stat().st_size
             is_stale = int(local.stem) in rerun
@@ -118,8 +119,8 @@ class TrialRun:
                 self.on_progress()
 
     def _log(self, tags: Mapping[str, str], points: Sequence[Metric] = ()) -> bool:
-        """The tags that differ, the points, and the params that the run lacks, in one request.
-        Returns whether a tag differed."""
+        """Send changed tags, the points, and missing params in one batch. Return whether a tag
+        changed."""
         cut_tags = {key: cut(value) for key, value in tags.items()}
         changed = {key: value for key, value in cut_tags.items() if self.tags.get(key) != value}
         if changed or points or self.missing_params:
@@ -131,8 +132,7 @@ class TrialRun:
         return bool(changed)
 
     def _end(self, snapshot: TrialSnapshot, outcome: OutcomeRecord) -> None:
-        """How the trial ended, and the resources of its attempts as metrics to sort by; once for
-        each end."""
+        """Log how the trial ended and the resources of its attempts, and end the run."""
         tags = {
             Tag.OUTCOME.value: outcome.outcome.value,
             Tag.REASON.value: outcome.reason,
@@ -149,7 +149,7 @@ class TrialRun:
         self.used = used if points else self.used
         if has_changed or self.status != RUN_STATUS[outcome.outcome]:
             self.status = RUN_STATUS[outcome.outcome]
-            # of two processes' clocks one may be behind
+            # the two times may come from different clocks
             end_time = milliseconds(max(outcome.wall_time, snapshot.record.start_time))
             self.tracking.client.set_terminated(self.run_id, self.status, end_time)
 
@@ -157,9 +157,10 @@ class TrialRun:
 def find_or_create(
     tracking: Tracking, tags: Mapping[str, str], record: TrialRecord, parent_id: str
 ) -> TrialRun:
-    """The run with these tags and what it has already; made below the sweep's if there is none.
+    """The run with these tags and what has been logged to it; created below the sweep's run if
+    there is none.
 
-    Its `config.json` is there afterwards; params that it lacks go with what is sent next.
+    Uploads `config.json` if it is missing; missing params are sent with the next batch.
     """
     runs = tracking.search(tags)
     if runs:
@@ -185,7 +186,7 @@ def find_or_create(
         projected.epochs |= {point.step: point.timestamp for point in points}
         projected.files |= dict(_list_files(tracking, run_id, ""))
     config = record.to_json()
-    if projected.files.get(CONFIG_ARTIFACT) != len(config.encode()):  # or there in part
+    if projected.files.get(CONFIG_ARTIFACT) != len(config.encode()):  # missing or incomplete
         tracking.client.log_text(run_id, config, CONFIG_ARTIFACT)
     return projected
 
@@ -193,7 +194,7 @@ def find_or_create(
 def create_run(
     tracking: Tracking, name: str, tags: Mapping[str, str], start_time: float | None
 ) -> Run:
-    """A new run of the experiment. `start_time` in seconds since the Unix epoch; None: now."""
+    """Create a run. `start_time` is in seconds since the Unix epoch; None: now."""
     return tracking.client.create_run(
         tracking.experiment_id,
         start_time=None if start_time is None else milliseconds(start_time),
@@ -203,28 +204,28 @@ def create_run(
 
 
 def missing_params(run: Run, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Params that the run lacks: MLflow's cannot change."""
+    """The params that the run lacks; MLflow does not allow changing the others."""
     return {key: value for key, value in params.items() if key not in run.data.params}
 
 
 def log_dataset(
     tracking: Tracking, run_id: str, fingerprint: str, config: Mapping[str, Any]
 ) -> None:
-    """Name the data of a run; once more changes nothing."""
+    """Log a run's dataset, if its data are known. Idempotent."""
     data = dataset_input(fingerprint, config)
     if data is not None:
         tracking.client.log_inputs(run_id, datasets=[data])
 
 
 def log_file(tracking: Tracking, run_id: str, artifact: str, local: Path) -> None:
-    """Upload a file to the artifact path, whose last part is its name.
+    """Upload a file to an artifact path, whose last part must be the file's name.
 
     Raises:
-        IntegrityError: the file has another name.
+        IntegrityError: the names differ.
     """
     folder, name = str(PurePosixPath(artifact).parent), PurePosixPath(artifact).name
     if name != local.name:
-        raise IntegrityError(f"{local}: not the file of the artifact {artifact}")
+        raise IntegrityError(f"{local}: its name is not that of the artifact {artifact}")
     tracking.client.log_artifact(run_id, str(local), None if folder == "." else folder)
 
 

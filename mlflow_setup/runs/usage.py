@@ -1,4 +1,4 @@
-"""Time, GPU time and money of trials, summed over every attempt, lost work included."""
+"""Time, GPU time and cost of trials, summed over all attempts, including lost work."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import NamedTuple
 from mlflow_setup.schema import AttemptRecord
 
 SYSTEM = "system/"
-"""Before the metrics that MLflow shows on a page of their own: what a process takes."""
+"""Prefix of the system metrics, which MLflow shows on a page of their own."""
 USAGE = "used/"
-"""Before the metrics of what was used: hours, GPU-hours, USD."""
+"""Prefix of the usage metrics: hours, GPU-hours, USD."""
 
 
 class SystemSample(NamedTuple):
-    """What a trial's process took of its machine at a time."""
+    """System metrics of a trial's process at one time."""
 
     wall_time: float  # seconds since the Unix epoch
     values: dict[str, float]  # metric -> finite
@@ -21,7 +21,7 @@ class SystemSample(NamedTuple):
 
 @dataclass(frozen=True)
 class Usage:
-    """The resources of one trial or of a whole sweep."""
+    """The resources that a trial or a whole sweep used."""
 
     trial_hours: float = 0.0
     gpu_hours: float = 0.0
@@ -35,7 +35,7 @@ class Usage:
         )
 
     def describe(self) -> str:
-        """`1.25 trial-hours, 1.25 GPU-hours, 0.63 USD`; what is nothing is left out."""
+        """`1.25 trial-hours, 1.25 GPU-hours, 0.63 USD`, without GPU-hours and USD that are 0."""
         parts = [f"{self.trial_hours:.2f} trial-hours"]
         if self.gpu_hours:
             parts.append(f"{self.gpu_hours:.2f} GPU-hours")
@@ -45,8 +45,8 @@ class Usage:
 
 
 def goes_on_after(attempts: Iterable[AttemptRecord], wall_time: float) -> bool:
-    """Whether a process counted on for more than a second after its trial had ended, as one that
-    is stopped by the scheduler does until it has left."""
+    """Whether an attempt lasted more than a second after the trial had ended, as that of a process
+    does which the scheduler stops, until it exits."""
     return any(each.start_time + each.seconds > wall_time + 1 for each in attempts)
 
 

@@ -1,1 +1,1 @@
-"""The connection to MLflow: client, store, SQLite file, UI server. Runs are not read here."""
+"""The connection to MLflow: client, store, SQLite file, UI server. For its runs, see `runs`."""

@@ -1,7 +1,8 @@
-"""The one import of mlflow: without telemetry, without chatter, and quick to give up.
+"""Import mlflow with telemetry off, little logging, and short timeouts.
 
-What a caller has set in the environment stands. The defaults here are read by mlflow when it is
-imported, so they come first; a server that `mlflow_setup.tracking.ui_server` starts inherits them.
+Variables already set in the environment take precedence. mlflow reads these defaults when it is
+imported, so they are set first; a server started by `mlflow_setup.tracking.ui_server` inherits
+them.
 """
 
 import logging
@@ -13,11 +14,11 @@ for _name, _value in {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # A sweep must not wait minutes for its tracking server: the mirror catches up by itself.
+    # A sweep must not wait minutes for its tracking server: the mirror catches up later.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    # A server is not asked, before each download, whether it splits large files: these are small.
+    # Our artifacts are small: do not ask the server before each download about multipart support.
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -38,10 +39,10 @@ from mlflow.tracking.request_header.databricks_request_header_provider import ( 
     DatabricksRequestHeaderProvider,
 )
 
-# A database that is locked or full raises, and the caller reports it: not a traceback as well.
+# The caller reports a locked or full database: no traceback in the log as well.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
-# Whether this is Databricks is asked once: before each request, it is a look for eleven modules.
+# Check only once for Databricks: mlflow would look for eleven modules before each request.
 DatabricksRequestHeaderProvider.in_context = cache(DatabricksRequestHeaderProvider.in_context)
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A storage folder was renamed: its database names the artifacts by their old place."""
+"""Update the artifact paths in MLflow's database after its storage folder was renamed or moved."""
 
 import sqlite3
 from contextlib import closing
@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from mlflow_setup.schema import Tag
 from mlflow_setup.tracking.sqlite import WAIT_SECONDS
 
-_PLACES = (
+_PATH_COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -16,15 +16,15 @@ _PLACES = (
     ("model_versions", "storage_location"),
     ("tags", "value"),
 )
-"""Tables and columns of MLflow in which the place of an artifact stands."""
-_PLACE_TAGS = (Tag.WEIGHTS_URI.value,)
+"""Tables and columns of MLflow's database that hold paths or URIs of artifacts."""
+_PATH_TAGS = (Tag.WEIGHTS_URI.value,)
 
 
 def relocate(database: Path, experiment: str, artifacts: str) -> None:
-    """Have the database name artifacts, models and weights by the folder that it is in now.
+    """Update the paths of artifacts, models and weights to the folder that the database is in now.
 
-    Nothing is changed where the folder is the same, reached by another path, or where the artifacts
-    were left behind on purpose: the old folder has them and the new has none.
+    Changes nothing if the old path leads to the same folder, or if only the old folder has
+    artifacts, because then only the database was moved.
 
     Args:
         artifacts: name of the artifacts' folder beside the database.
@@ -33,18 +33,19 @@ def relocate(database: Path, experiment: str, artifacts: str) -> None:
         sqlite3.Error: the database cannot be read or written.
     """
     with closing(sqlite3.connect(database, timeout=WAIT_SECONDS)) as connection:
-        old, new = _recorded(connection, experiment, artifacts), database.absolute().parent
+        old, new = _stored_folder(connection, experiment, artifacts), database.absolute().parent
         if old is None or old == new or old.resolve() == new.resolve():
             return
         if (old / artifacts).is_dir() and not (new / artifacts).is_dir():
             return
         with connection:
-            for table, column in _PLACES:
-                _rename(connection, table, column, old, new)
+            for table, column in _PATH_COLUMNS:
+                _replace_prefix(connection, table, column, old, new)
 
 
-def _recorded(connection: sqlite3.Connection, experiment: str, artifacts: str) -> Path | None:
-    """The folder that the database was made in; None: its artifacts lie elsewhere."""
+def _stored_folder(connection: sqlite3.Connection, experiment: str, artifacts: str) -> Path | None:
+    """The folder of the database, as the experiment records it; None if its artifacts are stored
+    elsewhere."""
     query = "SELECT artifact_location FROM experiments WHERE name = ?"
     if not _columns(connection, "experiments"):
         return None
@@ -54,12 +55,14 @@ def _recorded(connection: sqlite3.Connection, experiment: str, artifacts: str) -
     return path.parent if place.scheme == "file" and path.name == artifacts else None
 
 
-def _rename(connection: sqlite3.Connection, table: str, column: str, old: Path, new: Path) -> None:
-    """Prefixes as URIs and as paths; the part below the folder stays."""
+def _replace_prefix(
+    connection: sqlite3.Connection, table: str, column: str, old: Path, new: Path
+) -> None:
+    """Replace the folder `old` by `new` at the start of URIs and paths in a column."""
     if column not in _columns(connection, table):  # of another version of MLflow
         return
-    only = f" AND key IN ({', '.join('?' * len(_PLACE_TAGS))})" if table == "tags" else ""
-    keys = _PLACE_TAGS if table == "tags" else ()
+    keys = _PATH_TAGS if table == "tags" else ()
+    only = f" AND key IN ({', '.join('?' * len(keys))})" if keys else ""
     for before, after in ((old.as_uri(), new.as_uri()), (str(old), str(new))):
         connection.execute(
             f"UPDATE {table} SET {column} = ? || substr({column}, ?) "

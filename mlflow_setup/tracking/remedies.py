@@ -1,20 +1,20 @@
-"""What to do when runs cannot be tracked, by what was said."""
+"""What to do about an error of MLflow, by its message."""
 
 import errno
 import os
 import re
 from pathlib import Path
 
-LOCKED = "database is locked"  # in SQLite's words
+LOCKED = "database is locked"  # SQLite's message
 
 
 def remedy(reason: str, database: Path | None, *, is_server: bool) -> str:
-    """What to do about it.
+    """The advice for an error.
 
     Args:
-        reason: what MLflow, its database, the network or the disk has said, in a line.
-        database: the SQLite file that keeps the runs, if one does.
-        is_server: whether a tracking server does.
+        reason: the message of MLflow, its database, the network or the disk, on one line.
+        database: the SQLite file with the runs; None if they are elsewhere.
+        is_server: whether the runs are on a tracking server.
     """
     if re.search("(No module named|import of) '?psycopg", reason):
         return "pip install 'ensweep[postgres]', the driver of PostgreSQL"
@@ -32,11 +32,11 @@ def remedy(reason: str, database: Path | None, *, is_server: bool) -> str:
     if "Invalid Host header" in reason:
         return "start the server with --allowed-hosts 'NAME,NAME:*', its own name for NAME"
     if database is not None:
-        return _of_file(database, reason)
+        return _sqlite_remedy(database, reason)
     if is_server:
         return (
             "start the server, or correct --tracking-uri or MLFLOW_TRACKING_URI; with both "
-            "unset runs are tracked in the storage folder"
+            "unset runs are stored in the storage folder"
         )
     return (
         "a tracking URI is http://HOST:PORT, sqlite:///FILE or another database's URI; the "
@@ -44,14 +44,14 @@ def remedy(reason: str, database: Path | None, *, is_server: bool) -> str:
     )
 
 
-def _of_file(database: Path, reason: str) -> str:
+def _sqlite_remedy(database: Path, reason: str) -> str:
     if LOCKED in reason:
         return "end that process, or wait for it, and try again"
     if "malformed" in reason or "not a database" in reason:
         return (
-            f"move {database} away, then run ensweep sync SWEEP for each sweep: the runs "
-            "are made anew from its folder"
+            f"move {database} away, then run ensweep sync SWEEP for each sweep, which writes its "
+            "runs again from its folder"
         )
     if "is full" in reason or os.strerror(errno.ENOSPC) in reason:
         return f"make room on the disk of {database}"
-    return f"{database.parent} must be a folder with room, writable as is the file in it"
+    return f"make {database.parent} and the file in it writable, and leave free space on its disk"

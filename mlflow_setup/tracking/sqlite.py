@@ -1,4 +1,4 @@
-"""An SQLite file as MLflow's database: proved to be usable before anything relies on it."""
+"""Checks of the SQLite file that is MLflow's database."""
 
 import sqlite3
 from contextlib import closing, suppress
@@ -7,20 +7,21 @@ from pathlib import Path
 import psutil
 
 WAIT_SECONDS = 30.0
-"""How long a database that another process has locked is waited for."""
+"""How long to wait for a database that another process has locked."""
 
 
-def prove_readable(database: Path) -> None:
-    """Create the file if need be, and read from it; raises sqlite3.Error when that fails.
+def check_readable(database: Path) -> None:
+    """Open the file, creating it if missing; raises sqlite3.Error if that fails.
 
-    MLflow itself would try a file that it cannot open for minutes.
+    MLflow itself would retry for minutes.
     """
     with closing(sqlite3.connect(database, timeout=WAIT_SECONDS)) as connection:
         connection.execute("PRAGMA schema_version")
 
 
-def prove_writable(database: Path) -> None:
-    """Prove the file whole, not read-only, its disk with room for a page; changes nothing.
+def check_writable(database: Path) -> None:
+    """Check that the file is not corrupt, locked or read-only, and that its disk is not full.
+    Changes nothing.
 
     Raises:
         sqlite3.Error: saying which.
@@ -29,7 +30,7 @@ def prove_writable(database: Path) -> None:
     with closing(sqlite3.connect(database, timeout=timeout, isolation_level=manual)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        connection.execute(f"PRAGMA user_version = {version + 1}")  # a page, and its journal
+        connection.execute(f"PRAGMA user_version = {version + 1}")  # writes a page and a journal
         connection.execute("ROLLBACK")
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
@@ -37,7 +38,7 @@ def prove_writable(database: Path) -> None:
 
 
 def holders(database: Path) -> str:
-    """Other processes that have the file open: `process 4711 (mlflow)`."""
+    """The other processes that have the file open, for a message: `process 4711 (mlflow)`."""
     names = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # gone, or another user's

@@ -1,7 +1,7 @@
-"""Where runs are tracked: the URI, one explicit client, the experiment. No global state.
+"""The MLflow store of the runs: its URI, client and experiment. No global state.
 
-The embedded default is an SQLite file in the storage folder with an artifact folder beside it;
-anything else is a tracking server (http, https) or a database that MLflow knows.
+The default is an SQLite file in the storage folder, with an artifact folder beside it; otherwise a
+tracking server (http, https) or any other database that MLflow supports.
 """
 
 import math
@@ -26,33 +26,34 @@ from mlflow_setup.schema import EXPERIMENT, Tag
 from mlflow_setup.text import first_line, setting_text
 from mlflow_setup.tracking.relocation import relocate
 from mlflow_setup.tracking.remedies import LOCKED, remedy
-from mlflow_setup.tracking.sqlite import holders, prove_readable, prove_writable
+from mlflow_setup.tracking.sqlite import check_readable, check_writable, holders
 from mlflow_setup.uris import redact
 
-if TYPE_CHECKING:  # MLflow takes long to load, and its driver has other things to begin with
+if TYPE_CHECKING:  # MLflow is slow to import
     from mlflow_setup.tracking.client import Metric, MlflowClient, Run
 
 ARTIFACTS_FOLDER = "mlartifacts"
 EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # its page opens on runs, not on traces
-    "mlflow.note.content": "Sweeps of multitask BERTs: a run a sweep, below it one a trial, and "
-    "one for each ensemble that was chosen or registered. *Views* has each sweep's trials, the "
-    "best first.",
+    "mlflow.experimentKind": "custom_model_development",  # the page shows runs first, not traces
+    "mlflow.note.content": "Sweeps of multitask BERTs: one run for each sweep, with its trials as "
+    "child runs, and one for each ensemble that was chosen or registered. *Views* has each "
+    "sweep's trials, the best first.",
 }
 _LOCK_SECONDS = 60
 _REFUSED = re.compile("error code 40[13]")
-_PAGE = 200  # runs of one answer: of 1,000 a busy server makes one for more than ten seconds
-_METRICS_PER_BATCH, _PARAMS_PER_BATCH = 800, 100  # MLflow takes 1,000 of all in one request
-_MAX_VALUE = 5_990  # MLflow cuts a param's value at 6,000 characters without a mark
+_PAGE_SIZE = 200  # runs per request: a busy server takes more than ten seconds for 1,000
+_METRICS_PER_BATCH, _PARAMS_PER_BATCH = 800, 100  # MLflow's limit is 1,000 items per request
+_MAX_VALUE = 5_990  # MLflow silently truncates a param's value at 6,000 characters
 
 
 def resolve_tracking(storage: Path, uri: str | None = None) -> "Tracking":
-    """Argument, else the environment's MLFLOW_TRACKING_URI, else `mlflow.db` in `storage`.
+    """The store at `uri`, else at MLFLOW_TRACKING_URI, else in the SQLite file in `storage`.
 
-    Nothing is created or connected to yet.
+    Creates nothing, and does not connect.
 
     Raises:
-        ConfigError: the path of an SQLite file that a URI cannot spell; none can lie in `storage`.
+        ConfigError: the SQLite file's path has a character that its URI cannot hold, or `storage`
+            is an object store, which cannot hold an SQLite file.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
     tracking = Tracking(uri or f"sqlite:///{storage_of(storage).database(storage)}")
@@ -60,38 +61,39 @@ def resolve_tracking(storage: Path, uri: str | None = None) -> "Tracking":
         return tracking
     if set("%?") & set(str(tracking.database)):
         raise ConfigError(f"{tracking.database}: the path of an SQLite file must not have % or ?")
-    # a relative path would mean another file in another working directory
+    # absolute, so that it does not depend on the working directory
     return Tracking(f"sqlite:///{tracking.database.absolute()}")
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """A place where runs are tracked. Connects at the first use of `client`."""
+    """An MLflow store. Connects at the first use of `client`."""
 
     uri: str  # may hold credentials: print `redact(uri)`
     experiment: str = EXPERIMENT
 
     @property
     def database(self) -> Path | None:
-        """The SQLite file, or None when a server or another database keeps the runs."""
+        """The SQLite file; None if a server or another database has the runs."""
         path = self.uri.removeprefix("sqlite:///")
         return Path(path) if self.uri.startswith("sqlite:///") and path else None
 
     @property
     def is_server(self) -> bool:
-        """Whether a tracking server answers at the URI, rather than a database."""
+        """Whether the URI is that of a tracking server, not of a database."""
         return self.uri.startswith(("http://", "https://"))
 
     @cached_property
     def client(self) -> "MlflowClient":
-        """Creates the database at first use, one process at a time, on shared folders too."""
+        """MLflow's client. An SQLite file is created at first use, under a lock that also works on
+        shared folders."""
         from mlflow_setup.tracking.client import MlflowClient
 
         if self.database is None:
             return MlflowClient(self.uri, registry_uri=self.uri)
         self.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(f"{self.database}.lock", timeout=_LOCK_SECONDS):
-            prove_readable(self.database)
+            check_readable(self.database)
             if not self.database.stat().st_size:
                 _create(self.database)
             relocate(self.database, self.experiment, ARTIFACTS_FOLDER)
@@ -101,7 +103,8 @@ class Tracking:
 
     @cached_property
     def experiment_id(self) -> str:
-        """Created if missing; beside an SQLite file its artifacts go to `mlartifacts`.
+        """The experiment's id, created if missing. The artifacts of an SQLite store are in the
+        folder `mlartifacts` beside the file.
 
         Raises:
             ConfigError: the experiment is in MLflow's trash.
@@ -114,13 +117,13 @@ class Tracking:
             tags = EXPERIMENT_TAGS
             return str(self.client.create_experiment(self.experiment, root, tags))
         except _mlflow_error():
-            experiment = self.find_experiment()  # another process was quicker
+            experiment = self.find_experiment()  # another process may have created it meanwhile
             if experiment is None:
                 raise
             return experiment
 
     def find_experiment(self) -> str | None:
-        """The experiment's id, or None when nothing was tracked here yet. Creates nothing.
+        """The experiment's id; None if there is none yet. Creates nothing.
 
         Raises:
             ConfigError: the experiment is in MLflow's trash.
@@ -141,7 +144,7 @@ class Tracking:
         """All runs with these tags (and MLflow status), the oldest first.
 
         Raises:
-            ConfigError: a tag's value that cannot be searched for.
+            ConfigError: a tag's value cannot be searched for.
         """
         experiment_id = self.find_experiment()
         if experiment_id is None:
@@ -157,7 +160,7 @@ class Tracking:
                 [experiment_id],
                 filter_string=" and ".join(conditions),
                 order_by=["attributes.start_time ASC"],
-                max_results=_PAGE,
+                max_results=_PAGE_SIZE,
                 page_token=token,
             )
             runs += page
@@ -176,14 +179,14 @@ class Tracking:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """One batch onto a run, or as few as MLflow's limits allow; long values are cut.
+        """Log to a run in as few batches as MLflow's limits allow; long values are truncated.
 
-        `points` are metrics of several steps, added to `metrics`, whose `timestamp` is in
-        milliseconds since the Unix epoch. Params that are not text are written as JSON, and must
-        not be on the run yet with another value.
+        `timestamp` (milliseconds since the Unix epoch) and `step` are for `metrics`; `points` are
+        metrics with their own. Params that are not text are logged as JSON, and must not have
+        another value on the run already.
 
         Raises:
-            IntegrityError: a metric that is not finite; nothing is logged.
+            IntegrityError: a metric is not finite; nothing is logged.
         """
         from mlflow_setup.tracking.client import Metric, Param, RunTag
 
@@ -206,15 +209,15 @@ class Tracking:
             marks = []
 
     def check(self, *, may_be_away: bool = False) -> None:
-        """Prove that runs can be tracked here, creating the database and the experiment.
+        """Check that runs can be written here, creating the database and the experiment.
 
         Args:
-            may_be_away: a server that cannot be reached is no error, only one that refuses is.
+            may_be_away: accept a server that cannot be reached, but not one that denies access.
 
         Raises:
-            ConfigError: not reachable, refused, or not usable; credentials masked.
+            ConfigError: not reachable, denied, or not usable; credentials are masked.
         """
-        self.prove_database()
+        self.check_database()
         try:
             with self.errors():
                 _ = self.experiment_id
@@ -222,18 +225,18 @@ class Tracking:
             if not may_be_away or _REFUSED.search(error.problem):
                 raise
 
-    def prove_database(self) -> None:
-        """Check that an SQLite file, if there is one, is whole and can be written; quick.
+    def check_database(self) -> None:
+        """Check that the SQLite file, if there is one, is not corrupt and can be written. Fast.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: it is corrupt or cannot be written.
         """
         with self.errors():
             if self.database is not None and self.database.exists():
-                prove_writable(self.database)
+                check_writable(self.database)
 
     def check_writable(self) -> None:
-        """Prove it by writing a tag of the experiment; `check` may find all there already.
+        """Check as `check`, and by writing a tag on the experiment.
 
         Raises:
             ConfigError: as `check`.
@@ -244,7 +247,7 @@ class Tracking:
 
     @contextmanager
     def errors(self, error: type[EnsweepError] = ConfigError) -> Iterator[None]:
-        """Whatever MLflow, its database, the network or the disk raises becomes `error`."""
+        """Turn whatever MLflow, its database, the network or the disk raises into `error`."""
         try:
             yield
         except Exception as cause:
@@ -260,7 +263,7 @@ class Tracking:
 
 
 def require_searchable(tags: Mapping[str, str]) -> None:
-    """Raises ConfigError for a tag's value that cannot be searched for."""
+    """Raise ConfigError for a tag's value that MLflow cannot search for."""
     for key, value in tags.items():
         if not re.fullmatch(r"[\w.\- /:]*", value):
             raise ConfigError(f"{value!r} cannot be the {key} of a run")
@@ -274,8 +277,8 @@ def _mlflow_error() -> type[Exception]:
 
 
 def _tracking_errors() -> tuple[type[Exception], ...]:
-    """Whatever MLflow, its database, the network or the disk raises."""
-    if "mlflow" not in sys.modules:  # it has raised nothing then
+    """The errors that MLflow, its database, the network or the disk may raise."""
+    if "mlflow" not in sys.modules:
         return (sqlite3.Error, OSError, ImportError)
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -283,7 +286,7 @@ def _tracking_errors() -> tuple[type[Exception], ...]:
 
 
 def _create(database: Path) -> None:
-    """Make the database, put in its place once all tables are there: MLflow needs all of them."""
+    """Create the database atomically: MLflow fails on one that lacks some of the tables."""
     from mlflow_setup.tracking.client import MlflowClient
 
     with TemporaryDirectory(prefix=TEMPORARY, dir=database.parent) as folder:
@@ -293,5 +296,5 @@ def _create(database: Path) -> None:
 
 
 def cut(value: str) -> str:
-    """`value` as it fits into a param or a tag."""
+    """`value`, truncated to the length that MLflow allows for a param or a tag."""
     return value if len(value) <= _MAX_VALUE else f"{value[: _MAX_VALUE - 3]}..."

@@ -1,5 +1,5 @@
-"""Runs read from the SQLite file itself: in a tenth of the time that MLflow takes to load, and to
-make objects of a thousand runs. Where its tables are others than these, MLflow is asked.
+"""Read runs directly from MLflow's SQLite file: for a thousand runs in a tenth of the time that
+MLflow takes. If its tables are not as expected, read the runs through MLflow.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ from mlflow_setup.tracking.store import ARTIFACTS_FOLDER, Tracking, require_sear
 
 @dataclass(frozen=True)
 class StoredInfo:
-    """What `mlflow.entities.RunInfo` says of a run, as far as it is needed."""
+    """The part of `mlflow.entities.RunInfo` that is used."""
 
     run_id: str
     status: str
@@ -27,7 +27,7 @@ class StoredInfo:
 
 @dataclass(frozen=True)
 class StoredData:
-    """What `mlflow.entities.RunData` says of it; of each metric the newest value."""
+    """The same as `mlflow.entities.RunData`: tags, params, and the last value of each metric."""
 
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
@@ -36,18 +36,18 @@ class StoredData:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """Stands for an `mlflow.entities.Run`."""
+    """A replacement for `mlflow.entities.Run`."""
 
     info: StoredInfo
     data: StoredData
 
 
 def read_runs(tracking: Tracking, tags: Mapping[str, str], status: str | None = None) -> list[Any]:
-    """Runs, as of `Tracking.search`, with these tags (and MLflow status), the oldest first.
+    """All runs with these tags (and MLflow status), the oldest first, as `Tracking.search`.
 
     Raises:
         sqlite3.Error: the file cannot be read.
-        ConfigError: as there.
+        ConfigError: a tag's value cannot be searched for.
     """
     require_searchable(tags)
     database = tracking.database
@@ -59,15 +59,16 @@ def read_runs(tracking: Tracking, tags: Mapping[str, str], status: str | None = 
         relocate(database, tracking.experiment, ARTIFACTS_FOLDER)
         return list(_read(database, tracking.experiment, tags, status))
     except (sqlite3.OperationalError, LookupError) as error:
-        _require_other_tables(error)
+        _require_unknown_tables(error)
         return tracking.search(tags, status)
 
 
 def artifact_uri_of(tracking: Tracking, run_id: str) -> str:
-    """Where a run's artifacts lie.
+    """The URI of a run's artifacts.
 
     Raises:
-        sqlite3.Error, MlflowException: the file cannot be read; there is no such run.
+        sqlite3.Error: the file cannot be read.
+        MlflowException: there is no such run.
     """
     database = tracking.database
     if database is not None and database.exists():
@@ -78,12 +79,12 @@ def artifact_uri_of(tracking: Tracking, run_id: str) -> str:
                 if row := connection.execute(query, [run_id]).fetchone():
                     return str(row[0])
         except sqlite3.OperationalError as error:
-            _require_other_tables(error)
+            _require_unknown_tables(error)
     return str(tracking.client.get_run(run_id).info.artifact_uri)
 
 
-def _require_other_tables(error: Exception) -> None:
-    """Raises the error unless it is of an experiment, a table or a column that is not there."""
+def _require_unknown_tables(error: Exception) -> None:
+    """Raise the error again unless it is about a missing experiment, table or column."""
     if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
         raise error
 
@@ -91,7 +92,7 @@ def _require_other_tables(error: Exception) -> None:
 def _read(
     database: Path, experiment: str, tags: Mapping[str, str], status: str | None
 ) -> Iterator[StoredRun]:
-    """Raises LookupError where the experiment is in MLflow's trash."""
+    """Raises LookupError if the experiment is in MLflow's trash."""
     with closing(sqlite3.connect(database, timeout=WAIT_SECONDS)) as connection:
         query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
         experiment_row = connection.execute(query, [experiment]).fetchone()

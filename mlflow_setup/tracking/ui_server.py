@@ -1,4 +1,4 @@
-"""Start MLflow's UI over the runs' database, closed to everyone else by default."""
+"""Start MLflow's UI for the runs' database, by default reachable from this machine only."""
 
 import logging
 import os
@@ -18,11 +18,11 @@ _logger = logging.getLogger(__name__)
 
 
 def run_ui(tracking: Tracking, host: str = "127.0.0.1", port: int = 5000) -> None:
-    """Become `mlflow server`: this process is replaced, and Ctrl-C ends it.
+    """Replace this process by `mlflow server`, which Ctrl-C ends.
 
     Raises:
-        ConfigError: a server already serves the runs, their database cannot be used, or the address
-            cannot be had.
+        ConfigError: the runs are on a server already, their database cannot be used, or the
+            address is in use or not available.
     """
     command, environment = server_command(tracking, host, port)
     tracking.check()
@@ -35,17 +35,17 @@ def run_ui(tracking: Tracking, host: str = "127.0.0.1", port: int = 5000) -> Non
 def server_command(
     tracking: Tracking, host: str = "127.0.0.1", port: int = 5000
 ) -> tuple[list[str], dict[str, str]]:
-    """The command and what it needs in its environment, where a database's password goes.
+    """The command, and its environment variables, which hide a database's password from `ps`.
 
-    Requests must be for `host` or this machine's own names (DNS rebinding); pages of other
-    origins may not write. One worker, no jobs: it serves a person, not a cluster.
+    Requests must name `host` or this machine (against DNS rebinding), and pages of other origins
+    may not write. One worker and no jobs: the UI is for one person.
 
     Raises:
-        ConfigError: a server already serves the runs.
+        ConfigError: the runs are on a server already.
     """
     if tracking.is_server:
         raise ConfigError(
-            f"the tracking server at {redact(tracking.uri)} has a UI of its own",
+            f"the tracking server at {redact(tracking.uri)} has its own UI",
             fix=f"open {redact(tracking.uri)} in a browser",
         )
     names = dict.fromkeys([*_LOOPBACK, host, *own_names(host)])
@@ -66,8 +66,8 @@ def server_command(
 
 
 def own_names(host: str) -> list[str]:
-    """The names and addresses by which others reach a server that listens at `host`; none of one
-    that only this machine reaches, or of one address."""
+    """This machine's names and addresses if `host` means all of them (`0.0.0.0`, `::`); else
+    none."""
     if host not in _EVERYWHERE:
         return []
     name, names = socket.gethostname(), set()

@@ -1,7 +1,8 @@
-"""A view of a sweep's trials for MLflow's UI: the best first, with scores and searched settings.
+"""A saved view of a sweep's trials in MLflow's UI: the best first, with scores and searched
+settings.
 
-The UI keeps its saved views as tags of the experiment, in a form of its own that may change with
-its version: a browser test opens one. Without it the same runs are listed, with fewer columns.
+The UI stores views as tags of the experiment, in an internal format that may change with MLflow's
+version; a browser test opens one. Without the view, the UI lists the same runs with fewer columns.
 """
 
 import base64
@@ -16,30 +17,30 @@ from mlflow_setup.tracking.store import EXPERIMENT_TAGS, Tracking
 
 _VIEW_TAG = "mlflow.sharedViewState."
 _MAX_COLUMNS = 40
-_WIDTH = 110  # pixels of a column: a dozen are seen at once
+_WIDTH = 110  # pixels of a column, so that about a dozen are visible
 _SECTION = {"uuid": "tasks", "name": "Tasks", "display": True, "isReordered": False}
-"""Of the page's charts, the first; the UI adds one for each other group of metrics."""
+"""The first section of charts; the UI adds one for each other group of metrics."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The columns shown beside a trial's name and outcome."""
+    """The metrics and params that the view shows for each trial."""
 
     metrics: tuple[str, ...]  # the objective first
     params: tuple[str, ...]
 
     @property
     def columns(self) -> list[str]:
-        """The columns as the UI names them, at most 40: how a trial ended, its score, what it
-        tried, and its score for each task."""
+        """The columns as the UI names them, at most 40: outcome, overall score, searched settings,
+        and the score of each task."""
         overall, *scores = (f"metrics.`{name}`" for name in self.metrics)
         names = [f"tags.`{Tag.OUTCOME}`", overall, *(f"params.`{name}`" for name in self.params)]
         return [*names, *scores][:_MAX_COLUMNS]
 
     @property
     def charts(self) -> list[list[str]]:
-        """The metrics of each chart: the objective, then of each task the losses on train and dev
-        in one, and its score."""
+        """The metrics of each chart: the objective, then for each task one chart with its train and
+        dev losses and one with its score."""
         charts = []
         for best in self.metrics:
             metric = best.removeprefix("best/")
@@ -51,7 +52,7 @@ class View:
 
 
 def save_view(tracking: Tracking, sweep: str, view: View, now: float) -> None:
-    """Save the view under the sweep's name; one of that name is replaced.
+    """Save the view under the sweep's name, replacing an existing one.
 
     Args:
         now: seconds since the Unix epoch.
@@ -59,7 +60,7 @@ def save_view(tracking: Tracking, sweep: str, view: View, now: float) -> None:
     client, experiment_id = tracking.client, tracking.experiment_id
     stamp = round(now * 1000)
     content = {"name": sweep, "createdAt": stamp, "updatedAt": stamp, "state": _state(sweep, view)}
-    for tag, value in EXPERIMENT_TAGS.items():  # of one that an older release has made
+    for tag, value in EXPERIMENT_TAGS.items():  # an older release may have created the experiment
         client.set_experiment_tag(experiment_id, tag, value)
     client.set_experiment_tag(experiment_id, f"{_VIEW_TAG}{_view_id(sweep)}", json.dumps(content))
 
@@ -72,24 +73,24 @@ def delete_view(tracking: Tracking, sweep: str) -> None:
 
 
 def view_path(tracking: Tracking, sweep: str) -> str:
-    """Where the UI shows the sweep's trials, to be put behind its address.
+    """The path of the UI's page with the sweep's trials, to append to its address.
 
     Raises:
         MlflowException and others: see `Tracking.errors`.
     """
     tags = tracking.client.get_experiment(tracking.experiment_id).tags
     if f"{_VIEW_TAG}{_view_id(sweep)}" in tags:
-        asked = {"viewStateShareKey": _view_id(sweep)}  # anything beside it would override it
+        parameters = {"viewStateShareKey": _view_id(sweep)}  # others would override the view
     else:
-        asked = {**_listed(sweep), "orderByAsc": "false"}
-    query = urlencode({"workflowType": "machine_learning", **asked})
+        parameters = {**_filter(sweep), "orderByAsc": "false"}
+    query = urlencode({"workflowType": "machine_learning", **parameters})
     return f"/#/experiments/{tracking.experiment_id}/runs?{query}"
 
 
 def _state(sweep: str, view: View) -> str:
-    """The settings that the UI restores: JSON, compressed."""
+    """The UI's state to restore, as compressed JSON."""
     state: dict[str, object] = {
-        **_listed(sweep),
+        **_filter(sweep),
         "orderByAsc": False,
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
@@ -101,7 +102,7 @@ def _state(sweep: str, view: View) -> str:
         "viewMaximized": False,
         "runListHidden": False,
         "groupBy": None,
-        "isAccordionReordered": True,  # our section stays before the UI's own
+        "isAccordionReordered": True,  # keeps our section before the UI's own
         "compareRunSections": [_SECTION],
         "compareRunCharts": [_chart(metrics) for metrics in view.charts],
     }
@@ -110,7 +111,7 @@ def _state(sweep: str, view: View) -> str:
 
 
 def _chart(metrics: list[str]) -> dict[str, object]:
-    """A line chart over the epochs, as the UI keeps it; its title is the metrics' names."""
+    """A line chart over the epochs in the UI's format; its title is the metrics' names."""
     return {
         "uuid": short_hash(*metrics),
         "type": "LINE",
@@ -134,8 +135,8 @@ def _chart(metrics: list[str]) -> dict[str, object]:
     }
 
 
-def _listed(sweep: str) -> dict[str, str]:
-    """Which runs, and by what they are ordered."""
+def _filter(sweep: str) -> dict[str, str]:
+    """The filter and order of the runs."""
     wanted = f"tags.{Tag.SWEEP} = '{sweep}' and tags.{Tag.KIND} = '{RunKind.TRIAL}'"
     order = f"metrics.`best/{OVERALL}`"
     return {"searchFilter": wanted, "orderByKey": order, "startTime": "ALL"}

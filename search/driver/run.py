@@ -17,7 +17,7 @@ from rich.console import Console
 from mlflow_setup.errors import ConfigError, StorageError
 from mlflow_setup.filesystem.background import DeferredSync
 from mlflow_setup.filesystem.lease import Lease
-from mlflow_setup.runs.background_mirror import AT_ONCE, BackgroundMirror
+from mlflow_setup.runs.background_mirror import NUM_SERVER_THREADS, BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.runs.usage import goes_on_after
 from mlflow_setup.schema import Outcome, OutcomeRecord
@@ -84,7 +84,7 @@ class Drive:
         self.mirror = BackgroundMirror(
             Mirror(tracking, folder.name),
             lambda name: folder.trial(name).snapshot(),
-            AT_ONCE if tracking.is_server else 1,  # a database's writers wait for each other
+            NUM_SERVER_THREADS if tracking.is_server else 1,  # a database has one writer at a time
         )
 
     def run(self, train: Train | None, resume_hint: str) -> SweepResult:

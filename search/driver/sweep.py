@@ -108,7 +108,7 @@ def resume_sweep(
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     sweep = folder.read()
-    tracking.prove_database()
+    tracking.check_database()
     folder.storage.probe()
     with Lease(folder.path) as lease, _ray_ahead(folder, sweep, num_more, again=retry_failed):
         from search.driver.run import Drive  # loads MLflow, for seconds: Ray starts meanwhile

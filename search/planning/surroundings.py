@@ -17,7 +17,7 @@ import psutil
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.paths import cache_folder
 from mlflow_setup.filesystem.storage import num_bytes, storage_of
-from mlflow_setup.tracking.sqlite import prove_writable
+from mlflow_setup.tracking.sqlite import check_writable
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.uris import redact
 from search.planning.checks import Checks
@@ -108,7 +108,7 @@ def _tracking(tracking: Tracking) -> str:
         return f"{shown}: not there yet, the first run makes it"
     with tracking.errors():
         if database is not None:
-            prove_writable(database)
+            check_writable(database)
         experiment = tracking.find_experiment()
     state = "nothing is tracked yet" if experiment is None else f"experiment {tracking.experiment}"
     return f"{shown}: answers; {state}"

@@ -128,7 +128,7 @@ def store(
 
 
 def _use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(storage, "_copies", {})
+    monkeypatch.setattr(storage, "_working_copies", {})
     for name, value in (environment | {"ENSWEEP_CACHE": str(folder / "ours")}).items():
         monkeypatch.setenv(name, value)
 

@@ -176,7 +176,7 @@ def test_r13_the_disk_of_mlflow(
     other_disk.fill(kilobytes)
     code, text = driver.end()
     assert code == 4, text
-    assert "training goes on, but MLflow has missed trial" in text
+    assert "training continues, but MLflow has missed trial" in text
     assert "Traceback" not in text
     stall = longest_stall(tmp_path, 0.2)
     words = ["sync", "s", "--storage", str(tmp_path / "runs"), "--tracking-uri", uri]

@@ -38,7 +38,7 @@ def machine(folder: Path, uri: str) -> WorkingCopy:
     """A working copy of its own of the store that the environment tells of."""
     folder.mkdir(exist_ok=True)
     copy = WorkingCopy(uri, folder.resolve(), ObjectStore(uri))
-    storage._copies[copy.root] = copy
+    storage._working_copies[copy.root] = copy
     return copy
 
 

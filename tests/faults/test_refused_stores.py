@@ -95,7 +95,7 @@ def no_such_key(request: Request, send: Send) -> Answer:
 
 
 NO_CONDITIONS = (
-    r"this store does not keep conditions.*: two drivers could hold one sweep\nfix: use a store"
+    r"does not support conditional writes.*: two drivers could hold the lease.*\nfix: use a store"
 )
 ROLE = r"fix: give this machine a role that may read, write and delete there, or set AWS_ACCESS_KEY"
 DENIED = "403 Forbidden: AccessDenied: In words"

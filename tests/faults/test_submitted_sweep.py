@@ -83,7 +83,7 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_sent_again(cluster: Cluster, s
     stop = text.partition("to stop it, resumably: ")[2].split()
     again = submitted(cluster, sweep)
     assert again.stdout is not None
-    assert any("is under way" in line for line in again.stdout)
+    assert any("is running already" in line for line in again.stdout)
     given = environment(cluster.folder / "token")
     subprocess.run(stop, env=given, check=True, capture_output=True, timeout=PATIENCE)
     text, _ = again.communicate(timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Object stores for tests: in memory, S3 by a server of this process, one that misbehaves."""
+"""Object stores for tests: in memory, an S3 server in this process, and a faulty one."""
 
 import http.client
 import logging
@@ -30,10 +30,10 @@ URI = "s3://bucket/sweeps"
 
 @dataclass(frozen=True)
 class Served:
-    """A store that a server of this machine plays."""
+    """A store that a local server emulates."""
 
     bucket: str  # its URI
-    variable: str  # of the environment, that names the server
+    variable: str  # the environment variable that names the server
 
     @property
     def url(self) -> str:
@@ -41,7 +41,7 @@ class Served:
 
 
 class Machines:
-    """Machines that share one store in memory, each with a working copy of its own."""
+    """Simulates machines that share one store in memory, each with its own working copy."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.memory, self.folder = MemoryStore(), folder
@@ -51,20 +51,20 @@ class Machines:
             return self.memory if uri.startswith("s3://") else opened(uri, *given)
 
         monkeypatch.setattr(object_store, "_open", by_scheme)
-        monkeypatch.setattr(storage, "_copies", {})
+        monkeypatch.setattr(storage, "_working_copies", {})
         monkeypatch.setenv("ENSWEEP_CACHE", str(folder / "cache"))
 
     def copy(self, name: str) -> WorkingCopy:
-        """What the machine of that name sees."""
+        """The working copy of the machine with that name."""
         root = self.folder / name
         root.mkdir(exist_ok=True)
         copy = WorkingCopy(URI, root.resolve(), ObjectStore(URI))
-        storage._copies[copy.root] = copy
+        storage._working_copies[copy.root] = copy
         return copy
 
     def next_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What the process does from now on another machine does, which has nothing of it."""
-        storage._copies.clear()
+        """From now on, this process acts as another machine, whose working copy is empty."""
+        storage._working_copies.clear()
         monkeypatch.setenv("ENSWEEP_CACHE", str(self.folder / uuid.uuid4().hex))
 
     def names(self) -> list[str]:
@@ -73,11 +73,11 @@ class Machines:
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
-    """S3 by moto, with a bucket `bucket`: what the environment has to say to use it."""
+    """Run moto's S3 server with a bucket `bucket`. Yields the environment variables to use it."""
     import boto3
     from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # logs a line per request
     server: Any = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -105,7 +105,7 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 @dataclass
 class Request:
-    """What came to a proxy."""
+    """A request to the proxy."""
 
     method: str
     path: str
@@ -115,7 +115,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """What a proxy gives back."""
+    """A response of the proxy."""
 
     status: int
     body: bytes = b""
@@ -124,13 +124,13 @@ class Answer:
 
 Send = Callable[[Request], Answer]
 Manner = Callable[[Request, Send], Answer]
-"""How a proxy answers; a ConnectionError is no answer at all."""
+"""How a proxy responds; raising ConnectionError drops the connection."""
 
 
 @contextmanager
 def in_front_of(url: str, manner: Manner, *, at_once: bool = False) -> Iterator[str]:
-    """The URL of a proxy before the store at `url`. It passes on one request at a time, so that a
-    condition and its write are one step, whatever the store does; unless `at_once`."""
+    """Run a proxy in front of the store at `url`. Yields its URL. Unless `at_once`, it forwards one
+    request at a time, so that conditional writes are atomic whatever the store does."""
     turn = nullcontext() if at_once else threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -156,7 +156,7 @@ def in_front_of(url: str, manner: Manner, *, at_once: bool = False) -> Iterator[
         def log_message(self, *_: Any) -> None:
             pass
 
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)  # a silent client holds up nobody
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)  # a silent client does not block others
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{proxy.server_port}{urlsplit(url).path}"
@@ -179,17 +179,17 @@ def _passed_on(url: str, request: Request) -> Answer:
 
 @contextmanager
 def misbehaving(url: str, seed: int, share: float) -> Iterator[tuple[str, Counter[str]]]:
-    """A proxy that gives errors in the place of a share of the answers: its URL, and a count of the
-    errors."""
+    """Run a proxy that replaces a share of the responses by errors. Yields its URL, and a count of
+    the errors."""
     draw, played = random.Random(seed), Counter[str]()
     listed, missed = [""], set[str]()
 
     def answer(request: Request, send: Send) -> Answer:
         faults = ("500", "503", "429", "slow", "cut", "answer lost", "404", "")
         (fault,) = draw.choices(faults, [share / 7] * 7 + [1 - share])
-        if fault == "404":  # of what was listed, once, as of a store that is behind its listings
+        if fault == "404":  # once per listed object: 404, as in an eventually consistent store
             name = request.path.partition("/bucket/")[2]
-            is_listed = name != "" and f">{name}<" in listed[0]  # of no name: a listing itself
+            is_listed = name != "" and f">{name}<" in listed[0]  # no name: a listing
             is_played = is_listed and request.method == "GET" and name not in missed
             missed.update([name] if is_played else [])
             fault = fault if is_played else ""
@@ -212,7 +212,7 @@ def misbehaving(url: str, seed: int, share: float) -> Iterator[tuple[str, Counte
 
 
 def write_folder(folder: Path, *, manifest: bool = True) -> None:
-    """Two files, one of them in a folder below, as weights or a checkpoint are written."""
+    """Write two files, one in a subfolder, as weights or a checkpoint are written."""
     with atomic_folder(folder) as temporary:
         (temporary / "a").write_text("a")
         (temporary / "below").mkdir()

@@ -86,9 +86,9 @@ def test_another_schemas_number_is_refused(release: Path) -> None:
             with pytest.raises(IntegrityError) as caught:
                 read()
             assert caught.value.exit_code == 6
-            expected = f"number {number}, of another release, and this one reads {known}"
+            expected = f"version is {number}, of another release, and this one reads {known}"
             assert expected in caught.value.problem
-            assert "make it anew" in caught.value.problem
+            assert "create it again" in caught.value.problem
         path.write_text(whole)
         read()
 

@@ -42,7 +42,7 @@ def test_it_answers_as_the_bundle_does(port: int, tiny_bundle: Path) -> None:
         ("/invocations", {"instances": [{"sentence": " "}]}, 400, "row 1: sentence is empty"),
         ("/invocations", {"instances": [{"sentence": "a"}] * 6}, 400, "6 rows"),
         ("/invocations", b" " * (MAX_BYTES + 1), 413, f"longer than {MAX_BYTES} bytes"),
-        ("/docs", b"{}", 404, "there are /invocations"),
+        ("/docs", b"{}", 404, "the paths are /invocations"),
     ],
 )
 def test_what_cannot_be_answered_is_told_why(

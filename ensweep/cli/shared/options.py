@@ -1,6 +1,6 @@
-"""Options that several commands share, spelled once, and groups of them.
+"""Options that several commands share, and groups of them.
 
-A command takes a group of options as one argument: a dataclass with a field for each.
+A command takes a group of options as one argument: a dataclass with one field per option.
 """
 
 import dataclasses
@@ -39,26 +39,26 @@ DataDir = Annotated[
 DataDirNeeded = Annotated[str, typer.Option("--data-dir", help="Folder or URI of the files.")]
 
 
-def bundle_here(place: Path) -> Path:
-    """The bundle's folder; of one at a storage URI this machine's copy. Raises ConfigError or
-    PartialError as `trainable.data.remote.fetched`."""
-    from mlflow_setup.filesystem.paths import as_given
+def local_bundle(place: Path) -> Path:
+    """The bundle's folder, downloaded if it is at a storage URI. Raises ConfigError or PartialError
+    as `trainable.data.remote.fetched`."""
+    from mlflow_setup.filesystem.paths import uri_or_path
     from trainable.data.remote import local_folder
 
-    return local_folder(as_given(place))
+    return local_folder(uri_or_path(place))
 
 
 Bundle = Annotated[
     Path,
     typer.Argument(metavar="BUNDLE", help="An exported bundle, or its storage URI."),
-    bundle_here,
+    local_bundle,
 ]
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "auto"],
-    typer.Option("--precision", help="auto: bf16 where the device multiplies it in hardware."),
+    typer.Option("--precision", help="auto: bf16 if the device has hardware support for it."),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples a forward pass.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples in a forward pass.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -86,34 +86,40 @@ WarmStart = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", envvar="RAY_ADDRESS", help="The cluster of --ray: host:port."),
+    typer.Option("--address", envvar="RAY_ADDRESS", help="With --ray: the cluster, host:port."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What ends a sweep early, resumably."""
+    """Limits that stop a sweep early; it can be resumed."""
 
     max_hours: Annotated[
         float | None,
-        typer.Option("--max-hours", help="Stop, resumably, after so many hours; budget.max_hours."),
+        typer.Option(
+            "--max-hours", help="Stop, resumably, after this many hours; budget.max_hours."
+        ),
     ] = None
     max_gpu_hours: Annotated[
         float | None,
-        typer.Option("--max-gpu-hours", help="Likewise, trials' GPU-hours; budget.max_gpu_hours."),
+        typer.Option(
+            "--max-gpu-hours",
+            help="Stop, resumably, after this many GPU-hours of all trials; budget.max_gpu_hours.",
+        ),
     ] = None
     max_usd: Annotated[
         float | None,
         typer.Option(
-            "--max-usd", help="Likewise, their price; budget.max_usd, budget.usd_per_hour."
+            "--max-usd",
+            help="Stop, resumably, after this cost in USD; budget.max_usd, budget.usd_per_hour.",
         ),
     ] = None
 
 
 @dataclasses.dataclass(frozen=True)
-class AskedSweep:
-    """A new sweep as the command line describes it."""
+class NewSweepOptions:
+    """The options that describe a new sweep."""
 
     name_or_file: Annotated[
         str,
@@ -137,12 +143,14 @@ class AskedSweep:
     num_samples: Annotated[
         int | None, typer.Option("--num-samples", help="Trials; search.num_samples.")
     ] = None
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the search; search.seed.")] = None
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search; search.seed.")] = (
+        None
+    )
 
     def read(
         self, limits: Limits, data_dir: str | None = None, is_run_here: bool = True
     ) -> "tuple[SweepConfig, str]":
-        """The resolved sweep, and what it is called."""
+        """The resolved sweep, and its name."""
         from search.config.load import read_sweep
 
         options = {
@@ -157,24 +165,24 @@ class AskedSweep:
 
 
 @dataclasses.dataclass(frozen=True)
-class AskedEnsemble:
-    """An ensemble as the command line describes it."""
+class EnsembleOptions:
+    """The options that describe a choice of ensemble members."""
 
     sweeps: Sweeps = None
     method: Annotated[
         str | None,
         typer.Option(
-            "--method", help="A rule of selection for all tasks; default: the fitting one."
+            "--method", help="Selection rule for all tasks; default: the best one for each task."
         ),
     ] = None
     max_members: Annotated[
-        int | None, typer.Option("--max-members", min=1, help="Of a task, at most.")
+        int | None, typer.Option("--max-members", min=1, help="Most members for a task.")
     ] = None
     max_cost: Annotated[
         float | None,
         typer.Option(
             "--max-cost",
-            help="Millions of parameters of the distinct encoders over all tasks, at most.",
+            help="Most parameters of the distinct encoders of all tasks, in millions.",
         ),
     ] = None
     average: Annotated[
@@ -182,16 +190,16 @@ class AskedEnsemble:
         typer.Option(
             "--average",
             help="What is averaged: class probabilities, logits and scores (paper); "
-            "probabilities; logits; or as the paper with standardised scores.",
+            "probabilities; logits; or as in the paper with standardised scores.",
         ),
     ] = "paper"
     prefer: Annotated[
         Literal["score", "balanced", "single"] | None,
         typer.Option(
             "--prefer",
-            help="The best score; the cheapest level of cost within one standard error of it, or "
-            "one model where more is no clear gain (balanced, the default without --method); or "
-            "one model.",
+            help="score: the best score. balanced (the default without --method): the cheapest "
+            "within one standard error of it, or one model if more have no clear gain. "
+            "single: one model.",
         ),
     ] = None
     runs: Annotated[
@@ -199,13 +207,13 @@ class AskedEnsemble:
         typer.Option(
             "--runs",
             metavar="TASK=RUN,RUN",
-            help="List a task's members instead: equal weights, each run's best epoch. Repeatable.",
+            help="Use these members for a task: equal weights, each run's best epoch. Repeatable.",
             autocompletion=completion.runs_here,
         ),
     ] = None
 
     def request(self, tracking: "Tracking", added: list[str] | None = None) -> "Request":
-        """What is asked for; of the latest sweep where neither sweeps nor runs are named."""
+        """The request that the options describe; without sweeps and runs for the latest sweep."""
         from ensemble.choice.request import Request
         from ensemble.choice.result import Prefer
         from ensemble.selection.combine import Averaged
@@ -225,12 +233,12 @@ class AskedEnsemble:
 
 
 def as_overrides(options: Mapping[str, object]) -> list[str]:
-    """`key=value` of the options that are given."""
+    """The options that are not None as `key=value`."""
     return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
 def dated(name: str) -> str:
-    """What a sweep is called unless the user says so."""
+    """The default name of a sweep: `name` with date and time."""
     from datetime import datetime
 
     return f"{name}-{datetime.now():%Y%m%d-%H%M}"

@@ -79,7 +79,7 @@ def test_a_store_that_ignores_conditions_is_refused(
     assert machines.names() == []
     monkeypatch.setattr(copy.store, "swap", lambda name, content, mark: "won")
     with pytest.raises(
-        ConfigError, match=r"does not keep conditions.*\nfix: use a store that keeps"
+        ConfigError, match=r"does not support conditional writes.*\nfix: use a store that does"
     ):
         copy.probe()
 

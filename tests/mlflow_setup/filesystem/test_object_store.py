@@ -43,12 +43,12 @@ def test_files_are_listed_with_their_versions_and_brought_here(
     ("uri", "error", "message"),
     [
         ("file:///nowhere/at/all", PartialError, "no such folder"),
-        ("ftp://host/data", ConfigError, "no storage URI that can be read\nfix: one of s3://"),
+        ("ftp://host/data", ConfigError, "no storage URI that can be read\nfix: use one of s3://"),
         ("http://host/data", ConfigError, "no storage URI that can be read"),
         ("file://relative", ConfigError, "no storage URI"),
         ("s3://", ConfigError, "no storage URI"),
-        ("s3://bucket/data?region=x", ConfigError, "nothing more\nfix: .*AWS_REGION"),
-        ("az://container/data", ConfigError, "fix: AZURE_STORAGE_ACCOUNT_NAME"),
+        ("s3://bucket/data?region=x", ConfigError, "only a bucket and a folder\nfix: .*AWS_REGION"),
+        ("az://container/data", ConfigError, "fix: set AZURE_STORAGE_ACCOUNT_NAME"),
     ],
 )
 def test_what_is_no_storage_uri_is_refused(
@@ -65,7 +65,7 @@ class Broken:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def list(self) -> Any:
+    def list(self, folder: str | None) -> Any:
         raise self.error
 
 
@@ -152,9 +152,11 @@ def test_what_is_listed_is_asked_for_until_it_is_there(
     assert waits == sorted(waits)
     assert len(waits) == 3
     behind.left = 99
-    with pytest.raises(PartialError, match="cannot be read now: it is listed, and not there\nfix"):
+    with pytest.raises(
+        PartialError, match="cannot be read now: the object is listed but cannot be found"
+    ):
         kind("s3://bucket").download("s/a", tmp_path / "a")
-    assert behind.left == 99 - len(object_store._BEHIND_SECONDS)
+    assert behind.left == 99 - len(object_store._CONSISTENCY_WAITS)
 
 
 def test_what_was_deleted_since_it_was_listed_is_not_waited_for(
@@ -177,7 +179,7 @@ def test_an_empty_folder_is_none(tmp_path: Path) -> None:
 def test_a_file_lies_in_a_folder() -> None:
     assert split_file("s3://bucket/deep/a.csv") == ("s3://bucket/deep", "a.csv")
     for uri in ("s3://bucket", "s3://bucket/deep/"):
-        with pytest.raises(ConfigError, match="no URI of a file"):
+        with pytest.raises(ConfigError, match="not the URI of a file"):
             split_file(uri)
 
 

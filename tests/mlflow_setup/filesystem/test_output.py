@@ -18,7 +18,9 @@ from mlflow_setup.filesystem.storage import TEMPORARY
 
 @pytest.fixture(params=[0o000, 0o002, 0o022, 0o027, 0o077])
 def umask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr("mlflow_setup.filesystem.modes._given", None)  # no command has run here
+    monkeypatch.setattr(
+        "mlflow_setup.filesystem.modes._original_umask", None
+    )  # no command has run here
     before = os.umask(request.param)
     yield request.param
     os.umask(before)

@@ -72,7 +72,7 @@ def test_a_folder_that_is_on_its_way_is_not_brought_as_it_was(
 @pytest.fixture
 def sent(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What a machine `here` sends of a file that is large, by name."""
-    monkeypatch.setattr(working_copy, "WORTH_A_COPY", 10)
+    monkeypatch.setattr(working_copy, "MIN_COPY_BYTES", 10)
     here, names = machines.copy("here"), list[str]()
     put = here.store.put
     monkeypatch.setattr(

@@ -205,7 +205,7 @@ def test_a_folder_goes_with_its_manifest(machines: Machines) -> None:
 
 
 def test_a_flag_is_seen_elsewhere(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(working_copy, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(working_copy, "FLAG_POLL_SECONDS", 0.01)
     here, there = machines.copy("here"), machines.copy("there")
     flag, seen = here.root / "s" / "stop", there.root / "s" / "stop"
     assert not there.is_raised(seen)
@@ -244,5 +244,5 @@ def test_a_uri_is_a_working_copy_and_a_path_is_itself(machines: Machines, tmp_pa
     assert not storage_of(tmp_path / "elsewhere").is_remote
     with pytest.raises(ConfigError, match="holds credentials"):
         storage_folder("s3://me:secret@bucket/x")
-    with pytest.raises(ConfigError, match="no URI of a folder here"):
+    with pytest.raises(ConfigError, match="not the URI of a local folder"):
         storage_folder("file://host/x")

@@ -63,7 +63,9 @@ def test_the_latest_sweep_started_last(tracking: Tracking) -> None:
 def test_no_sweep_at_all(tmp_path: Path) -> None:
     tracking = resolve_tracking(tmp_path / "runs")
     assert find_trials(tracking) == []
-    with pytest.raises(NothingUsableError, match=r"no sweep is tracked at sqlite:.*\nfix: ensweep"):
+    with pytest.raises(
+        NothingUsableError, match=r"no sweep is tracked at sqlite:.*\nfix: start one with ensweep"
+    ):
         latest_tracked_sweep(tracking)
     assert not (tmp_path / "runs").exists()
 

@@ -84,7 +84,7 @@ def test_many_at_once_share_one_experiment(tmp_path: Path) -> None:
 
 
 def test_search_pages_through_all_runs(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlflow_setup.tracking.store._PAGE", 2)
+    monkeypatch.setattr("mlflow_setup.tracking.store._PAGE_SIZE", 2)
     for index in range(5):
         tracking.client.create_run(
             tracking.experiment_id,
@@ -138,7 +138,7 @@ def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
         (CLOSED, r"http://127\.0\.0\.1:9: .*refused(.|\n)*fix: start the server"),
         ("./mlruns", "maintenance mode(.|\n)*fix: .* mlflow migrate-filestore"),
         ("foo://bar", "unsupported URI 'foo://bar'(.|\n)*fix: a tracking URI is"),
-        ("sqlite:////proc/none/mlflow.db", "fix: /proc/none must be a folder"),
+        ("sqlite:////proc/none/mlflow.db", "fix: make /proc/none and the file in it writable"),
         ("postgresql+nodriver://h/db", "MLflow tracking at postgresql"),
     ],
 )

@@ -73,7 +73,7 @@ def test_a_port_that_is_used_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_server_needs_no_second_one() -> None:
-    with pytest.raises(ConfigError, match=r"a UI of its own\nfix: open http://\*\*\*@host"):
+    with pytest.raises(ConfigError, match=r"has its own UI\nfix: open http://\*\*\*@host"):
         server_command(Tracking("http://user:s3cret@host"))
 
 

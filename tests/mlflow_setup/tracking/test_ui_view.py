@@ -39,4 +39,4 @@ def test_a_new_experiment_opens_on_its_runs(tmp_path: Path) -> None:
     tracking = resolve_tracking(tmp_path)
     tags = tracking.client.get_experiment(tracking.experiment_id).tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"
-    assert "a run a sweep" in tags["mlflow.note.content"]
+    assert "one run for each sweep" in tags["mlflow.note.content"]

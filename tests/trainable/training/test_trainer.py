@@ -141,7 +141,7 @@ def test_heads_alone_send_their_encoder_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of two trials of one process; each kept epoch has it."""
-    monkeypatch.setattr("mlflow_setup.filesystem.working_copy.WORTH_A_COPY", 10_000)
+    monkeypatch.setattr("mlflow_setup.filesystem.working_copy.MIN_COPY_BYTES", 10_000)
     monkeypatch.setattr(
         "trainable.training.trainer.epochs_to_keep", lambda past, *_: {p.epoch for p in past}
     )
