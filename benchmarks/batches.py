@@ -1,10 +1,10 @@
-"""What batches of sentences of like length cost and change, against batches that are drawn evenly.
+"""Compare batches of sentences of similar length with batches drawn uniformly.
 
     python benchmarks/batches.py --data-dir DATA --steps 60
 
-For each pair task: the spread of sentence lengths within a batch, and how often a pair's negatives
-in MNR are near-duplicates, sentences that share most of their words with its own. Then the
-processor seconds of a step of B3 either way, in turns, over batches drawn from all of an epoch's.
+For each pair task: the spread of sentence lengths within a batch, and how often a pair's in-batch
+negatives in MNR are near-duplicates, that is, share most of their words with it. Then the CPU
+seconds of a B3 training step for both, measured alternately, over random batches of an epoch.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 
 NEAR = 0.6
-"""Share of words in common (Jaccard) from which a negative is a near-duplicate."""
+"""The Jaccard similarity of the words from which a negative counts as a near-duplicate."""
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     kinds = {str(by_length): prepared(given, by_length) for by_length in (True, False)}
-    found = {key: of_pairs(dataset, plan) for key, (_, dataset, plan) in kinds.items()}
+    found = {key: pair_statistics(dataset, plan) for key, (_, dataset, plan) in kinds.items()}
     seconds: dict[str, list[float]] = {key: [] for key in kinds}
     for number in range(-5, given.steps):  # the first ones are slower
         for key, (learner, _, plan) in kinds.items():
@@ -76,18 +76,20 @@ def prepared(given: argparse.Namespace, by_length: bool) -> tuple[Learner, Datas
     return learner, dataset, [plan[n] for n in generator(0, "timed").permutation(len(plan))]
 
 
-def of_pairs(dataset: Dataset, plan: Sequence[Step]) -> dict[str, float]:
-    """Spread in words and near-duplicates in 1,000 negatives, of each pair task."""
+def pair_statistics(dataset: Dataset, plan: Sequence[Step]) -> dict[str, float]:
+    """For each pair task: the spread of lengths in words, and near-duplicates per 1,000
+    negatives."""
     values: dict[str, float] = {}
     for name in ("paraphrase", "similarity"):
         own = [step for step in plan if step.task_name == name]
-        spread, near = of_batches(dataset, name, own)
+        spread, near = batch_statistics(dataset, name, own)
         values |= {f"{name}: spread": spread, f"{name}: near-duplicates in 1,000": near}
     return values
 
 
-def of_batches(dataset: Dataset, name: str, steps: Sequence[Step]) -> tuple[float, float]:
-    """Mean standard deviation of a batch's lengths in words, and near-duplicates in 1,000."""
+def batch_statistics(dataset: Dataset, name: str, steps: Sequence[Step]) -> tuple[float, float]:
+    """For one task: the mean standard deviation of lengths in words within a batch, and
+    near-duplicates per 1,000 negatives."""
     left, right = (
         [frozenset(sentence.lower().split()) for sentence in side]
         for side in dataset.train[name].sentences

@@ -1,12 +1,12 @@
-"""How long choosing an ensemble takes, from the predictions of made-up runs on.
+"""The time to choose an ensemble from the predictions of simulated runs.
 
     python benchmarks/choice.py --runs 20
     python benchmarks/choice.py --runs 200 --other ../older
 
-Each run has its candidates as eight epochs leave them: the best overall and for each task. Rows are
-as many as those of the course's dev files. With `--other`, another checkout of this project is
-timed in turn with this one, and the ratio is given: noise of the machine is in both. Seconds are
-the processor's, of all threads: other work on the machine counts little.
+Each run of eight epochs has the usual candidates: its best epoch overall and for each task. There
+are as many rows as in the course's dev files. With `--other`, another checkout of this project is
+timed alternately with this one, and the ratio is given, so that the machine's noise affects both.
+Seconds are CPU time of all threads, which other processes hardly affect.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from trainable.config.tasks import PAPER_TASKS, Output
 
 ROWS = {"sentiment": 1101, "paraphrase": 4000, "similarity": 863}
 EPOCHS = 4
-"""Of a run, that are candidates: best overall, and best for each of three tasks."""
+"""The candidates of a run: its best epoch overall, and for each of three tasks."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _in(place: Path, num_runs: int) -> float:
-    """The seconds of another process, with the code of a checkout."""
+    """The seconds of the same measurement in another process, with the code of a checkout."""
     script = "import sys; sys.path[:0] = sys.argv[1:3]; import choice; print(choice._time({}))"
     command = [
         sys.executable,
@@ -73,8 +73,8 @@ def _time(num_runs: int) -> float:
 
 
 def make_pool(num_runs: int) -> Pool:
-    """Runs of like skill, each with faults of its own; epochs of a run have most of them in
-    common."""
+    """Simulated runs of similar accuracy. Each run makes different errors, which its epochs mostly
+    share."""
     rng = np.random.default_rng(0)
     candidates = tuple(
         Candidate(f"run{r:03d}", f"{r:04d}", "s", epoch, "/none", 22_000_000 + r)

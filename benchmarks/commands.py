@@ -1,12 +1,12 @@
-"""What commands that read tracked runs cost: seconds of a processor, each in a process of its own.
+"""The CPU time of commands that read MLflow runs, each in its own process.
 
     python benchmarks/commands.py --runs 20
     python benchmarks/commands.py --runs 20 --other ../older ensemble leaderboard
 
-A sweep that never trained is tracked in an SQLite file: each run has eight epochs of made-up
-predictions, as many rows as the course's dev files, and the weights of one MiniLM. With `--other`,
-another checkout of this project does the same in turn, and the ratio is given. Seconds are those of
-all threads, in user and system mode: other work on the machine counts little.
+A simulated sweep is logged to an SQLite file: each run has eight epochs of random predictions, as
+many rows as the course's dev files, and the weights of one MiniLM. With `--other`, another checkout
+of this project is timed alternately, and the ratio is given. Seconds are user and system CPU time
+of all threads, which other processes hardly affect.
 """
 
 import argparse
@@ -52,7 +52,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "export": ["export", SWEEP, "--output", "bundle"],
     "report": ["report", SWEEP],
 }
-"""In this order: an ensemble is chosen anew once, then known, then exported."""
+"""In this order: an ensemble is chosen, chosen again when it is logged already, then exported."""
 OF_SWEEP = ("leaderboard", "ensemble", "export", "report")
 
 
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def _run(command: Sequence[str], place: Path, storage: Path) -> float:
-    """User and system seconds of the command and its children."""
+    """User and system CPU seconds of the command and its child processes."""
     words = list(command)
     if words[0] in OF_SWEEP:
         words += ["--storage", str(storage)]
@@ -110,7 +110,8 @@ def _run(command: Sequence[str], place: Path, storage: Path) -> float:
 
 
 def make_sweep(storage: Path, num_runs: int) -> None:
-    """Trials of like skill, each with faults of its own that its epochs have in common."""
+    """Write simulated trials of similar accuracy. Each makes different errors, which its epochs
+    share."""
     storage.mkdir(parents=True)
     folder, draw = SweepFolder(storage, SWEEP), np.random.default_rng(0)
     sweep = read_sweep("selective", ["data.dir=/nowhere", f"search.num_samples={num_runs}"])
@@ -139,7 +140,8 @@ def make_sweep(storage: Path, num_runs: int) -> None:
 
 
 def _save_model(folder: Path, config: Config) -> tuple[int, int]:
-    """Parameters of an untrained model with a pretrained encoder, all of them and the encoder's."""
+    """Save an untrained model with a pretrained encoder. Return its number of parameters, and the
+    encoder's."""
     from safetensors.torch import save_file
 
     from trainable.batches.tokenization import load_tokenizer
@@ -160,7 +162,7 @@ def _save_model(folder: Path, config: Config) -> tuple[int, int]:
 
 
 def _draw_truth(draw: np.random.Generator) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Task -> labels [N], the outputs of a perfect model, and faults that all models share."""
+    """Task -> labels [N], the outputs of a perfect model, and noise that all models share."""
     truth = {}
     for name, num_rows in ROWS.items():
         task = PAPER_TASKS[name]
@@ -200,7 +202,7 @@ def _write_epochs(
 
 
 def _keep_weights(trial: TrialFolder, first: TrialFolder, weights: Path) -> None:
-    """The same file for all: they are read by the command that asks how long a sentence takes."""
+    """Link the same weight file for all epochs; `ensemble` reads it to measure prediction time."""
     for epoch in range(1, NUM_EPOCHS + 1):
         if trial.path == first.path:
             trial.keep_weights(epoch, lambda path: os.link(weights, path / WEIGHTS))

@@ -1,4 +1,4 @@
-"""A sweep in an object store that is far away: played in memory, each answer late."""
+"""Read a sweep from a distant object store, simulated in memory with a delay for each response."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from search.storage.sweep_folder import SweepFolder
 
 
 class Away:
-    """A store whose every answer takes a while; a listing's for each thousand objects."""
+    """A store that delays every response; a listing is delayed once per thousand objects."""
 
     def __init__(self, store: Any, seconds: float, bytes_a_second: float = math.inf) -> None:
         self.store, self.seconds, self.bytes_a_second = store, seconds, bytes_a_second
@@ -43,8 +43,8 @@ class Away:
 
 
 def reading_at_a_uri(sweep: Path, away: float) -> float:
-    """Seconds until `resume` has the records of a sweep that lies in an object store, on a machine
-    that had nothing of it."""
+    """Seconds until `resume` has read the records of a sweep from an object store, on a machine
+    without a working copy."""
     memory = MemoryStore()
     for path in (path for path in sweep.rglob("*") if path.is_file()):
         memory.put(f"s/{path.relative_to(sweep)}", path)
@@ -53,5 +53,5 @@ def reading_at_a_uri(sweep: Path, away: float) -> float:
         os.environ["ENSWEEP_CACHE"] = cache
         root = storage_folder("s3://bucket/sweeps")
         started = time.perf_counter()
-        SweepFolder(root, "s").begin()  # once listed, and again under the lease
+        SweepFolder(root, "s").begin()  # `resume` reads it before and after taking the lease
         return time.perf_counter() - started

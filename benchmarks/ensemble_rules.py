@@ -1,13 +1,13 @@
-"""What each rule of selection is worth on rows that it has not seen, and the default that chooses.
+"""The held-out score of each selection rule, and of the default, which chooses among them.
 
     python benchmarks/ensemble_rules.py POOL.npz --seeds 0 20
 
 POOL.npz has `<task>_predictions` [models, rows], hard labels or scores, and `<task>_labels` for the
-paper's three tasks. Each seed cuts the rows in two: one half chooses, the other judges. Hard labels
-stand for probabilities of 0.9; scores are averaged as `--average standardised` does it. What makes
-predictions of outputs, chooses and averages is what `ensweep ensemble` runs: the default is all of
-it, rules and level of cost (`--prefer balanced`, `score`), each model an encoder of one task. With
-the counts of members.
+paper's three tasks. Each seed splits the rows in half: one half selects, the other gives the
+held-out score. Hard labels become probabilities of 0.9; scores are averaged as by
+`--average standardised`. The code is that of `ensweep ensemble`; the default includes the choice of
+rule and cost (`--prefer balanced`, `score`), with each model an encoder for one task. Numbers of
+members are given too.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from trainable.evaluation.metrics import overall
 TASKS = ("sentiment", "paraphrase", "similarity")
 SINGLE = "single"
 Found = dict[str, dict[str, list[Row]]]
-"""Rule -> task -> a row for each seed."""
+"""Rule -> task -> one row per seed."""
 
 
 def main() -> None:
@@ -67,7 +67,8 @@ def main() -> None:
 
 
 def _cut(file: "np.lib.npyio.NpzFile", seed: int) -> tuple[Pool, dict[str, tuple[Floats, Floats]]]:
-    """The half that chooses as a pool, and outputs and labels of the other."""
+    """Split the rows: a pool with the half that selects, and outputs and labels of the other
+    half."""
     tasks, judge = {}, {}
     for name in TASKS:
         task, labels = PAPER_TASKS[name], file[f"{name}_labels"].astype(np.float64)
@@ -137,7 +138,8 @@ def _row(found: Found, rule: str) -> dict[str, str]:
 
 
 def _outputs(task: Task, predictions: NDArray[np.generic]) -> Floats:
-    """As a head puts them out: scores, or logits of labels that are 0.9 sure."""
+    """Predictions as outputs of a head: scores, or logits that give the label a probability of
+    0.9."""
     values = predictions.astype(np.float64)
     if task.kind.output is Output.SCORE:
         return values

@@ -1,13 +1,13 @@
-"""A search told how good trials are beside one told what they would add to the ensemble.
+"""Compare two objectives for TPE: a trial's own score, and its contribution to the ensemble.
 
     python benchmarks/ensemble_search.py --data-dir DATA --output TRIALS --seeds 0 10
 
-Each search is the sweep of `ensemble_search.yaml`: 32 trials of heads on the frozen encoder, all of
-two epochs. Half of dev tells TPE what trials are worth and then chooses the selective ensemble; the
-other half judges it. `overall` tells each trial's own score. `ensemble` tells, anew before each
-suggestion, what the ensemble so far would score with one of its places taken by the trial
-(Levesque, Gagne and Sabourin 2016). Both draw the same first eight trials, and the same numbers.
-A trial that is in TRIALS is not trained again.
+Each search is the sweep of `ensemble_search.yaml`: 32 trials that train heads on the frozen encoder
+for two epochs. One half of dev gives the objective values for TPE and selects the ensemble; the
+other half gives the held-out score. With `overall` the objective is the trial's own score. With
+`ensemble` it is the score of the current ensemble with one of its members replaced by the trial,
+computed again before each suggestion (Levesque, Gagne and Sabourin 2016). Both have the same first
+eight trials and the same random seeds. Trials in TRIALS are not trained again.
 """
 
 import argparse
@@ -45,16 +45,16 @@ from trainable.training.stages import stages_of
 
 SWEEP = Path(__file__).parent / "ensemble_search.yaml"
 NUM_PLACES = 8
-"""Members of the ensemble that a search works for; one after the other is open."""
+"""Members of the ensemble that `ensemble` optimises; they are replaced in turn."""
 ARMS = ("overall", "ensemble")
 
 Outputs = dict[str, NDArray[np.float32]]
-"""Task -> raw outputs of its dev rows."""
+"""Task -> raw outputs for its dev rows."""
 Params = dict[str, Any]
 
 
 def main() -> None:
-    """A line for each seed and search, then the differences."""
+    """Print one line for each seed and search, then the differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder of trained trials")
@@ -83,20 +83,20 @@ def main() -> None:
 def search(
     sweep: SweepConfig, dataset: Dataset, folder: Path, arm: str, seed: int
 ) -> dict[str, float]:
-    """A search of 32 trials; what its best trial and its ensemble score on rows it has not seen."""
+    """Run a search of 32 trials. Return the held-out scores of its best trial and its ensemble."""
     chooses = halves(dataset, seed)
     trials: list[tuple[Params, Outputs]] = []
     for number in range(sweep.search.num_samples):
-        values = worth(dataset, chooses, [outputs for _, outputs in trials], arm, number)
+        values = objective_values(dataset, chooses, [outputs for _, outputs in trials], arm, number)
         params = ask(sweep, [params for params, _ in trials], values, seed)
         trials.append((params, outputs_of(sweep, dataset, folder, params)))
     everything = [outputs for _, outputs in trials]
-    best = int(np.argmax(worth(dataset, chooses, everything, "overall", 0)))
-    return judged(dataset, chooses, everything, best)
+    best = int(np.argmax(objective_values(dataset, chooses, everything, "overall", 0)))
+    return held_out_scores(dataset, chooses, everything, best)
 
 
 def halves(dataset: Dataset, seed: int) -> dict[str, NDArray[np.bool_]]:
-    """Task -> [N] which dev rows tell and choose."""
+    """Task -> [N] whether a dev row is in the half that gives objective values and selects."""
     found = {}
     for name, examples in dataset.dev.items():
         chosen = np.zeros(len(examples), np.bool_)
@@ -107,7 +107,7 @@ def halves(dataset: Dataset, seed: int) -> dict[str, NDArray[np.bool_]]:
 
 
 def ask(sweep: SweepConfig, past: list[Params], values: list[float], seed: int) -> Params:
-    """The next trial's settings, by a study that is told all values anew."""
+    """The next trial's settings, suggested by a new study with all current objective values."""
     number = len(past)
     again = random.Random(f"{seed} {number}").randrange(2**31)
     study = optuna.create_study(
@@ -121,14 +121,14 @@ def ask(sweep: SweepConfig, past: list[Params], values: list[float], seed: int) 
     return suggest(sweep.space, study.ask(), sweep.base().settings)
 
 
-def worth(
+def objective_values(
     dataset: Dataset,
     chooses: dict[str, NDArray[np.bool_]],
     trials: list[Outputs],
     arm: str,
     number: int,
 ) -> list[float]:
-    """[M] what TPE is told of each trial: its overall, or that of the ensemble with it."""
+    """The objective value of each trial [M]: its overall score, or that of the ensemble with it."""
     if not trials:
         return []
     scores = {}
@@ -143,7 +143,7 @@ def worth(
         made = np.stack([fit.apply(task, one) for fit, one in zip(fitted, raw, strict=True)])
         order, averaged = range(len(trials)), Averaged.STANDARDISED
         chosen = greedy(task, made, labels, order, NUM_PLACES, averaged=averaged)
-        places = places_of(np.array(chosen.weights))
+        places = members_of(np.array(chosen.weights))
         kept = np.delete(places, number % len(places))
         scorer = make_scorer(task, made, labels, Objective.METRIC, averaged)
         for member in kept.tolist():
@@ -155,15 +155,15 @@ def worth(
     ]
 
 
-def places_of(weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Which trial has each place, of weights [M] that are counts of at most all places."""
+def members_of(weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The trial of each ensemble member, from weights [M] that are multiples of 1 / members."""
     sizes = (weights * size for size in range(1, NUM_PLACES + 1))
     counts = next(counts for counts in sizes if np.allclose(counts, counts.round()))
     return np.repeat(np.arange(len(weights)), counts.round().astype(np.int64))
 
 
 def outputs_of(sweep: SweepConfig, dataset: Dataset, folder: Path, params: Params) -> Outputs:
-    """A trial's outputs on dev after its last epoch, from the folder or trained."""
+    """A trial's outputs on dev after its last epoch, from the folder, or by training it."""
     settings = {**sweep.base().settings, **params}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     path = folder / f"{key[:20]}.npz"
@@ -184,10 +184,10 @@ def outputs_of(sweep: SweepConfig, dataset: Dataset, folder: Path, params: Param
         return {name: file[name] for name in file.files}
 
 
-def judged(
+def held_out_scores(
     dataset: Dataset, chooses: dict[str, NDArray[np.bool_]], trials: list[Outputs], best: int
 ) -> dict[str, float]:
-    """The overall of the best trial and of the selective ensemble on the half that judges."""
+    """The held-out overall scores of the best trial and of the selective ensemble."""
     tasks, judge, single = {}, {}, {}
     for name, examples in dataset.dev.items():
         task, rows = PAPER_TASKS[name], chooses[name]

@@ -1,10 +1,10 @@
-"""What fine-tuning after the probe gives and takes, task by task, and what is mended by going back.
+"""The effect of fine-tuning after linear probing on each task, and of interpolating back (WiSE-FT).
 
     python benchmarks/fine_tuning.py --data-dir DATA --share 0.5
 
 Heads are trained on the frozen encoder once (`lp-ft`). From there each variant fine-tunes on the
-first `--share` of an epoch's steps; then all weights are moved back by parts of the way to where
-the probe ended (WiSE-FT: Wortsman et al. 2022), without any training. Scores are of all dev rows.
+first `--share` of an epoch's steps; then its weights are interpolated with those at the end of
+probing (WiSE-FT: Wortsman et al. 2022), without more training. Scores are on all dev rows.
 """
 
 import argparse
@@ -36,7 +36,7 @@ METRICS = ("overall", "sentiment/accuracy", "paraphrase/accuracy", "similarity/p
 
 
 def main() -> None:
-    """Print a table, a line a variant and part of the way."""
+    """Print a table with one line for each variant and interpolation coefficient."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--share", type=float, default=1.0, help="of an epoch's steps")
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def make_learner(options: argparse.Namespace, settings: tuple[str, ...]) -> tuple[Learner, Dataset]:
-    """A learner at the start of its first stage, and its data."""
+    """A learner at the start of its first stage, and its dataset."""
     common = (f"data.dir={options.data_dir}", "data.on_bad_rows=skip", "model.encoder=minilm")
     config = resolve("lp-ft", [*common, *options.settings, *settings], {}).config
     dataset = read_dataset(config)
@@ -78,7 +78,8 @@ def make_learner(options: argparse.Namespace, settings: tuple[str, ...]) -> tupl
 def train(
     learner: Learner, options: argparse.Namespace, probe: bool = False, only: str | None = None
 ) -> None:
-    """All epochs of the probe, or the share of an epoch of fine-tuning; `only` one task's steps."""
+    """Run all epochs of probing, or the share of an epoch of fine-tuning; `only`: one task's
+    steps."""
     lengths = {name: tokens.lengths for name, tokens in learner.train_tokens.items()}
     stage = learner.stage
     for epoch in range(stage.first_epoch, stage.last_epoch + 1 if probe else stage.first_epoch + 1):
@@ -96,7 +97,7 @@ def weights_of(learner: Learner) -> dict[str, Tensor]:
 
 
 def between(start: dict[str, Tensor], end: dict[str, Tensor], part: float) -> dict[str, Tensor]:
-    """Weights at `part` of the straight way from `start` to `end`; integers are those of `end`."""
+    """The linear interpolation `start + part * (end - start)` of weights; integers are `end`'s."""
     return {
         name: torch.lerp(start[name], value, part) if value.is_floating_point() else value
         for name, value in end.items()
@@ -104,13 +105,13 @@ def between(start: dict[str, Tensor], end: dict[str, Tensor], part: float) -> di
 
 
 def scores(learner: Learner, dataset: Dataset) -> dict[str, float]:
-    """Dev metrics, by their names without the split."""
+    """Dev metrics by name, without the split."""
     metrics = evaluate(learner.tasks, dataset.dev, learner.dev_outputs()).metrics
     return {name: metrics[f"dev/{name}"] for name in METRICS}
 
 
 def show(options: argparse.Namespace, variant: str, part: float, found: dict[str, float]) -> None:
-    """One line, to the terminal and the file."""
+    """Print one line, and append it to the file."""
     cells = " | ".join(f"{found[name]:.4f}" for name in METRICS)
     print(f"| {variant} | {part:g} | {cells} |", flush=True)
     if options.json:

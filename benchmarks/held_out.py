@@ -1,4 +1,4 @@
-"""What the default chooses on some rows, judged on others.
+"""Choose an ensemble by the default on some rows, and score it on others.
 
 Legend: M models, N rows, C classes.
 """
@@ -16,16 +16,16 @@ from trainable.evaluation.metrics import task_metric
 
 Floats = NDArray[np.float64]
 Row = tuple[float, float, int]
-"""Score in-sample and held-out, and how many members."""
+"""In-sample score, held-out score, and number of members."""
 
 
 def choose_and_judge(
     pool: Pool, judge: Mapping[str, tuple[Floats, Floats]], prefer: Prefer
 ) -> dict[str, Row]:
-    """Task -> what came of it.
+    """Task -> its row.
 
     Args:
-        pool: with the rows that choose.
+        pool: candidates with the rows for choosing.
         judge: task -> outputs [M, N(, C)] of the pool's models and labels [N] of the other rows.
     """
     rows = {}

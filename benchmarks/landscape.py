@@ -1,8 +1,8 @@
-"""What any configuration's learning curve would be, told from recorded ones.
+"""Predict the learning curve of any configuration from recorded ones.
 
-A search asks for points that nobody has trained. The nearest recorded one answers badly: in a space
-of a dozen keys it is far away. So a Gaussian process over the configurations predicts the curve;
-`Landscape.check` leaves out each recorded trial in turn and says how well either does.
+A search suggests configurations that have not been trained, and in a space of a dozen settings even
+the nearest recorded one is far away. So a Gaussian process over the configurations predicts the
+curve; `Landscape.check` compares it with the nearest neighbour by leave-one-out.
 
 Legend: N recorded trials, D coordinates of a configuration, E epochs.
 """
@@ -29,12 +29,12 @@ Floats = NDArray[np.float64]
 Params = Mapping[str, Any]
 
 NEIGHBOURS = 10
-"""Recorded trials around a configuration whose residuals are its noise."""
+"""The number of nearest recorded trials from which a configuration's noise is drawn."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A trial as it was trained: `overall` on dev by epoch, seconds an epoch."""
+    """A recorded trial: `overall` on dev by epoch, and seconds per epoch."""
 
     trial: str
     params: dict[str, Any]
@@ -44,7 +44,8 @@ class Recorded:
 
 
 def read_curves(path: Path) -> list[Recorded]:
-    """The trials of `benchmarks/record_curves.py` that did not diverge, the first trials first."""
+    """The trials that `benchmarks/record_curves.py` recorded and that did not diverge, the first
+    trials first."""
     header, *trials = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     num_first = sum("-" in trial["trial"] for trial in trials)  # they are named after their recipes
     origins = ["first"] * num_first + ["even"] * header["even"] + ["searched"] * len(trials)
@@ -57,7 +58,7 @@ def read_curves(path: Path) -> list[Recorded]:
 
 
 class Landscape:
-    """The curves of a space's configurations, told from recorded trials of it."""
+    """Predicts the curves of a space's configurations from recorded trials."""
 
     def __init__(self, space: Space, recorded: Sequence[Recorded]) -> None:
         self.space, self.recorded = space, recorded
@@ -65,7 +66,7 @@ class Landscape:
         self.y = np.array([trial.overall for trial in recorded])  # [N, E]
         kernel = ConstantKernel() * Matern(np.ones(self.x.shape[1]), nu=2.5) + WhiteKernel(0.1)
         self.process = GaussianProcessRegressor(kernel, normalize_y=True)
-        with warnings.catch_warnings():  # a key without effect has a length scale without bounds
+        with warnings.catch_warnings():  # the length scale of a key without effect diverges
             warnings.simplefilter("ignore", ConvergenceWarning)
             self.process.fit(self.x, self.y)
         self.noise_scale = math.sqrt(self.process.kernel_.k2.noise_level) * self.y.std(
@@ -75,28 +76,28 @@ class Landscape:
         self.residuals, self.surprises = self._left_out()  # [N, E] each
 
     def mean(self, points: Sequence[Params]) -> Floats:
-        """Expected curves [., E]."""
+        """The expected curves [., E] of points in the unit cube."""
         found = self.process.predict(np.array([self.coordinates(point) for point in points]))
         return np.asarray(found, np.float64)
 
     def noise(self, params: Params, rng: np.random.Generator) -> Floats:
-        """What a trial may differ by from its expected curve [E].
+        """A random deviation from a configuration's expected curve [E].
 
-        The whole residual curve of one of the nearest recorded trials, when it is left out, in
-        units of its standard deviation, times that of the noise: what the process did not know
-        there, because its other trials are far away, is not noise.
+        The leave-one-out residual curve of one of the nearest recorded trials, divided by its
+        predictive standard deviation and multiplied by that of the noise, so that the model's own
+        uncertainty, where trials are sparse, does not count as noise.
         """
         nearest = np.argsort(self._distances(self.coordinates(params)))[:NEIGHBOURS]
         return self.noise_scale * self.surprises[rng.choice(nearest)]
 
     def epoch_seconds(self, params: Params) -> float:
-        """Of the nearest recorded trial."""
+        """The seconds per epoch of the nearest recorded trial."""
         return self.recorded[
             int(np.argmin(self._distances(self.coordinates(params))))
         ].epoch_seconds
 
     def check(self) -> dict[str, float]:
-        """How well the best overall of an even draw is told from the other trials."""
+        """The leave-one-out accuracy for the best overall score of uniformly drawn trials."""
         even = [trial.origin == "even" for trial in self.recorded]
         apart = np.array([self._distances(x) for x in self.x])
         np.fill_diagonal(apart, np.inf)
@@ -115,18 +116,18 @@ class Landscape:
         }
 
     def coordinates(self, params: Params) -> Floats:
-        """A configuration in the unit cube [D]; a key that it lacks is in the middle."""
+        """A configuration as a point in the unit cube [D]; a missing key becomes 0.5."""
         return np.concatenate([_place(p, params.get(key)) for key, p in self.space.items()])
 
     def _distances(self, x: Floats) -> Floats:
-        """To each recorded trial, in the process's own length scales."""
+        """The distance to each recorded trial, in units of the length scales."""
         found = np.linalg.norm((self.x - x) / self.reach, axis=1)
         return np.asarray(found, np.float64)
 
     def _left_out(self) -> tuple[Floats, Floats]:
-        """Curves minus what is expected of them when they are left out, and the same in units of
-        its standard deviation, in closed form (Rasmussen and Williams, "Gaussian Processes for
-        Machine Learning", equations 5.12)."""
+        """Leave-one-out residuals of the curves, and the same divided by their predictive standard
+        deviation, in closed form (Rasmussen and Williams, "Gaussian Processes for Machine
+        Learning", equations 5.12)."""
         inverse = np.linalg.inv(self.process.L_ @ self.process.L_.T)
         variance = 1 / np.diag(inverse)[:, None]  # [N, 1], of curves scaled to 1
         spread = self.y.std(axis=0)
@@ -135,7 +136,7 @@ class Landscape:
 
 
 def _place(parameter: Parameter, value: Any) -> list[float]:
-    """Ranges and numeric choices by one coordinate, other choices by one each."""
+    """A value as coordinates: one for ranges and numeric choices, one-hot for other choices."""
     if parameter.choices is not None:
         if all(isinstance(c, int) and not isinstance(c, bool) for c in parameter.choices):
             ordered = sorted(parameter.choices)  # type: ignore[type-var]

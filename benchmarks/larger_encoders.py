@@ -1,10 +1,10 @@
-"""What gradient checkpointing and LoRA cost and give: memory, time and score.
+"""The memory, time and score of gradient checkpointing and LoRA.
 
     python benchmarks/larger_encoders.py --data-dir DATA
 
-Of each variant, in a process of its own: the bytes of all tensors that a step on a large batch
-keeps for the gradient, the bytes of weights, gradients and AdamW's moments, a step's seconds, and
-the overall on dev after `--epochs` epochs, of the same rows and seeds.
+For each variant, in its own process: the bytes of all tensors that a step on a large batch saves
+for the backward pass, the bytes of weights, gradients and AdamW's moments, the seconds of a step,
+and the overall score on dev after `--epochs` epochs, with the same rows and seeds.
 """
 
 import argparse
@@ -59,7 +59,8 @@ def run_one(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def kept_bytes(learner: Learner, batch: Batch) -> int:
-    """Of all tensors that are kept from the forward pass for the gradient, weights aside."""
+    """The bytes of all tensors that the forward pass saves for the backward pass, without
+    weights."""
     weights = {p.untyped_storage().data_ptr() for p in learner.model.parameters()}
     kept: dict[int, int] = {}
 
@@ -107,7 +108,7 @@ def _plan(learner: Learner, epoch: int) -> list[Any]:
 
 
 def main() -> None:
-    """Print a table, a line a variant."""
+    """Print a table with one line per variant."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--batch-size", type=int, default=128, help="where memory is measured")

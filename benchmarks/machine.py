@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: its name, product rate and memory; an encoder for it."""
+"""Facts about the machine of a benchmark (name, matrix product rate, memory), and an encoder."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,7 @@ from trainable.runtime.precision import choose_device
 
 
 def machine() -> str:
-    """The name of the GPU, or of the processor."""
+    """The name of the GPU, or of the CPU."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -19,13 +19,13 @@ def machine() -> str:
 
 
 def wait() -> None:
-    """Until the GPU, where there is one, has done its work."""
+    """Wait until the GPU, if there is one, has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def peak_bytes() -> int:
-    """Peak memory of this process. That of `getrusage` is the largest parent's too, on Linux."""
+    """Peak memory of this process in bytes. `getrusage` would include the parent's, on Linux."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -33,7 +33,7 @@ def peak_bytes() -> int:
 
 
 def matrix_rate(precision: str) -> float:
-    """Flops a second of a 1024 x 1024 x 1024 product here: the best of 20."""
+    """FLOP/s of a 1024 x 1024 x 1024 matrix product on this machine: the best of 20."""
     device = choose_device("auto")
     size, dtype = (
         (1024 if device.type == "cpu" else 8192),
@@ -53,7 +53,8 @@ def matrix_rate(precision: str) -> float:
 
 
 def write_random_encoder(folder: Path, tokenizer: str = "minilm", num_layers: int = 12) -> Path:
-    """An encoder of BERT-base's shape, with so many layers and random weights, for its speed."""
+    """Write an encoder of BERT-base's size with `num_layers` layers and random weights, to time
+    it."""
     torch.manual_seed(0)
     BertModel(BertConfig(num_hidden_layers=num_layers)).save_pretrained(folder)
     load_tokenizer(tokenizer).save_pretrained(folder)

@@ -1,12 +1,11 @@
-"""How long what has been tracked takes to be read back: a leaderboard of many runs, and the
-predictions of many runs from a tracking server.
+"""The time to read many MLflow runs: for a leaderboard, and their predictions from a server.
 
     python benchmarks/many_runs.py --runs 1000 --read 200
 
-A few trials are tracked as a sweep's are; the others are copies of their rows in the database. The
-leaderboard is the whole command in a process of its own, and within it the reading and the table.
-Predictions are read from a server that is started here, one run after the other and as an ensemble
-reads them: the ratio is of one run, in turns. Seconds are wall time, with the processor's beside.
+A few trials are logged as those of a sweep; the others are copies of their rows in the database.
+The leaderboard is timed as a command in its own process, and in parts: reading and table.
+Predictions are read from a server started here, one run after another and as an ensemble reads
+them, measured alternately. Seconds are wall time and CPU time.
 """
 
 import argparse
@@ -67,7 +66,7 @@ def main() -> None:
 
 
 class Served:
-    """A tracking server on an SQLite file, while the block lasts."""
+    """A tracking server on an SQLite file, running during the block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.database = folder, folder / "mlflow.db"
@@ -78,7 +77,7 @@ class Served:
 
     def __enter__(self) -> Self:
         tracking = Tracking(f"sqlite:///{self.database}")
-        _ = tracking.client  # makes the database; the experiment is the server's to make
+        _ = tracking.client  # creates the database; the server must create the experiment
         command, environment = server_command(tracking, port=self.port)
         with (self.folder / "server.log").open("w") as log:
             self.process = subprocess.Popen(
@@ -96,7 +95,7 @@ class Served:
 
 
 def track(tracking: Tracking, storage: Path) -> None:
-    """A sweep of trials with metrics, settings and predictions such as training leaves."""
+    """Log a sweep of trials with metrics, settings and predictions such as training writes."""
     draw, config = np.random.default_rng(0), resolve("b3", [], {}).config
     mirror = Mirror(tracking, "many")
     mirror.start({"recipe": "b3"}, {})
@@ -132,8 +131,8 @@ def _predictions(name: str, draw: np.random.Generator) -> Predictions:
 
 
 def copy_runs(database: Path, num_runs: int, num_with_files: int) -> None:
-    """Have the sweep so many trials, by copies of the rows of those that it has, and of their
-    artifacts: each with a run id, a name and a folder of its own."""
+    """Copy the rows and artifacts of the sweep's trials until it has `num_runs`, each with its own
+    run id, name and folder."""
     tables = ("runs", "params", "metrics", "latest_metrics", "tags")
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         query = "SELECT run_uuid FROM tags WHERE key = 'trial'"
@@ -164,7 +163,7 @@ def _copy_files(root: Path, source: str, copy: str, name: str) -> None:
 
 
 def time_leaderboard(tracking: Tracking, rounds: int) -> None:
-    """The command in a process of its own; its parts in this one."""
+    """Time the command in its own process, and its parts in this one."""
     command = [sys.executable, "-m", "ensweep", "leaderboard", "many", "--tracking-uri"]
     command += [tracking.uri, "--columns", "trial,overall"]
 
@@ -186,7 +185,7 @@ def time_leaderboard(tracking: Tracking, rounds: int) -> None:
 
 
 def time_predictions(tracking: Tracking, folder: Path, num_runs: int, rounds: int) -> None:
-    """Into an empty cache each time: as an ensemble reads them, and one file after the other."""
+    """Time reading predictions into an empty cache: as an ensemble does, and file by file."""
     runs = [run for run in trials_of(tracking, "many") if int(run.trial) < num_runs]
     took: dict[str, list[tuple[float, float]]] = {"as an ensemble": [], "in turn": []}
     for number in range(rounds):
@@ -208,7 +207,7 @@ def time_predictions(tracking: Tracking, folder: Path, num_runs: int, rounds: in
 
 
 def _timed(part: Callable[[], object]) -> tuple[float, float]:
-    """Wall seconds, and those of the processor in this process and its children that ended."""
+    """Wall seconds, and CPU seconds of this process and of its children that have ended."""
     started, used = time.perf_counter(), sum(os.times()[:4])
     part()
     return time.perf_counter() - started, sum(os.times()[:4]) - used

@@ -1,15 +1,15 @@
-"""A sweep of ours beside Ray Tune's own way: OptunaSearch, ASHA, MLflowLoggerCallback, as shipped.
+"""Compare a sweep with Ray Tune's OptunaSearch, ASHA and MLflowLoggerCallback, as shipped.
 
     python benchmarks/peer_sweep.py --trials 200
 
-The same trials: each sleeps a second in four epochs and tells a score after each, two at a time;
-scores are alike, so that neither scheduler stops one. Both track on an MLflow server that is
-started here, one for each. Told are the seconds from the first trial's start to the last one's end,
-against the floor of pure sleeping, and the requests that the driver sends to MLflow.
+Both run the same trials, two at a time: each sleeps a second in four epochs and reports a score
+after each. All scores are equal, so that neither scheduler stops a trial. Each has its own MLflow
+server, started here. Reported are the seconds from the first trial's start to the last one's end,
+compared with the sleeping time alone, and the number of requests that the driver sends to MLflow.
 
-Then each driver is killed, with all of its processes, when a third of its trials have ended, and
-goes on by its own means (`Tuner.restore`, `resume`): how many epochs are run again, and what MLflow
-knows in the end. The peer is measured as it comes, and with `reuse_actors=True`.
+Then each driver is killed, with all of its processes, when a third of its trials have ended, and is
+resumed by its own means (`Tuner.restore`, `resume`). Reported are the epochs that are run again,
+and the state of MLflow at the end. Ray Tune is measured by default and with `reuse_actors=True`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-# What only the benchmark itself needs is imported in its functions: trials import this file.
+# Trials import this file, so what only the benchmark needs is imported in its functions.
 EPOCHS = 4
 ROLES = ("ours", "tune", "tune, reused")
 
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measure(role: str, num_trials: int, *, is_killed: bool) -> dict[str, Any]:
-    """A sweep in a process of its own, on a tracking server of its own."""
+    """Run a sweep in its own process, with its own tracking server."""
     from many_runs import Served
 
     with tempfile.TemporaryDirectory() as folder, Served(Path(folder)) as server:
@@ -55,12 +55,12 @@ def measure(role: str, num_trials: int, *, is_killed: bool) -> dict[str, Any]:
         (root / "seen").mkdir()
         given = {"role": role, "folder": folder, "uri": server.uri, "num_trials": num_trials}
         started = time.perf_counter()
-        process = start({**given, "goes_on": False})
+        process = start({**given, "is_resumed": False})
         if is_killed:
             while sum(len(epochs) >= EPOCHS for epochs in seen(root).values()) < num_trials / 3:
                 time.sleep(0.05)
             kill(process)
-            process = start({**given, "goes_on": True})
+            process = start({**given, "is_resumed": True})
         if process.wait():
             sys.exit((root / "driver.log").read_text()[-3000:])
         whole = time.perf_counter() - started
@@ -85,7 +85,7 @@ def start(given: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """A machine is gone: the driver and all of its processes at once."""
+    """Kill the driver and all of its child processes at once, as the loss of a machine would."""
     import psutil
 
     doomed = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -97,7 +97,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def seen(root: Path) -> dict[str, list[tuple[int, float, float]]]:
-    """Trial -> each of its epochs that was run: its number, its start and its end."""
+    """Trial -> the epochs that it ran: number, start and end of each."""
     found = {}
     for path in (root / "seen").glob("*"):
         lines = path.read_text().splitlines()
@@ -106,7 +106,7 @@ def seen(root: Path) -> dict[str, list[tuple[int, float, float]]]:
 
 
 def known_to_mlflow(uri: str, root: Path, num_trials: int) -> dict[str, Any]:
-    """What was run again, and what the server has of it."""
+    """The epochs that were run twice, and the runs that the server has."""
     from mlflow_setup.tracking.client import MlflowClient
 
     client = MlflowClient(uri)
@@ -125,8 +125,8 @@ def known_to_mlflow(uri: str, root: Path, num_trials: int) -> dict[str, Any]:
     }
 
 
-def drive(role: str, folder: str, uri: str, num_trials: int, goes_on: bool) -> None:
-    """A sweep's driver; the requests that it sends to MLflow are counted."""
+def drive(role: str, folder: str, uri: str, num_trials: int, is_resumed: bool) -> None:
+    """Run a sweep's driver, and count its requests to MLflow."""
     import requests
 
     send, sent = requests.Session.send, Path(folder) / "sent.json"
@@ -139,14 +139,14 @@ def drive(role: str, folder: str, uri: str, num_trials: int, goes_on: bool) -> N
 
     requests.Session.send = counted  # type: ignore[method-assign]
     if role == "ours":
-        drive_ours(Path(folder), uri, num_trials, goes_on)
+        drive_ours(Path(folder), uri, num_trials, is_resumed)
     else:
-        drive_tune(Path(folder), uri, num_trials, goes_on, is_reused=role == "tune, reused")
+        drive_tune(Path(folder), uri, num_trials, is_resumed, is_reused=role == "tune, reused")
     sent.write_text(json.dumps(count))
 
 
 def run_epoch(folder: str, trial: str, epoch: int) -> float:
-    """A quarter of a second; its score."""
+    """Sleep a quarter of a second, and return the score."""
     started = time.time()
     time.sleep(1 / EPOCHS)
     with (Path(folder) / "seen" / trial).open("a") as file:
@@ -154,7 +154,9 @@ def run_epoch(folder: str, trial: str, epoch: int) -> float:
     return 0.5
 
 
-def drive_tune(folder: Path, uri: str, num_trials: int, goes_on: bool, *, is_reused: bool) -> None:
+def drive_tune(
+    folder: Path, uri: str, num_trials: int, is_resumed: bool, *, is_reused: bool
+) -> None:
     import ray
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -177,7 +179,7 @@ def drive_tune(folder: Path, uri: str, num_trials: int, goes_on: bool, *, is_reu
         "size": tune.choice([128, 256, 512]),
         "weight": tune.loguniform(0.1, 10),
     }
-    if goes_on:
+    if is_resumed:
         tuner = tune.Tuner.restore(str(folder / "s"), trainable=train, resume_unfinished=True)
     else:
         tuner = tune.Tuner(
@@ -200,7 +202,7 @@ def drive_tune(folder: Path, uri: str, num_trials: int, goes_on: bool, *, is_reu
     tuner.fit()
 
 
-def drive_ours(folder: Path, uri: str, num_trials: int, goes_on: bool) -> None:
+def drive_ours(folder: Path, uri: str, num_trials: int, is_resumed: bool) -> None:
     from sweep_overhead import SPACE, _quiet, _write_data
 
     from mlflow_setup.tracking.store import Tracking
@@ -208,7 +210,7 @@ def drive_ours(folder: Path, uri: str, num_trials: int, goes_on: bool) -> None:
     from search.driver.sweep import resume_sweep, run_sweep
 
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-    if goes_on:
+    if is_resumed:
         resume_sweep("s", folder, Tracking(uri), console=_quiet(), train=sleeper(str(folder)))
         return
     _write_data(folder / "data")

@@ -1,4 +1,4 @@
-"""The trainers of other libraries, as one would use them, for `benchmarks/peers.py`."""
+"""The trainers of other libraries, used as documented, for `benchmarks/peers.py`."""
 
 import sys
 import tempfile
@@ -36,7 +36,7 @@ SCORED = {"pairs": "similarity", "sentiment": "sentiment", "paraphrase": "paraph
 
 
 class _Clock(TrainerCallback):
-    """When a trainer's first step ended."""
+    """Records when a trainer's first step ended."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 1:
@@ -44,11 +44,11 @@ class _Clock(TrainerCallback):
 
 
 class Peer:
-    """A library's trainer over one model and optimizer, a stretch of steps at a time.
+    """A library's trainer for one model and optimizer, run for some steps at a time.
 
     Args:
-        make: model, optimizer's (with its constant schedule), arguments, callbacks -> trainer.
-        score: on dev.
+        make: model, arguments, callbacks, (optimizer, constant schedule) -> trainer.
+        score: returns the score on dev.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Peer:
         self.settings, self.seed = settings, 0
 
     def train(self, num_steps: int) -> tuple[float, int]:
-        """As `benchmarks/peers.py` does it: seconds from the end of the first step, examples."""
+        """Train some steps. Return seconds since the end of the first step, and examples."""
         self.seed, clock = self.seed + 1, _Clock()
         schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1.0)
         with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +96,7 @@ class Peer:
 
 
 def pairs_peer(dataset: Dataset) -> Peer:
-    """sentence-transformers over two data sets in turn."""
+    """sentence-transformers' trainer on two alternating data sets."""
     model = SentenceTransformer(locate("minilm"), device="cpu")
     model.max_seq_length = MAX_LENGTH
     sts, nli, dev = dataset.train["similarity"], dataset.train["nli"], dataset.dev["similarity"]
@@ -133,7 +133,8 @@ def pairs_peer(dataset: Dataset) -> Peer:
 
 
 class Siamese(nn.Module):
-    """Paraphrase logit = Linear([u, v, |u-v|]) of mean embeddings, sides encoded together."""
+    """Paraphrase logit = Linear([u, v, |u-v|]) of mean-pooled embeddings; both sides are encoded in
+    one batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +152,7 @@ class Siamese(nn.Module):
 
 
 def transformers_peer(match: str, dataset: Dataset) -> Peer:
-    """transformers' Trainer; a paraphrase's sides are padded together."""
+    """transformers' Trainer; both sides of a pair are padded together."""
     tokenizer = AutoTokenizer.from_pretrained(locate("minilm"))
     train, dev = dataset.train[SCORED[match]], dataset.dev[SCORED[match]]
 

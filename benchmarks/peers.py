@@ -1,18 +1,19 @@
-"""Our training beside that of the libraries one would take otherwise, in one run, in turns.
+"""Compare our training with that of other libraries, alternately in one run.
 
     python -m venv peers && peers/bin/pip install -e . sentence-transformers accelerate datasets
     peers/bin/python benchmarks/peers.py --data-dir DATA
 
-The same encoder (MiniLM), data, batch and learning rate, float32, each with its own best settings:
+Both have the same encoder (MiniLM), data, batch size and learning rate, float32, and otherwise
+their own best settings:
 
-- `pairs`: similarity by its cosine and entailment by multiple negatives ranking, two data sets in
+- `pairs`: similarity by cosine and entailment by multiple negatives ranking, on two data sets in
   turn, by sentence-transformers' trainer (`CosineSimilarityLoss`, `MultipleNegativesRankingLoss`)
-- `sentiment`: classes, by transformers' `Trainer`, sentences of like length together
+- `sentiment`: classification, by transformers' `Trainer`, with batches of similar length
 - `paraphrase`: a siamese model with a linear layer over [u, v, |u-v|], by the same
 
-Examples a second from the end of a stretch's first step to the end of its last one, and the seconds
-of training until a score on dev is reached; scoring is not counted. All have the fused AdamW. With
-`--threads=1` seconds are the processor's: what other work takes is not counted.
+Measured are examples per second, from the end of the first step to that of the last in a stretch of
+steps, and the seconds of training until a score on dev is reached, without evaluation. All use the
+fused AdamW. With `--threads=1` seconds are CPU time, which other processes do not affect.
 """
 
 import argparse
@@ -39,7 +40,7 @@ MATCHES = {
 
 
 class Ours:
-    """The trial's own steps."""
+    """The training steps of a trial."""
 
     def __init__(self, match: str, dataset: Dataset, config: Any) -> None:
         seed_globals(0)
@@ -48,7 +49,7 @@ class Ours:
         self.plan: Iterator[Any] = iter(())
 
     def train(self, num_steps: int) -> tuple[float, int]:
-        """Seconds from the end of the first step to the end of the last, and its examples."""
+        """Train some steps. Return seconds since the end of the first step, and examples."""
         learner, steps = self.learner, []
         while len(steps) < num_steps:
             found = next(self.plan, None)
@@ -74,7 +75,7 @@ def _is_score(key: str, task: str) -> bool:
 
 
 def compare(match: str, options: argparse.Namespace) -> None:
-    """Print a line of the table."""
+    """Compare one pair of trainers, and print a line of the table."""
     settings = [
         *(f"data.dir={options.data_dir}", "data.on_bad_rows=skip", "model.encoder=minilm"),
         *(f"optim.lr={LR}", "optim.lr_decay=0", "optim.weight_decay=0", "batching.batch_size=16"),
@@ -111,7 +112,7 @@ def compare(match: str, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Print a table, a line a match."""
+    """Print a table with one line per comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--matches", nargs="*", default=list(MATCHES), choices=list(MATCHES))

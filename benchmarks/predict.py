@@ -1,14 +1,14 @@
-"""Sentences a second of `predict` against a plain transformers loop, on the same pairs.
+"""The sentences per second of `predict` and of a plain transformers loop, on the same pairs.
 
     python benchmarks/predict.py --data-dir DATA --rows 512
 
-The loop is what one writes first: for each task and each member, `AutoModel` with its default
-attention in fp32, a batch of the file after another, padded to its longest sentence, each side by
-itself; then our heads. Both have the same batch size and answer two tasks (paraphrase, similarity)
-with the same members: MiniLM encoders with noise of their own and fresh heads, since speed does not
-depend on what they have learned. The outputs are compared in the run. Rounds of the loop and of
-predict take turns. Peak memory is of `ensweep predict` as a process, labelling a file of
---memory-rows rows and one of ten times as many, both going through the same pairs over and over.
+The loop is the straightforward one: for each task and each member, `AutoModel` with its default
+attention in fp32, on the file's batches in order, padded to the longest sentence, each side
+separately; then our heads. Both have the same batch size and predict two tasks (paraphrase,
+similarity) with the same members: MiniLM encoders with different noise and untrained heads, since
+speed does not depend on training. The outputs are compared. Rounds of the loop and of predict
+alternate. Peak memory is that of the process `ensweep predict`, for files of --memory-rows rows and
+of ten times as many, in which the same pairs repeat.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 class Loop:
-    """Members one after another, task by task."""
+    """Runs one member after another, task by task."""
 
     def __init__(self, folder: Path, batch_size: int) -> None:
         self.bundle, self.batch_size = Ensemble.load(folder).bundle, batch_size
@@ -68,7 +68,7 @@ class Loop:
             self.members[name] = encoder, AutoTokenizer.from_pretrained(place), heads
 
     def run(self, sides: Sides) -> dict[str, np.ndarray]:
-        """Combined outputs of both tasks."""
+        """Combined outputs for both tasks."""
         found = {}
         for name, entry in self.bundle.contents.tasks.items():
             raw = [self._outputs(name, share.member, sides) for share in entry.members]
@@ -111,12 +111,12 @@ class Ours:
         self.ensemble = Ensemble.load(folder, batch_size, precision)
 
     def run(self, sides: Sides) -> dict[str, np.ndarray]:
-        """Combined outputs of both tasks."""
+        """Combined outputs for both tasks."""
         return self.ensemble.outputs_of_tasks(dict.fromkeys(TASKS, sides))
 
 
 def measure_speed(folder: Path, sides: Sides, given: argparse.Namespace) -> None:
-    """Seconds of each way, round by round, and how far their outputs are apart."""
+    """Time each way in every round, and compare their outputs."""
     ways: dict[str, Loop | Ours] = {"loop fp32": Loop(folder, given.batch_size)}
     ways |= {f"predict {p}": Ours(folder, given.batch_size, p) for p in given.precisions}
     outputs = {name: way.run(sides) for name, way in ways.items()}  # a warm-up as well
@@ -162,7 +162,7 @@ def measure_memory(folder: Path, sides: Sides, num_rows: int, place: Path) -> No
 
 
 def write_bundle(folder: Path, given: argparse.Namespace) -> None:
-    """Members that differ in every weight, all of them asked for both tasks."""
+    """Write a bundle whose members differ in every weight; both tasks use all of them."""
     settings = [
         f"data.dir={given.data_dir}",
         f"model.encoder={given.encoder}",

@@ -1,10 +1,10 @@
-"""Additional pre-training against a control that trains the masked-LM head alone.
+"""Compare additional pre-training with a control that trains only the masked-LM head.
 
     python benchmarks/pretrain.py --data-dir DATA --steps 300
 
-Both start from the same weights, see the same sentences under the same masks for the same number
-of steps, and are scored on the same sentences held out. What the control gains is the fresh head
-learning which words are frequent; what pre-training gains beyond it is the encoder's.
+Both start from the same weights, train on the same sentences with the same masks for the same
+number of steps, and are evaluated on the same held-out sentences. The control's improvement comes
+from the new head learning word frequencies; the additional improvement comes from the encoder.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Seconds of an epoch of probing: sentence embeddings from the cache against the encoder each time.
+"""The time of an epoch of linear probing, with and without the cache of sentence embeddings.
 
     python benchmarks/probe.py --data-dir DATA --batch-sizes 16 128
 
 Both run the whole epoch: every training step of every task, then dev. Cached and uncached epochs
-take turns in one run; the first cached epoch, which computes the embeddings, is timed apart.
+alternate; the first cached epoch, which computes the embeddings, is timed separately.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def measure(given: argparse.Namespace, batch_size: int) -> dict[str, float]:
 
 
 def epoch_seconds(learner: Learner, dataset: Dataset, epoch: int) -> float:
-    """A whole epoch: its plan, its steps, its dev outputs."""
+    """The seconds of a whole epoch: planning, training steps, dev outputs."""
     config = learner.config
     started = time.perf_counter()
     lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
@@ -93,7 +93,7 @@ def epoch_seconds(learner: Learner, dataset: Dataset, epoch: int) -> float:
 
 
 def print_line(result: dict[str, float]) -> None:
-    """One batch size, to stderr."""
+    """Print the result for one batch size on stderr."""
     print(
         f"batch {result['batch_size']}: cached {result['cached_seconds']:.2f} s, uncached "
         f"{result['uncached_seconds']:.2f} s an epoch, {result['ratio']:.1f}x; the first cached "

@@ -2,10 +2,10 @@
 
     python benchmarks/record_curves.py --data-dir DATA
 
-Trains the first trials of `benchmarks/replay.yaml`, then configurations drawn evenly from its
-space, then some where TPE goes on from these, so that the best region is known as well. Each runs
-to its end, with the steps and the evaluation of any trial; no weights are kept. The first line of
-the file says how it was made; each other is a trial. Called again it goes on.
+Trains the first trials of `benchmarks/replay.yaml`, then configurations drawn uniformly from its
+space, then some that TPE suggests after these, so that the best region is covered too. Each trial
+runs all epochs, with the usual training and evaluation, but keeps no weights. The first line of the
+file describes how it was made; every other line is a trial. Run again, it adds the missing trials.
 """
 
 import argparse
@@ -40,7 +40,7 @@ SWEEP, CURVES = HERE / "replay.yaml", HERE / "data" / "curves.jsonl"
 
 
 def main() -> None:
-    """Train what the file lacks, a line on stderr for each trial."""
+    """Train the trials that the file lacks, and print a line for each on stderr."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--train-fraction", type=float, default=0.1)
@@ -69,13 +69,13 @@ def main() -> None:
 
 
 def with_search(sweep: SweepConfig, num_samples: int, num_startup_trials: int) -> SweepConfig:
-    """The sweep with so many trials, of which so many are drawn before the search learns."""
+    """The sweep with other numbers of trials and of random start-up trials."""
     update = {"num_samples": num_samples, "num_startup_trials": num_startup_trials}
     return sweep.model_copy(update={"search": sweep.search.model_copy(update=update)})
 
 
 def _line(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial that the searcher suggests, trained: what is kept of it."""
+    """Train a suggested trial, and return its line for the file."""
     started = time.perf_counter()
     curve = record(from_flat(trial["settings"]))
     best, seconds = max(curve[OVERALL], default=math.nan), time.perf_counter() - started
@@ -85,7 +85,8 @@ def _line(trial: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def record(config: Config) -> dict[str, Any]:
-    """A trial's metrics on dev by epoch, up to where it diverged, and its seconds an epoch."""
+    """Train a trial. Return its dev metrics by epoch, until it diverges, and its seconds per
+    epoch."""
     dataset = read_dataset(config)
     seed_globals(config.seed)
     learner = Learner(config, dataset)
@@ -129,7 +130,7 @@ def _header(sweep: SweepConfig) -> dict[str, Any]:
 
 
 def _recorded(path: Path, header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The trials in the file, which is made if it is not there; a torn last line is dropped."""
+    """The trials in the file, which is created if missing; an incomplete last line is dropped."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith("\n")] or [json.dumps(header) + "\n"]

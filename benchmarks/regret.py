@@ -15,20 +15,20 @@ Results = Mapping[str, Sequence["Trace"]]
 
 @dataclass(frozen=True)
 class Trace:
-    """What a replay came to."""
+    """The result of a replay."""
 
     regret: tuple[float, ...]  # after each epoch spent, in the order of the clock
     epochs: tuple[int, ...]  # of each trial, those under way at the end included
 
     def epochs_to(self, target: float) -> float:
-        """Epochs spent when the regret was first at most `target`; infinite if it never was."""
+        """The number of epochs until the regret is at most `target`; infinite if it never is."""
         found = (number for number, r in enumerate(self.regret, start=1) if r <= target)
         return next(found, float("inf"))
 
 
 def row(arm: str, results: Results, max_epochs: int) -> dict[str, Any]:
-    """An arm's median epochs to each target, and their ratio to random's, with 95 % intervals over
-    seeds. A replay that did not come so far counts with the epochs that it was given."""
+    """An arm's median epochs to each target, and their ratio to random search's, with 95 %
+    intervals over seeds. A replay that misses the target counts with its maximum of epochs."""
     found: dict[str, Any] = {"search": arm}
     for target in TARGETS:
         epochs, of_random = (
@@ -52,7 +52,7 @@ def row(arm: str, results: Results, max_epochs: int) -> dict[str, Any]:
 
 
 def draw(results: Results, max_epochs: int, path: Path) -> None:
-    """Median regret against epochs spent, with the middle half of the seeds."""
+    """Plot the median regret against epochs, with the interquartile range over seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -75,6 +75,7 @@ def _ratio(epochs: np.ndarray, of_random: np.ndarray, axis: int = -1) -> np.ndar
 
 
 def _padded(trace: Trace, max_epochs: int) -> np.ndarray:
-    """Its regret after each of so many epochs; a replay ends where its last target is reached."""
+    """The regret after each of `max_epochs` epochs; a replay ends early once it reaches the last
+    target."""
     kept = trace.regret[:max_epochs]
     return np.array([*kept, *[kept[-1]] * (max_epochs - len(kept))])

@@ -1,10 +1,10 @@
-"""Does rounding products to bf16 change what is learned? Scores of float32 and bf16 over seeds.
+"""The effect of bf16 rounding on scores: float32 and bf16 training over several seeds.
 
     python benchmarks/rounding.py --data-dir DATA
 
-`--how autocast` trains as `train.precision=bf16` does, which takes hardware for it. `--how rounded`
-shows the same on any machine: what goes into and comes out of every matrix product, forward and
-backward, is rounded to bf16, and the product itself is summed in float32, as bf16 units do.
+`--how autocast` trains as `train.precision=bf16` does, which needs hardware support. `--how
+rounded` simulates it on any machine: the inputs and outputs of every matrix product, forward and
+backward, are rounded to bf16, and the product accumulates in float32, as bf16 hardware does.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _PRODUCTS = (
 
 
 class _Round(torch.autograd.Function):
-    """To bf16 and back, both ways."""
+    """Rounds to bf16 and back, in the forward and the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class _Round(torch.autograd.Function):
 
 
 class Rounded(TorchFunctionMode):
-    """Matrix products as bf16 units make them."""
+    """Simulates the matrix products of bf16 hardware."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -57,7 +57,7 @@ class Rounded(TorchFunctionMode):
 
 
 def best_scores(config: Config, how: str) -> dict[str, float]:
-    """Dev scores of the epoch that is best overall."""
+    """The dev scores at the epoch with the best overall score."""
     mode: AbstractContextManager[object] = Rounded() if how == "rounded" else nullcontext()
     precision = "bf16" if how == "autocast" else "fp32"
     update = {"train": config.train.model_copy(update={"precision": precision})}

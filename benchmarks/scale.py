@@ -1,15 +1,15 @@
-"""What a driver of very many trials costs: its own code, with trials that are only pretended.
+"""The driver's CPU time in sweeps of very many trials, with simulated trials.
 
     python benchmarks/scale.py --sizes 100 300 1000 3000 10000
 
-For each size a sweep's folder is written as so many trials leave it (six of ten are stopped at a
-rung, the others run to their end). Then a driver comes to it, as `resume` does: searcher, rungs,
-callback and mirror are those of a sweep, and drive further trials, whose processes are played here:
-they write their records and report. Only the driver's calls are timed, by the processor's time of
-their thread, so that other work on the machine counts little. Ray's own loop is not in it.
+For each size, a sweep's folder is written as that many trials leave it (six in ten are stopped at a
+rung, the others finish). Then a driver resumes it: searcher, rungs, callback and mirror are those
+of a sweep, and run further trials, whose processes are simulated here: they write their records and
+report. Only the driver's calls are timed, by the CPU time of their thread, which other processes
+hardly affect. Ray's own loop is not included.
 
-MLflow's requests are counted on a tracking server that is started here. A store at a URI is one in
-memory whose every answer takes `--away` seconds.
+Requests to MLflow are counted on a tracking server started here. The object store is one in memory
+that delays every response by `--away` seconds.
 """
 
 import argparse
@@ -61,14 +61,14 @@ METRICS = ("dev/overall", *(f"dev/task{n}/accuracy" for n in range(3)), "train/l
 
 
 class NoMirror:
-    """Takes the place of the threads that send to MLflow."""
+    """Replaces the threads that send to MLflow."""
 
     def mark(self, trial: str) -> None:
         pass
 
 
-class PretendedTrial:
-    """A trial as Tune shows it to callbacks."""
+class FakeTrial:
+    """A trial as Tune passes it to callbacks."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config, self.last_result = config, dict[str, Any]()
@@ -76,7 +76,7 @@ class PretendedTrial:
 
 
 class Stopwatch:
-    """Milliseconds of this thread's processor time by what was done."""
+    """Measures milliseconds of this thread's CPU time, by operation."""
 
     def __init__(self) -> None:
         self.took: defaultdict[str, list[float]] = defaultdict(list)
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--away", type=float, default=0.02, help="seconds to an object store")
     parser.add_argument("--minutes", type=float, default=30.0, help="of a trial, for the rates")
     given = parser.parse_args()
-    atomic.os.fsync = lambda *_: None  # processor time is asked for, not the disk's
+    atomic.os.fsync = lambda *_: None  # CPU time is measured, not the disk
     per_trial = mlflow_requests()
     print(json.dumps({"MLflow requests": per_trial}), flush=True)
     for size in given.sizes:
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def measure(root: Path, size: int, away: float) -> dict[str, float]:
-    """A driver that comes to a sweep of `size` trials and goes on with it."""
+    """Measure a driver that resumes a sweep of `size` trials."""
     watch, draw = Stopwatch(), random.Random(0)
     more = [f"search.num_samples={size + NUM_MORE}", f"train.num_epochs={NUM_EPOCHS}"]
     sweep = read_sweep("selective", [*more, "search.num_probes=0", "search.baselines=false"], {})
@@ -167,10 +167,10 @@ def drive_one(
     folder: SweepFolder,
     draw: random.Random,
 ) -> None:
-    """From being suggested to its end; what Tune calls is called in its order."""
+    """Run one trial from suggestion to end, with the same calls in the same order as Tune."""
     suggested = watch.time("ask", lambda: searcher.suggest(str(draw.random())))
     (trial_id,) = searcher.running
-    trial, worth = PretendedTrial(suggested), draw.random()
+    trial, worth = FakeTrial(suggested), draw.random()
     own = folder.trial(suggested["trial"])
     own.create(record_of(suggested["trial"], suggested["settings"], suggested["searched"]))
     watch.time("start", lambda: callback.on_trial_start(0, [], trial))
@@ -202,7 +202,7 @@ def drive_one(
 
 
 def write_past(folder: SweepFolder, sweep: SweepConfig, size: int, draw: random.Random) -> None:
-    """The folders of trials that have ended."""
+    """Write the folders of trials that have ended."""
     first, base = OptunaSearcher(sweep), sweep.base()
     keys = list(first.suggest("x")["searched"]) if size else []
     for number in range(size):
@@ -237,8 +237,8 @@ def epoch_of(epoch: int, value: float) -> EpochRecord:
 
 
 def mlflow_requests() -> dict[str, float]:
-    """Requests of a trial of ten epochs, each projected as it comes: at its begin, an epoch, at its
-    end; counted on a server."""
+    """The number of requests to a server when a trial of ten epochs begins, after an epoch, and at
+    its end."""
     send, sent = requests.Session.send, list[str]()
 
     def counted(session: Any, request: Any, **how: Any) -> Any:

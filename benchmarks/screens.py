@@ -1,10 +1,10 @@
-"""How often the screens suspect an honest model of having seen dev, and how often they find one.
+"""False positive and true positive rates of the screens for models that have seen dev.
 
     python benchmarks/screens.py POOL.npz --pools 100      # about a minute on one core
 
 POOL.npz is as for `ensemble_rules.py`: hard labels or scores of many models for the paper's three
-tasks, none of which has seen the rows. Random pools of 4 to 11 of them are screened as they are,
-and again with one model more that knows the labels but for a little noise.
+tasks, none of which was trained on the rows. Random pools of 4 to 11 of them are screened, and
+again with one more model that predicts the labels with a little noise.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from trainable.config.tasks import PAPER_TASKS, Output
 TASKS = ("sentiment", "paraphrase", "similarity")
 FEWEST, MOST = 4, 11
 NOISE = 0.02
-"""Of labels that are drawn anew; of scores' range that is their noise's standard deviation."""
+"""The share of labels drawn again; for scores, the noise's standard deviation relative to their
+range."""
 KINDS = ("seems to have seen dev", "the same for all", "a duplicate")
 
 Floats = NDArray[np.float64]
@@ -44,13 +45,13 @@ def main() -> None:
             size = rng.integers(FEWEST, MOST + 1)
             some = predictions[rng.choice(len(predictions), size, replace=False)]
             honest.append(_screened(name, some, labels))
-            told = _told(name, labels, rng)
+            told = _near_labels(name, labels, rng)
             planted.append(_screened(name, np.vstack([some, told[None]]), labels))
         found = sum(any(KINDS[0] in reason for reason in reasons) for reasons in planted)
         print(f"  {given.pools} random pools: {_counts(honest)}; one planted: found in {found}")
 
 
-def _told(name: str, labels: Floats, rng: np.random.Generator) -> Floats:
+def _near_labels(name: str, labels: Floats, rng: np.random.Generator) -> Floats:
     task = PAPER_TASKS[name]
     if task.kind.output is Output.SCORE:
         return labels + NOISE * task.max_score * rng.standard_normal(len(labels))
@@ -59,7 +60,7 @@ def _told(name: str, labels: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _screened(name: str, predictions: Floats, labels: Floats) -> list[str]:
-    """Why models are left out."""
+    """The reasons for which models are rejected."""
     task = PAPER_TASKS[name]
     is_scored = task.kind.output is Output.SCORE
     outputs = np.stack([row if is_scored else smoothed(task, row) for row in predictions])

@@ -1,14 +1,15 @@
-"""How many epochs a search takes to a good configuration, replayed on recorded learning curves.
+"""The number of epochs that a search needs to find a good configuration, on recorded curves.
 
     python benchmarks/search_replay.py                 # some minutes on one core
 
-The sweep's own searcher and scheduler, driven by a simulated clock with `--workers` trials side by
-side; the curves are those that `benchmarks/record_curves.py` recorded, and what a Gaussian process
-makes of them in between (`benchmarks/landscape.py`), with the noise that it leaves.
+The sweep's own searcher and scheduler run on a simulated clock with `--workers` concurrent trials.
+The learning curves are those that `benchmarks/record_curves.py` recorded, and the predictions of a
+Gaussian process for other configurations (`benchmarks/landscape.py`), with its residual noise.
 
-The regret of a search is that of its best trial so far, the one that it would report: how much less
-is expected of that trial's epochs than of the best recorded configuration, as a share of what that
-one is above the median of even draws. Luck with the noise misleads a search; it never helps one.
+The regret of a search is that of its best trial so far, which it would report: the expected score
+of the best recorded configuration minus that trial's expected score, relative to the best recorded
+configuration's lead over the median of uniform draws. A trial that was only lucky has a high
+observed score but not a low regret.
 """
 
 import argparse
@@ -46,7 +47,7 @@ from trainable.tune.keys import (
 )
 
 MANY = 100_000
-"""More trials than any replay comes to."""
+"""More trials than any replay runs."""
 
 ARMS = {
     "random": (f"search.num_startup_trials={MANY}", "scheduler.name=none"),
@@ -57,11 +58,11 @@ ARMS = {
     "TPE + ASHA": ("scheduler.name=asha",),
     "TPE + halving, recipes first": (),
 }
-"""What each search overrides of the sweep; only the last has first trials."""
+"""Search name -> settings of the sweep that it overrides. Only the last has first trials."""
 
 
 def main() -> None:
-    """Replay every search with every seed, then print a table or JSON."""
+    """Replay every search with every seed, and print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("overrides", nargs="*", help="key=value of the sweep, for all searches")
     parser.add_argument("--curves", type=Path, default=CURVES)
@@ -97,23 +98,24 @@ def main() -> None:
 
 
 def halve(recorded: Sequence[Recorded], half: str) -> list[Recorded]:
-    """The first trials, and every other one of the rest: to tune on one half, judge on another."""
+    """The first trials and every other one of the rest, so that methods can be tuned on one half
+    and evaluated on the other."""
     first = [trial for trial in recorded if trial.origin == "first"]
     return first + recorded[len(first) :][0 if half == "even" else 1 :: 2]
 
 
 def search_of(arm: str, overrides: Sequence[str], seed: int) -> SweepConfig:
-    """The sweep as an arm runs it."""
+    """The sweep with an arm's overrides."""
     more = [*overrides, *ARMS[arm], f"search.seed={seed}", f"search.num_samples={MANY}"]
     sweep = read_sweep(str(SWEEP), more, {})
     return sweep if "recipes" in arm else sweep.model_copy(update={"first_trials": ()})
 
 
 class World:
-    """The curves that a search meets, and the scale of its regret.
+    """Simulates training: the curves of suggested trials, and their regret.
 
     Args:
-        noise: factor of the noise; 0 shows each trial's expected curve.
+        noise: factor of the noise; 0 gives each trial its expected curve.
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class World:
         self.best, self.median = float(expected.max()), float(np.median(expected[even]))
 
     def curve(self, suggested: dict[str, Any], rng: np.random.Generator) -> "Curve":
-        """Of a trial that the searcher suggests; a first trial's is as it was recorded."""
+        """The curve of a suggested trial; for a first trial, the recorded one."""
         known = self.first.get(suggested["trial"])
         if known is not None:
             return Curve(known.overall, known.overall, known.epoch_seconds)
@@ -146,7 +148,7 @@ class World:
 
 @dataclass(frozen=True)
 class Curve:
-    """A trial's overall by epoch: what the search sees, and what was to be expected."""
+    """A trial's overall score by epoch: as observed by the search, and as expected."""
 
     seen: tuple[float, ...]
     expected: tuple[float, ...]
@@ -155,7 +157,7 @@ class Curve:
 
 @dataclass
 class _Running:
-    """A trial under way in the simulated sweep."""
+    """A running trial of the simulated sweep."""
 
     trial_id: str
     name: str
@@ -164,8 +166,8 @@ class _Running:
 
 
 def replay(sweep: SweepConfig, world: World, max_epochs: int, num_workers: int = 4) -> Trace:
-    """Run a sweep on the simulated clock until `max_epochs` are spent, or no regret is left to
-    speak of."""
+    """Run a sweep on the simulated clock until `max_epochs` are used, or the regret is below the
+    lowest target."""
     searcher, scheduler = OptunaSearcher(sweep), TuneScheduler(new_rungs(sweep))
     rng = np.random.default_rng(sweep.search.seed)
     clock: list[tuple[float, int, _Running]] = []  # when a running trial's next epoch ends
@@ -185,7 +187,7 @@ def replay(sweep: SweepConfig, world: World, max_epochs: int, num_workers: int =
             name = suggested["trial"]
             if name not in trials:
                 trials[name] = _Running("", name, world.curve(suggested, rng))
-            trial = trials[name]  # a promoted one goes on where it paused
+            trial = trials[name]  # a promoted trial continues where it paused
             trial.trial_id = str(order)
             heapq.heappush(clock, (now + trial.curve.epoch_seconds, order, trial))
 
@@ -200,17 +202,18 @@ def replay(sweep: SweepConfig, world: World, max_epochs: int, num_workers: int =
         if seen > best_seen:
             best_seen, best_expected = seen, expected
         regret.append(world.regret(best_expected))
-        if _goes_on(searcher, scheduler, trial, world.num_epochs):
+        if _report(searcher, scheduler, trial, world.num_epochs):
             heapq.heappush(clock, (now + trial.curve.epoch_seconds, order, trial))
         else:
             start(now)
     return Trace(tuple(regret), tuple(trial.epoch for trial in trials.values()))
 
 
-def _goes_on(
+def _report(
     searcher: OptunaSearcher, scheduler: TuneScheduler, trial: _Running, num_epochs: int
 ) -> bool:
-    """Tell of an epoch as Tune does: the scheduler, then the searcher."""
+    """Report an epoch as Tune does, to the scheduler and then the searcher. Return whether the
+    trial continues."""
     result = {
         EPOCH: trial.epoch,
         NUM_EPOCHS: num_epochs,
@@ -231,7 +234,7 @@ def _goes_on(
 
 
 def print_table(world: World, rows: Sequence[Mapping[str, Any]]) -> None:
-    """What the curves were told from, then a line a search, in Markdown."""
+    """Print the data behind the curves, then a Markdown table with one line per search."""
     for name, value in world.landscape.check().items():
         print(f"{name}: {value:.4g}")
     print(f"best {world.best:.4f}, median {world.median:.4f}\n")

@@ -1,15 +1,15 @@
-"""Greedy selection against the loop that one writes first, and against AutoGluon's, in one run.
+"""Compare our greedy selection with a naive loop and with AutoGluon's, in one run.
 
     python benchmarks/selection.py                                # without AutoGluon
     python benchmarks/selection.py --autogluon VENV/bin/python    # has autogluon.core installed
 
-Pools are drawn: each candidate is right about as often as real ones are, and errors are shared.
-All sizes are those of the paper's dev files, the paraphrase pool that of its training file's dev.
-Fifty rounds on one thread, from probabilities or scores in memory to weights, preparation included.
-The naive loop and AutoGluon run as many rounds as `--slow-seconds` allow, at least two; each of
-their rounds costs the same, so fifty are told from the mean. Selections are
-compared by the score after each round: where they part, candidates tied, or AutoGluon's six digits
-made them tie, and the ties were broken in another way.
+Pools are simulated: candidates are about as accurate as real ones, and share errors. All sizes are
+those of the paper's dev files, except for paraphrase, where it is that of a dev split of the
+training file. Timed are fifty rounds on one thread, from probabilities or scores in memory to
+weights, including preparation. The naive loop and AutoGluon run as many rounds as `--slow-seconds`
+allow, at least two; their rounds all cost the same, so the time of fifty is extrapolated from the
+mean. Selections are compared by the score after each round: they differ only after a tie of
+candidates that was broken differently, or that AutoGluon's rounding to six digits caused.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from ensemble.statistics.effort import SHIPPED
 from trainable.config.tasks import PAPER_TASKS, Output
 
 POOLS = {"sentiment": 1101, "paraphrase": 40_430, "similarity": 863}
-"""Rows of each task."""
+"""Task -> number of rows."""
 SIZES = (20, 200, 1000)
 Floats = NDArray[np.float64]
 
@@ -63,7 +63,8 @@ def main() -> None:
 def cell(
     name: str, size: int, repeats: int, slow_seconds: float, autogluon: Path | None
 ) -> dict[str, Any]:
-    """One pool: seconds of as many rounds of each as users get, and how many first picks agree."""
+    """Measure one pool: the seconds of fifty rounds of each method, and the number of first rounds
+    whose scores agree."""
     task = PAPER_TASKS[name]
     predictions, labels = make_pool(name, size, POOLS[name])
     seconds = []
@@ -85,7 +86,7 @@ def cell(
 
 
 def line(row: dict[str, Any]) -> str:
-    """For people."""
+    """One result as text."""
     text = f"{row['task']:11}{row['candidates']:5} candidates  ours {1e3 * row['ours']:8.1f} ms"
     for who in ("naive", "autogluon"):
         if who in row:
@@ -96,7 +97,8 @@ def line(row: dict[str, Any]) -> str:
 
 
 def make_pool(name: str, size: int, num_rows: int, seed: int = 0) -> tuple[Floats, Floats]:
-    """Predictions [M, N] or [M, N, C] as `ensemble.selection.combine` makes them, and labels."""
+    """Simulated predictions [M, N] or [M, N, C], as `ensemble.selection.combine` returns them, and
+    labels [N]."""
     task, rng = PAPER_TASKS[name], np.random.default_rng([seed, size, num_rows])
     skill = rng.uniform(0.6, 1.0, size)
     if task.kind.output is Output.SCORE:
@@ -122,7 +124,8 @@ def make_pool(name: str, size: int, num_rows: int, seed: int = 0) -> tuple[Float
 def naive(
     name: str, predictions: Floats, labels: Floats, limit: float
 ) -> tuple[float, list[float]]:
-    """The textbook loop with a library's metric: seconds, and the score of each of its rounds."""
+    """Run the textbook loop with scikit-learn's metric. Return its seconds, and the score after
+    each round."""
     kind, total = PAPER_TASKS[name].kind, np.zeros_like(predictions[0])
     scores: list[float] = []
     started = time.perf_counter()
@@ -166,14 +169,14 @@ print(json.dumps([seconds, trajectory]))
 def in_autogluon(
     python: Path, name: str, predictions: Floats, labels: Floats, limit: float
 ) -> tuple[float, list[float]]:
-    """As `naive`, of AutoGluon's `EnsembleSelection` in its own process."""
+    """The same as `naive` for AutoGluon's `EnsembleSelection`, in another Python."""
     task = PAPER_TASKS[name]
     problems = {Output.SCORE: "regression", Output.BINARY: "binary"}
     kind = problems.get(task.kind.output, "multiclass")
     if task.kind.output is Output.BINARY:
         predictions = 0.5 + predictions / (
             4 * np.abs(predictions).max()
-        )  # averages keep their side of the middle
+        )  # averages stay on the same side of 0.5
     with TemporaryDirectory() as folder:
         np.savez(Path(folder) / "pool.npz", predictions=predictions, labels=labels)
         words = [f"{folder}/pool.npz", kind, str(limit), str(SHIPPED.num_rounds)]

@@ -1,16 +1,16 @@
-"""Why does SMART do little: does its ascent step find noise that moves the answers, and how far?
+"""Measure why SMART has little effect: how far does the noise from its ascent step move outputs?
 
     python benchmarks/smart_noise.py --data-dir DATA --weights b3.safetensors --steps 200
 
-A B3 model is trained for a while, unless its weights are there. Then, batch by batch, the noise of
-the ascent is set against random noise of the same size: a random sign for each element at the
-border of an L-infinity ball, a random direction at that of an L2 ball. Shown for each place, norm,
-radius and number of steps: how far the answers move under the start's noise, random noise and the
-noise found; how often the latter wins; and how long the penalty's gradient is beside that of the
-loss without it.
+A B3 model is trained for some steps, unless its weights exist. Then, for each batch, the
+adversarial noise is compared with random noise of the same size: a random sign for each element on
+the surface of an L-infinity ball, or a random direction on that of an L2 ball. Shown for each
+place, norm, radius and number of steps: how far the outputs move under the initial noise, random
+noise and adversarial noise; how often adversarial noise moves them further; and the norm of the
+penalty's gradient relative to that of the loss without it.
 
-Then the same step by dropout masks: all passes share them, as ours do; or each pass draws its own,
-as the author's code does: in the search for the noise, in the comparison, or in both.
+Then the same step with different dropout masks: shared by all passes, as in our code, or drawn anew
+for each pass, as in the authors' code: in the search for the noise, in the comparison, or in both.
 """
 
 import argparse
@@ -55,7 +55,7 @@ MASKS = {
     "own in the search, shared in the comparison": (False, True),
     "own in both": (False, False),
 }
-"""Masks -> whether the search shares them, whether the comparison does."""
+"""Description -> whether the search shares dropout masks, whether the comparison does."""
 
 Answers = Callable[[Tensor | None], Tensor]
 
@@ -109,12 +109,12 @@ def main() -> None:
 
 
 def described(settings: Smart) -> dict[str, object]:
-    """What tells settings apart."""
+    """The settings that vary, as text."""
     return settings.model_dump(include={"place", "norm", "radius", "step_size", "num_steps"})
 
 
 def trained(given: argparse.Namespace) -> Learner:
-    """B3 after so many steps."""
+    """A B3 learner after `--steps` training steps."""
     learner = learner_of(given)
     lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
     plan = plan_epoch(lengths, learner.config.batching, learner.config.seed, 1)
@@ -124,7 +124,7 @@ def trained(given: argparse.Namespace) -> Learner:
 
 
 def learner_of(given: argparse.Namespace, *overrides: str) -> Learner:
-    """B3 before its first step."""
+    """A B3 learner before its first step."""
     settings = [
         *(f"data.dir={given.data_dir}", "data.on_bad_rows=skip", f"model.encoder={given.encoder}"),
         *("model.pooling=mean", "pretrain.enabled=false", "optim.lr=1e-4", "train.precision=fp32"),
@@ -137,7 +137,7 @@ def learner_of(given: argparse.Namespace, *overrides: str) -> Learner:
 
 
 def batches_of(learner: Learner, name: str, count: int) -> Iterable[Batch]:
-    """Batches of a task that are the same in each measurement."""
+    """Batches of a task, the same in each measurement."""
     draw = np.random.default_rng(0)
     size, total = learner.config.batching.batch_size, learner.train_tokens[name].num_examples
     plan = [Step(name, draw.choice(total, size, replace=False)) for _ in range(count)]
@@ -145,7 +145,7 @@ def batches_of(learner: Learner, name: str, count: int) -> Iterable[Batch]:
 
 
 def start_of(learner: Learner, batch: Batch, settings: Smart) -> Tensor:
-    """Noise that the ascent starts from: [S, L, H], or [S, H] at the pooled embedding."""
+    """The initial noise of the ascent: [S, L, H], or [S, H] at the pooled embedding."""
     shape = [len(batch.sentences), int(learner.model.encoder.config.hidden_size)]  # type: ignore[union-attr,arg-type]
     if settings.place == "input":
         assert batch.packed is not None
@@ -154,7 +154,7 @@ def start_of(learner: Learner, batch: Batch, settings: Smart) -> Tensor:
 
 
 def random_like(start: Tensor, settings: Smart) -> Tensor:
-    """Random noise at the border of the ball."""
+    """Random noise on the surface of the ball."""
     draw = torch.randn_like(start)
     if settings.norm == "linf":
         return settings.radius * draw.sign()
@@ -162,7 +162,8 @@ def random_like(start: Tensor, settings: Smart) -> Tensor:
 
 
 def measure(learner: Learner, name: str, count: int, settings: Smart) -> dict[str, float]:
-    """Means over batches of how far the answers move, and shares; all passes share their masks."""
+    """Means over batches: how far outputs move, and shares of batches. All passes share dropout
+    masks."""
     kind, sums = learner.tasks[name].kind, np.zeros(5)
     parameters = [p for p in learner.model.parameters() if p.requires_grad]
     torch.manual_seed(0)
@@ -194,7 +195,8 @@ def measure(learner: Learner, name: str, count: int, settings: Smart) -> dict[st
 def wins(
     learner: Learner, name: str, count: int, search_shares: bool, comparison_shares: bool
 ) -> dict[str, float]:
-    """How often the default's step beats random noise, and how far other masks alone move."""
+    """How often the default's ascent step beats random noise, and how far new masks alone move the
+    outputs."""
     settings, kind = learner.config.loss.smart, learner.tasks[name].kind
     won = moved = 0.0
     torch.manual_seed(0)
@@ -218,7 +220,7 @@ def wins(
 
 
 def with_masks_of(learner: Learner, batch: Batch, output: HeadOutput) -> Answers:
-    """noise -> outputs by the masks of a pass that was made."""
+    """A function from noise to outputs, with the dropout masks of an earlier pass."""
     state = output.rng_state
     assert state is not None, "the model was not in training"
 
@@ -232,7 +234,7 @@ def with_masks_of(learner: Learner, batch: Batch, output: HeadOutput) -> Answers
 
 @torch.no_grad()
 def typical_sizes(learner: Learner) -> str:
-    """Root mean square of an element of the tokens' and of the sentences' embeddings."""
+    """The root mean square of the elements of token embeddings and of sentence embeddings."""
     (batch,) = batches_of(learner, next(iter(learner.tasks)), 1)
     assert batch.packed is not None
     with replayed(dropout_state(learner.device), learner.device):

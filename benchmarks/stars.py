@@ -1,10 +1,10 @@
-"""How often a study gives a star where there is no effect, and how often where there is one.
+"""The false positive rate and the power of the significance stars of `ensweep ablate`.
 
     python benchmarks/stars.py --tables 200
 
-Tables of runs that only their seeds and their rows' mistakes tell apart, through the code of
-`ensweep ablate`: each run of a task is right on a dev row with a chance that depends on the row,
-which all runs share, and on the run, by its seed. One row of each table may be better by an effect.
+Simulated tables go through the code of `ensweep ablate`. The probability that a run predicts a dev
+row correctly depends on the dev row, whose difficulty all runs share, and on the run's seed. One
+row of each table may be better by an effect.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from trainable.config.tasks import PAPER_TASKS
 
 TASK = PAPER_TASKS["paraphrase"]
 NAMES = ("sentiment", "paraphrase", "similarity")
-"""Three tasks of one kind: what is looked at is the statistics."""
+"""Three tasks of one kind: only the statistics are tested."""
 
 HARDNESS = 1.5
-"""Standard deviation of how hard dev rows are, in probits: runs err on the same rows."""
+"""The standard deviation of the difficulty of dev rows, in probits."""
 
 
 def main() -> None:
@@ -60,7 +60,8 @@ def main() -> None:
 def simulate(
     given: argparse.Namespace, sd: float, num_seeds: int, effect: float
 ) -> dict[str, float]:
-    """Shares over all tables; `missed` is of the intervals of every difference."""
+    """Shares over all tables; `missed` is the share of all intervals that miss the true
+    difference."""
     random = np.random.default_rng([int(sd * 1e6), num_seeds, int(effect * 1e6)])
     last = f"row{given.rows - 1}"
     tables_starred = starred = missed = power = 0.0
@@ -86,7 +87,8 @@ def simulate(
 def table(
     given: argparse.Namespace, sd: float, num_seeds: int, effect: float, random: np.random.Generator
 ) -> dict[str, list[Result]]:
-    """Results of all rows: a run's accuracy is .5 to .8 by task, and `sd` around it by its seed."""
+    """The results of all rows. A run's accuracy is .5 to .8 by task, with the standard deviation
+    `sd` over seeds."""
     results: dict[str, list[Result]] = {}
     labels = np.ones(given.dev)
     hardness = {name: HARDNESS * random.normal(size=given.dev) for name in NAMES}

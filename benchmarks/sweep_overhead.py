@@ -1,9 +1,9 @@
-"""What a sweep costs beside its training: gaps between trials, the driver's time, the search's.
+"""The overhead of a sweep: gaps between trials, the driver's time, the search's time.
 
     python benchmarks/sweep_overhead.py            # about 6 minutes on two cores
 
-Ratios are against a partner in the same run: the floor of pure sleeping, a fresh process for each
-trial, Ray's own MLflow callback.
+Ratios compare with a reference in the same run: the sleeping time alone, a new process for each
+trial, Ray's MLflow callback.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def sleeping_sweep(root: Path, num_trials: int, seconds: float) -> dict[str, float]:
-    """Trials that only sleep, against the floor: the sum of sleeps over their concurrency."""
+    """Run trials that only sleep, and compare with the minimum: total sleep / concurrency."""
     sweep = _sweep(root, num_trials)
     storage = root / "runs"
     started = time.perf_counter()
@@ -97,8 +97,8 @@ def sleeping_sweep(root: Path, num_trials: int, seconds: float) -> dict[str, flo
 
 
 def _gaps(facts: list[dict[str, float]]) -> tuple[list[float], list[float]]:
-    """Seconds from one trial's end to the next one's start in the same process; and from a
-    process's birth to its first trial's start."""
+    """Seconds from one trial's end to the next one's start in the same process, and from the start
+    of a process to that of its first trial."""
     by_process: dict[float, list[dict[str, float]]] = {}
     for fact in sorted(facts, key=lambda fact: fact["start"]):
         by_process.setdefault(fact["pid"], []).append(fact)
@@ -144,7 +144,7 @@ def sleeper(seconds: float) -> Train:
 
 @dataclass(eq=False)
 class StandIn:
-    """A trial as a callback sees it."""
+    """A trial as Tune passes it to callbacks."""
 
     config: dict[str, Any]
     path: str
@@ -152,7 +152,8 @@ class StandIn:
 
 
 def driver_time_per_report(root: Path, num_reports: int = 50) -> dict[str, float]:
-    """What a report of 27 metrics costs the driver's loop: our callback, and Ray's for MLflow."""
+    """The time that a report of 27 metrics takes in the driver's loop: with our callback, and with
+    Ray's for MLflow."""
     metrics = {f"dev/task{n}/accuracy": 0.5 for n in range(NUM_METRICS - 1)} | {"dev/overall": 0.5}
     ours = statistics.median(_our_reports(root, metrics, num_reports)) * 1000
     theirs = statistics.median(_their_reports(root, metrics, num_reports)) * 1000
@@ -239,7 +240,7 @@ def _sweep(root: Path, num_samples: int) -> SweepConfig:
 
 
 def _write_data(folder: Path) -> None:
-    """Enough for the data check: the trials do not read it."""
+    """Write data that pass the check; the trials do not read them."""
     folder.mkdir(parents=True)
     for part in ("train", "dev"):
         rows = "".join(f"{n}\t{part}{n}\tsentence {part} {n}\t{n % 5}\n" for n in range(20))

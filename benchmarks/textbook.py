@@ -1,8 +1,8 @@
-"""The training and evaluation loops that one writes first: readable, correct, and slow.
+"""Straightforward training and evaluation loops, the reference for `benchmarks/train_step.py`.
 
-Each batch is tokenised anew and padded to its longest sentence, an eager encoder is called once for
-each side and view, in float32, and AdamW updates without foreach or fusion; evaluation goes through
-dev 16 examples at a time. The reference that `benchmarks/train_step.py` measures against.
+Each batch is tokenised when used and padded to its longest sentence, an eager encoder is called
+once for each side and view, in float32, and AdamW is neither foreach nor fused. Evaluation runs on
+dev in batches of 16 examples.
 """
 
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ from trainable.model.multitask import MultitaskBert
 from trainable.runtime.seeding import generator
 
 Rows = Mapping[str, np.ndarray]
-"""Task -> rows of its examples."""
+"""Task -> row numbers of its examples."""
 
 EVAL_BATCH_SIZE = 16
 
 
 class Textbook:
-    """A model of the same maths as a trial's, trained and evaluated the plain way."""
+    """The same model and losses as a trial's, trained and evaluated in the simplest way."""
 
     def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
         torch.manual_seed(config.seed)
@@ -62,7 +62,7 @@ class Textbook:
 
     @torch.no_grad()
     def evaluate(self, chunk: Rows) -> dict[str, np.ndarray]:
-        """Outputs for rows of dev, as they come."""
+        """Outputs for dev rows, in the given order."""
         self.model.eval()
         found = {}
         for name, rows in chunk.items():

@@ -1,13 +1,13 @@
-"""The training step and the evaluation against a textbook's, on the same examples, side by side.
+"""Compare our training step and evaluation with a textbook implementation, on the same examples.
 
     python benchmarks/train_step.py --data-dir DATA
 
-The textbook loop is in `benchmarks/textbook.py`; the loops between it and ours add what ours has,
-one thing after the other, and the last ones round products. All go through the same examples of the
-tasks under the b3 recipe (MNR and SimCSE on similarity), each forming its own batches. Chunks of
-the loops alternate, so that a change of the machine's speed hits all; ratios are of seconds for the
-same examples, the median over the chunks. Evaluation goes through the same rows of dev. Peak memory
-and the first step are of a process for each loop.
+The textbook loop is in `benchmarks/textbook.py`. The loops between it and ours add one optimisation
+of ours after another, and the last ones use lower precision. All train on the same examples with
+the b3 recipe (MNR and SimCSE on similarity), in batches of their own. Chunks of the loops
+alternate, so that a change of the machine's speed affects all; a ratio is that of the seconds for
+the same examples, the median over chunks. Evaluation is on the same dev rows. Peak memory and the
+first step are measured in a separate process for each loop.
 """
 
 import argparse
@@ -45,17 +45,17 @@ WAY = (
     "+ fused AdamW",
     "+ no padding, fused attention: ours fp32",
 )
-"""From the textbook's loop to ours, each with all before it."""
+"""The steps from the textbook's loop to ours; each includes those before it."""
 HALVES = {"ours bf16": "bf16", "ours fp16": "fp16", "ours tf32": "tf32"}
 COMPILED = "ours bf16, compiled"
 MIXED = "mixed"
 
 
 class Ours:
-    """The trial's own steps, planned over the chunk's rows as over an epoch.
+    """The training steps of a trial, on the chunk's rows as if they were an epoch.
 
     Args:
-        num_added: how much of `WAY` it has.
+        num_added: how many steps of `WAY` it includes.
     """
 
     def __init__(self, config: Config, dataset: Dataset, num_added: int = len(WAY)) -> None:
@@ -104,7 +104,7 @@ def make_loop(name: str, config: Config, dataset: Dataset) -> Textbook | Ours:
 def time_training(
     loops: Mapping[str, Textbook | Ours], dataset: Dataset, options: argparse.Namespace
 ) -> dict[str, dict[str, list[float]]]:
-    """Part -> loop -> seconds for each chunk; the first chunk warms up and is not counted."""
+    """Part -> loop -> seconds for each chunk, without the first, which is a warm-up."""
     parts = {MIXED: list(dataset.train), **{name: [name] for name in dataset.train}}
     seconds = {part: {name: [] for name in loops} for part in parts}
     for number, chunk in enumerate(chunks(dataset, options)):
@@ -121,7 +121,7 @@ def time_training(
 
 
 def chunks(dataset: Dataset, options: argparse.Namespace) -> list[Rows]:
-    """Disjoint random parts of the training set, the tasks in their natural proportions."""
+    """Disjoint random parts of the training set, each with the tasks in their proportions."""
     total = sum(len(examples) for examples in dataset.train.values())
     orders = {
         name: generator(0, "benchmark", name).permutation(len(examples))
@@ -137,7 +137,7 @@ def chunks(dataset: Dataset, options: argparse.Namespace) -> list[Rows]:
 def time_evaluation(
     loops: Mapping[str, Textbook | Ours], dataset: Dataset, num_rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds for all of dev, round by round; the first warms up. In float32 the outputs agree."""
+    """Loop -> seconds for dev in each round, after a warm-up. Checks that float32 outputs agree."""
     rows = {name: np.arange(len(examples)) for name, examples in dataset.dev.items()}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     textbook = loops[TEXTBOOK]
@@ -161,7 +161,7 @@ def time_evaluation(
 
 
 def run_alone(name: str, config: Config, dataset: Dataset, options: argparse.Namespace) -> None:
-    """In a process of its own: print the first step's seconds and the peak memory as JSON."""
+    """Print the first step's seconds and the peak memory as JSON, for a process of its own."""
     loop = make_loop(name, config, dataset)
     size = config.batching.batch_size
     first = {"similarity": chunks(dataset, options)[0]["similarity"][:size]}
@@ -183,7 +183,7 @@ def print_table(
     flops: float,
     options: argparse.Namespace,
 ) -> None:
-    """A row for each loop: times faster and examples a second by part, share of the peak."""
+    """Print a row for each loop: speed-up, examples per second, share of the peak FLOP/s."""
     print(f"{options.chunks} chunks of {options.examples} examples, batch {options.batch_size}, ")
     print(f"{machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     parts = list(seconds)
@@ -216,7 +216,7 @@ def _cell(by_loop: Mapping[str, list[float]], name: str) -> str:
 
 
 def _flops(textbook: Textbook) -> float:
-    """Of the matrices, forward and backward, on the real tokens that the textbook has counted."""
+    """FLOPs of the matrix products, forward and backward, on the textbook's non-padding tokens."""
     encoder = textbook.model.encoder
     words = encoder.get_input_embeddings().weight.numel()
     weights = sum(p.numel() for p in encoder.parameters() if p.ndim == 2) - words
@@ -244,7 +244,7 @@ def main() -> None:
         textbook = loops[TEXTBOOK]
         textbook.num_tokens = 0
         seconds = time_training(loops, dataset, options)
-        warm = 1 + options.chunks  # the first chunk is in the tokens and not in the seconds
+        warm = 1 + options.chunks  # the first chunk counts in the tokens, but not in the seconds
         flops = _flops(textbook) / 2 * options.chunks / warm  # mixed and task by task: twice
         alone = {name: _alone(name, encoder, options) for name in names} if options.memory else {}
         print_table(seconds, evaluation, alone, flops, options)
@@ -257,7 +257,7 @@ def _alone(name: str, encoder: str, options: argparse.Namespace) -> dict[str, fl
 
 
 def _fewer(dataset: Dataset, num_rows: int) -> Dataset:
-    """With a random part of each task's dev rows."""
+    """The dataset with a random sample of each task's dev rows."""
     dev = {}
     for name, examples in dataset.dev.items():
         rows = generator(0, "dev", name).permutation(len(examples))[:num_rows]

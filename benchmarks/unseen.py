@@ -1,13 +1,13 @@
-"""Cut rows off the paper's training files that nothing will see before the last word.
+"""Split rows off the paper's training files for a final evaluation.
 
     python benchmarks/unseen.py --data-dir DATA --output CUT
     ensweep sweep selective --name real --data-dir CUT/train data.on_bad_rows=skip
     ...
     ensweep evaluate bundle --data-dir CUT/unseen --split dev
 
-A row goes by a seeded hash of its sentences, so that equal rows go together and the cut is the same
-on each machine. `CUT/train` has the remaining training rows with dev and test as they were;
-`CUT/unseen` has the rows that were cut, under the names of the dev files.
+A seeded hash of a row's sentences decides where it goes, so that equal rows stay together and the
+split is the same on every machine. `CUT/train` has the remaining training rows, with dev and test
+unchanged; `CUT/unseen` has the rows that were split off, under the names of the dev files.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def main() -> None:
 
 
 def share_of(row: str, places: list[int], seed: int) -> float:
-    """From 0 to 1, the same for rows of the same sentences whatever their order, case, blanks."""
+    """A hash of a row's sentences as a number from 0 to 1, regardless of their order, case and
+    whitespace."""
     cells = row.split("\t")
     sentences = sorted(" ".join(cells[i].lower().split()) for i in places if i < len(cells))
     digest = hashlib.sha256("\0".join([str(seed), *sentences]).encode()).digest()

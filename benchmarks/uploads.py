@@ -1,7 +1,7 @@
-"""What a trial waits for an object store, seconds an epoch: `python benchmarks/uploads.py`.
+"""The seconds per epoch that a trial waits for an object store: `python benchmarks/uploads.py`.
 
-The store is in memory, 5 ms and 1 Gbit/s away. The trials are of the packaged MiniLM: one
-fine-tunes it, one trains heads on it.
+The store is simulated in memory, with a latency of 5 ms and a bandwidth of 1 Gbit/s. Of two trials
+with the packaged MiniLM one fine-tunes it, one trains heads on it.
 """
 
 import os
@@ -33,7 +33,7 @@ WAITS = [name for name in ("publish", "withdraw", "settle") if hasattr(WorkingCo
 
 @contextmanager
 def waits_counted() -> Iterator[list[float]]:
-    """The seconds for which the main thread is in the storage, one after another."""
+    """Record the seconds of each call of the main thread into the storage."""
     waited: list[float] = []
     plain = {name: getattr(WorkingCopy, name) for name in WAITS}
 
@@ -55,7 +55,8 @@ def waits_counted() -> Iterator[list[float]]:
 
 
 def trial(folder: Path, *overrides: str) -> tuple[list[float], list[float], float]:
-    """Seconds of each epoch from report to report, those waited in each, and at the end."""
+    """Run a trial. Return the seconds of each epoch, those waited in each, and those waited at the
+    end."""
     config = resolve(
         "b3", ["model.encoder=minilm", "pretrain.enabled=false", *overrides], {}
     ).config

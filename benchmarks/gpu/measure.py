@@ -1,11 +1,11 @@
-"""What a GPU makes of the training step and the evaluation, put on disk after each measurement.
+"""Measure the training step and the evaluation on a GPU; each result is saved at once.
 
     python benchmarks/gpu/measure.py --encoder ENCODER --data-dir DATA --output results.json
 
 MiniLM and an encoder of BERT-base's shape with random weights, under the b3 recipe: the textbook's
 loop, ours in float32, tf32, bf16, compiled, and with CUDA graphs, at three batch sizes; a profile
-of a step; one, two and four trials on one GPU. Ends by itself before `--seconds`: what is most
-wanted comes first. With `--device cpu` a rehearsal of the same lines in small.
+of a step; one, two and four trials on one GPU. Ends before `--seconds`; the most important
+measurements come first. With `--device cpu` it is a small rehearsal of the same measurements.
 """
 
 import argparse
@@ -37,14 +37,14 @@ _WARM_UP = 3
 
 
 class Results:
-    """What is known so far, on disk."""
+    """The results so far, saved after each measurement."""
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path, self.deadline = path, time.monotonic() + seconds
         self.facts: dict[str, Any] = {"cells": [], "profiles": [], "trials": [], "left_out": []}
 
     def add(self, part: str, about: dict[str, Any], seconds: float, run: Callable[[], Any]) -> None:
-        """Measure, or note why not: an error, or too little time for what may take `seconds`."""
+        """Measure, or record why not: an error, or less than `seconds` left."""
         if time.monotonic() + seconds > self.deadline:
             self.facts["left_out"].append({**about, "part": part, "why": "no time was left"})
         else:
@@ -52,7 +52,7 @@ class Results:
             try:
                 found = run()
                 self.facts[part].append({**about, **found, "took": time.monotonic() - started})
-            except Exception as error:  # the next one may work: this machine is here once
+            except Exception as error:  # the next measurement may work
                 why = f"{type(error).__name__}: {first_line(error)}"
                 self.facts["left_out"].append({**about, "part": part, "why": why})
             if torch.cuda.is_available():
@@ -62,7 +62,7 @@ class Results:
 
 
 class Steps:
-    """A loop's steps over batches that are ready, task after task as in an epoch."""
+    """A loop's training steps on prepared batches, with the tasks in the order of an epoch."""
 
     def __init__(self, name: str, config: Config, dataset: Dataset, num_steps: int) -> None:
         loop = make_loop(BF16 if name == GRAPHS else name, config, dataset)
@@ -79,7 +79,7 @@ class Steps:
             self.step = self._graphed()
 
     def seconds(self) -> float:
-        """For all batches, once some have warmed up."""
+        """The seconds for all batches, after a warm-up."""
         for i, batch in enumerate(self.batches[:_WARM_UP]):
             self.step(batch, i)
         wait()
@@ -90,8 +90,8 @@ class Steps:
         return time.perf_counter() - started
 
     def _graphed(self) -> Callable[[Batch, int], Any]:
-        """One batch's forward and backward pass recorded, and replayed for each: the most that
-        graphs could give, as each shape would need one of its own."""
+        """Record one batch's forward and backward pass as a CUDA graph, and replay it for every
+        batch: an upper bound, since in training each shape would need a graph of its own."""
         learner, batch = self.learner, self.batches[0]
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
@@ -115,7 +115,7 @@ class Steps:
 def measure_cell(
     name: str, config: Config, dataset: Dataset, num_steps: int, rate: float
 ) -> dict[str, Any]:
-    """Training and evaluation of one loop."""
+    """Measure training and evaluation with one loop."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
@@ -163,7 +163,7 @@ def _textbook(config: Config, dataset: Dataset, num_steps: int) -> dict[str, Any
 
 
 def profile_step(config: Config, dataset: Dataset) -> dict[str, Any]:
-    """The operations that take most of three steps, by the device's own time."""
+    """The operations with the most device time in three steps."""
     steps = Steps(BF16, config, dataset, 3)
     steps.seconds()
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -183,7 +183,7 @@ def profile_step(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 
 def run_trials(options: argparse.Namespace, count: int) -> dict[str, Any]:
-    """Several trials at once, each a process: examples a second of all."""
+    """Run `count` trials at once, one process each. Return their total examples per second."""
     command = [sys.executable, __file__, *sys.argv[1:], "--one-trial"]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
     try:
@@ -198,7 +198,7 @@ def run_trials(options: argparse.Namespace, count: int) -> dict[str, Any]:
 
 
 def one_trial(config: Config, dataset: Dataset, seconds: float) -> None:
-    """Steps for a fixed time, those of the beginning, when others still load, not counted."""
+    """Train for a fixed time, without counting the beginning, when other processes still load."""
     steps = Steps(BF16, config, dataset, 2 if config.train.device == "cpu" else 60)
     begin = time.monotonic() + seconds / 2
     while time.monotonic() < begin:
@@ -210,7 +210,7 @@ def one_trial(config: Config, dataset: Dataset, seconds: float) -> None:
 
 
 def main() -> None:
-    """Measure until all is done or the time is up."""
+    """Measure until everything is done or the time is up."""
     options = _parse()
     is_rehearsal = options.device == "cpu"
     num_steps, sizes = (2, (2,)) if is_rehearsal else (40, (16, 64, 256))
@@ -234,7 +234,7 @@ def main() -> None:
     cells = [(e, size, loop) for size in sizes for e in encoders for loop in LOOPS]
     textbook = [(e, sizes[0], TEXTBOOK) for e in encoders]
     first = [cell for cell in cells if cell[1] == sizes[0] and cell[2] != COMPILED]
-    rest = [cell for cell in cells if cell not in first]  # to compile takes a minute
+    rest = [cell for cell in cells if cell not in first]  # compilation takes a minute
 
     def add(cell: tuple[str, int, str]) -> None:
         encoder, size, loop = cell

@@ -1,4 +1,4 @@
-"""Wheels, the packaged MiniLM as fp16, a slice of the data and our code in one folder.
+"""Pack wheels, the packaged MiniLM in fp16, a sample of the data and our code into one folder.
 
 bash benchmarks/gpu/pack.sh build/gpu --data-dir DATA
 """
@@ -19,13 +19,13 @@ from trainable.data.synthetic import write_sample
 
 ROOT = Path(__file__).parents[2]
 MAX_MIB = 60
-"""Of the whole folder: a machine is lent that takes 64 in a call."""
+"""The largest size of the folder, for machines that accept uploads of 64 MiB."""
 WHEELS = (
     *("pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions"),
     *("filelock", "pytest", "pluggy", "iniconfig", "pygments", "setuptools<82"),
 )
-"""What our steps, evaluations and their tests need beyond torch and transformers; torch.compile
-needs setuptools, which torch asks for below 82."""
+"""Packages for training, evaluation and their tests, besides torch and transformers. torch.compile
+needs setuptools, and torch requires a version below 82."""
 CODE = (
     *("mlflow_setup", "trainable", "benchmarks/gpu"),
     *(f"benchmarks/{name}.py" for name in ("machine", "textbook", "train_step")),
@@ -47,7 +47,7 @@ ENCODER_FILES = (
 
 
 def pack_wheels(folder: Path, python: str) -> None:
-    """Download the wheels that `constraints.txt` pins, and check what came.
+    """Download the wheels that `constraints.txt` pins, and check them.
 
     Raises:
         SystemExit: one is missing, empty, or of another Python or platform.
@@ -82,7 +82,7 @@ def pack_wheels(folder: Path, python: str) -> None:
 
 
 def pack_encoder(folder: Path) -> None:
-    """MiniLM with weights rounded to fp16: they are read as float32."""
+    """Copy MiniLM with its weights rounded to fp16; they are loaded as float32."""
     source = Path(locate("minilm"))
     folder.mkdir()
     for name in ENCODER_FILES:
@@ -96,7 +96,7 @@ def pack_encoder(folder: Path) -> None:
 
 
 def pack_data(folder: Path, data_dir: Path | None, num_rows: int) -> None:
-    """The first rows of each of the paper's files, or generated ones."""
+    """Write the first rows of each of the paper's files, or generated rows."""
     if data_dir is None:
         write_sample(folder, num_train=num_rows, num_dev=num_rows // 4)
         return
@@ -108,7 +108,7 @@ def pack_data(folder: Path, data_dir: Path | None, num_rows: int) -> None:
 
 
 def pack_code(folder: Path) -> None:
-    """Our packages below the command line, the benchmarks and the tests that need a GPU."""
+    """Copy our packages except the command line, the benchmarks, and the tests that need a GPU."""
     for name in CODE:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def pack_code(folder: Path) -> None:
 
 
 def main() -> None:
-    """Write the folder, print what it weighs."""
+    """Write the folder, and print its size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="a folder; replaced where it is one of these")
     parser.add_argument("--data-dir", type=Path, help="the paper's files; default: generated rows")

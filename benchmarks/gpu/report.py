@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md from what `measure.py` has put on disk.
+"""Print the tables of docs/performance.md from the results of `measure.py`.
 
 python benchmarks/gpu/report.py results.json
 """
@@ -13,7 +13,8 @@ Facts = Mapping[str, Any]
 
 
 def report(facts: Facts) -> str:
-    """Markdown: the machine, a table of loops for each encoder and batch size, profiles, trials."""
+    """The results as Markdown: machine, a table of loops for each encoder and batch size, profiles,
+    concurrent trials."""
     machine = facts["machine"]
     rates = ", ".join(f"{name} {rate / 1e12:.3g}" for name, rate in machine["rates"].items())
     parts = [
