@@ -1,4 +1,4 @@
-"""A sweep's callback with the trials, the mirror and the searcher that it is given faked."""
+"""A sweep's callback with fake trials, a fake mirror and a fake searcher."""
 
 import io
 import time
@@ -23,7 +23,7 @@ from trainable.storage.trial_folder import TrialFolder
 
 @dataclass
 class FakeTrial:
-    """What the driver sees of a trial."""
+    """A trial as Tune passes it to the driver."""
 
     name: str
     error_file: str | None = None
@@ -39,7 +39,7 @@ class FakeTrial:
 
 @dataclass
 class FakeMirror:
-    """Remembers what was projected."""
+    """Records which trials were projected."""
 
     marked: list[str] = field(default_factory=list)
 
@@ -49,7 +49,7 @@ class FakeMirror:
 
 @dataclass
 class FakeSearcher:
-    """Remembers which trials were to be tried again, and which were given up."""
+    """Records which trials were to be retried, and which were given up."""
 
     tried_again: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class FakeSearcher:
 
 
 class Sweep:
-    """A driver with its scheduler, and trials that are written by hand."""
+    """A driver with its scheduler, and trials whose records the test writes."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Sweep:
         return trial
 
     def epoch(self, trial: FakeTrial, epoch: int, overall: float, sentiment: float = 0.1) -> str:
-        """What the trial's process writes and reports; the scheduler's word."""
+        """Write and report an epoch as the trial's process does; the scheduler's decision."""
         folder = self.folder(trial.name)
         metrics = {"dev/overall": overall, "dev/sentiment/accuracy": sentiment}
         metrics["train/sentiment/loss"] = 9.0

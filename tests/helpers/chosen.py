@@ -1,4 +1,4 @@
-"""Choices of a store's runs with little effort."""
+"""Fill a store with runs whose ensemble is fast to choose."""
 
 from typing import Any
 

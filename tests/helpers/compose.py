@@ -1,4 +1,4 @@
-"""`deploy/compose.yaml`, read as docker compose does, and its services as plain processes."""
+"""Read `deploy/compose.yaml` as docker compose does, and run its services as plain processes."""
 
 import os
 import re
@@ -38,16 +38,16 @@ GIVEN = {
 
 @cache
 def written() -> dict[str, Any]:
-    """The file as it stands."""
+    """The file, without interpolation."""
     content: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     return content
 
 
 def interpolated(given: Mapping[str, str]) -> dict[str, Any]:
-    """The file with its variables.
+    """The file with its variables replaced.
 
     Raises:
-        KeyError: one that is needed is not given.
+        KeyError: a required variable is not given.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -66,11 +66,11 @@ def interpolated(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 class Services:
-    """Database, store and MLflow of the file, each at a free port of this machine."""
+    """The file's database, object store and MLflow, each on a free port of this machine."""
 
     def __init__(self) -> None:
         self.file = interpolated(GIVEN)
-        self.folder = Path(tempfile.mkdtemp(prefix="logins"))  # a short path: it has sockets
+        self.folder = Path(tempfile.mkdtemp(prefix="logins"))  # a short path: sockets are in it
         self.folder.chmod(0o711)
         self.ports = {name: free_port() for name in ("database", "store", "mlflow")}
         self.uri = f"http://127.0.0.1:{self.ports['mlflow']}"
@@ -82,7 +82,7 @@ class Services:
         }
 
     def start(self) -> None:
-        """All of them, in the order in which each needs the ones before."""
+        """Start all services in the order of their dependencies."""
         self._make_database()
         self.start_database()
         self._start("store", [sys.executable, "-m", "moto.server", "-p", str(self.ports["store"])])
@@ -101,7 +101,7 @@ class Services:
         self._wait("database", self._database_answers)
 
     def kill_database(self) -> None:
-        """With its processes for connections, each of which leads a group of its own."""
+        """Kill the database, including its connection processes, which have their own groups."""
         process = self.running.pop("database")
         for each in [*psutil.Process(process.pid).children(recursive=True), process]:
             with suppress(psutil.NoSuchProcess):
@@ -119,7 +119,7 @@ class Services:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def environment(self, service: str) -> dict[str, str]:
-        """What the file says, its host names made those of here, and its configs files."""
+        """A service's environment, with host names replaced by local ones and configs by files."""
         found = {}
         targets = {each["target"]: each["source"] for each in self._of(service).get("configs", ())}
         for name, value in self._of(service)["environment"].items():
@@ -133,7 +133,7 @@ class Services:
     def status(
         self, method: str, path: str, host: str = HOST, body: bytes | None = None, **headers: str
     ) -> int:
-        """Of a request without a login, unless the headers have one; 0: nothing answers."""
+        """The status of a request, without a login unless it is in the headers; 0: no response."""
         code, _ = self.answer(method, path, host, body, **headers)
         return code
 
@@ -152,7 +152,7 @@ class Services:
 
     @property
     def authorization(self) -> str:
-        """The login as a header has it."""
+        """The login as the value of the Authorization header."""
         return f"Basic {b64encode(':'.join(self.login.values()).encode()).decode()}"
 
     def _of(self, service: str) -> dict[str, Any]:
@@ -160,9 +160,9 @@ class Services:
         return found
 
     def _here(self, text: str) -> str:
-        """The services' names and ports in this text, as they are on this machine.
+        """`text` with the services' host names and ports replaced by those on this machine.
 
-        The client speaks to MLflow by no proxy, so that 127.0.0.1 is one of its names here.
+        The client reaches MLflow without a proxy, so 127.0.0.1 is one of its names.
         """
         for name, port in (("database", 5432), ("store", 9000)):
             text = text.replace(f"{name}:{port}", f"127.0.0.1:{self.ports[name]}")
@@ -171,7 +171,7 @@ class Services:
         return text.replace("--port=5000", f"--port={self.ports['mlflow']}")
 
     def _make_database(self) -> None:
-        """As the image does at its first start."""
+        """Create the database as the image does at its first start."""
         given = self._of("database")["environment"]
         password = self.folder / "password"
         password.write_text(given["POSTGRES_PASSWORD"])
@@ -221,7 +221,7 @@ class Services:
 
 
 def _postgres(name: str) -> str:
-    """One of PostgreSQL's programs; Debian keeps them off the path.
+    """The path of one of PostgreSQL's programs, which Debian does not put on PATH.
 
     Raises:
         AssertionError: it is not installed.
@@ -233,7 +233,7 @@ def _postgres(name: str) -> str:
 
 
 def _owner() -> dict[str, str]:
-    """PostgreSQL does not run as root."""
+    """The user to run PostgreSQL as, because it does not run as root."""
     return {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
 
 

@@ -1,4 +1,4 @@
-"""A disk of a few megabytes, to be filled: tmpfs, where this process may mount one."""
+"""A disk of a few megabytes that tests fill: a tmpfs, if this process may mount one."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ class Disk:
 
     @property
     def num_free(self) -> int:
-        """Bytes."""
+        """The number of free bytes."""
         disk = os.statvfs(self.path)
         return disk.f_bavail * disk.f_frsize
 
     def fill(self, kilobytes: int = 0) -> None:
-        """Leave so many free."""
-        # Who else writes there may take the last of it: then it is full as well.
+        """Fill the disk, except for `kilobytes`."""
+        # Another process may write the last bytes at the same time: then it is full as well.
         with suppress(OSError), (self.path / BALLAST).open("ab") as stream:
             while (excess := self.num_free - 1024 * kilobytes) > 0:
                 stream.write(bytes(min(excess, 1 << 16)))
@@ -36,13 +36,13 @@ class Disk:
         (self.path / BALLAST).unlink()
 
     def remount(self, option: str) -> None:
-        """`ro` or `rw`."""
+        """Mount again with another option: `ro` or `rw`."""
         subprocess.run(["mount", "-o", f"remount,{option}", str(self.path)], check=True)
 
 
 @contextmanager
 def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
-    """Mounted at `path`, which is made. Skips the test where mounting is not permitted."""
+    """A small disk mounted at `path`. Skips the test if mounting is not permitted."""
     path.mkdir()
     if problem := _mount(path, megabytes):
         pytest.skip(f"no disk can be mounted here: {problem}")
@@ -53,7 +53,7 @@ def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
 
 
 def can_mount() -> bool:
-    """Whether the tests with small disks are played here."""
+    """Whether tests with small disks can run here."""
     with TemporaryDirectory() as folder:
         if _mount(Path(folder), 1):
             return False
@@ -62,7 +62,7 @@ def can_mount() -> bool:
 
 
 def _mount(path: Path, megabytes: int) -> str:
-    """What was in the way, or nothing."""
+    """Mount a tmpfs. Return the error message, or ""."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Students with teachers, and what their teachers must have said."""
+"""Students with teachers, and the soft labels that they should get."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def labels_of(config: Config, shared: Path) -> tuple[Dataset, dict[str, torch.Te
 
 
 def best_outputs(folder: Path, dataset: Dataset, name: str) -> np.ndarray:
-    """By the plain way: the best overall epoch, sentence by sentence."""
+    """A trial's outputs at its best overall epoch, computed sentence by sentence."""
     trial = TrialFolder(folder)
     best = max(trial.epochs(), key=lambda record: (record.metrics[OVERALL], -record.epoch))
     config = from_flat(trial.trial().config)

@@ -1,4 +1,4 @@
-"""Drivers of pretended sweeps in processes of their own, and what must hold in the end."""
+"""Drivers of fake sweeps in their own processes, and assertions about their results."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Driver:
-    """A driver in a process of its own."""
+    """A driver in its own process."""
 
     def __init__(
         self, verb: str, folder: Path, *given: str, name: str = "s", **environment: str
@@ -45,7 +45,7 @@ class Driver:
         paths = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'helpers'}"
         self.folder, self.name = folder, name
         if verb == "run" and "MLFLOW_TRACKING_URI" not in environment:
-            resolve_tracking(folder / "runs").check()  # the database is made more quickly here
+            resolve_tracking(folder / "runs").check()  # creating the database here is faster
         self.process = subprocess.Popen(
             command,
             env={**os.environ, "PYTHONPATH": paths, "SWEEP": name, **environment},
@@ -64,12 +64,12 @@ class Driver:
         self.wait_for(lambda: len(epoch_files(self.folder, self.name)) >= count)
 
     def processes(self) -> list[psutil.Process]:
-        """Its own, and all that it has started: a Ray, its workers."""
+        """The driver's process and all its descendants: Ray and its workers."""
         own = psutil.Process(self.process.pid)
         return [own, *own.children(recursive=True)]
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that trials run in."""
+        """The processes in which trials run."""
         return [process for process in self.processes() if is_at_a_trial(process)]
 
     def end(self, seconds: float = 300) -> tuple[int, str]:
@@ -97,7 +97,7 @@ def epoch_files(folder: Path, name: str = "s") -> list[Path]:
 
 
 def longest_stall(folder: Path, seconds_an_epoch: float) -> float:
-    """Seconds that an epoch took beyond those it was to take: what its trial was made to wait."""
+    """The most seconds that an epoch took beyond its planned ones: the time its trial waited."""
     return max(
         later.wall_time - earlier.wall_time - seconds_an_epoch
         for past in read_history(SweepFolder(folder / "runs", "s").trial_folders())
@@ -115,12 +115,12 @@ def assert_whole(
     is_pretended: bool = True,
     storage: Path | None = None,
 ) -> dict[str, Outcome]:
-    """O1 and O2: every trial has ended, and folder, study and MLflow tell the same.
+    """O1 and O2: every trial has ended, and folder, study and MLflow agree.
 
     Args:
-        name: of the sweep.
-        is_pretended: its values follow from the learning rate.
-        storage: where it lies; None: below the folder.
+        name: the sweep's.
+        is_pretended: its scores follow from the learning rate (`fake_sweep`).
+        storage: the storage folder; None: below `folder`.
     """
     sweep = SweepFolder(storage or folder / "runs", name)
     past = {p.name: p for p in read_history(sweep.trial_folders())}
@@ -147,7 +147,7 @@ def assert_whole(
 
 
 def assert_tracked(tracking: Tracking, name: str, past: Mapping[str, PastTrial]) -> None:
-    """MLflow has the sweep's run, ended, and of each trial every value of every epoch, once."""
+    """MLflow has the sweep's run, which has ended, and every metric of every epoch exactly once."""
     (parent,) = tracking.search({Tag.KIND: RunKind.SWEEP, Tag.SWEEP: name})
     assert parent.info.status == "FINISHED"
     runs = {run.trial: run for run in find_trials(tracking, name)}
@@ -163,7 +163,7 @@ def assert_tracked(tracking: Tracking, name: str, past: Mapping[str, PastTrial])
         assert {key for key in run.metrics if not key.startswith((SYSTEM, USAGE))} == set(wanted)
         for key, points in wanted.items():
             found = tracking.client.get_metric_history(run.run_id, key)
-            told = sorted((point.step, point.value) for point in found)  # MLflow's order is by time
-            if key in TIMES:  # of an epoch that was run again, those of its first run
+            told = sorted((point.step, point.value) for point in found)  # MLflow sorts by time
+            if key in TIMES:  # a repeated epoch keeps those of its first run
                 told, points = ([(step, 0.0) for step, _ in given] for given in (told, points))
             assert told == points, (trial, key)

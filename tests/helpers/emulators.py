@@ -1,4 +1,4 @@
-"""Azure's blob store by azurite, of npm (`make azurite`), as a process of its own."""
+"""Azure's blob store, emulated by azurite from npm (`make azurite`) in its own process."""
 
 import base64
 import hashlib
@@ -19,16 +19,16 @@ from ports import free_port
 
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""Of every azurite: no secret."""
+"""The account key of every azurite, not a secret."""
 _VERSION = "2021-08-06"
 
 
 @contextmanager
 def azurite(folder: Path) -> Iterator[dict[str, str]]:
-    """With a container `bucket`: what the environment has to say to use it.
+    """Run azurite with a container `bucket`. Yields the environment variables to use it.
 
     Args:
-        folder: for its files.
+        folder: for azurite's files.
     """
     program = shutil.which("azurite-blob", path=os.environ.get("ENSWEEP_AZURITE"))
     program = program or shutil.which("azurite-blob")
@@ -50,7 +50,8 @@ def azurite(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _make_container(port: int) -> None:
-    """Waits for the server. No library here makes containers; the request is signed by hand."""
+    """Wait for the server, and create the container by a request that is signed by hand, because no
+    installed library can."""
     deadline = time.monotonic() + PATIENCE
     given = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": _VERSION}
     lines = [f"{name}:{value}" for name, value in given.items()]

@@ -1,4 +1,4 @@
-"""Tiny random encoders of every family that is supported, with a tokenizer of a few words."""
+"""Tiny random encoders of every supported family, with a tokenizer of a few words."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ WORDS = (
 )
 
 OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Families whose padding has index 1, and whose positions start after it."""
+"""Families whose padding index is 1, and whose position ids start after it."""
 _SIZES: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -36,7 +36,7 @@ _OWN: dict[str, dict[str, Any]] = {
 
 
 def write_encoder(folder: Path, family: str, added_tokens: int = 0) -> Path:
-    """A pretrained encoder's folder; with tokens that its embeddings have no rows for."""
+    """Write an encoder's folder; `added_tokens` have no rows in its embeddings."""
     pad = int(family in OFFSET)
     specials = ["[CLS]", "[PAD]"] if pad else ["[PAD]", "[CLS]"]
     specials += ["[SEP]", "[UNK]", "[MASK]"]
@@ -57,7 +57,7 @@ def write_encoder(folder: Path, family: str, added_tokens: int = 0) -> Path:
 
 
 def word_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
-    """Whole words between [CLS] and [SEP]; the special ones are in the vocabulary."""
+    """A tokenizer of whole words between [CLS] and [SEP]; `vocabulary` includes special tokens."""
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(

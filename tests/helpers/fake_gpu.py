@@ -1,15 +1,15 @@
-"""Steps and evaluations on a GPU that computes nothing: is it waited for, is a tensor elsewhere?
+"""Find GPU synchronisation and tensors on the wrong device, without a GPU.
 
     python tests/helpers/fake_gpu.py ENCODER DATA
 
-torch's FakeTensorMode knows shapes and devices and no values: whatever asks for a value (`.item()`,
-a boolean mask, a comparison) or mixes devices is an error there. Above it `OneDevice` refuses what
-a GPU would take and wait for: copies other than by `trainable.runtime.transfer`, and indices that
-lie on the host.
+torch's FakeTensorMode tracks shapes and devices but no values: reading a value (`.item()`, a
+boolean mask, a comparison) or mixing devices is an error. `OneDevice` also rejects what a GPU would
+accept but wait for: copies other than those of `trainable.runtime.transfer`, and indices on the
+host.
 
-A CPU build of torch ends where the gradient of a fake CUDA tensor is recorded, and cannot index
-one. So the device is that of torch's Python backends, in a process of its own, as it stays. `PLAIN`
-lists where a real GPU goes another way.
+A CPU build of torch aborts when it records the gradient of a fake CUDA tensor, and cannot index
+one. So the device is the one for torch's Python backends, in a separate process, because it cannot
+be unregistered. `PLAIN` lists where a real GPU takes another path.
 """
 
 import json
@@ -53,7 +53,7 @@ PLAIN = {
     "trainable/model/kernels/attention.py": "nested tensors",
     "trainable/model/compilation.py": "compiled layers",
 }
-"""What a CUDA device has in addition: `pytest -m gpu` goes there."""
+"""Features of a CUDA device that are not tested here but by `pytest -m gpu`."""
 
 ROWS = np.arange(3)
 PACKAGES = ("trainable", "helpers")
@@ -68,11 +68,11 @@ PLANTED: dict[str, Fault] = {
     "a copy to the host": lambda loss: loss.cpu().to(loss.device),
     "a branch": lambda loss: loss if loss > 0 else -loss,
 }
-"""Faults, each put into the loss of a step."""
+"""Name -> a fault to plant into the loss of a step, which must be found."""
 
 
 class OneDevice(TorchDispatchMode):
-    """Refuses operations between devices, of single numbers too, but for uploads."""
+    """Rejects operations with tensors on several devices, scalars included, except uploads."""
 
     is_uploading = False
 
@@ -86,7 +86,7 @@ class OneDevice(TorchDispatchMode):
 
 
 class FakeGPU:
-    """A device for models and batches; a step's tensors stay there."""
+    """A fake device for models and batches."""
 
     def __init__(self) -> None:
         class Backend(_DummyBackendModule):
@@ -105,7 +105,7 @@ class FakeGPU:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Everything in here runs without values, and is refused where it would wait."""
+        """Run the block without values, and reject what would wait for the device."""
         with self.fake, self.one_device:
             yield
 
@@ -121,21 +121,21 @@ class FakeGPU:
 
 
 def check(gpu: FakeGPU, config: Config, stage: Stage, tasks: list[str], with_dev: bool) -> None:
-    """A step of each task in a stage of a trial, and an evaluation; raises what refuses one."""
+    """Run a step of each task in a stage of a trial, and an evaluation; raises what is rejected."""
     learner = learner_on(gpu, config, stage)
     with gpu.watched():
         steps = [Step(name, ROWS) for name in tasks]
         for number, batch in enumerate(learner.batches(steps, stage.first_epoch)):
             loss = learner.step(batch, stage.first_epoch, number)
             assert loss.device == gpu.device
-            learner.optimizer.step = lambda: None  # it has been, and is the same for each task
+            learner.optimizer.step = lambda: None  # tested once, and the same for each task
         learner.end_epoch()
         outputs = learner.dev_outputs() if with_dev else {}
     assert all(len(values) == len(ROWS) for values in outputs.values())
 
 
 def check_fault(gpu: FakeGPU, learner: Learner, fault: Fault) -> None:
-    """A step whose loss becomes what the fault makes of it."""
+    """Run a step with the fault planted into its loss."""
     plain = learner.loss
     with gpu.watched(), patch.object(learner, "loss", lambda batch: fault(plain(batch))):
         (batch,) = learner.batches([Step("sentiment", ROWS)], 1)
@@ -143,7 +143,7 @@ def check_fault(gpu: FakeGPU, learner: Learner, fault: Fault) -> None:
 
 
 def check_pretraining(gpu: FakeGPU, config: Config) -> None:
-    """A step of additional pre-training."""
+    """Run a step of additional pre-training."""
     training = MaskedLMTraining(config, text_of(config), Path("none"), False, "")
     training.device = gpu.device
     with gpu.fake:
@@ -154,7 +154,7 @@ def check_pretraining(gpu: FakeGPU, config: Config) -> None:
 
 
 def learner_on(gpu: FakeGPU, config: Config, stage: Stage) -> Learner:
-    """A learner at the beginning of a stage: what comes before its steps is computed on the CPU."""
+    """A learner at the start of a stage, on the GPU; what precedes its steps ran on the CPU."""
     dataset = read_dataset(config)
     dev = {name: examples.take(ROWS) for name, examples in dataset.dev.items()}
     dataset, soft_labels = replace(dataset, dev=dev), {}
@@ -175,7 +175,7 @@ def learner_on(gpu: FakeGPU, config: Config, stage: Stage) -> Learner:
 
 
 def main(encoder: str, data: str) -> None:
-    """Print as JSON what refused the steps of each recipe's stages, and of each planted fault."""
+    """Print as JSON why steps were rejected: of each recipe's stages, and with each fault."""
     torch.set_num_threads(1)
     gpu = FakeGPU()
     short = [
@@ -207,7 +207,7 @@ def main(encoder: str, data: str) -> None:
 
 
 def _step(config: Config, stage: Stage, task: str) -> tuple[str, ...]:
-    """What makes up a step of the task: steps that agree in it run through the same lines."""
+    """The parts of a step of the task; steps with the same parts run the same code."""
     loss, distill = config.loss, config.distill
     terms = (
         loss.mnr if loss.mnr.enabled and task in ("nli", *loss.mnr.tasks) else None,
@@ -219,7 +219,7 @@ def _step(config: Config, stage: Stage, task: str) -> tuple[str, ...]:
 
 
 def _refusal(run: Callable[..., None], *arguments: Any) -> str | None:
-    """Why a step is refused, and the line of ours that asked; None: it is not."""
+    """Why a step is rejected, and the line of our code; None if it is not."""
     try:
         run(*arguments)
     except Exception as error:

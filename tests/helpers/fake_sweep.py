@@ -1,11 +1,11 @@
-"""A sweep whose trials only pretend to train, for tests with a real Ray and real processes.
+"""A sweep whose trials only simulate training, for tests with a real Ray and real processes.
 
     python tests/helpers/fake_sweep.py run|resume|extend FOLDER [KEY=VALUE ...]
 
-Scores follow from the learning rate, so a sweep's record is the same however often it was broken.
-Environment: SWEEP, its name; STORAGE, a storage URI in place of FOLDER/runs; SECONDS_AN_EPOCH;
-KILOBYTES, of the weights and the checkpoint of an epoch; MISDEED, a JSON object: trial -> what goes
-wrong with it.
+Scores follow from the learning rate, so a sweep's record is the same however often it is
+interrupted. Environment variables: SWEEP, its name; STORAGE, a storage URI instead of FOLDER/runs;
+SECONDS_AN_EPOCH; KILOBYTES, the size of an epoch's weights and checkpoint; MISDEED, a JSON object:
+trial -> what goes wrong with it.
 """
 
 import sys
@@ -25,10 +25,10 @@ NUM_EPOCHS = 4
 
 
 def make_train(misdeeds: Mapping[str, str] = MappingProxyType({})) -> Train:
-    """Ray carries a function that is made in a function to its workers as it is.
+    """The training function. It is a closure so that Ray pickles it by value.
 
     Args:
-        misdeeds: trial -> what goes wrong with it, beside those of MISDEED.
+        misdeeds: trial -> what goes wrong with it, in addition to MISDEED.
     """
     wrongs = dict(misdeeds)
 
@@ -104,7 +104,7 @@ def make_train(misdeeds: Mapping[str, str] = MappingProxyType({})) -> Train:
             trial.keep_weights(done, lambda path: save_file(weights, path / "model.safetensors"))
             trial.write_epoch(EpochRecord(done, metrics, {}, 0.1, time.time()))
             if num_values:
-                import torch  # for seconds, which most trials do without
+                import torch  # takes seconds, and most trials do not need it
 
                 from trainable.storage.checkpoint import save_checkpoint
 
@@ -120,7 +120,7 @@ def make_train(misdeeds: Mapping[str, str] = MappingProxyType({})) -> Train:
 
 
 def sweep_of(folder: Path, data: Path, *overrides: str) -> SweepConfig:
-    """Seven trials, two of them known, of four epochs each, two at a time."""
+    """A sweep of seven trials of four epochs, two at a time; two trials have given settings."""
     content = {
         "recipe": "b3",
         "config": {"train.num_epochs": NUM_EPOCHS, "data.dir": str(data)},
@@ -138,7 +138,7 @@ def sweep_of(folder: Path, data: Path, *overrides: str) -> SweepConfig:
 
 
 def main(verb: str, folder: Path, overrides: list[str]) -> SweepResult:
-    """Drive the sweep in `<folder>/runs`, its file being `<folder>/mine.yaml`."""
+    """Run the sweep `<folder>/mine.yaml` in the storage folder `<folder>/runs`."""
     import os
 
     from mlflow_setup.filesystem.opening import storage_folder
@@ -160,7 +160,7 @@ if __name__ == "__main__":
 
     signal.signal(
         signal.SIGINT, signal.default_int_handler
-    )  # ignored where tests run in background
+    )  # ignored if tests run in the background
     try:
         result = main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
     except EnsweepError as error:

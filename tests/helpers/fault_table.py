@@ -1,7 +1,8 @@
-"""The table of the promises: what the tests of `tests/faults` played, and what came of it.
+"""The table of promises in docs/reliability.md: the faults that `tests/faults` tested, with
+results.
 
-A test says which promises it plays with the marker `promise(row, fault, must_hold)`, and with the
-fixture `table` how often and what it measured. A failed test is one loss of each of its promises.
+A test names the promises that it checks by the marker `promise(row, fault, must_hold)`, and reports
+by the fixture `table` how often, and what it measured. A failed test counts as one loss of each.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,10 +13,10 @@ from typing import Any
 from scale import MANY
 
 START, END = "<!-- played by make faults -->", "<!-- end of what was played -->"
-"""Around the table in a document."""
+"""The lines around the table in the document."""
 SLACK = 5 if MANY else 20
-"""How many times a figure may be missed before a test fails: machines are slow, and shared. That it
-was missed at all the table says."""
+"""The factor by which a measurement may exceed its limit before a test fails, since machines are
+slow and shared. The table says whenever a limit was exceeded."""
 HEADER = (
     *("row", "fault", "must hold", "in `make test`", "played", "lost"),
     *("time to recover, and else", "kept"),
@@ -23,13 +24,13 @@ HEADER = (
 
 
 class Table:
-    """What a test tells of the one promise that it plays."""
+    """Records what a test reports about its promise."""
 
     def __init__(self, row: str, tell: Callable[[str, object], None]) -> None:
         self.row, self.tell = row, tell
 
     def played(self, count: int) -> None:
-        """How often; a test that does not say has played it once."""
+        """Record how often the fault was tested; the default is once."""
         self.tell("played", {"row": self.row, "count": count})
 
     def measured(
@@ -40,7 +41,7 @@ class Table:
         unit: str = "s",
         within: float | None = None,
     ) -> None:
-        """Values, if there are any, and what was promised of them, which `SLACK` bounds."""
+        """Record measured values and their promised limit, which they may exceed by `SLACK`."""
         told = {"row": self.row, "what": what, "unit": unit, "within": within}
         if values:
             self.tell("measured", {**told, "values": [float(value) for value in values]})
@@ -54,7 +55,7 @@ class Row:
     name: str
     fault: str
     must_hold: str
-    is_in_make_test: bool = False  # or in `make faults` alone
+    is_in_make_test: bool = False  # else only in `make faults`
     num_played: int = 0
     num_lost: int = 0
     figures: dict[str, "Figure"] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class Row:
         return f"**no**: {'; '.join(missed)}" if missed else "yes"
 
     def order(self) -> tuple[bool, str, int, str, str]:
-        """R1, R2, ..., R25, then the other letters."""
+        """The sort key: R1, R2, ..., R25, then other letters."""
         letters = self.name.rstrip("0123456789")
         number = int(self.name.removeprefix(letters) or 0)
         return letters != "R", letters, number, self.fault, self.must_hold
@@ -83,7 +84,7 @@ class Row:
 
 @dataclass
 class Figure:
-    """What was measured, and what was promised of it."""
+    """Measured values, and their promised limit."""
 
     unit: str
     within: float | None
@@ -101,7 +102,7 @@ def _number(value: float) -> str:
 
 
 def rows_of(plays: Iterable[tuple[Sequence[tuple[str, Any]], bool]]) -> list[Row]:
-    """The rows of the tests that have run: the properties of each, and whether it failed."""
+    """The rows of the table, from each test's properties and whether it failed."""
     rows: dict[tuple[str, ...], Row] = {}
     for properties, has_failed in plays:
         own: dict[str, Row] = {}  # of the test's promises, by name
@@ -129,7 +130,7 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def put_into(document: Path, text: str) -> None:
-    """In the place of what is there between the two marks."""
+    """Replace the text between the two marks in a document."""
     content = document.read_text(encoding="utf-8")
     before, _, rest = content.partition(START)
     _, mark, after = rest.partition(END)

@@ -1,8 +1,7 @@
-"""A virtual environment with what a model requires and nothing else, made without a network.
+"""A virtual environment with only the requirements of a model, made without a network.
 
-The wheel is installed by pip as an environment's maker would. The other requirements are the
-installed ones, linked: exactly the distributions that the requirements lead to, whatever else is
-installed here; not our packages, which are importable here from wherever the tests run.
+pip installs the model's wheel. The other requirements are links to the distributions installed
+here: exactly those that the requirements depend on, without our packages.
 """
 
 import subprocess
@@ -16,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 
 def make_environment(folder: Path, model: Path) -> Path:
-    """Its Python; the requirements are those of the MLflow model in `model`."""
+    """Make an environment for the MLflow model in `model`. Return its Python."""
     venv.create(folder, with_pip=False, symlinks=True)
     (packages,) = (folder / "lib").glob("python*/site-packages")
     lines = (model / "requirements.txt").read_text().split()
@@ -34,7 +33,7 @@ def make_environment(folder: Path, model: Path) -> Path:
 
 
 def _closure(requirements: list[str]) -> set[str]:
-    """The distributions that pip would install, of those that are installed here."""
+    """The installed distributions that pip would install for the requirements."""
     found: set[str] = set()
     todo = [Requirement(line) for line in requirements]
     while todo:
@@ -53,7 +52,7 @@ def _closure(requirements: list[str]) -> set[str]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Link a package; folders that several distributions share are made anew."""
+    """Link a package; folders that several distributions share are created instead."""
     if source.is_dir() and not (source / "__init__.py").exists() and source.suffix != ".dist-info":
         target.mkdir(exist_ok=True)
         for path in source.iterdir():

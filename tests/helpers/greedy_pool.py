@@ -1,4 +1,4 @@
-"""A pool that is drawn, and the loop that one writes first."""
+"""A random pool, and a naive greedy selection as a reference."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ every_metric = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 def make_pool(
     task: Task, num_candidates: int, num_rows: int, seed: int, decimals: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions [M, N(, C)] of candidates that are somewhat right, and labels [N]."""
+    """Random predictions [M, N(, C)] of moderately accurate candidates, and labels [N]."""
     rng = np.random.default_rng(seed)
     if task.kind is Kind.SIMILARITY:
         labels = rng.uniform(0, 5, num_rows).round(1)
@@ -53,7 +53,7 @@ def naive(
     num_rounds: int,
     objective: Objective = Objective.METRIC,
 ) -> tuple[list[float], list[float]]:
-    """Weights and trajectory from the definition, one candidate after the other."""
+    """Weights and trajectory by the definition, one candidate after another."""
     total, picks, trajectory = np.zeros_like(predictions[0]), [], []
     candidates = [m for m in range(len(predictions)) if np.ptp(predictions[m], axis=0).max() > 1e-6]
     for _ in range(num_rounds):
@@ -64,7 +64,7 @@ def naive(
             if task.metric == "pearson" and np.std(total + predictions[m]) < 1e-6 * np.std(
                 predictions[m]
             ):
-                score = 0.0  # they cancel: what is left is rounding
+                score = 0.0  # they cancel up to rounding errors
             if task.kind is Kind.SIMILARITY:
                 loss = float(((mean - labels) ** 2).mean())
             elif task.kind is Kind.PARAPHRASE:

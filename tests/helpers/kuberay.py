@@ -1,4 +1,4 @@
-"""Parts of a KubeRay file, to be looked at and changed."""
+"""Access to parts of a KubeRay file, to check and change them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Learners and batches of the tiny data."""
+"""Learners and batches for the tiny data set."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ ROWS = torch.arange(8).numpy()
 
 
 def new_learner(encoder: Path, data: Path, *overrides: str) -> Learner:
-    """In float64, so that two ways to one number can be compared."""
+    """A learner in float64, so that two computations of the same value can be compared."""
     learner = learner_of(config_of(encoder, data, *overrides))
     learner.model.double()
     return learner

@@ -1,4 +1,4 @@
-"""For tests of what does not depend on how often choosing an ensemble repeats itself."""
+"""Few repetitions in choosing an ensemble, for tests that do not depend on their number."""
 
 from ensemble.statistics.effort import Effort
 

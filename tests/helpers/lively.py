@@ -1,4 +1,4 @@
-"""Bundles whose members answer variously."""
+"""Bundles whose members make different predictions."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ TASKS = ["sentiment", "paraphrase", "similarity"]
 
 
 def vouch(folder: Path) -> None:
-    """Make the manifest fit what the folder holds now."""
+    """Write the manifest again, to match the changed folder."""
     (folder / MANIFEST).unlink()
     write_manifest(folder, FACTS)

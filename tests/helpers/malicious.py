@@ -1,4 +1,4 @@
-"""Thirty files that run something when they are read carelessly."""
+"""Thirty files that run code if they are read carelessly."""
 
 import gzip
 import io
@@ -23,7 +23,7 @@ MARKER = "executed"
 
 
 class Bomb:
-    """Unpickled, it calls what it is given."""
+    """An object that calls a function when it is unpickled."""
 
     def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
         self.call, self.arguments = call, arguments
@@ -39,7 +39,7 @@ CODE = f"__import__('os').mkdir('{MARKER}')"
 
 
 def written(write: Callable[[Any], object]) -> bytes:
-    """What `write` puts into a stream."""
+    """The bytes that `write` writes into a stream."""
     stream = io.BytesIO()
     write(stream)
     return stream.getvalue()
@@ -51,7 +51,7 @@ def parquet(metadata: dict[str, str | bytes]) -> bytes:
 
 
 def parquet_with_extension() -> bytes:
-    """A column whose type older readers unpickle."""
+    """A Parquet file with a column type that older readers unpickle."""
     field = pa.field(
         "score",
         pa.float32(),
@@ -86,7 +86,7 @@ def tar_slip() -> bytes:
 
 
 def npy_header() -> bytes:
-    """A .npy file whose header is an expression."""
+    """A .npy file whose header is an expression to evaluate."""
     header = f"{{'descr': {CODE}, 'fortran_order': False, 'shape': (1,)}}".ljust(118).encode()
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
 

@@ -1,8 +1,8 @@
-"""Print each route of the MLflow server that the environment describes: `[method, path]` as JSON.
+"""Print all routes of the MLflow server that the environment describes: `[method, path]` as JSON.
 
     python tests/helpers/mlflow_routes.py
 
-From the apps themselves: FastAPI's own routes, and those of the Flask app below them.
+They come from the applications: FastAPI's own routes, and those of the Flask app below it.
 """
 
 import json
@@ -17,7 +17,7 @@ from mlflow.server.auth import create_app
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    """Each method of each route; parameters stand in the path as they are declared."""
+    """Every method of every route, with parameters in the path as declared."""
     for route in iter_route_contexts(create_app(flask_app).routes):
         for method in getattr(route, "methods", None) or ():
             yield method, route.path

@@ -1,8 +1,8 @@
-"""A notebook's cells, run in order in one namespace, without a kernel.
+"""Run a notebook's cells in order in one namespace, without a kernel.
 
     python tests/helpers/notebook.py docs/tour.ipynb
 
-runs them in the working directory and writes what they show into the notebook.
+runs them in the working directory and writes their outputs into the notebook.
 """
 
 import ast
@@ -16,10 +16,10 @@ from typing import Any
 
 
 def run_cells(path: Path, edit: Callable[[str], str] = lambda source: source) -> dict[str, Any]:
-    """The notebook with what its cells show as their outputs.
+    """Run the cells of a notebook. Return the notebook with their outputs.
 
     Args:
-        edit: a cell's source before it is run.
+        edit: changes a cell's source before it is run.
     """
     notebook: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     namespace: dict[str, Any] = {"__name__": "__main__"}
@@ -36,7 +36,7 @@ def run_cells(path: Path, edit: Callable[[str], str] = lambda source: source) ->
 
 
 def _run(source: str, name: str, namespace: dict[str, Any]) -> tuple[str, Any]:
-    """What a cell printed, and the value of its last line if that is an expression."""
+    """Run a cell. Return its output, and the value of its last line if that is an expression."""
     tree, last = ast.parse(source, name), None
     if isinstance(tree.body[-1], ast.Expr):
         last = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Sweeps whose folders are written by hand, for what reads them."""
+"""Sweep folders written directly, for tests of the code that reads them."""
 
 import time
 from pathlib import Path
@@ -35,7 +35,7 @@ def sweep_of(folder: Path, **changes: Any) -> SweepConfig:
 
 
 class Past:
-    """A sweep whose trials are written by hand."""
+    """A sweep folder whose trials the test writes."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.folder = SweepFolder(folder, "s")

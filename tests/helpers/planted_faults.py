@@ -1,4 +1,4 @@
-"""A site that is sound, and faults to plant in it, one at a time."""
+"""A valid sweep, and faults to plant into it, one at a time."""
 
 import http.server
 import json
@@ -18,7 +18,7 @@ from ensweep.cli.app import app
 
 
 class Site:
-    """A sound sweep with all that it needs, for a fault to be planted in."""
+    """A valid sweep with its data, encoder, storage and tracking, to plant a fault in."""
 
     def __init__(self, folder: Path, data: Path, encoder: Path) -> None:
         self.folder, self.data, self.encoder = folder, folder / "data", folder / "encoder"
@@ -26,7 +26,7 @@ class Site:
         shutil.copytree(encoder, self.encoder)
         self.storage, self.tracking = folder / "runs", ""
         self.closing: list[Callable[[], object]] = []
-        self.text: str | None = None  # of the sweep's file, in place of `sweep`
+        self.text: str | None = None  # text of the sweep's file, instead of `sweep`
         self.sweep: dict[str, Any] = {
             "recipe": "b3",
             "config": {
@@ -53,7 +53,7 @@ class Site:
         return words + (["--tracking-uri", self.tracking] if self.tracking else [])
 
     def plan(self) -> tuple[int, str, float]:
-        """Exit code, output, seconds."""
+        """Run `ensweep plan`. Return exit code, output, and seconds."""
         started = time.monotonic()
         done = CliRunner().invoke(app, self.command())
         for close in self.closing:
@@ -63,7 +63,7 @@ class Site:
         return 2, f"{done.output}{done.exception}", time.monotonic() - started
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Replace the first `old` in a file of the data."""
+        """Replace the first `old` in a data file."""
         path = self.data / name
         text = path.read_text(encoding="utf-8")
         assert old in text
@@ -140,7 +140,7 @@ def without_tokenizer(site: Site) -> None:
 
 
 def foreign_tokenizer(site: Site) -> None:
-    """Its ids go beyond the encoder's embeddings."""
+    """A tokenizer whose ids exceed the encoder's embeddings."""
     path = site.encoder / "tokenizer.json"
     content = json.loads(path.read_text())
     words = content["model"]["vocab"]

@@ -1,4 +1,4 @@
-"""What a pool has of its runs."""
+"""Assertions about pools of candidates."""
 
 from typing import Any
 

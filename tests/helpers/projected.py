@@ -1,4 +1,4 @@
-"""Trials as their folders hold them, for tests of what becomes of them in MLflow."""
+"""Snapshots of trials, for tests of their MLflow runs."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ SCORES = (0.5, 0.7, 0.6)  # dev/overall by epoch
 def snapshot(
     sweep: str, folder: Path, num_epochs: int = 3, outcome: Outcome | None = None, trial: str = "t1"
 ) -> TrialSnapshot:
-    """A trial as its folder holds it after `num_epochs` epochs."""
+    """The snapshot of a trial after `num_epochs` epochs."""
     record = TrialRecord(
         trial=trial,
         sweep=sweep,

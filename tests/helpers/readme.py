@@ -1,4 +1,4 @@
-"""README as a newcomer types it: its commands in order, and what it shows of their outputs."""
+"""The commands of the tutorial in README, in order, and the outputs that it shows."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ _BLOCK = re.compile(r"```(?P<kind>sh|text)\n(?P<code>.*?)```", re.S)
 
 
 def tutorial() -> str:
-    """The section of README."""
+    """The text of the tutorial's section in README."""
     page = README.read_text(encoding="utf-8")
     _, _, rest = page.partition(f"## {TUTORIAL}\n")
     section, found, _ = rest.partition("\n## ")
@@ -19,7 +19,7 @@ def tutorial() -> str:
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
-    """(`sh` or `text`, content) of the commands and outputs that a page shows."""
+    """The code blocks of a page: (`sh` or `text`, content)."""
     return [(match["kind"], match["code"]) for match in _BLOCK.finditer(text)]
 
 
@@ -30,8 +30,8 @@ def commands(code: str) -> list[str]:
 
 
 def not_said(shown: str, printed: str) -> list[str]:
-    """Lines that a page shows and a command did not print: numbers, verdicts, and what comes after
-    the first words of a line may be others."""
+    """The lines that a page shows but a command did not print. Numbers, verdicts, and what follows
+    the first words of a line may differ."""
     said = {_words(line) for line in printed.splitlines()}
     return [
         line

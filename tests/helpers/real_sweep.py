@@ -1,4 +1,4 @@
-"""Sweeps of the tiny BERT that train in earnest, by the command line, and all that came of one."""
+"""Sweeps that really train the tiny BERT, by the command line, and their complete results."""
 
 import os
 import subprocess
@@ -32,7 +32,8 @@ def ensweep(
 
 
 def sweep_file(folder: Path, encoder: Path, data: Path) -> Path:
-    """Three known configurations: what the sampler draws depends on who is first."""
+    """Write a sweep of three given configurations, because what the sampler draws depends on which
+    trial ends first."""
     settings = {
         "data.dir": str(data),
         "model.encoder": str(encoder),
@@ -56,7 +57,7 @@ def sweep_file(folder: Path, encoder: Path, data: Path) -> Path:
 
 
 def end(process: subprocess.Popen[str]) -> str:
-    """Its output, once it has done all of its work."""
+    """Wait for a process to finish successfully, and return its output."""
     text, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, text
     return text
@@ -73,9 +74,9 @@ def wait_for_epochs(
 
 
 def choice(storage: Path, name: str, tracking: Tracking | None = None) -> dict[str, object]:
-    """O4: for each task and method the members with their shares, and what they are worth.
+    """O4: for each task and method the members, their weights and scores.
 
-    By one rule: to choose that as well takes many times as long.
+    With one given rule, because choosing the rule takes much longer.
     """
     tracking = tracking or resolve_tracking(storage)
     _, found = choose_ensemble(tracking, Request((name,), rule="greedy"), storage / ".cache")
@@ -91,7 +92,7 @@ def choice(storage: Path, name: str, tracking: Tracking | None = None) -> dict[s
 
 
 def record(storage: Path, name: str) -> dict[str, object]:
-    """O3: metrics of each epoch, and all weights that were kept."""
+    """O3: the metrics of each epoch, and all weights that were kept."""
     found: dict[str, object] = {}
     folder = SweepFolder(storage, name)
     for past in read_history(folder.trial_folders()):
@@ -109,15 +110,15 @@ OF_NO_CONTENT = (
     *("/.whole", "/attempts/", "/.locks/", ".lock"),
     *("/.claim", "/lease.json", "/under-way.json"),
 )
-"""Files of a sweep that tell who was at it, and when."""
+"""Files of a sweep that depend on the process and the time."""
 TIMES_AND_PLACES = {
     *("seconds", "wall_time", "start_time", "ms_per_sentence", "storage"),
-    "digest",  # of the record itself, these in it
+    "digest",  # keys of the records that depend on them
 }
 
 
 def content(files: Mapping[str, bytes]) -> dict[str, object]:
-    """A sweep's files by name: records without times and places, all others byte for byte."""
+    """A sweep's files by name: records without times and places, other files unchanged."""
     found: dict[str, object] = {}
     for name, text in files.items():
         if any(word in name for word in OF_NO_CONTENT):

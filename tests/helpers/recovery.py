@@ -1,4 +1,4 @@
-"""What a kill costs: how long until its trial runs again, and what of it is trained again."""
+"""The cost of killing a trial: the time until it runs again, and the epochs it trains again."""
 
 import time
 from collections.abc import Iterable
@@ -17,43 +17,43 @@ from trainable.storage.layout import ATTEMPTS
 from trainable.storage.trial_folder import TrialFolder
 
 RECOVERED, AGAIN = "running again after", "trained again of what was on disk:"
-"""What is measured of each blow."""
+"""The measurements of each kill, as the fault table names them."""
 
 
 @dataclass(frozen=True)
 class Blow:
-    """A trial at the moment at which its process, or all around it, was killed."""
+    """A trial at the moment at which its process, node or driver was killed."""
 
     trial: Path
     wall_time: float
-    epochs: dict[Path, int]  # those on disk, and when each was written
+    epochs: dict[Path, int]  # epochs on disk, and when each was written
 
     def seconds_to_recover(self, since: float | None = None) -> float:
-        """Until another process is at the trial, from the blow or from this wall time on."""
+        """Seconds from the kill, or from `since`, until another process runs the trial."""
         since = since or self.wall_time
         starts = [attempt.start_time for attempt in TrialFolder(self.trial).attempts()]
         return min(start for start in starts if start > since) - since
 
     def num_epochs_again(self) -> int:
-        """Of those on disk, how many were trained again."""
+        """The number of epochs on disk that were trained again."""
         return sum(
             not path.exists() or path.stat().st_mtime_ns > t for path, t in self.epochs.items()
         )
 
     def has_hit(self) -> bool:
-        """Whether another process came to it; the trial may have ended the moment it was hit."""
+        """Whether another process ran it later; the trial may have ended when it was killed."""
         starts = [attempt.start_time for attempt in TrialFolder(self.trial).attempts()]
         return max(starts, default=0.0) > self.wall_time
 
     def is_over(self) -> bool:
-        """Whether another process came to the trial, or it had ended as it was hit."""
+        """Whether another process runs the trial, or it had ended when it was killed."""
         return self.has_hit() or TrialFolder(self.trial).outcome() is not None
 
 
 def blow_to(process: psutil.Process) -> Blow | None:
-    """To the trial that a process is at, known by the file that it has open; None between trials.
+    """The blow to the trial that a process runs, found by its open file; None between trials.
 
-    To be called just before the process is killed.
+    Call it just before killing the process.
     """
     open_files = [Path(file.path) for file in process.open_files()]
     trials = [path.parent.parent for path in open_files if path.parent.name == ATTEMPTS]
@@ -61,7 +61,7 @@ def blow_to(process: psutil.Process) -> Blow | None:
 
 
 def blows_on(node: Node) -> list[Blow]:
-    """To each trial on a node of `ray.cluster_utils.Cluster`."""
+    """The blows to the trials on a node of `ray.cluster_utils.Cluster`."""
     raylet = node.all_processes[PROCESS_TYPE_RAYLET][0].process.pid
     found = []
     for process in psutil.Process(raylet).children(recursive=True):
@@ -71,12 +71,12 @@ def blows_on(node: Node) -> list[Blow]:
 
 
 def nodes_at_work(cluster: Cluster) -> list[Node]:
-    """Those that have a trial, the newest last; the head has none."""
+    """The nodes that run a trial, the newest last; the head runs none."""
     return [node for node in cluster.list_all_nodes()[1:] if blows_on(node)]
 
 
 def blows_to_all(folder: Path, name: str = "s") -> list[Blow]:
-    """To each trial of the sweep that is under way, and that the scheduler has not stopped."""
+    """The blows to all running trials of a sweep that the scheduler has not stopped."""
     sweep = SweepFolder(folder / "runs", name)
     return [
         _blow(sweep.trial(past.name).path)
@@ -91,7 +91,7 @@ def _blow(trial: Path) -> Blow:
 
 
 def num_epochs_again(blows: Iterable[Blow]) -> list[int]:
-    """By blow; no more than the interval of checkpoints, an epoch, is ever lost."""
+    """The number of epochs trained again after each blow, at most one: the checkpoint interval."""
     found = [blow.num_epochs_again() for blow in blows]
     assert max(found, default=0) <= 1
     return found

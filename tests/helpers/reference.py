@@ -1,8 +1,8 @@
-"""The paper's heads, losses, schedule and optimizer written out a second time: an oracle for tests.
+"""Reference implementations of the paper's heads, losses, schedule and optimizer, for tests.
 
-Plain PyTorch in float64, term by term as sections 4.1 to 4.6 of the paper print them, with loops
-where the project multiplies matrices. Nothing of the project is imported here but the names of its
-layers, by which a head's weights are given.
+Plain PyTorch in float64, term by term as in sections 4.1 to 4.6 of the paper, with loops where the
+project multiplies matrices. They share no code with the project, only the names of its layers, by
+which a head's weights are given.
 
 Legend: B examples, H hidden size of the encoder, d FCN size, C classes, Z width of a task
 embedding, K pairs. e: sentence embeddings [B, H] a side; s: shared representation [B, d] a side.
@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-Weights = Mapping[str, Tensor]  # of one module, by the names of its layers
-Drop = Callable[[Tensor], Tensor]  # what dropout does at one of its places
+Weights = Mapping[str, Tensor]  # a module's weights, by the names of its layers
+Drop = Callable[[Tensor], Tensor]  # dropout at one place
 Sides = Sequence[Tensor]
 
 
@@ -25,7 +25,7 @@ def keep(x: Tensor) -> Tensor:
 
 
 def every_third_dropped(p: float) -> Drop:
-    """A dropout whose mask is known: columns 0, 3, 6, ... are dropped, the others grow."""
+    """Dropout with a known mask: columns 0, 3, 6, ... are dropped, the others scaled up."""
 
     def drop(x: Tensor) -> Tensor:
         is_kept = torch.arange(x.shape[-1]) % 3 != 0
@@ -35,7 +35,7 @@ def every_third_dropped(p: float) -> Drop:
 
 
 def drop_known_masks(x: Tensor, p: float, training: bool, inplace: bool = False) -> Tensor:
-    """In place of `torch.nn.functional.dropout`: the masks of `every_third_dropped`."""
+    """A replacement of `torch.nn.functional.dropout` with the mask of `every_third_dropped`."""
     return every_third_dropped(p)(x) if training and p > 0 else x
 
 
@@ -151,7 +151,7 @@ def weighted_ranking(x: Tensor, y: Tensor, labels: Tensor, similarity: str, scal
 
 
 def positive_ranking(x: Tensor, y: Tensor, labels: Tensor, similarity: str, scale: float) -> Tensor:
-    """MNR among the pairs that are labelled 1."""
+    """MNR over the pairs with label 1."""
     chosen = [k for k, label in enumerate(labels) if label == 1]
     return ranking_terms(x[chosen], y[chosen], similarity, scale).mean()
 
@@ -159,14 +159,14 @@ def positive_ranking(x: Tensor, y: Tensor, labels: Tensor, similarity: str, scal
 def simcse(
     sides: Sides, view: Tensor, view_of: Tensor, similarity: str, temperature: float
 ) -> Tensor:
-    """MNR between a sentence and itself under other dropout; `view_of`: which side it is of."""
+    """MNR between sentences and themselves under other dropout masks; `view_of`: which side."""
     same = torch.stack([sides[int(side)][row] for row, side in enumerate(view_of)])
     scale = 1.0 if similarity == "dot" else 1 / temperature
     return ranking_terms(same, view, similarity, scale).mean()
 
 
 def soft_cross_entropy(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy [B, C] with the teacher's softmax in place of the label."""
+    """Cross-entropy of logits [B, C] with the teacher's softmax as target."""
     terms = []
     for ours, theirs in zip(logits, teacher, strict=True):
         p = theirs.exp() / theirs.exp().sum()
@@ -180,7 +180,7 @@ def distilled(hard: Tensor, soft: Tensor, weight: float) -> Tensor:
 
 
 def learning_rate(lr: float, decay: float, epoch: int, num_epochs: int) -> float:
-    """The rate in an epoch, counted from 1: each epoch takes the same off, `decay` of it in all."""
+    """The learning rate in an epoch, counted from 1: linear decay, by the share `decay` in all."""
     rate = lr
     for _ in range(epoch - 1):
         rate -= lr * decay / num_epochs
@@ -190,7 +190,8 @@ def learning_rate(lr: float, decay: float, epoch: int, num_epochs: int) -> float
 def adamw(
     weight: Tensor, gradients: Sequence[Tensor], rates: Sequence[float], weight_decay: float
 ) -> Tensor:
-    """A weight after steps of AdamW (Loshchilov and Hutter, 2019), algorithm 2, from rest."""
+    """A weight after steps of AdamW (Loshchilov and Hutter, 2019, algorithm 2), from zero
+    moments."""
     m, v = torch.zeros_like(weight), torch.zeros_like(weight)
     for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
         m = 0.9 * m + 0.1 * gradient

@@ -1,4 +1,4 @@
-"""Trials that are stopped and run again."""
+"""Configurations of trials that tests stop and resume."""
 
 ALL_TASKS = "data.tasks=[sentiment, paraphrase, similarity, nli]"
 

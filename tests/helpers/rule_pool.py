@@ -1,4 +1,4 @@
-"""A pool that is drawn, and rules on it."""
+"""A random pool, and the results of selection rules on it."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def pool(
     noise: float = 1.5,
     averaged: Averaged = Averaged.PAPER,
 ) -> tuple[Floats, Floats]:
-    """Predictions of `num` candidates of falling skill, and labels."""
+    """Predictions of `num` candidates of decreasing accuracy, and labels."""
     draw, task = np.random.default_rng(seed), PAPER_TASKS[name]
     if name == "sentiment":
         labels = draw.integers(0, 5, NUM_ROWS).astype(np.float64)
@@ -56,7 +56,7 @@ def apply(
     order: Sequence[object],
     in_simple: Sequence[bool] | None = None,
 ) -> Combination:
-    """What a rule makes of candidates as they come."""
+    """The result of a rule for candidates in the given order."""
     kept, sample = deduplicated(task, predictions, labels, order, in_simple)
     return scatter(rule(sample), kept, len(predictions))
 

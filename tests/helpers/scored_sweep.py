@@ -1,5 +1,5 @@
-"""A tracked sweep that never trained: seeded outputs for the dev rows of a data folder, and scores
-that follow from them."""
+"""A sweep without training: seeded random outputs for the dev rows of a data folder, and their
+scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,8 +44,8 @@ def scored_sweep(
     seed: int = 0,
     is_tracked: bool = True,
 ) -> SweepFolder:
-    """`num_trials` trials of three epochs and a baseline; of the trials the second was pruned, the
-    third failed before it had an epoch. Not tracked: nothing is in MLflow."""
+    """Write `num_trials` trials of three epochs and a baseline. The second trial was pruned, the
+    third failed before its first epoch. `is_tracked`: also log them in MLflow."""
     folder, draw = SweepFolder(storage, name), np.random.default_rng(seed)
     storage.mkdir(exist_ok=True)
     fixed = {"data.dir": str(data), "data.tasks": list(tasks), "train.num_epochs": NUM_EPOCHS}
@@ -68,7 +68,7 @@ def scored_sweep(
 
 
 def log_choice(storage: Path, name: str = "demo", rule: str | None = "simple") -> None:
-    """What `ensweep ensemble` leaves in MLflow."""
+    """Log a choice of members in MLflow, as `ensweep ensemble` does."""
     from ensemble.choice.request import Request, choose_ensemble
     from ensemble.choice.tracking import log
     from ensemble.presentation.choice_json import describe

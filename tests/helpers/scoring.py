@@ -1,4 +1,4 @@
-"""A scoring server in a process of its own, and requests to it."""
+"""A scoring server in its own process, and requests to it."""
 
 import contextlib
 import http.client
@@ -18,7 +18,7 @@ JSON = {"Content-Type": "application/json"}
 
 @contextlib.contextmanager
 def serving(source: str | Path, *options: str) -> Iterator[tuple[int, int]]:
-    """`ensweep serve`, while the block lasts: its port and its process id."""
+    """Run `ensweep serve` during the block. Yields its port and its process id."""
     command = [sys.executable, "-m", "ensweep", "serve", str(source), "--port", "0", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -39,7 +39,7 @@ def serving(source: str | Path, *options: str) -> Iterator[tuple[int, int]]:
 
 @contextlib.contextmanager
 def plain_server(python: Path, model: Path, port: int, folder: Path) -> Iterator[None]:
-    """MLflow's own scoring server on a model, as `mlflow models serve` starts it."""
+    """Run MLflow's own scoring server for a model, as `mlflow models serve` does."""
     environment = {
         **{name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ},
         "__pyfunc_model_path__": str(model),
@@ -80,7 +80,7 @@ def ask(
     body: Any = None,
     headers: Mapping[str, str] = JSON,
 ) -> tuple[int, str]:
-    """Status and body; what is not bytes is sent as JSON."""
+    """Send a request. Return status and body. A body that is not bytes is sent as JSON."""
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""A tracking server in a process of its own, and what stands before one."""
+"""A tracking server in its own process, and a proxy in front of one."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from mlflow_setup.tracking.ui_server import server_command
 
 
 class Server:
-    """`mlflow server` on an SQLite file, to be killed and started again."""
+    """`mlflow server` on an SQLite file, which can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -55,9 +55,9 @@ class Server:
 
 
 class Proxy:
-    """While its block lasts, a port that leads to another.
+    """A proxy from one port to another, running during the block.
 
-    What is sent there is kept in `heard`; once `slow` is set, each answer waits `delay` seconds.
+    Requests are recorded in `heard`; while `slow` is set, each response waits `delay` seconds.
     """
 
     def __init__(self, target: int, delay: float = 0.0) -> None:
@@ -79,7 +79,7 @@ class Proxy:
                 near, _ = self.listener.accept()
                 try:
                     far = socket.create_connection(("127.0.0.1", self.target))
-                except OSError:  # the server is away
+                except OSError:  # the server is down
                     near.close()
                     continue
                 for way in ((near, far, self._hear), (far, near, self._wait)):

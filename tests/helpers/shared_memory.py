@@ -1,4 +1,4 @@
-"""What lies in the machine's shared memory, and whose it is."""
+"""Files in the machine's shared memory, and whether a process uses them."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ FOLDER = Path("/dev/shm")
 
 
 def shared_memory() -> set[Path]:
-    """The files in it; nothing where there is none."""
+    """The files in shared memory; empty if the system has none."""
     return {path for path in FOLDER.iterdir() if path.is_file()} if FOLDER.is_dir() else set()
 
 
 def left_in_shared_memory(before: set[Path]) -> list[Path]:
-    """What was not there before, and no living process has mapped or open: nobody's any more."""
+    """New files that no living process has mapped or open: leaked ones."""
     new = shared_memory() - before
     return sorted(new - _in_use()) if new else []
 

@@ -9,7 +9,7 @@ from mlflow_setup.filesystem.storage import TEMPORARY
 from trainable.storage.checkpoint import load_newest
 
 CHILD_SECONDS = 120
-"""A forked child that hangs is killed after this, and its test fails."""
+"""Seconds after which a forked child that hangs is killed, and its test fails."""
 
 
 def state(step: int, seed: int = 0) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def state(step: int, seed: int = 0) -> dict[str, Any]:
 
 
 def loaded_step(folder: Path) -> int:
-    """The step of the newest checkpoint, every part of which is of that step."""
+    """The step of the newest checkpoint; asserts that all its parts are from that step."""
     found = load_newest(folder)
     assert found is not None
     step, content = found

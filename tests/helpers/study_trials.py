@@ -1,4 +1,4 @@
-"""Trials of a study, by the share of dev rows that each gets right."""
+"""Trials of a study with chosen numbers of correct dev rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,12 +42,12 @@ class Trials:
         settings: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> Path:
-        """A trial with these outputs at its best epoch, and all wrong ones at the others.
+        """Write a trial with these outputs at its best epoch, and only wrong ones at the others.
 
         Args:
             overall: `dev/overall` by epoch.
-            settings: of its configuration, beside tasks and seed.
-            changes: of the prediction files.
+            settings: settings of its configuration, in addition to tasks and seed.
+            changes: changed fields of the prediction files.
         """
         trial = TrialFolder(self.root / name)
         given = {"data.tasks": list(outputs), "seed": seed, **(settings or {})}
@@ -87,7 +87,7 @@ class Trials:
         return replace(content, **changes)
 
     def raw(self, task: str, values: Sequence[float] | NDArray[Any]) -> NDArray[np.float32]:
-        """Classes become logits; logits and scores stay as they are."""
+        """Outputs of the head: classes become logits; logits and scores stay unchanged."""
         array = np.asarray(values, np.float32)
         if PAPER_TASKS[task].kind is Kind.CLASSIFICATION and array.ndim == 1:
             return np.eye(5, dtype=np.float32)[array.astype(int)]
@@ -95,7 +95,7 @@ class Trials:
 
 
 def right(task: str, num_wrong: int = 0) -> NDArray[np.float64]:
-    """Outputs that are right but on the first rows: scores, logits or classes."""
+    """Outputs (scores, logits or classes) that are correct except on the first `num_wrong` rows."""
     values = LABELS[task].copy()
     if task == "paraphrase":
         values = 2 * values - 1
@@ -106,7 +106,7 @@ def right(task: str, num_wrong: int = 0) -> NDArray[np.float64]:
 
 
 def usual(sentiment: int = 0, paraphrase: int = 0) -> dict[str, NDArray[np.float64]]:
-    """Outputs of all three tasks by number of wrong rows."""
+    """Outputs for all three tasks, given the numbers of wrong rows."""
     counts = {"sentiment": sentiment, "paraphrase": paraphrase, "similarity": 0}
     return {task: right(task, count) for task, count in counts.items()}
 

@@ -1,6 +1,6 @@
-"""Sweeps that are sent to a cluster with a token: real nodes on this machine.
+"""Submit sweeps to a cluster with token authentication: real Ray nodes on this machine.
 
-Around them our packages cannot be imported but from what the sweep came with.
+On the nodes our packages can only be imported from the submitted job.
 """
 
 import json
@@ -27,7 +27,7 @@ TOKEN = "5" * 64
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes' process, and how to reach them."""
+    """The process with the nodes, and how to connect to them."""
 
     process: subprocess.Popen[str]
     folder: Path
@@ -49,7 +49,7 @@ class Cluster:
 
 @contextmanager
 def started_cluster(num_workers: int = 2) -> Iterator[Cluster]:
-    """A head that runs no trials, and workers of one CPU."""
+    """Start a head that runs no trials, and workers with one CPU each."""
     folder = Path(tempfile.mkdtemp(prefix="es", dir="/tmp"))  # a short path: sockets are in it
     token = folder / "token"
     token.write_text(TOKEN)
@@ -79,7 +79,7 @@ def started_cluster(num_workers: int = 2) -> Iterator[Cluster]:
 
 
 def environment(token: Path) -> dict[str, str]:
-    """Of a client of the cluster."""
+    """The environment of a client of the cluster."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -93,7 +93,8 @@ def environment(token: Path) -> dict[str, str]:
 def sweep_file(
     folder: Path, encoder: Path | str, data: Path | str, num_epochs: int, num_trials: int = 3
 ) -> Path:
-    """Trials of a tiny BERT, from a recipe in a file; the cluster says how many at a time."""
+    """Write a sweep of a tiny BERT, with its recipe in a file; the cluster decides how many trials
+    run at a time."""
     recipe = {
         "extends": "b3-no-pretraining",
         "model.encoder": str(encoder),
@@ -117,7 +118,7 @@ def sweep_file(
 
 
 def submitted(cluster: Cluster, sweep: Path, *words: str, name: str = "s") -> subprocess.Popen[str]:
-    """`ensweep submit` of the sweep in `runs` beside its file, unless the words say where."""
+    """Run `ensweep submit`, by default with the storage folder `runs` beside the sweep's file."""
     command = [sys.executable, "-m", "ensweep", "submit", str(sweep), "--name", name]
     command += ["--storage", str(sweep.parent / "runs"), *words]
     return subprocess.Popen(

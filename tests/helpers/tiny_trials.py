@@ -1,4 +1,4 @@
-"""Trials of a tiny encoder on tiny data: configurations, learners and whole runs."""
+"""Trials of a tiny encoder on tiny data: configurations, learners and complete runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ EVERY_LOSS = ("loss.mnr.tasks=[paraphrase, similarity]", "loss.smart.enabled=tru
 
 
 def config_of(encoder: Path, data: Path, *overrides: str) -> Config:
-    """b3 for two short epochs in float32, and what the overrides change."""
+    """b3 for two short epochs in float32, with overrides."""
     base = [
         *(f"data.dir={data}", f"model.encoder={encoder}", "model.fcn_size=8"),
         *("train.num_epochs=2", "optim.lr=1e-3", "batching.batch_size=8"),
@@ -31,14 +31,14 @@ def config_of(encoder: Path, data: Path, *overrides: str) -> Config:
 
 
 def run(config: Config, folder: Path, shared: Path, **hooks: Callable) -> OutcomeRecord:  # type: ignore[type-arg]
-    """The trial, with one thread."""
+    """Run the trial, with one thread."""
     torch.set_num_threads(1)
     identity = Identity("0001", None, "b3", {})
     return train(config, folder, identity=identity, shared=shared, **hooks)
 
 
 def learner_of(config: Config) -> Learner:
-    """In its first stage, with one thread."""
+    """A learner in its first stage, with one thread."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     learner = Learner(config, read_dataset(config))
@@ -47,8 +47,8 @@ def learner_of(config: Config) -> Learner:
 
 
 def loss_and_gradients(learner: Learner, task: str) -> tuple[float, dict[str, Tensor]]:
-    """Of a step on the task's first eight examples that updates no weight."""
-    learner.model.double()  # so that two ways to one number can be compared
+    """The loss and gradients of a step on the task's first eight examples, without an update."""
+    learner.model.double()  # so that two computations can be compared
     (batch,) = learner.batches([Step(task, torch.arange(8).numpy())], 1)
     torch.manual_seed(5)
     gradients: dict[str, Tensor] = {}

@@ -1,13 +1,13 @@
-"""Ray nodes on this machine that ask for a token: a head that runs no trials, and workers.
+"""Ray nodes on this machine with token authentication: a head that runs no trials, and workers.
 
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE python tests/helpers/token_cluster.py FOLDER [N]
 
-A process of its own, for Ray reads the mode once. Prints a line of JSON when the nodes are up (N
-workers, 2 unless given), then obeys words on stdin: `add` adds a worker, `lose` ends the newest one
-hard, `remove` does both, the loss first, `spoil` has no process of a job start on the newest one
-that is well; the end of stdin ends it all.
-Each node has a folder of its own below FOLDER (a short path: Ray puts sockets there), as on
-machines of their own.
+Runs in its own process, because Ray reads the mode only once. Prints a line of JSON when the nodes
+are up (N workers, default 2), then reads commands from stdin: `add` adds a worker, `lose` kills the
+newest one, `remove` kills one and adds one, `spoil` makes the newest healthy one fail to start any
+process of a job; the end of stdin stops everything.
+Each node has its own folder below FOLDER (a short path, because of sockets), as on separate
+machines.
 """
 
 import contextlib
@@ -34,12 +34,12 @@ def main(folder: str, num_workers: int = 2) -> None:
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",
         "dashboard_port": dashboard,
-        "dashboard_agent_listen_port": agent,  # takes the jobs; the default may be another Ray's
+        "dashboard_agent_listen_port": agent,  # the default port may be in use
         "ray_client_server_port": client,
         "temp_dir": f"{folder}/0",
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    write_ray_address(cluster.address, f"{folder}/0")  # jobs look for it there
+    write_ray_address(cluster.address, f"{folder}/0")  # jobs find it there
     nodes, num_made = [], 0
 
     def add() -> None:
@@ -69,7 +69,7 @@ def main(folder: str, num_workers: int = 2) -> None:
 
 
 def _be_patient() -> None:
-    """Ray gives up on a node that is not known after 30 s, whatever is set."""
+    """Patch Ray to wait longer for a new node; it has a fixed timeout of 30 s."""
     get_node = services.get_node
 
     def patient(*given: object) -> object:
@@ -86,19 +86,19 @@ def _be_patient() -> None:
 
 
 def _place(node: Node) -> Path:
-    """Where the node unpacks what jobs come with."""
+    """The folder in which the node unpacks a job's files."""
     return Path(node.get_runtime_env_dir_path()) / "working_dir_files"
 
 
 def _spoil(node: Node) -> None:
-    """Once it is up, so that its agents do not break on it."""
+    """Break the node's environments; call it once its agents are up."""
     wait_until(_place(node).is_dir)
     shutil.rmtree(_place(node))
     _place(node).touch()
 
 
 def _wait_until_it_answers(port: int) -> None:
-    """Ray starts its servers in the background and calls a node up before they listen."""
+    """Wait for a server: Ray starts it in the background and reports the node as up earlier."""
     wait_until(lambda: _listens(port))
 
 

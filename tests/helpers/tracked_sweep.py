@@ -1,4 +1,4 @@
-"""A sweep of many trials in MLflow: folders as trials leave them, mirrored as always."""
+"""A sweep of many trials in MLflow: trial folders, projected by the mirror."""
 
 import random
 
@@ -20,11 +20,11 @@ SCORES = (
     "dev/similarity/pearson",
 )
 START = 1_790_000_000.0
-"""Wall time of the first trial: the record must not depend on when the test runs."""
+"""Wall time of the first trial, fixed so that the record does not depend on when a test runs."""
 
 
 def track_sweep(folder: SweepFolder, sweep: SweepConfig, tracking: Tracking, count: int) -> None:
-    """`count` trials of three epochs with random settings and plausible scores; seeded."""
+    """Log `count` trials of three epochs with seeded random settings and plausible scores."""
     draw = random.Random(0)
     folder.create(sweep)
     mirror = Mirror(tracking, folder.name)

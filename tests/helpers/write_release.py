@@ -1,8 +1,8 @@
-"""Write a small storage folder, its database, a checkpoint and a bundle as this release does.
+"""Write a small storage folder, its database, a checkpoint and a bundle in this release's formats.
 
     ENSWEEP_WRITE_RELEASE=1 pytest tests/integration/test_release.py
 
-Whoever changes a format raises its schema's number and renews tests/data/release.tar.xz so.
+After changing a format, raise its schema version and update tests/data/release.tar.xz by this.
 """
 
 import shutil
@@ -27,7 +27,7 @@ NUM_EPOCHS = 2
 
 
 def write_release(folder: Path, encoder: Path, data: Path, archive: Path) -> None:
-    """A sweep `s` of two trials, the second of which stopped after an epoch; all below `folder`."""
+    """Write a sweep `s` of two trials below `folder`; the second was stopped after an epoch."""
     storage = folder / "runs"
     shutil.copytree(encoder, storage / "encoder")
     shutil.copytree(data, storage / "data")

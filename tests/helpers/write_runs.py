@@ -1,4 +1,4 @@
-"""Write the runs of one sweep, as its mirror would; leaves with 1 when one could not be.
+"""Write the runs of one sweep by the mirror; exits with 1 if one could not be written.
 
 python tests/helpers/write_runs.py URI SWEEP NUM_TRIALS NUM_EPOCHS
 """
@@ -11,7 +11,7 @@ from mlflow_setup.tracking.store import Tracking
 
 
 def main(uri: str, sweep: str, num_trials: int, num_epochs: int) -> bool:
-    """Each trial grows epoch by epoch, as it is projected; whether all could be."""
+    """Project each trial epoch by epoch. Return whether all could be written."""
     mirror = Mirror(Tracking(uri), sweep)
     mirror.start({}, {})
     done = []

@@ -1,4 +1,4 @@
-"""A bundle as it is written, without models."""
+"""Write a bundle's files without models."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ FILES = {
 
 
 def write(folder: Path, contents: dict[str, Any] | None = None) -> Path:
-    """A bundle whose manifest fits, whatever its contents say: anybody can write such a one."""
+    """Write a bundle with a matching manifest, whatever its contents: anybody could."""
     for name, data in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

@@ -1,5 +1,5 @@
-"""On PYTHONPATH: each process's wall clock is off by one of CLOCK_SHIFTS, seconds with commas
-between, chosen by its id; the monotonic clock is not touched."""
+"""If on PYTHONPATH: shift each process's wall clock by one of CLOCK_SHIFTS (comma-separated
+seconds), chosen by its process id. The monotonic clock is not changed."""
 
 import os
 import time
