@@ -22,7 +22,8 @@ _PACKAGES = ("mlflow_setup", "trainable", "ensemble", "search")
 
 
 class _OwnPackages:
-    """Finds our packages beside this one: a `search.py` of the user may stand before them."""
+    """Import hook that finds our packages beside this one, even if a `search.py` of the user comes
+    first on `sys.path`."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
@@ -30,7 +31,7 @@ class _OwnPackages:
 
 
 def own_packages() -> None:
-    """Have `search` and the others mean ours, in this process, wherever it was started.
+    """Make `import search` and the like import our packages in this process.
 
     Raises:
         ImportError: another module of that name is imported already.
@@ -49,7 +50,7 @@ def own_packages() -> None:
 
 own_packages()
 
-from mlflow_setup.errors import (  # noqa: E402 - of our own package, which is found by now
+from mlflow_setup.errors import (  # noqa: E402 - after the import hook is installed
     ConfigError,
     DataError,
     EnsweepError,
@@ -79,12 +80,12 @@ def load(folder: str | Path, batch_size: int = 64, precision: str = "fp32") -> "
     """Verify and load an exported bundle, to `predict`, `predict_proba` and `evaluate`.
 
     Args:
-        batch_size: examples a forward pass.
-        precision: fp32, bf16, or auto (bf16 where the device multiplies it in hardware).
+        batch_size: examples in a forward pass.
+        precision: fp32, bf16, or auto (bf16 if the device has hardware support for it).
 
     Raises:
         ConfigError: no such precision, or a batch size below 1.
-        IntegrityError: the bundle is not whole or was changed.
+        IntegrityError: the bundle is incomplete or was changed.
     """
     from ensemble.inference.ensemble import Ensemble
 
@@ -94,7 +95,8 @@ def load(folder: str | Path, batch_size: int = 64, precision: str = "fp32") -> "
 def sample_data(
     folder: str | Path, train_rows: int = 600, dev_rows: int = 300, seed: int = 0
 ) -> Path:
-    """Write a generated data set of the paper's three tasks, to try things out; its folder.
+    """Write a generated data set with the paper's three tasks, to try things out. Return its
+    folder.
 
     Raises:
         ConfigError: `folder` cannot be written to.
@@ -106,7 +108,7 @@ def sample_data(
 
 
 def __getattr__(name: str) -> Any:
-    """What is slow to look up or to import: `__version__`, `sweep`, `Sweep`, `Choice`."""
+    """Import what is slow only when used: `__version__`, `sweep`, `Sweep`, `Choice`."""
     if name == "__version__":
         from importlib import metadata
 
@@ -119,5 +121,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What completion in a notebook offers, what is imported when it is asked for included."""
+    """The public names, including those that `__getattr__` imports, for completion."""
     return __all__

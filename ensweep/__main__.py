@@ -1,4 +1,4 @@
-"""`python -m ensweep`: the command line where no `ensweep` command is installed, as in a job."""
+"""`python -m ensweep`: the command line, where the `ensweep` command is not installed."""
 
 from ensweep.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Sweeps from Python: what the commands of the same names do, and tables in place of lines."""
+"""The Python API of sweeps: the same as the commands of these names, with data frames as output."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ensemble.choice.result import EnsembleChoice, Method
 from ensemble.inference.describe import as_html, as_text
 from ensemble.inference.ensemble import Ensemble
 from ensemble.presentation.words import doubts_by_task, name_of, verdict
-from ensweep.cli.shared.options import AskedEnsemble, as_overrides, dated
+from ensweep.cli.shared.options import EnsembleOptions, as_overrides, dated
 from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import NothingUsableError
 from mlflow_setup.filesystem.opening import folder_to_make, storage_folder
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from search.driver.result import SweepResult
 
 NUM_SHOWN = 10
-"""Trials of a leaderboard that are shown where a sweep itself is."""
+"""The most trials in the `repr` of a sweep."""
 
 
-class Asked(TypedDict, total=False):
-    """What a choice keeps to, as the options of `ensweep ensemble` of these names."""
+class EnsembleSettings(TypedDict, total=False):
+    """Settings of a choice of members: the options of `ensweep ensemble` with these names."""
 
-    method: str  # a rule of selection for all tasks
-    max_members: int  # of a task
+    method: str  # a selection rule for all tasks
+    max_members: int  # per task
     max_cost: float  # millions of parameters of the distinct encoders
     average: Literal["paper", "probabilities", "logits", "standardised"]
     prefer: Literal["score", "balanced", "single"]
-    runs: list[str]  # TASK=RUN,RUN: the members, in place of a choice
+    runs: list[str]  # TASK=RUN,RUN: the members, instead of choosing them
 
 
 def sweep(
@@ -52,16 +52,16 @@ def sweep(
     max_hours: float | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> "Sweep":
-    """Run a sweep: many trials, each tracked, the weak ones stopped early; as `ensweep sweep`.
+    """Run a sweep, as `ensweep sweep`: many trials, each tracked, weak ones stopped early.
 
     Args:
-        name_or_file: a packaged sweep, `selective` say, or a YAML file.
+        name_or_file: a packaged sweep, such as `selective`, or a YAML file.
         data_dir: the folder with the tasks' files, or its URI.
-        name: of the new sweep; None: dated.
-        storage: the folder for sweeps.
+        name: name of the new sweep; None: the sweep's with date and time.
+        storage: the folder for sweeps, or a storage URI.
         tracking_uri: an MLflow server or database; None: `mlflow.db` in the storage folder.
-        num_samples: trials; None: as the sweep says.
-        max_hours: it stops then, resumably.
+        num_samples: number of trials; None: as the sweep says.
+        max_hours: stop after so many hours; the sweep can be resumed.
         settings: of every trial or of the sweep, by dotted name: `{"train.num_epochs": 2}`.
 
     Raises:
@@ -83,15 +83,15 @@ def sweep(
     place = Place(storage_folder(storage), tracking_uri)
     chosen = name or dated(resolved.name)
     result = run(resolved, chosen, place.storage, place.tracking)
-    return _ended(Sweep(chosen, storage, tracking_uri), result)
+    return _with_result(Sweep(chosen, storage, tracking_uri), result)
 
 
 class Sweep:
-    """A sweep in its storage folder: its trials, and the ensembles that can be made of them.
+    """A sweep in its storage folder: its trials, and the ensembles that can be made from them.
 
     Args:
-        name: None: the latest.
-        storage: the folder with the sweeps.
+        name: the sweep's name; None: the latest.
+        storage: the folder with the sweeps, or a storage URI.
         tracking_uri: an MLflow server or database; None: `mlflow.db` in the storage folder.
 
     Raises:
@@ -108,14 +108,14 @@ class Sweep:
         self.folder = find_sweep(self.place.storage, name)
         self.name = self.folder.name
         self.result: SweepResult | None = None
-        """Of the run that this process has made: rungs, what was used, why it stopped."""
+        """The result of running it in this process: rungs, usage, why it stopped; else None."""
 
     def leaderboard(self) -> pd.DataFrame:
-        """A row a trial, the best first; baselines have no rank.
+        """One row per trial, the best first; baselines have no rank.
 
         Columns: rank, trial, recipe, outcome, reason, epochs, overall, run_id, folder, seconds (of
-        training), num_parameters, ms_per_sentence (of predicting dev); the best dev metric of each
-        task, `dev/sentiment/accuracy`; and the settings in which the trials differ.
+        training), num_parameters, ms_per_sentence (to predict dev); the best dev metric of each
+        task, such as `dev/sentiment/accuracy`; and the settings in which the trials differ.
 
         Raises:
             NothingUsableError: no trial is tracked yet.
@@ -133,8 +133,8 @@ class Sweep:
         )
         return table.astype({"rank": "Int64", "epochs": "Int64"})
 
-    def ensemble(self, **asked: Unpack[Asked]) -> "Choice":
-        """Choose the members of each task, score them, and log the choice in MLflow.
+    def ensemble(self, **settings: Unpack[EnsembleSettings]) -> "Choice":
+        """Choose the members for each task, score them, and log the choice in MLflow.
 
         Raises:
             NothingUsableError: no run can be a member.
@@ -146,7 +146,7 @@ class Sweep:
         from ensemble.presentation.figures import pictures
 
         place = self.place
-        request = AskedEnsemble(sweeps=[self.name], **asked).request(place.tracking)
+        request = EnsembleOptions(sweeps=[self.name], **settings).request(place.tracking)
         pool, choice = choose_ensemble(place.tracking, request, place.cache)
         images = pictures(pool, choice)
         pin_members(choice.candidates(Method.SELECTIVE))
@@ -154,19 +154,20 @@ class Sweep:
         return Choice(self, request, pool, choice, images)
 
     def resume(self, num_more: int = 0) -> "Sweep":
-        """Go on where it was stopped, with so many more trials; returns when each has ended.
+        """Resume the sweep where it was stopped, with `num_more` additional trials, and wait for
+        its end.
 
         Raises:
-            ConfigError: another process drives it.
+            ConfigError: another process is running it.
             NothingUsableError: no trial has finished.
         """
         from search.driver.sweep import resume_sweep
 
         place = self.place
         result = resume_sweep(self.name, place.storage, place.tracking, num_more=num_more)
-        return _ended(self, result)
+        return _with_result(self, result)
 
-    def _shown(self) -> tuple[str, pd.DataFrame]:
+    def _summary(self) -> tuple[str, pd.DataFrame]:
         try:
             table = self.leaderboard()
         except NothingUsableError:
@@ -178,15 +179,15 @@ class Sweep:
         return f"Sweep {self.name}: {count}{beside}{shown}", table.head(NUM_SHOWN)
 
     def __repr__(self) -> str:
-        return as_text(*self._shown())
+        return as_text(*self._summary())
 
     def _repr_html_(self) -> str:
-        return as_html(*self._shown())
+        return as_html(*self._summary())
 
 
 @dataclass(frozen=True, repr=False)
 class Choice:
-    """An ensemble that was chosen: the members of each task, and their score."""
+    """A chosen ensemble: the members of each task, and their score."""
 
     sweep: Sweep
     request: Request
@@ -196,12 +197,12 @@ class Choice:
 
     @property
     def verdict(self) -> str:
-        """What to ship, what that gains, and what more of it would add."""
+        """A sentence or two: what to ship, its gain, and what a larger ensemble would add."""
         return verdict(self.choice)
 
     def scores(self) -> pd.DataFrame:
-        """A row a task, then `overall`: each method's score on held-out rows, and
-        selective's gain over the best single run with its 95 % interval."""
+        """One row per task, then `overall`: each method's score on held-out rows, and the selective
+        ensemble's gain over the best single run with its 95 % interval."""
         tasks, overall = self.choice.tasks, self.choice.overall
         rows = {
             name: {m: chosen.scores.held_out for m, chosen in task.methods.items()}
@@ -223,7 +224,7 @@ class Choice:
         return table.rename_axis("task")
 
     def members(self) -> pd.DataFrame:
-        """A row for each task and member that ships: its weight, trial, epoch and MLflow run."""
+        """One row for each task and selected member: its weight, trial, epoch and MLflow run."""
         return pd.DataFrame(
             [
                 {
@@ -240,8 +241,8 @@ class Choice:
         )
 
     def doubts(self) -> dict[str, str]:
-        """Task, or `overall` -> why its gain may be none; those without doubt are left out."""
-        return {name: said for name, said in doubts_by_task(self.choice).items() if said}
+        """Task or `overall` -> why its gain may be zero; without those whose gain is certain."""
+        return {name: doubt for name, doubt in doubts_by_task(self.choice).items() if doubt}
 
     def export(
         self,
@@ -250,17 +251,15 @@ class Choice:
         precision: Literal["fp32", "fp16", "bf16"] = "fp32",
         data_dir: str | Path | None = None,
     ) -> Ensemble:
-        """Write it to a new folder, as it was chosen.
+        """Write the ensemble to a new folder, and load it.
 
         Args:
-            precision: of the stored weights; what half does is measured on `data_dir`'s dev files.
-
-        Returns:
-            The bundle, loaded.
+            precision: precision of the stored weights. The effect of half precision is measured on
+                the dev files in `data_dir`.
 
         Raises:
-            ConfigError: `output` is there already, or half precision without `data_dir`.
-            NothingUsableError: weights are out of reach.
+            ConfigError: `output` exists already, or half precision without `data_dir`.
+            NothingUsableError: a member's weights cannot be read.
         """
         from ensemble.export.write import Refine, export, unchanged
         from ensweep.cli.ensembles.bundle import halving
@@ -280,7 +279,7 @@ class Choice:
         return as_html(self.verdict, self.scores())
 
 
-def _ended(sweep: Sweep, result: "SweepResult") -> Sweep:
+def _with_result(sweep: Sweep, result: "SweepResult") -> Sweep:
     sweep.result = result
     if result.stop is None and not result.ended(Outcome.FINISHED):
         raise NothingUsableError(

@@ -1,1 +1,1 @@
-"""The command line: parses, calls, prints. A file per noun; heavy imports inside the commands."""
+"""The command line: parses, calls, prints. Slow imports are inside the commands."""

@@ -1,10 +1,10 @@
-"""The `ensweep` command: every noun's commands, and what becomes of errors.
+"""The `ensweep` command: all commands, and the handling of errors.
 
     ensweep --help
     ensweep config show b3 optim.lr=2e-5
 
-stdout is the result, stderr is progress and messages. Exit codes: 0 done, 1 a bug, 2 usage or
-configuration, 3 data, 4 done in part, 5 nothing usable, 6 integrity, 75 stopped and resumable,
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a bug, 2 usage or
+configuration, 3 data, 4 partly done, 5 nothing usable, 6 integrity, 75 stopped and resumable,
 130 interrupted and resumable.
 """
 
@@ -40,7 +40,7 @@ from mlflow_setup.filesystem.modes import narrow_umask
 from mlflow_setup.text import for_terminal
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 done in part, 5 nothing usable, "
+    "Exit codes: 0 done, 2 usage or configuration, 3 data, 4 partly done, 5 nothing usable, "
     "6 integrity, 75 stopped and resumable, 130 interrupted."
 )
 
@@ -66,8 +66,8 @@ COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Serve": (serve.register, serve.serve),
     "Keep in order": (track.sync, track.gc, delete.delete),
 }
-"""What `--help` lists, group by group, in the order of use. A command is called what its function
-is called."""
+"""The commands as `--help` lists them, by group, in the order of use. A command has the name of its
+function."""
 
 
 def _name(command: Callable[..., None] | typer.Typer) -> str:
@@ -75,10 +75,10 @@ def _name(command: Callable[..., None] | typer.Typer) -> str:
 
 
 class InOrderOfUse(TyperGroup):
-    """Typer would list groups before commands."""
+    """Lists commands in the order of `COMMANDS`; Typer would list groups last."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [_name(command) for of_group in COMMANDS.values() for command in of_group]
+        return [_name(command) for group in COMMANDS.values() for command in group]
 
 
 app = typer.Typer(
@@ -101,8 +101,8 @@ for panel, commands in COMMANDS.items():
             add(app, command, panel)
 
 
-def _version(is_asked: bool) -> None:
-    if is_asked:
+def _version(is_given: bool) -> None:
+    if is_given:
         typer.echo(f"ensweep {version('ensweep')}")
         raise typer.Exit
 
@@ -121,9 +121,9 @@ def common(
 
 
 def main() -> None:
-    """Run the command line; an input's problem ends in one message and its exit code."""
+    """Run the command line; an EnsweepError is printed without a traceback."""
     narrow_umask()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is not UTF-8 leaves as it came
+    if isinstance(sys.stdout, io.TextIOWrapper):  # prints a path that is not UTF-8 unchanged
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
         app()
@@ -135,8 +135,8 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("ENSWEEP_DEBUG") or not is_full(error):
             raise
-        typer.echo(f"error: no space is left: {error}", err=True)
-        typer.echo("fix: make room, then go on with the same command", err=True)
+        typer.echo(f"error: the disk is full: {error}", err=True)
+        typer.echo("fix: free some space, then run the same command again", err=True)
         sys.exit(STOPPED)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

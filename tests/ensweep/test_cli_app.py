@@ -157,6 +157,6 @@ def test_a_full_disk_is_no_bug(
         main()
     assert caught.value.code == 75
     text = capsys.readouterr().err
-    assert "no space is left" in text
+    assert "the disk is full" in text
     assert "/somewhere/file" in text
-    assert "fix: make room" in text
+    assert "fix: free some space" in text

@@ -1,1 +1,1 @@
-"""Commands for ensembles and bundles."""
+"""Commands that choose, export, run and serve ensembles."""

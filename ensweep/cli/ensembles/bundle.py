@@ -1,4 +1,4 @@
-"""`ensweep export`, `verify`, `sign`, `push`, `evaluate`: an ensemble as a folder, its scores."""
+"""`ensweep export`, `verify`, `sign`, `push`, `evaluate`: write, check, publish, score a bundle."""
 
 import dataclasses
 import shlex
@@ -10,10 +10,10 @@ import typer
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import (
     AsJson,
-    AskedEnsemble,
     BatchSize,
     Bundle,
     DataDirNeeded,
+    EnsembleOptions,
     Folder,
     Precision,
 )
@@ -35,22 +35,26 @@ if TYPE_CHECKING:
 def export(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="The bundle's folder, or its storage URI; new."),
+        typer.Option("--output", "-o", help="Folder or storage URI of the new bundle."),
         folder_to_make,
     ],
-    asked: AskedEnsemble,
+    asked: EnsembleOptions,
     place: Place,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16"],
-        typer.Option("--precision", help="Of the stored weights; half takes --data-dir."),
+        typer.Option(
+            "--precision", help="Precision of the stored weights; fp16 and bf16 need --data-dir."
+        ),
     ] = "fp32",
     data_dir: Annotated[
         str | None,
-        typer.Option("--data-dir", help="Dev files, or their URI: half precision is measured."),
+        typer.Option(
+            "--data-dir", help="Folder or URI of dev files, to measure the effect of --precision."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the selective ensemble of one sweep or several as a folder that needs nothing else."""
+    """Export the selective ensemble of one sweep or several to a self-contained folder."""
     from ensemble.export.write import export as write
     from ensemble.export.write import unchanged
     from mlflow_setup.errors import ConfigError
@@ -62,29 +66,29 @@ def export(
     with shown():
         contents = write(place.tracking, asked.request(place.tracking), place.cache, output, refine)
     size, storage = num_bytes(output), storage_of(output)
-    said = storage.address(output)
+    address = storage.address(output)
     storage.end(output)
     if as_json:
         halved = {task: dataclasses.asdict(scores) for task, scores in contents.halved.items()}
         facts = {"members": list(contents.members), "num_bytes": size, "halved": halved}
-        print_json(folder=said, tasks=list(contents.tasks), **facts)
+        print_json(folder=address, tasks=list(contents.tasks), **facts)
         return
-    typer.echo(f"{said}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
+    typer.echo(f"{address}: {len(contents.members)} member(s), {size / 1e6:.0f} MB")
     for task, scores in contents.halved.items():
         change = f"{scores.fp32:.4f} in fp32, {scores.stored:.4f} in {precision}"
         typer.echo(f"{task}: {change} ({scores.stored - scores.fp32:+.4f}; in-sample, dev)")
     if data_dir is not None:
-        say_next("evaluate", said, "--data-dir", data_dir)
+        say_next("evaluate", address, "--data-dir", data_dir)
     name, entry = next(iter(contents.tasks.items()))
     pair = ["--text2", "the other"] if entry.task.kind.is_pair else []
-    say_next("predict", said, "--task", name, "--text", "a sentence of yours", *pair)
+    say_next("predict", address, "--task", name, "--text", "a sentence of yours", *pair)
 
 
 def halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine":
-    """What converts the weights, measured on the dev files of `data_dir`.
+    """The conversion to half precision, with its effect measured on the dev files in `data_dir`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: `data_dir` is None.
     """
     from ensemble.export.half_precision import Halving
     from mlflow_setup.errors import ConfigError
@@ -92,8 +96,8 @@ def halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine
 
     if data_dir is None:
         raise ConfigError(
-            f"--precision {precision}: what it does to the scores is not known",
-            fix="name the folder with the dev files: --data-dir DIR",
+            f"--precision {precision}: needs dev files to measure its effect on the scores",
+            fix="name their folder: --data-dir DIR",
         )
     return Halving(precision, local_folder(data_dir))
 
@@ -102,11 +106,11 @@ def halving(precision: Literal["fp16", "bf16"], data_dir: str | None) -> "Refine
 def verify(
     folder: Bundle,
     key: Annotated[
-        Path | None, typer.Option("--key", help="A public key (PEM): prove who signed it, too.")
+        Path | None, typer.Option("--key", help="Public key (PEM) to check the signature with.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove that a bundle is whole and unchanged (exit code 6 if not)."""
+    """Verify that a bundle is complete and unchanged (exit code 6 if not)."""
     from ensemble.bundle.format import Bundle
     from ensemble.bundle.signature import verify_signature
 
@@ -122,16 +126,16 @@ def verify(
         )
     else:
         signed = "" if key is None else f"; signed by the owner of {key}"
-        typer.echo(f"{folder}: whole; {len(contents.members)} member(s){signed}")
+        typer.echo(f"{folder}: verified; {len(contents.members)} member(s){signed}")
 
 
 @example("ensweep sign bundle --key private.pem")
 def sign(
     folder: Folder,
-    key: Annotated[Path, typer.Option("--key", help="An Ed25519 private key (PEM).")],
+    key: Annotated[Path, typer.Option("--key", help="Ed25519 private key (PEM).")],
     as_json: AsJson = False,
 ) -> None:
-    """Sign a bundle: a file beside its folder, for `ensweep verify --key`."""
+    """Sign a bundle. The signature is a file beside its folder, for `ensweep verify --key`."""
     from ensemble.bundle.signature import sign as write
 
     file = write(folder, key)
@@ -146,7 +150,7 @@ def push(
     folder: Bundle,
     repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub.")],
     private: Annotated[
-        bool, typer.Option("--private", help="Of a repository that is made by this.")
+        bool, typer.Option("--private", help="Create a missing repository as private.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -170,10 +174,10 @@ def evaluate(
     folder: Bundle,
     data_dir: DataDirNeeded,
     split: Annotated[
-        Literal["train", "dev", "test"], typer.Option("--split", help="Which files.")
+        Literal["train", "dev", "test"], typer.Option("--split", help="Split to score.")
     ] = "dev",
     on_bad_rows: Annotated[
-        Literal["error", "skip"], typer.Option("--on-bad-rows", help="Rows with defects.")
+        Literal["error", "skip"], typer.Option("--on-bad-rows", help="What to do with bad rows.")
     ] = "error",
     as_json: AsJson = False,
     batch_size: BatchSize = 64,
@@ -198,17 +202,17 @@ def evaluate(
 
 
 def _origin(evaluation: "Evaluation") -> list[str]:
-    """Whether the rows had a say in what the members are."""
+    """Whether the rows were used to search for or choose the members, one line per answer."""
     if evaluation.split == "train":
-        return ["train files: in-sample, where the members were trained on them"]
-    said = {
-        True: "in-sample: the members were searched and chosen on these rows",
-        False: "not the dev set of the members: rows that their choice has not seen",
-        None: "whether the members were chosen on these rows is not recorded",
+        return ["train files: in-sample if the members were trained on them"]
+    origins = {
+        True: "in-sample: the search and the choice of members used these rows",
+        False: "out-of-sample: these rows are not the members' dev set",
+        None: "it is not recorded whether the choice of members used these rows",
     }
     tasks = {
         text: [name for name, is_dev in evaluation.is_dev.items() if is_dev is known]
-        for known, text in said.items()
+        for known, text in origins.items()
     }
     return [f"{', '.join(names)}: {text}" for text, names in tasks.items() if names]
 

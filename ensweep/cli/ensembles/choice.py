@@ -1,4 +1,4 @@
-"""A choice in words, for people; imported only by a command that has one."""
+"""Print a choice of members as text. Slow to import: only `ensweep ensemble` does."""
 
 import typer
 
@@ -16,7 +16,8 @@ Labels = dict[Candidate, str]
 
 
 def print_choice(request: Request, pool: Pool, choice: EnsembleChoice) -> None:
-    """Rejected candidates, each task's members and scores, then scores overall and by cost."""
+    """Print rejected candidates, each task's members and scores, then scores overall and by
+    cost."""
     labels = labels_of(pool)
     _print_pool(request, pool)
     said = doubts_by_task(choice)
@@ -78,7 +79,7 @@ def _print_front(choice: EnsembleChoice) -> None:
 
 
 def _rule(choice: RuleChoice) -> str:
-    """The rule, and the scores of the others on dev-train's own folds."""
+    """The chosen rule and the scores of all rules on the folds of dev-train."""
     scores = {row.rule: row.score for row in choice.scores}
     if not scores:
         return f"{choice.rule} (too few rows to compare it with others)"
@@ -88,7 +89,8 @@ def _rule(choice: RuleChoice) -> str:
 
 
 def _gains(gains: dict[Method, Gain], scores: Scores) -> str:
-    """Selective's over the others, and what its in-sample score promises beyond what holds."""
+    """The gains of the selective ensemble over the other methods, and its optimism: in-sample minus
+    held-out score."""
     words = (f"{gain.describe()} over {name_of(method)}" for method, gain in gains.items())
     return f"gain {', '.join(words)}; optimism {scores.optimism:+.4f}"
 

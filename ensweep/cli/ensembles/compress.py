@@ -1,4 +1,4 @@
-"""`ensweep compress`: an ensemble distilled into one model, and what is lost."""
+"""`ensweep compress`: distil an ensemble into one model, and measure the change in scores."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -26,11 +26,11 @@ def compress(
     overrides: Overrides = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Of the student; default: as the bundle's best member."),
+        typer.Option("--recipe", help="The student's recipe; default: that of the best member."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Distil a bundle into one model. Run the same command again to go on after a stop."""
+    """Distil a bundle into one model. After a stop, run the same command again to continue."""
     from ensemble.distillation.compress import compress as run
     from ensemble.distillation.compress import student_of
     from mlflow_setup.schema import Outcome

@@ -1,4 +1,4 @@
-"""`ensweep ensemble`: the runs to combine for each task, and their score."""
+"""`ensweep ensemble`: choose the runs to combine for each task, and score them."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, AskedEnsemble
+from ensweep.cli.shared.options import AsJson, EnsembleOptions
 from ensweep.cli.shared.output import print_json
 from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 
 @example("ensweep ensemble reviews --max-members 4 --prefer balanced")
 def ensemble(
-    asked: AskedEnsemble,
+    asked: EnsembleOptions,
     place: Place,
     add: Annotated[
         list[str] | None,
         typer.Option(
             "--add",
             metavar="[TASK=]FILE",
-            help="Predictions of a model that is not tracked, for a task's dev rows. Repeatable.",
+            help="Dev predictions of a model from elsewhere, as one more candidate. Repeatable.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Best single run, simple average and selective ensemble of each task, honestly judged."""
+    """Compare the best single run, the simple average and the selective ensemble of each task on
+    held-out rows."""
     from ensemble.choice.request import choose_ensemble
     from ensemble.choice.result import Method
     from ensemble.inference.speed import milliseconds_of
@@ -53,7 +54,7 @@ def ensemble(
     if not as_json:
         added = [each.label for each in choice.candidates(Method.SELECTIVE) if each.is_added]
         if added:
-            typer.echo(f"an export chooses without {', '.join(added)}", err=True)
+            typer.echo(f"ensweep export will choose without {', '.join(added)}", err=True)
         place.say_next(*_next(request))
         typer.echo(verdict(choice, milliseconds))
 
@@ -66,7 +67,8 @@ def _keep(
     choice: "EnsembleChoice",
     milliseconds: float | None,
 ) -> None:
-    """Log the choice in MLflow and pin it in the sweeps' folders; a failure is a warning."""
+    """Log the choice in MLflow, pin its members in the sweeps' folders and draw pictures; a failure
+    is a warning."""
     from ensemble.choice.pins import FOLDER, pin_members
     from ensemble.choice.result import Method as Choice
     from ensemble.choice.tracking import log, logged_pictures, write_pictures
@@ -76,13 +78,13 @@ def _keep(
 
     for problem in pin_members(choice.candidates(Choice.SELECTIVE)):
         typer.echo(f"not pinned for ensweep gc: {problem}", err=True)
-    draw = cache(partial(pictures, pool, choice))  # a second or two: where it is not logged yet
+    draw = cache(partial(pictures, pool, choice))  # takes a second or two, so only when needed
     try:
         run_id, is_new = log(place.tracking, request, content, pool, choice, draw, milliseconds)
         images = draw() if is_new else logged_pictures(place.tracking, run_id, place.cache)
-        said = f"{'logged as' if is_new else 'logged before as'} MLflow run {run_id}"
+        message = f"{'logged as' if is_new else 'logged before as'} MLflow run {run_id}"
     except EnsweepError as error:
-        images, said = draw(), f"not logged: {error}"
+        images, message = draw(), f"not logged: {error}"
     folders = (place.storage / safe_name(name, "sweep") for name in request.sweeps)
     for sweep in filter(Path.is_dir, folders):
         try:
@@ -91,11 +93,11 @@ def _keep(
                 typer.echo(f"pictures: {sweep / FOLDER}", err=True)
         except OSError as error:
             typer.echo(f"no pictures: {sweep / FOLDER}: {error.strerror}", err=True)
-    typer.echo(said, err=True)
+    typer.echo(message, err=True)
 
 
 def _next(request: "Request") -> list[str]:
-    """The words of the command that exports."""
+    """The arguments of the command that exports this choice."""
     words = ["export", *request.sweeps]
     for name, value in request.to_params().items():
         if name != "add":

@@ -1,4 +1,4 @@
-"""`ensweep predict`: labels for sentences, however many there are."""
+"""`ensweep predict`: label sentences from the command line, a file or standard input."""
 
 import os
 import sys
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Input:
-    """Sentences to label: a file's, standard input's, or those given."""
+    """The sentences to label: from a file, standard input, or --text."""
 
     source: Annotated[
         str | None,
         typer.Argument(
             metavar="[FILE]",
-            help="CSV or JSONL with the tasks' sentence columns, a path or a URI; - or nothing: "
-            "standard input, one sentence a line, or the two of a pair with a tab between them.",
+            help="Path or URI of a CSV or JSONL file with the tasks' sentence columns; default, "
+            "or -: standard input, one sentence per line, or a pair separated by a tab.",
         ),
     ] = None
     text: Annotated[
@@ -44,7 +44,8 @@ class Input:
 
     @cached_property
     def file(self) -> Path | None:
-        """The file, where the sentences are in one; brought here from a URI."""
+        """The file with the sentences, downloaded if it is at a URI; None if they are not in a
+        file."""
         if self.source is None or self.source == "-" or self.text:
             return None
         from trainable.data.remote import local_file
@@ -53,23 +54,23 @@ class Input:
 
     @property
     def count(self) -> int | None:
-        """How many sentences, or pairs, there are; None: not known."""
+        """The number of sentences or pairs; None if it is not known."""
         from ensemble.inference.sentence_files import count_rows
 
         return len(self.text or ()) or None if self.file is None else count_rows(self.file)
 
     def check(self) -> None:
-        """Refuse options of which one would be left unused."""
+        """Raise ConfigError for options that contradict each other."""
         given, partners = len(self.text or ()), len(self.text2 or ())
         if self.text2 and partners != given:
             problem = f"{given} --text but {partners} --text2"
-            raise ConfigError(problem, fix="give each its partner")
+            raise ConfigError(problem, fix="give one --text2 for each --text")
         if self.text and self.source is not None:
             problem = f"both --text and {self.source} are given"
             raise ConfigError(problem, fix="leave one of them out")
 
     def chunks(self, tasks: "list[Task]") -> "Iterator[pd.DataFrame]":
-        """The sentences of these tasks, a few thousand rows at a time."""
+        """The sentences for these tasks, a few thousand rows at a time."""
         from ensemble.inference.sentence_files import read_file, read_lines, read_stream
 
         if self.file is not None:
@@ -84,37 +85,38 @@ class Input:
 
 @dataclass(frozen=True)
 class Sharding:
-    """Whether the labels become files of so many rows, and who makes them."""
+    """Whether the labels are written as shards, and whether on a Ray cluster."""
 
     shard_rows: Annotated[
         int | None,
         typer.Option(
             "--shard-rows",
             min=1,
-            help="Write files of so many rows into the folder --output; started again, the work "
-            "goes on where it stopped.",
+            help="Write files of this many rows into the folder --output. Run again, the command "
+            "continues where it stopped.",
         ),
     ] = None
     on_ray: Annotated[
-        bool, typer.Option("--ray", help="Label shards on a Ray cluster; here, if none is named.")
+        bool,
+        typer.Option("--ray", help="Label shards with Ray; without --address on this machine."),
     ] = False
     address: Address = None
 
     def check(self, file: Path | None, output: Path | None) -> None:
-        """Refuse shards of anything but a file into a folder."""
+        """Raise ConfigError unless shards are written from a file into a folder."""
         if self.shard_rows is None:
             if self.on_ray:
-                raise ConfigError("--ray labels shards", fix="give their size: --shard-rows 10000")
+                raise ConfigError("--ray needs --shard-rows", fix="add --shard-rows 10000")
         elif file is None:
-            problem = "--shard-rows labels a CSV or JSONL file"
+            problem = "--shard-rows needs a CSV or JSONL file"
             raise ConfigError(problem, fix="name the file to label")
         elif output is None:
-            raise ConfigError("--shard-rows writes a folder", fix="name it: --output DIR")
+            raise ConfigError("--shard-rows needs an output folder", fix="add --output DIR")
 
     def run(
         self, ensemble: "Ensemble", file: Path, names: list[str], output: Path, as_json: bool
     ) -> None:
-        """Write the folder, or go on with it."""
+        """Write the shards that are not in the folder yet."""
         from ensemble.inference.shards import write_shards
 
         assert self.shard_rows is not None
@@ -125,9 +127,11 @@ class Sharding:
             if self.address:
                 os.environ["RAY_ADDRESS"] = self.address
             label = label_on_ray(ensemble, names, as_json)
-        total, counts = write_shards(ensemble, file, names, output, self.shard_rows, as_json, label)
-        there = f", {counts} of them were there" if counts else ""
-        typer.echo(f"wrote {output}: {total} shard(s){there}", err=True)
+        total, num_old = write_shards(
+            ensemble, file, names, output, self.shard_rows, as_json, label
+        )
+        before = f", {num_old} of them before" if num_old else ""
+        typer.echo(f"wrote {output}: {total} shard(s){before}", err=True)
 
 
 @example(
@@ -140,10 +144,10 @@ def predict(
     shards: Sharding,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", help="Needed unless the bundle has only one; repeat for more."),
+        typer.Option("--task", help="Required unless the bundle has only one; repeat for more."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write here; default: print.")
+        Path | None, typer.Option("--output", "-o", help="Output file; default: print.")
     ] = None,
     submission: Annotated[
         bool,
@@ -153,7 +157,7 @@ def predict(
         bool,
         typer.Option(
             "--for-spreadsheet",
-            help="Put an apostrophe before cells that a spreadsheet would run as a formula.",
+            help="Prefix cells that a spreadsheet would run as a formula with an apostrophe.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -168,20 +172,20 @@ def predict(
 
     given.check()
     if submission and (given.file is None or as_json):
-        problem = "--submission labels one test file, without --json"
+        problem = "--submission needs a test file, and not --json"
         raise ConfigError(problem, fix="name the file to label")
     if submission and len(set(task or ())) > 1:
-        raise ConfigError("--submission is of one task", fix="name one --task")
+        raise ConfigError("--submission is for one task", fix="name one --task")
     shards.check(None if submission else given.file, output)
     if for_spreadsheet and (submission or as_json or shards.shard_rows is not None):
-        raise ConfigError("--for-spreadsheet is of a CSV file", fix="leave it out")
+        raise ConfigError("--for-spreadsheet is for a CSV file", fix="leave it out")
     if output is not None and shards.shard_rows is None:
         check_file(output)
     ensemble = Ensemble.load(folder, batch_size, precision)
-    asked: list[str | None] = [*task] if task else [None]
-    names = list(dict.fromkeys(ensemble.task_name(name) for name in asked))
+    given_tasks: list[str | None] = [*task] if task else [None]
+    names = list(dict.fromkeys(ensemble.task_name(name) for name in given_tasks))
     file = given.file or Path()
-    # beside labels that are printed to a terminal there is no place for a bar
+    # no progress bar where labels are printed to the terminal
     with shown() if output is not None or not sys.stdout.isatty() else nullcontext():
         if shards.shard_rows is not None:
             shards.run(ensemble, file, names, output or Path(), as_json)
@@ -189,17 +193,17 @@ def predict(
             _write(iter([write_submission(ensemble, names[0], file)]), output)
         else:
             chunks = given.chunks([ensemble.tasks[name] for name in names])
-            labelled = _counted(ensemble, names, chunks, given.count)
+            labelled = _labelled(ensemble, names, chunks, given.count)
             _write(
                 json_parts(names, labelled) if as_json else csv_parts(labelled, for_spreadsheet),
                 output,
             )
 
 
-def _counted(
+def _labelled(
     ensemble: "Ensemble", names: list[str], chunks: "Iterator[pd.DataFrame]", total: int | None
 ) -> "Iterator[tuple[pd.DataFrame, pd.DataFrame]]":
-    """Each chunk with its labels."""
+    """Each chunk with its labels; reports progress."""
     from trainable.runtime.progress import Tally
 
     tally = Tally("labelling rows", total)
@@ -209,7 +213,7 @@ def _counted(
 
 
 def _write(parts: Iterator[str], output: Path | None) -> None:
-    """Print the parts as they come, harmless to a terminal, or write the whole of them."""
+    """Print the parts one by one, escaped for a terminal, or write them to a file atomically."""
     from mlflow_setup.filesystem.output import output_file
     from mlflow_setup.text import for_terminal
 

@@ -1,4 +1,4 @@
-"""`ensweep register`, `ensweep serve`: an exported ensemble in MLflow's registry, and over HTTP."""
+"""`ensweep register`, `ensweep serve`: register a bundle in MLflow, and serve it over HTTP."""
 
 import os
 from typing import Annotated
@@ -15,12 +15,14 @@ from ensweep.cli.shared.place import Place
 def register(
     source: Annotated[
         str,
-        typer.Argument(metavar="BUNDLE|MODEL", help="A bundle, or a version: models:/NAME/3."),
+        typer.Argument(
+            metavar="BUNDLE|MODEL", help="A bundle, or a registered version: models:/NAME/3."
+        ),
     ],
     place: Place,
-    name: Annotated[str, typer.Option("--name", help="Of the registered model.")] = "ensweep",
+    name: Annotated[str, typer.Option("--name", help="Name of the registered model.")] = "ensweep",
     alias: Annotated[
-        str, typer.Option("--alias", help="Points to the new version from now on.")
+        str, typer.Option("--alias", help="Alias to point to the new version.")
     ] = "champion",
     as_json: AsJson = False,
 ) -> None:
@@ -54,24 +56,30 @@ def serve(
         typer.Argument(metavar="BUNDLE|MODEL", help="An exported bundle, or models:/NAME@ALIAS."),
     ],
     place: Place,
-    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free.")] = 8000,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = 8000,
     max_bytes: Annotated[
-        int, typer.Option("--max-bytes", min=1, help="Of a request; more is refused with 413.")
+        int,
+        typer.Option("--max-bytes", min=1, help="Largest request; a larger one gets status 413."),
     ] = 1 << 20,
-    max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Of a request.")] = 1000,
+    max_rows: Annotated[
+        int, typer.Option("--max-rows", min=1, help="Most rows in a request.")
+    ] = 1000,
     batch_size: BatchSize = 64,
     precision: Precision = "fp32",
     on_ray: Annotated[
-        bool, typer.Option("--ray", help="With Ray Serve, on a cluster; here, if none is named.")
+        bool,
+        typer.Option("--ray", help="Use Ray Serve; without --address on this machine."),
     ] = False,
     replicas: Annotated[
         int | None,
-        typer.Option("--replicas", min=1, help="Of --ray: how many answer side by side; 1."),
+        typer.Option("--replicas", min=1, help="With --ray: number of replicas; default: 1."),
     ] = None,
     address: Address = None,
 ) -> None:
-    """Answer HTTP requests with a bundle, over MLflow's scoring protocol."""
+    """Serve a bundle over HTTP, with MLflow's scoring protocol."""
     from ensemble.inference.ensemble import Ensemble
     from ensemble.serving.service import Service
     from mlflow_setup.errors import ConfigError
@@ -84,7 +92,7 @@ def serve(
         typer.echo(f"serving {source} at {url}/invocations (Ctrl-C ends it)", err=True)
 
     if replicas is not None and not on_ray:
-        raise ConfigError("--replicas are of --ray", fix="add --ray, or leave it out")
+        raise ConfigError("--replicas needs --ray", fix="add --ray, or leave it out")
     if is_model(source):
         folder = fetch_bundle(place.tracking, source, place.cache)
     else:
@@ -96,8 +104,8 @@ def serve(
 
         if address:
             os.environ["RAY_ADDRESS"] = address
-        same = folder.absolute(), bundle_fingerprint(ensemble)
-        replica = Replica(*same, batch_size, precision, max_bytes, max_rows)
+        bundle = folder.absolute(), bundle_fingerprint(ensemble)
+        replica = Replica(*bundle, batch_size, precision, max_bytes, max_rows)
         serve_on_ray(replica, host, port, replicas or 1, report)
         return
     with listen(host, port) as listener:

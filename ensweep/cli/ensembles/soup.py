@@ -1,4 +1,4 @@
-"""`ensweep soup`: the mean of the weights of runs that share a start, as one more trial."""
+"""`ensweep soup`: average the weights of runs with the same initial weights, as one more trial."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -19,14 +19,14 @@ def soup(
     sweep: SweepName = None,
     greedy: Annotated[
         bool,
-        typer.Option("--greedy", help="Only runs that the soup is no worse for on dev-train."),
+        typer.Option("--greedy", help="Add runs only if they do not lower the dev-train score."),
     ] = False,
     num_runs: Annotated[
-        int | None, typer.Option("--num-runs", min=2, help="Only the best so many on dev-train.")
+        int | None, typer.Option("--num-runs", min=2, help="Only this many, best on dev-train.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Average the weights of runs that share a start into one more trial of the sweep."""
+    """Average the weights of runs with the same initial weights, as one more trial of the sweep."""
     from ensemble.soup.trial import make_soup
     from mlflow_setup.runs.query import latest_tracked_sweep
 
@@ -36,7 +36,7 @@ def soup(
     if as_json:
         print_json(sweep=name, **{**asdict(made), "folder": str(made.folder)})
         return
-    chosen = f"{len(made.ingredients)} of {made.num_sharing} runs that share a start"
+    chosen = f"{len(made.ingredients)} of {made.num_sharing} runs with the same initial weights"
     typer.echo(f"{made.trial}: {chosen}: {', '.join(made.ingredients)}")
     rows = [
         [task, f"{each.single:.4f}", f"{each.soup:.4f}", each.gain.describe()]

@@ -1,1 +1,1 @@
-"""Options, output and signals that commands share."""
+"""What commands share: options, output, progress, signals."""

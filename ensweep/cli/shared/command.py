@@ -1,4 +1,4 @@
-"""How a function becomes a command: groups of options, an example, suggestions for typos."""
+"""Turn a function into a command: option groups, examples, suggestions for mistyped options."""
 
 import dataclasses
 import functools
@@ -16,11 +16,11 @@ Function = TypeVar("Function", bound=Callable[..., None])
 
 _EXAMPLES = "__examples__"
 _SENTENCES = ("text", "text2")
-"""Options that are data, not usage."""
+"""Options whose invalid values are data errors, not usage errors."""
 
 
 def example(*commands: str) -> Callable[[Function], Function]:
-    """Have the command's help show these, each of which begins with `ensweep`."""
+    """Add example commands, each beginning with `ensweep`, to the command's help."""
 
     def mark(function: Function) -> Function:
         setattr(function, _EXAMPLES, commands)
@@ -30,13 +30,13 @@ def example(*commands: str) -> Callable[[Function], Function]:
 
 
 def examples_of(function: Callable[..., None]) -> Sequence[str]:
-    """The examples that the command was marked with."""
+    """The examples that `example` added."""
     examples: Sequence[str] = getattr(function, _EXAMPLES, ())
     return examples
 
 
 def add(app: typer.Typer, function: Callable[..., None], panel: str | None = None) -> None:
-    """Make the function a command of `app`, by its own name.
+    """Add the function to `app` as a command of the same name.
 
     Args:
         panel: the group in which `--help` lists it.
@@ -46,13 +46,13 @@ def add(app: typer.Typer, function: Callable[..., None], panel: str | None = Non
 
 
 class Command(TyperCommand):
-    """A command that knows settings: an option that is none of its own may be the name of one."""
+    """A command that explains how to give a setting that was typed as an option (`--optim.lr`)."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse as typer does, but name the setting where an unknown option is one.
+        """Parse as typer does.
 
         Raises:
-            ConfigError: the option is a setting's name.
+            ConfigError: an unknown option resembles the name of a setting.
         """
         try:
             return list(super().parse_args(ctx, args))
@@ -62,17 +62,17 @@ class Command(TyperCommand):
             takes_settings = any(each.name == "overrides" for each in self.params)
             if not isinstance(option, str) or is_known or not takes_settings:
                 raise
-            meant = _settings_meant(option)
-            if not meant:
+            similar = _similar_settings(option)
+            if not similar:
                 raise
-        others = f"; or {', '.join(meant[1:])}" if meant[1:] else ""
+        others = f"; or {', '.join(similar[1:])}" if similar[1:] else ""
         raise ConfigError(
             f"no option {option}: settings are given as KEY=VALUE, without dashes",
-            fix=f"{meant[0]}=VALUE{others}; ensweep settings {meant[0]} says what it takes",
+            fix=f"{similar[0]}=VALUE{others}; ensweep settings {similar[0]} explains it",
         )
 
 
-def _settings_meant(option: str) -> list[str]:
+def _similar_settings(option: str) -> list[str]:
     from search.config.reference import every_setting
     from trainable.config.reference import named
 
@@ -80,7 +80,7 @@ def _settings_meant(option: str) -> list[str]:
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """The command as typer reads it: options in place of each group of them."""
+    """The command as typer needs it: with separate options instead of dataclasses of options."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {
         name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
@@ -102,8 +102,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         for name, parameter in signature.parameters.items():
-            for here in parameter.annotation.__metadata__[1:]:  # the folder here of one at a URI
-                given[name] = here(given[name])
+            for convert in parameter.annotation.__metadata__[1:]:  # e.g. a URI to a local folder
+                given[name] = convert(given[name])
         _check(given, signature)
         for name, kind in groups.items():
             own = {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
@@ -116,11 +116,12 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _check(given: Mapping[str, Any], signature: inspect.Signature) -> None:
-    """Text is Unicode, for it goes into records, labels and MLflow; what is written, and bundles,
-    lie at paths.
+    """Check that all text can be encoded as UTF-8, because it is stored in records and in MLflow,
+    and that paths are not URIs.
 
     Raises:
-        DataError: a sentence, or ConfigError: anything else, naming its option.
+        DataError: a sentence cannot be encoded.
+        ConfigError: another argument cannot be encoded, or a path is a URI; names the option.
     """
     from mlflow_setup.filesystem.paths import refuse_uri
     from mlflow_setup.text import is_text
@@ -129,17 +130,17 @@ def _check(given: Mapping[str, Any], signature: inspect.Signature) -> None:
     for name, value in given.items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, str | Path) and not is_text(str(each)):
-                option = _spelled(name, signature)
+                option = _option_name(name, signature)
                 problem = f"{option} {redact(ascii(str(each)))}: is not Unicode text"
                 why = "half of a surrogate pair, or bytes that are not UTF-8"
-                refused = DataError if name in _SENTENCES else ConfigError
-                raise refused(f"{problem}: {why}", fix="spell it, or rename it, in UTF-8")
+                kind = DataError if name in _SENTENCES else ConfigError
+                raise kind(f"{problem}: {why}", fix="type it, or rename the file, in UTF-8")
         if isinstance(value, Path):
-            refuse_uri(value, _spelled(name, signature))
+            refuse_uri(value, _option_name(name, signature))
 
 
-def _spelled(name: str, signature: inspect.Signature) -> str:
-    """What the parameter is called on the command line."""
+def _option_name(name: str, signature: inspect.Signature) -> str:
+    """The parameter's name on the command line."""
     annotation = signature.parameters[name].annotation
     info = annotation.__metadata__[0]
     names = [info.default, *(info.param_decls or ()), info.metavar, name]  # as typer does

@@ -1,6 +1,6 @@
-"""What a shell offers where a name of ours goes: recipes, sweeps, runs, settings.
+"""Shell completion of recipes, sweeps, runs and settings.
 
-What goes wrong here is not for a user who has only pressed a key: nothing is offered then.
+Errors are suppressed: completion then offers nothing.
 """
 
 import os
@@ -10,28 +10,28 @@ from pathlib import Path
 
 import typer
 
-Offers = list[tuple[str, str]]
-"""A name, and what it is."""
+Completions = list[tuple[str, str]]
+"""Names, each with its description."""
 
 
-def _offers(names: Callable[[], Iterator[tuple[str, str]]], incomplete: str) -> Offers:
+def _matching(names: Callable[[], Iterator[tuple[str, str]]], incomplete: str) -> Completions:
     with suppress(Exception):
         return [(name, about) for name, about in names() if name.startswith(incomplete)]
     return []
 
 
-def recipes(incomplete: str) -> Offers:
-    """The packaged recipes; a shell offers files itself."""
+def recipes(incomplete: str) -> Completions:
+    """The packaged recipes; the shell itself completes file names."""
 
     def names() -> Iterator[tuple[str, str]]:
         from trainable.config.recipe import RECIPES, read_recipe
 
         return ((name, read_recipe(name).description) for name in RECIPES.names())
 
-    return _offers(names, incomplete)
+    return _matching(names, incomplete)
 
 
-def packaged_sweeps(incomplete: str) -> Offers:
+def packaged_sweeps(incomplete: str) -> Completions:
     """The packaged sweeps."""
 
     def names() -> Iterator[tuple[str, str]]:
@@ -41,38 +41,38 @@ def packaged_sweeps(incomplete: str) -> Offers:
         files = ((name, read_settings(SWEEPS.path(name))) for name in SWEEPS.names())
         return ((name, str(content.get("description", ""))) for name, content in files)
 
-    return _offers(names, incomplete)
+    return _matching(names, incomplete)
 
 
-def settings(incomplete: str) -> Offers:
-    """`optim.lr=`, with its meaning."""
+def settings(incomplete: str) -> Completions:
+    """All settings as `optim.lr=`, with their meanings."""
 
     def names() -> Iterator[tuple[str, str]]:
         from search.config.reference import every_setting
 
         return ((f"{each.key}=", each.meaning) for each in every_setting())
 
-    return _offers(names, incomplete)
+    return _matching(names, incomplete)
 
 
-def setting_keys(incomplete: str) -> Offers:
-    """`optim.lr`, with its meaning."""
+def setting_keys(incomplete: str) -> Completions:
+    """All settings as `optim.lr`, with their meanings."""
     return [(name.rstrip("="), about) for name, about in settings(incomplete)]
 
 
-def sweeps_here(context: typer.Context, incomplete: str) -> Offers:
-    """The sweeps in the storage folder, the one that began last first."""
+def sweeps_here(context: typer.Context, incomplete: str) -> Completions:
+    """The sweeps in the storage folder, the latest first."""
 
     def names() -> Iterator[tuple[str, str]]:
         from search.storage.sweep_folder import sweep_names
 
         return ((name, "") for name in sweep_names(_storage(context)))
 
-    return _offers(names, incomplete)
+    return _matching(names, incomplete)
 
 
-def runs_here(context: typer.Context, incomplete: str) -> Offers:
-    """`TASK=RUN`: the trials in the storage folder, behind what is typed already."""
+def runs_here(context: typer.Context, incomplete: str) -> Completions:
+    """`TASK=RUN`: the trials in the storage folder, appended to what is typed already."""
     typed, mark, last = incomplete.rpartition("," if "," in incomplete else "=")
 
     def names() -> Iterator[tuple[str, str]]:
@@ -83,11 +83,11 @@ def runs_here(context: typer.Context, incomplete: str) -> Offers:
             for trial in SweepFolder(storage, sweep).trial_folders():
                 yield f"{typed}{mark}{trial.path.name}", sweep
 
-    return _offers(names, f"{typed}{mark}{last}") if mark else []
+    return _matching(names, f"{typed}{mark}{last}") if mark else []
 
 
 def _storage(context: typer.Context) -> Path:
-    """The storage folder; raises ConfigError for an object store, which is not asked at a key."""
+    """The storage folder; raises ConfigError for an object store, which is too slow to query."""
     from mlflow_setup.filesystem.paths import refuse_uri
 
     given = context.params.get("storage") or os.environ.get("ENSWEEP_STORAGE") or "runs"

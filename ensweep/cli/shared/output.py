@@ -1,4 +1,4 @@
-"""What several commands print, in one form."""
+"""Output that several commands share: tables, JSON, checks, the next command."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns on stdout, never cut: the output may be a file; no header: rows alone."""
+    """Print aligned columns on stdout, without truncation. An empty header is not printed."""
     lines = [[printable(cell) for cell in row] for row in ([header, *rows] if header else rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for row in lines:
@@ -25,12 +25,12 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_json(**content: Any) -> None:
-    """One JSON object on stdout, which says the version of its form."""
+    """Print one JSON object, with the version of its schema, on stdout."""
     typer.echo(json.dumps({"schema_version": 1, **content}, allow_nan=False))
 
 
 def print_listing(noun: str, descriptions: Mapping[str, str], as_json: bool) -> None:
-    """A line for each name and what it is; `noun` is their key in JSON."""
+    """Print names and descriptions, one per line, or as JSON with `noun` as key."""
     if as_json:
         print_json(**{noun: descriptions})
     else:
@@ -38,22 +38,22 @@ def print_listing(noun: str, descriptions: Mapping[str, str], as_json: bool) -> 
 
 
 def print_checks(checks: "Checks") -> None:
-    """A line for each thing that was looked at, and what to do where it is not in order."""
+    """Print one line per check, and how to fix each that has not passed."""
     for check in checks.checks:
         typer.echo(f"{check.verdict:<5}  {check.name}: {printable(check.found)}")
         if check.fix is not None and check.verdict != "ok":
             typer.echo(f"       fix: {check.fix}")
     if checks.errors:
-        typer.echo(f"{len(checks.errors)} thing(s) to mend before a trial is started", err=True)
+        typer.echo(f"{len(checks.errors)} error(s) to fix before starting a trial", err=True)
 
 
 def say_next(*words: str) -> None:
-    """Say which command comes next, to be typed as it is; with a place: `Place.say_next`."""
+    """Print the next command; if it needs storage options, use `Place.say_next`."""
     typer.echo(f"next: {shlex.join(['ensweep', *words])}", err=True)
 
 
 def warn_of_idle_settings(config: "Config") -> None:
-    """A warning for each setting that changes nothing as things stand."""
+    """Print a warning for each setting that has no effect in this configuration."""
     from trainable.config.constraints import settings_without_effect
 
     for warning in settings_without_effect(config):

@@ -1,4 +1,4 @@
-"""Where a command finds sweeps and runs, as two options that most commands take."""
+"""The options --storage and --tracking-uri, which most commands take."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where sweeps lie, and where runs are tracked."""
+    """The storage of the sweeps, and the MLflow store of their runs."""
 
     storage: Annotated[
         Path,
@@ -42,20 +42,20 @@ class Place:
     needs_tracking: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Raises ConfigError where sweeps lie in an object store, and runs are tracked nowhere."""
+        """Raises ConfigError if the storage is an object store and there is no tracking server."""
         if self.needs_tracking and storage_of(self.storage).is_remote:
             _ = self.tracking
 
     @cached_property
     def tracking(self) -> "Tracking":
-        """Nothing is connected to yet."""
+        """The MLflow store; does not connect."""
         from mlflow_setup.tracking.store import resolve_tracking
 
         return resolve_tracking(self.storage, self.tracking_uri)
 
     def command(self, *words: str) -> str:
-        """`ensweep WORDS` with these places, quoted, to be typed as it is: what the environment
-        says is not repeated, and no password is shown."""
+        """The command `ensweep WORDS` with these options, quoted for a shell. Leaves out options
+        that the environment gives, and masks passwords."""
         from mlflow_setup.uris import redact
 
         given, uri = ["ensweep", *words], self.tracking_uri
@@ -66,19 +66,19 @@ class Place:
         return shlex.join(given)
 
     def say_next(self, *words: str) -> None:
-        """The same on stderr, as what comes next."""
+        """Print the next command, with these options, on stderr."""
         typer.echo(f"next: {self.command(*words)}", err=True)
 
     @property
     def cache(self) -> Path:
-        """The folder of what is fetched from a tracking server."""
+        """The folder for downloads from a tracking server."""
         if storage_of(self.storage).is_remote:
             return cache_folder() / "runs"
         return self.storage / ".cache"
 
 
 @dataclasses.dataclass(frozen=True)
-class PlaceElsewhere(Place):
-    """The same as other machines have it: where their runs are tracked, they know."""
+class RemotePlace(Place):
+    """The same options for a job on other machines, which may set their own tracking URI."""
 
     needs_tracking: ClassVar[bool] = False

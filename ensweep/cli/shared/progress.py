@@ -1,4 +1,4 @@
-"""Long work as its user sees it: bars in a terminal, elsewhere a line now and then. On stderr."""
+"""Show the progress of long work on stderr: bars in a terminal, otherwise a line now and then."""
 
 import time
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from trainable.runtime.progress import Work
 
 LINE_SECONDS = 30.0
-"""Between two lines where there is no terminal; the first comes after a third of it."""
+"""Seconds between two lines without a terminal; the first comes after a third of them."""
 
 
 @contextmanager
 def shown(where: "Console | None" = None) -> Iterator[None]:
-    """While the block lasts, show how far its work has come.
+    """Show the progress of the work in the block.
 
     Args:
-        where: stderr unless given.
+        where: the console; None: stderr.
     """
     from rich.console import Console
 
@@ -38,7 +38,7 @@ def shown(where: "Console | None" = None) -> Iterator[None]:
 
 
 class _Lines:
-    """Says how far the work has come, at a bounded rate."""
+    """Prints progress as lines, at most one every `LINE_SECONDS`."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + LINE_SECONDS / 3
@@ -66,7 +66,7 @@ def _bars(console: "Console") -> Iterator["_Bars"]:
 
 
 class _Bars:
-    """A bar for each piece of work, as long as it lasts."""
+    """Shows a progress bar for each piece of work while it runs."""
 
     def __init__(self, progress: "Progress") -> None:
         self.progress = progress
@@ -74,7 +74,7 @@ class _Bars:
         self._endless: set[str] = set()
 
     def __call__(self, work: "Work") -> None:
-        if work.total is None:  # of what has no end of its own the next such work is the end
+        if work.total is None:  # work without a total ends when the next such work begins
             for what in [name for name in self._endless if name != work.what]:
                 self._remove(what)
             self._endless.add(work.what)

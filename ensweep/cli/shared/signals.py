@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP ask for a stop; what runs ends at its next step, with a checkpoint."""
+"""Stop on Ctrl-C, SIGTERM and SIGHUP: the work ends at its next step, with a checkpoint."""
 
 import signal
 from types import FrameType
@@ -10,7 +10,8 @@ from mlflow_setup.errors import INTERRUPTED, STOPPED
 
 
 class StopOnSignal:
-    """Asks the loop to stop at the next step on a signal; a second one ends at once."""
+    """Tells a training loop to stop at its next step after a signal; a second signal ends the
+    process at once. Calling it returns whether to stop."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -20,17 +21,17 @@ class StopOnSignal:
         return self.signal is not None
 
     def leave(self) -> NoReturn:
-        """End the command that was stopped, with the exit code of the signal."""
-        typer.echo("stopped; run the same command again to go on", err=True)
+        """Exit the stopped command with the exit code for the signal."""
+        typer.echo("stopped; run the same command again to continue", err=True)
         raise typer.Exit(INTERRUPTED if self.signal == signal.SIGINT else STOPPED)
 
     def __enter__(self) -> None:
-        from search.driver.stop_switch import leave_terminal  # not for `--help`, nor in a handler
+        from search.driver.stop_switch import leave_terminal  # slow, so not for `--help`
 
         self._leave_terminal = leave_terminal
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        heard = [n for n in signals if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
-        self._before = {number: signal.signal(number, self._note) for number in heard}
+        handled = [n for n in signals if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+        self._before = {number: signal.signal(number, self._note) for number in handled}
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

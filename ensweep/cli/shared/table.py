@@ -1,6 +1,6 @@
-"""A table that fits the terminal: columns by their importance, what is long cut with an ellipsis.
+"""A table that fits the terminal: the most important columns, long text cut with an ellipsis.
 
-Into a file or a pipe everything goes, a line a row, never cut.
+In a file or a pipe nothing is left out or cut.
 """
 
 import os
@@ -16,22 +16,22 @@ from rich.text import Text
 from mlflow_setup.text import printable
 
 GAP = 2
-"""Blanks between two columns."""
-SHORTEST, ENOUGH = 12, 30
-"""Characters of a column that may be cut: at least, and as many as it has before columns that
-matter less are shown."""
+"""Spaces between two columns."""
+MIN_CUT_WIDTH, GOOD_CUT_WIDTH = 12, 30
+"""Widths of a column that may be cut: the smallest, and the one it gets before less important
+columns are shown."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column as it is shown."""
+    """A column of the table."""
 
-    name: str  # what `--columns` calls it
+    name: str  # its name for `--columns`
     cells: tuple[str, ...]
-    header: str = ""  # where it is not the name
-    is_number: bool = False  # to the right, and never cut; its header may be
-    is_cut: bool = False  # text of any length, cut to the place that is left
-    is_key: bool = False  # shown before any other
+    header: str = ""  # if it differs from the name
+    is_number: bool = False  # right-aligned; cells are never cut, the header may be
+    is_cut: bool = False  # long text, cut to the space that is left
+    is_key: bool = False  # has precedence over all columns that are not key columns
 
     @property
     def title(self) -> str:
@@ -39,35 +39,35 @@ class Column:
 
     @property
     def natural(self) -> int:
-        """Its width in characters where nothing is cut."""
+        """The width in characters at which nothing is cut."""
         return max(len(self.title), *map(len, self.cells), 1)
 
     @property
     def least(self) -> int:
-        """Its width where all is cut that may be."""
+        """The smallest width."""
         if self.is_number:
             return max(4, *map(len, self.cells))
-        return min(self.natural, SHORTEST) if self.is_cut else self.natural
+        return min(self.natural, MIN_CUT_WIDTH) if self.is_cut else self.natural
 
     @property
     def enough(self) -> int:
-        """Its width before columns that matter less are shown."""
-        return min(self.natural, ENOUGH) if self.is_cut else self.natural
+        """The width it gets before less important columns are shown."""
+        return min(self.natural, GOOD_CUT_WIDTH) if self.is_cut else self.natural
 
 
 def terminal_width() -> int | None:
-    """Width of stdout in characters; COLUMNS overrides it; None: no terminal."""
+    """The width of stdout in characters, or COLUMNS; None if stdout is not a terminal."""
     if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
         return None
     return shutil.get_terminal_size().columns
 
 
 def fitting(columns: Sequence[Column], order: Sequence[str], width: int) -> dict[str, int]:
-    """The columns that fit, in their own order, with their widths.
+    """The columns that fit, in table order, with their widths.
 
     Args:
-        order: names, the most important first; those that do not fit are left out.
-        width: characters of a line.
+        order: names of columns, the most important first; the last ones are left out first.
+        width: characters per line.
     """
     by_name = {column.name: column for column in columns}
     ordered = [by_name[name] for name in dict.fromkeys(order)]
@@ -94,11 +94,11 @@ def fitting(columns: Sequence[Column], order: Sequence[str], width: int) -> dict
 def print_columns(
     columns: Sequence[Column], order: Sequence[str], styles: Sequence[str] = ()
 ) -> list[str]:
-    """Print the table on stdout; the names of the columns that did not fit.
+    """Print the table on stdout, and return the names of the columns that did not fit.
 
     Args:
-        order: as `fitting`.
-        styles: rich's, of each row.
+        order: as in `fitting`.
+        styles: the rich style of each row.
     """
     width = terminal_width()
     if width is None:
@@ -118,7 +118,7 @@ def print_columns(
     for number, row in enumerate(rows):
         style = styles[number] if styles else None
         table.add_row(*(Text(printable(cell)) for cell in row), style=style)
-    # rich gives the last column its padding too
+    # rich pads the last column too
     console = Console(file=sys.stdout, width=width + GAP, highlight=False, emoji=False)
     console.print(table, soft_wrap=True)
     return [column.name for column in columns if column.name not in widths]

@@ -1,1 +1,1 @@
-"""Before the first run: what is installed, what can be set, what comes with us."""
+"""Commands before the first run: the installation, settings, packaged files, new projects."""

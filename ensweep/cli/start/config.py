@@ -1,4 +1,4 @@
-"""`ensweep config show`: every setting of a configuration, and where its value came from."""
+"""`ensweep config show`: every setting of a configuration, and where its value comes from."""
 
 import json
 from typing import Any
@@ -9,14 +9,14 @@ from ensweep.cli.shared.command import add, example
 from ensweep.cli.shared.options import AsJson, Overrides, RecipeName
 from ensweep.cli.shared.output import print_json, print_table, warn_of_idle_settings
 
-config = typer.Typer(name="config", help="Look at configurations.", no_args_is_help=True)
+config = typer.Typer(name="config", help="Show configurations.", no_args_is_help=True)
 
 
 @example("ensweep config show b3 optim.lr=2e-5")
 def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Every setting of a configuration, its value and where the value came from.
+    """Show every setting of a configuration, its value and where the value comes from.
 
-    And the learning rate at the end of fine-tuning.
+    Also shows the learning rate at the end of fine-tuning.
     """
     from trainable.config.recipe import resolve
     from trainable.training.stages import final_rate
@@ -39,7 +39,7 @@ def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = Fals
 
 @config.callback()
 def common() -> None:
-    """A group, though it has one command."""
+    """Makes `config` a group of commands, although it has only one."""
 
 
 add(config, show)

@@ -1,4 +1,4 @@
-"""`ensweep doctor`: what is installed, which devices and servers it finds, and what would fail."""
+"""`ensweep doctor`: check the installation, devices, storage and servers."""
 
 from dataclasses import asdict
 
@@ -12,7 +12,7 @@ from ensweep.cli.shared.place import Place
 
 @example("ensweep doctor", "ensweep doctor --storage runs --json")
 def doctor(place: Place, as_json: AsJson = False) -> None:
-    """Look at versions, devices, storage, tracking, cache and token (secrets are not shown)."""
+    """Check versions, devices, storage, tracking, cache and token (secrets are not shown)."""
     from search.planning.surroundings import look_around
 
     checks = look_around(place.storage, place.tracking)

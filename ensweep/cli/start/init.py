@@ -1,4 +1,4 @@
-"""`ensweep init`: a commented recipe and sweep for data of one's own."""
+"""`ensweep init`: write a commented recipe and sweep for the user's data."""
 
 import json
 import os
@@ -29,18 +29,18 @@ model.encoder: minilm  # packaged, for a CPU; or a name of the hub: bert-base-un
 train.num_epochs: 3  # over all training rows, once the heads are trained
 batching.batch_size: 32  # examples a step
 {ranking}
-# The tasks, as they were found. `ensweep data check DIR --recipe THIS` proves a change.
+# The tasks, as detected. `ensweep data check DIR --recipe THIS` checks a change.
 tasks:
 {declared}
 """
-_NOT_RANKED = "loss.mnr: {enabled: false, weight: 1.0}  # there are no scored pairs to rank\n"
+_NOT_RANKED = "loss.mnr: {enabled: false, weight: 1.0}  # no scored pairs to rank\n"
 _SWEEP = """\
-# What is tried. The first trials train heads alone, in seconds; later ones go on from the best.
+# The search. The first trials train only heads, in seconds; later ones continue from the best.
 description: {names}, 12 trials
 recipe: {recipe}
 space:
   optim.lr: {{type: float, low: 2e-5, high: 5e-4, log: true}}  # of the encoder
-  probe.lr: {{type: float, low: 5e-4, high: 1e-2, log: true}}  # of the heads alone
+  probe.lr: {{type: float, low: 5e-4, high: 1e-2, log: true}}  # of the heads, while only they train
   model.fcn_size: {{type: categorical, choices: [128, 256]}}  # width of the shared layers
   model.head_dropout: {{type: float, low: 0.0, high: 0.4}}
   seed: {{type: int, low: 0, high: 4}}
@@ -54,11 +54,11 @@ scheduler: {{name: halving, grace_period: 1, reduction_factor: 2}}  # the worse 
 def init(
     place: Place,
     corrections: Corrections,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new files.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the new files.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a recipe and a sweep, commented, for data of your own: a folder that `data import`
-    wrote, or whatever it takes, which is imported first."""
+    """Write a commented recipe and sweep for your data: a folder that `data import` wrote, or
+    anything that it takes, which is imported first."""
     from mlflow_setup.filesystem.atomic import write_atomic
     from mlflow_setup.filesystem.modes import users_mask
     from mlflow_setup.filesystem.output import check_folder, make_folder
@@ -88,7 +88,11 @@ def init(
 
 
 def recipe_text(tasks: "dict[str, Task]", folder: str, path: Path) -> str:
-    """The recipe at `path` that trains the tasks, in whose folder or at whose URI the data are."""
+    """The text of a recipe, to be written to `path`, that trains the tasks.
+
+    Args:
+        folder: path or URI of the data.
+    """
     from trainable.config.tasks import Kind
     from trainable.imports.importing import declaration
 
@@ -99,15 +103,16 @@ def recipe_text(tasks: "dict[str, Task]", folder: str, path: Path) -> str:
     return _RECIPE.format(
         recipe=shlex.quote(str(path)),
         names=", ".join(tasks),
-        folder=json.dumps(_from(path.resolve().parent, folder), ensure_ascii=False),
+        folder=json.dumps(_relative(folder, path.resolve().parent), ensure_ascii=False),
         tasks=json.dumps(list(tasks)),
         ranking="" if can_rank else _NOT_RANKED,
         declared="\n".join(lines),
     )
 
 
-def _from(home: Path, folder: str) -> str:
-    """The data folder as a file in `home` names it: what lies in or beside it moves with it."""
+def _relative(folder: str, home: Path) -> str:
+    """The data folder, relative to `home` if it is in or beside `home`, so that both can be moved
+    together."""
     from mlflow_setup.uris import is_uri
 
     if is_uri(folder):
@@ -118,5 +123,5 @@ def _from(home: Path, folder: str) -> str:
 
 
 def sweep_text(tasks: "dict[str, Task]") -> str:
-    """A sweep over that recipe, which lies beside it."""
+    """The text of a sweep over the recipe beside it."""
     return _SWEEP.format(names=", ".join(tasks), recipe=RECIPE)

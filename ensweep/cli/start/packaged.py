@@ -1,4 +1,4 @@
-"""`ensweep recipes`, `sweeps`, `studies`: the YAML files that come with us: listed, shown, copied.
+"""`ensweep recipes`, `sweeps`, `studies`: list, show and copy the packaged YAML files.
 
 ensweep recipes
 ensweep recipes show b3
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 def packaged(
     name: str, first: str, use: str, load: "Callable[[], tuple[Packaged, Mapping[str, str]]]"
 ) -> typer.Typer:
-    """The group of commands `ensweep NAME`, which lists where no other verb is given.
+    """The command group `ensweep NAME`, which lists the files if no subcommand is given.
 
     Args:
-        first: the name of one of them, for examples.
-        use: the command that takes one, for the line that says what to do with a copy.
-        load: the files, and what each is; called late, for it imports much.
+        first: the name of one of the files, for examples.
+        use: the command that uses such a file, printed after copying one.
+        load: returns the files and their descriptions; called late, because it is slow to import.
     """
     noun = {"recipes": "recipe", "sweeps": "sweep", "studies": "study"}[name]
     group = typer.Typer(
@@ -45,7 +45,7 @@ def packaged(
         return [item for item in load()[1].items() if item[0].startswith(incomplete)]
 
     Name: Any = Annotated[
-        str, typer.Argument(metavar=noun.upper(), help="Its name.", autocompletion=complete)
+        str, typer.Argument(metavar=noun.upper(), help="Name of the file.", autocompletion=complete)
     ]
 
     @example(f"ensweep {name} show {first}")
@@ -68,7 +68,7 @@ def packaged(
         typer.echo(f"change it, then: {use.format(file=shlex.quote(str(target)))}", err=True)
 
     show.__doc__ = f"Print the file of a {noun}."
-    copy.__doc__ = f"Copy the file of a {noun}, to be changed: a path goes where a name does."
+    copy.__doc__ = f"Copy the file of a {noun} to change it. Commands take its path as a name."
     add(group, show)
     add(group, copy)
     return group

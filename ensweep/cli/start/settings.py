@@ -40,7 +40,7 @@ def settings(
         bool, typer.Option("--markdown", help="Print the page docs/settings.md.")
     ] = False,
 ) -> None:
-    """Say what can be set: meaning, range and default of each setting."""
+    """List all settings, or explain some: meaning, range and default."""
     from search.config.reference import every_setting, find_settings
 
     chosen = every_setting() if key is None else find_settings(key)
@@ -50,16 +50,16 @@ def settings(
         typer.echo(_HEAD + "".join(map(_section, _sections(chosen))), nl=False)
     elif key is None:
         print_table((), [(each.key, json.dumps(each.default), each.range) for each in chosen])
-        typer.echo("what one means: ensweep settings KEY", err=True)
+        typer.echo("to explain one: ensweep settings KEY", err=True)
     else:
-        typer.echo("\n\n".join(map(_words, chosen)))
+        typer.echo("\n\n".join(map(_explanation, chosen)))
 
 
 def _to_json(setting: "Setting") -> dict[str, object]:
     return {"meaning": setting.meaning, "range": setting.range, "default": setting.default}
 
 
-def _words(setting: "Setting") -> str:
+def _explanation(setting: "Setting") -> str:
     default = json.dumps(setting.default)
     return f"{setting.key}\n  {setting.meaning}\n  {setting.range}; default {default}"
 

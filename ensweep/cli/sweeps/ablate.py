@@ -1,4 +1,4 @@
-"""`ensweep ablate`: the effect of each technique, over seeds."""
+"""`ensweep ablate`: measure the effect of each technique over several seeds."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,35 +21,39 @@ def ablate(
     place: Place,
     limits: Limits,
     study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study's name or a YAML file.")
+        str, typer.Argument(metavar="STUDY", help="Name of a packaged study, or a YAML file.")
     ] = "figure2",
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings of every row."),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each row, seeds 0, 1, ...")] = 3,
+    seeds: Annotated[
+        int, typer.Option("--seeds", help="Runs of each row, with seeds 0, 1, ...")
+    ] = 3,
     rows: Annotated[
         str | None,
-        typer.Option("--rows", help="Recipes to compare with the first row's, by commas."),
+        typer.Option("--rows", help="Recipes to compare with the first row's, comma-separated."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Of the sweep; default: STUDY with date and time.")
+        str | None,
+        typer.Option("--name", help="Name of the sweep; default: STUDY with date and time."),
     ] = None,
     data_dir: DataDir = None,
     resume_if_begun: Annotated[
         bool,
         typer.Option(
             "--resume-if-begun",
-            help="Go on with the study of that --name where there is one: a command that may be "
-            "run again and again, a piece at a time.",
+            help="Continue the study of that --name if there is one. With this option the same "
+            "command can be run repeatedly.",
         ),
     ] = False,
     evaluate_only: Annotated[
-        bool, typer.Option("--evaluate-only", help="Tables of the study that ran under --name.")
+        bool,
+        typer.Option("--evaluate-only", help="Only write the tables of the study named by --name."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study's recipes over seeds as one sweep, then compare each row with its base."""
+    """Run a study's recipes with several seeds as one sweep, and compare each row with its base."""
     from search.ablation.study import read_study
     from search.storage.sweep_folder import SweepFolder
 
@@ -59,7 +63,8 @@ def ablate(
     ):
         if is_on and name is None:
             raise ConfigError(f"{option} needs the --name of a study")
-    given = {"data.dir": data_dir, **{f"budget.{key}": of for key, of in vars(limits).items()}}
+    budget = {f"budget.{key}": limit for key, limit in vars(limits).items()}
+    given = {"data.dir": data_dir, **budget}
     only = None if rows is None else [row.strip() for row in rows.split(",")]
     resolved = read_study(study, seeds, only, [*(overrides or []), *as_overrides(given)])
     chosen = name or dated(Path(study).stem)
@@ -77,16 +82,17 @@ def ablate(
         )
 
 
-def _run(resolved: "StudyConfig", chosen: str, place: Place, may_go_on: bool) -> None:
-    """All trials, or what is left of them; the tables of what has ended where that is stopped."""
+def _run(resolved: "StudyConfig", chosen: str, place: Place, may_resume: bool) -> None:
+    """Run all trials, or the remaining ones. If that is stopped, print the tables of what has
+    ended, and exit."""
     from search.driver.sweep import resume_sweep, run_sweep
     from search.storage.sweep_folder import SweepFolder
 
     sweep, num_trials = resolved.sweep, resolved.sweep.search.num_samples
-    how = f"to go on: this command again, with --name {chosen} and --resume-if-begun"
-    if may_go_on and SweepFolder(place.storage, chosen).has_begun():
+    how = f"to continue: run this command again with --name {chosen} and --resume-if-begun"
+    if may_resume and SweepFolder(place.storage, chosen).has_begun():
         resolved.require_trials(place.storage / chosen)
-        typer.echo(f"study {chosen}: going on", err=True)
+        typer.echo(f"study {chosen}: resuming", err=True)
         result = resume_sweep(
             chosen, place.storage, place.tracking, budget=sweep.budget, resume_hint=how
         )
@@ -106,7 +112,7 @@ def _run(resolved: "StudyConfig", chosen: str, place: Place, may_go_on: bool) ->
 
 
 def _evaluate(resolved: "StudyConfig", chosen: str, place: Place) -> "AblationTable":
-    """The tables of the rows that have ended, written and tracked."""
+    """Write the tables of the rows that have ended, and log them in MLflow."""
     from mlflow_setup.runs.ensemble_runs import log_to_sweep
     from search.ablation.compare import evaluate
     from search.ablation.figures import write_report

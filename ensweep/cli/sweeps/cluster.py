@@ -1,4 +1,4 @@
-"""`ensweep cluster check`: what is wrong with a Ray cluster file, before it costs money."""
+"""`ensweep cluster check`: find mistakes in a Ray cluster file before it is used."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ cluster = typer.Typer(
 
 @cluster.callback()
 def common() -> None:
-    """A group, though it has one command."""
+    """Makes `cluster` a group of commands, although it has only one."""
 
 
 @example("ensweep cluster check cluster.yaml")
@@ -24,12 +24,12 @@ def check(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="[FILE]", help="A cluster file: what `ray up` takes, or KubeRay's RayJob."
+            metavar="[FILE]", help="A cluster file for `ray up`, or a RayJob for KubeRay."
         ),
     ] = Path("cluster.yaml"),
     as_json: AsJson = False,
 ) -> None:
-    """Check a cluster file: Ray's own rules, and the mistakes that Ray lets through."""
+    """Check a cluster file for violations of Ray's rules, and for mistakes that Ray accepts."""
     from dataclasses import asdict
 
     from search.cluster.check_ray_yaml import check_cluster_file
@@ -45,7 +45,7 @@ def check(
             typer.echo(f"{mark:<5}  {finding.place}: {finding.problem}")
     refuse(file, findings)
     if not as_json:
-        typer.echo(f"{file}: nothing to mend")
+        typer.echo(f"{file}: no errors")
 
 
 add(cluster, check)

@@ -1,4 +1,4 @@
-"""Several sweeps side by side, as `ensweep leaderboard A B` prints them."""
+"""Print a comparison of several sweeps, for `ensweep leaderboard A B`."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from mlflow_setup.text import brief
 
 
 def print_comparison(place: Place, names: Sequence[str], as_json: bool) -> None:
-    """The settings that differ, the best of each, its time, and the paired difference.
+    """Print each sweep's best trial and time, their paired difference, and settings that differ.
 
     Raises:
         NothingUsableError, ConfigError: as `search.reports.comparison.compare`.

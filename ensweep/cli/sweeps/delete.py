@@ -1,4 +1,4 @@
-"""`ensweep delete`: a sweep with all that is of it: folder, MLflow runs, artifacts."""
+"""`ensweep delete`: delete a sweep's folder, MLflow runs and artifacts."""
 
 import sys
 from pathlib import Path
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 @example("ensweep delete reviews --dry-run", "ensweep delete reviews --yes")
 def delete(
     sweep: Annotated[
-        str, typer.Argument(metavar="SWEEP", help="Its name.", autocompletion=sweeps_here)
+        str,
+        typer.Argument(metavar="SWEEP", help="Name of the sweep.", autocompletion=sweeps_here),
     ],
     place: Place,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")
+        bool, typer.Option("--dry-run", "-n", help="Only show what would be deleted.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete a sweep: its folder, its MLflow runs, their artifacts. Refused while it is used."""
+    """Delete a sweep: its folder, its MLflow runs and their artifacts.
+
+    Refused while the sweep is running, or if a registered model has a member from it.
+    """
     from mlflow_setup.runs.deletion import delete_runs, models_of_sweep, runs_of_sweep
     from search.storage.sweep_folder import SweepFolder
 
@@ -54,7 +58,8 @@ def delete(
         total = sum(sizes.values()) / 1e6
         typer.echo(f"{total:9.1f} MB  {'would be' if dry_run else 'were'} deleted")
     if not dry_run and left:
-        raise PartialError("artifacts are left:\n  " + "\n  ".join(left), fix="delete them there")
+        problem = "artifacts could not be deleted:\n  " + "\n  ".join(left)
+        raise PartialError(problem, fix="delete them there")
 
 
 def _refuse_unknown(folder: "SweepFolder", runs: "list[Run]") -> None:
@@ -63,11 +68,11 @@ def _refuse_unknown(folder: "SweepFolder", runs: "list[Run]") -> None:
     from trainable.storage.layout import TRIALS
 
     is_sweep = any((folder.path / own).exists() for own in (SWEEP_FILE, TRIALS))
-    if not is_sweep and (folder.path.exists() or not runs):  # whatever else is in that folder
+    if not is_sweep and (folder.path.exists() or not runs):  # never delete another kind of folder
         others = there_are(folder.name, sweep_names(folder.path.parent))
         raise NothingUsableError(
             f"no sweep {folder.name!r} in {folder.path.parent}{others}",
-            fix="--storage names the folder with the sweeps",
+            fix="name the folder with the sweeps by --storage",
         )
 
 
@@ -79,13 +84,13 @@ def _refuse_used(folder: "SweepFolder", models: list[str]) -> None:
         raise refusal(f"{'sweep' if path == folder.path else 'training'} {path.name}", holder)
     if models:
         raise ConfigError(
-            f"sweep {folder.name}: has members of registered models: {', '.join(models)}",
+            f"sweep {folder.name}: registered models have members from it: {', '.join(models)}",
             fix="delete those versions in MLflow first (ensweep ui), or keep the sweep",
         )
 
 
 def _sizes(folder: "SweepFolder", runs: "list[Run]") -> dict[Path, int]:
-    """Bytes of what lies on this machine."""
+    """The sizes in bytes of the sweep's local folders."""
     from mlflow_setup.filesystem.storage import disk_bytes
     from mlflow_setup.runs.deletion import local_artifacts
 
@@ -98,5 +103,7 @@ def _confirm(sweep: str, is_sure: bool) -> None:
     if is_sure:
         return
     if not sys.stdin.isatty():
-        raise ConfigError(f"sweep {sweep}: there is no terminal to ask in", fix="--yes deletes it")
+        raise ConfigError(
+            f"sweep {sweep}: no terminal to ask for confirmation", fix="add --yes to delete it"
+        )
     typer.confirm(f"delete sweep {sweep}?", abort=True, err=True)

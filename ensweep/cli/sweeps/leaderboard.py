@@ -1,4 +1,4 @@
-"""`ensweep leaderboard`: the trials of a sweep, the best first; of several sweeps, a comparison."""
+"""`ensweep leaderboard`: list a sweep's trials, the best first, or compare several sweeps."""
 
 import csv
 import io
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from search.reports.leaderboard import Row
 
 WIDE = ("run", "folder")
-"""Columns that are shown where they are asked for."""
+"""Columns that are shown only if `--columns` names them."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell that a spreadsheet may run starts with (CWE-1236)."""
+"""First characters of cells that a spreadsheet may run as a formula (CWE-1236)."""
 
 
 @example("ensweep leaderboard reviews --top 10")
@@ -30,20 +30,22 @@ def leaderboard(
     sweeps: Sweeps = None,
     columns: Annotated[
         str | None,
-        typer.Option("--columns", help="Columns by commas; default: what fits."),
+        typer.Option("--columns", help="Columns, comma-separated; default: those that fit."),
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option("--sort", help="A column: scores from high to low, else from low to high."),
+        typer.Option("--sort", help="Column to sort by: scores descending, others ascending."),
     ] = None,
-    top: Annotated[int | None, typer.Option("--top", min=1, help="Trials to show.")] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Number of trials to show.")
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print all columns as CSV.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The trials of a sweep, the best first, with scores, times, and why each ended.
+    """List the trials of a sweep, the best first, with scores, times, and why each ended.
 
-    Above them stand the chosen ensemble, with its scores on rows that did not choose it, and the
-    baselines. Several sweeps are compared: what differs in their settings, and their best.
+    The chosen ensemble, with its held-out scores, and the baselines come first. Several sweeps are
+    compared by the settings that differ and by their best trials.
     """
     if sweeps and len(set(sweeps)) > 1:
         from ensweep.cli.sweeps.comparison import print_comparison
@@ -58,8 +60,8 @@ def leaderboard(
     rows = _first(_sorted(rows_of(runs, latest_choice(place.tracking, chosen)), sort), top)
     if as_json:
         trials = [row.to_json() for row in rows if not row.is_ensemble]
-        of_choice = next((row.to_json() for row in rows if row.is_ensemble), None)
-        print_json(sweep=chosen, trials=trials, ensemble=of_choice)
+        ensemble = next((row.to_json() for row in rows if row.is_ensemble), None)
+        print_json(sweep=chosen, trials=trials, ensemble=ensemble)
     elif as_csv:
         _print_csv(rows)
     else:
@@ -67,14 +69,14 @@ def leaderboard(
         _print(rows, columns)
 
 
-def _print(rows: "list[Row]", asked: str | None) -> None:
+def _print(rows: "list[Row]", chosen: str | None) -> None:
     from ensweep.cli.shared.table import print_columns
 
     table = _columns(rows)
     by_name = {column.name: column for column in table}
     order = _by_importance(table)
-    if asked is not None:
-        order = [_known(name.strip(), by_name) for name in asked.split(",")]
+    if chosen is not None:
+        order = [_known(name.strip(), by_name) for name in chosen.split(",")]
         table = [by_name[name] for name in dict.fromkeys(order)]
     else:
         is_timed = any(row.ms_per_sentence is not None for row in rows)
@@ -90,7 +92,7 @@ def _print(rows: "list[Row]", asked: str | None) -> None:
 
 
 def _columns(rows: "list[Row]") -> "list[Column]":
-    """All that can be shown, in the order of the table."""
+    """All columns, in the order of the table."""
     from ensweep.cli.shared.table import Column
     from search.reports.leaderboard import short_names
 
@@ -131,7 +133,7 @@ def _by_importance(table: "list[Column]") -> list[str]:
 
 
 def _metrics(rows: "list[Row]") -> dict[str, str]:
-    """Name of a column -> metric: the task's, with the metric's where a task has several."""
+    """Column name -> metric. The name is the task's, with the metric's if a task has several."""
     metrics = sorted({metric for row in rows for metric in row.metrics})
     tasks = [metric.split("/")[1] for metric in metrics]
     return {
@@ -145,8 +147,8 @@ def _settings(rows: "list[Row]") -> list[str]:
 
 
 def _sorted(rows: "list[Row]", key: str | None) -> "list[Row]":
-    """Rows sorted by a column: scores from high to low, else from low to high; without a value
-    last. The ensemble and the baselines stay above the trials."""
+    """The rows sorted by a column: scores descending, others ascending, missing values last. The
+    ensemble and the baselines stay above the trials."""
     if key is None:
         return rows
     scores = {"overall", *_metrics(rows)}
@@ -164,13 +166,13 @@ def _sorted(rows: "list[Row]", key: str | None) -> "list[Row]":
 
 
 def _first(rows: "list[Row]", top: int | None) -> "list[Row]":
-    """The ensemble, the baselines, and so many trials."""
+    """The ensemble, the baselines, and the first `top` trials."""
     trials = [row for row in rows if row.rank is not None][:top]
     return [row for row in rows if row.rank is None] + trials
 
 
 def _raw(rows: "list[Row]", row: "Row", name: str) -> Any:
-    """The value of a column, before it is made text."""
+    """The value of a column, unformatted."""
     fields = {"#": "rank", "time": "seconds", "MB": "megabytes", "why": "reason", "run": "run_id"}
     fields |= {"ms": "ms_per_sentence"}
     if name in (metrics := _metrics(rows)):
@@ -181,7 +183,8 @@ def _raw(rows: "list[Row]", row: "Row", name: str) -> Any:
 
 
 def _print_csv(rows: "list[Row]") -> None:
-    """Numbers as they are; text that a spreadsheet would run as a formula after an apostrophe."""
+    """Print CSV with unrounded numbers. Text that a spreadsheet would run as a formula gets an
+    apostrophe as prefix."""
     long = {"time": "seconds", "ms": "ms_per_sentence"}
     names = [long.get(column.name, column.name) for column in _columns(rows)]
     output = io.StringIO()

@@ -1,11 +1,11 @@
-"""`ensweep plan`: a sweep checked before it starts, and its forecast."""
+"""`ensweep plan`: check a sweep before it starts, and forecast its cost."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, AskedSweep, DataDir, Limits
+from ensweep.cli.shared.options import AsJson, DataDir, Limits, NewSweepOptions
 from ensweep.cli.shared.output import print_checks, print_json, print_table
 from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 @example("ensweep plan selective --data-dir data --num-samples 16")
 def plan(
-    asked: AskedSweep,
+    asked: NewSweepOptions,
     limits: Limits,
     place: Place,
     data_dir: DataDir = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Look around on one node of every type that is up.")
+        bool, typer.Option("--deep", help="Also check one running node of every node type.")
     ] = False,
     share: Annotated[
-        bool, typer.Option("--share", help="Measure how many trials at a time a device takes best.")
+        bool,
+        typer.Option("--share", help="Measure the best number of concurrent trials per device."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check all that a sweep needs, train a few steps, and forecast time, disk and memory."""
+    """Check everything that a sweep needs, train a few steps, and forecast time, disk and
+    memory."""
     resolved, name = asked.read(limits, data_dir)
 
     from search.planning.plan import make_plan

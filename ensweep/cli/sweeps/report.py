@@ -1,4 +1,4 @@
-"""`ensweep report`: a sweep, or several, as one page to look at."""
+"""`ensweep report`: write an HTML report of a sweep or of several."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,20 +22,20 @@ def report(
     place: Place,
     sweeps: Sweeps = None,
     static: Annotated[
-        bool, typer.Option("--static", help="Pictures in place of interactive plots.")
+        bool, typer.Option("--static", help="Static pictures instead of interactive plots.")
     ] = False,
     study: Annotated[
         str | None,
         typer.Option(
             "--study",
             metavar="URL",
-            help="Write the sweep as a study of Optuna's instead: sqlite:///study.db.",
+            help="Instead of a report, export the sweep as an Optuna study: sqlite:///study.db.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """One HTML page of a sweep, and Markdown beside it: verdict, leaderboard, curves, the search,
-    the ensemble, where it is wrong, the data, the commands. Several sweeps are compared."""
+    """Write an HTML page about a sweep, and the same as Markdown: verdict, leaderboard, curves, the
+    search, the ensemble, its errors, the data, the commands. Several sweeps are compared."""
     from search.storage.sweep_folder import find_sweep
 
     names: list[str | None] = [*dict.fromkeys(sweeps)] if sweeps else [None]
@@ -101,7 +101,7 @@ def _export(place: Place, folders: "list[SweepFolder]", url: str, as_json: bool)
         try:
             runs = {run.trial: run.run_id for run in find_trials(place.tracking, folder.name)}
         except EnsweepError as error:
-            typer.echo(f"without the ids of MLflow's runs: {error}", err=True)
+            typer.echo(f"exported without the ids of the MLflow runs: {error}", err=True)
             runs = {}
         counts[folder.name] = export_study(folder, url, runs)
     if as_json:

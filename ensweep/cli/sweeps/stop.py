@@ -15,11 +15,11 @@ def stop(
     place: Place,
     sweep: SweepName = None,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait until the driver has left.")
+        bool, typer.Option("--wait/--no-wait", help="Wait until the driver has exited.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Have a running sweep, or training, stop with a checkpoint: as Ctrl-C there would."""
+    """Stop a running sweep or training with a checkpoint, as Ctrl-C in its terminal does."""
     from search.storage.stop_request import ask_to_stop, drivers, until_left
     from search.storage.sweep_folder import find_sweep
 
@@ -27,16 +27,16 @@ def stop(
     holders = drivers(folder)
     for path, holder in holders.items():
         ask_to_stop(path)
-        typer.echo(f"asked to stop: {holder.describe()}", err=True)
+        typer.echo(f"stop requested: {holder.describe()}", err=True)
     if wait:
         for path, holder in holders.items():
             for _ in until_left(path, holder):
                 pass
     if as_json:
-        asked = [holder.describe() for holder in holders.values()]
-        print_json(sweep=folder.name, asked=asked, is_stopped=wait or not holders)
+        described = [holder.describe() for holder in holders.values()]
+        print_json(sweep=folder.name, asked=described, is_stopped=wait or not holders)
     elif not holders:
-        typer.echo(f"{folder.name}: no process drives it")
+        typer.echo(f"{folder.name}: no process is running it")
     elif wait:
         typer.echo(f"{folder.name}: stopped")
     if folder.has_begun() and holders:

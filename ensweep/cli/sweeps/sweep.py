@@ -1,4 +1,4 @@
-"""`ensweep sweep`, `resume`, `extend`: many trials, and their results."""
+"""`ensweep sweep`, `resume`, `extend`: run a sweep, and print its results."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensweep.cli.shared.command import example
-from ensweep.cli.shared.options import AsJson, AskedSweep, DataDir, Limits, SweepName, WarmStart
+from ensweep.cli.shared.options import (
+    AsJson,
+    DataDir,
+    Limits,
+    NewSweepOptions,
+    SweepName,
+    WarmStart,
+)
 from ensweep.cli.shared.output import print_json, print_table
 from ensweep.cli.shared.place import Place
 from mlflow_setup.errors import ConfigError, NothingUsableError, PartialError
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
 
 @example("ensweep sweep selective --data-dir data --name reviews --num-samples 16 --max-hours 2")
 def sweep(
-    asked: AskedSweep,
+    asked: NewSweepOptions,
     limits: Limits,
     place: Place,
     data_dir: DataDir = None,
@@ -26,15 +33,15 @@ def sweep(
         bool,
         typer.Option(
             "--resume-if-begun",
-            help="Go on with the sweep of that --name where there is one, as `resume` does: a "
-            "command that may be run again and again.",
+            help="Resume the sweep of that --name if there is one. With this option the same "
+            "command can be run repeatedly.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search for good configurations: many trials, each tracked, the weak ones stopped early."""
+    """Search for good configurations: run many trials, track each, and stop weak ones early."""
     if resume_if_begun and asked.name is None:
-        raise ConfigError("--resume-if-begun: --name must say which sweep")
+        raise ConfigError("--resume-if-begun needs the --name of a sweep")
     resolved, name = asked.read(limits, data_dir)
 
     from search.driver.sweep import run_sweep
@@ -42,7 +49,7 @@ def sweep(
 
     if resume_if_begun and SweepFolder(place.storage, name).has_begun():
         budget = resolved.budget.model_dump(include=set(vars(limits)))
-        return _go_on(name, 0, Limits(**budget), place, as_json=as_json)
+        return _resume(name, 0, Limits(**budget), place, as_json=as_json)
     typer.echo(f"sweep {name}: {resolved.search.num_samples} trials", err=True)
     result = run_sweep(
         resolved,
@@ -61,12 +68,12 @@ def resume(
     place: Place,
     sweep_name: SweepName = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run trials again that failed, as well.")
+        bool, typer.Option("--retry-failed", help="Also run the failed trials again.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a sweep that was stopped, or whose driver, machine or cluster was lost."""
-    _go_on(sweep_name, 0, limits, place, retry_failed=retry_failed, as_json=as_json)
+    """Resume a sweep that was stopped, or whose driver, machine or cluster was lost."""
+    _resume(sweep_name, 0, limits, place, retry_failed=retry_failed, as_json=as_json)
 
 
 @example("ensweep extend reviews --num-samples 8")
@@ -74,19 +81,21 @@ def extend(
     limits: Limits,
     place: Place,
     sweep_name: SweepName = None,
-    num_samples: Annotated[int, typer.Option("--num-samples", min=1, help="More trials.")] = 8,
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", min=1, help="Number of additional trials.")
+    ] = 8,
     as_json: AsJson = False,
 ) -> None:
-    """Run more trials of a sweep; the search knows all that have run."""
-    _go_on(sweep_name, num_samples, limits, place, as_json=as_json)
+    """Run more trials of a sweep; the search uses the results of all earlier ones."""
+    _resume(sweep_name, num_samples, limits, place, as_json=as_json)
 
 
 def resume_hint(sweep_name: str, place: Place) -> str:
-    """The line that tells how to go on with a sweep."""
-    return f"to go on: {place.command('resume', sweep_name)}"
+    """The line with the command that resumes the sweep."""
+    return f"to continue: {place.command('resume', sweep_name)}"
 
 
-def _go_on(
+def _resume(
     sweep_name: str | None,
     num_more: int,
     limits: Limits,
@@ -103,9 +112,9 @@ def _go_on(
     given = {key: limit for key, limit in vars(limits).items() if limit is not None}
     if limits.max_usd and not budget.usd_per_hour:
         raise ConfigError(
-            "--max-usd: the sweep's budget.usd_per_hour has no price of any node type"
+            "--max-usd: the sweep's budget.usd_per_hour has no price for any node type"
         )
-    typer.echo(f"sweep {chosen}: going on", err=True)
+    typer.echo(f"sweep {chosen}: resuming", err=True)
     result = resume_sweep(
         chosen,
         place.storage,
@@ -123,7 +132,7 @@ def _end(result: "SweepResult", place: Place, as_json: bool) -> None:
         print_json(**_to_json(result))
     else:
         _print_result(result)
-    if result.stop is not None:  # leave with the command that goes on
+    if result.stop is not None:
         reason, exit_code = result.stop
         typer.echo(f"sweep {result.name} was stopped: {reason}", err=True)
         typer.echo(resume_hint(result.name, place), err=True)
@@ -170,7 +179,9 @@ def _print_result(result: "SweepResult") -> None:
         typer.echo(f"best: {trial} with overall {value:.4f} after epoch {epoch}")
         if result.best_baseline is not None:
             name, _, reached = result.best_baseline
-            gain = f"gained {value - reached:+.4f} over" if value > reached else "is not beyond"
+            gain = (
+                f"gained {value - reached:+.4f} over" if value > reached else "has not improved on"
+            )
             typer.echo(f"searching {gain} the baseline {name}, {reached:.4f}")
     if result.audit is not None:
         typer.echo(result.audit.describe())
@@ -179,11 +190,12 @@ def _print_result(result: "SweepResult") -> None:
 
 
 def _raise_for(result: "SweepResult", place: Place) -> None:
-    """Exit codes 5 and 4: nothing to go on with, or done in part."""
+    """Raise NothingUsableError if no trial has finished, PartialError if a trial has failed or
+    MLflow has missed results."""
     from mlflow_setup.schema import Outcome
 
     listing = place.command("leaderboard", result.name, "--json")
-    reasons = f"{listing} gives the reason of each"
+    reasons = f"{listing} shows the reason of each"
     if not result.ended(Outcome.FINISHED):
         raise NothingUsableError(f"no trial of sweep {result.name} has finished", fix=reasons)
     failed = result.ended(Outcome.FAILED)
@@ -194,5 +206,5 @@ def _raise_for(result: "SweepResult", place: Place) -> None:
     if result.unsynced:
         raise PartialError(
             f"MLflow has missed: {', '.join(result.unsynced)}",
-            fix=f"once it answers again: {place.command('sync', result.name)}",
+            fix=f"once it responds again: {place.command('sync', result.name)}",
         )

@@ -1,4 +1,4 @@
-"""`ensweep ui`, `sync`, `gc`: look at the tracked runs, bring them up to date, make room."""
+"""`ensweep ui`, `sync`, `gc`: show the MLflow runs, bring them up to date, free disk space."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -23,13 +23,13 @@ def ui(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
-    """Show the tracked runs in MLflow's UI, a sweep's trials first. Ctrl-C ends it."""
+    """Show the runs in MLflow's UI, opened at a sweep's trials. Ctrl-C ends it."""
     from mlflow_setup.tracking.ui_server import run_ui
     from mlflow_setup.uris import redact
 
     tracking = place.tracking
     if tracking.is_server:
-        typer.echo("a tracking server shows its runs itself; open this in a browser:", err=True)
+        typer.echo("the tracking server has its own UI; open this in a browser:", err=True)
         typer.echo(f"{redact(tracking.uri).rstrip('/')}{_path(tracking, sweep)}")
         return
     address = f"http://{host}:{port}{_path(tracking, sweep)}"
@@ -38,23 +38,24 @@ def ui(
 
 
 def _path(tracking: "Tracking", sweep: str | None) -> str:
-    """Path of the page of the sweep's trials, the latest one unless named; "" without any."""
+    """The path of the page with a sweep's trials, by default the latest sweep; "" if there is
+    none."""
     from mlflow_setup.runs.query import latest_tracked_sweep, tracked_sweeps
     from mlflow_setup.tracking.ui_view import view_path
 
     if sweep is not None and sweep not in tracked_sweeps(tracking):
         others = there_are(sweep, tracked_sweeps(tracking))
-        raise NothingUsableError(f"no sweep {sweep!r} is tracked at this place{others}")
+        raise NothingUsableError(f"no sweep {sweep!r} is tracked here{others}")
     try:
         with tracking.errors():
             return view_path(tracking, sweep or latest_tracked_sweep(tracking))
-    except EnsweepError:  # nothing is tracked yet, or the server is away: it can say so itself
+    except EnsweepError:  # nothing is tracked yet, or the server cannot be reached
         return ""
 
 
 @example("ensweep sync reviews")
 def sync(place: Place, sweep: SweepName = None, as_json: AsJson = False) -> None:
-    """Bring MLflow up to a sweep's folder, after an outage say. Run it as often as you like."""
+    """Bring MLflow up to date with a sweep's folder, for example after an outage. Idempotent."""
     from search.driver.tracking import sync as bring_up
     from search.storage.sweep_folder import find_sweep
 
@@ -70,7 +71,7 @@ def sync(place: Place, sweep: SweepName = None, as_json: AsJson = False) -> None
         raise PartialError(
             f"sweep {folder.name}: not in MLflow: {len(missed)} of {num_trials} trials\n  "
             + "\n  ".join(missed),
-            fix=f"mend them, then run {place.command('sync', folder.name)} again",
+            fix=f"fix them, then run {place.command('sync', folder.name)} again",
         )
 
 
@@ -79,11 +80,12 @@ def gc(
     place: Place,
     sweep: SweepName = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Only say what would be deleted.")
+        bool, typer.Option("--dry-run", "-n", help="Only show what would be deleted.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what nothing needs any more: weights of weak pruned trials, checkpoints, leftovers."""
+    """Delete files that are no longer needed: weights of weak pruned trials, checkpoints,
+    leftovers."""
     from mlflow_setup.filesystem.lease import Lease, refusal
     from search.driver.tracking import sync as bring_up
     from search.storage.garbage import find_garbage
@@ -107,5 +109,5 @@ def gc(
             print_json(sweep=folder.name, garbage=rows, num_bytes=total, is_deleted=not dry_run)
         else:
             typer.echo(f"{total / 1e6:9.1f} MB  {'would be' if dry_run else 'were'} deleted")
-        if garbage and not dry_run:  # the runs say which epochs have weights
+        if garbage and not dry_run:  # update the tags with the epochs that have weights
             bring_up(folder, place.tracking, whole=False)

@@ -1,1 +1,1 @@
-"""Commands for data and one model."""
+"""Commands for data, and for training one model."""

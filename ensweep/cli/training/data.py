@@ -1,4 +1,4 @@
-"""`ensweep data`: import data of your own, check the tasks' files, generate or fetch a set.
+"""`ensweep data`: import your own data, check the tasks' files, generate or download a data set.
 
 ensweep data import reviews.csv --output data
 ensweep data sample demo/data
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trainable.data.examples import Examples
 
 data = typer.Typer(
-    name="data", help="Import, check, generate and fetch data.", no_args_is_help=True
+    name="data", help="Import, check, generate and download data.", no_args_is_help=True
 )
 
 data.command("import", cls=Command, epilog=EXAMPLE)(grouped(import_))
@@ -38,14 +38,14 @@ DataPlace = Annotated[str, typer.Argument(metavar="DIR", help="Folder or URI of 
 def check(
     place: DataPlace,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="A recipe that declares tasks of its own.")
+        str | None, typer.Option("--recipe", help="A recipe that declares the tasks.")
     ] = None,
     tasks: Annotated[
-        str | None, typer.Option("--tasks", help="Names, comma-separated; default: all known.")
+        str | None, typer.Option("--tasks", help="Names of tasks, comma-separated; default: all.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rows and labels of each file, and every defect (exit code 3 if there are errors)."""
+    """Show the rows and labels of each file, and every defect (exit code 3 if there are errors)."""
     from trainable.data.dataset import read_directory
     from trainable.data.remote import local_folder
 
@@ -54,7 +54,7 @@ def check(
         what = "is a file" if folder.is_file() else f"there is no such folder{near_file(folder)}"
         raise DataError(
             f"{place}: {what}",
-            fix=f"ensweep data import {shlex.quote(place)} --output data makes a folder of it"
+            fix=f"import it: ensweep data import {shlex.quote(place)} --output data"
             if folder.is_file()
             else "name the folder with the tasks' files",
         )
@@ -84,12 +84,16 @@ def check(
 @data.command(epilog="Example: ensweep data sample demo/data --train-rows 100")
 def sample(
     folder: Folder,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other rows.")] = 0,
-    train_rows: Annotated[int, typer.Option("--train-rows", min=1, help="Of each task.")] = 600,
-    dev_rows: Annotated[int, typer.Option("--dev-rows", min=1, help="Of each task.")] = 300,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the generator.")] = 0,
+    train_rows: Annotated[
+        int, typer.Option("--train-rows", min=1, help="Training rows of each task.")
+    ] = 600,
+    dev_rows: Annotated[
+        int, typer.Option("--dev-rows", min=1, help="Dev rows of each task.")
+    ] = 300,
     as_json: AsJson = False,
 ) -> None:
-    """Write a generated data set, to try things out; its sentences mean nothing."""
+    """Write a generated data set, to try things out; its sentences have no meaning."""
     from trainable.data.synthetic import write_sample
 
     write_sample(folder, seed, train_rows, dev_rows)
@@ -101,10 +105,10 @@ def sample(
 
 @data.command(epilog="Example: ensweep data fetch data")
 def fetch(folder: Folder, as_json: AsJson = False) -> None:
-    """Bring SST-5, QQP, STS-B and AllNLI from the public hub (needs a network)."""
-    from trainable.data.public_datasets import fetch as bring
+    """Download SST-5, QQP, STS-B and AllNLI from the Hugging Face hub."""
+    from trainable.data.public_datasets import fetch as download
 
-    bring(folder, report=lambda line: typer.echo(line, err=True))
+    download(folder, report=lambda line: typer.echo(line, err=True))
     if as_json:
         print_json(**_written(folder))
     else:
@@ -116,7 +120,8 @@ def _written(folder: Path) -> dict[str, Any]:
 
 
 def _choose_tasks(folder: Path, recipe: str | None, names: str | None) -> "dict[str, Task]":
-    """The named tasks of the recipe, or of the paper; AllNLI only if it is there or named."""
+    """The named tasks of the recipe, the folder or the paper; by default all, but the paper's
+    AllNLI only if its file exists."""
     from trainable.config.recipe import data_tasks, resolve
     from trainable.config.tasks import PAPER_TASKS, Task
 
@@ -137,7 +142,7 @@ def _choose_tasks(folder: Path, recipe: str | None, names: str | None) -> "dict[
 
 
 def _labels(part: "Examples") -> dict[str, float]:
-    """Class or label -> number of rows; of scores the least, the mean and the greatest."""
+    """Class or label -> number of rows; for scores, their minimum, mean and maximum."""
     from trainable.config.tasks import Output
     from trainable.data.labels import label_sets
 
@@ -164,7 +169,7 @@ def _line(part: "Examples") -> str:
 
 
 def _section(code: str, defects: "list[Defect]") -> str:
-    """The first defects of one kind, how many there are, and what to do about them."""
+    """The number of defects of one kind, how to fix them, and the first of them."""
     from mlflow_setup.text import NUM_SHOWN
     from trainable.data.defects import FIXES
 

@@ -1,4 +1,4 @@
-"""`ensweep data import`: what data are is found, shown, corrected by options, and written.
+"""`ensweep data import`: detect the format of data, let options correct it, and convert the data.
 
 ensweep data import reviews.csv --output data --label stars
 """
@@ -30,7 +30,7 @@ Place = Annotated[
     str,
     typer.Argument(
         metavar="FILE|FOLDER|NAME",
-        help="CSV, TSV, JSON, Parquet, a folder of such, or a data set of the hub.",
+        help="CSV, TSV, JSON or Parquet, a folder of such files, or a data set of the hub.",
     ),
 ]
 EXAMPLE = "Example: ensweep data import reviews.csv --output data --label stars"
@@ -38,52 +38,63 @@ EXAMPLE = "Example: ensweep data import reviews.csv --output data --label stars"
 
 @dataclasses.dataclass(frozen=True)
 class Corrections:
-    """What is said of data instead of being found."""
+    """Options that replace what would be detected."""
 
-    task: Annotated[str | None, typer.Option("--task", help="The task's name.")] = None
-    kind: Annotated[KindName | None, typer.Option("--kind", help="Of the task.")] = None
+    task: Annotated[str | None, typer.Option("--task", help="Name of the task.")] = None
+    kind: Annotated[KindName | None, typer.Option("--kind", help="Kind of the task.")] = None
     sentence: Annotated[
-        list[str] | None, typer.Option("--sentence", help="Its column; twice for pairs.")
+        list[str] | None,
+        typer.Option("--sentence", help="Column of the sentence; give twice for pairs."),
     ] = None
     label: Annotated[
-        str | None, typer.Option("--label", help="Column of the labels; none: there is none.")
+        str | None, typer.Option("--label", help="Column of the label; `none` if there is none.")
     ] = None
     id_: Annotated[
-        str | None, typer.Option("--id", help="Column of the ids; none: rows are numbered.")
+        str | None, typer.Option("--id", help="Column of the id; `none` to number the rows.")
     ] = None
     labels: Annotated[
         str | None, typer.Option("--labels", help="All labels in order, comma-separated.")
     ] = None
     label_separator: Annotated[
-        str | None, typer.Option("--label-separator", help="Between the labels of a cell.")
+        str | None, typer.Option("--label-separator", help="Separator of several labels in a cell.")
     ] = None
-    min_score: Annotated[float | None, typer.Option("--min-score", help="Of regression.")] = None
-    max_score: Annotated[float | None, typer.Option("--max-score", help="Of scores.")] = None
-    metric: Annotated[MetricName | None, typer.Option("--metric", help="Maximised.")] = None
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", help="Lowest score of a regression task.")
+    ] = None
+    max_score: Annotated[
+        float | None, typer.Option("--max-score", help="Highest score of the task.")
+    ] = None
+    metric: Annotated[MetricName | None, typer.Option("--metric", help="Metric to maximise.")] = (
+        None
+    )
     delimiter: Annotated[
-        str | None, typer.Option("--delimiter", help="Between the cells of delimited text.")
+        str | None, typer.Option("--delimiter", help="Delimiter of the cells in a text file.")
     ] = None
     quoting: Annotated[
         Literal["standard", "none"] | None,
-        typer.Option("--quoting", help="none: quotation marks are letters."),
+        typer.Option("--quoting", help="none: quotation marks are ordinary characters."),
     ] = None
     columns: Annotated[
         str | None,
-        typer.Option("--columns", help="Names, comma-separated, for a file without a header."),
+        typer.Option(
+            "--columns", help="Column names, comma-separated, for a file without a header."
+        ),
     ] = None
     encoding: Annotated[
-        str | None, typer.Option("--encoding", help="Of text; found, if it is none of UTF-8.")
+        str | None, typer.Option("--encoding", help="Text encoding; default: detected.")
     ] = None
     dev_share: Annotated[
-        float | None, typer.Option("--dev-share", min=0, max=1, help="Of the rows, for dev.")
+        float | None,
+        typer.Option("--dev-share", min=0, max=1, help="Share of the rows for a dev split."),
     ] = None
     test_share: Annotated[
-        float | None, typer.Option("--test-share", min=0, max=1, help="For test; 0: none.")
+        float | None,
+        typer.Option("--test-share", min=0, max=1, help="Share of the rows for a test split."),
     ] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cut.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split.")] = 0
 
     def find(self, place: str) -> "Import":
-        """What is at `place`, a file, a folder or a data set of the hub."""
+        """The import of what is at `place`: a file, a folder or a data set of the hub."""
         from trainable.imports.finding import Told
         from trainable.imports.importing import plan_import
         from trainable.imports.sources import Form
@@ -108,7 +119,7 @@ class Corrections:
 
 
 def show_found(planned: "Import") -> None:
-    """What was found, and the options that correct it, on standard error."""
+    """Print what was detected, and the options that correct it, on stderr."""
     for what, finding, options in planned.describe():
         typer.echo(f"{what:<9} {finding}" + (f"   ({options})" if options else ""), err=True)
 
@@ -116,19 +127,22 @@ def show_found(planned: "Import") -> None:
 def import_(
     place: Annotated[
         str,
-        typer.Argument(metavar="FILE|FOLDER|NAME", help="CSV, TSV, JSON, Parquet, or the hub's."),
+        typer.Argument(
+            metavar="FILE|FOLDER|NAME", help="CSV, TSV, JSON, Parquet, or a data set of the hub."
+        ),
     ],
     corrections: Corrections,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder; of earlier imports: one task more.")
+        Path,
+        typer.Option("--output", "-o", help="Output folder; one with other tasks gets one more."),
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Show what is found, and write nothing.")
+        bool, typer.Option("--dry-run", "-n", help="Show what is detected, and write nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring data of your own: columns, kind and labels are found and shown, and a missing dev or
-    test split is cut."""
+    """Import your own data: detect columns, kind and labels, and split off missing dev or test
+    rows."""
     from trainable.imports.importing import check_place
 
     planned = corrections.find(place)
@@ -146,7 +160,7 @@ def import_(
         print_json(folder=str(output), **facts, rows=rows, is_written=not dry_run)
         return
     if dry_run:
-        typer.echo("nothing is written: --dry-run", err=True)
+        typer.echo("nothing was written: --dry-run", err=True)
         return
     typer.echo(f"wrote {output}")
     typer.echo(

@@ -1,4 +1,4 @@
-"""`ensweep pretrain`: masked language modelling on the tasks' own sentences, before any trial."""
+"""`ensweep pretrain`: masked language modelling on the tasks' sentences, before fine-tuning."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def pretrain(
     recipe: RecipeName,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the new encoder; model.encoder=...")
+        Path, typer.Option("--output", "-o", help="Folder of the new encoder, for model.encoder.")
     ],
     overrides: Overrides = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pre-train the recipe's encoder on the tasks' text. Run it again to go on after a stop."""
+    """Pre-train the recipe's encoder on the tasks' text. After a stop, run it again to continue."""
     from mlflow_setup.filesystem.modes import users_mask
     from trainable.config.recipe import resolve
     from trainable.pretraining.pretrain import pretrain as run

@@ -1,4 +1,4 @@
-"""`ensweep train`: one configuration, as a run like any other."""
+"""`ensweep train`: train one configuration, as a tracked run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +26,7 @@ def train(
     data_dir: DataDir = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Of the run; default: the recipe's, or the folder's."),
+        typer.Option("--name", help="Name of the run; default: that of the folder or recipe."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -36,7 +36,8 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train one configuration, tracked. Run the same command again to go on after a stop."""
+    """Train one configuration as a tracked run. After a stop, run the same command again to
+    continue."""
     from mlflow_setup.filesystem.output import check_folder
     from mlflow_setup.schema import TRAININGS, Outcome
     from trainable.config.recipe import resolve
@@ -65,7 +66,7 @@ def train(
     if done.outcome.outcome is not Outcome.FINISHED:
         raise typer.Exit(NothingUsableError.exit_code)
     if done.run_id is None:
-        raise PartialError(f"MLflow has missed {run}", fix="the same command sends it once more")
+        raise PartialError(f"MLflow has missed {run}", fix="run the same command again to send it")
     tasks = [name for name, task in resolved.config.task_records().items() if task.is_evaluated]
     members = [word for task in tasks for word in ("--runs", f"{task}={TRAININGS}/{run}")]
     place.say_next("leaderboard", TRAININGS)

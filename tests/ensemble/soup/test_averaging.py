@@ -159,7 +159,7 @@ def test_the_command(tracking: Tracking, tiny_data: Path) -> None:
     words = ["soup", "broth", *place]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0, shown.output
-    assert "2 of 2 runs that share a start" in shown.stdout
+    assert "2 of 2 runs with the same initial weights" in shown.stdout
     assert "dev-dev is held out" in shown.stdout
     content = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert content["tasks"]["similarity"]["gain"].keys() == {"value", "low", "high"}

@@ -87,7 +87,7 @@ def test_of_a_sweep_that_has_ended_or_was_stopped(
     stopped = SweepResult("tiny", folder.path, (), (), (), Usage(), ("Ctrl-C", 130))
     with pytest.raises(typer.Exit):
         _end(stopped, place, False)
-    (line,) = re.findall(r"^to go on: (.*)$", capsys.readouterr().err, re.M)
+    (line,) = re.findall(r"^to continue: (.*)$", capsys.readouterr().err, re.M)
     assert parsed(shlex.split(line)[1:]).params["storage"] == storage
 
 

@@ -113,7 +113,7 @@ def test_a_storage_uri_needs_a_tracking_server(
     more = ["--storage", "s3://bucket/runs"] if how == "option" else []
     result = CliRunner().invoke(app, [*STORED[command], *more])
     assert isinstance(result.exception, ConfigError), result.exception
-    assert result.exception.problem.startswith("--storage s3://bucket/runs: no database can lie")
+    assert result.exception.problem.startswith("--storage s3://bucket/runs: MLflow's database")
     assert "MLFLOW_TRACKING_URI" in str(result.exception.fix)
     assert not list(tmp_path.iterdir())
 

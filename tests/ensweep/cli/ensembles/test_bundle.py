@@ -38,7 +38,7 @@ def test_export_and_verify(tiny_runs: Path, tmp_path: Path) -> None:
     done = invoke("export", "--storage", tiny_runs, "--output", output)  # the latest sweep
     assert str(output) in done.stdout
     assert "member(s)" in done.stdout
-    assert f"{output}: whole" in invoke("verify", output).stdout
+    assert f"{output}: verified" in invoke("verify", output).stdout
     content = json.loads(invoke("verify", output, "--json").stdout)
     assert content["tasks"] == ["sentiment", "paraphrase", "similarity"]
     assert content["members"]
@@ -109,7 +109,7 @@ def test_export_in_half_precision(
 ) -> None:
     output = tmp_path / "half"
     words = ["export", "--storage", tiny_runs, "--output", output, "--method", "simple"]
-    with pytest.raises(ConfigError, match="what it does to the scores is not known"):
+    with pytest.raises(ConfigError, match="needs dev files to measure its effect"):
         invoke(*words, "--precision", "fp16")
     with pytest.raises(ConfigError, match="is for --precision fp16 or bf16"):
         invoke(*words, "--data-dir", tiny_data)
@@ -136,7 +136,7 @@ def test_export_in_half_precision(
         for folder in (tiny_bundle, output)
     ]
     assert sizes[1] < 0.6 * sizes[0]
-    assert f"{output}: whole" in invoke("verify", output).stdout
+    assert f"{output}: verified" in invoke("verify", output).stdout
 
 
 def test_a_tampered_bundle_is_refused_by_every_command(
@@ -163,7 +163,7 @@ def test_typed_sentences(tiny_bundle: Path) -> None:
     assert [str(row["label"]) for row in predictions] == [row["label"] for row in found]
     guarded = rows(invoke(*words, "--for-spreadsheet").stdout)
     assert [row["sentence"] for row in guarded] == ["'=a film", "b\x1b"]
-    with pytest.raises(ConfigError, match="--for-spreadsheet is of a CSV file"):
+    with pytest.raises(ConfigError, match="--for-spreadsheet is for a CSV file"):
         invoke(*words, "--for-spreadsheet", "--json")
 
 
@@ -227,7 +227,7 @@ def test_shards(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert len(found) == 32
     (output / "manifest.json").unlink()
     (output / "labels-00001.csv").unlink()
-    assert f"wrote {output}: 2 shard(s), 1 of them were there" in invoke(*words).stderr
+    assert f"wrote {output}: 2 shard(s), 1 of them before" in invoke(*words).stderr
     with pytest.raises(ConfigError, match=r"holds labels of other work: form differ\(s\)"):
         invoke(*words, "--json")
 
@@ -271,7 +271,7 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert content["num_rows"]["sentiment"] == 32
     assert all(seconds > 0 for seconds in content["seconds_per_1000"].values())
     assert content["is_dev"] == dict.fromkeys(["sentiment", "paraphrase", "similarity"], True)
-    said = "sentiment, paraphrase, similarity: in-sample: the members were searched and chosen on"
+    said = "sentiment, paraphrase, similarity: in-sample: the search and the choice of members used"
     assert said in done.stderr
     shown = invoke("evaluate", tiny_bundle, "--data-dir", tiny_data)
     for name, score in content["scores"].items():
@@ -290,9 +290,7 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     assert "31 rows, 1 skipped" in skipped.stdout
     assert "not scored: paraphrase: quora-test-student.csv is not there" in skipped.stderr
     assert "in-sample" not in skipped.stderr
-    assert "sentiment: not the dev set of the members: rows that their choice has not seen" in (
-        skipped.stderr
-    )
+    assert "sentiment: out-of-sample: these rows are not the members' dev set" in (skipped.stderr)
     (tmp_path / "ids-sst-dev.csv").write_text("\n".join(lines[2:]).join([lines[0] + "\n", "\n"]))
     renamed = invoke("evaluate", tiny_bundle, "--data-dir", tmp_path, "--json")
     assert json.loads(renamed.stdout)["is_dev"] == {"sentiment": False}  # whatever its name
@@ -307,13 +305,13 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
         (["--task", "similarity", "--text2", "b"], "0 --text but 1 --text2"),
         (["--task", "sentiment", "--text", "a", "--text2", "b"], "the task takes single sentences"),
         (["in.csv", "--task", "sentiment", "--text", "a"], "both --text and in.csv are given"),
-        (["--task", "sentiment", "--submission"], "--submission labels one test file"),
-        (["-", "--task", "sentiment", "--submission"], "--submission labels one test file"),
-        (["a.csv", "--task", "sentiment", "--submission", "--json"], "without --json"),
-        (["a.csv", "--task", "a", "--task", "b", "--submission"], "--submission is of one task"),
-        (["a.csv", "--ray"], "--ray labels shards"),
-        (["--shard-rows", "5", "--output", "labels"], "--shard-rows labels a CSV or JSONL file"),
-        (["a.csv", "--shard-rows", "5"], "--shard-rows writes a folder"),
+        (["--task", "sentiment", "--submission"], "--submission needs a test file"),
+        (["-", "--task", "sentiment", "--submission"], "--submission needs a test file"),
+        (["a.csv", "--task", "sentiment", "--submission", "--json"], "and not --json"),
+        (["a.csv", "--task", "a", "--task", "b", "--submission"], "--submission is for one task"),
+        (["a.csv", "--ray"], "--ray needs --shard-rows"),
+        (["--shard-rows", "5", "--output", "labels"], "--shard-rows needs a CSV or JSONL file"),
+        (["a.csv", "--shard-rows", "5"], "--shard-rows needs an output folder"),
     ],
 )
 def test_options_that_do_not_fit(tiny_bundle: Path, words: list[str], message: str) -> None:

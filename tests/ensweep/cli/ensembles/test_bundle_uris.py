@@ -31,7 +31,7 @@ def test_a_bundle_at_a_storage_uri(
         return LocalStore(tmp_path / place.netloc / place.path.strip("/"), mkdir=True)
 
     monkeypatch.setattr(object_store, "_open", opened)
-    monkeypatch.setattr(storage, "_copies", {})
+    monkeypatch.setattr(storage, "_working_copies", {})
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
     words = ["export", "--storage", tiny_runs, "--output"]
     content = json.loads(invoke(*words, URI, "--json"))
@@ -45,7 +45,7 @@ def test_a_bundle_at_a_storage_uri(
     assert invoke(*asked) == invoke(asked[0], tmp_path / "local", *asked[2:])
     with pytest.raises(ConfigError, match=f"{URI} is there already"):
         invoke(*words, URI)
-    with pytest.raises(ConfigError, match="s3://bucket: no URI of a file"):
+    with pytest.raises(ConfigError, match="s3://bucket: not the URI of a file"):
         invoke(*words, "s3://bucket")
     (at / "manifest.json").unlink()  # as one that went up in part
     with pytest.raises(IntegrityError, match=r"manifest\.json is missing"):

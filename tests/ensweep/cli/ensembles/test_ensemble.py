@@ -234,7 +234,7 @@ def test_predictions_from_a_file(storage: Path, tmp_path: Path) -> None:
     assert "  added mine.csv to paraphrase: labels, each with probability 0.9\n" in result.stdout
     assert "  selective   1.0000  1.0000  1.000 mine.csv\n" in result.stdout
     command = f"ensweep export old --method single --output old-bundle --storage {storage}"
-    said = f"an export chooses without mine.csv\nnext: {command}\n"
+    said = f"ensweep export will choose without mine.csv\nnext: {command}\n"
     assert result.stderr.endswith(said)
     content = json.loads(invoke(*words, "--json").stdout)
     assert content["added"][0]["file"] == "mine.csv"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ensweep.cli.shared.table import ENOUGH, Column, fitting, print_columns, terminal_width
+from ensweep.cli.shared.table import GOOD_CUT_WIDTH, Column, fitting, print_columns, terminal_width
 
 
 def columns() -> list[Column]:
@@ -25,8 +25,8 @@ ORDER = ("trial", "overall", "why", "optim.lr")
         (21, {"trial": 13, "overall": 6}),
         (35, {"trial": 13, "overall": 6, "why": 12}),
         (36, {"trial": 13, "overall": 7, "why": 12}),
-        (54, {"trial": 13, "overall": 7, "why": ENOUGH}),
-        (61, {"trial": 13, "overall": 7, "optim.lr": 5, "why": ENOUGH}),
+        (54, {"trial": 13, "overall": 7, "why": GOOD_CUT_WIDTH}),
+        (61, {"trial": 13, "overall": 7, "optim.lr": 5, "why": GOOD_CUT_WIDTH}),
         (70, {"trial": 13, "overall": 7, "optim.lr": 5, "why": 39}),
     ],
 )

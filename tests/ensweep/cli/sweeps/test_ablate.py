@@ -144,7 +144,7 @@ def test_the_same_command_goes_on_with_a_study_piece_by_piece(
         result = invoke(*words)
         assert result.exit_code == 75
         assert "study paper was stopped: its time is up" in result.stderr
-        assert "this command again, with --name paper and --resume-if-begun" in result.stderr
+        assert "run this command again with --name paper and --resume-if-begun" in result.stderr
         assert "the base row 'B3' has no numbers" in result.stderr
     assert calls == [("run", 0.5), ("resume", 0.5)]
     write_trial_of_another_study(tmp_path / "paper")

@@ -64,7 +64,7 @@ def test_all_of_it_goes_and_nothing_else(tracking: Tracking, tmp_path: Path) -> 
 def test_nobody_to_ask_is_no_yes(tracking: Tracking, tmp_path: Path) -> None:
     error = delete(tmp_path, "s").exception
     assert isinstance(error, ConfigError)
-    assert error.fix == "--yes deletes it"
+    assert error.fix == "add --yes to delete it"
     assert (tmp_path / "s").is_dir()
 
 

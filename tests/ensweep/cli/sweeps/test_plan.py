@@ -26,7 +26,7 @@ def test_every_error_is_shown_with_its_fix(tmp_path: Path, no_ray: None) -> None
         *("ok   ", "error", "error", "ok   ", "note "),
     ]
     assert sum(line.startswith("       fix: ") for line in lines) == 2
-    assert "2 thing(s) to mend" in output
+    assert "2 error(s) to fix" in output
     assert not ray.is_initialized()
 
 

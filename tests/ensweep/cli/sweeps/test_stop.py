@@ -60,7 +60,7 @@ def test_an_earlier_request_does_not_stop_who_begins_later(tmp_path: Path) -> No
 def test_where_nobody_drives_there_is_nothing_to_stop(tmp_path: Path) -> None:
     past = Past(tmp_path)
     result = stop(tmp_path)
-    assert result.stdout == "s: no process drives it\n"
+    assert result.stdout == "s: no process is running it\n"
     assert not (past.folder.path / STOP_REQUEST).exists()
     unknown = stop(tmp_path, "t").exception
     assert isinstance(unknown, NothingUsableError)

@@ -23,7 +23,7 @@ def invoke(*words: str) -> Result:
     [
         (["clusterr", *DATA, *STORAGE], "there are cluster, "),
         (["cluster", "optim.Lr=1", *DATA, *STORAGE], "did you mean optim.lr?"),
-        (["cluster", *STORAGE], "no data: --data-dir names the tasks' files by URI"),
+        (["cluster", *STORAGE], "no data folder\nfix: name the tasks"),
         (["cluster", "--data-dir", "data", *STORAGE], "data.dir data: is a path of this machine"),
         (["cluster", "--data-dir", "s3://b/data", *STORAGE, *NOBODY], "no Ray cluster answers at"),
         (["cluster", "--data-dir", "s3://a:b@b/data", *STORAGE], "credentials would be shown"),

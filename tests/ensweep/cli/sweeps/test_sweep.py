@@ -118,7 +118,7 @@ def test_a_leaderboard_of_nothing(tmp_path: Path) -> None:
         (["demo", "optim.Lr=1"], "no key optim.Lr (did you mean optim.lr?)"),
         (["demo", "--num-samples", "0"], "search.num_samples: input should be greater than"),
         (["demo", "--seed", "-1"], "search.seed: input should be greater than"),
-        (["demo", "--resume-if-begun"], "--resume-if-begun: --name must say which sweep"),
+        (["demo", "--resume-if-begun"], "--resume-if-begun needs the --name of a sweep"),
     ],
 )
 def test_what_cannot_be_swept_is_refused(tmp_path: Path, words: list[str], message: str) -> None:
@@ -204,7 +204,7 @@ def test_going_on_with_a_sweep(
     result = invoke(*words, "--storage", str(tmp_path))
     assert (asked["name"], asked["num_more"]) == ("s", num_more)
     assert asked["budget"].model_dump(exclude_defaults=True) == budget
-    hint = f"to go on: ensweep resume s --storage {tmp_path}"
+    hint = f"to continue: ensweep resume s --storage {tmp_path}"
     assert asked["resume_hint"] == hint
     assert result.exit_code == 130
     assert "used: 1.00 trial-hours" in result.stdout
@@ -234,7 +234,7 @@ def test_the_way_to_go_on_says_what_the_environment_does_not(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert resume_hint("s", Place(*given)) == f"to go on: ensweep resume s{more}"
+    assert resume_hint("s", Place(*given)) == f"to continue: ensweep resume s{more}"
 
 
 def test_a_name_whose_sweep_runs_says_who_runs_it(tmp_path: Path, tiny_data: Path) -> None:

@@ -51,5 +51,5 @@ def test_a_file_or_no_folder_is_said_before_its_files(tmp_path: Path) -> None:
         assert isinstance(result.exception, DataError)
         assert what in result.exception.problem
         if "file" in what:
-            fix = f"ensweep data import '{tmp_path / name}' --output data"
+            fix = f"import it: ensweep data import '{tmp_path / name}' --output data"
             assert str(result.exception.fix).startswith(fix)
