@@ -1,1 +1,1 @@
-"""Studies: rows of recipes over seeds, compared."""
+"""Ablation studies: recipes trained over the same seeds and compared."""

@@ -1,4 +1,4 @@
-"""Each row of a study against its base: scores, differences and their intervals."""
+"""Compare each row of a study with its base: scores, differences and their intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,18 +32,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table. Without numbers where one of its trials has none: `problem` says why."""
+    """A row of the table. It has no scores where one of its trials has none; `problem` says why."""
 
     label: str
     recipe: str
     runs: tuple[Run, ...] = ()
-    differences: dict[str, Difference] | None = None  # task or "overall"; None for the first
+    differences: dict[str, Difference] | None = None  # task or "overall"; None for the first row
     problem: str | None = None
     base: str | None = None  # label of the row that it is compared with
-    table: str = ""  # the included study that it is a row of
+    table: str = ""  # name of the included study that it belongs to
 
     def mean(self, name: str) -> float | None:
-        """Mean of a task's metric or of "overall" over the seeds; None where it has none."""
+        """Mean of a task's metric or of "overall" over the seeds; None without a score."""
         values = [run.scores[name] for run in self.runs if name in run.scores]
         return float(np.mean(values)) if values else None
 
@@ -55,15 +55,15 @@ class Line:
 
 @dataclass(frozen=True)
 class AblationTable:
-    """All that the tables and pictures show."""
+    """The data of a study's tables and figures."""
 
-    lines: tuple[Line, ...]  # the first is the base of those that name no other
+    lines: tuple[Line, ...]  # the first is the default base of the others
     names: tuple[str, ...]  # tasks, then "overall"
-    curves: dict[str, Curve]  # task -> that of the row `curves_of`
+    curves: dict[str, Curve]  # task -> learning curve of the row `curves_of`
     curves_of: str
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values: the lines with means, spreads and differences; null for what is unknown."""
+        """Return JSON values: the lines with means, spreads and differences; null if unknown."""
         lines = [
             {
                 **asdict(line),
@@ -82,14 +82,14 @@ class AblationTable:
 def evaluate(
     rows: Sequence[Row], num_replicates: int = SHIPPED.num_replicates, curves_of_row: str = ""
 ) -> AblationTable:
-    """Compare every row with its base, the first row unless it names one above it.
+    """Compare every row with its base: the first row, unless the row names others above it.
 
     Args:
-        curves_of_row: label of the row whose curves are drawn; the first where it has no numbers.
+        curves_of_row: label of the row whose curves are drawn; the first row if it has no scores.
 
     Raises:
-        NothingUsableError: the first row has no numbers.
-        IntegrityError: predictions of other data or seeds than the first row's.
+        NothingUsableError: the first row has no scores.
+        IntegrityError: a row has other seeds than the first row, or is scored on other data.
     """
     trials: dict[Path, Result] = {}
     results: dict[str, list[Result]] = {}  # label -> a result for each seed
@@ -101,8 +101,8 @@ def evaluate(
         except (EnsweepError, OSError, ValueError) as error:
             if not first:
                 raise NothingUsableError(
-                    f"the base row {row.label!r} has no numbers: {error}",
-                    fix="run the study again; other rows are compared with this one",
+                    f"the base row {row.label!r} has no scores: {error}",
+                    fix="run the study again; the other rows are compared with this one",
                 ) from None
             problems[row.label] = first_line(error)
             continue
@@ -112,54 +112,59 @@ def evaluate(
     bases = {row.label: _base_of(row, rows[0].label, results) for row in rows[1:]}
     for label, base in bases.items():
         if base not in results:
-            problems.setdefault(label, f"its base {base} has no numbers")
+            problems.setdefault(label, f"its base {base} has no scores")
     pairs = {label: base for label, base in bases.items() if label not in problems}
     differences = compare(results, pairs, Draws(num_replicates))
     lines = []
     for row in rows:
         runs = tuple(_run(result, set(first[0].tasks)) for result in results.get(row.label, []))
-        problem, to = problems.get(row.label), bases.get(row.label)
+        problem, its_base = problems.get(row.label), bases.get(row.label)
         line = Line(
-            row.label, row.recipe, runs, differences.get(row.label), base=to, table=row.table
+            row.label, row.recipe, runs, differences.get(row.label), None, its_base, row.table
         )
         lines.append(replace(line, runs=(), problem=problem) if problem else line)
-    drawn = curves_of_row if curves_of_row in results else rows[0].label
+    with_curves = curves_of_row if curves_of_row in results else rows[0].label
     names = (*first[0].tasks, OVERALL)
-    return AblationTable(tuple(lines), names, curves_of(results[drawn]), drawn)
+    return AblationTable(tuple(lines), names, curves_of(results[with_curves]), with_curves)
 
 
 def compare(
     results: Mapping[str, Sequence[Result]], bases: Mapping[str, str], draws: Draws
 ) -> dict[str, dict[str, Difference]]:
-    """Label -> task or "overall" -> the row's difference to its base.
+    """Return label -> task or "overall" -> the row's difference to its base.
 
     Args:
         results: label -> a result for each seed, the same seeds in all rows.
-        bases: label -> its base's; those that are to be compared.
+        bases: label of each row to compare -> label of its base.
     """
     first = next(iter(results.values()))[0]
-    drawn = {label: _drawn(own, set(first.tasks), draws) for label, own in results.items()}
+    replicates = {
+        label: _replicates(own, set(first.tasks), draws) for label, own in results.items()
+    }
     independent = {label: num_independent(own) for label, own in results.items()}
-    places: list[tuple[str, str]] = []
+    keys: list[tuple[str, str]] = []
     flat: list[Difference] = []
     for name in (*first.tasks, OVERALL):
-        known = {label: values[name] for label, values in drawn.items() if name in values}
+        known = {label: values[name] for label, values in replicates.items() if name in values}
         pairs = [
             Pair(label, base, known[label] - known[base])
             for label, base in bases.items()
             if label in known and base in known
         ]
         scores = {label: values[:, 0] for label, values in known.items()}
-        places += [(pair.row, name) for pair in pairs]
+        keys += [(pair.row, name) for pair in pairs]
         flat += differences_of(scores, independent, pairs)
     differences: dict[str, dict[str, Difference]] = {label: {} for label in bases}
-    for (label, name), difference in zip(places, holm(flat), strict=True):
+    for (label, name), difference in zip(keys, holm(flat), strict=True):
         differences[label][name] = difference
     return differences
 
 
-def _drawn(own: Sequence[Result], all_tasks: set[str], draws: Draws) -> dict[str, Floats]:
-    """Task -> scores [S, 1 + R] on the dev rows and on each replicate; overall of all tasks."""
+def _replicates(own: Sequence[Result], all_tasks: set[str], draws: Draws) -> dict[str, Floats]:
+    """Return task -> scores [S, 1 + R], on the dev rows as they are, then on each replicate.
+
+    With "overall" where the row has all tasks.
+    """
     tasks = own[0].tasks
     replicates = {
         name: np.stack(
@@ -176,7 +181,7 @@ def _drawn(own: Sequence[Result], all_tasks: set[str], draws: Draws) -> dict[str
 
 
 def _base_of(row: Row, first: str, results: Mapping[str, Sequence[Result]]) -> str:
-    """The best of several named rows by mean overall: a single run is chosen so."""
+    """Return the label of the row's base: of several named rows the best by mean overall."""
     known = [label for label in row.bases if label in results]
     if len(known) < 2:
         return (known or [*row.bases, first])[0]
@@ -191,7 +196,10 @@ def _base_of(row: Row, first: str, results: Mapping[str, Sequence[Result]]) -> s
 def _results(
     row: Row, trials: dict[Path, Result], results: Mapping[str, list[Result]], base: list[Result]
 ) -> list[Result]:
-    """A row's results; `trials` keeps those read, which rows may share."""
+    """Return a row's results, one for each seed.
+
+    `trials` caches the results that were read: rows may share trials.
+    """
     if not row.members:
         for path in row.trials:
             if path not in trials:
@@ -200,7 +208,7 @@ def _results(
     labels = {label for chosen in row.members.values() for label in chosen}
     missing = sorted(labels - set(results))
     if missing:
-        raise IntegrityError(f"no numbers of {', '.join(missing)}")
+        raise IntegrityError(f"no scores of {', '.join(missing)}")
     return [
         averaged(
             row.label,
@@ -212,7 +220,8 @@ def _results(
 
 
 def _run(result: Result, all_tasks: set[str]) -> Run:
-    """Overall only where the tasks are the first row's: it is not to be compared otherwise."""
+    """Return the scores of a result; overall only with the first row's tasks, else it would not be
+    comparable."""
     scores = {name: result.score(name) for name in result.tasks}
     if set(result.tasks) == all_tasks:
         scores[OVERALL] = overall(scores, result.tasks)
@@ -220,7 +229,11 @@ def _run(result: Result, all_tasks: set[str]) -> Run:
 
 
 def _require_pairs(row: Row, own: Sequence[Result], base: Sequence[Result]) -> None:
-    """Differences are taken seed by seed and row by row: prove that these are the same."""
+    """Check that the row has the base row's seeds and dev rows: differences are paired by both.
+
+    Raises:
+        IntegrityError: it has not.
+    """
     seeds, expected = [result.seed for result in own], [result.seed for result in base]
     if seeds != expected:
         raise IntegrityError(
@@ -233,12 +246,12 @@ def _require_pairs(row: Row, own: Sequence[Result], base: Sequence[Result]) -> N
                 raise IntegrityError(
                     f"trial {result.name}: {name} is scored on other data than the base "
                     "row, or by another metric",
-                    fix="run the whole study on one data folder and one declaration of its tasks",
+                    fix="run the whole study on one data folder with one set of tasks",
                 )
 
 
 def _or_null(value: str | tuple[float, ...]) -> str | list[float | None]:
-    """JSON has no NaN."""
+    """Replace NaN, which JSON does not have, with None."""
     if isinstance(value, str):
         return value
     return [None if math.isnan(number) else number for number in value]

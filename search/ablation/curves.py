@@ -12,7 +12,7 @@ from search.ablation.row_results import Result
 
 @dataclass(frozen=True)
 class Curve:
-    """One task by epoch: mean over the seeds (the data of the paper's figures 4 and 5)."""
+    """One task's losses and score by epoch, means over the seeds; NaN where a seed has none."""
 
     metric: str
     train_loss: tuple[float, ...]
@@ -21,20 +21,19 @@ class Curve:
 
     @property
     def overfits_from(self) -> int | None:
-        """The epoch after which the dev score is never better again while the train loss falls.
+        """The epoch with the best dev score, if the train loss is lower at the end than there.
 
-        None where the last epoch is the best, or where training itself got no further.
+        None where the last epoch is the best, or where the train loss fell no further.
         """
         best = int(np.argmax(self.score))
         return best + 1 if self.train_loss[-1] < self.train_loss[best] else None
 
 
 def curves_of(row: Sequence[Result]) -> dict[str, Curve]:
-    """Task -> its curve: means over the row's seeds."""
+    """Return task -> its learning curve, up to the shortest of the row's trials."""
     num_epochs = min(len(result.records) for result in row)
 
     def mean(key: str) -> tuple[float, ...]:
-        """Mean by epoch; NaN where a seed has no such value."""
         return tuple(
             float(np.mean([r.records[epoch].metrics.get(key, math.nan) for r in row]))
             for epoch in range(num_epochs)
@@ -52,9 +51,9 @@ def curves_of(row: Sequence[Result]) -> dict[str, Curve]:
 
 
 def scaled(values: Sequence[float], smaller_is_better: bool) -> list[float]:
-    """Worst 0, best 1, as in the paper's figures 4 and 5; a constant is 1 throughout.
+    """Scale to worst 0, best 1, as in the paper's figures 4 and 5; a constant becomes 1.
 
-    An epoch without a value has none (NaN).
+    NaN stays NaN.
     """
     signed = np.array(values) * (-1 if smaller_is_better else 1)
     if np.isnan(signed).all():

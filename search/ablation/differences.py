@@ -1,4 +1,4 @@
-"""How sure a difference between two rows of a study is: dev rows and seeds in one interval.
+"""Confidence intervals of differences between rows of a study, over dev rows and seeds together.
 
 Legend: L rows of the table, S seeds, R replicates.
 """
@@ -14,18 +14,19 @@ from scipy.stats import t as student
 from ensemble.statistics.arrays import Floats
 
 MIN_SEEDS = 3
-"""Independent seeds below which nothing is called clear, however far from 0 it is."""
+"""Fewest independent seeds with which a difference may be called clear."""
 
 ERROR_RATE = 0.05
-"""Greatest share of tables in which any difference is called clear where there is none."""
+"""Familywise error rate: the probability that a table calls any difference clear that is 0."""
 
 _FAR = 2.0
-"""A row whose variance is so many times that of all rows has only its own seeds to tell it by. By
-simulation (`docs/experiments.md`): at 1 half of the effects are lost, at infinity a wild row in a
-table of 24 brings a false star in 8 to 12 % of them, in place of 4 to 6."""
+"""A row whose variance is more than this many times the shrunk one gets only its own degrees of
+freedom. By simulation (`docs/experiments.md`): at 1, half of the effects are missed; at infinity,
+one row of large variance in a table of 24 causes a false star in 8 to 12 % of tables, instead of 4
+to 6."""
 
 _TINY = 1e-12
-"""In place of a variance of 0, which has no logarithm."""
+"""Lower bound of variances and standard errors, so that logarithms and ratios are finite."""
 
 
 @dataclass(frozen=True)
@@ -33,46 +34,46 @@ class Difference:
     """A row's difference to its base: the mean over seeds of the paired differences."""
 
     value: float
-    low: float  # 95 % interval: t, by the variance over dev rows and over seeds together
+    low: float  # 95 % t interval, from the variance over dev rows and over seeds together
     high: float
     spread: float | None  # standard deviation over seeds of the paired differences
-    num_seeds: int  # independent ones of the row or of its base, whichever has fewer
-    p_value: float | None = None  # two-sided, of no difference; None with too few seeds
-    is_clear: bool = False  # by Holm's procedure over all differences of the table
+    num_seeds: int  # independent ones, of the row or of its base, whichever has fewer
+    p_value: float | None = None  # two-sided, H0: no difference; None with too few seeds
+    is_clear: bool = False  # significant by Holm's procedure over all differences of the table
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A row and its base in one task or in overall."""
+    """A row and its base, by one task's metric or by overall."""
 
     row: str
     base: str
-    values: Floats  # paired differences [S, 1 + R], those of the dev rows as they are first
+    values: Floats  # paired differences [S, 1 + R], first those on the dev rows as they are
 
 
 def differences_of(
     scores: Mapping[str, Floats], num_independent: Mapping[str, int], pairs: Sequence[Pair]
 ) -> list[Difference]:
-    """Each pair's difference, of one task or of overall, before the table's other ones are known.
+    """Return each pair's difference, before the correction for multiple comparisons (`holm`).
 
-    A mixed model: score = row + seed + the run's own part, the seed's part being common to all rows
-    and gone in a paired difference. The variance of the own part is each row's, drawn towards that
-    of all rows and never below it (`_own_variances`). To it comes the variance over dev rows, by a
-    paired bootstrap of the mean over seeds.
+    A mixed model: score = row effect + seed effect + residual. The seed effect is common to all
+    rows and cancels in a paired difference. Each row has a residual variance of its own, shrunk
+    towards that of all rows but never reduced (`_residual_variances`). The variance over dev rows,
+    from a paired bootstrap of the mean over seeds, is added.
 
     Args:
-        scores: label -> [S] of every row that has such a score, the pairs' among them.
-        num_independent: label -> its seeds that share no teacher; a row's variance is divided by
-            it, and rows with fewer than S have no part in the common variance.
+        scores: label -> [S] of every row that has such a score, among them those of the pairs.
+        num_independent: label -> number of its seeds that share no teacher. A row's variance is
+            divided by it; rows with fewer than S are left out of the common variance.
     """
     num_seeds = len(next(iter(scores.values())))
     pooled = [label for label in scores if num_independent[label] == num_seeds]
-    own = _own_variances({label: scores[label] for label in pooled or scores})
-    return [_difference(pair, own, num_independent) for pair in pairs]
+    variances = _residual_variances({label: scores[label] for label in pooled or scores})
+    return [_difference(pair, variances, num_independent) for pair in pairs]
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:
-    """The same with those called clear that are, at `ERROR_RATE` for all of them together."""
+    """Return the differences with `is_clear` set by Holm's procedure at `ERROR_RATE`."""
     tested = [n for n, each in enumerate(differences) if each.p_value is not None]
     ranked = sorted(tested, key=lambda n: differences[n].p_value or 0.0)
     adjusted = list(differences)
@@ -86,19 +87,20 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
 
 @dataclass(frozen=True, eq=False)
 class _Variances:
-    """Variances of a run's own part."""
+    """Residual variances."""
 
     by_row: dict[str, tuple[float, float]]  # label -> variance, degrees of freedom
-    rest: tuple[float, float]  # of a row that is not among them
-    all_degrees: float
+    default: tuple[float, float]  # of a row that is not in `by_row`
+    all_degrees: float  # degrees of freedom of all rows together
 
 
-def _own_variances(scores: Mapping[str, Floats]) -> _Variances:
-    """What is left of the scores [L][S] without rows' and seeds' means, as variances.
+def _residual_variances(scores: Mapping[str, Floats]) -> _Variances:
+    """Return the variances of the scores [L][S] that remain after row and seed effects.
 
-    Three seeds tell a variance badly. Where all rows vary alike, all of them tell it together; how
-    far a row's is drawn to that is estimated (Smyth 2004, empirical Bayes). A row that varies more
-    than that keeps its own variance, and its few degrees of freedom where it is far more.
+    Three seeds estimate a variance badly, so each row's is shrunk towards the variance that the
+    rows have in common; how far is itself estimated (empirical Bayes, Smyth 2004). A row with a
+    larger variance than the shrunk one keeps its own, and if it is much larger (`_FAR`), only its
+    own few degrees of freedom.
     """
     table = np.stack(list(scores.values()))
     num_rows, num_seeds = table.shape
@@ -114,16 +116,16 @@ def _own_variances(scores: Mapping[str, Floats]) -> _Variances:
     moderated = prior + share * (own - prior)
     shared = min(degrees + prior_degrees, all_degrees)
     by_row = {
-        label: (float(max(mine, drawn)), float(degrees if mine > _FAR * drawn else shared))
-        for label, mine, drawn in zip(scores, own, moderated, strict=True)
+        label: (float(max(mine, shrunk)), float(degrees if mine > _FAR * shrunk else shared))
+        for label, mine, shrunk in zip(scores, own, moderated, strict=True)
     }
     return _Variances(by_row, (max(v for v, _ in by_row.values()), degrees), all_degrees)
 
 
 def _prior(variances: Floats, degrees: int) -> tuple[float, float]:
-    """The variance that rows have in common and its degrees of freedom, infinite if all vary alike.
+    """Return the prior variance and its degrees of freedom, infinite if all rows vary alike.
 
-    Fits log s^2 by its mean and variance: Smyth (2004), section 6.2.
+    Matches the mean and variance of log s^2: Smyth (2004), section 6.2.
     """
     logs = np.log(np.maximum(variances, _TINY)) - digamma(degrees / 2) + np.log(degrees / 2)
     excess = float(logs.var(ddof=1) - polygamma(1, degrees / 2))
@@ -136,20 +138,22 @@ def _prior(variances: Floats, degrees: int) -> tuple[float, float]:
     return float(np.exp(logs.mean() + digamma(half) - np.log(half))), 2 * half
 
 
-def _difference(pair: Pair, own: _Variances, num_independent: Mapping[str, int]) -> Difference:
+def _difference(
+    pair: Pair, variances: _Variances, num_independent: Mapping[str, int]
+) -> Difference:
     by_seed, num_seeds = pair.values[:, 0], len(pair.values)
     value = float(by_seed.mean())
     independent = min(num_independent[pair.row], num_independent[pair.base])
     spread = float(np.std(by_seed, ddof=1)) if num_seeds > 1 else None
-    if not pair.values.any():  # the same predictions: nothing that could vary
+    if not pair.values.any():  # the same predictions: nothing varies
         return Difference(value, value, value, spread, independent)
-    of_seeds, weights = 0.0, 0.0
-    for label in (pair.row, pair.base):
-        variance, degrees = own.by_row.get(label, own.rest)
+    over_seeds, weights = 0.0, 0.0
+    for label in (pair.row, pair.base):  # degrees of freedom: Welch-Satterthwaite
+        variance, degrees = variances.by_row.get(label, variances.default)
         part = variance / num_independent[label]
-        of_seeds, weights = of_seeds + part, weights + part**2 / degrees
-    degrees = min(of_seeds**2 / weights, own.all_degrees) if weights > 0 else np.inf
-    error = float(np.sqrt(of_seeds + _variance_over_rows(pair.values[:, 1:])))
+        over_seeds, weights = over_seeds + part, weights + part**2 / degrees
+    degrees = min(over_seeds**2 / weights, variances.all_degrees) if weights > 0 else np.inf
+    error = float(np.sqrt(over_seeds + _variance_over_rows(pair.values[:, 1:])))
     width = float(student.ppf(0.975, degrees)) * error
     p_value = None
     if independent >= MIN_SEEDS:
@@ -158,11 +162,10 @@ def _difference(pair: Pair, own: _Variances, num_independent: Mapping[str, int])
 
 
 def _variance_over_rows(replicates: Floats) -> float:
-    """Variance of the mean over seeds, by replicates [S, R]: the part that all seeds have in
-    common.
+    """Return the variance over replicates [S, R] that all seeds have in common.
 
-    What a run gets right by chance, row by row, is its own and already in the variance over seeds.
-    Of a + w / S for the mean and a + w for a single seed, this is a.
+    What differs from run to run is already in the variance over seeds. The variance of the mean
+    over seeds is a + w / S, that of a single seed a + w; this is a.
     """
     num_seeds = len(replicates)
     of_mean = float(np.var(replicates.mean(axis=0)))

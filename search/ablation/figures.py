@@ -1,4 +1,4 @@
-"""The study in words, files and pictures: figures 2 and 3 as tables, 4 and 5 as curves."""
+"""A study as tables (the paper's figures 2 and 3) and learning curves (its figures 4 and 5)."""
 
 from itertools import cycle
 from pathlib import Path
@@ -15,14 +15,15 @@ from search.ablation.compare import AblationTable, Line
 from search.ablation.curves import scaled
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Told apart by colour-blind readers too (Okabe and Ito)."""
+"""The colour-blind safe palette of Okabe and Ito."""
 
 
 def table(study: AblationTable) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: mean and spread over seeds of each score, then overall's difference.
+    """Return header and cells: each score's mean and standard deviation over seeds, then the
+    difference in overall.
 
-    A difference is marked * when it is clear beside all others of the table (`differences.holm`),
-    which takes three independent seeds.
+    A difference is marked * if it is clear after correction for all others of the table
+    (`differences.holm`), which needs three independent seeds.
     """
     header = [
         "row",
@@ -36,7 +37,7 @@ def table(study: AblationTable) -> tuple[list[str], list[list[str]]]:
 
 
 def write_report(study: AblationTable, folder: Path) -> list[Path]:
-    """Write every table and picture of the study to `folder`; their paths."""
+    """Write every table and figure of the study to `folder` and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes | str] = {
         "ablation.csv": _long(study).to_csv(index=False),
@@ -55,14 +56,15 @@ def write_report(study: AblationTable, folder: Path) -> list[Path]:
 
 
 def tables_of(study: AblationTable) -> list[str]:
-    """Names of the studies that this one includes, in their order."""
+    """Return the names of the included studies, in order."""
     return list(dict.fromkeys(line.table for line in study.lines if line.table))
 
 
 def scores(study: AblationTable, name: str) -> str:
-    """An included study in the form of the paper's figures 2 and 3: dev scores, ensembles on top.
+    """Return an included study as Markdown, in the form of the paper's figures 2 and 3: dev scores
+    with ensembles first.
 
-    Means over the seeds, ± their standard deviation.
+    Means over the seeds ± their standard deviation.
     """
     names = [OVERALL, *[task for task in study.names if task != OVERALL]]
     rows = [["model", *map(_short, names)], ["---"] * (1 + len(names))]
@@ -75,7 +77,7 @@ def scores(study: AblationTable, name: str) -> str:
 
 
 def markdown(study: AblationTable) -> str:
-    """Each row's scores, with each task's difference to the row's base."""
+    """Return the scores of each row and their differences to the row's base, as Markdown."""
     header = ["row", "base"]
     for name in study.names:
         header += [_plain(_short(name)), "difference"]
@@ -94,12 +96,12 @@ def _as_markdown(rows: list[list[str]]) -> str:
 
 
 def _plain(cell: str) -> str:
-    """A cell of a Markdown table that is text and nothing else."""
+    """Escape text for a cell of a Markdown table."""
     return printable(cell).replace("|", r"\|").replace("<", "&lt;").replace("[", r"\[")
 
 
 def ablation_figure(study: AblationTable) -> Figure:
-    """Each row's difference to its base, a panel for overall and one for each task."""
+    """Draw each row's difference to its base, one panel for overall and one for each task."""
     names = [OVERALL, *[name for name in study.names if name != OVERALL]]
     lines = [line for line in study.lines[1:] if not line.problem]
     figure = Figure(figsize=(3.2 * len(names) + 1.5, 0.36 * len(lines) + 1.6))
@@ -117,7 +119,7 @@ def ablation_figure(study: AblationTable) -> Figure:
         line.label if line.base == first else f"{line.label} (to {line.base})"
         for line in reversed(lines)
     ]
-    axes[0].set_yticks(range(len(lines)), labels, parse_math=False)  # a $ is only a $
+    axes[0].set_yticks(range(len(lines)), labels, parse_math=False)  # labels may contain $
     caption = f"difference to {first}; bar: 95 % over dev rows and seeds, circles: seeds"
     figure.supxlabel(f"{caption}, red: clear", fontsize=9, parse_math=False)
     figure.tight_layout()
@@ -125,9 +127,8 @@ def ablation_figure(study: AblationTable) -> Figure:
 
 
 def curves_table(study: AblationTable) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: each task's train objective, dev loss and dev score, an epoch a row.
-
-    Scaled by `scaled`, as the paper's figures 4 and 5 are.
+    """Return header and cells: each task's train objective, dev loss and dev score, a row for each
+    epoch, scaled by `scaled` as in the paper's figures 4 and 5.
     """
     header, columns = ["epoch"], []
     for name, curve in study.curves.items():
@@ -141,10 +142,11 @@ def curves_table(study: AblationTable) -> tuple[list[str], list[list[str]]]:
 
 
 def curves_figure(study: AblationTable, which: str) -> Figure:
-    """Figure 4 (`loss`, on train and dev) or 5 (`score`): as they are, and worst 0 to best 1.
+    """Draw the paper's figure 4 (`which`: "loss", on train and dev) or 5 ("score").
 
-    On train it is the objective: the task's loss with all that the recipe adds to it. A dotted line
-    marks the epoch after which a task's dev score is never better again.
+    Left the values, right scaled from worst 0 to best 1. On train the loss is the objective: the
+    task's loss and all terms that the recipe adds. A dotted line marks the epoch from which a task
+    overfits.
     """
     figure = Figure(figsize=(10, 3.6))
     panels = figure.subplots(1, 2)
@@ -228,7 +230,7 @@ def _difference(line: Line, name: str) -> str:
 
 
 def _long(study: AblationTable) -> pd.DataFrame:
-    """A line for each row and task."""
+    """Return the scores and differences in long form: a line for each row and task."""
     records = []
     for line in study.lines:
         for name in study.names:
@@ -256,7 +258,7 @@ def _long(study: AblationTable) -> pd.DataFrame:
 
 
 def _runs(study: AblationTable) -> pd.DataFrame:
-    """A line for each trial, and for each seed of an ensemble, which has no epoch."""
+    """Return a line for each trial, and for each seed of an ensemble, which has no epoch."""
     frame = pd.DataFrame(
         [
             {
@@ -275,7 +277,7 @@ def _runs(study: AblationTable) -> pd.DataFrame:
 
 
 def _by_epoch(study: AblationTable) -> pd.DataFrame:
-    """A line for each task and epoch of the row whose curves are drawn."""
+    """Return a line for each task and epoch of the row whose curves are drawn."""
     frames = [
         pd.DataFrame(
             {

@@ -1,5 +1,5 @@
-"""The rows of a study and what their trials put out for dev, each at the best overall epoch of its
-last stage."""
+"""The rows of a study and the dev predictions of their trials, each at the best overall epoch of
+its last training stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,41 +23,41 @@ from trainable.training.stages import stage_at
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a study: its trials, one a seed, the same seeds in all rows; or an ensemble."""
+    """A row of a study: trials, one for each seed, with the same seeds in all rows; or an ensemble
+    of other rows."""
 
     label: str
     recipe: str  # "" for an ensemble
     trials: tuple[Path, ...] = ()  # their folders
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Task -> labels of the rows above that are averaged, seed by seed, in place of trials."""
+    """Of an ensemble: task -> labels of the rows above that are averaged, seed by seed."""
     bases: tuple[str, ...] = ()
-    """Labels of rows above: it is compared with the best of them; none: with the first row."""
+    """Labels of rows above, with the best of which it is compared; empty: with the first row."""
     table: str = ""
-    """Of a study that includes others: the one that it is a row of."""
+    """Name of the included study that the row belongs to; "" if there is none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a trial put out for dev at the best overall epoch of its last stage, or what members'
-    average is."""
+    """Dev predictions of a trial at the best overall epoch of its last stage, or of an ensemble."""
 
     name: str
     seed: int
-    epoch: int | None  # None for an average
+    epoch: int | None  # None for an ensemble
     records: list[EpochRecord]
     tasks: dict[str, Task]
     fingerprints: dict[str, str]
-    ids: dict[str, tuple[str, ...]]  # sorted; the rows below are in their order
+    ids: dict[str, tuple[str, ...]]  # sorted; outputs and labels are in the same order
     outputs: dict[str, Floats]
     labels: dict[str, Floats]
-    teachers: frozenset[str] = frozenset()  # whose answers it learned from
+    teachers: frozenset[str] = frozenset()  # it was distilled from these
 
     def score(self, name: str) -> float:
-        """A task's metric."""
+        """The task's metric."""
         return task_metric(self.tasks[name], self.outputs[name], self.labels[name])[0]
 
     def scored_on(self, name: str) -> tuple[object, ...]:
-        """What must be equal for scores to be compared."""
+        """Fingerprint, dev ids and metric of a task: scores are comparable if all are equal."""
         return self.fingerprints[name], self.ids[name], self.tasks[name].metric
 
 
@@ -66,10 +66,13 @@ SCORED = (Outcome.FINISHED, Outcome.PRUNED)
 
 
 def read_result(path: Path, ended: Sequence[Outcome] = FINISHED) -> Result:
-    """The result of a trial that has ended in one of these ways, from its folder.
+    """Read a trial's result from its folder.
+
+    Args:
+        ended: the outcomes with which a trial is accepted.
 
     Raises:
-        IntegrityError: the trial has not ended so, or predictions are not as they were written.
+        IntegrityError: the trial has another outcome, or none, or its predictions are damaged.
     """
     trial = TrialFolder(path)
     outcome, records = trial.outcome(), trial.epochs()
@@ -78,7 +81,7 @@ def read_result(path: Path, ended: Sequence[Outcome] = FINISHED) -> Result:
         raise IntegrityError(f"trial {path.name} {state}")
     record = trial.trial()
     config = from_flat(record.config)
-    last_stage = stage_at(config, len(records))  # what it adds is to be seen, not what was before
+    last_stage = stage_at(config, len(records))  # a study measures the effect of the last stage
     own = records[last_stage.first_epoch - 1 :]
     scored = [epoch for epoch in own if OVERALL in epoch.metrics]
     if not scored:
@@ -105,10 +108,12 @@ def read_result(path: Path, ended: Sequence[Outcome] = FINISHED) -> Result:
 
 
 def averaged(label: str, base: Result, members: Mapping[str, Sequence[Result]]) -> Result:
-    """An ensemble of trials of `base`'s seed and data: each task's members, all with one weight.
+    """Return the ensemble of `members` (task -> results) with equal weights.
+
+    Seed, data and tasks are those of `base`.
 
     Raises:
-        IntegrityError: a member was not trained on its task, or the base was not.
+        IntegrityError: a member or the base was not trained on the task.
     """
     for name, chosen in members.items():
         for result in (base, *chosen):
@@ -135,7 +140,7 @@ def averaged(label: str, base: Result, members: Mapping[str, Sequence[Result]]) 
 
 
 def num_independent(row: Sequence[Result]) -> int:
-    """How many of a row's seeds are independent: those that share a teacher count as one."""
+    """The number of independent seeds of a row: seeds that share a teacher count as one."""
     groups: list[set[str]] = []
     for result in row:
         joined = {f"seed {result.seed}"}.union(result.teachers)
@@ -147,7 +152,7 @@ def num_independent(row: Sequence[Result]) -> int:
 
 
 def _teachers_of(config: Config) -> frozenset[str]:
-    """Names that two seeds of a row have in common exactly where they share a teacher."""
+    """Return names of a trial's teachers, equal for two seeds exactly if they share the teacher."""
     distill = config.distill
     if not distill.enabled:
         return frozenset()

@@ -1,4 +1,4 @@
-"""Studies: a named set of recipes, each run over the same seeds, as the trials of one sweep.
+"""Studies: named sets of recipes, each trained over the same seeds, as the trials of one sweep.
 
     description: B3 with and without dropout in the heads
     config: {train.num_epochs: 10}
@@ -6,15 +6,15 @@
       - {label: B3, recipe: b3}
       - {label: B3 - head dropout, recipe: b3, model.head_dropout: 0.0}
 
-The first row is the base that the others are compared with, unless they name rows above them as
-`base`: one, or a list of which the best by overall is taken. Rows that come to the same
-configuration are run once. A row may also be an ensemble of rows above it, which needs no trial:
+The other rows are compared with the first one, unless they name rows above them as `base`: one, or
+a list of which the best by overall is taken. Rows that resolve to the same configuration are
+trained once. A row may also be an ensemble of rows above it, which needs no trial:
 
       - {label: both, base: [B3, B3 - head dropout], average: {sentiment: [B3, B3 - head dropout]}}
 
 `curves` is the label of the row whose learning curves are drawn; the first row's by default.
-A study may also be several packaged ones in one, each a table of its own, whose first row is the
-base of that table's rows:
+A study may also include several packaged ones. Each is a table of its own, with its first row as
+the base of the others:
 
     include: [figure2, figure3]
 """
@@ -45,21 +45,21 @@ class StudyConfig:
     """A resolved study."""
 
     sweep: SweepConfig
-    rows: tuple[Row, ...]  # their trials by name
+    rows: tuple[Row, ...]  # their trials are names, not paths
     curves_of: str
 
     def rows_in(self, sweep_folder: Path) -> list[Row]:
-        """The rows with their trials' folders below the sweep's."""
+        """Return the rows with the paths of their trials below the sweep's folder."""
         folder = sweep_folder / TRIALS
         return [
             replace(row, trials=tuple(folder / each for each in row.trials)) for row in self.rows
         ]
 
     def require_trials(self, sweep_folder: Path) -> None:
-        """Prove that the trials below the sweep's folder are those of this study.
+        """Check that the trials below the sweep's folder are those of this study.
 
         Raises:
-            ConfigError: a trial has other settings than its row, or is of no row and seed.
+            ConfigError: a trial has other settings than its row, or belongs to no row and seed.
             IntegrityError: a trial's record is damaged.
         """
         wanted = {
@@ -76,9 +76,9 @@ class StudyConfig:
                 if ran.get(key) != given.get(key)
             ]
             if different:
-                what = "; ".join(different) if name in wanted else "of no row and seed given"
+                what = "; ".join(different) if name in wanted else "it belongs to no row and seed"
                 raise ConfigError(
-                    f"study {sweep_folder.name}: trial {name} ran otherwise: {what}",
+                    f"study {sweep_folder.name}: trial {name} ran with other settings: {what}",
                     fix="give the rows, seeds and settings that it ran with",
                 )
 
@@ -90,31 +90,31 @@ def read_study(
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> StudyConfig:
-    """The study of that name or in that file, over the seeds 0 to `num_seeds` - 1.
+    """Read a packaged study or a study's file, over the seeds 0 to `num_seeds` - 1.
 
     Args:
-        only: recipes of the rows to run; the base row is always one of them.
+        only: recipes of the rows to train; the first row is always one of them.
 
     Raises:
-        ConfigError: every problem found; no such study.
+        ConfigError: there is no such study, or it is invalid: every problem found.
     """
     path = STUDIES.path(name_or_file)
     content = _read(path)
-    every = _included(content, path) if "include" in content else _rows(content, path)
-    rows = _choose(every, only)
+    all_rows = _included(content, path) if "include" in content else _rows(content, path)
+    rows = _choose(all_rows, only)
     if num_seeds < 1:
         raise ConfigError(f"--seeds: at least 1, got {num_seeds}")
     trained = [row for row in rows if not row.members]
-    pairs = [{**row.settings, "seed": seed} for row in trained for seed in range(num_seeds)]
+    trials = [{**row.settings, "seed": seed} for row in trained for seed in range(num_seeds)]
     sweep = resolve_sweep(
         {
             "description": content.get("description", ""),
             "recipe": rows[0].recipe,
             "config": content.get("config", {}),
             "resources": content.get("resources", {}),
-            "first_trials": pairs,
+            "first_trials": trials,
             "scheduler": {"name": "none"},
-            "search": {"num_samples": len(pairs), "baselines": False},
+            "search": {"num_samples": len(trials), "baselines": False},
         },
         path,
         overrides,
@@ -122,43 +122,33 @@ def read_study(
     )
     if any("seed" not in trial.overrides for trial in sweep.first_trials):
         raise ConfigError(
-            "seed: a study runs over seeds of its own", fix="set their number: --seeds"
+            "seed: a study sets the seeds itself", fix="set their number with --seeds"
         )
     unique, numbers = _without_repeats(sweep)
     search = sweep.search.model_copy(update={"num_samples": len(unique)})
     sweep = sweep.model_copy(update={"first_trials": unique, "search": search})
     paths = [Path(_trial_names(sweep)[number]) for number in numbers]
     own = iter(tuple(paths[i : i + num_seeds]) for i in range(0, len(paths), num_seeds))
-    return StudyConfig(
-        sweep,
-        tuple(
-            Row(
-                row.label,
-                row.recipe,
-                () if row.members else next(own),
-                row.members,
-                row.bases,
-                row.table,
-            )
-            for row in rows
-        ),
-        _curves_of(content, every, path),
-    )
+    resolved = tuple(row.with_trials(() if row.members else next(own)) for row in rows)
+    return StudyConfig(sweep, resolved, _curves_of(content, all_rows, path))
 
 
 @dataclass(frozen=True)
-class _Given:
-    """A row as its file has it."""
+class _FileRow:
+    """A row as it is in the study's file."""
 
     label: str
     settings: dict[str, Any]  # recipe and overrides
     members: dict[str, tuple[str, ...]]
     bases: tuple[str, ...] = ()
-    table: str = ""  # name of the included study that it is of
+    table: str = ""  # name of the included study that it belongs to
 
     @property
     def recipe(self) -> str:
         return str(self.settings.get("recipe", ""))
+
+    def with_trials(self, trials: tuple[Path, ...]) -> Row:
+        return Row(self.label, self.recipe, trials, self.members, self.bases, self.table)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -169,16 +159,16 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _included(content: dict[str, Any], path: Path) -> list[_Given]:
-    """The rows of the packaged studies that a study includes, with the settings of each."""
+def _included(content: dict[str, Any], path: Path) -> list[_FileRow]:
+    """Return the rows of the packaged studies that a study includes, with their settings."""
     names = content["include"]
-    alone = {"rows", "config"} & set(content)
-    if alone or not isinstance(names, list) or not names:
+    has_own = bool({"rows", "config"} & set(content))
+    if has_own or not isinstance(names, list) or not names:
         raise ConfigError(
-            f"study {path}: include must be a list of packaged studies, and has no rows and no "
-            f"config beside it, got {names!r}"
+            f"study {path}: include must be a list of packaged studies, without rows or config "
+            f"beside it, got {names!r}"
         )
-    rows: list[_Given] = []
+    rows: list[_FileRow] = []
     for name in map(str, names):
         file = STUDIES.path(name)
         included = _read(file)
@@ -191,11 +181,11 @@ def _included(content: dict[str, Any], path: Path) -> list[_Given]:
     return rows
 
 
-def _rows(content: dict[str, Any], path: Path) -> list[_Given]:
+def _rows(content: dict[str, Any], path: Path) -> list[_FileRow]:
     given = content.get("rows")
     if not isinstance(given, list) or not given:
         raise ConfigError(f"study {path}: rows must be a list of at least one row, got {given!r}")
-    rows: list[_Given] = []
+    rows: list[_FileRow] = []
     for number, row in enumerate(given, start=1):
         entry = {"recipe": row} if isinstance(row, str) else row
         place = f"study {path}: row {number}"
@@ -205,25 +195,25 @@ def _rows(content: dict[str, Any], path: Path) -> list[_Given]:
             bases = _bases(entry.pop("base"), rows, place)
         if number > 1 and isinstance(entry, dict) and set(entry) == {"label", "average"}:
             members = _members(entry["average"], rows, place)
-            rows.append(_Given(str(entry["label"]), {}, members, bases))
+            rows.append(_FileRow(str(entry["label"]), {}, members, bases))
             continue
         if not isinstance(entry, dict) or not isinstance(entry.get("recipe"), str):
             raise ConfigError(f"{place} names no recipe: {row!r}")
         rest = {key: value for key, value in entry.items() if key != "label"}
-        rows.append(_Given(str(entry.get("label", entry["recipe"])), rest, {}, bases))
+        rows.append(_FileRow(str(entry.get("label", entry["recipe"])), rest, {}, bases))
     _require_labels_once(rows, path)
     return rows
 
 
-def _require_labels_once(rows: Sequence[_Given], path: Path) -> None:
+def _require_labels_once(rows: Sequence[_FileRow], path: Path) -> None:
     labels = [row.label for row in rows]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ConfigError(f"study {path}: two rows have the label {', '.join(twice)}")
 
 
-def _bases(given: Any, above: Sequence[_Given], place: str) -> tuple[str, ...]:
-    """Labels of rows above, which are themselves trained."""
+def _bases(given: Any, above: Sequence[_FileRow], place: str) -> tuple[str, ...]:
+    """Return the labels in `base`: of rows above that are trained themselves."""
     known = {row.label for row in above if not row.members}
     labels = given if isinstance(given, list) else [given]
     if not (labels and set(map(str, labels)) <= known):
@@ -231,8 +221,8 @@ def _bases(given: Any, above: Sequence[_Given], place: str) -> tuple[str, ...]:
     return tuple(map(str, labels))
 
 
-def _members(given: Any, above: Sequence[_Given], place: str) -> dict[str, tuple[str, ...]]:
-    """Task -> labels, of rows above that are trained."""
+def _members(given: Any, above: Sequence[_FileRow], place: str) -> dict[str, tuple[str, ...]]:
+    """Return task -> labels in `average`: of rows above that are trained themselves."""
     known = {row.label for row in above if not row.members}
     if not isinstance(given, dict) or not given:
         raise ConfigError(f"{place}: average must name the members of each task, got {given!r}")
@@ -244,7 +234,7 @@ def _members(given: Any, above: Sequence[_Given], place: str) -> dict[str, tuple
     return {name: tuple(map(str, labels)) for name, labels in given.items()}
 
 
-def _curves_of(content: dict[str, Any], rows: Sequence[_Given], path: Path) -> str:
+def _curves_of(content: dict[str, Any], rows: Sequence[_FileRow], path: Path) -> str:
     label = content.get("curves", rows[0].label)
     labels = [row.label for row in rows if not row.members]
     if label not in labels:
@@ -252,8 +242,9 @@ def _curves_of(content: dict[str, Any], rows: Sequence[_Given], path: Path) -> s
     return str(label)
 
 
-def _choose(rows: list[_Given], only: Sequence[str] | None) -> list[_Given]:
-    """The first row, the rows of these recipes with their bases, and ensembles of those alone."""
+def _choose(rows: list[_FileRow], only: Sequence[str] | None) -> list[_FileRow]:
+    """Return the first row, the rows of these recipes with their bases, and every ensemble of rows
+    that are among them."""
     if only is None:
         return rows
     known = [row.recipe for row in rows if row.recipe]
@@ -261,7 +252,7 @@ def _choose(rows: list[_Given], only: Sequence[str] | None) -> list[_Given]:
     if unknown:
         raise ConfigError(f"--rows: no row {', '.join(unknown)}; known: {', '.join(known)}")
     chosen = {row.label for row in rows[:1]} | {row.label for row in rows if row.recipe in only}
-    for row in reversed(rows):  # a base may have one of its own above it
+    for row in reversed(rows):  # a base may itself have a base above it
         chosen |= set(row.bases) if row.label in chosen else set()
     return [
         row
@@ -272,7 +263,7 @@ def _choose(rows: list[_Given], only: Sequence[str] | None) -> list[_Given]:
 
 
 def _without_repeats(sweep: SweepConfig) -> tuple[tuple[FirstTrial, ...], list[int]]:
-    """The first trials that differ, and for each given one its number among them."""
+    """Return the distinct first trials, and for each first trial its index among them."""
     seen: dict[str, int] = {}
     unique: list[FirstTrial] = []
     numbers = []

@@ -127,7 +127,7 @@ def test_a_row_whose_base_has_no_numbers_has_none(trials: Trials) -> None:
         Row("row", "x", (trials.add("r", usual(2)),), bases=("broken",)),
     ]
     study = evaluate(rows, num_replicates=10)
-    assert by_label(study.lines, "row").problem == "its base broken has no numbers"
+    assert by_label(study.lines, "row").problem == "its base broken has no scores"
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_an_ensemble_of_a_row_without_numbers_has_none(trials: Trials) -> None:
         Row("of only", "", members={"paraphrase": ("base", "only")}),
     ]
     lines = evaluate(rows, 10).lines
-    assert by_label(lines, "of bad").problem == "no numbers of bad"
+    assert by_label(lines, "of bad").problem == "no scores of bad"
     assert by_label(lines, "of only").problem == "s has no task paraphrase"
 
 

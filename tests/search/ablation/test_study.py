@@ -108,7 +108,7 @@ def test_arms_are_the_folders_of_the_rows_trials(tmp_path: Path) -> None:
     assert rows[0].trials[0] == tmp_path / "trials" / "0001-b3"
 
 
-def test_trials_that_ran_otherwise_are_refused(tmp_path: Path) -> None:
+def test_trials_with_other_settings_are_refused(tmp_path: Path) -> None:
     def study(*overrides: str, rows: str = "b3-no-simcse", seeds: int = 2) -> StudyConfig:
         return read_study("signs", seeds, [rows], [*SHORT, *overrides], {})
 
@@ -124,13 +124,16 @@ def test_trials_that_ran_otherwise_are_refused(tmp_path: Path) -> None:
     TrialFolder(folders[0]).relocate(replace(older, config=known))
     ran.require_trials(tmp_path)
     study(seeds=3).require_trials(tmp_path / "nowhere")  # `evaluate` says that nothing is there
-    with pytest.raises(ConfigError, match=r"0001-b3 ran otherwise: optim.lr=1e-05, given 0.0001"):
+    with pytest.raises(
+        ConfigError, match=r"0001-b3 ran with other settings: optim.lr=1e-05, given 0.0001"
+    ):
         study("optim.lr=1e-4").require_trials(tmp_path)
     with pytest.raises(
-        ConfigError, match="0003-b3-no-simcse ran otherwise: of no row and seed given"
+        ConfigError,
+        match="0003-b3-no-simcse ran with other settings: it belongs to no row and seed",
     ):
         study(rows="b3-no-mnr").require_trials(tmp_path)
-    with pytest.raises(ConfigError, match="0002-b3 ran otherwise: of no row"):
+    with pytest.raises(ConfigError, match="0002-b3 ran with other settings: it belongs to no row"):
         study(seeds=1).require_trials(tmp_path)
 
 
@@ -208,5 +211,5 @@ def test_what_the_command_line_can_get_wrong() -> None:
         read_study("signs", 1, ["b9"])
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         read_study("signs", 0)
-    with pytest.raises(ConfigError, match="seeds of its own"):
+    with pytest.raises(ConfigError, match="sets the seeds itself"):
         read_study("signs", 2, overrides=["seed=3"], environment={})

@@ -77,7 +77,7 @@ def test_a_trial_without_an_overall_score_is_a_problem_of_its_row(trials: Trials
 
 def test_a_base_without_numbers_is_refused(trials: Trials) -> None:
     failed = trials.add("b", usual(), outcome=Outcome.FAILED)
-    with pytest.raises(NothingUsableError, match="base row 'B3' has no numbers"):
+    with pytest.raises(NothingUsableError, match="base row 'B3' has no scores"):
         evaluate([Row("B3", "b3", (failed,)), Row("row", "x", (trials.add("r", usual()),))])
 
 

@@ -90,7 +90,7 @@ def test_a_study_from_start_to_end(
     (run,) = tracking.search({"kind": "sweep"})
     artifacts = tracking.client.list_artifacts(run.info.run_id, "ablation")
     assert {Path(artifact.path).name for artifact in artifacts} == set(written)
-    with pytest.raises(ConfigError, match="0002-b3 ran otherwise"):
+    with pytest.raises(ConfigError, match="0002-b3 ran with other settings"):
         invoke(*words, "--seeds", "1", "--evaluate-only")
     again = invoke(*words, "--seeds", "2", "--evaluate-only", "--json")
     assert again.exit_code == 0
@@ -145,10 +145,10 @@ def test_the_same_command_goes_on_with_a_study_piece_by_piece(
         assert result.exit_code == 75
         assert "study paper was stopped: its time is up" in result.stderr
         assert "run this command again with --name paper and --resume-if-begun" in result.stderr
-        assert "the base row 'B3' has no numbers" in result.stderr
+        assert "the base row 'B3' has no scores" in result.stderr
     assert calls == [("run", 0.5), ("resume", 0.5)]
     write_trial_of_another_study(tmp_path / "paper")
-    with pytest.raises(ConfigError, match="0001-b3 ran otherwise"):
+    with pytest.raises(ConfigError, match="0001-b3 ran with other settings"):
         invoke(*words)
 
 
