@@ -1,1 +1,1 @@
-"""Which settings to try next (Optuna) and which trials go on (rungs)."""
+"""Which settings to try next (Optuna), and which trials to stop early (rungs)."""

@@ -1,4 +1,5 @@
-"""What early stopping cost, estimated from the trials that went on although they were to stop."""
+"""The cost of early stopping, estimated from audited trials: those that were below a rung's cut-off
+and were continued nevertheless."""
 
 import statistics
 from collections.abc import Iterable
@@ -11,29 +12,29 @@ from search.storage.history import PastTrial
 
 @dataclass(frozen=True)
 class AuditResult:
-    """A stop is wrongful where the trial would have ended not below the median of the trials that
-    ran to their end without having been below a cut-off."""
+    """Counts of stops. A stop is wrongful if the trial ends at or above the median final score of
+    the finished trials that never were below a cut-off."""
 
-    num_audited: int  # ran to their end although below a cut-off
-    num_wrongful: int  # of these
-    num_stopped: int  # trials that were stopped in earnest
+    num_audited: int  # finished although below a cut-off
+    num_wrongful: int  # of the audited
+    num_stopped: int  # trials that were stopped early
 
     @property
     def expected_wrongful(self) -> float:
-        """Wrongful ones among those that were stopped, were they like the audited."""
+        """Expected number of wrongful stops, if the stopped trials are like the audited ones."""
         return self.num_stopped * self.num_wrongful / self.num_audited
 
     def describe(self) -> str:
         """The result in one line."""
         return (
-            f"audit: {self.num_wrongful} of {self.num_audited} trials that went on below a cut-off "
-            f"ended in the upper half; of {self.num_stopped} stopped ones that would be "
-            f"{self.expected_wrongful:.1f}"
+            f"audit: {self.num_wrongful} of {self.num_audited} trials that were continued below a "
+            f"cut-off ended in the upper half; of {self.num_stopped} stopped trials about "
+            f"{self.expected_wrongful:.1f} would have"
         )
 
 
 def audit_result(history: Iterable[PastTrial]) -> AuditResult | None:
-    """What the audit of a sweep has shown; None before an audited and another have ended."""
+    """Return the result; None before both an audited and another trial have finished."""
     past = list(history)
     finished = [p for p in past if p.outcome and p.outcome.outcome is Outcome.FINISHED]
     audited = [p for p in finished if is_audited(p)]
@@ -47,5 +48,5 @@ def audit_result(history: Iterable[PastTrial]) -> AuditResult | None:
 
 
 def is_audited(past: PastTrial) -> bool:
-    """Whether it went on below a cut-off at any rung."""
+    """Whether the trial was continued below the cut-off of any rung."""
     return any(AUDITED in decision.reason for decision in past.decisions)

@@ -1,11 +1,11 @@
-"""Stopping weak trials early, by rungs: epochs at which trials are compared. It says why.
+"""Early stopping by rungs: epochs at which trials are compared. Every decision has a reason.
 
-A trial that arrives at a rung goes on if its best overall so far is not below the rung's cut-off
-among all that have arrived there. It never waits. `SuccessiveHalving` has rungs at `grace_period`,
-then `reduction_factor` times more each, and keeps the best 1/reduction_factor; `MedianStopping` has
-one at each epoch from `grace_period` on, and keeps what is not below the median. Their epochs count
-from the end of a trial's probe, which is rung 0 of the trials that have one. Those that pause and
-promote trials instead are `Promotion`'s.
+A trial that arrives at a rung continues if its best overall so far is not below the rung's cut-off,
+computed from all trials that have arrived there. It never waits for others. `SuccessiveHalving` has
+rungs at `grace_period` times powers of `reduction_factor` and keeps the best 1/reduction_factor;
+`MedianStopping` has a rung at each epoch from `grace_period` on and keeps the trials that are not
+below the median; `Promotion` pauses trials, and promotes them later, instead of stopping them.
+Epochs count from the end of a trial's probe, which is rung 0 of the trials that have one.
 """
 
 import math
@@ -25,57 +25,57 @@ from search.config.sweep_config import SweepConfig
 from search.storage.history import PastTrial
 
 AUDITED = "audited, so it goes on"
-"""In the reason of a trial that was below a cut-off."""
-_MEDIAN_OF = 4
-"""Arrivals at a rung, the trial's own included, from which on a median means something."""
+"""Part of the reason of an audited trial that continues below a cut-off. It is stored: keep it."""
+_MIN_FOR_MEDIAN = 4
+"""Fewest arrivals at a rung, the trial itself included, with which the median is a cut-off."""
 
 
 @dataclass
 class Rung:
-    """The trials that have arrived at an epoch, with their values, and those stopped there."""
+    """An epoch at which trials are compared, the trials that have arrived and those stopped."""
 
     number: int  # from 1; 0: the end of the probe
-    epoch: int  # after the probe
-    arrivals: dict[str, float] = field(default_factory=dict)
+    epoch: int  # counted from the end of the probe
+    arrivals: dict[str, float] = field(default_factory=dict)  # trial -> best overall so far
     stops: list[str] = field(default_factory=list)
-    promoted: set[str] = field(default_factory=set)  # of trials that pause here unless they are
+    promoted: set[str] = field(default_factory=set)  # used by `Promotion` only
 
 
 class Rungs:
-    """The rungs of a sweep. Free of Ray.
+    """The rungs of a sweep, independent of Ray.
 
     Args:
-        audited: trials that go on although they are below a cut-off, to learn what stopping costs.
+        audited: trials that continue below a cut-off, to measure the cost of early stopping.
     """
 
     def __init__(self, grace_period: int, audited: "Audit | None" = None) -> None:
         self.grace_period, self.audited = grace_period, audited
         self.probe = Rung(0, 0)
         self.rungs: list[Rung] = []
-        self.decisions: dict[str, Decision] = {}  # trial -> its newest
+        self.decisions: dict[str, Decision] = {}  # trial -> newest decision
 
     def epoch_of(self, index: int) -> int:
-        """The epoch of rung `index` (from 0); rising."""
+        """Return the epoch of rung `index` (from 0); increasing."""
         raise NotImplementedError
 
     def cutoff(self, arrivals: Collection[float]) -> float | None:
-        """The lowest value that goes on; None when all do."""
+        """Return the lowest value that continues; None: all continue."""
         raise NotImplementedError
 
     @property
     def reached(self) -> tuple[Rung, ...]:
-        """The rungs that a trial has arrived at, the end of the probe first."""
+        """The rungs that any trial has arrived at, the end of the probe first."""
         return ((self.probe,) if self.probe.arrivals else ()) + tuple(self.rungs)
 
     def decide(
         self, trial: str, epoch: int, value: float, num_epochs: int, num_probe_epochs: int = 0
     ) -> Decision:
-        """What becomes of a trial after an epoch; the same for an epoch that is reported again.
+        """Decide on a trial after an epoch. An epoch reported again gets the same decision.
 
         Args:
             value: its best overall so far.
-            num_epochs: the epochs that it would run.
-            num_probe_epochs: of these, the first ones that train its heads alone.
+            num_epochs: its length if it is not stopped.
+            num_probe_epochs: how many of these, at the start, train only its heads.
         """
         known = self.decisions.get(trial)
         if known is None or known.epoch < epoch:
@@ -94,8 +94,8 @@ class Rungs:
         """Take in a trial of an earlier driver.
 
         Args:
-            best_values: its best overall so far, after each epoch that was decided on.
-            decisions: by epoch.
+            best_values: its best overall so far, after each epoch that has a decision.
+            decisions: in the order of their epochs.
         """
         for rung in self._rungs_up_to(len(best_values), num_epochs, num_probe_epochs):
             rung.arrivals[trial] = best_values[num_probe_epochs + rung.epoch - 1]
@@ -115,7 +115,7 @@ class Rungs:
         for rung in self._rungs_up_to(epoch, num_epochs, num_probe_epochs):
             if trial in rung.arrivals:  # an epoch run again after a crash counts once
                 continue
-            if num_probe_epochs == num_epochs:  # others are compared with it
+            if num_probe_epochs == num_epochs:  # ends here: only others are compared with it
                 rung.arrivals[trial] = value
                 continue
             decision = self._arrive(rung, trial, epoch, value)
@@ -142,9 +142,9 @@ class Rungs:
         return Decision(epoch, STOP if is_below else CONTINUE, reason)
 
     def _rungs_up_to(self, epoch: int, num_epochs: int, num_probe_epochs: int) -> list[Rung]:
-        """Rungs that a trial passes up to an epoch, but for one at its end.
+        """Return the rungs that a trial passes up to an epoch, without one at its last epoch.
 
-        Rungs are made when a trial first comes so far: trials may differ in their epochs.
+        Rungs are created when the first trial reaches them: trials may differ in length.
         """
         passed = [self.probe] if 0 < num_probe_epochs <= epoch else []
         trained = min(epoch, num_epochs - 1) - num_probe_epochs
@@ -154,9 +154,12 @@ class Rungs:
 
 
 class SuccessiveHalving(Rungs):
-    """Asynchronous successive halving on epochs by stopping, as Optuna's pruner of that name: a
-    trial that is below the cut-off when it arrives is lost for good. Algorithm 2 of Li et al. ("A
-    System for Massively Parallel Hyperparameter Tuning") promotes: see `Promotion`."""
+    """Asynchronous successive halving over epochs that stops trials, like Optuna's
+    `SuccessiveHalvingPruner`: a trial below the cut-off on arrival is stopped for good.
+
+    Algorithm 2 of Li et al. ("A System for Massively Parallel Hyperparameter Tuning") promotes
+    trials instead: see `Promotion`.
+    """
 
     def __init__(
         self, grace_period: int, reduction_factor: int, audited: "Audit | None" = None
@@ -168,16 +171,16 @@ class SuccessiveHalving(Rungs):
         return self.grace_period * int(self.reduction_factor**index)
 
     def cutoff(self, arrivals: Collection[float]) -> float | None:
-        """The lowest among the best 1/reduction_factor, of at least one."""
+        """Return the lowest of the best 1/reduction_factor arrivals, at least one of them."""
         num_kept = max(1, len(arrivals) // self.reduction_factor)
         return sorted(arrivals, reverse=True)[num_kept - 1]
 
 
 class Promotion(SuccessiveHalving):
-    """Asynchronous successive halving on epochs by promoting (Li et al., algorithm 2).
+    """Asynchronous successive halving over epochs that promotes trials (Li et al., algorithm 2).
 
-    A trial that arrives at a rung goes on if it is among the best 1/reduction_factor there, and
-    pauses otherwise: it keeps its checkpoint, and is promoted should it come to be among them.
+    A trial that arrives at a rung continues if it is among the best 1/reduction_factor there.
+    Otherwise it pauses, keeps its checkpoint, and is promoted if later arrivals move it among them.
     """
 
     @property
@@ -188,8 +191,11 @@ class Promotion(SuccessiveHalving):
         return rungs
 
     def promote(self, paused: Collection[str]) -> tuple[str, Decision] | None:
-        """The paused trial that goes on next, by the highest rung that has one; None: a new trial
-        is to begin."""
+        """Promote a paused trial, from the highest rung that has one to promote.
+
+        Returns:
+            The trial and the decision; None: a new trial is to begin.
+        """
         for rung in reversed(self.reached):
             for trial in _ranked(rung)[: len(rung.arrivals) // self.reduction_factor]:
                 if trial not in rung.promoted and trial in paused:
@@ -197,7 +203,8 @@ class Promotion(SuccessiveHalving):
         return None
 
     def promote_best(self, paused: Collection[str]) -> tuple[str, Decision] | None:
-        """The best of those that came furthest, where too few came for one to be promoted."""
+        """Promote the best paused trial of the highest rung, even if too few trials arrived there
+        for a promotion."""
         for rung in reversed(self.reached):
             for trial in _ranked(rung):
                 if trial not in rung.promoted and trial in paused:
@@ -220,43 +227,43 @@ class Promotion(SuccessiveHalving):
 
     def _arrive(self, rung: Rung, trial: str, epoch: int, value: float) -> Decision:
         rung.arrivals[trial] = value
-        place, count = _ranked(rung).index(trial) + 1, len(rung.arrivals)
-        goes_on = place <= count // self.reduction_factor
-        reason = f"rung {rung.number}: {value:.3f} is number {place} of {count}"
-        if not goes_on and self.audited is not None and self.audited.has(trial):
-            goes_on, reason = True, f"{reason}; {AUDITED}"
-        if goes_on:
+        rank, count = _ranked(rung).index(trial) + 1, len(rung.arrivals)
+        continues = rank <= count // self.reduction_factor
+        reason = f"rung {rung.number}: {value:.3f} is number {rank} of {count}"
+        if not continues and self.audited is not None and self.audited.has(trial):
+            continues, reason = True, f"{reason}; {AUDITED}"
+        if continues:
             rung.promoted.add(trial)
-        return Decision(epoch, CONTINUE if goes_on else PAUSE, reason)
+        return Decision(epoch, CONTINUE if continues else PAUSE, reason)
 
     def _promote(self, rung: Rung, trial: str) -> tuple[str, Decision]:
         rung.promoted.add(trial)
-        place, count = _ranked(rung).index(trial) + 1, len(rung.arrivals)
-        reason = f"rung {rung.number}: promoted as number {place} of {count}"
+        rank, count = _ranked(rung).index(trial) + 1, len(rung.arrivals)
+        reason = f"rung {rung.number}: promoted as number {rank} of {count}"
         decision = Decision(self.decisions[trial].epoch, CONTINUE, reason)
         self.decisions[trial] = decision
         return trial, decision
 
 
 def _ranked(rung: Rung) -> list[str]:
-    """The trials at a rung, the best first; of equals the one that came first."""
+    """Return the trials at a rung, the best first; ties in the order of arrival."""
     return sorted(rung.arrivals, key=lambda trial: -rung.arrivals[trial])
 
 
 class MedianStopping(Rungs):
-    """A trial stops where its best so far is below the median of all that came as far."""
+    """Stops a trial if its best overall so far is below the median of all trials at that epoch."""
 
     def epoch_of(self, index: int) -> int:
         return self.grace_period + index
 
     def cutoff(self, arrivals: Collection[float]) -> float | None:
-        return statistics.median(arrivals) if len(arrivals) >= _MEDIAN_OF else None
+        return statistics.median(arrivals) if len(arrivals) >= _MIN_FOR_MEDIAN else None
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The trials that are finished on purpose: a share of all, drawn by name, so that a resumed
-    sweep draws the same."""
+    """The trials that are never stopped: a fraction of all, drawn by name, so that a resumed sweep
+    draws the same."""
 
     fraction: float
     seed: int
@@ -266,23 +273,24 @@ class Audit:
 
 
 def new_rungs(sweep: SweepConfig) -> Rungs | None:
-    """The rungs of a sweep's scheduler, empty; None where every trial runs to its end."""
+    """Create the empty rungs of a sweep's scheduler; None if every trial runs to its end."""
     scheduler = sweep.scheduler
     audit = Audit(scheduler.audit_fraction, sweep.search.seed)
-    by_halving = {"halving": SuccessiveHalving, "asha": Promotion}
-    if scheduler.name in by_halving:
-        made = by_halving[scheduler.name]
-        return made(scheduler.grace_period, scheduler.reduction_factor, audit)
+    halving = {"halving": SuccessiveHalving, "asha": Promotion}.get(scheduler.name)
+    if halving is not None:
+        return halving(scheduler.grace_period, scheduler.reduction_factor, audit)
     return MedianStopping(scheduler.grace_period, audit) if scheduler.name == "median" else None
 
 
 def restore_rungs(rungs: Rungs, history: Iterable[PastTrial]) -> None:
-    """The rungs as earlier drivers left them. An epoch without a decision is decided on when the
-    trial goes on and tells of it again."""
+    """Take in the trials of earlier drivers.
+
+    An epoch without a decision gets one when its trial is resumed and reports it again.
+    """
     for past in history:
         if past.record.recipe in BASELINES:
             continue
-        made = past.decisions
-        num_decided = len(past.epochs) if past.is_over else (made[-1].epoch if made else 0)
-        values = past.best_values[:num_decided]
-        rungs.restore(past.name, values, past.num_epochs, made, past.num_probe_epochs)
+        decisions = past.decisions
+        last_decided = decisions[-1].epoch if decisions else 0
+        values = past.best_values[: len(past.epochs) if past.is_over else last_decided]
+        rungs.restore(past.name, values, past.num_epochs, decisions, past.num_probe_epochs)

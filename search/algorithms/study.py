@@ -1,4 +1,4 @@
-"""Optuna's study of a sweep: made, and told of trials that have ended under earlier drivers."""
+"""Optuna's study of a sweep, and trials of earlier drivers and sweeps to add to it."""
 
 import random
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _STATES = {
 
 
 def objectives(sweep: SweepConfig) -> list[str]:
-    """The dev metrics that the search maximises."""
+    """Return the dev metrics that the search maximises."""
     if sweep.search.objective == "overall":
         return [OVERALL]
     tasks = from_flat(sweep.base().settings).task_records()
@@ -32,25 +32,25 @@ def objectives(sweep: SweepConfig) -> list[str]:
 
 
 def values_of(past: PastTrial, metrics: Sequence[str]) -> list[float]:
-    """Each metric's best of any epoch; nothing when the trial lacks one of them."""
+    """Return each metric's best value over the epochs; nothing if the trial lacks a metric."""
     values = [past.best(metric) for metric in metrics]
     return [value for value in values if value is not None] if None not in values else []
 
 
 def create_study(sweep: SweepConfig, num_past: int, num_objectives: int) -> optuna.Study:
-    """An empty study with the sweep's sampler; `num_past` trials of it have begun before."""
+    """Create an empty study with the sweep's sampler; `num_past` of its trials began earlier."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = sweep.search.seed
-    if num_past:  # the same numbers again would be the same trials again
+    if num_past:  # with the same seed it would draw the same trials again
         seed = random.Random(f"{seed} {num_past}").randrange(2**31)
-    # Each setting by itself: drawn jointly, trials crowd around an early winner and stay there
-    # (docs/experiments.md has both).
+    # Univariate: drawn jointly, trials stay close to an early winner (docs/experiments.md compares
+    # the two).
     sampler = TPE(seed, sweep.search.num_startup_trials)
     return optuna.create_study(directions=["maximize"] * num_objectives, sampler=sampler)
 
 
 def frozen_past_trial(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
-    """What the study is told of a trial of this sweep that has ended."""
+    """Return the study's trial for a trial of this sweep that has ended."""
     assert past.outcome is not None
     return _frozen(
         sweep,
@@ -62,14 +62,14 @@ def frozen_past_trial(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
 
 
 def searched_params(sweep: SweepConfig, past: PastTrial) -> dict[str, Any]:
-    """A trial's searched settings, of those that the sweep's space has and holds."""
+    """Return a trial's searched settings, without those that are not in the sweep's space."""
     space, settings = sweep.space, past.record.config
     searched = [key for key in past.record.searched if key in space and key in settings]
     return {key: settings[key] for key in searched if space[key].contains(settings[key])}
 
 
 def frozen_warm_trial(sweep: SweepConfig, warm: WarmTrial) -> FrozenTrial:
-    """What the study is told of an older sweep's trial."""
+    """Return the study's trial for a trial of an older sweep."""
     state = TrialState.COMPLETE if warm.is_finished else TrialState.PRUNED
     return _frozen(sweep, warm.params, state, list(warm.best.values()), warm.values)
 
@@ -81,9 +81,11 @@ def _frozen(
     values: list[float],
     by_epoch: Sequence[float],
 ) -> FrozenTrial:
-    """Args:
-    values: of each objective; without them (damaged epochs, other tasks) the trial has failed.
-    by_epoch: the best overall so far.
+    """Create a trial that has ended.
+
+    Args:
+        values: of each objective; empty (damaged epochs, other tasks): it counts as failed.
+        by_epoch: the best overall so far, after each epoch.
     """
     is_single = sweep.search.objective == "overall"
     if not values:

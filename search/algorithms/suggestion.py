@@ -1,4 +1,4 @@
-"""What Tune is given of a trial: its name, recipe, settings and where they came from."""
+"""The trials passed to Tune: name, recipe, settings and where each of them came from."""
 
 import math
 import re
@@ -11,7 +11,8 @@ from search.storage.history import PastTrial
 from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH
 
 
-def as_it_was(past: PastTrial) -> dict[str, Any]:
+def past_suggestion(past: PastTrial) -> dict[str, Any]:
+    """Return the suggestion of an earlier driver's trial, unchanged."""
     record = past.record
     return {
         "trial": past.name,
@@ -25,6 +26,7 @@ def as_it_was(past: PastTrial) -> dict[str, Any]:
 def suggestion(
     name: str, given: TrialSettings, drawn: Mapping[str, Any], chosen_by: str
 ) -> dict[str, Any]:
+    """Return the suggestion of a new trial: `given` with the searched settings `drawn`."""
     return {
         "trial": name,
         "recipe": given.recipe,
@@ -35,11 +37,12 @@ def suggestion(
 
 
 def first_trial_name(number: int, recipe: str) -> str:
-    """`0002-b2`: the name of first trial `number` (from 0), after its recipe or its file's name."""
+    """The name of first trial `number` (from 0), after its recipe or recipe file: `0002-b2`."""
     return f"{number + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]', '-', Path(recipe).stem)}"
 
 
 def is_usable(result: dict[str, Any]) -> bool:
+    """Whether a result has a finite value after at least one epoch, of a trial not diverged."""
     value = result.get(BEST_VALUE)
     return (
         value is not None

@@ -1,13 +1,13 @@
-"""Optuna's TPE, which draws each setting by itself, looking through all trials once for a trial.
+"""Optuna's univariate TPE, made faster: the past trials are split once for each new trial.
 
-`optuna.samplers.TPESampler` sorts the trials into good and bad ones, and looks up a setting in each
-of them, anew for every setting of a trial: with 1,000 trials of 15 settings that is most of the
-time that asking takes, and nothing has changed between one setting and the next. Here the trials
-are sorted once for each that is asked for, and what a trial came to is looked up once, when it has
-ended. Densities are the same sums in fewer steps. The draws are Optuna's, bit for bit, unless two
-candidates are equally good to fifteen digits: `tests/search/algorithms/test_tpe.py` compares them.
+`optuna.samplers.TPESampler` splits the trials into good and bad ones, and reads a parameter from
+each of them, again for every parameter of a new trial: with 1,000 trials of 15 parameters that is
+most of the time of `ask`. Here the trials are split once for each new trial, and a trial's values
+are read once, after it has ended. Densities are the same sums in fewer steps. The draws equal
+Optuna's bit for bit, unless two candidates agree to fifteen digits:
+`tests/search/algorithms/test_tpe.py` compares them.
 
-What is overridden are Optuna's own methods, which are not public: those tests say when they move.
+The overridden methods are private ones of Optuna; these tests fail if a new version changes them.
 
 Legend: N trials, S samples.
 """
@@ -31,17 +31,17 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 Numbers = NDArray[np.int64]
-"""Of trials in their study."""
+"""Numbers of trials in their study."""
 Floats = NDArray[np.float64]
 
 _FAR = 8.5
-"""Standard deviations beyond which the mass of a normal distribution is 0 in float64."""
+"""Standard deviations beyond which the tail of a normal distribution is 0 in float64."""
 
 _UNKNOWN, _ABSENT, _PRESENT = range(3)
 
 
 class _Trials(list[FrozenTrial]):
-    """The good or the bad trials, by number: those that have ended, and those under way."""
+    """The good or the bad trials: those that have ended (by number) and those that are running."""
 
     def __init__(self, ended: Numbers, running: Sequence[FrozenTrial], trials: list[FrozenTrial]):
         super().__init__(running)
@@ -49,16 +49,16 @@ class _Trials(list[FrozenTrial]):
 
 
 class _Column:
-    """A setting of the trials that have ended, as TPE's estimators want it."""
+    """One parameter's values in the trials that have ended, in Optuna's internal representation."""
 
     def __init__(self, name: str, distribution: BaseDistribution) -> None:
         self.name, self.distribution = name, distribution
         self.values: Floats = np.zeros(0)  # by the trial's number
         self.state: NDArray[np.int8] = np.zeros(0, np.int8)
 
-    def of(self, trials: _Trials) -> Floats:
-        """[N] of the trials that have the setting, in the order of their numbers, which is what
-        their weights follow."""
+    def values_of(self, trials: _Trials) -> Floats:
+        """Return the values [N] of the trials that have the parameter, in the order of their
+        numbers, on which TPE's weights depend."""
         self._grow(len(trials.by_number))
         for number in trials.ended[self.state[trials.ended] == _UNKNOWN].tolist():
             params = trials.by_number[number].params
@@ -66,12 +66,12 @@ class _Column:
             if self.name in params:
                 self.values[number] = self.distribution.to_internal_repr(params[self.name])
         ended = trials.ended[self.state[trials.ended] == _PRESENT]
-        under_way = [trial for trial in trials.running if self.name in trial.params]
+        running = [trial for trial in trials.running if self.name in trial.params]
         convert = self.distribution.to_internal_repr
         return np.insert(
             self.values[ended],
-            np.searchsorted(ended, [trial.number for trial in under_way]),
-            [convert(trial.params[self.name]) for trial in under_way],
+            np.searchsorted(ended, [trial.number for trial in running]),
+            [convert(trial.params[self.name]) for trial in running],
         )
 
     def _grow(self, size: int) -> None:
@@ -83,10 +83,10 @@ class _Column:
 
 
 class _Mixture(_ParzenEstimator):
-    """The good or the bad trials' values of one setting, as a mixture of a kernel for each."""
+    """The density of one parameter in the good or the bad trials: a mixture, one kernel a trial."""
 
     def log_pdf(self, samples_dict: dict[str, Floats]) -> Floats:
-        """[S] log densities, of values of the one setting."""
+        """Return the log densities [S] of samples of the parameter."""
         ((name, samples),) = samples_dict.items()
         (kernels,) = self._mixture_distribution.distributions
         if not isinstance(
@@ -97,7 +97,7 @@ class _Mixture(_ParzenEstimator):
         mean, deviation = kernels.mu, kernels.sigma
         low = (kernels.adapted_low - mean) / deviation
         high = (kernels.adapted_high - mean) / deviation
-        log_mass = np.zeros(len(mean))  # of each kernel, between the ends of its range
+        log_mass = np.zeros(len(mean))  # of each kernel, within the parameter's range
         cut = (low > -_FAR) | (high < _FAR)
         log_mass[cut] = _log_gauss_mass(low[cut], high[cut])
         height = np.log(self._mixture_distribution.weights) - log_mass - np.log(deviation)
@@ -106,32 +106,33 @@ class _Mixture(_ParzenEstimator):
         terms *= terms
         terms *= -0.5
         terms += height - 0.5 * math.log(2 * math.pi)
-        return np.asarray(np.log(np.exp(terms, out=terms).sum(axis=1)))  # one is as wide as all
+        # No log-sum-exp: one kernel is as wide as the range, so that the sum does not underflow.
+        return np.asarray(np.log(np.exp(terms, out=terms).sum(axis=1)))
 
 
 class TPE(TPESampler):
-    """`TPESampler(multivariate=False, constant_liar=True)`, its trials looked through once.
+    """`TPESampler(multivariate=False, constant_liar=True)` that splits the trials once.
 
     Args:
-        seed: of its draws.
-        num_startup_trials: trials that are drawn at random first.
+        seed: seed of the draws.
+        num_startup_trials: number of first trials, which are drawn at random.
     """
 
     def __init__(self, seed: int, num_startup_trials: int) -> None:
         super().__init__(
             seed=seed,
             n_startup_trials=num_startup_trials,
-            multivariate=False,  # left out, Optuna draws jointly where there is one objective
-            constant_liar=True,  # trials run side by side: keep away from those under way
+            multivariate=False,  # Optuna's default draws jointly for a single objective
+            constant_liar=True,  # trials run in parallel: do not draw close to running ones
         )
         self._parzen_estimator_cls = _Mixture
-        self._asked = -1  # number of the trial that the others were sorted for
+        self._split_for = -1  # number of the trial for which the others were split; -1: none
         self._good, self._bad = (_Trials(np.zeros(0, np.int64), (), []) for _ in range(2))
         self._columns: dict[str, _Column] = {}
-        self._under_way: list[int] = []  # numbers of trials that had not ended when last looked at
+        self._running: list[int] = []  # numbers of the trials that had not ended at the last update
         self._num_seen = 0
-        self._ended: Numbers = np.zeros(0, np.int64)  # rising
-        self._ranks: Floats = np.zeros((0, 3))  # of those
+        self._ended: Numbers = np.zeros(0, np.int64)  # increasing
+        self._ranks: Floats = np.zeros((0, 3))  # of the trials in `_ended`
 
     def sample_independent(
         self,
@@ -140,21 +141,21 @@ class TPE(TPESampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A setting of the trial that is asked for."""
-        if len(self._ended) >= self._n_startup_trials:  # they do not become fewer
+        """Draw one parameter of the new trial."""
+        if len(self._ended) >= self._n_startup_trials:  # the number never decreases
             return self._sample(study, trial, {param_name: param_distribution})[param_name]
         return super().sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, *args: Any, **kwargs: Any) -> None:
-        """A trial has ended: what was sorted is of yesterday."""
-        self._asked = -1
+        """Discard the split after a trial has ended."""
+        self._split_for = -1
         super().after_trial(*args, **kwargs)
 
     def _sample(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if self._asked != trial.number:
-            self._sort(study, trial)
+        if self._split_for != trial.number:
+            self._split(study, trial)
         good = self._build_parzen_estimator(study, search_space, self._good, handle_below=True)
         bad = self._build_parzen_estimator(study, search_space, self._bad, handle_below=False)
         drawn = good.sample(self._rng.rng, self._n_ei_candidates)
@@ -170,49 +171,49 @@ class TPE(TPESampler):
             column = self._columns.get(name)
             if column is None or column.distribution != distribution:
                 column = self._columns[name] = _Column(name, distribution)
-            columns[name] = column.of(trials)
+            columns[name] = column.values_of(trials)
         return columns
 
-    def _sort(self, study: Study, asked: FrozenTrial) -> None:
-        """Good trials: the best tenth, at most 25 where there is one objective; running ones are
-        bad."""
-        everything = study.get_trials(deepcopy=False)
-        self._look(study, everything)
-        under_way = (everything[number] for number in self._under_way if number != asked.number)
-        running = [trial for trial in under_way if trial.state is TrialState.RUNNING]
+    def _split(self, study: Study, new: FrozenTrial) -> None:
+        """Split the trials: good are the best tenth, at most 25 with a single objective; bad are
+        the others and the running ones."""
+        all_trials = study.get_trials(deepcopy=False)
+        self._update(study, all_trials)
+        not_ended = (all_trials[number] for number in self._running if number != new.number)
+        running = [trial for trial in not_ended if trial.state is TrialState.RUNNING]
         ended = self._ended
         if len(study.directions) == 1:
             best = np.lexsort(self._ranks.T[::-1])[: default_gamma(len(ended))]
             good, bad = np.sort(ended[best]), np.delete(ended, best)
         else:
             gamma = default_gamma_multiobjective(len(ended))
-            trials = [everything[number] for number in ended.tolist()]
+            trials = [all_trials[number] for number in ended.tolist()]
             good, bad = map(_numbers, _split_trials(study, trials, gamma))
-        self._good = _Trials(good, (), everything)
-        self._bad = _Trials(bad, running, everything)
-        self._asked = asked.number
+        self._good = _Trials(good, (), all_trials)
+        self._bad = _Trials(bad, running, all_trials)
+        self._split_for = new.number
 
-    def _look(self, study: Study, everything: list[FrozenTrial]) -> None:
-        """Take in the trials that have ended since the last time, but for those that failed."""
-        unknown = [*self._under_way, *range(self._num_seen, len(everything))]
-        self._under_way, self._num_seen = [], len(everything)
+    def _update(self, study: Study, all_trials: list[FrozenTrial]) -> None:
+        """Take in the trials that have ended since the last update, without the failed ones."""
+        unknown = [*self._running, *range(self._num_seen, len(all_trials))]
+        self._running, self._num_seen = [], len(all_trials)
         ended = []
         for number in unknown:
-            state = everything[number].state
+            state = all_trials[number].state
             if not state.is_finished():
-                self._under_way.append(number)
+                self._running.append(number)
             elif state is not TrialState.FAIL:
                 ended.append(number)
         if ended:
             places = np.searchsorted(self._ended, ended)
-            ranks = [_rank(study, everything[number]) for number in ended]
+            ranks = [_rank(study, all_trials[number]) for number in ended]
             self._ended = np.insert(self._ended, places, ended)
             self._ranks = np.insert(self._ranks, places, ranks, axis=0)
 
 
 def _rank(study: Study, trial: FrozenTrial) -> tuple[float, float, float]:
-    """What orders trials that have ended, the best first: those that ran to their end by value,
-    then the others by how far they came and their value there."""
+    """Return the sort key of a trial that has ended, the best first: complete trials by value, then
+    pruned ones by their last step, later first, and their value there."""
     if len(study.directions) > 1:
         return 0.0, 0.0, 0.0
     sign = -1.0 if study.direction is StudyDirection.MAXIMIZE else 1.0

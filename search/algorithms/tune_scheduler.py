@@ -1,4 +1,4 @@
-"""Tune's view of the rungs: its scheduler."""
+"""The rungs as a scheduler of Tune."""
 
 from collections.abc import Collection
 from typing import Any
@@ -13,35 +13,36 @@ from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, NUM_PRO
 
 
 class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
-    """Tune's view of the rungs; without any every trial runs to its end."""
+    """Stops, pauses and promotes trials by rungs; without rungs every trial runs to its end."""
 
     def __init__(self, rungs: Rungs | None) -> None:
         super().__init__()
         self.rungs = rungs
         self.controller: Any = None
-        """Tune's, once it has a trial."""
-        self.has_finished = False  # a trial has run to its end
+        """Tune's controller, known once it has a trial."""
+        self.has_finished = False  # whether any trial has run to its end
 
     def on_trial_add(self, tune_controller: object, trial: Trial) -> None:
-        """Tune has taken in a trial of the searcher's."""
+        """Keep Tune's controller."""
         self.controller = tune_controller
 
     def decision(self, trial: str) -> Decision | None:
-        """The newest decision on a trial."""
+        """Return the newest decision on a trial."""
         return None if self.rungs is None else self.rungs.decisions.get(trial)
 
     def is_paused(self, trial: str) -> bool:
-        """Whether the trial waits at a rung; it may be promoted."""
+        """Whether the trial is paused at a rung, from which it may be promoted."""
         decision = self.decision(trial)
         return decision is not None and decision.action == PAUSE
 
     def promote(
         self, paused: Collection[str], *, is_end: bool = False
     ) -> tuple[str, Decision] | None:
-        """The paused trial that goes on now.
+        """Promote a paused trial and return it with the decision; None: no trial is due.
 
         Args:
-            is_end: nothing else is left to run: one trial at least is to run to its end.
+            is_end: nothing else is left to run. If no trial has finished yet, one is promoted
+                even if none is due.
         """
         if not isinstance(self.rungs, Promotion):
             return None
@@ -50,7 +51,7 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         return self.rungs.promote(paused)
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
-        """Called for each epoch that a trial reports, before the callbacks are."""
+        """Decide after an epoch. Tune calls this before the callbacks."""
         name, recipe = trial.config["trial"], trial.config["recipe"]
         if self.rungs is None or recipe in BASELINES:
             return str(TrialScheduler.CONTINUE)
@@ -58,9 +59,9 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
             return str(TrialScheduler.CONTINUE)
         lengths = result[NUM_EPOCHS], result[NUM_PROBE_EPOCHS]
         decision = self.rungs.decide(name, result[EPOCH], result[BEST_VALUE], *lengths)
-        goes_on = decision.action == CONTINUE
-        self.has_finished |= goes_on and lengths[1] < lengths[0] <= result[EPOCH]
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        continues = decision.action == CONTINUE
+        self.has_finished |= continues and lengths[1] < lengths[0] <= result[EPOCH]
+        return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
     def debug_string(self) -> str:
         """One line for Tune's own output."""

@@ -1,8 +1,8 @@
-"""Start a sweep warm: what older sweeps found, mapped onto the new space.
+"""Warm start: trials of older sweeps mapped onto the space of a new sweep.
 
-Parameters are matched by name. A value outside the new range is clipped to it; one that the new
-space cannot hold (an unknown choice, a key whose condition does not hold) is left out. What was
-mapped is written into the new sweep's folder, so that resuming it needs the older one no more.
+Parameters are matched by name. A value outside the new range is clipped to it; a value that the new
+space cannot hold (an unknown choice, a key whose condition is false) is left out. The mapped trials
+are written into the new sweep's folder, so that resuming it does not need the older sweep.
 """
 
 import json
@@ -28,25 +28,25 @@ WARM_START_FILE = "warm_start.json"
 
 @dataclass(frozen=True)
 class WarmTrial:
-    """A past trial as the new study sees it."""
+    """A trial of an older sweep, mapped onto the new space."""
 
     sweep: str
     trial: str
-    params: dict[str, Any]  # of the new space; those it cannot hold are left out
+    params: dict[str, Any]  # of the new space; values it cannot hold are left out
     values: tuple[float, ...]  # best overall so far, after each epoch
-    best: dict[str, float]  # objective of the new sweep -> best of any epoch; all of them or none
-    is_finished: bool  # or stopped early
+    best: dict[str, float]  # objective of the new sweep -> best over the epochs; all or none
+    is_finished: bool  # else it was stopped early
 
 
 @dataclass
-class Mapping:
-    """What became of the parameters, to be said: key -> number of trials."""
+class _Changes:
+    """Changed parameters: key -> number of trials."""
 
     clipped: Counter[str]
     left_out: Counter[str]
 
     def describe(self) -> list[str]:
-        """One line for each kind of change."""
+        """Return one line for each kind of change."""
         return [
             f"warm start: {what}: "
             + ", ".join(f"{key} ({number})" for key, number in sorted(counts.items()))
@@ -58,18 +58,18 @@ class Mapping:
 def warm_start(
     sweep: SweepConfig, others: Iterable[str], storage: Path, metrics: Sequence[str] = (OVERALL,)
 ) -> tuple[list[WarmTrial], list[str]]:
-    """The scored trials of other sweeps, and what is to be said about them.
+    """Return the scored trials of other sweeps, and messages for the user about them.
 
     Args:
-        metrics: what the new sweep maximises.
         others: names of sweeps in `storage`, or paths to sweeps' folders.
+        metrics: the objectives of the new sweep.
 
     Raises:
-        NothingUsableError: no such sweep, or none of its trials was scored.
+        NothingUsableError: there is no such sweep, or none of its trials has a score.
         ConfigError: its trials were scored on other tasks.
     """
     trials: list[WarmTrial] = []
-    mapping = Mapping(Counter(), Counter())
+    changes = _Changes(Counter(), Counter())
     for other in others:
         folder = _folder(other, storage)
         past = [
@@ -80,18 +80,18 @@ def warm_start(
         if not past:
             raise NothingUsableError(f"sweep {folder.name}: no trial to start warm from")
         _refuse_other_tasks(sweep, folder.name, past)
-        trials += [_map(trial, folder.name, sweep, metrics, mapping) for trial in past]
-    said = [f"warm start: {len(trials)} trials", *mapping.describe()] if trials else []
-    return trials, said
+        trials += [_map(trial, folder.name, sweep, metrics, changes) for trial in past]
+    messages = [f"warm start: {len(trials)} trials", *changes.describe()] if trials else []
+    return trials, messages
 
 
 def write_warm_start(folder: Path, trials: list[WarmTrial]) -> None:
-    """Keep what the study was started from."""
+    """Write the trials into the new sweep's folder."""
     write_atomic(folder / WARM_START_FILE, json.dumps([asdict(trial) for trial in trials]) + "\n")
 
 
 def read_warm_start(folder: Path) -> list[WarmTrial]:
-    """What the study was started from; nothing where it started cold.
+    """Read the trials that the sweep was started from; empty for a sweep without a warm start.
 
     Raises:
         IntegrityError: the file is damaged.
@@ -107,23 +107,23 @@ def read_warm_start(folder: Path) -> list[WarmTrial]:
 
 
 def fit(value: Any, parameter: Parameter) -> Any:
-    """`value` as the parameter can hold it, or None when it cannot."""
+    """Return `value` clipped to the parameter's range, or None if the parameter cannot hold it."""
     if parameter.choices is not None:
         return value if parameter.contains(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     low, high = parameter.low, parameter.high
-    assert low is not None and high is not None  # noqa: PT018 - the validator's
+    assert low is not None and high is not None  # noqa: PT018 - Parameter's validator ensures it
     clipped = min(max(value, low), high)
     return round(clipped) if parameter.type == "int" else float(clipped)
 
 
 def _map(
-    past: PastTrial, sweep_name: str, sweep: SweepConfig, metrics: Sequence[str], mapping: Mapping
+    past: PastTrial, sweep_name: str, sweep: SweepConfig, metrics: Sequence[str], changes: _Changes
 ) -> WarmTrial:
     settings = Config().flat() | past.record.config
     space = effective_space(sweep.space, settings["train.stages"])
-    params = _fit_all(space, settings, mapping)
+    params = _fit_all(space, settings, changes)
     finished = past.ended is Outcome.FINISHED
     scores = {metric: past.best(metric) for metric in metrics}
     best = {metric: value for metric, value in scores.items() if value is not None}
@@ -131,23 +131,26 @@ def _map(
     return WarmTrial(sweep_name, past.name, params, past.best_values, complete, finished)
 
 
-def _fit_all(space: Space, settings: dict[str, Any], mapping: Mapping) -> dict[str, Any]:
+def _fit_all(space: Space, settings: dict[str, Any], changes: _Changes) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for key, parameter in space.items():
         if not is_active(parameter, {**settings, **params}):
             continue
         value = fit(settings.get(key), parameter)
         if value is None:
-            mapping.left_out[key] += 1
+            changes.left_out[key] += 1
             continue
         if value != settings[key]:
-            mapping.clipped[key] += 1
+            changes.clipped[key] += 1
         params[key] = value
     return params
 
 
 def _refuse_other_tasks(sweep: SweepConfig, name: str, past: list[PastTrial]) -> None:
-    """An overall is a mean over tasks: of other tasks it is another objective."""
+    """Raise ConfigError if past trials were scored on tasks that this sweep does not train.
+
+    Overall is a mean over tasks: over other tasks it is another objective.
+    """
     wanted = {"data.tasks": Config().flat()["data.tasks"]} | sweep.base().settings
     tasks = set(wanted["data.tasks"])
     for trial in past:

@@ -112,7 +112,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if self.scheduler.controller is not None:
             self.places.look(self.scheduler.controller)
         if self.waiting is not None:
-            self.waiting.look(lambda: [str(trial.status) for trial in trials])
+            self.waiting.check(lambda: [str(trial.status) for trial in trials])
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -188,14 +188,14 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if problem is not None:
             self.switch.ask(problem)
         if self.switch.is_on:  # what fails while all stop may run on later
-            self.searcher.failed(name)
+            self.searcher.fail(name)
         elif verdict.is_over:
-            self.searcher.failed(name)
+            self.searcher.fail(name)
             self._end(trial.config, Outcome.FAILED, verdict.reason)
         else:
             self.progress.lost(name, verdict.reason)
             after, exclusive = verdict.after_seconds, verdict.exclusive
-            self.searcher.again(name, after_seconds=after, exclusive=exclusive)
+            self.searcher.retry(name, after_seconds=after, exclusive=exclusive)
 
     def _has_tried(self, name: str) -> bool:
         """Whether the trial's process has begun with it."""

@@ -105,7 +105,7 @@ def test_a_trial_rests_before_it_is_suggested_again(
     assert isinstance(first, dict)
     assert "avoided" not in first
     searcher.on_trial_complete("a", error=True)
-    searcher.again(first["trial"], after_seconds=5)
+    searcher.retry(first["trial"], after_seconds=5)
     assert searcher.num_to_come == 2
     held[0] = True
     assert searcher.suggest("b") is None
@@ -182,7 +182,7 @@ def test_what_optuna_is_told(
     searcher.on_trial_result("x", result(1, 0.5))
     searcher.on_trial_complete("x", last, error)
     if error:
-        searcher.failed("0001")
+        searcher.fail("0001")
     (trial,) = searcher.study.trials
     assert (trial.state, trial.value) == (state, value)
     assert trial.intermediate_values[1] == 0.5

@@ -89,27 +89,27 @@ def test_densities_are_optunas(
     assert ours == pytest.approx(theirs, rel=1e-12, abs=1e-12)
 
 
-def test_trials_are_sorted_once_for_each_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    sorted_for, looked_up = [], []
-    sort, rank = TPE._sort, tpe._rank
+def test_the_past_trials_are_split_once_for_each_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    split_for, looked_up = [], []
+    split, rank = TPE._split, tpe._rank
 
-    def noted(self: TPE, study: optuna.Study, asked: optuna.trial.FrozenTrial) -> None:
-        sorted_for.append(asked.number)
-        sort(self, study, asked)
+    def noted(self: TPE, study: optuna.Study, new: optuna.trial.FrozenTrial) -> None:
+        split_for.append(new.number)
+        split(self, study, new)
 
     def ranked(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Any:
         looked_up.append(trial.number)
         return rank(study, trial)
 
-    monkeypatch.setattr(TPE, "_sort", noted)
+    monkeypatch.setattr(TPE, "_split", noted)
     monkeypatch.setattr(tpe, "_rank", ranked)
     drawn(TPE(3, NUM_STARTUP), 1, 40)
-    assert len(sorted_for) == len(set(sorted_for)) > 20
+    assert len(split_for) == len(set(split_for)) > 20
     assert len(looked_up) == len(set(looked_up)) > 20
 
 
-def test_a_setting_of_another_range_is_looked_up_anew() -> None:
-    """Probes draw from a space of their own: what stands for a value depends on its range."""
+def test_a_setting_of_another_range_is_read_again() -> None:
+    """Probes draw from another space: the internal value of a parameter depends on its range."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def values(sampler: optuna.samplers.BaseSampler) -> list[float]:

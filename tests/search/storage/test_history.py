@@ -63,7 +63,7 @@ def test_unfinished_trials_come_first_as_they_were_then_the_numbers_that_are_fre
     for trial_id in "xyz":
         name = searcher.running[trial_id]
         searcher.on_trial_complete(trial_id, None, error=True)
-        searcher.failed(name)
+        searcher.fail(name)
     assert searcher.suggest("w") == "FINISHED"
 
 
