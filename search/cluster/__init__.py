@@ -1,1 +1,1 @@
-"""Clusters: slots for trials, cluster files checked, jobs submitted and followed."""
+"""Ray clusters: slots for trials, checks of cluster files, job submission."""

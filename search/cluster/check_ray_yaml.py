@@ -1,8 +1,8 @@
-"""What is wrong with a Ray cluster file, before a machine is paid for.
+"""Check a Ray cluster file (`ray up`) before any machine is started.
 
-Ray's own validation first, then what it lets through: misspelt keys below `provider` and
-`node_config`, missing images and set-up commands, zones of another region, GPU counts that are not
-the machine's, versions that do not fit, doors left open. Nothing is fetched, nothing is started.
+Runs Ray's own validation, then checks what it accepts: misspelt keys below `provider` and
+`node_config`, missing images and setup commands, zones of another region, GPU counts that differ
+from the machine's, versions that do not match, open access. Nothing is fetched or started.
 """
 
 import copy
@@ -17,26 +17,26 @@ from jsonschema import ValidationError
 from mlflow_setup.text import first_line
 from search.cluster.findings import (
     Finding,
-    against,
     error,
+    errors_first,
     facts,
-    in_order,
     mapping,
     note,
     pinned_ray,
+    placeholders,
     strings,
-    to_be_filled_in,
+    validate,
 )
 from trainable.config.strict_yaml import read_settings
 
 _AWS = facts("aws.json")
-_PASSED_ON = "; Ray would pass it on in silence"
+_PASSED_ON = "; Ray would pass it on without a warning"
 _LOCALHOST = ("127.0.0.1", "localhost", "::1")
 _UPLOADS = ("**/.git", "**/data", "**/runs")
 
 
 def check_cluster_file(path: Path) -> list[Finding]:
-    """All findings, errors first.
+    """Return all findings, errors first.
 
     Raises:
         ConfigError: the file cannot be read, or is not YAML.
@@ -47,9 +47,9 @@ def check_cluster_file(path: Path) -> list[Finding]:
         findings += _provider(written)
         findings += _nodes(written)
         findings += _commands(written)
-        findings += _doors(written)
+        findings += _access(written)
         findings += _versions(written, path)
-    return in_order([*findings, *to_be_filled_in(written), *_worth_knowing(written)])
+    return errors_first([*findings, *placeholders(written), *_warnings(written)])
 
 
 def _by_ray(written: dict[str, Any]) -> Iterator[Finding]:
@@ -67,14 +67,14 @@ def _by_ray(written: dict[str, Any]) -> Iterator[Finding]:
         yield error("the file", f"Ray refuses it: {type(fault).__name__}: {fault}")
     for key in ("min_workers", "initial_workers", "worker_nodes", "head_node"):
         if key in written:
-            yield error(key, "is of an older form; Ray drops it, or breaks on it, in silence")
+            yield error(key, "is from an older format: Ray ignores it or fails without a message")
 
 
 def _provider(written: dict[str, Any]) -> Iterator[Finding]:
     provider = mapping(written.get("provider"))
     if provider.get("type") != "aws":
         return
-    yield from against(_AWS["provider"], provider, "provider", _PASSED_ON)
+    yield from validate(_AWS["provider"], provider, "provider", _PASSED_ON)
     region = str(provider.get("region", ""))
     zones = str(provider.get("availability_zone") or "").split(",")
     for zone in filter(None, map(str.strip, zones)):
@@ -89,13 +89,15 @@ def _nodes(written: dict[str, Any]) -> Iterator[Finding]:
         place = f"available_node_types.{name}"
         if not is_aws:
             continue
-        yield from against(_AWS["node_config"], config, f"{place}.node_config", _PASSED_ON)
-        if not str(config.get("ImageId", "")).startswith("ami-"):
-            what = "is missing: Ray's default image is too old" if "ImageId" not in config else ""
-            problem = what or f"{config['ImageId']!r} is no image id, ami-..."
+        yield from validate(_AWS["node_config"], config, f"{place}.node_config", _PASSED_ON)
+        if "ImageId" not in config:
+            problem = "is missing: Ray's default image is too old"
+            yield error(f"{place}.node_config.ImageId", problem)
+        elif not str(config["ImageId"]).startswith("ami-"):
+            problem = f"{config['ImageId']!r} is no image id, ami-..."
             yield error(f"{place}.node_config.ImageId", problem)
         if name == written.get("head_node_type") and "InstanceMarketOptions" in config:
-            problem = "the head must be on demand: when it is taken away the cluster is gone"
+            problem = "the head must be on demand: the cluster ends when a spot head is reclaimed"
             yield error(f"{place}.node_config.InstanceMarketOptions", problem)
         yield from _counts(mapping(mapping(node).get("resources")), config, place)
 
@@ -108,9 +110,9 @@ def _counts(
     if known is None:
         return
     for key, number in zip(("CPU", "GPU"), known, strict=True):
-        asked = resources.get(key)
-        if isinstance(asked, int) and (asked > number or (key == "GPU" and asked < number)):
-            yield error(f"{place}.resources.{key}", f"is {asked}; a {machine} has {number}")
+        given = resources.get(key)
+        if isinstance(given, int) and (given > number or (key == "GPU" and given < number)):
+            yield error(f"{place}.resources.{key}", f"is {given}; a {machine} has {number}")
 
 
 def _commands(written: dict[str, Any]) -> Iterator[Finding]:
@@ -118,10 +120,10 @@ def _commands(written: dict[str, Any]) -> Iterator[Finding]:
         yield error("setup_commands", "is missing: Ray would install a nightly version of itself")
     is_aws = mapping(written.get("provider")).get("type") == "aws"
     if is_aws and "boto3" not in " ".join(strings(written.get("head_setup_commands"))):
-        yield error("head_setup_commands", "does not install boto3, which starts the workers")
+        yield error("head_setup_commands", "does not install boto3, which Ray needs on the head")
 
 
-def _doors(written: dict[str, Any]) -> Iterator[Finding]:
+def _access(written: dict[str, Any]) -> Iterator[Finding]:
     commands = " ".join(strings(written.get("head_start_ray_commands")))
     for host in re.findall(r"--dashboard-host[= ](\S+)", commands):
         if host not in _LOCALHOST:
@@ -138,10 +140,11 @@ def _doors(written: dict[str, Any]) -> Iterator[Finding]:
         yield error(where, "no RAY_AUTH_MODE=token: any client of the head may submit jobs")
         return
     if not any("auth_token" in str(path) for path in mapping(written.get("file_mounts"))):
-        yield error("file_mounts", "token authentication is on and no node gets ~/.ray/auth_token")
+        yield error("file_mounts", "token authentication is on, but no node gets ~/.ray/auth_token")
     commands = " ".join(strings(written.get("setup_commands")))
     if not re.search(r"chmod 0?[46]00 \S*auth_token", commands):
-        yield error("setup_commands", "others on a node can read the token: chmod 600 auth_token")
+        problem = "other users of a node can read the token: chmod 600 auth_token"
+        yield error("setup_commands", problem)
 
 
 def _versions(written: dict[str, Any], path: Path) -> Iterator[Finding]:
@@ -156,11 +159,11 @@ def _versions(written: dict[str, Any], path: Path) -> Iterator[Finding]:
         yield error("docker.image", f"has Python {match[2]}.{match[3]}; 3.11 or newer is needed")
 
 
-def _worth_knowing(written: dict[str, Any]) -> Iterator[Finding]:
+def _warnings(written: dict[str, Any]) -> Iterator[Finding]:
     excluded = strings(written.get("rsync_exclude"))
     for pattern in _UPLOADS:
         if pattern not in excluded and written.get("file_mounts"):
-            yield note("rsync_exclude", f"lacks {pattern}: it goes to every node")
+            yield note("rsync_exclude", f"lacks {pattern}: it is copied to every node")
     types = mapping(written.get("available_node_types"))
     has_gpu = any(mapping(mapping(n).get("resources")).get("GPU") for n in types.values())
     if not has_gpu:

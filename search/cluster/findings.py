@@ -1,7 +1,7 @@
-"""What is found in a cluster file: errors and notes by their place, keys held against a schema.
+"""Findings of the checks of cluster files: errors and warnings with their place; JSON Schemas.
 
-The schemas are data beside this file. `kuberay.json` has the part of KubeRay's custom resource
-definition that a sweep's file uses; `aws.json` what EC2 and Ray's AWS provider take.
+The schemas are in JSON files in this folder: `kuberay.json` has the part of KubeRay's custom
+resource definition that a sweep uses; `aws.json` the keys of EC2 and of Ray's AWS provider.
 """
 
 import json
@@ -22,46 +22,47 @@ _PLACEHOLDER = "REPLACE"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a cluster file."""
+    """An error or a warning about a cluster file."""
 
     is_error: bool  # else a warning
-    place: str  # dotted
+    place: str  # dotted key
     problem: str
 
 
 def error(place: str, problem: str) -> Finding:
-    """What has to be mended before a machine is started."""
+    """Return an error, which must be corrected before any machine is started."""
     return Finding(True, place, problem)
 
 
 def note(place: str, problem: str) -> Finding:
-    """A warning."""
+    """Return a warning."""
     return Finding(False, place, problem)
 
 
-def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Each finding once, errors first."""
+def errors_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Return each finding once, errors before warnings."""
     return sorted(dict.fromkeys(findings), key=lambda finding: not finding.is_error)
 
 
 def refuse(path: Path, findings: Iterable[Finding]) -> None:
-    """Raises ConfigError when any finding is an error."""
+    """Raise ConfigError if any finding is an error."""
     count = sum(finding.is_error for finding in findings)
     if count:
-        raise ConfigError(f"{path}: {count} thing(s) to mend before a machine is started")
+        raise ConfigError(f"{path}: {count} error(s) to correct before any machine is started")
 
 
 def facts(name: str) -> dict[str, Any]:
-    """The data file `name`: schemas, and what else can be known without asking anybody."""
+    """Return the content of the data file `name`: schemas and facts about machines."""
     content: dict[str, Any] = json.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
     return content
 
 
-def against(schema: Mapping[str, Any], value: Any, place: str, why: str) -> Iterator[Finding]:
-    """What of `value` the JSON Schema does not take; misspelt keys with the nearest known one.
+def validate(schema: Mapping[str, Any], value: Any, place: str, why: str) -> Iterator[Finding]:
+    """Yield an error for each violation of the JSON Schema; for a misspelt key with the nearest
+    known one.
 
     Args:
-        why: what becomes of a key that is not known.
+        why: end of the message about an unknown key: how it would be treated.
     """
     for fault in Draft202012Validator(schema).iter_errors(value):
         where = ".".join([place, *_names(value, fault.absolute_path)])
@@ -75,36 +76,37 @@ def against(schema: Mapping[str, Any], value: Any, place: str, why: str) -> Iter
 
 
 def _names(value: Any, path: Iterable[str | int]) -> Iterator[str]:
-    """The parts of a path; groups of workers by their name, not their number."""
+    """Yield the parts of a path, with the name of a worker group in place of its index."""
     for part in path:
         value = value[part]
         yield str(mapping(value).get("groupName", part) if isinstance(part, int) else part)
 
 
-def to_be_filled_in(value: Any, place: str = "") -> Iterator[Finding]:
-    """A note for each text that still says REPLACE."""
+def placeholders(value: Any, place: str = "") -> Iterator[Finding]:
+    """Yield a warning for each text that still contains REPLACE."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from to_be_filled_in(item, f"{place}.{key}" if place else str(key))
+            yield from placeholders(item, f"{place}.{key}" if place else str(key))
     elif isinstance(value, list):
         for item in value:
-            yield from to_be_filled_in(item, place)
+            yield from placeholders(item, place)
     elif isinstance(value, str) and _PLACEHOLDER in value:
         yield note(place, f"is still to be filled in: {value.strip()[:80]}")
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """`value` where it is a mapping, else an empty one: the file may be of any form."""
+    """Return `value` if it is a mapping, else an empty one: the file may have any structure."""
     return value if isinstance(value, dict) else {}
 
 
 def strings(value: Any) -> list[str]:
-    """The entries of a list; [] in the place of anything else."""
+    """Return the entries of a list as strings; [] for anything else."""
     return [str(entry) for entry in value] if isinstance(value, list) else []
 
 
 def pinned_ray(path: Path) -> str:
-    """Ray's version in the `constraints.txt` beside the file or its folder, else as installed."""
+    """Return Ray's version in `constraints.txt` beside the file or its folder, else the installed
+    one."""
     beside = [folder / "constraints.txt" for folder in (path.parent, path.absolute().parent.parent)]
     for constraints in filter(Path.is_file, beside):
         pinned = re.search(r"^ray==(\S+)$", constraints.read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Follow a job on a Ray cluster: its log as it is written, then how it ended."""
+"""Follow a job on a Ray cluster: stream its log, then return how it ended."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from mlflow_setup.errors import STOPPED, PartialError
 
 LOST = 5
-"""Exit code of a job that came to no end of its own: its node is gone, or was never set up."""
+"""Exit code of a job without one of its own: its node was lost, or its setup failed."""
 _TRIES = 8
 _LONGEST_WAIT_SECONDS = 30.0
 
@@ -22,28 +22,28 @@ class JobEnd:
     """How a job has ended."""
 
     status: str
-    exit_code: int  # as the sweep's driver would have left
+    exit_code: int  # of the sweep's driver; 128 + N if signal N ended it
     message: str
 
 
 def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], object]) -> JobEnd:
-    """Hand the log to `write` until the job has ended.
+    """Pass the log to `write` until the job has ended.
 
-    A connection that breaks is made again, and the log goes on where it stopped.
+    Reconnects after a broken connection and continues the log where it stopped.
 
     Raises:
-        PartialError: the cluster does not answer any longer; the job may be running on.
+        PartialError: the cluster does not answer any longer; the job may still be running.
     """
     num_written = failures = 0
 
-    def pass_on(text: str) -> None:
+    def write_counted(text: str) -> None:
         nonlocal num_written, failures
         num_written, failures = num_written + len(text), 0
         write(text)
 
     while True:
         try:
-            asyncio.run(_tail(client, job_id, num_written, pass_on))
+            asyncio.run(_tail(client, job_id, num_written, write_counted))
             details = client.get_job_info(job_id)
             if details.status.is_terminal():
                 return _end(details.status, details.driver_exit_code, details.message)
@@ -52,8 +52,8 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], obje
             if failures == _TRIES:
                 raise PartialError(
                     f"job {job_id}: the cluster does not answer any longer: {error}",
-                    fix="once it does, the same command follows the job again, or goes on with "
-                    "the sweep where the job is gone",
+                    fix="once it does, run the same command again: it follows the job, or resumes "
+                    "the sweep if the job is gone",
                 ) from None
         time.sleep(min(2.0**failures / 2, _LONGEST_WAIT_SECONDS))
 
@@ -61,7 +61,7 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], obje
 async def _tail(
     client: JobSubmissionClient, job_id: str, num_known: int, write: Callable[[str], object]
 ) -> None:
-    """The log from its beginning, without the first `num_known` characters."""
+    """Write the log from its beginning, without the first `num_known` characters."""
     async for text in client.tail_job_logs(job_id):
         if num_known < len(text):
             write(text[num_known:])

@@ -1,4 +1,4 @@
-"""What a RayJob file says: its groups of pods, its command."""
+"""The parts of a RayJob file: its groups of pods and its command."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915")
 
 @dataclass(frozen=True)
 class Group:
-    """The head, or one kind of worker."""
+    """The head or a worker group."""
 
     place: str
     is_head: bool
@@ -30,7 +30,7 @@ class Group:
 
     @property
     def container(self) -> Mapping[str, Any]:
-        """Ray's: the first."""
+        """The Ray container, which is the first."""
         return next(iter(_mappings(self.pod.get("containers"))), {})
 
     @property
@@ -55,7 +55,7 @@ class Group:
 
 
 def groups_of(cluster: Mapping[str, Any]) -> Iterator[Group]:
-    """The head, then the workers."""
+    """Yield the head's group, then the worker groups."""
     yield Group(f"{CLUSTER}.headGroupSpec", True, mapping(cluster.get("headGroupSpec")))
     for number, group in enumerate(_mappings(cluster.get("workerGroupSpecs"))):
         name = group.get("groupName", number)
@@ -81,7 +81,7 @@ class Command:
         return cls("", ())
 
     def option(self, name: str) -> str | None:
-        """The value of `--name value` or `--name=value`."""
+        """Return the value of `--name value` or `--name=value`."""
         for word, following in zip(self.words, (*self.words[1:], ""), strict=False):
             if word == name:
                 return following
@@ -90,7 +90,7 @@ class Command:
         return None
 
     def sweep(self) -> SweepConfig | None:
-        """The sweep that it runs, where it is one that comes with us.
+        """Return the sweep that it runs, if it is a packaged one; else None.
 
         Raises:
             ConfigError: there is no such sweep, or an override is wrong.

@@ -1,8 +1,8 @@
-"""What is wrong with a KubeRay file (RayJob), before a pod is paid for.
+"""Check a KubeRay file (RayJob) before any pod is started.
 
-Ray's own reading of it first, then what that lets through: misspelt keys and GPU resources, a GPU
-that the sweep needs and no group has, versions that do not fit, doors left open, and a command
-that cannot be run again, as a retry does. Nothing is fetched, nothing is started.
+Runs Ray's own parser, then checks what it accepts: misspelt keys and GPU resources, GPUs that the
+sweep needs but no group has, versions that do not match, open access, and a command that cannot be
+repeated, as a retry does. Nothing is fetched or started.
 """
 
 import logging
@@ -16,14 +16,14 @@ from mlflow_setup.text import first_line
 from mlflow_setup.uris import is_uri, redact
 from search.cluster.findings import (
     Finding,
-    against,
     error,
+    errors_first,
     facts,
-    in_order,
     mapping,
     note,
     pinned_ray,
-    to_be_filled_in,
+    placeholders,
+    validate,
 )
 from search.cluster.kuberay import ACCELERATORS, CLUSTER, Command, Group, groups_of
 from trainable.config.strict_yaml import parse, read_settings
@@ -34,12 +34,12 @@ _MIN_GRACE_SECONDS = 30
 
 
 def is_kuberay_file(path: Path) -> bool:
-    """Whether the file is one of KubeRay's kinds rather than what `ray up` takes."""
+    """Whether the file is a KubeRay resource rather than a cluster file of `ray up`."""
     return str(read_settings(path).get("apiVersion", "")).startswith("ray.io/")
 
 
 def check_kuberay_file(path: Path) -> list[Finding]:
-    """All findings, errors first.
+    """Return all findings, errors first.
 
     Raises:
         ConfigError: the file cannot be read, or is not YAML.
@@ -52,15 +52,15 @@ def check_kuberay_file(path: Path) -> list[Finding]:
     groups = list(groups_of(cluster))
     command = Command.of(str(spec.get("entrypoint", "")))
     findings = [*_by_ray(written, cluster), *_job(spec, command)]
-    findings += against(
-        _SCHEMAS["rayjob"], spec, "spec", "; the operator would refuse or ignore it"
+    findings += validate(
+        _SCHEMAS["rayjob"], spec, "spec", "; the operator would reject or ignore it"
     )
     findings += _replicas(groups)
     for group in groups:
         findings += [*_resources(group), *_pod(group), *_secrets(group)]
     findings += [*_head(cluster, groups), *_trials(command, groups), *_token(cluster, groups)]
     findings += [*_versions(cluster, groups, path), *_paths(command, groups)]
-    return in_order([*findings, *to_be_filled_in(written)])
+    return errors_first([*findings, *placeholders(written)])
 
 
 def _by_ray(written: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[Finding]:
@@ -89,11 +89,11 @@ def _job(spec: Mapping[str, Any], command: Command) -> Iterator[Finding]:
         problem = "cannot be run again, as a retry or a restart does"
         yield error(place, f"{problem}: --name NAME --resume-if-begun")
     if retries and command.option("--max-hours"):
-        yield error(place, "--max-hours begins anew with each retry; --max-gpu-hours does not")
+        yield error(place, "--max-hours starts again with each retry; --max-gpu-hours does not")
     if not retries:
         yield note("spec.backoffLimit", "no retry: a lost head ends the sweep")
     if spec.get("shutdownAfterJobFinishes") is not True:
-        problem = "is not true: the cluster costs on when the sweep has ended"
+        problem = "is not true: the cluster keeps running, and costing, when the sweep has ended"
         yield error("spec.shutdownAfterJobFinishes", problem)
     try:
         runtime = parse(str(spec.get("runtimeEnvYAML") or ""), where="spec.runtimeEnvYAML")
@@ -108,25 +108,25 @@ def _job(spec: Mapping[str, Any], command: Command) -> Iterator[Finding]:
 def _replicas(groups: list[Group]) -> Iterator[Finding]:
     workers = [group for group in groups if not group.is_head]
     if not workers:
-        yield error(f"{CLUSTER}.workerGroupSpecs", "there are no workers, and the head has no CPU")
+        yield error(f"{CLUSTER}.workerGroupSpecs", "no workers, and the head runs no trials")
     for group in workers:
         least, most = (group.written.get(key) for key in ("minReplicas", "maxReplicas"))
         for key, value in (("minReplicas", least), ("maxReplicas", most)):
             if value is None:
-                yield error(f"{group.place}.{key}", "is missing, and Ray's autoscaler needs it")
+                yield error(f"{group.place}.{key}", "is missing, but Ray's autoscaler needs it")
         if isinstance(least, int) and isinstance(most, int) and least > most:
-            yield error(f"{group.place}.minReplicas", f"is {least}, over maxReplicas, {most}")
+            yield error(f"{group.place}.minReplicas", f"is {least}, above maxReplicas, {most}")
 
 
 def _resources(group: Group) -> Iterator[Finding]:
     resources = mapping(group.container.get("resources"))
     for part in ("requests", "limits"):
         place = f"{group.place}.resources.{part}"
-        asked = mapping(resources.get(part))
-        yield from against(_SCHEMAS["resources"], asked, place, "; no node has it")
+        given = mapping(resources.get(part))
+        yield from validate(_SCHEMAS["resources"], given, place, "; no node has it")
         if part == "requests":
-            for key in set(ACCELERATORS) & (set(asked) - set(group.limits)):
-                yield error(f"{place}.{key}", "GPUs are asked for under limits")
+            for key in set(ACCELERATORS) & (set(given) - set(group.limits)):
+                yield error(f"{place}.{key}", "GPUs must be given under limits")
 
 
 def _pod(group: Group) -> Iterator[Finding]:
@@ -142,7 +142,7 @@ def _pod(group: Group) -> Iterator[Finding]:
 def _secrets(group: Group) -> Iterator[Finding]:
     for name, entry in group.env.items():
         if "value" in entry and _is_secret(name, str(entry["value"])):
-            problem = "a secret stands in the file: valueFrom.secretKeyRef"
+            problem = "the file contains a secret: use valueFrom.secretKeyRef"
             yield error(f"{group.place}.env.{name}", problem)
 
 
@@ -157,23 +157,23 @@ def _head(cluster: Mapping[str, Any], groups: list[Group]) -> Iterator[Finding]:
         problem = 'is not "0": trials would run beside the driver'
         yield error(f"{head.place}.rayStartParams.num-cpus", problem)
     if str(params.get("dashboard-host", "0.0.0.0")) != "0.0.0.0":
-        problem = "the pod that sends the job cannot reach it; token and ClusterIP guard it"
+        problem = "the pod that submits the job cannot reach it; token and ClusterIP protect it"
         yield error(f"{head.place}.rayStartParams.dashboard-host", problem)
     if head.written.get("serviceType", "ClusterIP") != "ClusterIP":
-        problem = "the dashboard runs code for anyone who can reach it: ClusterIP"
+        problem = "the dashboard runs code for anyone who can reach it: use ClusterIP"
         yield error(f"{head.place}.serviceType", problem)
     if head.written.get("enableIngress") is True:
-        yield error(f"{head.place}.enableIngress", "the dashboard is open to the outside")
+        yield error(f"{head.place}.enableIngress", "exposes the dashboard outside the cluster")
     for key, value in mapping(head.pod.get("nodeSelector")).items():
         if "spot" in f"{key} {value}".lower() and str(value).lower() != "false":
-            problem = "the head must not be on spot nodes: when it goes the cluster is gone"
+            problem = "the head must not be on spot nodes: the cluster ends when it is reclaimed"
             yield error(f"{head.place}.nodeSelector", problem)
     if not cluster.get("enableInTreeAutoscaling"):
-        yield note(f"{CLUSTER}.enableInTreeAutoscaling", "is off: workers stay as many")
+        yield note(f"{CLUSTER}.enableInTreeAutoscaling", "is off: the number of workers is fixed")
 
 
 def _trials(command: Command, groups: list[Group]) -> Iterator[Finding]:
-    """Whether the trials of the sweep fit into the workers."""
+    """Check that the trials of the sweep fit on the workers."""
     try:
         sweep = command.sweep()
     except ConfigError as refusal:
@@ -194,8 +194,8 @@ def _trials(command: Command, groups: list[Group]) -> Iterator[Finding]:
         if isinstance(count := group.written.get(key), int)
     )
     if sweep is not None and not at_start and sweep.resources.max_concurrent_trials is None:
-        problem = "the cluster starts without workers, so there is nothing to count"
-        yield error("spec.entrypoint", f"{problem}: resources.max_concurrent_trials=N")
+        problem = "the cluster starts without workers, from which to count the trials that fit"
+        yield error("spec.entrypoint", f"{problem}: set resources.max_concurrent_trials=N")
 
 
 def _token(cluster: Mapping[str, Any], groups: list[Group]) -> Iterator[Finding]:
@@ -203,14 +203,14 @@ def _token(cluster: Mapping[str, Any], groups: list[Group]) -> Iterator[Finding]
     if mapping(cluster.get("authOptions")).get("mode") == "token":
         return
     if not any("RAY_AUTH_MODE" in group.env for group in groups):
-        problem = "no token: any client of the head may submit jobs; authOptions.mode: token"
+        problem = "no token: any client of the head may submit jobs; set authOptions.mode: token"
         yield error(f"{CLUSTER}.authOptions", problem)
         return
     for group in groups:
         if group.env.get("RAY_AUTH_MODE", {}).get("value") != "token":
-            yield error(f"{group.place}.env", "no RAY_AUTH_MODE=token, and others have it")
+            yield error(f"{group.place}.env", "no RAY_AUTH_MODE=token, but other groups have it")
         elif "RAY_AUTH_TOKEN" not in group.env and "RAY_AUTH_TOKEN_PATH" not in group.env:
-            yield error(f"{group.place}.env", "RAY_AUTH_MODE=token, and no RAY_AUTH_TOKEN")
+            yield error(f"{group.place}.env", "RAY_AUTH_MODE=token without RAY_AUTH_TOKEN")
 
 
 def _versions(cluster: Mapping[str, Any], groups: list[Group], path: Path) -> Iterator[Finding]:
@@ -219,7 +219,7 @@ def _versions(cluster: Mapping[str, Any], groups: list[Group], path: Path) -> It
         yield error(f"{CLUSTER}.rayVersion", f"is {stated or 'missing'}; {pinned} is tested")
     images = {str(group.container.get("image", "")) for group in groups}
     if len(images) > 1:
-        yield error(CLUSTER, f"nodes differ in their image: {', '.join(sorted(images))}")
+        yield error(CLUSTER, f"groups have different images: {', '.join(sorted(images))}")
     for group in groups:
         image = str(group.container.get("image", ""))
         tag = image.rpartition("/")[2].partition(":")[2]
@@ -233,26 +233,27 @@ def _versions(cluster: Mapping[str, Any], groups: list[Group], path: Path) -> It
 
 
 def _paths(command: Command, groups: list[Group]) -> Iterator[Finding]:
-    """What is at no URI, results or data, lies on a volume that every pod mounts."""
+    """Check that results and data are at URIs or on a volume that every pod mounts."""
     for option in ("--storage", "--data-dir"):
         path = command.option(option)
         if path is None:
             if option == "--storage":
-                yield error("spec.entrypoint", "no --storage: results would go with the pod")
+                yield error("spec.entrypoint", "no --storage: results would be lost with the pod")
             continue
         if is_uri(path):
             yield from _roles(groups)
             continue
         for group in groups:
             if not any(Path(path).is_relative_to(mount) for mount in group.mounts):
-                yield error(f"{group.place}.volumeMounts", f"{option} {path} is on no volume of it")
+                problem = f"{option} {path} is on none of the mounted volumes"
+                yield error(f"{group.place}.volumeMounts", problem)
 
 
 def _roles(groups: list[Group]) -> Iterator[Finding]:
-    """By what right the pods read and write at storage URIs."""
+    """Warn about pods without a service account, which access storage URIs with the node's role."""
     for group in groups:
         if "serviceAccountName" not in group.pod:
-            problem = "no serviceAccountName: to storage URIs the pods have the node's own rights"
+            problem = "no serviceAccountName: the pods access storage URIs with the node's role"
             yield note(f"{group.place}.serviceAccountName", problem)
 
 

@@ -1,10 +1,11 @@
-"""Send a sweep to a Ray cluster as a job, and follow the job's log to its end.
+"""Submit a sweep to a Ray cluster as a job.
 
-What travels is one folder: this code and the resolved sweep as a file. Data and encoders are at
-storage URIs, which each node fetches once, or on a file system that every node mounts, as results
-are; credentials are in the cluster's own environment.
-The job reserves no CPU, so that it runs on the head, even on one that offers none to trials: with
-a reservation Ray would put it beside the trials, on a machine that may be taken away.
+One folder is uploaded: this code and the resolved sweep as a file. Data, encoders and results are
+at storage URIs or on a file system that every node mounts; data and encoders at URIs are fetched
+once per node. Credentials are in the cluster's own environment.
+
+The job reserves no CPU, so that it runs on the head, even if the head offers no CPU to trials: with
+a reservation Ray might place it on a worker, which may be reclaimed.
 """
 
 import json
@@ -34,17 +35,21 @@ from mlflow_setup.wheel import pack_wheel
 from search.config.sweep_config import SweepConfig
 
 _ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
-_CHATTY = (
+_VERBOSE_LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-_STOP_SECONDS = "30"  # a clean stop takes up to 25; Ray's own patience is 3
+_STOP_SECONDS = "30"  # a clean stop takes up to 25 s; Ray's default is 3
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A sweep as it is to run on a cluster; its paths are those of the cluster's nodes."""
+    """A sweep to run on a cluster. Its paths are paths of the cluster's nodes.
+
+    Raises:
+        ConfigError: the name is invalid, a path is relative, or a URI has credentials in it.
+    """
 
     sweep: SweepConfig
     name: str
@@ -59,12 +64,12 @@ class Submission:
         data, encoder = (str(self.sweep.config.get(k, "")) for k in ("data.dir", "model.encoder"))
         if data and not is_uri(data):
             _refuse_relative("data.dir", data, "a storage URI (s3://...), or ")
-        if encoder and Path(encoder).is_dir():  # else a name, a URI, or a folder of the nodes'
+        if encoder and Path(encoder).is_dir():  # else a name, a URI, or a path on the nodes
             _refuse_relative("model.encoder", encoder, "a storage URI (s3://...), or ")
         if has_credentials(data):
             raise ConfigError(
                 "data.dir: the URI's credentials would be shown with the job",
-                fix="leave them to the role or the environment of the cluster's nodes",
+                fix="give them to the cluster's nodes, by their role or environment",
             )
         _refuse_secrets(self.tracking_uri)
 
@@ -74,7 +79,7 @@ class Submission:
 
     @property
     def entrypoint(self) -> str:
-        """Begins the sweep or goes on with it: the job may be sent again and again."""
+        """The job's command: it starts the sweep or resumes it, so it can be submitted again."""
         words = ["python", "-m", "ensweep", "sweep", self.file_name, "--name", self.name]
         words += ["--storage", storage_of(self.storage).address(self.storage)]
         words += ["--resume-if-begun"]
@@ -84,24 +89,24 @@ class Submission:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Shown by Ray's dashboard: no secrets."""
+        """The job's environment variables. Ray's dashboard shows them: no secrets."""
         tracking = {"MLFLOW_TRACKING_URI": self.tracking_uri} if self.tracking_uri else {}
         return {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_SECONDS, **tracking}
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """The cluster whose dashboard is at `address`.
+    """Connect to the cluster whose dashboard is at `address`.
 
     Raises:
-        ConfigError: nothing answers, the token is missing or wrong, or Ray is of another version.
+        ConfigError: nothing answers, the token is missing or wrong, or Ray's version is another.
     """
     if not address.startswith(("http://", "https://")):
         raise ConfigError(
-            f"--address {redact(address)}: a sweep is sent to the dashboard of a cluster",
+            f"--address {redact(address)}: a sweep is submitted to the dashboard of a cluster",
             fix="http://127.0.0.1:8265 after `ray dashboard cluster.yaml`",
         )
     _refuse_unreadable_token()
-    for name in _CHATTY:
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     with _without(_ADDRESSES), connection(address):
         client = JobSubmissionClient(address)
@@ -116,9 +121,9 @@ def connect(address: str) -> JobSubmissionClient:
 
 
 def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bool]:
-    """The id of the job that drives the sweep, and whether it is a new one.
+    """Return the id of the job that drives the sweep, and whether it is new.
 
-    A job that is under way is not sent twice; one that has ended is sent again, and goes on.
+    A running job is left alone; after one that has ended, a new one is submitted, which resumes.
     """
     status = {job.submission_id: job.status for job in client.list_jobs()}
     for job_id in job_ids(submission.name):
@@ -126,18 +131,18 @@ def submit(client: JobSubmissionClient, submission: Submission) -> tuple[str, bo
             return job_id, _send(client, submission, job_id)
         if not status[job_id].is_terminal():
             return job_id, False
-    raise AssertionError("there is always another id")
+    raise AssertionError("job_ids is infinite")
 
 
 def job_ids(name: str) -> Iterator[str]:
-    """The ids of the jobs of a sweep, in the order in which they are sent."""
+    """Yield the ids of the jobs of a sweep, in the order of their submission."""
     yield f"ensweep-{name}"
     yield from (f"ensweep-{name}@{number}" for number in count(2))
 
 
 @contextmanager
 def connection(address: str) -> Iterator[None]:
-    """What goes wrong between here and the cluster, said in the user's words."""
+    """Turn the errors of a connection to the cluster into ConfigError."""
     try:
         yield
     except AuthenticationError as error:
@@ -148,22 +153,22 @@ def connection(address: str) -> Iterator[None]:
                 "(mode 0600) or in the file that RAY_AUTH_TOKEN_PATH names",
             ) from None
         raise ConfigError(
-            f"the cluster at {address} refuses the token: it is another cluster's",
-            fix="put the cluster's token into ~/.ray/auth_token, or name its file by "
-            "RAY_AUTH_TOKEN_PATH",
+            f"the cluster at {address} rejects the token",
+            fix="put the cluster's token into ~/.ray/auth_token, or set RAY_AUTH_TOKEN_PATH to "
+            "its file",
         ) from None
     except (OSError, requests.RequestException) as error:
         raise ConfigError(
             f"no Ray cluster answers at {address}: {_reason(error)}",
-            fix="ray dashboard cluster.yaml (AWS) or kubectl port-forward (Kubernetes) leads "
+            fix="ray dashboard cluster.yaml (AWS) or kubectl port-forward (Kubernetes) forwards "
             "127.0.0.1:8265 to the head",
         ) from None
-    except RuntimeError as error:  # Ray's word for every other refusal
+    except RuntimeError as error:  # Ray raises it for every other error
         raise ConfigError(f"the cluster at {address}: {_reason(error)}") from None
 
 
 def _send(client: JobSubmissionClient, submission: Submission, job_id: str) -> bool:
-    """Whether the job was sent: another process may have been quicker."""
+    """Submit the job; False: another process has submitted it already."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "files"
         with ZipFile(pack_wheel(Path(folder))) as wheel:
@@ -185,11 +190,11 @@ def _send(client: JobSubmissionClient, submission: Submission, job_id: str) -> b
 
 
 def _runtime_env(files: Path, variables: dict[str, str]) -> dict[str, Any]:
-    """The job's environment on each node: a folder that is unpacked, and nothing that is installed.
+    """Return the job's runtime environment: a folder that is unpacked, without any installation.
 
-    A wheel under `py_modules` is installed by pip, into one place for all jobs that send it, and a
-    node that joins makes the environments of all the cluster's jobs at once, also of those that
-    are over: their installs broke each other's. Nor is one made before a process needs it.
+    Ray would install a wheel under `py_modules` with pip, into one folder for all jobs that share
+    it, and a new node builds the environments of all jobs at once, even of ended ones: concurrent
+    installations broke each other. `eager_install` off: it is built when a process needs it.
     """
     return {
         "working_dir": str(files),
@@ -201,7 +206,7 @@ def _runtime_env(files: Path, variables: dict[str, str]) -> dict[str, Any]:
 def _refuse_relative(what: str, path: str, or_else: str = "") -> None:
     if not Path(path).is_absolute():
         raise ConfigError(
-            f"{what} {path}: is a path of this machine, and the sweep runs on others",
+            f"{what} {path}: is a path on this machine, but the sweep runs on others",
             fix=f"{or_else}an absolute path that every node of the cluster mounts (NFS, EFS, a "
             "volume)",
         )
@@ -213,7 +218,7 @@ def _refuse_secrets(tracking_uri: str | None) -> None:
     if redact(tracking_uri) != tracking_uri:
         raise ConfigError(
             f"--tracking-uri {redact(tracking_uri)}: credentials would be shown with the job",
-            fix="name the server without them, and set MLFLOW_TRACKING_USERNAME and "
+            fix="give the URI without them, and set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD in the environment of the cluster's nodes",
         )
     if tracking_uri.startswith("sqlite:"):
@@ -221,10 +226,10 @@ def _refuse_secrets(tracking_uri: str | None) -> None:
 
 
 def _refuse_unreadable_token() -> None:
-    """Ray would end the process on it."""
+    """Raise ConfigError for a token file that Ray would exit the process on."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    is_asked = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-    if not is_asked or not path or os.environ.get("RAY_AUTH_TOKEN"):
+    is_on = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+    if not is_on or not path or os.environ.get("RAY_AUTH_TOKEN"):
         return
     try:
         if Path(path).read_text(encoding="utf-8").strip():
@@ -237,7 +242,7 @@ def _refuse_unreadable_token() -> None:
 
 @contextmanager
 def _without(names: Sequence[str]) -> Iterator[None]:
-    """These variables would win over the address that was asked for."""
+    """Unset these variables for a while: they would override the given address."""
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield

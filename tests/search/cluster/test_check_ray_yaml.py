@@ -41,7 +41,7 @@ def check(folder: Path, change: Change) -> list[str]:
     found = [f for f in json.loads(done.stdout)["findings"] if f["is_error"]]
     if found:
         assert isinstance(done.exception, ConfigError)
-        assert f"{len(found)} thing(s) to mend" in str(done.exception)
+        assert f"{len(found)} error(s) to correct" in str(done.exception)
     return [f"{f['place']}: {f['problem']}" for f in found]
 
 
@@ -113,11 +113,11 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a token that no node gets": (
         lambda f: f["file_mounts"].pop("~/.ray/auth_token"),
-        r"file_mounts: token authentication is on and no node gets",
+        r"file_mounts: token authentication is on, but no node gets",
     ),
     "a token that others can read": (
         lambda f: f["setup_commands"].pop(0),
-        r"setup_commands: others on a node can read the token: chmod 600",
+        r"setup_commands: other users of a node can read the token: chmod 600",
     ),
     "a head on the spot market": (
         lambda f: f["available_node_types"]["head"]["node_config"].update(
@@ -151,5 +151,5 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cluster.yaml:2:1"):
         check_cluster_file(path)
     path.write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match="thing"):
+    with pytest.raises(ConfigError, match="to correct"):
         refuse(path, check_cluster_file(path))

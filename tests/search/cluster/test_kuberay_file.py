@@ -117,7 +117,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
         lambda f: container(worker(f))["resources"]["requests"].update(
             {"nvidia.com/gpu": limits(worker(f)).pop("nvidia.com/gpu")}
         ),
-        r"requests.nvidia.com/gpu: GPUs are asked for under limits",
+        r"requests.nvidia.com/gpu: GPUs must be given under limits",
     ),
     "no workers": (
         lambda f: cluster(f).update(workerGroupSpecs=[]),
@@ -153,7 +153,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "nodes of two images": (
         lambda f: container(worker(f)).update(image="x/ensweep:ray2.40.0-gpu"),
-        r"rayClusterSpec: nodes differ in their image",
+        r"rayClusterSpec: groups have different images",
     ),
     "another version than the constraints'": (
         lambda f: cluster(f).update(rayVersion="2.40.0"),
@@ -179,13 +179,13 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a token in the file": (
         lambda f: container(head(f))["env"].append({"name": "RAY_AUTH_TOKEN", "value": "x"}),
-        r"headGroupSpec.env.RAY_AUTH_TOKEN: a secret stands in the file",
+        r"headGroupSpec.env.RAY_AUTH_TOKEN: the file contains a secret",
     ),
     "a password in the tracking server's address": (
         lambda f: container(head(f))["env"].append(
             {"name": "MLFLOW_TRACKING_URI", "value": "http://me:secret@mlflow:5000"}
         ),
-        r"headGroupSpec.env.MLFLOW_TRACKING_URI: a secret stands in the file",
+        r"headGroupSpec.env.MLFLOW_TRACKING_URI: the file contains a secret",
     ),
     "a secret with the job": (
         lambda f: f["spec"].update(runtimeEnvYAML="env_vars: {HF_TOKEN: x}"),
@@ -221,7 +221,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a budget that each retry begins anew": (
         lambda f: command(f, "--max-gpu-hours 200", "--max-hours 20"),
-        r"spec.entrypoint: --max-hours begins anew",
+        r"spec.entrypoint: --max-hours starts again",
     ),
     "results in the pod": (
         lambda f: command(f, "--storage s3://REPLACE/runs", ""),
@@ -229,11 +229,11 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "data on no volume": (
         lambda f: (with_volume(f), command(f, "/mnt/ensweep/data", "/data")),
-        r"gpu-spot.volumeMounts: --data-dir /data is on no volume",
+        r"gpu-spot.volumeMounts: --data-dir /data is on none",
     ),
     "a worker without the volume": (
         lambda f: (with_volume(f), container(worker(f)).update(volumeMounts=[])),
-        r"gpu-spot.volumeMounts: --storage /mnt/ensweep/runs is on no volume",
+        r"gpu-spot.volumeMounts: --storage /mnt/ensweep/runs is on none",
     ),
     "a cluster that stays": (
         lambda f: f["spec"].pop("shutdownAfterJobFinishes"),

@@ -6,7 +6,7 @@ from search.cluster.waiting import (
     AGAIN_SECONDS,
     FIRST_SECONDS,
     Waiting,
-    autoscaler_answer,
+    autoscaler_state,
     describe,
 )
 from trainable.tune.cluster import Node
@@ -30,7 +30,7 @@ class Job:
     def look(self, seconds: float, *statuses: str) -> Sequence[str]:
         self.now += seconds
         self.said.clear()
-        self.waiting.look(lambda: statuses)
+        self.waiting.check(lambda: statuses)
         return list(self.said)
 
 
@@ -83,9 +83,9 @@ def test_an_autoscalers_report_in_words() -> None:
         },
     }
     assert describe(report) == (
-        "2 gpu_spot being started; 1 gpu_ondemand failed; gpu_spot is not to be had: no capacity"
+        "2 gpu_spot being started; 1 gpu_ondemand failed; gpu_spot is not available: no capacity"
     )
 
 
 def test_without_a_cluster_no_autoscaler_answers(no_ray: None) -> None:
-    assert autoscaler_answer() == "no autoscaler answers: nodes are added by hand"
+    assert autoscaler_state() == "no autoscaler answers: nodes are added by hand"

@@ -88,7 +88,7 @@ def test_nodes_without_a_price_are_named() -> None:
         Node({"CPU": 4.0, "GPU": 1.0}, "gpu_ondemand"),
     ]
     priced = Budget(usd_per_hour={"gpu_spot": 0.5})
-    said = "no price is known for gpu_ondemand: charged as the dearest that has one"
+    said = "no price is known for gpu_ondemand: the highest known price is charged"
     assert unpriced(priced, resources, slots, nodes) == said
     assert unpriced(priced, resources, slots, nodes[:2]) is None
     assert unpriced(Budget(), resources, slots, nodes) is None

@@ -30,7 +30,7 @@ def invoke(*words: str) -> Result:
         (["cluster", *DATA], "--storage runs: is a path of this machine"),
         (["cluster", *DATA, *STORAGE, "--name", "a b"], "a b"),
         (["cluster", *DATA, *STORAGE, "--tracking-uri", "http://a:b@c"], "credentials would be"),
-        (["cluster", *DATA, *STORAGE, "--address", "ray://head:10001"], "sent to the dashboard"),
+        (["cluster", *DATA, *STORAGE, "--address", "ray://head:10001"], "submitted to the dash"),
         (["cluster", *DATA, *STORAGE, *NOBODY], "no Ray cluster answers at http://127.0.0.1:9"),
     ],
 )
