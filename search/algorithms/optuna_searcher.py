@@ -90,7 +90,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # ray is untyped
         for past in history:
             if past.is_paused and (self.numbers or not past.is_over):
                 self.paused[past.name] = past_suggestion(past)
-                self.told[past.name] = len(self.study.get_trials(deepcopy=False))
+                self.study_numbers[past.name] = len(self.study.get_trials(deepcopy=False))
                 stopped = OutcomeRecord(Outcome.PRUNED, "paused", len(past.epochs), 0.0)
                 past = replace(past, outcome=stopped)
             if past.is_over and past.record.recipe not in BASELINES:

@@ -1,1 +1,1 @@
-"""What a sweep is: space, budget, resources, packaged sweeps, and which settings go together."""
+"""The configuration of a sweep: space, budget, resources, packaged sweeps, and its validation."""

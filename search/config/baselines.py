@@ -1,7 +1,7 @@
-"""The baselines of a sweep's data: what anybody would try first, scored before the first trial.
+"""The baselines of a sweep's data, scored before the first trial: majority and linear models.
 
-They are trials like any other, tracked and to be chosen for an ensemble; the search is not told of
-them, and no rung compares them.
+They are trials like any other, tracked and candidates for an ensemble, but they are not reported to
+the search nor compared at rungs.
 """
 
 from pathlib import Path
@@ -20,11 +20,12 @@ _SHARED = (
     *("model.encoder", "model.revision", "model.max_length"),
     *("train.device", "train.precision", "train.eval_batch_size", "seed"),
 )
-"""Settings that a baseline takes from the sweep, beside those of its data and tasks."""
+"""Settings that a baseline takes from the sweep, besides those of its data and tasks."""
 
 
 def baselines(sweep: SweepConfig) -> dict[str, TrialSettings]:
-    """Name -> the settings of a trial: the majority's, and a linear one for each encoder."""
+    """Return name -> settings of each baseline: the majority's and, for each encoder, a linear
+    model's."""
     if not sweep.search.baselines:
         return {}
     base = sweep.base()
@@ -34,9 +35,9 @@ def baselines(sweep: SweepConfig) -> dict[str, TrialSettings]:
     else:
         encoders = [str(choice) for choice in encoder.choices]
     by_name = {MAJORITY: _baseline(base, MAJORITY, encoders[0])}
-    for place in encoders:
-        name = FROZEN_LINEAR if len(encoders) == 1 else f"{FROZEN_LINEAR}-{Path(place).name}"
-        by_name[name] = _baseline(base, FROZEN_LINEAR, place)
+    for each in encoders:
+        name = FROZEN_LINEAR if len(encoders) == 1 else f"{FROZEN_LINEAR}-{Path(each).name}"
+        by_name[name] = _baseline(base, FROZEN_LINEAR, each)
     return by_name
 
 

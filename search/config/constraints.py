@@ -1,4 +1,4 @@
-"""What can be wrong with a sweep of the right form: keys, conditions, values, first trials."""
+"""Checks across the settings of a sweep: keys, conditions, values, first trials."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from trainable.training.stages import num_probe_epochs, total_epochs
 
 
 def problems_of(sweep: SweepConfig) -> list[str]:
-    """All of them, or the first kind found where the rest would only follow from it."""
+    """Return all problems of a sweep; only the first kind if the others would follow from it."""
     problems = _unknown_keys(sweep) + _bad_conditions(sweep)
     if sweep.budget.max_usd is not None and not sweep.budget.usd_per_hour:
         problems.append("budget.max_usd: budget.usd_per_hour has no price of any node type")
@@ -36,8 +36,8 @@ def _bad_probes(sweep: SweepConfig) -> list[str]:
         return []
     stages = ", ".join(config.train.stages)
     return [
-        f"search.num_probes: trials go on from a probe; train.stages is [{stages}], set it to "
-        "[probe, finetune]"
+        f"search.num_probes: needs trials with a probe and another stage; train.stages is "
+        f"[{stages}], set it to [probe, finetune]"
     ]
 
 
@@ -56,7 +56,8 @@ def _unknown_keys(sweep: SweepConfig) -> list[str]:
 
 
 def _nearest(key: str) -> str:
-    """A sweep key is the nearest where its section is: `serach.num_samples` is no config key."""
+    """Return a hint at the nearest key; a sweep key that is very close (`serach.num_samples`) comes
+    before config keys."""
     return did_you_mean(key, SWEEP_KEYS, cutoff=0.8) or nearest_key(key)
 
 
@@ -66,7 +67,7 @@ def _bad_conditions(sweep: SweepConfig) -> list[str]:
     for key, parameter in sweep.space.items():
         for name, wanted in parameter.when.items():
             if name in sweep.space and name not in above:
-                problems.append(f"space.{key}.when: {name} must stand above {key}")
+                problems.append(f"space.{key}.when: {name} must come before {key} in the space")
             elif name in sweep.space and not sweep.space[name].contains(wanted):
                 offered = sweep.space[name].describe()
                 problems.append(f"space.{key}.when: {name} is never {wanted!r}: {offered}")

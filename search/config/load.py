@@ -1,4 +1,4 @@
-"""Sweep files: base recipe, fixed settings, search space, known first trials, budget, resources.
+"""Sweep files: base recipe, fixed settings, search space, first trials, budget, resources.
 
     description: B3 with MiniLM
     recipe: b3
@@ -10,7 +10,7 @@
     search: {num_samples: 16}
 
 Precedence: command line > environment > first trial > sweep file > recipe > default. A key set on
-the command line or in the environment is fixed: it leaves the space and the first trials.
+the command line or in the environment is fixed: it is removed from the space and the first trials.
 """
 
 import json
@@ -46,17 +46,17 @@ def read_sweep(
     environment: Mapping[str, str] | None = None,
     is_run_here: bool = True,
 ) -> SweepConfig:
-    """The sweep of that name or in that file, with `key=value` overrides.
+    """Read a packaged sweep or a sweep file, with `key=value` overrides.
 
-    An override's key is a config key, or `search.*`, `scheduler.*`, `resources.*`,
+    An override's key is a config key, a key of a sweep section such as `search.num_samples`, or
     `keep_pruned_top`.
 
     Args:
-        is_run_here: False: other machines read the data, and ask them which tasks they are of.
+        is_run_here: False: the data are read, and their tasks declared, on other machines.
 
     Raises:
-        ConfigError: every problem found; no such sweep.
-        PartialError: the data lie at a URI that cannot be reached.
+        ConfigError: there is no such sweep, or it is invalid: every problem found.
+        PartialError: the data are at a URI that cannot be reached.
     """
     path = SWEEPS.path(name_or_file)
     content = read_settings(path)
@@ -76,7 +76,7 @@ def resolve_sweep(
     environment: Mapping[str, str] | None = None,
     is_run_here: bool = True,
 ) -> SweepConfig:
-    """The sweep that `content` of the file `path` describes, with `key=value` overrides.
+    """Resolve the sweep that `content` of the file `path` describes, with `key=value` overrides.
 
     Args, Raises: as `read_sweep`.
     """
@@ -100,13 +100,13 @@ def resolve_sweep(
         count = "" if len(problems) == 1 else f"{len(problems)} problems:\n  "
         raise ConfigError(
             f"sweep {path}: {count}" + "\n  ".join(problems),
-            fix="ensweep sweeps lists complete ones to start from",
+            fix="ensweep sweeps lists complete sweeps to start from",
         )
     return sweep
 
 
 def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
-    """Bring the file into the one form: dotted config, first trials as mappings, paths found."""
+    """Normalise the content: dotted config keys, first trials as mappings, absolute paths."""
     if content.pop("name", None) is not None:
         problems.append("name: no such key; a sweep is named by its file")
     for key in ("config", "space", "recipes", "origin", *SECTIONS):
@@ -144,14 +144,14 @@ def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
 
 
 def _find_recipe(recipe: Any, path: Path) -> Any:
-    """A recipe's file may be named relative to the sweep's."""
+    """Return a recipe file's absolute path: it is given relative to the sweep's file."""
     if isinstance(recipe, str) and is_settings_file(Path(recipe)):
         return str((path.parent / recipe).resolve())
     return recipe
 
 
 def _read_recipes(content: dict[str, Any], problems: list[str]) -> None:
-    """Every recipe that the sweep names, unless it was stored with it."""
+    """Read every recipe that the sweep names, except those stored with it."""
     known, first = content["recipes"], content["first_trials"]
     places = {content["recipe"]: "recipe"}
     for number, trial in enumerate(first, start=1):
@@ -182,7 +182,7 @@ def _set_sweep_key(content: dict[str, Any], key: str, value: Any) -> bool:
 
 
 def _fix(content: dict[str, Any], origin: dict[str, str], key: str, value: Any, place: str) -> None:
-    """A fixed key is searched no more, and the same in every trial."""
+    """Fix a key: it leaves the space, and has this value in every trial."""
     for name, leaf in flatten({key: value}).items():
         content["config"][name], origin[name] = leaf, place
         content["space"].pop(name, None)
@@ -191,14 +191,14 @@ def _fix(content: dict[str, Any], origin: dict[str, str], key: str, value: Any, 
 
 
 def _make_data_absolute(fixed: dict[str, Any]) -> None:
-    """Trials run in folders and on machines of their own."""
+    """Make a local data folder's path absolute: trials have other working directories."""
     folder = fixed.get("data.dir")
     if isinstance(folder, str) and folder and not is_uri(folder):
         fixed["data.dir"] = str(Path(folder).resolve())
 
 
 def _take_tasks_of_data(content: dict[str, Any], origin: dict[str, str]) -> None:
-    """The tasks of the data folder, unless the sweep or one of its recipes has tasks of its own."""
+    """Add the tasks that the data folder declares, unless the sweep or a recipe declares tasks."""
     fixed, recipes = content["config"], content["recipes"].values()
     settings = [recipe["settings"] for recipe in recipes]
     if "data.tasks" in fixed or any(key.startswith("tasks.") for s in settings for key in s):
@@ -221,7 +221,7 @@ def _validate(content: dict[str, Any], path: Path, problems: list[str]) -> Sweep
             else:
                 message = detail["msg"].removeprefix("Value error, ")
                 is_secret = detail["loc"][-1:] == ("url",)
-                is_told = is_secret or detail["type"] == "value_error"
-                given = "" if is_told else f", got {detail['input']!r}"
+                is_in_message = detail["type"] == "value_error"
+                given = "" if is_secret or is_in_message else f", got {detail['input']!r}"
                 problems.append(f"{key}: {message[0].lower()}{message[1:]}{given}")
         return None

@@ -1,4 +1,4 @@
-"""Every setting of a trial and of a sweep, and those that a name may mean."""
+"""The list of all settings of trials and sweeps, and lookup by name."""
 
 from mlflow_setup.errors import ConfigError
 from search.config.sweep_config import SECTIONS, SweepConfig
@@ -7,17 +7,17 @@ from trainable.config.reference import Setting, named, nearest_keys, settings_of
 
 
 def every_setting() -> list[Setting]:
-    """All settings: those of a trial, then those of a sweep."""
-    of_sweep = [s for name, model in SECTIONS.items() for s in settings_of(model, f"{name}.")]
-    alone = [s for s in settings_of(SweepConfig) if s.key == "keep_pruned_top"]
-    return [*settings_of(Config), *of_sweep, *alone]
+    """Return all settings: those of a trial, then those of a sweep."""
+    of_sections = [s for name, model in SECTIONS.items() for s in settings_of(model, f"{name}.")]
+    of_sweep = [s for s in settings_of(SweepConfig) if s.key == "keep_pruned_top"]
+    return [*settings_of(Config), *of_sections, *of_sweep]
 
 
 def find_settings(key: str) -> list[Setting]:
-    """The settings that the key may mean.
+    """Return the settings that a key may mean.
 
     Raises:
-        ConfigError: there is none; the message has the nearest ones.
+        ConfigError: there is none; the message lists the nearest ones.
     """
     known = every_setting()
     matches = named(key, known)

@@ -1,7 +1,7 @@
-"""The search space: which settings a sweep chooses, from which values, and when.
+"""The search space: the config keys that a sweep searches, their values, and their conditions.
 
-A key stands for a config key. `when` names settings that must hold for the key to be chosen at
-all: where they do not, the key is absent from the trial, not drawn and ignored.
+`when` gives the values of other settings under which a key is searched at all: otherwise the key is
+absent from the trial.
 """
 
 import math
@@ -18,21 +18,21 @@ Settings = Mapping[str, Any]  # dotted config key -> value
 
 
 class Parameter(BaseModel):
-    """One key of the space: a range, or a list of choices."""
+    """One key of the space: a range or a list of choices."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     type: Literal["float", "int", "categorical"]
     low: int | float | None = None
-    """Smallest value of a range, itself included."""
+    """Lower end of a range, inclusive."""
     high: int | float | None = None
-    """Largest value of a range, itself included."""
+    """Upper end of a range, inclusive."""
     log: bool = False
-    """Draw the logarithm evenly; low must be above 0."""
+    """Sample on a log scale; low must be above 0."""
     choices: tuple[Scalar, ...] | None = None
     """The values of a categorical key."""
     when: dict[str, Scalar] = Field(default_factory=dict)
-    """Settings that must have these values; each a key above this one, or one that is fixed."""
+    """Key -> value that it must have; each a key above this one in the space, or a fixed one."""
 
     @model_validator(mode="after")
     def _is_a_range_or_choices(self) -> "Parameter":
@@ -59,14 +59,14 @@ class Parameter(BaseModel):
 
     @property
     def corners(self) -> tuple[Scalar, ...]:
-        """The values that are valid if any is: both ends of a range, or every choice."""
+        """Both ends of a range, or every choice: if these are valid, all values are."""
         if self.choices is not None:
             return self.choices
         convert = int if self.type == "int" else float
         return tuple(convert(end) for end in (self.low, self.high) if end is not None)
 
     def contains(self, value: Any) -> bool:
-        """Whether the search could have drawn `value`."""
+        """Whether the search can draw `value`."""
         if self.choices is not None:
             return any(value == choice and _same_type(value, choice) for choice in self.choices)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -85,22 +85,22 @@ Space = Mapping[str, Parameter]
 
 
 def is_active(parameter: Parameter, settings: Settings) -> bool:
-    """Whether the conditions of a key hold under `settings`, which has every key named in them."""
+    """Whether the conditions of a key hold under `settings`, which must have every key in them."""
     return all(settings[key] == value for key, value in parameter.when.items())
 
 
 def suggest(space: Space, trial: "optuna.Trial", settings: Settings) -> dict[str, Any]:
-    """Draw the active keys in the order of the space, define-by-run.
+    """Draw the active keys in the order of the space (define-by-run).
 
     Args:
-        settings: the trial's other settings, which conditions may name.
+        settings: the trial's other settings, for the conditions.
     """
     return _choose(space, settings, lambda key: _draw(key, space[key], trial))
 
 
 def distribution(parameter: Parameter) -> "optuna.distributions.BaseDistribution":
-    """What the study draws a key from, in `suggest`."""
-    from optuna import distributions  # commands that read a space draw nothing from it
+    """Return the Optuna distribution of a key."""
+    from optuna import distributions  # slow to import, and most commands draw nothing
 
     if parameter.choices is not None:
         return distributions.CategoricalDistribution(parameter.choices)
@@ -111,14 +111,15 @@ def distribution(parameter: Parameter) -> "optuna.distributions.BaseDistribution
 
 
 def pick(space: Space, known: Settings, settings: Settings) -> dict[str, Any]:
-    """The active keys with the values that `known` has for them: a given point of the space."""
+    """Return the point of the space that `known` gives: the active keys with its values."""
     return _choose(space, settings, known.__getitem__)
 
 
 def corner_points(space: Space, settings: Settings) -> Iterator[dict[str, Any]]:
-    """Points whose validity speaks for the whole space's, over the fixed `settings`.
+    """Yield points to validate: if they are valid with the fixed `settings`, the space is taken to
+    be.
 
-    Each end or choice of each key by itself, with its conditions met; then all lower and all upper
+    Each end or choice of each key alone, with its conditions met; then all lower ends and all upper
     ends together, with each choice of each categorical key in turn.
     """
     for key, parameter in space.items():
@@ -152,10 +153,10 @@ def _draw(key: str, parameter: Parameter, trial: "optuna.Trial") -> Any:
 
 def _ends(parameter: Parameter) -> tuple[float, float]:
     low, high = parameter.low, parameter.high
-    assert low is not None and high is not None  # noqa: PT018 - the validator's
+    assert low is not None and high is not None  # noqa: PT018 - the validator ensures it
     return float(low), float(high)
 
 
 def _same_type(value: Any, choice: Scalar) -> bool:
-    """True is not 1; 1.0 is 1."""
+    """Whether both or neither are bool: True is not 1, but 1.0 is 1."""
     return isinstance(value, bool) == isinstance(choice, bool)

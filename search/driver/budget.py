@@ -1,4 +1,4 @@
-"""When a sweep has used enough: hours of its driver, GPU-hours and money of its trials."""
+"""The budget of a sweep: hours of its driver, GPU-hours and cost of its trials."""
 
 import time
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ CHECK_SECONDS = 5.0
 
 
 class Meter:
-    """Says when a budget is used up. Looks at the folder every few seconds at most."""
+    """Checks whether a budget is used up. Reads the folder every `CHECK_SECONDS` at most."""
 
     def __init__(self, folder: SweepFolder, budget: Budget) -> None:
         self.folder, self.budget = folder, budget
-        self._started = self._looked = time.monotonic()
-        self._over: dict[Path, Usage] = {}  # folders that use nothing more: they are read once
+        self._started = self._checked = time.monotonic()
+        self._ended: dict[Path, Usage] = {}  # folders whose usage is final: they are read once
 
     def problem(self) -> str | None:
-        """What is used up, or None."""
+        """Return which limit is reached, or None."""
         now = time.monotonic()
-        if now - self._looked < CHECK_SECONDS:
+        if now - self._checked < CHECK_SECONDS:
             return None
-        self._looked, limits = now, self.budget
+        self._checked, limits = now, self.budget
         used = {"max_hours": (now - self._started) / 3600}
         if limits.max_gpu_hours is not None or limits.max_usd is not None:
             total = self._total()
@@ -41,37 +41,37 @@ class Meter:
         return None
 
     def enforce(self, switch: StopSwitch) -> bool:
-        """Ask for a stop once the budget is used up; whether one is asked for."""
+        """Request a stop if the budget is used up. Return whether a stop has been requested."""
         problem = self.problem()
         if problem is not None:
-            switch.ask(problem)
+            switch.request(problem)
         return switch.is_on
 
     def _total(self) -> Usage:
         total = Usage()
         for path in _counted(self.folder):
-            total += self._over.get(path) or self._look(path)
+            total += self._ended.get(path) or self._usage(path)
         return total
 
-    def _look(self, path: Path) -> Usage:
-        """What is over is looked at once."""
+    def _usage(self, path: Path) -> Usage:
+        """Return the usage of a folder, and remember it if it is final."""
         trial = TrialFolder(path)
         with suppress(StorageError):
             trial.refresh()
         ended, attempts = trial.outcome(), trial.attempts()
         used = usage_of(attempts)
         if ended and ended.outcome.is_terminal and all(one.is_over for one in attempts):
-            self._over[path] = used
+            self._ended[path] = used
         return used
 
 
 def sweep_usage(folder: SweepFolder) -> Usage:
-    """What every attempt at every trial of the sweep used, and at what they share."""
+    """Return the usage of all attempts at the sweep's trials and at their shared artifacts."""
     return sum((usage_of(TrialFolder(path).attempts()) for path in _counted(folder)), Usage())
 
 
 def _counted(folder: SweepFolder) -> Iterator[Path]:
-    """Folders with attempts."""
+    """Yield the folders that have attempts."""
     for parent in (folder.path / TRIALS, folder.path / PREPARATION):
         names = folder.storage.names(parent)
         yield from (parent / name for name in names if not name.startswith("."))

@@ -1,7 +1,8 @@
-"""Driver side of a sweep: decisions and outcomes into the trials' folders, folders onto MLflow.
+"""The driver's Tune callback: writes decisions and outcomes into the trials' folders, and marks
+trials for the mirror to MLflow.
 
-The trial's process writes what the trial itself knows; the driver adds what only it knows: the
-scheduler's decisions, and the outcome of a trial that was stopped or failed.
+A trial's process writes its own results; the driver adds what only it knows: the scheduler's
+decisions, and the outcome of a trial that was stopped or failed.
 """
 
 import logging
@@ -34,7 +35,7 @@ from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.cluster.waiting import Waiting
 from search.driver.budget import Meter
-from search.driver.failures import Failures, Places, first_line_of_error
+from search.driver.failures import Failures, TrialNodes, first_line_of_error
 from search.driver.notify import Notifier
 from search.driver.progress import Progress
 from search.driver.stop_switch import StopSwitch
@@ -51,22 +52,22 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class TrialState:
-    """What the driver knows of a trial beside what is in its folder."""
+    """The driver's state of a trial, besides what is in its folder."""
 
-    attempts: int = 0  # when it last began
-    began: float = 0.0  # when it last began, by this process's clock
-    epoch: int = 0  # the last one seen
+    attempts: int = 0  # number of attempts when it was last started
+    began: float = 0.0  # when it was last started, by this process's monotonic clock
+    epoch: int = 0  # the last one reported
 
 
 class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     """Called by Tune in the driver, one call at a time. An exception here would end the sweep.
 
     Args:
-        meter: says when a budget is used up.
-        alive: the nodes that trials fit on, by id.
-        notifier: sends the first trial that fails.
-        waiting: says what trials wait for.
-        sync_later: has files put on disk while the driver goes on; None: it waits for the disk.
+        meter: checks whether a budget is used up.
+        alive: ids of the nodes that trials fit on.
+        notifier: notifies of the first trial that fails.
+        waiting: shows which resources trials wait for.
+        sync_later: syncs a file to disk in the background; None: each write waits for the disk.
     """
 
     def __init__(
@@ -89,13 +90,14 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self.searcher, self.notifier, self.waiting = searcher, notifier, waiting
         self.folder, self.mirror, self.scheduler = folder, mirror, scheduler
         self.progress, self.switch, self.meter = progress, switch, meter
-        self.pruned, self.places = PrunedWeights(folder, keep_pruned_top, mirror.mark), Places()
+        self.pruned = PrunedWeights(folder, keep_pruned_top, mirror.mark)
+        self.nodes = TrialNodes()
         self.failures = Failures(max_failures, alive, self._has_begun)
         self.running: set[str] = set()  # trials that have a process
         self.trials: defaultdict[str, TrialState] = defaultdict(TrialState)
 
     def restore(self, history: Iterable[PastTrial]) -> None:
-        """Know the trials of earlier drivers, and bring MLflow up to them."""
+        """Take in the trials of earlier drivers, and mark them for the mirror."""
         for past in history:
             for record in past.epochs:
                 self.pruned.compare(past.name, record)
@@ -107,17 +109,17 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             self.mirror.mark(past.name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Tune goes round."""
+        """Run the periodic checks, on every turn of Tune's event loop."""
         self.meter.enforce(self.switch)
         if self.scheduler.controller is not None:
-            self.places.look(self.scheduler.controller)
+            self.nodes.update(self.scheduler.controller)
         if self.waiting is not None:
             self.waiting.check(lambda: [str(trial.status) for trial in trials])
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """A trial begins, or goes on."""
+        """Show a trial that starts or continues."""
         settings = trial.config["settings"]
         searched = (f"{key}={brief(settings[key])}" for key in trial.config["searched"])
         config = from_flat(settings)
@@ -136,26 +138,26 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        """A trial has finished an epoch, or diverged; the scheduler has decided already."""
+        """Write the decision after an epoch; the scheduler has made it already."""
         name, epoch = trial.config["trial"], result[EPOCH]
         if result[PROBLEM]:
-            stop = self._ask_for_room if result.get(NO_ROOM) else self.switch.ask
+            stop = self._stop_for_space if result.get(NO_ROOM) else self.switch.request
             stop(result[PROBLEM])
         if result[DIVERGED] or result[PROBLEM] or epoch <= self.trials[name].epoch:
-            return  # an epoch that was run again after a crash
+            return  # no epoch, or one that was repeated after a crash
         self.trials[name].epoch = epoch
-        self.failures.begun(self.places.node(name))
+        self.failures.begun(self.nodes.node(name))
         with self._guarded(name):
             self.folder.trial(name).refresh()
-            self._note_epoch(name, epoch)
+            self._on_epoch(name, epoch)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """A trial has ended by itself or by the scheduler's decision."""
+        """Write the outcome of a trial that ended by itself or was stopped by the scheduler."""
         self.running.discard(trial.config["trial"])
         if trial.last_result.get(PROBLEM):
-            return  # it is to go on when the sweep can
+            return  # it will be resumed with the sweep
         decision = self.scheduler.decision(trial.config["trial"])
         if decision is not None and decision.action == STOP:
             self._end(trial.config, Outcome.PRUNED, decision.reason)
@@ -165,7 +167,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             self._end(trial.config, None, "ended without an outcome")
 
     def end_paused(self, config: Mapping[str, Any]) -> None:
-        """The sweep is over, and the trial was not promoted; it keeps its checkpoint."""
+        """End a trial that was still paused at the sweep's end; it keeps its checkpoint."""
         decision = self.scheduler.decision(config["trial"])
         reason = "" if decision is None else f", {decision.reason}"
         self._end(config, Outcome.PRUNED, f"paused to the end{reason}", keeps_checkpoint=True)
@@ -173,21 +175,21 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """A process was lost, or a trial has raised an error: it is tried again, or has failed."""
+        """Retry or fail a trial whose process was lost or that raised an error."""
         name = trial.config["trial"]
-        reason, state = self._why(trial), self.trials[name]
+        reason, state = self._error_reason(trial), self.trials[name]
         has_tried = self._has_tried(name)
         if has_tried:
             with self._guarded(name):
                 charge(self.folder.trial(name).path, time.monotonic() - state.began)
         self.running.discard(name)
         state.attempts = len(self.folder.trial(name).attempts())  # the next may never start
-        node = self.places.node(name)
+        node = self.nodes.node(name)
         verdict = self.failures.judge(name, reason, node, has_tried=has_tried)
-        problem = self.failures.why_stop(reason)
+        problem = self.failures.stop_reason(reason)
         if problem is not None:
-            self.switch.ask(problem)
-        if self.switch.is_on:  # what fails while all stop may run on later
+            self.switch.request(problem)
+        if self.switch.is_on:  # without an outcome: a resumed sweep continues it
             self.searcher.fail(name)
         elif verdict.is_over:
             self.searcher.fail(name)
@@ -198,7 +200,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             self.searcher.retry(name, after_seconds=after, exclusive=exclusive)
 
     def _has_tried(self, name: str) -> bool:
-        """Whether the trial's process has begun with it."""
+        """Whether the trial's newest process has started an attempt."""
         with suppress(StorageError):
             self.folder.trial(name).refresh()
         return len(self.folder.trial(name).attempts()) > self.trials[name].attempts
@@ -207,21 +209,21 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         return any(map(self._has_tried, self.running))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its callbacks, and nothing reads them back
+        return {}  # Tune pickles its callbacks, but nothing reads the pickle
 
-    def _why(self, trial: Trial) -> str:
+    def _error_reason(self, trial: Trial) -> str:
         stacks = last_stacks(self.folder.trial(trial.config["trial"]).path)
         if stacks is not None:
-            return f"took no step for too long; what it was at: {stacks}"
+            return f"took no step for too long; its stack traces: {stacks}"
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
         return first_line_of_error(text)
 
-    def _note_epoch(self, name: str, epoch: int) -> None:
+    def _on_epoch(self, name: str, epoch: int) -> None:
         folder = self.folder.trial(name)
         decision = self.scheduler.decision(name)
-        if decision is not None:  # that a trial goes on is decided anew where it was lost
-            goes_on = decision.action == CONTINUE
-            folder.write_decision(decision, self.sync_later if goes_on else None)
+        if decision is not None:  # a lost decision to continue is simply made again
+            continues = decision.action == CONTINUE
+            folder.write_decision(decision, self.sync_later if continues else None)
         record = folder.epoch(epoch)
         if record is None:
             _logger.warning("trial %s: the record of epoch %d cannot be read", name, epoch)
@@ -238,9 +240,9 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
         *,
         keeps_checkpoint: bool = False,
     ) -> None:
-        """Write the outcome of a trial that has none of its own, and tidy its folder.
+        """Write the outcome of a trial that has written none, and delete files no longer needed.
 
-        `outcome` None: the trial was to write it; without one it has failed.
+        `outcome` None: the trial should have written it; if it has not, it has failed.
         """
         name = config["trial"]
         with self._guarded(name):
@@ -253,36 +255,36 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
                 epoch = len(folder.epochs())
                 ended = OutcomeRecord(outcome or Outcome.FAILED, reason, epoch, time.time())
                 folder.write_outcome(ended)
-            is_spent = ended.outcome in (Outcome.FINISHED, Outcome.PRUNED, Outcome.DIVERGED)
-            if is_spent and not keeps_checkpoint:
+            is_final = ended.outcome in (Outcome.FINISHED, Outcome.PRUNED, Outcome.DIVERGED)
+            if is_final and not keeps_checkpoint:
                 folder.drop_checkpoint()
             if ended.outcome is Outcome.PRUNED:
                 self.pruned.there.add(name)
             self.pruned.drop()
             self.progress.ended(name, ended.outcome, ended.reason)
             if ended.outcome is Outcome.FAILED and self.notifier is not None:
-                self.notifier.tell("failure", f"trial {name} failed: {ended.reason}", trial=name)
+                self.notifier.send("failure", f"trial {name} failed: {ended.reason}", trial=name)
             self.mirror.mark(name)
 
     @contextmanager
     def _guarded(self, name: str) -> Iterator[None]:
-        """A folder that cannot be written to stops the sweep in order; it does not break it."""
+        """Stop the sweep cleanly if the trial's folder cannot be written to."""
         try:
             yield
         except OSError as error:
             _logger.warning("trial %s: %s", name, error)
             problem = f"the folder of trial {name} cannot be written to: {error}"
             if is_full(error):
-                self._ask_for_room(problem)
+                self._stop_for_space(problem)
             else:
-                self.switch.ask(problem)
+                self.switch.request(problem)
 
-    def _ask_for_room(self, problem: str) -> None:
-        self.switch.ask(f"{problem}; {shortage(self.folder, self.searcher.num_left)}")
+    def _stop_for_space(self, problem: str) -> None:
+        self.switch.request(f"{problem}; {shortage(self.folder, self.searcher.num_left)}")
 
 
 def _record_of(config: Mapping[str, Any], sweep: str) -> TrialRecord:
-    """The record of a trial that failed before it could write its own."""
+    """Return the record of a trial that failed before it could write its own."""
     return TrialRecord(
         trial=config["trial"],
         sweep=sweep,

@@ -1,8 +1,9 @@
-"""Being told of a sweep: its end, its stop, its first trial that fails.
+"""Notifications of a sweep's end, its stop and its first failed trial.
 
-To a URL as JSON (`text` is what chat services show), to a command as the same JSON on its standard
-input. The URL is a secret, as a chat's is: it is read from an environment variable, and neither it
-nor an answer is shown or written. A notification that cannot be sent is a warning, no more.
+Sent to a URL as JSON (chat services show its `text`), or to a command as the same JSON on standard
+input. The URL is a secret, as webhook URLs are: it is read from an environment variable, and
+neither it nor a response is shown or written. A notification that cannot be sent only causes a
+warning.
 """
 
 import json
@@ -25,33 +26,33 @@ Event = Literal["end", "stop", "failure"]
 _TRIES, _TIMEOUT_SECONDS = 3, 10.0
 _COMMAND_SECONDS = 60.0
 _PATIENCE_SECONDS = 45.0
-"""How long the end of a sweep waits for what is being told."""
+"""How long the end of a sweep waits for each notification that is being sent."""
 
 
 class Notifier:
-    """Tells in the background. Used in a block, whose end waits a while for what is under way.
+    """Sends notifications in background threads; `close` waits for them.
 
     Args:
-        say: shows a line to the user.
+        show: shows a line to the user.
 
     Raises:
-        ConfigError: the variable that holds the URL is not set, or holds none.
+        ConfigError: the environment variable for the URL is not set, or is no URL.
     """
 
     def __init__(
         self,
         notify: Notify,
         sweep: str,
-        say: Callable[[str], None],
+        show: Callable[[str], None],
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        self._sweep, self._say, self._has_failed = sweep, say, False
+        self._sweep, self._show, self._has_failed = sweep, show, False
         self._command = shlex.split(notify.command) if notify.command else []
         self._url = _url_of(notify, environment)
-        self._under_way: list[threading.Thread] = []
+        self._threads: list[threading.Thread] = []
 
-    def tell(self, event: Event, text: str, **facts: Any) -> None:
-        """Send it in a thread. Of failures only the first is sent."""
+    def send(self, event: Event, text: str, **facts: Any) -> None:
+        """Send a notification in a thread; of failures only the first."""
         if event == "failure" and self._has_failed:
             return
         self._has_failed |= event == "failure"
@@ -60,11 +61,11 @@ class Notifier:
         for send in ([self._post] if self._url else []) + ([self._run] if self._command else []):
             thread = threading.Thread(target=send, args=(content,), name="notify", daemon=True)
             thread.start()
-            self._under_way.append(thread)
+            self._threads.append(thread)
 
     def close(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
-        """Wait for what is being told."""
-        for thread in self._under_way:
+        """Wait for the notifications that are being sent."""
+        for thread in self._threads:
             thread.join(patience_seconds)
 
     def _post(self, content: str) -> None:
@@ -72,16 +73,16 @@ class Notifier:
         for _ in range(_TRIES):
             try:
                 headers = {"Content-Type": "application/json"}
-                answer = requests.post(
+                response = requests.post(
                     self._url, data=content, headers=headers, timeout=_TIMEOUT_SECONDS
                 )
-            except requests.RequestException as error:  # its text has the URL
+            except requests.RequestException as error:  # its message contains the URL
                 reason = type(error).__name__
                 continue
-            if answer.ok:
+            if response.ok:
                 return
-            reason = f"status {answer.status_code}"
-        self._say(f"notify.url: not sent: {reason}")
+            reason = f"status {response.status_code}"
+        self._show(f"notify.url: not sent: {reason}")
 
     def _run(self, content: str) -> None:
         try:
@@ -97,27 +98,27 @@ class Notifier:
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = type(error).__name__
         if reason:
-            self._say(f"notify.command: failed: {reason}")
+            self._show(f"notify.command: failed: {reason}")
 
 
-def tell_result(notifier: Notifier, result: SweepResult) -> None:
-    """Send a sweep's end, or its stop, and wait until it is sent."""
+def send_result(notifier: Notifier, result: SweepResult) -> None:
+    """Notify of a sweep's end or stop, and wait until that is sent."""
     counts = {o.value: len(result.ended(o)) for o in Outcome if result.ended(o)}
     facts: dict[str, Any] = {"trials": counts}
-    said = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no trial"
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no trial"
     if result.best is not None:
         trial, epoch, value = result.best
         facts["best"] = {"trial": trial, "epoch": epoch, "overall": value}
-        said += f"; best {trial} with {value:.4f}"
+        summary += f"; best {trial} with {value:.4f}"
     if result.stop is None:
-        notifier.tell("end", f"has ended: {said}", **facts)
+        notifier.send("end", f"has ended: {summary}", **facts)
     else:
-        notifier.tell("stop", f"was stopped: {result.stop[0]}; {said}", **facts)
+        notifier.send("stop", f"was stopped: {result.stop[0]}; {summary}", **facts)
     notifier.close()
 
 
 def _url_of(notify: Notify, environment: Mapping[str, str]) -> str:
-    """The URL in the variable that is named, or ""."""
+    """Return the URL from the environment variable, or "" if none is configured."""
     if notify.url is None:
         return ""
     name = notify.url.removeprefix("$")
@@ -127,5 +128,5 @@ def _url_of(notify: Notify, environment: Mapping[str, str]) -> str:
     state = "holds no http:// or https:// URL" if url else "is not set"
     raise ConfigError(
         f"notify.url=${name}: the environment variable {name} {state}",
-        fix=f"export {name}=https://..., where the sweep's driver runs",
+        fix=f"export {name}=https://... on the machine of the sweep's driver",
     )

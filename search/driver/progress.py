@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live table in a terminal, a line an event elsewhere."""
+"""Progress of a running sweep: a live table in a terminal, else a line for each event."""
 
 import time
 from collections import Counter
@@ -27,9 +27,9 @@ from trainable.runtime.progress import Work
 SHOWN_ENDED = 12
 """Rows of the live table for the best trials that have ended."""
 WIDE = 100
-"""Columns of a terminal that has room for each task's score; others have overall's."""
-MAX_LOOKED_AT = 24
-"""Rows whose trial's folder is looked at for each picture: it may be far away."""
+"""Terminal width, in columns, from which on the table shows each task's score besides overall."""
+MAX_READ = 24
+"""Rows for which a refresh reads the trial's folder, which may be on remote storage."""
 _TO_RUN = ("running", "waiting", "stopped")
 _BOTH = (True, False)
 
@@ -37,13 +37,13 @@ _BOTH = (True, False)
 @dataclass
 class _Row:
     num_epochs: int
-    num_frozen: int = 0  # of these, the first ones, which leave the encoder as it is
+    num_frozen: int = 0  # how many of these, at the start, train only the heads
     epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)  # dev metric -> best so far
     last: dict[str, float] = field(default_factory=dict)
     state: str = "running"
-    settings: str = ""  # that the search chose, short
-    began: float | None = None  # by this process's clock
+    settings: str = ""  # the searched ones, abbreviated
+    began: float | None = None  # by this process's monotonic clock
 
     @property
     def overall(self) -> float:
@@ -60,12 +60,12 @@ class _Row:
 
     @property
     def whole(self) -> tuple[int, int]:
-        """Its epochs that train heads alone, and those that train the encoder too."""
+        """Number of its epochs that train only heads, and of those that train the encoder too."""
         return self.num_frozen, self.num_epochs - self.num_frozen
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """1, and of either sort the epochs that it has to run, or ran once it has ended."""
+        """1 (trial), and the number of epochs of either kind: still to run, or run if it ended."""
         frozen, trained = min(self.epoch, self.num_frozen), max(0, self.epoch - self.num_frozen)
         if self.is_to_run:
             frozen, trained = self.whole[0] - frozen, self.whole[1] - trained
@@ -73,10 +73,10 @@ class _Row:
 
 
 class Progress:
-    """The trials of a sweep as seen from the driver. Shows; keeps nothing that matters.
+    """Shows the progress of a sweep's trials. It holds no state that the sweep needs.
 
     Args:
-        under_way: how far a trial's process has come within its epoch.
+        under_way: returns the progress of a trial within its current epoch.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Progress:
         self.console, self.num_trials, self.num_probes = console, num_trials, num_probes
         self.max_concurrent_trials = max_concurrent_trials
         self.rows: dict[str, _Row] = {}
-        # Sums, so that no event looks through thousands of rows.
+        # Running sums, so that an event does not iterate over thousands of rows.
         self._counts = {(longer, to_run): [0, 0, 0] for longer in _BOTH for to_run in _BOTH}
         self._wholes: dict[bool, set[tuple[int, int]]] = {longer: set() for longer in _BOTH}
         self._seconds = {is_frozen: [0, 0.0] for is_frozen in _BOTH}  # of epochs: number, sum
@@ -104,11 +104,11 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:  # the table stays as it is now
+        if self._live is not None:  # the last table stays on the screen
             self._live.stop()
 
     def started(self, trial: str, num_epochs: int, num_frozen: int, note: str) -> None:
-        """A trial begins, or goes on after a crash."""
+        """Show a trial that starts, or continues after a crash; `note`: its searched settings."""
         with self._changed(trial, num_epochs, num_frozen) as row:
             row.state, row.settings = "running", _without_sections(note)
         row.began = time.monotonic()
@@ -122,60 +122,61 @@ class Progress:
         epochs: Iterable[EpochRecord],
         outcome: OutcomeRecord | None,
     ) -> None:
-        """A trial of an earlier driver."""
+        """Take in a trial of an earlier driver."""
         with self._changed(trial, num_epochs, num_frozen) as row:
             row.state = "waiting"
             for record in epochs:
-                self._note(row, record)
+                self._add(row, record)
             if outcome is not None and outcome.outcome.is_terminal:
                 row.state = outcome.outcome.value
 
     def epoch(self, trial: str, record: EpochRecord) -> None:
-        """A trial has finished an epoch."""
+        """Show an epoch that a trial has finished."""
         with self._changed(trial) as row:
-            self._note(row, record)
+            self._add(row, record)
         scores = "  ".join(f"{_short(key)} {value:.4f}" for key, value in row.last.items())
         self._show(f"{trial}: epoch {row.epoch}/{row.num_epochs}  {scores}  {self._eta()}")
 
     def lost(self, trial: str, reason: str) -> None:
-        """A trial's process is gone; the trial is tried again."""
+        """Show a trial whose process was lost, and which is retried."""
         with self._changed(trial) as row:
             row.state = "waiting"
-        self._show(f"{trial}: to be tried again: {reason}")
+        self._show(f"{trial}: will be retried: {reason}")
 
     def paused(self, trial: str, reason: str) -> None:
-        """A trial has no process until it is promoted."""
+        """Show a trial that is paused until it is promoted."""
         with self._changed(trial) as row:
             row.state = "paused"
         self._show(f"{trial}: paused, {reason}")
 
     def ended(self, trial: str, outcome: Outcome, reason: str) -> None:
-        """A trial has ended."""
+        """Show a trial that has ended."""
         with self._changed(trial) as row:
             row.state = outcome.value
         self._show(f"{trial}: {outcome.value}, {reason}")
 
     def remaining_seconds(self) -> float | None:
-        """An estimate for the whole sweep from the epochs so far; None before the first.
+        """Estimate the remaining seconds of the sweep from the epochs so far; None without any.
 
-        Epochs that train heads alone take a small part of others: each sort has its own mean, and
-        before the first of the others there is no estimate of them.
+        Epochs that train only heads are much shorter than others, so each kind has its own mean.
+        While trials are left that train the encoder, and no such epoch has run, there is no
+        estimate.
         """
         num_shorter = sum(self._counts[False, to_run][0] for to_run in _BOTH)
         num_probes = max(0, self.num_probes - num_shorter)
         num_longer = max(0, self.num_trials - len(self.rows) - num_probes)
         has_longer = bool(self._wholes[True])
         (num_frozen, frozen), (num_trained, trained) = self._seconds.values()
-        every = num_frozen + num_trained, frozen + trained
-        if not every[0] or ((num_longer or has_longer) and not num_trained):
+        both = num_frozen + num_trained, frozen + trained
+        if not both[0] or ((num_longer or has_longer) and not num_trained):
             return None
         means = [
             total / number
-            for number, total in (known if known[0] else every for known in self._seconds.values())
+            for number, total in (known if known[0] else both for known in self._seconds.values())
         ]
         seconds = sum(_seconds(self._counts[longer, True][1:], means) for longer in _BOTH)
         num_ended, *ended = self._counts[has_longer, False]
-        if num_ended:  # stopped trials are shorter than they might be
+        if num_ended:  # the mean length of trials that ended: some were stopped early
             usual = _seconds(ended, means) / num_ended
         else:
             usual = max(_seconds(whole, means) for whole in tuple(self._wholes[has_longer]))
@@ -185,7 +186,7 @@ class Progress:
 
     @contextmanager
     def _changed(self, trial: str, num_epochs: int = 0, num_frozen: int = 0) -> Iterator[_Row]:
-        """The trial's row, a new one of so many epochs if need be, while it changes."""
+        """Yield the trial's row, a new one of this length if it has none, and update the sums."""
         row = self.rows.get(trial)
         if row is not None:
             self._count(row, -1)
@@ -199,11 +200,11 @@ class Progress:
         total = self._counts[row.is_longer, row.is_to_run]
         total[:] = [one + sign * other for one, other in zip(total, row.counts, strict=True)]
 
-    def _note(self, row: _Row, record: EpochRecord) -> None:
+    def _add(self, row: _Row, record: EpochRecord) -> None:
         row.epoch, row.last = record.epoch, dev_metrics(record.metrics)
         raise_best(row.best, record)
-        of_sort = self._seconds[record.epoch <= row.num_frozen]
-        of_sort[:] = of_sort[0] + 1, of_sort[1] + record.seconds
+        of_kind = self._seconds[record.epoch <= row.num_frozen]
+        of_kind[:] = of_kind[0] + 1, of_kind[1] + record.seconds
 
     def _eta(self) -> str:
         seconds = self.remaining_seconds()
@@ -218,18 +219,18 @@ class Progress:
             self._live.refresh()
 
     def _table(self) -> Table:
-        rows = dict(self.rows)  # the driver adds to them while they are shown
-        num_ended = sum(row.state not in _TO_RUN for row in rows.values())
+        rows = dict(self.rows)  # another thread draws the table while the driver adds rows
+        num_ended = sum(not row.is_to_run for row in rows.values())
         title = f"{num_ended} of {self.num_trials} trials, best scores of each; {self._eta()}"
         table = Table(title=title.rstrip("; "), title_justify="left", box=SIMPLE)
         metrics = list(dict.fromkeys(key for row in rows.values() for key in list(row.best)))
-        if self.console.width < WIDE or len(metrics) == 2:  # of one task: its score is overall's
+        if self.console.width < WIDE or len(metrics) == 2:  # with one task, its score is overall
             metrics = [key for key in metrics if key == OVERALL]
-        running = [item for item in rows.items() if item[1].state in _TO_RUN]
-        ended = [item for item in rows.items() if item[1].state not in _TO_RUN]
+        running = [item for item in rows.items() if item[1].is_to_run]
+        ended = [item for item in rows.items() if not item[1].is_to_run]
         best = sorted(ended, key=lambda item: item[1].overall, reverse=True)[:SHOWN_ENDED]
         lines = [
-            self._cells(trial, row, metrics, number < MAX_LOOKED_AT)
+            self._cells(trial, row, metrics, number < MAX_READ)
             for number, (trial, row) in enumerate([*running, *best])
         ]
         headers = ["trial", "epoch", *map(_short, metrics), "state", "time"]
@@ -243,28 +244,28 @@ class Progress:
         return table
 
     def _cells(
-        self, trial: str, row: _Row, metrics: Sequence[str], is_looked_at: bool
+        self, trial: str, row: _Row, metrics: Sequence[str], is_read: bool
     ) -> tuple[str, ...]:
         is_running = row.state == "running"
         scores = (f"{row.best[key]:.4f}" if key in row.best else "" for key in metrics)
-        within = self._within(trial) if is_running and is_looked_at else ""
+        within = self._within(trial) if is_running and is_read else ""
         took = duration(time.monotonic() - row.began) if is_running and row.began else ""
         epoch = f"{row.epoch}/{row.num_epochs}{within}"
         return trial, epoch, *scores, row.state, took, row.settings
 
     def _within(self, trial: str) -> str:
-        """` +42 %` of the epoch under way, or of what comes before it."""
+        """Return ` +42 %`, the progress within the current epoch or the work before it, or ""."""
         work = self.under_way(trial)
         return "" if work is None or work.fraction is None else f" +{100 * work.fraction:.0f} %"
 
 
 def _short(key: str) -> str:
-    """`dev/sentiment/accuracy` -> `sentiment`."""
+    """Return the task: `dev/sentiment/accuracy` -> `sentiment`."""
     return key.split("/")[1]
 
 
 def _without_sections(note: str) -> str:
-    """`optim.lr=1e-4` -> `lr=1e-4`, where no other setting has that last name."""
+    """Abbreviate `optim.lr=1e-4` to `lr=1e-4` unless another setting ends in the same name."""
     keys = [pair.partition("=")[0] for pair in note.split()]
     last = [key.rpartition(".")[2] for key in keys]
     times = Counter(last)

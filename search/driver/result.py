@@ -18,13 +18,13 @@ class SweepResult:
     folder: Path
     trials: tuple[TrialSnapshot, ...]  # by name
     rungs: tuple[Rung, ...]
-    unsynced: tuple[str, ...]  # trials that MLflow has missed
+    unsynced: tuple[str, ...]  # trials that are not completely in MLflow
     usage: Usage
     stop: tuple[str, int] | None = None  # why it was stopped before its end, and the exit code
     audit: AuditResult | None = None
 
     def ended(self, outcome: Outcome) -> list[str]:
-        """The trials that ended so."""
+        """Return the names of the trials with this outcome."""
         return [
             trial.record.trial
             for trial in self.trials
@@ -33,7 +33,8 @@ class SweepResult:
 
     @property
     def best(self) -> tuple[str, int, float] | None:
-        """Trial, epoch and value of the best overall among finished and pruned trials."""
+        """Trial, epoch and value of the best overall among finished and pruned trials of the
+        search."""
         return self._best(of_baselines=False)
 
     @property

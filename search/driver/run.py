@@ -1,6 +1,6 @@
-"""One driver's work on a sweep: Tune runs what is left of it, then the books are balanced.
+"""One driver's work on a sweep: Tune runs the remaining trials, then MLflow is brought up to date.
 
-State is the sweep's folder; Tune only starts, places, stops and restarts trials.
+The state is in the sweep's folder; Tune only starts, places, stops and restarts trials.
 """
 
 import time
@@ -33,7 +33,7 @@ from search.config.baselines import BASELINES, baselines
 from search.config.sweep_config import SweepConfig
 from search.driver.budget import Meter, sweep_usage
 from search.driver.callback import SweepCallback
-from search.driver.notify import Notifier, tell_result
+from search.driver.notify import Notifier, send_result
 from search.driver.progress import Progress
 from search.driver.result import SweepResult
 from search.driver.shared_artifacts import prepare
@@ -51,7 +51,7 @@ from trainable.tune.trainable import Train, listening, make_trainable
 
 
 class Drive:
-    """One driver's work on a sweep, from its history on."""
+    """One driver's work on a sweep, given the history of earlier drivers."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Drive:
         )
         if self.scheduler.rungs is not None:
             restore_rungs(self.scheduler.rungs, history)
-            self.scheduler.has_finished = any(map(_has_run_whole, history))
+            self.scheduler.has_finished = any(map(_has_finished, history))
         self.searcher.is_paused, self.searcher.promote = self.scheduler.is_paused, self._promote
         self.mirror = BackgroundMirror(
             Mirror(tracking, folder.name),
@@ -88,9 +88,9 @@ class Drive:
         )
 
     def run(self, train: Train | None, resume_hint: str) -> SweepResult:
-        """All that is left to do; the result also when it was stopped."""
+        """Run the remaining trials. Return the result, also of a sweep that was stopped."""
         self.switch.resume_hint = resume_hint
-        self.notifier = Notifier(self.sweep.notify, self.folder.name, self._say)
+        self.notifier = Notifier(self.sweep.notify, self.folder.name, self._show)
         self.mirror.start(*what_is_tracked(self.folder, self.sweep))
         has_ended = False
         try:
@@ -101,8 +101,8 @@ class Drive:
                     for past in self.history:
                         self.mirror.mark(past.name)
                 has_ended = not self.switch.is_on
-        finally:  # Ray is down: nothing writes into the trials' folders any more
-            unsynced = self._settle("FINISHED" if has_ended else "KILLED")
+        finally:  # Ray is shut down: nothing writes into the trials' folders any more
+            unsynced = self._close("FINISHED" if has_ended else "KILLED")
         rungs = self.scheduler.rungs.reached if self.scheduler.rungs else ()
         result = SweepResult(
             self.folder.name,
@@ -114,10 +114,10 @@ class Drive:
             (self.switch.reason, self.switch.exit_code) if self.switch.reason else None,
             self._audit(),
         )
-        tell_result(self.notifier, result)
+        send_result(self.notifier, result)
         return result
 
-    def _say(self, line: str) -> None:
+    def _show(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _audit(self) -> AuditResult | None:
@@ -145,27 +145,27 @@ class Drive:
                 self.console.print(f"note: {without_price}", markup=False)
             cpus, gpus = sweep.resources.cpus_per_trial, slots.gpus_per_trial
             needs = {"CPU": cpus, "GPU": gpus}
-            roomy = [int(node.cpus) for node in nodes if node.num_trials(cpus, gpus)]
-            exclusive = {**needs, "CPU": max(roomy, default=cpus)}
+            node_cpus = [int(node.cpus) for node in nodes if node.num_trials(cpus, gpus)]
+            exclusive = {**needs, "CPU": max(node_cpus, default=cpus)}
             meter = Meter(self.folder, sweep.budget)
             self.switch.expect_trials()
             if train is None:
                 configs = [*known_configs(sweep), *unfinished_configs(self.history)]
-                look = partial(meter.enforce, self.switch)
+                is_stopping = partial(meter.enforce, self.switch)
                 with expecting(self.inputs):
-                    prepare(configs, place, self.tracking, needs, self.console, look)
+                    prepare(configs, place, self.tracking, needs, self.console, is_stopping)
                 if self.switch.is_on:
                     return
             concurrency = min(slots.max_concurrent_trials, self.searcher.num_to_come)
-            asked = None if slots.follows else concurrency
+            max_concurrent = None if slots.follows else concurrency
             num_trials = sweep.search.num_samples + len(baselines(sweep))
             counts = num_trials, concurrency, sweep.search.num_probes
             shown = Progress(self.console, *counts, self._under_way)
             with DeferredSync() as disk, shown as progress:
-                callback = self._callback(progress, meter, needs, asked, disk)
+                callback = self._callback(progress, meter, needs, max_concurrent, disk)
                 trainable = listening(make_trainable(place, train))
                 by_trial = partial(resources, needs, exclusive)
-                self._tune(tune.with_resources(trainable, by_trial), callback, asked)
+                self._tune(tune.with_resources(trainable, by_trial), callback, max_concurrent)
                 if not self.switch.is_on:
                     for suggested in self.searcher.paused.values():
                         callback.end_paused(suggested)
@@ -175,10 +175,10 @@ class Drive:
         progress: Progress,
         meter: Meter,
         needs: dict[str, float],
-        at_a_time: int | None,
+        max_concurrent: int | None,
         disk: DeferredSync,
     ) -> SweepCallback:
-        """The callback, and the searcher's view of what it holds back and which nodes it avoids."""
+        """Create the callback, and connect the searcher to its failures."""
         cpus = self.sweep.resources.cpus_per_trial
         callback = SweepCallback(
             self.folder,
@@ -192,7 +192,7 @@ class Drive:
             self.sweep.resources.max_failures,
             lambda: {n.id for n in alive_nodes() if n.num_trials(cpus, needs["GPU"])},
             self.notifier,
-            Waiting(needs, at_a_time, self._say, alive_nodes),
+            Waiting(needs, max_concurrent, self._show, alive_nodes),
             disk.add,
         )
         self.searcher.is_holding = callback.failures.is_holding
@@ -200,14 +200,15 @@ class Drive:
         callback.restore(self.history)
         return callback
 
-    def _tune(self, trainable: Any, callback: SweepCallback, at_a_time: int | None) -> None:
-        """Run Tune. With `at_a_time` None one more trial than there is room for waits: what an
-        autoscaler sees, one node after the other.
+    def _tune(self, trainable: Any, callback: SweepCallback, max_concurrent: int | None) -> None:
+        """Run Tune.
 
-        Tune's own records, which nothing reads, are kept off a disk that may be full.
+        With `max_concurrent` None one more trial is pending than fits, which makes an autoscaler
+        add a node at a time.
 
-        Nor does it hand variables of the driver's environment on to the trials: Ray would write AWS
-        keys into its logs, and start each process anew where it has one at hand that is as good.
+        Tune's own records, which nothing reads, go to a temporary folder, not to the sweep's disk.
+        The driver's environment variables are not passed to the trials: Ray would write AWS keys
+        into its logs, and could not reuse its idle processes.
         """
         class_cache.ENV_VARS_TO_PROPAGATE.clear()
         class_cache.DEFAULT_ENV_VARS.clear()
@@ -217,8 +218,8 @@ class Drive:
                 tune_config=tune.TuneConfig(
                     search_alg=self.searcher,
                     scheduler=self.scheduler,
-                    num_samples=-1,  # the searcher knows when there is nothing more to try
-                    max_concurrent_trials=at_a_time,
+                    num_samples=-1,  # the searcher decides when there are no more trials
+                    max_concurrent_trials=max_concurrent,
                     reuse_actors=True,
                     trial_name_creator=lambda trial: str(trial.config["trial"]),
                     trial_dirname_creator=lambda trial: f"{trial.config['trial']}-{trial.trial_id}",
@@ -232,15 +233,15 @@ class Drive:
             ).fit()
 
     def _promote(self, paused: Collection[str], is_end: bool) -> str | None:
-        """A paused trial goes on: that is on record before it does."""
+        """Promote a paused trial, with the decision written before the trial continues."""
         promoted = self.scheduler.promote(paused, is_end=is_end)
         if promoted is None:
             return None
         name, decision = promoted
         trial = self.folder.trial(name)
-        with suppress(OSError):  # on a full disk it is decided anew
+        with suppress(OSError):  # on a full disk a resumed sweep decides again
             trial.write_decision(decision)
-            trial.drop_outcome()  # of a sweep that was over, and is extended
+            trial.drop_outcome()  # it has one if the sweep had ended and was extended
         return name
 
     def _under_way(self, name: str) -> Work | None:
@@ -252,23 +253,28 @@ class Drive:
 
     @contextmanager
     def _interruptible(self) -> Any:
-        """A stop that was asked for is an end like another; a lease that was lost is not."""
+        """Suppress KeyboardInterrupt after a requested stop.
+
+        Raises:
+            ConfigError: the lease was lost to another process.
+        """
         try:
             yield
         except KeyboardInterrupt:
             if self.lease.is_lost:
                 raise ConfigError(
                     f"sweep {self.folder.name}: another process has taken over",
-                    fix="this one stood still for too long; leave the sweep to the other",
+                    fix="this process was unresponsive for too long; let the other one continue",
                 ) from None
             if not self.switch.is_on:
                 raise
 
-    def _settle(self, status: str) -> set[str]:
-        """The last word on every trial: none is left RUNNING. Returns what MLflow has missed."""
+    def _close(self, status: str) -> set[str]:
+        """Give every trial an outcome and finish the mirror. Return the trials that are not
+        completely in MLflow."""
         if self.lease.is_lost:
             return set()
-        with suppress(StorageError):  # what it does not tell now, `resume` will hear
+        with suppress(StorageError):  # `resume` will read what is missing now
             self.folder.refresh()
         for trial in self.folder.trial_folders():
             known = trial.outcome()
@@ -279,13 +285,13 @@ class Drive:
                 ended = OutcomeRecord(Outcome.STOPPED, reason, len(trial.epochs()), time.time())
                 try:
                     trial.write_outcome(ended)
-                except OSError as error:  # a full disk: without an outcome it runs on all the same
+                except OSError as error:  # a full disk: without an outcome it is resumed too
                     self.console.print(f"trial {trial.path.name}: {error}", markup=False)
                 self.mirror.mark(trial.path.name)
         return self.mirror.close(status)
 
 
-def _has_run_whole(past: PastTrial) -> bool:
-    """Whether it is a trial of the search that ran to its end, and more than a probe."""
-    is_whole = past.ended is Outcome.FINISHED and past.record.recipe not in BASELINES
-    return is_whole and past.num_probe_epochs < past.num_epochs
+def _has_finished(past: PastTrial) -> bool:
+    """Whether it is a finished trial of the search, and more than a probe."""
+    is_finished = past.ended is Outcome.FINISHED and past.record.recipe not in BASELINES
+    return is_finished and past.num_probe_epochs < past.num_epochs

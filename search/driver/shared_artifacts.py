@@ -1,7 +1,7 @@
-"""What the trials of a sweep have in common is made once, before the first of them starts.
+"""Artifacts that trials of a sweep share, made once before the first trial starts.
 
-An encoder with additional pre-training, and a teacher's soft labels. A trial that finds them
-missing (the search switched them on) makes them itself, and the trials beside it wait.
+These are encoders with additional pre-training, and soft labels of teachers. A trial that needs
+another one (if the search enables them) makes it itself, and the trials that need the same wait.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ from trainable.runtime.threads import limit_threads
 from trainable.tune.attempt import Attempt
 from trainable.tune.placement import TrialPlacement
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 def prepare(
@@ -37,34 +37,31 @@ def prepare(
 
     Args:
         needs: CPU and GPU of a trial, for the task that pre-trains.
-        is_stopping: asked every second; what pre-trains sees the sweep's stop file, and leaves a
-            checkpoint.
+        is_stopping: called every second; may stop the sweep. Pre-training watches the sweep's stop
+            file and leaves a checkpoint.
 
     Raises:
-        ConfigError: pre-training failed, or a teacher is out of reach.
+        ConfigError: pre-training failed, or a teacher cannot be read.
     """
     wanted = list(configs)
-    encoders = _unlike(wanted)
+    encoders = _distinct(wanted)
     if encoders:
-        console.print(f"pre-training: {len(encoders)} encoder(s), unless they are there")
+        console.print(f"pre-training: {len(encoders)} encoder(s), unless they exist already")
         task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(_pretrain)
         sent = [task.remote(config.flat(), place, i) for i, config in enumerate(encoders, start=1)]
         for problem in filter(None, _results(sent, is_stopping)):
             raise ConfigError(f"additional pre-training: {problem}")
-    taught = [config for config in wanted if config.distill.enabled]
-    if taught:
-        from ensemble.distillation.teachers import (
-            teach,  # loads all that a model needs, for seconds
-        )
+    distilled = [config for config in wanted if config.distill.enabled]
+    if distilled:
+        from ensemble.distillation.teachers import teach  # imports torch, which takes seconds
 
         with suppress(AskedToStop):
-            for config in taught:
+            for config in distilled:
                 teach(config, place.shared, tracking, stop=is_stopping)
 
 
-def _unlike(configs: Iterable[Config]) -> list[Config]:
-    """Configurations that pre-train, one of all that would make the same encoder of the same
-    text."""
+def _distinct(configs: Iterable[Config]) -> list[Config]:
+    """Return the configurations that pre-train, one for each encoder that would result."""
     distinct: dict[str, Config] = {}
     for config in configs:
         if config.pretrain.enabled:
@@ -78,14 +75,13 @@ def _unlike(configs: Iterable[Config]) -> list[Config]:
 def _results(sent: Sequence[Any], is_stopping: Callable[[], bool]) -> list[str | None]:
     waiting = list(sent)
     while waiting:
-        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_SECONDS)
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_POLL_SECONDS)
         is_stopping()
     return list(ray.get(list(sent)))
 
 
 def _pretrain(settings: dict[str, Any], place: TrialPlacement, number: int) -> str | None:
-    """Pre-train in a worker: the encoder is there afterwards, unless the sweep is stopped; or what
-    is wrong is returned."""
+    """Pre-train in a worker. Return the problem; None: the encoder is made, or the sweep stops."""
     limit_threads(place.num_threads, place.num_gpus)
     from trainable.pretraining.pretrain import pretrained_encoder
 

@@ -1,4 +1,4 @@
-"""What MLflow holds of a sweep as a whole, written by its driver, `ensweep sync` and `gc`."""
+"""A sweep's own run in MLflow, written by its driver, `ensweep sync` and `ensweep gc`."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +20,7 @@ from trainable.config.config import Config
 def what_is_tracked(
     folder: SweepFolder, sweep: SweepConfig
 ) -> tuple[dict[str, str], dict[str, Any], dict[str, Path], View]:
-    """Tags, params and artifacts of the sweep's own run, and how its trials are shown."""
+    """Return tags, params and artifacts of the sweep's own run, and the view of its trials."""
     params = {
         f"{section}.{key}": value
         for section in ("search", "scheduler", "resources")
@@ -41,16 +41,17 @@ def what_is_tracked(
 
 
 def sync(folder: SweepFolder, tracking: Tracking, *, whole: bool = True) -> list[str]:
-    """Bring MLflow up to the sweep's folder; what went wrong, by trial. In the end nothing is left
-    running, unless somebody drives the sweep.
+    """Update MLflow from the sweep's folder. Return the problems, a line for each trial.
+
+    Afterwards no run has the status RUNNING, unless a process drives the sweep.
 
     Args:
-        whole: the sweep's own run as well, made if need be; else no more than the trials'.
+        whole: update the sweep's own run too, and create it if needed; False: only the trials'.
     """
     mirror, sweep = Mirror(tracking, folder.name), None
     before = mirror.parent_status()
     if whole:
-        with suppress(IntegrityError, NothingUsableError):  # a damaged file is `resume`'s to refuse
+        with suppress(IntegrityError, NothingUsableError):  # `resume` reports a damaged file
             sweep = folder.read()
     if before is None and sweep is not None:
         mirror.start(*what_is_tracked(folder, sweep))
@@ -65,11 +66,11 @@ def sync(folder: SweepFolder, tracking: Tracking, *, whole: bool = True) -> list
         else:
             outcomes.append(snapshot.outcome)
     if whole and drivers(folder):
-        return missed  # of the trials that it has just begun there may be only a run
+        return missed  # trials that the driver has just started may have a run and no folder yet
     has_ended = bool(outcomes) and all(record and record.outcome.is_terminal for record in outcomes)
     is_last = sweep is not None and len(trials) >= sweep.search.num_samples
     if before not in (None, "RUNNING") and not (has_ended and not missed and is_last):
-        mirror.finish(before)  # it may have been stopped between trials
+        mirror.finish(before)  # keep the status: it may have been stopped between trials
     elif has_ended and not missed:
         mirror.finish("FINISHED")
     elif outcomes and (whole or (not missed and all(outcomes))):
@@ -78,7 +79,7 @@ def sync(folder: SweepFolder, tracking: Tracking, *, whole: bool = True) -> list
 
 
 def view_of(config: Config, searched: tuple[str, ...] = ()) -> View:
-    """Best scores, overall and by task, and what is searched."""
+    """Return the view with the best scores, overall and by task, and the searched settings."""
     tasks = config.task_records()
     metrics = [metric_name("dev", name, str(t.metric)) for name, t in tasks.items() if t.metric]
     best = tuple(f"best/{name}" for name in (OVERALL, *metrics))

@@ -1,7 +1,7 @@
-"""One training outside of any search, as a run like any other: `ensweep train`.
+"""A single training without a search: `ensweep train`.
 
-All of a storage folder are the trials of one sweep, `train`: projected onto MLflow as those of
-other sweeps are, on its leaderboard, and candidates of ensembles.
+All trainings in a storage folder are trials of one sweep named `train`: they are mirrored to MLflow
+like those of other sweeps, and are in its leaderboard and candidates of ensembles.
 """
 
 import re
@@ -39,7 +39,7 @@ from trainable.storage.layout import SHARED, STOP_REQUEST
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.train import train
 
-_LOOK_SECONDS = 1.0  # between looks for a request of `ensweep stop`
+_POLL_SECONDS = 1.0  # between checks for a request of `ensweep stop`
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,20 @@ class Trained:
 
     trial: TrialFolder
     outcome: OutcomeRecord
-    run_id: str | None  # MLflow's; None: it has missed some of it
+    run_id: str | None  # MLflow's; None: the run in MLflow is incomplete
 
 
 def default_folder(storage: Path, name: str) -> Path:
-    """Where the training of that name lies, unless the user says so.
+    """Return the default folder of the training `name`.
 
     Raises:
-        ConfigError: no folder can have the name.
+        ConfigError: the name cannot be a folder's.
     """
     return SweepFolder(storage, TRAININGS).trial(name).path
 
 
 def name_of(folder: Path) -> str:
-    """The name of a run in a folder of the user's: what of the folder's is letters and digits."""
+    """Return a run's name for a folder: its name, with characters that are not allowed as `-`."""
     return re.sub(r"[^A-Za-z0-9._-]+|\.{2,}", "-", folder.name).strip("-._")[:100] or "run"
 
 
@@ -75,14 +75,14 @@ def run_training(
     report: Callable[[EpochRecord], None],
     stop: Stop,
 ) -> Trained:
-    """Train in `folder`, or go on with it; tracked from the first step on.
+    """Train in `folder`, or resume the training in it; tracked from the first step on.
 
-    A training that has ended is left as it is, and MLflow is brought up to it.
+    A training that has ended is left unchanged, and MLflow is updated from its folder.
 
     Raises:
-        ConfigError: MLflow cannot be used or has such a run of another folder, another process is
-            at this one; and as `trainable.training.train.train`.
-        DataError, IntegrityError, NothingUsableError: as there.
+        ConfigError: MLflow cannot be used, or has a run of this name from another folder, or
+            another process trains here; also as `trainable.training.train.train`.
+        DataError, IntegrityError, NothingUsableError: as `trainable.training.train.train`.
     """
     config, kept, trial = resolved.config, storage_of(folder), TrialFolder(folder)
     kept.probe()
@@ -90,12 +90,12 @@ def run_training(
     choose_device(config.train.device)
     _refuse_taken(name, folder, storage, tracking)
     trial.refresh()
-    if (folder / CONFIG_ARTIFACT).exists():  # one that has ended is held to its settings too
+    if (folder / CONFIG_ARTIFACT).exists():  # also one that has ended must have these settings
         stored, fingerprint = trial.trial(), dataset.fingerprint
         trial.create(replace(stored, config=config.flat(), data_fingerprint=fingerprint))
     mirrored, is_there = _Mirrored(name, folder, resolved, tracking, stop), folder.exists()
 
-    def note(record: EpochRecord) -> None:
+    def on_epoch(record: EpochRecord) -> None:
         mirrored.mark()
         report(record)
 
@@ -112,7 +112,7 @@ def run_training(
                     config,
                     folder,
                     identity=Identity(name, TRAININGS, resolved.recipe, resolved.origin),
-                    report=note,
+                    report=on_epoch,
                     stop=mirrored.should_stop,
                     dataset=dataset,
                     shared=storage / SHARED,
@@ -129,29 +129,29 @@ def run_training(
 
 
 class _Mirrored:
-    """MLflow's side of a training: made once its first step is at hand, so that what is refused
-    before it takes no name."""
+    """The mirror of a training to MLflow, started before the first step: a training that is refused
+    earlier creates no run."""
 
     def __init__(
         self, name: str, folder: Path, resolved: Resolved, tracking: Tracking, stop: Stop
     ) -> None:
         self.name, self.folder, self.resolved, self.stop = name, folder, resolved, stop
-        self.has_begun, self._is_asked, self._looked = False, False, 0.0
+        self.has_begun, self._is_requested, self._checked = False, False, 0.0
         trial = TrialFolder(folder)
         self._mirror = BackgroundMirror(Mirror(tracking, TRAININGS), lambda _: trial.snapshot())
 
     def should_stop(self) -> bool:
-        """Asked before each step."""
+        """Whether to stop; called before each step."""
         now = time.monotonic()
-        if now - self._looked >= _LOOK_SECONDS:
-            self._looked = now
-            self._is_asked = storage_of(self.folder).is_raised(self.folder / STOP_REQUEST)
+        if now - self._checked >= _POLL_SECONDS:
+            self._checked = now
+            self._is_requested = storage_of(self.folder).is_raised(self.folder / STOP_REQUEST)
             if not self.has_begun:
                 self.mark()
-        return self._is_asked or self.stop()
+        return self._is_requested or self.stop()
 
     def mark(self) -> None:
-        """The folder has changed, or may have."""
+        """Mark the folder as changed, and start the mirror if the training has begun."""
         if not self.has_begun and (self.folder / CONFIG_ARTIFACT).exists():
             self.has_begun = True
             tags = {"description": "trainings outside of a search: ensweep train"}
@@ -160,7 +160,11 @@ class _Mirrored:
             self._mirror.mark(self.name)
 
     def close(self, outcome: OutcomeRecord | None) -> bool:
-        """Whether MLflow has all of it. None: it ended by an error, and may go on."""
+        """Finish the run. Return whether MLflow is complete.
+
+        Args:
+            outcome: None: the training ended with an error, and may be resumed.
+        """
         self.mark()
         has_ended = outcome is not None and outcome.outcome.is_terminal
         status = "FINISHED" if has_ended else "KILLED"
@@ -170,7 +174,7 @@ class _Mirrored:
 def _refuse_taken(name: str, folder: Path, storage: Path, tracking: Tracking) -> None:
     if (SweepFolder(storage, TRAININGS).path / SWEEP_FILE).exists():
         raise ConfigError(
-            f"{storage / TRAININGS}: holds a sweep of the name that trainings are tracked under",
+            f"{storage / TRAININGS}: is a sweep with the name under which trainings are tracked",
             fix="train in another storage folder: --storage DIR",
         )
     tracking.check()
@@ -178,7 +182,7 @@ def _refuse_taken(name: str, folder: Path, storage: Path, tracking: Tracking) ->
     other = known and known[-1].tags.get(Tag.WEIGHTS_URI)
     if other and other != storage_of(folder).address((folder / "weights").resolve()):
         raise ConfigError(
-            f"a run {name!r} is tracked already, of {other.rpartition('/')[0]}",
+            f"a run {name!r} is tracked already, from {other.rpartition('/')[0]}",
             fix="choose another name with --name",
         )
 

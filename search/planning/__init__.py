@@ -1,1 +1,1 @@
-"""Before a sweep: checks, probes of the nodes, a forecast."""
+"""Planning a sweep: checks, probes of the nodes, a forecast of time and cost."""

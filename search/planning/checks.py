@@ -12,18 +12,18 @@ Verdict = Literal["ok", "note", "error"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. An error: the sweep would waste money."""
+    """The result of one check; an error means that the sweep would fail or waste money."""
 
     name: str
     verdict: Verdict
-    found: str
+    found: str  # the message
     fix: str | None = None
     exit_code: int = 0
 
 
 @dataclass
 class Checks:
-    """What was looked at, in that order."""
+    """The results of several checks, in their order."""
 
     checks: list[Check] = field(default_factory=list)
 
@@ -33,23 +33,26 @@ class Checks:
 
     @property
     def exit_code(self) -> int:
-        """0, or that of the first error."""
+        """The exit code of the first error; 0 without errors."""
         return self.errors[0].exit_code if self.errors else 0
 
-    def look(self, name: str, how: Callable[[], str]) -> None:
-        """Add what `how` tells, or the error that it raises; what it adds itself comes after."""
-        place = len(self.checks)
-        Tally(f"looking at {name}")
-        try:
-            check = Check(name, "ok", how())
-        except EnsweepError as error:
-            check = Check(name, "error", error.problem, error.fix, error.exit_code)
-        self.checks.insert(place, check)
+    def run(self, name: str, check: Callable[[], str]) -> None:
+        """Run a check, and add its message or the error that it raises.
 
-    def note(self, name: str, text: str, fix: str | None = None) -> None:
+        Results that the check itself adds come after its own.
+        """
+        index = len(self.checks)
+        Tally(f"checking {name}")
+        try:
+            result = Check(name, "ok", check())
+        except EnsweepError as error:
+            result = Check(name, "error", error.problem, error.fix, error.exit_code)
+        self.checks.insert(index, result)
+
+    def warn(self, name: str, text: str, fix: str | None = None) -> None:
         """Add a warning."""
         self.checks.append(Check(name, "note", text, fix))
 
-    def warn(self, name: str, text: str, fix: str | None = None) -> None:
-        """Add an error that no exception was raised for."""
+    def fail(self, name: str, text: str, fix: str | None = None) -> None:
+        """Add an error for which no exception was raised."""
         self.checks.append(Check(name, "error", text, fix, ConfigError.exit_code))

@@ -1,8 +1,9 @@
-"""The time of a sweep, simulated: trials of measured cost and random scores climb its rungs.
+"""A forecast of a sweep's time, cost and disk space, by simulation.
 
-Each simulated sweep draws the scores of its trials at random, and the seconds of its steps from
-those measured; the spread of many is the interval. Not in it: trials that are lost and run
-again, nodes that are still to start, and other work on the same machine.
+Each simulated sweep draws the scores of its trials at random and the seconds of its steps from the
+measured ones, and applies the scheduler's rungs. The interval is the spread over many simulations.
+It leaves out lost trials that are run again, nodes that have yet to start, and other work on the
+same machine.
 """
 
 import heapq
@@ -21,7 +22,7 @@ _INTERVAL = (0.05, 0.5, 0.95)
 
 @dataclass(frozen=True)
 class Range:
-    """5 %, 50 % and 95 % of the simulated sweeps."""
+    """The 5 %, 50 % and 95 % quantiles over the simulated sweeps."""
 
     low: float
     median: float
@@ -30,21 +31,21 @@ class Range:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a sweep will take."""
+    """The expected time, cost and disk space of a sweep."""
 
     num_trials: int
-    max_epochs: int  # were no trial stopped early, at the median of their lengths
+    max_epochs: int  # without early stopping, with trials of median length
     epochs: Range
-    hours: Range  # by the clock
-    trial_hours: Range  # of all trials, one after the other
+    hours: Range  # wall-clock time
+    trial_hours: Range  # sum over the trials
     gpu_hours: Range
     usd: Range | None  # None: no prices are known
-    disk_bytes: float  # at most
+    disk_bytes: float  # upper bound
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Where the trials of a sweep run, and for how much."""
+    """The settings of a sweep on which the forecast depends."""
 
     num_trials: int
     max_concurrent_trials: int
@@ -52,7 +53,7 @@ class Terms:
     usd_per_hour: float | None  # of a trial
     keep_pruned_top: int
     num_tasks: int
-    num_probes: int = 0  # trials, the first ones, that end with their probe
+    num_probes: int = 0  # number of first trials that end with their probe
 
 
 def forecast(
@@ -62,32 +63,32 @@ def forecast(
     terms: Terms,
     seed: int = 0,
 ) -> Forecast:
-    """Simulate the sweep many times.
+    """Simulate the sweep `NUM_SIMULATIONS` times.
 
     Args:
-        first: what the first trials take, in their order.
-        drawn: what trials that the search draws may take, one as likely as another.
-        new_rungs: the scheduler's rungs, empty; None: no trial is stopped early.
+        first: measured costs of the first trials, in their order.
+        drawn: measured costs of trials that the search draws, all equally likely.
+        new_rungs: creates the scheduler's empty rungs; None: no trial is stopped early.
     """
     random = np.random.default_rng(seed)
     costs = [*first, *drawn]
 
     def trials() -> list[Rehearsal]:
         chosen = [
-            first[i] if i < len(first) else _any(costs, drawn, random)
+            first[i] if i < len(first) else _random_cost(drawn or costs, random)
             for i in range(terms.num_trials)
         ]
         probes = [trial.probe_alone() for trial in chosen[: terms.num_probes]]
         return [*probes, *chosen[terms.num_probes :]]
 
-    played = [
-        _play(trials(), new_rungs(), terms.max_concurrent_trials, random)
+    simulated = [
+        _simulate(trials(), new_rungs(), terms.max_concurrent_trials, random)
         for _ in range(NUM_SIMULATIONS)
     ]
     num_longer = terms.num_trials - terms.num_probes
     per_probe = np.median([cost.num_probe_epochs for cost in costs])
     epochs, wall, busy = (
-        _range([getattr(p, k) for p in played]) for k in ("epochs", "wall", "busy")
+        _range([getattr(sweep, key) for sweep in simulated]) for key in ("epochs", "wall", "busy")
     )
     hours, trial_hours = _scale(wall, 1 / 3600), _scale(busy, 1 / 3600)
     return Forecast(
@@ -101,26 +102,26 @@ def forecast(
         trial_hours,
         _scale(trial_hours, terms.gpus_per_trial),
         None if terms.usd_per_hour is None else _scale(trial_hours, terms.usd_per_hour),
-        _disk(costs, terms, max(played, key=lambda p: p.finished).finished, epochs.high),
+        _disk(costs, terms, max(sweep.finished for sweep in simulated), epochs.high),
     )
 
 
 @dataclass
-class _Played:
-    """A simulated sweep: epochs run, seconds by the clock and of all trials, trials not stopped."""
+class _Simulated:
+    """The totals of a simulated sweep."""
 
     epochs: int = 0
-    wall: float = 0.0
-    busy: float = 0.0
-    finished: int = 0
+    wall: float = 0.0  # seconds from start to end
+    busy: float = 0.0  # seconds, sum over the trials
+    finished: int = 0  # trials that were not stopped
 
 
-def _play(
+def _simulate(
     trials: Sequence[Rehearsal], rungs: Rungs | None, slots: int, random: np.random.Generator
-) -> _Played:
-    """One sweep: the event that comes first is handled first, as under Tune."""
-    played, waiting = _Played(), list(range(len(trials)))[::-1]
-    worth = random.random(len(trials))
+) -> _Simulated:
+    """Simulate a sweep: ends of epochs are processed in the order of time, as under Tune."""
+    total, waiting = _Simulated(), list(range(len(trials)))[::-1]
+    scores = random.random(len(trials))
     events: list[tuple[float, int, int]] = []  # end of an epoch, trial, epoch
     epoch_seconds: dict[int, list[float]] = {}
 
@@ -130,35 +131,33 @@ def _play(
         once = sum(stage.once_seconds for stage in trial.stages) if number < slots else 0.0
         epoch_seconds[number] = _epoch_seconds(trial, random)
         first = trial.start_seconds + once + epoch_seconds[number][0]
-        played.busy += first
+        total.busy += first
         heapq.heappush(events, (now + first, number, 1))
 
     for _ in range(min(slots, len(waiting))):
         begin(0.0)
     while events:
         now, number, epoch = heapq.heappop(events)
-        played.epochs += 1
-        played.wall = max(played.wall, now)
+        total.epochs += 1
+        total.wall = max(total.wall, now)
         seconds = epoch_seconds[number]
         is_stopped = False
         if rungs is not None:
             lengths = len(seconds), trials[number].num_probe_epochs
-            decision = rungs.decide(str(number), epoch, float(worth[number]), *lengths)
-            is_stopped = (
-                decision.action != CONTINUE
-            )  # what pauses may be promoted: that is left out
+            decision = rungs.decide(str(number), epoch, float(scores[number]), *lengths)
+            is_stopped = decision.action != CONTINUE  # promotions are not simulated
         if epoch < len(seconds) and not is_stopped:
-            played.busy += seconds[epoch]
+            total.busy += seconds[epoch]
             heapq.heappush(events, (now + seconds[epoch], number, epoch + 1))
             continue
-        played.finished += epoch == len(seconds)
+        total.finished += epoch == len(seconds)
         if waiting:
             begin(now)
-    return played
+    return total
 
 
 def _epoch_seconds(trial: Rehearsal, random: np.random.Generator) -> list[float]:
-    """Seconds of each epoch, its steps resampled from those measured."""
+    """Return the seconds of each epoch, with steps resampled from the measured ones."""
     seconds = []
     for stage in trial.stages:
         steps = sum(
@@ -169,17 +168,17 @@ def _epoch_seconds(trial: Rehearsal, random: np.random.Generator) -> list[float]
     return seconds
 
 
-def _any(
-    costs: Sequence[Rehearsal], drawn: Sequence[Rehearsal], random: np.random.Generator
-) -> Rehearsal:
-    among = drawn or costs
-    return among[int(random.integers(len(among)))]
+def _random_cost(costs: Sequence[Rehearsal], random: np.random.Generator) -> Rehearsal:
+    return costs[int(random.integers(len(costs)))]
 
 
 def _disk(costs: Sequence[Rehearsal], terms: Terms, num_finished: int, num_epochs: float) -> float:
-    """A finished trial keeps its best epoch overall and of each task, of the encoders that they did
-    not train one for all; pruned ones while they are among the best; running ones two checkpoints,
-    one of them under way."""
+    """Return an upper bound of the bytes on disk.
+
+    A finished trial keeps the weights of its best epoch overall and for each task, a pruned one
+    while it is among the best. An encoder that is not trained is kept once for all trials. A
+    running trial has two checkpoints, one of which is being written.
+    """
     bests, encoders = terms.num_tasks + 1, sum({cost.encoder_bytes for cost in costs})
     probes = min(num_finished, terms.num_probes)
     of_trial, of_probe = (

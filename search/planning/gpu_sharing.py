@@ -1,8 +1,8 @@
-"""How many trials at a time make the most of a GPU, or of a machine's CPUs: measured, not guessed.
+"""Measures how many concurrent trials give the highest throughput on a GPU, or on a machine's CPUs.
 
-Small models leave a large GPU idle between their kernels, and more threads help a small matrix
-product little. So many tasks as would share it train side by side for a while, and their steps are
-added up.
+Small models leave a large GPU idle between kernels, and more threads hardly speed up a small matrix
+product. For each number of trials, as many tasks train concurrently for a while, and their steps
+per second are summed.
 """
 
 import time
@@ -21,34 +21,34 @@ from trainable.tune.placement import TrialPlacement
 
 COUNTS = (1, 2, 4)
 SECONDS = 10.0
-"""That the tasks train side by side."""
-_PATIENCE = 300.0
-"""Seconds to wait for the others to be ready."""
+"""How long the tasks train concurrently."""
+_READY_SECONDS = 300.0
+"""How long a task waits for the others to be ready."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """So many trials side by side, and what they do together."""
+    """A number of concurrent trials, and their throughput."""
 
     count: int
-    setting: str  # the key and value that has trials share like this
-    steps_per_second: float | None  # of all; None: they do not fit
+    setting: str  # `key=value` that makes trials share like this
+    steps_per_second: float | None  # sum over the trials; None: they do not fit
     problem: str = ""
 
 
 def measure(settings: Mapping[str, Any], place: TrialPlacement, probe_folder: Path) -> list[Share]:
-    """Trials of one configuration on the cluster's largest node: one at a time, then more.
+    """Measure trials of one configuration on the cluster's largest node: one, then several.
 
     Args:
-        settings: of the configuration, flat.
+        settings: the configuration, flat.
         probe_folder: the folder of `search.planning.probe.probe_folder`.
     """
     node = max((node for node in ray.nodes() if node["Alive"]), key=_size)
-    return [_together(settings, probe_folder, node, *given) for given in _shares(place, node)]
+    return [_measure(settings, probe_folder, node, *given) for given in _shares(place, node)]
 
 
 def best(shares: list[Share]) -> Share:
-    """The share with the most steps a second; of equals, that of fewer trials.
+    """Return the share with the most steps per second; of equals, the one with fewer trials.
 
     Raises:
         ValueError: not even one trial fits.
@@ -57,18 +57,20 @@ def best(shares: list[Share]) -> Share:
     return max(fitting, key=lambda share: (share.steps_per_second or 0.0, -share.count))
 
 
-def tell(shares: list[Share]) -> str:
-    """Side by side, in times of one at a time, and what to set."""
-    alone = shares[0].steps_per_second
-    if alone is None:
+def describe(shares: list[Share]) -> str:
+    """Return the throughput of each share relative to a single trial, and the best setting."""
+    single = shares[0].steps_per_second
+    if single is None:
         return f"not even one trial fits: {shares[0].problem}"
-    words = []
+    parts = []
     for share in shares[1:]:
         speed = share.steps_per_second
-        words.append(f"{share.count}: " + ("no room" if speed is None else f"{speed / alone:.2f}"))
+        parts.append(
+            f"{share.count}: " + ("does not fit" if speed is None else f"{speed / single:.2f}")
+        )
     return (
-        f"steps a second side by side, one trial's being 1: {', '.join(words) or 'no more fit'}; "
-        f"best: {best(shares).setting}"
+        "steps per second of concurrent trials relative to one trial: "
+        f"{', '.join(parts) or 'no more fit'}; best: {best(shares).setting}"
     )
 
 
@@ -79,7 +81,7 @@ def _size(node: Mapping[str, Any]) -> tuple[float, float]:
 def _shares(
     place: TrialPlacement, node: Mapping[str, Any]
 ) -> Iterator[tuple[int, str, TrialPlacement]]:
-    """(trials, what to set, what each has) of what the node can be cut into."""
+    """Yield (number of trials, setting, resources of each) for the ways to share the node."""
     cpus = int(node["Resources"].get("CPU", 0))
     for count in COUNTS:
         if place.num_gpus:
@@ -92,7 +94,7 @@ def _shares(
             yield count, f"resources.cpus_per_trial={threads}", replace(place, num_threads=threads)
 
 
-def _together(
+def _measure(
     settings: Mapping[str, Any],
     probe_folder: Path,
     node: Mapping[str, Any],
@@ -101,8 +103,8 @@ def _together(
     place: TrialPlacement,
 ) -> Share:
     task = ray.remote(max_retries=0, num_cpus=place.num_threads, num_gpus=place.num_gpus)(_train)
-    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    tasks = task.options(scheduling_strategy=there)
+    on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    tasks = task.options(scheduling_strategy=on_node)
     sent = [
         tasks.remote(settings, place, probe_folder, count, number, SECONDS)
         for number in range(count)
@@ -123,17 +125,17 @@ def _train(
     number: int,
     seconds: float,
 ) -> float:
-    """Train in a worker: steps a second beside `count - 1` others."""
+    """Train in a worker, concurrently with `count - 1` others. Return the steps per second."""
     limit_threads(place.num_threads, place.num_gpus)
     from trainable.data.dataset import read_dataset
     from trainable.training.profiler import steps_per_second
 
     def begin() -> None:
         (probe_folder / f"ready-{count}-{number}").touch()
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _READY_SECONDS
         while len(list(probe_folder.glob(f"ready-{count}-*"))) < count:
             if time.monotonic() > until:
-                raise TimeoutError("those beside this one did not come")
+                raise TimeoutError("the other tasks did not start in time")
             time.sleep(0.05)
 
     config = from_flat(settings)

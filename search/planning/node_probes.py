@@ -1,4 +1,4 @@
-"""Probes sent into the cluster, with the resources of trials, and what their reports add up to."""
+"""Runs probes on the cluster, with the resources of trials, and combines their reports."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,55 +21,55 @@ from trainable.training.profile import Rehearsal
 from trainable.tune.placement import TrialPlacement
 
 WAIT_SECONDS = 900
-"""For the cluster to start a node, and for the rehearsals."""
+"""Timeout of the probes, in which the cluster may have to start a node."""
 
 _MEMORY_SHARE = 0.95
-"""Of a machine's memory: beyond it Ray ends processes."""
+"""Fraction of a machine's memory beyond which Ray kills processes."""
 
 _MUST_AGREE = ("python", "ray", "ensweep")
 
 
 @dataclass(frozen=True)
-class Visits:
-    """What all probes have found."""
+class ProbeResults:
+    """The reports of all probes."""
 
     reports: tuple[NodeReport, ...]
 
     @property
     def problems(self) -> list[str]:
-        """Each with the machine where it is found."""
-        told = [f"{report.host}: {line}" for report in self.reports for line in report.problems]
-        return list(dict.fromkeys(told))
+        """The distinct problems, each with its host."""
+        lines = [f"{report.host}: {line}" for report in self.reports for line in report.problems]
+        return list(dict.fromkeys(lines))
 
     @property
     def rehearsals(self) -> dict[str, Rehearsal]:
-        """What each configuration takes, by its name, as it was found first."""
+        """Name of a configuration -> its measured cost; the first of several measurements."""
         reports = reversed(self.reports)
-        return {name: cost for visit in reports for name, cost in visit.rehearsals.items()}
+        return {name: cost for report in reports for name, cost in report.rehearsals.items()}
 
     @property
     def usd_per_hour(self) -> float:
-        """The price of a trial where it costs the most."""
+        """The highest price of a trial over the nodes."""
         return max(report.usd_per_hour for report in self.reports)
 
 
-def visit(
+def run_probes(
     configs: Mapping[str, Config],
     place: TrialPlacement,
     probe_folder: Path,
     num_probes: int,
     *,
     deep: bool,
-) -> Visits:
-    """Rehearse `configs`, up to `num_probes` at a time, as trials beside each other would run.
+) -> ProbeResults:
+    """Rehearse `configs` on the cluster, up to `num_probes` concurrently, as trials would run.
 
     Args:
         probe_folder: the folder of `search.planning.probe.probe_folder`.
-        deep: look around on a node of every type as well, and rehearse what `choose` says is the
-            largest with each encoder there.
+        deep: probe a node of every type as well, and rehearse the largest configuration of each
+            encoder there.
 
     Raises:
-        ConfigError: the cluster had no room for a trial, or a probe was lost.
+        ConfigError: no node with room for a trial came up in time, or a probe was lost.
     """
     needs = {"num_cpus": place.num_threads, "num_gpus": place.num_gpus}
     task = ray.remote(max_retries=0, **needs)(probe)
@@ -79,29 +79,29 @@ def visit(
     sent = [task.remote(place, probe_folder, share) for share in shares]
     largest = {name: given for name, given in flat.items() if name.startswith(LARGEST)}
     for node in _one_of_each_type(place) if deep else ():
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        sent.append(task.options(scheduling_strategy=there).remote(place, probe_folder, largest))
+        on_node = NodeAffinitySchedulingStrategy(node, soft=False)
+        sent.append(task.options(scheduling_strategy=on_node).remote(place, probe_folder, largest))
     try:
-        reports = _answers(sent)
+        reports = _reports(sent)
     except GetTimeoutError:
         for reference in sent:
             ray.cancel(reference, force=True)
         raise ConfigError(
-            f"no answer from a task like a trial in {WAIT_SECONDS // 60} minutes",
-            fix="ray status tells what the cluster waits for",
+            f"a task with the resources of a trial did not end in {WAIT_SECONDS // 60} minutes",
+            fix="ray status shows which resources the cluster waits for",
         ) from None
     except RayError as error:
         reason = first_line(error)
-        raise ConfigError(f"a task like a trial was lost: {reason}") from None
-    return Visits(tuple(with_driver(each, probe_folder) for each in reports))
+        raise ConfigError(f"a task with the resources of a trial was lost: {reason}") from None
+    return ProbeResults(tuple(with_driver(each, probe_folder) for each in reports))
 
 
-def _answers(sent: list[Any]) -> tuple[NodeReport, ...]:
-    """What the probes have found, in the order in which they were sent.
+def _reports(sent: list[Any]) -> tuple[NodeReport, ...]:
+    """Return the reports of the probes, in the order in which they were sent.
 
     Raises:
-        GetTimeoutError: one takes too long.
-        RayError: one was lost.
+        GetTimeoutError: a probe takes too long.
+        RayError: a probe was lost.
     """
     tally, waiting = Tally("tasks that train a few steps", len(sent)), sent
     deadline = time.monotonic() + WAIT_SECONDS
@@ -112,26 +112,27 @@ def _answers(sent: list[Any]) -> tuple[NodeReport, ...]:
 
 
 def memory_problems(
-    visits: Visits, place: TrialPlacement, max_concurrent_trials: int
+    results: ProbeResults, place: TrialPlacement, max_concurrent_trials: int
 ) -> Iterator[str]:
-    """Configurations that do not fit as often as they would run on one machine or GPU."""
-    beside = min(max_concurrent_trials, _fit_on_a_machine(place))
-    for report in visits.reports:
+    """Yield a problem for each node whose memory is too small for the trials that share it."""
+    num_sharing = min(max_concurrent_trials, _max_per_machine(place))
+    for report in results.reports:
         peak = max((cost.peak_bytes for cost in report.rehearsals.values()), default=0)
-        if peak * beside > _MEMORY_SHARE * report.memory_bytes:
+        if peak * num_sharing > _MEMORY_SHARE * report.memory_bytes:
             yield (
-                f"{report.host}: {beside} x {peak / 1e9:.1f} GB at a time, of "
+                f"{report.host}: {num_sharing} x {peak / 1e9:.1f} GB at a time, of "
                 f"{report.memory_bytes / 1e9:.1f} GB of memory"
             )
 
 
 def with_driver(report: NodeReport, probe_folder: Path) -> NodeReport:
-    """Add the problems that only the driver can see: an answer it does not read, versions."""
+    """Add the problems that only the driver sees: a file of the probe that it cannot read, and
+    different versions."""
     problems = list(report.problems)
     storage_of(probe_folder).pull(probe_folder, report.answer)
     if not (probe_folder / report.answer).is_file():
         problems.append(
-            f"storage: what a task wrote below {probe_folder.parent} is not seen by the driver"
+            f"storage: the driver does not see what a task wrote below {probe_folder.parent}"
         )
     ours = versions()
     for name in _MUST_AGREE:
@@ -141,8 +142,8 @@ def with_driver(report: NodeReport, probe_folder: Path) -> NodeReport:
 
 
 def _one_of_each_type(place: TrialPlacement) -> list[str]:
-    """Nodes on which a trial fits, by id, one of every kind that is up."""
-    kinds: dict[Any, str] = {}
+    """Return the ids of nodes on which a trial fits, one of each type that is running."""
+    types: dict[Any, str] = {}
     for node in _alive():
         resources = node["Resources"]
         if (
@@ -151,12 +152,12 @@ def _one_of_each_type(place: TrialPlacement) -> list[str]:
         ):
             labels = {k: v for k, v in node.get("Labels", {}).items() if k != "ray.io/node-id"}
             size = resources.get("CPU"), resources.get("GPU"), tuple(sorted(labels.items()))
-            kinds.setdefault(size, node["NodeID"])
-    return list(kinds.values())
+            types.setdefault(size, node["NodeID"])
+    return list(types.values())
 
 
-def _fit_on_a_machine(place: TrialPlacement) -> int:
-    """Trials that share the memory of one machine, or of one GPU."""
+def _max_per_machine(place: TrialPlacement) -> int:
+    """Return the largest number of trials that share the memory of one machine, or of one GPU."""
     if place.num_gpus:
         return int(1 / place.num_gpus) if place.num_gpus < 1 else 1
     return max(int(node["Resources"].get("CPU", 0) // place.num_threads) for node in _alive())

@@ -1,7 +1,7 @@
-"""A sweep checked before it starts, with a forecast of its time, disk and memory.
+"""Checks of a sweep before it starts, with a forecast of its time, disk space and memory.
 
-What the driver can see is looked at first; Ray's processes are started only when nothing of that is
-wrong. Every problem is found in one go, as far as it does not follow from another.
+The driver runs its own checks first and starts Ray only if they pass. One run reports every problem
+that does not follow from another.
 """
 
 import os
@@ -22,8 +22,8 @@ from search.cluster.slots import Slots, find_slots, require_devices, unpriced
 from search.config.sweep_config import SweepConfig
 from search.planning.checks import Check, Checks
 from search.planning.forecast import Forecast, Terms, forecast
-from search.planning.gpu_sharing import Share, measure, tell
-from search.planning.node_probes import Visits, memory_problems, visit
+from search.planning.gpu_sharing import Share, describe, measure
+from search.planning.node_probes import ProbeResults, memory_problems, run_probes
 from search.planning.preflight import known_configs, read_data, refuse_taken
 from search.planning.probe import probe_folder
 from search.planning.representative_trials import choose
@@ -37,14 +37,14 @@ from trainable.tune.placement import TrialPlacement
 
 @dataclass
 class Plan(Checks):
-    """What was found, and the forecast where nothing is in its way."""
+    """The results of the checks, and the forecast if there are no errors."""
 
     forecast: Forecast | None = None
     rehearsals: dict[str, Rehearsal] = field(default_factory=dict)
     sharing: list[Share] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "checks": [asdict(check) for check in self.checks],
             "forecast": None if self.forecast is None else asdict(self.forecast),
@@ -61,48 +61,48 @@ def make_plan(
     deep: bool = False,
     share: bool = False,
 ) -> Plan:
-    """Look at all that the sweep `name` needs; train a few steps of some of its configurations.
+    """Check the requirements of the sweep `name`, and train a few steps of some configurations.
 
     Args:
-        deep: look around on one node of every type that is up, not only where tasks happen to land.
-        share: measure by how many trials a GPU, or a machine's CPUs, are best shared.
+        deep: probe a node of every type that is running, not only where tasks are scheduled.
+        share: measure how many trials should share a GPU, or a machine's CPUs.
     """
     plan = Plan()
     folder = SweepFolder(storage, name)
     configs: dict[str, Config] = {}
-    plan.look("settings", lambda: _settings(sweep, configs))
+    plan.run("settings", lambda: _settings(sweep, configs))
     for idle in _idle_keys(sweep, configs.values()):
-        plan.note("settings", idle)
+        plan.warn("settings", idle)
     if any(config.pretrain.enabled for config in configs.values()):
-        plan.note("settings", "additional pre-training comes first; the forecast is without it")
-    plan.look("data", lambda: _data(sweep, configs))
-    plan.look("tracking", lambda: _tracking(tracking))
+        plan.warn("settings", "additional pre-training comes first; the forecast is without it")
+    plan.run("data", lambda: _data(sweep, configs))
+    plan.run("tracking", lambda: _tracking(tracking))
     if not plan.errors:
-        plan.look("teacher", lambda: _teachers(configs, tracking))
-        plan.look("name", lambda: _name(folder, tracking))
-    plan.look("storage", lambda: _storage(folder.path.parent))
+        plan.run("teacher", lambda: _teachers(configs, tracking))
+        plan.run("name", lambda: _name(folder, tracking))
+    plan.run("storage", lambda: _storage(folder.path.parent))
     if plan.errors:
-        plan.note("cluster", "not looked at before the rest is mended")
+        plan.warn("cluster", "not checked until the errors are corrected")
         return plan
     other_work = niceness(os.environ, os.getloadavg()[0], os.cpu_count() or 1)
-    plan.look("cluster", partial(_cluster, plan, sweep, folder, configs, deep, share))
+    plan.run("cluster", partial(_cluster, plan, sweep, folder, configs, deep, share))
     if other_work is not None:
-        plan.note("cluster", other_work, "RAY_worker_niceness=0 gives trials an equal share")
+        plan.warn("cluster", other_work, "RAY_worker_niceness=0 gives trials an equal share")
     return plan
 
 
 def niceness(environment: Mapping[str, str], load: float, num_cpus: int) -> str | None:
-    """What is said where a Ray that is started here would run trials beside other work.
+    """Return a warning if Ray is started on this machine and other work keeps its CPUs busy.
 
     Args:
-        load: processes that want to run, the machine's mean of a minute.
+        load: the load average of the last minute.
     """
     nice = environment.get("RAY_worker_niceness", "15")  # Ray's default
     if environment.get("RAY_ADDRESS") or nice in ("0", "") or load < num_cpus / 2:
         return None
     return (
-        f"other work keeps {load:.1f} of {num_cpus} CPUs busy, and trials give way to it: they run "
-        f"at Ray's niceness {nice}"
+        f"other work keeps {load:.1f} of {num_cpus} CPUs busy and has priority over trials, which "
+        f"run at Ray's niceness {nice}"
     )
 
 
@@ -119,7 +119,7 @@ def _settings(sweep: SweepConfig, configs: dict[str, Config]) -> str:
 
 
 def _idle_keys(sweep: SweepConfig, configs: Iterable[Config]) -> list[str]:
-    """Keys that are searched for nothing: without effect in every configuration looked at."""
+    """Return a warning for each searched key that has no effect in any of the configurations."""
     reasons = [
         {
             line.partition("=")[0]: line.rpartition(": ")[2]
@@ -152,7 +152,7 @@ def _tracking(tracking: Tracking) -> str:
 
 def _teachers(configs: Mapping[str, Config], tracking: Tracking) -> str:
     teachers = {find_teacher(config, tracking) for config in configs.values()} - {""}
-    return ", ".join(sorted(teachers)) or "none is needed from outside"
+    return ", ".join(sorted(teachers)) or "no trained teacher is needed"
 
 
 def _name(folder: SweepFolder, tracking: Tracking) -> str:
@@ -164,9 +164,9 @@ def _storage(storage: Path) -> str:
     kept = storage_of(storage)
     if kept.is_remote:
         kept.probe()
-        return f"{kept.address(storage)}: written to; of two that write at once one is refused"
+        return f"{kept.address(storage)}: writable; of two concurrent writers one is refused"
     with probe_folder(storage):
-        return f"{storage}: written to and locked; {_free(storage) / 1e9:.1f} GB free"
+        return f"{storage}: writable, with locks; {_free(storage) / 1e9:.1f} GB free"
 
 
 def _cluster(
@@ -177,11 +177,11 @@ def _cluster(
     deep: bool,
     share: bool,
 ) -> str:
-    """Everything that takes Ray; adds its own checks to the plan."""
+    """Run the checks that need Ray, and add their results to the plan."""
     storage, resources = folder.path.parent, sweep.resources
     if share and folder.storage.is_remote:
-        raise ConfigError("--share: measures in a folder, not at a storage URI")
-    with environment(), cluster() as nodes, probe_folder(storage) as folder_of_probes:
+        raise ConfigError("--share: needs a storage folder, not a storage URI")
+    with environment(), cluster() as nodes, probe_folder(storage) as shared_folder:
         slots = find_slots(resources, nodes)
         require_devices(configs.values(), slots)
         place = TrialPlacement(
@@ -192,33 +192,33 @@ def _cluster(
             usd_per_hour=sweep.budget.usd_per_hour,
         )
         num_probes = min(slots.max_concurrent_trials, sweep.search.num_samples)
-        visits = visit(configs, place, folder_of_probes, num_probes, deep=deep)
-        if share and not visits.problems:
+        results = run_probes(configs, place, shared_folder, num_probes, deep=deep)
+        if share and not results.problems:
             typical = list(configs.values())[-1]
-            plan.sharing = measure(typical.flat(), place, folder_of_probes)
-        too_large = list(memory_problems(visits, place, num_probes))
+            plan.sharing = measure(typical.flat(), place, shared_folder)
+        too_large = list(memory_problems(results, place, num_probes))
         without_price = unpriced(sweep.budget, resources, slots, nodes)
-    for problem in [*visits.problems, *too_large]:
-        plan.warn("task", problem)
+    for problem in [*results.problems, *too_large]:
+        plan.fail("task", problem)
     if without_price is not None:
-        say = plan.note if sweep.budget.max_usd is None else plan.warn
-        say("budget", without_price, "name every node type under budget.usd_per_hour")
+        add = plan.warn if sweep.budget.max_usd is None else plan.fail
+        add("budget", without_price, "name every node type under budget.usd_per_hour")
     if plan.sharing:
-        plan.note("sharing", tell(plan.sharing))
-    for name, rehearsal in visits.rehearsals.items():
-        plan.checks.append(Check(name, "ok", _tell(rehearsal)))
-    plan.rehearsals = visits.rehearsals
+        plan.warn("sharing", describe(plan.sharing))
+    for name, rehearsal in results.rehearsals.items():
+        plan.checks.append(Check(name, "ok", _describe(rehearsal)))
+    plan.rehearsals = results.rehearsals
     if not plan.errors:
-        plan.forecast = _forecast(sweep, visits, slots, storage)
-        _judge(plan, sweep, visits, slots, storage)
-    hosts = len({report.host for report in visits.reports})
+        plan.forecast = _forecast(sweep, results, slots, storage)
+        _check_limits(plan, sweep, results, slots, storage)
+    hosts = len({report.host for report in results.reports})
     return (
         f"{num_probes} trials at a time, {resources.cpus_per_trial} CPU and "
-        f"{slots.gpus_per_trial:g} GPU each; {len(visits.reports)} tasks on {hosts} machine(s)"
+        f"{slots.gpus_per_trial:g} GPU each; {len(results.reports)} tasks on {hosts} machine(s)"
     )
 
 
-def _tell(rehearsal: Rehearsal) -> str:
+def _describe(rehearsal: Rehearsal) -> str:
     steps = [seconds for stage in rehearsal.stages for seconds in stage.step_seconds]
     mean = sum(map(sum, steps)) / sum(map(len, steps))
     return (
@@ -227,9 +227,9 @@ def _tell(rehearsal: Rehearsal) -> str:
     )
 
 
-def _forecast(sweep: SweepConfig, visits: Visits, slots: Slots, storage: Path) -> Forecast:
-    costs = visits.rehearsals
-    if storage_of(storage).is_remote:  # an object store has no links: no epochs share an encoder
+def _forecast(sweep: SweepConfig, results: ProbeResults, slots: Slots, storage: Path) -> Forecast:
+    costs = results.rehearsals
+    if storage_of(storage).is_remote:  # no hard links there, by which epochs share an encoder
         costs = {name: replace(cost, encoder_bytes=0) for name, cost in costs.items()}
     first = [cost for name, cost in costs.items() if name.startswith("first")]
     drawn = [cost for name, cost in costs.items() if name.startswith("drawn")]
@@ -238,7 +238,7 @@ def _forecast(sweep: SweepConfig, visits: Visits, slots: Slots, storage: Path) -
         sweep.search.num_samples,
         min(slots.max_concurrent_trials, sweep.search.num_samples),
         slots.gpus_per_trial,
-        visits.usd_per_hour or None,
+        results.usd_per_hour or None,
         sweep.keep_pruned_top,
         num_tasks,
         min(sweep.search.num_probes, sweep.search.num_samples),
@@ -246,38 +246,41 @@ def _forecast(sweep: SweepConfig, visits: Visits, slots: Slots, storage: Path) -
     return forecast(first, drawn, partial(new_rungs, sweep), terms, sweep.search.seed)
 
 
-def _judge(plan: Plan, sweep: SweepConfig, visits: Visits, slots: Slots, storage: Path) -> None:
-    """Does it fit on the disk and into the budget?"""
+def _check_limits(
+    plan: Plan, sweep: SweepConfig, results: ProbeResults, slots: Slots, storage: Path
+) -> None:
+    """Compare the forecast with the free disk space and the budget."""
     estimate, free = plan.forecast, _free(storage)
     assert estimate is not None
     gigabytes = f"up to {estimate.disk_bytes / 1e9:.1f} GB are"
     needed = f"{gigabytes} needed in {storage}, {free / 1e9:.1f} are free"
     if storage_of(storage).is_remote:
-        plan.note("disk", f"{gigabytes} written")
+        plan.warn("disk", f"{gigabytes} written")
     elif estimate.disk_bytes > free:
-        plan.warn("disk", needed, "make room, or keep less: keep_pruned_top, search.num_samples")
+        fix = "free disk space, or keep less: keep_pruned_top, search.num_samples"
+        plan.fail("disk", needed, fix)
     elif estimate.disk_bytes > free / 2:
-        plan.note("disk", needed)
+        plan.warn("disk", needed)
     budget = sweep.budget
     limits = {
         "max_hours": (budget.max_hours, estimate.hours, 1.0),
         "max_gpu_hours": (budget.max_gpu_hours, estimate.gpu_hours, slots.gpus_per_trial),
-        "max_usd": (budget.max_usd, estimate.usd, visits.usd_per_hour),
+        "max_usd": (budget.max_usd, estimate.usd, results.usd_per_hour),
     }
-    shortest = min(map(_hours, visits.rehearsals.values()))
+    shortest = min(map(_hours, results.rehearsals.values()))
     for key, (limit, whole, share) in limits.items():
         if limit is None or whole is None:
             continue
         if shortest * share > limit:
-            plan.warn("budget", f"{key}={limit:g} is used up before the first trial could finish")
+            plan.fail("budget", f"{key}={limit:g} is used up before the first trial could finish")
         elif whole.high > limit:
-            plan.note(
+            plan.warn(
                 "budget", f"{key}={limit:g} may end it early; all of it takes {whole.high:.2g}"
             )
 
 
 def _hours(cost: Rehearsal) -> float:
-    """Hours of a whole trial."""
+    """Return the hours of a trial that is not stopped."""
     seconds = cost.start_seconds
     for stage in cost.stages:
         steps = zip(stage.num_steps, stage.step_seconds, strict=True)

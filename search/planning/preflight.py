@@ -18,7 +18,7 @@ from trainable.data.remote import listing
 
 
 def refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
-    """Two sweeps never share a folder, nor a name in MLflow."""
+    """Raise ConfigError if the sweep's folder exists, or its name is taken in MLflow."""
     if folder.path.exists():
         raise folder.taken()
     tracking.check()
@@ -27,8 +27,8 @@ def refuse_taken(folder: SweepFolder, tracking: Tracking) -> None:
 
 
 def known_configs(sweep: SweepConfig) -> list[Config]:
-    """The configurations that are known before the search draws: those of the first trials, and
-    the base of the others, if there are others."""
+    """Return the configurations known before the search draws: those of the first trials, and the
+    base of the others if there are any."""
     num_first = len(sweep.first_trials)
     starts: list[TrialSettings] = [sweep.first(number)[0] for number in range(num_first)]
     if sweep.search.num_samples > num_first:
@@ -37,23 +37,28 @@ def known_configs(sweep: SweepConfig) -> list[Config]:
 
 
 def unfinished_configs(history: Iterable[PastTrial]) -> list[Config]:
-    """Configurations of the trials that are to go on."""
+    """Return the configurations of the trials that have not ended."""
     return [from_flat(past.record.config) for past in history if not past.is_over]
 
 
 def read_data(configs: Iterable[Config]) -> dict[str, Dataset]:
-    """Data errors end a sweep before it starts, once for each way that its trials read data."""
-    seen: dict[str, Dataset] = {}
+    """Read the data of the configurations, once for each distinct way to read them.
+
+    Raises:
+        DataError: the data have errors.
+    """
+    datasets: dict[str, Dataset] = {}
     for config in configs:
-        what = _data_key(config)
-        if what not in seen:
-            seen[what] = read_dataset(config)
-    return seen
+        key = _data_key(config)
+        if key not in datasets:
+            datasets[key] = read_dataset(config)
+    return datasets
 
 
 def read_inputs(sweep: SweepConfig, configs: Iterable[Config]) -> Inputs:
-    """What trials of these configurations, and the encoders that the search may draw, read: each
-    folder at a URI is listed once, and the data are those of that listing.
+    """Return the inputs of trials: data, and encoders of the configurations and of the space.
+
+    Each folder at a URI is listed once, and the data are read as of that listing.
 
     Raises:
         DataError: the data have errors.
@@ -71,7 +76,7 @@ def read_inputs(sweep: SweepConfig, configs: Iterable[Config]) -> Inputs:
 def _uris(sweep: SweepConfig, configs: Iterable[Config]) -> set[str]:
     drawn = getattr(sweep.space.get("model.encoder"), "choices", None) or ()
     encoders = {config.model.encoder for config in configs} | set(map(str, drawn))
-    return {place for place in encoders | {c.data.dir or "" for c in configs} if is_uri(place)}
+    return {each for each in encoders | {c.data.dir or "" for c in configs} if is_uri(each)}
 
 
 def _data_key(config: Config) -> str:
@@ -79,10 +84,10 @@ def _data_key(config: Config) -> str:
 
 
 def refuse_other_inputs(known: Inputs, inputs: Inputs) -> None:
-    """The trials of a sweep are compared with each other: all read the same.
+    """Check that the inputs are those of the sweep's start: its trials are compared.
 
     Raises:
-        ChangedInputError: data or an encoder are not those that the sweep began with.
+        ChangedInputError: data or an encoder have changed.
     """
     changes = known.changes(inputs)
     if changes:
@@ -90,8 +95,13 @@ def refuse_other_inputs(known: Inputs, inputs: Inputs) -> None:
 
 
 def refuse_other_data(history: Sequence[PastTrial], inputs: Inputs) -> None:
-    """A trial is never finished on other data than it began with, also one of a sweep of which
-    nothing else is on record."""
+    """Check that unfinished trials would continue on the data that they began with.
+
+    This also covers sweeps without a record of their inputs.
+
+    Raises:
+        DataError: the data have changed.
+    """
     unfinished = {past.name: from_flat(past.record.config) for past in history if not past.is_over}
     with expecting(inputs):
         read = read_data(unfinished.values())
@@ -104,6 +114,6 @@ def refuse_other_data(history: Sequence[PastTrial], inputs: Inputs) -> None:
     if changed:
         raise DataError(
             f"the data have changed since {', '.join(changed)} began",
-            fix="put the files back as they were, or start a new sweep (--warm-start takes "
-            "over what this one found)",
+            fix="restore the files, or start a new sweep (--warm-start uses the results of this "
+            "one)",
         )

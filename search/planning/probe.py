@@ -1,7 +1,8 @@
-"""What a Ray task finds where trials will run: storage, versions, data, memory, a few steps.
+"""The probe: a Ray task that checks a node on which trials will run.
 
-The driver leaves a file in the storage folder and locks another; a task that reads the one, is kept
-out of the other and answers in a third shares the folder with it.
+It checks storage, versions, data and memory, and trains a few steps. To check that the storage
+folder is shared, the driver writes a file in it and locks another: the probe must read the first,
+fail to lock the second, and write a third that the driver reads.
 """
 
 import os
@@ -38,24 +39,25 @@ _PROCESS = uuid.uuid4().hex[:8]
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a task has to tell."""
+    """The report of a probe."""
 
     host: str
-    answer: str  # the file that it wrote
+    answer: str  # name of the file that it wrote
     node_type: str
-    usd_per_hour: float  # of a trial there
+    usd_per_hour: float  # of a trial on this node
     versions: Mapping[str, str]
     memory_bytes: int  # of the machine, or of its GPU
     problems: tuple[str, ...] = ()
-    rehearsals: Mapping[str, Rehearsal] = field(default_factory=dict)  # name -> what it takes
+    rehearsals: Mapping[str, Rehearsal] = field(default_factory=dict)
+    """Name of a configuration -> its measured cost."""
 
 
 @contextmanager
 def probe_folder(storage: Path) -> Iterator[Path]:
-    """A folder in `storage` for tasks to find and answer in; gone afterwards.
+    """Create a folder in `storage` for probes, and remove it afterwards.
 
     Raises:
-        ConfigError: the storage folder cannot be made, written to, read or locked.
+        ConfigError: the storage folder cannot be created, written to, read or locked.
     """
     try:
         storage.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,7 +65,7 @@ def probe_folder(storage: Path) -> Iterator[Path]:
             folder = Path(name)
             write_atomic(folder / QUESTION, folder.name)
             if (folder / QUESTION).read_text(encoding="utf-8") != folder.name:
-                raise OSError("what was written is not what is read")
+                raise OSError("a file has other content when read than was written")
             lock = storage_of(folder).lock(folder / LOCK)
             lock.acquire(timeout=5)
             try:
@@ -79,16 +81,16 @@ def probe_folder(storage: Path) -> Iterator[Path]:
 def probe(
     place: TrialPlacement, folder: Path, configs: Mapping[str, Mapping[str, Any]]
 ) -> NodeReport:
-    """Look around in a worker with the resources of a trial, and rehearse `configs`.
+    """Check the node in a worker with the resources of a trial, and rehearse `configs`.
 
-    Whatever is wrong is returned: what is raised here would be raised in every trial.
+    Problems are part of the report, not raised.
     """
     limit_threads(place.num_threads, place.num_gpus)
     problems = list(_storage_problems(place.root / folder.name))
     rehearsals: dict[str, Rehearsal] = {}
     with tempfile.TemporaryDirectory() as cache:
         _share_fetched(Path(cache))
-        os.environ["ENSWEEP_CACHE"] = cache  # a part of the data is not to be found again
+        os.environ["ENSWEEP_CACHE"] = cache  # rehearsals cache only part of the data
         for name, settings in configs.items():
             try:
                 rehearsals[name] = _rehearse(from_flat(settings))
@@ -110,12 +112,12 @@ def probe(
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of what driver and trials must have alike."""
+    """Return the versions of Python and of the main packages."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
 def _share_fetched(cache: Path) -> None:
-    """Copies of remote folders are whole: they are there for the trials then."""
+    """Link the copies of remote folders into the cache: they are complete, for trials to reuse."""
     ours = cache_folder() / FETCHED
     ours.mkdir(mode=0o700, parents=True, exist_ok=True)
     (cache / FETCHED).symlink_to(ours, target_is_directory=True)
@@ -132,21 +134,21 @@ def _storage_problems(folder: Path) -> Iterator[str]:
     try:
         storage_of(folder).pull(folder, QUESTION)
         if (folder / QUESTION).read_text(encoding="utf-8") != folder.name:
-            yield f"storage: {folder / QUESTION} is not what the driver wrote"
+            yield f"storage: {folder / QUESTION} does not have the content that the driver wrote"
         write_atomic(folder / _answer_name(), socket.gethostname())
         lock = storage_of(folder).lock(folder / LOCK)
         lock.acquire(timeout=0)
         lock.release()
-        yield f"storage: {folder.parent} has no locks that hold between machines"
+        yield f"storage: locks in {folder.parent} do not work between machines"
     except Timeout:
         return
     except OSError as error:
-        yield f"storage: {folder.parent} is not there, or not the driver's: {error}"
+        yield f"storage: {folder.parent} does not exist, or is not the driver's: {error}"
 
 
 def _answer_name() -> str:
-    """A file name of this process alone: two containers may share a host's name and a process
-    number."""
+    """Return a file name unique to this process: two containers may have the same host name and
+    process id."""
     return f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}"
 
 

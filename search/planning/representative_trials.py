@@ -1,4 +1,4 @@
-"""Which configurations of a sweep are rehearsed before it starts."""
+"""Chooses the configurations of a sweep that are rehearsed before it starts."""
 
 from collections.abc import Iterator
 
@@ -11,17 +11,17 @@ from trainable.config.parse import from_flat
 from trainable.training.stages import num_frozen_epochs, total_epochs
 
 LARGEST = "largest with "
-"""Before the encoder: the name of its largest configuration."""
+"""Prefix of the name of an encoder's largest configuration."""
 
 _FIRST, _DRAWN = 2, 2
-"""First and drawn trials of which the steps are timed; one of the largest besides."""
+"""Number of first and of drawn trials that are timed, besides the largest configurations."""
 
 _DRAWS = 32
-"""Points of the space that are looked at for others than its corners."""
+"""Random points among which the largest configuration is searched, besides the corners."""
 
 
 def choose(sweep: SweepConfig) -> dict[str, Config]:
-    """The largest configuration of each encoder, then first and drawn trials, by what they are.
+    """Return name -> configuration: the largest of each encoder, then first and drawn trials.
 
     Raises:
         ConfigError: a point of the space is no valid configuration.
@@ -61,7 +61,7 @@ def _corners(sweep: SweepConfig) -> Iterator[Config]:
 
 
 def _size(config: Config) -> tuple[int, int]:
-    """Orders configurations of one encoder by the memory of a step: tokens, then the heads."""
+    """Return a sort key by the memory of a training step: tokens, then the size of the heads."""
     passes = 1 + 2 * config.loss.smart.enabled + config.loss.simcse.enabled
     trains_all = total_epochs(config) > num_frozen_epochs(config)
     tokens = config.batching.batch_size * (config.model.max_length or 512) * passes

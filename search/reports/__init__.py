@@ -1,1 +1,1 @@
-"""What a sweep found: leaderboard, importances, comparison, report, and a study of Optuna's."""
+"""The results of a sweep: leaderboard, importances, comparison, report, export to Optuna."""

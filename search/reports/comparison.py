@@ -1,4 +1,4 @@
-"""Sweeps side by side: the settings that differ, what each found, for what time, and how sure.
+"""Comparison of sweeps: settings that differ, best scores with confidence intervals, and times.
 
 Legend: R replicates.
 """
@@ -23,21 +23,21 @@ from search.storage.sweep_folder import SweepFolder
 
 @dataclass(frozen=True)
 class Side:
-    """What one sweep came to."""
+    """The results of one sweep."""
 
     name: str
     outcomes: dict[str, int]  # outcome, or "running" -> trials
     best_trial: str
     best_epoch: int
     scores: dict[str, float]  # task -> its metric at that epoch; "overall"
-    hours: float  # from its first trial's start to its last epoch's end
-    trial_hours: float  # over all trials and attempts, baselines included
+    hours: float  # from the start of its first trial to the end of its last epoch
+    trial_hours: float  # over all trials and attempts, including baselines
     gpu_hours: float
     usd: float
     best_by_hours: tuple[tuple[float, float], ...]  # (hours since the start, best overall by then)
 
     def best_after(self, hours: float) -> float | None:
-        """The best overall that was known so many hours after the start; None: nothing yet."""
+        """Return the best overall found within these hours of the start; None: nothing yet."""
         return max((best for at, best in self.best_by_hours if at <= hours), default=None)
 
     @property
@@ -51,18 +51,18 @@ class Comparison:
     """Several sweeps, the first of which the others are compared with."""
 
     sides: tuple[Side, ...]
-    settings: dict[str, tuple[Any, ...]]  # what differs -> its value in each sweep; None: not set
+    settings: dict[str, tuple[Any, ...]]  # name -> its value in each sweep; None: not set
     gains: tuple[dict[str, Gain], ...]  # of each sweep but the first: task or "overall" -> gain
-    common_hours: float  # of the sweep that took the least
+    common_hours: float  # of the shortest sweep
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return asdict(self)
 
 
 CAVEAT = (
-    "difference of the best trials to the first sweep's: 95 % of a paired bootstrap over dev rows, "
-    "on which both were chosen"
+    "difference of each best trial to the first sweep's: 95 % interval of a paired bootstrap over "
+    "the dev rows on which both trials were chosen"
 )
 
 
@@ -72,9 +72,9 @@ def compare(
     """Compare sweeps by their best trials.
 
     Raises:
-        NothingUsableError: no such sweep, or none of its trials has a score.
-        ConfigError: their trials are scored on other data, or have no task in common.
-        IntegrityError: predictions are not as they were written.
+        NothingUsableError: there is no such sweep, or none of its trials has a score.
+        ConfigError: their trials are scored on different data, or have no task in common.
+        IntegrityError: predictions are damaged.
     """
     sweeps = [folder.read() for folder in folders]
     histories = [read_history(folder.trial_folders()) for folder in folders]
@@ -103,7 +103,7 @@ def compare(
 
 
 def _best(folder: SweepFolder, history: Sequence[PastTrial]) -> PastTrial:
-    """The best trial that the search chose; a baseline where there are no others."""
+    """Return the best trial of the search; a baseline if no other trial has a score."""
     scored = [past for past in history if past.is_scored and past.epochs]
     searched = [past for past in scored if past.record.recipe not in BASELINES] or scored
     if not searched:
@@ -127,13 +127,13 @@ def _require_same_data(first: str, base: Result, name: str, other: Result) -> No
             if prints[0] == prints[1]:
                 how = f"by {base.tasks[task].metric} and {other.tasks[task].metric}"
             raise ConfigError(
-                f"sweeps {first} and {name} are scored on other {task} dev rows: {how}",
+                f"sweeps {first} and {name} are scored on different {task} dev rows: {how}",
                 fix="compare sweeps of the same data",
             )
 
 
 def _drawn(draws: Draws, number: int, result: Result) -> dict[str, Floats]:
-    """Task, and "overall" -> [1 + R] the metric on dev as it is, then on each replicate."""
+    """Return task or "overall" -> scores [1 + R], on dev as it is, then on each replicate."""
     scores = {
         name: draws.scores((str(number), name), task, result.outputs[name], result.labels[name])
         for name, task in result.tasks.items()
@@ -150,11 +150,11 @@ def _side(folder: SweepFolder, history: Sequence[PastTrial], best: Result) -> Si
         if past.record.recipe not in BASELINES
         for epoch in past.epochs
     )
-    assert best.epoch is not None  # it is no average
-    known, so_far = list[tuple[float, float]](), 0.0
+    assert best.epoch is not None  # it is no ensemble
+    best_by_hours, so_far = list[tuple[float, float]](), 0.0
     for at, value in ends:
         so_far = max(so_far, value)
-        known.append(((at - begun) / 3600, so_far))
+        best_by_hours.append(((at - begun) / 3600, so_far))
     scores = {name: best.score(name) for name in best.tasks}
     scores["overall"] = best.records[best.epoch - 1].metrics[OVERALL]
     outcomes = Counter(state_of(past.ended) for past in history)
@@ -168,12 +168,12 @@ def _side(folder: SweepFolder, history: Sequence[PastTrial], best: Result) -> Si
         trial_hours=used.trial_hours,
         gpu_hours=used.gpu_hours,
         usd=used.usd,
-        best_by_hours=tuple(known),
+        best_by_hours=tuple(best_by_hours),
     )
 
 
 def _differing(sweeps: Sequence[SweepConfig]) -> dict[str, tuple[Any, ...]]:
-    """What is fixed, searched, or said of search, scheduler and resources, where it differs."""
+    """Return name -> value in each sweep, of settings, space and sections that differ."""
     flat = [_flat(sweep) for sweep in sweeps]
     names = dict.fromkeys(name for each in flat for name in each)
     by_name = {name: tuple(each.get(name) for each in flat) for name in names}

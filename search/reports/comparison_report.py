@@ -1,4 +1,4 @@
-"""Several sweeps in one page: who found what, for which time, and what they differ in."""
+"""A report that compares sweeps: best trials, times, and the settings that differ."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from search.storage.sweep_folder import SweepFolder
 
 
 def comparison_report(folders: Sequence[SweepFolder]) -> Report:
-    """Gather the report; raises as `search.reports.comparison.compare`."""
+    """Make the report; raises as `search.reports.comparison.compare`."""
     comparison = compare(folders)
     names = [side.name for side in comparison.sides]
     return Report(
@@ -23,7 +23,7 @@ def comparison_report(folders: Sequence[SweepFolder]) -> Report:
 
 
 def best_rows(comparison: Comparison) -> list[list[str]]:
-    """A row for each thing that is compared: its name, then a cell for each sweep."""
+    """Return the rows of the table: a name, then a cell for each sweep."""
     sides, gains = comparison.sides, comparison.gains
     tasks = list(dict.fromkeys(task for side in sides for task in side.scores))
     rows = [
@@ -54,7 +54,7 @@ def _verdict(comparison: Comparison) -> list[str]:
     for side, gains in zip(others, comparison.gains, strict=True):
         gain = gains.get("overall") if set(side.scores) == set(first.scores) else None
         if gain is None:
-            said.append(f"{side.name} and {first.name} differ in their tasks: no overall.")
+            said.append(f"{side.name} and {first.name} have different tasks: no overall.")
             continue
         is_sure = gain.low > 0 or gain.high < 0
         word = "better" if gain.value > 0 else "worse"
@@ -78,7 +78,7 @@ def _time(comparison: Comparison) -> Section:
 
 
 def _steps(side: Side, number: int) -> Series:
-    """A line that rises where something better was found."""
+    """Return the best overall by time as a step function."""
     points = list(side.best_by_hours)
     xs, ys = [60 * points[0][0]], [points[0][1]]
     for at, best in points[1:]:

@@ -1,6 +1,6 @@
-"""What a sweep has learnt about its space: which settings matter, and how sure that is.
+"""The importance of the settings that a sweep searched, with its uncertainty.
 
-Optuna's own evaluators, over a study that is rebuilt from the sweep's folder.
+Computed by Optuna's evaluators on a study that is rebuilt from the sweep's folder.
 """
 
 import math
@@ -29,31 +29,33 @@ from search.storage.history import read_history
 from search.storage.sweep_folder import SweepFolder
 
 MIN_TRIALS = 4
-"""Finished trials from which on an importance means something at all."""
+"""Fewest finished trials for which importances are computed."""
 EVALUATORS: dict[str, Callable[[], Any]] = {
     "PED-ANOVA": PedAnovaImportanceEvaluator,
     "fANOVA": lambda: FanovaImportanceEvaluator(seed=0),
 }
-"""Which settings the best trials agree on; which settings explain the variance of all."""
+"""PED-ANOVA: which settings the best trials have in common; fANOVA: which settings explain the
+variance of the scores of all trials."""
 NUM_DRAWS = 6
-"""Of three quarters of the trials each, without putting back: how far a share may move."""
+"""Subsamples of three quarters of the finished trials, drawn without replacement, over which the
+range of an importance is taken."""
 
 
 @dataclass(frozen=True)
 class Insight:
-    """What one sweep has learnt."""
+    """The importances of a sweep's settings, and the result of its audit."""
 
     num_finished: int
     importances: dict[str, dict[str, float | None]]  # setting -> evaluator -> share, in [0, 1]
-    ranges: dict[str, dict[str, tuple[float, float]]]  # evaluator -> setting -> over the draws
+    ranges: dict[str, dict[str, tuple[float, float]]]  # evaluator -> setting -> (min, max)
     num_draws: int
     audit: AuditResult | None
 
 
 def read_insight(folder: SweepFolder) -> Insight:
-    """Rebuild the study and weigh its settings, the most important first.
+    """Rebuild the study and compute the importances, the most important setting first.
 
-    A setting that not every finished trial has, or that never varied, has no importance.
+    A setting that some finished trial does not have, or that never varied, has no importance.
 
     Raises:
         NothingUsableError: nothing is searched, or too few trials have finished.
@@ -76,7 +78,7 @@ def read_insight(folder: SweepFolder) -> Insight:
     if len(finished) < MIN_TRIALS:
         raise NothingUsableError(
             f"sweep {folder.name}: {len(finished)} finished trials; {MIN_TRIALS} are needed to "
-            "tell which settings matter",
+            "compute importances",
             fix=f"{folder.command('extend')} --num-samples 8",
         )
     study = study_of(trials)
@@ -91,8 +93,8 @@ def read_insight(folder: SweepFolder) -> Insight:
     keys = sorted(
         sweep.space, key=lambda key: -sum(one.get(key) or 0 for one in importances.values())
     )
-    weighed = {key: {name: one.get(key) for name, one in importances.items()} for key in keys}
-    return Insight(len(finished), weighed, ranges, NUM_DRAWS, audit_result(history))
+    by_setting = {key: {name: one.get(key) for name, one in importances.items()} for key in keys}
+    return Insight(len(finished), by_setting, ranges, NUM_DRAWS, audit_result(history))
 
 
 def _part(count: int) -> int:
@@ -100,7 +102,7 @@ def _part(count: int) -> int:
 
 
 def _ranges(drawn: Sequence[dict[str, float | None]]) -> dict[str, tuple[float, float]]:
-    """Setting -> the least and the largest share of any draw that has it."""
+    """Return setting -> smallest and largest share over the draws that have it."""
     values: dict[str, list[float]] = {}
     for one in drawn:
         for key, share in one.items():
@@ -109,7 +111,7 @@ def _ranges(drawn: Sequence[dict[str, float | None]]) -> dict[str, tuple[float, 
 
 
 def _target(study: optuna.Study) -> Callable[[Any], float] | None:
-    """The value of a trial with several objectives: their mean, which is overall."""
+    """Return the target for a study with several objectives: their mean, which is overall."""
     if len(study.directions) == 1:
         return None
     return lambda trial: statistics.fmean(trial.values)
@@ -122,6 +124,6 @@ def _importances(study: optuna.Study, evaluator: Any) -> dict[str, float | None]
             importances = optuna.importance.get_param_importances(
                 study, evaluator=evaluator, target=_target(study)
             )
-        except (ValueError, RuntimeError):  # nothing varied
+        except (ValueError, RuntimeError):  # no setting, or no score, varied
             return {}
     return {key: value for key, value in importances.items() if math.isfinite(value)}

@@ -13,9 +13,9 @@ from mlflow_setup.text import counted
 from search.config.baselines import BASELINES
 
 ENSEMBLE = "ensemble"
-"""What stands for a trial's name and recipe where the row is the chosen ensemble's."""
+"""Trial name and recipe of the chosen ensemble's row."""
 BYTES = 4
-"""Of a parameter in float32."""
+"""Size of a float32 parameter."""
 _BEST = "best/dev/"
 _HELD_OUT = "held_out/selective/"
 
@@ -27,20 +27,20 @@ class Row:
     rank: int | None  # None: a baseline, or the ensemble
     trial: str
     recipe: str
-    outcome: str  # an Outcome, or "running"; of the ensemble "held-out"
+    outcome: str  # an Outcome, or "running"; "held-out" for the ensemble
     reason: str
-    epochs: int | None  # completed; None where the mirror has not said
-    overall: float | None  # best of any epoch; None before the first; of the ensemble held-out
-    metrics: dict[str, float]  # dev metric of a task -> likewise
-    params: dict[str, Any]  # dotted name -> value, of those in which the trials differ
+    epochs: int | None  # completed; None: not recorded
+    overall: float | None  # best over the epochs; None before the first; held-out for the ensemble
+    metrics: dict[str, float]  # dev metric of a task -> its value, best or held-out likewise
+    params: dict[str, Any]  # dotted name -> value, of the settings in which the trials differ
     run_id: str = ""
     folder: str | None = None  # of the trial; None: not recorded, or an ensemble
-    seconds: float | None = None  # of all attempts at training; None: not recorded
-    num_parameters: int | None = None  # of the encoders and heads that a prediction takes
-    ms_per_sentence: float | None = None  # of a prediction, where it ran; None: not recorded
+    seconds: float | None = None  # training time of all attempts; None: not recorded
+    num_parameters: int | None = None  # of the encoders and heads that predict all tasks
+    ms_per_sentence: float | None = None  # prediction time, where it ran; None: not recorded
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return dict(vars(self))
 
     @property
@@ -49,13 +49,15 @@ class Row:
 
     @property
     def megabytes(self) -> float | None:
-        """Megabytes of the float32 weights that a prediction of all tasks takes."""
+        """Megabytes of the float32 weights that predict all tasks."""
         return None if self.num_parameters is None else self.num_parameters * BYTES / 1e6
 
 
 def leaderboard(runs: list[RunRecord], choice: ChoiceRecord | None = None) -> list[Row]:
-    """The ensemble, where one was chosen, the baselines, then the trials: each by best overall,
-    the earlier of equals first, those without a score last."""
+    """Return the rows: the ensemble if one was chosen, then the baselines, then the trials.
+
+    Baselines and trials are sorted by best overall, ties by name, those without a score last.
+    """
     ordered = sorted(
         runs,
         key=lambda run: (math.inf if math.isnan(run.overall) else -run.overall, run.trial),
@@ -70,7 +72,7 @@ def leaderboard(runs: list[RunRecord], choice: ChoiceRecord | None = None) -> li
 
 
 def short_names(settings: Sequence[str]) -> list[str]:
-    """`fcn_size` of `model.fcn_size`, where no other setting has the same last part."""
+    """Shorten `model.fcn_size` to `fcn_size` unless another setting ends in the same name."""
     last = [name.rpartition(".")[2] for name in settings]
     return [
         short if last.count(short) == 1 else name
@@ -79,8 +81,10 @@ def short_names(settings: Sequence[str]) -> list[str]:
 
 
 def varying_params(runs: list[RunRecord]) -> list[str]:
-    """The settings in which the trials differ, in the order of their names. A trial that failed
-    before it had settings differs in none."""
+    """Return the settings in which the trials differ, sorted by name.
+
+    Trials that failed before their settings were recorded are left out.
+    """
     configured = [run.params for run in runs if run.params]
     names = sorted({name for params in configured for name in params})
     return [name for name in names if len({params.get(name) for params in configured}) > 1]
@@ -108,7 +112,7 @@ def _row(rank: int | None, run: RunRecord, varying: list[str]) -> Row:
 
 
 def _ensemble_row(choice: ChoiceRecord, runs: Iterable[RunRecord]) -> Row:
-    """Scores on held-out rows; seconds of its distinct members."""
+    """Return the ensemble's row: held-out scores, and the training time of its distinct members."""
     known, members = {run.run_id: run for run in runs}, choice.member_run_ids
     hours = [known[each].metrics.get("used/trial_hours") for each in members if each in known]
     metrics, count = choice.metrics, len(members)
@@ -127,14 +131,14 @@ def _ensemble_row(choice: ChoiceRecord, runs: Iterable[RunRecord]) -> Row:
         params={},
         run_id=choice.run_id,
         seconds=3600 * sum(filter(None, hours)) if any(hours) else None,
-        # where parameters are not recorded, what it costs is the number of its members
+        # if parameters are not recorded, `cost` is the number of members
         num_parameters=int(cost) if cost > num_encoders else None,
         ms_per_sentence=metrics.get(MS_PER_SENTENCE),
     )
 
 
 def _of_tasks(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    """`dev/sentiment/accuracy` -> the metric that stands under the prefix, by name."""
+    """Return the metrics with this prefix, which is replaced by `dev/`, sorted by name."""
     return {
         f"dev/{name.removeprefix(prefix)}": value
         for name, value in sorted(metrics.items())
@@ -151,7 +155,7 @@ def _notes(tags: Mapping[str, str]) -> dict[str, int]:
 
 
 def _value(text: str) -> Any:
-    """A param as it was: numbers, booleans and lists are tracked as JSON, text as it is."""
+    """Parse a tracked param: numbers, booleans and lists are JSON, anything else is text."""
     try:
         return json.loads(text)
     except ValueError:

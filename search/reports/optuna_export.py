@@ -1,4 +1,4 @@
-"""A sweep as a study of Optuna's own, in a database, which optuna-dashboard opens."""
+"""Export of a sweep to an Optuna study in a database, for optuna-dashboard."""
 
 import warnings
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ from search.storage.sweep_folder import SweepFolder
 
 
 def export_study(folder: SweepFolder, url: str, run_ids: Mapping[str, str]) -> int:
-    """Write the sweep's trials to a new study of its name; how many there are.
+    """Write the sweep's trials to a new study with its name. Return the number of trials.
 
-    Each has its settings, real times, the best overall so far after each epoch, and as user
-    attributes its name, MLflow run, recipe, outcome and scores. Those under way are running, those
-    that were stopped are waiting. The baselines, which have no settings, are attributes of the
+    Each has its settings, its times, the best overall so far after each epoch, and as user
+    attributes its name, MLflow run, recipe, outcome and scores. Unfinished trials are RUNNING,
+    stopped ones WAITING. The baselines, which have no searched settings, are attributes of the
     study.
 
     Args:
-        url: SQLAlchemy's, as `optuna-dashboard` takes it: `sqlite:///x.db`.
-        run_ids: trial -> the id of its MLflow run, of those that are tracked.
+        url: a URL of SQLAlchemy, as for `optuna-dashboard`: `sqlite:///x.db`.
+        run_ids: trial -> id of its MLflow run, of tracked trials.
 
     Raises:
-        ConfigError: no such database, or it has a study of that name.
+        ConfigError: the database cannot be used, or has a study with that name.
         NothingUsableError: there is no such sweep, or it has no trial.
     """
     sweep = folder.read()
@@ -64,7 +64,7 @@ def _new_study(name: str, url: str, metrics: list[str]) -> optuna.Study:
     except (SQLAlchemyError, ValueError, ImportError) as error:
         raise ConfigError(
             f"{redact(url)}: no database for a study: {first_line(error)}",
-            fix="--study takes a URL as SQLAlchemy has it: sqlite:///study.db",
+            fix="--study takes a URL of SQLAlchemy: sqlite:///study.db",
         ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -77,7 +77,7 @@ def _trial(sweep: SweepConfig, past: PastTrial, run_id: str | None) -> FrozenTri
     record, outcome = past.record, past.outcome
     trial.datetime_start = datetime.fromtimestamp(record.start_time)
     if past.is_over and outcome is not None:
-        end = max(outcome.wall_time, record.start_time)  # of two machines' clocks one may be behind
+        end = max(outcome.wall_time, record.start_time)  # they may be from different clocks
         trial.datetime_complete = datetime.fromtimestamp(end)
     attributes = {
         "trial": past.name,
@@ -105,7 +105,7 @@ def _unfinished(sweep: SweepConfig, past: PastTrial) -> FrozenTrial:
 
 
 def _scores(past: PastTrial) -> dict[str, float]:
-    """Each dev metric's best of any epoch."""
+    """Return the best of each dev metric over the epochs."""
     best: dict[str, float] = {}
     for epoch in past.epochs:
         raise_best(best, epoch)

@@ -1,4 +1,4 @@
-"""A sweep's report: the verdict first, then its sections in the order of a page."""
+"""The report of a sweep: a verdict, then its sections in the order of the page."""
 
 import time
 from collections import Counter
@@ -25,14 +25,14 @@ from search.reports.sections.searching import (
 from search.storage.sweep_folder import SweepFolder
 
 MAX_ROWS = 40
-"""Trials of the leaderboard that are shown without a click."""
+"""Rows of the leaderboard that are not folded."""
 
 
 def sweep_report(folder: SweepFolder, tracking: Tracking, cache: Path) -> Report:
-    """Gather a sweep's report. What cannot be shown says why, in a line.
+    """Make the report of a sweep. A section with nothing to show says why.
 
     Raises:
-        NothingUsableError: no such sweep, or none of its trials has begun.
+        NothingUsableError: there is no such sweep, or none of its trials has begun.
         IntegrityError: its file, or a trial's record, is damaged.
     """
     facts = read_facts(folder, tracking, cache)
@@ -54,12 +54,12 @@ def sweep_report(folder: SweepFolder, tracking: Tracking, cache: Path) -> Report
 
 
 def made_by() -> str:
-    """`2026-11-29 12:00 UTC, ensweep 0.1.0`."""
+    """Return time and version: `2026-11-29 12:00 UTC, ensweep 0.1.0`."""
     return f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, ensweep {version('ensweep')}"
 
 
 def leaderboard_section(facts: Facts) -> Section:
-    """The ensemble, the baselines, then the trials, with times, sizes and why each ended."""
+    """Return the leaderboard with times, sizes and the reasons why trials ended."""
     rows = facts.rows
     metrics = sorted({name for row in rows for name in row.metrics})
     params = list(dict.fromkeys(name for row in rows for name in row.params))
@@ -70,11 +70,11 @@ def leaderboard_section(facts: Facts) -> Section:
     strong = frozenset(n for n, row in enumerate(rows) if row.is_ensemble or n == best)
     cells = [_cells(row, metrics, params) for row in rows]
     lines = [
-        "A trial's scores are the best of any epoch on dev, which the search maximises. The "
-        "ensemble's are of dev rows that had no part in choosing it: a stricter test. Seconds: of "
-        "training, all attempts. MB: of the weights that predict all tasks, in float32. ms: that "
-        "a sentence took to predict, of a trial while others trained beside it, of the ensemble "
-        "alone; trials that train heads on stored embeddings do not measure it.",
+        "A trial's scores are the best over its epochs on dev, which the search maximises. The "
+        "ensemble's are held-out: from dev rows that had no part in choosing it, a stricter test. "
+        "seconds: training time of all attempts. MB: float32 weights that predict all tasks. ms: "
+        "prediction time of a sentence, measured for a trial while others were training, for the "
+        "ensemble without other work; trials that train heads on stored embeddings have none.",
     ]
     tables = [Table(header, cells[:MAX_ROWS], numbers=numbers, strong=strong)]
     if len(cells) > MAX_ROWS:
@@ -129,4 +129,5 @@ def _best_of_trials(facts: Facts) -> str:
     if not values:
         return f"{said}; no baseline was scored."
     first = max(values, key=values.__getitem__)
-    return f"{said}, {value - values[first]:+.4f} to the baseline {first} ({values[first]:.4f})."
+    gain = value - values[first]
+    return f"{said}, {gain:+.4f} compared with the baseline {first} ({values[first]:.4f})."

@@ -1,1 +1,1 @@
-"""A sweep's folder: history, lease, what is deleted."""
+"""A sweep's folder: its files, its history, stop requests, garbage collection."""

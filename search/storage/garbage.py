@@ -1,8 +1,8 @@
-"""What a sweep's folder holds that nothing needs any more: `ensweep gc`.
+"""Garbage in a sweep's folder: files that nothing needs any more (`ensweep gc`).
 
-Weights of trials that were pruned far from the top, that diverged or failed; checkpoints of trials
-that are over; what crashes left. Records and predictions stay, and the weights of all
-members of a chosen ensemble.
+These are weights of trials that diverged, failed, or were pruned far from the top; checkpoints of
+trials that have ended; files that crashes left. Records, predictions and the weights of members of
+chosen ensembles are kept.
 """
 
 import logging
@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Garbage:
-    """A folder or file that can go."""
+    """A folder or file that can be deleted."""
 
     path: Path
     num_bytes: int
@@ -40,18 +40,19 @@ class Garbage:
 
 
 def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
-    """All of it, by path. No driver may be at the sweep.
+    """Return the garbage of a sweep, by path. No process may drive the sweep.
 
     Args:
-        keep_pruned_top: a pruned trial among so many best for a task or overall keeps its weights.
+        keep_pruned_top: a pruned trial keeps its weights while among this many best for a task or
+            overall.
 
     Raises:
-        IntegrityError: what was chosen cannot be read.
+        IntegrityError: the record of a chosen ensemble cannot be read.
     """
     history = read_history(folder.trial_folders())
     near = near_top(_best_of(history), keep_pruned_top) | pinned_trials(folder.path)
     garbage = [(path, "left by a crash") for path in folder.path.rglob(f"{TEMPORARY}*")]
-    garbage += [(path, "an encoder that no trial has kept") for path in _unused_encoders(folder)]
+    garbage += [(path, "an encoder that no trial uses") for path in _unused_encoders(folder)]
     for past in history:
         garbage += _of_trial(folder, past, near)
     unique = {path: why for path, why in reversed(garbage) if path.exists()}
@@ -61,7 +62,8 @@ def find_garbage(folder: SweepFolder, keep_pruned_top: int) -> list[Garbage]:
 
 
 def _unused_encoders(folder: SweepFolder) -> list[Path]:
-    """Encoders that trials of any sweep could share, and none does: nothing is linked to them."""
+    """Return shared encoders that no trial of any sweep uses: no other file is hard-linked to
+    them."""
     encoders = (folder.path.parent / SHARED / ENCODERS).glob("*")
     return [path for path in encoders if path.is_file() and path.stat().st_nlink == 1]
 
@@ -72,8 +74,8 @@ def _of_trial(folder: SweepFolder, past: PastTrial, near: set[str]) -> Iterator[
     if past.outcome is None or not past.is_over:
         return
     outcome = past.outcome.outcome
-    if outcome is not Outcome.FAILED:  # a failed trial's checkpoint may tell why
-        yield trial.checkpoint_dir, f"checkpoint of a trial that is over ({outcome.value})"
+    if outcome is not Outcome.FAILED:  # a failed trial can be resumed from its checkpoint
+        yield trial.checkpoint_dir, f"checkpoint of a trial that has ended ({outcome.value})"
     if outcome in (Outcome.DIVERGED, Outcome.FAILED):
         yield trial.path / "weights", f"weights of a trial that {outcome}"
     elif outcome is Outcome.PRUNED and past.name not in near:
@@ -81,7 +83,7 @@ def _of_trial(folder: SweepFolder, past: PastTrial, near: set[str]) -> Iterator[
 
 
 def _best_of(history: list[PastTrial]) -> dict[str, dict[str, float]]:
-    """Trial -> dev metric -> best of any epoch, of the trials that count."""
+    """Return trial -> dev metric -> best over the epochs, of finished and pruned trials."""
     best: dict[str, dict[str, float]] = {past.name: {} for past in history if past.is_scored}
     for past in history:
         for epoch in past.epochs if past.is_scored else ():
@@ -90,7 +92,7 @@ def _best_of(history: list[PastTrial]) -> dict[str, dict[str, float]]:
 
 
 def near_top(best: Mapping[str, Mapping[str, float]], count: int) -> set[str]:
-    """The trials among the `count` best by any of their metrics; ties at the border are in."""
+    """Return the trials among the `count` best by any of their metrics; ties are included."""
     top = _Top(count)
     for trial, scores in best.items():
         top.add(trial, scores)
@@ -98,11 +100,12 @@ def near_top(best: Mapping[str, Mapping[str, float]], count: int) -> set[str]:
 
 
 class _Top:
-    """The few best trials by each metric, kept up as trials come to their scores."""
+    """The `count` best trials by each metric, updated as trials get scores."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._best: defaultdict[str, dict[str, float]] = defaultdict(dict)  # metric -> trial -> its
+        self._best: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        """Metric -> trial -> score."""
 
     def add(self, trial: str, scores: Mapping[str, float]) -> None:
         for metric, score in scores.items() if self.count else ():
@@ -112,24 +115,25 @@ class _Top:
                 del best[min(best, key=best.__getitem__)]
 
     def near(self, best: Mapping[str, Mapping[str, float]]) -> set[str]:
-        """Those of the trials that reach the border for any metric."""
-        border = {metric: min(scores.values()) for metric, scores in self._best.items()}
+        """Return those of the trials that are not below the top's lowest score by any metric."""
+        lowest = {metric: min(scores.values()) for metric, scores in self._best.items()}
         return {
             trial
             for trial, scores in best.items()
-            if any(key in border and scores[key] >= border[key] for key in scores)
+            if any(key in lowest and scores[key] >= lowest[key] for key in scores)
         }
 
 
 class PrunedWeights:
     """The pruned trials of a sweep that still have their weights, by name.
 
-    They are those that `near_top` names, kept up as trials come to it: an end costs the same after
-    ten thousand of them. Where a trial falls, since an average of its weights has begun, those that
-    it had pushed out are not looked for again: weights may stay too long, none go too soon.
+    These are the trials of `near_top`, updated incrementally: the cost does not grow with the
+    number of trials. If the score of a trial in the top falls (as it may when weight averaging
+    starts), the trials that it had displaced are not brought back: weights may be kept too long,
+    but none is deleted too early.
 
     Args:
-        keep_pruned_top: as `near_top` counts.
+        keep_pruned_top: the `count` of `near_top`.
         mark: called with the name of a trial whose folder has changed.
     """
 
@@ -137,8 +141,9 @@ class PrunedWeights:
         self, folder: SweepFolder, keep_pruned_top: int, mark: Callable[[str], None]
     ) -> None:
         self.folder, self._top, self._mark = folder, _Top(keep_pruned_top), mark
-        self.there: set[str] = set()
-        self._best: defaultdict[str, dict[str, float]] = defaultdict(dict)  # trial -> metric -> its
+        self.there: set[str] = set()  # names of pruned trials with weights
+        self._best: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        """Trial -> metric -> best score."""
 
     def compare(self, trial: str, record: EpochRecord) -> None:
         """Take in an epoch of any trial."""
@@ -146,7 +151,7 @@ class PrunedWeights:
         self._top.add(trial, self._best[trial])
 
     def drop(self) -> None:
-        """Drop the weights of trials that are near the top neither for a task nor overall."""
+        """Delete the weights of pruned trials that are not near the top by any metric."""
         weak = self.there - self._top.near({name: self._best[name] for name in self.there})
         for name in sorted(weak - self._members() if weak else weak):
             folder = self.folder.trial(name)
@@ -156,9 +161,10 @@ class PrunedWeights:
             self._mark(name)
 
     def _members(self) -> set[str]:
-        """Members of chosen ensembles; all pruned trials, where a note of one cannot be read."""
+        """Return the members of chosen ensembles; all pruned trials if a record of one cannot be
+        read."""
         try:
             return pinned_trials(self.folder.path)
         except IntegrityError as error:
-            _logger.warning("weights of pruned trials stay: %s", error.problem)
+            _logger.warning("weights of pruned trials are kept: %s", error.problem)
             return set(self.there)

@@ -1,7 +1,7 @@
-"""Every past trial of a sweep, as its folder tells it.
+"""The past trials of a sweep, read from their folders.
 
-From this and the sweep's own file a driver goes on: the study, the rungs and the unfinished trials
-are rebuilt from what `read_history` returns.
+A driver resumes a sweep from these and the sweep's file: the study, the rungs and the unfinished
+trials are rebuilt from the result of `read_history`.
 """
 
 import time
@@ -33,7 +33,7 @@ from trainable.training.stages import num_probe_epochs, total_epochs
 
 @dataclass(frozen=True)
 class PastTrial:
-    """A trial as its folder tells it."""
+    """A trial as it is in its folder."""
 
     record: TrialRecord
     epochs: tuple[EpochRecord, ...]
@@ -46,41 +46,41 @@ class PastTrial:
 
     @property
     def number(self) -> int | None:
-        """Its place in the sweep, from 0; None where the name has none."""
+        """Its number in the sweep, from 0; None if the name has none, as that of a baseline."""
         digits = self.name.partition("-")[0]
         return int(digits) - 1 if digits.isdecimal() and int(digits) > 0 else None
 
     @property
     def ended(self) -> Outcome | None:
-        """How it ended; None while it has not."""
+        """Its outcome; None while it has none."""
         return None if self.outcome is None else self.outcome.outcome
 
     @property
     def is_over(self) -> bool:
-        """Whether it will not run on."""
+        """Whether it has ended for good."""
         return self.ended is not None and self.ended.is_terminal
 
     @property
     def is_scored(self) -> bool:
-        """Whether its values count: it ran to its end, or was stopped by the scheduler."""
+        """Whether its scores count: it finished, or was stopped by the scheduler."""
         return self.ended in (Outcome.FINISHED, Outcome.PRUNED)
 
     @property
     def is_paused(self) -> bool:
-        """Whether the scheduler had it wait at a rung, where it has its checkpoint: it may yet be
-        promoted, and if so run on."""
+        """Whether the scheduler paused it at a rung: it may be promoted, and then continues from
+        its checkpoint."""
         last = self.decisions[-1] if self.decisions else None
         is_last = last is not None and last.action == PAUSE and last.epoch == len(self.epochs)
         return is_last and self.ended in (None, Outcome.STOPPED, Outcome.PRUNED)
 
     @cached_property
     def num_epochs(self) -> int:
-        """The epochs that it would run."""
+        """Its length in epochs if it is not stopped."""
         return total_epochs(from_flat(self.record.config))
 
     @cached_property
     def num_probe_epochs(self) -> int:
-        """The first of these, which train the heads alone."""
+        """How many of these, at the start, train only the heads."""
         return num_probe_epochs(from_flat(self.record.config))
 
     @cached_property
@@ -89,7 +89,7 @@ class PastTrial:
         return tuple(accumulate((epoch.metrics[OVERALL] for epoch in self.epochs), max))
 
     def best(self, metric: str) -> float | None:
-        """The best of a dev metric over the epochs; None where the trial does not have it."""
+        """Return the best of a dev metric over the epochs; None if the trial does not have it."""
         values = [
             epoch.metrics[metric] for epoch in judged_epochs(self.epochs) if metric in epoch.metrics
         ]
@@ -97,27 +97,27 @@ class PastTrial:
 
     @property
     def stop_decision(self) -> Decision | None:
-        """The scheduler's decision that the trial is to stop, or None."""
+        """The scheduler's decision to stop the trial, or None."""
         return next((each for each in self.decisions if each.action == STOP), None)
 
 
 def read_history(folders: Sequence[TrialFolder]) -> list[PastTrial]:
-    """The trials in these folders, in the order in which they were suggested.
+    """Read the trials in these folders, in the order in which they were suggested.
 
     Raises:
         IntegrityError: the record of a trial is damaged.
     """
     sweeps = {folder.path.parents[1] for folder in folders}
-    begun_in = {path: _storage_at_begin(path) for path in sweeps}
+    storages = {path: _storage_at_begin(path) for path in sweeps}
     trials = [
-        _relocated(past_trial(folder), begun_in[folder.path.parents[1]], folder.path.parents[2])
+        _relocated(past_trial(folder), storages[folder.path.parents[1]], folder.path.parents[2])
         for folder in folders
     ]
     return sorted(trials, key=lambda past: (past.number is None, past.number or 0, past.name))
 
 
 def _storage_at_begin(sweep: Path) -> Path:
-    """The storage folder that the sweep in the folder `sweep` was begun in."""
+    """Return the storage folder in which the sweep in the folder `sweep` was begun."""
     file = sweep / SWEEP_FILE
     return begun_in(content_of(file) if file.is_file() else {}, sweep.parent)
 
@@ -130,7 +130,7 @@ def _relocated(past: PastTrial, old: Path, new: Path) -> PastTrial:
 
 
 def past_trial(folder: TrialFolder) -> PastTrial:
-    """The trial in `folder`; raises IntegrityError when its record is damaged."""
+    """Read the trial in `folder`; raises IntegrityError if its record is damaged."""
     return PastTrial(
         folder.trial(), tuple(folder.epochs()), tuple(folder.decisions()), folder.outcome()
     )

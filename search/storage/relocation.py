@@ -1,4 +1,4 @@
-"""Places below a storage folder that was renamed are found below its new name."""
+"""Paths in settings: made absolute, and updated after the storage folder was renamed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +11,8 @@ _BUNDLE = "bundle:"
 
 
 def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that name a local folder name it from the root: trials run in folders, and a sweep
-    goes on in working directories, other than the one in which it was begun."""
+    """Return the settings with absolute paths of local folders: trials, and drivers that resume the
+    sweep, may have other working directories."""
     changed = dict(settings)
     data, encoder = settings.get("data.dir"), settings.get("model.encoder")
     if isinstance(data, str) and data and not is_uri(data):
@@ -26,7 +26,7 @@ def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def relocated(settings: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
-    """Settings whose paths stand below the folder `old`, below `new` instead."""
+    """Return the settings with paths below the folder `old` changed to paths below `new`."""
     return {key: _relocate(value, old, new) for key, value in settings.items()}
 
 

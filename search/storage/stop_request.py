@@ -1,6 +1,6 @@
-"""Asking the process that drives a sweep, or trains in its folder, to stop.
+"""Stop requests to the process that drives a sweep, or trains in a trial's folder.
 
-From any process that reaches the storage folder, on any machine.
+They can be made by any process that reaches the storage folder, on any machine.
 """
 
 import time
@@ -19,27 +19,29 @@ from mlflow_setup.filesystem.lease import (
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.layout import STOP_REQUEST
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 def drivers(folder: SweepFolder) -> dict[Path, Holder]:
-    """The processes that drive the sweep or train in it, by the folder that each holds. Takes
-    seconds where there is a lease: its counter has to move."""
+    """Return the processes that drive the sweep or train in it, by the folder that each holds.
+
+    Takes seconds if there is a lease, to see whether its counter increases.
+    """
     return _living([folder.path]) | trainings(folder)
 
 
 def trainings(folder: SweepFolder) -> dict[Path, Holder]:
-    """Who trains in the folder of a trial by itself, as `ensweep train` does."""
+    """Return the processes that train single trials (`ensweep train`), by the trial's folder."""
     return _living([trial.path for trial in folder.trial_folders()])
 
 
-def _living(places: list[Path]) -> dict[Path, Holder]:
-    holders = {path: living_driver(path) for path in places if (path / LEASE_FILE).exists()}
+def _living(paths: list[Path]) -> dict[Path, Holder]:
+    holders = {path: living_driver(path) for path in paths if (path / LEASE_FILE).exists()}
     return {path: holder for path, holder in holders.items() if holder is not None}
 
 
-def ask_to_stop(folder: Path) -> None:
-    """Leave the request; who holds the folder takes it up within a second.
+def request_stop(folder: Path) -> None:
+    """Write the request; the process that holds the folder sees it within a second.
 
     Raises:
         ConfigError: the folder cannot be written to.
@@ -49,7 +51,10 @@ def ask_to_stop(folder: Path) -> None:
 
 
 def until_left(folder: Path, holder: Holder) -> Iterator[Holder]:
-    """The holder again and again, with its counter of now, until it has left, or is gone."""
+    """Yield the holder, with its current counter, until it has released the folder or has died.
+
+    Removes the request afterwards.
+    """
     moved = time.monotonic()
     while True:
         current = read_lease(folder / LEASE_FILE)
@@ -61,6 +66,6 @@ def until_left(folder: Path, holder: Holder) -> Iterator[Holder]:
         elif time.monotonic() - moved > STALE_SECONDS:
             break
         yield holder
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     with suppress(OSError):
         remove_file(folder / STOP_REQUEST)

@@ -1,6 +1,6 @@
-"""A sweep's folder: the sweep as it was asked for, its extensions, and where its trials are.
+"""A sweep's folder: its configuration, its extensions, and the folders of its trials.
 
-Whole JSON objects; nothing is unpickled. The trials' results are read by `search.storage.history`.
+All files are JSON; nothing is unpickled. The trials' results are read by `search.storage.history`.
 """
 
 import json
@@ -38,8 +38,8 @@ SCHEMA = "schema_version"
 
 
 STORAGE = "storage"
-"""Key of the sweep's file: the folder that the sweep was begun in. Paths below it are found below
-the folder in which the sweep lies now."""
+"""Key in the sweep's file: the storage folder in which the sweep was begun. Paths below it are
+changed to paths below the storage folder in which the sweep is now."""
 
 
 class SweepFolder:
@@ -53,7 +53,7 @@ class SweepFolder:
         self.refresh()
 
     def refresh(self) -> None:
-        """Have the records be those that the storage has now.
+        """Update the records from the storage.
 
         Raises:
             StorageError: an object store cannot be read now.
@@ -63,24 +63,28 @@ class SweepFolder:
         self.storage.pull(self.path, "*", "*/*.json", *of_trials, *of_what_is_shared)
 
     def begin(self) -> None:
-        """Have it be what the storage has, and nothing else: a driver may have died between the
-        two."""
+        """Make the folder equal to the storage's: a driver may have died before it uploaded or
+        deleted a file."""
         self.storage.begin(self.path)
         self.refresh()
 
     @property
     def address_of_storage(self) -> str:
-        """The storage folder, as every machine names it."""
+        """The path or URI of the storage folder."""
         return self.storage.address(self.path.parent)
 
     @property
     def stop_file(self) -> Path:
-        """There while every trial is to stop at its next step."""
+        """A file that exists while every trial is to stop at its next step."""
         return self.path / STOP_FILE
 
     def create(self, sweep: SweepConfig) -> None:
-        """Raises ConfigError when the folder is there already (with its driver's name, should it
-        have one) or cannot be written."""
+        """Create the folder and the sweep's file.
+
+        Raises:
+            ConfigError: the folder exists already (with its driver, if it has one) or cannot be
+                written.
+        """
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.storage.claim(self.path)
@@ -88,7 +92,7 @@ class SweepFolder:
             raise self.taken() from None
         except OSError as error:
             fix = "set --storage"
-            raise ConfigError(f"{self.path}: cannot be made: {error}", fix=fix) from None
+            raise ConfigError(f"{self.path}: cannot be created: {error}", fix=fix) from None
         try:
             with must_write(self.path):
                 content = {SCHEMA: SCHEMA_VERSION, STORAGE: self.address_of_storage}
@@ -99,38 +103,39 @@ class SweepFolder:
             raise
 
     def remove(self) -> None:
-        """Delete the folder: the name is free again."""
+        """Delete the folder, so that the name is free again."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.storage.withdraw(self.path)
 
     def taken(self) -> ConfigError:
-        """What is said to who wants to begin a sweep of this name. Waits seconds to see whether
-        the lease that it finds moves."""
+        """Return the error for starting a sweep of this name, which exists.
+
+        Takes seconds if there is a lease, to see whether a driver renews it.
+        """
         driver = living_driver(self.path)
         if driver is not None:
             return refusal(f"sweep {self.name}", driver)
         return self.name_taken(f"already exists: {self.storage.address(self.path)}")
 
     def name_taken(self, how: str) -> ConfigError:
-        """Two sweeps never share a folder, nor a name in MLflow."""
-        fix = f"choose another name with --name, or go on with it: {self.command('resume')}"
+        """Return the error for a name that another sweep has, as a folder or in MLflow."""
+        fix = f"choose another name with --name, or resume it: {self.command('resume')}"
         return ConfigError(f"sweep {self.name!r} {how}", fix=fix)
 
     def command(self, verb: str) -> str:
-        """`ensweep VERB` of this sweep, quoted, to be typed as it is."""
+        """Return the command `ensweep VERB` for this sweep, quoted for the shell."""
         return shlex.join(["ensweep", verb, self.name, "--storage", self.address_of_storage])
 
     def has_begun(self) -> bool:
-        """Whether there is such a sweep. What a driver left that died while it made the folder is
-        none, and is removed."""
+        """Whether the sweep exists. A folder that a driver left incomplete is removed."""
         if (self.path / SWEEP_FILE).is_file():
             return True
-        with suppress(OSError):  # there is none, or something else is in it
+        with suppress(OSError):  # there is no folder, or it has other files
             self.storage.give_back(self.path)
         return False
 
     def read(self, num_more: int = 0) -> SweepConfig:
-        """The sweep as it was asked for, with the trials that it was extended by and `num_more`.
+        """Read the sweep, with the trials by which it was extended and `num_more`.
 
         Raises:
             NothingUsableError: there is no such sweep.
@@ -140,8 +145,8 @@ class SweepFolder:
         if not file.is_file():
             if (self.path / TRIALS).is_dir():
                 raise NothingUsableError(
-                    f"{self.path}: has trials and no {SWEEP_FILE}, hence no search",
-                    fix="what ensweep train has begun goes on by the same command",
+                    f"{self.path}: has trials but no {SWEEP_FILE}, so it is no sweep",
+                    fix="a training is resumed by the ensweep train command that started it",
                 )
             raise NothingUsableError(
                 f"no sweep {self.name!r} in {self.path.parent}"
@@ -163,18 +168,18 @@ class SweepFolder:
         return sweep.model_copy(update={"name": self.name, "search": search})
 
     def extend(self, num_samples: int) -> None:
-        """Ask for that many more trials; raises ConfigError when that cannot be written down."""
+        """Extend the sweep by that many trials; raises ConfigError if it cannot be written."""
         path = self.path / EXTENSIONS / f"{len(self._extensions()) + 1:04d}.json"
         with must_write(path):
             write_atomic(path, json.dumps({"num_samples": num_samples}) + "\n")
 
     def write_inputs(self, inputs: Inputs) -> None:
-        """Fix what the trials read; raises ConfigError when that cannot be written down."""
+        """Record the inputs of the trials; raises ConfigError if the file cannot be written."""
         with must_write(self.path / INPUTS_FILE):
             write_atomic(self.path / INPUTS_FILE, inputs.to_json())
 
     def inputs(self) -> Inputs:
-        """What the trials read; empty where that was not fixed when the sweep began.
+        """Read the recorded inputs of the trials; empty if there is no record.
 
         Raises:
             IntegrityError: the file is damaged.
@@ -187,13 +192,13 @@ class SweepFolder:
         except (OSError, UnicodeError, IntegrityError) as error:
             raise IntegrityError(
                 f"{path}: {error}",
-                fix=f"rm {shlex.quote(str(path))}: the data are then taken as they are now",
+                fix=f"rm {shlex.quote(str(path))}: the data are then used as they are now",
             ) from None
         old = begun_in(content_of(self.path / SWEEP_FILE), self.path.parent)
         return inputs.relocated(lambda place: relocated({"": place}, old, self.path.parent)[""])
 
     def trial_folders(self) -> list[TrialFolder]:
-        """The trials that have begun, by name."""
+        """Return the folders of the trials that have begun, by name."""
         paths = sorted(path.parent for path in (self.path / TRIALS).glob(f"*/{CONFIG_ARTIFACT}"))
         return [TrialFolder(path) for path in paths]
 
@@ -208,7 +213,7 @@ class SweepFolder:
 
 
 def find_sweep(storage: Path, name: str | None = None) -> SweepFolder:
-    """The sweep of that name, or the latest: the one that began last.
+    """Return the sweep of that name, or the one that began last.
 
     Raises:
         NothingUsableError: there is none.
@@ -224,7 +229,7 @@ def find_sweep(storage: Path, name: str | None = None) -> SweepFolder:
 
 
 def sweep_names(storage: Path) -> list[str]:
-    """The sweeps in the storage folder, the one that began last first; trainings last of all."""
+    """Return the names of the sweeps in the storage folder, newest first, trainings at the end."""
     kept, owns = storage_of(storage), (SWEEP_FILE, TRIALS)
     folders = [storage / name for name in kept.names(storage)]
     for folder in folders:
@@ -237,23 +242,25 @@ def sweep_names(storage: Path) -> list[str]:
 
 
 def _began(folder: Path) -> tuple[int, str]:
-    """When the sweep's file, which is written once, was written."""
+    """Return the sort key by time: when the sweep's file, which is written once, was written."""
     file = folder / SWEEP_FILE
     return (file if file.is_file() else folder / TRIALS).stat().st_mtime_ns, folder.name
 
 
 def begun_in(content: Mapping[str, Any], now: Path) -> Path:
-    """The storage folder that a sweep was begun in, from its file's content; `now` where nothing
-    below it is named by its path, as in an object store."""
-    place = content.get(STORAGE, str(now))
-    if not isinstance(place, str):
-        raise IntegrityError(f"{SWEEP_FILE}: {STORAGE}: expected a folder, got {place!r}")
-    return now if is_uri(place) else Path(place)
+    """Return the storage folder in which a sweep was begun, from the content of its file.
+
+    `now` if it is an object store, of which no local path is stored.
+    """
+    storage = content.get(STORAGE, str(now))
+    if not isinstance(storage, str):
+        raise IntegrityError(f"{SWEEP_FILE}: {STORAGE}: expected a folder, got {storage!r}")
+    return now if is_uri(storage) else Path(storage)
 
 
 def content_of(file: Path) -> dict[str, Any]:
-    """The mapping in a sweep's file; raises IntegrityError when there is none."""
-    fix = f"put its copy in its place: the artifact {SWEEP_FILE} of the sweep's run in MLflow"
+    """Read the mapping in a sweep's file; raises IntegrityError if it has none."""
+    fix = f"replace it by its copy: the artifact {SWEEP_FILE} of the sweep's run in MLflow"
     try:
         content = read_settings(file)
     except ConfigError as error:
@@ -264,7 +271,7 @@ def content_of(file: Path) -> dict[str, Any]:
 
 
 def _read_extension(path: Path) -> int:
-    fix = 'write {"num_samples": N} into it, or remove it: those trials are then not run'
+    fix = 'write {"num_samples": N} into it, or remove it to leave out those trials'
     try:
         num_samples = json.loads(path.read_text(encoding="utf-8"))["num_samples"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -276,13 +283,14 @@ def _read_extension(path: Path) -> int:
 
 
 def shortage(folder: SweepFolder, num_left: int) -> str:
-    """`1.2 of 64.0 MB are free on the sweep's disk; 5 trials that are left need about 15.5 MB`.
+    """Describe the free disk space and what the remaining trials need.
 
-    About, because a trial is taken to need what the largest has taken so far.
+    Each is assumed to need as much as the largest trial so far: `1.2 of 64.0 MB are free on the
+    sweep's disk; 5 trials that are left need about 15.5 MB`.
     """
     disk = shutil.disk_usage(folder.path)
-    said = f"{disk.free / 1e6:.1f} of {disk.total / 1e6:.1f} MB are free on the sweep's disk"
+    free = f"{disk.free / 1e6:.1f} of {disk.total / 1e6:.1f} MB are free on the sweep's disk"
     largest = max((disk_bytes(trial.path) for trial in folder.trial_folders()), default=0)
     if not largest or not num_left:
-        return said
-    return f"{said}; {num_left} trials that are left need about {num_left * largest / 1e6:.1f} MB"
+        return free
+    return f"{free}; {num_left} trials that are left need about {num_left * largest / 1e6:.1f} MB"

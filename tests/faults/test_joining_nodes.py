@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 NUM_EPOCHS, NUM_TRIALS = 12, 4
-AGAIN = "to be tried again"
+AGAIN = "will be retried"
 
 
 @pytest.fixture

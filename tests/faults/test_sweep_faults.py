@@ -315,11 +315,11 @@ def test_r17_r20_r21_trials_that_hang_die_or_do_not_fit(
     assert failed == {"0003", "0005", "0006"}
     trials = SweepFolder(storage, "s").trial
     assert [len(trials(name).attempts()) for name in ("0004", "0006")] == [2, 2]
-    assert str(trials("0006").outcome()).count("alone as well: MemoryError: as if") == 1
+    assert str(trials("0006").outcome()).count("alone on a node as well: MemoryError: as if") == 1
     folder = trials("0003")
     outcome = folder.outcome()
     assert outcome is not None
-    assert outcome.reason.startswith("took no step for too long; what it was at: ")
+    assert outcome.reason.startswith("took no step for too long; its stack traces: ")
     assert len(folder.attempts()) == 2
     assert "time.sleep" not in outcome.reason
     assert "train" in Path(outcome.reason.rpartition(": ")[2]).read_text(encoding="utf-8")

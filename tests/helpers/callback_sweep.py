@@ -51,19 +51,19 @@ class FakeMirror:
 class FakeSearcher:
     """Records which trials were to be retried, and which were given up."""
 
-    tried_again: list[str] = field(default_factory=list)
+    retried: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
     num_left: int = 5
 
-    tried_alone: list[str] = field(default_factory=list)
+    retried_alone: list[str] = field(default_factory=list)
 
     pauses: list[float] = field(default_factory=list)
 
-    def again(self, name: str, *, after_seconds: float, exclusive: bool = False) -> None:
-        (self.tried_alone if exclusive else self.tried_again).append(name)
+    def retry(self, name: str, *, after_seconds: float, exclusive: bool = False) -> None:
+        (self.retried_alone if exclusive else self.retried).append(name)
         self.pauses.append(after_seconds)
 
-    def failed(self, name: str) -> None:
+    def fail(self, name: str) -> None:
         self.given_up.append(name)
 
 

@@ -60,7 +60,7 @@ def test_a_sweep_from_start_to_end(
     assert result.best is not None
     assert result.best[0] == "0001-baseline"
     assert result.unsynced == ()
-    nodes = {callbacks[0].places.node(name) for name in outcomes}  # which Tune tells nobody
+    nodes = {callbacks[0].nodes.node(name) for name in outcomes}  # from private attributes of Tune
     assert len(nodes) == 1
     assert None not in nodes
 

@@ -13,9 +13,9 @@ from ensweep.cli.shared.place import Place
 @example("ensweep doctor", "ensweep doctor --storage runs --json")
 def doctor(place: Place, as_json: AsJson = False) -> None:
     """Check versions, devices, storage, tracking, cache and token (secrets are not shown)."""
-    from search.planning.surroundings import look_around
+    from search.planning.surroundings import check_surroundings
 
-    checks = look_around(place.storage, place.tracking)
+    checks = check_surroundings(place.storage, place.tracking)
     if as_json:
         print_json(checks=[asdict(check) for check in checks.checks])
     else:

@@ -20,13 +20,13 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Stop a running sweep or training with a checkpoint, as Ctrl-C in its terminal does."""
-    from search.storage.stop_request import ask_to_stop, drivers, until_left
+    from search.storage.stop_request import drivers, request_stop, until_left
     from search.storage.sweep_folder import find_sweep
 
     folder = find_sweep(place.storage, sweep)
     holders = drivers(folder)
     for path, holder in holders.items():
-        ask_to_stop(path)
+        request_stop(path)
         typer.echo(f"stop requested: {holder.describe()}", err=True)
     if wait:
         for path, holder in holders.items():

@@ -1,1 +1,1 @@
-"""A report as plain data, and as the files that it becomes: a page, Markdown, pictures."""
+"""A report as plain data, and its output: an HTML page, Markdown, pictures."""

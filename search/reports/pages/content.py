@@ -8,21 +8,21 @@ from ensemble.presentation.plot import Plot
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text."""
+    """A table of text."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
-    numbers: frozenset[int] = frozenset()  # columns that stand to the right
-    strong: frozenset[int] = frozenset()  # rows to be seen first
-    is_folded: bool = False  # long: shown on a click
+    numbers: frozenset[int] = frozenset()  # columns that are aligned right
+    strong: frozenset[int] = frozenset()  # rows that are highlighted
+    is_folded: bool = False  # collapsed until it is clicked
 
 
 @dataclass(frozen=True)
 class Section:
-    """One question and its answer."""
+    """A section of a report."""
 
-    key: str  # its anchor
+    key: str  # anchor in the page
     title: str
     lines: Sequence[str] = ()
     plots: Sequence[Plot] = ()
@@ -33,11 +33,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """What one file holds."""
+    """A report."""
 
     title: str
-    verdict: Sequence[str]  # the first is what to remember
-    made: str  # when, and by what
+    verdict: Sequence[str]  # the most important sentence first
+    made: str  # time and version
     sections: Sequence[Section]
 
     @property

@@ -1,4 +1,4 @@
-"""Plots as plotly draws them: plain JSON values; plotly's own package is not needed for it."""
+"""Plots as plotly figures, in plain JSON values; the plotly package is not needed."""
 
 import html
 import math
@@ -9,18 +9,18 @@ from ensemble.presentation.plot import GREY, Bars, Matrix, Panel, Plot, Series, 
 from mlflow_setup.text import brief, printable
 
 PIXELS = 105
-"""Of an inch of a plot's height."""
+"""Pixels per inch of a plot's height."""
 _FONT = {"family": "system-ui, Segoe UI, DejaVu Sans, sans-serif", "size": 12, "color": "#1c2733"}
 _MODES = {"line": "lines", "dashed": "lines", "points": "markers", "both": "lines+markers"}
 _LINE, _FAINT = "#c9d2db", "#eef1f4"
 _GAP_X, _GAP_Y = 0.07, 0.22
-"""Shares of the whole between panels: for titles and the numbers on axes."""
+"""Gaps between panels, for titles and tick labels, as fractions of the figure."""
 _CHARACTER = 0.0065
-"""Of the whole: of a label between two panels."""
+"""Width of a character of a label between two panels, as a fraction of the figure."""
 
 
 def figure_of(plot: Plot) -> dict[str, Any]:
-    """`data` and `layout`. Text is escaped: plotly reads some tags in it."""
+    """Return a plotly figure: `data` and `layout`. Text is escaped: plotly interprets some tags."""
     columns = min(plot.num_columns, len(plot.panels))
     layout: dict[str, Any] = {
         "font": _FONT,
@@ -55,7 +55,7 @@ def figure_of(plot: Plot) -> dict[str, Any]:
 
 
 def _side(panel: Panel) -> list[str]:
-    """The words to the left of a panel."""
+    """Return the labels to the left of a panel."""
     of_marks = (
         mark.labels if isinstance(mark, Bars) else mark.rows
         for mark in panel.marks
@@ -213,7 +213,7 @@ def _matrix(matrix: Matrix, x: str, y: str) -> dict[str, Any]:
 
 
 def _legend(name: str, colour: str, named: set[tuple[str, str]]) -> dict[str, Any]:
-    """One entry for all marks of a name and colour, which go and come together."""
+    """Return one legend entry for all marks of a name and colour, which are toggled together."""
     if not name:
         return {"showlegend": False, "name": ""}
     is_new = (name, colour) not in named
@@ -222,7 +222,7 @@ def _legend(name: str, colour: str, named: set[tuple[str, str]]) -> dict[str, An
 
 
 def _ticks(labels: Sequence[str]) -> dict[str, Any]:
-    """Ticks by place, for two labels may be equal."""
+    """Return ticks by position: labels may be equal."""
     return {"tickvals": list(range(len(labels))), "ticktext": _texts(labels)}
 
 
@@ -239,5 +239,5 @@ def _texts(texts: Iterable[str]) -> list[str]:
 
 
 def _numbers(values: Iterable[float] | Sequence[float]) -> list[float | None]:
-    """JSON has no NaN; six digits are more than a screen shows."""
+    """Return the values with six digits, which is enough for a screen, and None for NaN."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]

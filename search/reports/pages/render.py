@@ -1,7 +1,7 @@
 """A report as files: one self-contained HTML page, and Markdown with pictures beside it.
 
-The page needs no network: what is drawn is in it, and its policy forbids everything else. What the
-data say is text wherever it stands: jinja2 escapes it, plotly is given escaped text.
+The page needs no network: everything is in it, and its content security policy forbids the rest.
+Text from data is always escaped: by jinja2 in the page, and before it is passed to plotly.
 """
 
 import base64
@@ -21,7 +21,7 @@ from search.reports.pages.content import Report
 from search.reports.pages.interactive import PIXELS, figure_of
 
 PICTURES = "pictures"
-"""The folder of the pictures beside the Markdown."""
+"""Name of the folder with the pictures, beside the Markdown file."""
 TEMPLATES = Path(__file__).parent / "templates"
 START = """
 const plots = JSON.parse(document.getElementById("plots").textContent);
@@ -55,7 +55,7 @@ def write_report(report: Report, folder: Path, name: str, is_interactive: bool) 
     """Write `<name>.html`, `<name>.md` and the pictures to `folder`.
 
     Raises:
-        OSError: it cannot be written to.
+        OSError: the folder cannot be written to.
     """
     pictures = {plot.name: png(plot) for plot in report.plots}
     paths = {key: folder / PICTURES / f"{key}.png" for key in pictures}
@@ -69,10 +69,10 @@ def write_report(report: Report, folder: Path, name: str, is_interactive: bool) 
 
 
 def html(report: Report, pictures: dict[str, bytes]) -> str:
-    """The page.
+    """Return the HTML page.
 
     Args:
-        pictures: PNG by the name of its plot; none: plotly draws.
+        pictures: name of a plot -> its PNG; empty: the plots are drawn by plotly.
     """
     scripts = [] if pictures or not report.plots else [_library(), START]
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts) or "'none'"
@@ -93,13 +93,13 @@ def html(report: Report, pictures: dict[str, bytes]) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The same in Markdown, which names its pictures."""
+    """Return the report in Markdown, which refers to the pictures' files."""
     template = _environment().get_template("report.md.jinja")
     return template.render(report=report, folder=PICTURES)
 
 
 def _library() -> str:
-    """plotly.js as its package brings it, such as may stand in a page."""
+    """Return plotly.js from the plotly package, escaped for a <script> element."""
     text = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
@@ -122,7 +122,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _shown(value: object) -> object:
-    """Text without what would steer a terminal or turn the direction of writing."""
+    """Remove control characters and marks of writing direction from text."""
     return printable(value) if type(value) is str else value
 
 
@@ -131,7 +131,7 @@ def _dumps(value: object, **given: object) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of Markdown that is text and nothing else."""
+    """Escape text for Markdown."""
     shown = printable(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
     for mark in "[]*_`{}#|":
         shown = shown.replace(mark, f"\\{mark}")

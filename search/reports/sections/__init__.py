@@ -1,1 +1,1 @@
-"""The sections of a sweep's report: what each shows, and in one line why it cannot."""
+"""The sections of a sweep's report. One with nothing to show says why in one line."""

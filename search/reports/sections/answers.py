@@ -1,4 +1,4 @@
-"""What the shipped choice, or the best trial, answers on dev, and what its rows say.
+"""Dev predictions of the shipped ensemble, or of the best trial, and the sentences of the rows.
 
 Legend: N rows, C classes, K members.
 """
@@ -25,24 +25,24 @@ from trainable.storage.address import trial_at
 from trainable.storage.predictions import Predictions
 
 _LEAST = 1e-12
-"""Probability below which a loss is not told apart."""
+"""Lower bound of probabilities in a log-loss."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What is put out for the dev rows of a task, sorted by id."""
+    """The predictions for the dev rows of a task, sorted by id."""
 
     task_name: str
     task: Task
     ids: tuple[str, ...]  # [N]
     labels: Floats  # [N]
-    outputs: Floats  # probabilities [N, C], a logit [N] or a score [N]
-    members: tuple[NDArray[Any], ...]  # [K] raw outputs of each, [N] or [N, C]
+    outputs: Floats  # probabilities [N, C], logits [N] or scores [N]
+    members: tuple[NDArray[Any], ...]  # K times the outputs of a member, [N] or [N, C]
     fingerprint: str  # of the dev examples
 
     @property
     def probabilities(self) -> Floats:
-        """[N, C] of each class; of a paraphrase two; of a set each label's own."""
+        """Probabilities [N, C] of the classes; two for yes or no; for label sets one a label."""
         if self.task.kind.output is Output.CLASSES:
             return self.outputs
         positive = 1 / (1 + np.exp(-np.clip(self.outputs, -50, 50)))
@@ -52,8 +52,8 @@ class Answers:
 
     @property
     def losses(self) -> Floats:
-        """[N] log-loss of each row, of a set the mean over its labels; of scores the error without
-        its sign."""
+        """Loss [N] of each row: log-loss, for label sets its mean over the labels; for scores the
+        absolute error."""
         if self.task.kind.output is Output.SCORE:
             return np.abs(self.outputs - self.labels)
         if self.task.kind.output is Output.LABELS:
@@ -65,7 +65,7 @@ class Answers:
 
 
 def answers_of(facts: Facts) -> tuple[str, dict[str, Answers], dict[str, str]]:
-    """Whose answers they are, the answers by task, and by task why there are none."""
+    """Return whose predictions they are, the predictions by task, and problems by task."""
     if facts.choice is not None:
         chosen = facts.choice.record.choice.tasks
         by_task, problems = {}, {}
@@ -77,16 +77,16 @@ def answers_of(facts: Facts) -> tuple[str, dict[str, Answers], dict[str, str]]:
                 )
             except EnsweepError as error:
                 problems[name] = error.problem
-        return "what ships", by_task, problems
+        return "the shipped ensemble", by_task, problems
     best = facts.best
     if best is None:
-        return "nobody", {}, {}
+        return "no trial", {}, {}
     return f"trial {best.name}, the best overall", *_of_trial(facts)
 
 
 def _of_trial(facts: Facts) -> tuple[dict[str, Answers], dict[str, str]]:
     best = facts.best
-    assert best is not None  # asked before
+    assert best is not None  # the caller has checked it
     epoch = best_epoch(record for record in best.epochs if OVERALL in record.metrics).epoch
     folder = facts.folder.trial(best.name)
     by_task, problems = {}, {}
@@ -113,11 +113,11 @@ def _of_members(
 
 
 def _predictions(facts: Facts, task: str, member: Member) -> Predictions:
-    """Predictions from the trial's folder where it lies here, else from MLflow."""
+    """Read a member's predictions from the trial's folder if it is here, else from MLflow."""
     one = member.candidate
     if one.is_added:
-        raise IntegrityError(f"{one.label} is a file of predictions, which is not kept")
-    is_ours = one.sweep == facts.folder.name  # whose storage folder may have been renamed since
+        raise IntegrityError(f"{one.label} is a file of predictions, which is not stored")
+    is_ours = one.sweep == facts.folder.name  # the URI may be of a storage folder renamed since
     folder = facts.folder.trial(one.trial) if is_ours else trial_at(one.weights_uri)
     path = folder.predictions_path(one.epoch)
     if not path.is_file():
@@ -147,24 +147,24 @@ def _answers(
 
 
 def sentences_of(facts: Facts, answers: Answers) -> tuple[dict[str, tuple[str, ...]], str]:
-    """Id -> the sentences of its row, and why there are none where there are none.
+    """Return id -> the sentences of its row, and the reason if there are none.
 
-    Nothing is fetched: data elsewhere than in a folder are not read.
+    Nothing is downloaded: only data in a local folder are read.
     """
-    place = data_folder(facts)
-    if place is None:
-        return {}, "the data are not in a folder of this machine"
+    folder = data_folder(facts)
+    if folder is None:
+        return {}, "the data are not in a folder on this machine"
     try:
-        examples, _ = read_split(answers.task_name, answers.task, "dev", place)
+        examples, _ = read_split(answers.task_name, answers.task, "dev", folder)
     except (EnsweepError, OSError) as error:
         return {}, f"the data cannot be read: {error}"
     if examples.fingerprint != answers.fingerprint:
-        return {}, f"the data in {place} are not those of the sweep any more"
+        return {}, f"the data in {folder} have changed since the sweep"
     rows = zip(*examples.sentences, strict=True)
     return dict(zip(examples.ids, rows, strict=True)), ""
 
 
 def data_folder(facts: Facts) -> Path | None:
-    """Where the sweep's data lie, if that is a folder of this machine."""
-    place = next((past.record.config.get("data.dir") for past in facts.history), None)
-    return Path(place) if isinstance(place, str) and place and Path(place).is_dir() else None
+    """Return the sweep's data folder, if it exists on this machine."""
+    path = next((past.record.config.get("data.dir") for past in facts.history), None)
+    return Path(path) if isinstance(path, str) and path and Path(path).is_dir() else None

@@ -1,4 +1,4 @@
-"""The choice that ships: score against cost, gain by members, each task's members."""
+"""The shipped ensemble: score against cost, gain by number of members, members of each task."""
 
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.result import EnsembleChoice, Method, Point
@@ -19,7 +19,7 @@ from search.reports.sections.facts import Facts
 
 
 def front_section(facts: Facts) -> Section:
-    """Held-out score against cost, with the point that ships."""
+    """Return the Pareto front of held-out score against cost, with the shipped ensemble."""
     title = "Score against cost"
     if facts.choice is None:
         return Section("front", title, absent=facts.no_choice)
@@ -28,20 +28,20 @@ def front_section(facts: Facts) -> Section:
     rows = [_point_row(choice, point, point.candidates == shipped) for point in choice.front]
     chosen = {n for n, point in enumerate(choice.front) if point.candidates == shipped}
     table = Table(
-        ["held-out overall", "in-sample", "what runs", "gain of what ships over it", ""],
+        ["held-out overall", "in-sample", "what runs", "gain of the shipped ensemble over it", ""],
         rows,
         numbers=frozenset((0, 1)),
         strong=frozenset(chosen),
     )
     lines = [
-        "Each level of cost is better than all cheaper ones, on rows that did not choose it.",
+        "Each point is better than all cheaper ones, on rows that had no part in choosing it.",
         sentence(CAVEAT),
     ]
     return Section("front", title, lines, [_front_plot(choice)], [table])
 
 
 def ensemble_section(facts: Facts, answers: dict[str, Answers]) -> Section:
-    """What the ensemble gains, by task and by number of members, and its members."""
+    """Return the ensemble's scores and gains, by task and by number of members, and its members."""
     title = "Ensemble"
     if facts.choice is None:
         return Section("ensemble", title, absent=facts.no_choice)
@@ -74,7 +74,7 @@ def _front_plot(choice: EnsembleChoice) -> Plot:
     shipped = choice.candidates(Method.SELECTIVE)
     marks = [
         Series(
-            *([x for x, _ in front], [y for _, y in front], "better than all cheaper", "both"),
+            *([x for x, _ in front], [y for _, y in front], "better than all cheaper ones", "both"),
             texts=[size_of(choice, point.candidates) for point in choice.front],
         )
     ]
@@ -82,7 +82,7 @@ def _front_plot(choice: EnsembleChoice) -> Plot:
     if whole not in front:
         text = [size_of(choice, choice.whole.candidates)]
         x, y = [whole[0]], [whole[1]]
-        marks.append(Series(x, y, "all that the rules chose", "points", GREY, 3, texts=text))
+        marks.append(Series(x, y, "full ensemble", "points", GREY, 3, texts=text))
     ours = choice.overall[Method.SELECTIVE].held_out
     cost, text = choice.cost(shipped) * scale, [f"ships: {size_of(choice, shipped)}"]
     marks.append(Series([cost], [ours], "ships", "points", RED, 4, texts=text))

@@ -1,4 +1,4 @@
-"""The best trial by epoch, as the paper's figures 4 and 5 show theirs."""
+"""Learning curves of the best trial, in the form of the paper's figures 4 and 5."""
 
 import math
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ from trainable.config.parse import from_flat
 
 
 def curves_section(facts: Facts) -> Section:
-    """Loss and dev score of each task by epoch, as they are and from worst 0 to best 1."""
+    """Return each task's loss and dev score by epoch, unscaled and scaled to [0, 1]."""
     title, best = "Curves", facts.best
     if best is None:
         return Section("curves", title, absent="no trial has completed an epoch yet")
     curves = _curves(best)
     if len(best.epochs) < 2 or not curves:
-        why = f"trial {best.name} has one epoch: there is no curve"
+        why = f"trial {best.name} has only one epoch, so there is no curve"
         return Section("curves", title, absent=why)
     lines = [
         f"Trial {best.name}, the best. Scaled: a task's worst epoch is 0, its best 1. A dotted "
-        "line marks the epoch after which a task's dev score is never better again while its "
-        "training loss falls: from there on it overfits."
+        "line marks a task's best dev score if its training loss still falls afterwards: from "
+        "there on it overfits."
     ]
     if best.num_probe_epochs:
-        lines.append(f"The first {best.num_probe_epochs} epochs train the heads alone.")
+        lines.append(f"The first {best.num_probe_epochs} epochs train only the heads.")
     plots = [
         _plot("figure4", "loss", curves, is_loss=True),
         _plot("figure5", "dev score", curves, is_loss=False),
@@ -68,7 +68,7 @@ def _plot(name: str, what: str, curves: dict[str, Curve], is_loss: bool) -> Plot
         if curve.overfits_from is not None:
             marked.append((curve.overfits_from, colour))
     panels = [
-        Panel(raw, f"{what}, as it is", "epoch", what, x_lines=marked),
+        Panel(raw, f"{what}, unscaled", "epoch", what, x_lines=marked),
         Panel(relative, f"{what}, scaled", "epoch", "worst epoch 0, best 1", x_lines=marked),
     ]
     return Plot(name, panels, width=5.6, height=3.4, num_columns=2)

@@ -1,4 +1,4 @@
-"""What the data were, and the commands that made the sweep."""
+"""The sweep's data, and the commands that reproduce it."""
 
 import shlex
 from collections import Counter
@@ -19,28 +19,30 @@ from trainable.config.tasks import Output, Split, Task
 from trainable.data.readers import read_split
 
 MAX_CLASSES = 10
-"""Classes whose shares are listed."""
+"""Largest number of classes whose shares are listed."""
 
 
 def data_section(facts: Facts, answers: dict[str, Answers]) -> Section:
-    """Rows, labels and fingerprints of each task's files, as they are now."""
+    """Return rows, labels and fingerprints of each task's files, as they are now."""
     title = "Data"
     if not facts.tasks:
         return Section("data", title, absent="no trial has a task that is scored")
-    place = data_folder(facts)
-    rows = [_row(name, task, place, answers.get(name)) for name, task in facts.tasks.items()]
+    folder = data_folder(facts)
+    rows = [_row(name, task, folder, answers.get(name)) for name, task in facts.tasks.items()]
     header = ["task", "kind", "metric", "train rows", "dev rows", "dev labels", "dev fingerprint"]
     lines = []
-    if place is None:
-        lines.append("The data are not in a folder of this machine: rows are those of predictions.")
+    if folder is None:
+        lines.append(
+            "The data are not in a folder on this machine: dev rows are counted in predictions."
+        )
     else:
-        lines.append(f"Read from {place}.")
+        lines.append(f"Read from {folder}.")
     skipped = _skipped(facts)
     if skipped:
         lines.append(f"Rows left out for defects: {skipped}.")
     prints = Counter(past.record.data_fingerprint for past in facts.history)
     lines.append(
-        "Fingerprint of what the trials saw: "
+        "Fingerprint of the trials' data: "
         + ", ".join(f"{name} ({count} trials)" for name, count in prints.most_common(5))
         + "."
     )
@@ -48,7 +50,7 @@ def data_section(facts: Facts, answers: dict[str, Answers]) -> Section:
 
 
 def commands_section(facts: Facts) -> Section:
-    """The commands that make the sweep, its choice and this report again."""
+    """Return the commands that reproduce the sweep, its ensemble and this report."""
     folder, storage = facts.folder, facts.folder.address_of_storage
     commands = [_sweep_command(facts)]
     if any(facts.folder.path.glob("extensions/*.json")):
@@ -56,23 +58,22 @@ def commands_section(facts: Facts) -> Section:
     if any(past.ended is Outcome.STOPPED for past in facts.history):
         commands.append(folder.command("resume"))
     if facts.choice is not None:
-        asked = _options(facts.choice.run.params)
-        place = ["--storage", storage]
-        commands.append(shlex.join(["ensweep", "ensemble", folder.name, *asked, *place]))
+        words = [folder.name, *_options(facts.choice.run.params), "--storage", storage]
+        commands.append(shlex.join(["ensweep", "ensemble", *words]))
         output = ["--output", f"{folder.name}-bundle"]
-        commands.append(shlex.join(["ensweep", "export", folder.name, *asked, *place, *output]))
+        commands.append(shlex.join(["ensweep", "export", *words, *output]))
     commands.append(folder.command("report"))
     known = (past.record.git_revision for past in facts.history)
     versions = sorted({revision for revision in known if revision})
-    lines = [f"{folder.path / 'sweep.yaml'} holds the sweep with every setting resolved."]
+    lines = [f"{folder.path / 'sweep.yaml'} has the sweep with every setting resolved."]
     if versions:
         lines.append(f"Git revision of the code: {', '.join(versions)}.")
     return Section("commands", "Commands", lines, commands=commands)
 
 
-def _row(name: str, task: Task, place: Path | None, answers: Answers | None) -> list[str]:
-    train, _ = _read(name, task, "train", place)
-    dev, labels = _read(name, task, "dev", place)
+def _row(name: str, task: Task, folder: Path | None, answers: Answers | None) -> list[str]:
+    train, _ = _read(name, task, "train", folder)
+    dev, labels = _read(name, task, "dev", folder)
     fingerprint = "" if answers is None else answers.fingerprint
     if labels is None and answers is not None:
         dev, labels = str(len(answers.ids)), answers.labels
@@ -80,11 +81,11 @@ def _row(name: str, task: Task, place: Path | None, answers: Answers | None) -> 
     return [name, task.kind.value, str(task.metric), train, dev, shares, fingerprint]
 
 
-def _read(name: str, task: Task, split: Split, place: Path | None) -> tuple[str, Any]:
-    if place is None:
+def _read(name: str, task: Task, split: Split, folder: Path | None) -> tuple[str, Any]:
+    if folder is None:
         return "", None
     try:
-        examples, _ = read_split(name, task, split, place)
+        examples, _ = read_split(name, task, split, folder)
     except (EnsweepError, OSError):
         return "", None
     return (str(len(examples)), examples.labels) if len(examples) else ("", None)
@@ -103,7 +104,7 @@ def _shares(task: Task, labels: Any) -> str:
 
 
 def _skipped(facts: Facts) -> str:
-    """The notes that name a defect, `quora-train.csv D07`."""
+    """Return the counts of rows left out, by file and defect: `quora-train.csv D07 (3)`."""
     skipped = {
         name: count
         for past in facts.history
@@ -114,7 +115,8 @@ def _skipped(facts: Facts) -> str:
 
 
 def _sweep_command(facts: Facts) -> str:
-    """What was typed, as far as the sweep's file tells it: its name, and what differs from it."""
+    """Return the command that started the sweep, as far as its file shows: the packaged sweep's
+    name, and the settings that differ from it."""
     sweep, folder = facts.sweep, facts.folder
     named = [place.removeprefix("sweep ") for place in sweep.origin.values()]
     name = next((each for each in named if each in SWEEPS.names()), None)
@@ -134,7 +136,7 @@ def _sweep_command(facts: Facts) -> str:
 
 
 def _options(params: dict[str, str]) -> list[str]:
-    """The options of `ensweep ensemble` that made the choice."""
+    """Return the options of `ensweep ensemble` with which the ensemble was chosen."""
     known = ("method", "max_members", "max_cost", "average", "prefer")
     given = [(name, params[name]) for name in known if name in params]
     return [word for name, value in given for word in (f"--{name.replace('_', '-')}", value)]

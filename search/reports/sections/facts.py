@@ -1,4 +1,4 @@
-"""What a report is made of, read once: the sweep's folder, and the choice that MLflow knows."""
+"""The data of a report, read once: the sweep's folder, and the chosen ensemble from MLflow."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from trainable.config.tasks import Task
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice that was logged."""
+    """A chosen ensemble that was logged to MLflow."""
 
     run: ChoiceRecord
     record: Record
@@ -33,7 +33,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Facts:
-    """A sweep as its folder tells it."""
+    """A sweep's trials, its leaderboard and its chosen ensemble."""
 
     folder: SweepFolder
     sweep: SweepConfig
@@ -42,11 +42,11 @@ class Facts:
     choice: Choice | None
     no_choice: str  # why there is none, in one line
     tracking: Tracking
-    cache: Path  # of what is fetched from a tracking server
+    cache: Path  # for files from a tracking server
 
     @property
     def trials(self) -> list[PastTrial]:
-        """Without the baselines."""
+        """The trials without the baselines."""
         return [past for past in self.history if past.record.recipe not in BASELINES]
 
     @property
@@ -60,13 +60,13 @@ class Facts:
 
     @cached_property
     def best(self) -> PastTrial | None:
-        """The trial with the best overall of any epoch; of baselines where there is no other."""
+        """The trial with the best overall in any epoch; a baseline if no other has a score."""
         scored = self.scored or [past for past in self.baselines if past.epochs]
         return max(scored, key=lambda past: past.best_values[-1], default=None)
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        """Tasks with a score, over all trials."""
+        """The evaluated tasks of all trials."""
         tasks: dict[str, Task] = {}
         for past in self.history:
             for name, task in from_flat(past.record.config).task_records().items():
@@ -76,10 +76,10 @@ class Facts:
 
 
 def read_facts(folder: SweepFolder, tracking: Tracking, cache: Path) -> Facts:
-    """Read the sweep and its last choice; a tracking server that is away costs the choice alone.
+    """Read the sweep and its latest choice, which is None if the tracking server is unreachable.
 
     Raises:
-        NothingUsableError: no such sweep, or none of its trials has begun.
+        NothingUsableError: there is no such sweep, or none of its trials has begun.
         IntegrityError: its file, or a trial's record, is damaged.
     """
     sweep, folders = folder.read(), folder.trial_folders()
@@ -109,7 +109,7 @@ def _choice(folder: SweepFolder, tracking: Tracking, cache: Path) -> tuple[Choic
 
 
 def _as_run(snapshot: TrialSnapshot) -> RunRecord:
-    """The trial as its run in MLflow tells it, from the folder."""
+    """Return the run that the trial has in MLflow, made from its folder."""
     record, outcome = snapshot.record, snapshot.outcome
     metrics: dict[str, float] = {}
     for _, of_epoch in with_best(snapshot.epochs):
@@ -127,7 +127,7 @@ def _as_run(snapshot: TrialSnapshot) -> RunRecord:
 
 
 def _with_run_ids(runs: Sequence[RunRecord], choice: Choice) -> list[RunRecord]:
-    """The members' runs under their ids, by which the choice knows them."""
+    """Return the runs, those of members with the run ids that the choice has."""
     ids = {
         member.candidate.trial: member.candidate.run_id
         for task in choice.record.choice.tasks.values()

@@ -1,4 +1,4 @@
-"""The search in pictures: scores in the order of the trials, settings, importance, rungs."""
+"""Plots of the search: scores in the order of the trials, settings, importances, rungs."""
 
 import math
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ OUTCOMES = {
     Outcome.STOPPED: GREY,
 }
 MAX_LINES = 150
-"""Trials in a picture of lines, the best."""
+"""Lines in a plot, those of the best trials."""
 MAX_NAMES = 30
-"""Trials that are named beside their lines."""
+"""Largest number of trials that are labelled with their names."""
 
 
 def history_section(facts: Facts) -> Section:
-    """The best so far, and when each trial ran."""
+    """Return the best score so far by trial, and a timeline of the trials."""
     scored = facts.scored
     if not scored:
         return Section("history", "History", absent="no trial has completed an epoch yet")
@@ -48,7 +48,7 @@ def history_section(facts: Facts) -> Section:
     heights = [value for value in best for _ in range(2)][:-1]
     marks.append(Series(steps, heights, "best so far", "line", GREEN))
     baselines = {past.name: past.best_values[-1] for past in facts.baselines if past.epochs}
-    lowest = min(values) - 0.5 * (max(values) - min(values)) - 0.01  # where the picture ends
+    lowest = min(values) - 0.5 * (max(values) - min(values)) - 0.01  # lower end of the plot
     lines = tuple((value, name) for name, value in baselines.items() if value >= lowest)
     plot = Plot(
         "history",
@@ -60,15 +60,15 @@ def history_section(facts: Facts) -> Section:
         num_columns=2,
     )
     best_at = best.index(best[-1]) + 1
-    said = [f"The best came as number {best_at} of the {len(scored)} trials that have a score."]
+    said = [f"The best trial is number {best_at} of the {len(scored)} with a score."]
     below = [f"{name} ({value:.4f})" for name, value in baselines.items() if value < lowest]
     if below:
-        said.append(f"Below the picture: {', '.join(below)}.")
+        said.append(f"Below the plot: {', '.join(below)}.")
     return Section("history", "History", said, [plot])
 
 
 def settings_section(facts: Facts) -> Section:
-    """Parallel coordinates, and the score over each searched setting."""
+    """Return parallel coordinates, and the score over each searched setting."""
     title = "Settings against score"
     scored = [past for past in facts.trials if past.epochs and past.record.searched]
     if not facts.sweep.space:
@@ -82,7 +82,7 @@ def settings_section(facts: Facts) -> Section:
     parallel = Plot(
         "parallel",
         [_parallel(keys, facts.sweep.space, best_first[::-1])],
-        "a line a trial, the better the darker; the best in red",
+        "a line for each trial, darker for better ones; the best in red",
         width=min(width, 13),
         height=4.2,
     )
@@ -91,31 +91,34 @@ def settings_section(facts: Facts) -> Section:
 
 
 def importance_section(facts: Facts) -> Section:
-    """How much each setting mattered, how sure that is, and what it cannot say."""
+    """Return the importance of each setting, its uncertainty and its limits."""
     title = "Which settings mattered"
     try:
         insight = read_insight(facts.folder)
     except NothingUsableError as error:
         return Section("importance", title, absent=error.problem)
-    every = insight.importances.items()
-    weighed = {key: of_key for key, of_key in every if set(of_key.values()) != {None}}
-    if not weighed:
+    importances = {
+        key: by_method
+        for key, by_method in insight.importances.items()
+        if set(by_method.values()) != {None}
+    }
+    if not importances:
         why = "all finished trials have the same score, or the same settings"
         return Section("importance", title, absent=why)
-    keys = list(weighed)
+    keys = list(importances)
     bars = []
-    for method, colour in zip(next(iter(weighed.values())), (BLUE, ORANGE), strict=True):
-        shares = [weighed[key][method] or 0.0 for key in keys]
+    for method, colour in zip(next(iter(importances.values())), (BLUE, ORANGE), strict=True):
+        shares = [importances[key][method] or 0.0 for key in keys]
         ranges = [insight.ranges[method].get(key, (0.0, 0.0)) for key in keys]
         low, high = [r[0] for r in ranges], [r[1] for r in ranges]
         bars.append(Bars(keys, shares, method, colour, low, high))
-    panel = Panel(bars, "", "share of what the settings explain")
+    panel = Panel(bars, "", "importance (share)")
     plot = Plot("importances", [panel], height=0.5 * len(keys) + 1.4, width=8.4)
-    return Section("importance", title, _says(insight), [plot])
+    return Section("importance", title, _explanation(insight), [plot])
 
 
 def rungs_section(facts: Facts) -> Section:
-    """Which trials were stopped at which rung, and how the scores rose."""
+    """Return the trials that were stopped at each rung, and the scores by epoch."""
     title = "Rungs: where trials were stopped"
     scored = facts.scored
     if not scored:
@@ -126,11 +129,11 @@ def rungs_section(facts: Facts) -> Section:
         return Section("rungs", title, ["every trial runs to its end: scheduler.name=none"], [plot])
     restore_rungs(rungs, facts.history)
     what = (
-        "At a rung a trial goes on if its best score so far is not below the cut-off, among those "
-        "that have come as far."
+        "At a rung a trial continues if its best score so far is not below the cut-off, computed "
+        "from the trials that have reached the rung."
     )
     if facts.sweep.search.num_probes:
-        what += " Rung 0 is the end of training heads alone; later epochs count from there."
+        what += " Rung 0 is the end of the probe, which trains only heads; epochs count from there."
     rows = []
     for rung in rungs.reached:
         cutoff = rungs.cutoff(rung.arrivals.values()) if rung.arrivals else None
@@ -146,24 +149,24 @@ def rungs_section(facts: Facts) -> Section:
     return Section("rungs", title, lines, [plot], [table])
 
 
-def _says(insight: Insight) -> list[str]:
+def _explanation(insight: Insight) -> list[str]:
     count, settings = insight.num_finished, len(insight.importances)
-    said = [
-        "PED-ANOVA asks which settings the best trials agree on; fANOVA, which explain the "
-        "variance of all trials' scores. Shares add up to 1 within a method.",
+    lines = [
+        "PED-ANOVA: which settings the best trials have in common; fANOVA: which settings explain "
+        "the variance of all trials' scores. Shares add up to 1 within a method.",
         f"Whiskers: the range over {insight.num_draws} draws of three quarters of the "
         f"{count} finished trials. Where they overlap, the order of two settings is not known.",
-        "The search visits good regions more often, so a setting that was narrowed early looks "
-        "less important than it is; one that was never varied has no bar. Importance is of this "
-        "space and these ranges, not of the setting as such.",
+        "The search samples good regions more often, so a setting that was narrowed early looks "
+        "less important than it is; one that never varied has no bar. Importances hold for this "
+        "space and these ranges only.",
     ]
     if count < 10 * settings:
-        said.insert(
+        lines.insert(
             0,
-            f"{count} trials for {settings} settings are few: take the longest bar as a hint, and "
-            f"nothing from the others (some {10 * settings} trials would tell).",
+            f"{count} trials are few for {settings} settings: the longest bar is a hint, the "
+            f"others say nothing (that would take about {10 * settings} trials).",
         )
-    return said
+    return lines
 
 
 def _timeline(facts: Facts) -> Panel:
@@ -186,7 +189,7 @@ def _timeline(facts: Facts) -> Panel:
 
 
 def _parallel(keys: Sequence[str], space: dict[str, Parameter], ranked: list[PastTrial]) -> Panel:
-    """A line passes over the settings that its trial does not have."""
+    """Return parallel coordinates; a line skips the settings that its trial does not have."""
     values = [past.best_values[-1] for past in ranked]
     low, high = min(values), max(values)
     marks, last = [], len(ranked) - 1
@@ -216,7 +219,7 @@ def _parallel(keys: Sequence[str], space: dict[str, Parameter], ranked: list[Pas
 
 
 def _height(parameter: Parameter, value: object) -> float:
-    """Where a value stands between the ends of its axis, in [0, 1]; NaN: it has none."""
+    """Return the position of a value on its axis, in [0, 1]; NaN if it has none."""
     if value is None and None not in (parameter.choices or ()):
         return math.nan
     if parameter.choices is not None:
@@ -233,7 +236,7 @@ def _height(parameter: Parameter, value: object) -> float:
 
 
 def _shade(share: float) -> str:
-    """A shade from light to dark blue."""
+    """Return a colour between light (0) and dark blue (1)."""
     light, dark = (198, 219, 239), (8, 48, 107)
     return "#" + "".join(
         f"{round(a + (b - a) * share):02x}" for a, b in zip(light, dark, strict=True)
@@ -241,10 +244,10 @@ def _shade(share: float) -> str:
 
 
 def _slice(key: str, parameter: Parameter, scored: list[PastTrial]) -> Panel:
-    having = [past for past in scored if key in past.record.searched]
-    ys = [past.best_values[-1] for past in having]
-    texts = [_hover(past) for past in having]
-    values = [past.record.config.get(key) for past in having]
+    with_key = [past for past in scored if key in past.record.searched]
+    ys = [past.best_values[-1] for past in with_key]
+    texts = [_hover(past) for past in with_key]
+    values = [past.record.config.get(key) for past in with_key]
     if parameter.choices is not None:
         names = [brief(choice) for choice in parameter.choices]
         xs: list[float] = [names.index(brief(v)) if brief(v) in names else math.nan for v in values]

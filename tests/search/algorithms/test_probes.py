@@ -71,7 +71,7 @@ def test_every_second_trial_takes_up_the_best_probe_that_is_left(tmp_path: Path)
 
 
 def test_probes_without_anything_to_go_on_with_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"search.num_probes: trials go on from a probe"):
+    with pytest.raises(ConfigError, match=r"search.num_probes: needs trials with a probe"):
         sweep_of(tmp_path, recipe="probe")
     assert sweep_of(tmp_path, recipe="probe", num_probes=0).search.num_probes == 0
 

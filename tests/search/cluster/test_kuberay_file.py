@@ -121,7 +121,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "no workers": (
         lambda f: cluster(f).update(workerGroupSpecs=[]),
-        r"workerGroupSpecs: there are no workers",
+        r"workerGroupSpecs: no workers",
     ),
     "no least number": (
         lambda f: worker(f).pop("minReplicas"),
@@ -133,7 +133,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "numbers the wrong way round": (
         lambda f: worker(f).update(minReplicas=9),
-        r"gpu-spot.minReplicas: is 9, over maxReplicas, 8",
+        r"gpu-spot.minReplicas: is 9, above maxReplicas, 8",
     ),
     "no CPUs to count": (
         lambda f: container(worker(f)).pop("resources"),
@@ -175,7 +175,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
                 [{"name": "RAY_AUTH_MODE", "value": "token"}, {"name": "RAY_AUTH_TOKEN_PATH"}]
             ),
         ),
-        r"gpu-spot.env: no RAY_AUTH_MODE=token, and others have it",
+        r"gpu-spot.env: no RAY_AUTH_MODE=token, but other groups have it",
     ),
     "a token in the file": (
         lambda f: container(head(f))["env"].append({"name": "RAY_AUTH_TOKEN", "value": "x"}),
@@ -257,11 +257,11 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a way in from outside": (
         lambda f: head(f).update(enableIngress=True),
-        r"headGroupSpec.enableIngress: the dashboard is open",
+        r"headGroupSpec.enableIngress: exposes the dashboard",
     ),
     "a dashboard that the submitter cannot reach": (
         lambda f: head(f)["rayStartParams"].update({"dashboard-host": "127.0.0.1"}),
-        r"rayStartParams.dashboard-host: the pod that sends the job cannot reach it",
+        r"rayStartParams.dashboard-host: the pod that submits the job cannot reach it",
     ),
     "no time for a checkpoint": (
         lambda f: pod(worker(f)).update(terminationGracePeriodSeconds=5),

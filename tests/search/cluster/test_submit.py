@@ -110,15 +110,15 @@ def test_another_process_was_quicker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"storage": Path("runs")}, "--storage runs: is a path of this machine"),
-        ({"storage": Path("s3://bucket/runs")}, "--storage s3:/bucket/runs: is a path of this"),
+        ({"storage": Path("runs")}, "--storage runs: is a path on this machine"),
+        ({"storage": Path("s3://bucket/runs")}, "--storage s3:/bucket/runs: is a path on this"),
         ({"data": "s3://me:hunter2@bucket/data"}, "credentials would be shown"),
-        ({"encoder": "tests"}, "model.encoder tests: is a path of this machine"),
-        ({"data": "data"}, "data.dir data: is a path of this machine"),
+        ({"encoder": "tests"}, "model.encoder tests: is a path on this machine"),
+        ({"data": "data"}, "data.dir data: is a path on this machine"),
         ({"name": "../up"}, "sweep"),
         ({"tracking_uri": "http://me:hunter2@mlflow:5000"}, "credentials would be shown"),
         ({"tracking_uri": "postgresql://mlflow/db?password=hunter2"}, "credentials would be shown"),
-        ({"tracking_uri": "sqlite:///mlflow.db"}, "--tracking-uri mlflow.db: is a path of this"),
+        ({"tracking_uri": "sqlite:///mlflow.db"}, "--tracking-uri mlflow.db: is a path on this"),
     ],
 )
 def test_what_no_node_would_understand_is_refused(

@@ -207,7 +207,7 @@ LR = {"type": "float", "low": 1e-5, "high": 1e-3}
                     "loss.mnr.enabled": {"type": "categorical", "choices": [True, False]},
                 }
             },
-            ["loss.mnr.enabled must stand above loss.mnr.weight"],
+            ["loss.mnr.enabled must come before loss.mnr.weight"],
         ),
         (
             {

@@ -11,7 +11,7 @@ from search.driver.failures import (
     LONGEST_SECONDS,
     MANY_LOSSES,
     Failures,
-    Places,
+    TrialNodes,
     pause,
 )
 
@@ -103,24 +103,24 @@ def test_where_nothing_begins_for_long_is_said() -> None:
     cluster = Cluster()
     failures = cluster.failures()
     for number in range(MANY_LOSSES):
-        assert failures.why_stop("no wheel") is None
+        assert failures.stop_reason("no wheel") is None
         failures.judge(str(number), "no wheel", "ab"[number % 2], has_tried=False)
-    assert failures.why_stop("no wheel") is None
+    assert failures.stop_reason("no wheel") is None
     cluster.now += 120
     lost = f"{MANY_LOSSES} starts in a row were lost, on 2 nodes: no wheel"
-    assert failures.why_stop("no wheel") == f"no trial begins anywhere: {lost}"
+    assert failures.stop_reason("no wheel") == f"no trial begins anywhere: {lost}"
     cluster.is_busy = True
-    assert failures.why_stop("no wheel") is None
+    assert failures.stop_reason("no wheel") is None
     cluster.is_busy = False
     failures.begun("b")
-    assert failures.why_stop("no wheel") is None
+    assert failures.stop_reason("no wheel") is None
 
 
 def test_the_node_of_a_process_is_known_after_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+    queried: list[object] = []
 
     def table(group: Any) -> dict[str, Any]:
-        asked.append(group)
+        queried.append(group)
         return {"bundles_to_node_id": {0: f"node of {group}"}}
 
     monkeypatch.setattr(module, "placement_group_table", table)
@@ -130,14 +130,14 @@ def test_the_node_of_a_process_is_known_after_it_is_lost(monkeypatch: pytest.Mon
         _actor_manager=SimpleNamespace(_live_actors_to_ray_actors_resources=live),
         _actor_to_trial={"actor": trial, "not placed yet": trial},
     )
-    found = Places()
-    found.look(controller)
+    found = TrialNodes()
+    found.update(controller)
     controller._actor_to_trial["actor"] = SimpleNamespace(config={"trial": "0003"})  # its next one
-    found.look(controller)
-    assert asked == ["group"]
+    found.update(controller)
+    assert queried == ["group"]
     assert found.node("0003") == "node of group"
     live.clear()
-    found.look(controller)
+    found.update(controller)
     assert found.node("0001") == "node of group"
     assert found.node("0002") is None
-    found.look(SimpleNamespace())  # Tune has moved it
+    found.update(SimpleNamespace())  # Tune's attributes have changed

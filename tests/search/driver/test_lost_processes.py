@@ -31,12 +31,12 @@ def test_a_failed_trial_says_why_and_keeps_its_checkpoint(tmp_path: Path) -> Non
         write_attempt(folder, tries)
         sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
         assert sweep.searcher.given_up == ["0001"] * is_given_up
-    assert sweep.searcher.tried_again == ["0001"]
+    assert sweep.searcher.retried == ["0001"]
     outcome = folder.outcome()
     assert outcome is not None
     assert (outcome.outcome, outcome.reason) == (Outcome.FAILED, "ValueError: no luck")
     assert folder.checkpoint_dir.exists()
-    assert "0001: to be tried again: ValueError: no luck" in sweep.text.getvalue()
+    assert "0001: will be retried: ValueError: no luck" in sweep.text.getvalue()
 
 
 def test_what_a_lost_process_took_is_charged_to_its_end(
@@ -79,7 +79,7 @@ def test_processes_lost_before_they_tried_are_not_held_against_the_trial(tmp_pat
         sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type]
         sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
     assert sweep.searcher.given_up == []
-    assert sweep.searcher.tried_again == ["0001"] * MAX_LOSSES
+    assert sweep.searcher.retried == ["0001"] * MAX_LOSSES
     assert sweep.searcher.pauses == [pause(count) for count in range(1, MAX_LOSSES + 1)]
     sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
     assert sweep.searcher.given_up == ["0001"]
@@ -100,16 +100,16 @@ def test_a_machine_without_memory_is_asked_for_all_of_it_once(tmp_path: Path, te
     error.write_text(text)
     trial.error_file = str(error)
     sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
-    assert sweep.searcher.tried_alone == ["t"]
+    assert sweep.searcher.retried_alone == ["t"]
     assert sweep.folder("t").outcome() is None
     sweep.callback.on_trial_start(0, [], trial)  # type: ignore[arg-type,list-item]
     sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
-    assert sweep.searcher.tried_alone == ["t"]
+    assert sweep.searcher.retried_alone == ["t"]
     assert sweep.searcher.given_up == ["t"]
     outcome = sweep.folder("t").outcome()
     assert outcome is not None
     assert outcome.outcome is Outcome.FAILED
-    assert outcome.reason.startswith("alone as well: ")
+    assert outcome.reason.startswith("alone on a node as well: ")
 
 
 def test_a_process_that_never_started_after_one_that_tried_is_no_try(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_where_nothing_begins_the_sweep_is_stopped_with_what_is_wrong(
 def test_what_fails_while_all_stop_may_run_on_later(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     trial = sweep.start("0001")
-    sweep.switch.ask("Ctrl-C")
+    sweep.switch.request("Ctrl-C")
     sweep.callback.on_trial_error(0, [], trial)  # type: ignore[arg-type]
     assert sweep.searcher.given_up == ["0001"]
     assert sweep.folder("0001").outcome() is None

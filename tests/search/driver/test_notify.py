@@ -51,11 +51,11 @@ def chat() -> Iterator[Chat]:
 def test_a_url_is_told_of_the_end_and_of_the_first_failure(chat: Chat) -> None:
     said: list[str] = []
     notifier = Notifier(Notify(url="$HOOK"), "mine", said.append, {"HOOK": chat.url})
-    notifier.tell("failure", "trial 0003 failed: no luck", trial="0003")
-    notifier.tell("failure", "trial 0004 failed: no luck", trial="0004")
+    notifier.send("failure", "trial 0003 failed: no luck", trial="0003")
+    notifier.send("failure", "trial 0004 failed: no luck", trial="0004")
     notifier.close()
     chat.statuses = [500]  # once: it is sent again
-    notifier.tell("end", "has ended: 3 finished", trials={"finished": 3})
+    notifier.send("end", "has ended: 3 finished", trials={"finished": 3})
     notifier.close()
     failure, first, end = chat.heard
     assert failure == {
@@ -73,10 +73,10 @@ def test_a_url_is_told_of_the_end_and_of_the_first_failure(chat: Chat) -> None:
 def test_what_cannot_be_told_is_said_without_the_url(chat: Chat) -> None:
     said: list[str] = []
     chat.statuses = [403] * 3
-    Notifier(Notify(url="$HOOK"), "mine", said.append, {"HOOK": chat.url}).tell("end", "")
+    Notifier(Notify(url="$HOOK"), "mine", said.append, {"HOOK": chat.url}).send("end", "")
     closed = {"HOOK": f"http://127.0.0.1:9/{SECRET}"}
     notifier = Notifier(Notify(url="$HOOK", command="false"), "mine", said.append, closed)
-    notifier.tell("stop", "was stopped")
+    notifier.send("stop", "was stopped")
     notifier.close()
     for _ in range(100):
         if len(said) == 3:
@@ -93,7 +93,7 @@ def test_a_command_reads_it_on_its_standard_input(tmp_path: Path) -> None:
     """No shell is between: what a trial's error says is run nowhere."""
     told = tmp_path / "told"
     notifier = Notifier(Notify(command=f"tee {told}"), "mine", print, {})
-    notifier.tell("failure", "$(touch /tmp/owned); `x`", trial="1")
+    notifier.send("failure", "$(touch /tmp/owned); `x`", trial="1")
     notifier.close()
     assert json.loads(told.read_text())["text"] == "mine: $(touch /tmp/owned); `x`"
 

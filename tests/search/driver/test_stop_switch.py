@@ -52,7 +52,7 @@ def test_a_signal_turns_it_on_and_the_trials_can_see_it(
         assert switch.is_on
         assert (switch.reason, switch.exit_code) == (reason, exit_code)
         assert file.exists()
-        switch.ask("another reason", 1)
+        switch.request("another reason", 1)
         assert switch.reason == reason
     assert not file.exists()
     assert said == [f"stopping: {reason}; trials end at their next step, with a checkpoint"]
@@ -70,7 +70,7 @@ def test_before_there_are_trials_a_signal_interrupts(tmp_path: Path) -> None:
 def test_trials_that_take_too_long_are_not_waited_for(tmp_path: Path) -> None:
     with StopSwitch(tmp_path / "stop", lambda line: None) as switch:
         switch.expect_trials()
-        switch.ask("SIGTERM", 75, grace_seconds=0.2)
+        switch.request("SIGTERM", 75, grace_seconds=0.2)
         with pytest.raises(KeyboardInterrupt):
             time.sleep(5)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from search.planning import gpu_sharing as sharing
-from search.planning.gpu_sharing import Share, best, tell
+from search.planning.gpu_sharing import Share, best, describe
 from trainable.tune.placement import TrialPlacement
 
 
@@ -43,11 +43,11 @@ def test_a_node_is_cut_into_equal_shares(
 def test_the_most_steps_a_second_are_best_and_of_equals_the_fewest_trials() -> None:
     shares = [Share(1, "a", 2.0), Share(2, "b", 3.0), Share(4, "c", 3.0)]
     assert best(shares).setting == "b"
-    assert "2: 1.50, 4: 1.50; best: b" in tell(shares)
+    assert "2: 1.50, 4: 1.50; best: b" in describe(shares)
 
 
 def test_what_does_not_fit_is_said() -> None:
     shares = [Share(1, "a", 2.0), Share(2, "b", 1.5), Share(4, "c", None, "out of memory")]
-    assert tell(shares).endswith("2: 0.75, 4: no room; best: a")
-    assert tell([Share(1, "a", 2.0)]).endswith("no more fit; best: a")
-    assert "not even one trial fits: lost" in tell([Share(1, "a", None, "lost")])
+    assert describe(shares).endswith("2: 0.75, 4: does not fit; best: a")
+    assert describe([Share(1, "a", 2.0)]).endswith("no more fit; best: a")
+    assert "not even one trial fits: lost" in describe([Share(1, "a", None, "lost")])

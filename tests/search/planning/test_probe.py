@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mlflow_setup.errors import ConfigError
-from search.planning import node_probes as visits_module
-from search.planning.node_probes import Visits, memory_problems, visit
+from search.planning import node_probes as module
+from search.planning.node_probes import ProbeResults, memory_problems, run_probes
 from search.planning.probe import NodeReport, probe, probe_folder, versions
 from trainable.config.config import Config
 from trainable.training.profile import Rehearsal
@@ -68,13 +68,13 @@ def found_on(host: str, **changes: object) -> NodeReport:
 
 def test_versions_that_differ_and_answers_that_are_not_seen(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
-    same = visits_module.with_driver(found_on("one"), tmp_path)
+    same = module.with_driver(found_on("one"), tmp_path)
     assert same.problems == ()
     older = found_on("two", versions={**versions(), "ray": "2.1.0"}, answer="b")
-    told = visits_module.with_driver(older, tmp_path)
+    told = module.with_driver(older, tmp_path)
     assert "is not seen by the driver" in told.problems[0]
     assert "ray is 2.1.0; the driver has" in told.problems[1]
-    both = Visits((same, told, told))
+    both = ProbeResults((same, told, told))
     assert len(both.problems) == 2
     assert both.problems[0].startswith("two: ")
 
@@ -113,15 +113,15 @@ def test_a_deep_visit_rehearses_the_largest_on_a_node_of_each_type(
         wait=lambda sent, timeout: (sent, []),
         get=lambda sent, timeout=None: sent,
     )
-    monkeypatch.setattr(visits_module, "ray", fake)
-    monkeypatch.setattr(visits_module, "_alive", lambda: alive)
+    monkeypatch.setattr(module, "ray", fake)
+    monkeypatch.setattr(module, "_alive", lambda: alive)
     names = ["largest with x", "largest with y", "first trial 1 (b2)"]
     configs = {name: Config() for name in names}
-    visits = visit(configs, place_of(tmp_path), tmp_path, 1, deep=deep)
+    results = run_probes(configs, place_of(tmp_path), tmp_path, 1, deep=deep)
     assert sent[0] == (None, names)
     assert sent[1:] == [(node, names[:2]) for node in (a1, b1)] * deep
-    assert visits.problems == []
-    assert {cost.num_parameters for cost in visits.rehearsals.values()} == {1}  # found first
+    assert results.problems == []
+    assert {cost.num_parameters for cost in results.rehearsals.values()} == {1}  # found first
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_trials_that_do_not_fit_beside_each_other(
     is_too_large: bool,
 ) -> None:
     node = {"Alive": True, "NodeID": "x", "Resources": {"CPU": 4.0}}
-    monkeypatch.setattr(visits_module, "_alive", lambda: [node])
+    monkeypatch.setattr(module, "_alive", lambda: [node])
     cost = Rehearsal(1, 1.0, (), gigabytes * 10**9, 1, 1, 1)
-    visits = Visits((found_on("one", rehearsals={"largest": cost}),))
-    problems = list(memory_problems(visits, place_of(tmp_path), num_trials))
+    results = ProbeResults((found_on("one", rehearsals={"largest": cost}),))
+    problems = list(memory_problems(results, place_of(tmp_path), num_trials))
     assert len(problems) == is_too_large
     assert all(f"{num_trials} x {gigabytes}.0 GB" in line for line in problems)

@@ -55,7 +55,7 @@ def test_other_data_are_refused(pair: tuple[Path, SweepFolder], tiny_data: Path)
     path = other / "ids-sst-dev.csv"
     path.write_text(path.read_text().replace("s-dev-0\t", "s-dev-zero\t"))
     scored_sweep(storage, other, "third", num_trials=1, is_tracked=False)
-    with pytest.raises(ConfigError, match=r"first and third are scored on other sentiment dev"):
+    with pytest.raises(ConfigError, match=r"first and third are scored on different sentiment dev"):
         compare([first, SweepFolder(storage, "third")], num_replicates=50)
     scored_sweep(storage, other, "pairs", 1, ("paraphrase",), is_tracked=False)
     with pytest.raises(ConfigError, match=r"second and pairs have no task in common"):

@@ -73,7 +73,7 @@ def test_the_leaderboard_has_ensemble_baselines_times_and_reasons(
 
 def test_the_errors_are_those_of_the_choice(whole: tuple[Path, Report]) -> None:
     errors = sections(whole[1])["errors"]
-    assert "Answers of what ships" in errors.lines[0]
+    assert "Predictions of the shipped ensemble" in errors.lines[0]
     titles = [panel.title for panel in errors.plots[0].panels]
     assert titles[:2] == ["sentiment: confusion", titles[1]]
     assert titles[1].startswith("sentiment: calibration, error 0.")
@@ -104,7 +104,7 @@ def test_data_that_have_changed_are_not_shown(whole: tuple[Path, Report]) -> Non
         errors = sections(made(whole[0]))["errors"]
     finally:
         path.write_text(before)
-    assert any("not those of the sweep any more" in line for line in errors.lines)
+    assert any("have changed since the sweep" in line for line in errors.lines)
     assert [row[4] for row in errors.tables[0].rows] == [""] * 32
     assert all(row[4] for row in errors.tables[1].rows)
 

@@ -22,8 +22,8 @@ def test_it_looks_at_all_and_makes_nothing(tmp_path: Path) -> None:
     wanted = "versions devices ray storage tracking cache encoders token environment"
     assert list(checks) == wanted.split()
     assert "torch" in checks["versions"]["found"]
-    assert "not there yet" in checks["storage"]["found"]
-    assert "not there yet" in checks["tracking"]["found"]
+    assert "does not exist yet" in checks["storage"]["found"]
+    assert "does not exist yet" in checks["tracking"]["found"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -33,7 +33,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     result = doctor("--storage", tmp_path, "--tracking-uri", uri, **given)
     assert SECRET not in result.output
     assert "HF_TOKEN=***" in result.stdout
-    assert "token: of the hub: there, ***" in result.stdout
+    assert "token: of the hub: set, ***" in result.stdout
 
 
 @pytest.mark.parametrize("broken", ["storage", "tracking", "environment"])

@@ -61,7 +61,7 @@ def test_a_forecast_as_json(
         assert share["setting"].startswith("resources.cpus_per_trial=")
         assert share["steps_per_second"] > 0, share["problem"]
     assert content["sharing"][0]["count"] == 1
-    assert any("steps a second side by side" in check["found"] for check in content["checks"])
+    assert any("steps per second of" in check["found"] for check in content["checks"])
     forecast = content["forecast"]
     assert forecast["num_trials"] == 10
     assert forecast["max_epochs"] == 44  # 8 probes of 4 epochs, 2 trials of 6

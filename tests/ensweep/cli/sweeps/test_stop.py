@@ -18,8 +18,8 @@ from trainable.storage.layout import STOP_REQUEST
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow_setup.filesystem.lease.BEAT_SECONDS", 0.05)
-    monkeypatch.setattr("search.driver.stop_switch._LOOK_SECONDS", 0.02)
-    monkeypatch.setattr("search.storage.stop_request._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("search.driver.stop_switch._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("search.storage.stop_request._POLL_SECONDS", 0.02)
 
 
 def stop(storage: Path, *words: str) -> Result:

@@ -166,7 +166,7 @@ def test_one_process_trains_and_another_may_ask_it_to_stop(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow_setup.filesystem.lease.BEAT_SECONDS", 0.05)
-    monkeypatch.setattr("search.driver.training._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("search.driver.training._POLL_SECONDS", 0.0)
     folder = tmp_path / "runs" / "train" / "trials" / "baseline"
     folder.mkdir(parents=True)
     with Lease(folder):
