@@ -50,18 +50,18 @@ def best_rows(comparison: Comparison) -> list[list[str]]:
 
 def _verdict(comparison: Comparison) -> list[str]:
     first, *others = comparison.sides
-    said = []
+    sentences = []
     for side, gains in zip(others, comparison.gains, strict=True):
         gain = gains.get("overall") if set(side.scores) == set(first.scores) else None
         if gain is None:
-            said.append(f"{side.name} and {first.name} have different tasks: no overall.")
+            sentences.append(f"{side.name} and {first.name} have different tasks: no overall.")
             continue
         is_sure = gain.low > 0 or gain.high < 0
         word = "better" if gain.value > 0 else "worse"
         how = f"is {word} than" if is_sure else "is not clearly better or worse than"
-        said.append(f"{side.name} {how} {first.name}: {gain.describe()} overall.")
+        sentences.append(f"{side.name} {how} {first.name}: {gain.describe()} overall.")
     took = ", ".join(f"{side.name} {duration(3600 * side.hours)}" for side in comparison.sides)
-    return [*said, f"Time: {took}."]
+    return [*sentences, f"Time: {took}."]
 
 
 def _best(comparison: Comparison, names: list[str]) -> Section:

@@ -100,21 +100,21 @@ def _cells(row: Row, metrics: list[str], params: list[str]) -> list[str]:
 
 
 def _verdict(facts: Facts) -> list[str]:
-    said = []
+    sentences = []
     if facts.choice is not None:
-        said.append(sentence(verdict(facts.choice.record.choice)))
+        sentences.append(sentence(verdict(facts.choice.record.choice)))
     else:
-        said.append(_best_of_trials(facts))
+        sentences.append(_best_of_trials(facts))
     outcomes = Counter(state_of(past.ended) for past in facts.trials)
     counted = ", ".join(f"{count} {how}" for how, count in outcomes.most_common())
     seconds = sum(row.seconds or 0.0 for row in facts.rows if not row.is_ensemble)
     took = f"; together they trained for {duration(seconds)}" if seconds else ""
-    said.append(f"{len(facts.trials)} trials: {counted or 'none'}{took}.")
+    sentences.append(f"{len(facts.trials)} trials: {counted or 'none'}{took}.")
     if facts.choice is not None:
-        said.append(_best_of_trials(facts))
+        sentences.append(_best_of_trials(facts))
     else:
-        said.append(facts.no_choice[0].upper() + facts.no_choice[1:])  # may end in a command
-    return said
+        sentences.append(facts.no_choice[0].upper() + facts.no_choice[1:])  # may end in a command
+    return sentences
 
 
 def _best_of_trials(facts: Facts) -> str:
@@ -125,9 +125,9 @@ def _best_of_trials(facts: Facts) -> str:
     value = best.best_values[-1]
     if best.name in values:
         return f"The baseline {best.name} has {value:.4f} overall on dev; no trial has a score."
-    said = f"The best trial is {best.name} with {value:.4f} overall on dev"
+    text = f"The best trial is {best.name} with {value:.4f} overall on dev"
     if not values:
-        return f"{said}; no baseline was scored."
+        return f"{text}; no baseline was scored."
     first = max(values, key=values.__getitem__)
     gain = value - values[first]
-    return f"{said}, {gain:+.4f} compared with the baseline {first} ({values[first]:.4f})."
+    return f"{text}, {gain:+.4f} compared with the baseline {first} ({values[first]:.4f})."

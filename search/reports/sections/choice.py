@@ -51,7 +51,7 @@ def ensemble_section(facts: Facts, answers: dict[str, Answers]) -> Section:
         for task in choice.tasks.values()
         for member in task.selective.members
     }
-    lines = [f"{name}: {said}." for name, said in doubts_by_task(choice).items() if said]
+    lines = [f"{name}: {doubts}." for name, doubts in doubts_by_task(choice).items() if doubts]
     plots = []
     if any(len(task.curve.sizes) > 1 for task in choice.tasks.values()):
         plots.append(gain_plot(choice.tasks))
@@ -78,10 +78,10 @@ def _front_plot(choice: EnsembleChoice) -> Plot:
             texts=[size_of(choice, point.candidates) for point in choice.front],
         )
     ]
-    whole = at(choice.whole)
-    if whole not in front:
+    full = at(choice.whole)
+    if full not in front:
         text = [size_of(choice, choice.whole.candidates)]
-        x, y = [whole[0]], [whole[1]]
+        x, y = [full[0]], [full[1]]
         marks.append(Series(x, y, "full ensemble", "points", GREY, 3, texts=text))
     ours = choice.overall[Method.SELECTIVE].held_out
     cost, text = choice.cost(shipped) * scale, [f"ships: {size_of(choice, shipped)}"]

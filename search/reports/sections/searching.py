@@ -60,11 +60,11 @@ def history_section(facts: Facts) -> Section:
         num_columns=2,
     )
     best_at = best.index(best[-1]) + 1
-    said = [f"The best trial is number {best_at} of the {len(scored)} with a score."]
+    sentences = [f"The best trial is number {best_at} of the {len(scored)} with a score."]
     below = [f"{name} ({value:.4f})" for name, value in baselines.items() if value < lowest]
     if below:
-        said.append(f"Below the plot: {', '.join(below)}.")
-    return Section("history", "History", said, [plot])
+        sentences.append(f"Below the plot: {', '.join(below)}.")
+    return Section("history", "History", sentences, [plot])
 
 
 def settings_section(facts: Facts) -> Section:
