@@ -51,9 +51,9 @@ def test_a_folder_that_is_not_shared_or_not_locked_is_named(
         (folder.parent / "copy").mkdir()
         (folder.parent / "copy" / "driver").write_text("another")
         copied = elsewhere(tmp_path / "runs", folder.parent / "copy")
-    assert "is not there, or not the driver's" in missing.problems[0]
-    assert "is not what the driver wrote" in copied.problems[0]
-    assert "no locks that hold between machines" in copied.problems[1]
+    assert "does not exist, or is not the driver's" in missing.problems[0]
+    assert "does not have the content that the driver wrote" in copied.problems[0]
+    assert "do not work between machines" in copied.problems[1]
 
 
 def test_a_storage_that_takes_nothing_is_refused(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_versions_that_differ_and_answers_that_are_not_seen(tmp_path: Path) -> N
     assert same.problems == ()
     older = found_on("two", versions={**versions(), "ray": "2.1.0"}, answer="b")
     told = module.with_driver(older, tmp_path)
-    assert "is not seen by the driver" in told.problems[0]
+    assert "the driver does not see" in told.problems[0]
     assert "ray is 2.1.0; the driver has" in told.problems[1]
     both = ProbeResults((same, told, told))
     assert len(both.problems) == 2

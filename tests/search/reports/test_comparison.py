@@ -85,7 +85,7 @@ def test_the_report_of_several_sweeps(pair: tuple[Path, SweepFolder]) -> None:
     words = ["report", "first", "second", "--storage", str(pair[0]), "--static"]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.startswith("second and first differ in their tasks: no overall.\n")
+    assert shown.stdout.startswith("second and first have different tasks: no overall.\n")
     page = pair[0] / "first" / "report" / "first-second.html"
     text = page.read_text()
     for part in ("The best of each", "Best by time", "Settings that differ", "search.num_samples"):

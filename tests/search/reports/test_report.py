@@ -115,7 +115,7 @@ def test_without_a_choice_or_enough_trials_it_says_so(tiny_data: Path, tmp_path:
     absent = {section.key: section.absent for section in report.sections if section.absent}
     assert set(absent) == {"importance", "front", "ensemble"}
     assert absent["importance"] == (
-        "sweep demo: 2 finished trials; 4 are needed to tell which settings matter"
+        "sweep demo: 2 finished trials; 4 are needed to compute importances"
     )
     assert "no ensemble has been chosen yet: ensweep ensemble demo" in str(absent["front"])
     assert report.verdict[0].startswith("The best trial is 000")
