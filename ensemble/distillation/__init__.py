@@ -1,1 +1,1 @@
-"""An ensemble as teacher, and one model that replaces it."""
+"""Distillation of an ensemble into one model, and ensembles as teachers of other trials."""

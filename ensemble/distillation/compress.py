@@ -1,8 +1,8 @@
-"""An ensemble distilled into one model: its training data, and the loss in score.
+"""Distils an ensemble into one model, the student, and measures what that costs in score.
 
-The student has the configuration of the ensemble's best member, or a recipe's, and learns from the
-ensemble's soft labels for the training examples (`distill.teacher=bundle:DIR`). The result is a
-bundle of one member.
+The student has the configuration of the ensemble's best member, or of a recipe, and is trained on
+the ensemble's soft labels of the training examples (`distill.teacher=bundle:DIR`). The result is a
+bundle with one member.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -37,17 +37,16 @@ from trainable.storage.trial_folder import TrialFolder
 from trainable.training.train import ignore, train
 
 STUDENT = "student"
-_OWN = ("data.dir", "distill.enabled", "distill.teacher")
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """How the student's training ended, and, where it is finished, its scores."""
+    """The outcome of the student's training and, if it has finished, its scores."""
 
     outcome: OutcomeRecord
     trial: Path
-    losses: Mapping[str, Distilled]  # task -> ensemble against student
-    footprints: tuple[Footprint, ...]  # of ensemble and student; none where it has not finished
+    losses: Mapping[str, Distilled]  # task -> scores of ensemble and student
+    footprints: tuple[Footprint, ...]  # of ensemble and student; none if it has not finished
 
 
 def compress(
@@ -59,15 +58,17 @@ def compress(
     report: Callable[[EpochRecord], None] = ignore,
     stop: Stop = never,
 ) -> Compressed:
-    """Train the student and write it as a bundle to `output`; called again, it goes on.
+    """Train the student and write it as a bundle to `output`. An interrupted training is resumed
+    when this is called again.
 
     Args:
-        student: as `student_of`.
-        storage: the trial is trained in `compress/<output's name>` below it.
+        folder: the ensemble's bundle.
+        student: the configuration, as returned by `student_of`.
+        storage: the trial's folder is `compress/<output's name>` below it.
 
     Raises:
-        IntegrityError: `folder` is no whole bundle.
-        ConfigError: `output` is there already, or the storage holds another student of that name.
+        IntegrityError: `folder` is not an intact bundle.
+        ConfigError: `output` already exists, or the storage holds another student of that name.
         NothingUsableError: the student diverged.
         DataError: the data has errors.
     """
@@ -96,9 +97,8 @@ def compress(
         )
     footprints: list[Footprint] = []
 
-    def measure(place: Path, contents: Contents) -> Contents:
-        own = Ensemble(Bundle(place, contents))
-        losses, measured = _compare(teacher, own, dataset)
+    def measure(bundle: Path, contents: Contents) -> Contents:
+        losses, measured = _compare(teacher, Ensemble(Bundle(bundle, contents)), dataset)
         footprints.extend(measured)
         return contents.model_copy(update={"distilled": losses})
 
@@ -110,35 +110,36 @@ def compress(
 def student_of(
     folder: Path, data_dir: str | Path, recipe: str | None = None, overrides: Iterable[str] = ()
 ) -> Resolved:
-    """The student's configuration: a recipe's, or that of the bundle's best member.
+    """Return the student's configuration: that of a recipe, or of the bundle's best member.
 
-    Best is the member whose weights' sizes, summed over the tasks, are the largest, of those that
-    were trained on every task of the bundle; a baseline is solved, and learns no soft labels. Where
-    its encoder was a folder, the student starts from the encoder in the bundle.
+    The best member is the one with the largest sum of absolute weights over the tasks, among those
+    that were trained on every task of the bundle by gradient descent (baselines cannot learn soft
+    labels). If its encoder was loaded from a folder, the student starts from the bundle's encoder.
 
     Raises:
-        ConfigError: no member has all tasks, or a setting is none or not to be set.
-        IntegrityError: `folder` is no whole bundle.
+        ConfigError: no member was trained on all tasks, or an override is not a setting, or is one
+            that is set here.
+        IntegrityError: `folder` is not an intact bundle.
     """
     bundle = Bundle.load(folder)
-    given = list(overrides)
-    for key in (parse_override(text)[0] for text in given):
-        if key in _OWN:
-            raise ConfigError(f"{key} is what compress itself sets", fix="leave it out")
+    overrides = list(overrides)
     own: dict[str, Any] = {
         "data.dir": str(data_dir),
         "distill.enabled": True,
         "distill.teacher": f"bundle:{folder.resolve()}",
     }
+    for key in (parse_override(text)[0] for text in overrides):
+        if key in own:
+            raise ConfigError(f"{key} is set by compress itself", fix="leave it out")
     if recipe is not None:
-        return resolve(recipe, [*(f"{key}={value}" for key, value in own.items()), *given])
+        return resolve(recipe, [*(f"{key}={value}" for key, value in own.items()), *overrides])
     name = _best_member(bundle)
     settings = bundle.config(name).flat()
     origin = dict.fromkeys(settings, f"member {name}") | dict.fromkeys(own, "compress")
     if settings["model.encoder"].startswith(LOCAL):  # of a folder on the machine that trained it
         settings["model.encoder"] = str(bundle.encoder_dir(name).resolve())
     settings |= own
-    for key, value in map(parse_override, given):
+    for key, value in map(parse_override, overrides):
         settings[key], origin[key] = value, "command line"
     config = from_flat(settings, origin)
     return Resolved(f"member {name}", config, {key: origin[key] for key in sorted(config.flat())})
@@ -158,7 +159,7 @@ def _best_member(bundle: Bundle) -> str:
     if not weights:
         raise ConfigError(
             f"{bundle.folder}: no member was trained on all of {', '.join(tasks)}",
-            fix="say what the student is to be: --recipe lp-ft",
+            fix="name a recipe for the student: --recipe lp-ft",
         )
     return max(sorted(weights), key=weights.__getitem__)
 
@@ -192,15 +193,16 @@ def _parts(
 def _compare(
     teacher: Ensemble, student: Ensemble, dataset: Dataset
 ) -> tuple[dict[str, Distilled], tuple[Footprint, Footprint]]:
-    """Both on the same dev rows: what is lost, the size of the weights, the speed."""
+    """Return both models' scores on the same dev rows, and the size and speed of each."""
     sides = {name: dataset.dev[name].sentences for name in teacher.tasks}
-    (ours, fast), (theirs, slow) = student.timed_outputs(sides), teacher.timed_outputs(sides)
+    ours, student_seconds = student.timed_outputs(sides)
+    theirs, teacher_seconds = teacher.timed_outputs(sides)
     losses = {}
     for name, task in teacher.tasks.items():
         labels = dataset.dev[name].labels
         assert labels is not None
-        rows = [np.ones(len(labels), np.bool_)]
-        (change,) = gain_of_halves(task, [ours[name]], [[theirs[name]]], labels, rows)
+        all_rows = np.ones(len(labels), np.bool_)
+        (change,) = gain_of_halves(task, [ours[name]], [[theirs[name]]], labels, [all_rows])
         losses[name] = Distilled(
             ensemble=task_metric(task, theirs[name], labels)[0],
             student=task_metric(task, ours[name], labels)[0],
@@ -208,7 +210,7 @@ def _compare(
             high=change.high,
             num_rows=len(labels),
         )
-    return losses, (_footprint(teacher, slow), _footprint(student, fast))
+    return losses, (_footprint(teacher, teacher_seconds), _footprint(student, student_seconds))
 
 
 def _footprint(ensemble: Ensemble, seconds_per_1000: float) -> Footprint:

@@ -1,4 +1,4 @@
-"""Tracked runs and exported ensembles as teachers: their soft labels for a trial's examples."""
+"""Tracked runs and exported ensembles as teachers: soft labels of a trial's training examples."""
 
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,8 @@ from trainable.runtime.stopping import Stop, never
 from trainable.storage.address import trial_at
 from trainable.storage.trial_folder import TrialFolder
 
-_NO_CHANCE = 1e-12
-"""Stands for a probability of 0, whose logarithm the soft labels could not hold."""
+_MIN_PROBABILITY = 1e-12
+"""Probabilities are raised to this before their logarithm is taken."""
 
 
 def teach(
@@ -36,33 +36,36 @@ def teach(
     dataset: Dataset | None = None,
     stop: Stop = never,
 ) -> None:
-    """Make the soft labels that `distill.teacher` names, below `shared`, unless they are there.
+    """Compute the soft labels of the teacher `distill.teacher` below `shared`, unless they exist.
 
-    Nothing to do for a configuration without distillation, or with a teacher that its own trial
-    trains (`self`).
+    Does nothing for a configuration without distillation, or if the trial is its own teacher
+    (`self`).
 
     Raises:
-        AskedToStop: before the soft labels were there.
+        AskedToStop: `stop` was set before the soft labels were complete.
         ConfigError: no such run, or MLflow cannot be read.
-        IntegrityError: a bundle or a run's weights are not whole, or lack one of the tasks.
-        NothingUsableError: the weights of a run are out of reach.
+        IntegrityError: a bundle or a run's weights are damaged, or lack one of the tasks.
+        NothingUsableError: the weights of a run cannot be reached from here.
     """
     if not config.distill.enabled or config.distill.teacher == "self":
         return
     data = dataset or read_dataset(config)
     kind, _, rest = config.distill.teacher.partition(":")
 
-    def answer() -> list[Outputs]:
+    def compute() -> list[Outputs]:
         if kind == "bundle":
             return [_bundle_outputs(Ensemble.load(rest), data, stop)]
         trials = [_trial_of(tracking, run_id.strip()) for run_id in rest.split(",")]
         return [trial_outputs(trial, data, stop) for trial in trials]
 
-    ensure_soft_labels(soft_labels_dir(config, data, shared), data, answer, stop)
+    ensure_soft_labels(soft_labels_dir(config, data, shared), data, compute, stop)
 
 
 def find_teacher(config: Config, tracking: Tracking) -> str:
-    """The teacher that `teach` would ask, in words; "" where it would ask none. Nothing is run.
+    """Check that the teacher of `teach` exists, without running it.
+
+    Returns:
+        A description of it; "" if `teach` would do nothing.
 
     Raises:
         As `teach`.
@@ -82,7 +85,7 @@ def _trial_of(tracking: Tracking, run_id: str) -> TrialFolder:
     trial = trial_at(run.tags.get(Tag.WEIGHTS_URI, ""))
     if Tag.WEIGHTS_URI not in run.tags or not trial.path.is_dir():
         raise NothingUsableError(
-            f"distill.teacher: the weights of run {run_id} are not reached from here",
+            f"distill.teacher: the weights of run {run_id} cannot be reached from here",
             fix="name a finished trial whose storage folder is mounted",
         )
     return trial
@@ -93,9 +96,9 @@ def _bundle_outputs(ensemble: Ensemble, dataset: Dataset, stop: Stop) -> Outputs
     for name, examples in dataset.train.items():
         kind = dataset.tasks[name].kind
         if kind is not Kind.ENTAILMENT:
-            answer = partial(ensemble.outputs, ensemble.task_name(name))
-            combined = in_stretches(answer, examples.sentences, stop)
+            predict = partial(ensemble.outputs, ensemble.task_name(name))
+            combined = in_stretches(predict, examples.sentences, stop)
             if kind.output is Output.CLASSES:
-                combined = np.log(np.maximum(combined, _NO_CHANCE))
+                combined = np.log(np.maximum(combined, _MIN_PROBABILITY))
             outputs[name] = combined
     return outputs

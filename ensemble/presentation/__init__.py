@@ -1,1 +1,1 @@
-"""A choice shown to people: JSON, sentences, tables, pictures."""
+"""Presentation of a choice: JSON, sentences, tables, pictures."""

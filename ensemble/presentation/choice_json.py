@@ -1,4 +1,4 @@
-"""A choice as JSON: what `ensweep ensemble --json` prints and its MLflow run holds."""
+"""A choice as JSON, as printed by `ensweep ensemble --json` and stored in its MLflow run."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ CAVEAT = (
 
 
 def describe(request: Request, pool: Pool, choice: EnsembleChoice) -> dict[str, Any]:
-    """JSON values: what `ensweep ensemble --json` prints and the MLflow run holds."""
+    """Return the choice, its request and its pool as JSON values."""
     return {
         "schema_version": 1,
         "sweeps": list(request.sweeps),
@@ -35,13 +35,13 @@ def describe(request: Request, pool: Pool, choice: EnsembleChoice) -> dict[str, 
 
 
 def choice_json(choice: EnsembleChoice) -> dict[str, Any]:
-    """JSON values of a choice; null for a score that is not a number."""
-    single, said = choice.one_for_all, doubts_by_task(choice)
+    """Return a choice as JSON values; null for a score that is NaN."""
+    single, notes = choice.one_for_all, doubts_by_task(choice)
     return {
-        "tasks": {n: _task_json(task, said[n]) for n, task in choice.tasks.items()},
+        "tasks": {n: _task_json(task, notes[n]) for n, task in choice.tasks.items()},
         "overall": {method.value: s.to_json() for method, s in choice.overall.items()},
         "gains": _gains_json(choice.gains),
-        "note": said["overall"],
+        "note": notes["overall"],
         "num_encoders": {
             method.value: num_encoders(choice.candidates(method)) for method in Method
         },

@@ -1,4 +1,4 @@
-"""Plots as pictures, by matplotlib. Text is text: no formula is read in it."""
+"""Draws plots with matplotlib. Text is shown verbatim: formulas in it are not interpreted."""
 
 import io
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from mlflow_setup.text import brief, printable
 
 _STYLES = {"line": "-", "dashed": "--", "points": ".", "both": ".-"}
 _DARK = 0.6
-"""Share of the scale from which on a cell's text is white."""
+"""Share of the colour scale above which a cell's text is white."""
 
 
 def figure_of(plot: Plot) -> Figure:
-    """The figure, with its caption below."""
+    """Return the plot as a matplotlib figure, with its caption below."""
     columns = min(plot.num_columns, len(plot.panels))
     size = plot.width * columns, plot.height * plot.num_rows + 0.3 * bool(plot.caption)
     figure = Figure(figsize=size)
@@ -33,7 +33,7 @@ def figure_of(plot: Plot) -> Figure:
 
 
 def png(plot: Plot | Figure) -> bytes:
-    """The picture as a PNG file's bytes."""
+    """Return the picture as the bytes of a PNG file."""
     figure = figure_of(plot) if isinstance(plot, Plot) else plot
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
@@ -51,15 +51,15 @@ def _draw(axis: Axes, panel: Panel) -> None:
             _draw_matrix(axis, mark)
     if panel.is_log and panel.x_values:
         axis.set_xscale("log")
-        places = log_ticks(min(panel.x_values), max(panel.x_values))
-        axis.set_xticks(places, map(brief, places), minor=False)
+        ticks = log_ticks(min(panel.x_values), max(panel.x_values))
+        axis.set_xticks(ticks, map(brief, ticks), minor=False)
         axis.set_xticks([], minor=True)
-    for place, colour in panel.x_lines:
-        axis.axvline(place, color=colour, linestyle=":", linewidth=1)
-    for place, name in panel.y_lines:
-        axis.axhline(place, color=GREY, linestyle=":", linewidth=1)
+    for x, colour in panel.x_lines:
+        axis.axvline(x, color=colour, linestyle=":", linewidth=1)
+    for y, name in panel.y_lines:
+        axis.axhline(y, color=GREY, linestyle=":", linewidth=1)
         axis.annotate(
-            printable(name), (1, place), xycoords=("axes fraction", "data"), fontsize=7,
+            printable(name), (1, y), xycoords=("axes fraction", "data"), fontsize=7,
             color="0.4", ha="right", va="bottom", parse_math=False,
         )  # fmt: skip
     for x, y, text in panel.notes:
@@ -104,8 +104,10 @@ def _draw_series(axis: Axes, series: Series) -> None:
 
 
 def _draw_bars(axis: Axes, bars: Bars, number: int, count: int) -> None:
+    """Draw the bars of group `number` of `count`."""
     thickness = 0.8 / count
-    places = [row + (number - (count - 1) / 2) * thickness for row in range(len(bars.labels))]
+    offset = (number - (count - 1) / 2) * thickness
+    positions = [row + offset for row in range(len(bars.labels))]
     whiskers = None
     if len(bars.low):
         whiskers = [
@@ -113,7 +115,7 @@ def _draw_bars(axis: Axes, bars: Bars, number: int, count: int) -> None:
             [max(0.0, high - v) for v, high in zip(bars.values, bars.high, strict=True)],
         ]
     axis.barh(
-        places, bars.values, thickness, color=bars.colour, xerr=whiskers,
+        positions, bars.values, thickness, color=bars.colour, xerr=whiskers,
         label=printable(bars.name) or "_nolegend_", error_kw={"ecolor": "0.3", "capsize": 2},
     )  # fmt: skip
     if number == 0:
@@ -136,7 +138,7 @@ def _draw_matrix(axis: Axes, matrix: Matrix) -> None:
                 column, row, printable(text), ha="center", va="center", fontsize=size,
                 color=colour, parse_math=False,
             )  # fmt: skip
-            cell.set_in_layout(False)  # hundreds of them, all within the axes
+            cell.set_in_layout(False)  # saves time: there are hundreds, all within the axes
 
 
 def _label(axis: Axes, which: str, labels: Sequence[str], rotation: float = 0) -> None:

@@ -1,4 +1,4 @@
-"""A choice in pictures: gain by number of members, weights, and how much members agree.
+"""Pictures of a choice: gain by number of members, weights, and agreement between members.
 
 Legend: K members, N rows, C classes or labels.
 """
@@ -16,29 +16,32 @@ from trainable.config.tasks import Kind, Output
 from trainable.evaluation.metrics import predicted_labels
 
 MAX_SHOWN = 15
-"""Members in a picture, the heaviest."""
+"""Maximum number of members in a picture; those with the largest weights are shown."""
 
 Labels = Mapping[Candidate, str]
 
 
 def pictures(pool: Pool, choice: EnsembleChoice) -> dict[str, bytes]:
-    """File name -> PNG; none where every task has one member, which answers alone."""
+    """Return file name -> PNG; empty if every task has only one member."""
     if all(len(task.selective.members) == 1 for task in choice.tasks.values()):
         return {}
-    from ensemble.presentation.draw import png  # half a second, where something is drawn
+    from ensemble.presentation.draw import png  # takes half a second to import
 
-    labels, plots = labels_of(pool), [gain_plot(choice.tasks)]
-    plots.append(weights_plot(labels, choice.tasks))
+    labels = labels_of(pool)
     values = {
         name: (pool.tasks[name].task.kind, agreement_in(pool.tasks[name], shown_members(task)))
         for name, task in choice.tasks.items()
     }
-    plots.append(agreement_plot(labels, choice.tasks, values))
+    plots = (
+        gain_plot(choice.tasks),
+        weights_plot(labels, choice.tasks),
+        agreement_plot(labels, choice.tasks, values),
+    )
     return {f"{plot.name}.png": png(plot) for plot in plots}
 
 
 def gain_plot(tasks: Mapping[str, TaskChoice]) -> Plot:
-    """What selective gains over best single with its heaviest 1, 2, ... members."""
+    """Return the plot of selective's gain over best single by its number of members."""
     panels: list[Panel] = []
     for name, task in tasks.items():
         curve, is_first = task.curve, not panels
@@ -54,12 +57,12 @@ def gain_plot(tasks: Mapping[str, TaskChoice]) -> Plot:
 
 
 def weights_plot(labels: Labels, tasks: Mapping[str, TaskChoice]) -> Plot:
-    """The members of each task, and their weights."""
+    """Return the plot of each task's members and their weights."""
     panels = []
     for name, task in tasks.items():
         members = task.selective.members[:MAX_SHOWN]
-        left_out = len(task.selective.members) - len(members)
-        title = f"{name} (and {left_out} more)" if left_out else name
+        num_hidden = len(task.selective.members) - len(members)
+        title = f"{name} (and {num_hidden} more)" if num_hidden else name
         names = [labels[member.candidate] for member in members]
         bars = Bars(names, [member.weight for member in members])
         panels.append(Panel([bars], title, "weight"))
@@ -68,7 +71,7 @@ def weights_plot(labels: Labels, tasks: Mapping[str, TaskChoice]) -> Plot:
 
 
 def shown_members(task: TaskChoice) -> list[Candidate]:
-    """The members that a picture shows."""
+    """Return the members shown in a picture."""
     return [member.candidate for member in task.selective.members[:MAX_SHOWN]]
 
 
@@ -77,7 +80,8 @@ def agreement_plot(
     tasks: Mapping[str, TaskChoice],
     values: Mapping[str, tuple[Kind, NDArray[np.float64]]],
 ) -> Plot:
-    """How often two members answer alike; for scores, how their answers correlate.
+    """Return the plot of the agreement between members: the share of equal predictions, or
+    Pearson's r of scores.
 
     Args:
         values: task -> its kind and the `agreement` [K, K] of its K `shown_members`.
@@ -86,7 +90,7 @@ def agreement_plot(
     for name, task in tasks.items():
         kind, cells = values[name]
         names = [labels[member] for member in shown_members(task)]
-        texts = [  # those of a pair once
+        texts = [  # only the lower triangle: the matrix is symmetric
             [f"{value:.2f}".removeprefix("0") if k <= row else "" for k, value in enumerate(values)]
             for row, values in enumerate(cells)
         ]
@@ -97,7 +101,7 @@ def agreement_plot(
 
 
 def agreement_in(pool: TaskPool, members: list[Candidate]) -> NDArray[np.float64]:
-    """[K, K] of K candidates, as `agreement`."""
+    """Return [K, K] the `agreement` of K candidates of a pool."""
     rows = [pool.candidates.index(member) for member in members]
     return agreement(pool.task.kind, pool.outputs[rows])
 
@@ -105,16 +109,16 @@ def agreement_in(pool: TaskPool, members: list[Candidate]) -> NDArray[np.float64
 def agreement(
     kind: Kind, outputs: Sequence[NDArray[np.floating[Any]]] | NDArray[np.floating[Any]]
 ) -> NDArray[np.float64]:
-    """[K, K] of K candidates' answers on dev: the share that is equal, or Pearson's r of scores
-    (0 with a constant).
+    """Return [K, K] the agreement of candidates: the share of equal predicted labels, or Pearson's
+    r of scores (0 for a constant).
 
     Args:
         outputs: [K] of [N] or [N, C].
     """
-    answers = np.array([predicted_labels(kind, output) for output in outputs])
+    labels = np.array([predicted_labels(kind, output) for output in outputs])
     if kind.output is not Output.SCORE:
-        return np.array([(answers == own).mean(axis=1) for own in answers])
-    centred = answers - answers.mean(axis=1, keepdims=True)
+        return np.array([(labels == own).mean(axis=1) for own in labels])
+    centred = labels - labels.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(centred, axis=1)
     products = np.outer(norm, norm)
     r = np.divide(centred @ centred.T, products, out=np.zeros_like(products), where=products > 0)

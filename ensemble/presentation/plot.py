@@ -1,4 +1,4 @@
-"""A figure as plain data, without a drawing library. matplotlib draws it (`draw.py`), and so does
+"""Figures as plain data, independent of a drawing library: drawn by matplotlib (`draw.py`), or by
 plotly in a report."""
 
 import math
@@ -11,28 +11,28 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE = (
     *("#cc79a7", "#56b4e9", "#e69f00"),
 )
 COLOURS = (BLUE, RED, GREEN, PINK, SKY, ORANGE)
-"""Told apart by colour-blind readers too (Okabe and Ito)."""
+"""A palette for colour-blind readers too (Okabe and Ito)."""
 GREY = "#999999"
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points, joined or not, with a band around them where it has one."""
+    """Points, with or without lines between them, and optionally a band around them."""
 
     x: Sequence[float]
-    y: Sequence[float]  # NaN: nothing there
-    name: str = ""  # in the legend; "": it is not there
+    y: Sequence[float]  # NaN: not drawn
+    name: str = ""  # in the legend; "": not in the legend
     style: Literal["line", "dashed", "points", "both"] = "both"
     colour: str = BLUE
     width: float = 1.5
     low: Sequence[float] = ()  # of the band
     high: Sequence[float] = ()
-    texts: Sequence[str] = ()  # of each point, under the mouse
+    texts: Sequence[str] = ()  # of each point, shown on hover
 
 
 @dataclass(frozen=True)
 class Bars:
-    """Horizontal bars, the first on top, with whiskers where it has them."""
+    """Horizontal bars, the first on top, optionally with error bars."""
 
     labels: Sequence[str]
     values: Sequence[float]
@@ -44,12 +44,12 @@ class Bars:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Numbers in cells, the larger the darker."""
+    """A heat map; larger values are darker."""
 
     values: Sequence[Sequence[float]]  # [rows, columns]
     rows: Sequence[str]
     columns: Sequence[str]
-    texts: Sequence[Sequence[str]]  # what stands in each cell
+    texts: Sequence[Sequence[str]]  # of each cell
     low: float = 0.0  # the value of the lightest cell
     high: float = 1.0
 
@@ -62,32 +62,32 @@ class Panel:
     title: str = ""
     x_title: str = ""
     y_title: str = ""
-    is_log: bool = False  # x
+    is_log: bool = False  # whether the x axis is logarithmic
     ticks: Sequence[str] = ()  # on x, at 0, 1, ...
     y_ticks: Sequence[str] = ()  # on y, at 0, 1, ..., the first on top
-    x_lines: Sequence[tuple[float, str]] = ()  # dotted verticals: place, colour
-    y_lines: Sequence[tuple[float, str]] = ()  # dotted horizontals: place, name
-    notes: Sequence[tuple[float, float, str]] = ()  # x, y, text
+    x_lines: Sequence[tuple[float, str]] = ()  # dotted vertical lines: x, colour
+    y_lines: Sequence[tuple[float, str]] = ()  # dotted horizontal lines: y, name
+    notes: Sequence[tuple[float, float, str]] = ()  # annotations: x, y, text
     hides_y: bool = False
 
     @property
     def x_values(self) -> list[float]:
-        """All finite places of its series."""
+        """All finite x values of its series."""
         values = (x for mark in self.marks if isinstance(mark, Series) for x in mark.x)
         return [x for x in values if math.isfinite(x)]
 
     @property
     def is_counted(self) -> bool:
-        """Whether x counts things: epochs, trials, members."""
+        """Whether all x values are whole numbers, e.g. of epochs, trials or members."""
         values = self.x_values
         return bool(values) and all(x == int(x) for x in values)
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of one or several panels, side by side, in rows of at most `num_columns`."""
+    """A figure of one or several panels, in rows of at most `num_columns`."""
 
-    name: str  # fit for a file
+    name: str  # valid as a file name
     panels: Sequence[Panel]
     caption: str = ""
     height: float = 3.2  # inches of a panel
@@ -100,8 +100,8 @@ class Plot:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round places on a logarithmic axis from `low` to `high`, both above 0: 1, 2 and 5 of each
-    power of ten, or its powers alone where that would be many."""
+    """Return the ticks of a logarithmic axis from `low` to `high`, both above 0: 1, 2 and 5 times
+    the powers of ten, or only the powers where these would be too many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     digits = (1, 2, 5) if len(powers) <= 3 else (1,)
     return [d * 10.0**n for n in powers for d in digits if 0.8 * low <= d * 10.0**n <= 1.25 * high]

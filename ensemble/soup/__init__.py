@@ -1,1 +1,1 @@
-"""Weights averaged over runs that began alike."""
+"""Model soups: averaged weights of runs with the same initialisation."""

@@ -1,7 +1,8 @@
-"""Weight-space soups: one model from the mean of several models' weights.
+"""Model soups: one model whose weights are the mean of several models' weights.
 
-It works where the models have been trained from one start and have not gone far apart: then their
-weights lie in one valley of the loss (Wortsman et al. 2022, "Model soups", arXiv 2203.05482).
+This works for models fine-tuned from the same initialisation that have stayed close to each other,
+so that they are in the same low-loss region (Wortsman et al. 2022, "Model soups", arXiv
+2203.05482).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +20,11 @@ Ingredient = TypeVar("Ingredient")
 
 
 def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of safetensors files, tensor by tensor, each of the shape [...] that all files give
-    it; whole numbers have to be equal.
+    """Return the mean of each tensor over safetensors files, in its shape [...], which must be the
+    same in all of them; integer tensors must be equal.
 
     Raises:
-        IntegrityError: a file cannot be read, or they differ in names, shapes or whole numbers.
+        IntegrityError: a file cannot be read, or the files differ in names, shapes or integers.
     """
     with ExitStack() as stack:
         try:
@@ -33,7 +34,7 @@ def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
         names = [set(file.keys()) for file in files]
         for path, of_file in zip(paths, names, strict=True):
             if of_file != names[0]:
-                raise IntegrityError(f"{path}: other weights than {paths[0]} has")
+                raise IntegrityError(f"{path}: its tensors have other names than in {paths[0]}")
         return {
             name: _mean(name, [file.get_tensor(name) for file in files], paths)
             for name in sorted(names[0])
@@ -43,27 +44,28 @@ def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
 def greedy_soup(
     candidates: Sequence[Ingredient], score: Callable[[Sequence[Ingredient]], float]
 ) -> list[Ingredient]:
-    """Go through the candidates, the best first: one is kept where the soup is no worse for it.
+    """Return the ingredients of a greedy soup: each candidate in turn is added if the soup's score
+    does not fall.
 
     Args:
         candidates: the best first, at least one.
-        score: of the soup of some of them; higher is better.
+        score: returns the score of a soup of some candidates; higher is better.
     """
     kept = [candidates[0]]
     best = score(kept)
     for candidate in candidates[1:]:
-        grown = score([*kept, candidate])
-        if grown >= best:
-            kept, best = [*kept, candidate], grown
+        with_it = score([*kept, candidate])
+        if with_it >= best:
+            kept, best = [*kept, candidate], with_it
     return kept
 
 
 def _mean(name: str, tensors: Sequence[Tensor], paths: Sequence[Path]) -> Tensor:
     first = tensors[0]
     for path, tensor in zip(paths, tensors, strict=True):
-        is_alike = tensor.shape == first.shape and tensor.dtype == first.dtype
-        if not is_alike or (not first.is_floating_point() and not torch.equal(tensor, first)):
-            raise IntegrityError(f"{path}: {name} is not to be averaged with that of {paths[0]}")
+        is_same_type = tensor.shape == first.shape and tensor.dtype == first.dtype
+        if not is_same_type or (not first.is_floating_point() and not torch.equal(tensor, first)):
+            raise IntegrityError(f"{path}: {name} cannot be averaged with that of {paths[0]}")
     if not first.is_floating_point():
         return first
     return torch.stack([tensor.double() for tensor in tensors]).mean(dim=0).to(first.dtype)

@@ -1,4 +1,5 @@
-"""Averaged weights scored: on dev-train to choose by, on dev to record, on dev-dev to judge."""
+"""Scores model soups: on dev-train to choose ingredients, on all of dev for the trial's record, and
+on dev-dev for the held-out score."""
 
 import json
 import shutil
@@ -33,14 +34,14 @@ from trainable.storage.predictions import Predictions, dev_train_mask
 from trainable.storage.trial_folder import TrialFolder
 
 SOUPS = "soups"
-"""The folder of a sweep's soups: not among its trials, which the search learns from."""
+"""The folder of a sweep's soups; separate from its trials, from which the search learns."""
 
 Outputs = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A run's epoch that is best overall on dev-train."""
+    """The epoch of a run with the best overall score on dev-train."""
 
     trial: TrialFolder
     record: TrialRecord
@@ -61,12 +62,12 @@ class HeldOut:
     """Scores on dev-dev, which was not used to choose."""
 
     soup: float
-    single: float  # the ingredient that is best on dev-train
+    single: float  # of the ingredient that is best on dev-train
     gain: Gain
 
 
 class SoupScorer:
-    """Averages weights and scores them on the dev examples of one data folder."""
+    """Averages weights and scores them on the dev examples of a data folder."""
 
     def __init__(self, first: Ingredient, data_dir: str | Path) -> None:
         self.first = first
@@ -74,7 +75,7 @@ class SoupScorer:
         dataset = read_dataset(self.config)
         self.tasks: dict[str, Task] = {name: dataset.tasks[name] for name in dataset.dev}
         self.examples: dict[str, Examples] = dataset.dev
-        self.known = self._read(first.trial, first.epoch)  # refuses other data before any work
+        self.first_outputs = self._read(first.trial, first.epoch)  # checks the data before any work
         self.device = choose_device(self.config.train.device)
         self.precision = choose_precision(self.config.train.precision, self.device)
         tokenizer = load_tokenizer(first.trial.encoder_dir)
@@ -84,7 +85,7 @@ class SoupScorer:
         self.tokenizer = tokenizer
 
     def score_on_dev_train(self, ingredients: Sequence[Ingredient]) -> float:
-        """Overall of their soup on dev-train; no other row is looked at."""
+        """Return the overall score of their soup on dev-train; no other rows are used."""
         rows = {
             name: examples.take(np.flatnonzero(dev_train_mask(examples.ids)))
             for name, examples in self.examples.items()
@@ -97,7 +98,12 @@ class SoupScorer:
     def record(
         self, sweep: str, kind: str, ingredients: Sequence[Ingredient], num_sharing: int
     ) -> TrialFolder:
-        """The soup's folder, written unless it is there."""
+        """Write the soup's trial folder, unless it exists, and return it.
+
+        Args:
+            kind: greedy or uniform.
+            num_sharing: number of runs with the same initialisation, for the record.
+        """
         labels = [each.label for each in ingredients]
         name = f"{SOUP}-{kind}-{short_hash(' '.join(labels), length=8)}"
         trial = TrialFolder(self.first.trial.path.parent.parent / SOUPS / name)
@@ -119,7 +125,7 @@ class SoupScorer:
         outputs = self._outputs(ingredients, self.examples)
         evaluation = evaluate(self.tasks, self.examples, outputs)
         if not evaluation.is_finite:
-            raise NothingUsableError(f"{name}: an output on dev is not finite")
+            raise NothingUsableError(f"{name}: its outputs on dev are not all finite")
         trial.write_predictions(
             1,
             [
@@ -140,15 +146,19 @@ class SoupScorer:
     def judge(
         self, trial: TrialFolder, best: Ingredient
     ) -> tuple[dict[str, HeldOut], float, float]:
-        """Soup and best single on dev-dev: each task, and overall."""
+        """Score the soup and the best single ingredient on dev-dev.
+
+        Returns:
+            The scores of each task, the soup's overall score, and the single ingredient's.
+        """
         soups = self._read(trial, 1)
         by_task = {}
         for name, examples in self.examples.items():
             rest = ~dev_train_mask(examples.ids)
             if not rest.any() or examples.labels is None:
-                raise DataError(f"{name}: too few dev rows to judge on a half of them")
+                raise DataError(f"{name}: too few dev rows to score on a half of them")
             ours, single = (
-                outputs[name][rest].astype(np.float64) for outputs in (soups, self.known)
+                outputs[name][rest].astype(np.float64) for outputs in (soups, self.first_outputs)
             )
             task, labels = self.tasks[name], examples.labels
             (gain,) = gain_of_halves(task, [ours], [[single]], labels, [rest])
@@ -184,14 +194,19 @@ class SoupScorer:
         return task_metric(self.tasks[name], outputs, examples.labels)[0]
 
     def _read(self, trial: TrialFolder, epoch: int) -> Outputs:
-        """Recorded dev outputs, proved to be of the dev examples here."""
+        """Return an epoch's recorded dev outputs, after checking that they are of these examples.
+
+        Raises:
+            DataError: they are of other dev examples.
+            IntegrityError: their rows are in another order.
+        """
         outputs, path = {}, trial.predictions_path(epoch)
         for name, examples in self.examples.items():
             predictions = Predictions.read(path, name)
             if predictions.data_fingerprint != examples.fingerprint:
                 raise DataError(
                     f"{name}: the dev examples are not those that {trial.path.name} was scored on",
-                    fix="name the folder that the sweep was given: --data-dir DIR",
+                    fix="name the data folder of the sweep: --data-dir DIR",
                 )
             if predictions.ids != examples.ids:
                 raise IntegrityError(f"{path}: its rows are not in the order of the dev examples")
@@ -209,7 +224,7 @@ def _averaged(ingredients: Sequence[Ingredient]) -> dict[str, Tensor]:
 
 
 def _record_of(first: TrialRecord, name: str, sweep: str, notes: dict[str, int]) -> TrialRecord:
-    """The soup's: the configuration of the best ingredient, none of it searched."""
+    """Return the soup's record: the best ingredient's configuration, with no searched setting."""
     content = asdict(first) | {
         "trial": name,
         "sweep": sweep,

@@ -1,7 +1,7 @@
-"""A soup of a sweep's runs as a trial like any other: a folder, and an MLflow run of the sweep.
+"""A model soup of a sweep's runs, stored and tracked as a trial of the sweep.
 
-Ingredients are chosen on dev-train alone, and the soup's reported score is of the other half
-of dev, *dev-dev*. In `ensweep ensemble` it then is a candidate among the others.
+Ingredients are chosen on dev-train only; the reported score is on the other half of dev, *dev-dev*.
+`ensweep ensemble` treats the soup as one more candidate.
 """
 
 import json
@@ -23,43 +23,45 @@ from trainable.storage.address import trial_at
 
 @dataclass(frozen=True)
 class Soup:
-    """The soup and its scores."""
+    """A soup and its scores."""
 
     trial: str
     run_id: str
     folder: Path
     ingredients: tuple[str, ...]  # trial@epoch, the best first
-    num_sharing: int  # runs that share the start, of which these are
+    num_sharing: int  # number of runs with the same initialisation, including the ingredients
     tasks: Mapping[str, HeldOut]
     overall: float  # on dev-dev
-    single: float
+    single: float  # the best ingredient's overall score on dev-dev
 
 
 def make_soup(
     tracking: Tracking, sweep: str, data_dir: str | Path, greedy: bool, num_runs: int | None = None
 ) -> Soup:
-    """Average runs that share a start, score the result on dev, record and track it.
+    """Average runs with the same initialisation, score the soup on dev, store it and track it.
 
-    Of several starts, that of the most runs is taken. Made before, it is tracked again.
+    If there are several initialisations, the one with the most runs is used. An existing soup of
+    the same ingredients is tracked again.
 
     Args:
-        greedy: keep only runs that the soup is no worse for; else all of them.
-        num_runs: only so many, the best on dev-train.
+        greedy: whether to keep only runs that do not lower the soup's score; else all are kept.
+        num_runs: maximum number of runs, the best on dev-train.
 
     Raises:
-        NothingUsableError: no two runs share a start and have their weights here.
+        NothingUsableError: no two runs have the same initialisation and weights that can be
+            reached, or the greedy soup has only one ingredient.
         DataError: the data is not what the runs were scored on.
-        IntegrityError: weights or predictions are not what training wrote.
-        PartialError: MLflow has missed the soup; made again, it is tracked.
+        IntegrityError: weights or predictions are damaged.
+        PartialError: MLflow cannot be reached; when called again, the soup is tracked.
     """
-    sharing = sharing_a_start(find_trials(tracking, sweep), sweep)[:num_runs]
+    sharing = runs_with_common_start(find_trials(tracking, sweep), sweep)[:num_runs]
     best = sharing[0]
     scorer = SoupScorer(best, data_dir)
     kept = greedy_soup(sharing, scorer.score_on_dev_train) if greedy else sharing
     if len(kept) < 2:
         raise NothingUsableError(
-            f"no run makes the soup of {best.label} better on dev-train: it is no soup",
-            fix="without --greedy all runs that share a start are averaged",
+            f"no run improves {best.label} on dev-train, so there is nothing to average",
+            fix="average all runs that share a start: leave out --greedy",
         )
     trial = scorer.record(sweep, "greedy" if greedy else "uniform", kept, len(sharing))
     run_id = Mirror(tracking, sweep).project(trial.snapshot())
@@ -76,11 +78,11 @@ def make_soup(
     )
 
 
-def sharing_a_start(runs: Iterable[RunRecord], sweep: str) -> list[Ingredient]:
-    """The runs of the start that most have, the best on dev-train first.
+def runs_with_common_start(runs: Iterable[RunRecord], sweep: str) -> list[Ingredient]:
+    """Return the runs with the most common initialisation, the best on dev-train first.
 
     Raises:
-        NothingUsableError: no two share one.
+        NothingUsableError: no two runs have the same initialisation.
     """
     groups: dict[str, list[Ingredient]] = defaultdict(list)
     for run in runs:
@@ -93,9 +95,9 @@ def sharing_a_start(runs: Iterable[RunRecord], sweep: str) -> list[Ingredient]:
     most = max(groups.values(), key=lambda group: (len(group), group[0].dev_train), default=[])
     if len(most) < 2:
         raise NothingUsableError(
-            f"sweep {sweep}: no two runs that have their weights here share a start (encoder, "
-            "pre-training, shape of the model, tasks, seed)",
-            fix="search training settings alone, e.g. optim.lr, with one seed",
+            f"sweep {sweep}: no two runs whose weights can be reached from here share a start "
+            "(encoder, pre-training, architecture, tasks, seed)",
+            fix="search only training settings, e.g. optim.lr, with one seed",
         )
     return most
 

@@ -159,7 +159,7 @@ def test_a_run_whose_weights_are_gone(
     folder = tiny_runs / "tiny" / "trials" / run.trial
     away = folder.rename(tmp_path / "away")
     try:
-        with pytest.raises(NothingUsableError, match="not reached from here"):
+        with pytest.raises(NothingUsableError, match="cannot be reached from here"):
             teach(config, tmp_path / "shared", tracking)
     finally:
         away.rename(folder)

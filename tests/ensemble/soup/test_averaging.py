@@ -16,7 +16,7 @@ from ensemble.candidates.lineage import initialisation_of
 from ensemble.candidates.pool import load_pool
 from ensemble.soup import scoring as soup_cook
 from ensemble.soup.averaging import average_weights, greedy_soup
-from ensemble.soup.trial import Soup, make_soup, sharing_a_start
+from ensemble.soup.trial import Soup, make_soup, runs_with_common_start
 from ensweep.cli.app import app
 from mlflow_setup.errors import DataError, IntegrityError, NothingUsableError
 from mlflow_setup.runs.query import download, find_trials
@@ -110,7 +110,7 @@ def test_it_is_a_candidate_and_no_ingredient(
     pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, tmp_path))
     assert not pool.rejected
     assert uniform.trial in {candidate.trial for candidate in pool.candidates}
-    assert len(sharing_a_start(runs, "broth")) == 2 < len(runs)
+    assert len(runs_with_common_start(runs, "broth")) == 2 < len(runs)
 
 
 def test_greedy_looks_at_dev_train_alone(
@@ -137,7 +137,7 @@ def test_greedy_looks_at_dev_train_alone(
     assert [dev_train_mask(ids).all() for ids in seen] == [True] * 3 + [False] * 3
     assert found.trial.startswith("soup-greedy-")
     monkeypatch.setattr("ensemble.soup.trial.greedy_soup", lambda candidates, score: candidates[:1])
-    with pytest.raises(NothingUsableError, match=r"no run makes the soup of 000.@1 better"):
+    with pytest.raises(NothingUsableError, match=r"no run improves 000.@1 on dev-train"):
         make_soup(tracking, "broth", tiny_data, greedy=True)
 
 

@@ -93,7 +93,7 @@ def test_the_student_is_as_the_best_member_or_a_recipe(tiny_bundle: Path, tiny_d
     of_recipe = student_of(tiny_bundle, tiny_data, "b4")
     assert of_recipe.recipe == "b4"
     assert of_recipe.config.distill.teacher == f"bundle:{tiny_bundle}"
-    with pytest.raises(ConfigError, match=r"distill\.teacher is what compress itself sets"):
+    with pytest.raises(ConfigError, match=r"distill\.teacher is set by compress itself"):
         student_of(tiny_bundle, tiny_data, "b4", ["distill.teacher=self"])
 
 

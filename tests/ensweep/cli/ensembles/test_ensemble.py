@@ -196,7 +196,7 @@ def test_what_is_preferred_ships(storage: Path) -> None:
         content = json.loads(invoke(*given, "--prefer", prefer).stdout)
         assert (content["prefer"], content["num_encoders"]["selective"]) == (prefer, 1)
         assert content["verdict"].startswith("ship 1 encoder: the best single model; 2 encoders ")
-        assert content["verdict"].endswith("clearly worse than by its best single model")
+        assert content["verdict"].endswith("clearly worse than with its best single model")
         assert content["milliseconds"] is None  # the weights here are none
 
 
