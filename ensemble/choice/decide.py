@@ -1,4 +1,4 @@
-"""What is chosen on the rows of one fold of dev: rules, options, and a level of cost.
+"""Chooses rules, options and a level of cost on the rows of one fold of dev.
 
 Legend: M candidates of a task, L levels, R replicates.
 """
@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What is chosen on the rows of a fold."""
+    """The rules and options chosen on the rows of a fold."""
 
     view: View
     simple: Mapping[str, Floats]  # task -> [M] equal weights, the best overall epoch of every run

@@ -87,7 +87,7 @@ class _TaskAverage:
     def __init__(self, of_task: TaskView, weights: Floats, members: Sequence[Candidate]) -> None:
         fit = of_task.fold.fit
         self.of_task, self.weights, self.labels = of_task, weights, of_task.labels[fit]
-        self.candidate_of = [of_task.index.get(member) for member in members]  # None: not of it
+        self.candidate_of = [of_task.index.get(member) for member in members]  # or None
         self.members = np.flatnonzero(weights)
         predictions = of_task.predictions[np.ix_(self.members, np.flatnonzero(fit))]
         self.loss = make_loss(of_task.task, predictions, self.labels, of_task.averaged)

@@ -12,9 +12,9 @@ from ensemble.presentation.words import doubts_by_task, num_encoders, verdict
 from ensemble.statistics.bootstrap import Gain
 
 CAVEAT = (
-    "held-out: halves of dev choose in turn, and the others judge. Members are chosen on all of "
-    "dev, which the hyperparameter search has seen: ensweep evaluate BUNDLE on labelled data that "
-    "nothing has seen is the last word"
+    "held-out: members are chosen on a half of dev and scored on the other; means over halves. The "
+    "final members are chosen on all of dev, which the hyperparameter search has used: for an "
+    "unbiased score, run ensweep evaluate BUNDLE on labelled data that was not used"
 )
 
 

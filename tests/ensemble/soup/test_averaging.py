@@ -150,7 +150,7 @@ def test_other_data_is_refused(tracking: Tracking, tmp_path: Path, tiny_data: Pa
 
 def test_runs_of_other_starts_are_not_averaged(tiny_runs: Path, tiny_data: Path) -> None:
     tracking = resolve_tracking(tiny_runs, f"sqlite:///{tiny_runs / 'mlflow.db'}")
-    with pytest.raises(NothingUsableError, match="no two runs that have their weights here share"):
+    with pytest.raises(NothingUsableError, match="no two runs whose weights can be reached"):
         make_soup(tracking, "tiny", tiny_data, greedy=False)
 
 
