@@ -1,6 +1,6 @@
-"""Run a sweep, go on with one, extend one: the same drive over what the folder remembers.
+"""Run, resume or extend a sweep.
 
-Data and tracking are checked first, and that no other process drives it.
+Data and tracking are checked first, and that no other process drives the sweep.
 """
 
 from collections.abc import Iterable
@@ -37,13 +37,13 @@ def run_sweep(
     train: Train | None = None,
     resume_hint: str = "",
 ) -> SweepResult:
-    """Run all trials of `sweep` in `<storage>/<name>`; returns when each has ended.
+    """Run all trials of `sweep` in `<storage>/<name>`, until all have ended or it is stopped.
 
     Args:
-        warm_from: sweeps (names, or paths to their folders) whose trials the study starts with.
-        console: where progress is shown; stderr unless given.
-        train: trains one trial; the real one unless a test brings its own.
-        resume_hint: what is said should the user not wait for a clean stop.
+        warm_from: sweeps (names, or paths to their folders) whose trials are added to the study.
+        console: where progress is shown; stderr by default.
+        train: trains one trial; given by tests only.
+        resume_hint: shown if the user interrupts a clean stop.
 
     Raises:
         ConfigError: the name is taken, tracking cannot be reached, or no trial would ever fit.
@@ -147,7 +147,7 @@ def resume_sweep(
 def _ray_ahead(
     folder: SweepFolder, sweep: SweepConfig, num_more: int, *, again: bool
 ) -> AbstractContextManager[None]:
-    """Ray starts while all that its driver needs is read and opened, if a trial is left to run."""
+    """Start Ray in the background while the driver reads its files, if any trial is left to run."""
     outcomes = [trial.outcome() for trial in folder.trial_folders()]
     num_over = sum(ended is not None and ended.outcome.is_terminal for ended in outcomes)
     is_over = num_over >= sweep.search.num_samples + len(baselines(sweep))
