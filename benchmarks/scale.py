@@ -30,7 +30,7 @@ from many_runs import Served
 from rich.console import Console
 
 from mlflow_setup.filesystem import atomic
-from mlflow_setup.filesystem.background import DeferredSync
+from mlflow_setup.filesystem.atomic import DeferredSync
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import (
     CONTINUE,

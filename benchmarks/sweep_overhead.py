@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from asking import ask_time
 
-from mlflow_setup.filesystem.background import DeferredSync
+from mlflow_setup.filesystem.atomic import DeferredSync
 from mlflow_setup.runs.background_mirror import BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord, TrialRecord

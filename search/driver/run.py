@@ -15,7 +15,7 @@ from ray.tune.execution import class_cache
 from rich.console import Console
 
 from mlflow_setup.errors import ConfigError, StorageError
-from mlflow_setup.filesystem.background import DeferredSync
+from mlflow_setup.filesystem.atomic import DeferredSync
 from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.runs.background_mirror import NUM_SERVER_THREADS, BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror

@@ -19,7 +19,7 @@ from mlflow_setup.filesystem.paths import cache_folder
 from trainable.batches.tokenization import Encoded, Tokens
 from trainable.evaluation.inference import embeddings_of
 from trainable.model.multitask import MultitaskBert
-from trainable.runtime.cache import exclusive_if_kept, keep
+from trainable.runtime.cache import exclusive_if_kept, is_being_made, keep
 from trainable.runtime.progress import Tally
 from trainable.runtime.stopping import Stop, go_on
 
@@ -48,14 +48,14 @@ def sentence_embeddings(
     stretches = list(_stretches(encoded.tokens))
     found: dict[int, Tensor] = {}
     tally = Tally("embedding sentences", len(encoded.tokens.lengths))
-    for waits in (False, True):  # first what no other is at, then what the others have made
+    for is_last in (False, True):  # first what no other is at, then what the others have made
         for number, tokens in enumerate(stretches):
             if number in found:
                 continue
             path = _path(settings, tokens)
-            with exclusive_if_kept(path, stop, waits) as is_free:
-                if not is_free:
-                    continue
+            if not is_last and is_being_made(path):
+                continue
+            with exclusive_if_kept(path, stop):
                 embeddings = _read(path, (len(tokens.lengths), hidden_size))
                 if embeddings is not None:
                     tally.add(len(embeddings))

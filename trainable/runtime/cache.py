@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.paths import cache_folder
-from trainable.runtime.stopping import Stop, exclusive
+from trainable.runtime.stopping import Stop, exclusive, is_free
 
 _logger = logging.getLogger(__name__)
 
@@ -25,23 +25,27 @@ def keep(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def exclusive_if_kept(path: Path, stop: Stop, waits: bool = True) -> Iterator[bool]:
+def exclusive_if_kept(path: Path, stop: Stop) -> Iterator[None]:
     """`exclusive`, for what the others would find at `path` afterwards: where it cannot be kept,
     each does it.
-
-    Args:
-        waits: for a process that holds it; else the block is told False, and does nothing.
 
     Raises:
         AskedToStop: as `exclusive`.
     """
     with ExitStack() as stack:
-        is_free = True
         try:
-            is_free = stack.enter_context(exclusive(path, stop, waits))
+            stack.enter_context(exclusive(path, stop))
         except OSError as error:
             _tell(str(cache_folder()), error.strerror or str(error))
-        yield is_free
+        yield
+
+
+def is_being_made(path: Path) -> bool:
+    """Whether another process is within `exclusive_if_kept` of the path, now."""
+    try:
+        return not is_free(path)
+    except OSError:  # nothing can be kept
+        return False
 
 
 @cache

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from mlflow_setup.filesystem.storage import storage_of
+from mlflow_setup.filesystem.storage import Lock, storage_of
 
 Stop = Callable[[], bool]
 """Whether to stop, asked between pieces of work."""
@@ -28,33 +28,43 @@ def never() -> bool:
 
 
 @contextmanager
-def exclusive(folder: Path, stop: Stop, waits: bool = True) -> Iterator[bool]:
+def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
     """Hold the lock of `folder`: one process makes it, the others enter when that one has left.
-
-    Args:
-        waits: False: enter at once, with False where another process holds it.
 
     Raises:
         AskedToStop: while another process made it.
         StorageError: what another machine has made cannot be fetched now.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    storage = storage_of(folder)
-    lock = storage.lock(folder.with_name(f"{folder.name}.lock"))
-    while True:
-        try:
-            lock.acquire(timeout=_ASK_EVERY if waits else 0)
-            break
-        except Timeout:
-            if not waits:
-                yield False
-                return
-            go_on(stop, f"while another process made {folder.name}")
+    lock = _lock_of(folder)
+    while not _is_acquired(lock, _ASK_EVERY):
+        go_on(stop, f"while another process made {folder.name}")
     try:
-        storage.fetch(folder)
-        yield True
+        storage_of(folder).fetch(folder)
+        yield
     finally:
         lock.release()
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no process is within `exclusive` of the folder, now."""
+    lock = _lock_of(folder)
+    if not _is_acquired(lock, 0):
+        return False
+    lock.release()
+    return True
+
+
+def _lock_of(folder: Path) -> Lock:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return storage_of(folder).lock(folder.with_name(f"{folder.name}.lock"))
+
+
+def _is_acquired(lock: Lock, timeout: float) -> bool:
+    try:
+        lock.acquire(timeout)
+    except Timeout:
+        return False
+    return True
 
 
 def go_on(stop: Stop, doing: str) -> None:

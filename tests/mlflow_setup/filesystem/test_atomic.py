@@ -1,17 +1,22 @@
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from mlflow_setup.errors import ConfigError
+from mlflow_setup.filesystem import atomic
 from mlflow_setup.filesystem.atomic import (
+    DeferredSync,
     atomic_folder,
     is_full,
     must_write,
     remove_folder,
+    sync_file,
     write_atomic,
+    write_whole,
 )
 from mlflow_setup.filesystem.storage import (
     TEMPORARY,
@@ -156,3 +161,54 @@ def test_a_file_with_several_names_takes_its_space_once(tmp_path: Path) -> None:
     assert (disk_bytes(tmp_path), num_bytes(tmp_path)) == (13, 37)
     assert disk_bytes(tmp_path / "a") == 8
     assert disk_bytes(tmp_path / "three") == storage_of(tmp_path).num_bytes(tmp_path / "three") == 4
+
+
+def test_what_has_come_together_is_put_on_disk_at_once_and_at_the_end_all_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, folders = list[Path](), list[Path]()
+    is_first, may_go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> None:
+        files.append(path)
+        is_first.set()
+        assert may_go_on.wait(10)
+
+    monkeypatch.setattr(atomic, "sync_file", slow)
+    monkeypatch.setattr(atomic, "sync_folder", folders.append)
+    paths = [tmp_path / name for name in "abc"]
+    with DeferredSync() as disk:
+        disk.add(paths[0])
+        assert is_first.wait(10)
+        for path in paths[1:]:  # while the disk is at the first
+            disk.add(path)
+        may_go_on.set()
+    assert files[0] == paths[0]
+    assert set(files) == set(paths)
+    assert folders == [tmp_path, tmp_path]
+
+
+def test_a_disk_that_fails_and_a_file_that_is_gone_hold_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(path: Path) -> None:
+        if path.name == "broken":
+            raise OSError(5, "Input/output error")
+        sync_file(path)
+
+    monkeypatch.setattr(atomic, "sync_file", broken)
+    with DeferredSync() as disk:
+        disk.add(tmp_path / "gone")
+        disk.add(tmp_path / "broken")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "broken is not on disk: " in said
+
+
+def test_a_file_is_whole_before_the_disk_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda *_: pytest.fail("the disk was waited for"))
+    for content in ("one", "another"):
+        write_whole(tmp_path / "file", content)
+        assert (tmp_path / "file").read_text() == content
+    assert len(list(tmp_path.iterdir())) == 1

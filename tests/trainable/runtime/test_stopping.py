@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainable.runtime import stopping as waiting
-from trainable.runtime.stopping import AskedToStop, exclusive, go_on, never
+from trainable.runtime.stopping import AskedToStop, exclusive, go_on, is_free, never
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def test_the_next_enters_when_the_first_has_left(taken: threading.Event, tmp_pat
         assert taken.is_set()
 
 
-def test_who_does_not_wait_hears_that_it_is_taken(taken: threading.Event, tmp_path: Path) -> None:
-    with exclusive(tmp_path / "made", pytest.fail, waits=False) as is_free:
-        assert not is_free
+def test_whether_another_is_at_it(taken: threading.Event, tmp_path: Path) -> None:
+    assert not is_free(tmp_path / "made")
     taken.set()
-    with exclusive(tmp_path / "made", never) as is_free:
-        assert is_free
+    with exclusive(tmp_path / "made", never):
+        assert not is_free(tmp_path / "made")
+    assert is_free(tmp_path / "made")
 
 
 def test_a_lock_that_nobody_holds_is_entered_unasked(tmp_path: Path) -> None:
