@@ -7,7 +7,6 @@ their tags. What was written is remembered only to save requests.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -175,12 +174,6 @@ class Mirror:
         for child in children[-1:]:
             fingerprint = child.data.tags.get(Tag.DATA, "")
             log_dataset(self.tracking, run_id, fingerprint, child.data.params)
-
-    def withdraw(self) -> None:
-        """Delete the run of a sweep that never began; does nothing if MLflow cannot be reached."""
-        with suppress(PartialError), self.tracking.errors(PartialError):
-            for run in self.tracking.search(self._tags(RunKind.SWEEP)):
-                self.tracking.client.delete_run(run.info.run_id)
 
     def _terminate(self, run: Run, status: str) -> None:
         """End a run now; at its start time if this machine's clock is behind the one of the machine

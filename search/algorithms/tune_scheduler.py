@@ -1,14 +1,15 @@
 """The rungs as a scheduler of Tune."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from mlflow_setup.schema import CONTINUE, PAUSE, Decision
-from search.algorithms.rungs import Promotion, Rungs
+from mlflow_setup.schema import CONTINUE, PAUSE, Decision, Outcome
+from search.algorithms.rungs import Promotion, Rungs, restore_rungs
 from search.config.baselines import BASELINES
+from search.storage.history import PastTrial
 from trainable.tune.keys import BEST_VALUE, DIVERGED, EPOCH, NUM_EPOCHS, NUM_PROBE_EPOCHS, PROBLEM
 
 
@@ -21,6 +22,12 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
         self.controller: Any = None
         """Tune's controller, known once it has a trial."""
         self.has_finished = False  # whether any trial has run to its end
+
+    def restore(self, history: Sequence[PastTrial]) -> None:
+        """The rungs as earlier drivers left them."""
+        if self.rungs is not None:
+            restore_rungs(self.rungs, history)
+            self.has_finished = any(map(_has_run_whole, history))
 
     def on_trial_add(self, tune_controller: object, trial: Trial) -> None:
         """Keep Tune's controller."""
@@ -66,3 +73,9 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # ray is untyped
     def debug_string(self) -> str:
         """One line for Tune's own output."""
         return "no scheduler" if self.rungs is None else type(self.rungs).__name__
+
+
+def _has_run_whole(past: PastTrial) -> bool:
+    """Whether it is a trial of the search that ran to its end, and more than a probe."""
+    is_whole = past.ended is Outcome.FINISHED and past.record.recipe not in BASELINES
+    return is_whole and past.num_probe_epochs < past.num_epochs

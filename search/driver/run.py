@@ -4,7 +4,7 @@ The state is in the sweep's folder; Tune only starts, places, stops and restarts
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -24,12 +24,12 @@ from mlflow_setup.schema import Outcome, OutcomeRecord
 from mlflow_setup.tracking.store import Tracking
 from search.algorithms.audit import AuditResult, audit_result
 from search.algorithms.optuna_searcher import OptunaSearcher
-from search.algorithms.rungs import new_rungs, restore_rungs
+from search.algorithms.rungs import new_rungs
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.algorithms.warm_start import WarmTrial
 from search.cluster.slots import find_slots, require_devices, unpriced
 from search.cluster.waiting import Waiting
-from search.config.baselines import BASELINES, baselines
+from search.config.baselines import baselines
 from search.config.sweep_config import SweepConfig
 from search.driver.budget import Meter, sweep_usage
 from search.driver.callback import SweepCallback
@@ -77,9 +77,7 @@ class Drive:
             lambda name: past_trial(folder.trial(name)),
             lambda: self.switch.is_on,
         )
-        if self.scheduler.rungs is not None:
-            restore_rungs(self.scheduler.rungs, history)
-            self.scheduler.has_finished = any(map(_has_finished, history))
+        self.scheduler.restore(history)
         self.searcher.is_paused, self.searcher.promote = self.scheduler.is_paused, self._promote
         self.mirror = BackgroundMirror(
             Mirror(tracking, folder.name),
@@ -87,12 +85,17 @@ class Drive:
             NUM_SERVER_THREADS if tracking.is_server else 1,  # a database has one writer at a time
         )
 
-    def run(self, train: Train | None, resume_hint: str) -> SweepResult:
-        """Run the remaining trials. Return the result, also of a sweep that was stopped."""
+    def run(
+        self, train: Train | None, resume_hint: str, write_down: Callable[[], None] = lambda: None
+    ) -> SweepResult:
+        """Run the remaining trials. Return the result, also of a sweep that was stopped.
+
+        Args:
+            write_down: writes this driver's changes to the folder, once nothing refuses the sweep.
+        """
         self.switch.resume_hint = resume_hint
         self.notifier = Notifier(self.sweep.notify, self.folder.name, self._show)
-        self.mirror.start(*what_is_tracked(self.folder, self.sweep))
-        has_ended = False
+        self.write_down, self.has_begun, has_ended = write_down, False, False
         try:
             with self.switch, self._interruptible():
                 if self.searcher.num_to_come:
@@ -101,14 +104,14 @@ class Drive:
                     for past in self.history:
                         self.mirror.mark(past.name)
                 has_ended = not self.switch.is_on
+            self._begin()  # also if stopped before the first trial: `resume` has to know
         finally:  # Ray is shut down: nothing writes into the trials' folders any more
             unsynced = self._close("FINISHED" if has_ended else "KILLED")
-        rungs = self.scheduler.rungs.reached if self.scheduler.rungs else ()
         result = SweepResult(
             self.folder.name,
             self.folder.path,
             self.folder.snapshots(),
-            rungs,
+            self.scheduler.rungs.reached if self.scheduler.rungs else (),
             tuple(sorted(unsynced)),
             sweep_usage(self.folder),
             (self.switch.reason, self.switch.exit_code) if self.switch.reason else None,
@@ -116,6 +119,13 @@ class Drive:
         )
         send_result(self.notifier, result)
         return result
+
+    def _begin(self) -> None:
+        """Write down and track what this driver does. Nothing refuses the sweep after this."""
+        if not self.has_begun:
+            self.write_down()
+            self.mirror.start(*what_is_tracked(self.folder, self.sweep))
+            self.has_begun = True
 
     def _show(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -140,9 +150,8 @@ class Drive:
                 sweep.budget.usd_per_hour,
                 self.inputs,
             )
-            without_price = unpriced(sweep.budget, sweep.resources, slots, nodes)
-            if without_price is not None:
-                self.console.print(f"note: {without_price}", markup=False)
+            if (note := unpriced(sweep.budget, sweep.resources, slots, nodes)) is not None:
+                self.console.print(f"note: {note}", markup=False)
             cpus, gpus = sweep.resources.cpus_per_trial, slots.gpus_per_trial
             needs = {"CPU": cpus, "GPU": gpus}
             node_cpus = [int(node.cpus) for node in nodes if node.num_trials(cpus, gpus)]
@@ -165,6 +174,7 @@ class Drive:
                 callback = self._callback(progress, meter, needs, max_concurrent, disk)
                 trainable = listening(make_trainable(place, train))
                 by_trial = partial(resources, needs, exclusive)
+                self._begin()
                 self._tune(tune.with_resources(trainable, by_trial), callback, max_concurrent)
                 if not self.switch.is_on:
                     for suggested in self.searcher.paused.values():
@@ -270,9 +280,8 @@ class Drive:
                 raise
 
     def _close(self, status: str) -> set[str]:
-        """Give every trial an outcome and finish the mirror. Return the trials that are not
-        completely in MLflow."""
-        if self.lease.is_lost:
+        """Give every trial an outcome, finish the mirror, return the trials that MLflow lacks."""
+        if self.lease.is_lost or not self.has_begun:
             return set()
         with suppress(StorageError):  # `resume` will read what is missing now
             self.folder.refresh()
@@ -289,9 +298,3 @@ class Drive:
                     self.console.print(f"trial {trial.path.name}: {error}", markup=False)
                 self.mirror.mark(trial.path.name)
         return self.mirror.close(status)
-
-
-def _has_finished(past: PastTrial) -> bool:
-    """Whether it is a finished trial of the search, and more than a probe."""
-    is_finished = past.ended is Outcome.FINISHED and past.record.recipe not in BASELINES
-    return is_finished and past.num_probe_epochs < past.num_epochs

@@ -18,7 +18,7 @@ from search.algorithms.warm_start import read_warm_start, warm_start, write_warm
 from search.config.baselines import baselines
 from search.config.sweep_config import Budget, SweepConfig
 from search.driver.result import SweepResult
-from search.storage.history import finish_decided, read_history, reopen_failed, settle_in
+from search.storage.history import history_to_resume, write_history
 from search.storage.relocation import with_absolute_paths
 from search.storage.sweep_folder import SweepFolder
 from trainable.tune.cluster import starting_ahead
@@ -51,7 +51,6 @@ def run_sweep(
         NothingUsableError: a sweep to start warm from has nothing to start from.
         EnsweepError: as above, and whatever is found before a trial begins; the name stays free.
     """
-    from mlflow_setup.runs.sweep_run import Mirror
     from search.driver.run import Drive
     from search.planning.preflight import known_configs, read_inputs, refuse_taken
 
@@ -76,7 +75,6 @@ def run_sweep(
         is_anothers = read_lease(folder.path / LEASE_FILE) is not None
         if not folder.trial_folders() and not is_anothers:  # a refusal takes no name
             folder.remove()
-            Mirror(tracking, name).withdraw()
         raise
 
 
@@ -105,6 +103,8 @@ def resume_sweep(
         ConfigError: another process drives it, or folder or database cannot be written.
         DataError: the data have errors, or data or an encoder are not those that the sweep began
             with.
+        EnsweepError: as above, and whatever is found before a trial begins; the sweep is left as it
+            was, also in MLflow.
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     sweep = folder.read()
@@ -126,22 +126,22 @@ def resume_sweep(
         sweep = folder.read(num_more)
         if budget is not None:
             sweep = sweep.model_copy(update={"budget": budget})
-        if retry_failed:
-            reopen_failed(folder)
-        finish_decided(folder)
-        history = read_history(folder.trial_folders())
+        history = history_to_resume(folder, retry_failed=retry_failed)
+        warm = read_warm_start(folder.path)
         known, configs = folder.inputs(), [*known_configs(sweep), *unfinished_configs(history)]
         inputs_now = read_inputs(sweep, configs)
         refuse_other_inputs(known, inputs_now)
         refuse_other_data(history, inputs_now)
-        if num_more:
-            folder.extend(num_more)
-        folder.write_inputs(known.with_more(inputs_now))
-        settle_in(folder, history)
-        warm = read_warm_start(folder.path)
-        inputs = folder.inputs()
+        inputs = known.with_more(inputs_now)
+
+        def write_down() -> None:
+            folder.write_inputs(inputs)
+            write_history(folder, history)
+            if num_more:
+                folder.extend(num_more)
+
         drive = Drive(folder, sweep, tracking, history, warm, lease, shown, inputs)
-        return drive.run(train, resume_hint)
+        return drive.run(train, resume_hint, write_down)
 
 
 def _ray_ahead(

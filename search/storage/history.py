@@ -136,53 +136,54 @@ def past_trial(folder: TrialFolder) -> PastTrial:
     )
 
 
-def settle_in(folder: SweepFolder, history: Iterable[PastTrial]) -> None:
-    """Have unfinished trials of a storage folder that was renamed name its new place: a trial goes
-    on only with the settings that its record has.
+def history_to_resume(folder: SweepFolder, *, retry_failed: bool = False) -> list[PastTrial]:
+    """The trials as the next driver takes them up. Writes nothing: `write_history` does that.
+
+    A trial that the scheduler had stopped when its driver died has an outcome here, as has one
+    that ran to its end and whose outcome is damaged.
+
+    Args:
+        retry_failed: failed trials have no outcome here, so they run again.
+
+    Raises:
+        IntegrityError: the record of a trial is damaged.
+    """
+    history = read_history(folder.trial_folders())
+    return [_taken_up(folder.trial(past.name), past, retry_failed) for past in history]
+
+
+def write_history(folder: SweepFolder, history: Iterable[PastTrial]) -> None:
+    """Make the trials' folders agree with `history_to_resume`. After a storage folder was renamed,
+    unfinished trials get its new path: a trial resumes only with the settings in its record.
 
     Raises:
         ConfigError: a record cannot be written.
     """
     for past in history:
         trial = folder.trial(past.name)
-        if not past.is_over and trial.trial().config != past.record.config:
-            with must_write(trial.path):
-                trial.relocate(past.record)
-
-
-def reopen_failed(folder: SweepFolder) -> None:
-    """Have the trials that failed run again under the next driver.
-
-    Raises:
-        ConfigError: an outcome cannot be removed.
-    """
-    for trial in folder.trial_folders():
-        ended = trial.outcome()
-        if ended is not None and ended.outcome is Outcome.FAILED:
-            with must_write(trial.path):
-                trial.drop_outcome()
-
-
-def finish_decided(folder: SweepFolder) -> None:
-    """Trials that need no process any more to have an outcome: those that the scheduler had
-    stopped when their driver died, and those that ran to their end and whose outcome is damaged.
-
-    Raises:
-        ConfigError: an outcome cannot be written.
-    """
-    for trial in folder.trial_folders():
-        past = past_trial(trial)
-        stop, epoch = past.stop_decision, len(past.epochs)
-        if past.is_over or (stop is None and not _has_lost_its_outcome(trial, past)):
-            continue
-        how = (
-            (Outcome.PRUNED, stop.reason)
-            if stop
-            else (Outcome.FINISHED, f"ran {counted(epoch, 'epoch')}")
-        )
+        stored = trial.outcome()
         with must_write(trial.path):
-            trial.write_outcome(OutcomeRecord(*how, epoch, time.time()))
-            trial.drop_checkpoint()
+            if not past.is_over and trial.trial().config != past.record.config:
+                trial.relocate(past.record)
+            if past.outcome is None and stored is not None:
+                trial.drop_outcome()
+            elif past.outcome is not None and past.outcome != stored:
+                trial.write_outcome(past.outcome)
+                trial.drop_checkpoint()
+
+
+def _taken_up(trial: TrialFolder, past: PastTrial, retry_failed: bool) -> PastTrial:
+    stop, epoch = past.stop_decision, len(past.epochs)
+    if past.is_over and not (retry_failed and past.ended is Outcome.FAILED):
+        return past
+    if stop is not None:
+        outcome = OutcomeRecord(Outcome.PRUNED, stop.reason, epoch, time.time())
+    elif _has_lost_its_outcome(trial, past):
+        said = f"ran {counted(epoch, 'epoch')}"
+        outcome = OutcomeRecord(Outcome.FINISHED, said, epoch, time.time())
+    else:
+        return replace(past, outcome=None) if past.ended is Outcome.FAILED else past
+    return replace(past, outcome=outcome)
 
 
 def _has_lost_its_outcome(trial: TrialFolder, past: PastTrial) -> bool:

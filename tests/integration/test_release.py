@@ -18,7 +18,7 @@ from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.schema import SCHEMA_VERSION, Identity, Outcome
 from mlflow_setup.tracking.store import resolve_tracking
-from search.storage.history import read_history, settle_in
+from search.storage.history import read_history, write_history
 from search.storage.sweep_folder import SWEEP_FILE, SweepFolder
 from trainable.config.parse import from_flat
 from trainable.storage.checkpoint import load_newest
@@ -59,7 +59,7 @@ def test_a_checkpoint_of_this_release_goes_on(release: Path) -> None:
     torch.set_num_threads(1)
     folder = SweepFolder(release / "runs", "s")
     history = read_history(folder.trial_folders())
-    settle_in(folder, history)
+    write_history(folder, history)
     stopped, trial = history[1], folder.trial(STOPPED)
     assert load_newest(trial.checkpoint_dir) is not None
     record = stopped.record

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,19 @@ from rich.console import Console
 from mlflow_setup.errors import ConfigError, EnsweepError, NothingUsableError
 from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.runs.query import find_trials
-from mlflow_setup.schema import AttemptRecord, Outcome, OutcomeRecord, TrialRecord
-from mlflow_setup.tracking.store import resolve_tracking
+from mlflow_setup.schema import (
+    UNKNOWN_DATA,
+    AttemptRecord,
+    Outcome,
+    OutcomeRecord,
+    TrialRecord,
+)
+from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from search.algorithms.warm_start import WARM_START_FILE
 from search.config.sweep_config import Budget
 from search.driver.result import SweepResult
 from search.driver.sweep import _ray_ahead, resume_sweep, run_sweep
+from search.driver.tracking import sync
 from search.planning.preflight import known_configs, read_inputs
 from search.storage.sweep_folder import SweepFolder
 from trainable.config.config import Config
@@ -145,6 +154,127 @@ def test_a_refusal_takes_no_name(
             run_sweep(sweep, "s", storage, tracking, console=quiet)
         assert not (storage / "s").exists()
         assert tracking.search({"kind": "sweep"}) == []
+
+
+@pytest.fixture
+def held(tmp_path: Path, tiny_data: Path) -> Past:
+    """A tracked sweep of which a driver and a trial were lost, one trial decided on, one failed."""
+    past = Past(tmp_path, config={"data.dir": str(tiny_data)}, notify={"url": "$HOOK"})
+    sweep = past.folder.read()
+    past.folder.write_inputs(read_inputs(sweep, known_configs(sweep)))
+    for name, outcome, word in (
+        ("0001-b2", Outcome.FINISHED, "continue"),
+        ("0002", Outcome.FAILED, "continue"),
+        ("0003", None, "stop"),
+        ("0004", Outcome.STOPPED, "continue"),
+        ("0005", None, "continue"),
+    ):
+        past.trial(name, (0.5,), outcome, (word,), **{"optim.lr": 1e-3})
+        trial = past.folder.trial(name)
+        record = trial.trial()
+        settings = record.config | {"data.dir": str(tiny_data)}
+        trial.relocate(replace(record, config=settings, data_fingerprint=UNKNOWN_DATA))
+        (trial.checkpoint_dir / "00000001").mkdir(parents=True)
+    assert sync(past.folder, resolve_tracking(tmp_path)) == []
+    return past
+
+
+REFUSALS_TO_GO_ON: dict[str, Callable[[Past, pytest.MonkeyPatch], object]] = {
+    "another driver": lambda past, patch: patch.setattr(
+        "search.driver.sweep.Lease.__enter__", _refuse(ConfigError("is being run"))
+    ),
+    "tracking": lambda past, patch: patch.setattr(
+        "mlflow_setup.tracking.store.Tracking.check", _refuse(ConfigError("401"))
+    ),
+    "data": lambda past, patch: patch.setattr(
+        "search.planning.preflight.refuse_other_inputs", _refuse(ConfigError("changed"))
+    ),
+    "trial's data": lambda past, patch: patch.setattr(
+        "search.planning.preflight.refuse_other_data", _refuse(ConfigError("changed"))
+    ),
+    "warm start": lambda past, patch: (past.folder.path / WARM_START_FILE).write_text("{"),
+    "notify": lambda past, patch: patch.delenv("HOOK"),
+    "cluster": lambda past, patch: patch.setattr(
+        "search.driver.run.cluster", _refuse(ConfigError("nothing answers"))
+    ),
+    "device": lambda past, patch: patch.setattr(
+        "search.driver.run.require_devices", _refuse(ConfigError("no such device"))
+    ),
+    "preparation": lambda past, patch: patch.setattr(
+        "search.driver.run.prepare", _refuse(ConfigError("no such teacher"))
+    ),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS_TO_GO_ON)
+def test_what_is_refused_leaves_the_sweep_as_it_was(
+    refusal: str, held: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: list[str]
+) -> None:
+    """`resume --retry-failed`, `extend`: trials, what was asked for, runs; the next driver finds
+    what it would have found."""
+    monkeypatch.setenv("HOOK", "http://127.0.0.1:9/hook")
+    monkeypatch.setattr("search.driver.run.cluster", cluster)
+    monkeypatch.setattr("search.driver.run.prepare", lambda *_: None)
+    REFUSALS_TO_GO_ON[refusal](held, monkeypatch)
+    tracking = resolve_tracking(tmp_path)
+    before = _record(held.folder), _runs(tracking)
+    for asked in ({"retry_failed": True}, {"num_more": 3}):
+        with pytest.raises(EnsweepError):
+            resume_sweep("s", tmp_path, tracking, console=Console(quiet=True), **asked)
+        assert (_record(held.folder), _runs(tracking)) == before
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_what_was_asked_for_is_on_record_once_trials_may_begin(
+    held: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: list[str], stops: bool
+) -> None:
+    """Also where the driver is stopped before the first of them: `resume` is to know."""
+    found: list[object] = []
+
+    def look(*_: object) -> None:
+        outcomes = {trial.path.name: trial.outcome() for trial in held.folder.trial_folders()}
+        found.append({name: ended and ended.outcome for name, ended in outcomes.items()})
+
+    def prepare(*_: object) -> None:
+        if stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setenv("HOOK", "http://127.0.0.1:9/hook")
+    monkeypatch.setattr("search.driver.run.cluster", cluster)
+    monkeypatch.setattr("search.driver.run.prepare", prepare)
+    monkeypatch.setattr("search.driver.run.Drive._tune", look)
+    monkeypatch.setattr("search.driver.run.send_result", lambda *_: None)
+    quiet = Console(quiet=True)
+    resume_sweep(
+        "s", tmp_path, resolve_tracking(tmp_path), num_more=3, retry_failed=True, console=quiet
+    )
+    decided = {"0001-b2": Outcome.FINISHED, "0003": Outcome.PRUNED, "0004": Outcome.STOPPED}
+    assert found == ([] if stops else [{"0002": None, "0005": None, **decided}])
+    look()  # what the driver has left
+    assert found[-1] == {"0002": Outcome.STOPPED, "0005": Outcome.STOPPED, **decided}
+    assert held.folder.read().search.num_samples == 6 + 3
+
+
+def _refuse(error: EnsweepError) -> Callable[..., Any]:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    return refuse
+
+
+def _record(folder: SweepFolder) -> dict[str, bytes | None]:
+    """Every file and folder of the sweep, without what a lease leaves."""
+    paths = {path.relative_to(folder.path): path for path in folder.path.rglob("*")}
+    return {
+        str(name): path.read_bytes() if path.is_file() else None
+        for name, path in paths.items()
+        if not name.name.startswith("lease.json")
+    }
+
+
+def _runs(tracking: Tracking) -> list[tuple[str, str, dict[str, str], dict[str, str]]]:
+    runs = tracking.search({"sweep": "s"})
+    return [(run.info.run_id, run.info.status, run.data.params, run.data.tags) for run in runs]
 
 
 @pytest.mark.parametrize("num_more", [0, 3])

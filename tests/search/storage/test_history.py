@@ -14,7 +14,7 @@ from mlflow_setup.schema import EpochRecord, Outcome
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import SuccessiveHalving, restore_rungs
 from search.config.sweep_config import SweepConfig
-from search.storage.history import finish_decided, past_trial, reopen_failed
+from search.storage.history import history_to_resume, past_trial, write_history
 from search.storage.sweep_folder import SweepFolder
 
 
@@ -113,10 +113,17 @@ def test_the_rungs_are_as_they_were(past: Past) -> None:
 def test_what_was_decided_before_the_driver_died_is_done(tmp_path: Path) -> None:
     past = Past(tmp_path)
     past.trial("0002", (0.3,), None, ("stop",), **{"optim.lr": 1e-3})
-    finish_decided(past.folder)
-    ended = past.folder.trial("0002").outcome()
+    trial = past.folder.trial("0002")
+    trial.checkpoint_dir.mkdir()
+    history = history_to_resume(past.folder)
+    assert trial.outcome() is None  # until `write_history` writes it
+    assert trial.checkpoint_dir.exists()
+    write_history(past.folder, history)
+    ended = trial.outcome()
     assert ended is not None
     assert (ended.outcome, ended.reason, ended.epoch) == (Outcome.PRUNED, "why stop", 1)
+    assert not trial.checkpoint_dir.exists()
+    assert history == past.history()
 
 
 @pytest.mark.parametrize("outcome", [None, Outcome.STOPPED, Outcome.PRUNED])
@@ -148,11 +155,13 @@ def sweep_without_more(past: Past) -> SweepConfig:
 def test_trials_that_failed_may_be_run_again(past: Past) -> None:
     """Those that diverged would diverge again."""
     past.trial("0004", (0.3,), Outcome.FAILED, **{"optim.lr": 3e-4})
-    names = [each.name for each in past.history() if not each.is_over]
-    reopen_failed(past.folder)
-    assert [each.name for each in past.history() if not each.is_over] == sorted([*names, "0004"])
-    searcher = OptunaSearcher(past.folder.read(), past.history())
+    assert history_to_resume(past.folder) == past.history()
+    history = history_to_resume(past.folder, retry_failed=True)
+    searcher = OptunaSearcher(past.folder.read(), history)
     assert [each["trial"] for each in searcher.waiting] == ["0004", "0005"]
+    assert past.folder.trial("0004").outcome() is not None  # until `write_history` removes it
+    write_history(past.folder, history)
+    assert past.history() == history
 
 
 def test_the_sweep_is_read_as_it_was_asked_for_with_its_extensions(tmp_path: Path) -> None:
@@ -248,7 +257,7 @@ def test_a_trial_that_ran_to_its_end_and_lost_its_outcome_has_finished(
     trial.outcome_path.write_text("{", encoding="utf-8")
     if has_checkpoint:
         trial.checkpoint_dir.mkdir()
-    finish_decided(past.folder)
+    write_history(past.folder, history_to_resume(past.folder))
     ended = trial.outcome()
     assert (ended and ended.outcome) == expected
     assert ended is None or (ended.epoch, ended.reason) == (4, "ran 4 epochs")
