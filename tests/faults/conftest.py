@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from drivers import Driver
 from emulators import azurite
 from fault_table import Table, markdown, put_into, rows_of
 from planted_faults import Site
@@ -65,6 +66,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         item.user_properties.append(("rare", True))
     for marker in item.iter_markers("promise"):
         item.user_properties.append(("promise", list(marker.args)))
+
+
+@pytest.fixture(autouse=True)
+def _no_driver_is_left() -> Iterator[None]:
+    """A driver that a failed test leaves would disturb those after it."""
+    yield
+    while Driver.started:
+        driver = Driver.started.pop()
+        if driver.process.poll() is None:
+            driver.kill()
 
 
 @pytest.fixture

@@ -1,14 +1,17 @@
 """A sweep that is submitted to three nodes with no disk in common: data, encoder and results lie in
 an S3 store, the tracking server asks for a login, the cluster for a token."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from compose import Services
 from drivers import assert_whole
+from fault_table import Table
 from patience import PATIENCE, wait_until
 from real_sweep import end, ensweep
+from recovery import AGAIN
 from submitting import Cluster, started_cluster, submitted, sweep_file
 
 from mlflow_setup.filesystem.object_store import ObjectStore
@@ -55,6 +58,17 @@ def num_epochs() -> list[int]:
     return [len(trial.epochs()) for trial in trials]
 
 
+def epoch_records(store: ObjectStore) -> dict[str, str]:
+    """The epochs that are in the store, and the mark of each record: another where the epoch was
+    trained again."""
+    entries = store.entries("runs/s/trials")
+    return {
+        name: entry.mark
+        for name, entry in entries.items()
+        if Path(name).parent.name == "epochs" and Path(name).stem.isdecimal()
+    }
+
+
 @pytest.mark.promise(
     "R2",
     "object store: a submitted sweep (tiny BERT; data, encoder and results in the store, token, "
@@ -68,6 +82,7 @@ def test_a_submitted_sweep_without_a_shared_disk(
     tiny_encoder: Path,
     tiny_data: Path,
     monkeypatch: pytest.MonkeyPatch,
+    table: Table,
 ) -> None:
     store = ObjectStore(PLACE)
     for name, folder in (("encoder", tiny_encoder), ("data", tiny_data)):
@@ -76,8 +91,9 @@ def test_a_submitted_sweep_without_a_shared_disk(
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "ours"))
     sweep = sweep_file(tmp_path, f"{PLACE}/encoder", f"{PLACE}/data", NUM_EPOCHS)
     place = ("--tracking-uri", services.uri, "--storage", f"{PLACE}/runs")
-    process = submitted(cluster, sweep, *place)
+    process, began = submitted(cluster, sweep, *place), time.monotonic()
     wait_until(lambda: process.poll() is not None or sum(map(bool, num_epochs())) > 1)
+    there = epoch_records(store)
     cluster.tell("remove")
     services.kill_database()
     before = sum(num_epochs())
@@ -85,6 +101,7 @@ def test_a_submitted_sweep_without_a_shared_disk(
     services.start_database()
     text, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode in (0, 4), text
+    table.measured("took", [time.monotonic() - began])
     for _ in range(2):
         end(ensweep("sync", "s", *place))
     tracking, storage = Tracking(services.uri), storage_folder(f"{PLACE}/runs")
@@ -93,7 +110,14 @@ def test_a_submitted_sweep_without_a_shared_disk(
     )
     assert set(ended.values()) == {Outcome.FINISHED}
     trials = SweepFolder(storage, "s").trial_folders()
-    assert sum(len(trial.attempts()) - 1 for trial in trials) >= 1  # the node had one
+    num_lost = sum(len(trial.attempts()) - 1 for trial in trials)
+    assert num_lost >= 1  # the node had one
+    records = epoch_records(store)
+    num_again = sum(records[name] != mark for name, mark in there.items())
+    assert num_again <= num_lost  # of each trial that was under way on the node, at most one
+    table.measured("kept", [len(records)], unit="epochs")
+    table.measured("tries that the node took with it:", [num_lost], unit="")
+    table.measured(AGAIN, [num_again], unit="epochs")
     for run in find_trials(tracking, "s"):
         files = tracking.client.list_artifacts(run.run_id, "predictions")
         assert len(files) == NUM_EPOCHS, run.trial

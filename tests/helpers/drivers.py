@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 from fake_sweep import NUM_EPOCHS
@@ -30,7 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Driver:
-    """A driver in its own process."""
+    """A driver in a process of its own; one that its test leaves running is killed after it."""
+
+    started: ClassVar[list["Driver"]] = []
 
     def __init__(
         self, verb: str, folder: Path, *given: str, name: str = "s", **environment: str
@@ -52,6 +54,7 @@ class Driver:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(self)
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
