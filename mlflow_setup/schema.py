@@ -25,7 +25,7 @@ OVERALL = "dev/overall"
 """The objective of a sweep: the mean of the trained tasks' primary metrics, in [0, 1]."""
 
 
-def other_release(version: object, known: int) -> str | None:
+def version_problem(version: object, known: int) -> str | None:
     """The error message for a file whose schema version is not `known`; None if it is."""
     if version == known:
         return None
@@ -130,7 +130,7 @@ class TrialRecord(Record):
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        problem = other_release(self.schema_version, SCHEMA_VERSION)
+        problem = version_problem(self.schema_version, SCHEMA_VERSION)
         if problem is not None:
             raise ValueError(problem)
 
@@ -243,7 +243,7 @@ def dev_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if is_dev_score(name)}
 
 
-def raise_best(best: dict[str, float], record: EpochRecord) -> None:
+def update_best(best: dict[str, float], record: EpochRecord) -> None:
     """Update `best` (dev metric -> highest value so far) in place with an epoch's dev metrics."""
     if record.starts_average:
         best.clear()
@@ -251,20 +251,20 @@ def raise_best(best: dict[str, float], record: EpochRecord) -> None:
         best[key] = max(value, best.get(key, value))
 
 
-def judged_epochs(epochs: Iterable[EpochRecord]) -> list[EpochRecord]:
+def eligible_epochs(epochs: Iterable[EpochRecord]) -> list[EpochRecord]:
     """The epochs that count towards a trial's best: all, or only those with averaged weights if
     the weights were averaged. In order."""
-    judged: list[EpochRecord] = []
+    eligible: list[EpochRecord] = []
     for record in sorted(epochs, key=lambda record: record.epoch):
-        judged = [record] if record.starts_average else [*judged, record]
-    return judged
+        eligible = [record] if record.starts_average else [*eligible, record]
+    return eligible
 
 
 def best_epoch(
     epochs: Iterable[EpochRecord], metric: str = OVERALL, *, on_dev_train: bool = False
 ) -> EpochRecord:
-    """The epoch with the highest `metric` among `judged_epochs`, on all of dev or on its dev-train
-    half only. The earliest wins a tie.
+    """The eligible epoch with the highest `metric`, on all of dev or on its dev-train half only.
+    The earliest wins a tie.
 
     Raises:
         ValueError: there are no epochs.
@@ -274,4 +274,4 @@ def best_epoch(
     def score(record: EpochRecord) -> float:
         return (record.dev_train if on_dev_train else record.metrics)[metric]
 
-    return max(judged_epochs(epochs), key=lambda record: (score(record), -record.epoch))
+    return max(eligible_epochs(epochs), key=lambda record: (score(record), -record.epoch))

@@ -1,12 +1,20 @@
-"""Recognise URIs, and hide the credentials in them."""
+"""Recognise URIs, convert those of local files to paths, and hide credentials in them."""
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 
 def is_uri(place: str) -> bool:
     """Whether `place` is a URI rather than a path or a name on the Hugging Face hub."""
     return "://" in place
+
+
+def local_path(place: str) -> Path | None:
+    """The path that `place`, a path or a file: URI, names; None for a URI with another scheme."""
+    parts = urlsplit(place)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("file", "") else None
 
 
 def has_credentials(uri: str) -> bool:

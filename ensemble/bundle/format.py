@@ -27,9 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ensemble.selection.combine import PAPER, Transform
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, is_beside, is_own_file
+from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, is_ignored_file, is_own_file
 from mlflow_setup.filesystem.paths import inside
-from mlflow_setup.schema import other_release
+from mlflow_setup.schema import version_problem
 from mlflow_setup.text import printable
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
@@ -211,7 +211,7 @@ class Bundle:
             wanted |= {str(PurePosixPath(encoder, name)) for encoder in encoders}
         files = (path for path in self.folder.rglob("*") if not path.is_dir())
         names = (path.relative_to(self.folder).as_posix() for path in files)
-        present = {name for name in names if not is_beside(name)}
+        present = {name for name in names if not is_ignored_file(name)}
         wheels = [name for name in sorted(present) if _WHEEL.fullmatch(name)]
         allowed = {*wheels[:1], *_MODULES, *filter(_PICTURE.fullmatch, present)}
         foreign = {
@@ -267,7 +267,7 @@ def _of_another_release(manifest: Path) -> str | None:
     try:
         facts = json.loads(manifest.read_bytes())
         is_bundles = facts["format"] == FACTS["format"]
-        problem = other_release(facts["schema_version"], SCHEMA_VERSION)
+        problem = version_problem(facts["schema_version"], SCHEMA_VERSION)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # whatever it is, it is no manifest of ours
     return f"{MANIFEST}: {problem}" if is_bundles and problem else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from ensemble.bundle.format import verify
 from mlflow_setup.errors import ConfigError
-from mlflow_setup.filesystem.manifest import MANIFEST, is_beside
+from mlflow_setup.filesystem.manifest import MANIFEST, is_ignored_file
 from mlflow_setup.text import first_line, printable
 from mlflow_setup.uris import redact
 
@@ -32,7 +32,7 @@ def push(folder: Path, repo: str, *, is_private: bool = False, api: Any = None) 
     api = api or HfApi()
     try:
         api.create_repo(repo, private=is_private, exist_ok=True)
-        there = {name for name in api.list_repo_files(repo) if not is_beside(name)}
+        there = {name for name in api.list_repo_files(repo) if not is_ignored_file(name)}
         if there - {"README.md"} and MANIFEST not in there:
             raise ConfigError(f"{repo}: holds files that are no bundle's", fix="name another one")
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}

@@ -18,11 +18,11 @@ from ensemble.serving.service import Service
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.models.scoring_server import (
     App,
-    listen,
     request_seconds,
     scoring_app,
     warn_if_public,
 )
+from mlflow_setup.tracking.ui_server import listen
 from trainable.tune.cluster import Node, cluster, environment
 
 NAME = "ensweep"

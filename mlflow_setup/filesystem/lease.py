@@ -163,7 +163,7 @@ def _namespace() -> str:
         return ""
 
 
-def living_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder | None:
+def running_driver(folder: Path, stale_seconds: float = STALE_SECONDS) -> Holder | None:
     """The process that runs the sweep in `folder`; None if there is none. Takes up to
     `stale_seconds`."""
     lease = Lease(folder, stale_seconds)

@@ -16,7 +16,6 @@ from mlflow_setup.filesystem.modes import OWNERS
 MANIFEST = "manifest.json"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _IGNORED_FOLDERS = (".git/", ".cache/huggingface/")
-_IGNORED_FILES = (".gitattributes", ".DS_Store")
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 
 
@@ -74,7 +73,7 @@ def _files_below(folder: Path) -> set[str]:
         for path in folder.rglob("*")
         if path.is_symlink() or not path.is_dir()
     }
-    return {name for name in names if not is_beside(name)}
+    return {name for name in names if not is_ignored_file(name)}
 
 
 def _matches(folder: Path, name: str, listed: dict[str, Any]) -> bool:
@@ -86,13 +85,10 @@ def _matches(folder: Path, name: str, listed: dict[str, Any]) -> bool:
     )
 
 
-def is_beside(name: str) -> bool:
+def is_ignored_file(name: str) -> bool:
     """Whether a path in a folder belongs to a file that a download added and nothing reads."""
-    return (
-        name.startswith(_IGNORED_FOLDERS)
-        or name == _IGNORED_FILES[0]
-        or name.rpartition("/")[2] == _IGNORED_FILES[1]
-    )
+    is_git = name == ".gitattributes" or name.startswith(_IGNORED_FOLDERS)
+    return is_git or name.rpartition("/")[2] == ".DS_Store"
 
 
 def is_own_file(folder: Path, path: Path) -> bool:

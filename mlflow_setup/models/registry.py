@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from filelock import FileLock
 
@@ -21,8 +19,8 @@ from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
 from mlflow_setup.filesystem.paths import inside, safe_name
 from mlflow_setup.filesystem.storage import TEMPORARY
 from mlflow_setup.tracking.client import Metric, MlflowException
-from mlflow_setup.tracking.store import Tracking, cut
-from mlflow_setup.uris import redact
+from mlflow_setup.tracking.store import Tracking, truncate
+from mlflow_setup.uris import local_path, redact
 
 ALIAS = "champion"
 BUNDLE = "bundle"
@@ -166,7 +164,7 @@ def _log_and_register(
     tracking: Tracking, source: ModelSource, run_id: str, name: str, alias: str
 ) -> Registered:
     client, metadata = tracking.client, source.metadata
-    tags = {key: cut(value) for key, value in metadata.tags.items()}
+    tags = {key: truncate(value) for key, value in metadata.tags.items()}
     description = metadata.description[:_MAX_DESCRIPTION]
     logged = client.create_logged_model(
         tracking.experiment_id, name=name, source_run_id=run_id, tags=tags, model_type="ensemble"
@@ -229,9 +227,9 @@ def fetch_bundle(tracking: Tracking, uri: str, cache: Path) -> Path:
             match["version"] or client.get_model_version_by_alias(name, match["alias"]).version
         )
         place = str(client.get_model_version_download_uri(name, str(version)))
-        parts = urlsplit(place)
-        if parts.scheme in ("file", ""):
-            return inside(Path(url2pathname(parts.path)), f"artifacts/{BUNDLE}")
+        folder = local_path(place)
+        if folder is not None:
+            return inside(folder, f"artifacts/{BUNDLE}")
         target = cache / "models" / _cache_name(place)
         return _download_once(tracking, f"{place}/artifacts/{BUNDLE}", target)
 

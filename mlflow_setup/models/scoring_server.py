@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mlflow_setup.errors import ConfigError, EnsweepError
+from mlflow_setup.errors import EnsweepError
 from mlflow_setup.tracking.client import MlflowException
 
 if TYPE_CHECKING:
@@ -53,21 +53,6 @@ def request_seconds() -> float:
     from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 
     return float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free port.
-
-    Raises:
-        ConfigError: the address is in use or not available.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"cannot listen at {host}:{port}: {error}", fix="name another --host or --port"
-        ) from None
 
 
 def run_scoring(service: Service, listener: socket.socket) -> None:

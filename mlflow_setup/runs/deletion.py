@@ -7,13 +7,12 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from mlflow_setup.schema import RunKind, Tag
 from mlflow_setup.tracking.client import MlflowException, Run
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import delete_view
+from mlflow_setup.uris import local_path
 
 SWEEPS_TAG = "sweeps"
 """Tag of an ensemble's run: the sweeps of its members, comma-separated."""
@@ -67,8 +66,7 @@ def _sweeps_of(tracking: Tracking, run_id: str) -> list[str]:
 
 def local_artifacts(run: Run) -> Path | None:
     """The folder of a run's artifacts; None if they are not on a local file system."""
-    uri = urlsplit(run.info.artifact_uri)
-    return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
+    return local_path(run.info.artifact_uri)
 
 
 def delete_runs(tracking: Tracking, sweep: str, runs: Iterable[Run]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.runs.projection import milliseconds
 from mlflow_setup.schema import RunKind, Tag
-from mlflow_setup.tracking.store import Tracking, cut
+from mlflow_setup.tracking.store import Tracking, truncate
 from mlflow_setup.tracking.stored_runs import read_runs
 
 ENSEMBLE_FILE = "ensemble.json"
@@ -95,7 +95,7 @@ def _new_run(tracking: Tracking, name: str, tags: Mapping[str, str]) -> Iterator
     run = tracking.client.create_run(
         tracking.experiment_id,
         run_name=name,
-        tags={key: cut(value) for key, value in tags.items()}
+        tags={key: truncate(value) for key, value in tags.items()}
         | {Tag.KIND.value: RunKind.ENSEMBLE.value},
     )
     run_id, status = str(run.info.run_id), "FAILED"

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord, raise_best
+from mlflow_setup.schema import OVERALL, EpochRecord, Tag, TrialRecord, update_best
 
 EPOCH_SECONDS = "epoch_seconds"
 """The metric that every epoch has: its points show which epochs a run has already."""
@@ -34,7 +34,7 @@ def with_best(epochs: Iterable[EpochRecord]) -> Iterator[tuple[EpochRecord, dict
     best: dict[str, float] = {}
     speed: dict[str, float] = {}
     for record in epochs:
-        raise_best(best, record)
+        update_best(best, record)
         best_metrics = {f"best/{key}": value for key, value in best.items()}
         if record.ms_per_sentence is not None:  # the minimum is least affected by other processes
             speed = {MS_PER_SENTENCE: min([record.ms_per_sentence, *speed.values()])}

@@ -8,8 +8,6 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.paths import inside
@@ -17,7 +15,7 @@ from mlflow_setup.schema import TRAININGS, Outcome, RunKind, RunRecord, Tag
 from mlflow_setup.text import there_are
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.stored_runs import StoredRun, artifact_uri_of, read_runs
-from mlflow_setup.uris import redact
+from mlflow_setup.uris import local_path, redact
 
 if TYPE_CHECKING:
     from mlflow_setup.tracking.client import Run
@@ -214,8 +212,7 @@ _artifact_uri = lru_cache(maxsize=10_000)(artifact_uri_of)
 
 def _artifact_root(tracking: Tracking, run_id: str) -> Path | None:
     """The folder of a run's artifacts; None if they are not on this machine."""
-    uri = urlsplit(_artifact_uri(tracking, run_id))
-    return Path(url2pathname(uri.path)) if uri.scheme in ("file", "") else None
+    return local_path(_artifact_uri(tracking, run_id))
 
 
 def as_record(run: "Run | StoredRun") -> RunRecord:

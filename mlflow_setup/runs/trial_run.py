@@ -28,7 +28,7 @@ from mlflow_setup.schema import (
     TrialSnapshot,
 )
 from mlflow_setup.tracking.client import Metric, Run
-from mlflow_setup.tracking.store import Tracking, cut
+from mlflow_setup.tracking.store import Tracking, truncate
 
 PARENT_TAG = "mlflow.parentRunId"
 
@@ -121,8 +121,8 @@ class TrialRun:
     def _log(self, tags: Mapping[str, str], points: Sequence[Metric] = ()) -> bool:
         """Send changed tags, the points, and missing params in one batch. Return whether a tag
         changed."""
-        cut_tags = {key: cut(value) for key, value in tags.items()}
-        changed = {key: value for key, value in cut_tags.items() if self.tags.get(key) != value}
+        shortened = {key: truncate(value) for key, value in tags.items()}
+        changed = {key: value for key, value in shortened.items() if self.tags.get(key) != value}
         if changed or points or self.missing_params:
             params = self.missing_params
             self.tracking.log(self.run_id, points=points, params=params, tags=changed)
@@ -198,7 +198,7 @@ def create_run(
     return tracking.client.create_run(
         tracking.experiment_id,
         start_time=None if start_time is None else milliseconds(start_time),
-        tags={key: cut(value) for key, value in tags.items()},
+        tags={key: truncate(value) for key, value in tags.items()},
         run_name=name,
     )
 

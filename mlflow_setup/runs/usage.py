@@ -44,7 +44,7 @@ class Usage:
         return ", ".join(parts)
 
 
-def goes_on_after(attempts: Iterable[AttemptRecord], wall_time: float) -> bool:
+def lasted_beyond(attempts: Iterable[AttemptRecord], wall_time: float) -> bool:
     """Whether an attempt lasted more than a second after the trial had ended, as that of a process
     does which the scheduler stops, until it exits."""
     return any(each.start_time + each.seconds > wall_time + 1 for each in attempts)

@@ -196,8 +196,8 @@ class Tracking:
             if not math.isfinite(each.value):
                 problem = f"metric {each.key} at step {each.step} is {each.value}"
                 raise IntegrityError(f"{problem}, not a finite number")
-        texts = [Param(key, cut(setting_text(value))) for key, value in (params or {}).items()]
-        marks = [RunTag(key, cut(value)) for key, value in (tags or {}).items()]
+        texts = [Param(key, truncate(setting_text(value))) for key, value in (params or {}).items()]
+        marks = [RunTag(key, truncate(value)) for key, value in (tags or {}).items()]
         while values or texts or marks:
             self.client.log_batch(
                 run_id,
@@ -295,6 +295,6 @@ def _create(database: Path) -> None:
         made.replace(database)
 
 
-def cut(value: str) -> str:
-    """`value`, truncated to the length that MLflow allows for a param or a tag."""
+def truncate(value: str) -> str:
+    """`value` truncated to the length that MLflow allows for a param or a tag."""
     return value if len(value) <= _MAX_VALUE else f"{value[: _MAX_VALUE - 3]}..."

@@ -26,7 +26,7 @@ def run_ui(tracking: Tracking, host: str = "127.0.0.1", port: int = 5000) -> Non
     """
     command, environment = server_command(tracking, host, port)
     tracking.check()
-    _require_free(host, port)
+    listen(host, port).close()
     if host not in _LOOPBACK:
         _logger.warning("no login: anyone who can reach %s can read, change and delete runs", host)
     os.execve(command[0], command, os.environ | environment)
@@ -79,10 +79,15 @@ def own_names(host: str) -> list[str]:
     return [*dict.fromkeys([name, socket.getfqdn(), f"{name}.local", *sorted(names)])]
 
 
-def _require_free(host: str, port: int) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free port.
+
+    Raises:
+        ConfigError: the address is in use or not available.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
+        return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"cannot listen at {host}:{port}: {error}", fix="name another --host or --port"

@@ -19,7 +19,7 @@ from mlflow_setup.schema import (
     Outcome,
     OutcomeRecord,
     dev_metrics,
-    raise_best,
+    update_best,
 )
 from mlflow_setup.text import duration
 from trainable.runtime.progress import Work
@@ -202,7 +202,7 @@ class Progress:
 
     def _add(self, row: _Row, record: EpochRecord) -> None:
         row.epoch, row.last = record.epoch, dev_metrics(record.metrics)
-        raise_best(row.best, record)
+        update_best(row.best, record)
         of_kind = self._seconds[record.epoch <= row.num_frozen]
         of_kind[:] = of_kind[0] + 1, of_kind[1] + record.seconds
 

@@ -19,7 +19,7 @@ from mlflow_setup.filesystem.atomic import DeferredSync
 from mlflow_setup.filesystem.lease import Lease
 from mlflow_setup.runs.background_mirror import NUM_SERVER_THREADS, BackgroundMirror
 from mlflow_setup.runs.sweep_run import Mirror
-from mlflow_setup.runs.usage import goes_on_after
+from mlflow_setup.runs.usage import lasted_beyond
 from mlflow_setup.schema import Outcome, OutcomeRecord
 from mlflow_setup.tracking.store import Tracking
 from search.algorithms.audit import AuditResult, audit_result
@@ -287,7 +287,7 @@ class Drive:
             self.folder.refresh()
         for trial in self.folder.trial_folders():
             known = trial.outcome()
-            if known is not None and goes_on_after(trial.attempts(), known.wall_time):
+            if known is not None and lasted_beyond(trial.attempts(), known.wall_time):
                 self.mirror.mark(trial.path.name)
             if known is None:
                 reason = self.switch.reason or "the sweep was interrupted"

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_setup.errors import ConfigError, NothingUsableError
-from mlflow_setup.schema import raise_best, state_of
+from mlflow_setup.schema import state_of, update_best
 from mlflow_setup.text import first_line
 from mlflow_setup.uris import redact
 from search.algorithms.study import frozen_past_trial, objectives, searched_params
@@ -108,5 +108,5 @@ def _scores(past: PastTrial) -> dict[str, float]:
     """Return the best of each dev metric over the epochs."""
     best: dict[str, float] = {}
     for epoch in past.epochs:
-        raise_best(best, epoch)
+        update_best(best, epoch)
     return best

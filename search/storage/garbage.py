@@ -15,7 +15,7 @@ from pathlib import Path
 from ensemble.choice.pins import pinned_trials
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.storage import TEMPORARY, storage_of
-from mlflow_setup.schema import EpochRecord, Outcome, raise_best
+from mlflow_setup.schema import EpochRecord, Outcome, update_best
 from search.storage.history import PastTrial, read_history
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.layout import ENCODERS, QUARANTINE, SHARED
@@ -87,7 +87,7 @@ def _best_of(history: list[PastTrial]) -> dict[str, dict[str, float]]:
     best: dict[str, dict[str, float]] = {past.name: {} for past in history if past.is_scored}
     for past in history:
         for epoch in past.epochs if past.is_scored else ():
-            raise_best(best[past.name], epoch)
+            update_best(best[past.name], epoch)
     return best
 
 
@@ -147,7 +147,7 @@ class PrunedWeights:
 
     def compare(self, trial: str, record: EpochRecord) -> None:
         """Take in an epoch of any trial."""
-        raise_best(self._best[trial], record)
+        update_best(self._best[trial], record)
         self._top.add(trial, self._best[trial])
 
     def drop(self) -> None:

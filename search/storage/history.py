@@ -21,7 +21,7 @@ from mlflow_setup.schema import (
     Outcome,
     OutcomeRecord,
     TrialRecord,
-    judged_epochs,
+    eligible_epochs,
 )
 from mlflow_setup.text import counted
 from search.storage.relocation import relocated
@@ -91,7 +91,9 @@ class PastTrial:
     def best(self, metric: str) -> float | None:
         """Return the best of a dev metric over the epochs; None if the trial does not have it."""
         values = [
-            epoch.metrics[metric] for epoch in judged_epochs(self.epochs) if metric in epoch.metrics
+            epoch.metrics[metric]
+            for epoch in eligible_epochs(self.epochs)
+            if metric in epoch.metrics
         ]
         return max(values, default=None)
 

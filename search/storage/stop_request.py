@@ -13,8 +13,8 @@ from mlflow_setup.filesystem.lease import (
     LEASE_FILE,
     STALE_SECONDS,
     Holder,
-    living_driver,
     read_lease,
+    running_driver,
 )
 from search.storage.sweep_folder import SweepFolder
 from trainable.storage.layout import STOP_REQUEST
@@ -36,7 +36,7 @@ def trainings(folder: SweepFolder) -> dict[Path, Holder]:
 
 
 def _living(paths: list[Path]) -> dict[Path, Holder]:
-    holders = {path: living_driver(path) for path in paths if (path / LEASE_FILE).exists()}
+    holders = {path: running_driver(path) for path in paths if (path / LEASE_FILE).exists()}
     return {path: holder for path, holder in holders.items() if holder is not None}
 
 

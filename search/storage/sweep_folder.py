@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.filesystem.atomic import must_write, write_atomic
-from mlflow_setup.filesystem.lease import living_driver, refusal
+from mlflow_setup.filesystem.lease import refusal, running_driver
 from mlflow_setup.filesystem.paths import refuse_uri, safe_name
 from mlflow_setup.filesystem.storage import disk_bytes, storage_of
 from mlflow_setup.schema import (
@@ -21,7 +21,7 @@ from mlflow_setup.schema import (
     SCHEMA_VERSION,
     TRAININGS,
     TrialSnapshot,
-    other_release,
+    version_problem,
 )
 from mlflow_setup.text import there_are
 from mlflow_setup.uris import is_uri
@@ -112,7 +112,7 @@ class SweepFolder:
 
         Takes seconds if there is a lease, to see whether a driver renews it.
         """
-        driver = living_driver(self.path)
+        driver = running_driver(self.path)
         if driver is not None:
             return refusal(f"sweep {self.name}", driver)
         return self.name_taken(f"already exists: {self.storage.address(self.path)}")
@@ -154,7 +154,7 @@ class SweepFolder:
                 fix="--storage names the folder with the sweeps",
             )
         content = content_of(file)
-        problem = other_release(content.pop(SCHEMA, SCHEMA_VERSION), SCHEMA_VERSION)
+        problem = version_problem(content.pop(SCHEMA, SCHEMA_VERSION), SCHEMA_VERSION)
         if problem is not None:
             raise IntegrityError(f"{file}: {problem}")
         old = begun_in(content, self.path.parent)

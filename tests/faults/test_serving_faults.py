@@ -206,7 +206,7 @@ def test_a_taken_port_and_a_bundle_that_is_none_are_named(
     server: tuple[int, int], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     from mlflow_setup.errors import ConfigError
-    from mlflow_setup.models.scoring_server import listen
+    from mlflow_setup.tracking.ui_server import listen
 
     with pytest.raises(ConfigError, match=r"cannot listen at 127\.0\.0\.1:"):
         listen("127.0.0.1", server[0])

@@ -11,9 +11,9 @@ from mlflow_setup.schema import (
     EpochRecord,
     best_epoch,
     dev_metrics,
+    eligible_epochs,
     is_dev_score,
-    judged_epochs,
-    raise_best,
+    update_best,
 )
 
 
@@ -84,12 +84,12 @@ def test_once_there_is_an_average_no_epoch_before_it_counts() -> None:
         EpochRecord(number, {OVERALL: score}, {}, 1.0, 0.0, starts_average=number == 2)
         for number, score in enumerate(scores, start=1)
     ]
-    assert [record.epoch for record in judged_epochs(reversed(records))] == [2, 3, 4]
+    assert [record.epoch for record in eligible_epochs(reversed(records))] == [2, 3, 4]
     assert best_epoch(records).epoch == 3
     assert best_epoch(records[:1]).epoch == 1
     best: dict[str, float] = {}
     shown = []
     for record in records:
-        raise_best(best, record)
+        update_best(best, record)
         shown.append(best[OVERALL])
     assert shown == [0.9, 0.5, 0.6, 0.6]

@@ -1,8 +1,10 @@
 """What is a storage URI, and which part of one is never shown."""
 
+from pathlib import Path
+
 import pytest
 
-from mlflow_setup.uris import has_credentials, is_uri, redact
+from mlflow_setup.uris import has_credentials, is_uri, local_path, redact
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,19 @@ from mlflow_setup.uris import has_credentials, is_uri, redact
 def test_storage_uris_and_their_credentials(place: str, uri: bool, secret: bool) -> None:
     assert is_uri(place) is uri
     assert has_credentials(place) is secret
+
+
+@pytest.mark.parametrize(
+    ("place", "path"),
+    [
+        ("/runs/a", "/runs/a"),
+        ("file:///runs/a%20b", "/runs/a b"),
+        ("s3://bucket/a", None),
+        ("mlflow-artifacts:/1/a", None),
+    ],
+)
+def test_the_path_of_a_local_file(place: str, path: str | None) -> None:
+    assert local_path(place) == (None if path is None else Path(path))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mlflow_setup.errors import DataError, IntegrityError
 from mlflow_setup.filesystem.object_store import Version
-from mlflow_setup.schema import SCHEMA_VERSION, other_release
+from mlflow_setup.schema import SCHEMA_VERSION, version_problem
 from mlflow_setup.text import short_hash
 from mlflow_setup.uris import redact
 from trainable.config.tasks import Split, Task
@@ -79,7 +79,7 @@ def inputs_from_json(text: str) -> Inputs:
     """Raises IntegrityError when `text` is not what `Inputs.to_json` gives."""
     try:
         content: dict[str, Any] = json.loads(text)
-        problem = other_release(content[_SCHEMA], SCHEMA_VERSION)
+        problem = version_problem(content[_SCHEMA], SCHEMA_VERSION)
         if problem is None:
             return Inputs(
                 {Source(*map(str, row[:3])): str(row[3]) for row in content["examples"]},

@@ -38,7 +38,7 @@ def export(
         typer.Option("--output", "-o", help="Folder or storage URI of the new bundle."),
         folder_to_make,
     ],
-    asked: EnsembleOptions,
+    options: EnsembleOptions,
     place: Place,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16"],
@@ -64,7 +64,9 @@ def export(
     if precision == "fp32" and data_dir is not None:
         raise ConfigError("--data-dir is for --precision fp16 or bf16", fix="leave it out")
     with shown():
-        contents = write(place.tracking, asked.request(place.tracking), place.cache, output, refine)
+        contents = write(
+            place.tracking, options.request(place.tracking), place.cache, output, refine
+        )
     size, storage = num_bytes(output), storage_of(output)
     address = storage.address(output)
     storage.end(output)

@@ -8,7 +8,7 @@ import typer
 
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, Bundle, DataDirNeeded, Overrides
-from ensweep.cli.shared.output import print_json, print_table, say_next, warn_of_idle_settings
+from ensweep.cli.shared.output import print_json, print_table, say_next, warn_of_unused_settings
 from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
 from ensweep.cli.shared.signals import StopOnSignal
@@ -36,7 +36,7 @@ def compress(
     from mlflow_setup.schema import Outcome
 
     student = student_of(folder, data_dir, recipe, overrides or [])
-    warn_of_idle_settings(student.config)
+    warn_of_unused_settings(student.config)
     stop = StopOnSignal()
 
     def report(record: "EpochRecord") -> None:

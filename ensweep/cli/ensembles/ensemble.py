@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @example("ensweep ensemble reviews --max-members 4 --prefer balanced")
 def ensemble(
-    asked: EnsembleOptions,
+    options: EnsembleOptions,
     place: Place,
     add: Annotated[
         list[str] | None,
@@ -41,7 +41,7 @@ def ensemble(
     from ensemble.presentation.words import verdict
     from ensweep.cli.ensembles.choice import print_choice
 
-    request = asked.request(place.tracking, add)
+    request = options.request(place.tracking, add)
     with shown():
         pool, choice = choose_ensemble(place.tracking, request, place.cache)
     content = describe(request, pool, choice)

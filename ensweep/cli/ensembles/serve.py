@@ -84,7 +84,8 @@ def serve(
     from ensemble.serving.service import Service
     from mlflow_setup.errors import ConfigError
     from mlflow_setup.models.registry import fetch_bundle, is_model
-    from mlflow_setup.models.scoring_server import listen, request_seconds, run_scoring
+    from mlflow_setup.models.scoring_server import request_seconds, run_scoring
+    from mlflow_setup.tracking.ui_server import listen
     from trainable.data.remote import local_folder
 
     def report(host: str, port: int) -> None:

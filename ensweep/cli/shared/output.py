@@ -52,7 +52,7 @@ def say_next(*words: str) -> None:
     typer.echo(f"next: {shlex.join(['ensweep', *words])}", err=True)
 
 
-def warn_of_idle_settings(config: "Config") -> None:
+def warn_of_unused_settings(config: "Config") -> None:
     """Print a warning for each setting that has no effect in this configuration."""
     from trainable.config.constraints import settings_without_effect
 

@@ -7,7 +7,7 @@ import typer
 
 from ensweep.cli.shared.command import add, example
 from ensweep.cli.shared.options import AsJson, Overrides, RecipeName
-from ensweep.cli.shared.output import print_json, print_table, warn_of_idle_settings
+from ensweep.cli.shared.output import print_json, print_table, warn_of_unused_settings
 
 config = typer.Typer(name="config", help="Show configurations.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def show(recipe: RecipeName, overrides: Overrides = None, as_json: AsJson = Fals
     if last_rate is not None:
         num_epochs = resolved.config.train.num_epochs
         typer.echo(f"learning rate in epoch {num_epochs} of fine-tuning: {last_rate:.3g}")
-    warn_of_idle_settings(resolved.config)
+    warn_of_unused_settings(resolved.config)
 
 
 @config.callback()

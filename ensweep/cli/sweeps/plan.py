@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @example("ensweep plan selective --data-dir data --num-samples 16")
 def plan(
-    asked: NewSweepOptions,
+    options: NewSweepOptions,
     limits: Limits,
     place: Place,
     data_dir: DataDir = None,
@@ -32,7 +32,7 @@ def plan(
 ) -> None:
     """Check everything that a sweep needs, train a few steps, and forecast time, disk and
     memory."""
-    resolved, name = asked.read(limits, data_dir)
+    resolved, name = options.read(limits, data_dir)
 
     from search.planning.plan import make_plan
 

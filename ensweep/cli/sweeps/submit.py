@@ -15,7 +15,7 @@ from mlflow_setup.text import first_line
 
 @example("ensweep submit cluster --data-dir /mnt/ensweep/data --storage /mnt/ensweep/runs")
 def submit(
-    asked: NewSweepOptions,
+    options: NewSweepOptions,
     limits: Limits,
     place: RemotePlace,
     address: Annotated[
@@ -43,7 +43,7 @@ def submit(
     Submitting again with the same --name follows the running sweep, or resumes it. --storage and
     --data-dir are storage URIs, or paths that every node of the cluster mounts.
     """
-    resolved, chosen = asked.read(limits, is_run_here=False)
+    resolved, chosen = options.read(limits, is_run_here=False)
     if data_dir is not None:  # not resolved, because it is a path on the nodes
         config = {**resolved.config, "data.dir": data_dir}
         resolved = resolved.model_copy(update={"config": config})

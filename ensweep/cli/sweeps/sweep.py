@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @example("ensweep sweep selective --data-dir data --name reviews --num-samples 16 --max-hours 2")
 def sweep(
-    asked: NewSweepOptions,
+    options: NewSweepOptions,
     limits: Limits,
     place: Place,
     data_dir: DataDir = None,
@@ -40,9 +40,9 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Search for good configurations: run many trials, track each, and stop weak ones early."""
-    if resume_if_begun and asked.name is None:
+    if resume_if_begun and options.name is None:
         raise ConfigError("--resume-if-begun needs the --name of a sweep")
-    resolved, name = asked.read(limits, data_dir)
+    resolved, name = options.read(limits, data_dir)
 
     from search.driver.sweep import run_sweep
     from search.storage.sweep_folder import SweepFolder

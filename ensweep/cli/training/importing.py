@@ -125,12 +125,7 @@ def show_found(planned: "Import") -> None:
 
 
 def import_(
-    place: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE|FOLDER|NAME", help="CSV, TSV, JSON, Parquet, or a data set of the hub."
-        ),
-    ],
+    place: Place,
     corrections: Corrections,
     output: Annotated[
         Path,

@@ -7,7 +7,7 @@ import typer
 
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDir, Overrides, RecipeName, as_overrides
-from ensweep.cli.shared.output import print_json, warn_of_idle_settings
+from ensweep.cli.shared.output import print_json, warn_of_unused_settings
 from ensweep.cli.shared.place import Place
 from ensweep.cli.shared.progress import shown
 from ensweep.cli.shared.signals import StopOnSignal
@@ -44,7 +44,7 @@ def train(
     from trainable.training.stages import total_epochs
 
     resolved = resolve(recipe, [*as_overrides({"data.dir": data_dir}), *(overrides or [])])
-    warn_of_idle_settings(resolved.config)
+    warn_of_unused_settings(resolved.config)
     if output is not None and not output.is_dir():
         check_folder(output)
 

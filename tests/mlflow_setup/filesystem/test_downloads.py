@@ -9,7 +9,7 @@ from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.manifest import (
     MANIFEST,
     find_damage,
-    is_beside,
+    is_ignored_file,
     is_lfs_pointer,
     sha256_file,
     write_manifest,
@@ -34,7 +34,7 @@ FACTS = {"format": "of a test"}
     ],
 )
 def test_what_is_beside(name: str, expected: bool) -> None:
-    assert is_beside(name) is expected
+    assert is_ignored_file(name) is expected
 
 
 def snapshot(root: Path, blobs: Path) -> Path:

@@ -18,7 +18,7 @@ from patience import wait_until
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem import lease as leases
 from mlflow_setup.filesystem.atomic import write_atomic
-from mlflow_setup.filesystem.lease import Lease, living_driver, read_lease
+from mlflow_setup.filesystem.lease import Lease, read_lease, running_driver
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_a_process_number_of_another_namespace_says_nothing(tmp_path: Path, chan
     try:
         with pytest.raises(ConfigError, match=f"process {dead.pid} on "), lease:
             pass
-        assert living_driver(tmp_path) is not None
+        assert running_driver(tmp_path) is not None
     finally:
         is_over.set()
         beating.join()

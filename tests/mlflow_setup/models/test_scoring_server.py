@@ -14,6 +14,7 @@ from scoring import JSON, ask
 
 from mlflow_setup.errors import DataError
 from mlflow_setup.models import scoring_server as scoring
+from mlflow_setup.tracking.ui_server import listen
 
 BODY = json.dumps({"dataframe_split": {"columns": ["sentence"], "data": [["a film"]]}}).encode()
 
@@ -137,7 +138,7 @@ def _running(service: Slow) -> Iterator[int]:
     """The server in a thread; its port."""
     import uvicorn
 
-    listener = scoring.listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(scoring.server_config(service))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -9,7 +9,7 @@ import pytest
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.tracking import sqlite
 from mlflow_setup.tracking.client import MlflowException
-from mlflow_setup.tracking.store import Tracking, cut, resolve_tracking
+from mlflow_setup.tracking.store import Tracking, resolve_tracking, truncate
 
 CLOSED = "http://127.0.0.1:9"
 
@@ -112,9 +112,9 @@ def test_log_writes_json_cuts_and_splits(tracking: Tracking) -> None:
     data = tracking.client.get_run(run_id).data
     expected = {"text": "3", "flag": "true", "none": "null", "list": '[1, "a"]', "lr": "1e-05"}
     assert data.params == expected | {key: str(value) for key, value in many.items()}
-    assert data.tags["long"] == cut("x" * 9000)
-    assert len(cut("x" * 9000)) < 6000
-    assert cut("x" * 9000).endswith("...")
+    assert data.tags["long"] == truncate("x" * 9000)
+    assert len(truncate("x" * 9000)) < 6000
+    assert truncate("x" * 9000).endswith("...")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

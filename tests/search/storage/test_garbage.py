@@ -5,7 +5,7 @@ from pathlib import Path
 
 from past_sweep import Past
 
-from mlflow_setup.schema import EpochRecord, Outcome, raise_best
+from mlflow_setup.schema import EpochRecord, Outcome, update_best
 from search.storage.garbage import PrunedWeights, find_garbage, near_top
 from trainable.model.weight_files import ENCODER_FILE
 from trainable.storage.layout import ENCODERS, SHARED
@@ -72,7 +72,7 @@ def test_a_driver_drops_the_weights_that_gc_would(tmp_path: Path) -> None:
             trial = f"{draw.randrange(30):04d}"
             scores = {f"dev/{task}/accuracy": draw.randrange(20) / 20 for task in "ab"}
             record = EpochRecord(epoch, scores, {}, 1.0, 0.0)
-            raise_best(best.setdefault(trial, {}), record)
+            update_best(best.setdefault(trial, {}), record)
             weights.compare(trial, record)
             if draw.random() < 0.2:
                 weights.there.add(trial)
