@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--encoder", default="minilm")
-    parser.add_argument("--steps", type=int, default=60, help="timed, of each kind")
+    parser.add_argument("--steps", type=int, default=60, help="timed steps of each kind")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

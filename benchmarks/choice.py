@@ -31,7 +31,7 @@ EPOCHS = 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=1, help="The fastest counts.")
+    parser.add_argument("--repeats", type=int, default=1, help="Repetitions; the fastest counts.")
     parser.add_argument("--other", type=Path, help="Another checkout of this project.")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

@@ -58,11 +58,13 @@ OF_SWEEP = ("leaderboard", "ensemble", "export", "report")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("commands", nargs="*", help=f"of {', '.join(COMMANDS)}; default: all")
+    parser.add_argument("commands", nargs="*", help=f"some of {', '.join(COMMANDS)}; default: all")
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=1, help="The fastest counts.")
+    parser.add_argument("--repeats", type=int, default=1, help="Repetitions; the fastest counts.")
     parser.add_argument("--other", type=Path, help="Another checkout of this project.")
-    parser.add_argument("--made", type=Path, help="Where the sweep is made, or was: not removed.")
+    parser.add_argument(
+        "--made", type=Path, help="Folder of the sweep, written if missing and kept."
+    )
     given = parser.parse_args()
     places = {"here": Path(__file__).parents[1]}
     if given.other is not None:
@@ -83,7 +85,7 @@ def main() -> None:
                 for name in seconds[where]:
                     took = _run(COMMANDS[name], place, storage)
                     seconds[where][name] = min(seconds[where][name], took)
-    print(f"{given.runs} runs of {NUM_EPOCHS} epochs; seconds of a processor")
+    print(f"{given.runs} runs of {NUM_EPOCHS} epochs; CPU seconds")
     for name, here in seconds["here"].items():
         line = f"{name:16}{here:7.2f} s"
         if given.other is not None:

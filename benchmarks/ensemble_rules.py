@@ -39,7 +39,9 @@ Found = dict[str, dict[str, list[Row]]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pool", type=Path)
-    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 20), help="first, and one past")
+    parser.add_argument(
+        "--seeds", type=int, nargs=2, default=(0, 20), help="first seed, and the one after the last"
+    )
     parser.add_argument("--rules", nargs="*", choices=RULES, default=list(RULES))
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -61,7 +63,7 @@ def main() -> None:
     if given.json:
         print(json.dumps({"schema_version": 1, "rules": rows}))
         return
-    print("held-out (gain over single, sd; optimism: in-sample less held-out; members)")
+    print("held-out (gain over single, sd; optimism: in-sample minus held-out; members)")
     for rule, cells in rows.items():
         print(f"{rule:17}", "  ".join(f"{name} {text}" for name, text in cells.items()))
 

@@ -57,8 +57,10 @@ def main() -> None:
     """Print one line for each seed and search, then the differences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="folder of trained trials")
-    parser.add_argument("--seeds", type=int, nargs=2, default=(0, 10), help="first, and one past")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the trained trials")
+    parser.add_argument(
+        "--seeds", type=int, nargs=2, default=(0, 10), help="first seed, and the one after the last"
+    )
     parser.add_argument("--train-fraction", type=float, default=0.3)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -39,9 +39,9 @@ def main() -> None:
     """Print a table with one line for each variant and interpolation coefficient."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--share", type=float, default=1.0, help="of an epoch's steps")
+    parser.add_argument("--share", type=float, default=1.0, help="share of an epoch's steps")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--settings", nargs="*", default=[], help="more settings, for all")
+    parser.add_argument("--settings", nargs="*", default=[], help="more settings for all variants")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="append each line to this file")
     options = parser.parse_args()

@@ -111,9 +111,11 @@ def main() -> None:
     """Print a table with one line per variant."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--batch-size", type=int, default=128, help="where memory is measured")
+    parser.add_argument(
+        "--batch-size", type=int, default=128, help="batch size for measuring memory"
+    )
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--examples", type=int, default=256, help="of each task")
+    parser.add_argument("--examples", type=int, default=256, help="examples of each task")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--one", choices=list(VARIANTS), help=argparse.SUPPRESS)

@@ -32,7 +32,9 @@ ROLES = ("ours", "tune", "tune, reused")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--killed-trials", type=int, default=24, help="of the sweep that is killed")
+    parser.add_argument(
+        "--killed-trials", type=int, default=24, help="trials of the sweep that is killed"
+    )
     parser.add_argument("--roles", nargs="*", choices=ROLES, default=ROLES)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()

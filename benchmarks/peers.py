@@ -116,12 +116,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--matches", nargs="*", default=list(MATCHES), choices=list(MATCHES))
-    parser.add_argument("--steps", type=int, default=40, help="of a stretch")
-    parser.add_argument("--rounds", type=int, default=5, help="stretches of each")
+    parser.add_argument("--steps", type=int, default=40, help="steps in a stretch")
+    parser.add_argument("--rounds", type=int, default=5, help="stretches of each trainer")
     parser.add_argument("--threads", type=int)
     targets = (0.8, 0.4, 0.7)
     for match, target in zip(MATCHES, targets, strict=True):
-        parser.add_argument(f"--{match}-target", type=float, default=target, help="on dev")
+        parser.add_argument(
+            f"--{match}-target", type=float, default=target, help="score to reach on dev"
+        )
     options = parser.parse_args()
     options.target = {match: getattr(options, f"{match}_target") for match in MATCHES}
     if options.threads:

@@ -222,7 +222,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--memory-rows", type=int, default=8192, help="0: not measured")
+    parser.add_argument(
+        "--memory-rows",
+        type=int,
+        default=8192,
+        help="rows of the smaller file; 0: do not measure memory",
+    )
     return parser.parse_args()
 
 

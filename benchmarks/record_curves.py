@@ -44,8 +44,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--train-fraction", type=float, default=0.1)
-    parser.add_argument("--even", type=int, default=240, help="trials drawn evenly")
-    parser.add_argument("--searched", type=int, default=60, help="trials after them, by TPE")
+    parser.add_argument("--even", type=int, default=240, help="uniformly drawn trials")
+    parser.add_argument(
+        "--searched", type=int, default=60, help="trials suggested by TPE after them"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=CURVES)
     given = parser.parse_args()

@@ -95,8 +95,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000, 3000, 10000])
     parser.add_argument("--gpus", type=int, default=500)
-    parser.add_argument("--away", type=float, default=0.02, help="seconds to an object store")
-    parser.add_argument("--minutes", type=float, default=30.0, help="of a trial, for the rates")
+    parser.add_argument(
+        "--away", type=float, default=0.02, help="seconds that the object store delays a response"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="length of a trial, to compute rates"
+    )
     given = parser.parse_args()
     atomic.os.fsync = lambda *_: None  # CPU time is measured, not the disk
     per_trial = mlflow_requests()

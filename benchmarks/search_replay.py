@@ -66,13 +66,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("overrides", nargs="*", help="key=value of the sweep, for all searches")
     parser.add_argument("--curves", type=Path, default=CURVES)
-    parser.add_argument("--half", choices=["even", "odd"], help="know every other trial only")
-    parser.add_argument("--noise", type=float, default=1.0, help="factor of the trials' noise")
+    parser.add_argument(
+        "--half", choices=["even", "odd"], help="use only every other recorded trial"
+    )
+    parser.add_argument("--noise", type=float, default=1.0, help="factor of the noise of scores")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--max-epochs", type=int, default=4000, help="of a replay")
-    parser.add_argument("--workers", type=int, default=4, help="trials at a time")
-    parser.add_argument("--figure", type=Path, help="PNG: regret against epochs spent")
+    parser.add_argument("--max-epochs", type=int, default=4000, help="most epochs of a replay")
+    parser.add_argument("--workers", type=int, default=4, help="concurrent trials")
+    parser.add_argument("--figure", type=Path, help="PNG file for a plot of regret against epochs")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     sweep = read_sweep(str(SWEEP), given.overrides, {})
@@ -240,7 +242,7 @@ def print_table(world: World, rows: Sequence[Mapping[str, Any]]) -> None:
     print(f"best {world.best:.4f}, median {world.median:.4f}\n")
     names = [f"{target:.0%}" for target in TARGETS]
     heads = [f"epochs to {name} | of random's | reached" for name in names]
-    print(f"| search | {' | '.join(heads)} | epochs a trial |")
+    print(f"| search | {' | '.join(heads)} | epochs per trial |")
     print("|---" * (2 + 3 * len(names)) + "|")
     for found in rows:
         cells = [found["search"]]

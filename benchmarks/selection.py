@@ -44,10 +44,14 @@ Floats = NDArray[np.float64]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--autogluon", type=Path, help="a Python that has autogluon.core")
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="candidates")
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="numbers of candidates")
     parser.add_argument("--tasks", nargs="*", choices=POOLS, default=list(POOLS))
-    parser.add_argument("--repeats", type=int, default=5, help="of ours; the median counts")
-    parser.add_argument("--slow-seconds", type=float, default=20.0, help="for each slow cell")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="repetitions of ours; the median counts"
+    )
+    parser.add_argument(
+        "--slow-seconds", type=float, default=20.0, help="time limit for each slow method"
+    )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     rows = []

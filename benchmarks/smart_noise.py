@@ -65,10 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--encoder", default="minilm")
-    parser.add_argument("--weights", type=Path, required=True, help="read, or written first")
-    parser.add_argument("--steps", type=int, default=200, help="of training before it is measured")
-    parser.add_argument("--tasks", nargs="*", help="default: all three, or none to train alone")
-    parser.add_argument("--batches", type=int, default=8, help="of each task")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="file of weights, written if missing"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=200, help="training steps before the measurement"
+    )
+    parser.add_argument("--tasks", nargs="*", help="tasks; default: all three; none: only train")
+    parser.add_argument("--batches", type=int, default=8, help="batches of each task")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -90,8 +94,8 @@ def main() -> None:
     if given.json:
         print(json.dumps({"schema_version": 1, "results": results, "masks": masks}))
         return
-    print(f"{given.steps} steps of training, {given.batches} batches a task")
-    print(f"an embedding's elements: {typical_sizes(learner)}")
+    print(f"{given.steps} training steps, {given.batches} batches per task")
+    print(f"RMS of embedding elements: {typical_sizes(learner)}")
     for row in results:
         size = f"radius {row['radius']:g}, step {row['step_size']:g} x {row['num_steps']}"
         print(

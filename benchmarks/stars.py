@@ -30,13 +30,17 @@ HARDNESS = 1.5
 def main() -> None:
     """Simulate, then print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tables", type=int, default=200, help="of each kind")
-    parser.add_argument("--rows", type=int, default=24, help="of a table, the base among them")
+    parser.add_argument("--tables", type=int, default=200, help="tables of each kind")
+    parser.add_argument("--rows", type=int, default=24, help="rows of a table, including the base")
     parser.add_argument("--dev", type=int, default=1000, help="dev rows of a task")
-    parser.add_argument("--replicates", type=int, default=100, help="of the bootstrap")
-    parser.add_argument("--sd", type=float, nargs="+", default=[0.015, 0.03], help="over seeds")
+    parser.add_argument("--replicates", type=int, default=100, help="bootstrap replicates")
+    parser.add_argument(
+        "--sd", type=float, nargs="+", default=[0.015, 0.03], help="standard deviations over seeds"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5])
-    parser.add_argument("--effect", type=float, nargs="+", default=[0.0], help="of the last row")
+    parser.add_argument(
+        "--effect", type=float, nargs="+", default=[0.0], help="true effects of the last row"
+    )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     found = [
@@ -48,7 +52,7 @@ def main() -> None:
     if given.json:
         print(json.dumps({"schema_version": 1, "results": found}))
         return
-    print(f"{given.tables} tables of {given.rows} rows, {given.dev} dev rows a task")
+    print(f"{given.tables} tables of {given.rows} rows, {given.dev} dev rows per task")
     for row in found:
         print(
             f"sd {row['sd']:.3f}, {row['seeds']} seeds, effect {row['effect']:.3f}: tables with a "

@@ -49,7 +49,7 @@ SPACE = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=1.0, help="that each trial sleeps")
+    parser.add_argument("--seconds", type=float, default=1.0, help="sleeping time of each trial")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

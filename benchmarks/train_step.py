@@ -278,16 +278,20 @@ def _config(encoder: str, options: argparse.Namespace) -> Config:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--encoder", default="minilm", help="or random-bert-base")
+    parser.add_argument("--encoder", default="minilm", help="an encoder, or random-bert-base")
     parser.add_argument("--pooling", default="mean")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--examples", type=int, default=320, help="in a chunk")
+    parser.add_argument("--examples", type=int, default=320, help="examples in a chunk")
     parser.add_argument("--chunks", type=int, default=5)
-    parser.add_argument("--dev-rows", type=int, default=512, help="of each task, in evaluation")
-    parser.add_argument("--rounds", type=int, default=3, help="of evaluation")
+    parser.add_argument("--dev-rows", type=int, default=512, help="dev rows of each task")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of evaluation")
     rounded = (*HALVES, COMPILED)
     parser.add_argument(
-        "--rounded", nargs="*", choices=rounded, default=[], help="loops beside ours"
+        "--rounded",
+        nargs="*",
+        choices=rounded,
+        default=[],
+        help="loops with lower precision to add",
     )
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--threads", type=int)

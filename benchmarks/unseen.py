@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--share", type=float, default=0.1, help="of the training rows")
+    parser.add_argument(
+        "--share", type=float, default=0.1, help="share of the training rows to split off"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     train, unseen = options.output / "train", options.output / "unseen"
@@ -41,7 +43,7 @@ def main() -> None:
         away = [row for row, goes in zip(rows, cut, strict=True) if goes]
         (train / source.name).write_text("".join([header, *kept]))
         (unseen / f"{prefix}-dev.csv").write_text("".join([header, *away]))
-        print(f"{task}: {len(kept)} rows to train on, {len(away)} that nothing will see")
+        print(f"{task}: {len(kept)} training rows, {len(away)} unseen rows")
 
 
 def share_of(row: str, places: list[int], seed: int) -> float:

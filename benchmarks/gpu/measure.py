@@ -283,8 +283,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--encoder", required=True, help="MiniLM's folder")
     parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--output", type=Path, required=True, help="the JSON file")
-    parser.add_argument("--seconds", type=float, default=400, help="to end within")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file for the results")
+    parser.add_argument("--seconds", type=float, default=400, help="time limit")
     parser.add_argument("--one-trial", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -75,10 +75,10 @@ def pack_wheels(folder: Path, python: str) -> None:
     for name, size in sizes.items():
         print(f"{size / 2**20:8.2f} MiB  {name}")
         if size < 4096 or not fits.search(name):
-            raise SystemExit(f"{name}: of {size} bytes, not a wheel for {tag} on Linux")
+            raise SystemExit(f"{name}: {size} bytes, not a wheel for {tag} on Linux")
     found = {name.split("-")[0].lower() for name in sizes}
     if missing := sorted({name.split("<")[0] for name in WHEELS} - found):
-        raise SystemExit(f"no wheel of {', '.join(missing)}")
+        raise SystemExit(f"no wheel for {', '.join(missing)}")
 
 
 def pack_encoder(folder: Path) -> None:
@@ -122,14 +122,14 @@ def pack_code(folder: Path) -> None:
 def main() -> None:
     """Write the folder, and print its size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path, help="a folder; replaced where it is one of these")
+    parser.add_argument("output", type=Path, help="the folder; an earlier one is replaced")
     parser.add_argument("--data-dir", type=Path, help="the paper's files; default: generated rows")
     parser.add_argument("--rows", type=int, default=8000, help="training rows of each task")
-    parser.add_argument("--python", default="3.12", help="of the machine with the GPU")
+    parser.add_argument("--python", default="3.12", help="Python version of the GPU machine")
     options = parser.parse_args()
     output: Path = options.output
     if output.exists() and not (output / "run.sh").exists():
-        raise SystemExit(f"{output}: is something else; name a new folder")
+        raise SystemExit(f"{output}: exists and is not such a folder; name a new one")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as place:
         new = Path(place) / "pack"
@@ -153,7 +153,7 @@ def main() -> None:
     for name, size in sizes.items():
         print(f"{size / 2**20:8.2f} MiB  {output / name}")
     total = sum(sizes.values()) / 2**20
-    print(f"{total:8.2f} MiB  in all, of {MAX_MIB}")
+    print(f"{total:8.2f} MiB  in total, of {MAX_MIB}")
     if total > MAX_MIB:
         raise SystemExit(f"{output}: too large; fewer --rows")
 
