@@ -19,7 +19,7 @@ from ensweep.cli.shared.options import (
 )
 from ensweep.cli.shared.output import print_json, say_next
 from ensweep.cli.shared.place import Place
-from ensweep.cli.shared.progress import shown
+from ensweep.cli.shared.progress import show_progress
 from mlflow_setup.filesystem.opening import folder_to_make
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def export(
     refine = unchanged if precision == "fp32" else halving(precision, data_dir)
     if precision == "fp32" and data_dir is not None:
         raise ConfigError("--data-dir is for --precision fp16 or bf16", fix="leave it out")
-    with shown():
+    with show_progress():
         contents = write(
             place.tracking, options.request(place.tracking), place.cache, output, refine
         )
@@ -191,7 +191,7 @@ def evaluate(
 
     files = local_folder(data_dir)
     ensemble = Ensemble.load(folder, batch_size, precision)
-    with shown():
+    with show_progress():
         evaluation = ensemble.evaluate(files, split, on_bad_rows == "skip")
     if as_json:
         content = dataclasses.asdict(evaluation)

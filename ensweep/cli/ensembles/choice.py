@@ -20,9 +20,9 @@ def print_choice(request: Request, pool: Pool, choice: EnsembleChoice) -> None:
     cost."""
     labels = labels_of(pool)
     _print_pool(request, pool)
-    said = doubts_by_task(choice)
+    doubts = doubts_by_task(choice)
     for name, task in choice.tasks.items():
-        _print_task(name, task, labels, said[name])
+        _print_task(name, task, labels, doubts[name])
     _print_overall(choice, labels)
     _print_front(choice)
     typer.echo(CAVEAT)

@@ -10,7 +10,7 @@ from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, Bundle, DataDirNeeded, Overrides
 from ensweep.cli.shared.output import print_json, print_table, say_next, warn_of_unused_settings
 from ensweep.cli.shared.place import Place
-from ensweep.cli.shared.progress import shown
+from ensweep.cli.shared.progress import show_progress
 from ensweep.cli.shared.signals import StopOnSignal
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def compress(
     def report(record: "EpochRecord") -> None:
         typer.echo(f"epoch {record.epoch}: overall {record.metrics['dev/overall']:.4f}", err=True)
 
-    with stop, shown():
+    with stop, show_progress():
         done = run(folder, output, student, place.storage, place.tracking, report, stop)
     if done.outcome.outcome is Outcome.STOPPED:
         stop.leave()

@@ -10,7 +10,7 @@ from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, EnsembleOptions
 from ensweep.cli.shared.output import print_json
 from ensweep.cli.shared.place import Place
-from ensweep.cli.shared.progress import shown
+from ensweep.cli.shared.progress import show_progress
 
 if TYPE_CHECKING:
     from ensemble.candidates.pool import Pool
@@ -42,7 +42,7 @@ def ensemble(
     from ensweep.cli.ensembles.choice import print_choice
 
     request = options.request(place.tracking, add)
-    with shown():
+    with show_progress():
         pool, choice = choose_ensemble(place.tracking, request, place.cache)
     content = describe(request, pool, choice)
     milliseconds = milliseconds_of(choice.candidates(Method.SELECTIVE))
@@ -50,16 +50,16 @@ def ensemble(
         print_json(**content, milliseconds=milliseconds)
     else:
         print_choice(request, pool, choice)
-    _keep(place, request, content, pool, choice, milliseconds)
+    _log_and_pin(place, request, content, pool, choice, milliseconds)
     if not as_json:
         added = [each.label for each in choice.candidates(Method.SELECTIVE) if each.is_added]
         if added:
             typer.echo(f"ensweep export will choose without {', '.join(added)}", err=True)
-        place.say_next(*_next(request))
+        place.say_next(*_export_command(request))
         typer.echo(verdict(choice, milliseconds))
 
 
-def _keep(
+def _log_and_pin(
     place: Place,
     request: "Request",
     content: dict[str, Any],
@@ -96,7 +96,7 @@ def _keep(
     typer.echo(message, err=True)
 
 
-def _next(request: "Request") -> list[str]:
+def _export_command(request: "Request") -> list[str]:
     """The arguments of the command that exports this choice."""
     words = ["export", *request.sweeps]
     for name, value in request.to_params().items():

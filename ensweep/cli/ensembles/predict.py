@@ -13,7 +13,7 @@ import typer
 
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import Address, AsJson, BatchSize, Bundle, Precision
-from ensweep.cli.shared.progress import shown
+from ensweep.cli.shared.progress import show_progress
 from mlflow_setup.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def predict(
     names = list(dict.fromkeys(ensemble.task_name(name) for name in given_tasks))
     file = given.file or Path()
     # no progress bar where labels are printed to the terminal
-    with shown() if output is not None or not sys.stdout.isatty() else nullcontext():
+    with show_progress() if output is not None or not sys.stdout.isatty() else nullcontext():
         if shards.shard_rows is not None:
             shards.run(ensemble, file, names, output or Path(), as_json)
         elif submission:

@@ -9,7 +9,7 @@ from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDirNeeded, SweepName
 from ensweep.cli.shared.output import print_json, print_table
 from ensweep.cli.shared.place import Place
-from ensweep.cli.shared.progress import shown
+from ensweep.cli.shared.progress import show_progress
 
 
 @example("ensweep soup reviews --data-dir data --greedy")
@@ -31,7 +31,7 @@ def soup(
     from mlflow_setup.runs.query import latest_tracked_sweep
 
     name = sweep or latest_tracked_sweep(place.tracking)
-    with shown():
+    with show_progress():
         made = make_soup(place.tracking, name, data_dir, greedy, num_runs)
     if as_json:
         print_json(sweep=name, **{**asdict(made), "folder": str(made.folder)})

@@ -18,7 +18,7 @@ LINE_SECONDS = 30.0
 
 
 @contextmanager
-def shown(where: "Console | None" = None) -> Iterator[None]:
+def show_progress(where: "Console | None" = None) -> Iterator[None]:
     """Show the progress of the work in the block.
 
     Args:

@@ -8,7 +8,7 @@ from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDir, Limits, NewSweepOptions
 from ensweep.cli.shared.output import print_checks, print_json, print_table
 from ensweep.cli.shared.place import Place
-from ensweep.cli.shared.progress import shown
+from ensweep.cli.shared.progress import show_progress
 
 if TYPE_CHECKING:
     from search.planning.forecast import Forecast, Range
@@ -36,7 +36,7 @@ def plan(
 
     from search.planning.plan import make_plan
 
-    with shown():
+    with show_progress():
         sweep_plan = make_plan(
             resolved, name, place.storage, place.tracking, deep=deep, share=share
         )

@@ -89,7 +89,9 @@ class Corrections:
     ] = None
     test_share: Annotated[
         float | None,
-        typer.Option("--test-share", min=0, max=1, help="Share of the rows for a test split."),
+        typer.Option(
+            "--test-share", min=0, max=1, help="Share of the rows for a test split; 0: none."
+        ),
     ] = None
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split.")] = 0
 

@@ -8,7 +8,7 @@ import typer
 from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDir, Overrides, RecipeName, as_overrides
 from ensweep.cli.shared.output import print_json
-from ensweep.cli.shared.progress import shown
+from ensweep.cli.shared.progress import show_progress
 from ensweep.cli.shared.signals import StopOnSignal
 from mlflow_setup.text import duration
 
@@ -40,7 +40,7 @@ def pretrain(
         shown = f"step {step}/{progress.num_steps}: loss on held-out text {loss:.4f}"
         typer.echo(f"{shown}, {duration(progress.seconds)}", err=True)
 
-    with stop, shown():
+    with stop, show_progress():
         done = run(config, output, report=report, stop=stop, mask=users_mask())
     if not done.is_done:
         stop.leave()

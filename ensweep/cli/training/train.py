@@ -9,7 +9,7 @@ from ensweep.cli.shared.command import example
 from ensweep.cli.shared.options import AsJson, DataDir, Overrides, RecipeName, as_overrides
 from ensweep.cli.shared.output import print_json, warn_of_unused_settings
 from ensweep.cli.shared.place import Place
-from ensweep.cli.shared.progress import shown
+from ensweep.cli.shared.progress import show_progress
 from ensweep.cli.shared.signals import StopOnSignal
 from mlflow_setup.errors import NothingUsableError, PartialError
 
@@ -58,7 +58,7 @@ def train(
         typer.echo(f"epoch {record.epoch}/{num_epochs}: {_scores(record.metrics)}", err=True)
 
     where = place.storage, place.tracking
-    with stop, shown():
+    with stop, show_progress():
         done = run_training(resolved, run, folder, *where, report=report, stop=stop)
     _print(run, done, as_json)
     if done.outcome.outcome is Outcome.STOPPED:

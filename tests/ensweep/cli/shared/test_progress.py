@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ensweep.cli.shared.progress import shown
+from ensweep.cli.shared.progress import show_progress
 from trainable.evaluation.inference import embeddings_of
 from trainable.runtime.progress import Tally, Work, heard_by
 
@@ -19,7 +19,7 @@ def _always(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_gets_bars_that_go_with_the_work() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, force_terminal=True)
-    with shown(console):
+    with show_progress(console):
         looking = Tally("looking at data")
         epoch = Tally("epoch 1/3", 10)
         epoch.add(5, 80, lambda: 0.75)
@@ -41,7 +41,7 @@ def test_elsewhere_a_line_comes_seldom(
 ) -> None:
     now = 0.0
     monkeypatch.setattr("ensweep.cli.shared.progress.time.monotonic", lambda: now)
-    with shown(Console(file=io.StringIO())):
+    with show_progress(Console(file=io.StringIO())):
         tally = Tally("epoch 1/3", 100)
         for _ in range(100):  # a second each
             now += 1.0
