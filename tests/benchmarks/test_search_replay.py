@@ -1,4 +1,4 @@
-"""The replay of searches on recorded curves: what it counts, and what it takes for a regret."""
+"""Replays of searches on recorded curves: the number of epochs, and the regret."""
 
 import importlib
 import math
@@ -27,7 +27,7 @@ NUM_EPOCHS = 20
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    """`benchmarks/search_replay.py`, which finds its neighbours beside it when it is run."""
+    """The module `benchmarks/search_replay.py`, which imports modules from its own folder."""
     before = list(sys.path)
     sys.path.insert(0, str(BENCHMARKS))
     yield importlib.import_module("search_replay")
@@ -40,7 +40,8 @@ def landscape(benchmark: ModuleType) -> ModuleType:
 
 
 def curve_of(params: dict[str, Any]) -> tuple[float, ...]:
-    """Best at a learning rate of 1e-3 and with MNR at full weight; known without noise."""
+    """A world without noise, whose best point has a learning rate of 1e-3 and the full MNR
+    weight."""
     top = 0.7 - 0.05 * abs(math.log10(params["probe.lr"]) + 3)
     top += 0.02 * math.log10(params["loss.mnr.weight"]) if params["loss.mnr.enabled"] else 0
     return tuple(top - 0.2 / epoch for epoch in range(1, NUM_EPOCHS + 1))
@@ -75,7 +76,7 @@ def world(benchmark: ModuleType, recorded: list[Any]) -> Any:
 
 @pytest.fixture
 def endless(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A world whose regret never goes: replays run until no trial is left."""
+    """A world whose regret never falls: replays run until no trial is left."""
     monkeypatch.setattr(world, "regret", lambda expected: 1.0)
     return world
 

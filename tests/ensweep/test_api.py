@@ -1,4 +1,4 @@
-"""The Python API: three lines, and nothing heavy before it is needed."""
+"""The Python API; slow modules are imported only when needed."""
 
 import shutil
 import subprocess

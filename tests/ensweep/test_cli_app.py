@@ -1,4 +1,4 @@
-"""The command line as its users meet it: help, errors, exit codes, bundles."""
+"""The command line: help, errors, exit codes, bundles."""
 
 import errno
 import json
@@ -138,7 +138,7 @@ def test_ensemble_and_leaderboard_of_a_sweep(tiny_runs: Path) -> None:
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the user's problems are shortened; our own must be seen."""
+    """Only errors of the user are shown without a traceback; bugs are not."""
     monkeypatch.setattr(sys, "argv", ["ensweep", "recipes"])
     monkeypatch.setattr("trainable.config.packaged.Packaged.names", lambda packaged: 1 / 0)
     with pytest.raises(ZeroDivisionError):

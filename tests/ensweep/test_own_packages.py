@@ -1,4 +1,4 @@
-"""Our packages are ours, whatever stands in the folder in which Python was started."""
+"""Our packages are imported, whatever modules are in the folder in which Python was started."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ NAMES = ("mlflow_setup", "trainable", "ensemble", "search")
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A folder with modules of the user's that have our names."""
+    """A folder with the user's modules, which have the names of our packages."""
     for name in NAMES[:2]:
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('the user's own')\n")
     for name in NAMES[2:]:

@@ -1,4 +1,4 @@
-"""A record is read as it was written, or refused."""
+"""A record is read unchanged, or rejected."""
 
 import json
 
@@ -11,7 +11,7 @@ def test_a_record_that_was_changed_since_is_refused() -> None:
     record = Decision(3, "stop", "rung 2: 0.612 below cut-off 0.655 of 14")
     text = record.to_json()
     assert Decision.from_json(text) == record
-    assert Decision.from_json(json.dumps(json.loads(text))) == record  # laid out in another way
+    assert Decision.from_json(json.dumps(json.loads(text))) == record  # formatted differently
     for changed in (text.replace("0.612", "0.712"), text.replace('"digest"', '"Digest"')):
         with pytest.raises(ValueError, match="not a Decision: "):
             Decision.from_json(changed)

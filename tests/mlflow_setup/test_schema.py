@@ -1,4 +1,4 @@
-"""Which metrics are maximised, which epoch is the best, and that one place says so."""
+"""Which metrics are maximised and which epoch is the best, decided at one place."""
 
 import re
 from pathlib import Path

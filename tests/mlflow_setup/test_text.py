@@ -1,4 +1,4 @@
-"""First lines of errors and near names, and that no package writes them out by hand again."""
+"""First lines of errors and similar names; no package has its own copy of these."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is a storage URI, and which part of one is never shown."""
+"""Recognising URIs, local paths, and hiding credentials."""
 
 from pathlib import Path
 

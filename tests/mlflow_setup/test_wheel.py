@@ -1,4 +1,4 @@
-"""The wheel that a cluster gets is this code, whole, without dependencies, named by its content."""
+"""The wheel for a cluster: all of this code, without dependencies, named by its content."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def test_the_wheel_has_every_file_that_a_build_would_pack(tmp_path: Path) -> Non
 
 
 def test_the_same_code_is_the_same_file_and_other_code_another(tmp_path: Path) -> None:
-    """Ray uploads a wheel only where there is none of its name."""
+    """Ray uploads a wheel only if there is none with its name."""
     first, again = tmp_path / "first", tmp_path / "again"
     first.mkdir()
     again.mkdir()
@@ -56,7 +56,7 @@ def test_the_same_code_is_the_same_file_and_other_code_another(tmp_path: Path) -
 
 
 def test_pip_installs_it_beside_nothing_and_it_runs(tmp_path: Path) -> None:
-    """As Ray does: with --target, where a dependency would be fetched though it is installed."""
+    """As Ray does: with --target, which would download dependencies that are installed."""
     wheel = pack_wheel(tmp_path)
     target = tmp_path / "target"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", f"--target={target}"]

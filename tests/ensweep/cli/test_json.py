@@ -1,4 +1,4 @@
-"""`--json`: every command that ends has it, and what those print that write data."""
+"""Every command that ends has `--json`; the JSON of commands that write data."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ensweep.cli.app import app
 
 WITHOUT = {
-    *("ui", "serve"),  # run until they are ended
+    *("ui", "serve"),  # run until they are stopped
     *(f"{noun} {verb}" for noun in ("recipes", "sweeps", "studies") for verb in ("show", "copy")),
 }
 """The others print the file itself, or copy it."""

@@ -1,4 +1,4 @@
-"""A tracking server that asks for a login: every command that speaks to it names the variables."""
+"""With a tracking server that requires a login, every command names the variables to set."""
 
 import shutil
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ WORDS = {
     "register": ["BUNDLE"],
     "serve": ["models:/reviews@champion"],
     "sync": ["tiny"],
-    "gc": ["tiny"],  # which has made room by then
+    "gc": ["tiny"],  # it has freed space by then
     "delete": ["tiny", "--yes"],
 }
 EXIT_CODES = {"gc": 4, "report": 0}
@@ -72,7 +72,7 @@ def uri() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def storage(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny`, with what a driver leaves: its `sweep.yaml`, and something for `gc`."""
+    """The sweep `tiny` with the files of a driver: its `sweep.yaml`, and something for `gc`."""
     folder = tmp_path_factory.mktemp("login")
     past, storage = Past(folder), folder / "runs"
     shutil.copytree(tiny_runs, storage)

@@ -1,4 +1,4 @@
-"""What commands load that read tracked runs: seconds of a processor each time somebody looks."""
+"""Commands that read MLflow runs must not import slow modules."""
 
 import subprocess
 import sys
@@ -31,8 +31,8 @@ for command in sys.argv[1:]:
 def test_looking_at_runs_and_choosing_among_them_loads_neither_models_nor_mlflow(
     tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The choice is logged, and how long a sentence takes is known: it was chosen before. A task
-    has one member, so that nothing is drawn."""
+    """A sweep whose ensemble was chosen before, so that the choice and the time per sentence are
+    known. Each task has one member, so that there are no plots."""
     scored_sweep(tmp_path, tiny_data)
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(speed, "_milliseconds", lambda member: 1.5)

@@ -1,4 +1,4 @@
-"""What a command says comes next is typed as it is, from a storage with a blank in its name."""
+"""The next command that a command prints can be run unchanged, also with a space in a path."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ CLI = Path(__file__).parents[3] / "ensweep" / "cli"
 
 @pytest.fixture(scope="module")
 def storage(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sweep `tiny`, in a folder that was renamed to one with a blank."""
+    """The sweep `tiny`, in a folder whose name has a space."""
     storage = tmp_path_factory.mktemp("next") / "my runs"
     shutil.copytree(tiny_runs, storage)
     return storage
@@ -50,13 +50,13 @@ def next_of(text: str) -> list[list[str]]:
 
 
 def parsed(words: list[str]) -> Any:
-    """As the command line reads it; raises what a user would be told."""
+    """Run a command line; raises its error."""
     command: Any = typer.main.get_command(app)
     return command.commands[words[0]].make_context(words[0], words[1:])
 
 
 def test_from_ensemble_to_predictions(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command is what the one before it printed."""
+    """Each command is the one that the previous command printed."""
     uri = f"sqlite:///{storage / 'mlflow.db'}"
     words = ["ensemble", "tiny", "--storage", str(storage), "--tracking-uri", uri]
     words += ["--runs", "sentiment=0002-b3"]
@@ -102,6 +102,6 @@ def test_of_a_soup(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_command_is_spelled_by_hand() -> None:
-    """Places, and what is to be quoted, are known where a line is put together."""
+    """Storage options and quoting are handled at one place."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in CLI.rglob("*.py")}
     assert [name for name, text in texts.items() if "next: ensweep" in text] == []

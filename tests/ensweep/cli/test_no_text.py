@@ -1,4 +1,4 @@
-"""What cannot be written as UTF-8, given to every option and argument of every command."""
+"""Text that cannot be encoded as UTF-8, given to every option and argument of every command."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _words(command: str, tried: Any, value: str | None) -> list[str]:
-    """The command with what it needs, and with `value` for the parameter that is tried."""
+    """The command line with required arguments, and with `value` for the tested parameter."""
     words = command.split()
     for each in COMMANDS[command].params:
         if each.param_type_name == "argument":
@@ -51,7 +51,7 @@ def _words(command: str, tried: Any, value: str | None) -> list[str]:
 
 
 def _told(words: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """The exit code, and what the user reads."""
+    """The exit code and the output."""
     result = CliRunner().invoke(app, words, env=environment)
     if isinstance(result.exception, EnsweepError):
         return result.exception.exit_code, str(result.exception)

@@ -1,4 +1,4 @@
-"""Every command that writes where the user says: refused before the work, for others to read."""
+"""Commands with an output path: checked before the work, written with the user's umask."""
 
 import os
 import stat
@@ -32,7 +32,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever else is wrong: bundle, data and storage are not there."""
+    """The path is checked first: bundle, data and storage do not exist."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     output = {"closed": CLOSED, "below a file": tmp_path / "file" / "x"}[place]
@@ -106,7 +106,7 @@ def refused_uri(words: list[str], option: str, folder: Path) -> None:
 def test_a_storage_uri_needs_a_tracking_server(
     command: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No database can lie there; nor in the local folder `./s3:`."""
+    """An SQLite file can be neither in an object store nor in the local folder `./s3:`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("ENSWEEP_STORAGE", "s3://bucket/runs" if how == "environment" else "runs")

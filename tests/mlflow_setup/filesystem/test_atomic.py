@@ -39,7 +39,7 @@ def test_write_atomic_writes_and_replaces(tmp_path: Path, content: bytes | str) 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    path.mkdir()  # a folder in its place: the rename fails
+    path.mkdir()  # a folder with that name makes the rename fail
     with pytest.raises(OSError, match="file"):
         write_atomic(path, "new")
     assert list(tmp_path.iterdir()) == [path]
@@ -105,11 +105,11 @@ def test_remove_folder(tmp_path: Path) -> None:
 
 
 class OtherError(Exception):
-    """As the writers of safetensors and of tokenisers raise."""
+    """Errors such as safetensors and tokenizers raise."""
 
 
 def chained(error: Exception) -> Exception:
-    """What a writer raises when it cannot finish a file after `error`."""
+    """The error that a writer raises when it cannot finish a file after `error`."""
     try:
         try:
             raise error

@@ -1,4 +1,4 @@
-"""Conditional writes to one store: of all machines that ask, one makes, holds or changes it."""
+"""Conditional writes: of several machines, only one creates, holds or changes an object."""
 
 import json
 import threading
@@ -85,7 +85,7 @@ def test_a_store_that_ignores_conditions_is_refused(
 
 
 def test_a_write_that_was_done_though_its_answer_was_lost_has_won(machines: Machines) -> None:
-    """The store made it again and was refused: what lies there is ours."""
+    """The client repeated a write that had succeeded: the rejected one is ours."""
     cell = machines.copy("here").cell(machines.folder / "here" / "cell")
     cell.store.put("cell", b"mine")
     assert cell.swap(None, "mine") == cell.read()[1]

@@ -1,4 +1,4 @@
-"""What a download leaves beside a folder's files is not taken for one of them."""
+"""Files that a download adds to a folder are ignored."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_what_is_beside(name: str, expected: bool) -> None:
 
 
 def snapshot(root: Path, blobs: Path) -> Path:
-    """A folder as the hub's cache has it: names that are links to files by their hash."""
+    """A folder in the layout of the hub's cache: names are links to files named by their hash."""
     folder = root / "models--me--x" / "snapshots" / "c0ffee"
     (folder / "members").mkdir(parents=True)
     blobs.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""One driver at a time: refused with a name, taken over from the dead, never by the wall clock."""
+"""Leases: a second driver is refused, a dead one is replaced, wall clocks are not compared."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_a_second_driver_is_refused_with_host_pid_and_since_when(tmp_path: Path)
 def test_a_dead_driver_on_this_machine_is_followed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody watches whether its counter stands still."""
+    """Without waiting for its counter to stop."""
     watched: list[object] = []
     monkeypatch.setattr(Lease, "watch", lambda self, holder: watched.append(holder))
     dead = subprocess.Popen([sys.executable, "-c", ""])
@@ -89,7 +89,7 @@ def test_a_process_number_of_another_namespace_says_nothing(tmp_path: Path, chan
 def test_one_elsewhere_is_followed_once_its_counter_has_stood_still(
     tmp_path: Path, since: str
 ) -> None:
-    """R18: whatever its wall clock says."""
+    """R18: regardless of its wall clock."""
     lease = Lease(tmp_path, stale_seconds=0.4)
     other = replace(lease.mine, host="elsewhere", token="x", since=since)
     lease.path.write_text(json.dumps(asdict(other)))
@@ -108,13 +108,13 @@ def test_a_driver_that_was_taken_over_is_told(tmp_path: Path) -> None:
             wait_in_steps(30)
     signal.signal(signal.SIGINT, before)
     assert lease.is_lost
-    assert lease.path.read_text() == other  # what is another's is left alone
+    assert lease.path.read_text() == other  # another's lease is left alone
 
 
 def test_one_that_stood_still_leaves_the_lease_to_its_successor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 60.0)  # it ends before it could look
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 60.0)  # it ends before the next beat
     lease = Lease(tmp_path)
     other = json.dumps(asdict(replace(lease.mine, token="other")))
     with lease:
@@ -123,14 +123,14 @@ def test_one_that_stood_still_leaves_the_lease_to_its_successor(
 
 
 def test_a_beat_waits_for_who_is_taking_over(tmp_path: Path) -> None:
-    """Between its look at the lease and its write nobody else can write."""
+    """No other process can write between the read and the write of the lease."""
     lease = Lease(tmp_path)
     lease.on_lost = lambda: None
     other = json.dumps(asdict(replace(lease.mine, token="other")))
     with lease:
         with FileLock(f"{lease.path}.lock"):
             lease.path.write_text(other)
-            time.sleep(0.3)  # some beats
+            time.sleep(0.3)  # several heartbeats
             assert lease.path.read_text() == other
             assert not lease.is_lost
         while not lease.is_lost:
@@ -139,7 +139,7 @@ def test_a_beat_waits_for_who_is_taking_over(tmp_path: Path) -> None:
 
 
 def wait_in_steps(seconds: float) -> None:
-    """The interrupt comes between two steps of the main thread."""
+    """The main thread is interrupted between two steps."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         time.sleep(0.05)
@@ -164,7 +164,7 @@ def test_of_many_who_want_it_at_once_one_gets_it(tmp_path: Path) -> None:
         for _ in range(4)
     ]
     wait_until(lambda: sum(driver.poll() is not None for driver in drivers) == 3)
-    said = [driver.communicate() for driver in drivers]  # and with its stdin ends the one's turn
+    said = [driver.communicate() for driver in drivers]  # closing its stdin ends it
     assert sum(out == b"mine\n" for out, _ in said) == 1
     assert sum(b"is being run by" in err for _, err in said) == 3
 

@@ -1,4 +1,4 @@
-"""Folders at URIs: what is there and in which version, and what is said where nothing is."""
+"""Folders at URIs: listings, versions, downloads and errors."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def test_what_is_no_storage_uri_is_refused(
 
 
 class Broken:
-    """A store that answers nothing but an error."""
+    """A store that always raises an error."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_says_what_to_do(
 
 
 class AsAzure:
-    """A store of names that takes deletions one by one, and ends at the first that is not there."""
+    """A store that deletes objects one by one, and stops at the first that is missing."""
 
     def __init__(self, *names: str) -> None:
         self.names = set(names)
@@ -121,7 +121,7 @@ def test_what_is_not_there_is_as_good_as_deleted(monkeypatch: pytest.MonkeyPatch
 
 
 class Behind:
-    """A store in memory in which an object is listed, and not there for so many requests."""
+    """A store in memory in which an object is listed but not found for `left` requests."""
 
     def __init__(self, num_requests: int) -> None:
         self.memory, self.left = MemoryStore(), num_requests

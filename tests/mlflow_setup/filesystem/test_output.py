@@ -1,4 +1,4 @@
-"""Paths that the user names: proved early, written through, for others as the umask says."""
+"""Output paths that the user names: checked early, written through links, with the umask."""
 
 import os
 import stat
@@ -20,7 +20,7 @@ from mlflow_setup.filesystem.storage import TEMPORARY
 def umask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(
         "mlflow_setup.filesystem.modes._original_umask", None
-    )  # no command has run here
+    )  # as before any command has run
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
@@ -116,7 +116,7 @@ def test_a_device_is_written_to(tmp_path: Path) -> None:
 
 
 def closed(tmp_path: Path) -> Path:
-    """Not even root writes below it."""
+    """Not even root can write below it."""
     return Path("/proc/self/task")
 
 

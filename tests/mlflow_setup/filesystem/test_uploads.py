@@ -1,4 +1,4 @@
-"""What goes up to a store in the background, and what is in the store and need not go up."""
+"""Background uploads, and copies within the store instead of uploads."""
 
 import threading
 import time
@@ -48,12 +48,12 @@ def test_in_the_background_a_folder_goes_up_manifest_last_and_is_waited_for(
 def test_a_folder_that_is_on_its_way_is_not_brought_as_it_was(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another process left under its name goes first."""
+    """Files that another process left under the name are deleted first."""
     before, here = machines.copy("before"), machines.copy("here")
     write_folder(before.root / "t" / "weights")
     entries = here.store.entries
 
-    def ask_late(name: str) -> dict[str, Entry]:  # the lane's first request: it is still at work
+    def ask_late(name: str) -> dict[str, Entry]:  # the lane is still busy with its first request
         if threading.current_thread().name.startswith("uploads"):
             time.sleep(0.2)
         return entries(name)
@@ -71,7 +71,7 @@ def test_a_folder_that_is_on_its_way_is_not_brought_as_it_was(
 
 @pytest.fixture
 def sent(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What a machine `here` sends of a file that is large, by name."""
+    """The requests of a machine `here` for a large file, by name."""
     monkeypatch.setattr(working_copy, "MIN_COPY_BYTES", 10)
     here, names = machines.copy("here"), list[str]()
     put = here.store.put
@@ -87,7 +87,7 @@ def sent(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
 def test_what_is_in_the_store_is_copied_there_and_not_sent_again(
     machines: Machines, sent: list[str]
 ) -> None:
-    """And known as what lies here; what is small is sent."""
+    """The copy counts as downloaded; small files are uploaded."""
     here = machines.copy("here")
     for name in "abc":
         write_atomic(here.root / name, "the same encoder")

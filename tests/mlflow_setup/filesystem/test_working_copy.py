@@ -1,4 +1,4 @@
-"""Working copies of one store: what one machine writes another sees, whole, or not at all."""
+"""Working copies of one store: other machines see what one machine writes, atomically."""
 
 import os
 import threading
@@ -65,7 +65,7 @@ def test_what_lies_here_is_not_asked_for_again(
 
 
 def test_what_another_process_brought_here_goes_as_well(machines: Machines) -> None:
-    """But not what it has just written, which goes up yet."""
+    """But a file that was just written stays, because it is still being uploaded."""
     here, there = machines.copy("here"), machines.copy("there")
     for name in ("one", "two"):
         write_atomic(here.root / "s" / name, name)
@@ -99,7 +99,7 @@ def test_what_is_pulled_is_asked_for_many_at_once(
 def test_of_a_large_copy_the_index_is_written_for_many_news_alone(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is as long as the copy is large, and a driver pulls after every epoch."""
+    """The index grows with the working copy, and a driver pulls after every epoch."""
     here, there = machines.copy("here"), machines.copy("there")
     for number in range(60):
         here.store.put(f"s/{number}", b"1")
@@ -127,7 +127,7 @@ def test_a_folder_is_fetched_whole(machines: Machines, manifest: bool) -> None:
 def test_of_a_folder_that_goes_up_all_or_nothing_is_seen(
     machines: Machines, monkeypatch: pytest.MonkeyPatch, manifest: bool
 ) -> None:
-    """R26: whichever write is the last one."""
+    """R26: whichever write fails."""
     whole = 4 if not manifest else 3
     for num_writes in range(whole + 1):
         here = machines.copy(f"here-{num_writes}")
@@ -181,7 +181,7 @@ def test_a_working_copy_begins_with_what_is_published_and_nothing_else(machines:
 def test_a_copy_that_is_as_published_is_not_brought_again(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A driver lists what is there, and begins then."""
+    """A driver lists the store before it calls `begin`."""
     here = machines.copy("here")
     here.store.put("s/one", b"1")
     here.pull(here.root / "s", "*")
@@ -193,7 +193,7 @@ def test_a_copy_that_is_as_published_is_not_brought_again(
 
 
 def test_a_folder_goes_with_its_manifest(machines: Machines) -> None:
-    """Its other files are of no pattern; without it there is no such folder."""
+    """Its other files match no pattern, but without its manifest the folder is incomplete."""
     here, there = machines.copy("here"), machines.copy("there")
     write_folder(here.root / "t" / "weights" / "0001")
     there.pull(there.root / "t", "weights/*/manifest.json")

@@ -1,4 +1,4 @@
-"""Registered models fetched from afar, by ten-line stand-ins for MLflow's server."""
+"""Registered models downloaded from a fake MLflow server."""
 
 import shutil
 import threading
@@ -17,7 +17,7 @@ from mlflow_setup.tracking.store import Tracking, resolve_tracking
 
 
 class Away:
-    """A tracking server whose registry knows one model."""
+    """A fake tracking server whose registry has one model."""
 
     uri = "http://afar"
     errors = staticmethod(nullcontext)
@@ -32,7 +32,7 @@ class Away:
 
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is downloaded, each of it slowly enough for others to be in the way."""
+    """Records downloads, which are slow enough to overlap."""
     served = tmp_path / "served" / "bundle"
     served.mkdir(parents=True)
     (served / "weights").write_text("w")

@@ -1,4 +1,4 @@
-"""The scoring server's bounds of time and number, with small limits and a stand-in for a bundle."""
+"""The scoring server's limits on time and size, with a fake bundle."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ BODY = json.dumps({"dataframe_split": {"columns": ["sentence"], "data": [["a fil
 
 
 class Slow:
-    """Answers once it is let."""
+    """A service that responds once it is allowed to."""
 
     max_bytes = 10_000
 
@@ -81,7 +81,7 @@ def test_an_answer_that_takes_too_long_is_504(
 
     async def post() -> tuple[int, Any]:
         answer = await _post(service, [whole])
-        assert not service.ended.is_set()  # the answer does not wait for the work
+        assert not service.ended.is_set()  # the response does not wait for the work
         service.go_on.set()
         return answer
 
@@ -116,7 +116,7 @@ def test_of_an_error_nothing_gets_out_but_its_message(
     assert found == status
     assert message in answer["message"]
     assert "secret" not in json.dumps(answer)
-    assert ("Traceback" in caplog.text) is (status == 500)  # in our log alone
+    assert ("Traceback" in caplog.text) is (status == 500)  # only in our log
 
 
 def test_a_server_that_waits_for_the_start_and_the_end_is_told_of_both(service: Slow) -> None:
@@ -135,7 +135,7 @@ def test_a_server_that_waits_for_the_start_and_the_end_is_told_of_both(service: 
 
 @contextmanager
 def _running(service: Slow) -> Iterator[int]:
-    """The server in a thread; its port."""
+    """Run the server in a thread. Yields its port."""
     import uvicorn
 
     listener = listen("127.0.0.1", 0)
@@ -155,12 +155,12 @@ def test_one_connection_too_many_is_503(service: Slow, monkeypatch: pytest.Monke
     monkeypatch.setattr(scoring, "_MAX_CONNECTIONS", 3)
     with _running(service) as port:
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
-        while (status := ask(port, "GET", "/ping")[0]) == 200:  # until all three are taken
+        while (status := ask(port, "GET", "/ping")[0]) == 200:  # until all three are in use
             time.sleep(0.01)
         assert status == 503
         for connection in idle:
             connection.close()
         service.go_on.set()
         while (answer := ask(port, "POST", "/invocations", BODY, JSON))[0] == 503:
-            time.sleep(0.01)  # until it has seen that they are gone
+            time.sleep(0.01)  # until it notices that they are closed
         assert answer == (200, '{"predictions": [{"label": 3}]}')

@@ -1,4 +1,4 @@
-"""A database for each module, a sweep of its own for each test."""
+"""One database per module, one sweep per test."""
 
 from itertools import count
 
@@ -6,7 +6,7 @@ import pytest
 
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 
-NUMBERS = count()  # of the sweeps that share the module's database
+NUMBERS = count()  # names of sweeps in the module's database
 
 
 @pytest.fixture(scope="module")

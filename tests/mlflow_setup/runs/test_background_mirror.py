@@ -1,4 +1,4 @@
-"""The mirror in its thread: nobody waits for it, nothing is lost, the end says what was missed."""
+"""The background mirror: no caller waits, nothing is lost, the end reports what is missing."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from mlflow_setup.schema import TrialRecord, TrialSnapshot
 
 
 class Server:
-    """Stands for a `Mirror`: slow, away, or well."""
+    """A fake `Mirror`: slow, unreachable, or working."""
 
     sweep = "s"
 
@@ -89,7 +89,7 @@ def test_marking_never_waits_and_waits_once_a_trial(server: Server) -> None:
     started = time.monotonic()
     for _ in range(1000):
         mirror.mark("a")
-    assert time.monotonic() - started < 100  # a thousand calls that wait would take 300
+    assert time.monotonic() - started < 100  # a thousand blocking calls would take 300
     assert mirror.close("FINISHED") == set()
     assert len(server.projected) <= 2
 
@@ -111,7 +111,7 @@ def test_what_was_missed_is_projected_once_the_server_is_back(
 
 @pytest.mark.parametrize("num_threads", [1, 4])
 def test_the_end_waits_while_the_server_gets_on(server: Server, num_threads: int) -> None:
-    """However long all of it takes: patience is with a server that sends nothing."""
+    """However long it takes in all: the limit is on the time without a successful request."""
     server.seconds = 0.1
     mirror = begin(server, num_threads)
     names = {f"{number:02d}" for number in range(12)}
@@ -124,7 +124,7 @@ def test_the_end_waits_while_the_server_gets_on(server: Server, num_threads: int
 
 
 def test_a_request_of_a_large_trial_is_progress(server: Server) -> None:
-    """One trial may take longer than the end waits, if it is sent in parts."""
+    """One trial may take longer than the limit, if it is sent in parts."""
 
     def in_parts(given: TrialSnapshot) -> bool:
         for _ in range(10):
@@ -143,7 +143,7 @@ def test_a_request_of_a_large_trial_is_progress(server: Server) -> None:
 def test_at_the_end_one_request_that_fails_is_not_all(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While others come through it is sent again."""
+    """A failed trial is retried while others succeed."""
     monkeypatch.setattr("mlflow_setup.runs.background_mirror.RETRY_SECONDS", 0.05)
     whole, failed = server.try_project, list[str]()
 

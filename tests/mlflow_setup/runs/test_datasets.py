@@ -1,4 +1,4 @@
-"""A run's data: which folder, and which state of it."""
+"""A run's dataset: folder and fingerprint."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a sweep's page says: the best trials, counts, and nothing of the data's as markup."""
+"""The description of a sweep: best trials and counts, with text from data escaped."""
 
 import pytest
 

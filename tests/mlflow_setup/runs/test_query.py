@@ -13,7 +13,7 @@ from mlflow_setup.tracking.store import Tracking, resolve_tracking
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    """Two sweeps, the alphabetically last one older, with two trials and one trial."""
+    """Two sweeps, with two trials and one trial; the alphabetically last one is older."""
     tracking = resolve_tracking(tmp_path_factory.mktemp("storage"))
     add(tracking, 10, kind="sweep", sweep="zebra")
     add(tracking, 11, kind="trial", sweep="zebra", trial="z1", outcome="pruned")
@@ -113,7 +113,7 @@ def test_run_ids_are_ids(tracking: Tracking, tmp_path: Path, run_id: str) -> Non
 
 
 class FarClient:
-    """Keeps artifacts elsewhere; counts what is asked for."""
+    """Keeps artifacts elsewhere; counts requests."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -30,7 +30,7 @@ def test_the_sweep_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> N
     assert artifacts(tracking, run_id) == {"sweep.yaml": "num_samples: 4"}
     mirror.finish("KILLED")
     assert Mirror(tracking, sweep).parent_status() == "KILLED"
-    # taken up again, and extended: params stay as they were, tags follow
+    # resumed and extended: params stay, tags change
     assert Mirror(tracking, sweep).start({"sampler": "random"}, {"num_samples": 9}) == run_id
     run = tracking.client.get_run(run_id)
     assert run.info.status == "RUNNING"
@@ -48,7 +48,7 @@ def test_nothing_is_running_after_finish(tracking: Tracking, sweep: str, tmp_pat
     states = [run.info.status for run in tracking.search({"sweep": sweep, "kind": "trial"})]
     assert sorted(states) == sorted([*RUN_STATUS.values(), "KILLED", "KILLED"])
     assert mirror.parent_status() == "FINISHED"
-    # what comes in late does not open the sweep again
+    # a late projection does not reopen the sweep
     mirror.project(snapshot(sweep, tmp_path, 2, Outcome.FINISHED, trial="t9"))
     assert mirror.parent_status() == "FINISHED"
 
@@ -153,7 +153,8 @@ def test_an_outage_is_survived_and_told_once(
 def test_nothing_ends_before_it_began_whatever_the_clocks(
     tracking: Tracking, sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R18: one process began the sweep and the trial, another whose clock is behind ends them."""
+    """R18: one process starts the sweep and the trial, another with a clock that is behind ends
+    them."""
     taken = snapshot(sweep, tmp_path)
     mirror = Mirror(tracking, sweep)
     mirror.start({}, {})

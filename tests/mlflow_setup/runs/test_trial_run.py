@@ -1,4 +1,4 @@
-"""The MLflow run of a trial: a projection of its folder, the same however often it is made."""
+"""The MLflow run of a trial: a projection of its folder, and idempotent."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -171,7 +171,8 @@ def test_one_batch_an_epoch(
 def test_a_trial_that_was_missed_is_sent_in_few_requests(
     tracking: Tracking, sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many epochs it has: to a server with a login each takes half a second."""
+    """However many epochs it has, because a request to a server with a login takes half a
+    second."""
     mirror = Mirror(tracking, sweep)
     mirror.start({}, {})
     sent, log_batch = [], tracking.client.log_batch

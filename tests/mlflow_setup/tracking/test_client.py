@@ -1,4 +1,4 @@
-"""What is set where MLflow is imported."""
+"""The settings with which MLflow is imported."""
 
 import pytest
 from mlflow.tracking.request_header.registry import resolve_request_headers

@@ -1,4 +1,4 @@
-"""A storage folder that was renamed: its database names artifacts by their new place."""
+"""After a storage folder is renamed, its database has the new paths of artifacts."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from mlflow_setup.tracking.store import ARTIFACTS_FOLDER, Tracking, resolve_trac
 
 
 def track(storage: Path) -> tuple[Tracking, str]:
-    """A run with an artifact and the place of its weights."""
+    """A run with an artifact and a weights URI."""
     tracking = resolve_tracking(storage)
     run = tracking.client.create_run(tracking.experiment_id)
     tracking.client.set_tag(run.info.run_id, "weights_uri", f"{storage}/s/trials/1/weights")
@@ -24,7 +24,7 @@ def test_everything_is_found_and_written_below_the_new_name(tmp_path: Path) -> N
     path = Path(moved.client.download_artifacts(run_id, "file.txt", str(tmp_path)))
     assert path.read_text() == "content"
     assert found.data.tags["weights_uri"] == f"{new}/s/trials/1/weights"
-    assert found.data.tags["note"] == f"{old}/s"  # not a place that anything is looked for at
+    assert found.data.tags["note"] == f"{old}/s"  # not a path that anything reads
     another = moved.client.create_run(moved.experiment_id)
     moved.client.log_text(another.info.run_id, "more", "more.txt")
     assert list((new / ARTIFACTS_FOLDER).rglob("more.txt"))

@@ -160,7 +160,7 @@ def test_a_database_whose_driver_is_not_there_names_the_package(
     [(401, "set MLFLOW_TRACKING_USERNAME and MLFLOW_"), (403, "ask the server's administrator")],
 )
 def test_a_server_that_asks_for_a_login_says_how_it_is_given(code: int, fix: str) -> None:
-    """In MLflow's words for an answer that is no success."""
+    """MLflow's error for an unsuccessful response."""
     words = f"API request to endpoint /api/2.0/x failed with error code {code} != 200."
     with pytest.raises(ConfigError, match=f"fix: {fix}"), Tracking(CLOSED).errors():
         raise MlflowException(words)
@@ -178,7 +178,7 @@ def test_check_refuses_the_schema_of_another_mlflow(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'e58ba8279b5e'")
     connection.close()
-    # a new URI, as mlflow keeps the store of one that it has seen
+    # a new URI, because mlflow caches stores by URI
     (tmp_path / "mlflow.db").rename(tmp_path / "older.db")
     with pytest.raises(ConfigError, match=r"schema(.|\n)*fix: .*mlflow db upgrade"):
         resolve_tracking(tmp_path, f"sqlite:///{tmp_path}/older.db").check()
@@ -189,7 +189,7 @@ def test_errors_hold_no_credentials(caplog: pytest.LogCaptureFixture) -> None:
         Tracking("http://user:s3cret@127.0.0.1:9").check()
     assert "***@127.0.0.1:9" in str(caught.value)
     assert "s3cret" not in str(caught.value) + caplog.text
-    assert caught.value.__suppress_context__  # nor does a traceback show where they were
+    assert caught.value.__suppress_context__  # nor does a traceback show them
 
 
 def test_check_refuses_a_database_with_a_hole_and_says_how_to_make_it_anew(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_check_waits_for_a_lock_then_says_so(
 
 @pytest.mark.usefixtures("real_migrations")
 def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
-    """A disk that was full may have left one."""
+    """A full disk may have left an empty file."""
     (tmp_path / "mlflow.db").touch()
     tracking = resolve_tracking(tmp_path)
     tracking.check()

@@ -1,4 +1,4 @@
-"""Runs read from the file are those that MLflow finds."""
+"""Runs read from the file are the same as those that MLflow returns."""
 
 import sqlite3
 from contextlib import closing
@@ -34,7 +34,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 
 
 def described(runs: list[Any]) -> list[str]:
-    """As text: a value that is no number equals itself."""
+    """As text, so that NaN equals itself."""
     return [
         repr((run.info.run_id, run.info.status, run.info.start_time, run.info.artifact_uri))
         + repr([sorted(dict(part).items()) for part in (run.data.params, run.data.metrics)])
@@ -61,7 +61,7 @@ def test_where_artifacts_lie(tracking: Tracking, monkeypatch: pytest.MonkeyPatch
         assert [artifact_uri_of(own, run.info.run_id) for run in runs] == [
             run.info.artifact_uri for run in runs
         ]
-    with pytest.raises(Exception, match="not found"):  # MLflow's own word
+    with pytest.raises(Exception, match="not found"):  # MLflow's own
         artifact_uri_of(tracking, "0" * 32)
 
 

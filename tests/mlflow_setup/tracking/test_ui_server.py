@@ -89,7 +89,7 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def missed(storage: Path, port: int) -> Mirror:
-    """A mirror that met no server yet."""
+    """A mirror that has not reached a server yet."""
     mirror = Mirror(Tracking(f"http://127.0.0.1:{port}"), "outage")
     assert not mirror.try_project(trial(storage))
     assert mirror.dirty == {"t1"}
@@ -98,7 +98,7 @@ def missed(storage: Path, port: int) -> Mirror:
 
 @pytest.fixture(scope="module")
 def server(storage: Path, port: int, missed: Mirror) -> Iterator[Tracking]:
-    """`ensweep ui`'s server over a fresh database, up after the outage that `missed` has seen."""
+    """The server of `ensweep ui` on a new database, started after the outage of `missed`."""
     embedded = resolve_tracking(storage, f"sqlite:///{storage}/mlflow.db")
     embedded.check()
     source = (

@@ -1,4 +1,4 @@
-"""How the UI is asked to list a sweep's trials; the browser's test opens it."""
+"""The saved view of a sweep's trials; a browser test opens it."""
 
 import base64
 import json

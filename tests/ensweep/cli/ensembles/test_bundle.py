@@ -50,13 +50,13 @@ def test_export_and_verify(tiny_runs: Path, tmp_path: Path) -> None:
 def test_export_takes_the_choice_that_was_logged(
     tiny_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runs being as they were then; it is not chosen again."""
+    """An export with unchanged runs uses the logged choice."""
     words = ["--storage", tiny_runs, "--method", "top"]
     shown = json.loads(invoke("ensemble", *words, "--json").stdout)
     with monkeypatch.context() as patched:
         patched.setattr("ensemble.export.write.choose_ensemble", None)
         invoke("export", *words, "--output", tmp_path / "bundle")
-        with pytest.raises(TypeError):  # of another request none is logged
+        with pytest.raises(TypeError):  # no choice is logged for another request
             CliRunner().invoke(
                 app,
                 ["export", "--storage", str(tiny_runs), "--max-members=1", f"-o{tmp_path / 'x'}"],

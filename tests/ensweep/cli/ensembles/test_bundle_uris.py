@@ -1,4 +1,4 @@
-"""Bundles that are written to, and read from, a storage URI."""
+"""Bundles written to and read from a storage URI."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_bundle_at_a_storage_uri(
     at = tmp_path / "bucket" / "bundles" / "mine"
     assert content["num_bytes"] == sum(p.stat().st_size for p in at.rglob("*") if p.is_file())
     left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    assert {path.parent.name for path in left} <= {"speeds"}  # of encoders; nothing of the bundle
+    assert {path.parent.name for path in left} <= {"speeds"}  # only encoders, nothing of the bundle
     asked = ["predict", URI, "--task", "sentiment", "--text", "a warm film", "--json"]
     invoke(*words, tmp_path / "local")
     assert invoke(*asked) == invoke(asked[0], tmp_path / "local", *asked[2:])
@@ -47,6 +47,6 @@ def test_a_bundle_at_a_storage_uri(
         invoke(*words, URI)
     with pytest.raises(ConfigError, match="s3://bucket: not the URI of a file"):
         invoke(*words, "s3://bucket")
-    (at / "manifest.json").unlink()  # as one that went up in part
+    (at / "manifest.json").unlink()  # as after an incomplete upload
     with pytest.raises(IntegrityError, match=r"manifest\.json is missing"):
         invoke("verify", URI)

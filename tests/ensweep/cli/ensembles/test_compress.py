@@ -1,4 +1,4 @@
-"""`ensweep compress` as a user types it: one model out of an ensemble, and what is lost."""
+"""`ensweep compress`: distils an ensemble into one model, and shows the change in scores."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def invoke(*words: str | Path) -> Any:
 def test_an_ensemble_becomes_one_model(
     tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trained at a storage URI; what has stopped is found again on another machine."""
+    """With a storage URI, a stopped student is resumed on another machine."""
     machines = Machines(monkeypatch, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     output, by_uri = tmp_path / "small", f"file://{tiny_data}"
@@ -47,7 +47,7 @@ def test_an_ensemble_becomes_one_model(
     best = content["configuration"].removeprefix("member ")
     expected = teacher.bundle.config(best).model
     assert config.model.model_copy(update={"encoder": expected.encoder}) == expected
-    assert config.model.encoder.startswith("./")  # the bundle's, where its own was a folder
+    assert config.model.encoder.startswith("./")  # the URI, in place of a local folder
     assert config.distill.teacher == f"bundle:./{tiny_bundle.name}"
     assert config.train.num_epochs == 1
     assert list(content["tasks"]) == TASKS
@@ -70,7 +70,7 @@ def test_an_ensemble_becomes_one_model(
         cells = f"{found['ensemble']:.4f} | **{found['student']:.4f}** | "
         change = f"{found['student'] - found['ensemble']:+.4f} [{found['low']:+.4f}, "
         assert f"| {task} | {teacher.tasks[task].metric} | 32 | {cells}{change}" in card
-    shutil.rmtree(output)  # as if it had stopped before: the trained student is found again
+    shutil.rmtree(output)  # as after a stop: the trained student is found again
     machines.next_one(monkeypatch)
     again = invoke(*words, "--output", output, "train.num_epochs=1")
     assert "epoch 1" not in again.stderr
@@ -98,7 +98,7 @@ def test_the_student_is_as_the_best_member_or_a_recipe(tiny_bundle: Path, tiny_d
 
 
 def test_a_student_is_never_a_baseline(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """Whatever its weight: it learns no soft labels."""
+    """Without soft labels, whatever their weight."""
     best = student_of(tiny_bundle, tiny_data).recipe.removeprefix("member ")
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     content = json.loads((folder / ENSEMBLE).read_text())

@@ -1,4 +1,4 @@
-"""`ensweep ensemble` as a user types it, over a sweep that is tracked in a real MLflow."""
+"""`ensweep ensemble` on a sweep that is logged in a real MLflow."""
 
 import json
 import time
@@ -40,7 +40,8 @@ def _no_settings_of_the_user(
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An old sweep, and a new one: two unsure runs with faults of their own, and a diverged one."""
+    """An old sweep, and a new one with two uncertain runs that make different errors and a diverged
+    one."""
     storage = tmp_path_factory.mktemp("storage")
     track(storage, "old", {"0001": (0, Outcome.FINISHED)})
     track(
@@ -56,7 +57,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def track(storage: Path, sweep: str, trials: dict[str, tuple[int, Outcome]]) -> None:
-    """One-epoch trials; number k is wrong and unsure on every third paraphrase row from k on."""
+    """One-epoch trials; number k is wrong and uncertain on every third paraphrase row from k on."""
     mirror = Mirror(resolve_tracking(storage), sweep)
     mirror.start({}, {})
     for trial, (number, outcome) in trials.items():
@@ -106,7 +107,7 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     assert lines[start + 4] == "  selective by top (1.0000 on the folds of dev-train)"
     assert lines[start + 5].startswith("  gain +")
     assert " over best single, +0.0000 [+0.0000, +0.0000] over simple; opti" in lines[start + 5]
-    # selective is clearly above best single: of that no note
+    # selective is clearly better than best single, so there is no note
     assert lines[start + 6] == "  selective (1.0000) is not above simple (1.0000)"
     overall = lines[lines.index("overall") + 1 :]
     assert overall[2].split()[0] == "selective"
@@ -163,7 +164,7 @@ def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
     assert metrics["gain_over_simple/overall/value"] == 0
     assert metrics["num_encoders"] == metrics["trajectory/paraphrase/accuracy"] / (53 / 80) == 1
     found = {entry.path for entry in tracking.client.list_artifacts(run.info.run_id)}
-    assert found == {"choice.json", "record.json"}  # one member is no picture
+    assert found == {"choice.json", "record.json"}  # no picture for one member
     folder = storage / "old" / "ensemble"
     for name in found - {"choice.json", "record.json"}:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
@@ -174,7 +175,7 @@ def test_a_choice_is_one_run_and_the_same_one_no_other(storage: Path) -> None:
 def test_pictures_of_a_choice_that_is_known_are_not_drawn_again(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are taken from its run."""
+    """Pictures are taken from the run that is logged already."""
     words = ["new", "--storage", str(storage), "--method", "top", "--max-members", "2"]
     picture = storage / "new" / "ensemble" / "gain.png"
     drawn = {"gain.png": b"drawn"}

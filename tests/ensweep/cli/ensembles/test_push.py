@@ -1,4 +1,4 @@
-"""`ensweep push` as a user types it; what it does is tested with the function."""
+"""The command `ensweep push`; the function that it calls is tested elsewhere."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`ensweep register` says which version an alias pointed to before, and how to go back."""
+"""`ensweep register` prints the version that an alias pointed to before, and how to restore it."""
 
 import json
 import shlex

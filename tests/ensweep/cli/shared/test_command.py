@@ -1,4 +1,4 @@
-"""Each command has an example, which it takes as it stands; and a place in `--help`."""
+"""Each command has a valid example, and is listed by `--help`."""
 
 import shlex
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a shell is offered."""
+"""Shell completion."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from mlflow_setup.schema import Outcome
 
 
 def offered(line: str) -> list[str]:
-    """As bash asks: the words so far, and which of them is being typed."""
+    """The completions, requested as bash does: the words so far, and the index of the current
+    one."""
     words = line.split(" ")
     environment = {
         "_ENSWEEP_COMPLETE": "complete_bash",

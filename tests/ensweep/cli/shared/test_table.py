@@ -20,7 +20,7 @@ ORDER = ("trial", "overall", "why", "optim.lr")
 @pytest.mark.parametrize(
     ("width", "expected"),
     [
-        (5, {"trial": 13}),  # one is always there
+        (5, {"trial": 13}),  # one column is always shown
         (20, {"trial": 13, "optim.lr": 5}),
         (21, {"trial": 13, "overall": 6}),
         (35, {"trial": 13, "overall": 6, "why": 12}),

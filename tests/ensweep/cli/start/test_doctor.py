@@ -1,4 +1,4 @@
-"""`ensweep doctor`: what it sees, what it hides, and that it makes nothing."""
+"""`ensweep doctor`: what it checks, that it shows no secrets and creates nothing."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recipes, sweeps and studies that come with us: listed, shown, copied, and used as copies."""
+"""Packaged recipes, sweeps and studies: listed, shown, copied, and used as copies."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every setting is explained: on the command line, on its page, and where a typo is answered."""
+"""Every setting is explained: on the command line, in docs/settings.md, and after a typo."""
 
 import json
 from pathlib import Path

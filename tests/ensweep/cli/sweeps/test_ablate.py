@@ -1,4 +1,4 @@
-"""`ensweep ablate` and `ensweep studies` as a user types them."""
+"""The commands `ensweep ablate` and `ensweep studies`."""
 
 import json
 from pathlib import Path
@@ -55,10 +55,10 @@ def test_a_study_from_start_to_end(
     one_ray: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """B4 and its like over two seeds under Ray; then the tables alone, which come out the same.
+    """B4 and similar rows over two seeds under Ray; then only the tables, which are the same.
 
-    What rows have in common is made once: the encoder of all, and the teachers of seeds 0 and 1,
-    which are the base row's own trials.
+    What rows share is computed once: the encoder of all, and the teachers for seeds 0 and 1, which
+    are the base row's trials.
     """
     storage = tmp_path / "runs"
     words = [
@@ -79,7 +79,7 @@ def test_a_study_from_start_to_end(
             ("teachers", "config.json"),
         )
     }
-    assert shared == {"encoders": 1, "soft_labels": 4, "teachers": 2}  # of seeds 2 and 3
+    assert shared == {"encoders": 1, "soft_labels": 4, "teachers": 2}  # for seeds 2 and 3
     folder = storage / "mine" / "ablation"
     written = {path.name: path.read_bytes() for path in folder.iterdir()}
     names = {"ablation.csv", "ablation.md", "ablation.png", "runs.csv", "curves.csv"}
@@ -123,7 +123,7 @@ def test_resume_if_begun_needs_a_name() -> None:
 def test_the_same_command_goes_on_with_a_study_piece_by_piece(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped where its time is up, each time; what has ended is shown if the base has."""
+    """Stopped at the time limit each time; tables are shown once the base row has ended."""
     calls: list[tuple[str, object]] = []
     stopped = SimpleNamespace(stop=("its time is up", 75))
 
@@ -153,7 +153,7 @@ def test_the_same_command_goes_on_with_a_study_piece_by_piece(
 
 
 def write_trial_of_another_study(folder: Path) -> None:
-    """Its first trial, with another learning rate than the row has."""
+    """The first trial has another learning rate than its row."""
     config = from_flat({"optim.lr": 0.5}).flat()
     record = TrialRecord("0001-b3", "paper", "b3", config, {}, 0, "data", None, 0.0)
     TrialFolder(folder / "trials" / "0001-b3").create(record)

@@ -1,4 +1,4 @@
-"""`ensweep delete`: all of a sweep and nothing else; refused while anything needs it."""
+"""`ensweep delete`: deletes all of a sweep and nothing else; refused while it is in use."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from trainable.storage.trial_folder import TrialFolder
 
 @pytest.fixture
 def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
-    """Two sweeps, `s` and `other`, each of a trial, in folders and in MLflow."""
+    """Two sweeps, `s` and `other`, with one trial each, in folders and in MLflow."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracking, past = resolve_tracking(tmp_path, None), Past(tmp_path)
     past.trial("0001", (0.5,), Outcome.FINISHED)

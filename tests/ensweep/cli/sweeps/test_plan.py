@@ -1,4 +1,5 @@
-"""`ensweep plan`: what it prints, and its exit codes. What it finds: `tests/faults`."""
+"""`ensweep plan`: its output and exit codes. The problems that it finds are tested in
+`tests/faults`."""
 
 import json
 from pathlib import Path
@@ -21,7 +22,7 @@ def test_every_error_is_shown_with_its_fix(tmp_path: Path, no_ray: None) -> None
     (tmp_path / "runs" / "s").mkdir(parents=True)
     code, output = plan(tmp_path, tmp_path / "data", "--tracking-uri", "http://127.0.0.1:9")
     lines = output.splitlines()
-    assert code == 3  # the data's, which come first
+    assert code == 3  # the data's checks, which come first
     assert [line[:5] for line in lines if line.startswith(("error", "ok", "note"))] == [
         *("ok   ", "error", "error", "ok   ", "note "),
     ]
@@ -50,7 +51,7 @@ def test_a_forecast_as_json(
     monkeypatch: pytest.MonkeyPatch,
     one_ray: None,
 ) -> None:
-    """Data and encoder by URI: driver and tasks fetch them."""
+    """Data and encoder at URIs: driver and tasks download them."""
     encoder = f"model.encoder=file://{tiny_encoder}"
     given = [encoder, "resources.gpus_per_trial=0", "--json", "--deep", "--share"]
     monkeypatch.setattr("search.planning.gpu_sharing.SECONDS", 0.2)

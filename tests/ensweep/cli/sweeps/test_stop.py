@@ -1,4 +1,4 @@
-"""`ensweep stop`: from another process on the same storage, as Ctrl-C there would."""
+"""`ensweep stop` from another process with the same storage has the effect of Ctrl-C."""
 
 import json
 import threading

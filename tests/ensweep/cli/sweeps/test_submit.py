@@ -1,4 +1,4 @@
-"""`ensweep submit` as a user types it, where it is refused before anything is sent."""
+"""`ensweep submit`: errors that are found before anything is submitted."""
 
 import pytest
 from typer.testing import CliRunner, Result

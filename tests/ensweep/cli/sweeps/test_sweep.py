@@ -1,4 +1,4 @@
-"""`ensweep sweep`, `ensweep sweeps`, `ensweep leaderboard` as a user types them."""
+"""The commands `ensweep sweep`, `ensweep sweeps` and `ensweep leaderboard`."""
 
 import csv
 import json
@@ -149,7 +149,7 @@ def test_a_sweep_trains_and_names_its_best(
     )
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0].split() == ["rung", "epoch", "arrivals", "stops"]
-    assert result.stdout.splitlines()[1].split()[:3] == ["0", "0", "4"]  # each has probed
+    assert result.stdout.splitlines()[1].split()[:3] == ["0", "0", "4"]  # all reach the first rung
     assert "best: 000" in result.stdout
     assert re.search(r"^searching .* the baseline (frozen-linear|majority), ", result.stdout, re.M)
     assert "next: ensweep leaderboard tiny" in result.stderr

@@ -34,7 +34,7 @@ def run(*arguments: str) -> Result:
 
 
 def write_trial(storage: Path, sweep: str, trial: str, outcome: Outcome | None) -> TrialFolder:
-    """A trial of two epochs, as training leaves it."""
+    """A trial of two epochs, as training writes it."""
     folder = TrialFolder(storage / sweep / "trials" / trial)
     folder.create(TrialRecord(trial, sweep, "b1", {"optim.lr": 0.1}, {}, 0, "f00d", None, 1e9))
     for number in (1, 2):
@@ -71,7 +71,7 @@ def test_sync_of_a_sweep_that_mlflow_has_missed(tracking: Tracking, tmp_path: Pa
 def test_sync_leaves_a_sweep_alone_that_runs(
     tracking: Tracking, tmp_path: Path, has_folder: bool
 ) -> None:
-    """Also a trial that began after `sync` had looked for folders."""
+    """Includes a trial that began after `sync` had listed the folders."""
     sweep = f"running-{has_folder}"
     mirror = Mirror(tracking, sweep)
     mirror.start({}, {})

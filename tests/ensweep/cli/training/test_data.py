@@ -1,4 +1,4 @@
-"""`ensweep data`: what is shown, and the exit codes."""
+"""`ensweep data`: its output and exit codes."""
 
 import json
 import shutil

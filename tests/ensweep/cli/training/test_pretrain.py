@@ -1,4 +1,4 @@
-"""`ensweep pretrain` as a user types it."""
+"""The command `ensweep pretrain`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`ensweep train` is a run like any other: tracked, listed, exported, predicted with."""
+"""A run of `ensweep train` is tracked, listed, exported and used for prediction as any other."""
 
 import json
 import shlex
@@ -29,7 +29,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("a b") / "my runs"  # blanks, as people have them
+    return tmp_path_factory.mktemp("a b") / "my runs"  # paths with spaces
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_at_a_uri_it_goes_on_from_any_machine(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What it leaves is byte for byte what it leaves on a disk."""
+    """In an object store it writes the same bytes as on a disk."""
     machines = Machines(monkeypatch, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     asked: list[int] = []
