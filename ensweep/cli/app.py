@@ -45,7 +45,7 @@ EXIT_CODES = (
 )
 
 COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Start": (
+    "Set up": (
         doctor.doctor,
         data.data,
         init.init,
@@ -58,13 +58,13 @@ COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
         *(sweep.sweep, stop.stop, sweep.resume, sweep.extend, submit.submit, cluster.cluster),
         *(packaged.studies, ablate.ablate),
     ),
-    "Look": (leaderboard.leaderboard, report.report, track.ui),
+    "Inspect": (leaderboard.leaderboard, report.report, track.ui),
     "Combine and predict": (
         *(ensemble.ensemble, soup.soup, bundle.export, bundle.evaluate, predict.predict),
         *(compress.compress, bundle.verify, bundle.sign, bundle.push),
     ),
     "Serve": (serve.register, serve.serve),
-    "Keep in order": (track.sync, track.gc, delete.delete),
+    "Maintain": (track.sync, track.gc, delete.delete),
 }
 """The commands as `--help` lists them, by group, in the order of use. A command has the name of its
 function."""

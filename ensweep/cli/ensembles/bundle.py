@@ -185,7 +185,7 @@ def evaluate(
     batch_size: BatchSize = 64,
     precision: Precision = "fp32",
 ) -> None:
-    """Score a bundle on labelled files."""
+    """Evaluate a bundle on labelled data."""
     from ensemble.inference.ensemble import Ensemble
     from trainable.data.remote import local_folder
 

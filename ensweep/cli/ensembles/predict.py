@@ -157,7 +157,7 @@ def predict(
         bool,
         typer.Option(
             "--for-spreadsheet",
-            help="Prefix cells that a spreadsheet would run as a formula with an apostrophe.",
+            help="Put an apostrophe before cells that a spreadsheet would run as a formula.",
         ),
     ] = False,
     as_json: AsJson = False,

@@ -34,9 +34,9 @@ Sweeps = Annotated[
     ),
 ]
 DataDir = Annotated[
-    str | None, typer.Option("--data-dir", help="Folder or URI of the tasks' files; data.dir.")
+    str | None, typer.Option("--data-dir", help="Folder or URI of the data; data.dir.")
 ]
-DataDirNeeded = Annotated[str, typer.Option("--data-dir", help="Folder or URI of the files.")]
+DataDirNeeded = Annotated[str, typer.Option("--data-dir", help="Folder or URI of the data.")]
 
 
 def local_bundle(place: Path) -> Path:
@@ -56,7 +56,7 @@ Bundle = Annotated[
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")]
 Precision = Annotated[
     Literal["fp32", "bf16", "auto"],
-    typer.Option("--precision", help="auto: bf16 if the device has hardware support for it."),
+    typer.Option("--precision", help="Precision; auto: bf16 if the device has hardware support."),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples in a forward pass.")]
 Overrides = Annotated[
@@ -138,10 +138,11 @@ class NewSweepOptions:
         ),
     ] = None
     name: Annotated[
-        str | None, typer.Option("--name", help="Default: SWEEP with date and time.")
+        str | None,
+        typer.Option("--name", help="Name of the sweep; default: SWEEP with date and time."),
     ] = None
     num_samples: Annotated[
-        int | None, typer.Option("--num-samples", help="Trials; search.num_samples.")
+        int | None, typer.Option("--num-samples", help="Number of trials; search.num_samples.")
     ] = None
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the search; search.seed.")] = (
         None
