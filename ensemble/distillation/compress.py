@@ -26,12 +26,12 @@ from mlflow_setup.filesystem.output import check_folder
 from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import EpochRecord, Identity, Outcome, OutcomeRecord, best_epoch
 from mlflow_setup.tracking.store import Tracking
-from trainable.config.constraints import SOLVED
+from trainable.config.constraints import CLOSED_FORM_STAGES
 from trainable.config.parse import from_flat
 from trainable.config.recipe import Resolved, parse_override, resolve
 from trainable.data.dataset import Dataset, read_dataset
 from trainable.evaluation.metrics import task_metric
-from trainable.runtime.stopping import Stop, never
+from trainable.runtime.stopping import Stop, never_stop
 from trainable.storage.layout import SHARED
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.train import ignore, train
@@ -56,7 +56,7 @@ def compress(
     storage: Path,
     tracking: Tracking,
     report: Callable[[EpochRecord], None] = ignore,
-    stop: Stop = never,
+    stop: Stop = never_stop,
 ) -> Compressed:
     """Train the student and write it as a bundle to `output`. An interrupted training is resumed
     when this is called again.
@@ -151,7 +151,7 @@ def _best_member(bundle: Bundle) -> str:
     weights = {
         name: 0.0
         for name, config in configs.items()
-        if set(tasks) <= set(config.data.tasks) and config.train.stages != SOLVED
+        if set(tasks) <= set(config.data.tasks) and config.train.stages != CLOSED_FORM_STAGES
     }
     for share in (share for entry in tasks.values() for share in entry.members):
         if share.member in weights:

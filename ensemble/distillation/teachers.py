@@ -18,10 +18,10 @@ from trainable.distillation.soft_labels import soft_labels_dir
 from trainable.distillation.teacher import (
     Outputs,
     ensure_soft_labels,
-    in_stretches,
+    predict_in_chunks,
     trial_outputs,
 )
-from trainable.runtime.stopping import Stop, never
+from trainable.runtime.stopping import Stop, never_stop
 from trainable.storage.address import trial_at
 from trainable.storage.trial_folder import TrialFolder
 
@@ -34,7 +34,7 @@ def teach(
     shared: Path,
     tracking: Tracking,
     dataset: Dataset | None = None,
-    stop: Stop = never,
+    stop: Stop = never_stop,
 ) -> None:
     """Compute the soft labels of the teacher `distill.teacher` below `shared`, unless they exist.
 
@@ -42,7 +42,7 @@ def teach(
     (`self`).
 
     Raises:
-        AskedToStop: `stop` was set before the soft labels were complete.
+        StopRequested: `stop` was set before the soft labels were complete.
         ConfigError: no such run, or MLflow cannot be read.
         IntegrityError: a bundle or a run's weights are damaged, or lack one of the tasks.
         NothingUsableError: the weights of a run cannot be reached from here.
@@ -97,7 +97,7 @@ def _bundle_outputs(ensemble: Ensemble, dataset: Dataset, stop: Stop) -> Outputs
         kind = dataset.tasks[name].kind
         if kind is not Kind.ENTAILMENT:
             predict = partial(ensemble.outputs, ensemble.task_name(name))
-            combined = in_stretches(predict, examples.sentences, stop)
+            combined = predict_in_chunks(predict, examples.sentences, stop)
             if kind.output is Output.CLASSES:
                 combined = np.log(np.maximum(combined, _MIN_PROBABILITY))
             outputs[name] = combined

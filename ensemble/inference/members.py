@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ensemble.bundle.format import Bundle
 from ensemble.selection.combine import combine
 from trainable.batches.tokenization import Tokens, load_tokenizer, tokenise, tokenizer_fingerprint
-from trainable.evaluation.inference import Sides, answers, distinct, embeddings_of
+from trainable.evaluation.inference import Sides, distinct, embeddings_of, head_outputs
 from trainable.model.multitask import MultitaskBert, load_member
 from trainable.model.weight_files import weights_fingerprint
 from trainable.runtime.precision import choose_device, choose_precision
@@ -59,7 +59,7 @@ class Members:
                 for share in shares[name]:
                     if share.member in group:
                         model = group[share.member].model
-                        outputs = answers(model, name, e, places[name], precision)
+                        outputs = head_outputs(model, name, e, places[name], precision)
                         raw[name, share.member] = outputs
         return {
             name: combine(

@@ -19,7 +19,7 @@ from mlflow_setup.errors import EnsweepError
 from mlflow_setup.filesystem.paths import cache_folder
 from mlflow_setup.text import short_hash
 from trainable.config.parse import from_flat
-from trainable.runtime.cache import keep
+from trainable.runtime.cache import write_cached
 from trainable.storage.address import trial_at
 
 SENTENCES = [
@@ -62,7 +62,7 @@ def _known(shape: tuple[Any, ...], member: Candidate) -> float:
         return float(json.loads(path.read_text(encoding="utf-8"))["ms_per_sentence"])
     except (OSError, ValueError, TypeError, KeyError):
         measured = _milliseconds(member)
-    keep(path, json.dumps({"ms_per_sentence": measured}))
+    write_cached(path, json.dumps({"ms_per_sentence": measured}))
     return measured
 
 

@@ -30,9 +30,9 @@ from trainable.config.config import flatten
 from trainable.config.packaged import Packaged
 from trainable.config.recipe import (
     TASKS_FILE,
-    from_folder,
     given_settings,
     read_recipe,
+    resolve_paths,
     settings_of_data,
 )
 from trainable.config.strict_yaml import is_settings_file, read_settings
@@ -115,7 +115,7 @@ def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
         if not isinstance(content[key], dict):
             problems.append(f"{key}: expected a mapping, got {content[key]!r}")
             content[key] = {}
-    content["config"] = from_folder(flatten(content["config"]), path.parent)
+    content["config"] = resolve_paths(flatten(content["config"]), path.parent)
     for name, stored in list(content["recipes"].items()):
         if not isinstance(stored, dict) or not isinstance(stored.get("settings"), dict):
             problems.append(f"recipes.{name}: expected settings and origin, got {stored!r}")
@@ -138,7 +138,7 @@ def _shape(content: dict[str, Any], path: Path, problems: list[str]) -> None:
         shaped.append(
             {
                 "recipe": _find_recipe(entry["recipe"], path),
-                "overrides": from_folder(flatten(rest), path.parent),
+                "overrides": resolve_paths(flatten(rest), path.parent),
             }
         )
 

@@ -3,7 +3,7 @@
 from mlflow_setup.errors import ConfigError
 from search.config.sweep_config import SECTIONS, SweepConfig
 from trainable.config.config import Config
-from trainable.config.reference import Setting, named, nearest_keys, settings_of
+from trainable.config.reference import Setting, matching_settings, nearest_keys, settings_of
 
 
 def every_setting() -> list[Setting]:
@@ -20,7 +20,7 @@ def find_settings(key: str) -> list[Setting]:
         ConfigError: there is none; the message lists the nearest ones.
     """
     known = every_setting()
-    matches = named(key, known)
+    matches = matching_settings(key, known)
     if not matches:
         nearest = ", ".join(nearest_keys(key, known)[:8])
         raise ConfigError(

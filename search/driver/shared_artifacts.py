@@ -17,7 +17,7 @@ from mlflow_setup.tracking.store import Tracking
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.data.inputs import expecting
-from trainable.runtime.stopping import AskedToStop
+from trainable.runtime.stopping import StopRequested
 from trainable.runtime.threads import limit_threads
 from trainable.tune.attempt import Attempt
 from trainable.tune.placement import TrialPlacement
@@ -55,7 +55,7 @@ def prepare(
     if distilled:
         from ensemble.distillation.teachers import teach  # imports torch, which takes seconds
 
-        with suppress(AskedToStop):
+        with suppress(StopRequested):
             for config in distilled:
                 teach(config, place.shared, tracking, stop=is_stopping)
 
@@ -89,7 +89,7 @@ def _pretrain(settings: dict[str, Any], place: TrialPlacement, number: int) -> s
         attempt_at = Attempt(place.preparation(number), place.limits())
         with expecting(place.inputs), attempt_at as attempt:
             pretrained_encoder(from_flat(settings), Path(place.shared), attempt.should_stop)
-    except AskedToStop:
+    except StopRequested:
         return None
     except EnsweepError as error:
         return error.problem

@@ -222,7 +222,7 @@ def test_the_recipe_of_a_task_declared_by_hand_trains_as_printed(
     assert done.exit_code == 0, f"{done.output}\n{done.exception!r}"
     metrics = json.loads(done.stdout)["metrics"]
     assert {"dev/emotion/macro_f1", "dev/sentiment/accuracy"} <= set(metrics)
-    off = [line for line in done.stderr.splitlines() if "it is off" in line]
+    off = [line for line in done.stderr.splitlines() if "is trained" in line]
     assert len(off) == 2  # MNR and SimCSE: there are no scored pairs
 
 

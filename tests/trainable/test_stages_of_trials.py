@@ -22,7 +22,7 @@ from trainable.model.encoder import load_pretrained
 from trainable.model.multitask import MultitaskBert
 from trainable.model.weight_files import ENCODER_FILE, read_weights
 from trainable.runtime import stopping
-from trainable.runtime.stopping import never
+from trainable.runtime.stopping import never_stop
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training import trainer
 from trainable.training.learner import Learner
@@ -118,7 +118,7 @@ def test_a_stop_while_sentences_are_embedded(
     learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"]))
     at_once = learner.embeddings["dev"]["paraphrase"]
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(embeddings, "_SENTENCES", 10)
+    monkeypatch.setattr(embeddings, "_CHUNK_SIZE", 10)
     config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"])
     asked = count(1)
     stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked) == 3)
@@ -128,9 +128,9 @@ def test_a_stop_while_sentences_are_embedded(
     kept = list((tmp_path / "other").glob("embeddings/*.safetensors"))
     times = {path: path.stat().st_mtime_ns for path in kept}
     assert len(times) == 2  # of the 24 sentences of sentiment
-    in_stretches = learner_of(config).embeddings["dev"]["paraphrase"]
+    in_chunks = learner_of(config).embeddings["dev"]["paraphrase"]
     assert {path: path.stat().st_mtime_ns for path in kept} == times
-    torch.testing.assert_close(in_stretches, at_once, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(in_chunks, at_once, rtol=1e-5, atol=1e-5)
     assert run(config, tmp_path / "t", tmp_path).outcome is Outcome.FINISHED
 
 
@@ -139,13 +139,13 @@ def test_trials_share_the_work_of_embedding(
 ) -> None:
     """A stretch that another is at is left until all others are there, and then taken from it."""
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(embeddings, "_SENTENCES", 10)
+    monkeypatch.setattr(embeddings, "_CHUNK_SIZE", 10)
     learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe uncached"]))
     encoded = learner.train_tokens["sentiment"]  # 24 sentences
     embed = partial(
         embeddings.sentence_embeddings, learner.model, "one", encoded, 16, torch.float32
     )
-    whole = embed(never)
+    whole = embed(never_stop)
     kept = list((tmp_path / "cache").glob("embeddings/*.safetensors"))
     assert len(kept) == 3
     first = next(path for path in kept if torch.equal(_read(path), whole[:10]))
@@ -161,7 +161,7 @@ def test_trials_share_the_work_of_embedding(
             lock.release()
         return next(asked) == 10
 
-    monkeypatch.setattr(stopping, "_ASK_EVERY", 0.02)
+    monkeypatch.setattr(stopping, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(embeddings, "keep", _keep_but(first))
     assert torch.equal(embed(leave_when_the_rest_is_there), whole)
     assert not lock.is_locked

@@ -1,1 +1,1 @@
-"""From examples to batches: tokens, order, padding, packing, prefetching."""
+"""From examples to batches: tokenization, sampling, packing, padding, prefetching."""

@@ -1,4 +1,4 @@
-"""One step's sentences and targets: the task's own sides, then a second view, then negatives.
+"""The batch of one step: the sentences of the task's sides, a second view, hard negatives; labels.
 
 Legend: B examples, S sentences of all sides, N sentences of a task, C classes, H hidden size.
 """
@@ -21,20 +21,20 @@ from trainable.runtime.transfer import upload
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step looks up, embeds and learns from."""
+    """The inputs and targets of one step."""
 
     task_name: str
-    sentences: NDArray[np.int64]  # [S], numbers among the task's tokenised sentences
-    sizes: tuple[int, ...]  # sentences of each side, B for all but hard negatives
+    sentences: NDArray[np.int64]  # [S], indices into the task's tokenised sentences
+    sizes: tuple[int, ...]  # sentences per side: B for all sides but hard negatives
     labels: Tensor | None  # [B], or [B, C] for sets of labels; None for entailment
     soft_labels: Tensor | None  # [B, C] or [B], a teacher's outputs
-    view_of: Tensor | None  # [B]: the own side whose second view is the side after them
-    num_negatives: int  # hard negatives: the last side, where there are any
-    packed: Packed | None = None  # the sentences' tokens, for the encoder
-    embeddings: Tensor | None = None  # [S, H] where a frozen encoder's are known; no tokens then
+    view_of: Tensor | None  # [B], the side (0 or 1) that the second view repeats
+    num_negatives: int  # hard negatives, on the last side; 0: no such side
+    packed: Packed | None = None  # the sentences' tokens; None where `embeddings` are known
+    embeddings: Tensor | None = None  # [S, H], by a frozen encoder
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device; a GPU is not waited for."""
+        """Copy the batch to a device, without waiting for a GPU."""
         moved: dict[str, Any] = {
             name: upload(tensor, device)
             for name in ("labels", "soft_labels", "view_of", "embeddings")
@@ -54,9 +54,9 @@ def collate(
     """Gather the batch of a step.
 
     Args:
-        seed: (seed, epoch, number of the step), of which sentence of a pair is seen twice.
-        embeddings: [N, H] of all the task's tokenised sentences, where the encoder is frozen and
-            they are known; None: the batch holds tokens for the encoder.
+        seed: (seed, epoch, step), of the choice which sentence of a pair gets a second view.
+        embeddings: [N, H] of all the task's sentences, by a frozen encoder; None: the batch has
+            tokens for the encoder.
     """
     own = encoded.sentences(step.rows)
     pieces, sizes = [own], [len(step.rows)] * encoded.num_sides

@@ -1,7 +1,7 @@
-"""Sentences without padding: the tokens of a batch in one long row, sentence after sentence.
+"""Packing without padding: the sentences of a batch, concatenated into one row of tokens.
 
-Within the row the shortest sentences stand first, so that those of one length are neighbours and
-can be looked at as a rectangle.
+Sentences are sorted by length within the row, so that those of equal length are adjacent and can be
+viewed as a rectangular batch.
 
 Legend: S sentences, T tokens of all of them, L tokens of the longest, H hidden size.
 """
@@ -18,34 +18,35 @@ from torch import Tensor
 
 from trainable.runtime.transfer import upload
 
-_ON_DEVICE = ("input_ids", "positions", "sentences", "offsets", "order", "places")
+_ON_DEVICE = ("input_ids", "positions", "sentences", "offsets", "order", "inverse_order")
 
 
 @dataclass(frozen=True)
 class Packed:
     """S sentences as one row of T tokens. All tensors are int64."""
 
-    lengths: NDArray[np.int64]  # [S] tokens of the sentences as they stand in the row, ascending
+    lengths: NDArray[np.int64]  # [S] tokens per sentence of the row, ascending
     input_ids: Tensor  # [T]
-    positions: Tensor  # [T] of each token in its sentence
-    sentences: Tensor  # [T] which of the row's sentences each token is of
-    offsets: Tensor  # [S + 1] where the row's sentences begin, and the last one's end
-    order: Tensor  # [S] which sentence of those asked for stands where in the row
-    places: Tensor  # [S] where in the row each sentence asked for stands
+    positions: Tensor  # [T] position of each token in its sentence
+    sentences: Tensor  # [T] index, in the row, of each token's sentence
+    offsets: Tensor  # [S + 1] start of each sentence in the row, and the end of the last
+    order: Tensor  # [S] for each sentence of the row: its index in the original order
+    inverse_order: Tensor  # [S] for each sentence in the original order: its index in the row
 
     @cached_property
     def groups(self) -> list[tuple[int, int]]:
-        """(sentences, tokens of each) of every length, as they stand in the row."""
+        """(number of sentences, tokens per sentence) for each length, in the order of the row."""
         lengths, counts = np.unique(self.lengths, return_counts=True)
         return list(zip(counts.tolist(), lengths.tolist(), strict=True))
 
     def to(self, device: torch.device) -> "Packed":
-        """The same on a device; a GPU is not waited for."""
+        """Copy the row to a device, without waiting for a GPU."""
         moved: dict[str, Any] = {name: upload(getattr(self, name), device) for name in _ON_DEVICE}
         return replace(self, **moved)
 
     def split(self, num_sentences: int) -> "Iterator[Packed]":
-        """The row in parts of at most so many sentences; each part is its own order."""
+        """Split the row into rows of at most `num_sentences`; results of a part keep the order of
+        this row."""
         ends = np.concatenate([[0], np.cumsum(self.lengths)])
         for first in range(0, len(self.lengths), num_sentences):
             last = min(first + num_sentences, len(self.lengths))
@@ -57,7 +58,7 @@ class Packed:
                 self.sentences[tokens] - first,
                 self.offsets[first : last + 1] - int(ends[first]),
                 self.order[first:last],
-                torch.arange(last - first, device=self.places.device),
+                torch.arange(last - first, device=self.inverse_order.device),
             )
 
     def pad(self, pad_id: int) -> tuple[Tensor, Tensor]:
@@ -69,25 +70,25 @@ class Packed:
         return input_ids, mask
 
     def row_index(self, sentences: NDArray[np.int64], positions: NDArray[np.int64]) -> Tensor:
-        """[k] where in the row k tokens stand: of sentences [k] as they were asked for, by their
-        positions [k]."""
-        starts = self.offsets[self.places[torch.from_numpy(sentences)]]
+        """Row indices [k] of tokens, given their sentences [k] (in the original order) and their
+        positions [k] in them."""
+        starts = self.offsets[self.inverse_order[torch.from_numpy(sentences)]]
         return starts + torch.from_numpy(positions)
 
     def of_tokens(self, values: Tensor) -> Tensor:
-        """[T, H] from values [S, L, H] of the sentences as they were asked for."""
+        """The values [T, H] of the row's tokens, from values [S, L, H] in the original order."""
         return values[self.order[self.sentences], self.positions]
 
 
 def pack(flat: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Packed:
-    """The sentences flat[start : start + length], [S] of them."""
+    """Pack the sentences flat[start : start + length], for starts and lengths [S]."""
     order = np.argsort(lengths, kind="stable")
-    places = np.empty_like(order)
-    places[order] = np.arange(len(order))
+    inverse_order = np.empty_like(order)
+    inverse_order[order] = np.arange(len(order))
     lengths = lengths[order]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     sentences = np.repeat(np.arange(len(order)), lengths)
     positions = np.arange(len(sentences)) - offsets[sentences]
     input_ids = flat[starts[order][sentences] + positions].astype(np.int64)
-    tensors = map(torch.from_numpy, (input_ids, positions, sentences, offsets, order, places))
-    return Packed(lengths, *tensors)
+    arrays = (input_ids, positions, sentences, offsets, order, inverse_order)
+    return Packed(lengths, *map(torch.from_numpy, arrays))

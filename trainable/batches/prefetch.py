@@ -1,19 +1,19 @@
-"""Things made in a thread of their own, a few before they are asked for."""
+"""Prefetching: items are made in a background thread before they are needed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Made = TypeVar("Made")
+Item = TypeVar("Item")
 
 
-def ahead(make: Callable[[int], Made], numbers: Iterable[int], depth: int) -> Iterator[Made]:
-    """make(number) for each number in its order, `depth` of them ahead; with 0 when asked for."""
+def prefetch(make: Callable[[int], Item], numbers: Iterable[int], depth: int) -> Iterator[Item]:
+    """Yield make(number) for each number in order, made up to `depth` items ahead; 0: no thread."""
     if depth == 0:
         yield from map(make, numbers)
         return
-    waiting: deque[Future[Made]] = deque()
+    waiting: deque[Future[Item]] = deque()
     with ThreadPoolExecutor(max_workers=1) as thread:
         for number in numbers:
             waiting.append(thread.submit(make, number))

@@ -1,4 +1,4 @@
-"""Which examples a step sees: seeded by (seed, epoch), so that any step can be found again.
+"""The examples of each step, seeded by (seed, epoch), so that any step can be reproduced.
 
 Legend: N examples of a task, B examples of a batch.
 """
@@ -13,15 +13,16 @@ from trainable.config.sections import Batching
 from trainable.runtime.seeding import generator
 
 WINDOW = 64
-"""Batches whose examples are sorted by length together: little padding, still well mixed."""
+"""Number of batches whose examples are sorted by length together: little padding, yet random."""
 
 _ANNEALED_FALL = 0.8
-"""What the exponent of `annealed` loses by the last epoch (Stickland and Murray, 2019)."""
+"""Amount by which the exponent of `annealed` falls by the last epoch (Stickland and Murray,
+2019)."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimisation step: the rows [B] of one task's training examples."""
+    """One optimizer step: the rows [B] of one task's training examples."""
 
     task_name: str
     rows: NDArray[np.int64]
@@ -34,16 +35,16 @@ def plan_epoch(
     epoch: int,
     progress: float = 0.0,
 ) -> list[Step]:
-    """The steps of an epoch, as many as all tasks have batches.
+    """The steps of an epoch; their number is that of all tasks' batches.
 
-    `round_robin` runs through one task after the other, in `task_order`, `even` shuffles all tasks'
-    batches together (section 4.2): every example once. The others draw each step's task, with a
-    probability that follows its number of batches, and go round its examples as often as it is
-    drawn.
+    `round_robin` takes the tasks one after the other, in `task_order`; `even` shuffles all tasks'
+    batches together (section 4.2); both use every example once. The other strategies sample each
+    step's task with a probability that depends on its number of batches, and reshuffle a task's
+    examples when they are used up.
 
     Args:
         lengths: task -> [N] tokens of each of its N examples, at least 1.
-        progress: of the stage, 0 in its first epoch and 1 in its last; `annealed` follows it.
+        progress: of the stage, from 0 in its first epoch to 1 in its last, for `annealed`.
     """
     passes = {name: _Passes(name, lengths[name], batching, seed, epoch) for name in lengths}
     if batching.strategy in ("round_robin", "even"):
@@ -64,7 +65,7 @@ def plan_epoch(
 
 
 def _exponent(batching: Batching, progress: float) -> float:
-    """a, where a task of n batches is drawn in proportion to n^a."""
+    """The exponent a: a task of n batches is sampled in proportion to n^a."""
     if batching.strategy == "temperature":
         return 1 / batching.temperature
     return 1 - _ANNEALED_FALL * progress if batching.strategy == "annealed" else 1.0
@@ -72,7 +73,7 @@ def _exponent(batching: Batching, progress: float) -> float:
 
 @dataclass(frozen=True)
 class _Passes:
-    """The batches of one task, pass after pass over its examples, each shuffled anew."""
+    """The batches of one task, in repeated passes over its examples, reshuffled each time."""
 
     task_name: str
     lengths: NDArray[np.int64]
@@ -101,7 +102,7 @@ class _Passes:
 def even_batches(
     lengths: NDArray[np.int64], batch_size: int, random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Rows in random batches [B], the last one smaller; every row once. Lengths [N] in tokens."""
+    """Every row once, in random batches [B], the last one smaller. `lengths` [N] in tokens."""
     order = random.permutation(len(lengths))
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
@@ -109,7 +110,7 @@ def even_batches(
 def length_buckets(
     lengths: NDArray[np.int64], batch_size: int, random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Rows in random batches [B], each of rows of like length; every row once. Lengths [N] in
+    """Every row once, in batches [B] of similar length, in random order. `lengths` [N] in
     tokens."""
     order = random.permutation(len(lengths))
     window = batch_size * WINDOW

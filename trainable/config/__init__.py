@@ -1,1 +1,1 @@
-"""Settings of a trial: sections, tasks, recipes, strict YAML, and which settings go together."""
+"""Settings of a trial: sections, tasks, recipes, strict YAML, and rules across settings."""

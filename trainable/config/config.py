@@ -1,7 +1,8 @@
-"""The one typed configuration of a trial: frozen, unknown keys refused, defaults = the baseline.
+"""The typed configuration of a trial: frozen, unknown keys refused, defaults = the baseline.
 
 A dotted name (`optim.lr`) is the field here, the YAML path, the search-space key, the `key=value`
-override and the MLflow param. Where the values come from is `trainable.config.recipe`'s business.
+override and the MLflow param. `trainable.config.recipe` reads the values from files, environment
+and command line.
 """
 
 import re
@@ -28,10 +29,10 @@ _KIND = re.compile(r"tasks\.[^.]+\.kind")
 
 
 class Config(Section):
-    """Everything that decides a trial's numbers. The defaults are the paper's baseline."""
+    """All settings that affect a trial's results. The defaults are the paper's baseline."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Of initial heads, batches, dropout and subsampling."""
+    """Seed of initial heads, batches, dropout and subsampling."""
     pretrain: Pretrain = Pretrain()
     data: Data = Data()
     model: Model = Model()
@@ -51,29 +52,32 @@ class Config(Section):
         return {name: known[name] for name in self.data.tasks}
 
     def flat(self) -> dict[str, Any]:
-        """Dotted name -> JSON value; `parse.from_flat` is its inverse."""
+        """Dotted name -> JSON value; the inverse of `parse.from_flat`."""
         values = self.model_dump(mode="json")
         if not self.tasks:
             del values["tasks"]
         return flatten(values)
 
 
-def tasks_of_techniques(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What `loss.mnr.tasks`, `loss.simcse.tasks` and `pretrain.tasks` are in dotted settings that
-    leave them out and train tasks of one's own: the trained tasks of the kind that the paper adds
-    them to, and for text all tasks with labels. {} for the paper's tasks alone, whose defaults
-    stand."""
+def default_technique_tasks(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of `loss.mnr.tasks`, `loss.simcse.tasks` and `pretrain.tasks` where user-defined
+    tasks are trained: the trained similarity tasks for the losses, all trained tasks with labels
+    for pre-training. {} where only the paper's tasks are trained.
+
+    Args:
+        values: dotted settings.
+    """
     names, kinds = values.get("data.tasks"), {name: task.kind for name, task in PAPER_TASKS.items()}
     own = {key.split(".")[1]: kind for key, kind in values.items() if _KIND.fullmatch(key)}
     kinds |= own
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        return {}  # which is refused elsewhere
+        return {}  # validation refuses it
     if not set(own) & set(names) or set(names) - set(kinds):
         return {}
     similar = [name for name in names if kinds[name] == Kind.SIMILARITY]
     labelled = [name for name in names if kinds[name] != Kind.ENTAILMENT]
-    follow = {"loss.mnr.tasks": similar, "loss.simcse.tasks": similar}
-    return follow | ({"pretrain.tasks": labelled} if labelled else {})
+    losses = {"loss.mnr.tasks": similar, "loss.simcse.tasks": similar}
+    return losses | ({"pretrain.tasks": labelled} if labelled else {})
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""YAML files that come with us, found by name: recipes, sweeps, studies; others by their path."""
+"""The package's own YAML files, found by name (recipes, sweeps, studies); others by path."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +10,20 @@ from trainable.config.strict_yaml import is_settings_file
 
 @dataclass(frozen=True)
 class Packaged:
-    """The files of one folder, whose name is the command that lists them."""
+    """The YAML files of one folder; the `ensweep` command of the folder's name lists them."""
 
     folder: Path
-    noun: str  # of one of them
+    noun: str  # what one file is called in messages
 
     def names(self) -> list[str]:
-        """All of them, in the order of the alphabet."""
+        """The names of all files, sorted."""
         return sorted(path.stem for path in self.folder.glob("*.yaml"))
 
     def path(self, name_or_file: str) -> Path:
-        """The file of that name, or the one that is given by its path.
+        """The path of the file with that name; a path of a settings file is returned as given.
 
         Raises:
-            ConfigError: neither a settings file's path nor a known name.
+            ConfigError: neither the path of a settings file nor a known name.
         """
         if is_settings_file(Path(name_or_file)):
             return Path(name_or_file)
@@ -36,7 +36,7 @@ class Packaged:
         return self.folder / f"{name_or_file}.yaml"
 
     def text(self, name: str) -> str:
-        """The file of that name, as it is.
+        """The content of the file with that name.
 
         Raises:
             ConfigError: as `path`.

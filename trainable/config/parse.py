@@ -1,4 +1,4 @@
-"""Dotted settings -> a checked `Config`: every problem at once, each with its key and origin."""
+"""Dotted settings -> a validated `Config`, or one error with every problem, its key and origin."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import NUM_SHOWN, did_you_mean, printable
-from trainable.config.config import Config, tasks_of_techniques
+from trainable.config.config import Config, default_technique_tasks
 from trainable.config.constraints import contradictions
 from trainable.config.tasks import Task
 
@@ -20,7 +20,7 @@ def from_flat(values: Mapping[str, Any], origin: Mapping[str, str] | None = None
         ConfigError: all problems at once, each with its key, origin and the nearest valid key.
     """
     problems: list[str] = []
-    nested = _nest(tasks_of_techniques(values) | dict(values), problems)
+    nested = _nest(default_technique_tasks(values) | dict(values), problems)
     try:
         config = Config.model_validate_json(json.dumps(nested))
     except ValidationError as error:
@@ -36,17 +36,17 @@ def from_flat(values: Mapping[str, Any], origin: Mapping[str, str] | None = None
 
 
 def valid_keys() -> list[str]:
-    """Every dotted name; a declared task's stand under `tasks.<name>.`."""
+    """All dotted names of settings; those of a declared task begin with `tasks.<name>.`."""
     return list(_keys(Config))
 
 
 def nearest_key(key: str) -> str:
-    """` (did you mean optim.lr?)` for optim.Lr, or nothing when no key is close."""
+    """` (did you mean optim.lr?)` for optim.Lr; "" where no key is similar."""
     keys = valid_keys()
     hint = did_you_mean(key, keys)
     if hint:
         return hint
-    last = key.rsplit(".", 1)[-1]  # it alone may be right: `lr` -> optim.lr
+    last = key.rsplit(".", 1)[-1]  # `lr` -> optim.lr
     same = [name for name in keys if name.rsplit(".", 1)[-1] == last]
     return f" (did you mean {same[0]}?)" if same else ""
 
@@ -71,7 +71,7 @@ def _nest(values: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
                 problems.append(f"{key}: {part} is a value, not a section")
                 child = {}
             branch = child
-        if value == {}:  # an empty section changes nothing; elsewhere pydantic refuses it
+        if value == {}:  # an empty section is valid; pydantic refuses {} for any other key
             branch.setdefault(leaf, {})
         elif isinstance(branch.get(leaf), dict):
             problems.append(f"{key}: is a section; set one of its keys")
@@ -81,7 +81,7 @@ def _nest(values: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
 
 
 def _refusal(problems: Sequence[str], num_hidden: int) -> ConfigError:
-    """The first problems, and the number of all: those given and `num_hidden` more."""
+    """One error with the first problems and the count of all, `num_hidden` of them not listed."""
     lines = [printable(problem) for problem in problems[:NUM_SHOWN]]
     num_problems = len(problems) + num_hidden
     if num_problems > len(lines):
@@ -94,14 +94,14 @@ def _refusal(problems: Sequence[str], num_hidden: int) -> ConfigError:
 
 
 def _describe(detail: Any, origin: Mapping[str, str]) -> str:
-    """One of pydantic's errors: key, what is wrong, the value and where it came from."""
+    """One pydantic error: the key, the problem, the value and its origin."""
     key = ".".join(str(part) for part in detail["loc"])
-    place = _place(key, origin)
+    source = _source(key, origin)
     if detail["type"] == "extra_forbidden":
-        return f"{_short(key)}: no such key{nearest_key(key)}{place}"
+        return f"{_short(key)}: no such key{nearest_key(key)}{source}"
     message = _short(detail["msg"].removeprefix("Value error, "))
     value = _short(repr(detail["input"]))
-    return f"{_short(key)}: {message[0].lower()}{message[1:]}, got {value}{place}"
+    return f"{_short(key)}: {message[0].lower()}{message[1:]}, got {value}{source}"
 
 
 def _short(text: str) -> str:
@@ -109,14 +109,13 @@ def _short(text: str) -> str:
 
 
 def _sources(problem: str, origin: Mapping[str, str]) -> str:
-    """Where the keys that a contradiction names came from, each place once."""
+    """The origins of the keys that a contradiction names, each once."""
     words = problem.replace(",", " ").replace(":", " ").replace("=", " ").split()
-    places = dict.fromkeys(_place(word, origin) for word in words if word in origin)
-    return "".join(places)
+    return "".join(dict.fromkeys(_source(word, origin) for word in words if word in origin))
 
 
-def _place(key: str, origin: Mapping[str, str]) -> str:
-    """Where the key's value came from: that of a list for its items, of a key for its section."""
+def _source(key: str, origin: Mapping[str, str]) -> str:
+    """` (command line)`: the origin of a key, else of its nearest parent, else of a key below."""
     parts = key.split(".")
     parents = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     below = (name for name in origin if name.startswith(f"{key}."))

@@ -1,7 +1,7 @@
-"""Where a configuration's values come from: default < recipe < file < environment < command line.
+"""Recipes, and the precedence of settings: default < recipe < file < environment < command line.
 
-A recipe is a YAML file of settings with `extends: <recipe or file>` and a `description`. Relative
-paths in a file are relative to it; those on the command line and in the environment, to the
+A recipe is a YAML file of settings with `extends: <recipe or file>` and a `description`. Paths in a
+file are relative to the file; paths on the command line and in the environment are relative to the
 working directory.
 """
 
@@ -26,12 +26,12 @@ RECIPES = Packaged(Path(__file__).parent / "recipes", "recipe")
 ENVIRONMENT_PREFIX = "ENSWEEP_"
 MAX_EXTENDS = 20
 TASKS_FILE = "tasks.yaml"
-"""Of a data folder: the tasks that its files are of, where `ensweep data import` wrote it."""
+"""The file in a data folder, written by `ensweep data import`, that declares its tasks."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration and where each of its values came from."""
+    """A configuration and the origin of each of its values."""
 
     recipe: str
     config: Config
@@ -40,13 +40,13 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe or settings file, its parents already merged in."""
+    """One recipe or settings file, merged over the recipes that it extends."""
 
     name: str
     description: str
     settings: dict[str, Any]  # dotted name -> value
     origin: dict[str, str]
-    packaged: str | None  # the recipe itself, or the nearest that it extends, that comes with us
+    packaged: str | None  # the packaged recipe that this is, or the nearest one that it extends
 
 
 def resolve(
@@ -56,32 +56,35 @@ def resolve(
 ) -> Resolved:
     """The configuration of `recipe` (a name or a path to a YAML file) with `key=value` overrides.
 
+    Args:
+        environment: read for `ENSWEEP_...` variables; default: the process's environment.
+
     Raises:
-        ConfigError: every problem found, with its origin and the nearest valid key.
+        ConfigError: all problems at once, each with its origin and the nearest valid key.
     """
-    read = read_recipe(recipe)
-    settings, origin = dict(read.settings), dict(read.origin)
-    for key, value, place in given_settings(overrides, environment):
-        _assign(settings, origin, key, value, place)
+    base = read_recipe(recipe)
+    settings, origin = dict(base.settings), dict(base.origin)
+    for key, value, source in given_settings(overrides, environment):
+        _assign(settings, origin, key, value, source)
     if not origin.get("data.tasks", "recipe ").startswith(("command line", "env ")):
         for key, value in settings_of_data(settings).items():
             _assign(settings, origin, key, value, f"file {settings['data.dir']}/{TASKS_FILE}")
     config = from_flat(settings, origin)
     return Resolved(
-        read.name, config, {key: origin.get(key, "default") for key in sorted(config.flat())}
+        base.name, config, {key: origin.get(key, "default") for key in sorted(config.flat())}
     )
 
 
 def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
-    """A recipe by name, or a settings file by path, merged over what it extends.
+    """A recipe by name, or a settings file by path, merged over the recipes that it extends.
 
     Raises:
-        ConfigError: no such recipe, a circle of `extends`, or a file that is not settings.
+        ConfigError: no such recipe, a cycle of `extends`, or not a settings file.
     """
     path = RECIPES.path(name)
     if str(path) in _seen:
         raise ConfigError(f"{path}: extends itself: {' -> '.join([*_seen, str(path)])}")
-    if len(_seen) > MAX_EXTENDS:  # a circle through `..` has a new name each time
+    if len(_seen) > MAX_EXTENDS:  # a cycle through `..` has a new path each time
         raise ConfigError(f"{_seen[0]}: extends itself, or more than {MAX_EXTENDS} files in a row")
     content = read_settings(path)
     if "space" in content:
@@ -99,36 +102,37 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
         known = beside if is_settings_file(beside) and _exists(beside) else parent
         base = read_recipe(str(known), (*_seen, str(path)))
         settings, origin, packaged = dict(base.settings), dict(base.origin), base.packaged
-    is_packaged = path.parent == RECIPES.folder
-    packaged = path.stem if is_packaged else packaged
-    place = f"recipe {path.stem}" if is_packaged else f"file {path}"
-    given = from_folder(flatten(content), path.parent)
+    if path.parent == RECIPES.folder:
+        shown_name = packaged = path.stem
+        source = f"recipe {path.stem}"
+    else:
+        shown_name, source = str(path), f"file {path}"
+    given = resolve_paths(flatten(content), path.parent)
     if len(given) < _count_leaves(content):
         raise ConfigError(f"{path}: a key is given twice, once nested and once dotted")
     for key, value in given.items():
-        _assign(settings, origin, key, value, place)
-    known_as = path.stem if is_packaged else str(path)
-    return Recipe(known_as, str(description), settings, origin, packaged)
+        _assign(settings, origin, key, value, source)
+    return Recipe(shown_name, str(description), settings, origin, packaged)
 
 
-def from_folder(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings of a file in `folder`, whose relative paths are relative to it: the data's, and
-    those of an encoder (begun with `./` or `../`, else it is a name) and of a teacher's bundle."""
+def resolve_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings of a file in `folder`, with the paths of the data, of a teacher's bundle and of
+    the encoder made absolute. An encoder is a path only if it begins with `./` or `../`."""
     changed = dict(settings)
-    for key, start in (("data.dir", ""), ("model.encoder", ""), ("distill.teacher", "bundle:")):
+    for key, prefix in (("data.dir", ""), ("model.encoder", ""), ("distill.teacher", "bundle:")):
         value = settings.get(key)
-        if not isinstance(value, str) or not value.startswith(start) or is_uri(value):
+        if not isinstance(value, str) or not value.startswith(prefix) or is_uri(value):
             continue
-        place = value.removeprefix(start)
-        is_path = key != "model.encoder" or place.startswith(("./", "../"))
-        if place and is_path:
-            changed[key] = f"{start}{(folder / place).resolve()}"
+        path = value.removeprefix(prefix)
+        is_path = key != "model.encoder" or path.startswith(("./", "../"))
+        if path and is_path:
+            changed[key] = f"{prefix}{(folder / path).resolve()}"
     return changed
 
 
 def settings_of_data(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The tasks of the data folder as settings; {} where it declares none, or the settings have
-    tasks of their own.
+    """The tasks that the data folder declares, as settings; {} where it declares none, or where
+    `settings` declare tasks themselves.
 
     Raises:
         ConfigError, PartialError: as `data_tasks`.
@@ -143,11 +147,11 @@ def settings_of_data(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_tasks(folder: str | Path) -> dict[str, Any]:
-    """The declarations in `tasks.yaml` of a data folder, or of one at a URI; {} without one.
+    """The declarations in `tasks.yaml` of a data folder or its storage URI; {} without that file.
 
     Raises:
-        ConfigError: it is not a mapping of tasks, or no storage URI.
-        PartialError: nothing is at the URI, or it cannot be reached now.
+        ConfigError: the file is not a mapping of tasks, or the URI is not a storage URI.
+        PartialError: the URI has no files, or cannot be reached now.
     """
     if is_uri(str(folder)):
         remote, shown = RemoteFolder(str(folder)), f"{redact(str(folder))}/{TASKS_FILE}"
@@ -172,7 +176,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """`optim.lr=1e-4` -> ("optim.lr", 1e-4).
 
     Raises:
-        ConfigError: no `=`, or a value that is not YAML.
+        ConfigError: there is no `=`, or the value is not YAML.
     """
     key, separator, value = text.partition("=")
     key = key.strip()
@@ -191,25 +195,24 @@ def parse_override(text: str) -> tuple[str, Any]:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # the name is too long, for instance
+    except OSError:  # for example, the name is too long
         return False
 
 
 def given_settings(
     overrides: Iterable[str], environment: Mapping[str, str] | None
 ) -> list[tuple[str, Any, str]]:
-    """(key, value, origin) from the environment and the command line, in rising precedence."""
+    """(key, value, origin) from the environment and the command line, lowest precedence first."""
     variables = os.environ if environment is None else environment
     given = [(*parse_override(text), "command line") for text in overrides]
     return [*_settings_of(variables), *given]
 
 
 def _settings_of(variables: Mapping[str, str]) -> list[tuple[str, Any, str]]:
-    """(key, value, origin) of environment variables: ENSWEEP_OPTIM__LR=1e-4 sets optim.lr; two
-    underscores stand for the dot.
+    """(key, value, origin) of environment variables: ENSWEEP_OPTIM__LR=1e-4 sets optim.lr.
 
     Raises:
-        ConfigError: a variable that begins like a setting and is none.
+        ConfigError: a variable is named like a setting that does not exist.
     """
     keys = {f"{ENVIRONMENT_PREFIX}{key.upper().replace('.', '__')}": key for key in valid_keys()}
     settings = []
@@ -223,12 +226,12 @@ def _settings_of(variables: Mapping[str, str]) -> list[tuple[str, Any, str]]:
 
 
 def _assign(
-    settings: dict[str, Any], origin: dict[str, str], key: str, value: Any, place: str
+    settings: dict[str, Any], origin: dict[str, str], key: str, value: Any, source: str
 ) -> None:
-    """Set a key; a mapping given for a section or task sets the keys below it."""
+    """Set a key and its origin; a mapping, given for a section or task, sets the keys below it."""
     for name, leaf in flatten({key: value}).items():
         settings[name] = leaf
-        origin[name] = place
+        origin[name] = source
 
 
 def _count_leaves(content: Mapping[str, Any]) -> int:

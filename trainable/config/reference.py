@@ -1,4 +1,4 @@
-"""Every setting with its meaning, range and default, as the classes of the configuration say."""
+"""Every setting with its meaning, range and default, read from the configuration classes."""
 
 import ast
 import inspect
@@ -15,55 +15,56 @@ from pydantic.fields import FieldInfo
 from mlflow_setup.text import nearest_first
 
 _FIRST = ("optim.", "train.", "model.", "batching.")
-"""Sections that are meant where others have a setting of the same last name."""
+"""Sections whose settings come first among several with the same last name."""
 NAME = "<name>"
-"""Stands for a name of the user's in a key: `tasks.<name>.kind`."""
+"""Placeholder for a user-defined name in a key: `tasks.<name>.kind`."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting; its text is that of the docstring below its field."""
+    """One setting."""
 
     key: str
-    meaning: str
+    meaning: str  # the docstring of its field
     range: str  # `number above 0 and below 1`
-    default: Any  # a JSON value; None where it is null, or where the field must be given
-    section: str  # what the class of the field is about, in a line
+    default: Any  # a JSON value; None: null, or the field is required
+    section: str  # the summary line of its section's docstring
 
 
 def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
-    """The settings of a class and of those below it, in the order in which they are written."""
+    """The settings of a section and its subsections, in the order of their declaration."""
     section = inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
     meanings = _docstrings(model)
     for name, field in model.model_fields.items():
         key = f"{prefix}{name}"
-        if (below := _section(field.annotation)) is not None:
-            yield from settings_of(below, f"{key}.")
+        if (subsection := _section(field.annotation)) is not None:
+            yield from settings_of(subsection, f"{key}.")
             continue
         yield Setting(key, meanings.get(name, ""), _range(field), _default(field), section)
         for kind in get_args(field.annotation):
-            if (below := _section(kind)) is not None:
-                yield from settings_of(below, f"{key}.{NAME}.")
+            if (subsection := _section(kind)) is not None:
+                yield from settings_of(subsection, f"{key}.{NAME}.")
 
 
-def named(name: str, settings: Iterable[Setting]) -> list[Setting]:
-    """The settings that `name` may mean: of that key, else of that section, else those whose key
-    ends in it; `lr`, `Lr` and `--lr` are one."""
+def matching_settings(name: str, settings: Iterable[Setting]) -> list[Setting]:
+    """The settings that `name` may mean: the one with that key, else those of that section, else
+    those whose key ends in it, else those with it as a word of the key's last part. Case and
+    leading dashes are ignored: `lr`, `Lr` and `--lr` are the same."""
     known = list(settings)
-    asked = name.lstrip("-").replace("-", "_").lower()
-    for fits in (  # from the strictest on
-        lambda key: key == asked,
-        lambda key: key.startswith(f"{asked}."),
-        lambda key: key.endswith(f".{asked}"),
-        lambda key: asked in key.rpartition(".")[2].split("_"),
+    query = name.lstrip("-").replace("-", "_").lower()
+    for matches_query in (  # strictest first
+        lambda key: key == query,
+        lambda key: key.startswith(f"{query}."),
+        lambda key: key.endswith(f".{query}"),
+        lambda key: query in key.rpartition(".")[2].split("_"),
     ):
-        if matches := [setting for setting in known if fits(setting.key.lower())]:
+        if matches := [setting for setting in known if matches_query(setting.key.lower())]:
             return sorted(matches, key=lambda setting: not setting.key.startswith(_FIRST))
     return []
 
 
 def nearest_keys(name: str, settings: Iterable[Setting]) -> list[str]:
-    """The keys, those first that are most like `name`, by their last part or as a whole."""
+    """All keys, sorted by how similar their last part is to `name`."""
     keys = [setting.key for setting in settings]
     leaves = {key: key.rpartition(".")[2] for key in keys}
     by_leaf = nearest_first(name, dict.fromkeys(leaves.values()))
@@ -76,7 +77,7 @@ def _section(kind: Any) -> type[BaseModel] | None:
 
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Field -> the text that stands below it, of the class and those that it is made from."""
+    """Field -> the docstring below it, for the fields of a class and its base classes."""
     docstrings: dict[str, str] = {}
     for parent in reversed(model.__mro__):
         if not (issubclass(parent, BaseModel) and parent is not BaseModel):
@@ -105,15 +106,15 @@ def _range(field: FieldInfo) -> str:
     if field.metadata:
         kind = Annotated[(kind, *field.metadata)]
     schema = TypeAdapter(kind).json_schema()
-    return _words(schema, schema.get("$defs", {}))
+    return _describe(schema, schema.get("$defs", {}))
 
 
-def _words(schema: dict[str, Any], defined: dict[str, Any]) -> str:
-    """A JSON schema's values in words."""
+def _describe(schema: dict[str, Any], defined: dict[str, Any]) -> str:
+    """The values that a JSON schema allows, in words."""
     if "$ref" in schema:
-        return _words(defined[schema["$ref"].rpartition("/")[2]], defined)
+        return _describe(defined[schema["$ref"].rpartition("/")[2]], defined)
     if "anyOf" in schema:
-        return " or ".join(_words(each, defined) for each in schema["anyOf"])
+        return " or ".join(_describe(each, defined) for each in schema["anyOf"])
     if "enum" in schema or "const" in schema:
         return " | ".join(map(str, schema.get("enum", [schema.get("const")])))
     kind = schema.get("type")
@@ -121,7 +122,9 @@ def _words(schema: dict[str, Any], defined: dict[str, Any]) -> str:
         return _list(schema, defined)
     if kind == "object":
         values = schema.get("additionalProperties")
-        return "mapping" if not isinstance(values, dict) else f"name -> {_words(values, defined)}"
+        if not isinstance(values, dict):
+            return "mapping"
+        return f"name -> {_describe(values, defined)}"
     names = {"integer": "whole number", "boolean": "true | false", "string": "text"}
     return f"{names.get(str(kind), str(kind))}{_bounds(schema)}"
 
@@ -132,7 +135,7 @@ def _list(schema: dict[str, Any], defined: dict[str, Any]) -> str:
     count = "" if least is None and most is None else f", {least or 0} or more"
     if most is not None:
         count = f", {least or 0} to {most}"
-    return f"list of {_words(items, defined) if items else 'values'}{count}"
+    return f"list of {_describe(items, defined) if items else 'values'}{count}"
 
 
 def _bounds(schema: dict[str, Any]) -> str:
@@ -142,5 +145,5 @@ def _bounds(schema: dict[str, Any]) -> str:
         "maximum": "at most",
         "exclusiveMaximum": "below",
     }
-    said = [f"{word} {schema[key]:,.10g}" for key, word in words.items() if key in schema]
-    return f" {' and '.join(said)}" if said else ""
+    bounds = [f"{word} {schema[key]:,.10g}" for key, word in words.items() if key in schema]
+    return f" {' and '.join(bounds)}" if bounds else ""

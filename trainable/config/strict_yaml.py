@@ -1,7 +1,8 @@
-"""YAML for settings: the 1.2 core schema, safe, without surprises.
+"""A strict, safe YAML reader for settings: the YAML 1.2 core schema.
 
-`1e-5` is a number, `on`, `off`, `yes` and `no` are text, a key given twice is an error, and tags,
-anchors and files over 1 MB are refused, so that a settings file cannot run or exhaust anything.
+`1e-5` is a number, `on`, `off`, `yes` and `no` are text, and a duplicate key is an error. Tags,
+anchors and files over 1 MB are refused, so that a settings file can neither execute code nor
+exhaust memory.
 """
 
 import re
@@ -19,15 +20,15 @@ MAX_DEPTH = 20
 
 
 def is_settings_file(path: Path) -> bool:
-    """Whether a name is that of a YAML file, not of what comes with the package."""
+    """Whether the path ends in .yaml or .yml; else it is the name of a packaged file."""
     return path.suffix.lower() in (".yaml", ".yml")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file; {} for an empty file.
 
     Raises:
-        ConfigError: unreadable, too large, not UTF-8, not YAML of this kind, or not a mapping.
+        ConfigError: unreadable, too large, not UTF-8, not valid strict YAML, or not a mapping.
     """
     try:
         with path.open("rb") as stream:
@@ -48,10 +49,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def parse(text: str, where: str) -> Any:
-    """One YAML document. `where` names its source in errors.
+    """Parse one YAML document. `where` names its source in errors.
 
     Raises:
-        ConfigError: not YAML of this kind, with line and column.
+        ConfigError: not valid strict YAML; with line and column.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader

@@ -1,6 +1,6 @@
-"""The tasks. The paper's are declared in `paper_tasks.yaml`, as users declare their own.
+"""Tasks. The paper's are declared in `paper_tasks.yaml`, as users declare their own.
 
-A kind says how many sentences an example has, what its label is and what the model puts out; a
+A kind determines the number of sentences per example, the type of label and the model's output; a
 task is a kind with files, columns, a number of classes and a metric.
 """
 
@@ -18,35 +18,36 @@ Quoting = Literal["standard", "none"]
 
 
 class Output(StrEnum):
-    """What a head puts out for an example, hence loss, metrics, and how members are combined."""
+    """A head's output for one example; determines the loss, the metrics and how ensembles combine
+    members."""
 
     CLASSES = "classes"  # C logits: one of C classes
-    BINARY = "binary"  # one logit, of 1 against 0
-    LABELS = "labels"  # C logits: a set of labels, each by itself
+    BINARY = "binary"  # one logit: 1 against 0
+    LABELS = "labels"  # C logits: a set of labels, each independent of the others
     SCORE = "score"  # one number
-    NONE = "none"  # nothing that is scored
+    NONE = "none"  # not evaluated
 
     @property
     def has_columns(self) -> bool:
-        """Whether outputs of N examples are [N, C]; else [N]."""
+        """Whether outputs of N examples have shape [N, C]; else [N]."""
         return self in (Output.CLASSES, Output.LABELS)
 
     @property
     def metrics(self) -> tuple[MetricName, ...]:
-        """What such outputs can be scored by, the default first."""
+        """The metrics for such outputs, the default first."""
         return _METRICS[self]
 
 
 class KindFacts(NamedTuple):
-    """What distinguishes a kind."""
+    """The properties of a kind."""
 
-    num_sides: int  # sentences of an example
+    num_sides: int  # sentences per example
     output: Output
     head: Literal["linear", "pair", "match", "cosine"]
 
 
 class Kind(StrEnum):
-    """What an example and its label are, hence which head, loss and output a task has."""
+    """The type of a task's examples and labels; determines its head, loss and output."""
 
     CLASSIFICATION = "classification"  # one sentence -> one of C classes
     REGRESSION = "regression"  # one sentence -> score in min_score..max_score
@@ -66,7 +67,7 @@ class Kind(StrEnum):
 
     @property
     def has_integer_labels(self) -> bool:
-        """Whether a label is a class, by name or number."""
+        """Whether a label is one class, by name or number."""
         return self.output in (Output.CLASSES, Output.BINARY)
 
     @property
@@ -83,8 +84,8 @@ KINDS: dict[Kind, KindFacts] = {
     Kind.SIMILARITY: KindFacts(2, Output.SCORE, "cosine"),
     Kind.ENTAILMENT: KindFacts(2, Output.NONE, "cosine"),
 }
-"""Every kind. A new one whose output and head are known is an entry here; losses, metrics, files
-and answers follow from its output."""
+"""The properties of every kind. A new kind with an existing output and head needs only an entry
+here: losses, metrics, files and predictions depend on the output alone."""
 
 _METRICS: dict[Output, tuple[MetricName, ...]] = {
     Output.CLASSES: ("accuracy", "macro_f1"),
@@ -94,7 +95,8 @@ _METRICS: dict[Output, tuple[MetricName, ...]] = {
     Output.NONE: (),
 }
 MAX_LABELS = 50
-"""Of a multi-label task: a set of them is one number, whose bit c stands for label c."""
+"""The limit for a multi-label task: a set of labels is stored as one number with bit c for label c
+(exact in float64 up to 53 bits)."""
 
 
 class Columns(BaseModel):
@@ -103,11 +105,11 @@ class Columns(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = "id"
-    """Of a row's name, which predictions are found by."""
+    """Column of the row's ID, which identifies its prediction."""
     sentences: tuple[str, ...] = ()
     """One name for single sentences, two for pairs. Default: sentence, or sentence1, sentence2."""
     label: str = "label"
-    """Of what is to be learned."""
+    """Column of the label."""
 
 
 class Task(BaseModel):
@@ -116,31 +118,32 @@ class Task(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    """What an example and its label are, hence head, loss and output."""
+    """Type of the examples and labels; determines head, loss and output."""
     files: dict[Split, str]
-    """File name below the data directory for each split. `.jsonl` or delimited text."""
+    """File of each split, in the data folder: `.jsonl` or delimited text."""
     columns: Columns = Columns()
     delimiter: Annotated[str, Field(pattern=r'^[^"\r\n\x00]$')] = "\t"
-    """Between the columns of a delimited file. The paper's files are tab-separated."""
+    """Separator of columns in a delimited file. The paper's files are tab-separated."""
     quoting: Quoting = "standard"
-    """standard: a cell may stand in quotation marks, those inside it doubled; none: quotation marks
-    are letters, for files that were written without quoting."""
+    """standard: cells may be quoted, with quotation marks in them doubled; none: quotation marks
+    are ordinary characters, for files that were written without quoting."""
     num_classes: Annotated[int, Field(ge=2, le=1000)] = 2
     """Labels are 0..num_classes-1, or names (`labels`). Paraphrase tasks have 2."""
     labels: tuple[str, ...] = ()
-    """The labels' names as the files have them, in the order of the classes; () where the files
-    have numbers. Of a paraphrase task the second is the one that says that the pair matches."""
+    """Names of the labels in the files, in the order of the classes; () if the files have numbers.
+    For a paraphrase task, the second is the label of matching pairs."""
     label_separator: Annotated[str, Field(min_length=1, max_length=3)] = "|"
-    """Between the labels of a cell of a multi-label task; an empty cell has none of them."""
+    """Separator of the labels in a cell of a multi-label task; an empty cell is the empty set."""
     min_score: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    """Regression labels lie in min_score..max_score."""
+    """Minimum of regression labels, which are in min_score..max_score."""
     max_score: Annotated[float, Field(allow_inf_nan=False)] = 5.0
-    """Similarity labels lie in 0..max_score; the head puts out max_score x cosine."""
+    """Maximum of labels; similarity labels are in 0..max_score, and the head returns max_score x
+    cosine."""
     metric: MetricName | None = None
-    """Reported per task and maximised. Default: accuracy for classes, micro_f1 for sets of labels,
-    pearson for scores."""
+    """Metric that is reported and maximised. Default: accuracy for classes, micro_f1 for sets of
+    labels, pearson for scores."""
     head: str | None = None
-    """Name of the task whose head this one shares, if that task is trained too."""
+    """Name of the task whose head this one shares, if that task is trained as well."""
     submission_header: str | None = None
     """Header of the label column in a submission file; None: `Predicted_<label column>`."""
 
@@ -184,7 +187,7 @@ class Task(BaseModel):
             raise ValueError(f"the scores of a {self.kind} task begin at 0: leave min_score out")
         if self.min_score >= self.max_score:
             raise ValueError(f"max_score is {self.max_score:g}, not above {self.min_score:g}")
-        if problem := self._wrong_with_labels():
+        if problem := self._label_problem():
             raise ValueError(problem)
         if "train" not in self.files:
             raise ValueError("files must name a train file")
@@ -192,7 +195,7 @@ class Task(BaseModel):
             raise ValueError("files must name a dev file")
         return self
 
-    def _wrong_with_labels(self) -> str | None:
+    def _label_problem(self) -> str | None:
         if self.kind is Kind.MULTILABEL and self.num_classes > MAX_LABELS:
             return f"a multilabel task has at most {MAX_LABELS} labels, got {self.num_classes}"
         if not self.labels:
@@ -206,15 +209,16 @@ class Task(BaseModel):
         bad = [name for name in self.labels if not name or name != name.strip() or "\n" in name]
         if self.kind is Kind.MULTILABEL:
             bad += [name for name in self.labels if self.label_separator in name]
-        return f"{bad[0]!r} is no name of a label: a cell could not hold it" if bad else None
+        return f"{bad[0]!r} is not a valid label name: a cell could not hold it" if bad else None
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """What the classes, or the labels of a set, are called: names, or their numbers."""
+        """The names of the classes or labels; their numbers as text where they have no names."""
         return self.labels or tuple(map(str, range(self.num_classes)))
 
     def show(self, label: float) -> str | int | float:
-        """A label as answers have it: a name, the names of a set, a class's number or a score."""
+        """A label as it is written in predictions: a name or class number, the joined names of a
+        set, or a score."""
         if self.kind.output is Output.LABELS:
             return self.label_separator.join(
                 name for c, name in enumerate(self.label_names) if int(label) >> c & 1
@@ -225,16 +229,17 @@ class Task(BaseModel):
 
     @property
     def is_evaluated(self) -> bool:
-        """Whether the task has a dev score; entailment is train-only."""
+        """Whether the task has a dev score; entailment is only trained."""
         return self.metric is not None
 
     @property
     def num_outputs(self) -> int:
-        """Columns of the model's output: C logits, or one logit or score."""
+        """Number of the model's outputs per example: C logits, or 1 for a logit or score."""
         return self.num_classes if self.kind.output.has_columns else 1
 
     def fits_head_of(self, owner: "Task") -> bool:
-        """Whether `owner`'s head can serve this task too: as many sides, outputs and the scale."""
+        """Whether this task can share `owner`'s head: same kind, number of outputs and scale, or
+        entailment with the head of a similarity task."""
         if self.kind is Kind.ENTAILMENT:
             return owner.kind in (Kind.SIMILARITY, Kind.ENTAILMENT)
         ours, theirs = (

@@ -1,1 +1,1 @@
-"""Teachers and the soft labels that a student learns from."""
+"""Distillation: teachers, and the soft labels that a student learns from."""

@@ -1,8 +1,7 @@
-"""A teacher's soft labels: its outputs for the training examples, a prediction file a task.
+"""A teacher's soft labels: its outputs for the training examples, one prediction file per task.
 
-They are computed once (`trainable.distillation.teacher`, `ensemble.distillation.teachers`), below
-the folder that a sweep's trials share, and found again by a fingerprint of the teacher and the
-data.
+They are computed once (`trainable.distillation.teacher`, `ensemble.distillation.teachers`) and
+stored in the folder that the trials of a sweep share, under a hash of the teacher and the data.
 
 Legend: n examples, C classes or labels.
 """
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SOFT_LABELS, TEACHERS = "soft_labels", "teachers"
-"""The folders of all soft labels, and of the teachers trained here, below the shared one."""
+"""Folders, in the shared folder, of soft labels and of the teachers that a sweep trains."""
 
 
 def soft_labels_dir(config: Config, dataset: Dataset, shared: Path) -> Path:
-    """Where the soft labels of a configuration's teacher for its training examples are.
+    """The folder of the soft labels that a configuration's teacher gives the training examples.
 
     Raises:
         IntegrityError: the teacher is a bundle that cannot be read.
@@ -46,23 +45,23 @@ def soft_labels_dir(config: Config, dataset: Dataset, shared: Path) -> Path:
 
 
 def teacher_config(config: Config, number: int) -> Config:
-    """The configuration of the teacher `number` (from 0) of self-distillation."""
+    """The configuration of teacher `number` (from 0) in self-distillation."""
     plain = type(config.distill)()
     return config.model_copy(update={"distill": plain, "seed": config.seed + number})
 
 
-def teacher_dir(taught: Config, dataset: Dataset, shared: Path) -> Path:
-    """Where a teacher of that configuration is trained on that data, for all of its students."""
-    return shared / TEACHERS / _digest([taught.flat(), dataset.fingerprint])
+def teacher_dir(teacher: Config, dataset: Dataset, shared: Path) -> Path:
+    """The trial folder of a teacher with that configuration and data, shared by its students."""
+    return shared / TEACHERS / _digest([teacher.flat(), dataset.fingerprint])
 
 
 def read_soft_labels(folder: Path, dataset: Dataset) -> "dict[str, Tensor]":
     """Task -> float32 [n, C] or [n], in the order of its training examples.
 
     Raises:
-        IntegrityError: a file is missing, damaged, or not of these examples.
+        IntegrityError: a file is missing, damaged, or was made for other examples.
     """
-    import torch  # a report that asks what a teacher is needs none
+    import torch  # reports import this module and need no torch
 
     by_task = {}
     for name, examples in dataset.train.items():

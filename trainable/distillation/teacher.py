@@ -1,7 +1,7 @@
-"""Teachers: soft labels are made once, by the first trial that needs them.
+"""Teachers: the first trial that needs soft labels computes them.
 
-Self-distillation trains its teachers here. Runs and bundles as teachers are
-`ensemble.distillation.teachers`'s.
+This module trains the teachers of self-distillation; `ensemble.distillation.teachers` uses runs and
+bundles as teachers.
 
 Legend: n or N examples, C classes or labels.
 """
@@ -34,7 +34,7 @@ from trainable.evaluation.evaluate import predict, predictions_of
 from trainable.evaluation.inference import Sides
 from trainable.model.multitask import load_member
 from trainable.runtime.precision import choose_device
-from trainable.runtime.stopping import AskedToStop, Stop, exclusive, go_on, never
+from trainable.runtime.stopping import Stop, StopRequested, exclusive, never_stop, raise_if_stopped
 from trainable.storage.trial_folder import TrialFolder
 
 _logger = logging.getLogger(__name__)
@@ -42,19 +42,25 @@ _logger = logging.getLogger(__name__)
 Outputs = Mapping[str, NDArray[np.floating[Any]]]
 """Task -> raw outputs [n, C] or [n] for its training examples."""
 
-_ROWS = 4096
-"""Examples that a teacher labels between two questions whether to stop."""
+_CHUNK_ROWS = 4096
+"""Examples that a teacher labels between two calls of `stop`."""
 
 
 def ensure_soft_labels(
-    folder: Path, dataset: Dataset, answer: Callable[[], list[Outputs]], stop: Stop = never
+    folder: Path,
+    dataset: Dataset,
+    predict_all: Callable[[], list[Outputs]],
+    stop: Stop = never_stop,
 ) -> None:
-    """Have `answer` give each teacher's outputs and write their average, unless it is there.
+    """Write the average of the teachers' outputs to `folder`, unless it is there and undamaged.
 
-    One process does it; the others wait for it. Damaged ones are made again.
+    One process does this while the others wait.
+
+    Args:
+        predict_all: returns the outputs of each teacher.
 
     Raises:
-        AskedToStop: while another process made it.
+        StopRequested: while another process computed them.
     """
     with exclusive(folder, stop):
         if folder.is_dir():
@@ -62,21 +68,25 @@ def ensure_soft_labels(
                 read_soft_labels(folder, dataset)
                 return
             except IntegrityError as error:
-                _logger.warning("soft labels are made again: %s", error.problem)
-        answers = answer()
+                _logger.warning("soft labels are computed again: %s", error.problem)
+        by_teacher = predict_all()
         remove_folder(folder)
         with atomic_folder(folder) as temporary:
             for name, examples in dataset.train.items():
                 task = dataset.tasks[name]
                 if task.kind is Kind.ENTAILMENT:
                     continue
-                mean = average_outputs(task.kind, [outputs[name] for outputs in answers])
+                mean = average_outputs(task.kind, [outputs[name] for outputs in by_teacher])
                 predictions_of(task, examples, mean, "teacher").write(temporary / f"{name}.parquet")
 
 
 def average_outputs(kind: Kind, outputs: list[NDArray[np.floating[Any]]]) -> NDArray[np.float32]:
-    """Mean of probabilities as logits [n, C], of logits [n] or of scores [n] (as ensembles do)."""
-    from scipy.special import log_softmax, logsumexp  # trials without a teacher need no scipy
+    """The mean of several models' outputs, as ensembles combine them.
+
+    For classes [n, C]: the logarithm of the mean probabilities; else the mean of the logits [n, C]
+    or [n], or of the scores [n].
+    """
+    from scipy.special import log_softmax, logsumexp  # only trials with a teacher need SciPy
 
     stacked = np.stack([np.asarray(values, np.float64) for values in outputs])
     if kind.output is not Output.CLASSES:
@@ -90,56 +100,59 @@ def soft_labels_of(
     dataset: Dataset,
     shared: Path,
     *,
-    beside: Path,
+    trials: Path,
     train: Callable[[Config, Path], OutcomeRecord],
     stop: Stop,
 ) -> dict[str, Tensor] | None:
-    """The soft labels of a configuration's teacher, task -> [N, C] or [N] as `read_soft_labels`;
-    None without one.
+    """The soft labels of a configuration's teacher: task -> [N, C] or [N] as `read_soft_labels`;
+    None without distillation.
 
-    Self-distillation has its teachers trained first, unless the labels are there: below `shared`,
-    where every student that needs one of them finds it. A finished trial in `beside` of the same
-    configuration and data is as good.
+    Self-distillation first trains the teachers whose soft labels are missing, in `shared`, where
+    all students find them. A finished trial in `trials` with the same configuration and data is
+    used instead of a new teacher.
 
     Args:
-        beside: folder of trials, the student's own among them.
+        trials: folder of the sweep's trials, the student among them.
         train: trains a configuration in a folder, on the student's data and encoder.
 
     Raises:
-        AskedToStop: before the soft labels were there.
-        IntegrityError: a teacher is named whose soft labels are not there or damaged.
+        StopRequested: before the soft labels were complete.
+        IntegrityError: the soft labels of a named teacher (a run or bundle) are missing or damaged.
         NothingUsableError: a teacher did not finish.
     """
     if not config.distill.enabled:
         return None
     folder = soft_labels_dir(config, dataset, shared)
 
-    def answer() -> list[Outputs]:
-        answers = []
+    def predict_all() -> list[Outputs]:
+        by_teacher = []
         for number in range(config.distill.num_teachers):
-            taught = teacher_config(config, number)
-            trial = _finished(taught, dataset, beside)
+            teacher = teacher_config(config, number)
+            trial = _finished(teacher, dataset, trials)
             if trial is None:
-                trial = TrialFolder(teacher_dir(taught, dataset, shared))
+                trial = TrialFolder(teacher_dir(teacher, dataset, shared))
                 with exclusive(trial.path, stop):
-                    _require_finished(trial, train(taught, trial.path))
-            answers.append(trial_outputs(trial, dataset, stop))
-        return answers
+                    _require_finished(trial, train(teacher, trial.path))
+            by_teacher.append(trial_outputs(trial, dataset, stop))
+        return by_teacher
 
     if config.distill.teacher == "self":
-        ensure_soft_labels(folder, dataset, answer, stop)
+        ensure_soft_labels(folder, dataset, predict_all, stop)
     return read_soft_labels(folder, dataset)
 
 
-def _finished(taught: Config, dataset: Dataset, beside: Path) -> TrialFolder | None:
-    """A finished trial that is this teacher, as B3 is B4's where a sweep has both."""
-    for path in sorted(beside.glob("*/outcome.json")):
+def _finished(teacher: Config, dataset: Dataset, trials: Path) -> TrialFolder | None:
+    """A finished trial with the teacher's configuration and data; None: there is none.
+
+    For example the B3 that is B4's teacher, in a sweep that has both.
+    """
+    for path in sorted(trials.glob("*/outcome.json")):
         trial = TrialFolder(path.parent)
         try:
             record, ended = trial.trial(), trial.outcome()
-            is_same = from_flat(record.config) == taught
+            is_same = from_flat(record.config) == teacher
         except EnsweepError:
-            continue  # damaged, or of a version with other settings
+            continue  # damaged, or written by a version with other settings
         is_same = is_same and record.data_fingerprint == dataset.fingerprint
         if is_same and ended is not None and ended.outcome is Outcome.FINISHED:
             records = trial.epochs()
@@ -150,7 +163,7 @@ def _finished(taught: Config, dataset: Dataset, beside: Path) -> TrialFolder | N
 
 def _require_finished(trial: TrialFolder, ended: OutcomeRecord) -> None:
     if ended.outcome is Outcome.STOPPED:
-        raise AskedToStop(f"while its teacher was trained: {ended.reason}")
+        raise StopRequested(f"while its teacher was trained: {ended.reason}")
     if ended.outcome is not Outcome.FINISHED:
         raise NothingUsableError(
             f"{trial.path}: the teacher {ended.outcome}: {ended.reason}",
@@ -158,12 +171,12 @@ def _require_finished(trial: TrialFolder, ended: OutcomeRecord) -> None:
         )
 
 
-def trial_outputs(trial: TrialFolder, dataset: Dataset, stop: Stop = never) -> Outputs:
-    """What the best overall epoch of a trial puts out for the training examples.
+def trial_outputs(trial: TrialFolder, dataset: Dataset, stop: Stop = never_stop) -> Outputs:
+    """The outputs of a trial's best overall epoch for the training examples.
 
     Raises:
-        AskedToStop: before it had answered.
-        IntegrityError: its weights are not whole, or it was not trained on one of the tasks.
+        StopRequested: `stop` returned True.
+        IntegrityError: its weights are missing or damaged, or it has no head for one of the tasks.
     """
     config = from_flat(trial.trial().config)
     kept = set(trial.kept_epochs())
@@ -180,23 +193,23 @@ def trial_outputs(trial: TrialFolder, dataset: Dataset, stop: Stop = never) -> O
     tokenizer = load_tokenizer(trial.encoder_dir)
 
     size, precision = config.train.eval_batch_size, config.train.precision
-    answer = partial(predict, model, tokenizer=tokenizer, batch_size=size, precision=precision)
+    outputs_of = partial(predict, model, tokenizer=tokenizer, batch_size=size, precision=precision)
     return {
-        name: in_stretches(partial(answer, name), dataset.train[name].sentences, stop)
+        name: predict_in_chunks(partial(outputs_of, name), dataset.train[name].sentences, stop)
         for name in labelled
     }
 
 
-def in_stretches(
-    answer: Callable[[Sides], NDArray[np.floating[Any]]], sides: Sides, stop: Stop
+def predict_in_chunks(
+    predict_chunk: Callable[[Sides], NDArray[np.floating[Any]]], sides: Sides, stop: Stop
 ) -> NDArray[np.floating[Any]]:
-    """A teacher's outputs, [n, C] or [n], asked for some thousand examples at a time.
+    """A teacher's outputs [n, C] or [n], computed for a few thousand examples at a time.
 
     Raises:
-        AskedToStop: before it had answered.
+        StopRequested: `stop` returned True.
     """
-    pieces = []
-    for start in range(0, len(sides[0]), _ROWS):
-        go_on(stop, "while its teacher gave its soft labels")
-        pieces.append(answer(tuple(side[start : start + _ROWS] for side in sides)))
-    return np.concatenate(pieces)
+    chunks = []
+    for start in range(0, len(sides[0]), _CHUNK_ROWS):
+        raise_if_stopped(stop, "while its teacher computed soft labels")
+        chunks.append(predict_chunk(tuple(side[start : start + _CHUNK_ROWS] for side in sides)))
+    return np.concatenate(chunks)

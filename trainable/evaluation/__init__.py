@@ -1,1 +1,1 @@
-"""Dev predictions and metrics of a model, and embeddings that are computed once."""
+"""Predictions and metrics of a model, and the cache of sentence embeddings."""

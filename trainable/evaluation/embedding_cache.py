@@ -1,7 +1,7 @@
-"""A frozen encoder's sentence embeddings: computed once, kept in the cache folder of the machine.
+"""A frozen encoder's sentence embeddings, computed once and stored in the machine's cache folder.
 
-The trials of a sweep on one machine share them, and the work: each embeds the stretches of
-sentences that no other has or is at. An epoch of probing then only runs the heads.
+The trials of a sweep on one machine share the work: each embeds the chunks of sentences that no
+other trial has embedded or is embedding. Epochs of the stage probe then only run the heads.
 
 Legend: N sentences, H hidden size.
 """
@@ -19,12 +19,12 @@ from mlflow_setup.filesystem.paths import cache_folder
 from trainable.batches.tokenization import Encoded, Tokens
 from trainable.evaluation.inference import embeddings_of
 from trainable.model.multitask import MultitaskBert
-from trainable.runtime.cache import exclusive_if_kept, is_being_made, keep
+from trainable.runtime.cache import exclusive_if_writable, is_being_made, write_cached
 from trainable.runtime.progress import Tally
-from trainable.runtime.stopping import Stop, go_on
+from trainable.runtime.stopping import Stop, raise_if_stopped
 
-_SENTENCES = 1024
-"""Sentences of a stretch, which one process embeds before it asks whether to stop."""
+_CHUNK_SIZE = 1024
+"""Sentences per chunk; `stop` is called before each chunk."""
 
 
 def sentence_embeddings(
@@ -41,36 +41,36 @@ def sentence_embeddings(
         encoder_id: `weights_fingerprint` of the encoder.
 
     Raises:
-        AskedToStop: before they were there.
+        StopRequested: `stop` returned True.
     """
     settings = f"{encoder_id} {model.pooling} {precision}"
     hidden_size = int(model.encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]
-    stretches = list(_stretches(encoded.tokens))
-    found: dict[int, Tensor] = {}
+    chunks = list(_chunks(encoded.tokens))
+    by_chunk: dict[int, Tensor] = {}
     tally = Tally("embedding sentences", len(encoded.tokens.lengths))
-    for is_last in (False, True):  # first what no other is at, then what the others have made
-        for number, tokens in enumerate(stretches):
-            if number in found:
+    for is_last in (False, True):  # first the chunks that nobody embeds, then those of the others
+        for number, tokens in enumerate(chunks):
+            if number in by_chunk:
                 continue
             path = _path(settings, tokens)
             if not is_last and is_being_made(path):
                 continue
-            with exclusive_if_kept(path, stop):
+            with exclusive_if_writable(path, stop):
                 embeddings = _read(path, (len(tokens.lengths), hidden_size))
                 if embeddings is not None:
                     tally.add(len(embeddings))
                 else:
-                    go_on(stop, "while sentences were embedded")
+                    raise_if_stopped(stop, "while sentences were embedded")
                     embeddings = embeddings_of(model, tokens, batch_size, precision, tally).cpu()
-                    keep(path, save({"embeddings": embeddings}))
-                found[number] = embeddings
-    return torch.cat([found[number] for number in range(len(stretches))])
+                    write_cached(path, save({"embeddings": embeddings}))
+                by_chunk[number] = embeddings
+    return torch.cat([by_chunk[number] for number in range(len(chunks))])
 
 
-def _stretches(tokens: Tokens) -> Iterator[Tokens]:
-    """All sentences in their order, at most so many at a time."""
-    for start in range(0, len(tokens.lengths), _SENTENCES):
-        offsets = tokens.offsets[start : start + _SENTENCES + 1]
+def _chunks(tokens: Tokens) -> Iterator[Tokens]:
+    """The sentences in chunks of at most `_CHUNK_SIZE`, in order."""
+    for start in range(0, len(tokens.lengths), _CHUNK_SIZE):
+        offsets = tokens.offsets[start : start + _CHUNK_SIZE + 1]
         yield Tokens(tokens.flat[offsets[0] : offsets[-1]], offsets - offsets[0], tokens.pad_id)
 
 

@@ -1,4 +1,4 @@
-"""A model and a split -> predictions and metrics. Every row is scored.
+"""Predictions and metrics of a model for a split.
 
 Legend: N examples, C classes or labels, H hidden size.
 """
@@ -16,7 +16,7 @@ from mlflow_setup.schema import OVERALL, metric_name
 from trainable.batches.tokenization import Encoded, Tokenizer, tokenise
 from trainable.config.tasks import Task
 from trainable.data.examples import Examples
-from trainable.evaluation.inference import answers, embeddings_of
+from trainable.evaluation.inference import embeddings_of, head_outputs
 from trainable.evaluation.metrics import overall, task_metric, why_undefined
 from trainable.losses.task import task_loss
 from trainable.model.multitask import MultitaskBert
@@ -26,11 +26,11 @@ from trainable.storage.predictions import Predictions, dev_train_mask
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one epoch over the dev set, on all rows and on the dev-train half alone."""
+    """The dev metrics of one epoch; without metrics where an output is not finite."""
 
-    metrics: dict[str, float]
-    dev_train: dict[str, float]
-    flags: tuple[str, ...]
+    metrics: dict[str, float]  # on all rows
+    dev_train: dict[str, float]  # on the rows of the dev-train half only
+    flags: tuple[str, ...]  # warnings about undefined metrics
     is_finite: bool
 
 
@@ -70,16 +70,17 @@ def outputs_of(
     precision: torch.dtype,
     embeddings: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """Raw outputs of every example in row order: logits [N, C], or one logit or score [N].
+    """Raw outputs of all examples in row order: logits [N, C], or one logit or score [N].
 
     Args:
-        embeddings: [sentences, H] where they are known, in place of the encoder.
+        embeddings: [sentences, H] if known; None: the encoder computes them.
     """
     if embeddings is None:
         size = batch_size * encoded.num_sides
         embeddings = embeddings_of(model, encoded.tokens, size, precision)
-    places = np.arange(encoded.num_sides * encoded.num_examples)
-    return answers(model, task_name, embeddings, places.reshape(encoded.num_sides, -1), precision)
+    sentences = np.arange(encoded.num_sides * encoded.num_examples)
+    sides = sentences.reshape(encoded.num_sides, -1)
+    return head_outputs(model, task_name, embeddings, sides, precision)
 
 
 def predict(
@@ -91,7 +92,7 @@ def predict(
     batch_size: int = 64,
     precision: str = "fp32",
 ) -> NDArray[np.float32]:
-    """Raw outputs [N, C] or [N] for unlabelled sentences, a tuple of N of them a side, in order."""
+    """Raw outputs [N, C] or [N] for unlabelled sentences, given as a tuple of N per side."""
     num_examples = len(sentences[0])
     if num_examples == 0:
         raise ValueError("no sentences to predict")
@@ -104,7 +105,8 @@ def predict(
 def predictions_of(
     task: Task, examples: Examples, outputs: NDArray[np.float32], tokenizer: str
 ) -> Predictions:
-    """The prediction file's content for one task and split, of raw outputs [N, C] or [N]."""
+    """The content of a prediction file, from the raw outputs [N, C] or [N] for a split's
+    examples."""
     return Predictions(
         task_name=examples.task_name,
         kind=task.kind,

@@ -1,4 +1,4 @@
-"""Passes without gradients: each distinct sentence is embedded once for every head that asks.
+"""Inference: each distinct sentence is embedded once, for all heads.
 
 Legend: N examples, S distinct sentences, H hidden size, C classes.
 """
@@ -24,16 +24,17 @@ _HEAD_ROWS = 1024
 
 
 def distinct(sides: Mapping[str, Sides]) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
-    """The distinct sentences of all tasks; of each task, which stand where: [sides, N]."""
-    numbers: dict[str, int] = {}
-    places = {
+    """The distinct sentences of all tasks, and for each task the index of each of its sentences
+    among them, [sides, N]."""
+    known: dict[str, int] = {}
+    indices = {
         name: np.array(
-            [[numbers.setdefault(text, len(numbers)) for text in side] for side in of_task],
+            [[known.setdefault(text, len(known)) for text in side] for side in task_sides],
             np.int64,
         )
-        for name, of_task in sides.items()
+        for name, task_sides in sides.items()
     }
-    return list(numbers), places
+    return list(known), indices
 
 
 def embeddings_of(
@@ -45,62 +46,62 @@ def embeddings_of(
 ) -> Tensor:
     """Embeddings [N, H] in float32, on the model's device, of all N tokenised sentences.
 
-    Those that differ go through the encoder sorted by length, `batch_size` at a time; fewer from
-    where the memory does not hold so many.
+    The encoder processes each distinct sentence once, sorted by length, in batches of `batch_size`,
+    which is halved when memory runs out.
 
     Args:
-        tally: counts the N sentences; None: one of its own.
+        tally: counts the N sentences; None: a new one.
     """
     device = next(model.parameters()).device
-    numbers = tokens.numbers()
-    first_of_each = np.unique(numbers, return_index=True)[1]
+    ids = tokens.distinct_ids()
+    first_of_each = np.unique(ids, return_index=True)[1]
     order = first_of_each[np.argsort(tokens.lengths[first_of_each], kind="stable")]
     pieces: list[Tensor] = []
     done = 0
-    tally = tally or Tally("embedding sentences", len(numbers))
+    tally = tally or Tally("embedding sentences", len(ids))
     with inference(model, device, precision):
         while done < len(order):
             rows = order[done : done + batch_size]
             try:
                 pieces.append(model.embed(tokens.pack(rows).to(device)).float())
                 done += len(rows)
-                tally.add(len(rows) * len(numbers) / len(order), len(rows))
+                tally.add(len(rows) * len(ids) / len(order), len(rows))
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
                 batch_size = len(rows) // 2
-    places = np.empty_like(order)
-    places[numbers[order]] = np.arange(len(order))
-    return torch.cat(pieces)[upload(torch.from_numpy(places[numbers]), device)]
+    index_in_order = np.empty_like(order)
+    index_in_order[ids[order]] = np.arange(len(order))
+    return torch.cat(pieces)[upload(torch.from_numpy(index_in_order[ids]), device)]
 
 
-def answers(
+def head_outputs(
     model: MultitaskBert,
     task_name: str,
     embeddings: Tensor,
-    places: NDArray[np.int64],
+    indices: NDArray[np.int64],
     precision: torch.dtype,
 ) -> NDArray[np.float32]:
     """Raw outputs of the task's head: logits [N, C], or one logit or score [N].
 
     Args:
-        embeddings: [S, H], of the distinct sentences.
-        places: [sides, N], which of them the examples have.
+        embeddings: of the distinct sentences, [S, H].
+        indices: of the examples' sentences among them, [sides, N].
     """
     device = next(model.parameters()).device
     pieces = []
     with inference(model, device, precision):
-        for start in range(0, places.shape[1], _HEAD_ROWS):
-            rows = places[:, start : start + _HEAD_ROWS]
-            asked = upload(torch.from_numpy(rows.ravel()), embeddings.device)
-            e = upload(embeddings[asked], device)
+        for start in range(0, indices.shape[1], _HEAD_ROWS):
+            rows = indices[:, start : start + _HEAD_ROWS]
+            flat = upload(torch.from_numpy(rows.ravel()), embeddings.device)
+            e = upload(embeddings[flat], device)
             pieces.append(model.answer(task_name, e, [rows.shape[1]] * len(rows)).outputs.float())
     return download(torch.cat(pieces))
 
 
 @contextmanager
 def inference(model: MultitaskBert, device: torch.device, precision: torch.dtype) -> Iterator[None]:
-    """Eval mode, no gradients, products in `precision`; then the mode from before."""
+    """Eval mode, no gradients, and matrix products in `precision` while the block runs."""
     was_training = model.training
     model.eval()
     try:

@@ -1,7 +1,7 @@
-"""Metrics reported per task, and `overall`, what a search maximises. NumPy only: selection uses it.
+"""The metrics of a task, and `overall`, which a search maximises. NumPy only: selection uses it.
 
-Legend: M outputs, N rows, C classes. Outputs are what a head puts out: logits [N, C] of classes or
-of a set's labels, one logit [N] (paraphrase), a score [N].
+Legend: M models, N rows, C classes. Outputs are those of a head: logits [N, C] of classes or of a
+set's labels, logits [N] (paraphrase), or scores [N].
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ Floats = NDArray[np.floating[Any]]
 
 
 def predicted_labels(kind: Kind, outputs: Floats) -> NDArray[np.float64]:
-    """Outputs -> labels [N] as `Examples` has them: the arg-max class, 0/1 at logit 0, the set of
-    labels whose logit is above 0, or the score."""
+    """The predicted labels [N], encoded as in `Examples`: the arg-max class, 1 if the logit is
+    above 0, the set of labels whose logit is above 0, or the score."""
     if kind.output is Output.CLASSES:
         return np.asarray(outputs.argmax(axis=1), np.float64)
     if kind.output is Output.BINARY:
@@ -46,10 +46,10 @@ def task_metric(task: Task, outputs: Floats, labels: Floats) -> tuple[float, boo
 
 
 def task_metrics(task: Task, outputs: Floats, labels: Floats) -> NDArray[np.float64]:
-    """[M] the metric of each of several outputs [M, N, C] or [M, N], as `task_metric` has it.
+    """The metric of each of several models' outputs, [M], from outputs [M, N, C] or [M, N].
 
     Raises:
-        ValueError: as there.
+        ValueError: as for `task_metric`.
     """
     is_plain = task.metric == "accuracy" and task.kind.output is not Output.LABELS
     if not is_plain and task.metric != "pearson":
@@ -64,14 +64,14 @@ def task_metrics(task: Task, outputs: Floats, labels: Floats) -> NDArray[np.floa
 
 
 def why_undefined(labels: Floats) -> str:
-    """Why a score is undefined: constant are the labels [N], or else what was predicted."""
+    """Why a correlation is undefined: the labels [N] are constant, else the predictions."""
     return f"the {'labels' if np.ptp(labels) == 0 else 'predictions'} are constant"
 
 
 def overall(scores: Mapping[str, float], tasks: Mapping[str, Task]) -> float:
-    """Mean over the tasks with a metric; correlations r are mapped to (r + 1) / 2 first.
+    """The mean over the tasks with a metric, with correlations r mapped to (r + 1) / 2.
 
-    Compare it only between runs of the same tasks (the paper's section 5.2).
+    Comparable only between runs of the same tasks (the paper's section 5.2).
     """
     mapped = [
         (score + 1) / 2 if tasks[name].kind.output is Output.SCORE else score
@@ -96,7 +96,7 @@ def pearson(x: Floats, y: Floats) -> tuple[float, bool]:
 
 
 def _pearsons(x: Floats, y: Floats) -> NDArray[np.float64]:
-    """[M] of x [M, N] with y [N], by the same sums as `pearson`, most of them for all at once."""
+    """`pearson` of each row of x [M, N] with y [N]: [M], with exactly the same results."""
     x, y = np.ascontiguousarray(x, np.float64), np.asarray(y, np.float64)
     scores = np.zeros(len(x))
     if x.shape[1] < 2 or np.ptp(y) == 0:
@@ -125,9 +125,9 @@ def _macro_f1(predicted: Floats, labels: Floats) -> tuple[float, bool]:
 def _f1_of_sets(
     metric: MetricName, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> tuple[float, bool]:
-    """F1 of sets of labels [N, C]: over all labels together (micro), or the mean of each label's
-    (macro; without labels that no row has and none is predicted to have). Undefined where there is
-    none."""
+    """F1 of sets of labels [N, C]: over all labels together (micro), or the mean over labels
+    (macro), without those that are neither in the truth nor predicted. Undefined if none is
+    left."""
     axis = None if metric == "micro_f1" else 0
     hits = np.atleast_1d((predicted & truth).sum(axis=axis))
     total = np.atleast_1d(predicted.sum(axis=axis) + truth.sum(axis=axis))
@@ -142,7 +142,7 @@ def _spearman(predicted: Floats, labels: Floats) -> tuple[float, bool]:
 
 
 def _ranks(values: Floats) -> Floats:
-    """Ranks from 1; equal values share the mean of theirs."""
+    """Ranks from 1; equal values get their mean rank."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
@@ -150,7 +150,7 @@ def _ranks(values: Floats) -> Floats:
 _METRICS = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,
-    "micro_f1": _accuracy,  # of one class each; sets have `_f1_of_sets`
+    "micro_f1": _accuracy,  # equal for single labels; `_f1_of_sets` is for sets
     "pearson": pearson,
     "spearman": _spearman,
 }

@@ -1,1 +1,1 @@
-"""Losses: one file per idea, pure functions of tensors."""
+"""Losses as pure functions of tensors, one module each, and the objective that sums them."""

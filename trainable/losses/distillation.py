@@ -11,12 +11,13 @@ from trainable.runtime.precision import to_float32
 
 
 def soft_loss(kind: Kind, outputs: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over the batch, of the form of the task's own loss, with the teacher for the label.
+    """The task's loss with the teacher's probabilities or scores as targets, mean over the batch.
+
+    Classes: cross-entropy with the teacher's softmax; binary and multi-label tasks: binary
+    cross-entropy with its sigmoid; scores: squared difference.
 
     Args:
-        outputs, teacher: logits [B, C]: cross-entropy with the teacher's softmax; logits [B]:
-            (or [B, C] of a set's labels) binary cross-entropy with its sigmoid; scores [B]: squared
-            difference.
+        outputs, teacher: logits of classes or of a set's labels [B, C], logits [B], or scores [B].
     """
     outputs = to_float32(outputs)
     teacher = teacher.to(outputs)

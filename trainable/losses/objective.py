@@ -1,4 +1,4 @@
-"""The loss of a batch, summed from its terms: the one place where configuration meets losses."""
+"""The loss of a batch: the sum of the terms that the configuration enables."""
 
 import torch
 from torch import Tensor
@@ -18,10 +18,10 @@ from trainable.runtime.rng_state import replayed
 
 
 class Objective:
-    """The terms of a trial's loss that are switched on.
+    """The training loss of a trial.
 
-    Entailment batches are ranked (MNR) and nothing else. To every other task's own loss come, where
-    they are switched on for the task: the teacher's soft labels, MNR, SimCSE and SMART.
+    Entailment batches have MNR as their only loss. Every other task has its own loss and those of
+    distillation, MNR, SimCSE and SMART that are enabled for it.
     """
 
     def __init__(self, config: Config) -> None:
@@ -29,18 +29,18 @@ class Objective:
         self.loss, self.distill = config.loss, config.distill
 
     def __call__(self, batch: Batch, output: HeadOutput, model: MultitaskBert) -> Tensor:
-        """The scalar to differentiate: `output` is what `model` made of the batch in training."""
+        """The loss, a scalar; `output` is the output of `model` for the batch in training mode."""
         total = self.without_smart(batch, output)
         if self.has_smart(batch.task_name, model):
             total = total + self.loss.smart.weight * self.smart(batch, output, model)
         return total
 
     def without_smart(self, batch: Batch, output: HeadOutput) -> Tensor:
-        """All terms that need no further pass of the model: a scalar."""
+        """The sum of the terms that need no further forward pass, a scalar."""
         task = self.tasks[batch.task_name]
         if task.kind is Kind.ENTAILMENT:
             return self._entailment(batch, output)
-        total = self._answers(task, batch, output)
+        total = self._supervised(task, batch, output)
         if self.loss.mnr.enabled and batch.task_name in self.loss.mnr.tasks:
             total = total + self.loss.mnr.weight * self._mnr(task, batch, output)
         if batch.view_of is not None:
@@ -50,19 +50,20 @@ class Objective:
     def has_smart(self, task_name: str, model: MultitaskBert) -> bool:
         """Whether the task's batches have SMART's penalty.
 
-        Noise at the input of a frozen encoder teaches it nothing.
+        Noise at the input of a frozen encoder is skipped: the encoder cannot learn from it.
         """
         smart = self.loss.smart
-        is_named = smart.tasks is None or task_name in smart.tasks
+        is_selected = smart.tasks is None or task_name in smart.tasks
         is_inert = model.is_encoder_frozen and smart.place == "input"
         has_labels = self.tasks[task_name].kind is not Kind.ENTAILMENT
-        return smart.enabled and is_named and has_labels and not is_inert
+        return smart.enabled and is_selected and has_labels and not is_inert
 
     def smart(self, batch: Batch, output: HeadOutput, model: MultitaskBert) -> Tensor:
-        """SMART's penalty, unweighted: a scalar. Its passes have the dropout masks of `output`."""
+        """SMART's unweighted penalty, a scalar; its forward passes repeat the dropout masks of
+        `output`."""
         settings, rng_state = self.loss.smart, output.rng_state
         device = output.outputs.device
-        assert rng_state is not None, "the model was not in training"
+        assert rng_state is not None, "the model was not in training mode"
 
         def perturbed(noise: Tensor) -> Tensor:
             with replayed(rng_state, device):
@@ -83,8 +84,8 @@ class Objective:
         mnr = self.loss.mnr
         return ranking(anchors, entailed, mnr.similarity, mnr.scale, negatives)
 
-    def _answers(self, task: Task, batch: Batch, output: HeadOutput) -> Tensor:
-        """The task's own loss, the teacher's share mixed in or added."""
+    def _supervised(self, task: Task, batch: Batch, output: HeadOutput) -> Tensor:
+        """The loss of the labels, with the loss of the teacher's soft labels mixed in or added."""
         assert batch.labels is not None
         total = task_loss(task.kind, output.outputs, batch.labels)
         weight, soft_labels = self.distill.weight, batch.soft_labels
@@ -96,7 +97,8 @@ class Objective:
         return self.loss.paraphrase_weight * total if task.kind.output is Output.BINARY else total
 
     def _mnr(self, task: Task, batch: Batch, output: HeadOutput) -> Tensor:
-        """Among the positive pairs of a paraphrase task; weighted by the score for similarity."""
+        """MNR over the positive pairs of a paraphrase task; over a similarity task's pairs,
+        weighted by score."""
         assert batch.labels is not None
         left, right = output.embeddings[:2]
         mnr = self.loss.mnr
@@ -107,7 +109,10 @@ class Objective:
         )
 
     def _simcse(self, view_of: Tensor, output: HeadOutput) -> Tensor:
-        """The last side is a second dropout view of one of the example's own sides."""
+        """SimCSE between the last side, a second dropout view, and the side that it is a view of.
+
+        `view_of` [B] is the number of that side, 0 or 1.
+        """
         *sides, view = output.embeddings
         original = sides[0]
         if len(sides) == 2:

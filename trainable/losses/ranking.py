@@ -1,4 +1,4 @@
-"""Multiple negatives ranking: every other pair of the batch is a negative (section 4.4).
+"""Multiple negatives ranking (MNR): the other pairs of the batch are negatives (section 4.4).
 
 Legend: K pairs, Z width of a task embedding. S(x_i, y_j) is the similarity times the scale.
 """
@@ -16,8 +16,8 @@ Similarity = Literal["cosine", "dot"]
 
 PAPER_MAX_SCORE = 5.0
 
-_NEVER = -1e30
-"""The score of a candidate that does not count: finite, or what is left out would be NaN."""
+_MASKED = -1e30
+"""Score of a masked candidate; finite, because -inf would give NaN for rows that are masked."""
 
 
 def ranking(
@@ -32,7 +32,7 @@ def ranking(
     With cosine and scale 20 this is sentence-transformers' MultipleNegativesRankingLoss.
 
     Args:
-        negatives: [any number, Z], ranked beside the y for every x (hard negatives).
+        negatives: hard negatives [any number, Z], additional candidates for every x.
     """
     candidates = y if negatives is None else torch.cat([y, negatives])
     return _per_pair(x, candidates, similarity, scale).mean()
@@ -41,10 +41,13 @@ def ranking(
 def positive_ranking(
     x: Tensor, y: Tensor, labels: Tensor, similarity: Similarity, scale: float
 ) -> Tensor:
-    """Ranking among the pairs of a batch that are labelled 1; 0 when there are none.
+    """`ranking` of the pairs that are labelled 1; 0 if there are none.
 
-    `labels` [K] are 0 or 1. The other pairs are left out, as positives and as negatives. No shape
-    depends on the labels, so a GPU is not waited for.
+    Pairs labelled 0 are neither positives nor negatives. No tensor's shape depends on the labels,
+    so that a GPU need not be synchronised.
+
+    Args:
+        labels: 0 or 1, [K].
     """
     is_positive = labels > 0.5
     per_pair = _per_pair(x, y, similarity, scale, among=is_positive)
@@ -59,11 +62,13 @@ def weighted_ranking(
     scale: float,
     max_score: float = PAPER_MAX_SCORE,
 ) -> Tensor:
-    """Ranking with pair i's term times exp(l_i) / sum_{j=0..5} exp(j), mean over the batch.
+    """`ranking` with the term of pair i weighted by exp(l_i) / sum_{j=0..5} exp(j).
 
-    For pairs of graded similarity: a pair labelled 5 weighs e^4 times one labelled 1. `labels` [K]
-    lie in 0..max_score and are mapped to the paper's 0..5. The printed formula has lost its minus
-    sign; this is the positive loss.
+    For pairs of graded similarity: a pair labelled 5 weighs e^4 times as much as one labelled 1.
+    The minus sign is missing in the printed formula; this is the positive loss.
+
+    Args:
+        labels: scores in 0..max_score, [K], rescaled to the paper's 0..5.
     """
     grades = labels * (PAPER_MAX_SCORE / max_score)
     weights = torch.exp(grades) / sum(math.exp(j) for j in range(6))
@@ -73,15 +78,17 @@ def weighted_ranking(
 def _per_pair(
     x: Tensor, y: Tensor, similarity: Similarity, scale: float, among: Tensor | None = None
 ) -> Tensor:
-    """Each x's loss [K]; its positive is the y of its own row, candidates may be more than K.
+    """The loss [K] of each x, whose positive is the y of the same row.
 
     Args:
-        among: [candidates], which of them count; an x whose own does not has no meaningful loss.
+        y: the candidates [at least K, Z].
+        among: mask of the candidates that count; the loss of a row whose own candidate is masked
+            is meaningless.
     """
     x, y = to_float32(x), to_float32(y)
     if similarity == "cosine":
         x, y = normalize(x, dim=-1), normalize(y, dim=-1)
     scores = scale * (x @ y.T)  # [K, candidates]
     if among is not None:
-        scores = scores.masked_fill(~among, _NEVER)
+        scores = scores.masked_fill(~among, _MASKED)
     return cross_entropy(scores, torch.arange(len(x), device=x.device), reduction="none")

@@ -1,8 +1,9 @@
-"""Smoothness-inducing adversarial regularisation (section 4.4): outputs barely move with noise.
+"""SMART, smoothness-inducing adversarial regularisation (section 4.4).
 
-The noise that moves the answers most is sought by projected gradient ascent within a small ball
-around a sentence's representation; how far it moves them is the penalty. The clean and the
-perturbed pass share their dropout masks, or the masks would move the answers more than the noise.
+Projected gradient ascent finds the noise, within a small ball around a sentence's representation,
+that changes the outputs most; the size of that change is the penalty. The clean and the perturbed
+forward pass share their dropout masks; otherwise the masks would change the outputs more than the
+noise.
 
 Legend: S sentences, L tokens, H hidden size, B examples, C classes.
 """
@@ -27,12 +28,12 @@ def smart_penalty(
     start: Tensor,
     settings: Smart,
 ) -> Tensor:
-    """Distance of the answers under the worst noise found from the clean ones: a scalar.
+    """`divergence` between the outputs under the worst noise found and those without, a scalar.
 
     Args:
-        perturbed: noise -> outputs, by the same dropout masks as `clean`.
-        clean: outputs [B, C] or [B] without noise, with their graph.
-        start: noise to start from, [S, L, H] or [S, H].
+        perturbed: noise -> outputs, with the same dropout masks as `clean`.
+        clean: outputs [B, C] or [B] without noise, attached to their graph.
+        start: initial noise [S, L, H] or [S, H].
     """
     noise = worst_noise(kind, perturbed, clean.detach(), start, settings)
     return divergence(kind, perturbed(noise), clean)
@@ -45,8 +46,13 @@ def worst_noise(
     start: Tensor,
     settings: Smart,
 ) -> Tensor:
-    """Noise within the ball after `num_steps` steps of steepest ascent in its norm; of the shape of
-    `start`, [S, L, H] or [S, H], `clean` [B, C] or [B] being the answers without."""
+    """Noise [S, L, H] or [S, H] after `num_steps` steps of projected steepest ascent.
+
+    Args:
+        perturbed: noise -> outputs.
+        clean: detached outputs [B, C] or [B] without noise.
+        start: initial noise, of the same shape as the result.
+    """
     noise = project(start, settings.norm, settings.radius)
     for _ in range(settings.num_steps):
         noise = noise.detach().requires_grad_()
@@ -57,11 +63,11 @@ def worst_noise(
 
 
 def divergence(kind: Kind, one: Tensor, other: Tensor) -> Tensor:
-    """Mean over the batch of the symmetrised KL of the classes, or of the squared difference: a
-    scalar, at least 0, of outputs [B, C] or [B].
+    """Symmetrised KL divergence of two outputs [B, C] or [B], or the squared difference of scores.
 
-    KL(p||q) + KL(q||p) = sum_c (p_c - q_c)(log p_c - log q_c), in which the logits may stand for
-    the log-probabilities: what normalises them cancels. A logit stands for two classes.
+    A scalar, at least 0: the mean over the batch. KL(p||q) + KL(q||p) = sum_c (p_c - q_c)(log p_c -
+    log q_c), where logits can replace the log-probabilities because the normalisers cancel. A
+    single logit is the log-odds of two classes.
     """
     one, other = to_float32(one), to_float32(other)
     if kind.output is Output.CLASSES:
@@ -72,8 +78,7 @@ def divergence(kind: Kind, one: Tensor, other: Tensor) -> Tensor:
 
 
 def project(noise: Tensor, norm: Norm, radius: float) -> Tensor:
-    """The nearest noise [S, L, H] or [S, H] whose norm, sentence by sentence, is at most
-    `radius`."""
+    """Noise [S, L, H] or [S, H] projected onto the ball of norm `radius`, per sentence."""
     if norm == "linf":
         return noise.clamp(-radius, radius)
     length = _length(noise)
@@ -81,13 +86,13 @@ def project(noise: Tensor, norm: Norm, radius: float) -> Tensor:
 
 
 def _steepest(gradient: Tensor, norm: Norm) -> Tensor:
-    """The direction of length 1 in the norm in which the divergence grows fastest."""
+    """The direction of steepest ascent, with length 1 in the norm, per sentence."""
     if norm == "linf":
         return gradient.sign()
     return gradient / _length(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 def _length(noise: Tensor) -> Tensor:
-    """L2 norm of each sentence's noise, with as many dimensions as the noise."""
+    """L2 norm of each sentence's noise, [S, 1, 1] or [S, 1]."""
     length: Tensor = torch.linalg.vector_norm(noise, dim=tuple(range(1, noise.ndim)), keepdim=True)
     return length

@@ -14,8 +14,8 @@ def task_loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean over the batch: cross-entropy, binary cross-entropy or squared error.
 
     Args:
-        outputs: logits [B, C] of classes or of a set's labels, a logit [B], or a score [B].
-        labels: float [B]: the class 0..C-1, 0 or 1, or a score; of sets 0 or 1 a label [B, C].
+        outputs: logits of classes or of a set's labels [B, C], logits [B], or scores [B].
+        labels: float [B]: a class 0..C-1, 0 or 1, or a score; for label sets 0 or 1, [B, C].
     """
     outputs = to_float32(outputs)
     labels = labels.to(outputs.dtype)
@@ -23,5 +23,5 @@ def task_loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(outputs, labels.long())
     if kind.output in (Output.BINARY, Output.LABELS):
         return binary_cross_entropy_with_logits(outputs, labels)
-    assert kind.output is Output.SCORE, f"a {kind} task has no loss of its own"
+    assert kind.output is Output.SCORE, f"{kind} tasks have no supervised loss"
     return mse_loss(outputs, labels)

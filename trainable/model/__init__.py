@@ -1,1 +1,1 @@
-"""The multitask model: encoder, pooling, heads. Losses are not here."""
+"""The multitask model: encoder, pooling and heads, without losses."""

@@ -1,4 +1,4 @@
-"""What encoders differ in: names of their dropout, positions, poolers, widths and vocabularies.
+"""Differences between encoder families: dropout settings, positions, poolers, widths.
 
 BERT, RoBERTa, XLM-R, CamemBERT, MPNet, ALBERT, ELECTRA, DistilBERT and ModernBERT are tested.
 
@@ -20,13 +20,13 @@ _DROPOUT_OF_BERT = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 def set_dropout(settings: Any, dropout: float, name: str) -> None:
-    """Set the dropout inside an encoder of these settings.
+    """Set the dropout in an encoder's configuration.
 
     Args:
-        name: of the encoder, for the error.
+        name: the encoder's name, for the error message.
 
     Raises:
-        ConfigError: it has none that could be set: it is not of a family that is supported.
+        ConfigError: the encoder's family is not supported: its dropout settings are unknown.
     """
     keys = _DROPOUT.get(settings.model_type, _DROPOUT_OF_BERT)
     if not all(hasattr(settings, key) for key in keys):
@@ -41,16 +41,16 @@ def set_dropout(settings: Any, dropout: float, name: str) -> None:
 
 
 def checkpoint_layers(encoder: Any) -> None:
-    """Have the encoder's layers computed again for the gradient, by the same dropout masks."""
+    """Enable gradient checkpointing: the backward pass recomputes the layers' activations."""
     enable = getattr(encoder, "activation_checkpointing_enable", None)
-    enable = enable or encoder.gradient_checkpointing_enable  # as transformers called it at first
+    enable = enable or encoder.gradient_checkpointing_enable  # its name in older transformers
     enable({"use_reentrant": False})
 
 
 def max_tokens(encoder: nn.Module) -> int:
-    """Tokens of the longest sentence that the encoder takes, the special ones included.
+    """The maximum sentence length of the encoder in tokens, special tokens included.
 
-    RoBERTa and its relatives count positions from the padding's index + 1 on.
+    Models of the RoBERTa family number positions from the padding index + 1 on.
     """
     limit = int(encoder.config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
     for name, module in encoder.named_modules():
@@ -61,21 +61,21 @@ def max_tokens(encoder: nn.Module) -> int:
 
 
 def token_width(encoder: nn.Module) -> int:
-    """Width of what the embedding layer puts out: ALBERT's and ELECTRA's is not the hidden size."""
+    """Width of the embedding layer's output; for ALBERT and ELECTRA it is not the hidden size."""
     norms = [module for module in encoder.embeddings.modules() if isinstance(module, nn.LayerNorm)]  # type: ignore[union-attr]
     return int(norms[-1].normalized_shape[0])
 
 
 def pooled(encoder: Any, first: Tensor) -> Tensor:
-    """The pooler's output [S, H] for the states [S, H] of the sentences' first tokens."""
-    if isinstance(encoder.pooler, nn.Linear):  # ALBERT's has its tanh beside it
+    """The pooler's output [S, H] for the hidden states [S, H] of the sentences' first tokens."""
+    if isinstance(encoder.pooler, nn.Linear):  # ALBERT applies the tanh outside its pooler
         return torch.tanh(encoder.pooler(first))
     output: Tensor = encoder.pooler(first[:, None])
     return output
 
 
 def require_vocabulary(encoder: nn.Module, tokenizer: Any, name: str) -> None:
-    """Raises ConfigError where the tokenizer has tokens without an embedding."""
+    """Raise ConfigError if the tokenizer has tokens without an embedding."""
     rows = int(encoder.get_input_embeddings().num_embeddings)  # type: ignore[operator]
     if len(tokenizer) > rows:
         raise ConfigError(

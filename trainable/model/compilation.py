@@ -1,10 +1,9 @@
-"""torch.compile for the encoder's layers where it is faster: measured once for a machine.
+"""torch.compile for the encoder's layers where it is faster, measured once per machine.
 
-Each layer is compiled by itself and for any number of tokens, its attention left out, so that one
-compilation serves all layers and batches; a last layer that works for first tokens alone
-(`trainable.model.kernels.last_layer`) stays eager. What it made lies in the cache folder, and so
-does the
-answer whether it pays: the trials of a machine ask once.
+Layers are compiled one by one, for any number of tokens and without their attention, so that one
+compilation serves all layers and batches. A last layer that computes first tokens only
+(`trainable.model.kernels.last_layer`) is not compiled. The compiled code and the measurement are
+stored in the cache folder, where all trials of the machine find them.
 """
 
 import json
@@ -22,22 +21,22 @@ from torch import nn
 from mlflow_setup.filesystem.paths import cache_folder
 from mlflow_setup.text import short_hash
 from trainable.model.encoder import takes_rows
-from trainable.runtime.cache import exclusive_if_kept, keep
-from trainable.runtime.stopping import Stop, never
+from trainable.runtime.cache import exclusive_if_writable, write_cached
+from trainable.runtime.stopping import Stop, never_stop
 
 _REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What compiling costs and gives."""
+class CompileTiming:
+    """The cost and the benefit of compilation."""
 
-    compile_seconds: float  # first pass, once for a machine
-    eager_seconds: float  # of the passes timed, median
+    compile_seconds: float  # of the first pass, once per machine
+    eager_seconds: float  # median of the timed passes
     compiled_seconds: float
 
     @property
-    def pays(self) -> bool:
+    def is_faster(self) -> bool:
         return self.compiled_seconds < self.eager_seconds
 
     def describe(self) -> str:
@@ -45,17 +44,20 @@ class Verdict:
         return f"{ratio:.2f} times as fast compiled, {self.compile_seconds:.1f} s to compile"
 
 
-def can_compile(encoder: nn.Module, device: torch.device, wanted: str) -> bool:
-    """Whether to ask at all: `auto` leaves a CPU alone, where nothing was gained."""
+def can_compile(encoder: nn.Module, device: torch.device, setting: str) -> bool:
+    """Whether compilation is possible and `train.compile` allows it on the device.
+
+    `auto` never compiles on a CPU, where it was no faster.
+    """
     return takes_rows(encoder) and (
-        wanted == "always" or (wanted == "auto" and device.type == "cuda")
+        setting == "always" or (setting == "auto" and device.type == "cuda")
     )
 
 
 def compile_layers(encoder: nn.Module, backend: str = "inductor") -> None:
-    """Compile each layer in place; weights and their names stay."""
+    """Compile each layer in place; weights and their names do not change."""
     folder = cache_folder() / "compiled"
-    with suppress(OSError):  # else torch has a folder of its own
+    with suppress(OSError):  # torch then uses its default folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     for layer in _layers(encoder):
@@ -68,25 +70,26 @@ def uncompile_layers(encoder: nn.Module) -> None:
         layer._compiled_call_impl = None
 
 
-def verdict(
+def compile_if_faster(
     encoder: nn.Module,
     run: Callable[[], None],
     purpose: str,
-    stop: Stop = never,
+    stop: Stop = never_stop,
     backend: str = "inductor",
-) -> Verdict:
-    """Whether passes are faster compiled; the encoder is left as it is faster.
+) -> CompileTiming:
+    """Time the encoder eager and compiled, or read the timing from the cache; leave it compiled if
+    that is faster.
 
     Args:
-        run: some passes, the same each time, after which the device is idle.
-        purpose: what the answer depends on beside the machine and torch: shapes and precision.
+        run: runs the same passes each time, and returns when the device is idle.
+        purpose: all that the timing depends on besides the machine and torch: shapes, precision.
 
     Raises:
-        AskedToStop: while another process measured.
+        StopRequested: while another process measured.
     """
     digest = short_hash(f"{purpose} {_machine()} {torch.__version__}", length=32)
     path = cache_folder() / "compiled" / f"{digest}.json"
-    with exclusive_if_kept(path, stop):  # trials beside this one would spoil the timing
+    with exclusive_if_writable(path, stop):  # another trial's timing would disturb this one
         measured = _read(path)
         if measured is None:
             run()
@@ -95,9 +98,9 @@ def verdict(
             started = time.perf_counter()
             run()
             first = time.perf_counter() - started
-            measured = Verdict(first, eager, _seconds(run))
-            keep(path, json.dumps(asdict(measured)))
-    if measured.pays:
+            measured = CompileTiming(first, eager, _seconds(run))
+            write_cached(path, json.dumps(asdict(measured)))
+    if measured.is_faster:
         compile_layers(encoder, backend)
     else:
         uncompile_layers(encoder)
@@ -121,8 +124,8 @@ def _machine() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
-def _read(path: Path) -> Verdict | None:
+def _read(path: Path) -> CompileTiming | None:
     try:
-        return Verdict(**json.loads(path.read_text(encoding="utf-8")))
+        return CompileTiming(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None

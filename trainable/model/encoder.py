@@ -1,4 +1,4 @@
-"""The pretrained encoder: where it is, how it is loaded, how tokens become one embedding.
+"""The pretrained encoder: loading it, and embedding sentences with it.
 
 Legend: S sentences, T tokens of all of them, L tokens of the longest, C chosen tokens, H hidden
 size.
@@ -32,19 +32,20 @@ from trainable.runtime.precision import to_float32
 
 Pooling = Literal["pooler", "cls", "mean"]
 
-disable_progress_bar()  # a bar for each of hundreds of trials says nothing
+disable_progress_bar()  # one bar per trial is noise in a sweep
 
 
 def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Pooling) -> nn.Module:
-    """A pretrained encoder: safetensors only, no code from the hub, the given dropout inside.
+    """A pretrained encoder with the given dropout; only safetensors are read, and no code from the
+    hub is run.
 
     Raises:
         ConfigError: it cannot be found, has no safetensors, is of a family that is not supported,
-            or lacks weights that would be random then (its pooler counts only where it is used).
+            or lacks weights, which would be random (the pooler's only matter for that pooling).
     """
     place = locate(name)
     commit = _hub_commit(place, revision)
-    revision = commit or revision  # of one commit, whatever the hub has meanwhile
+    revision = commit or revision  # the same commit for all files, even if the hub changes
     try:
         settings = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         set_dropout(settings, dropout, name)
@@ -74,7 +75,7 @@ def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Po
     if missing:
         raise ConfigError(
             f"model.encoder={name}: its file lacks weights: {', '.join(missing[:5])}",
-            fix="name a whole encoder; one without a pooler needs model.pooling=cls or mean",
+            fix="name a complete encoder; one without a pooler needs model.pooling=cls or mean",
         )
     model.hub_revision = commit
     assert isinstance(model, nn.Module)
@@ -82,16 +83,16 @@ def load_pretrained(name: str, revision: str | None, dropout: float, pooling: Po
 
 
 def hub_revision(encoder: nn.Module) -> str | None:
-    """The hub's commit that a pretrained encoder was taken from; None: it was not."""
+    """The hub commit that a pretrained encoder was loaded from; None: not from the hub."""
     commit = getattr(encoder, "hub_revision", None)
     return None if commit is None else str(commit)
 
 
 def build_untrained(folder: Path, dropout: float) -> nn.Module:
-    """An encoder of the shape that `folder/config.json` gives, to load trained weights into.
+    """An encoder with random weights, built from `folder/config.json`.
 
     Raises:
-        ConfigError: the folder holds no encoder configuration.
+        ConfigError: the folder has no encoder configuration.
     """
     try:
         settings = AutoConfig.from_pretrained(
@@ -109,36 +110,37 @@ def build_untrained(folder: Path, dropout: float) -> nn.Module:
 def embed(
     encoder: nn.Module, packed: Packed, pooling: Pooling, noise: Tensor | None = None
 ) -> Tensor:
-    """Pooled embeddings [S, H] of sentences, in the order in which they were asked for.
+    """Pooled embeddings [S, H] of sentences, in the order in which they were given to `pack`.
 
-    A BERT works on the row as it is; its relatives are given the sentences padded.
+    BERT models process the packed row; other families get padded sentences.
 
     Args:
-        noise: [S, L, H], added to what the embedding layer puts out for each sentence's tokens.
+        noise: [S, L, H], added to the output of the embedding layer.
 
     Raises:
-        ConfigError: `pooler` is wanted of an encoder that has none.
+        ConfigError: `pooling` is `pooler`, and the encoder has no pooler.
     """
     if pooling == "pooler" and getattr(encoder, "pooler", None) is None:
         raise ConfigError("model.pooling=pooler: this encoder has none", fix="model.pooling=mean")
-    states_of = _row if takes_rows(encoder) else _padded
+    states_of = _packed_states if takes_rows(encoder) else _padded_states
     states = states_of(encoder, packed, noise, only_first=pooling != "mean")
-    return _pool(encoder, states, packed, pooling)[packed.places]
+    return _pool(encoder, states, packed, pooling)[packed.inverse_order]
 
 
 def token_states(encoder: Any, packed: Packed, chosen: Tensor) -> Tensor:
-    """Last states [C, H] of the tokens `chosen` [C] of a BERT's row."""
+    """Last hidden states [C, H] of the tokens `chosen` [C] (row indices), by a BERT model."""
     states = _before_last_layer(encoder, packed, noise=None)
     return chosen_tokens(encoder.encoder.layer[-1], states, chosen, packed)
 
 
 def takes_rows(encoder: nn.Module) -> bool:
-    """Whether the encoder is a BERT, whose positions and attention `Packed` alone determines."""
+    """Whether the encoder can process packed rows: a BERT, whose positions and attention depend on
+    `Packed` alone."""
     return type(encoder) is BertModel and not encoder.config.is_decoder  # type: ignore[union-attr]
 
 
-def _row(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -> Tensor:
-    """States [T, H] of a row's tokens, without padding; or [S, H] of the sentences' first alone."""
+def _packed_states(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -> Tensor:
+    """Hidden states [T, H] of a row's tokens, or [S, H] of the sentences' first tokens only."""
     states, last = _before_last_layer(encoder, packed, noise), encoder.encoder.layer[-1]
     if only_first:
         return first_tokens(last, states, packed)
@@ -147,7 +149,7 @@ def _row(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -
 
 
 def _before_last_layer(encoder: Any, packed: Packed, noise: Tensor | None) -> Tensor:
-    """States [T, H] of a row's tokens after all layers but one."""
+    """Hidden states [T, H] of a row's tokens, after all layers but the last."""
     states: Tensor = encoder.embeddings(
         input_ids=packed.input_ids[None], position_ids=packed.positions[None]
     )
@@ -158,12 +160,12 @@ def _before_last_layer(encoder: Any, packed: Packed, noise: Tensor | None) -> Te
     return states[0]
 
 
-def _padded(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -> Tensor:
-    """The same, by way of sentences [S, L] padded to the longest."""
+def _padded_states(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool) -> Tensor:
+    """The same as `_packed_states`, computed from sentences padded to the longest, [S, L]."""
     input_ids, mask = packed.pad(encoder.config.pad_token_id or 0)
     if noise is not None:
         noise = noise[packed.order, : input_ids.shape[1]]
-    with _added(encoder, noise):
+    with _add_noise(encoder, noise):
         states: Tensor = encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
     if only_first:
         return states[:, 0]
@@ -173,10 +175,11 @@ def _padded(encoder: Any, packed: Packed, noise: Tensor | None, only_first: bool
 def _pool(encoder: Any, states: Tensor, packed: Packed, pooling: Pooling) -> Tensor:
     """Embeddings [S, H] in the order of the row.
 
-    `pooler`: tanh layer over [CLS] as pretrained; `cls`: the [CLS] state; `mean`: over the tokens.
+    `pooler`: the pretrained tanh layer over [CLS]; `cls`: the state of [CLS]; `mean`: the mean over
+    the tokens.
 
     Args:
-        states: [T, H] of all tokens for `mean`, else [S, H] of each sentence's [CLS].
+        states: of all tokens [T, H] for `mean`, else of each sentence's [CLS] [S, H].
     """
     if pooling == "mean":
         return torch.segment_reduce(to_float32(states), "mean", offsets=packed.offsets)
@@ -184,8 +187,8 @@ def _pool(encoder: Any, states: Tensor, packed: Packed, pooling: Pooling) -> Ten
 
 
 @contextmanager
-def _added(encoder: nn.Module, noise: Tensor | None) -> Iterator[None]:
-    """Add noise to what the encoder's embedding layer puts out, for one pass."""
+def _add_noise(encoder: nn.Module, noise: Tensor | None) -> Iterator[None]:
+    """Add noise to the output of the encoder's embedding layer while the block runs."""
     if noise is None:
         yield
         return
@@ -199,13 +202,13 @@ def _added(encoder: nn.Module, noise: Tensor | None) -> Iterator[None]:
 
 
 def _hub_commit(place: str, revision: str | None) -> str | None:
-    """What a revision of a hub encoder stands for now; None for folders, and where none is found.
+    """The commit that a revision of a hub encoder is now; None for folders, or if there is none.
 
-    The cache has a folder for each commit.
+    It is the name of a folder in the hub's local cache.
     """
     try:
         path = cached_file(place, "config.json", revision=revision)
-    except (OSError, ValueError):  # loading says what is wrong
+    except (OSError, ValueError):  # loading the model reports the problem
         return None
     folder = Path(path or "").parent
     return folder.name if folder.parent.name == "snapshots" else None
@@ -213,7 +216,7 @@ def _hub_commit(place: str, revision: str | None) -> str | None:
 
 @contextmanager
 def without_load_report() -> Iterator[None]:
-    """A fresh head and an unused pooler are what is expected here."""
+    """Silence transformers' warnings about a new head and an unused pooler, which are expected."""
     before = get_verbosity()
     set_verbosity_error()
     try:

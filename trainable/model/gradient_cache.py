@@ -1,8 +1,8 @@
-"""Gradient caching: a batch's sentences go through the encoder a few at a time (Gao et al., 2021).
+"""Gradient caching: the encoder processes a batch in micro-batches (Gao et al., 2021).
 
-Heads and losses see the whole batch, so the effective batch and the in-batch negatives stay what
-they are. Of each part only the embeddings are kept; where its gradient is asked for, the part goes
-through the encoder once more, by the same dropout masks.
+Heads and losses see the whole batch, so batch size and in-batch negatives do not change. The
+forward pass keeps only the embeddings of each micro-batch; the backward pass runs the encoder again
+with the same dropout masks.
 
 Legend: S sentences, H hidden size.
 """
@@ -22,15 +22,15 @@ def embed_in_parts(
     noise: Tensor | None,
     num_sentences: int | None,
 ) -> Tensor:
-    """`embed(packed, noise)` [S, H], at most so many sentences at once; None: all of them."""
+    """`embed(packed, noise)` [S, H], for at most `num_sentences` at a time; None: all at once."""
     if num_sentences is None or num_sentences >= len(packed.lengths):
         return embed(packed, noise)
 
-    def part(input_ids: Tensor, few: Packed) -> Tensor:
-        return embed(few, noise)
+    def embed_part(input_ids: Tensor, part: Packed) -> Tensor:
+        return embed(part, noise)
 
-    pieces = [  # the tensor tells which device's generator has to be put back
-        checkpoint(part, few.input_ids, few, use_reentrant=False)
-        for few in packed.split(num_sentences)
+    parts = [  # `checkpoint` restores the generator of the device of its tensor arguments
+        checkpoint(embed_part, part.input_ids, part, use_reentrant=False)
+        for part in packed.split(num_sentences)
     ]
-    return torch.cat(pieces)[packed.places]
+    return torch.cat(parts)[packed.inverse_order]

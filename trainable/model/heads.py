@@ -1,11 +1,11 @@
-"""Task heads: sentence embeddings in, outputs and task embeddings out. No losses inside.
+"""Task heads: sentence embeddings -> outputs and task embeddings, without losses.
 
-A head predicts from a task's own sides, the first one or two; further sides (a second dropout view,
-hard negatives), which may be of other lengths, are only embedded.
+A head predicts from a task's own sides, the first one or two. Further sides (a second dropout view,
+hard negatives), which may have other numbers of sentences, only get task embeddings.
 
 Legend: B examples, H hidden size of the encoder, d `model.fcn_size`, C classes, Z width of a task
-embedding. e: pooled sentence embeddings [B, H] a side; s: shared representation [B, d] a side.
-Layout and dropout places follow section 4.3 and figure 1 of the paper.
+embedding. e: pooled sentence embeddings [B, H] per side; s: shared representation [B, d] per side.
+Layers and dropout follow section 4.3 and figure 1 of the paper.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from trainable.config.tasks import KINDS, Output, Task
 from trainable.runtime.precision import to_float32
 
 BASELINE_PROJECTION = 32
-"""Width of the bare baseline's siamese projections (section 4.1)."""
+"""Width of the baseline's siamese projections (section 4.1)."""
 
 
 class HeadOutput(NamedTuple):
-    """What a head makes of a batch."""
+    """A head's outputs for a batch."""
 
     outputs: Tensor  # logits [B, C], or one logit or score [B]
-    embeddings: tuple[Tensor, ...]  # task embeddings z [B, Z], a side each
-    distilled: Tensor | None = None  # outputs of the distillation head, while it is trained
-    rng_state: Tensor | None = None  # from before the pass, in training: its dropout masks again
+    embeddings: tuple[Tensor, ...]  # task embeddings z [B, Z], one per side
+    distilled: Tensor | None = None  # outputs of the distillation head, in training
+    rng_state: Tensor | None = None  # in training: before the pass, to repeat its dropout masks
 
 
 class SharedFCN(nn.Module):
@@ -47,7 +47,7 @@ class SharedFCN(nn.Module):
 
 
 class Branch(nn.Module):
-    """[Linear(Dropout(e)); s]: a task's own projection beside the shared representation."""
+    """[Linear(Dropout(e)); s]: a task's projection, concatenated with the shared representation."""
 
     def __init__(self, hidden_size: int, width: int, model: Model) -> None:
         super().__init__()
@@ -56,17 +56,17 @@ class Branch(nn.Module):
         self.width = width + (model.fcn_size if model.shared_fcn else 0)
 
     def forward(self, e: Tensor, s: Tensor | None) -> Tensor:
-        return _beside(self.fcn(self.dropout(e)), s)
+        return _with_shared(self.fcn(self.dropout(e)), s)
 
 
 class LinearHead(nn.Module):
-    """Head of single sentences. Baseline: Linear(H, C). Else Linear(., C) over the branch, through
-    a ReLU if non-linear. A score is put in the middle of its range, in units of the range."""
+    """Head for single sentences. Baseline: Linear(H, C). Else Linear(., C) over the branch, with a
+    ReLU between them if `model.nonlinear_heads`. Scores are scaled by `_Scale`."""
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
         self.is_nonlinear = model.nonlinear_heads
-        self.branch, width = _plain_branch(hidden_size, model)
+        self.branch, width = _build_branch(hidden_size, model)
         self.scale = _Scale(task)
         self.out = nn.Linear(width, task.num_outputs)
 
@@ -75,18 +75,18 @@ class LinearHead(nn.Module):
         return HeadOutput(self.scale(self.out(relu(z[0]) if self.is_nonlinear else z[0])), z)
 
     def features(self, e: tuple[Tensor, ...]) -> Tensor:
-        """What a linear `out` sees of a task's own sides, without dropout: [B, H]."""
+        """The input of `out` without dropout, for linear heads: [B, H]."""
         return e[0]
 
 
 class PairHead(nn.Module):
-    """Head of pairs whose order matters: Linear(., C) over [z_1; z_2; |z_1 - z_2|; z_1 * z_2]
-    (Conneau et al. 2017), z as `LinearHead` has it."""
+    """Head for ordered pairs: Linear(., C) over [z_1; z_2; |z_1 - z_2|; z_1 * z_2] (Conneau et al.
+    2017), with z as in `LinearHead`."""
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
         self.is_nonlinear = model.nonlinear_heads
-        self.branch, width = _plain_branch(hidden_size, model)
+        self.branch, width = _build_branch(hidden_size, model)
         self.scale = _Scale(task)
         self.out = nn.Linear(4 * width, task.num_outputs)
 
@@ -97,7 +97,7 @@ class PairHead(nn.Module):
 
 
 class SiameseParaphraseHead(nn.Module):
-    """Baseline: the dot product of both sides' projections is the logit."""
+    """Baseline: the logit is the dot product of the two sides' projections."""
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
@@ -113,10 +113,9 @@ class SiameseParaphraseHead(nn.Module):
 class StructuredParaphraseHead(nn.Module):
     """p_i = FCN1(e_i); q = FCN2([e_1; e_2; p_1 * p_2]); logit = Linear(ReLU([s_1 * s_2; q])).
 
-    With `model.paraphrase_difference` |e_1 - e_2| stands beside the embeddings.
-
-    The ReLU belongs to the structure: without it the row "baseline + paraphrase structure" of the
-    paper's figure 3 would be all but linear again.
+    With `model.paraphrase_difference`, FCN2 also has the input |e_1 - e_2|. The ReLU is always
+    there: without it, the row "baseline + paraphrase structure" of the paper's figure 3 would be
+    almost linear.
     """
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
@@ -135,7 +134,7 @@ class StructuredParaphraseHead(nn.Module):
         q = self.fcn2(self.dropout(features))
         if s[0] is not None and s[1] is not None:
             q = torch.cat([s[0] * s[1], q], dim=-1)
-        z = tuple(_beside(*side) for side in zip(p, s, strict=True))
+        z = tuple(_with_shared(*side) for side in zip(p, s, strict=True))
         return HeadOutput(self.out(relu(q)).squeeze(-1), z)
 
 
@@ -153,8 +152,8 @@ class SimilarityHead(nn.Module):
 
 
 class LinearPairHead(nn.Module):
-    """Outputs = Linear([u*v, |u-v|, cos(u, v)]) of the sentence embeddings u, v [B, H]; of pairs
-    whose order matters u and v stand beside them."""
+    """Outputs = Linear([u*v, |u-v|, cos(u, v)]) of the sentence embeddings u, v [B, H]; for ordered
+    pairs, u and v are inputs as well."""
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
@@ -166,11 +165,11 @@ class LinearPairHead(nn.Module):
         return HeadOutput(_flat(self.out(self.dropout(self.features(e)))), e)
 
     def features(self, e: tuple[Tensor, ...]) -> Tensor:
-        """What `out` sees of a task's own sides, without dropout: [B, 2 H + 1] or [B, 4 H + 1]."""
+        """The input of `out` without dropout: [B, 2 H + 1], or [B, 4 H + 1] for ordered pairs."""
         features = pair_features(*e[:2])
-        return (
-            torch.cat([features, *map(to_float32, e[:2])], dim=-1) if self.is_ordered else features
-        )
+        if not self.is_ordered:
+            return features
+        return torch.cat([features, *map(to_float32, e[:2])], dim=-1)
 
 
 class ConstantHead(nn.Module):
@@ -185,22 +184,22 @@ class ConstantHead(nn.Module):
 
 
 class Heads(nn.ModuleDict):
-    """Task -> its head. A task may have any name, also one that a module has a use for (`type`)."""
+    """Task -> its head. A task may be named like an attribute of `nn.Module` (`type`)."""
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
-        """Add a module as torch does, but do not refuse a name that an attribute has."""
+        """Add a module without torch's check that no attribute has its name."""
         assert module is not None
         self._modules[name] = module
 
 
 def pair_features(u: Tensor, v: Tensor) -> Tensor:
-    """[u*v, |u-v|, cos(u, v)]: [B, 2 H + 1] of two sides' embeddings [B, H]."""
+    """[u*v, |u-v|, cos(u, v)], [B, 2 H + 1], for the embeddings [B, H] of two sides."""
     u, v = to_float32(u), to_float32(v)
     return torch.cat([u * v, (u - v).abs(), cosine_similarity(u, v, dim=-1)[:, None]], dim=-1)
 
 
 def build_head(task: Task, hidden_size: int, model: Model) -> nn.Module:
-    """The head that a task's kind, `model.heads` and the architecture's switches ask for."""
+    """The head for a task's kind and the settings of the model."""
     if model.heads == "constant":
         return ConstantHead(task.num_outputs)
     head = KINDS[task.kind].head
@@ -232,8 +231,8 @@ class _DropoutOnly(nn.Module):
 
 
 class _Scale(nn.Module):
-    """Outputs [B, 1] -> scores [B], 0 being the middle of the task's range and 1 its width; logits
-    [B, C] as they are."""
+    """Scores [B] from outputs [B, 1]: middle of the task's range + its width x output. Logits
+    [B, C] are unchanged."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -247,8 +246,8 @@ class _Scale(nn.Module):
         return self.middle + self.width * to_float32(outputs.squeeze(-1))
 
 
-def _plain_branch(hidden_size: int, model: Model) -> tuple[nn.Module, int]:
-    """The sentence embedding itself in the bare baseline, else a `Branch`; and its width."""
+def _build_branch(hidden_size: int, model: Model) -> tuple[nn.Module, int]:
+    """The branch below a linear layer and its width; in the baseline it is only dropout."""
     if not (model.shared_fcn or model.nonlinear_heads):
         return _DropoutOnly(model), hidden_size
     branch = Branch(hidden_size, model.fcn_size, model)
@@ -256,16 +255,16 @@ def _plain_branch(hidden_size: int, model: Model) -> tuple[nn.Module, int]:
 
 
 def _flat(outputs: Tensor) -> Tensor:
-    """[B, C] as they are, [B, 1] as [B]."""
+    """Outputs [B, 1] as [B]; [B, C] unchanged."""
     return outputs if outputs.shape[-1] > 1 else outputs.squeeze(-1)
 
 
-def _beside(own: Tensor, s: Tensor | None) -> Tensor:
+def _with_shared(own: Tensor, s: Tensor | None) -> Tensor:
     return own if s is None else torch.cat([own, s], dim=-1)
 
 
 def _similarity_width(model: Model) -> int:
-    """Width of the head's own part of z."""
+    """Width of the projection in z, without the shared representation."""
     if model.similarity_size is None:
         return _projection_width(model)
     return model.similarity_size - (model.fcn_size if model.shared_fcn else 0)

@@ -1,7 +1,7 @@
-"""LoRA: pretrained matrices stay as they are, and narrow ones beside them learn (Hu et al., 2021).
+"""LoRA: pretrained weights are frozen, low-rank updates are trained (Hu et al., 2021).
 
-W x + alpha / rank * B A x, where A [rank, in] starts random and B [out, rank] at zero. What a trial
-keeps are plain weights, W + alpha / rank * B A: prediction needs no LoRA.
+W x + alpha / rank * B A x, with A [rank, in] initially random and B [out, rank] zero. A trial keeps
+the merged weights W + alpha / rank * B A, so that prediction needs no LoRA.
 """
 
 import math
@@ -15,11 +15,11 @@ from torch.nn.functional import linear
 from trainable.config.sections import Lora
 
 _MARK = "lora_"
-"""How the names of the narrow matrices begin."""
+"""Prefix of the names of LoRA's matrices."""
 
 
 class LoRALinear(nn.Linear):
-    """A linear layer whose own weights do not learn; it has their names and values."""
+    """A linear layer with a low-rank update; its own weights keep their names and values."""
 
     def __init__(self, plain: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__(
@@ -31,16 +31,17 @@ class LoRALinear(nn.Linear):
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
     def forward(self, input: Tensor) -> Tensor:
-        narrow = linear(linear(input, self.lora_a), self.lora_b)
-        return super().forward(input) + self.scale * narrow
+        update = linear(linear(input, self.lora_a), self.lora_b)
+        return super().forward(input) + self.scale * update
 
     def merged(self) -> Tensor:
-        """The weight [out, in] of the plain layer that does the same."""
+        """The weight [out, in] of the equivalent plain layer."""
         return self.weight + self.scale * self.lora_b @ self.lora_a
 
 
 def add_lora(encoder: nn.Module, lora: Lora) -> None:
-    """Give every linear layer of the encoder its narrow matrices, drawn from torch's generator."""
+    """Replace every linear layer of the encoder by a `LoRALinear`; A is drawn from torch's global
+    generator."""
     if lora.rank is None:
         return
     plain = [name for name, module in encoder.named_modules() if type(module) is nn.Linear]
@@ -48,25 +49,25 @@ def add_lora(encoder: nn.Module, lora: Lora) -> None:
         layer = encoder.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         encoder.set_submodule(name, LoRALinear(layer, lora.rank, lora.alpha))
-    let_learn(encoder, True)
+    set_trainable(encoder, True)
 
 
-def let_learn(encoder: nn.Module, learns: bool) -> None:
-    """Whether the encoder takes gradients; where it has LoRA, the narrow matrices alone do."""
+def set_trainable(encoder: nn.Module, is_trainable: bool) -> None:
+    """Set whether the encoder is trained; of an encoder with LoRA, only LoRA's matrices are."""
     has_lora = any(_MARK in name for name, _ in encoder.named_parameters())
     for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(learns and (not has_lora or _MARK in name))
+        parameter.requires_grad_(is_trainable and (not has_lora or _MARK in name))
 
 
 def num_plain_parameters(module: nn.Module) -> int:
-    """Number of parameters of the module with LoRA merged."""
-    named = module.named_parameters()
-    return sum(parameter.numel() for name, parameter in named if _MARK not in name)
+    """Number of the module's parameters with LoRA merged."""
+    parameters = module.named_parameters()
+    return sum(parameter.numel() for name, parameter in parameters if _MARK not in name)
 
 
 @torch.no_grad()
 def plain_weights(model: nn.Module) -> dict[str, Any]:
-    """The model's `state_dict` with LoRA merged: that of the same model without."""
+    """The model's `state_dict` with LoRA merged, as of a model without LoRA."""
     weights = dict(model.state_dict())
     for name, module in model.named_modules():
         if isinstance(module, LoRALinear):
@@ -77,8 +78,8 @@ def plain_weights(model: nn.Module) -> dict[str, Any]:
 
 @torch.no_grad()
 def load_plain_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Go on from `plain_weights`, by name, matrices [out, in] among them: they become what stays,
-    and what learns begins anew."""
+    """Load `plain_weights` (matrices [out, in] and others, by name) and reset LoRA's updates to
+    zero."""
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected
     assert all(_MARK in name for name in missing)

@@ -21,7 +21,7 @@ from trainable.model.architectures import checkpoint_layers, max_tokens
 from trainable.model.encoder import build_untrained, embed, load_pretrained
 from trainable.model.gradient_cache import embed_in_parts
 from trainable.model.heads import HeadOutput, Heads, SharedFCN, build_head
-from trainable.model.lora import add_lora, let_learn, num_plain_parameters
+from trainable.model.lora import add_lora, num_plain_parameters, set_trainable
 from trainable.model.weight_files import WEIGHTS_FILE, join_encoder, read_weights
 from trainable.runtime.rng_state import dropout_state
 
@@ -37,7 +37,7 @@ class MultitaskBert(nn.Module):
         self.pooling = model.pooling
         limit = max_tokens(encoder)
         self.max_length = min(model.max_length or limit, limit)
-        """Tokens a sentence is cut at."""
+        """Maximum number of tokens per sentence; longer ones are truncated."""
         self.shared = SharedFCN(hidden_size, model) if model.shared_fcn else None
         self.head_names = {name: _head_name(name, tasks) for name in tasks}
         self.heads = Heads(
@@ -58,13 +58,14 @@ class MultitaskBert(nn.Module):
         )
         self.is_encoder_frozen = False
         self.micro_batch_size = config.batching.micro_batch_size
-        """Sentences that the encoder is given at once in training; None: all of a batch's."""
+        """Sentences in one forward pass of the encoder in training; None: all of a batch."""
 
     def forward(self, batch: Batch, noise: Tensor | None = None) -> HeadOutput:
-        """What the task's head makes of a batch, `micro_batch_size` sentences at a time.
+        """The outputs of the task's head for a batch.
 
         Args:
-            noise: [S, L, H] on the embedding layer's output, or [S, H] on the sentence embeddings.
+            noise: added to the embedding layer's output [S, L, H] or to the sentence embeddings
+                [S, H].
         """
         rng_state = dropout_state(next(self.parameters()).device) if self.training else None
         is_pooled = noise is not None and noise.ndim == 2
@@ -78,11 +79,16 @@ class MultitaskBert(nn.Module):
         return self.answer(batch.task_name, e, batch.sizes)._replace(rng_state=rng_state)
 
     def embed(self, packed: Packed, noise: Tensor | None = None) -> Tensor:
-        """Pooled sentence embeddings [S, H]; `noise` [S, L, H] is added to the embedding layer."""
+        """Pooled sentence embeddings [S, H]; `noise` [S, L, H] is added to the embedding layer's
+        output."""
         return embed(self.encoder, packed, self.pooling, noise)
 
     def answer(self, task_name: str, e: Tensor, sizes: Sequence[int]) -> HeadOutput:
-        """What the task's head makes of sentence embeddings [S, H], `sizes` sentences a side."""
+        """The outputs of the task's head for sentence embeddings `e` [S, H].
+
+        Args:
+            sizes: number of sentences on each side; their sum is S.
+        """
         s = self.shared(e) if self.shared is not None else None
         sides = torch.split(e, list(sizes))
         shared_sides = (None,) * len(sizes) if s is None else torch.split(s, list(sizes))
@@ -94,13 +100,13 @@ class MultitaskBert(nn.Module):
         return output
 
     def freeze_encoder(self, is_frozen: bool) -> None:
-        """Frozen: its weights take no gradient, and it stays in eval mode, without dropout."""
+        """Freeze the encoder (no gradients, eval mode without dropout), or unfreeze it."""
         self.is_encoder_frozen = is_frozen
-        let_learn(self.encoder, not is_frozen)
+        set_trainable(self.encoder, not is_frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for all but a frozen encoder."""
+        """Set the mode of the model; a frozen encoder stays in eval mode."""
         super().train(mode)
         if self.is_encoder_frozen:
             self.encoder.eval()
@@ -108,20 +114,21 @@ class MultitaskBert(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Number of parameters of the model that is kept."""
+        """Number of parameters of the saved model."""
         return num_plain_parameters(self)
 
     @property
     def num_encoder_parameters(self) -> int:
-        """The encoder's share of `num_parameters`."""
+        """Number of the encoder's parameters, a part of `num_parameters`."""
         return num_plain_parameters(self.encoder)
 
 
 def build_model(config: Config, encoder: str | None = None) -> MultitaskBert:
-    """A model to train: pretrained encoder, fresh heads drawn from torch's global generator.
+    """A model to train: pretrained encoder, heads initialised from torch's global generator.
 
     Args:
-        encoder: a folder in place of `model.encoder`, where additional pre-training has made one.
+        encoder: folder of an encoder after additional pre-training, used instead of
+            `model.encoder`.
     """
     settings = config.model
     name, revision = (settings.encoder, settings.revision) if encoder is None else (encoder, None)
@@ -129,26 +136,26 @@ def build_model(config: Config, encoder: str | None = None) -> MultitaskBert:
     if settings.gradient_checkpointing:
         checkpoint_layers(loaded)
     model = MultitaskBert(loaded, config)
-    add_lora(loaded, settings.lora)  # after the heads, whose draws are the same without
+    add_lora(loaded, settings.lora)  # after the heads, so that LoRA does not change their init
     return model
 
 
 def load_member(weights_dir: Path, encoder_dir: Path, config: Config) -> MultitaskBert:
-    """A trained model in eval mode, from its weights and the encoder's own folder.
+    """A trained model in eval mode, from its weights and the encoder's folder.
 
-    Where that folder holds weights, as a bundle's does, they are the encoder's, under transformers'
-    own names. Half-precision weights become float32.
+    If the encoder's folder has weights, as in a bundle, they are the encoder's, under transformers'
+    names. Half-precision weights are converted to float32.
 
     Raises:
         IntegrityError: the weights are missing or do not fit the configuration.
     """
     encoder = build_untrained(encoder_dir, config.model.encoder_dropout)
     model = MultitaskBert(encoder, config)
-    of_encoder = encoder_dir / WEIGHTS_FILE
+    encoder_file = encoder_dir / WEIGHTS_FILE
     try:
         weights = read_weights(weights_dir)
-        if of_encoder.is_file():
-            weights |= join_encoder(load_file(of_encoder))
+        if encoder_file.is_file():
+            weights |= join_encoder(load_file(encoder_file))
         model.load_state_dict(weights)
     except Exception as error:
         reason = first_line(error)

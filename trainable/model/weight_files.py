@@ -1,8 +1,8 @@
-"""A model's weights as a trial keeps them: the encoder's in a file of its own.
+"""The files of a model's weights: one for the encoder, one for the rest.
 
-Epochs that train only heads have one encoder, and so have trials whose encoder is as it was
-pretrained: their files of it are hard links to one, which takes its space once. Every folder is
-whole by itself and may be removed by itself; where a file system has no links, it has a copy.
+Epochs that train only heads have the same encoder, and so have trials with a frozen encoder. Their
+encoder files are hard links to one file, so that it takes its space once. Each folder is complete
+and can be removed without harm to the others; without support for hard links it has a copy.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 WEIGHTS_FILE = "model.safetensors"
-"""What is not the encoder's."""
+"""The weights that are not the encoder's."""
 ENCODER_FILE = "encoder.safetensors"
-"""The encoder's, under its own names."""
+"""The encoder's weights, without the prefix `encoder.` in their names."""
 _PREFIX = "encoder."
 
 
@@ -32,10 +32,10 @@ def write_weights(
     """Write a model's weights, by name and of any shape [...], into a folder.
 
     Args:
-        kept: folders that were written so before. An encoder with the same bits as that of one of
-            them is a link to it.
-        shared: a folder of encoders that others are likely to have as well: it is linked to that
-            there, or put there for them.
+        kept: folders of earlier calls. If one has the same encoder, bit for bit, its file is
+            linked.
+        shared: a folder of encoder files that other trials can link to; the encoder is linked to
+            the file there, or added if there is none.
     """
     encoder, others = split_encoder(weights)
     _save(others, folder / WEIGHTS_FILE)
@@ -47,15 +47,15 @@ def write_weights(
         return
     _save(encoder, file)
     if place is not None:
-        with suppress(OSError):  # others then have copies
+        with suppress(OSError):  # without links, other trials write copies
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)  # it is damaged, else it had been taken
+            place.unlink(missing_ok=True)  # a damaged file, which could not be linked above
             os.link(file, place)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """A folder's weights, of any shape [...], as `write_weights` was given them; or of one with
-    a single file.
+    """The weights in a folder of `write_weights`, by name and of any shape [...]; the encoder's
+    file may be missing.
 
     Raises:
         OSError, SafetensorError: a file is missing or damaged.
@@ -65,21 +65,24 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def split_encoder(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A model's weights, of any shape [...], parted: the encoder's, under its own names; others."""
-    of_encoder = {name for name in weights if name.startswith(_PREFIX)}
-    return (
-        {name.removeprefix(_PREFIX): weights[name] for name in weights if name in of_encoder},
-        {name: weights[name] for name in weights if name not in of_encoder},
-    )
+    """A model's weights, of any shape [...], split into those of the encoder, without the prefix
+    `encoder.`, and the others."""
+    encoder, others = dict[str, Tensor](), dict[str, Tensor]()
+    for name, value in weights.items():
+        if name.startswith(_PREFIX):
+            encoder[name.removeprefix(_PREFIX)] = value
+        else:
+            others[name] = value
+    return encoder, others
 
 
 def join_encoder(encoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An encoder's weights, of any shape [...], under their names in the model."""
+    """An encoder's weights, of any shape [...], with the prefix `encoder.` added to their names."""
     return {f"{_PREFIX}{name}": value for name, value in encoder.items()}
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """16 hex characters over weights by name, each of any shape [...]."""
+    """A hash, 16 hex characters, of weights by name, each of any shape [...]."""
     digest = hashlib.sha256()
     for name, value in weights.items():
         digest.update(name.encode())
@@ -93,7 +96,8 @@ def _save(weights: Mapping[str, Tensor], file: Path) -> None:
 
 
 def _link(source: Path, target: Path, weights: Mapping[str, Tensor]) -> bool:
-    """Make `target` a link to a file with exactly these weights, if `source` is one."""
+    """Make `target` a hard link to `source` if that file has exactly these weights (bit for bit);
+    return whether it was made."""
     if source.is_symlink():
         return False
     try:
@@ -110,8 +114,8 @@ def _link(source: Path, target: Path, weights: Mapping[str, Tensor]) -> bool:
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:
-    is_alike = one.dtype == other.dtype and one.shape == other.shape
-    return is_alike and torch.equal(_bits(one), _bits(other))
+    is_same_kind = one.dtype == other.dtype and one.shape == other.shape
+    return is_same_kind and torch.equal(_bits(one), _bits(other))
 
 
 def _bits(value: Tensor) -> Tensor:

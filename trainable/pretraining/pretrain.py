@@ -23,7 +23,7 @@ from trainable.model.encoder import load_pretrained
 from trainable.model.weight_files import weights_fingerprint
 from trainable.pretraining.masked_lm import MaskedLMTraining, Progress, ignore
 from trainable.runtime.precision import choose_device
-from trainable.runtime.stopping import AskedToStop, Stop, exclusive, never
+from trainable.runtime.stopping import Stop, StopRequested, exclusive, never_stop
 
 _logger = logging.getLogger(__name__)
 
@@ -46,13 +46,13 @@ def text_of(config: Config) -> list[str]:
     return sentences if config.pretrain.repeats else list(dict.fromkeys(sentences))
 
 
-def pretrained_encoder(config: Config, shared: Path, stop: Stop = never) -> Path:
+def pretrained_encoder(config: Config, shared: Path, stop: Stop = never_stop) -> Path:
     """The encoder's folder below `shared`, trained first unless it is there.
 
     One process trains it; the others wait for it.
 
     Raises:
-        AskedToStop: before it was there.
+        StopRequested: before it was there.
         ConfigError: the encoder cannot be loaded, or its tokenizer has no mask token.
         DataError: the text has errors.
         NothingUsableError: it diverged.
@@ -68,7 +68,7 @@ def pretrained_encoder(config: Config, shared: Path, stop: Stop = never) -> Path
             _logger.warning("%s is trained again: %s", folder, damage)
             remove_folder(folder)
         if not pretrain(config, folder, sentences=sentences, stop=stop).is_done:
-            raise AskedToStop("during pre-training")
+            raise StopRequested("during pre-training")
     return folder
 
 
@@ -94,7 +94,7 @@ def pretrain(
     sentences: list[str] | None = None,
     head_only: bool = False,
     report: Callable[[Progress], None] = ignore,
-    stop: Stop = never,
+    stop: Stop = never_stop,
     mask: int = OWNERS,
 ) -> Progress:
     """Train and write an encoder folder to `output`, or go on with it after a stop.

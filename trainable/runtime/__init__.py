@@ -1,1 +1,1 @@
-"""The process a trial runs in: threads, seeds, random states, precision, cache folder, stopping."""
+"""The process that a trial runs in: threads, seeds, precision, cache folder, progress, stopping."""

@@ -1,6 +1,7 @@
-"""What this machine keeps to be quick: tokens, embeddings, copies of remote folders.
+"""This machine's cache of tokens, embeddings and timings.
 
-It is only a help: where nothing can be kept, that is said once, and the work is done each time.
+The cache only saves time: where it cannot be written, one warning is logged and results are
+computed each time.
 """
 
 import logging
@@ -16,38 +17,42 @@ from trainable.runtime.stopping import Stop, exclusive, is_free
 _logger = logging.getLogger(__name__)
 
 
-def keep(path: Path, content: bytes | str) -> None:
-    """Write a file of the cache, if it can be written."""
+def write_cached(path: Path, content: bytes | str) -> None:
+    """Write a file of the cache; where it cannot be written, warn once."""
     try:
         write_atomic(path, content)
     except OSError as error:
-        _tell(str(cache_folder()), error.strerror or str(error))
+        _warn_once(str(cache_folder()), error.strerror or str(error))
 
 
 @contextmanager
-def exclusive_if_kept(path: Path, stop: Stop) -> Iterator[None]:
-    """`exclusive`, for what the others would find at `path` afterwards: where it cannot be kept,
-    each does it.
+def exclusive_if_writable(path: Path, stop: Stop) -> Iterator[None]:
+    """`exclusive` for a file of the cache, but without a lock where the cache cannot be written:
+    then every process computes the content itself.
 
     Raises:
-        AskedToStop: as `exclusive`.
+        StopRequested: as `exclusive`.
     """
     with ExitStack() as stack:
         try:
             stack.enter_context(exclusive(path, stop))
         except OSError as error:
-            _tell(str(cache_folder()), error.strerror or str(error))
+            _warn_once(str(cache_folder()), error.strerror or str(error))
         yield
 
 
 def is_being_made(path: Path) -> bool:
-    """Whether another process is within `exclusive_if_kept` of the path, now."""
+    """Whether another process is inside `exclusive_if_writable` for the path now."""
     try:
         return not is_free(path)
-    except OSError:  # nothing can be kept
+    except OSError:  # the cache cannot be written
         return False
 
 
 @cache
-def _tell(folder: str, reason: str) -> None:
-    _logger.warning("nothing is kept in %s: %s; ENSWEEP_CACHE names another folder", folder, reason)
+def _warn_once(folder: str, reason: str) -> None:
+    _logger.warning(
+        "cannot write to the cache folder %s: %s; set ENSWEEP_CACHE to another folder",
+        folder,
+        reason,
+    )

@@ -1,7 +1,7 @@
-"""Where a model runs, and in which precision its matrices are multiplied.
+"""The device that a model runs on, and the precision of its matrix products.
 
-Weights, gradients' sums, losses and the optimizer are float32 throughout; autocast rounds what goes
-into matrix products and nothing else that matters.
+Weights, accumulated gradients, losses and optimizer states are always float32; autocast rounds the
+inputs of matrix products.
 """
 
 from contextlib import AbstractContextManager
@@ -18,13 +18,13 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(wanted: str, num_bytes: int = 0) -> torch.device:
-    """`auto` is the CUDA device if there is one.
+    """Return the device for `auto`, `cpu` or `cuda`; `auto` is CUDA where it is available.
 
     Args:
-        num_bytes: what will surely be needed of its memory.
+        num_bytes: a lower bound of the device memory that is needed.
 
     Raises:
-        ConfigError: `cuda` is wanted and there is none, or others hold too much of its memory.
+        ConfigError: CUDA is requested and not available, or has less than `num_bytes` free.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,27 +35,28 @@ def choose_device(wanted: str, num_bytes: int = 0) -> torch.device:
                 fix="train.device=auto, or give trials one: resources.gpus_per_trial=1",
             )
         free, total = torch.cuda.mem_get_info()
-        if free + torch.cuda.memory_reserved() < num_bytes:  # what is reserved is ours to use
+        if free + torch.cuda.memory_reserved() < num_bytes:  # this process can reuse its reserve
             raise ConfigError(
                 f"{torch.cuda.get_device_name()}: {free / 1e9:.1f} of {total / 1e9:.1f} GB are "
-                f"free, and {num_bytes / 1e9:.1f} GB are needed at the least",
-                fix="end what holds the rest (nvidia-smi lists it), or train on another device",
+                f"free, and {num_bytes / 1e9:.1f} GB are needed at least",
+                fix="end the processes that use the rest (nvidia-smi lists them), or train on "
+                "another device",
             )
     return torch.device(wanted)
 
 
 def training_bytes(model: torch.nn.Module) -> int:
-    """What training needs at the least: the weights, and of those that learn gradients and AdamW's
-    two moments, in float32."""
+    """The least memory that training takes: all weights in float32, and for each trainable weight
+    its gradient and AdamW's two moments."""
     return sum(4 * (4 if p.requires_grad else 1) * p.numel() for p in model.parameters())
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """What autocast rounds to; float32: nothing is rounded.
+    """Return the dtype for `autocast`; float32 means no autocast.
 
     `auto` is bf16 where the device multiplies it in hardware, fp16 on a GPU that does not, float32
-    on other CPUs. `tf32` rounds inside a GPU's float32 products, which `fp32` forbids: this sets
-    torch's switch for the process.
+    on other CPUs. `tf32` allows TF32 in a GPU's float32 products and `fp32` forbids it, by
+    PyTorch's switch for the whole process.
     """
     if wanted == "auto":
         wanted = _fastest(device)
@@ -64,10 +65,11 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
-    """Matrix products in `precision`; nothing is changed for float32."""
-    is_rounded = precision is not torch.float32
-    rounded_to = precision if is_rounded else torch.bfloat16
-    return torch.autocast(device.type, rounded_to, enabled=is_rounded)
+    """A context in which matrix products run in `precision`; float32 changes nothing."""
+    is_enabled = precision is not torch.float32
+    return torch.autocast(
+        device.type, precision if is_enabled else torch.bfloat16, enabled=is_enabled
+    )
 
 
 def _fastest(device: torch.device) -> str:
@@ -83,5 +85,5 @@ def _cpu_has_amx() -> bool:
 
 
 def to_float32(x: Tensor) -> Tensor:
-    """[...] of any shape: half precisions become float32; float32 and float64 stay."""
+    """`x` [...] with bfloat16 and float16 converted to float32; other dtypes are unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

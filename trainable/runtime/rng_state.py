@@ -1,4 +1,4 @@
-"""The state of the global random generators, which libraries draw from: seed, save, put back."""
+"""Seed, save and restore the global random generators, which libraries draw from."""
 
 import random
 from collections.abc import Iterator
@@ -11,19 +11,19 @@ from torch import Tensor
 
 
 def seed_globals(seed: int) -> None:
-    """Seed torch (weights, dropout), NumPy and Python: libraries draw from these."""
+    """Seed the global generators of torch (weights, dropout), NumPy and Python."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def dropout_state(device: torch.device) -> Tensor:
-    """[bytes] the state of the generator that dropout draws from."""
+    """The state [bytes] of the generator that dropout draws from."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def set_dropout_state(state: Tensor, device: torch.device) -> None:
-    """Draw on from `state` [bytes]."""
+    """Restore a `dropout_state` [bytes]."""
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:
@@ -32,7 +32,8 @@ def set_dropout_state(state: Tensor, device: torch.device) -> None:
 
 @contextmanager
 def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
-    """Draw what was drawn from `state` [bytes] on, dropout masks above all; then as if not."""
+    """Repeat the dropout masks that were drawn from `state` [bytes] on; restore the generator
+    afterwards."""
     before = dropout_state(device)
     set_dropout_state(state, device)
     try:
@@ -42,7 +43,7 @@ def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of every global generator, as tensors and plain values."""
+    """The states of all global generators, as tensors and plain values."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     assert isinstance(keys, np.ndarray)
     version, internal, gauss_next = random.getstate()
@@ -55,7 +56,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` returned."""
+    """Restore what `rng_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

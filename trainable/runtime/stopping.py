@@ -1,7 +1,7 @@
-"""What several trials need is made by one process, the others wait, and all can be stopped.
+"""Locks for what several trials share, and requests to stop.
 
-The question whether to stop is a trial's sign of life as well (`trainable.tune.attempt`), so work
-and waits of any length ask it again and again.
+Calling a trial's `stop` also renews its heartbeat (`trainable.tune.attempt`), so long work and
+waits must call it regularly.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,31 +13,31 @@ from filelock import Timeout
 from mlflow_setup.filesystem.storage import Lock, storage_of
 
 Stop = Callable[[], bool]
-"""Whether to stop, asked between pieces of work."""
+"""Whether to stop; called between pieces of work."""
 
-_ASK_EVERY = 1.0  # seconds
-
-
-class AskedToStop(Exception):
-    """Ends what is done before or between a trial's steps; the message says what it was."""
+_POLL_SECONDS = 1.0
 
 
-def never() -> bool:
-    """The stop of what runs to its end."""
+class StopRequested(Exception):
+    """Work outside a trial's training steps was stopped on request; the message names the work."""
+
+
+def never_stop() -> bool:
+    """A `Stop` that never asks to stop."""
     return False
 
 
 @contextmanager
 def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
-    """Hold the lock of `folder`: one process makes it, the others enter when that one has left.
+    """Hold the lock of `folder`, so that one process creates it; the others wait, then enter.
 
     Raises:
-        AskedToStop: while another process made it.
-        StorageError: what another machine has made cannot be fetched now.
+        StopRequested: `stop` returned True while another process held the lock.
+        StorageError: another machine has created the folder, and it cannot be fetched now.
     """
     lock = _lock_of(folder)
-    while not _is_acquired(lock, _ASK_EVERY):
-        go_on(stop, f"while another process made {folder.name}")
+    while not _acquire(lock, _POLL_SECONDS):
+        raise_if_stopped(stop, f"while another process made {folder.name}")
     try:
         storage_of(folder).fetch(folder)
         yield
@@ -46,9 +46,9 @@ def exclusive(folder: Path, stop: Stop) -> Iterator[None]:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether no process is within `exclusive` of the folder, now."""
+    """Whether no process is inside `exclusive` for the folder now."""
     lock = _lock_of(folder)
-    if not _is_acquired(lock, 0):
+    if not _acquire(lock, 0):
         return False
     lock.release()
     return True
@@ -59,7 +59,8 @@ def _lock_of(folder: Path) -> Lock:
     return storage_of(folder).lock(folder.with_name(f"{folder.name}.lock"))
 
 
-def _is_acquired(lock: Lock, timeout: float) -> bool:
+def _acquire(lock: Lock, timeout: float) -> bool:
+    """Acquire the lock within `timeout` seconds; return whether it was acquired."""
     try:
         lock.acquire(timeout)
     except Timeout:
@@ -67,11 +68,14 @@ def _is_acquired(lock: Lock, timeout: float) -> bool:
     return True
 
 
-def go_on(stop: Stop, doing: str) -> None:
-    """Go on with the next piece of work, unless a stop is asked for.
+def raise_if_stopped(stop: Stop, during: str) -> None:
+    """Raise if a stop is requested.
+
+    Args:
+        during: names the work that ends, for example `while sentences were embedded`.
 
     Raises:
-        AskedToStop: `stop` says so.
+        StopRequested: `stop` returned True.
     """
     if stop():
-        raise AskedToStop(doing)
+        raise StopRequested(during)

@@ -1,10 +1,10 @@
-"""How many threads, and whether a GPU, a trial may use: said before torch is loaded."""
+"""Limits on a trial's threads and GPUs, set before torch is imported."""
 
 import os
 
 
 def limit_threads(num_threads: int, num_gpus: float) -> None:
-    """A trial never sees more threads than its CPUs, nor a GPU that it was not given."""
+    """Limit numeric libraries to `num_threads`, and hide all GPUs if `num_gpus` is 0."""
     limit_environment(num_threads, num_gpus)
     import torch
 
@@ -12,7 +12,7 @@ def limit_threads(num_threads: int, num_gpus: float) -> None:
 
 
 def limit_environment(num_threads: int, num_gpus: float) -> None:
-    """The same for what is loaded from now on."""
+    """Set the limits in the environment only, for libraries that are not imported yet."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(num_threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -1,4 +1,4 @@
-"""Between the host and a device: all that a step or an evaluation copies goes through here."""
+"""Copies between host and device memory, for training steps and evaluation."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """The host's tensor [...], of any shape, on the device; a GPU is not waited for."""
+    """Copy a host tensor [...] to the device, without waiting for a GPU."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def download(tensor: Tensor) -> NDArray[Any]:
-    """A device's tensor [...] as the host's array: waits until the device has computed it."""
+    """Copy a device tensor [...] to a host array; waits until the device has computed it."""
     values: NDArray[Any] = tensor.cpu().numpy()
     return values

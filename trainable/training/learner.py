@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 
 from trainable.batches.collate import Batch, collate
-from trainable.batches.prefetch import ahead
+from trainable.batches.prefetch import prefetch
 from trainable.batches.sampler import Step
 from trainable.batches.tokenization import encode, load_tokenizer, tokenizer_fingerprint
 from trainable.config.config import Config
@@ -27,7 +27,7 @@ from trainable.evaluation.embedding_cache import sentence_embeddings
 from trainable.evaluation.evaluate import outputs_of
 from trainable.losses.objective import Objective
 from trainable.model.architectures import require_vocabulary
-from trainable.model.compilation import can_compile, compile_layers, verdict
+from trainable.model.compilation import can_compile, compile_if_faster, compile_layers
 from trainable.model.heads import HeadOutput
 from trainable.model.lora import load_plain_weights
 from trainable.model.multitask import MultitaskBert, build_model
@@ -39,7 +39,7 @@ from trainable.runtime.precision import (
     training_bytes,
 )
 from trainable.runtime.rng_state import dropout_state, replayed, set_dropout_state
-from trainable.runtime.stopping import Stop, go_on, never
+from trainable.runtime.stopping import Stop, never_stop, raise_if_stopped
 from trainable.training.closed_form import fit_head
 from trainable.training.interpolation import Interpolation
 from trainable.training.optimizer import build_optimizer, set_rate
@@ -77,7 +77,7 @@ class Learner:
         self.objective = Objective(config)
         self._encode(dataset)
 
-    def enter(self, stage: Stage, stop: Stop = never) -> None:
+    def enter(self, stage: Stage, stop: Stop = never_stop) -> None:
         """Begin a stage: what is trainable, a fresh optimizer, embeddings or an average."""
         self.stage = stage
         self.model.freeze_encoder(stage.is_frozen)
@@ -129,7 +129,7 @@ class Learner:
                 self.embeddings["train"].get(step.task_name),
             ).to(self.device)
 
-        return ahead(make, range(first, len(plan)), _AHEAD if self.device.type == "cuda" else 0)
+        return prefetch(make, range(first, len(plan)), _AHEAD if self.device.type == "cuda" else 0)
 
     def step(self, batch: Batch, epoch: int, number: int) -> Tensor:
         """One optimisation step; its loss, a scalar on the device.
@@ -189,7 +189,7 @@ class Learner:
     def fit(self, stop: Stop) -> None:
         """Solve the heads on the embeddings of the training examples: the stage `fit`."""
         for name, encoded in self.train_tokens.items():
-            go_on(stop, f"before the head of {name} was fitted")
+            raise_if_stopped(stop, f"before the head of {name} was fitted")
             assert encoded.labels is not None
             head = self.model.heads[self.model.head_names[name]]
             embeddings = self.embeddings["train"][name]
@@ -251,7 +251,7 @@ class Learner:
                 torch.cuda.synchronize()
 
         purpose = f"{encoder.config.to_json_string()} {self.precision} {settings.batch_size}"  # type: ignore[union-attr,operator]
-        self.notes.append(verdict(encoder, passes, purpose, stop).describe())
+        self.notes.append(compile_if_faster(encoder, passes, purpose, stop).describe())
 
     def _set_rate(self, epoch: int, number: int) -> None:
         done = (epoch - self.stage.first_epoch) * self.num_steps + number

@@ -22,7 +22,7 @@ from trainable.distillation.teacher import soft_labels_of
 from trainable.pretraining.pretrain import pretrained_encoder
 from trainable.runtime.precision import choose_device
 from trainable.runtime.rng_state import seed_globals
-from trainable.runtime.stopping import AskedToStop, Stop, never
+from trainable.runtime.stopping import Stop, StopRequested, never_stop
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
 from trainable.training.trainer import Trainer
@@ -38,7 +38,7 @@ def train(
     *,
     identity: Identity,
     report: Callable[[EpochRecord], None] = ignore,
-    stop: Stop = never,
+    stop: Stop = never_stop,
     dataset: Dataset | None = None,
     shared: Path | None = None,
     encoder: Path | None = None,
@@ -83,7 +83,7 @@ def train(
                 train, identity=identity, stop=stop, dataset=dataset, shared=shared, encoder=encoder
             )
             soft_labels = soft_labels_of(
-                config, dataset, shared, beside=folder.parent, train=train_teacher, stop=stop
+                config, dataset, shared, trials=folder.parent, train=train_teacher, stop=stop
             )
             seed_globals(config.seed)  # only here: encoder and labels may have been made, or read
             learner = Learner(
@@ -91,7 +91,7 @@ def train(
             )
             trainer = Trainer(config, trial, dataset, learner, identity, stop, shared)
             outcome, reason = trainer.run(report)
-        except AskedToStop as asked:
+        except StopRequested as asked:
             outcome, reason = Outcome.STOPPED, f"asked to stop {asked}"
         record = OutcomeRecord(outcome, reason, len(trial.epochs()), time.time())
         if (folder / "config.json").exists():  # else it has not begun

@@ -21,7 +21,7 @@ from mlflow_setup.schema import OVERALL, EpochRecord, Identity, Outcome, Outcome
 from trainable.config.config import Config
 from trainable.config.parse import from_flat
 from trainable.data.inputs import ChangedInputError, expecting
-from trainable.runtime.progress import written_to
+from trainable.runtime.progress import write_progress
 from trainable.runtime.threads import limit_environment, limit_threads
 from trainable.storage.layout import UNDER_WAY
 from trainable.storage.trial_folder import TrialFolder
@@ -147,7 +147,7 @@ def _attempt(
             {key: origin.get(key, "default") for key in sorted(config.flat())},
             tuple(tune_config["searched"]),
         )
-        with written_to(attempt.folder / UNDER_WAY):
+        with write_progress(attempt.folder / UNDER_WAY):
             ended = train(
                 config,
                 attempt.folder,

@@ -74,9 +74,9 @@ class Command(TyperCommand):
 
 def _similar_settings(option: str) -> list[str]:
     from search.config.reference import every_setting
-    from trainable.config.reference import named
+    from trainable.config.reference import matching_settings
 
-    return [setting.key for setting in named(option, every_setting())]
+    return [setting.key for setting in matching_settings(option, every_setting())]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

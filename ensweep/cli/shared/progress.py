@@ -26,14 +26,14 @@ def show_progress(where: "Console | None" = None) -> Iterator[None]:
     """
     from rich.console import Console
 
-    from trainable.runtime.progress import heard_by
+    from trainable.runtime.progress import report_to
 
     console = where or Console(stderr=True)
     if not console.is_terminal or console.is_dumb_terminal:
-        with heard_by(_Lines()):
+        with report_to(_Lines()):
             yield
         return
-    with _bars(console) as bars, heard_by(bars):
+    with _bars(console) as bars, report_to(bars):
         yield
 
 

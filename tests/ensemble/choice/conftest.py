@@ -6,7 +6,7 @@ from chosen import Store, fill
 from ensemble.candidates.pool import Pool
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.result import EnsembleChoice
-from trainable.runtime.progress import Work, heard_by
+from trainable.runtime.progress import Work, report_to
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def usual(module_store: Store) -> tuple[Pool, EnsembleChoice]:
     fill(module_store)
     pool = module_store.pool()
     told: list[Work] = []
-    with heard_by(told.append):
+    with report_to(told.append):
         choice = choose(pool)
     assert [told[0].done, told[-1].done, {work.total for work in told}] == [0, 20, {20}]
     return pool, choice

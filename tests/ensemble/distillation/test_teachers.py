@@ -18,7 +18,7 @@ from mlflow_setup.schema import Identity, Outcome
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
 from trainable.data.dataset import read_dataset
 from trainable.distillation.soft_labels import soft_labels_dir
-from trainable.runtime.stopping import AskedToStop
+from trainable.runtime.stopping import StopRequested
 from trainable.training.train import train
 
 
@@ -72,7 +72,7 @@ def test_a_teacher_is_stopped_between_stretches(
     named = tiny_bundle if kind == "bundle" else find_trials(tracking, "tiny")[0].run_id
     config = config_of(tiny_encoder, tiny_data, f"distill.teacher={kind}:{named}")
     asked = count(1)
-    with pytest.raises(AskedToStop, match="its teacher gave its soft labels"):
+    with pytest.raises(StopRequested, match="its teacher computed soft labels"):
         teach(config, tmp_path, tracking, stop=lambda: next(asked) == 2)
     assert not soft_labels_dir(config, read_dataset(config), tmp_path).exists()
     begin = partial(
@@ -85,7 +85,7 @@ def test_a_teacher_is_stopped_between_stretches(
     )
     stopped = begin(stop=lambda: True)
     assert (stopped.outcome, stopped.epoch) == (Outcome.STOPPED, 0)
-    assert stopped.reason == "asked to stop while its teacher gave its soft labels"
+    assert stopped.reason == "asked to stop while its teacher computed soft labels"
     assert begin().outcome is Outcome.FINISHED
 
 

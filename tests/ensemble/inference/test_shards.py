@@ -18,7 +18,7 @@ from ensemble.inference.sentence_files import read_file
 from ensemble.inference.shards import FACTS, SHARDS, Shard, write_shards
 from mlflow_setup.errors import ConfigError, DataError, IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
-from trainable.runtime.progress import Work, heard_by
+from trainable.runtime.progress import Work, report_to
 
 TASKS = ["paraphrase", "similarity"]
 
@@ -74,7 +74,7 @@ def test_how_far_the_shards_have_come_is_told(
 ) -> None:
     (tmp_path / "labels").mkdir()
     told: list[Work] = []
-    with heard_by(told.append):
+    with report_to(told.append):
         write_shards(ensemble, source, TASKS, tmp_path / "labels", 6)
     shards = [work for work in told if work.what == "labelling shards"]
     assert [shards[0].done, shards[-1].done] == [0, 4]

@@ -32,7 +32,7 @@ def test_the_own_sides_stand_one_after_the_other() -> None:
     assert batch.labels is not None
     assert batch.labels.tolist() == [2.0, 0.0, 2.5, 1.0]
     assert batch.packed is not None
-    assert batch.packed.input_ids[batch.packed.places].tolist() == [
+    assert batch.packed.input_ids[batch.packed.inverse_order].tolist() == [
         100 + number for number in batch.sentences
     ]
 

@@ -52,7 +52,7 @@ def test_a_row_holds_each_sentence_once_and_the_short_ones_first() -> None:
     assert packed.lengths.tolist() == sorted(LENGTHS)
     assert packed.groups == [(1, 1), (2, 3), (1, 5), (2, 7), (1, 9)]
     sentences = np.split(_flat(LENGTHS), np.cumsum(LENGTHS)[:-1])
-    for asked, place in enumerate(packed.places.tolist()):
+    for asked, place in enumerate(packed.inverse_order.tolist()):
         first, last = packed.offsets[place], packed.offsets[place + 1]
         assert packed.input_ids[first:last].tolist() == sentences[asked].tolist()
         assert packed.positions[first:last].tolist() == list(range(LENGTHS[asked]))
@@ -77,8 +77,8 @@ def test_padded_rows_are_what_a_tokenizer_pads() -> None:
     packed = _packed()
     ids, mask = packed.pad(0)
     expected_ids, expected_mask = _padded()
-    assert torch.equal(ids[packed.places], expected_ids)
-    assert torch.equal(mask[packed.places], expected_mask)
+    assert torch.equal(ids[packed.inverse_order], expected_ids)
+    assert torch.equal(mask[packed.inverse_order], expected_mask)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

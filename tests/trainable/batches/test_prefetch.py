@@ -1,15 +1,15 @@
-"""Things made ahead: in order, at most so many, and an error where its thing is asked for."""
+"""Prefetched items come in order, at most `depth` ahead; an error is raised at its item."""
 
 import threading
 
 import pytest
 
-from trainable.batches.prefetch import ahead
+from trainable.batches.prefetch import prefetch
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
 def test_all_come_in_order(depth: int) -> None:
-    assert list(ahead(lambda n: n * n, range(20), depth)) == [n * n for n in range(20)]
+    assert list(prefetch(lambda n: n * n, range(20), depth)) == [n * n for n in range(20)]
 
 
 @pytest.mark.parametrize("depth", [0, 2])
@@ -19,7 +19,7 @@ def test_an_error_comes_where_its_thing_is_asked_for(depth: int) -> None:
             raise ValueError("three")
         return number
 
-    found = ahead(make, range(10), depth)
+    found = prefetch(make, range(10), depth)
     assert [next(found) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(found)
@@ -35,7 +35,7 @@ def test_no_more_than_asked_for_are_made_ahead() -> None:
             second.set()
         return number
 
-    found = ahead(make, range(100), 2)
+    found = prefetch(make, range(100), 2)
     assert next(found) == 0
     assert second.wait(5)
     found.close()
@@ -44,6 +44,6 @@ def test_no_more_than_asked_for_are_made_ahead() -> None:
 
 def test_without_a_thread_nothing_is_made_ahead() -> None:
     made: list[int] = []
-    found = ahead(lambda n: made.append(n), range(5), 0)
+    found = prefetch(lambda n: made.append(n), range(5), 0)
     next(found)
     assert made == [0]

@@ -16,5 +16,5 @@ def test_tokenising_leaves_the_tokenizer_as_it_was(tiny_encoder: Path) -> None:
 def test_sentences_of_the_same_tokens_have_the_same_number(tiny_encoder: Path) -> None:
     tokenizer = load_tokenizer(tiny_encoder)
     texts = ["a warm film", "a film", "a warm film", "a", "a film"]
-    numbers = tokenise(texts, tokenizer, max_length=9).numbers()
+    numbers = tokenise(texts, tokenizer, max_length=9).distinct_ids()
     assert numbers.tolist() == [0, 1, 0, 2, 1]

@@ -140,11 +140,14 @@ def test_an_unknown_environment_variable_is_named() -> None:
         ({"loss.simcse.tasks": ["sentimnt"]}, r"loss.simcse.tasks.*did you mean sentiment"),
         ({"loss.smart.tasks": ["praphrase"]}, r"loss.smart.tasks.*did you mean paraphrase"),
         ({"loss.smart.tasks": ["similarity", "similarity"]}, "loss.smart.tasks: a task is named"),
-        ({"loss.smart.enabled": True, "loss.smart.init_std": 1.0}, "outside its ball"),
+        (
+            {"loss.smart.enabled": True, "loss.smart.init_std": 1.0},
+            "must be at most loss.smart.radius",
+        ),
         ({"train.stages": ["finetune", "probe"]}, "the order is fit, probe, finetune, swa"),
         ({"train.stages": ["probe", "swa", "swa"]}, "each once"),
-        ({"train.stages": ["swa"]}, "name finetune before it"),
-        ({"train.finetuned_share": 0.5}, "name probe before it"),
+        ({"train.stages": ["swa"]}, "add finetune before it"),
+        ({"train.finetuned_share": 0.5}, "add probe before it"),
         (
             {"train.stages": ["finetune", "swa"], "train.early_stopping_epochs": 2},
             "whose start is fixed",
@@ -173,7 +176,7 @@ def test_an_unknown_environment_variable_is_named() -> None:
                 "tasks.overall.files.train": "t",
                 "tasks.overall.files.dev": "d",
             },
-            "tasks.overall: is what the mean of all tasks is called; rename",
+            "tasks.overall: the name is reserved for the mean over all tasks; rename",
         ),
         ({"optim": 1, "optim.lr": 1e-4}, "optim"),
     ],
@@ -283,7 +286,7 @@ def test_techniques_follow_the_tasks_of_ones_own(
     assert config.loss.mnr.tasks == config.loss.simcse.tasks == similar
     assert config.pretrain.tasks == labelled
     warned = settings_without_effect(config)
-    assert [line.split(".enabled")[0] for line in warned if ": it is off" in line] == said
+    assert [line.split(".enabled")[0] for line in warned if "is trained" in line] == said
     assert from_flat(config.flat()) == config  # as it is stored
     named = from_flat(read.settings | flatten({"tasks": tasks}) | {"pretrain.tasks": ["sentiment"]})
     assert named.pretrain.tasks == ("sentiment",)

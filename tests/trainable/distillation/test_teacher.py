@@ -96,7 +96,7 @@ def test_a_student_stopped_while_its_teacher_is_trained_goes_on_with_it(
     train(config, folders[0], identity=identity, stop=count, shared=tmp_path / "one")
     num_steps = 9  # 48 examples of each of three tasks by 16
     assert num_asked == 3 * num_steps + 2 * 3  # two teachers, the student; labels of three tasks
-    for stop_before, reason in ((5, "in epoch 1 before step 5"), (6, "gave its soft labels")):
+    for stop_before, reason in ((5, "in epoch 1 before step 5"), (6, "computed soft labels")):
         asked = iter(range(1, 100))
         ended = train(
             config,
@@ -141,7 +141,7 @@ def test_damaged_soft_labels_are_made_again(
     path.write_bytes(whole[: len(whole) // 2])
     train(config, tmp_path / "two" / "t", identity=identity, shared=tmp_path)
     assert path.read_bytes() == whole
-    assert "soft labels are made again" in caplog.text
+    assert "soft labels are computed again" in caplog.text
 
 
 def test_averages() -> None:

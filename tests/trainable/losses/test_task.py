@@ -44,7 +44,7 @@ def test_similarity_loss_equals_sentence_transformers() -> None:
 
 
 def test_entailment_has_no_task_loss() -> None:
-    with pytest.raises(AssertionError, match="no loss of its own"):
+    with pytest.raises(AssertionError, match="no supervised loss"):
         task_loss(Kind.ENTAILMENT, torch.zeros(1), torch.zeros(1))
 
 

@@ -11,11 +11,11 @@ from torch import nn
 from trainable.batches.sampler import plan_epoch
 from trainable.model import compilation as compiling
 from trainable.model.compilation import (
-    Verdict,
+    CompileTiming,
     can_compile,
+    compile_if_faster,
     compile_layers,
     uncompile_layers,
-    verdict,
 )
 from trainable.model.encoder import load_pretrained
 
@@ -73,27 +73,28 @@ def test_compiled_layers_are_kept_only_where_they_are_faster(
     encoder: nn.Module, monkeypatch: pytest.MonkeyPatch, ratio: float, is_kept: bool
 ) -> None:
     run = _clock(monkeypatch, encoder, ratio)
-    found = verdict(encoder, run, "a test", backend="eager")
+    found = compile_if_faster(encoder, run, "a test", backend="eager")
     assert (found.eager_seconds, found.compiled_seconds) == (1.0, ratio)
-    assert found.pays is is_kept
+    assert found.is_faster is is_kept
     assert _is_compiled(encoder) is is_kept
 
 
 def test_a_machine_is_asked_once(encoder: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = verdict(encoder, _clock(monkeypatch, encoder, 0.5), "a test", backend="eager")
+    first = compile_if_faster(encoder, _clock(monkeypatch, encoder, 0.5), "a test", backend="eager")
     uncompile_layers(encoder)
 
     def never() -> None:
         raise AssertionError("asked again")
 
-    assert verdict(encoder, never, "a test", backend="eager") == first
+    assert compile_if_faster(encoder, never, "a test", backend="eager") == first
     assert _is_compiled(encoder)
     with pytest.raises(AssertionError, match="asked again"):
-        verdict(encoder, never, "another test", backend="eager")
+        compile_if_faster(encoder, never, "another test", backend="eager")
 
 
 def test_what_is_said_of_it() -> None:
-    assert Verdict(12.34, 3.0, 2.0).describe() == "1.50 times as fast compiled, 12.3 s to compile"
+    timing = CompileTiming(12.34, 3.0, 2.0)
+    assert timing.describe() == "1.50 times as fast compiled, 12.3 s to compile"
 
 
 def test_compiled_layers_learn_the_same(tiny_encoder: Path, tiny_data: Path) -> None:

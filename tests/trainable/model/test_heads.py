@@ -282,7 +282,7 @@ def test_b3_without_shared_layers_has_embeddings_as_wide_as_b3s() -> None:
 
 
 def test_a_width_that_leaves_nothing_beside_the_shared_layers_is_refused() -> None:
-    with pytest.raises(ConfigError, match="leaves nothing beside the shared layers"):
+    with pytest.raises(ConfigError, match=r"must be above model\.fcn_size=256"):
         from_flat({"model.shared_fcn": True, "model.similarity_size": 256})
 
 

@@ -11,8 +11,8 @@ from mlflow_setup.filesystem.paths import cache_folder
 from mlflow_setup.schema import Outcome
 from trainable.data.remote import fetched
 from trainable.runtime import cache
-from trainable.runtime.cache import exclusive_if_kept, keep
-from trainable.runtime.stopping import never
+from trainable.runtime.cache import exclusive_if_writable, write_cached
+from trainable.runtime.stopping import never_stop
 
 CLOSED = "/proc/self/task/none"
 """Not even root makes anything there."""
@@ -21,7 +21,7 @@ CLOSED = "/proc/self/task/none"
 @pytest.fixture
 def _closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENSWEEP_CACHE", CLOSED)
-    cache._tell.cache_clear()
+    cache._warn_once.cache_clear()
 
 
 @pytest.mark.usefixtures("_closed")
@@ -33,7 +33,7 @@ def test_a_trial_goes_on_without_a_cache(
     config = config_of(tiny_encoder, tiny_data, *stages)
     with caplog.at_level(logging.WARNING):
         assert run(config, tmp_path / "trial", tmp_path / "shared").outcome is Outcome.FINISHED
-    said = [record.message for record in caplog.records if "nothing is kept" in record.message]
+    said = [record.message for record in caplog.records if "cannot write" in record.message]
     assert len(said) == 1
     assert CLOSED in said[0]
     assert "ENSWEEP_CACHE" in said[0]
@@ -52,8 +52,8 @@ def test_what_can_be_kept_is_kept_and_guarded(
 ) -> None:
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path))
     path = cache_folder() / "below" / "file"
-    with exclusive_if_kept(path, never):
-        keep(path, "content")
+    with exclusive_if_writable(path, never_stop):
+        write_cached(path, "content")
     assert path.read_text() == "content"
     assert (tmp_path / "below" / "file.lock").exists()
 

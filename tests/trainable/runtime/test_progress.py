@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainable.runtime.progress import Tally, Work, heard_by, read_work, written_to
+from trainable.runtime.progress import Tally, Work, read_work, report_to, write_progress
 
 
 class Clock:
@@ -22,7 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_what_is_left_follows_from_what_this_process_has_done(clock: Clock) -> None:
     told: list[Work] = []
-    with heard_by(told.append):
+    with report_to(told.append):
         tally = Tally("epoch 2/3", 100, done=20)  # a checkpoint was there
         clock.now += 10
         tally.add(20, num_examples=320, loss=lambda: 0.5)
@@ -39,7 +39,7 @@ def test_it_is_told_seldom_but_always_of_the_end(clock: Clock) -> None:
         asked.append(clock.now)
         return 1.0
 
-    with heard_by(lambda work: told.append(work.done)):
+    with report_to(lambda work: told.append(work.done)):
         tally = Tally("epoch 1/1", 1000)
         for _ in range(1000):
             clock.now += 0.01
@@ -60,7 +60,7 @@ def test_nobody_is_told_where_nobody_listens(clock: Clock) -> None:
 def test_another_process_reads_it_while_it_lasts(clock: Clock, tmp_path: Path) -> None:
     path = tmp_path / "under-way.json"
     assert read_work(path) is None
-    with written_to(path):
+    with write_progress(path):
         tally = Tally("epoch 1/4", 50)
         found = read_work(path)
         assert found is not None
@@ -77,5 +77,5 @@ def test_another_process_reads_it_while_it_lasts(clock: Clock, tmp_path: Path) -
 
 def test_a_full_disk_is_for_the_work_to_find(clock: Clock, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with written_to(tmp_path / "file" / "under-way.json"):
+    with write_progress(tmp_path / "file" / "under-way.json"):
         Tally("epoch 1/4", 50)

@@ -6,17 +6,23 @@ from pathlib import Path
 import pytest
 
 from trainable.runtime import stopping as waiting
-from trainable.runtime.stopping import AskedToStop, exclusive, go_on, is_free, never
+from trainable.runtime.stopping import (
+    StopRequested,
+    exclusive,
+    is_free,
+    never_stop,
+    raise_if_stopped,
+)
 
 
 @pytest.fixture
 def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Another holder of `tmp_path / "made"`, which leaves when the event is set."""
-    monkeypatch.setattr(waiting, "_ASK_EVERY", 0.02)
+    monkeypatch.setattr(waiting, "_POLL_SECONDS", 0.02)
     leave, holds = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with exclusive(tmp_path / "made", never):
+        with exclusive(tmp_path / "made", never_stop):
             holds.set()
             leave.wait(10)
 
@@ -27,7 +33,7 @@ def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 def test_a_stop_ends_the_wait(taken: threading.Event, tmp_path: Path) -> None:
     asked = iter(range(1, 100))
-    with pytest.raises(AskedToStop, match="another process made made"):  # noqa: SIM117
+    with pytest.raises(StopRequested, match="another process made made"):  # noqa: SIM117
         with exclusive(tmp_path / "made", lambda: next(asked) == 3):
             raise AssertionError
     assert next(asked) == 4
@@ -46,7 +52,7 @@ def test_the_next_enters_when_the_first_has_left(taken: threading.Event, tmp_pat
 def test_whether_another_is_at_it(taken: threading.Event, tmp_path: Path) -> None:
     assert not is_free(tmp_path / "made")
     taken.set()
-    with exclusive(tmp_path / "made", never):
+    with exclusive(tmp_path / "made", never_stop):
         assert not is_free(tmp_path / "made")
     assert is_free(tmp_path / "made")
 
@@ -58,6 +64,6 @@ def test_a_lock_that_nobody_holds_is_entered_unasked(tmp_path: Path) -> None:
 
 
 def test_going_on() -> None:
-    go_on(never, "whatever")
-    with pytest.raises(AskedToStop, match="while it was measured"):
-        go_on(lambda: True, "while it was measured")
+    raise_if_stopped(never_stop, "whatever")
+    with pytest.raises(StopRequested, match="while it was measured"):
+        raise_if_stopped(lambda: True, "while it was measured")

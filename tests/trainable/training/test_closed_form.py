@@ -92,9 +92,9 @@ def test_a_fitted_trial_has_one_epoch_with_weights_and_predictions(
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["train.stages=[fit]"], "fit solves linear heads"),
+        (["train.stages=[fit]"], "fit is for linear heads"),
         (["model.heads=linear"], "belongs to the paper's heads"),
-        (["model.heads=constant", "model.shared_fcn=false"], "fitted and not trained"),
+        (["model.heads=constant", "model.shared_fcn=false"], "can only be fitted"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainable.batches.collate import Batch
 from trainable.batches.sampler import Step
-from trainable.model.compilation import Verdict
+from trainable.model.compilation import CompileTiming
 from trainable.model.weight_files import WEIGHTS_FILE
 from trainable.training.learner import Learner
 from trainable.training.learner_state import load_state, state_of
@@ -296,13 +296,13 @@ def test_whether_to_compile_is_measured_by_passes_that_leave_nothing_behind(
 ) -> None:
     gradients: list[set[bool]] = []
 
-    def verdict(encoder: object, passes: Callable[[], None], *_: object) -> Verdict:
+    def compile_if_faster(encoder: object, passes: Callable[[], None], *_: object) -> CompileTiming:
         passes()
         gradients.append({parameter.grad is None for parameter in encoder.parameters()})  # type: ignore[attr-defined]
-        return Verdict(1.0, 2.0, 1.0)
+        return CompileTiming(1.0, 2.0, 1.0)
 
     monkeypatch.setattr("trainable.training.learner.can_compile", lambda *_: True)
-    monkeypatch.setattr("trainable.training.learner.verdict", verdict)
+    monkeypatch.setattr("trainable.training.learner.compile_if_faster", compile_if_faster)
     learner = learner_of(config_of(tiny_encoder, tiny_data, "train.compile=auto"))
     assert gradients == [{True}]
     assert [note for note in learner.notes if "2.00 times as fast compiled" in note]

@@ -1,1 +1,1 @@
-"""The encoder's operations in faster forms than transformers', with equal values."""
+"""Faster implementations of the encoder's operations than transformers', with equal results."""

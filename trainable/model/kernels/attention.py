@@ -1,7 +1,7 @@
-"""Scaled dot-product attention within each sentence, of padded batches and of packed rows.
+"""Scaled dot-product attention within each sentence, for padded batches and packed rows.
 
-Of a packed row the sentences of one length are a rectangle, one small product each; on CUDA the row
-is a nested tensor, which the fused kernels take whole.
+In a packed row, the sentences of equal length form a rectangular batch, with one product each. On
+CUDA the row is a nested tensor, which the fused kernels process at once.
 
 Legend: S sentences, L tokens of the longest, T tokens of all of them.
 """
@@ -30,11 +30,13 @@ def attention(
     packed: Packed | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Transformers' attention call: query, key, value [S, heads, L, width] -> [S, L, heads, width].
+    """The attention function that transformers calls: query, key, value [S, heads, L, width] ->
+    [S, L, heads, width].
 
     Args:
-        attention_mask: added to the scores: 0 where a token may be seen, very negative elsewhere.
-        packed: what the tokens are of where they are one row, [1, heads, T, width]; no mask then.
+        attention_mask: added to the scores: 0 where a token is visible, very negative elsewhere.
+        packed: the row's sentences, where query, key and value are one row [1, heads, T, width];
+            without a mask.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     p = dropout if module.training else 0.0
@@ -52,21 +54,21 @@ def attention(
 def by_length(
     query: Tensor, key: Tensor, value: Tensor, packed: Packed, p: float, scale: float
 ) -> Tensor:
-    """Attention of a row [T, heads, width], the sentences of each length together."""
+    """Attention over a row [T, heads, width], one batch per sentence length."""
     sizes = [count * length for count, length in packed.groups]
     parts = zip(*(torch.split(part, sizes) for part in (query, key, value)), strict=True)
     mixed = []
-    for group, of_group in zip(packed.groups, parts, strict=True):
-        q, k, v = (part.unflatten(0, group).transpose(1, 2) for part in of_group)
-        of_length = scaled_dot_product_attention(q, k, v, dropout_p=p, scale=scale)
-        mixed.append(of_length.transpose(1, 2).flatten(0, 1))
+    for group, group_parts in zip(packed.groups, parts, strict=True):
+        q, k, v = (part.unflatten(0, group).transpose(1, 2) for part in group_parts)
+        group_mixed = scaled_dot_product_attention(q, k, v, dropout_p=p, scale=scale)
+        mixed.append(group_mixed.transpose(1, 2).flatten(0, 1))
     return torch.cat(mixed)
 
 
 def nested(
     query: Tensor, key: Tensor, value: Tensor, packed: Packed, p: float, scale: float
 ) -> Tensor:
-    """Attention of a row [T, heads, width] as a nested tensor of sentences of unlike length."""
+    """Attention over a row [T, heads, width] as a nested tensor of sentences."""
     shortest, longest = int(packed.lengths[0]), int(packed.lengths[-1])
     q, k, v = (
         torch.nested.nested_tensor_from_jagged(
@@ -79,6 +81,6 @@ def nested(
     return values
 
 
-# never compiled: its loop differs from batch to batch
+# never compiled: its loop has a different length in each batch
 AttentionInterface.register(NAME, torch.compiler.disable(attention))  # type: ignore[no-untyped-call]
 AttentionMaskInterface.register(NAME, eager_mask)

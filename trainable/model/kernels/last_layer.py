@@ -1,8 +1,7 @@
-"""A BERT's last layer for the tokens alone whose states are asked for.
+"""A BERT's last layer, computed only for the tokens whose states are needed.
 
-Pooling by [CLS] takes one state of a sentence, masked language modelling those of the masked
-tokens. The last layer's states of the other tokens are not used: of them it needs keys and
-values, which is 2 of the 12 parts of its products.
+Pooling by [CLS] needs one state per sentence, masked language modelling those of the masked tokens.
+For all other tokens the last layer only computes keys and values, 2/12 of its matrix products.
 
 Legend: S sentences, T tokens of all of them, C chosen tokens, H hidden size.
 """
@@ -17,10 +16,11 @@ from trainable.runtime.precision import to_float32
 
 
 def first_tokens(layer: Any, states: Tensor, packed: Packed) -> Tensor:
-    """The layer's states [S, H] of the row's first tokens, from the states [T, H] before it.
+    """The layer's output [S, H] for the first token of each sentence.
 
     Args:
-        layer: a `BertLayer`; its own forward pass over all tokens gives the same.
+        layer: a `BertLayer`; its forward pass over all tokens gives the same values.
+        states: the layer's input [T, H].
     """
     first = states[packed.offsets[:-1]]
     mixed = _attend(layer.attention.self, first, states, packed)
@@ -29,10 +29,11 @@ def first_tokens(layer: Any, states: Tensor, packed: Packed) -> Tensor:
 
 
 def chosen_tokens(layer: Any, states: Tensor, chosen: Tensor, packed: Packed) -> Tensor:
-    """The layer's states [C, H] of the row's tokens `chosen` [C], from the states [T, H] before it.
+    """The layer's output [C, H] for the tokens `chosen` [C] (row indices).
 
     Args:
-        layer: a `BertLayer`; its own forward pass over all tokens gives the same.
+        layer: a `BertLayer`; its forward pass over all tokens gives the same values.
+        states: the layer's input [T, H].
     """
     mixed, _ = layer.attention.self(states[None], packed=packed)
     output: Tensor = layer.feed_forward_chunk(
@@ -42,7 +43,7 @@ def chosen_tokens(layer: Any, states: Tensor, chosen: Tensor, packed: Packed) ->
 
 
 def _attend(attention: Any, first: Tensor, states: Tensor, packed: Packed) -> Tensor:
-    """[S, H]: what each first token sees of its sentence. Sums over a sentence are in float32."""
+    """Attention output [S, H] of each sentence's first token; sums are in float32."""
     heads = (attention.num_attention_heads, attention.attention_head_size)
     query = attention.query(first).unflatten(-1, heads)
     key, value = (
@@ -54,12 +55,12 @@ def _attend(attention: Any, first: Tensor, states: Tensor, packed: Packed) -> Te
 
 
 def _softmax(scores: Tensor, packed: Packed) -> Tensor:
-    """Over the tokens of each sentence."""
+    """Softmax of scores [T, heads] over the tokens of each sentence."""
     highest = _reduce(scores.detach(), "max", packed)
     powers = (scores - highest[packed.sentences]).exp()
     return powers / _reduce(powers, "sum", packed)[packed.sentences]
 
 
 def _reduce(values: Tensor, how: str, packed: Packed) -> Tensor:
-    """[S, ...] of values [T, ...] of the row's tokens."""
+    """Reduce values [T, ...] over the tokens of each sentence to [S, ...]."""
     return torch.segment_reduce(values, how, offsets=packed.offsets)

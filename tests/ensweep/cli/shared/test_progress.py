@@ -8,12 +8,12 @@ from rich.console import Console
 
 from ensweep.cli.shared.progress import show_progress
 from trainable.evaluation.inference import embeddings_of
-from trainable.runtime.progress import Tally, Work, heard_by
+from trainable.runtime.progress import Tally, Work, report_to
 
 
 @pytest.fixture(autouse=True)
 def _always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainable.runtime.progress._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("trainable.runtime.progress._REPORT_SECONDS", 0.0)
 
 
 def test_a_terminal_gets_bars_that_go_with_the_work() -> None:
@@ -69,7 +69,7 @@ def test_embedding_tells_of_every_sentence(tiny_runs: Path) -> None:
     texts = ["a film", "a warm film", "a film", "the plot"]
     tokens = tokenise(texts, load_tokenizer(trial.encoder_dir), 16)
     told: list[Work] = []
-    with heard_by(told.append):
+    with report_to(told.append):
         precision = choose_precision("fp32", next(model.parameters()).device)
         embeddings_of(model, tokens, 1, precision)
     assert {work.what for work in told} == {"embedding sentences"}

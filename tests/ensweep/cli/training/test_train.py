@@ -16,7 +16,7 @@ from mlflow_setup.runs.query import find_trials, tracked_sweeps
 from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.tracking.store import resolve_tracking
 from search.storage.sweep_folder import sweep_names
-from trainable.runtime.progress import Work, heard_by
+from trainable.runtime.progress import Work, report_to
 from trainable.runtime.rng_state import seed_globals
 from trainable.storage.layout import STOP_REQUEST
 
@@ -191,9 +191,9 @@ def test_one_process_trains_and_another_may_ask_it_to_stop(
 def test_it_tells_how_far_it_has_come_within_an_epoch(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainable.runtime.progress._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("trainable.runtime.progress._REPORT_SECONDS", 0.0)
     told: list[Work] = []
-    with heard_by(told.append):
+    with report_to(told.append):
         assert train(tmp_path / "runs", tiny_encoder, tiny_data).exit_code == 0
     for number in (1, 2):
         of_epoch = [work for work in told if work.what == f"epoch {number}/2"]
