@@ -34,7 +34,7 @@ from trainable.config.parse import from_flat
 from trainable.config.tasks import Kind, Task
 from trainable.evaluation.metrics import overall, task_metric
 from trainable.storage.predictions import Predictions, read_predictions
-from trainable.training.stages import first_judged_epoch, num_frozen_epochs
+from trainable.training.stages import first_candidate_epoch, num_frozen_epochs
 
 Download = Callable[[str, str], Path]
 """(run id, artifact path) -> local file."""
@@ -117,7 +117,7 @@ def read_run(run: RunRecord, download: Download, seen: dict[DevData, DevData]) -
     outputs: dict[str, dict[int, NDArray[np.float32]]] = {name: {} for name in tasks}
     scores: dict[int, dict[str, Floats]] = {}  # epoch -> task -> [1 + H], all of dev first
     # Training keeps the best epoch of every task, so no epoch after the last kept one is the best.
-    for epoch in range(first_judged_epoch(config, max(kept)), max(kept) + 1):
+    for epoch in range(first_candidate_epoch(config, max(kept)), max(kept) + 1):
         scores[epoch] = {}
         for name, task in tasks.items():
             values, dev_data = reader.read(name, task, epoch)

@@ -22,7 +22,7 @@ from search.storage.history import history_to_resume, write_history
 from search.storage.relocation import with_absolute_paths
 from search.storage.sweep_folder import SweepFolder
 from trainable.tune.cluster import starting_ahead
-from trainable.tune.local_ray import prove_surroundings
+from trainable.tune.local_ray import check_ray_can_start
 from trainable.tune.trainable import Train
 
 
@@ -62,7 +62,7 @@ def run_sweep(
     warm, said = warm_start(sweep, warm_from, folder.path.parent, objectives(sweep))
     for line in said:
         shown.print(line, markup=False, highlight=False)
-    prove_surroundings()
+    check_ray_can_start()
     folder.create(sweep)
     try:
         with Lease(folder.path) as lease:

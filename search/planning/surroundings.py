@@ -26,7 +26,7 @@ from search.storage.sweep_folder import sweep_names
 from trainable.config.recipe import given_settings
 from trainable.data.remote import PACKAGED
 from trainable.runtime.precision import choose_device, choose_precision
-from trainable.tune.local_ray import prove_surroundings
+from trainable.tune.local_ray import check_ray_can_start
 
 PACKAGES = ("ensweep", "torch", "transformers", "ray", "optuna", "mlflow", "scikit-learn")
 _OURS = re.compile(r"(ENSWEEP|MLFLOW|RAY|HF|CUDA|AWS|HUGGING_?FACE)_", re.IGNORECASE)
@@ -83,7 +83,7 @@ def _ray() -> str:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         return f"sweeps run on the cluster at {address} (not connected to)"
-    prove_surroundings()
+    check_ray_can_start()
     return "Ray can be started on this machine"
 
 

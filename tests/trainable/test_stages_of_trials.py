@@ -207,7 +207,7 @@ def test_swa_keeps_the_mean_of_the_epochs_final_weights(
         plain_end(self)
         if self.stage.name == "swa":
             ends.append({k: v.clone() for k, v in self.model.state_dict().items()})
-            scored.append({k: v.clone() for k, v in self.scored.state_dict().items()})
+            scored.append({k: v.clone() for k, v in self.scored_model.state_dict().items()})
 
     monkeypatch.setattr(Learner, "end_epoch", end_epoch)
     run(config, tmp_path / "t", tmp_path)

@@ -1,1 +1,1 @@
-"""Additional masked-language-model pre-training of an encoder."""
+"""Additional pre-training of an encoder by masked language modelling."""

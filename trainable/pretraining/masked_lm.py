@@ -1,4 +1,4 @@
-"""Masked language modelling: the model, its steps, its held-out loss, and its checkpoints.
+"""Masked language modelling: model, training steps, held-out loss and checkpoints.
 
 Legend: S sentences, L tokens, H hidden size.
 """
@@ -39,17 +39,17 @@ SAVE_EVERY = 200
 """Steps between checkpoints."""
 
 _HELD_OUT = (0.02, 500)
-"""Share and greatest number of the different sentences that are never trained on."""
+"""Fraction and maximum number of the distinct sentences that are held out."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far pre-training has come: `pretrain.json` in the encoder's folder."""
+    """The progress of pre-training; stored as `pretrain.json` in the encoder's folder."""
 
     step: int
     num_steps: int
-    num_sentences: int  # trained on
-    held_out: tuple[tuple[int, float], ...]  # (step, loss on the sentences held out)
+    num_sentences: int  # in the training part
+    held_out: tuple[tuple[int, float], ...]  # (step, loss on the held-out sentences)
     seconds: float
 
     @property
@@ -58,11 +58,11 @@ class Progress:
 
 
 def ignore(progress: Progress) -> None:
-    """Report to nothing."""
+    """A `report` that does nothing."""
 
 
 class MaskedLMTraining:
-    """A pre-training in memory."""
+    """The state of one pre-training run."""
 
     def __init__(
         self,
@@ -72,10 +72,14 @@ class MaskedLMTraining:
         head_only: bool,
         fingerprint: str,
     ) -> None:
-        """Begin, or go on from `checkpoints`; `fingerprint` is of all that makes the training up.
+        """Start, or resume from `checkpoints`.
+
+        Args:
+            head_only: train only the masked-LM head.
+            fingerprint: hash of everything that the result depends on.
 
         Raises:
-            ConfigError: the encoder cannot be loaded; the checkpoints are of other settings.
+            ConfigError: the encoder cannot be loaded, or the checkpoints have another fingerprint.
         """
         self.config, self.settings, self.checkpoints = config, config.pretrain, checkpoints
         self.identity = {"fingerprint": fingerprint, "head_only": head_only}
@@ -99,14 +103,14 @@ class MaskedLMTraining:
         self._restore()
 
     def run(self, report: Callable[[Progress], None], stop: Stop) -> Progress:
-        """Step after step, to the end or a stop.
+        """Train until the last step, or until `stop` returns True, and save a checkpoint then.
 
         Raises:
             NothingUsableError: a weight is no longer finite.
         """
         started = time.perf_counter() - self.seconds
         if not self.losses:
-            self._score()
+            self._evaluate_held_out()
             report(self.progress)
         tally = Tally("pre-training", self.num_steps, self.step)
         while self.step < self.num_steps:
@@ -123,7 +127,7 @@ class MaskedLMTraining:
                 if self.step % SAVE_EVERY == 0:
                     self._save()
             self.seconds = time.perf_counter() - started
-            self._score()
+            self._evaluate_held_out()
             report(self.progress)
         return self.progress
 
@@ -139,11 +143,11 @@ class MaskedLMTraining:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the next step: it falls linearly, and is 0 after the last."""
+        """The learning rate of the next step: linear decay by `pretrain.lr_decay` in total."""
         return self.settings.lr * (1 - self.settings.lr_decay * self.step / self.num_steps)
 
     def write_encoder(self, folder: Path) -> None:
-        """The encoder with the start encoder's pooler and settings, and the tokenizer."""
+        """Write the encoder, with the start encoder's pooler and dropout, and the tokenizer."""
         name, revision = self.config.model.encoder, self.config.model.revision
         encoder = load_pretrained(name, revision, 0.0, "cls")
         missing, unexpected = encoder.load_state_dict(
@@ -158,12 +162,12 @@ class MaskedLMTraining:
 
     @property
     def _start(self) -> Any:
-        """The start encoder's own configuration."""
+        """The configuration of the start encoder."""
         model = self.config.model
         return AutoConfig.from_pretrained(locate(model.encoder), revision=model.revision)
 
     def _train(self, rows: NDArray[np.int64]) -> Tensor:
-        """One step; its loss, a scalar on the device."""
+        """Do one optimizer step; return its loss, a scalar on the device."""
         self.model.train()
         loss = self._losses(self.train_tokens, rows, ("masks", self.step)).mean()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -176,7 +180,7 @@ class MaskedLMTraining:
         return loss.detach()
 
     def _losses(self, tokens: Tokens, rows: NDArray[np.int64], purpose: tuple[str, int]) -> Tensor:
-        """Cross-entropy of each chosen token, [chosen]: the last layer works for them alone."""
+        """Cross-entropy [C] of the C selected tokens; the last layer computes only these."""
         settings = self.settings
         ids, attended = tokens.pad(rows)
         masked, labels = mask(
@@ -190,16 +194,16 @@ class MaskedLMTraining:
         )
         starts = np.arange(len(rows)) * masked.shape[1]
         packed = pack(masked.ravel().astype(np.int32), starts, tokens.lengths[rows])
-        chosen = np.nonzero(labels != IGNORED)
-        places = upload(packed.row_index(*chosen), self.device)
-        wanted = upload(torch.from_numpy(labels[chosen]), self.device)
+        selected = np.nonzero(labels != IGNORED)
+        indices = upload(packed.row_index(*selected), self.device)
+        targets = upload(torch.from_numpy(labels[selected]), self.device)
         with autocast(self.device, self.precision):
-            states = token_states(self.model.base_model, packed.to(self.device), places)
+            states = token_states(self.model.base_model, packed.to(self.device), indices)
             logits = self.model.cls(states)
-        return cross_entropy(logits.float(), wanted, reduction="none")
+        return cross_entropy(logits.float(), targets, reduction="none")
 
-    def _score(self) -> None:
-        """Note the mean loss of a chosen token held out, with the same masks each time."""
+    def _evaluate_held_out(self) -> None:
+        """Append the mean loss on the held-out sentences, with the same masks each time."""
         self._require_finite()
         self.model.eval()
         total, count = 0.0, 0
@@ -212,24 +216,24 @@ class MaskedLMTraining:
         self.losses.append((self.step, total / count))
 
     def _require_finite(self) -> None:
-        """Before anything is kept: a loss that is not finite leaves weights that are not."""
+        """Raise if a weight is not finite; called before anything is saved."""
         if not all(bool(value.isfinite().all()) for value in self.model.parameters()):
             raise NothingUsableError(
                 f"pre-training diverged: a weight is not finite after step {self.step}",
-                fix="pretrain.lr: a smaller one",
+                fix="set a smaller pretrain.lr",
             )
 
     def _split(self, sentences: list[str]) -> tuple[Tokens, Tokens]:
-        """Sentences to train on, and those held out, each of these once and never trained on."""
-        share, most = _HELD_OUT
-        different = list(dict.fromkeys(sentences))
-        order = generator(self.settings.seed, "held out").permutation(len(different))
-        num_held_out = max(1, min(most, round(share * len(different))))
-        if num_held_out == len(different):
-            raise ConfigError("pretrain.tasks: their text is a single sentence")
-        held_out_ones = [different[row] for row in np.sort(order[:num_held_out])]
-        is_held_out = set(held_out_ones)
-        parts = ([s for s in sentences if s not in is_held_out], held_out_ones)
+        """Split into training sentences, with repetitions, and distinct held-out sentences."""
+        fraction, maximum = _HELD_OUT
+        distinct = list(dict.fromkeys(sentences))
+        order = generator(self.settings.seed, "held out").permutation(len(distinct))
+        num_held_out = max(1, min(maximum, round(fraction * len(distinct))))
+        if num_held_out == len(distinct):
+            raise ConfigError("pretrain.tasks: the text is a single sentence")
+        held_out_sentences = [distinct[row] for row in np.sort(order[:num_held_out])]
+        excluded = set(held_out_sentences)
+        parts = ([s for s in sentences if s not in excluded], held_out_sentences)
         limit = int(self.model.config.max_position_embeddings)
         length = min(self.settings.max_length, limit)
         train, held_out = (tokenise(part, self.tokenizer, length) for part in parts)
@@ -254,7 +258,7 @@ class MaskedLMTraining:
             if any(state.get(key) != value for key, value in self.identity.items()):
                 raise ConfigError(
                     f"{self.checkpoints}: begun with other settings, text or another encoder",
-                    fix=f"give those again to go on, or remove {self.checkpoints}",
+                    fix=f"use the same ones to resume, or remove {self.checkpoints}",
                 )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -264,13 +268,13 @@ class MaskedLMTraining:
 
 
 def load_masked_lm(config: Config) -> Any:
-    """The start encoder with a masked-LM head: its own where it has one, else a fresh one.
+    """The start encoder with a masked-LM head: the pretrained one if it has one, else a new one.
 
     Raises:
-        ConfigError: it cannot be loaded, lacks weights of the encoder, or is no BERT.
+        ConfigError: it cannot be loaded, lacks weights of the encoder, or is not a BERT.
     """
     model = config.model
-    load_pretrained(model.encoder, model.revision, model.encoder_dropout, "cls")  # or refuse it
+    load_pretrained(model.encoder, model.revision, model.encoder_dropout, "cls")  # to check it
     place = locate(model.encoder)
     settings = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
     set_dropout(settings, model.encoder_dropout, model.encoder)

@@ -1,4 +1,4 @@
-"""Masked language modelling: which tokens are to be predicted, and what stands in their place.
+"""Masking: the selection of tokens to predict, and their replacement.
 
 Legend: S sentences, L tokens, V vocabulary.
 """
@@ -13,23 +13,23 @@ from mlflow_setup.errors import ConfigError
 from trainable.batches.tokenization import Tokenizer
 
 IGNORED = -100
-"""The label of a token that is not to be predicted, as torch's cross-entropy has it."""
+"""The label of a token that is not predicted; the default of torch's cross-entropy."""
 
 _MASKED, _RANDOM = 0.8, 0.1
-"""Shares of the chosen tokens that become [MASK], and a random token; the rest stay."""
+"""Fractions of the selected tokens that become [MASK], and a random token; the rest is kept."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking must know of a tokenizer, token by token."""
+    """The properties of a tokenizer's tokens that masking needs."""
 
     is_special: NDArray[np.bool_]  # [V]
-    continues: NDArray[np.bool_]  # [V]: goes on with the word of the token before (`##ing`)
+    continues: NDArray[np.bool_]  # [V]: continues the word of the previous token (`##ing`)
     mask_id: int
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Vocabulary":
-        """Read off a tokenizer whose continued words are marked as WordPiece does.
+        """The vocabulary of a WordPiece tokenizer, which marks continuations by `##`.
 
         Raises:
             ConfigError: it has no [MASK].
@@ -57,10 +57,10 @@ def mask(
     replacement: Literal["80/10/10", "mask"],
     random: np.random.Generator,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Masked ids and labels, both [S, L]; at least one token is chosen, never a special one.
+    """Masked ids and labels, both [S, L]; at least one token is selected, never a special one.
 
-    Each word (or token) is chosen with probability `fraction`, by itself, so that this share of
-    the tokens is expected to be. What replaces a token is drawn token by token.
+    Each word (or token) is selected independently with probability `fraction`. Replacements are
+    drawn independently for each token.
 
     Args:
         ids, attended: `input_ids` and `attention_mask`, [S, L].
@@ -70,28 +70,28 @@ def mask(
         _words(ids, eligible, vocabulary) if whole_word else np.cumsum(eligible).reshape(ids.shape)
     )
     num_units = int(units.max(initial=0))
-    is_chosen = random.random(num_units + 1) < fraction
-    is_chosen[0] = False
-    if num_units and not is_chosen.any():
-        is_chosen[random.integers(1, num_units + 1)] = True
-    chosen = eligible & is_chosen[units]
-    labels = np.where(chosen, ids, IGNORED)
+    is_selected = random.random(num_units + 1) < fraction
+    is_selected[0] = False
+    if num_units and not is_selected.any():
+        is_selected[random.integers(1, num_units + 1)] = True
+    selected = eligible & is_selected[units]
+    labels = np.where(selected, ids, IGNORED)
     masked = ids.copy()
-    masked[chosen] = vocabulary.mask_id
+    masked[selected] = vocabulary.mask_id
     if replacement == "80/10/10":
         draw = random.random(ids.shape)
         ordinary = np.flatnonzero(~vocabulary.is_special)
-        is_random = chosen & (draw >= _MASKED) & (draw < _MASKED + _RANDOM)
+        is_random = selected & (draw >= _MASKED) & (draw < _MASKED + _RANDOM)
         masked[is_random] = random.choice(ordinary, size=int(is_random.sum()))
-        stays = chosen & (draw >= _MASKED + _RANDOM)
-        masked[stays] = ids[stays]
+        is_kept = selected & (draw >= _MASKED + _RANDOM)
+        masked[is_kept] = ids[is_kept]
     return masked, labels
 
 
 def _words(
     ids: NDArray[np.int64], eligible: NDArray[np.bool_], vocabulary: Vocabulary
 ) -> NDArray[np.int64]:
-    """The number of each token's word, from 1 on through all sentences, [S, L]."""
+    """The number of each token's word [S, L], counted from 1 through all sentences."""
     follows = np.zeros_like(eligible)
     follows[:, 1:] = eligible[:, :-1]
     begins = eligible & ~(vocabulary.continues[ids] & follows)

@@ -1,8 +1,8 @@
 """Additional pre-training (section 4.2): masked language modelling on the tasks' own sentences.
 
-The result is an ordinary encoder folder. The masked-LM model has no pooler: the start encoder's is
-carried over unchanged. Trials that need the same encoder share one, found by a fingerprint of
-text, start encoder and settings.
+The result is an ordinary encoder folder. The masked-LM model has no pooler; the start encoder's is
+copied unchanged. Trials share an encoder if the hash of text, start encoder and settings is the
+same.
 """
 
 import json
@@ -28,13 +28,13 @@ from trainable.runtime.stopping import Stop, StopRequested, exclusive, never_sto
 _logger = logging.getLogger(__name__)
 
 ENCODERS = "encoders"
-"""The folder of all encoders made here, below the shared one."""
+"""The folder of pre-trained encoders in the shared folder."""
 
 
 def text_of(config: Config) -> list[str]:
-    """The training sentences of `pretrain.tasks` as a trial of those tasks sees them.
+    """The training sentences of `pretrain.tasks`, after the limits of the section `data`.
 
-    A sentence that is in several examples is there as often, unless `pretrain.repeats` is false.
+    A sentence of several examples occurs as often, unless `pretrain.repeats` is false.
 
     Raises:
         DataError: as `read_dataset`.
@@ -47,15 +47,15 @@ def text_of(config: Config) -> list[str]:
 
 
 def pretrained_encoder(config: Config, shared: Path, stop: Stop = never_stop) -> Path:
-    """The encoder's folder below `shared`, trained first unless it is there.
+    """The folder of the pre-trained encoder in `shared`; it is trained first if it is missing.
 
-    One process trains it; the others wait for it.
+    One process trains it while the others wait.
 
     Raises:
-        StopRequested: before it was there.
+        StopRequested: `stop` returned True before it was finished.
         ConfigError: the encoder cannot be loaded, or its tokenizer has no mask token.
-        DataError: the text has errors.
-        NothingUsableError: it diverged.
+        DataError: the data has errors.
+        NothingUsableError: training diverged.
     """
     sentences = text_of(config)
     name = fingerprint(config, sentences)
@@ -73,7 +73,7 @@ def pretrained_encoder(config: Config, shared: Path, stop: Stop = never_stop) ->
 
 
 def fingerprint(config: Config, sentences: list[str]) -> str:
-    """16 hex characters over the text, the start encoder's weights and tokenizer, the settings."""
+    """A hash of the text, the start encoder's weights and tokenizer, and the settings."""
     model, settings = config.model, config.pretrain
     encoder = load_pretrained(model.encoder, model.revision, 0.0, "cls")
     tokenizer = load_tokenizer(model.encoder, model.revision)
@@ -97,20 +97,20 @@ def pretrain(
     stop: Stop = never_stop,
     mask: int = OWNERS,
 ) -> Progress:
-    """Train and write an encoder folder to `output`, or go on with it after a stop.
+    """Train and write an encoder folder to `output`, or resume a run that was stopped.
 
     Args:
-        sentences: the text; that of `config` unless given.
-        head_only: train the masked-LM head alone, for comparison.
+        sentences: the text; default: `text_of(config)`.
+        head_only: train only the masked-LM head, for comparison.
         report: called with the loss on held-out sentences at the start and after each epoch.
-        stop: asked before each step; True checkpoints and returns.
-        mask: of the folder; see `mlflow_setup.filesystem.modes`.
+        stop: called before each step; if it returns True, a checkpoint is saved and the call ends.
+        mask: umask of the folder; see `mlflow_setup.filesystem.modes`.
 
     Raises:
-        ConfigError: `output` is there already, or was begun with other settings or text; the
-            encoder cannot be loaded.
-        DataError: the text has errors.
-        NothingUsableError: it diverged.
+        ConfigError: `output` already exists, or its checkpoints have other settings or text, or
+            the encoder cannot be loaded.
+        DataError: the data has errors.
+        NothingUsableError: training diverged.
     """
     check_folder(output)
     choose_device(config.train.device)
@@ -128,8 +128,8 @@ def pretrain(
 
 
 def _vacant(output: Path) -> Path:
-    """The place itself, an empty folder there removed, for a new one to be put there."""
-    place = output.resolve()
-    if place.is_dir():
-        place.rmdir()
-    return place
+    """The resolved path, without the empty folder that may be there."""
+    path = output.resolve()
+    if path.is_dir():
+        path.rmdir()
+    return path

@@ -1,1 +1,1 @@
-"""The training loop: learner, stages, optimizer, gradient cache, and its profile."""
+"""The training loop of a trial: learner, stages, optimizer, trainer, and its cost profile."""

@@ -1,6 +1,4 @@
-"""Heads that are solved for instead of trained: scikit-learn on the frozen encoder's embeddings.
-
-What anybody would try first, and what a sweep is measured against.
+"""Heads fitted by scikit-learn on a frozen encoder's embeddings: the baselines of a sweep.
 
 Legend: N rows, H hidden size, C labels of a set.
 """
@@ -17,15 +15,15 @@ _MAX_ITERATIONS = 1000
 
 
 def fit_head(head: nn.Module, kind: Kind, sides: Tensor, labels: NDArray[np.float64]) -> None:
-    """Give a linear or constant head the weights that fit the training rows best.
+    """Fit a linear or constant head to the training rows.
 
-    Classes and paraphrases by logistic regression, of sets of labels one for each label, scores by
-    ridge regression, all with scikit-learn's penalty of 1; constant outputs are the classes'
-    frequencies, or the mean score.
+    Linear heads: logistic regression for classes and paraphrases, one per label for sets of labels;
+    ridge regression for scores; always with scikit-learn's default penalty of 1. Constant heads:
+    the log-odds of the class frequencies, or the mean score.
 
     Args:
         sides: embeddings [1 or 2, N, H] of the rows' sentences.
-        labels: [N], or 0 and 1 of each label of a set [N, C].
+        labels: [N], or 0 and 1 for each label of a set [N, C].
     """
     if isinstance(head, ConstantHead):
         _set(head.bias, _constant(kind, labels, len(head.bias)))
@@ -46,8 +44,8 @@ def fit_head(head: nn.Module, kind: Kind, sides: Tensor, labels: NDArray[np.floa
 def _ridge(
     head: LinearHead | LinearPairHead, features: NDArray[np.float32], labels: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[1, H] and [1]."""
-    from sklearn.linear_model import Ridge  # it takes a second, and this stage alone needs it
+    """Weight [1, H] and bias [1] of a ridge regression."""
+    from sklearn.linear_model import Ridge  # slow to import, and only needed in this stage
 
     scale = getattr(head, "scale", None)
     if scale is not None:
@@ -59,7 +57,8 @@ def _ridge(
 def _logistic(
     features: NDArray[np.float32], labels: NDArray[np.float64], num_outputs: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[C, H] and [C] of classes, [1, H] and [1] of 0 and 1."""
+    """Weight and bias of a logistic regression: [C, H] and [C] for classes, [1, H] and [1] for 0
+    and 1."""
     from sklearn.linear_model import LogisticRegression
 
     classes = np.unique(labels)
@@ -69,12 +68,12 @@ def _logistic(
     logistic = LogisticRegression(max_iter=_MAX_ITERATIONS).fit(features, labels)
     weight, bias = logistic.coef_, logistic.intercept_
     if num_outputs > 1:
-        weight, bias = _of_all_classes(weight, bias, classes.astype(int), num_outputs)
+        weight, bias = _expand(weight, bias, classes.astype(int), num_outputs)
     return weight, bias
 
 
 def _constant(kind: Kind, labels: NDArray[np.float64], num_outputs: int) -> NDArray[np.float64]:
-    """The outputs [C] or [1] that fit all rows best."""
+    """The constant outputs [C] or [1] that fit all rows best."""
     if kind.output is Output.SCORE:
         return np.array([labels.mean()])
     if kind.output is Output.LABELS:
@@ -83,22 +82,24 @@ def _constant(kind: Kind, labels: NDArray[np.float64], num_outputs: int) -> NDAr
 
 
 def _log_odds(labels: NDArray[np.float64], num_outputs: int) -> NDArray[np.float64]:
-    """Log-odds of the classes [C], or of 1 against 0 [1], each counted once more than it is."""
+    """Log-probabilities of the classes [C], or log-odds of 1 against 0 [1], with add-one
+    smoothing."""
     counts = np.bincount(labels.astype(int), minlength=max(2, num_outputs)) + 1.0
     logits: NDArray[np.float64] = np.log(counts / counts.sum())
     return logits if num_outputs > 1 else logits[1:] - logits[:1]
 
 
-def _of_all_classes(
+def _expand(
     weight: NDArray[np.float64], bias: NDArray[np.float64], classes: NDArray[np.int64], num: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[C, H] and [C]: two classes have one logit in scikit-learn, and one without a row none."""
+    """Weight [C, H] and bias [C] for all classes: scikit-learn has a single logit for two classes,
+    and none for a class without rows."""
     if len(classes) == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    whole = np.zeros((num, weight.shape[1]))
-    offsets = np.full(num, bias.min() - 10.0)  # a class that no training row has
-    whole[classes], offsets[classes] = weight, bias
-    return whole, offsets
+    all_weights = np.zeros((num, weight.shape[1]))
+    all_biases = np.full(num, bias.min() - 10.0)  # low, for classes without training rows
+    all_weights[classes], all_biases[classes] = weight, bias
+    return all_weights, all_biases
 
 
 def _set(parameter: Tensor, value: NDArray[np.float64]) -> None:

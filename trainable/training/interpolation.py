@@ -1,7 +1,7 @@
-"""Weights between where fine-tuning began and where it is (WiSE-FT, Wortsman et al. 2022).
+"""Interpolation between the weights before and after fine-tuning (WiSE-FT, Wortsman et al. 2022).
 
-What fine-tuning gives to one task it may take from another. Part of the way back keeps most of what
-each has gained, and costs neither training nor a second encoder.
+Fine-tuning may improve one task at the cost of another. Interpolated weights keep most of both
+gains, without more training or a second encoder.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from torch import Tensor
 from trainable.model.multitask import MultitaskBert
 
 Weights = Mapping[str, Tensor]
-"""Name -> value, as a state dict has them."""
+"""Name -> value, as in a state dict."""
 
 
 class Interpolation:
-    """A model whose weights are start + share x (trained - start).
+    """A model with the weights start + share x (trained - start).
 
     Args:
-        start: the model that fine-tuning begins with; it is copied.
-        share: of the way, above 0 and at most 1.
+        start: the model before fine-tuning; it is copied.
+        share: of the fine-tuned weights, above 0 and at most 1.
     """
 
     def __init__(self, start: MultitaskBert, share: float) -> None:
@@ -30,13 +30,13 @@ class Interpolation:
 
     @torch.no_grad()
     def update(self, trained: MultitaskBert) -> None:
-        """Move `model` to its share of the way to `trained`, whose weights have the same names."""
+        """Set the weights of `model` from those of `trained`, which have the same names."""
         own = self.model.state_dict()
         for name, value in trained.state_dict().items():
             is_weight = value.is_floating_point()
             own[name].copy_(self.start[name].lerp(value, self.share) if is_weight else value)
 
     def load_start(self, start: Weights) -> None:
-        """Put back where fine-tuning began."""
+        """Restore the weights before fine-tuning."""
         for name, value in start.items():
             self.start[name].copy_(value)

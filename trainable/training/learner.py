@@ -1,6 +1,6 @@
-"""The model in training: its optimizer and tokens, a step and an evaluation at a time.
+"""The model in training, with its optimizer and tokens: single steps and evaluations.
 
-It knows stages and losses, and nothing of epochs on disk: that is `trainable.training.train`.
+It does not read or write the trial's folder; `trainable.training.trainer` does.
 
 Legend: N examples, C classes or labels.
 """
@@ -45,12 +45,12 @@ from trainable.training.interpolation import Interpolation
 from trainable.training.optimizer import build_optimizer, set_rate
 from trainable.training.stages import Stage, stages_of
 
-_AHEAD = 2
-"""Batches that are made and on their way to the GPU while it works."""
+_NUM_PREFETCHED = 2
+"""Batches that are prepared and copied to the GPU while it works."""
 
 
 class Learner:
-    """A trial's model in training."""
+    """A trial's model in training, in one stage at a time."""
 
     def __init__(
         self,
@@ -64,29 +64,34 @@ class Learner:
         model = build_model(config, encoder)
         is_frozen = any(stage.is_frozen for stage in stages_of(config))
         self.encoder_id = weights_fingerprint(model.encoder.state_dict()) if is_frozen else None
-        """Of the encoder that the trial begins with, where heads alone are trained on it."""
+        """Fingerprint of the trial's initial encoder; None if no stage has a frozen encoder."""
         self.device = choose_device(config.train.device, training_bytes(model))
         self.precision = choose_precision(config.train.precision, self.device)
         self.model = model.to(self.device).train()
         self.average: AveragedModel | None = None
         self.interpolation: Interpolation | None = None
         self.notes: list[str] = []
-        """What happened that the record of the epoch should tell."""
+        """Remarks for the record of the current epoch."""
         self.ms_per_sentence: float | None = None
-        """Of the last evaluation; None: the embeddings were known."""
+        """Inference time in the last evaluation; None: its embeddings were cached."""
         self.objective = Objective(config)
         self._encode(dataset)
 
     def enter(self, stage: Stage, stop: Stop = never_stop) -> None:
-        """Begin a stage: what is trainable, a fresh optimizer, embeddings or an average."""
+        """Begin a stage: set what is trainable, create the optimizer, and prepare the stage's
+        embeddings, average or interpolation.
+
+        Raises:
+            StopRequested: `stop` returned True while embeddings were computed.
+        """
         self.stage = stage
         self.model.freeze_encoder(stage.is_frozen)
         self.optimizer = build_optimizer(self.model, self.config.optim)
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = AveragedModel(self.model) if stage.name == "swa" else None
         share = self.config.train.finetuned_share
-        is_between = stage.name == "finetune" and share < 1
-        self.interpolation = Interpolation(self.model, share) if is_between else None
+        is_interpolated = stage.name == "finetune" and share < 1
+        self.interpolation = Interpolation(self.model, share) if is_interpolated else None
         self.embeddings: dict[str, dict[str, Tensor]] = {"train": {}, "dev": {}}
         if stage.name == "fit" or (stage.is_frozen and self.config.probe.cache):
             encoder_id = weights_fingerprint(self.model.encoder.state_dict())
@@ -100,13 +105,14 @@ class Learner:
 
     @property
     def num_steps(self) -> int:
-        """Steps of an epoch."""
+        """Number of steps per epoch."""
         size = self.config.batching.batch_size
         return sum(-(-tokens.num_examples // size) for tokens in self.train_tokens.values())
 
     @property
-    def scored(self) -> MultitaskBert:
-        """The model that is evaluated and kept: an average or what lies between, where there is."""
+    def scored_model(self) -> MultitaskBert:
+        """The model that is evaluated and kept: the interpolation or average if there is one, else
+        the trained model."""
         if self.interpolation is not None:
             return self.interpolation.model
         if self.average is None or not int(self.average.n_averaged):
@@ -116,7 +122,7 @@ class Learner:
         return averaged
 
     def batches(self, plan: Sequence[Step], epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch's plan from its step `first` on, ready before a GPU asks."""
+        """The batches of an epoch's plan from step `first` on; prefetched if there is a GPU."""
 
         def make(number: int) -> Batch:
             step, config = plan[number], self.config
@@ -129,13 +135,17 @@ class Learner:
                 self.embeddings["train"].get(step.task_name),
             ).to(self.device)
 
-        return prefetch(make, range(first, len(plan)), _AHEAD if self.device.type == "cuda" else 0)
+        depth = _NUM_PREFETCHED if self.device.type == "cuda" else 0
+        return prefetch(make, range(first, len(plan)), depth)
 
     def step(self, batch: Batch, epoch: int, number: int) -> Tensor:
-        """One optimisation step; its loss, a scalar on the device.
+        """Do one optimizer step; return its loss, a scalar on the device.
 
-        Where memory runs out, the step is taken again with half as many sentences at a time, by the
-        same dropout masks. Not where the optimizer ran out: fewer sentences would not help it.
+        If the forward or backward pass runs out of memory, the step is repeated with half the
+        micro-batch size and the same dropout masks. In the optimizer's update this would not help.
+
+        Args:
+            number: of the step in the epoch, from 0.
         """
         rng_state = dropout_state(self.device)
         while True:
@@ -143,14 +153,14 @@ class Learner:
                 return self._step(batch, epoch, number)
             except torch.OutOfMemoryError:
                 where = f"epoch {epoch}, step {number + 1}"
-                if self._is_updating or not self._halve_parts(len(batch.sentences), where):
+                if self._is_updating or not self._halve_micro_batch(len(batch.sentences), where):
                     raise
-            # after the except block, where what the failed pass held is free again
+            # outside the except block, where the memory of the failed pass is free again
             self.optimizer.zero_grad(set_to_none=True)
             set_dropout_state(rng_state, self.device)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The forward pass and the loss, a scalar; only the former's products are rounded."""
+        """The loss of a batch, a scalar; autocast covers the forward pass, not the loss."""
         with autocast(self.device, self._precision_of(batch)):
             output: HeadOutput = self.model(batch)
         return self.objective(batch, output, self.model)
@@ -170,24 +180,30 @@ class Learner:
         return loss.detach()
 
     def _precision_of(self, batch: Batch) -> torch.dtype:
-        """float32 with SMART, whose penalty is a difference that half precision rounds away."""
+        """The precision for a batch: float32 with SMART, whose small differences half precision
+        would round away."""
         has_smart = self.objective.has_smart(batch.task_name, self.model)
         return torch.float32 if has_smart else self.precision
 
-    def _halve_parts(self, num_sentences: int, where: str) -> bool:
-        """Half of what did not fit, for a batch of so many sentences; False: it was one already."""
-        tried = min(self.model.micro_batch_size or num_sentences, num_sentences)
-        if tried == 1:
+    def _halve_micro_batch(self, num_sentences: int, where: str) -> bool:
+        """Halve the micro-batch size, after a batch of `num_sentences` did not fit; False if it is
+        1 already."""
+        size = min(self.model.micro_batch_size or num_sentences, num_sentences)
+        if size == 1:
             return False
-        self.model.micro_batch_size = tried // 2
+        self.model.micro_batch_size = size // 2
         self.notes.append(
-            f"out of memory in {where}: the encoder is given {tried // 2} sentences at a time, "
-            "batches and negatives stay whole"
+            f"out of memory in {where}: the encoder now gets {size // 2} sentences at a time; "
+            "batches and in-batch negatives do not change"
         )
         return True
 
     def fit(self, stop: Stop) -> None:
-        """Solve the heads on the embeddings of the training examples: the stage `fit`."""
+        """The stage `fit`: fit the heads to the embeddings of the training examples.
+
+        Raises:
+            StopRequested: `stop` returned True.
+        """
         for name, encoded in self.train_tokens.items():
             raise_if_stopped(stop, f"before the head of {name} was fitted")
             assert encoded.labels is not None
@@ -198,7 +214,7 @@ class Learner:
             fit_head(head, self.tasks[name].kind, sides.cpu(), labels)
 
     def end_epoch(self) -> None:
-        """Take the epoch's final weights into the average, or go part of the way to them."""
+        """Update the average or the interpolation with the weights at the end of the epoch."""
         if self.interpolation is not None:
             self.interpolation.update(self.model)
         if self.average is not None:
@@ -209,7 +225,7 @@ class Learner:
         began = time.perf_counter()
         outputs = {
             name: outputs_of(
-                self.scored,
+                self.scored_model,
                 name,
                 encoded,
                 self.config.train.eval_batch_size,
@@ -219,16 +235,16 @@ class Learner:
             for name, encoded in self.dev_tokens.items()
         }
         count = sum(each.num_sides * each.num_examples for each in self.dev_tokens.values())
-        is_known = bool(self.embeddings["dev"]) or not count
-        self.ms_per_sentence = None if is_known else 1000 * (time.perf_counter() - began) / count
+        is_cached = bool(self.embeddings["dev"]) or not count
+        self.ms_per_sentence = None if is_cached else 1000 * (time.perf_counter() - began) / count
         return outputs
 
     def load_weights(self, folder: Path) -> None:
-        """Go on from the weights of an epoch that were kept in `folder`."""
+        """Load the weights of an epoch from `folder`."""
         load_plain_weights(self.model, read_weights(folder))
 
     def _compile(self, stop: Stop) -> None:
-        """Compile the encoder's layers, unless passes over batches say it is slower."""
+        """Compile the encoder's layers if that is faster, or if `train.compile` is `always`."""
         encoder, settings = self.model.encoder, self.config.batching
         if self.config.train.compile == "always":
             compile_layers(encoder)
@@ -258,7 +274,7 @@ class Learner:
         set_rate(self.optimizer, self.stage.rate(self.config, epoch, done))
 
     def _encode(self, dataset: Dataset) -> None:
-        """Tokenise everything once."""
+        """Tokenise all examples."""
         settings, max_length = self.config.model, self.model.max_length
         self.tokenizer = load_tokenizer(settings.encoder, settings.revision)
         require_vocabulary(self.model.encoder, self.tokenizer, settings.encoder)

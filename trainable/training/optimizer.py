@@ -10,14 +10,14 @@ from trainable.config.sections import Optim
 from trainable.model.multitask import MultitaskBert
 
 SCALE = "lr_scale"
-"""Key of a group: what the stage's learning rate is multiplied by for its parameters."""
+"""Key in a parameter group: the factor of the stage's learning rate."""
 
 
 def build_optimizer(model: MultitaskBert, optim: Optim) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters; biases and layer norms (vectors) do not decay.
+    """AdamW over all trainable parameters; no weight decay on biases and layer norms (vectors).
 
-    Where the encoder is trained, layer l of its L has the learning rate times
-    `layer_decay`^(L - l), its embeddings count as layer 0, and the heads have `head_lr_factor`.
+    If the encoder is trained, the factor of the learning rate is `layer_decay`^(L - l) for layer l
+    of L (the embeddings are layer 0), and `head_lr_factor` for the parameters above the encoder.
     """
     groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
@@ -31,13 +31,13 @@ def build_optimizer(model: MultitaskBert, optim: Optim) -> torch.optim.AdamW:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group its share of a learning rate."""
+    """Set the learning rate of each group: `rate` times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group[SCALE]
 
 
 def _scale(name: str, model: MultitaskBert, optim: Optim) -> float:
-    """Factor of the learning rate, by the name of a parameter."""
+    """The factor of the learning rate for a parameter, by its name."""
     if model.is_encoder_frozen:
         return 1.0
     if not name.startswith("encoder."):

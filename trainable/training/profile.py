@@ -1,4 +1,4 @@
-"""A trial's time, disk and memory: measured by a rehearsal, used by a forecast. Free of torch."""
+"""The time, disk space and memory of a trial, as measured by a rehearsal. Imports no torch."""
 
 from dataclasses import dataclass, replace
 
@@ -8,28 +8,28 @@ _STATE_COPIES = 3
 
 @dataclass(frozen=True)
 class StageCost:
-    """What the epochs of a stage take, by what a few of their steps took."""
+    """The measured cost of a stage."""
 
     num_epochs: int
-    num_steps: tuple[int, ...]  # of an epoch, task by task
-    step_seconds: tuple[tuple[float, ...], ...]  # of the steps timed, task by task
-    eval_seconds: float  # of an epoch
-    once_seconds: float = 0.0  # embeddings that the sweep computes once
+    num_steps: tuple[int, ...]  # per epoch, for each task
+    step_seconds: tuple[tuple[float, ...], ...]  # of the timed steps, for each task
+    eval_seconds: float  # per epoch
+    once_seconds: float = 0.0  # for the embeddings, which a sweep computes once
     is_probe: bool = False
-    is_frozen: bool = False  # it trains only heads
+    is_frozen: bool = False  # only heads are trained
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a trial of a configuration takes on the machine where it was rehearsed."""
+    """The measured cost of a trial on this machine."""
 
     num_parameters: int
-    start_seconds: float  # data, model and optimizer, before the first step
+    start_seconds: float  # loading data and model, before the first step
     stages: tuple[StageCost, ...]
-    peak_bytes: int  # of the GPU where there is one, else of the process
-    weights_bytes: int  # of one kept epoch
-    encoder_bytes: int  # of these, the encoder's
-    predictions_bytes: int  # of one epoch
+    peak_bytes: int  # of GPU memory if there is a GPU, else of main memory
+    weights_bytes: int  # per kept epoch
+    encoder_bytes: int  # the encoder's part of `weights_bytes`
+    predictions_bytes: int  # per epoch
 
     @property
     def num_epochs(self) -> int:
@@ -40,15 +40,16 @@ class Rehearsal:
         return sum(stage.num_epochs for stage in self.stages if stage.is_probe)
 
     def probe_alone(self) -> "Rehearsal":
-        """What the trial takes that ends with its probe."""
+        """The cost of a trial with the stage `probe` only."""
         return replace(self, stages=tuple(stage for stage in self.stages if stage.is_probe))
 
     def kept_bytes(self, num_kept: int) -> int:
-        """Of so many kept epochs, at most: those that train only heads share one encoder, which is
-        not counted: it is all trials'."""
+        """The most that the weights of `num_kept` epochs take, without the encoder of epochs that
+        train only heads, which all trials share."""
         num_tuned = sum(stage.num_epochs for stage in self.stages if not stage.is_frozen)
-        num_kept, num_whole = min(num_kept, self.num_epochs), min(num_kept, num_tuned)
-        return num_kept * (self.weights_bytes - self.encoder_bytes) + num_whole * self.encoder_bytes
+        num_kept, num_encoders = min(num_kept, self.num_epochs), min(num_kept, num_tuned)
+        heads_bytes = self.weights_bytes - self.encoder_bytes
+        return num_kept * heads_bytes + num_encoders * self.encoder_bytes
 
     @property
     def checkpoint_bytes(self) -> int:

@@ -1,7 +1,7 @@
-"""A rehearsal: a few steps of a configuration, to see that it runs and to measure its cost.
+"""A rehearsal: a few steps of a configuration, which check that it runs and measure its cost.
 
-Whole batches of the real epoch plan are timed, and whole batches of the dev set; nothing is
-tokenised but these. Characters stand for tokens where batches of like length are put together.
+Full-size batches of the real epoch plan and of the dev set are timed, and only these are tokenised.
+The plan therefore uses lengths in characters instead of tokens.
 """
 
 import math
@@ -27,35 +27,35 @@ from trainable.training.profile import Rehearsal, StageCost
 from trainable.training.stages import Stage, stages_of
 
 _EVAL_BATCHES = 6
-"""Batches of dev examples that are timed, of all tasks together."""
+"""Number of timed batches of dev examples, over all tasks."""
 
 
 def rehearse(config: Config, dataset: Dataset, *, num_steps: int = 3) -> Rehearsal:
     """Train and evaluate a few batches in each stage of `config`.
 
-    What is made once for all trials is left out: soft labels, additional pre-training.
+    Work that is done once for all trials is left out: soft labels, additional pre-training.
 
     Args:
-        num_steps: timed steps of each task and stage; one before them is not timed.
+        num_steps: number of timed steps per task and stage, after one warm-up step.
 
     Raises:
         ConfigError: the encoder cannot be loaded, or a loss or an output is not finite.
     """
     if config.pretrain.enabled:
-        load_masked_lm(config)  # or refuse it
+        load_masked_lm(config)  # to check that it can be loaded
     started = time.perf_counter()
-    config = _self_contained(config)
+    config = _without_preparation(config)
     stages = stages_of(config)
     plans = [_plan(config, dataset.train, stage) for stage in stages]
-    picked = [_pick(plan, num_steps + 1) for plan in plans]
-    small, picked = _small(config, dataset, picked)
+    sampled = [_sample_steps(plan, num_steps + 1) for plan in plans]
+    subset, sampled = _subset(config, dataset, sampled)
     seed_globals(config.seed)
-    learner = Learner(config, small)
+    learner = Learner(config, subset)
     start_seconds = time.perf_counter() - started
     costs = []
-    for stage, plan, steps in zip(stages, plans, picked, strict=True):
+    for stage, plan, steps in zip(stages, plans, sampled, strict=True):
         counts = Counter(step.task_name for step in plan)
-        costs.append(_cost(learner, stage, steps, counts, dataset, small))
+        costs.append(_cost(learner, stage, steps, counts, dataset, subset))
     weights, encoder = (
         sum(value.nbytes for value in module.state_dict().values())
         for module in (learner.model, learner.model.encoder)
@@ -75,22 +75,23 @@ def rehearse(config: Config, dataset: Dataset, *, num_steps: int = 3) -> Rehears
 def steps_per_second(
     config: Config, dataset: Dataset, seconds: float, begin: Callable[[], None]
 ) -> float:
-    """How many steps of a trial's last stage are done in a second, for so many seconds.
+    """Steps per second in a trial's last stage, measured for `seconds`.
 
     Args:
-        begin: called before the clock is started; waits for those that run beside this one.
+        begin: called before timing starts; waits until the parallel measurements are ready.
 
     Raises:
         ConfigError: the encoder cannot be loaded.
     """
-    config = _self_contained(config)
+    config = _without_preparation(config)
     stage = stages_of(config)[-1]
-    small, (steps,) = _small(config, dataset, [_pick(_plan(config, dataset.train, stage), 8)])
+    sampled = [_sample_steps(_plan(config, dataset.train, stage), 8)]
+    subset, (steps,) = _subset(config, dataset, sampled)
     seed_globals(config.seed)
-    learner = Learner(config, small)
+    learner = Learner(config, subset)
     learner.enter(stage)
     for number, batch in enumerate(learner.batches(steps, stage.first_epoch)):
-        loss = learner.step(batch, stage.first_epoch, number)  # each shape once
+        loss = learner.step(batch, stage.first_epoch, number)  # warm-up, once for each shape
     float(loss)
     begin()
     started, done = time.perf_counter(), 0
@@ -102,27 +103,28 @@ def steps_per_second(
     return done / (time.perf_counter() - started)
 
 
-def _small(
-    config: Config, dataset: Dataset, picked: Sequence[Sequence[Step]]
+def _subset(
+    config: Config, dataset: Dataset, sampled: Sequence[Sequence[Step]]
 ) -> tuple[Dataset, list[list[Step]]]:
-    """The data of the picked steps and a few batches of dev, and the steps among these."""
-    rows = {name: _rows_of(chain(*picked), name) for name in dataset.train}
-    share = min(1.0, _EVAL_BATCHES * config.train.eval_batch_size / _num_rows(dataset.dev))
-    small = Dataset(
+    """The training rows of the sampled steps and a few batches of dev; and the steps, renumbered
+    for these rows."""
+    rows = {name: _rows_of(chain(*sampled), name) for name in dataset.train}
+    fraction = min(1.0, _EVAL_BATCHES * config.train.eval_batch_size / _num_rows(dataset.dev))
+    subset = Dataset(
         dataset.tasks,
         {name: examples.take(rows[name]) for name, examples in dataset.train.items()},
-        {name: _spread(examples, share) for name, examples in dataset.dev.items()},
+        {name: _sample_examples(examples, fraction) for name, examples in dataset.dev.items()},
         {},
         dataset.fingerprint,
     )
-    return small, [
+    return subset, [
         [Step(s.task_name, np.searchsorted(rows[s.task_name], s.rows)) for s in steps]
-        for steps in picked
+        for steps in sampled
     ]
 
 
-def _self_contained(config: Config) -> Config:
-    """Without what would have to be made first."""
+def _without_preparation(config: Config) -> Config:
+    """The configuration without distillation and additional pre-training."""
     distill = config.distill.model_copy(update={"enabled": False})
     pretrain = config.pretrain.model_copy(update={"enabled": False})
     return config.model_copy(update={"distill": distill, "pretrain": pretrain})
@@ -133,12 +135,12 @@ def _plan(config: Config, train: Mapping[str, Examples], stage: Stage) -> list[S
     return plan_epoch(lengths, config.batching, config.seed, stage.first_epoch)
 
 
-def _pick(plan: Sequence[Step], num_steps: int) -> list[Step]:
-    """Up to `num_steps` steps of each task that stand for all of an epoch's."""
+def _sample_steps(plan: Sequence[Step], num_steps: int) -> list[Step]:
+    """Up to `num_steps` steps of each task, evenly spaced in the plan."""
     steps: list[Step] = []
     for name in dict.fromkeys(step.task_name for step in plan):
-        of_task = [step for step in plan if step.task_name == name]
-        steps += of_task[:: max(1, len(of_task) // num_steps)][:num_steps]
+        task_steps = [step for step in plan if step.task_name == name]
+        steps += task_steps[:: max(1, len(task_steps) // num_steps)][:num_steps]
     return steps
 
 
@@ -148,14 +150,14 @@ def _cost(
     steps: Sequence[Step],
     counts: Mapping[str, int],
     dataset: Dataset,
-    small: Dataset,
+    subset: Dataset,
 ) -> StageCost:
     started = time.perf_counter()
     learner.enter(stage)
     once_seconds = 0.0
     if learner.embeddings["train"]:
-        share = _num_rows(small.train) / _num_rows(dataset.train)
-        once_seconds = (time.perf_counter() - started) / share
+        fraction = _num_rows(subset.train) / _num_rows(dataset.train)
+        once_seconds = (time.perf_counter() - started) / fraction
     seconds = _time_steps(learner, stage, steps)
     started = time.perf_counter()
     for name, outputs in learner.dev_outputs().items():
@@ -166,7 +168,7 @@ def _cost(
         stage.num_epochs,
         tuple(counts[name] for name in seconds),
         tuple(map(tuple, seconds.values())),
-        eval_seconds * _num_rows(dataset.dev) / _num_rows(small.dev),
+        eval_seconds * _num_rows(dataset.dev) / _num_rows(subset.dev),
         once_seconds,
         stage.name == "probe",
         stage.is_frozen,
@@ -174,7 +176,7 @@ def _cost(
 
 
 def _time_steps(learner: Learner, stage: Stage, steps: Sequence[Step]) -> dict[str, list[float]]:
-    """Seconds of each step, task by task, but for the first of a task that has several."""
+    """Task -> seconds of each of its steps, without the first if it has several."""
     seconds: dict[str, list[float]] = {step.task_name: [] for step in steps}
     batches = learner.batches(steps, stage.first_epoch)
     started = time.perf_counter()
@@ -188,16 +190,16 @@ def _time_steps(learner: Learner, stage: Stage, steps: Sequence[Step]) -> dict[s
 
 
 def _rows_of(steps: Iterable[Step], name: str) -> NDArray[np.int64]:
-    """The rows of a task's steps, sorted; one row where no step has any."""
+    """The sorted rows of a task's steps; row 0 if it has no steps."""
     rows = [step.rows for step in steps if step.task_name == name]
     return np.unique(np.concatenate(rows)) if rows else np.zeros(1, np.int64)
 
 
-def _spread(examples: Examples, share: float) -> Examples:
-    """A share of the examples, of all lengths alike."""
+def _sample_examples(examples: Examples, fraction: float) -> Examples:
+    """A fraction of the examples, evenly spaced in the order of their lengths."""
     order = np.argsort(_num_characters(examples), kind="stable")
-    wanted = np.linspace(0, len(order) - 1, max(1, round(share * len(order))))
-    return examples.take(np.sort(order[wanted.astype(np.int64)]))
+    ranks = np.linspace(0, len(order) - 1, max(1, round(fraction * len(order))))
+    return examples.take(np.sort(order[ranks.astype(np.int64)]))
 
 
 def _num_characters(examples: Examples) -> NDArray[np.int64]:

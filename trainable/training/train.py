@@ -1,7 +1,4 @@
-"""Training one trial, from its settings to its outcome.
-
-It knows neither Ray nor MLflow: reporting is a callable.
-"""
+"""Training one trial, from its settings to its outcome, without Ray and MLflow."""
 
 import time
 from collections.abc import Callable
@@ -29,7 +26,7 @@ from trainable.training.trainer import Trainer
 
 
 def ignore(record: EpochRecord) -> None:
-    """Report to nothing."""
+    """A `report` that does nothing."""
 
 
 def train(
@@ -44,33 +41,32 @@ def train(
     encoder: Path | None = None,
     teach: Callable[[Stop], None] | None = None,
 ) -> OutcomeRecord:
-    """Train one trial in `folder`, or go on with it; a trial that has ended is left as it is.
+    """Train one trial in `folder`, or resume it; a trial that has ended is not changed.
 
     Args:
-        report: called after each epoch, once everything of the epoch is in the storage: to an
-            object store it goes up while the next one trains.
-        stop: asked before each step, and as often before the first; True checkpoints and ends the
-            call as `stopped`.
-        dataset: the data, where the caller has read it already.
-        shared: folder of what trials have in common: encoders that additional pre-training made
-            (missing ones are trained here), soft labels, encoders that only heads were trained on.
-            Default: the cache folder.
-        encoder: the one that additional pre-training made, where the caller has it already.
-        teach: makes the soft labels of a teacher that is not this configuration's own, unless they
-            are there; called once, with `stop`. None: they are there.
+        report: called after each epoch, once the storage has all files of the epoch; uploads to an
+            object store run while the next epoch trains.
+        stop: called before each step, and regularly before the first; if it returns True, a
+            checkpoint is saved and the call ends with the outcome `stopped`.
+        dataset: the data, if the caller has read it already.
+        shared: folder for what trials share: encoders from additional pre-training (missing ones
+            are trained here), soft labels, and frozen encoders. Default: the cache folder.
+        encoder: the encoder from additional pre-training, if the caller has it already.
+        teach: computes the soft labels of a run or bundle as teacher, if they are missing; called
+            once, with `stop`. None: they exist.
 
     Raises:
-        ConfigError: the folder holds another trial, the encoder cannot be loaded, or the device is
-            not there or has too little memory.
+        ConfigError: the folder belongs to another trial, the encoder cannot be loaded, or the
+            device is missing or has too little memory.
         DataError: the data has errors and `data.on_bad_rows` is `error`.
-        IntegrityError: a teacher is named whose soft labels are not there or damaged.
+        IntegrityError: the soft labels of a named teacher (a run or bundle) are missing or damaged.
         NothingUsableError: pre-training diverged, or a teacher did not finish.
     """
     trial = TrialFolder(folder)
     ended = trial.outcome()
     if ended is not None and ended.outcome.is_terminal:
         return ended
-    choose_device(config.train.device)  # before anything is read or made
+    choose_device(config.train.device)  # fail early
     with storage_of(folder).in_background(folder):
         trial.reopen()
         dataset, shared = dataset or read_dataset(config), shared or cache_folder()
@@ -85,15 +81,15 @@ def train(
             soft_labels = soft_labels_of(
                 config, dataset, shared, trials=folder.parent, train=train_teacher, stop=stop
             )
-            seed_globals(config.seed)  # only here: encoder and labels may have been made, or read
+            seed_globals(config.seed)  # after pre-training and teachers, which may use randomness
             learner = Learner(
                 config, dataset, None if encoder is None else str(encoder), soft_labels
             )
             trainer = Trainer(config, trial, dataset, learner, identity, stop, shared)
             outcome, reason = trainer.run(report)
-        except StopRequested as asked:
-            outcome, reason = Outcome.STOPPED, f"asked to stop {asked}"
+        except StopRequested as stopped:
+            outcome, reason = Outcome.STOPPED, f"asked to stop {stopped}"
         record = OutcomeRecord(outcome, reason, len(trial.epochs()), time.time())
-        if (folder / "config.json").exists():  # else it has not begun
+        if (folder / "config.json").exists():  # else the trial has not begun
             trial.write_outcome(record)
     return record

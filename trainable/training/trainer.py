@@ -1,10 +1,10 @@
-"""The training loop of a trial: epoch after epoch, each on disk before the next begins.
+"""The training loop of a trial. Each epoch is on disk before the next begins.
 
-To an object store an epoch goes up while the next one trains, and no more than one waits to; it is
-reported once it is there.
+Uploads of an epoch to an object store run while the next one trains, one epoch at a time; an epoch
+is reported once its upload is complete.
 
-State is the trial's folder: a trainer made anew goes on from the newest valid checkpoint and ends
-with the numbers of an uninterrupted run.
+All state is in the trial's folder: a new trainer resumes from the newest valid checkpoint and gets
+the same results as an uninterrupted run.
 """
 
 import subprocess
@@ -40,15 +40,15 @@ from trainable.storage.layout import ENCODERS
 from trainable.storage.retention import epochs_to_keep
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner import Learner
-from trainable.training.learner_state import fits, load_state, state_of
+from trainable.training.learner_state import can_load, load_state, state_of
 from trainable.training.stages import stage_at, total_epochs
 
 CHECK_EVERY = 20
-"""Steps between looks at the running loss: looking at each would stall a GPU."""
+"""Steps between checks that the loss is finite; checking each step would stall a GPU."""
 
 
 class Trainer:
-    """A trial under way: its learner, its folder, and how far it has come."""
+    """A trial in training: its learner, its folder and its progress."""
 
     def __init__(
         self,
@@ -63,19 +63,19 @@ class Trainer:
         self.config, self.trial, self.dataset, self.learner = config, trial, dataset, learner
         self.tasks, self.stop, self.shared = dataset.tasks, stop, shared
         self.storage = storage_of(trial.path)
-        self._started = time.perf_counter()  # the epoch under way, but for what it waited
+        self._started = time.perf_counter()  # of the current epoch, shifted by waits for uploads
         self._unreported: EpochRecord | None = None
         self._enter_folder(identity)
         self.epochs_completed = 0
-        self.steps_done = 0  # of the epoch under way
+        self.steps_done = 0  # in the current epoch
         self.loss_sums = {name: torch.zeros(2, device=learner.device) for name in self.tasks}
         self._restore()
 
     def run(self, report: Callable[[EpochRecord], None]) -> tuple[Outcome, str]:
-        """Epoch after epoch, to the end, a divergence or a stop.
+        """Train until the last epoch, a divergence or a stop; return the outcome and its reason.
 
         Args:
-            report: called with each epoch once others see it; the next may have begun.
+            report: called with each epoch once it is in the storage; the next may have begun.
         """
         self._report = report
         ended = self._run()
@@ -84,9 +84,9 @@ class Trainer:
 
     def _run(self) -> tuple[Outcome, str]:
         while self.epochs_completed < total_epochs(self.config):
-            enough = self._has_enough()
-            if enough is not None:
-                return Outcome.FINISHED, enough
+            reason = self._early_stop_reason()
+            if reason is not None:
+                return Outcome.FINISHED, reason
             self._started = time.perf_counter()
             stage = stage_at(self.config, self.epochs_completed + 1)
             if stage != self.learner.stage:
@@ -96,11 +96,11 @@ class Trainer:
             ended = (stage.name != "fit" and self._train_epoch()) or self._finish_epoch()
             if ended is not None:
                 return ended
-            self._report_if_there()
+            self._report_if_uploaded()
         return Outcome.FINISHED, f"ran {counted(self.epochs_completed, 'epoch')}"
 
-    def _has_enough(self) -> str | None:
-        """Why early stopping ends the trial here, or None."""
+    def _early_stop_reason(self) -> str | None:
+        """Why early stopping ends the trial now; None: it does not."""
         patience, stage = self.config.train.early_stopping_epochs, self.learner.stage
         past = self.trial.epochs()[stage.first_epoch - 1 : self.epochs_completed]
         if patience is None or stage.name != "finetune" or not past:
@@ -127,38 +127,39 @@ class Trainer:
             self.steps_done = number + 1
             tally.add(1, len(plan[number].rows), self._mean_loss)
             if self.steps_done % CHECK_EVERY == 0 or self.steps_done == len(plan):
-                diverged = self._diverged()
-                if diverged:
-                    return Outcome.DIVERGED, f"{diverged} in epoch {epoch}, step {number + 1}"
-            self._report_if_there()
+                problem = self._loss_problem()
+                if problem:
+                    return Outcome.DIVERGED, f"{problem} in epoch {epoch}, step {number + 1}"
+            self._report_if_uploaded()
         return None
 
-    def _report_if_there(self) -> None:
+    def _report_if_uploaded(self) -> None:
         if self._unreported is not None and self.storage.is_settled(self.trial.path):
             self._report_epoch()
 
     def _report_epoch(self) -> None:
-        """Report the last epoch as soon as others see it."""
+        """Wait until the last epoch is uploaded, then report it."""
         began = time.perf_counter()
         self.storage.settle(self.trial.path)
         record, self._unreported = self._unreported, None
         if record is not None:
             self._report(record)
-        self._started += time.perf_counter() - began  # it is no part of the one under way
+        self._started += time.perf_counter() - began  # not counted as time of the current epoch
 
     def _mean_loss(self) -> float:
-        """Mean loss of the epoch so far, over the steps of all tasks."""
+        """Mean loss over all steps of the epoch so far."""
         total, count = sum(self.loss_sums.values())  # type: ignore[misc]
         return float(total / count)
 
-    def _diverged(self) -> str | None:
+    def _loss_problem(self) -> str | None:
         for name, (total, _) in self.loss_sums.items():
             if not torch.isfinite(total):
                 return f"the loss of {name} is {float(total)}"
         return None
 
     def _finish_epoch(self) -> tuple[Outcome, str] | None:
-        """Evaluate, then put the epoch on disk: predictions, weights, record, checkpoint."""
+        """Evaluate the epoch and write its predictions, weights, record and checkpoint; return an
+        outcome if it diverged."""
         epoch, stage = self.epochs_completed + 1, self.learner.stage
         self.learner.end_epoch()
         outputs = self.learner.dev_outputs()
@@ -166,7 +167,7 @@ class Trainer:
         if not evaluation.is_finite:
             return Outcome.DIVERGED, f"an output on dev is not finite after epoch {epoch}"
         tokenizer = self.learner.tokenizer_id
-        self._report_epoch()  # the one before: no two wait to go up
+        self._report_epoch()  # the previous one: at most one epoch waits for its upload
         self.trial.write_predictions(
             epoch,
             [
@@ -177,7 +178,7 @@ class Trainer:
         losses = {
             metric_name("train", name, "loss"): float(total / count)
             for name, (total, count) in self.loss_sums.items()
-            if count  # a task may not have been drawn
+            if count  # the sampler may not have chosen the task
         }
         record = EpochRecord(
             epoch=epoch,
@@ -202,17 +203,17 @@ class Trainer:
             best = best_epoch(records[stage.first_epoch - 1 :]).epoch
             self.learner.load_weights(self.trial.fetch_weights(best))
         self._save()
-        for kept in set(self.trial.kept_epochs()) - keep:  # only once nothing can need them again
+        for kept in set(self.trial.kept_epochs()) - keep:  # only after the checkpoint
             self.trial.drop_weights(kept)
         self._unreported = record
         return None
 
     def _write_weights(self, folder: Path) -> None:
-        """The encoder that the trial began with is one of many trials of the sweep."""
+        """Write the weights; a frozen encoder is linked to the file that all trials share."""
         kept = [self.trial.weights_dir(epoch) for epoch in reversed(self.trial.kept_epochs())]
         is_shared = self.learner.stage.is_frozen and not storage_of(self.shared).is_remote
         shared = self.shared / ENCODERS if is_shared else None
-        write_weights(plain_weights(self.learner.scored), folder, kept, shared)
+        write_weights(plain_weights(self.learner.scored_model), folder, kept, shared)
 
     def _enter_folder(self, identity: Identity) -> None:
         if not self.trial.encoder_dir.exists():
@@ -256,16 +257,17 @@ class Trainer:
         )
 
     def _restore(self) -> None:
-        """Back to the newest valid checkpoint; what was recorded after it is run again.
+        """Restore the newest valid checkpoint, and delete records of later epochs.
 
-        So is what was recorded before it, where a record of it is damaged, or where the encoder is
-        another than that which it was trained on.
+        A checkpoint is not valid if the record of one of its epochs is missing or damaged, or if it
+        was trained on another encoder.
         """
         num_recorded = len(self.trial.epochs())
         newest = load_newest(
             self.trial.checkpoint_dir,
             lambda state: (
-                state["epochs_completed"] <= num_recorded and fits(self.learner, state["learner"])
+                state["epochs_completed"] <= num_recorded
+                and can_load(self.learner, state["learner"])
             ),
         )
         state: dict[str, Any] = {} if newest is None else newest[1]
@@ -282,7 +284,7 @@ class Trainer:
 
 
 def git_revision() -> str | None:
-    """The commit of the working folder with `-dirty` where it has changes, or None outside git."""
+    """The commit of the working folder, with `-dirty` if it has changes; None outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -1,4 +1,4 @@
-"""Memory that trials leave behind in a process that runs one after another."""
+"""Memory that trials leak in a process that runs several, one after another."""
 
 import gc
 import sys
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import psutil
 
 MAX_MAIN, MAX_GPU = 1 << 30, 256 << 20
-"""Bytes that they may leave behind: freed main memory is not all given back."""
+"""Tolerated bytes; not 0, because the allocator does not return all freed main memory."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a process holds."""
+    """The memory of a process in bytes."""
 
     main: int
-    gpu: int = 0  # of tensors; 0 until it uses a GPU
+    gpu: int = 0  # reserved by torch; 0 if it does not use a GPU
 
 
 def memory_used() -> Memory:
-    """Bytes that this process holds, once what is free is given back."""
+    """The memory of this process, after garbage collection."""
     gc.collect()
     gpu = 0
-    torch = sys.modules.get("torch")  # to be loaded only once the threads are limited
+    torch = sys.modules.get("torch")  # not imported here: threads must be limited first
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
         gpu = int(torch.cuda.memory_reserved())
@@ -30,17 +30,18 @@ def memory_used() -> Memory:
 
 
 class Leftovers:
-    """Compares a process's memory after each of its trials with that after the first.
+    """Detects memory that the trials of a process have leaked.
 
-    Of the GPU nothing should be. Main memory is compared with what it was after the first trial:
-    libraries, CUDA's above all, are loaded with it and stay.
+    Main memory is compared with that after the first trial, because libraries, above all CUDA's,
+    are loaded with it and stay. GPU memory should be free after each trial.
     """
 
     def __init__(self) -> None:
         self._first: Memory | None = None
 
     def has_leaked(self) -> bool:
-        """Whether the trials so far have left more than `MAX_MAIN` or `MAX_GPU` bytes behind."""
+        """Whether the trials so far have leaked more than `MAX_MAIN` or `MAX_GPU` bytes; called
+        after each trial."""
         now = memory_used()
         if self._first is None:
             self._first = now

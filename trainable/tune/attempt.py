@@ -1,7 +1,8 @@
-"""One process's try at a trial: alone in the folder, watched, counted, and open to a stop.
+"""One process's attempt at a trial: it locks the trial's folder, records its time, and can be
+stopped.
 
-Before each step the loop asks whether to stop. That question is also its sign of life: it moves
-the deadline after which a silent process ends itself, and brings the record of seconds up to date.
+The training loop calls `should_stop` before each step. Each call is also a heartbeat: it postpones
+the deadline after which a hanging process ends itself, and updates the record of the time taken.
 """
 
 import faulthandler
@@ -30,9 +31,9 @@ from trainable.storage.system_samples import append_sample
 from trainable.storage.trial_folder import TrialFolder
 from trainable.tune.system_metrics import SystemMeter
 
-_LOOK_EVERY = 0.5  # seconds between looks at the stop file
-_COUNT_EVERY = 10.0  # seconds between writes of the attempt's record, and samples at first
-_MAX_DENSITY = 100  # samples of the machine in the time that a trial has taken so far
+_POLL_SECONDS = 0.5  # between checks of the stop file
+_RECORD_SECONDS = 10.0  # between writes of the attempt's record; at least, between system samples
+_SAMPLE_DENSITY = 100  # system samples are at least 1/100 of the elapsed time apart
 
 
 _terminated = threading.Event()
@@ -40,36 +41,36 @@ _terminated = threading.Event()
 
 @dataclass(frozen=True)
 class Limits:
-    """What an attempt is held to."""
+    """The limits and resources of an attempt."""
 
-    stop_file: Path  # there: every trial of the sweep stops at its next step
-    max_silence_seconds: float = 1800.0
-    wait_seconds: float = 60.0  # for an earlier process of the same trial to be gone
+    stop_file: Path  # if it exists, every trial of the sweep stops at its next step
+    max_silence_seconds: float = 1800.0  # without a heartbeat
+    wait_seconds: float = 60.0  # for another process of the same trial to end
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     node_type: str = "local"
-    usd_per_hour: float = 0.0  # the price of the part of the node that the trial takes
+    usd_per_hour: float = 0.0  # price of the part of the node that the trial uses
 
 
 class Attempt:
-    """Entered around a trial's training. Not thread-safe; one at a time in a process."""
+    """A context around a trial's training. Not thread-safe; one at a time per process."""
 
     def __init__(self, folder: Path, limits: Limits, started: float | None = None) -> None:
         """Args:
-        started: when the process began with it, by `time.monotonic`; None: now.
+        started: when the process began the attempt, by `time.monotonic`; None: now.
         """
         self.folder, self.limits = folder, limits
         self._storage = storage_of(folder)
         lock = folder.parent / LOCKS / safe_name(folder.name, "trial")
         lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = self._storage.lock(lock)
-        self._looked = self._counted = time.monotonic()
-        self._started = self._looked if started is None else started
-        self._is_asked = False
+        self._polled = self._recorded = time.monotonic()
+        self._started = self._polled if started is None else started
+        self._is_stop_requested = False
 
     def __enter__(self) -> Self:
-        """Raises PartialError when another process is still at the trial, OSError when the folder
-        cannot be written to."""
+        """Raises PartialError if another process still runs the trial, OSError if the folder cannot
+        be written."""
         try:
             self._lock.acquire(timeout=self.limits.wait_seconds)
         except Timeout:
@@ -87,50 +88,54 @@ class Attempt:
             self._meter, self._sampled = SystemMeter(), time.monotonic()
             self._stacks = _stacks_path(self._path).open("w", encoding="utf-8")
             undo.pop_all()
-        self._lane = ExitStack()  # what the attempt tells of itself holds nothing up
-        self._lane.enter_context(self._storage.in_background(self.folder / ATTEMPTS, is_lossy=True))
-        self._watch()
+        self._uploads = ExitStack()  # of the attempt's records, which training does not wait for
+        self._uploads.enter_context(
+            self._storage.in_background(self.folder / ATTEMPTS, is_lossy=True)
+        )
+        self._restart_watchdog()
         return self
 
     def __exit__(self, *_: object) -> None:
         faulthandler.cancel_dump_traceback_later()
         self._stacks.close()
         _stacks_path(self._path).unlink(missing_ok=True)
-        self._lane.close()
-        self._count(is_over=True)
+        self._uploads.close()
+        self._record(is_over=True)
         self._sample()
         self._storage.end(self.folder)
         self._lock.release()
 
     def should_stop(self) -> bool:
-        """Asked before each step: a clock is read, and twice a second a file is looked for."""
+        """Whether a stop is requested, by the stop file or SIGTERM. Cheap: reads a clock, and the
+        file system at most twice a second."""
         now = time.monotonic()
-        if now - self._looked >= _LOOK_EVERY:
-            self._looked = now
-            self._watch()
-            self._is_asked = self._storage.is_raised(self.limits.stop_file)
-            if now - self._counted >= _COUNT_EVERY:
-                self._count()
-                if now - self._sampled >= (now - self._started) / _MAX_DENSITY:
+        if now - self._polled >= _POLL_SECONDS:
+            self._polled = now
+            self._restart_watchdog()
+            self._is_stop_requested = self._storage.is_raised(self.limits.stop_file)
+            if now - self._recorded >= _RECORD_SECONDS:
+                self._record()
+                if now - self._sampled >= (now - self._started) / _SAMPLE_DENSITY:
                     self._sample()
-        return self._is_asked or was_terminated()
+        return self._is_stop_requested or was_terminated()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Do not count silence as the trial's while the driver is waited for."""
+        """Suspend the watchdog while the trial waits for the driver."""
         faulthandler.cancel_dump_traceback_later()
         try:
             yield
         finally:
-            self._watch()
+            self._restart_watchdog()
 
-    def _watch(self) -> None:
-        """A thread of the interpreter's own ends the process, even one that hangs in C."""
+    def _restart_watchdog(self) -> None:
+        """After `max_silence_seconds`, faulthandler's C thread writes the stacks of all threads and
+        ends the process, even if it hangs in C code."""
         seconds = self.limits.max_silence_seconds
         faulthandler.dump_traceback_later(seconds, exit=True, file=self._stacks)
 
-    def _count(self, *, is_over: bool = False) -> None:
-        with suppress(OSError):  # a full disk is the trial's own writes to report
+    def _record(self, *, is_over: bool = False) -> None:
+        with suppress(OSError):  # on a full disk, the trial's own writes raise the error
             self._write(is_over=is_over)
 
     def _sample(self) -> None:
@@ -139,7 +144,7 @@ class Attempt:
             append_sample(self._path, self._meter.read())
 
     def _write(self, *, is_over: bool = False) -> None:
-        self._counted = time.monotonic()
+        self._recorded = time.monotonic()
         record = AttemptRecord(
             host=socket.gethostname(),
             node_type=self.limits.node_type,
@@ -147,17 +152,17 @@ class Attempt:
             num_gpus=self.limits.num_gpus,
             usd_per_hour=self.limits.usd_per_hour,
             start_time=self._start_time,
-            seconds=self._counted - self._started,
+            seconds=self._recorded - self._started,
             is_over=is_over,
         )
         write_atomic(self._path, record.to_json())
 
 
 def listen() -> None:
-    """Have SIGTERM (a spot notice, a cluster's scheduler) ask the trial here to stop from now on; a
-    second one ends the process at once.
+    """Install a handler of SIGTERM, which spot instances and schedulers send: the first stops the
+    trial at its next step, a second ends the process at once.
 
-    To be called in the process's main thread.
+    Must be called in the main thread.
     """
     _terminated.clear()
     signal.signal(signal.SIGTERM, _on_sigterm)
@@ -165,34 +170,34 @@ def listen() -> None:
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     if _terminated.is_set():
-        os._exit(STOPPED)  # the trial goes on from its last checkpoint
+        os._exit(STOPPED)  # the trial can resume from its last checkpoint
     _terminated.set()
 
 
 def was_terminated() -> bool:
-    """Whether SIGTERM has come since."""
+    """Whether SIGTERM was received since `listen`."""
     return _terminated.is_set()
 
 
 def charge(folder: Path, seconds: float) -> None:
-    """The newest attempt's process was lost: put down what it has taken by its driver's clock.
-
-    Its own record ends at the last sign of life, and a process that hangs gives none for long.
+    """Close the record of the newest attempt, whose process was lost, with the time that the driver
+    has measured; the attempt's own record ends at its last heartbeat.
     """
     newest = max((folder / ATTEMPTS).glob("[0-9]*.json"), default=None)
     if newest is None:
         return
     try:
         record = AttemptRecord.from_json(newest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # damaged: what it was charged for is lost
+    except (OSError, ValueError):  # damaged, so its time is lost
         return
     if not record.is_over:
-        whole = replace(record, seconds=max(record.seconds, seconds), is_over=True)
-        write_atomic(newest, whole.to_json())
+        closed = replace(record, seconds=max(record.seconds, seconds), is_over=True)
+        write_atomic(newest, closed.to_json())
 
 
 def last_stacks(folder: Path) -> Path | None:
-    """What each thread of the newest attempt was at when it was ended for its silence, or None."""
+    """The file with the stacks of the newest attempt's threads, if its watchdog ended it; else
+    None."""
     newest = max((folder / ATTEMPTS).glob("[0-9]*.json"), default=None)
     path = None if newest is None else _stacks_path(newest)
     return path if path is not None and path.is_file() and path.stat().st_size else None

@@ -1,4 +1,4 @@
-"""The Ray cluster that trials and workers run on: found or started, its nodes, and its shutdown."""
+"""The Ray cluster that trials and workers run on: connecting or starting, nodes, shutdown."""
 
 import gc
 import os
@@ -18,32 +18,32 @@ from mlflow_setup.wheel import PACKAGES
 from trainable.tune import local_ray
 
 _ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # progress is shown here
+    "RAY_AIR_NEW_OUTPUT": "0",  # the sweep driver shows progress itself
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_gcs_server_port_wait_time_s": str(local_ray.START_SECONDS),
     "RAY_raylet_start_wait_time_s": str(local_ray.START_SECONDS),
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are the sweep driver's
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may be in the middle of a save
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the reason is in the trial's outcome
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing of Tune's own state is read back
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the sweep driver handles signals
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may be saving
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a trial's outcome has the reason
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own state is not used
 }
 _GROUP_LABEL = "ray.io/node-group"  # on nodes that an autoscaler starts
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster: all of its resources, by Ray's names."""
+    """A machine of the cluster."""
 
-    resources: Mapping[str, float]
+    resources: Mapping[str, float]  # in total, by Ray's names
     group: str | None = None
-    """Its type in the cluster's file, of which there may be more later; None: started by hand."""
+    """The node type in the cluster's file, which can be scaled up; None: started by hand."""
     id: str = ""
 
     @property
     def type(self) -> str:
-        """The name under which prices are given for it."""
+        """The node type for prices."""
         return self.group or "local"
 
     @property
@@ -55,8 +55,8 @@ class Node:
         return self.resources.get("GPU", 0.0)
 
     def num_trials(self, cpus: int, gpus: float) -> int:
-        """Trials that fit on it, each with so many CPUs and GPUs. A trial does not span GPUs of
-        which it has a fraction."""
+        """Number of trials with so many CPUs and GPUs each that fit on it. A fractional GPU is part
+        of a single GPU."""
         fits = int(self.cpus // cpus)
         if gpus <= 0:
             return fits
@@ -65,7 +65,7 @@ class Node:
 
 @contextmanager
 def environment() -> Iterator[None]:
-    """Settings of Ray's that are environment variables, for as long as the sweep runs."""
+    """Set Ray's environment variables while the block runs."""
     before = {key: os.environ.get(key) for key in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:
@@ -80,56 +80,60 @@ def environment() -> Iterator[None]:
 
 @contextmanager
 def cluster() -> Iterator[list[Node]]:
-    """The nodes of the cluster at RAY_ADDRESS, of the one in use, or this machine.
+    """The nodes of the cluster: the one in use, else the one at RAY_ADDRESS, else a local Ray that
+    is started for the block.
 
     Raises:
-        ConfigError: nothing answers at RAY_ADDRESS, or what does is no cluster for this driver; or
-            this machine's surroundings are not such that a Ray can start.
+        ConfigError: the connection to RAY_ADDRESS fails, or Ray cannot be started on this machine.
     """
-    global _ahead
-    ahead, shut_down = _ahead, _shut_down
-    ours, address = ahead is not None or not ray.is_initialized(), os.environ.get("RAY_ADDRESS")
-    if ahead is not None:
-        ahead.wait()
-        shut_down, _ahead = ahead.shut_down, None
-    elif ours and address:
-        _join(address)
-    elif ours:
-        local_ray.prove_surroundings()
+    global _background_start
+    pending, shut_down = _background_start, _shut_down
+    is_ours = pending is not None or not ray.is_initialized()
+    address = os.environ.get("RAY_ADDRESS")
+    if pending is not None:
+        pending.wait()
+        shut_down, _background_start = pending.shut_down, None
+    elif is_ours and address:
+        _connect(address)
+    elif is_ours:
+        local_ray.check_ray_can_start()
         local_ray.start(_worker_environment())
     try:
         yield alive_nodes()
     finally:
-        if ours:
+        if is_ours:
             shut_down()
 
 
 @contextmanager
 def starting_ahead() -> Iterator[None]:
-    """Start this machine's Ray in a thread, for a `cluster` within the block: that waits for it
-    and raises its error. A Ray that no `cluster` used is shut down at the end.
+    """Start a local Ray in a thread; `cluster`, called in the block, waits for it and raises its
+    error. If `cluster` is not called, Ray is shut down at the end of the block.
 
-    Nothing is started where RAY_ADDRESS names a cluster, or one is in use.
+    Nothing is started if RAY_ADDRESS is set or Ray runs already.
     """
-    global _ahead
+    global _background_start
     if os.environ.get("RAY_ADDRESS") or ray.is_initialized():
         yield
         return
     with environment():
-        _ahead = ahead = _Ahead()
+        _background_start = pending = _BackgroundStart()
         try:
             yield
         finally:
-            if _ahead is ahead:
-                _ahead = None
-                with suppress(ConfigError):  # it is not needed any more
-                    ahead.wait()
-                    ahead.shut_down()
+            if _background_start is pending:
+                _background_start = None
+                with suppress(ConfigError):  # it was not used
+                    pending.wait()
+                    pending.shut_down()
 
 
-class _Ahead:
-    """A Ray that is starting in a thread. The thread outlives it: Linux ends Ray's processes, which
-    are to die with their driver, with the thread that has started them."""
+class _BackgroundStart:
+    """A local Ray that is started in a thread.
+
+    The thread must run until the shutdown: Ray's processes are set to die with their parent, and
+    Linux applies that to the thread that started them.
+    """
 
     def __init__(self) -> None:
         self._error: Exception | None = None
@@ -138,7 +142,7 @@ class _Ahead:
 
     def _run(self) -> None:
         try:
-            local_ray.prove_surroundings()
+            local_ray.check_ray_can_start()
             local_ray.start(_worker_environment())
         except Exception as error:
             self._error = error
@@ -146,7 +150,7 @@ class _Ahead:
         self._is_over.wait()
 
     def wait(self) -> None:
-        """Until it has started. Raises ConfigError when it cannot."""
+        """Wait until Ray has started. Raises ConfigError if it cannot."""
         self._has_started.wait()
         if self._error is not None:
             self._is_over.set()
@@ -157,12 +161,12 @@ class _Ahead:
         self._is_over.set()
 
 
-_ahead: _Ahead | None = None
-"""The one that `cluster` takes."""
+_background_start: _BackgroundStart | None = None
+"""The local Ray that `cluster` uses."""
 
 
 def alive_nodes() -> list[Node]:
-    """The nodes of the cluster that this process has joined, as they are now."""
+    """The nodes that are alive in the cluster that this process is connected to."""
     return [
         Node(node["Resources"], node.get("Labels", {}).get(_GROUP_LABEL), node["NodeID"])
         for node in ray.nodes()
@@ -171,10 +175,10 @@ def alive_nodes() -> list[Node]:
 
 
 def _shut_down() -> None:
-    """Leave the cluster while no other thread frees what belongs to Ray.
+    """Shut Ray down with garbage collection disabled.
 
-    Another thread's garbage collection in the middle of `ray.shutdown` may free an object
-    reference, for which Ray ends the process at once.
+    If another thread's garbage collection frees an object reference during `ray.shutdown`, Ray
+    aborts the process.
     """
     was_enabled = gc.isenabled()
     gc.collect()
@@ -187,8 +191,11 @@ def _shut_down() -> None:
 
 
 def _worker_environment() -> dict[str, str] | None:
-    """Workers import from this working directory first: where it has a module with the name of one
-    of our packages, a hook makes them import ours. It costs each worker a part of a second."""
+    """Ray's runtime environment for workers; None: the default.
+
+    Workers import from the working directory first. If it has a module with the name of one of our
+    packages, a setup hook, which delays each worker by a part of a second, makes them import ours.
+    """
     here = Path.cwd()
     is_shadowed = any(
         (here / name).exists() and not (here / "ensweep" / "__init__.py").exists()
@@ -198,13 +205,13 @@ def _worker_environment() -> dict[str, str] | None:
     return {"worker_process_setup_hook": "ensweep.own_packages"} if is_shadowed else None
 
 
-def _join(address: str) -> None:
+def _connect(address: str) -> None:
     fix = "start the cluster, or unset RAY_ADDRESS to run on this machine"
     place = re.fullmatch(r"([^:/]+):(\d+)", address)
     try:
-        if place is not None:  # Ray would try for minutes
+        if place is not None:  # fail fast: Ray would try for minutes
             socket.create_connection((place[1], int(place[2])), timeout=10).close()
         ray.init(log_to_driver=False, logging_level="error", runtime_env=_worker_environment())
-    except Exception as error:  # as in `_start`
+    except Exception as error:  # Ray raises nothing more specific
         reason = first_line(error)
         raise ConfigError(f"RAY_ADDRESS={address}: {reason}", fix=fix) from None

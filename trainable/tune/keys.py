@@ -1,31 +1,31 @@
-"""Names in what Tune is given for a trial and in what it is reported of one."""
+"""Keys of a trial's Tune configuration and of its reports to Tune."""
 
 EPOCH = "epoch"
-"""Epochs completed."""
+"""Number of completed epochs."""
 
 NUM_EPOCHS = "num_epochs"
-"""Epochs that the trial runs for."""
+"""Number of epochs that the trial runs for."""
 
 NUM_PROBE_EPOCHS = "num_probe_epochs"
-"""Of these, the first ones, which train the heads alone."""
+"""Number of first epochs that train only the heads."""
 
 VALUE = "overall"
 """The epoch's overall score."""
 
 BEST_VALUE = "best_overall"
-"""The best overall score so far: what a sweep maximises."""
+"""The best overall score so far, which a sweep maximises."""
 
 DIVERGED = "diverged"
-"""1 for every trial without a usable end, else 0."""
+"""1 for a trial that diverged or failed, else 0."""
 
 PROBLEM = "problem"
-"""Why the sweep cannot go on; empty while it can."""
+"""Why the sweep cannot continue; empty if it can."""
 
 AVOIDED = "avoided"
-"""Ids of nodes on which a trial is not to be started."""
+"""IDs of the nodes on which the trial must not run."""
 
 NO_ROOM = "no_room"
-"""1 where the problem is a disk without room."""
+"""1 if the problem is a full disk, else 0."""
 
 EXCLUSIVE = "exclusive"
-"""True in the argument of a trial that is to have a machine to itself."""
+"""Whether the trial gets a machine of its own."""

@@ -1,4 +1,4 @@
-"""The start of a Ray that is this machine's alone: what has to hold before, and its processes."""
+"""Starting a Ray instance on this machine only: its preconditions and its processes."""
 
 import os
 import secrets
@@ -16,26 +16,28 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import first_line
 
 START_SECONDS = 120
-"""What a start may take. Ray's own limit of 30 is too short for a machine that is busy."""
+"""Time limit of a start. Ray's own limit of 30 is too short for a busy machine."""
 _SESSION_SOCKET = "ray/session_2026-01-31_12-00-00_000000_4194304/sockets/plasma_store"
-"""The longest path of a socket, below the folder for temporary files; and Linux's limit, bytes."""
+"""An example of the longest socket path, relative to the folder for temporary files."""
 _MAX_SOCKET_PATH = 107
+"""Linux's limit of a socket path in bytes."""
 HELPERS = ("start_api_server", "start_monitor", "start_log_monitor")
+"""Private methods of Ray's node that start processes which are not needed here."""
 STARTER = "start_ray_processes"
-"""Methods of Ray's node, private: each of the helpers starts a process, and this what is needed."""
+"""The private method of Ray's node that starts the necessary processes."""
 
 
-def prove_surroundings() -> None:
-    """Check that a Ray can start on this machine, where one is to be started.
+def check_ray_can_start() -> None:
+    """Check that Ray can start on this machine, unless RAY_ADDRESS is set or Ray runs already.
 
     Raises:
-        ConfigError: the path of its sockets would be too long, or its folder cannot be written.
+        ConfigError: the paths of its sockets would be too long, or its folder cannot be written.
     """
     if os.environ.get("RAY_ADDRESS") or ray.is_initialized():
         return
     name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
     folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    fix = f"{name}=/tmp, or another short path that can be written to"
+    fix = f"set {name}=/tmp, or another short, writable path"
     num_bytes = len(os.fsencode(folder / _SESSION_SOCKET))
     if num_bytes > _MAX_SOCKET_PATH:
         raise ConfigError(
@@ -52,34 +54,40 @@ def prove_surroundings() -> None:
 
 
 def start(runtime_env: dict[str, str] | None) -> None:
-    """Start one and join it; `runtime_env` is its workers'.
+    """Start a local Ray instance and connect to it.
+
+    Args:
+        runtime_env: Ray's runtime environment for the workers.
 
     Raises:
         ConfigError: it cannot be started.
     """
     keep_token_without_home()
     try:
-        with _alone_and_patient():
+        with _without_helpers():
             ray.init(
                 "local",
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",
                 runtime_env=runtime_env,
-                _node_ip_address="127.0.0.1",  # else a machine without a network has no address
+                _node_ip_address="127.0.0.1",  # works without a network
             )
-    except Exception as error:  # Ray's own start raises nothing more precise
+    except Exception as error:  # Ray raises nothing more specific
         raise ConfigError(
-            f"no Ray can be started on this machine: {first_line(error)}",
-            fix="ray start --head says more; RAY_ADDRESS names a cluster that runs already",
+            f"Ray cannot be started on this machine: {first_line(error)}",
+            fix="run `ray start --head` for details, or set RAY_ADDRESS to a running cluster",
         ) from None
 
 
 @contextmanager
-def _alone_and_patient() -> Iterator[None]:
-    """A dashboard, an autoscaler and a reader of logs have nothing to do for a Ray that is this
-    machine's alone. Ray starts a process of each all the same, two seconds of a processor, and
-    waits for the first. And Ray gives up on a start after 30 seconds, whatever is set."""
+def _without_helpers() -> Iterator[None]:
+    """Patch Ray's node while the block runs: no helper processes, and a longer time limit.
+
+    A local instance needs no dashboard, autoscaler and log monitor, but Ray starts a process for
+    each, which takes two seconds of CPU time, and waits for the first. Ray also gives up waiting
+    for a node after 30 seconds, which cannot be configured.
+    """
     before = {name: getattr(RayNode, name) for name in (*HELPERS, STARTER)}
 
     def start(node: RayNode, *args: object, **kwargs: object) -> None:
@@ -97,8 +105,8 @@ def _alone_and_patient() -> Iterator[None]:
 
 
 def _wait_until_registered(node: RayNode, seconds: float = START_SECONDS) -> None:
-    """Until the cluster knows a node whose processes have been started, one of them has died, or
-    so many seconds are over. Then Ray looks itself, and says what is wrong."""
+    """Wait until the cluster knows a started node, one of its processes has died, or the time limit
+    is over. Ray then checks the node itself and reports problems."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not node.dead_processes():
         try:
@@ -110,7 +118,8 @@ def _wait_until_registered(node: RayNode, seconds: float = START_SECONDS) -> Non
 
 
 def keep_token_without_home() -> None:
-    """Where the token that guards Ray cannot be stored at home, this process alone knows it."""
+    """Set Ray's authentication token in this process's environment if the home folder, where Ray
+    would store it, is not writable."""
     if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         return
     try:
@@ -120,5 +129,5 @@ def keep_token_without_home() -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -1,4 +1,4 @@
-"""Where a sweep's trials run, what they are given, and what that costs."""
+"""The storage, resources and price of a sweep's trials."""
 
 import functools
 import os
@@ -17,43 +17,43 @@ from trainable.tune.attempt import Limits
 from trainable.tune.keys import AVOIDED, EXCLUSIVE
 
 NODE_LABEL = "ray.io/node-id"
-"""Ray's, on every node."""
+"""The label with its ID that Ray gives every node."""
 
 
 @dataclass(frozen=True)
 class TrialPlacement:
-    """Where the trials of a sweep run and what they are given."""
+    """The storage and resources of a sweep's trials."""
 
-    storage: Path | str  # absolute, or a URI: the same on every machine
+    storage: Path | str  # an absolute path or a URI, the same on every machine
     sweep: str
     num_threads: int
     num_gpus: float = 0.0
     max_silence_seconds: float = 1800.0
     usd_per_hour: Mapping[str, float] = field(default_factory=dict)
-    """Node type -> a node's price. One that has none is charged as the dearest."""
+    """Node type -> price of a node. Types without a price cost as much as the most expensive."""
     inputs: Inputs = field(default_factory=Inputs)
-    """What the sweep began with: a trial that reads anything else stops it."""
+    """The input files that the sweep began with; a trial that reads different ones stops it."""
 
     @property
     def root(self) -> Path:
-        """The storage folder; of a URI this machine's scratch, where a trial's folder is as long
-        as its process is at it."""
+        """The storage folder; for a URI, the local scratch folder, which has a trial's folder while
+        its process runs."""
         return storage_folder(self.storage, "scratch")
 
     def folder(self, trial: str) -> Path:
         return self.root / self.sweep / TRIALS / trial
 
     def preparation(self, number: int) -> Path:
-        """Where it is put down what the encoder `number` took that was made for all trials."""
+        """The folder of the attempt records for preparing encoder `number`, which trials share."""
         return self.root / self.sweep / PREPARATION / str(number)
 
     @property
     def shared(self) -> Path:
-        """What the trials of all sweeps have in common: encoders, teachers, soft labels."""
+        """The folder that the trials of all sweeps share: encoders, teachers, soft labels."""
         return self.root / SHARED
 
     def limits(self) -> Limits:
-        """What an attempt at a trial is held to, on the node that this process runs on."""
+        """The limits of an attempt at a trial on this node, with the price of its part of it."""
         node_type, total = _this_node()
         price = self.usd_per_hour.get(node_type, max(self.usd_per_hour.values(), default=0.0))
         used = {"GPU": self.num_gpus} if self.num_gpus else {"CPU": float(self.num_threads)}
@@ -71,21 +71,25 @@ class TrialPlacement:
 def resources(
     needs: Mapping[str, float], exclusive: Mapping[str, float], tune_config: Mapping[str, Any]
 ) -> tune.PlacementGroupFactory:
-    """What a trial is given: all CPUs of the largest machine where it is to have one to itself;
-    on none of the nodes that are to be avoided.
+    """The resources of a trial and the nodes that it must avoid.
 
-    Here because it goes to the workers with the trainable, and they need nothing else of `search`.
+    It is defined here and not in `search`, because Tune sends it to the workers.
+
+    Args:
+        needs: Ray's resources of a trial.
+        exclusive: its resources if it gets a machine of its own.
+        tune_config: the trial's configuration, with the keys `EXCLUSIVE` and `AVOIDED`.
     """
     bundle = dict(exclusive if tune_config.get(EXCLUSIVE) else needs)
     avoided = ",".join(tune_config.get(AVOIDED, ()))
     if not avoided:
         return tune.PlacementGroupFactory([bundle])
-    elsewhere = {NODE_LABEL: f"!in({avoided})"}
-    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[elsewhere])
+    selector = {NODE_LABEL: f"!in({avoided})"}
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[selector])
 
 
 def _this_node() -> tuple[str, dict[str, float]]:
-    """The node's type in the cluster's file, and all of its resources by Ray's names."""
+    """This node's type in the cluster's file, and its total resources by Ray's names."""
     node_type = os.environ.get("RAY_NODE_TYPE_NAME") or "local"
     return node_type, _resources_here() if ray.is_initialized() else {}
 

@@ -1,4 +1,4 @@
-"""What this process takes of its machine: its share of a CPU, memory, the GPU's."""
+"""System metrics of this process: CPU, memory, GPU."""
 
 import sys
 import time
@@ -12,28 +12,28 @@ _MEGABYTE = 1e6
 
 
 class SystemMeter:
-    """Reads the process's counters; a CPU's share is since the reading before."""
+    """Reads the process's metrics; CPU use is measured since the previous reading."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._process.cpu_percent()
 
     def read(self) -> SystemSample:
-        """The metrics now, under the names that MLflow's page for them looks for."""
+        """The current metrics, under MLflow's names for system metrics."""
         machine = psutil.virtual_memory()
         values = {
             f"{SYSTEM}process_cpu_percentage": self._process.cpu_percent(),
             f"{SYSTEM}process_memory_megabytes": self._process.memory_info().rss / _MEGABYTE,
             f"{SYSTEM}system_memory_usage_percentage": float(machine.percent),
-            **_of_gpu(),
+            **_gpu_metrics(),
         }
         return SystemSample(time.time(), values)
 
 
-def _of_gpu() -> dict[str, float]:
-    """Metrics of the trial's GPU, once it is used; how busy it is where NVIDIA's library is
+def _gpu_metrics() -> dict[str, float]:
+    """Metrics of the trial's GPU, if it is in use; utilization only if NVIDIA's library is
     installed."""
-    torch = sys.modules.get("torch")  # a trial without one does not need it here
+    torch = sys.modules.get("torch")  # if it is not imported, no GPU is in use
     if torch is None or not torch.cuda.is_initialized():
         return {}
     free, total = torch.cuda.mem_get_info()

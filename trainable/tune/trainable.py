@@ -1,7 +1,8 @@
-"""The Ray Tune trainable: the only adapter between Tune and the training loop.
+"""The Ray Tune trainable, the adapter between Tune and the training loop.
 
-Tune hands it a trial's settings and gets a report of each epoch; all else is in the trial's folder.
-A trial that goes on first reports the last epoch on disk, in case the process before it could not.
+Tune passes a trial's settings and gets a report of each epoch; everything else is in the trial's
+folder. A resumed trial first reports the last epoch on disk again, in case the previous process
+could not.
 """
 
 import functools
@@ -42,7 +43,7 @@ from trainable.tune.placement import TrialPlacement
 
 
 class Train(Protocol):
-    """The signature of `trainable.training.train.train` as far as a trial uses it."""
+    """The part of the signature of `trainable.training.train.train` that trials use."""
 
     def __call__(
         self,
@@ -64,13 +65,13 @@ def make_trainable(
     Its argument has `trial` (name), `recipe`, `settings` (dotted), `origin` and `searched`.
 
     Args:
-        train: trains a trial; `trainable.training.train.train` unless a test brings its own.
+        train: trains a trial; default: `trainable.training.train.train`. For tests.
     """
 
     def run_trial(tune_config: dict[str, Any]) -> None:
-        began = time.monotonic()  # what comes before the first step is paid for as well
+        began = time.monotonic()  # the trial is charged for the time before its first step as well
         limit_environment(place.num_threads, place.num_gpus)
-        train_it = train or _training(place)
+        train_it = train or _load_train(place)
         _freeze_imports()
         folder = place.folder(tune_config["trial"])
         try:
@@ -87,16 +88,16 @@ def make_trainable(
 
 
 def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
-    """The class that Tune makes of the function, where SIGTERM asks the trial to stop.
+    """Tune's trainable class for the function, with a handler of SIGTERM that stops the trial.
 
-    Only an actor's main thread can listen; the trial runs in another. The next trial runs in the
-    same process, which has torch loaded, unless the last one left too much memory behind.
+    Signal handlers need an actor's main thread, and the trial runs in another. The next trial
+    reuses the process, which has torch imported, unless memory was leaked.
     """
 
     class Trial(wrap_function(run_trial)):  # type: ignore[misc]  # ray is untyped
-        def __init__(self, *given: Any, **named: Any) -> None:
-            os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # a trial has a folder of its own
-            super().__init__(*given, **named)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # the trial's folder is elsewhere
+            super().__init__(*args, **kwargs)
 
         def setup(self, config: dict[str, Any]) -> None:
             listen()
@@ -104,7 +105,7 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
             super().setup(config)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
-            """The next trial, which Tune gives up for lost where this does not return True."""
+            """Prepare the next trial; always True, else Tune would count the trial as failed."""
             has_ended = bool(super().reset_config(new_config))
             has_grown = self._leftovers.has_leaked()
             self._is_spent = was_terminated() or has_grown or not has_ended
@@ -112,14 +113,14 @@ def listening(run_trial: Callable[[dict[str, Any]], None]) -> type:
 
         def step(self) -> Any:
             if self._is_spent:
-                os._exit(0)  # Tune starts the trial in another process, as after a crash
+                os._exit(0)  # Tune restarts the trial in another process, as after a crash
             return super().step()
 
     return Trial
 
 
-def _training(place: TrialPlacement) -> Train:
-    """Loads torch, which a test's own training need not wait for."""
+def _load_train(place: TrialPlacement) -> Train:
+    """Limit the threads and import the training loop, with torch."""
     limit_threads(place.num_threads, place.num_gpus)
     from trainable.training.train import train
 
@@ -128,7 +129,7 @@ def _training(place: TrialPlacement) -> Train:
 
 @functools.cache
 def _freeze_imports() -> None:
-    """What was imported stays: the collector would look through it for a third of a second."""
+    """Exclude imported objects from garbage collection, which would take a third of a second."""
     gc.freeze()
 
 
@@ -157,15 +158,15 @@ def _attempt(
                 shared=place.shared,
             )
         if reporter.folder.outcome() is None and not ended.outcome.is_terminal:
-            # stopped before it had a record, as while its teacher was trained: the driver takes a
-            # trial without an outcome for failed
+            # Stopped before it began, for example while its teacher was trained. The driver counts
+            # a trial without an outcome as failed.
             reporter.folder.write_outcome(ended)
         reporter.end(ended)
     except ChangedInputError as error:
         _give_up(error.problem)
     except PartialError:
-        raise  # what is not there yet may be there for the next attempt
-    except EnsweepError as error:  # as it would be at the next attempt
+        raise  # temporary: the next attempt may succeed
+    except EnsweepError as error:  # permanent: the next attempt would fail as well
         if is_full(error):
             raise
         last = OutcomeRecord(Outcome.FAILED, error.problem, reporter.epoch, time.time())
@@ -174,13 +175,13 @@ def _attempt(
 
 
 def _give_up(problem: str, *, is_full: bool = False) -> None:
-    """The sweep cannot go on; the trial is to run on when it can."""
+    """Report that the sweep cannot continue; the trial gets no outcome and can be resumed."""
     nothing = {EPOCH: 0, NUM_EPOCHS: 1, NUM_PROBE_EPOCHS: 0, VALUE: 0.0, BEST_VALUE: 0.0}
     tune.report({**nothing, DIVERGED: 0, PROBLEM: problem, NO_ROOM: int(is_full)})
 
 
 class _Reporter:
-    """Reports each epoch to Tune, once it is on disk."""
+    """Reports epochs to Tune that are on disk."""
 
     def __init__(self, folder: TrialFolder, attempt: Attempt) -> None:
         self.folder, self.attempt = folder, attempt
@@ -189,7 +190,7 @@ class _Reporter:
         self.has_reported = False
 
     def start(self, num_epochs: int, num_probe_epochs: int) -> None:
-        """Report the last epoch on disk again: the process before may have died before it did."""
+        """Report the last epoch on disk again: an earlier process may have died before it did."""
         self.num_epochs, self.num_probe_epochs = num_epochs, num_probe_epochs
         past, ended = self.folder.epochs(), self.folder.outcome()
         self.values = [record.metrics[OVERALL] for record in past]
@@ -198,23 +199,23 @@ class _Reporter:
 
     def __call__(self, record: EpochRecord) -> None:
         if record.epoch < self.epoch:
-            return  # run again, from a checkpoint before the last epoch on disk
+            return  # repeated, from a checkpoint before the last epoch on disk
         self.epoch = record.epoch
         self.values[self.epoch - 1 :] = [record.metrics[OVERALL]]
         self._report(self.values[-1])
 
     def end(self, outcome: OutcomeRecord) -> None:
-        """What Tune has not heard: a last epoch, an early end, a divergence. No exception."""
+        """Report what Tune does not know yet: a last epoch, early stopping, a divergence."""
         if outcome.outcome in (Outcome.DIVERGED, Outcome.FAILED):
             self.epoch = outcome.epoch
             self._report(0.0, diverged=True)
         elif outcome.outcome is Outcome.FINISHED:
             stopped_early = outcome.epoch < self.num_epochs
             if stopped_early:
-                self.num_epochs = outcome.epoch  # reported as one that ran to its end
+                self.num_epochs = outcome.epoch  # reported as a trial that completed all epochs
             if stopped_early or outcome.epoch > self.epoch:
                 self(self.folder.epochs()[-1])
-        elif not self.has_reported:  # Tune takes no end of a trial that has reported nothing
+        elif not self.has_reported:  # Tune requires at least one report
             self._report(0.0)
 
     def _report(self, value: float, *, diverged: bool = False) -> None:

@@ -76,7 +76,7 @@ def test_an_encoder_is_made_once_and_its_seconds_are_the_sweeps(
 def test_it_stops_with_the_sweep_and_goes_on_with_it(
     config: Config, place: TrialPlacement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainable.tune.attempt._LOOK_EVERY", 0.0)
+    monkeypatch.setattr("trainable.tune.attempt._POLL_SECONDS", 0.0)
     stop_file = place.limits().stop_file
     stop_file.parent.mkdir(parents=True)
     stop_file.touch()

@@ -208,7 +208,7 @@ def test_the_held_out_loss_is_a_mean_over_its_tokens(
     num_held_out = len(training.held_out_tokens.lengths)
     assert num_held_out > 64
     assert num_held_out % 64
-    training._score()
+    training._evaluate_held_out()
     rows = (np.arange(n, min(n + 64, num_held_out)) for n in range(0, num_held_out, 64))
     with torch.inference_mode():
         losses = torch.cat(

@@ -23,7 +23,7 @@ def test_weights_between_the_probes_and_the_fine_tuned_are_scored(
     one.enter(probe)
     one.step(new_batch(one, "sentiment"), 1, 0)
     one.end_epoch()
-    assert one.scored is one.model
+    assert one.scored_model is one.model
     two.enter(finetune)
     load_state(two, state_of(one))
     start = {name: value.double() for name, value in one.model.state_dict().items()}
@@ -34,7 +34,7 @@ def test_weights_between_the_probes_and_the_fine_tuned_are_scored(
     two.model.load_state_dict(one.model.state_dict())
     for learner in (one, two, three):
         learner.end_epoch()
-        found = learner.scored.state_dict()
+        found = learner.scored_model.state_dict()
         for name, value in one.model.state_dict().items():
             between = start[name] + 0.25 * (value.double() - start[name])
             torch.testing.assert_close(found[name].double(), between, rtol=1e-5, atol=1e-5)

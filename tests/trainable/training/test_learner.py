@@ -214,12 +214,12 @@ def test_a_learner_goes_on_from_its_state(tiny_encoder: Path, tiny_data: Path) -
         learner.step(new_batch(learner, "similarity"), 2, 2)
     for name, value in one.model.state_dict().items():
         torch.testing.assert_close(two.model.state_dict()[name], value, msg=name)
-    for name, value in one.scored.state_dict().items():
-        torch.testing.assert_close(two.scored.state_dict()[name], value, msg=name)
+    for name, value in one.scored_model.state_dict().items():
+        torch.testing.assert_close(two.scored_model.state_dict()[name], value, msg=name)
     ended = learner_of(config)
     ended.enter(first)
     load_state(ended, state_of(one))
-    assert ended.scored is ended.model
+    assert ended.scored_model is ended.model
     assert not ended.optimizer.state_dict()["state"]
     for name, value in one.model.state_dict().items():
         assert torch.equal(ended.model.state_dict()[name], value), name
@@ -232,9 +232,9 @@ def test_the_average_is_scored_once_there_is_one(tiny_encoder: Path, tiny_data: 
     learner = learner_of(config)
     learner.end_epoch()
     assert learner.average is None
-    assert learner.scored is learner.model
+    assert learner.scored_model is learner.model
     learner.enter(stages_of(config)[1])
-    assert learner.scored is learner.model
+    assert learner.scored_model is learner.model
     before = learner.dev_outputs()
     weights = []
     for number in (0, 1):
@@ -242,7 +242,7 @@ def test_the_average_is_scored_once_there_is_one(tiny_encoder: Path, tiny_data: 
         learner.end_epoch()
         weights.append(learner.model.heads["sentiment"].out.weight.detach().double().clone())
     mean = torch.stack(weights).mean(0)
-    found = learner.scored.heads["sentiment"].out.weight.double()
+    found = learner.scored_model.heads["sentiment"].out.weight.double()
     torch.testing.assert_close(found, mean, rtol=1e-5, atol=1e-5)
     outputs = learner.dev_outputs()
     assert {name: values.shape for name, values in outputs.items()} == {

@@ -10,7 +10,7 @@ from tiny_trials import config_of, learner_of, run
 
 from mlflow_setup.schema import EpochRecord, Outcome
 from trainable.storage.trial_folder import TrialFolder
-from trainable.training.learner_state import fits, load_state, state_of
+from trainable.training.learner_state import can_load, load_state, state_of
 
 HEADS = ("train.stages=[probe]", "probe.num_epochs=3")
 
@@ -23,12 +23,12 @@ def test_of_heads_alone_the_encoder_is_not_held_and_another_does_not_fit(
     one.step(new_batch(one, "sentiment"), 1, 0)
     state = state_of(one)
     assert not [name for name in state["model"] if name.startswith("encoder.")]
-    assert fits(two, state)
+    assert can_load(two, state)
     load_state(two, state)
     for name, value in one.model.state_dict().items():
         assert torch.equal(two.model.state_dict()[name], value), name
     two.encoder_id = "another"
-    assert not fits(two, state)
+    assert not can_load(two, state)
 
 
 def test_an_encoder_that_was_trained_is_held(tiny_encoder: Path, tiny_data: Path) -> None:
@@ -39,7 +39,7 @@ def test_an_encoder_that_was_trained_is_held(tiny_encoder: Path, tiny_data: Path
     state = state_of(one)
     assert state["model"].keys() == one.model.state_dict().keys()
     del state["encoder"]
-    assert fits(two, state)
+    assert can_load(two, state)
     load_state(two, state)
     for name, value in one.model.state_dict().items():
         assert torch.equal(two.model.state_dict()[name], value), name

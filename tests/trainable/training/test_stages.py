@@ -10,7 +10,7 @@ from trainable.config.sections import Optim
 from trainable.training.stages import (
     Stage,
     final_rate,
-    first_judged_epoch,
+    first_candidate_epoch,
     learning_rate,
     num_frozen_epochs,
     num_probe_epochs,
@@ -75,7 +75,10 @@ def test_both_decays_are_refused() -> None:
 
 def test_an_average_is_judged_from_its_first_epoch_on_and_other_stages_from_the_first() -> None:
     config = _config("probe", "finetune", "swa")
-    assert [first_judged_epoch(config, epoch) for epoch in (1, 2, 3, 6, 7, 9)] == [1] * 4 + [7, 7]
+    assert [first_candidate_epoch(config, epoch) for epoch in (1, 2, 3, 6, 7, 9)] == [1] * 4 + [
+        7,
+        7,
+    ]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3, 1.0])

@@ -25,8 +25,8 @@ from trainable.tune.attempt import Attempt, Limits, last_stacks, listen, was_ter
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(attempts, "_LOOK_EVERY", 0.0)
-    monkeypatch.setattr(attempts, "_COUNT_EVERY", 0.0)
+    monkeypatch.setattr(attempts, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(attempts, "_RECORD_SECONDS", 0.0)
     return tmp_path / "trials" / "0001"
 
 
@@ -75,7 +75,7 @@ def test_samples_get_rarer_the_longer_a_trial_runs(
 ) -> None:
     seconds = [0.0]
     monkeypatch.setattr(attempts.time, "monotonic", lambda: seconds[0])
-    monkeypatch.setattr(attempts, "_MAX_DENSITY", 10)
+    monkeypatch.setattr(attempts, "_SAMPLE_DENSITY", 10)
     with Attempt(folder, limits(tmp_path)) as attempt:
         for _ in range(60):
             seconds[0] += 10
@@ -193,8 +193,8 @@ def test_in_an_object_store_what_it_tells_of_itself_holds_nothing_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What waits at the end is let go: the last record says it all."""
-    monkeypatch.setattr(attempts, "_LOOK_EVERY", 0.0)
-    monkeypatch.setattr(attempts, "_COUNT_EVERY", 0.0)
+    monkeypatch.setattr(attempts, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(attempts, "_RECORD_SECONDS", 0.0)
     machines, may_go_on = Machines(monkeypatch, tmp_path), threading.Event()
     folder, put = storage_folder(URI) / "s" / "trials" / "0001", ObjectStore.put
     with Attempt(folder, limits(folder.parents[1])) as attempt:

@@ -13,7 +13,7 @@ from ray._private.node import Node as RayNode
 from mlflow_setup.errors import ConfigError
 from trainable.tune import local_ray
 from trainable.tune.cluster import cluster
-from trainable.tune.local_ray import keep_token_without_home, prove_surroundings
+from trainable.tune.local_ray import check_ray_can_start, keep_token_without_home
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_a_folder_in_which_ray_cannot_start_is_refused(
     assert caught.value.problem.startswith(f"{name}={folder}: ")
     assert f"{name}=/tmp" in str(caught.value.fix)
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:1")  # there another machine's folder counts
-    prove_surroundings()
+    check_ray_can_start()
 
 
 @pytest.mark.parametrize("home", ["closed", "none", "open"])
