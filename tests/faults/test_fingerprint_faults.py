@@ -79,9 +79,9 @@ def other_rows(found: Predictions, encoder: Path, data: Path, here: Path) -> Pre
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (other_vocabulary, "predictions of something else: tokenizer is"),
-        (other_rules, "predictions of something else: tokenizer is"),
-        (other_length, "predictions of something else: tokenizer is"),
+        (other_vocabulary, "predictions for other data: tokenizer is"),
+        (other_rules, "predictions for other data: tokenizer is"),
+        (other_length, "predictions for other data: tokenizer is"),
         (other_label_order, f"{TASK}, epoch 2: data "),
         (other_text, f"{TASK}, epoch 2: data "),
         (other_rows, f"{TASK}, epoch 2: data "),

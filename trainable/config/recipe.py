@@ -98,9 +98,10 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
     if parent is not None:
         if not isinstance(parent, str):
             raise ConfigError(f"{path}: extends must name one recipe or file, got {parent!r}")
-        beside = path.parent / parent
-        known = beside if is_settings_file(beside) and _exists(beside) else parent
-        base = read_recipe(str(known), (*_seen, str(path)))
+        in_same_folder = path.parent / parent
+        if is_settings_file(in_same_folder) and _exists(in_same_folder):
+            parent = str(in_same_folder)
+        base = read_recipe(parent, (*_seen, str(path)))
         settings, origin, packaged = dict(base.settings), dict(base.origin), base.packaged
     if path.parent == RECIPES.folder:
         shown_name = packaged = path.stem

@@ -1,1 +1,1 @@
-"""Data sets: fetched, read, checked, held in memory. No tokens and no batches."""
+"""Data sets: download, reading, validation; without tokens and batches."""

@@ -1,4 +1,4 @@
-"""The data of a trial: training and dev examples, checked, subsampled and fingerprinted."""
+"""The data of a trial: training and dev examples, validated, subsampled and fingerprinted."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,52 +21,53 @@ from trainable.runtime.seeding import generator
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 MIN_DEV_ROWS = 20
-"""Rows of dev below which `data check` warns: a handful of runs has as many candidates."""
+"""Number of dev rows below which `data check` warns: a few runs have as many candidates."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a trial trains on and is scored on."""
+    """The training and dev examples of a trial."""
 
     tasks: dict[str, Task]
     train: dict[str, Examples]
-    dev: dict[str, Examples]  # of the tasks that have a metric
-    skipped: dict[str, int]  # "quora-train.csv D07" -> rows left out
+    dev: dict[str, Examples]  # of the tasks with a metric
+    skipped: dict[str, int]  # "quora-train.csv D07" -> number of skipped rows
     fingerprint: str
     sources: Mapping[Source, str] = field(default_factory=dict)
-    """The fingerprint of all sound rows of each file that was read."""
+    """Fingerprint of all valid rows of each file that was read, before subsampling."""
 
 
 def read_dataset(config: Config) -> Dataset:
-    """Read, check and subsample the data that `config.data` names.
+    """Read, validate and subsample the data of `config.data`.
 
     Raises:
-        DataError: the first 20 errors, unless `data.on_bad_rows=skip` can leave them out.
-        ChangedInputError: the data are not those that the sweep began with.
-        ConfigError, PartialError: as `trainable.data.remote.fetched`, where `data.dir` is a URI.
+        DataError: the first 20 errors; with `data.on_bad_rows=skip`, only those that are not of
+            single rows.
+        ChangedInputError: the data has changed since the sweep began.
+        ConfigError, PartialError: as `trainable.data.remote.fetched`, if `data.dir` is a URI.
     """
     if not config.data.dir:
         raise DataError("data.dir is not set", fix="name the folder: --data-dir DIR")
     tasks, folder = config.task_records(), local_folder(config.data.dir)
-    place = config.data.dir if is_uri(config.data.dir) else folder
+    shown_dir = config.data.dir if is_uri(config.data.dir) else folder
     train, dev, defects = {}, {}, []
     for name, task in tasks.items():
-        train[name], of_split = read_split(name, task, "train", folder)
-        defects += of_split
+        train[name], new_defects = read_split(name, task, "train", folder)
+        defects += new_defects
         if task.is_evaluated:
-            dev[name], of_split = read_split(name, task, "dev", folder)
-            defects += of_split
+            dev[name], new_defects = read_split(name, task, "dev", folder)
+            defects += new_defects
     errors = [defect for defect in defects if defect.severity == "error"]
     fatal = [defect for defect in errors if not defect.is_of_row]
     if fatal or (errors and config.data.on_bad_rows == "error"):
         shown = fatal or errors
         raise DataError(
-            f"{place}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
-            fix=f"ensweep data check {place} lists all of them",
+            f"{shown_dir}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
+            fix=f"ensweep data check {shown_dir} lists all of them",
         )
     for examples in (*train.values(), *dev.values()):
         if not len(examples):
-            raise DataError(f"{place}: {examples.task_name} has no sound {examples.split} row")
+            raise DataError(f"{shown_dir}: {examples.task_name} has no valid {examples.split} row")
     rows = {(defect.file, defect.line): defect.code for defect in errors}
     skipped = Counter(f"{file} {code}" for (file, _), code in rows.items())
     sources = {
@@ -82,8 +83,8 @@ def read_dataset(config: Config) -> Dataset:
 def read_directory(
     data_dir: Path, tasks: Mapping[str, Task]
 ) -> tuple[list[Examples], list[Defect]]:
-    """The sound rows of every file of the tasks, and every defect, rows that stand in two splits
-    included. A missing test file is no defect.
+    """The valid rows of all files of the tasks, and all defects, including rows that occur in two
+    splits. A missing test file is not a defect.
     """
     parts: list[Examples] = []
     defects: list[Defect] = []
@@ -94,14 +95,15 @@ def read_directory(
                 continue
             if split == "test" and not (data_dir / task.files[split]).exists():
                 continue
-            examples, of_split = read_split(name, task, split, data_dir)
-            defects += of_split + _overlaps(examples, seen) + _uninformative(examples)
+            examples, row_defects = read_split(name, task, split, data_dir)
+            defects += row_defects + _overlaps(examples, seen) + _uninformative(examples)
             parts.append(examples)
     return parts, defects
 
 
 def _overlaps(examples: Examples, seen: dict[tuple[str, ...], Split]) -> list[Defect]:
-    """Rows whose sentences stand in an earlier split; adds this split's rows to `seen`."""
+    """Warnings for rows whose sentences occur in an earlier split; adds this split's rows to
+    `seen`."""
     rows = list(zip(*examples.sentences, strict=True))
     file, column = examples.task.files[examples.split], examples.task.columns.sentences[0]
     overlaps = [
@@ -112,7 +114,7 @@ def _overlaps(examples: Examples, seen: dict[tuple[str, ...], Split]) -> list[De
             0,
             column,
             row[0][:200],
-            f"id {id_}: its text stands in {seen[row]} too",
+            f"id {id_}: its text also occurs in {seen[row]}",
         )
         for id_, row in zip(examples.ids, rows, strict=True)
         if row in seen
@@ -123,7 +125,7 @@ def _overlaps(examples: Examples, seen: dict[tuple[str, ...], Split]) -> list[De
 
 
 def _uninformative(examples: Examples) -> list[Defect]:
-    """Labels that are all the same, and a dev set too small for its scores to mean anything."""
+    """Warnings for constant labels, and for a dev set that is too small for meaningful scores."""
     labels, file = examples.labels, examples.task.files[examples.split]
     findings: list[tuple[str, str, str]] = []
     if labels is not None and len(labels) and np.ptp(labels) == 0:
@@ -138,7 +140,7 @@ def _uninformative(examples: Examples) -> list[Defect]:
 
 
 def _subsample(examples: Examples, config: Config) -> Examples:
-    """`train_fraction`, then `max_train_examples`; seeded, and the file's order is kept."""
+    """A seeded sample by `train_fraction` and `max_train_examples`, in the order of the file."""
     num_rows = max(1, round(len(examples) * config.data.train_fraction))
     if config.data.max_train_examples is not None:
         num_rows = min(num_rows, config.data.max_train_examples)

@@ -1,4 +1,4 @@
-"""Defects of data files: each with its place, its value and what to do."""
+"""Defects of data files, each with its location, its value and a fix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ FIXES = {
     "task with quoting: none; if it is one cell, write it in one line",
     "D15": "name the labels in the task's declaration, in the order of the classes: labels: [...]",
     "D16": 'write each line as a JSON object: {"id": "1", "sentence": "...", "label": "..."}',
-    "D20": "nothing to do; the column is not read",
-    "D21": "nothing to do; the mark is left out",
-    "D22": "nothing to do; mind it when the file is opened in a spreadsheet",
-    "D23": "leave the rows out of one of the splits: scores on them say little",
-    "D24": "nothing to do; the lines are read as they are",
-    "D25": "nothing to do where the text has line breaks; else look for stray quotation marks",
-    "D26": "give the split rows of other labels: nothing is learnt from, or told by, a constant",
-    "D27": "give dev more rows, or take differences between its scores for chance",
+    "D20": "nothing to do; the column is ignored",
+    "D21": "nothing to do; the mark is ignored",
+    "D22": "nothing to do; but a spreadsheet may run it as a formula",
+    "D23": "remove the rows from one of the splits: scores on rows seen in training mean little",
+    "D24": "nothing to do; these line ends are supported",
+    "D25": "nothing to do if the text has line breaks; else look for stray quotation marks",
+    "D26": "add rows with other labels: constant labels allow neither training nor evaluation",
+    "D27": "add rows to dev, or expect differences between its scores to be chance",
 }
-"""What to do about each kind of defect. D01 to D16 are errors, D20 on are warnings."""
+"""The fix for each kind of defect. D01 to D16 are errors, D20 and above are warnings."""
 _OF_ROWS = (*("D03", "D05", "D06", "D07", "D08", "D09", "D10", "D11", "D12"), "D14", "D16")
 
 
@@ -43,7 +43,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """One defect of one file. A `line` of 0 means the file as a whole."""
+    """One defect of one file. Line 0 is the file as a whole."""
 
     code: str
     severity: Severity
@@ -59,7 +59,7 @@ class Defect:
 
     @property
     def is_of_row(self) -> bool:
-        """Whether leaving the row out mends it; else the file cannot be used as it is."""
+        """Whether the rest of the file can be used without the row."""
         return self.code in _OF_ROWS
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Defect:
 
 
 def describe(defects: Sequence[Defect]) -> str:
-    """The first 20 defects a line each, how many more there are, and what to do about each kind."""
+    """The first 20 defects, one per line, the number of others, and the fix for each kind."""
     lines = [str(defect) for defect in defects[:NUM_SHOWN]]
     if len(defects) > NUM_SHOWN:
         lines.append(f"... and {len(defects) - NUM_SHOWN} more")

@@ -1,4 +1,4 @@
-"""Validated examples of a task: ids, sentences, labels.
+"""Validated examples of a task: IDs, sentences, labels.
 
 Legend: n examples, C labels of a set.
 """
@@ -24,16 +24,16 @@ class Examples:
     task: Task
     split: Split
     ids: tuple[str, ...]
-    sentences: tuple[tuple[str, ...], ...]  # a tuple of n for each side: one side or two
-    labels: NDArray[np.float64] | None  # [n] (a set of labels: see `label_sets`); None: unlabelled
-    contradictions: tuple[str, ...] | None = None  # entailment: a third sentence, or "" [n]
+    sentences: tuple[tuple[str, ...], ...]  # a tuple of n sentences for each of 1 or 2 sides
+    labels: NDArray[np.float64] | None  # [n] (for sets see `label_sets`); None: unlabelled
+    contradictions: tuple[str, ...] | None = None  # [n] for entailment: the third sentence, or ""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex characters over names, ids, sentences and labels, in their order."""
+        """A hash, 16 hex characters, of names, IDs, sentences and labels, in order."""
         digest = hashlib.sha256(f"{self.task_name}\0{self.split}".encode())
         for column in (self.ids, *self.sentences, self.contradictions or ()):
             digest.update(json.dumps(column).encode())
@@ -43,7 +43,7 @@ class Examples:
 
     @property
     def targets(self) -> NDArray[np.float32] | None:
-        """What a loss compares outputs with: labels [n], or of sets 0 or 1 a label [n, C]."""
+        """The targets of a loss: labels [n], or for sets 0 or 1 per label [n, C]."""
         if self.labels is None or self.task.kind.output is not Output.LABELS:
             return None if self.labels is None else self.labels.astype(np.float32)
         return label_sets(self.labels, self.task.num_classes).astype(np.float32)

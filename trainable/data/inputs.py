@@ -1,7 +1,7 @@
-"""What the trials of a sweep read, fixed when the sweep begins.
+"""The inputs of a sweep, fixed when it begins.
 
-The driver notes a fingerprint of each set of examples and the versions of the files at each storage
-URI. A read within `expecting` returns those and no others, or an error that ends the sweep.
+The driver records a fingerprint of each set of examples, and the versions of the files at each
+storage URI. A read within `expecting` returns the same data or raises an error that ends the sweep.
 """
 
 import json
@@ -22,15 +22,15 @@ _SCHEMA = "schema_version"
 
 
 class ChangedInputError(DataError):
-    """Data or an encoder are not what the sweep began with."""
+    """Data or an encoder has changed since the sweep began."""
 
 
 class Source(NamedTuple):
-    """A file of a data folder, as one task reads it."""
+    """A file of a data folder, as a task reads it."""
 
     data_dir: str
     file: str
-    reading: str  # task, split, and all that decides what a row is
+    reading: str  # task, split, and a hash of the task's settings
 
 
 Listing = Mapping[str, Version]
@@ -39,14 +39,14 @@ Listing = Mapping[str, Version]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Fingerprints of examples before any is left out, and the files at URIs."""
+    """Fingerprints of examples before subsampling, and the versions of the files at URIs."""
 
     examples: Mapping[Source, str] = field(default_factory=dict)
     folders: Mapping[str, Listing] = field(default_factory=dict)
 
     def changes(self, now: "Inputs") -> list[str]:
-        """What of `found` is known here as something else: data by their content, encoders by the
-        versions of their files."""
+        """The inputs that `now` has in another version: data by content, encoders by the versions
+        of their files."""
         encoders = set(self.folders) - {source.data_dir for source in now.examples}
         changed = (
             uri
@@ -56,12 +56,13 @@ class Inputs:
         return changed_examples(self.examples, now.examples) + sorted(map(redact, changed))
 
     def relocated(self, move: Callable[[str], str]) -> "Inputs":
-        """The same, their folders renamed by `move`."""
+        """The same inputs, with the data folders renamed by `move`."""
         moved = {s._replace(data_dir=move(s.data_dir)): each for s, each in self.examples.items()}
         return Inputs(moved, self.folders)
 
     def with_more(self, more: "Inputs") -> "Inputs":
-        """These examples and those of `found`, and the folders as they were found."""
+        """These inputs and those of `more`; for the same key, the examples of these and the folder
+        of `more`."""
         return Inputs({**more.examples, **self.examples}, {**self.folders, **more.folders})
 
     def to_json(self) -> str:
@@ -76,7 +77,7 @@ class Inputs:
 
 
 def inputs_from_json(text: str) -> Inputs:
-    """Raises IntegrityError when `text` is not what `Inputs.to_json` gives."""
+    """The inverse of `Inputs.to_json`. Raises IntegrityError if the text is damaged."""
     try:
         content: dict[str, Any] = json.loads(text)
         problem = version_problem(content[_SCHEMA], SCHEMA_VERSION)
@@ -84,8 +85,10 @@ def inputs_from_json(text: str) -> Inputs:
             return Inputs(
                 {Source(*map(str, row[:3])): str(row[3]) for row in content["examples"]},
                 {
-                    uri: {name: Version(int(size), str(mark)) for name, (size, mark) in of.items()}
-                    for uri, of in content["folders"].items()
+                    uri: {
+                        name: Version(int(size), str(mark)) for name, (size, mark) in files.items()
+                    }
+                    for uri, files in content["folders"].items()
                 },
             )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
@@ -98,7 +101,8 @@ _expected: ContextVar[Inputs | None] = ContextVar("expected", default=None)
 
 @contextmanager
 def expecting(inputs: Inputs) -> Iterator[None]:
-    """Within the block data and folders at URIs are these, or raise ChangedInputError."""
+    """Within the block, reading data or folders that differ from `inputs` raises
+    ChangedInputError."""
     token = _expected.set(inputs)
     try:
         yield
@@ -107,13 +111,13 @@ def expecting(inputs: Inputs) -> Iterator[None]:
 
 
 def expected_folder(uri: str) -> Listing | None:
-    """The files at `uri` that are expected; None where nothing is."""
+    """The expected files at `uri`; None: no expectation."""
     inputs = _expected.get()
     return None if inputs is None else inputs.folders.get(uri)
 
 
 def prove_examples(fingerprints: Mapping[Source, str]) -> None:
-    """Raises ChangedInputError where the examples are not those that are expected."""
+    """Raise ChangedInputError if the examples differ from the expected ones."""
     inputs = _expected.get()
     changed = [] if inputs is None else changed_examples(inputs.examples, fingerprints)
     if changed:
@@ -121,7 +125,7 @@ def prove_examples(fingerprints: Mapping[Source, str]) -> None:
 
 
 def changed_examples(known: Mapping[Source, str], fingerprints: Mapping[Source, str]) -> list[str]:
-    """The files whose examples are known otherwise."""
+    """The files whose fingerprints are known and differ."""
     changed = {
         s.data_dir + "/" + s.file for s, each in fingerprints.items() if known.get(s, each) != each
     }
@@ -129,15 +133,14 @@ def changed_examples(known: Mapping[Source, str], fingerprints: Mapping[Source, 
 
 
 def changed_input(places: Iterable[str]) -> ChangedInputError:
-    """What is said of data or encoders that changed while a sweep needs them as they were."""
+    """The error for data or encoders that have changed since the sweep began."""
     return ChangedInputError(
         f"changed since the sweep began: {', '.join(places)}",
-        fix="put the files back as they were, or start a new sweep (--warm-start takes over what "
-        "this one found)",
+        fix="restore the files, or start a new sweep (--warm-start uses this one's results)",
     )
 
 
 def source_of(data_dir: str, name: str, task: Task, split: Split) -> Source:
-    """The file of a task's split, as the task reads it."""
+    """The `Source` of a task's split."""
     reading = f"{name} {split} {short_hash(task.model_dump_json())}"
     return Source(data_dir, task.files[split], reading)

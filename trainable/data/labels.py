@@ -1,4 +1,4 @@
-"""Labels as numbers: of cells, by name or number; sets of them, a bit each.
+"""Conversion of labels to numbers: classes by name or number, scores, sets as bit masks.
 
 Legend: n examples, C labels of a set.
 """
@@ -14,8 +14,8 @@ from trainable.config.tasks import Output, Task
 
 
 def label_value(task: Task, text: str) -> tuple[float, str]:
-    """A cell's label as `Examples` has it, and what is wrong with it, in words that follow the
-    cell; "" where nothing is."""
+    """The label of a cell, encoded as in `Examples`, and the problem with it, "" if there is none.
+    The problem's text follows the cell in messages."""
     if task.kind.output is Output.LABELS:
         total = 0.0
         for name in dict.fromkeys(part.strip() for part in text.split(task.label_separator)):
@@ -34,7 +34,7 @@ def label_value(task: Task, text: str) -> tuple[float, str]:
 
 
 def _class(task: Task, text: str) -> tuple[int, str]:
-    """The class that a cell names, by its name or number."""
+    """The class of a cell with its name or number, and the problem with it, or ""."""
     if task.labels:
         if text in task.labels:
             return task.labels.index(text), ""
@@ -47,7 +47,7 @@ def _class(task: Task, text: str) -> tuple[int, str]:
 
 
 def number_of(text: str) -> float:
-    """The number in a cell, or NaN: float() would take 1_0 and digits of every script."""
+    """The number in a cell, else NaN. Stricter than float(), which accepts 1_0 and all digits."""
     try:
         return float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
@@ -55,7 +55,7 @@ def number_of(text: str) -> float:
 
 
 def label_sets(labels: NDArray[np.floating[Any]], num_labels: int) -> NDArray[np.bool_]:
-    """Sets of labels [n], each a number whose bit c stands for label c -> which it has [n, C]."""
+    """Membership [n, C] of sets of labels [n], which are numbers with bit c for label c."""
     bits = labels.astype(np.int64)[:, None] >> np.arange(num_labels)
     return np.asarray(bits & 1, np.bool_)
 

@@ -1,4 +1,4 @@
-"""The public data sets from the hub, in the paper's file format: SST-5, QQP, STS-B, AllNLI."""
+"""Download of the public data sets SST-5, QQP, STS-B and AllNLI, into the paper's file format."""
 
 import csv
 import io
@@ -22,35 +22,34 @@ from trainable.config.strict_yaml import read_settings
 from trainable.config.tasks import PAPER_TASKS, Split, Task
 
 NUM_NLI_ROWS = 50_000
-"""AllNLI rows that are written, as many as the author trained on, drawn from all of them: the first
-ones need not be like the rest."""
+"""Number of AllNLI rows that are written, as many as the author trained on; a random sample."""
 
 _NLI_SEED = 0
 
 UNLABELLED = -1.0
-"""What the hub has for the label of a hidden test row."""
+"""The hub's label of test rows whose labels are hidden."""
 
 _CONVERTED = "refs/convert/parquet"
-"""The hub's own conversion of each data set, also of those that are scripts."""
+"""The revision with the hub's own conversion of a data set, which also exists for scripts."""
 
 Row = tuple[list[str], float]  # sentences and label
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a task's rows stand on the hub, and which of their columns are used."""
+    """The location and columns of a task's rows on the hub."""
 
     task: str
     repository: str
     splits: dict[Split, str]  # our split -> a word in the file's name
     sentences: list[str]
-    folder: str = ""  # files are looked for below it
+    folder: str = ""  # of the files
     label: str | None = None  # None: entailment
     scale: float = 1.0
     form: str = "{}"
 
     def show_label(self, label: float) -> str:
-        """The hub's label as our files have it."""
+        """The hub's label, converted to the format of our files."""
         return self.form.format(label * self.scale)
 
 
@@ -63,15 +62,15 @@ SOURCES = [
 def fetch(
     folder: Path, endpoint: str | None = None, report: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Bring every source's splits, then write them into `folder`: all of them or none.
+    """Download all splits of all sources, then write them into `folder`.
 
     Args:
-        endpoint: the hub's address; None: huggingface_hub's own (`HF_ENDPOINT`).
-        report: called with each file that was fetched.
+        endpoint: the hub's address; None: huggingface_hub's default (`HF_ENDPOINT`).
+        report: called with a line for each downloaded file.
 
     Raises:
-        ConfigError: the folder has files already, or cannot be written.
-        DataError: the hub cannot be reached, or a file or column is not where it was.
+        ConfigError: the folder is not empty, or cannot be written.
+        DataError: the hub cannot be reached, or a file or column is missing there.
     """
     check_folder(folder, "DIR")
     texts: dict[str, str] = {}
@@ -92,8 +91,11 @@ def fetch(
 def hub_files(
     repository: str, choose: Callable[[list[str]], list[str]], endpoint: str | None = None
 ) -> dict[str, Path]:
-    """The files of any data set of the hub, by their names there, that `choose` takes of all; of
-    those of the hub's own conversion to Parquet, where it takes none.
+    """Download files of a data set on the hub: name -> local path.
+
+    Args:
+        choose: selects from the names of all files; if it selects none, it is called again for the
+            files of the hub's own conversion to Parquet.
 
     Raises:
         DataError: the hub cannot be reached, or has no such data set.
@@ -102,7 +104,7 @@ def hub_files(
     for revision in (None, _CONVERTED):
         try:
             listed = hub.list_repo_files(repository, repo_type="dataset", revision=revision)
-        except Exception as error:  # the errors of its HTTP library, which differs by version
+        except Exception as error:  # of the HTTP library, which depends on the version
             raise _unreachable(repository, error) from error
         if files := choose(list(listed)):
             return {name: _download(repository, name, endpoint, revision) for name in files}
@@ -113,7 +115,7 @@ def _names(source: Source, endpoint: str | None) -> list[str]:
     try:
         hub = huggingface_hub.HfApi(endpoint=endpoint)
         return list(hub.list_repo_files(source.repository, repo_type="dataset"))
-    except Exception as error:  # the errors of its HTTP library, which differs by version
+    except Exception as error:  # of the HTTP library, which depends on the version
         raise _unreachable(source.repository, error) from error
 
 
@@ -151,14 +153,14 @@ def _rows(source: Source, names: list[str], word: str, endpoint: str | None) -> 
 
 
 def _read(path: Path) -> Iterable[Any]:
-    if path.suffix == ".jsonl":  # not splitlines(): a sentence may hold a U+2028
+    if path.suffix == ".jsonl":  # not splitlines(): a sentence may contain U+2028
         return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
     batches = pq.read_table(path).to_batches(max_chunksize=10_000)
     return (record for batch in batches for record in batch.to_pylist())
 
 
 def _row(source: Source, record: Any, where: str) -> Row:
-    """The record's sentences, '' for null, and its label, `UNLABELLED` for null."""
+    """The record's sentences ('' for null) and its label (`UNLABELLED` for null)."""
     if not isinstance(record, dict):
         raise DataError(f"{where}: a row is {record!r:.80}, not an object")
     needed = [*source.sentences, *([] if source.label is None else [source.label])]
@@ -177,7 +179,7 @@ def _row(source: Source, record: Any, where: str) -> Row:
 
 
 def _table(source: Source, task: Task, split: Split, rows: Iterator[Row]) -> str:
-    """Tab-separated text with an unnamed index column; the label column where there are labels."""
+    """Tab-separated text with an unnamed index column, and a label column if there are labels."""
     all_rows = list(rows)
     is_labelled = any(label != UNLABELLED for _, label in all_rows)
     buffer = io.StringIO()
@@ -191,15 +193,15 @@ def _table(source: Source, task: Task, split: Split, rows: Iterator[Row]) -> str
 
 
 def _json_lines(rows: Iterator[Row]) -> str:
-    """A seeded draw of all rows, in a random order."""
-    every = [sentences for sentences, _ in rows]
-    drawn = np.random.default_rng(_NLI_SEED).permutation(len(every))[:NUM_NLI_ROWS]
-    return "".join(f"{json.dumps(every[row])}\n" for row in drawn)
+    """A seeded random sample of the rows, as JSON lines."""
+    all_rows = [sentences for sentences, _ in rows]
+    sample = np.random.default_rng(_NLI_SEED).permutation(len(all_rows))[:NUM_NLI_ROWS]
+    return "".join(f"{json.dumps(all_rows[row])}\n" for row in sample)
 
 
 def _unreachable(repository: str, error: Exception) -> DataError:
     reason = first_line(error)
     return DataError(
-        f"{repository}: cannot be fetched from the hub: {printable(reason)}",
-        fix="run this where there is a network, without HF_HUB_OFFLINE, and bring the folder along",
+        f"{repository}: cannot be downloaded from the hub: {printable(reason)}",
+        fix="run this on a machine with a network, without HF_HUB_OFFLINE, and copy the folder",
     )

@@ -1,8 +1,7 @@
-"""Files -> validated examples. Every defect is named by file, line and column, in one pass.
+"""Reading and validating data files. One pass finds all defects, with file, line and column.
 
-Delimited text is read by the header's column names, JSON lines and Parquet by the names of their
-fields; the paper's files are tab-separated under `.csv`. Entailment pairs are JSON lists, a line
-each.
+Columns are found by name, in the header of delimited text or the fields of JSON lines and Parquet.
+The paper's `.csv` files are tab-separated. Entailment pairs are JSON lists, one per line.
 """
 
 import io
@@ -37,9 +36,9 @@ _FORMULA = ("=", "+", "-", "@")
 def read_split(
     task_name: str, task: Task, split: Split, data_dir: Path
 ) -> tuple[Examples, list[Defect]]:
-    """The sound rows of a task's file for `split`, and the defects of the others.
+    """The valid rows of a task's file for `split`, and the defects of the others.
 
-    Labels are None where a test file has no label column.
+    Labels are None if a test file has no label column.
     """
     return read_file(task_name, task, split, data_dir / task.files[split])
 
@@ -47,7 +46,7 @@ def read_split(
 def read_file(
     task_name: str, task: Task, split: Split, path: Path
 ) -> tuple[Examples, list[Defect]]:
-    """Like `read_split`, from a file given by its path."""
+    """`read_split` for a file given by its path."""
     reader = _Reader(task_name, task, split, path)
     if is_parquet(path):
         reader.read_records(parquet_rows(path, with_names=bool(task.labels)))
@@ -62,7 +61,7 @@ def read_file(
 
 
 class _Reader:
-    """One pass over one file: sound rows into columns, the rest into defects."""
+    """Reads one file in one pass, into the columns of valid rows and a list of defects."""
 
     def __init__(self, task_name: str, task: Task, split: Split, path: Path) -> None:
         self.task_name, self.task, self.split, self.path = task_name, task, split, path
@@ -87,7 +86,7 @@ class _Reader:
         )
 
     def lines(self) -> list[str]:
-        """The file's lines with `\\n` for their ends; none where it is no text."""
+        """The file's lines, ending in `\\n`; none if it is not text."""
         try:
             data = self.path.read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -116,11 +115,11 @@ class _Reader:
         if isinstance(header, Fault):
             self._error(header.code, line, "", "", header.message)
             return
-        places = self._places(header)
-        if places is None:
+        indices = self._column_indices(header)
+        if indices is None:
             return
-        id_place, sentence_places, label_place = places
-        self.has_labels = label_place is not None
+        id_index, sentence_indices, label_index = indices
+        self.has_labels = label_index is not None
         num_rows = 0
         for line, row in rows:
             num_rows += 1
@@ -131,28 +130,28 @@ class _Reader:
                 message = f"{len(row)} cells, the header has {len(header)}"
                 self._error("D05", line, "", "", message)
                 continue
-            cells = [row[place] for place in sentence_places]
-            label = None if label_place is None else row[label_place].strip()
-            self._add(line, row[id_place].strip(), cells, label)
+            cells = [row[index] for index in sentence_indices]
+            label = None if label_index is None else row[label_index].strip()
+            self._add(line, row[id_index].strip(), cells, label)
         if not num_rows and not any(defect.severity == "error" for defect in self.defects):
             self._error("D13", 0, "", "", "has a header and no rows")
-        self._explain_names()
+        self._merge_undeclared_names()
 
     def read_records(self, rows: Iterable[tuple[int, Any]]) -> None:
-        """Objects with a field for each column; one that is left out is empty."""
+        """Read objects with a field per column; a missing field is empty."""
         columns, separator, num_rows = self.task.columns, self.task.label_separator, 0
         try:
             for line, row in rows:
                 if isinstance(row, Fault) or not isinstance(row, dict):
-                    why = row.message if isinstance(row, Fault) else "is not an object of columns"
-                    self._error("D16", line, "", "", why)
+                    problem = row.message if isinstance(row, Fault) else "is not a JSON object"
+                    self._error("D16", line, "", "", problem)
                     continue
                 num_rows += 1
                 if num_rows == 1:
-                    places = self._places(list(row))
-                    if places is None:
+                    indices = self._column_indices(list(row))
+                    if indices is None:
                         return
-                    self.has_labels = places[2] is not None
+                    self.has_labels = indices[2] is not None
                 id_, *cells, label = (
                     cell_text(row.get(name), separator)
                     for name in (columns.id, *columns.sentences, columns.label)
@@ -166,7 +165,7 @@ class _Reader:
             return
         if not num_rows and not self.defects:
             self._error("D13", 0, "", "", "has no rows")
-        self._explain_names()
+        self._merge_undeclared_names()
 
     def read_json_lists(self, lines: list[str]) -> None:
         for line, row in json_rows(lines):
@@ -183,7 +182,9 @@ class _Reader:
                 third = row[2].strip() if len(row) == 3 else ""
                 self._add(line, f"line-{line}", row[:2], None, third)
 
-    def _places(self, header: list[str]) -> tuple[int, list[int], int | None] | None:
+    def _column_indices(self, header: list[str]) -> tuple[int, list[int], int | None] | None:
+        """The indices of the columns of IDs, sentences and labels (None: not needed or missing in
+        a test file); None if the header has defects."""
         columns = self.task.columns
         names = [name.strip() for name in header]
         needed = [columns.id, *columns.sentences]
@@ -191,9 +192,9 @@ class _Reader:
         if self.has_labels and (has_label or self.split != "test"):
             needed.append(columns.label)
         missing = [name for name in needed if name not in names]
-        twice = [name for name in needed if names.count(name) > 1]
-        for name in twice:
-            self._error("D04", 1, name, "", f"column {name} stands twice in the header")
+        duplicates = [name for name in needed if names.count(name) > 1]
+        for name in duplicates:
+            self._error("D04", 1, name, "", f"column {name} occurs twice in the header")
         if missing:
             hint = "".join(
                 f"; the delimiter looks like {words}"
@@ -203,18 +204,18 @@ class _Reader:
             header_text = ", ".join(name for name in names if name)[:200]
             message = f"no column {', '.join(missing)} in the header ({header_text}){hint}"
             self._error("D04", 1, missing[0], "", message)
-        if missing or twice:
+        if missing or duplicates:
             return None
         for name in names:
             if name and name not in (*needed, columns.label):
                 self._warn("D20", 1, name, name, f"column {name} is not used")
-        label_place = names.index(columns.label) if columns.label in needed else None
-        return names.index(columns.id), [names.index(n) for n in columns.sentences], label_place
+        label_index = names.index(columns.label) if columns.label in needed else None
+        return names.index(columns.id), [names.index(n) for n in columns.sentences], label_index
 
     def _add(
         self, line: int, id_: str, cells: list[str], label: str | None, contradiction: str = ""
     ) -> None:
-        """Take the row in if it is sound; name every defect if it is not."""
+        """Add the row if it is valid, else its defects."""
         columns = self.task.columns
         before = len(self.defects)
         value = math.nan
@@ -227,17 +228,17 @@ class _Reader:
             value = self._label(line, label)
         if id_ in self.ids and id_:
             same = self.ids[id_] == value or label is None
-            message = f"id {id_} stands twice" + ("" if same else ", with another label")
+            message = f"id {id_} occurs twice" + ("" if same else ", with another label")
             self._error("D10", line, columns.id, id_, message)
         if len(self.defects) > before:
             return
         for name, cell in zip(columns.sentences, cells, strict=True):
             if "\n" in cell:
                 last = line + cell.count("\n")
-                self._warn("D25", line, name, cell, f"column {name} runs on to line {last}")
+                self._warn("D25", line, name, cell, f"column {name} extends to line {last}")
             if cell.startswith(_FORMULA):
-                shown = f"column {name} starts like a formula: {cell[:40]!r}"
-                self._warn("D22", line, name, cell, shown)
+                message = f"column {name} starts like a formula: {cell[:40]!r}"
+                self._warn("D22", line, name, cell, message)
         self.ids[id_] = value
         for side, cell in zip(self.sides, cells, strict=True):
             side.append(cell.strip())
@@ -248,21 +249,22 @@ class _Reader:
         if not text and task.kind.output is not Output.LABELS:
             self._error("D07", line, name, "", f"column {name} is empty")
             return math.nan
-        value, why = label_value(task, text)
-        if why:
+        value, problem = label_value(task, text)
+        if problem:
             self.bad_labels.setdefault(text, None)
-            self._error("D08", line, name, text, f"column {name} is {text[:40]!r}, {why}")
+            self._error("D08", line, name, text, f"column {name} is {text[:40]!r}, {problem}")
         return value
 
-    def _explain_names(self) -> None:
-        """One defect in place of one a row, where all labels are names and none is declared."""
+    def _merge_undeclared_names(self) -> None:
+        """If all labels are names and the task declares none, report one defect instead of one per
+        row."""
         task, names = self.task, list(self.bad_labels)
         if self.ids or task.labels or not task.kind.may_name_labels or not names:
             return
         self.defects = [defect for defect in self.defects if defect.code != "D08"]
         shown = ", ".join(sorted(names)[:MAX_LABELS])
         more = f", {len(names) - MAX_LABELS} more" if len(names) > MAX_LABELS else ""
-        message = f"column {task.columns.label} holds names, and the task declares none: "
+        message = f"column {task.columns.label} has names, but the task declares none: "
         self._error("D15", 0, task.columns.label, "", f"{message}{printable(shown)}{more}")
 
     def _error(self, code: str, line: int, column: str, value: str, message: str) -> None:

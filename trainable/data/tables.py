@@ -1,8 +1,7 @@
-"""Delimited text, JSON lines and Parquet, row by row, each with the line that it begins on.
+"""Reading delimited text, JSON lines and Parquet row by row, with the line number of each row.
 
-Training, `data check`, `predict` and `--add` read files by this module, so that a file is the same
-to all of them. A row that cannot be read is a `Fault` in its place, and reading goes on
-with the line below it. Only a row is in memory.
+Training, `data check`, `predict` and `--add` all use this module, so that they read files in the
+same way. A row that cannot be read becomes a `Fault`, and reading continues with the next line.
 """
 
 import csv
@@ -23,19 +22,20 @@ from trainable.data.defects import FIXES
 
 DELIMITERS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
 
-WRITE_ANEW = "write the file anew: it is damaged, or not of the kind that its name says"
+WRITE_AGAIN = "write the file again: it is damaged, or its name has the wrong suffix"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a row: the code of a defect, and words that follow the row's place."""
+    """A row that cannot be read: the code of the defect, and a message that follows the row's
+    location."""
 
     code: str
     message: str
 
 
 class UnreadableError(Exception):
-    """The file is no text from `line` on (0: as a whole)."""
+    """The file cannot be read from `line` on (0: not at all)."""
 
     def __init__(self, line: int, message: str, fix: str = FIXES["D02"]) -> None:
         super().__init__(message)
@@ -44,28 +44,28 @@ class UnreadableError(Exception):
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Says of which file, and of which line of it, something is that cannot be read.
+    """Convert errors in the block to errors that name the file and line.
 
     Raises:
-        DataError: in the place of an OSError or `UnreadableError`.
+        DataError: instead of an OSError or `UnreadableError`.
     """
     try:
         yield
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnreadableError as error:
-        place = f"{path}:{error.line}" if error.line else str(path)
-        raise DataError(f"{place}: {error.message}", fix=error.fix) from None
+        location = f"{path}:{error.line}" if error.line else str(path)
+        raise DataError(f"{location}: {error.message}", fix=error.fix) from None
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether a file is JSON lines by the ending of its name; else it is delimited text."""
+    """Whether the file has the suffix of JSON lines."""
     return path.suffix.lower() == ".jsonl"
 
 
 def text_lines(stream: BinaryIO) -> Iterator[str]:
-    """The lines with their ends: LF, CR LF or CR alone, as spreadsheets of old write them. A
-    byte-order mark is left out.
+    """The lines with their ends (LF, CR LF, or CR alone as in old spreadsheets), without a
+    byte-order mark.
 
     Raises:
         UnreadableError: UTF-16, a NUL byte, or not UTF-8.
@@ -88,12 +88,12 @@ def text_lines(stream: BinaryIO) -> Iterator[str]:
 
 
 def delimiter_of(header: str, needed: Iterable[str], usual: Sequence[str] = ()) -> str:
-    """The delimiter by which `header` has all needed columns, the `usual` ones first; without such
-    a one, that which it has most."""
-    known, wanted = [*dict.fromkeys([*usual, *DELIMITERS])], set(needed)
+    """The first delimiter, of the `usual` and then the known ones, by which `header` has all needed
+    columns; if there is none, the most frequent one in the header."""
+    known, required = [*dict.fromkeys([*usual, *DELIMITERS])], set(needed)
     for delimiter in known:
         cells = next(csv.reader([header], delimiter=delimiter), [])
-        if wanted <= {cell.strip() for cell in cells} and (len(cells) > 1 or len(wanted) == 1):
+        if required <= {cell.strip() for cell in cells} and (len(cells) > 1 or len(required) == 1):
             return delimiter
     return max(known, key=header.count)
 
@@ -101,45 +101,43 @@ def delimiter_of(header: str, needed: Iterable[str], usual: Sequence[str] = ()) 
 def form_of(
     lines: Sequence[str], delimiters: Iterable[str], quotings: Iterable[Quoting]
 ) -> tuple[str, Quoting]:
-    """The delimiter and the quoting by which most rows have as many cells as the first; of equals
-    with quoted cells, of the most cells, and then the first."""
+    """The delimiter and quoting by which most rows have as many cells as the first. Ties are broken
+    by standard quoting, then by more cells, then by the order of the arguments."""
 
-    def worth(written: tuple[str, Quoting]) -> tuple[float, bool, int]:
-        sizes = [
-            0 if isinstance(row, Fault) else len(row) for _, row in table_rows(lines, *written)
-        ]
+    def quality(form: tuple[str, Quoting]) -> tuple[float, bool, int]:
+        sizes = [0 if isinstance(row, Fault) else len(row) for _, row in table_rows(lines, *form)]
         if not sizes or sizes[0] < 2:
             return 0.0, False, 0
         if len(sizes) > 100:
-            sizes.pop()  # it may be cut where the lines end
+            sizes.pop()  # the last row may be incomplete
         share = round(sum(size == sizes[0] for size in sizes) / len(sizes), 3)
-        return share, written[1] == "standard", sizes[0]
+        return share, form[1] == "standard", sizes[0]
 
-    return max(product(delimiters, quotings), key=worth)
+    return max(product(delimiters, quotings), key=quality)
 
 
 def table_rows(
     lines: Iterable[str], delimiter: str, quoting: Quoting
 ) -> Iterator[tuple[int, list[str] | Fault]]:
-    """(line on which the row starts, its cells or what is wrong with it), the header first.
+    """(line on which the row begins, its cells or a `Fault`), including the header.
 
-    Empty lines are passed over, unless the table has one column, whose cell they would be.
+    Empty lines are skipped, except in a table with one column, where they are empty cells.
 
-    A cell in quotation marks may run over lines. Where each of a row's lines has as many cells as
-    the header once quotation marks are taken for letters, two stray marks have swallowed rows: that
-    is a fault. Two lines of two columns are let through, for text has commas too.
+    A quoted cell may contain line breaks. But if every line of such a row has as many delimiters as
+    the header, the row is a fault: two stray quotation marks have probably merged several rows. Two
+    lines of two columns are accepted, because text contains commas as well.
     """
-    feed = _Feed(lines)
-    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    source = _RewindableLines(lines)
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
     if quoting == "none":
-        reader = csv.reader(feed, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        reader = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     num_columns = 0
     while True:
-        start = feed.begin_row()
+        start = source.begin_row()
         try:
             row = next(reader, None)
         except csv.Error as error:
-            feed.give_back()
+            source.rewind()
             yield start, _fault(str(error))
             continue
         if row is None:
@@ -147,17 +145,17 @@ def table_rows(
         if not row and num_columns > 1:
             continue
         num_columns = num_columns or len(row)
-        if _has_swallowed(feed.taken, delimiter, num_columns):
-            last = start + len(feed.taken) - 1
-            feed.give_back()
-            message = f"a quotation mark opens here and closes in line {last}: rows lie between"
+        if _has_merged_rows(source.row_lines, delimiter, num_columns):
+            last = start + len(source.row_lines) - 1
+            source.rewind()
+            message = f"a quotation mark opens here and closes in line {last}, with rows between"
             yield start, Fault("D14", message)
         else:
             yield start, row or [""]
 
 
 def json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    """(line, its JSON value or a `Fault`); empty lines are passed over."""
+    """(line, its JSON value or a `Fault`), without empty lines."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -167,34 +165,34 @@ def json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
             yield number, Fault("D12", "is not JSON")
 
 
-class _Feed:
-    """Lines for `csv.reader`, of which those of the row under way can be read once more."""
+class _RewindableLines:
+    """Lines for `csv.reader`, with the lines of the current row and a way to read them again."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.taken: list[str] = []
-        self._source, self._back, self._line = iter(lines), deque[str](), 0
+        self.row_lines: list[str] = []
+        self._source, self._returned, self._num_read = iter(lines), deque[str](), 0
 
-    def __iter__(self) -> "_Feed":
+    def __iter__(self) -> "_RewindableLines":
         return self
 
     def __next__(self) -> str:
-        line = self._back.popleft() if self._back else next(self._source)
-        self.taken.append(line)
+        line = self._returned.popleft() if self._returned else next(self._source)
+        self.row_lines.append(line)
         return line
 
     def begin_row(self) -> int:
-        """The number of the line that comes next, from 1."""
-        self._line += len(self.taken)
-        self.taken = []
-        return self._line + 1
+        """Begin a row; return the number of its first line, from 1."""
+        self._num_read += len(self.row_lines)
+        self.row_lines = []
+        return self._num_read + 1
 
-    def give_back(self) -> None:
-        """Read on below the first line of the row."""
-        self._back.extendleft(reversed(self.taken[1:]))
-        del self.taken[1:]
+    def rewind(self) -> None:
+        """Continue reading after the first line of the row."""
+        self._returned.extendleft(reversed(self.row_lines[1:]))
+        del self.row_lines[1:]
 
 
-def _has_swallowed(lines: Sequence[str], delimiter: str, num_columns: int) -> bool:
+def _has_merged_rows(lines: Sequence[str], delimiter: str, num_columns: int) -> bool:
     if len(lines) < 2 or num_columns < 2 or len(lines) + num_columns < 5:
         return False
     return all(line.count(delimiter) == num_columns - 1 for line in lines)
@@ -209,7 +207,7 @@ def _fault(reason: str) -> Fault:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is Parquet, by the ending of its name."""
+    """Whether the file has the suffix of Parquet."""
     return path.suffix.lower() == ".parquet"
 
 
@@ -217,10 +215,11 @@ def parquet_rows(path: Path, with_names: bool = False) -> Iterator[tuple[int, di
     """(number of the row from 1, column -> value).
 
     Args:
-        with_names: a class that the file has names for (Hugging Face's `ClassLabel`) by its name.
+        with_names: replace class numbers by names, if the file has names for them (Hugging Face's
+            `ClassLabel`).
 
     Raises:
-        UnreadableError: it is no Parquet file.
+        UnreadableError: it is not a Parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -232,13 +231,13 @@ def parquet_rows(path: Path, with_names: bool = False) -> Iterator[tuple[int, di
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, named(row, names)
+                    yield number, with_class_names(row, names)
     except (OSError, pa.ArrowException) as error:
-        raise UnreadableError(0, f"cannot be read: {first_line(error)}", WRITE_ANEW) from None
+        raise UnreadableError(0, f"cannot be read: {first_line(error)}", WRITE_AGAIN) from None
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Column -> its classes' names, of those that Hugging Face's metadata of a table names."""
+    """Column -> names of its classes, for the columns with names in Hugging Face's metadata."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
@@ -251,20 +250,20 @@ def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
     return names
 
 
-def named(row: dict[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """A row with its classes by name; a number without a name is a label that is missing."""
-    for column, of_column in names.items():
+def with_class_names(row: dict[str, Any], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The row with class numbers replaced by names; a number without a name becomes None."""
+    for column, column_names in names.items():
         value = row.get(column)
         if isinstance(value, list):
-            row[column] = [_name(number, of_column) for number in value]
+            row[column] = [_name(number, column_names) for number in value]
         elif column in row:
-            row[column] = _name(value, of_column)
+            row[column] = _name(value, column_names)
     return row
 
 
 def cell_text(value: Any, separator: str) -> str:
-    """A value of JSON or Parquet as a cell of delimited text would have it; of a list its entries
-    with `separator` between them."""
+    """A value from JSON or Parquet as a cell of delimited text; the entries of a list are joined by
+    `separator`."""
     if value is None:
         return ""
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""Import of a user's own data: read, its columns found, cut in splits, written as our files."""
+"""Import of a user's data: reading files, detecting columns, splitting, writing our format."""

@@ -1,4 +1,4 @@
-"""What an import is asked about its file: is the first line a header, are labels what they seem?"""
+"""Checks of imported files: the header, the columns of all splits, labels; and their messages."""
 
 import math
 import shlex
@@ -15,10 +15,10 @@ from trainable.imports.sources import Source
 
 
 def check_header(train: Source, layout: TableLayout) -> None:
-    """A file without a header would lose its first row, whose cells would be the columns.
+    """Check that the first line is a header.
 
     Raises:
-        ConfigError: the first line is probably such a row.
+        ConfigError: it is probably a row, because the name of the label's column is a label.
     """
     name = layout.label
     if name is None or (name not in layout.labels and math.isnan(number_of(name))):
@@ -27,18 +27,18 @@ def check_header(train: Source, layout: TableLayout) -> None:
     usual = {name: "label", **dict(zip(layout.sentences, texts, strict=True))}
     columns = [usual.get(each, f"column{n}") for n, each in enumerate(train.columns, 1)]
     raise ConfigError(
-        f"{train.name}: the first line looks like a row, not like the names of the columns: "
+        f"{train.name}: the first line looks like a row, not like a header: "
         f"{printable(name)} is a label",
-        fix=f"name them: --columns {','.join(columns)}; or, if they are names: --label "
+        fix=f"name the columns: --columns {','.join(columns)}; or, if it is a header: --label "
         f"{shlex.quote(name)}",
     )
 
 
 def check_columns(source: Source, train: Source, layout: TableLayout) -> None:
-    """Another split has the columns of train; of test the labels may be missing.
+    """Check that another split has the columns of train; a test split may have no labels.
 
     Raises:
-        ConfigError: it lacks one.
+        ConfigError: a column is missing.
     """
     needed = [
         *layout.sentences,
@@ -49,12 +49,12 @@ def check_columns(source: Source, train: Source, layout: TableLayout) -> None:
             raise ConfigError(
                 f"{source.name}: no column {name!r}, which {train.name} has; there are: "
                 f"{printable(', '.join(source.columns))}",
-                fix="name the columns of all splits alike",
+                fix="use the same column names in all splits",
             )
 
 
 def alike(labels: Sequence[str]) -> str:
-    """`Good and good`, of labels that are probably the same."""
+    """`Good and good`: labels that differ only in case or spaces, and are probably the same."""
     by_name: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         by_name[" ".join(label.casefold().split())].append(label)
@@ -62,7 +62,7 @@ def alike(labels: Sequence[str]) -> str:
 
 
 def place_of(sources: Sequence[Source], layout: TableLayout, split: Split, id_: str) -> str:
-    """`dev.csv:5` of the row that has the id; where rows are numbered, through all the sources."""
+    """The location `dev.csv:5` of the row with an ID; numbered IDs count through all sources."""
     before = 0
     for source in sources:
         for number, (row, place) in enumerate(zip(source.rows, source.places, strict=True), 1):
@@ -74,7 +74,7 @@ def place_of(sources: Sequence[Source], layout: TableLayout, split: Split, id_: 
 
 
 def fix_of(layout: TableLayout, label: str) -> str:
-    """What to do about a label that is none of the task's."""
+    """How to fix a label that is not one of the task's."""
     correct = "correct the row"
     names = [*layout.labels, label]
     if layout.labels and not any(set(name) & set(",'\"") for name in names):

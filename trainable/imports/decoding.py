@@ -1,4 +1,4 @@
-"""Text files as other people have them -> lines: UTF-8, UTF-16, or what Excel calls ANSI."""
+"""Reading the lines of text files in UTF-8, UTF-16, or the encoding that Excel calls ANSI."""
 
 import codecs
 import io
@@ -9,18 +9,18 @@ from trainable.data.tables import UnreadableError, text_lines
 
 _SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _WINDOWS = "cp1252"
-"""Of Western Europe: Latin-1 with a few signs more, what Excel's "CSV" is there."""
+"""The encoding of Excel's "CSV" in Western Europe: Latin-1 with a few more characters."""
 
 
 def read_lines(path: Path, encoding: str | None = None) -> tuple[list[str], str]:
-    """The lines, each ending in LF, and the encoding where it is not UTF-8, else "".
+    """The lines, each ending in LF, and the encoding, "" for UTF-8.
 
     Args:
-        encoding: Python's name of it; None: found.
+        encoding: Python's name of it; None: detected.
 
     Raises:
-        ConfigError: no such encoding.
-        UnreadableError: a spreadsheet; not text of that encoding.
+        ConfigError: there is no such encoding.
+        UnreadableError: the file is a spreadsheet, or not text in that encoding.
         OSError: the file cannot be read.
     """
     if path.suffix.lower() in _SPREADSHEETS:
@@ -43,7 +43,7 @@ def _with_lf(data: bytes) -> list[str]:
 
 
 def _encoding(data: bytes) -> str:
-    """UTF-8 where nothing else fits: its first bad byte is told with its line."""
+    """The detected encoding; UTF-8 if none fits, so that the error names the first bad byte."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     for name in ("utf-8", _WINDOWS):
@@ -60,5 +60,5 @@ def _known(encoding: str) -> str:
         return codecs.lookup(encoding).name
     except LookupError:
         raise ConfigError(
-            f"--encoding {encoding!r}: no such encoding", fix="such as utf-8, cp1252 or cp1251"
+            f"--encoding {encoding!r}: no such encoding", fix="for example utf-8, cp1252 or cp1251"
         ) from None

@@ -1,7 +1,7 @@
-"""The columns, task kind and labels of a table, found; each can be given instead.
+"""Detection of the columns, task kind and labels of a table; each can be given instead.
 
-Names come first (`sentence1`, `label`, ...), then what stands in the columns. A user sees what was
-found, and corrects it, before anything is written.
+Detection uses the names of the columns first (`sentence1`, `label`, ...), then their values. Users
+see the result, and can correct it, before anything is written.
 """
 
 import math
@@ -33,14 +33,14 @@ _YES = ("1", "yes", "true", "same", "duplicate", "paraphrase", "match", "equival
 _SEPARATORS = ("|", ";", ",")
 MAX_CLASSES = 1000
 _MANY = 20
-"""Distinct whole numbers above which a label is a score."""
+"""Maximum number of distinct whole numbers that are classes; more are scores."""
 _SCALES = (1.0, 5.0, 10.0, 100.0)
-"""What scores usually go up to."""
+"""Usual maxima of scores."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the user says; None: to be found."""
+class Given:
+    """The parts of a layout that the user gives; None: detected."""
 
     kind: str | None = None
     sentences: tuple[str, ...] = ()
@@ -53,12 +53,12 @@ class Told:
     metric: MetricName | None = None
 
 
-TOLD = Told()
+DETECT = Given()
 
 
 @dataclass(frozen=True)
 class TableLayout:
-    """A task as the rows suggest it."""
+    """The columns, kind and labels of a task."""
 
     kind: Kind
     sentences: tuple[str, ...]
@@ -79,58 +79,59 @@ class TableLayout:
         return cell_text(row.get(self.label), self.label_separator).strip() if self.label else ""
 
 
-def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], told: Told) -> TableLayout:
-    """The task that the training rows are of.
+def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], given: Given) -> TableLayout:
+    """Detect the layout of the training rows.
 
     Raises:
-        ConfigError: a column that is named is not there, or more than one could be meant.
+        ConfigError: a given column does not exist, or a column cannot be detected.
     """
-    for name in (*told.sentences, *filter(None, (told.label, told.id))):
+    for name in (*given.sentences, *filter(None, (given.label, given.id))):
         if name not in columns and name != "none":
             shown = printable(", ".join(columns))
             raise ConfigError(
                 f"no column {name!r}{did_you_mean(name, columns)}; there are: {shown}"
             )
     facts = {name: _Column(name, [row.get(name) for row in rows]) for name in columns}
-    sentences = told.sentences or _sentences(facts, told)
+    sentences = given.sentences or _sentences(facts, given)
     rest = {name: fact for name, fact in facts.items() if name not in sentences}
-    id_ = _id(rest, told)
+    id_ = _id(rest, given)
     rest.pop(id_ or "", None)
-    label = told.label or _label(rest, pairs=len(sentences) == 2)
+    label = given.label or _label(rest, pairs=len(sentences) == 2)
     label = None if label == "none" else label
-    of_label = facts[label] if label else None
-    separator = told.label_separator or (_separator(of_label) if of_label else None)
-    kind = Kind(told.kind) if told.kind else _kind(of_label, len(sentences), separator)
+    label_column = facts[label] if label else None
+    separator = given.label_separator or (_separator(label_column) if label_column else None)
+    kind = Kind(given.kind) if given.kind else _kind(label_column, len(sentences), separator)
     if len(sentences) != 1 + kind.is_pair:
-        fix = "name them: --sentence FIRST --sentence SECOND"
-        fix = fix if kind.is_pair else "name one --sentence"
+        fix = "name one --sentence"
+        if kind.is_pair:
+            fix = "name them: --sentence FIRST --sentence SECOND"
         raise ConfigError(f"a {kind} task has {1 + kind.is_pair} sentence column(s)", fix=fix)
     if kind is Kind.ENTAILMENT:
         return TableLayout(kind, sentences, None, id_)
-    if of_label is None:
+    if label_column is None:
         raise ConfigError(
             f"no column of labels among {printable(', '.join(columns))}", fix="name it: --label"
         )
     separator = separator or "|"
     if kind.may_name_labels:
-        labels = told.labels or _labels(of_label, kind, separator)
-        return TableLayout(kind, sentences, label, id_, labels, separator, metric=told.metric)
-    least, most = _range(of_label, told)
+        labels = given.labels or _labels(label_column, kind, separator)
+        return TableLayout(kind, sentences, label, id_, labels, separator, metric=given.metric)
+    min_score, max_score = _range(label_column, given)
     return TableLayout(
-        kind, sentences, label, id_, min_score=least, max_score=most, metric=told.metric
+        kind, sentences, label, id_, min_score=min_score, max_score=max_score, metric=given.metric
     )
 
 
 @dataclass(frozen=True)
 class _Column:
-    """What stands in a column."""
+    """The values of a column."""
 
     name: str
     values: list[Any]
 
     @cached_property
     def cells(self) -> list[str]:
-        """Cells that are not empty, as text."""
+        """The values that are not empty, as text."""
         texts = (cell_text(value, "\0").strip() for value in self.values)
         return [text for text in texts if text]
 
@@ -144,12 +145,12 @@ class _Column:
 
     @cached_property
     def words(self) -> float:
-        """Words of a cell, on average."""
+        """Mean number of words per cell."""
         return sum(len(cell.split()) for cell in self.cells) / max(1, len(self.cells))
 
     @cached_property
     def numbers(self) -> list[float] | None:
-        """None where a cell is no number."""
+        """The cells as numbers; None: a cell is not a finite number, or there are no cells."""
         try:
             numbers = [float(cell) for cell in self.cells]
         except ValueError:
@@ -169,9 +170,9 @@ class _Column:
         return any(plain == name or plain.endswith(f"_{name}") for name in names)
 
 
-def _sentences(facts: dict[str, _Column], told: Told) -> tuple[str, ...]:
-    """One column of text, or two whose names say that they are a pair."""
-    taken = {told.label, told.id}
+def _sentences(facts: dict[str, _Column], given: Given) -> tuple[str, ...]:
+    """One column of text, or two whose names are those of a pair."""
+    taken = {given.label, given.id}
     texts = {n: fact for n, fact in facts.items() if n not in taken and fact.is_text}
     pairs = [(one, other) for one in texts for other in texts if _are_pair(one, other)]
     for one, other in pairs:
@@ -189,21 +190,22 @@ def _sentences(facts: dict[str, _Column], told: Told) -> tuple[str, ...]:
 
 
 def _are_pair(one: str, other: str) -> bool:
-    """question1 and question2, text_a and text_b, premise and hypothesis."""
+    """Whether two names are those of a pair, such as question1 and question2, text_a and text_b,
+    premise and hypothesis."""
     a, b = one.lower(), other.lower()
     if any(a.endswith(first) and b.endswith(second) for first, second in _PAIRS):
         return True
     return a[:-1] == b[:-1] and a[-1:] + b[-1:] in ("12", "ab", "01")
 
 
-def _id(rest: dict[str, _Column], told: Told) -> str | None:
-    if told.id is not None:
-        return None if told.id == "none" else told.id
+def _id(rest: dict[str, _Column], given: Given) -> str | None:
+    if given.id is not None:
+        return None if given.id == "none" else given.id
     return next((n for n, fact in rest.items() if fact.is_called(_IDS) and fact.is_unique), None)
 
 
 def _label(rest: dict[str, _Column], pairs: bool) -> str | None:
-    """The label's column by its name; or else the only column that has few distinct values."""
+    """The column of labels, by its name, else the only column with few distinct values."""
     for name in _LABELS:
         for column, fact in rest.items():
             if fact.is_called([name]) and fact.cells:
@@ -213,8 +215,8 @@ def _label(rest: dict[str, _Column], pairs: bool) -> str | None:
     ]
     if len(few) > 1:
         raise ConfigError(
-            f"which column has the labels is not clear: {printable(', '.join(few))}",
-            fix=f"name it: --label {few[0]}",
+            f"several columns may have the labels: {printable(', '.join(few))}",
+            fix=f"name one: --label {few[0]}",
         )
     if not few and not pairs:
         constant = {n: fact.cells[0] for n, fact in rest.items() if len(fact.counts) == 1}
@@ -225,7 +227,7 @@ def _label(rest: dict[str, _Column], pairs: bool) -> str | None:
 
 
 def _separator(label: _Column) -> str | None:
-    """What stands between the labels of a cell; None: a cell has one."""
+    """The separator of the labels in a cell; None: cells have single labels."""
     if label.is_list:
         return "|"
     for separator in _SEPARATORS:
@@ -255,7 +257,7 @@ def _kind(label: _Column | None, num_sides: int, separator: str | None) -> Kind:
 
 
 def _yes(names: Iterable[str]) -> str | None:
-    """The label that says that a pair matches."""
+    """The label of matching pairs; None: not clear."""
     plain = {name: name.lower().removesuffix(".0") for name in names}
     matches = [name for name in plain if plain[name] in _YES]
     is_clear = len(matches) == 1 and ("1" not in plain.values() or "0" in plain.values())
@@ -263,7 +265,7 @@ def _yes(names: Iterable[str]) -> str | None:
 
 
 def _labels(label: _Column, kind: Kind, separator: str) -> tuple[str, ...]:
-    """The names of the classes, in order: numbers by size, words by the alphabet."""
+    """The names of the classes, sorted: numbers by value, other names alphabetically."""
     if kind is Kind.MULTILABEL:
         split = "\0" if label.is_list else separator
         cells = (part.strip() for cell in label.cells for part in cell.split(split))
@@ -285,15 +287,15 @@ def _labels(label: _Column, kind: Kind, separator: str) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _range(label: _Column, told: Told) -> tuple[float, float]:
-    """The range of scores: as given, or the usual scale that they fit."""
+def _range(label: _Column, given: Given) -> tuple[float, float]:
+    """The range of scores: as given, else the smallest usual scale that contains them."""
     numbers = label.numbers
     if numbers is None:
-        odd = [cell for cell in label.counts if not math.isfinite(number_of(cell))]
-        shown = printable(", ".join(odd[:NUM_SHOWN]))
-        raise ConfigError(f"column {label.name} has labels that are no numbers: {shown}")
-    least = min(0.0, math.floor(min(numbers))) if told.min_score is None else told.min_score
-    most = max(numbers)
-    if told.max_score is not None:
-        return least, told.max_score
-    return least, next((scale for scale in _SCALES if most <= scale), float(math.ceil(most)))
+        bad = [cell for cell in label.counts if not math.isfinite(number_of(cell))]
+        shown = printable(", ".join(bad[:NUM_SHOWN]))
+        raise ConfigError(f"column {label.name} has labels that are not numbers: {shown}")
+    minimum = min(0.0, math.floor(min(numbers))) if given.min_score is None else given.min_score
+    if given.max_score is not None:
+        return minimum, given.max_score
+    largest = max(numbers)
+    return minimum, next((s for s in _SCALES if largest <= s), float(math.ceil(largest)))

@@ -1,6 +1,6 @@
-"""A user's own data -> a folder with the task's files, which `--data-dir` takes.
+"""Import of a user's data into a data folder for `--data-dir`.
 
-All is found before anything is written, and said.
+Everything is detected, and can be shown, before anything is written.
 """
 
 import csv
@@ -26,14 +26,14 @@ from trainable.config.tasks import Kind, Output, Split, Task
 from trainable.data.labels import label_value
 from trainable.data.tables import cell_text
 from trainable.imports.checks import alike, check_columns, check_header, fix_of, place_of
-from trainable.imports.finding import TOLD, TableLayout, Told, find
+from trainable.imports.finding import DETECT, Given, TableLayout, find
 from trainable.imports.sources import FORM, Form, Source, read_sources
 from trainable.imports.splitting import CUT, Cut, Row, with_cut
 
 
 @dataclass(frozen=True)
 class Import:
-    """What was found. Nothing is written yet."""
+    """A planned import: what was detected. Nothing is written yet."""
 
     name: str
     place: str
@@ -42,11 +42,11 @@ class Import:
     splits: dict[Split, list[Row]]
     cut: tuple[Split, ...]
     seed: int
-    left_out: dict[str, list[str]]  # why -> places of the rows
+    left_out: dict[str, list[str]]  # reason -> locations of the rows
 
     @cached_property
     def task(self) -> Task:
-        """The task as the folder's files hold it."""
+        """The declaration of the task."""
         layout = self.layout
         columns: dict[str, Any] = {"id": layout.id or "id", "sentences": layout.sentences}
         if layout.label:
@@ -64,7 +64,7 @@ class Import:
         return Task(**declared)
 
     def describe(self) -> list[tuple[str, str, str]]:
-        """What was found, a row each: what, the finding, the options that correct it."""
+        """What was detected: rows of (item, finding, command-line options that correct it)."""
         layout, task = self.layout, self.task
         rows = [("read", f"{s.name}: {len(s.rows)} rows, {s.form}", "") for s in self.sources]
         rows[0] = (*rows[0][:2], "--delimiter --quoting --columns")
@@ -79,17 +79,17 @@ class Import:
         unused = [c for c in self.sources[0].columns if c not in layout.used]
         if unused:
             rows.append(("not used", ", ".join(unused), ""))
-        for why, places in self.left_out.items():
+        for reason, places in self.left_out.items():
             shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
-            rows.append(("left out", f"{len(places)} row(s) {why}: {shown}", ""))
+            rows.append(("left out", f"{len(places)} row(s) {reason}: {shown}", ""))
         sizes = ", ".join(f"{split} {len(part)}" for split, part in self.splits.items())
         by_hash = f"; {' and '.join(self.cut)} cut by a hash of the sentence, seed {self.seed}"
         options = "--dev-share --test-share --seed" if self.cut else ""
         rows.append(("rows", sizes + (by_hash if self.cut else ""), options))
-        return [(what, printable(finding), options) for what, finding, options in rows]
+        return [(item, printable(finding), options) for item, finding, options in rows]
 
     def write(self, folder: Path) -> None:
-        """Write the task's files, and declare it in the folder's `tasks.yaml`.
+        """Write the task's files, and add the task to the folder's `tasks.yaml`.
 
         Raises:
             ConfigError: as `check_place`.
@@ -115,12 +115,12 @@ class Import:
         return text.getvalue()
 
     def _labels(self) -> str:
-        """The labels with their number of rows, or what scores lie between."""
+        """The labels with their number of rows, or the range of scores."""
         labels = [label for rows in self.splits.values() for _, _, label in rows]
         if self.layout.kind.output is Output.SCORE:
             scores = [float(label) for label in labels if label]
-            said = f"{min(scores):g} to {max(scores):g}, taken for scores in "
-            return f"{said}{self.layout.min_score:g} to {self.layout.max_score:g}"
+            found = f"{min(scores):g} to {max(scores):g}, taken for scores in "
+            return f"{found}{self.layout.min_score:g} to {self.layout.max_score:g}"
         if self.layout.kind is Kind.MULTILABEL:
             separator = self.layout.label_separator
             labels = [part.strip() for cell in labels for part in cell.split(separator)]
@@ -131,20 +131,28 @@ class Import:
 
 
 def plan_import(
-    place: str, name: str | None = None, told: Told = TOLD, form: Form = FORM, cut: Cut = CUT
+    place: str,
+    name: str | None = None,
+    given: Given = DETECT,
+    form: Form = FORM,
+    cut: Cut = CUT,
 ) -> Import:
-    """Find what is at `place`: a file, a folder or a data set of the hub.
+    """Plan the import of `place`: a file, a folder or a data set of the hub.
 
     Args:
-        name: of the task; None: after the file.
+        name: of the task; None: derived from `place`.
+        given: what the user specifies instead of detection.
+        form: how delimited files are written.
+        cut: how missing splits are cut from the training rows.
 
     Raises:
-        ConfigError, DataError: as `read_sources` and `find`; a label that is none; no row is left.
+        ConfigError, DataError: as `read_sources` and `find`; or a label is not valid; or no row has
+            sentences and a label.
     """
     sources = read_sources(place, form)
     train = next(source for source in sources if source.split == "train")
-    layout = find(train.columns, train.rows, told)
-    if form.header is None and told.label is None:
+    layout = find(train.columns, train.rows, given)
+    if form.header is None and given.label is None:
         check_header(train, layout)
     left_out: dict[str, list[str]] = defaultdict(list)
     splits: dict[Split, list[Row]] = {}
@@ -159,32 +167,32 @@ def plan_import(
     missing = [s for s in cut.shares if s not in splits and layout.label is not None]
     splits, made = with_cut(splits, layout, missing, cut)
     name = safe_name(name, "--task") if name else _task_name(place)
-    found_here = Import(name, place, layout, tuple(sources), splits, made, cut.seed, dict(left_out))
-    _check(found_here)
-    return found_here
+    planned = Import(name, place, layout, tuple(sources), splits, made, cut.seed, dict(left_out))
+    _check(planned)
+    return planned
 
 
 def check_place(folder: Path, name: str) -> dict[str, Task]:
-    """The tasks that an import into `folder` comes beside.
+    """The tasks that earlier imports have written to `folder`.
 
     Raises:
-        ConfigError: it has other files than those of imports, or a task of that name.
+        ConfigError: the folder has files that are not from imports, or a task with that name.
     """
     known = {n: Task(**declared) for n, declared in data_tasks(folder).items()}
     if not known:
         check_folder(folder)
     if name in known:
         raise ConfigError(
-            f"{folder}: has a task {name} already", fix="name another --task, or another --output"
+            f"{folder}: has a task {name} already", fix="set another --task or another --output"
         )
     return known
 
 
 def tasks_file(tasks: dict[str, Task]) -> str:
-    """`tasks.yaml` of a data folder."""
+    """The content of a data folder's `tasks.yaml`."""
     lines = [
-        "# The tasks of the files beside it, as `ensweep data import` found them. Commands with",
-        "# this folder as --data-dir train them, unless their recipe declares its own.",
+        "# The tasks of the files in this folder, as detected by `ensweep data import`. Commands",
+        "# with this folder as --data-dir train them, unless their recipe declares other tasks.",
         "tasks:",
     ]
     for name, task in tasks.items():
@@ -193,7 +201,7 @@ def tasks_file(tasks: dict[str, Task]) -> str:
 
 
 def declaration(task: Task) -> list[str]:
-    """A task's declaration in YAML, a key a line; values are JSON, which is YAML too."""
+    """A task's declaration in YAML, one line per key; values are JSON, which is valid YAML."""
     given = task.model_dump(mode="json", exclude_defaults=True)
     given = {key: given[key] for key in ("kind", "files", *given) if key in given}
     if task.labels:
@@ -208,10 +216,10 @@ def _yaml(value: Any) -> str:
 
 
 def _task_name(place: str) -> str:
-    """After the file or the data set: reviews of data/Reviews-train.csv."""
+    """A task name derived from the file or data set: data/Reviews-train.csv -> reviews."""
     path = Path(place)
     stem = path.name if path.is_dir() or not path.suffix else path.stem
-    letters = unicodedata.normalize("NFKD", stem.casefold())  # an umlaut is a letter and a mark
+    letters = unicodedata.normalize("NFKD", stem.casefold())  # separates letters and accents
     letters = "".join(each for each in letters if not unicodedata.combining(each))
     plain = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")
     plain = re.sub(r"_?(train|training|all|data)$", "", plain)
@@ -221,7 +229,13 @@ def _task_name(place: str) -> str:
 def _rows(
     source: Source, layout: TableLayout, before: int, left_out: dict[str, list[str]]
 ) -> list[Row]:
-    """The rows with all their sentences and a label; without one where no row of test has it."""
+    """The rows that have all sentences and a label; test rows need no label if none has one.
+
+    Adds the locations of the other rows to `left_out`.
+
+    Args:
+        before: number of rows of the sources before this one, for IDs by number.
+    """
     labels = [layout.label_of(row) for row in source.rows]
     is_hidden = source.split == "test" and not any(labels)
     needs_label = not is_hidden and layout.label and layout.kind is not Kind.MULTILABEL
@@ -238,7 +252,7 @@ def _rows(
             left_out["without a label"].append(place)
         elif not id_ or id_ in ids:
             raise DataError(
-                f"{place}: {'no id' if not id_ else f'id {printable(id_)} stands twice'}",
+                f"{place}: {'no id' if not id_ else f'id {printable(id_)} occurs twice'}",
                 fix="--id none numbers the rows",
             )
         else:
@@ -248,17 +262,21 @@ def _rows(
 
 
 def _check(planned: Import) -> None:
-    """Every label is one of the task's."""
+    """Check that all labels are valid for the task.
+
+    Raises:
+        DataError: one is not.
+    """
     if planned.layout.label is None:
         return
     for split, rows in planned.splits.items():
         for id_, _, label in rows:
             if not label and planned.layout.kind is not Kind.MULTILABEL:
                 continue
-            _, why = label_value(planned.task, label)
-            if why:
+            _, problem = label_value(planned.task, label)
+            if problem:
                 place = place_of(planned.sources, planned.layout, split, id_)
                 raise DataError(
-                    f"{place}: the label {printable(label)[:40]!r} is {why}",
+                    f"{place}: the label {printable(label)[:40]!r} is {problem}",
                     fix=fix_of(planned.layout, label),
                 )

@@ -1,8 +1,8 @@
-"""A user's own data -> rows: CSV, TSV, JSON, Parquet, a folder of such files, what
-Hugging Face's `datasets` saved, or a data set of its hub.
+"""Reading a user's data: CSV, TSV, JSON, Parquet, a folder of such files, a data set saved by
+Hugging Face's `datasets`, or one of its hub.
 
-Of delimited text the delimiter and the quoting are found: those by which most rows have as many
-cells as the first. Which column is what is `trainable.imports.finding`'s business.
+The delimiter and quoting of text are detected: those by which most rows have as many cells as the
+first. `trainable.imports.finding` detects the meaning of the columns.
 """
 
 import json
@@ -22,17 +22,17 @@ from trainable.data.defects import FIXES
 from trainable.data.public_datasets import hub_files
 from trainable.data.tables import (
     DELIMITERS,
-    WRITE_ANEW,
+    WRITE_AGAIN,
     Fault,
     UnreadableError,
     class_names,
     form_of,
     is_json_lines,
     json_rows,
-    named,
     parquet_rows,
     reading,
     table_rows,
+    with_class_names,
 )
 from trainable.imports.decoding import read_lines
 
@@ -43,17 +43,17 @@ _WORDS: dict[Split, str] = {
     "dev": r"dev|valid(ation)?|val|eval",
     "test": r"test(ing)?",
 }
-_LOOKED_AT = 500
-"""Lines by which the delimiter is found."""
+_NUM_SAMPLED = 500
+"""Number of lines from which delimiter and quoting are detected."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a delimited file is written; None: found."""
+    """How a delimited file is written; None: detected."""
 
     delimiter: str | None = None
     quoting: Quoting | None = None
-    header: tuple[str, ...] | None = None  # of a file without a header line
+    header: tuple[str, ...] | None = None  # names of the columns, if the file has no header line
     encoding: str | None = None
 
 
@@ -62,39 +62,38 @@ FORM = Form()
 
 @dataclass(frozen=True)
 class Source:
-    """The rows of one split as they were found, or of all of it."""
+    """The rows of one split, or of a whole data set."""
 
     name: str
-    split: Split | None
-    form: str  # in words
+    split: Split | None  # None: a data set without splits
+    form: str  # description of the format
     rows: list[dict[str, Any]]  # column -> value
-    places: list[str]  # of each row
+    places: list[str]  # location of each row, `dev.csv:5`
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns in the order in which rows have them."""
+        """All columns, in the order of their first occurrence."""
         return tuple(dict.fromkeys(column for row in self.rows for column in row))
 
 
 def read_sources(place: str, form: Form = FORM) -> list[Source]:
-    """The splits that are at `place`: a file, a folder, or a data set of the hub.
+    """The splits of `place`: a file, a folder, or a data set of the hub.
 
     Raises:
-        ConfigError: nothing is there, or more than one data set is.
-        DataError: a file that cannot be read, a row without its cells, no rows; or the hub cannot
-            be reached.
+        ConfigError: it does not exist, has several data sets, or no training split.
+        DataError: a file or row cannot be read, there are no rows, or the hub cannot be reached.
     """
     path = Path(place)
     if path.is_file():
         sources = [_read(path, form)]
     elif path.is_dir():
-        sources = _of_folder(path, form)
+        sources = _read_folder(path, form)
     elif _HUB_NAME.fullmatch(place) and path.suffix.lower() not in SUFFIXES:
-        sources = _of_hub(place, form)
+        sources = _read_hub(place, form)
     else:
         fix = "name a file, a folder, or a data set of the hub: owner/name"
         if is_uri(place):
-            fix = f"fetch it first: curl -LO {place}"
+            fix = f"download it first: curl -LO {place}"
         raise ConfigError(f"{place}: there is no such file or folder{near_file(path)}", fix=fix)
     if len(sources) == 1 and sources[0].split is None:
         sources = [replace(sources[0], split="train")]
@@ -107,25 +106,25 @@ def read_sources(place: str, form: Form = FORM) -> list[Source]:
     return sources
 
 
-def _of_folder(folder: Path, form: Form) -> list[Source]:
+def _read_folder(folder: Path, form: Form) -> list[Source]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _saved_by_datasets(folder)
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     paths = [path for path in paths if not path.name.startswith((".", "dataset_info"))]
     if not paths:
         raise ConfigError(f"{folder}: no file that ends in {', '.join(SUFFIXES)}")
-    named_as = {path: _split_of(path.relative_to(folder).as_posix()) for path in paths}
-    unknown = [path for path, split in named_as.items() if split is None]
+    splits = {path: _split_of(path.relative_to(folder).as_posix()) for path in paths}
+    unknown = [path for path, split in splits.items() if split is None]
     if unknown and len(paths) > 1:
         raise ConfigError(
-            f"{unknown[0]}: its name says neither train, dev nor test",
+            f"{unknown[0]}: its name contains neither train, dev nor test",
             fix="name one file, or rename them: reviews-train.csv, reviews-dev.csv",
         )
-    return _joined([replace(_read(path, form), split=named_as[path]) for path in paths])
+    return _by_split([replace(_read(path, form), split=splits[path]) for path in paths])
 
 
-def _joined(sources: Sequence[Source]) -> list[Source]:
-    """One for each split: the parts of one belong together."""
+def _by_split(sources: Sequence[Source]) -> list[Source]:
+    """One source per split, joined from those of its files."""
     joined: dict[Split | None, Source] = {}
     for source in sources:
         first = joined.get(source.split)
@@ -144,7 +143,7 @@ def _joined(sources: Sequence[Source]) -> list[Source]:
 
 
 def _split_of(name: str) -> Split | None:
-    """The split that a file's name, or else its folder's, speaks of."""
+    """The split in the name of a file, else of its folders."""
     for part in reversed(name.lower().split("/")):
         for split, words in _WORDS.items():
             if re.search(rf"(?<![a-z])({words})(?![a-z])", part):
@@ -153,10 +152,9 @@ def _split_of(name: str) -> Split | None:
 
 
 def _saved_by_datasets(folder: Path) -> list[Source]:
-    """What `save_to_disk` wrote: Arrow files, which state.json lists."""
-    content = (
-        _json(folder / "dataset_dict.json") if (folder / "state.json").is_file() is False else {}
-    )
+    """The data set in a folder of `save_to_disk`: Arrow files, listed in state.json."""
+    is_split = (folder / "state.json").is_file()  # else dataset_dict.json lists the splits
+    content = {} if is_split else _json(folder / "dataset_dict.json")
     names = content.get("splits", [""]) if isinstance(content, dict) else [""]
     sources = []
     for name in names:
@@ -168,7 +166,7 @@ def _saved_by_datasets(folder: Path) -> list[Source]:
         places = [place for part in parts for place in part.places]
         split = _split_of(str(name)) if name else None
         if name and split is None:
-            continue  # e.g. `unsupervised`
+            continue  # for example `unsupervised`
         sources.append(Source(f"{folder}/{name}".rstrip("/"), split, "Arrow", rows, places))
     return sources
 
@@ -180,21 +178,23 @@ def _json(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read: {first_line(error)}") from None
 
 
-def _of_hub(name: str, form: Form) -> list[Source]:
-    """A data set's files: its own, or else the hub's conversion to Parquet."""
+def _read_hub(name: str, form: Form) -> list[Source]:
+    """A data set's own files, else the hub's conversion to Parquet."""
     repository, subset = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])
     paths = hub_files(repository, lambda listed: _data_files(listed, subset, name))
     if not paths:
-        raise ConfigError(f"{name}: the data set has no file of data", fix="bring it as CSV")
+        raise ConfigError(
+            f"{name}: the data set has no data files that can be read", fix="convert it to CSV"
+        )
     sources = [
         replace(_read(path, form), split=_split_of(file), name=f"{repository}/{file}")
         for file, path in paths.items()
     ]
-    return _joined(sources if len(sources) == 1 else [s for s in sources if s.split is not None])
+    return _by_split(sources if len(sources) == 1 else [s for s in sources if s.split is not None])
 
 
 def _data_files(listed: Sequence[str], subset: str, name: str) -> list[str]:
-    """Files of one subset, of the form that most of them have."""
+    """The data files of one subset, in the format that most of them have."""
     files = [file for file in listed if Path(file).suffix.lower() in SUFFIXES]
     files = [file for file in files if not file.startswith(".") and "/." not in file]
     if subset:
@@ -217,28 +217,30 @@ def _read(path: Path, form: Form) -> Source:
     suffix = path.suffix.lower()
     with reading(path):
         if suffix == ".parquet":
-            return _of_rows(path, "Parquet", parquet_rows(path, with_names=True))
+            return _from_records(path, "Parquet", parquet_rows(path, with_names=True))
         if suffix == ".arrow":
-            return _of_rows(path, "Arrow", _arrow_rows(path))
+            return _from_records(path, "Arrow", _arrow_rows(path))
         lines, encoding = read_lines(path, form.encoding)
     if suffix == ".json" and "".join(lines).lstrip().startswith("["):
         content = _json(path)
-        return _of_rows(path, "JSON", enumerate(content if isinstance(content, list) else [], 1))
+        records = content if isinstance(content, list) else []
+        return _from_records(path, "JSON", enumerate(records, 1))
     if suffix == ".json" or is_json_lines(path):
-        return _of_rows(path, "JSON lines", json_rows(lines))
-    source = _of_text(path, lines, form)
-    said = f"{source.form}, text in {encoding} (--encoding)" if encoding else source.form
-    return replace(source, form=said)
+        return _from_records(path, "JSON lines", json_rows(lines))
+    source = _from_text(path, lines, form)
+    if not encoding:
+        return source
+    return replace(source, form=f"{source.form}, text in {encoding} (--encoding)")
 
 
-def _of_rows(path: Path, form: str, rows: Any) -> Source:
-    """Objects, a row each."""
+def _from_records(path: Path, form: str, rows: Any) -> Source:
+    """A source of objects, one per row."""
     kept: list[dict[str, Any]] = []
     places = []
     for number, row in rows:
         if isinstance(row, Fault) or not isinstance(row, dict):
-            why = row.message if isinstance(row, Fault) else "is not an object of columns"
-            raise DataError(f"{path}:{number}: {why}", fix=FIXES["D16"])
+            problem = row.message if isinstance(row, Fault) else "is not a JSON object"
+            raise DataError(f"{path}:{number}: {problem}", fix=FIXES["D16"])
         kept.append(row)
         places.append(f"{path.name}:{number}")
     return Source(str(path), None, form, kept, places)
@@ -253,17 +255,17 @@ def _arrow_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for batch in stream:
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, named(row, names)
+                    yield number, with_class_names(row, names)
     except pa.ArrowException as error:
-        raise UnreadableError(0, f"cannot be read: {first_line(error)}", WRITE_ANEW) from None
+        raise UnreadableError(0, f"cannot be read: {first_line(error)}", WRITE_AGAIN) from None
 
 
-def _of_text(path: Path, lines: list[str], form: Form) -> Source:
-    """Delimited text, every row of which has to have as many cells as the header."""
+def _from_text(path: Path, lines: list[str], form: Form) -> Source:
+    """A source of delimited text, in which every row must have as many cells as the header."""
     usual = ["\t"] if path.suffix.lower() == ".tsv" else [",", "\t", ";", "|"]
     delimiters = [form.delimiter] if form.delimiter else usual
     quotings = [form.quoting] if form.quoting else get_args(Quoting)
-    delimiter, quoting = form_of(lines[:_LOOKED_AT], delimiters, quotings)
+    delimiter, quoting = form_of(lines[:_NUM_SAMPLED], delimiters, quotings)
     rows = table_rows(lines, delimiter, quoting)
     header = list(form.header or ())
     kept: list[dict[str, Any]] = []
@@ -274,9 +276,9 @@ def _of_text(path: Path, lines: list[str], form: Form) -> Source:
             bad.append(f"{place}: {row.message}")
         elif not header:
             header = [name.strip() for name in row]
-            twice = [name for name in header if header.count(name) > 1 and name]
-            if twice:
-                raise DataError(f"{place}: column {twice[0]} stands twice in the header")
+            duplicates = [name for name in header if header.count(name) > 1 and name]
+            if duplicates:
+                raise DataError(f"{place}: column {duplicates[0]} occurs twice in the header")
         elif len(row) != len(header):
             bad.append(f"{place}: {len(row)} cells, the header has {len(header)}")
         else:

@@ -17,7 +17,7 @@ Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(wanted: str, num_bytes: int = 0) -> torch.device:
+def choose_device(setting: str, num_bytes: int = 0) -> torch.device:
     """Return the device for `auto`, `cpu` or `cuda`; `auto` is CUDA where it is available.
 
     Args:
@@ -26,9 +26,9 @@ def choose_device(wanted: str, num_bytes: int = 0) -> torch.device:
     Raises:
         ConfigError: CUDA is requested and not available, or has less than `num_bytes` free.
     """
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda":
+    if setting == "auto":
+        setting = "cuda" if torch.cuda.is_available() else "cpu"
+    if setting == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(
                 "train.device=cuda: this process has no CUDA device",
@@ -42,7 +42,7 @@ def choose_device(wanted: str, num_bytes: int = 0) -> torch.device:
                 fix="end the processes that use the rest (nvidia-smi lists them), or train on "
                 "another device",
             )
-    return torch.device(wanted)
+    return torch.device(setting)
 
 
 def training_bytes(model: torch.nn.Module) -> int:
@@ -51,17 +51,17 @@ def training_bytes(model: torch.nn.Module) -> int:
     return sum(4 * (4 if p.requires_grad else 1) * p.numel() for p in model.parameters())
 
 
-def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+def choose_precision(setting: str, device: torch.device) -> torch.dtype:
     """Return the dtype for `autocast`; float32 means no autocast.
 
     `auto` is bf16 where the device multiplies it in hardware, fp16 on a GPU that does not, float32
     on other CPUs. `tf32` allows TF32 in a GPU's float32 products and `fp32` forbids it, by
     PyTorch's switch for the whole process.
     """
-    if wanted == "auto":
-        wanted = _fastest(device)
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted == "tf32" else "ieee"
-    return _DTYPES.get(wanted, torch.float32)
+    if setting == "auto":
+        setting = _fastest(device)
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if setting == "tf32" else "ieee"
+    return _DTYPES.get(setting, torch.float32)
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:

@@ -1,1 +1,1 @@
-"""A trial's folder on disk: records, checkpoints, predictions, what is kept."""
+"""A trial's folder on disk: records, checkpoints, predictions, kept weights."""

@@ -1,4 +1,4 @@
-"""The trial whose weights lie at an address, as an MLflow run stores it."""
+"""The trial of a `weights_uri`, as MLflow runs store it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from trainable.storage.trial_folder import TrialFolder
 
 
 def trial_at(weights_uri: str) -> TrialFolder:
-    """The trial's folder as it is now, there or not.
+    """The trial's folder, with its current records; it may not exist.
 
     Args:
         weights_uri: `STORAGE/SWEEP/trials/TRIAL/weights`, a path or a storage URI.

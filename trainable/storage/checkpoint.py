@@ -1,7 +1,7 @@
-"""Resumable checkpoints: whole generations with a SHA-256 manifest written last.
+"""Resumable checkpoints: numbered generations, each with a SHA-256 manifest that is written last.
 
-A crash at any write leaves the old or the new generation, never a mixture. A damaged generation is
-put aside, not deleted, and the one before it is loaded. Nothing is unpickled.
+A crash at any time leaves the old or the new generation, never a mixture. A damaged generation is
+moved aside, not deleted, and the previous one is loaded. Nothing is unpickled.
 """
 
 import itertools
@@ -30,14 +30,14 @@ _logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write generation `step` of plain values and tensors; keeps the newest two.
+    """Write plain values and tensors as generation `step`, and keep the newest two generations.
 
-    A generation of the same step is the same state and is left as it is.
+    An existing generation of the same step has the same state and is not changed.
     """
     generation = folder / f"{step:08d}"
     if not generation.exists():
         with atomic_folder(generation) as temporary:
-            with (temporary / STATE).open("wb") as stream:  # by name, torch hides what went wrong
+            with (temporary / STATE).open("wb") as stream:  # with a path, torch hides the OSError
                 torch.save(state, stream)
             write_manifest(temporary, {"step": step})
     for old in _generations(folder)[NUM_KEPT:]:
@@ -45,19 +45,20 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def load_newest(
-    folder: Path, fits: Callable[[dict[str, Any]], bool] = lambda state: True
+    folder: Path, is_usable: Callable[[dict[str, Any]], bool] = lambda state: True
 ) -> tuple[int, dict[str, Any]] | None:
-    """The newest generation that is whole, and its step; None when there is none.
+    """The step and state of the newest undamaged generation; None: there is none.
 
-    Damaged ones are moved to `quarantine/`, with a warning; leftovers of a crash are removed.
+    Damaged generations are moved to `quarantine/`, with a warning. Crash leftovers are removed.
 
     Args:
-        fits: whether a state goes with what else is on disk; newer ones that do not are removed.
+        is_usable: whether a state matches the other files on disk; newer generations that do not
+            match are removed.
 
     Raises:
         StorageError: an object store cannot be read now.
-        IntegrityError: a generation cannot be read now, which is no damage, or is as it was written
-            and yet not plain values and tensors.
+        IntegrityError: a generation cannot be read now, or is undamaged but does not consist of
+            plain values and tensors.
     """
     if not folder.is_dir():
         return None
@@ -66,13 +67,15 @@ def load_newest(
         storage_of(generation).fetch(generation)
         damage = _damage(generation)
         if damage is not None:
-            aside = _put_aside(generation)
-            _logger.warning("checkpoint %s is damaged, now %s: %s", generation, aside, damage)
+            moved = _quarantine(generation)
+            _logger.warning("checkpoint %s is damaged, moved to %s: %s", generation, moved, damage)
             continue
         state = _load(generation / STATE)
-        if fits(state):
+        if is_usable(state):
             return int(generation.name), state
-        _logger.warning("checkpoint %s is of other records or another encoder: removed", generation)
+        _logger.warning(
+            "checkpoint %s does not match the trial's records or encoder: removed", generation
+        )
         remove_folder(generation)
     return None
 
@@ -80,11 +83,11 @@ def load_newest(
 def _load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch's own error class is that of a module banned here
+    except Exception as error:  # torch raises an error of pickle, which must not be imported
         reason = first_line(error)
         raise IntegrityError(
             f"{path}: not a checkpoint of plain values and tensors: {reason}",
-            fix=f"remove {path.parent} to go on from the checkpoint before it",
+            fix=f"remove {path.parent} to resume from the previous checkpoint",
         ) from error
     return state
 
@@ -96,19 +99,19 @@ def _damage(generation: Path) -> str | None:
 
 
 def _generations(folder: Path) -> list[Path]:
-    """Newest first."""
+    """All generations, newest first."""
     generations = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
     return sorted(generations, key=lambda path: int(path.name), reverse=True)
 
 
-def _put_aside(generation: Path) -> Path:
+def _quarantine(generation: Path) -> Path:
     quarantine = generation.parent / QUARANTINE
     quarantine.mkdir(exist_ok=True)
-    places = (quarantine / f"{generation.name}-{number}" for number in itertools.count())
-    place = next(place for place in places if not place.exists())
-    generation.rename(place)
+    candidates = (quarantine / f"{generation.name}-{number}" for number in itertools.count())
+    target = next(path for path in candidates if not path.exists())
+    generation.rename(target)
     for folder in (quarantine, generation.parent):
         sync_folder(folder)
-    storage_of(place).publish(place)
+    storage_of(target).publish(target)
     storage_of(generation).withdraw(generation)
-    return place
+    return target

@@ -1,5 +1,5 @@
-"""Columns of prediction files as numbers and ids: what thousands of files have in common is made
-once.
+"""Reading the columns of prediction files. IDs are cached, because thousands of files have the same
+ones.
 
 Legend: N rows.
 """
@@ -17,49 +17,49 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _recent: "deque[tuple[pa.ChunkedArray, tuple[str, ...]]]" = deque(maxlen=16)
-"""Columns and the ids that they hold, of a few tasks."""
+"""Cache of the latest ID columns, as Arrow arrays and as tuples."""
 
 
 def numbers_of(column: "pa.ChunkedArray") -> NDArray[Any]:
-    """[N] not by `to_numpy`, which loads pandas.
+    """The numbers of a column, [N].
 
     Raises:
-        ValueError: there is something else in it.
-        pyarrow.ArrowException: a row has none.
+        ValueError: the column is not numeric.
+        pyarrow.ArrowException: a value is missing.
     """
     import pyarrow as pa
 
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise ValueError(f"{column.type} in place of numbers")
-    return np.from_dlpack(column.combine_chunks())
+        raise ValueError(f"a column has {column.type} instead of numbers")
+    return np.from_dlpack(column.combine_chunks())  # `to_numpy` would import pandas
 
 
 def ids_of(column: "pa.ChunkedArray") -> tuple[str, ...]:
-    """[N]; where a file read before has the same ones, those.
+    """The IDs of a column, [N]; the cached tuple if an earlier file had the same ones.
 
     Raises:
-        ValueError: one is not text.
+        ValueError: an ID is not text.
     """
     for known, ids in list(_recent):
         if known.equals(column):
             return ids
     if len(column) and (str(column.type) not in ("string", "large_string") or column.null_count):
-        raise ValueError("an id is not text")
+        raise ValueError("an ID is not text")
     ids = tuple(column.to_pylist())
     _recent.append((column, ids))
     return ids
 
 
 def are_distinct(ids: tuple[str, ...]) -> bool:
-    """Whether no two of them are equal."""
-    return _facts_of(ids)[0]
+    """Whether no two IDs are equal."""
+    return _is_distinct_and_hash(ids)[0]
 
 
 def hash_of(ids: tuple[str, ...]) -> str:
-    """SHA-256 over them, in their order."""
-    return _facts_of(ids)[1]
+    """The SHA-256 of the IDs, in order."""
+    return _is_distinct_and_hash(ids)[1]
 
 
 @lru_cache(maxsize=16)
-def _facts_of(ids: tuple[str, ...]) -> tuple[bool, str]:
+def _is_distinct_and_hash(ids: tuple[str, ...]) -> tuple[bool, str]:
     return len(set(ids)) == len(ids), hashlib.sha256(json.dumps(ids).encode()).hexdigest()

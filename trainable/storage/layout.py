@@ -1,40 +1,40 @@
-"""Names of the folders and files below a storage folder that more than one package uses.
+"""Names of folders and files in a storage folder that several packages use.
 
 STORAGE/.shared/  STORAGE/SWEEP/{trials/TRIAL/attempts/0001.json, trials/.locks, preparation, stop}
 """
 
 SHARED = ".shared"
-"""What trials of all sweeps share: encoders, teachers, soft labels."""
+"""Folder that the trials of all sweeps share: encoders, teachers, soft labels."""
 
 ENCODERS = "frozen"
-"""In the shared folder: encoders as they were pretrained, which trials' kept weights link to."""
+"""Folder, in the shared one, of frozen encoders, which the kept weights of trials link to."""
 
 TRIALS = "trials"
-"""A sweep's trials, a folder each."""
+"""Folder, in a sweep's, with one folder per trial."""
 
 PREPARATION = "preparation"
-"""A sweep's attempts at making what its trials share."""
+"""Folder, in a sweep's, of the records of attempts to make what its trials share."""
 
 STOP_FILE = "stop"
-"""There while all that runs in the sweep is to stop."""
+"""File in a sweep's folder; while it exists, all processes of the sweep stop."""
 
 STOP_REQUEST = "stop-request"
-"""There once somebody has asked who drives the sweep, or trains, to stop: `ensweep stop`."""
+"""File that `ensweep stop` writes, to ask the process that drives a sweep or trains to stop."""
 
 UNDER_WAY = "under-way.json"
-"""In a trial's folder while a process of a sweep runs it: its progress."""
+"""File in a trial's folder with its progress, while a process of a sweep runs it."""
 
 ATTEMPTS = "attempts"
-"""What each process's try at a trial used."""
+"""Folder, in a trial's, with one record per process that has run it."""
 
 RECORDS = ("*", "epochs/*", "predictions/*", f"{ATTEMPTS}/*")
-"""The files of a trial's folder that are copied to every machine with the trial."""
+"""The files of a trial's folder that every machine copies with the trial."""
 
 WHAT_IS_KEPT = ("weights/*/manifest.json", "checkpoint/*/manifest.json")
-"""By these it knows what there is beside, to be fetched."""
+"""Files that are copied as well, to know which weights and checkpoints can be fetched."""
 
 LOCKS = ".locks"
-"""Beside the trials: a lock for each, held by the process that runs it."""
+"""Folder, in that of the trials, with a lock per trial, held by the process that runs it."""
 
 QUARANTINE = "quarantine"
-"""Below a trial's `checkpoint`: what was damaged and put aside."""
+"""Folder, in a trial's `checkpoint`, of damaged checkpoints."""

@@ -1,10 +1,11 @@
-"""The prediction file: outputs for all tasks of a split, with a header that says what they are of.
+"""The prediction file: a model's outputs for all tasks of a split, with a header that identifies
+the data.
 
-A table: the rows of one task after those of another, with the task's name in each; what a task does
-not have is empty. A file that is not what its header says, or not of the wanted data, is refused by
-name; rows are never aligned by guess. Legend: N rows, C classes.
+A Parquet table with the rows of all tasks, one task after the other, and the task's name in each
+row; columns that a task does not have are empty. Files that do not match their header or the
+expected data are refused; rows are never aligned by guess. Legend: N rows, C classes.
 
-pyarrow is imported where a file is written or read: training and evaluating need none.
+pyarrow is only imported where a file is written or read, as training and evaluation do not need it.
 """
 
 import hashlib
@@ -39,10 +40,10 @@ class Predictions:
     kind: Kind
     split: Split
     ids: tuple[str, ...]
-    outputs: NDArray[np.float32]  # logits [N, C] of classes or labels, one logit or score [N] else
+    outputs: NDArray[np.float32]  # logits of classes or labels [N, C], else logits or scores [N]
     labels: NDArray[np.float64] | None  # [N]
     data_fingerprint: str  # of the examples
-    tokenizer: str  # fingerprint of the tokenizer and maximum length
+    tokenizer: str  # fingerprint of the tokenizer and the maximum length
 
     def __post_init__(self) -> None:
         is_flat = not self.kind.output.has_columns
@@ -57,15 +58,15 @@ class Predictions:
             )
 
     def write(self, path: Path) -> None:
-        """Write a file of this alone."""
+        """Write a file with these predictions only."""
         write_predictions(path, [self])
 
     @classmethod
     def read(cls, path: Path, task_name: str | None = None) -> "Predictions":
-        """Read the predictions of a task; None: the only one that the file has.
+        """Read the predictions of a task; None: of the only task in the file.
 
         Raises:
-            IntegrityError: as `read_predictions`, or they are not in the file.
+            IntegrityError: as `read_predictions`, or the file does not have the task.
         """
         by_task = read_predictions(path)
         if task_name is None and len(by_task) == 1:
@@ -84,12 +85,13 @@ class Predictions:
         data_fingerprint: str,
         tokenizer: str | None = None,
     ) -> None:
-        """Prove that the file at `path` is of the wanted task, split, data and tokenizer.
+        """Check that the predictions, read from `path`, are for this task, split, data and
+        tokenizer.
 
         Raises:
-            IntegrityError: naming the file and each difference.
+            IntegrityError: they are not; names the file and each difference.
         """
-        wanted = {
+        expected = {
             "task_name": task_name,
             "split": split,
             "data_fingerprint": data_fingerprint,
@@ -97,23 +99,23 @@ class Predictions:
         }
         different = [
             f"{name} is {getattr(self, name)!r}, expected {value!r}"
-            for name, value in wanted.items()
+            for name, value in expected.items()
             if getattr(self, name) != value
         ]
         if different:
-            raise IntegrityError(f"{path}: predictions of something else: {'; '.join(different)}")
+            raise IntegrityError(f"{path}: predictions for other data: {'; '.join(different)}")
 
     @classmethod
     def _from_rows(cls, table: "pa.Table", header: dict[str, Any]) -> "Predictions":
-        """Predictions from the rows of their task."""
+        """The predictions of a task, from its rows and its part of the header."""
         kind = Kind(header["kind"])
         names = _output_names(kind, header["num_columns"])
         if not set(names) <= set(table.column_names):
             raise ValueError(f"columns {table.column_names} are not those of a {kind} task")
-        planes = [numbers_of(table[name]).astype(np.float32) for name in names]
+        columns = [numbers_of(table[name]).astype(np.float32) for name in names]
         has_labels = header["has_labels"] and "label" in table.column_names
         if set(table["task"].unique().to_pylist()) - {header["task"]}:
-            raise ValueError("tasks are not those of its header, or in another order")
+            raise ValueError("tasks or their order do not match the header")
         if header.get("split") not in get_args(Split):
             raise ValueError(f"there is no split {header.get('split')!r}")
         return cls(
@@ -121,7 +123,7 @@ class Predictions:
             kind=kind,
             split=header["split"],
             ids=ids_of(table["id"]),
-            outputs=np.stack(planes, axis=1) if kind.output.has_columns else planes[0],
+            outputs=np.stack(columns, axis=1) if kind.output.has_columns else columns[0],
             labels=numbers_of(table["label"]).astype(np.float64) if has_labels else None,
             data_fingerprint=str(header["data_fingerprint"]),
             tokenizer=str(header["tokenizer"]),
@@ -129,10 +131,10 @@ class Predictions:
 
     def _check(self, header: dict[str, Any]) -> None:
         if not are_distinct(self.ids):
-            raise ValueError("ids are duplicated")
+            raise ValueError("IDs are duplicated")
         expected = self._header()
         if header["ids_sha256"] != expected["ids_sha256"]:
-            raise ValueError("ids are not those of its header, or in another order")
+            raise ValueError("IDs or their order do not match the header")
         if header != expected:
             raise ValueError("outputs, labels or header were changed after writing")
 
@@ -151,7 +153,7 @@ class Predictions:
         return {**header, "content_sha256": self._content_hash(header)}
 
     def _content_hash(self, header: dict[str, Any]) -> str:
-        """Hash of the rest of the header (which holds the ids' hash), the outputs and the
+        """A hash of the rest of the header (with the hash of the IDs), the outputs and the
         labels."""
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         digest.update(np.ascontiguousarray(self.outputs, "<f4").tobytes())
@@ -161,7 +163,7 @@ class Predictions:
 
 
 def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:
-    """Write those of several tasks as one Parquet file, whole or not at all."""
+    """Write the predictions of several tasks as one Parquet file, atomically."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -172,10 +174,10 @@ def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:
         "id": [id_ for each in predictions for id_ in each.ids],
     }
     if any(each.labels is not None for each in predictions):
-        columns["label"] = _joined([each.labels for each in predictions], predictions, np.float64)
-    planes = [_planes(each) for each in predictions]
-    for name in sorted({name for each in planes for name in each}, key=_column_order):
-        columns[name] = _joined([each.get(name) for each in planes], predictions, np.float32)
+        columns["label"] = _column([each.labels for each in predictions], predictions, np.float64)
+    outputs = [_output_columns(each) for each in predictions]
+    for name in sorted({name for each in outputs for name in each}, key=_column_order):
+        columns[name] = _column([each.get(name) for each in outputs], predictions, np.float32)
     header = {"version": VERSION, "parts": [each._header() for each in predictions]}
     table = pa.table(columns).replace_schema_metadata({_HEADER: json.dumps(header).encode()})
     sink = pa.BufferOutputStream()
@@ -184,17 +186,17 @@ def write_predictions(path: Path, predictions: Sequence[Predictions]) -> None:
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
-    """Read a file, by task, and prove that it is what its header says.
+    """Read a file, by task, and check it against its header.
 
     Raises:
-        IntegrityError: not there, not Parquet, no header, or rows that do not match it.
+        IntegrityError: missing, not Parquet, without a header, or rows that do not match it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # From bytes: given a path, Parquet readers also take folders and URIs.
-        # Threads of its own would take longer than a file of some thousand rows.
+        # From bytes, because with a path, Parquet readers also accept folders and URIs. Without
+        # threads, whose start takes longer than reading a few thousand rows.
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read(use_threads=False)
         by_task, start = {}, 0
         for part in _parts_of(table):
@@ -205,35 +207,37 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
     except (pa.ArrowException, *_UNREADABLE) as error:
         reason = repr(error) if isinstance(error, KeyError) else first_line(error)
         raise IntegrityError(
-            f"{path}: not a prediction file as it was written: {reason[:300]}",
+            f"{path}: not a prediction file, or damaged: {reason[:300]}",
             fix="restore the file, or leave its run out",
         ) from None
     return by_task
 
 
-def _planes(predictions: Predictions) -> dict[str, NDArray[np.float32]]:
-    """Each column of the outputs, [N]."""
+def _output_columns(predictions: Predictions) -> dict[str, NDArray[np.float32]]:
+    """Name -> column [N] of the outputs."""
     outputs = predictions.outputs
-    planes = list(outputs.T if outputs.ndim == 2 else outputs[None])
-    return dict(zip(_output_names(predictions.kind, len(planes)), planes, strict=True))
+    columns = list(outputs.T if outputs.ndim == 2 else outputs[None])
+    return dict(zip(_output_names(predictions.kind, len(columns)), columns, strict=True))
 
 
-def _joined(
+def _column(
     values: Sequence[NDArray[Any] | None], predictions: Sequence[Predictions], dtype: Any
 ) -> NDArray[Any]:
-    """One column, with NaN for a task that does not have it."""
-    empty = (np.full(len(each.ids), np.nan, dtype) for each in predictions)
-    parts = [nothing if own is None else own for own, nothing in zip(values, empty, strict=True)]
+    """One column for the rows of all tasks, with NaN for a task without values."""
+    parts = [
+        np.full(len(each.ids), np.nan, dtype) if own is None else own
+        for own, each in zip(values, predictions, strict=True)
+    ]
     return np.concatenate(parts).astype(dtype)
 
 
 def dev_train_mask(ids: tuple[str, ...], split: int = 0) -> NDArray[np.bool_]:
-    """Which rows belong to dev-train, the half of dev that choices are made on, [N].
+    """Mask [N] of the rows that belong to dev-train, the half of dev on which choices are made.
 
-    A salted hash of the id decides, so a row is on the same side whatever the order or the set.
+    It depends only on a salted hash of each row's ID, not on the order or the other rows.
 
     Args:
-        split: other numbers cut dev in two in other ways.
+        split: number of the split; each number gives different halves.
     """
     salt = _DEV_TRAIN_SALT if split == 0 else f"{_DEV_TRAIN_SALT} {split}"
     return np.fromiter(
@@ -244,11 +248,11 @@ def dev_train_mask(ids: tuple[str, ...], split: int = 0) -> NDArray[np.bool_]:
 
 
 _UNREADABLE = (OSError, KeyError, TypeError, ValueError, RecursionError)
-"""What files that are no prediction files make the readers raise, beside Arrow's own."""
+"""Errors, besides Arrow's, that readers raise for files that are not prediction files."""
 
 
 def _parts_of(table: "pa.Table") -> list[dict[str, Any]]:
-    """The header's word on each task, whose rows are all of the table's."""
+    """The header's parts, one per task; together they cover all rows of the table."""
     header = json.loads((table.schema.metadata or {}).get(_HEADER, b"null"))
     if not isinstance(header, dict):
         raise ValueError("it has no header")
@@ -259,7 +263,7 @@ def _parts_of(table: "pa.Table") -> list[dict[str, Any]]:
     if num_rows != table.num_rows or any(part["num_rows"] < 0 for part in parts):
         raise ValueError(f"{table.num_rows} rows, its header says {num_rows}")
     if len({part["task"] for part in parts}) < len(parts):
-        raise ValueError("a task stands twice in its header")
+        raise ValueError("a task occurs twice in its header")
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Which of a trial's epochs keep their weights."""
+"""The epochs of a trial whose weights are kept."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,13 +14,15 @@ from trainable.config.tasks import Task
 def epochs_to_keep(
     records: Sequence[EpochRecord], tasks: Mapping[str, Task], stage_start: int = 1
 ) -> set[int]:
-    """The epochs whose weights are kept: the best overall, and the best for each task.
+    """The epochs whose weights are kept: the best overall and the best for each task, both by the
+    scores on all of dev and by those on the dev-train half; and the best overall of the current
+    stage, from which the next stage may start.
 
-    And the best overall of those from `stage_start` on, the first of the stage under way: it is
-    the stage's score, and what the next one may go on from.
+    The scores on dev-train allow an ensemble to choose epochs without the held-out half of dev. In
+    a tie the earliest epoch wins.
 
-    By the scores on all of dev, and again on the dev-train half alone, so that an ensemble can
-    choose among epochs without the held-out half having had a say. The earliest epoch wins a tie.
+    Args:
+        stage_start: first epoch of the current stage.
     """
     names = [OVERALL] + [
         metric_name("dev", name, task.metric) for name, task in tasks.items() if task.metric

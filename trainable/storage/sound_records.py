@@ -1,4 +1,4 @@
-"""Records of which some may be damaged."""
+"""Reading records of which some may be damaged."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,7 +11,7 @@ Kind = TypeVar("Kind", Decision, AttemptRecord)
 
 
 def sound_records(kind: type[Kind], files: Iterable[Path]) -> list[Kind]:
-    """The records of a kind in the files, by name; without those that are damaged."""
+    """The undamaged records in the files, in the order of the files' names."""
     records: list[Kind] = []
     for path in sorted(files):
         with suppress(OSError, ValueError):

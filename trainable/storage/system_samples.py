@@ -1,8 +1,8 @@
-"""What a trial's process takes of its machine, sampled while it runs: a line of JSON a sample.
+"""System metrics of a trial's process, sampled while it runs: one JSON line per sample.
 
     attempts/0001.system.jsonl
 
-Lines that a killed process left in part are skipped.
+Incomplete lines, left by a killed process, are skipped.
 """
 
 import json
@@ -17,10 +17,10 @@ SUFFIX = ".system.jsonl"
 
 
 def append_sample(attempt: Path, sample: SystemSample) -> None:
-    """Add a sample to those of an attempt.
+    """Append a sample to those of an attempt.
 
     Args:
-        attempt: the file of its record.
+        attempt: the file of the attempt's record.
 
     Raises:
         OSError: it cannot be written.
@@ -31,7 +31,7 @@ def append_sample(attempt: Path, sample: SystemSample) -> None:
 
 
 def read_samples(attempts: Path) -> Iterator[SystemSample]:
-    """All samples of a trial, the oldest attempt's first."""
+    """All samples of a trial, oldest attempt first."""
     for path in sorted(attempts.glob(f"[0-9]*{SUFFIX}")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             sample = _parsed(line)

@@ -1,4 +1,4 @@
-"""A trial's folder: whole objects, each written once, that everything later is read from.
+"""A trial's folder: records, predictions, weights and checkpoints, each written atomically.
 
 config.json  epochs/0007.json  epochs/0007.decision.json  predictions/0007.parquet
 weights/0007/  encoder/  checkpoint/  attempts/0001.json  outcome.json
@@ -35,7 +35,7 @@ from trainable.storage.predictions import Predictions, write_predictions
 from trainable.storage.sound_records import sound_records
 from trainable.storage.system_samples import read_samples
 
-_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class TrialFolder:
@@ -45,7 +45,7 @@ class TrialFolder:
         self.path = path
 
     def refresh(self) -> None:
-        """Have the records be those that the storage has now.
+        """Update the local records from the storage.
 
         Raises:
             StorageError: an object store cannot be read now.
@@ -62,39 +62,40 @@ class TrialFolder:
 
     @property
     def encoder_dir(self) -> Path:
-        """The encoder's folder, there or not; raises StorageError where it cannot be fetched."""
+        """The encoder's folder, which may not exist. Raises StorageError if it cannot be
+        fetched."""
         storage_of(self.path).fetch(self.path / "encoder")
         return self.path / "encoder"
 
     def weights_dir(self, epoch: int) -> Path:
-        """The folder of an epoch's weights, there or not.
+        """The folder of an epoch's weights, which may not exist.
 
         Raises:
-            IntegrityError: it is a link that leads out of the trial's folder.
+            IntegrityError: it is a link to a place outside the trial's folder.
         """
         return inside(self.path, f"weights/{epoch:04d}")
 
     def predictions_path(self, epoch: int) -> Path:
-        """The file of an epoch's predictions for all tasks, there or not.
+        """The file of an epoch's predictions for all tasks, which may not exist.
 
         Raises:
-            IntegrityError: the folder is a link that leads out of the trial's.
+            IntegrityError: its folder is a link to a place outside the trial's folder.
         """
         return inside(self.path, f"{PREDICTIONS_ARTIFACT}/{prediction_path(epoch)}")
 
     def create(self, record: TrialRecord) -> None:
-        """Write `config.json`, once; a folder of the same configuration and data is entered again.
+        """Write `config.json`, or check that the existing one has the same configuration and data.
         The record of a trial that failed before it had read its data is replaced.
 
         Raises:
-            ConfigError: the folder holds a trial of another configuration or other data.
+            ConfigError: the folder belongs to a trial with another configuration or other data.
         """
         path = self.path / "config.json"
         stored = self.trial() if path.exists() else None
         if stored is None or stored.data_fingerprint == UNKNOWN_DATA != record.data_fingerprint:
             write_atomic(path, record.to_json())
             return
-        before = Config().flat() | stored.config  # settings made since have had their defaults
+        before = Config().flat() | stored.config  # defaults for settings that are newer
         different = [
             f"{key}={before.get(key)!r}, now {record.config.get(key)!r}"
             for key in sorted(set(stored.config) | set(record.config))
@@ -104,12 +105,12 @@ class TrialFolder:
             different.append("the data has changed")
         if different:
             raise ConfigError(
-                f"{self.path}: holds a trial of another configuration: {'; '.join(different)}",
+                f"{self.path}: has a trial with another configuration: {'; '.join(different)}",
                 fix="choose another name or folder, or remove this one",
             )
 
     def relocate(self, record: TrialRecord) -> None:
-        """Write `config.json` anew, so that a trial that is to go on finds what was moved."""
+        """Replace `config.json`, to resume a trial whose input files were moved."""
         write_atomic(self.path / "config.json", record.to_json())
 
     def trial(self) -> TrialRecord:
@@ -120,7 +121,7 @@ class TrialFolder:
         except (OSError, ValueError) as error:
             raise IntegrityError(
                 f"{path}: no trial record: {error}",
-                fix="put its copy in its place: the artifact config.json of the trial's MLflow run",
+                fix="restore it from its copy, the artifact config.json of the trial's MLflow run",
             ) from None
 
     def write_epoch(self, record: EpochRecord) -> None:
@@ -130,7 +131,7 @@ class TrialFolder:
         """Completed epochs from 1 on; a missing or damaged record ends the list.
 
         Raises:
-            OSError: a record is there and cannot be read now.
+            OSError: a record exists but cannot be read now.
         """
         records: list[EpochRecord] = []
         while (record := self.epoch(len(records) + 1)) is not None:
@@ -138,26 +139,29 @@ class TrialFolder:
         return records
 
     def epoch(self, epoch: int) -> EpochRecord | None:
-        """The record of one epoch, from 1; None where it is missing or damaged.
+        """The record of one epoch, from 1; None: missing or damaged.
 
         Raises:
-            OSError: the record is there and cannot be read now.
+            OSError: the record exists but cannot be read now.
         """
         try:
             record = EpochRecord.from_json(self._epoch_path(epoch).read_text(encoding="utf-8"))
-        except (*_NOT_THERE, ValueError):
+        except (*_MISSING, ValueError):
             return None
         return record if record.epoch == epoch else None
 
     def write_predictions(self, epoch: int, predictions: Sequence[Predictions]) -> None:
-        """Write the predictions of all tasks after an epoch, in one file."""
+        """Write an epoch's predictions for all tasks, in one file."""
         write_predictions(self.predictions_path(epoch), predictions)
 
     def write_decision(
         self, decision: Decision, sync_later: Callable[[Path], None] | None = None
     ) -> None:
-        """Args:
-        sync_later: is given the file, to have it put on disk; None: it is when the call returns.
+        """Write a decision of the scheduler.
+
+        Args:
+            sync_later: called with the file, which the callee must sync to disk; None: it is synced
+                when this returns.
         """
         path = self._epoch_path(decision.epoch).with_suffix(".decision.json")
         if sync_later is None:
@@ -167,52 +171,51 @@ class TrialFolder:
             sync_later(path)
 
     def decisions(self) -> list[Decision]:
-        """What the scheduler said, by epoch; damaged records are left out."""
+        """The scheduler's decisions, by epoch, without damaged records."""
         return sound_records(Decision, self.path.glob("epochs/[0-9]*.decision.json"))
 
     def attempts(self) -> list[AttemptRecord]:
-        """What each process's try at the trial used; damaged records are left out."""
+        """The records of the processes that have run the trial, without damaged ones."""
         return sound_records(AttemptRecord, self.path.glob(f"{ATTEMPTS}/[0-9]*.json"))
 
     def write_outcome(self, record: OutcomeRecord) -> None:
-        """Write how the trial ended. Only a `stopped` outcome is replaced by a later one."""
+        """Write how the trial ended. Only the outcome `stopped` can be replaced."""
         stored = self.outcome()
         if stored is None or not stored.outcome.is_terminal:
             write_atomic(self.outcome_path, record.to_json())
 
     def outcome(self) -> OutcomeRecord | None:
-        """How the trial ended; None while it has not, or where the record is damaged.
+        """How the trial ended; None: it has not ended, or the record is damaged.
 
         Raises:
-            OSError: the record is there and cannot be read now. The trial is not to be run again.
+            OSError: the record exists but cannot be read now, so the trial must not run again.
         """
         try:
             text = self.outcome_path.read_text(encoding="utf-8")
             return OutcomeRecord.from_json(text)
-        except (*_NOT_THERE, ValueError):
+        except (*_MISSING, ValueError):
             return None
 
     def reopen(self) -> None:
-        """A trial that was stopped runs again: it has no outcome until it ends."""
+        """Remove the outcome of a trial that was stopped, before it is resumed."""
         stored = self.outcome()
         if stored is not None and not stored.outcome.is_terminal:
             self.drop_outcome()
 
     def drop_outcome(self) -> None:
-        """The trial is to run on."""
+        """Remove the outcome, so that the trial can be resumed."""
         remove_file(self.outcome_path)
 
     def kept_epochs(self) -> list[int]:
-        """Epochs whose weights are there."""
+        """The epochs whose weights exist."""
         folder = self.path / "weights"
         if not folder.is_dir():
             return []
         return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
     def keep_weights(self, epoch: int, write: Callable[[Path], None]) -> None:
-        """Have `write` fill a folder that becomes the epoch's weights, whole or not at all.
-
-        A manifest with the SHA-256 and size of each file is written last.
+        """Write an epoch's weights atomically: `write` fills a temporary folder, a manifest with
+        the SHA-256 and size of each file is added, and the folder is renamed.
         """
         self.drop_weights(epoch)
         with atomic_folder(self.weights_dir(epoch)) as temporary:
@@ -220,28 +223,28 @@ class TrialFolder:
             write_manifest(temporary, {"epoch": epoch})
 
     def require_weights(self, epoch: int) -> Path:
-        """The folder of an epoch's weights, proved to be what training wrote.
+        """The folder of an epoch's weights, verified by its manifest.
 
         Raises:
-            IntegrityError: not kept, or damaged.
+            IntegrityError: the weights are missing or damaged.
         """
         folder = self.fetch_weights(epoch)
         damage = find_damage(folder, {"epoch": epoch})
         if damage is not None:
             raise IntegrityError(
-                f"{folder}: weights are not whole: {damage}",
+                f"{folder}: weights are damaged: {damage}",
                 fix="leave the trial out, or train it again in another folder",
             )
         return folder
 
     def fetch_weights(self, epoch: int) -> Path:
-        """The folder of an epoch's weights; raises StorageError where it cannot be fetched."""
+        """The folder of an epoch's weights. Raises StorageError if it cannot be fetched."""
         folder = self.weights_dir(epoch)
         storage_of(folder).fetch(folder)
         return folder
 
     def keep_encoder(self, write: Callable[[Path], None]) -> None:
-        """Have `write` fill the encoder's folder, once."""
+        """Write the encoder's folder by `write`, if it does not exist."""
         if not self.encoder_dir.exists():
             with atomic_folder(self.encoder_dir) as temporary:
                 write(temporary)
@@ -253,7 +256,7 @@ class TrialFolder:
         remove_folder(self.checkpoint_dir)
 
     def forget_after(self, epoch: int) -> None:
-        """Remove what later epochs left, and leftovers of a crash: they will be run again."""
+        """Remove the files of later epochs, which will be repeated, and leftovers of a crash."""
         for folder in (self.path, *(path for path in self.path.glob("**/") if path.is_dir())):
             remove_leftovers(folder)
         for path in [*files_inside(self.path, "epochs/*.json"), *self._prediction_files()]:
@@ -265,7 +268,7 @@ class TrialFolder:
                 self.drop_weights(kept)
 
     def snapshot(self) -> TrialSnapshot:
-        """All that is projected onto the trial's MLflow run."""
+        """Everything that is copied to the trial's MLflow run."""
         epochs = self.epochs()
         root = self.path / PREDICTIONS_ARTIFACT
         return TrialSnapshot(

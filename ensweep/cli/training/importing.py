@@ -97,12 +97,12 @@ class Corrections:
 
     def find(self, place: str) -> "Import":
         """The import of what is at `place`: a file, a folder or a data set of the hub."""
-        from trainable.imports.finding import Told
+        from trainable.imports.finding import Given
         from trainable.imports.importing import plan_import
         from trainable.imports.sources import Form
         from trainable.imports.splitting import Cut
 
-        told = Told(
+        given = Given(
             kind=self.kind,
             sentences=tuple(self.sentence or ()),
             label=self.label,
@@ -116,7 +116,7 @@ class Corrections:
         delimiter = self.delimiter and self.delimiter.replace("\\t", "\t")
         form = Form(delimiter, self.quoting, _list(self.columns) or None, self.encoding)
         return plan_import(
-            place, self.task, told, form, Cut(self.dev_share, self.test_share, self.seed)
+            place, self.task, given, form, Cut(self.dev_share, self.test_share, self.seed)
         )
 
 

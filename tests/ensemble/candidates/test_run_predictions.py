@@ -68,8 +68,8 @@ def remove(path: Path, rng: np.random.Generator) -> None:
 DAMAGES = {
     truncate: "not a prediction file",
     drop_row: "179 rows, its header says 180",
-    reorder: "ids are not those of its header, or in another order",
-    duplicate: "ids are duplicated",
+    reorder: "IDs or their order do not match the header",
+    duplicate: "IDs are duplicated",
     change_a_value: "were changed after writing",
     leave_out_a_task: "no predictions of ",
     remove: "has no artifact predictions/",
@@ -104,7 +104,7 @@ OTHER_IDS = tuple(f"x-{row}" for row in range(60))
     ("changes", "reason"),
     [
         ({"data_fingerprint": "other"}, "paraphrase: data other, most runs: paraphrase-data"),
-        ({"split": "test"}, "predictions of something else: split is 'test', expected 'dev'"),
+        ({"split": "test"}, "predictions for other data: split is 'test', expected 'dev'"),
         ({"ids": OTHER_IDS}, "other rows than most runs: 60 ids missing, 60 unknown"),
         ({"labels": np.zeros(60)}, "labels differ from those of most runs"),
         ({"labels": None}, "holds no labels, which an ensemble is chosen by"),

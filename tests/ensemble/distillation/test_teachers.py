@@ -145,7 +145,7 @@ def test_missing_or_foreign_soft_labels_stop_the_trial(
     teach(config, tmp_path, tracking)
     folder = soft_labels_dir(config, read_dataset(config), tmp_path)
     (folder / "similarity.parquet").write_bytes((folder / "paraphrase.parquet").read_bytes())
-    with pytest.raises(IntegrityError, match="predictions of something else"):
+    with pytest.raises(IntegrityError, match="predictions for other data"):
         train(config, tmp_path / "t", identity=identity, shared=tmp_path)
     teach(config, tmp_path, tracking)  # foreign ones are replaced
     assert set(labels_of(config, tmp_path)[1]) == {"sentiment", "paraphrase", "similarity"}

@@ -238,8 +238,8 @@ def _other_trial(folder: TrialFolder) -> None:
 @pytest.mark.parametrize(
     ("harm", "error", "message"),
     [
-        (_change, IntegrityError, "weights are not whole: changed since it was written"),
-        (_drop, IntegrityError, "weights are not whole: manifest.json is missing"),
+        (_change, IntegrityError, "weights are damaged: changed since it was written"),
+        (_drop, IntegrityError, "weights are damaged: manifest.json is missing"),
         (_other_trial, IntegrityError, "holds trial 'x0001' of sweep 's', not '0001'"),
         (
             lambda folder: folder.encoder_dir.rename(folder.path / "moved"),

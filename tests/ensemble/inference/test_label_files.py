@@ -123,5 +123,5 @@ def test_a_submission_has_the_ids_of_the_test_file(
 def test_a_submission_needs_every_row(tiny_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "test.csv"
     path.write_text("id\tsentence\na\tgood\nb\t\na\tbad\n")
-    with pytest.raises(DataError, match=r"(?s)test.csv:3: .*test.csv:4: id a stands twice"):
+    with pytest.raises(DataError, match=r"(?s)test.csv:3: .*test.csv:4: id a occurs twice"):
         submission(Ensemble.load(tiny_bundle), "sentiment", path)

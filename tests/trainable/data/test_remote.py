@@ -117,7 +117,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(
     with monkeypatch.context() as patched:
         patched.setattr(bucket, "list", lambda: listed)
         (folder / "a.csv").write_text("b")
-        with pytest.raises(PartialError, match=r"a.csv changed while it was fetched"):
+        with pytest.raises(PartialError, match=r"a.csv changed during the download"):
             fetched("s3://bucket/data")
     assert not list(cache.rglob("*.csv"))
 

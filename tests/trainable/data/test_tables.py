@@ -26,7 +26,7 @@ def test_stray_marks_that_swallow_rows_cost_the_row_in_which_they_open() -> None
     assert isinstance(fault, Fault)
     assert (fault.code, fault.message) == (
         "D14",
-        "a quotation mark opens here and closes in line 4: rows lie between",
+        "a quotation mark opens here and closes in line 4, with rows between",
     )
     expected = [(3, ["b", "good", "2"]), (4, ["c", 'bad"', "3"]), (5, ["d", "last", "0"])]
     assert rest == expected

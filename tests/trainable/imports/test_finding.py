@@ -6,12 +6,12 @@ import pytest
 
 from mlflow_setup.errors import ConfigError
 from trainable.config.tasks import Kind
-from trainable.imports.finding import TOLD, TableLayout, Told, find
+from trainable.imports.finding import DETECT, Given, TableLayout, find
 
 TEXT = [f"the film {n} was long" for n in range(60)]
 
 
-def _find(told: Told = TOLD, **columns: list[Any]) -> TableLayout:
+def _find(told: Given = DETECT, **columns: list[Any]) -> TableLayout:
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return find(list(columns), rows, told)
 
@@ -83,7 +83,7 @@ def test_scores_take_the_usual_scale() -> None:
     ]:
         found = _find(text=TEXT, score=_in_turn(*values))
         assert (found.min_score, found.max_score) == scale
-    told = Told(min_score=-5, max_score=8)
+    told = Given(min_score=-5, max_score=8)
     assert _find(told, text=TEXT, score=_in_turn("0.1", "1")).max_score == 8
 
 
@@ -94,32 +94,49 @@ def test_what_is_told_is_taken() -> None:
         "mood": _in_turn("b", "a"),
         "n": _in_turn("1", "2"),
     }
-    told = Told(sentences=("title",), label="n", id="none", labels=("2", "1"), metric="macro_f1")
+    told = Given(sentences=("title",), label="n", id="none", labels=("2", "1"), metric="macro_f1")
     found = _find(told, **columns)
     assert (found.sentences, found.label, found.labels) == (("title",), "n", ("2", "1"))
-    assert _find(Told(kind="regression", label="n"), **columns).kind is Kind.REGRESSION
+    assert _find(Given(kind="regression", label="n"), **columns).kind is Kind.REGRESSION
     assert (
-        _find(Told(label="n", sentences=("text", "title")), **columns).kind == "pair_classification"
+        _find(Given(label="n", sentences=("text", "title")), **columns).kind
+        == "pair_classification"
     )
 
 
 @pytest.mark.parametrize(
     ("told", "columns", "message"),
     [
-        (Told(label="moods"), {"text": TEXT, "mood": TEXT}, "did you mean mood"),
+        (Given(label="moods"), {"text": TEXT, "mood": TEXT}, "did you mean mood"),
         (
-            TOLD,
+            DETECT,
             {"text": TEXT, "one": _in_turn("a", "b"), "two": _in_turn("c", "d")},
-            "not clear: one, two",
+            "several columns may have the labels: one, two",
         ),
-        (TOLD, {"n": _in_turn("1", "2"), "label": _in_turn("a", "b")}, "no column of sentences"),
-        (TOLD, {"text": TEXT}, "no column of labels"),
-        (TOLD, {"text": TEXT, "verdict": _in_turn("good")}, r"others: verdict \(always good\)"),
-        (TOLD, {"text": TEXT, "label": _in_turn("a")}, r"1 distinct label\(s\)"),
-        (Told(kind="regression"), {"text": TEXT, "label": _in_turn("a", "1")}, "no numbers: a"),
-        (Told(kind="paraphrase"), {"text": TEXT, "label": _in_turn("a", "b")}, "2 sentence column"),
+        (
+            DETECT,
+            {"n": _in_turn("1", "2"), "label": _in_turn("a", "b")},
+            "no column of sentences",
+        ),
+        (DETECT, {"text": TEXT}, "no column of labels"),
+        (
+            DETECT,
+            {"text": TEXT, "verdict": _in_turn("good")},
+            r"others: verdict \(always good\)",
+        ),
+        (DETECT, {"text": TEXT, "label": _in_turn("a")}, r"1 distinct label\(s\)"),
+        (
+            Given(kind="regression"),
+            {"text": TEXT, "label": _in_turn("a", "1")},
+            "not numbers: a",
+        ),
+        (
+            Given(kind="paraphrase"),
+            {"text": TEXT, "label": _in_turn("a", "b")},
+            "2 sentence column",
+        ),
     ],
 )
-def test_what_cannot_be_found(told: Told, columns: dict[str, list[Any]], message: str) -> None:
+def test_what_cannot_be_found(told: Given, columns: dict[str, list[Any]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _find(told, **columns)

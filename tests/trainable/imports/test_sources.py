@@ -121,7 +121,7 @@ def test_a_folder_of_splits_and_their_parts(tmp_path: Path) -> None:
     found = {source.split: len(source.rows) for source in read_sources(str(tmp_path))}
     assert found == {"train": 2, "dev": 1, "test": 1}
     (tmp_path / "more.csv").write_text("text,label\na film,good\n")
-    with pytest.raises(ConfigError, match=r"more\.csv: its name says neither"):
+    with pytest.raises(ConfigError, match=r"more\.csv: its name contains neither"):
         read_sources(str(tmp_path))
 
 
@@ -129,7 +129,7 @@ def test_a_folder_of_splits_and_their_parts(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("text,label\na,b\nc\n", r"1 row\(s\) cannot be read.*a\.csv:3: 1 cells, the header has 2"),
-        ("text,text\na,b\n", "column text stands twice"),
+        ("text,text\na,b\n", "column text occurs twice"),
         ("text,label\n", "has no rows"),
     ],
 )
@@ -141,7 +141,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> N
         read_sources(str(tmp_path / "aa.csv"))
     with pytest.raises(ConfigError, match="no such file") as refused:
         read_sources("https://example.org/a.csv")
-    assert refused.value.fix == "fetch it first: curl -LO https://example.org/a.csv"
+    assert refused.value.fix == "download it first: curl -LO https://example.org/a.csv"
 
 
 class _Hub:
@@ -168,5 +168,5 @@ def test_the_hubs_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found[0].name == "me/reviews/en/train-0.parquet"
     with pytest.raises(ConfigError, match="2 subsets: de, en"):
         read_sources("me/reviews")
-    with pytest.raises(DataError, match="me/none: cannot be fetched from the hub: 404"):
+    with pytest.raises(DataError, match="me/none: cannot be downloaded from the hub: 404"):
         read_sources("me/none")

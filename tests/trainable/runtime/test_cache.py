@@ -42,7 +42,7 @@ def test_a_trial_goes_on_without_a_cache(
 @pytest.mark.usefixtures("_closed")
 def test_what_needs_a_place_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="there is no place for a copy") as caught:
+    with pytest.raises(ConfigError, match="no local copy can be made") as caught:
         fetched(tmp_path.as_uri())
     assert "ENSWEEP_CACHE" in str(caught.value)
 

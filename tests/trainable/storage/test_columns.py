@@ -24,7 +24,7 @@ def test_ids_are_told_apart_by_their_order_and_number() -> None:
 
 @pytest.mark.parametrize("values", [[1, 2], ["a", None], [b"a"]])
 def test_what_is_not_text_is_no_id(values: list[object]) -> None:
-    with pytest.raises(ValueError, match="an id is not text"):
+    with pytest.raises(ValueError, match="an ID is not text"):
         ids_of(pa.chunked_array([values]))
 
 
@@ -32,7 +32,7 @@ def test_numbers_are_those_of_all_chunks_and_nothing_else() -> None:
     column = pa.chunked_array([[0.5], [1.5, float("inf")], []], pa.float32()).slice(1)
     assert numbers_of(column).tolist() == [1.5, float("inf")]
     assert numbers_of(column.slice(0, 0)).tolist() == []
-    with pytest.raises(ValueError, match="string in place of numbers"):
+    with pytest.raises(ValueError, match="string instead of numbers"):
         numbers_of(pa.chunked_array([["0.5"]]))
     with pytest.raises(pa.ArrowException, match="null"):
         numbers_of(pa.chunked_array([[0.5, None]]))

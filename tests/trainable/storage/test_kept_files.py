@@ -32,9 +32,9 @@ def test_kept_weights_are_whole_or_not_there(trial: TrialFolder) -> None:
 
 def test_damaged_weights_are_refused_by_name(trial: TrialFolder) -> None:
     (trial.weights_dir(3) / "model.safetensors").write_bytes(b"weighty")
-    with pytest.raises(IntegrityError, match=r"0003: weights are not whole: .*model.safetensors"):
+    with pytest.raises(IntegrityError, match=r"0003: weights are damaged: .*model.safetensors"):
         trial.require_weights(3)
-    with pytest.raises(IntegrityError, match=r"0002: weights are not whole: manifest.json is miss"):
+    with pytest.raises(IntegrityError, match=r"0002: weights are damaged: manifest.json is miss"):
         trial.require_weights(2)
 
 

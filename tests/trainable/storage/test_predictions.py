@@ -104,7 +104,7 @@ def test_the_rows_of_one_task_are_never_anothers(tmp_path: Path) -> None:
     parts = [replace(predictions(Kind.SIMILARITY), task_name=name) for name in ("one", "two")]
     write_predictions(path, parts)
     change_table(path, lambda table: table.take([*range(NUM_ROWS, 2 * NUM_ROWS), *range(NUM_ROWS)]))
-    with pytest.raises(IntegrityError, match="tasks are not those of its header"):
+    with pytest.raises(IntegrityError, match="tasks or their order do not match the header"):
         read_predictions(path)
 
 
@@ -202,14 +202,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "header key extra": (lambda path: change_header(path, author="x"), "were changed"),
     "another task's name": (
         lambda path: change_header(path, task="other"),
-        "tasks are not those of its header",
+        "tasks or their order do not match the header",
     ),
     "another split's name": (lambda path: change_header(path, split="test"), "were changed"),
     "another tokenizer's name": (lambda path: change_header(path, tokenizer="x"), "were changed"),
     "other data's name": (lambda path: change_header(path, data_fingerprint="x"), "were changed"),
     "reordered": (
         lambda path: change_table(path, lambda table: table.take(list(range(NUM_ROWS))[::-1])),
-        "ids are not those of its header, or in another order",
+        "IDs or their order do not match the header",
     ),
     "a row less": (
         lambda path: change_table(path, lambda table: table.slice(1)),
@@ -221,25 +221,25 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a row twice, another gone": (
         lambda path: change_table(path, lambda table: table.take([0, 0, *range(2, NUM_ROWS)])),
-        "ids are duplicated",
+        "IDs are duplicated",
     ),
     "other ids": (
         lambda path: change_table(
             path, lambda table: with_column(table, "id", [f"x{i}" for i in range(NUM_ROWS)])
         ),
-        "ids are not those of its header",
+        "IDs or their order do not match the header",
     ),
     "ids that are numbers": (
         lambda path: change_table(
             path, lambda table: with_column(table, "id", list(range(NUM_ROWS)))
         ),
-        "an id is not text",
+        "an ID is not text",
     ),
     "an id missing": (
         lambda path: change_table(
             path, lambda table: with_column(table, "id", [None, *table["id"].to_pylist()[1:]])
         ),
-        "an id is not text",
+        "an ID is not text",
     ),
     "one label changed": (
         lambda path: change_table(
@@ -269,7 +269,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: change_table(
             path, lambda table: with_column(table, "logit_1", ["x"] * NUM_ROWS)
         ),
-        "string in place of numbers",
+        "string instead of numbers",
     ),
 }
 
@@ -282,7 +282,7 @@ def test_a_file_that_is_not_as_written_is_refused_by_name(tmp_path: Path, name: 
     harm(path)
     with pytest.raises(IntegrityError, match=message) as refused:
         Predictions.read(path)
-    assert str(refused.value).startswith(f"{path}: not a prediction file as it was written: ")
+    assert str(refused.value).startswith(f"{path}: not a prediction file, or damaged: ")
     assert refused.value.exit_code == 6
 
 

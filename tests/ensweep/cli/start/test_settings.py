@@ -31,7 +31,7 @@ def test_the_page_is_what_the_command_prints() -> None:
     assert PAGE.read_text(encoding="utf-8") == printed, (
         "write it anew: ensweep settings --markdown > docs/settings.md"
     )
-    assert "| `optim.lr` | `1e-05` | number above 0 and below 1 | AdamW's" in printed
+    assert "| `optim.lr` | `1e-05` | number above 0 and below 1 | Learning rate" in printed
 
 
 @pytest.mark.parametrize(
