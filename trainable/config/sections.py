@@ -126,8 +126,8 @@ class Optim(Section):
     lr: LearningRate = 1e-5
     """Learning rate in the first epoch of fine-tuning."""
     lr_decay: Fraction = 0.0
-    """Fraction by which the learning rate falls, linearly by epoch, until the last (the paper:
-    0.8)."""
+    """Linear decay by epoch: lr x (1 - lr_decay x (epoch - 1) / num_epochs), epochs from 1 (the
+    paper: 0.8)."""
     lr_decay_per_epoch: NonNegative | None = None
     """Amount by which the learning rate falls after each epoch, never below 0 (the paper: 4e-7);
     instead of `lr_decay`."""
@@ -219,7 +219,7 @@ class Pretrain(Section):
     lr: LearningRate = 5e-5
     """AdamW's learning rate in the first step."""
     lr_decay: Fraction = 1.0
-    """Fraction by which the learning rate falls, linearly by step, until the last; 0: constant."""
+    """Linear decay by step: lr x (1 - lr_decay x step / num_steps), with steps from 0."""
     max_grad_norm: Positive | None = 1.0
     """Gradients are clipped to this norm; None: no clipping."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 64

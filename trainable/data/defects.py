@@ -28,7 +28,7 @@ FIXES = {
     "D20": "nothing to do; the column is ignored",
     "D21": "nothing to do; the mark is ignored",
     "D22": "nothing to do; but a spreadsheet may run it as a formula",
-    "D23": "remove the rows from one of the splits: scores on rows seen in training mean little",
+    "D23": "remove the rows from one of the splits: scores on them mean little",
     "D24": "nothing to do; these line ends are supported",
     "D25": "nothing to do if the text has line breaks; else look for stray quotation marks",
     "D26": "add rows with other labels: constant labels allow neither training nor evaluation",

@@ -102,9 +102,7 @@ def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], given: Given) -
     separator = given.label_separator or (_separator(label_column) if label_column else None)
     kind = Kind(given.kind) if given.kind else _kind(label_column, len(sentences), separator)
     if len(sentences) != 1 + kind.is_pair:
-        fix = "name one --sentence"
-        if kind.is_pair:
-            fix = "name them: --sentence FIRST --sentence SECOND"
+        fix = "--sentence FIRST --sentence SECOND" if kind.is_pair else "name one --sentence"
         raise ConfigError(f"a {kind} task has {1 + kind.is_pair} sentence column(s)", fix=fix)
     if kind is Kind.ENTAILMENT:
         return TableLayout(kind, sentences, None, id_)
@@ -190,8 +188,7 @@ def _sentences(facts: dict[str, _Column], given: Given) -> tuple[str, ...]:
 
 
 def _are_pair(one: str, other: str) -> bool:
-    """Whether two names are those of a pair, such as question1 and question2, text_a and text_b,
-    premise and hypothesis."""
+    """Whether two names form a pair: question1 and question2, premise and hypothesis, ..."""
     a, b = one.lower(), other.lower()
     if any(a.endswith(first) and b.endswith(second) for first, second in _PAIRS):
         return True
