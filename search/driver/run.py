@@ -44,7 +44,7 @@ from search.storage.history import PastTrial, past_trial, read_history
 from search.storage.sweep_folder import SweepFolder
 from trainable.data.inputs import Inputs, expecting
 from trainable.runtime.progress import Work, read_work
-from trainable.storage.layout import UNDER_WAY
+from trainable.storage.layout import PROGRESS_FILE
 from trainable.tune.cluster import alive_nodes, cluster, environment
 from trainable.tune.placement import TrialPlacement, resources
 from trainable.tune.trainable import Train, listening, make_trainable
@@ -255,7 +255,7 @@ class Drive:
         return name
 
     def _under_way(self, name: str) -> Work | None:
-        return read_work(self.folder.trial(name).path / UNDER_WAY)
+        return read_work(self.folder.trial(name).path / PROGRESS_FILE)
 
     def _is_stopped(self, name: str) -> bool:
         ended = self.folder.trial(name).outcome()

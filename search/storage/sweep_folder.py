@@ -30,7 +30,7 @@ from search.config.sweep_config import SweepConfig
 from search.storage.relocation import relocated
 from trainable.config.strict_yaml import read_settings
 from trainable.data.inputs import Inputs, inputs_from_json
-from trainable.storage.layout import PREPARATION, RECORDS, STOP_FILE, TRIALS, WHAT_IS_KEPT
+from trainable.storage.layout import MANIFESTS, PREPARATION, RECORDS, STOP_FILE, TRIALS
 from trainable.storage.trial_folder import TrialFolder
 
 SWEEP_FILE, EXTENSIONS, INPUTS_FILE = "sweep.yaml", "extensions", "inputs.json"
@@ -58,7 +58,7 @@ class SweepFolder:
         Raises:
             StorageError: an object store cannot be read now.
         """
-        of_trials = (f"{TRIALS}/*/{pattern}" for pattern in (*RECORDS, *WHAT_IS_KEPT))
+        of_trials = (f"{TRIALS}/*/{pattern}" for pattern in (*RECORDS, *MANIFESTS))
         of_what_is_shared = (f"{PREPARATION}/*/{pattern}" for pattern in RECORDS)
         self.storage.pull(self.path, "*", "*/*.json", *of_trials, *of_what_is_shared)
 

@@ -120,7 +120,7 @@ class Task(BaseModel):
     kind: Kind
     """Type of the examples and labels; determines head, loss and output."""
     files: dict[Split, str]
-    """File of each split, in the data folder: `.jsonl` or delimited text."""
+    """File of each split, in the data folder: `.jsonl`, `.parquet` or delimited text."""
     columns: Columns = Columns()
     delimiter: Annotated[str, Field(pattern=r'^[^"\r\n\x00]$')] = "\t"
     """Separator of columns in a delimited file. The paper's files are tab-separated."""

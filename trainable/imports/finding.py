@@ -75,7 +75,7 @@ class TableLayout:
         return tuple(name for name in (self.id, *self.sentences, self.label) if name)
 
     def label_of(self, row: dict[str, Any]) -> str:
-        """A row's label as text; "" where it has none."""
+        """A row's label as text; "": none."""
         return cell_text(row.get(self.label), self.label_separator).strip() if self.label else ""
 
 

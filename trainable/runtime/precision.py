@@ -79,7 +79,7 @@ def _fastest(device: torch.device) -> str:
 
 
 def _cpu_has_amx() -> bool:
-    """Whether this CPU has matrix tiles; AVX-512's bf16 alone is no faster than float32."""
+    """Whether this CPU has AMX; bf16 by AVX-512 alone is no faster than float32."""
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(probe is not None and probe())
 

@@ -21,7 +21,7 @@ STOP_FILE = "stop"
 STOP_REQUEST = "stop-request"
 """File that `ensweep stop` writes, to ask the process that drives a sweep or trains to stop."""
 
-UNDER_WAY = "under-way.json"
+PROGRESS_FILE = "under-way.json"
 """File in a trial's folder with its progress, while a process of a sweep runs it."""
 
 ATTEMPTS = "attempts"
@@ -30,7 +30,7 @@ ATTEMPTS = "attempts"
 RECORDS = ("*", "epochs/*", "predictions/*", f"{ATTEMPTS}/*")
 """The files of a trial's folder that every machine copies with the trial."""
 
-WHAT_IS_KEPT = ("weights/*/manifest.json", "checkpoint/*/manifest.json")
+MANIFESTS = ("weights/*/manifest.json", "checkpoint/*/manifest.json")
 """Files that are copied as well, to know which weights and checkpoints can be fetched."""
 
 LOCKS = ".locks"

@@ -30,7 +30,7 @@ from mlflow_setup.schema import (
     prediction_path,
 )
 from trainable.config.config import Config
-from trainable.storage.layout import ATTEMPTS, RECORDS, WHAT_IS_KEPT
+from trainable.storage.layout import ATTEMPTS, MANIFESTS, RECORDS
 from trainable.storage.predictions import Predictions, write_predictions
 from trainable.storage.sound_records import sound_records
 from trainable.storage.system_samples import read_samples
@@ -50,7 +50,7 @@ class TrialFolder:
         Raises:
             StorageError: an object store cannot be read now.
         """
-        storage_of(self.path).pull(self.path, *RECORDS, *WHAT_IS_KEPT)
+        storage_of(self.path).pull(self.path, *RECORDS, *MANIFESTS)
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -114,7 +114,7 @@ class TrialFolder:
         write_atomic(self.path / "config.json", record.to_json())
 
     def trial(self) -> TrialRecord:
-        """Raises IntegrityError when `config.json` is missing or damaged."""
+        """The record in `config.json`. Raises IntegrityError if it is missing or damaged."""
         path = self.path / "config.json"
         try:
             return TrialRecord.from_json(path.read_text(encoding="utf-8"))

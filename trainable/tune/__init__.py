@@ -1,1 +1,1 @@
-"""A trial under Ray Tune: the one room of this package that knows Ray."""
+"""Trials under Ray Tune; the only folder of this package that imports Ray."""

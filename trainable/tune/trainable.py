@@ -24,7 +24,7 @@ from trainable.config.parse import from_flat
 from trainable.data.inputs import ChangedInputError, expecting
 from trainable.runtime.progress import write_progress
 from trainable.runtime.threads import limit_environment, limit_threads
-from trainable.storage.layout import UNDER_WAY
+from trainable.storage.layout import PROGRESS_FILE
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.stages import num_probe_epochs, total_epochs
 from trainable.tune.actor_memory import Leftovers
@@ -148,7 +148,7 @@ def _attempt(
             {key: origin.get(key, "default") for key in sorted(config.flat())},
             tuple(tune_config["searched"]),
         )
-        with write_progress(attempt.folder / UNDER_WAY):
+        with write_progress(attempt.folder / PROGRESS_FILE):
             ended = train(
                 config,
                 attempt.folder,
