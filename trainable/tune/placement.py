@@ -96,7 +96,7 @@ def _this_node() -> tuple[str, dict[str, float]]:
 
 @functools.cache
 def _resources_here() -> dict[str, float]:
-    """Cached, for the list of all nodes comes from Ray's head, and a process stays on its node."""
+    """This node's resources. Cached, because listing the nodes is a request to Ray's head node."""
     here = ray.get_runtime_context().get_node_id()
     resources = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
     return next(resources, {})

@@ -186,7 +186,7 @@ class _Reporter:
     def __init__(self, folder: TrialFolder, attempt: Attempt) -> None:
         self.folder, self.attempt = folder, attempt
         self.epoch, self.num_epochs, self.num_probe_epochs = 0, 1, 0
-        self.values: list[float] = []  # the overall of each epoch so far
+        self.values: list[float] = []  # overall score of each epoch so far
         self.has_reported = False
 
     def start(self, num_epochs: int, num_probe_epochs: int) -> None:

@@ -120,7 +120,12 @@ def test_a_cell_may_have_line_breaks_and_the_next_line_number_is_right(tmp_path:
             "sentiment",
             r":1: the id is not Unicode",
         ),
-        ("a.csv", 'sentence,x,y\n"a,1,2\nb,1,2\nc",1,2\n', "sentiment", "closes in line 4: rows"),
+        (
+            "a.csv",
+            'sentence,x,y\n"a,1,2\nb,1,2\nc",1,2\n',
+            "sentiment",
+            "closes in line 4, with rows",
+        ),
         ("a.jsonl", "[" * 100_000, "sentiment", r"a\.jsonl:1: is not JSON"),
         ("a.jsonl", '{"text": "a"}\n', "sentiment", r"a\.jsonl:1: sentence is None, not text"),
         ("a.jsonl", '["a"]\n{"sentence": null}\n', "sentiment", r"a\.jsonl:2: sentence is None"),

@@ -40,7 +40,9 @@ def test_examples_are_those_that_the_sweep_began_with(data: Path, other: dict[st
         append(data / "quora-train.csv", "\n")  # nothing that is read
         read_dataset(config)
         append(data / "ids-sst-train.csv", "x\tnew\ta film\t1\n")
-        with pytest.raises(ChangedInputError, match=rf"began: {data}/ids-sst-train.csv\nfix: put"):
+        with pytest.raises(
+            ChangedInputError, match=rf"began: {data}/ids-sst-train.csv\nfix: restore"
+        ):
             read_dataset(config)
         read_dataset(from_flat({"data.dir": str(data), "data.tasks": ["paraphrase"]}))
     read_dataset(config)  # of no sweep

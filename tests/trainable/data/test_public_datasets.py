@@ -182,7 +182,7 @@ def test_a_missing_file_is_named(
 
 
 def test_without_a_network_the_fix_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="SetFit/sst5: cannot be fetched") as caught:
+    with pytest.raises(DataError, match="SetFit/sst5: cannot be downloaded") as caught:
         fetch(tmp_path / "data", "http://127.0.0.1:1")
     assert "network" in (caught.value.fix or "")
 

@@ -134,7 +134,7 @@ def test_a_sweep_reads_what_it_began_with_or_nothing(
         assert bucket.num_listed == 1
         assert contents(first)["deep/b.csv"] == "bb"
         shutil.rmtree(cache)
-        with pytest.raises(ChangedInputError, match=f"began: {uri}/deep/b.csv\nfix: put"):
+        with pytest.raises(ChangedInputError, match=f"began: {uri}/deep/b.csv\nfix: restore"):
             fetched(uri)
     assert contents(fetched(uri))["deep/b.csv"] == "BB"  # of no sweep
 

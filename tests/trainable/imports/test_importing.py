@@ -108,7 +108,7 @@ def test_imports_come_beside_each_other(tmp_path: Path) -> None:
     data = tmp_path / "data"
     path = str(_reviews(tmp_path / "reviews.csv"))
     plan_import(path).write(data)
-    plan_import(path, name="grades", told=Given(labels=tuple(reversed(MOODS)))).write(data)
+    plan_import(path, name="grades", given=Given(labels=tuple(reversed(MOODS)))).write(data)
     assert list(data_tasks(data)) == ["reviews", "grades"]
     assert data_tasks(data)["grades"]["labels"] == MOODS[::-1]
     with pytest.raises(ConfigError, match="has a task reviews already"):
@@ -132,7 +132,7 @@ def test_given_splits_and_hidden_labels_are_kept(tmp_path: Path) -> None:
         (tmp_path / "data" / "mood-test.csv").read_text().startswith("key,text\nk0,the test film")
     )
     with pytest.raises(DataError, match="the label 'neutral' is not one of the labels"):
-        plan_import(str(folder), told=Given(labels=("negative", "positive")))
+        plan_import(str(folder), given=Given(labels=("negative", "positive")))
 
 
 def test_a_label_that_train_lacks_is_named_with_its_line(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_label_that_train_lacks_is_named_with_its_line(tmp_path: Path) -> None
         plan_import(str(tmp_path))
     assert str(refused.value.fix).endswith("--labels negative,positive,neutral")
     labels = ("negative", "positive", "neutral")
-    assert plan_import(str(tmp_path), told=Given(labels=labels)).layout.labels == labels
+    assert plan_import(str(tmp_path), given=Given(labels=labels)).layout.labels == labels
 
 
 @pytest.mark.parametrize("labels", [("good", "bad"), ("1", "0")])

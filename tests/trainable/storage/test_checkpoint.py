@@ -245,8 +245,8 @@ def test_a_state_that_is_not_plain_is_refused_and_stays(tmp_path: Path) -> None:
         IntegrityError, match=r"state.pt: not a checkpoint of plain values"
     ) as found:
         load_newest(tmp_path)
-    assert (
-        found.value.fix == f"remove {tmp_path / '00000002'} to go on from the checkpoint before it"
+    assert found.value.fix == (
+        f"remove {tmp_path / '00000002'} to resume from the previous checkpoint"
     )
     assert generations(tmp_path) == ["00000001", "00000002"]
 

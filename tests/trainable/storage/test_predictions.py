@@ -303,7 +303,7 @@ def test_predictions_of_something_else_are_refused_by_name(
     wanted: dict[str, str], message: str
 ) -> None:
     expected = {"task_name": "mood", "split": "dev", "data_fingerprint": "data", **wanted}
-    with pytest.raises(IntegrityError, match=f"^a.parquet: predictions of .* else: {message}"):
+    with pytest.raises(IntegrityError, match=f"^a.parquet: predictions for other data: {message}"):
         predictions().require(Path("a.parquet"), **expected)  # type: ignore[arg-type]
 
 
