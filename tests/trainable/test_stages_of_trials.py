@@ -137,7 +137,8 @@ def test_a_stop_while_sentences_are_embedded(
 def test_trials_share_the_work_of_embedding(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stretch that another is at is left until all others are there, and then taken from it."""
+    """A chunk that another process embeds is skipped until all others are done, then read from the
+    cache."""
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(embeddings, "_CHUNK_SIZE", 10)
     learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe uncached"]))
@@ -162,7 +163,7 @@ def test_trials_share_the_work_of_embedding(
         return next(asked) == 10
 
     monkeypatch.setattr(stopping, "_POLL_SECONDS", 0.02)
-    monkeypatch.setattr(embeddings, "keep", _keep_but(first))
+    monkeypatch.setattr(embeddings, "write_cached", _write_all_but(first))
     assert torch.equal(embed(leave_when_the_rest_is_there), whole)
     assert not lock.is_locked
 
@@ -171,14 +172,14 @@ def _read(path: Path) -> torch.Tensor:
     return load_file(path)["embeddings"]
 
 
-def _keep_but(path: Path) -> Callable[[Path, bytes], None]:
-    """The cache's `keep`, for which that file is another's to make."""
+def _write_all_but(path: Path) -> Callable[[Path, bytes], None]:
+    """A `write_cached` that must not write `path`, which another process makes."""
 
-    def keep(to: Path, content: bytes) -> None:
+    def write_cached(to: Path, content: bytes) -> None:
         assert to != path
         to.write_bytes(content)
 
-    return keep
+    return write_cached
 
 
 def test_a_frozen_encoder_has_no_dropout_and_the_heads_have(

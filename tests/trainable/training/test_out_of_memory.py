@@ -87,8 +87,8 @@ def test_a_step_that_did_not_fit_draws_its_dropout_masks_again(
     assert found == pytest.approx(expected, rel=1e-9)
     (note,) = learner.notes
     assert note == (
-        "out of memory in epoch 1, step 1: the encoder is given 8 sentences at a time, batches and "
-        "negatives stay whole"
+        "out of memory in epoch 1, step 1: the encoder now gets 8 sentences at a time; batches and "
+        "in-batch negatives do not change"
     )
 
 
