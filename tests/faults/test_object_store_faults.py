@@ -120,8 +120,8 @@ def test_r15_two_drivers_of_one_sweep_in_an_object_store(
     code, text = first.end()
     assert code == 75, text
     ended = [driver.end(600) for driver in [drive("resume", m, "10") for m in ("second", "third")]]
-    (code, _), (refused, text) = sorted(ended)
-    assert (code, refused) == (0, 1)
+    (code, said), (refused, text) = sorted(ended)
+    assert (code, refused) == (0, 1), f"{said}\n{text}"
     assert "sweep s is being run by process " in text
     assert_whole(tmp_path, 7, storage=storage_folder(URI))
     assert read_lease(storage_folder(URI) / "s" / "lease.json") is None

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -96,6 +97,7 @@ def s3_server() -> Iterator[dict[str, str]]:
         aws_access_key_id="test",
         aws_secret_access_key="test",
     )
+    urllib.request.urlopen(f"{url}/moto-api/reset", b"").close()  # all of a process share a state
     client.create_bucket(Bucket="bucket")
     try:
         yield given
