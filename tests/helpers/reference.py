@@ -71,13 +71,12 @@ def classes(
 
 
 def siamese_logit(
-    weights: Weights, e: Sides, s: Sequence[Tensor | None], *, nonlinear: bool, drop: Drop = keep
+    weights: Weights, e: Sides, s: Sequence[Tensor | None], *, drop: Drop = keep
 ) -> tuple[Tensor, list[Tensor]]:
     """The baseline's paraphrase logit [B]: the dot product of both sides' embeddings."""
     z = [with_shared(linear(weights, "branch.fcn", drop(x)), y) for x, y in zip(e, s, strict=True)]
-    left, right = [rectified(x) if nonlinear else x for x in z[:2]]
     logits = []
-    for x, y in zip(left, right, strict=True):
+    for x, y in zip(z[0], z[1], strict=True):
         logits.append(sum(x[k] * y[k] for k in range(len(x))))
     return torch.stack(logits), z
 

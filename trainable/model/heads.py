@@ -97,17 +97,16 @@ class PairHead(nn.Module):
 
 
 class SiameseParaphraseHead(nn.Module):
-    """Baseline: the logit is the dot product of the two sides' projections."""
+    """Baseline: the logit is the dot product of the two sides' projections, never rectified: the
+    product of non-negative vectors has no negative logit, so every pair would be a paraphrase."""
 
     def __init__(self, task: Task, hidden_size: int, model: Model) -> None:
         super().__init__()
-        self.is_nonlinear = model.nonlinear_heads
         self.branch = Branch(hidden_size, _projection_width(model), model)
 
     def forward(self, e: tuple[Tensor, ...], s: tuple[Tensor | None, ...]) -> HeadOutput:
         z = tuple(self.branch(*side) for side in zip(e, s, strict=True))
-        left, right = (relu(z[0]), relu(z[1])) if self.is_nonlinear else z[:2]
-        return HeadOutput((left * right).sum(-1), z)
+        return HeadOutput((z[0] * z[1]).sum(-1), z)
 
 
 class StructuredParaphraseHead(nn.Module):

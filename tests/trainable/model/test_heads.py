@@ -63,7 +63,7 @@ def _both(
     if task.kind is Kind.PARAPHRASE and model.paraphrase_structure:
         return found, *reference.structured_logit(weights, e, s, drop=drop)
     if task.kind is Kind.PARAPHRASE:
-        return found, *reference.siamese_logit(weights, e, s, nonlinear=nonlinear, drop=drop)
+        return found, *reference.siamese_logit(weights, e, s, drop=drop)
     return found, *reference.similarity_score(weights, e, s, task.max_score, drop=drop)
 
 
@@ -83,6 +83,19 @@ def test_outputs_and_task_embeddings_are_the_papers(
     for ours, theirs in zip(found.embeddings, z, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     assert (found.distilled, found.rng_state) == (None, None)
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_a_pair_can_be_a_paraphrase_and_none(switches: tuple[bool, bool, bool]) -> None:
+    """Rectified projections, for example, have no negative dot product."""
+    torch.manual_seed(0)
+    model = _model(*switches)
+    head, shared = build_head(TASKS["paraphrase"], HIDDEN, model), SharedFCN(HIDDEN, model)
+    e = tuple(torch.randn(2, 200, HIDDEN).unbind())
+    s = tuple(shared(side) if model.shared_fcn else None for side in e)
+    logits = head.eval()(e, s).outputs
+    assert bool((logits > 0).any())
+    assert bool((logits < 0).any())
 
 
 def _widths(module: nn.Module) -> dict[str, tuple[int, int]]:
