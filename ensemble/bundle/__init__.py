@@ -1,1 +1,1 @@
-"""The folder that ships: format, checksums, signature, stored weights."""
+"""The bundle, an exported ensemble as a folder: format, checksums, signature, stored weights."""

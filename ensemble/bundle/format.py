@@ -1,20 +1,20 @@
-"""The exported folder: what is in it, and the proof that it is what was written.
+"""The format of a bundle (the folder of an exported ensemble) and its verification.
 
     README.md            model card, with the hub's metadata in front
-    config.json          configuration of the main encoder: the one with the most
-    model.safetensors    its weights, as `transformers.AutoModel` loads them
+    config.json          configuration of the main encoder: the one with the largest total weight
+    model.safetensors    its weights, for `transformers.AutoModel`
     tokenizer.json, ...  its tokenizer
-    encoders/<k>/        the same of each other encoder; members with equal encoders share one
+    encoders/<k>/        the same files of each other encoder; members with equal encoders share one
     members/<member>/    model.safetensors: a member's heads, once for each distinct (run, epoch)
     ensemble.json        tasks with their members and weights; members with their configuration
     modules.json, sentence_bert_config.json, 1_Pooling/, 2_Dense/
-                         how sentence-transformers makes of it the embedding that was trained
-    pictures/*.png       of the card
-    wheel/*.whl          the code that wrote it, for environments that have none; one at most
+                         the main encoder's pooling, for sentence-transformers
+    pictures/*.png       the card's pictures
+    wheel/*.whl          the code that wrote it, for environments without it; at most one
     manifest.json        size and SHA-256 of every file, written last
 
-Nothing of a bundle is read before all of it has been verified, nothing is unpickled, and no code of
-it is run: who wants the wheel installs it.
+No file of a bundle is used before all of it has been verified. Nothing is unpickled, and no code in
+a bundle is run unless the user installs its wheel.
 """
 
 import json
@@ -39,13 +39,13 @@ SCHEMA_VERSION: Literal[2] = 2
 ENSEMBLE, CARD, MEMBERS, ENCODERS = "ensemble.json", "README.md", "members", "encoders"
 CODE, PICTURES = "wheel", "pictures"
 FACTS = {"format": "ensweep-bundle", "schema_version": SCHEMA_VERSION}
-"""What the manifest of a bundle says beside its files."""
+"""The fields of a bundle's manifest besides its files."""
 MAIN = "."
-"""As a member's encoder: the one in the bundle's own folder."""
+"""The value of `MemberEntry.encoder` for the encoder in the bundle's own folder."""
 
 WEIGHTS = "model.safetensors"
 _ENCODER_SUFFIXES = (".json", ".txt", ".model")
-"""Of an encoder's configuration and a tokenizer's vocabulary: data, not code."""
+"""Suffixes of encoder configurations and tokenizer vocabularies: data, not code."""
 POOLING, DENSE = "1_Pooling", "2_Dense"
 _MODULES = {f"{POOLING}/config.json", f"{DENSE}/config.json", f"{DENSE}/{WEIGHTS}"}
 _PICTURE = re.compile(PICTURES + r"/[a-z0-9][a-z0-9_-]*\.png", re.ASCII)
@@ -70,19 +70,19 @@ class Share(_Entry):
 
 
 class TaskEntry(_Entry):
-    """A task of the bundle: its members, and their score when they were chosen."""
+    """A task of the bundle: its members, and their scores when they were chosen."""
 
     task: Task
     members: Annotated[tuple[Share, ...], Field(min_length=1)]
     scores: dict[str, dict[str, float | None]]  # method -> {held_out, in_sample}
     dev_fingerprint: str | None = None  # of the examples that members were chosen on
     intercept: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
-    """Of each class, or one, where members' log-odds are weighted with any sign and sum; None:
-    their predictions are averaged, with weights above 0 that sum to 1."""
+    """The intercepts (one per class, or one) of a linear model of the members' log-odds or scores,
+    whose weights may have any sign and sum. None: an average, with weights above 0 and sum 1."""
 
 
 class MemberEntry(_Entry):
-    """One epoch of one run, and where it came from."""
+    """One epoch of one run, and its origin."""
 
     run_id: str
     sweep: str | None
@@ -90,36 +90,36 @@ class MemberEntry(_Entry):
     epoch: int
     encoder: str  # folder below encoders/, or MAIN
     config: dict[str, Any]  # dotted name -> JSON value
-    encoder_revision: str | None = None  # the hub's commit that the encoder was taken from
+    encoder_revision: str | None = None  # the commit on the hub that the encoder was loaded from
 
 
 class Halved(_Entry):
-    """What storing weights in half precision did to a task's score."""
+    """The change in a task's score from storing weights in half precision."""
 
     fp32: float  # the metric on dev with the weights as trained
-    stored: float  # and as they are stored
+    stored: float  # the metric on dev with the stored weights
     num_rows: int
 
 
 class Distilled(_Entry):
-    """What the one model of a compressed ensemble scores on dev, beside the ensemble."""
+    """The scores on dev of an ensemble and of the student distilled from it."""
 
     ensemble: float
     student: float
-    low: float  # of student less ensemble: 95 % interval of a paired bootstrap over the rows
+    low: float  # of student minus ensemble: 95 % interval of a paired bootstrap over the rows
     high: float
     num_rows: int
 
 
 class Contents(_Entry):
-    """`ensemble.json`."""
+    """The content of `ensemble.json`."""
 
     schema_version: Literal[2]
     tasks: Annotated[dict[str, TaskEntry], Field(min_length=1)]
     members: dict[str, MemberEntry]
-    precision: Precision = "fp32"  # of the stored weights; they are loaded to float32
-    halved: dict[str, Halved] = {}  # task -> what that did; empty for fp32
-    distilled: dict[str, Distilled] = {}  # task -> what was lost; empty unless compressed
+    precision: Precision = "fp32"  # of the stored weights; they are loaded as float32
+    halved: dict[str, Halved] = {}  # task -> change in score; empty for fp32
+    distilled: dict[str, Distilled] = {}  # task -> scores; empty unless compressed
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)
@@ -134,10 +134,10 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path) -> "Bundle":
-        """Verify and read a bundle; weights are read later, where they are needed.
+        """Verify and read a bundle; weights are read later, when they are needed.
 
         Raises:
-            IntegrityError: it is not whole, was changed, or names what it does not hold.
+            IntegrityError: the bundle is incomplete, was changed, or is inconsistent.
         """
         verify(folder)
         path = folder / ENSEMBLE
@@ -161,23 +161,23 @@ class Bundle:
 
     @property
     def wheel(self) -> Path | None:
-        """The code that wrote it; None: written without."""
+        """The wheel of the code that wrote the bundle; None: it has none."""
         return next((self.folder / CODE).glob("*.whl"), None)
 
     def config(self, member: str) -> Config:
         return from_flat(self.contents.members[member].config)
 
     def _check_tasks(self) -> None:
-        """Each task has members that were trained on it, and weights that fit together."""
+        """Check that each task's members were trained on it and that their weights are valid."""
         path, contents = self.folder / ENSEMBLE, self.contents
         trained = {name: self._tasks_of(name) for name in contents.members}
         for name, entry in contents.tasks.items():
             shares = {share.member: share.weight for share in entry.members}
             if len(shares) < len(entry.members):
                 raise IntegrityError(f"{path}: task {name!r} has a member twice")
-            wrong = _wrong_with(entry)
-            if wrong is not None:
-                raise IntegrityError(f"{path}: task {name!r}: {wrong}")
+            problem = _problem_with_weights(entry)
+            if problem is not None:
+                raise IntegrityError(f"{path}: task {name!r}: {problem}")
             for member in shares:
                 if member not in trained:
                     raise IntegrityError(f"{path}: task {name!r} has no member {member!r}")
@@ -196,19 +196,20 @@ class Bundle:
             ) from None
 
     def _check_files(self) -> None:
-        """The folder holds what the contents name, and nothing else that could be loaded."""
+        """Check that the folder holds the files that the contents refer to, and no others that
+        could be loaded."""
         members = self.contents.members
-        for member in members:  # no name leads out of the folder
+        for member in members:  # raises if a name leads out of the folder
             self.weights_dir(member)
             self.encoder_dir(member)
         encoders = {
             MAIN if entry.encoder == MAIN else f"{ENCODERS}/{entry.encoder}"
             for entry in members.values()
         }
-        wanted = {ENSEMBLE, CARD, MANIFEST}
-        wanted |= {f"{MEMBERS}/{member}/{WEIGHTS}" for member in members}
+        required = {ENSEMBLE, CARD, MANIFEST}
+        required |= {f"{MEMBERS}/{member}/{WEIGHTS}" for member in members}
         for name in ("config.json", WEIGHTS):
-            wanted |= {str(PurePosixPath(encoder, name)) for encoder in encoders}
+            required |= {str(PurePosixPath(encoder, name)) for encoder in encoders}
         files = (path for path in self.folder.rglob("*") if not path.is_dir())
         names = (path.relative_to(self.folder).as_posix() for path in files)
         present = {name for name in names if not is_ignored_file(name)}
@@ -216,31 +217,31 @@ class Bundle:
         allowed = {*wheels[:1], *_MODULES, *filter(_PICTURE.fullmatch, present)}
         foreign = {
             name
-            for name in present - wanted - allowed
+            for name in present - required - allowed
             if str(PurePosixPath(name).parent) not in encoders
             or PurePosixPath(name).suffix not in _ENCODER_SUFFIXES
         }
-        for what, wrong in (("is missing", wanted - present), ("is no part of it", foreign)):
+        for what, wrong in (("is missing", required - present), ("is not part of it", foreign)):
             if wrong:
                 raise IntegrityError(f"{self.folder}: not a bundle: {min(wrong)!r} {what}")
 
 
 def verify(folder: Path) -> None:
-    """Prove that a folder holds exactly the files of its manifest, unchanged.
+    """Check that a folder holds exactly the files of its manifest, unchanged.
 
     Raises:
-        IntegrityError: naming what is missing, extra or changed.
+        IntegrityError: a file is missing, extra or changed; the message names it.
     """
     damage = _damage(folder)
     if damage is not None:
         raise IntegrityError(
-            f"{folder}: not a whole bundle: {printable(damage)}",
-            fix="export it again, or take an unchanged copy",
+            f"{folder}: not an intact bundle: {printable(damage)}",
+            fix="export it again, or use an unchanged copy",
         )
 
 
-def _wrong_with(entry: TaskEntry) -> str | None:
-    """What does not fit together in how a task's members are combined."""
+def _problem_with_weights(entry: TaskEntry) -> str | None:
+    """Return what is wrong with the weights of a task's members; None: nothing."""
     weights = [share.weight for share in entry.members]
     if len({share.transform.averaged for share in entry.members}) > 1:
         return "its members are averaged in different ways"
@@ -260,21 +261,22 @@ def _damage(folder: Path) -> str | None:
     manifest = folder / MANIFEST
     if not is_own_file(folder, manifest):
         return f"{MANIFEST} is missing or not a plain file"
-    return _of_another_release(manifest) or find_damage(folder, FACTS)
+    return _release_problem(manifest) or find_damage(folder, FACTS)
 
 
-def _of_another_release(manifest: Path) -> str | None:
+def _release_problem(manifest: Path) -> str | None:
+    """Return why this release cannot read the bundle; None: it can, or the manifest is damaged."""
     try:
         facts = json.loads(manifest.read_bytes())
         is_bundles = facts["format"] == FACTS["format"]
         problem = version_problem(facts["schema_version"], SCHEMA_VERSION)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # whatever it is, it is no manifest of ours
+        return None  # not a manifest: `find_damage` reports it
     return f"{MANIFEST}: {problem}" if is_bundles and problem else None
 
 
 def _first(error: ValidationError) -> str:
-    """The first problem and its place; the value is left out, it may be anything."""
+    """Return the first problem and its place, without the value, which may be anything."""
     detail = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in detail["loc"])
     return printable(f"{place}: {detail['msg']}" if place else detail["msg"])

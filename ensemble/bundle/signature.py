@@ -1,7 +1,7 @@
-"""Who exported a bundle: an Ed25519 signature of its manifest, in a file beside its folder.
+"""Ed25519 signatures of bundles: of the manifest, in a file next to the bundle's folder.
 
-The manifest has the SHA-256 of every other file, so the signature is of all of them. Keys are PEM
-files, as `openssl genpkey -algorithm ed25519` makes them.
+The manifest has the SHA-256 of every other file, so the signature covers all of them. Keys are PEM
+files, as created by `openssl genpkey -algorithm ed25519`.
 """
 
 from pathlib import Path
@@ -17,17 +17,17 @@ from mlflow_setup.filesystem.output import output_file
 
 
 def signature_path(folder: Path) -> Path:
-    """`bundle.sig` for the folder `bundle`."""
-    whole = folder.resolve()
-    return whole.with_name(f"{whole.name}.sig")
+    """Return the path of a bundle's signature: `bundle.sig` for the folder `bundle`."""
+    resolved = folder.resolve()
+    return resolved.with_name(f"{resolved.name}.sig")
 
 
 def sign(folder: Path, key: Path) -> Path:
-    """Sign a whole bundle with a private key; the signature's file.
+    """Verify a bundle, sign it with a private key, and return the signature's path.
 
     Raises:
-        IntegrityError: the bundle is not whole.
-        ConfigError: no such key, or the file cannot be written.
+        IntegrityError: the bundle is not intact.
+        ConfigError: the key cannot be read, or the signature cannot be written.
     """
     verify(folder)
     signer = _key(key, "private")
@@ -39,11 +39,12 @@ def sign(folder: Path, key: Path) -> Path:
 
 
 def verify_signature(folder: Path, key: Path) -> None:
-    """Prove that the manifest was signed by the owner of a public key; `verify` proves the rest.
+    """Check that the manifest was signed with the private key of a public key. Does not check the
+    files: call `verify` as well.
 
     Raises:
-        IntegrityError: no signature, or not of this manifest by this key.
-        ConfigError: no such key.
+        IntegrityError: there is no signature, or it is of another manifest or by another key.
+        ConfigError: the key cannot be read.
     """
     public, path = _key(key, "public"), signature_path(folder)
     assert isinstance(public, Ed25519PublicKey)
@@ -51,11 +52,11 @@ def verify_signature(folder: Path, key: Path) -> None:
         signature = bytes.fromhex(path.read_text(encoding="ascii"))
         public.verify(signature, (folder / MANIFEST).read_bytes())
     except OSError as error:
-        raise IntegrityError(f"{path}: no signature can be read: {error.strerror}") from None
+        raise IntegrityError(f"{path}: the signature cannot be read: {error.strerror}") from None
     except (InvalidSignature, ValueError):
         raise IntegrityError(
             f"{path}: not a signature of {folder} by the owner of {key}",
-            fix="take the bundle and its .sig from one whom you trust",
+            fix="get the bundle and its .sig from a source that you trust",
         ) from None
 
 
@@ -67,12 +68,12 @@ def _key(path: Path, kind: str) -> object:
         else:
             loaded = load_pem_public_key(content)
     except OSError as error:
-        raise ConfigError(f"{path}: no key can be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: the key cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
         loaded = None
     if not isinstance(loaded, Ed25519PrivateKey | Ed25519PublicKey):
         raise ConfigError(
-            f"{path}: not an Ed25519 {kind} key in PEM, without a password",
+            f"{path}: not an Ed25519 {kind} key in PEM format without a password",
             fix="openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout",
         )
     return loaded

@@ -1,7 +1,6 @@
-"""Members' weights as a bundle stores them: each distinct encoder once, heads by themselves.
+"""Stores members' weights in a bundle: each distinct encoder once, heads separately.
 
-An encoder's folder has what transformers' own folders have, under its names, so that
-`AutoModel.from_pretrained` loads it.
+An encoder's folder has the layout of transformers, so `AutoModel.from_pretrained` loads it.
 """
 
 import json
@@ -26,23 +25,23 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def store_member(name: str, weights: Path, encoder: Path, bundle: Path) -> str:
-    """Store a trained model in the folder of a bundle, its encoder unless an equal one is there.
+    """Store a trained model in the folder of a bundle; its encoder only if there is no equal one.
 
     Args:
-        weights: the folder that training wrote.
-        encoder: folder of configuration and tokenizer.
+        weights: the trial's folder of weights.
+        encoder: the folder of the encoder's configuration and tokenizer.
 
     Returns:
-        The encoder's folder below `encoders`.
+        The name of the encoder's folder below `encoders`.
 
     Raises:
-        IntegrityError: no safetensors, or no encoder configuration.
+        IntegrityError: the weights cannot be read, or there is no encoder configuration.
     """
-    of_encoder, heads = split_encoder(_read(weights, read_weights))
+    encoder_weights, heads = split_encoder(_read(weights, read_weights))
     folder = bundle / MEMBERS / safe_name(name, "member")
     folder.mkdir(parents=True)
     _write(heads, folder / WEIGHTS)
-    return _store_encoder(of_encoder, encoder, bundle / ENCODERS)
+    return _store_encoder(encoder_weights, encoder, bundle / ENCODERS)
 
 
 def lift_encoder(bundle: Path, name: str) -> None:
@@ -56,8 +55,8 @@ def lift_encoder(bundle: Path, name: str) -> None:
 
 
 def name_labels(bundle: Path, tasks: Iterable[Task]) -> None:
-    """Put the labels' names into the bundle's own `config.json` (`id2label`), as transformers has
-    them; where several tasks have names, that file has no place for them."""
+    """Write the names of the labels to the bundle's `config.json` (`id2label`), for transformers;
+    only if exactly one task has names, because the file has room for one."""
     named = [task.labels for task in tasks if task.labels]
     if len(named) == 1:
         path = bundle / "config.json"
@@ -68,7 +67,7 @@ def name_labels(bundle: Path, tasks: Iterable[Task]) -> None:
 
 
 def convert_weights(bundle: Path, precision: Precision) -> None:
-    """Have all weights of a bundle's folder in another precision; whole numbers stay."""
+    """Convert all weights of a bundle's folder to another precision; integers are unchanged."""
     for path in bundle.rglob("*.safetensors"):
         tensors = {
             name: value.to(_DTYPES[precision]) if value.is_floating_point() else value

@@ -1,1 +1,1 @@
-"""A choice written as a bundle with its card, and registered as a model."""
+"""Export of a choice: the bundle with its card, the model registry, the Hugging Face hub."""

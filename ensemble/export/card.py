@@ -1,4 +1,4 @@
-"""The model card of a bundle: measured scores, the members of each task, and the caveats."""
+"""The model card of a bundle: measured scores, the members of each task, and caveats."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,14 @@ LICENCES = {
     "bert-base-uncased": "apache-2.0",
     "google-bert/bert-base-uncased": "apache-2.0",
 }
-"""Of encoders, as their own cards say."""
+"""Licences of encoders, from their model cards."""
 AVERAGED = {
-    Averaged.PAPER: "class probabilities, logits of paraphrases, and scores",
-    Averaged.PROBABILITIES: "probabilities, and scores",
-    Averaged.LOGITS: "logits, and scores",
-    Averaged.STANDARDISED: "class probabilities, logits of paraphrases, and standardised scores",
+    Averaged.PAPER: "class probabilities, binary logits and scores",
+    Averaged.PROBABILITIES: "probabilities and scores",
+    Averaged.LOGITS: "logits and scores",
+    Averaged.STANDARDISED: "class probabilities, binary logits and standardised scores",
 }
+"""What is averaged, in words."""
 _HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 UNKNOWN = "unknown"
 
@@ -40,9 +41,9 @@ UNKNOWN = "unknown"
 class Footprint:
     """Size and speed of a bundle, measured where it was written."""
 
-    num_models: int  # to run for all tasks
-    megabytes: float  # of weights
-    seconds_per_1000: float  # of dev's sentences, all tasks at once
+    num_models: int  # that are run for all tasks
+    megabytes: float  # of the weights
+    seconds_per_1000: float  # dev sentences, all tasks together
 
 
 def model_card(
@@ -52,11 +53,11 @@ def model_card(
     pictures: Sequence[str] = (),
     milliseconds: float | None = None,
 ) -> str:
-    """Markdown with the hub's metadata block in front.
+    """Return the card as Markdown, with the hub's metadata block in front.
 
     Args:
-        pictures: their names in the bundle.
-        milliseconds: that a sentence takes where it was exported; None: not measured.
+        pictures: names of the picture files in the bundle.
+        milliseconds: per sentence, on the exporting machine; None: not measured.
     """
     results = {
         name: (task.metric, "dev, cross-fitted", task.selective.scores.held_out)
@@ -76,12 +77,12 @@ def model_card(
         verdict=verdict(choice, milliseconds, "the machine that exported it"),
         num_encoders={method.value: num_encoders(choice.candidates(method)) for method in Method},
         millions=f"{choice.cost(chosen) / 1e6:.1f}" if choice.cost.is_in_parameters else None,
-        doubts=[f"{name}: {said}" for name, said in doubts_by_task(choice).items() if said],
+        doubts=[f"{name}: {doubt}" for name, doubt in doubts_by_task(choice).items() if doubt],
     )
 
 
 def compressed_card(contents: Contents, ensemble: Footprint, student: Footprint) -> str:
-    """The card of an ensemble's student."""
+    """Return the card of a student distilled from an ensemble."""
     results = {
         name: (str(contents.tasks[name].task.metric), "dev", distilled.student)
         for name, distilled in contents.distilled.items()
@@ -123,7 +124,11 @@ def _render(
 
 
 def _metadata(title: str, contents: Contents, results: Mapping[str, tuple[str, str, float]]) -> str:
-    """The hub's: task -> (metric, which rows, score)."""
+    """Return the hub's metadata as YAML.
+
+    Args:
+        results: task -> (metric, description of the rows, score).
+    """
     names = {str(member.config["model.encoder"]) for member in contents.members.values()}
     from_hub = {_HUB_NAMES.get(name, name) for name in names}
     shown = [
@@ -141,7 +146,7 @@ def _metadata(title: str, contents: Contents, results: Mapping[str, tuple[str, s
     data = ModelCardData(
         model_name=title,
         library_name="ensweep",
-        license=UNKNOWN,  # the data's licence is not known here
+        license=UNKNOWN,  # the licence of the training data is not known here
         base_model=sorted(filter(is_hub_name, from_hub)) or None,
         pipeline_tag=_pipeline_tag(contents),
         tags=["ensemble", "multitask", "bert", "sentence-transformers"],
@@ -151,13 +156,13 @@ def _metadata(title: str, contents: Contents, results: Mapping[str, tuple[str, s
 
 
 def _pipeline_tag(contents: Contents) -> str:
-    """The hub's word for what most of its tasks do."""
-    scores = [entry.task.kind is Kind.SIMILARITY for entry in contents.tasks.values()]
-    return "sentence-similarity" if all(scores) else "text-classification"
+    """Return the hub's name for what the bundle does."""
+    is_similarity = [entry.task.kind is Kind.SIMILARITY for entry in contents.tasks.values()]
+    return "sentence-similarity" if all(is_similarity) else "text-classification"
 
 
 def _licences(contents: Contents) -> dict[str, str]:
-    """What the encoders are under, by the name they are shown by."""
+    """Return encoder's display name -> licence."""
     return {
         _encoder(member.config): LICENCES.get(str(member.config["model.encoder"]), UNKNOWN)
         for member in contents.members.values()
@@ -185,7 +190,7 @@ def _cells(scores: Mapping[Method, Scores]) -> dict[str, Any]:
 
 
 def _averaged(contents: Contents) -> str:
-    """What is, in words: all tasks' members have the same setting."""
+    """Return what is averaged, in words; the setting is the same for all tasks and members."""
     first = next(iter(contents.tasks.values())).members[0]
     return AVERAGED[first.transform.averaged]
 
@@ -195,12 +200,12 @@ def _example(task: Task) -> str:
 
 
 def _encoder(config: Mapping[str, Any]) -> str:
-    """The encoder's name; of a folder its last part, fit for a cell of a table."""
+    """Return the encoder's display name; for a folder, its last part."""
     name = str(config["model.encoder"])
     shown = Path(name).name if Path(name).is_absolute() or name.startswith(LOCAL) else name
     return _plain(shown)
 
 
 def _plain(name: str) -> str:
-    """Fit for a cell of a table: without what Markdown or HTML reads."""
+    """Return the name without characters that Markdown or HTML would interpret."""
     return "".join(c if c.isalnum() or c in "._-/ " else "?" for c in name)

@@ -1,4 +1,4 @@
-"""Weights of a bundle in half precision, and what that does to each score on dev."""
+"""Conversion of a bundle's weights to half precision, and its effect on the scores on dev."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,16 @@ from ensemble.inference.ensemble import Ensemble
 
 @dataclass(frozen=True)
 class Halving:
-    """Called on a bundle under construction, it converts the weights and measures the change."""
+    """Converts the weights of a bundle that is being written, and measures the change in score."""
 
     precision: Precision  # fp16 or bf16
-    data_dir: Path  # with the tasks' dev files
+    data_dir: Path  # the tasks' dev files
     batch_size: int = 64
 
     def __call__(self, folder: Path, contents: Contents) -> Contents:
-        """The contents with what the conversion did to each score.
+        """Convert the weights and return the contents with each task's scores before and after.
 
-        Both ways the arithmetic is float32: half precision is of the files alone.
+        Computation is in float32 in both cases: only the stored weights are in half precision.
 
         Raises:
             DataError: as `Ensemble.evaluate`.

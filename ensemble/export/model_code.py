@@ -1,6 +1,7 @@
-"""How MLflow loads a registered ensemble; the one file outside mlflow_setup that needs it.
+"""The code by which MLflow loads a registered ensemble; the only file outside mlflow_setup that
+imports mlflow.
 
-It is copied into the model. What it imports comes from the wheel that the model requires.
+It is copied into the model. Its imports come from the wheel that the model requires.
 """
 
 from typing import Any
@@ -16,16 +17,16 @@ from mlflow_setup.models.scoring_server import refused
 
 
 class EnsembleModel(PythonModel):  # type: ignore[misc]  # mlflow is not typed here
-    """A verified bundle: sentences in, labels out."""
+    """A verified bundle that labels sentences."""
 
     def load_context(self, context: Any) -> None:
         """Verify the bundle among the model's artifacts, and load it."""
         self.service = Service(Ensemble.load(context.artifacts[BUNDLE]))
         self.service.warm_up()
 
-    # Without type hints: MLflow takes them for a schema of its own.
+    # No type hints: MLflow would derive a schema from them.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Labels; bad input is the caller's error, told without a traceback."""
+        """Return labels; invalid input is reported as the caller's error, without a traceback."""
         try:
             return self.service.predict(model_input, params)
         except EnsweepError as error:

@@ -1,7 +1,7 @@
-"""The files by which sentence-transformers loads a bundle's main encoder as it was trained.
+"""The files with which sentence-transformers loads a bundle's main encoder with its own pooling.
 
-It would take the mean over the tokens of any encoder that comes without them. The forms are those
-that all its versions read: https://sbert.net/docs/sentence_transformer/usage/custom_models.html
+Without them, sentence-transformers would use mean pooling for any encoder. The formats are those
+that all of its versions read: https://sbert.net/docs/sentence_transformer/usage/custom_models.html
 """
 
 import json
@@ -21,24 +21,26 @@ _MODULE = "sentence_transformers.models"
 
 
 def main_member(contents: Contents) -> str | None:
-    """The member on the bundle's own encoder with the most tasks; None: there is none."""
-    answered = {name: 0.0 for name, entry in contents.members.items() if entry.encoder == MAIN}
+    """Return the member on the bundle's main encoder with the largest total weight; None: there is
+    none."""
+    totals = {name: 0.0 for name, entry in contents.members.items() if entry.encoder == MAIN}
     for share in (share for entry in contents.tasks.values() for share in entry.members):
-        if share.member in answered:
-            answered[share.member] += abs(share.weight)
-    return max(answered, key=lambda name: (answered[name], name), default=None)
+        if share.member in totals:
+            totals[share.member] += abs(share.weight)
+    return max(totals, key=lambda name: (totals[name], name), default=None)
 
 
 def write_modules(folder: Path, contents: Contents) -> None:
-    """Describe the main encoder's embedding: tokens, their pooling, the pooler's layer.
+    """Write the modules of the main encoder's embedding: transformer, pooling, and a pooler's dense
+    layer.
 
     Args:
-        folder: of the bundle, with the main encoder's own files.
+        folder: of the bundle, with the main encoder's files.
     """
     name = main_member(contents)
     assert name is not None
     model = from_flat(contents.members[name].config).model
-    with torch.device("meta"):  # its shape alone
+    with torch.device("meta"):  # only its configuration is needed, not weights
         encoder = build_untrained(folder, model.encoder_dropout)
     size, limit = int(encoder.config.hidden_size), max_tokens(encoder)  # type: ignore[union-attr,arg-type]
     types = {"": "Transformer", POOLING: "Pooling"}
@@ -68,7 +70,8 @@ def _pooling(model: Model, size: int) -> dict[str, Any]:
 
 
 def _write_pooler(folder: Path, size: int) -> None:
-    """A pooler is a linear layer and a tanh above the first token's state, in every family."""
+    """Write the pooler as a dense module: in every architecture it is a linear layer and a tanh on
+    the first token's hidden state."""
     weights = load_file(folder / WEIGHTS)
     pooler = {
         f"linear.{name.rpartition('.')[2]}": value

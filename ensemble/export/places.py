@@ -1,4 +1,4 @@
-"""A configuration without the places of the machine that it was trained on."""
+"""Removes local paths and URIs from the configuration of an exported member."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -8,14 +8,13 @@ from mlflow_setup.uris import is_uri
 from trainable.data.remote import PACKAGED
 
 LOCAL = "./"
-"""Before the last part of a folder's name, which tells it from a name of the hub."""
+"""The prefix of a local folder's name in an exported configuration: it cannot be a hub name."""
 _BUNDLE = "bundle:"
 
 
 def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings by dotted name; folders and URIs are `./` and their last part, the data's none.
-
-    What is needed of the encoder is in the bundle; who has the bundle does not need the rest.
+    """Return the settings by dotted name, with folders and URIs replaced by `./` and their last
+    part, and the data folder by "". The encoder itself is in the bundle.
     """
     changed = dict(config)
     changed["data.dir"] = ""
@@ -28,7 +27,8 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_hub_name(encoder: str) -> bool:
-    """Whether an encoder is the hub's `name` or `owner/name`: no packaged one, folder or URI."""
+    """Whether an encoder is a hub name, `name` or `owner/name`, not a packaged encoder, a folder or
+    a URI."""
     parts = encoder.split("/")
     return (
         encoder not in PACKAGED

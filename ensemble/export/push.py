@@ -1,4 +1,4 @@
-"""A bundle to a repository of the Hugging Face hub, verified before and whole in one place."""
+"""Uploads a verified bundle to a repository on the Hugging Face hub, in one commit."""
 
 import glob
 from pathlib import Path
@@ -12,18 +12,20 @@ from mlflow_setup.uris import redact
 
 
 def push(folder: Path, repo: str, *, is_private: bool = False, api: Any = None) -> str:
-    """Upload a bundle to the hub's repository `owner/name`, made if need be; the commit's address.
+    """Upload a bundle to the hub's repository `owner/name`, creating it if needed, and return the
+    URL of the commit.
 
-    What an older bundle left there goes: a bundle with other files does not verify.
+    Files of an older bundle in the repository are deleted, because a bundle with extra files does
+    not verify.
 
     Args:
-        is_private: of a repository that is made.
-        api: a `huggingface_hub.HfApi`; the user's own login unless given.
+        is_private: whether a new repository is private.
+        api: a `huggingface_hub.HfApi`; default: with the user's login.
 
     Raises:
-        IntegrityError: the bundle is not whole.
-        ConfigError: not a repository's name, no right to write to it, it holds something else, or
-            the hub cannot be reached.
+        IntegrityError: the bundle is not intact.
+        ConfigError: the repository's name is invalid, it cannot be written to, it holds something
+            other than a bundle, or the hub cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, HTTPError
@@ -34,9 +36,11 @@ def push(folder: Path, repo: str, *, is_private: bool = False, api: Any = None) 
         api.create_repo(repo, private=is_private, exist_ok=True)
         there = {name for name in api.list_repo_files(repo) if not is_ignored_file(name)}
         if there - {"README.md"} and MANIFEST not in there:
-            raise ConfigError(f"{repo}: holds files that are no bundle's", fix="name another one")
+            raise ConfigError(
+                f"{repo}: holds files that are not of a bundle", fix="name another repository"
+            )
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-        done = api.upload_folder(
+        commit = api.upload_folder(
             repo_id=repo,
             folder_path=folder,
             ignore_patterns=[".gitattributes", "*.DS_Store"],
@@ -49,4 +53,4 @@ def push(folder: Path, repo: str, *, is_private: bool = False, api: Any = None) 
             f"{repo}: cannot be pushed to: {reason}",
             fix="hf auth login, with a token that may write; HF_HUB_OFFLINE must not be set",
         ) from None
-    return str(done.commit_url)
+    return str(commit.commit_url)

@@ -1,4 +1,4 @@
-"""A bundle into MLflow's model registry, so that it loads where only pip is."""
+"""Registers a bundle in MLflow's model registry, with all that is needed to load it."""
 
 import math
 from importlib.metadata import version
@@ -26,19 +26,20 @@ REQUIRED = (
     *("mlflow", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy"),
     *("pandas", "scipy", "scikit-learn", "pyarrow", "pydantic", "PyYAML", "filelock", "psutil"),
 )
-"""What loading and predicting import, beside the wheel; pinned to what is installed here."""
+"""The packages that loading and predicting need besides the wheel; pinned to the installed
+versions."""
 
 
 def register(
     tracking: Tracking, folder: Path, name: str, alias: str = ALIAS
 ) -> tuple[str, Registered]:
-    """Log a bundle as an MLflow model to a run of its own and register it.
+    """Log a bundle as an MLflow model in a new run, and register it.
 
     Returns:
-        The run's id, and the new version, which `alias` points to from now on.
+        The run's id, and the new version, to which `alias` is set.
 
     Raises:
-        IntegrityError: the bundle is not whole or was changed.
+        IntegrityError: the bundle is not intact.
         ConfigError: it has no wheel, or MLflow cannot be written to.
     """
     source = model_source(folder)
@@ -55,14 +56,14 @@ def register(
 
 
 def model_source(folder: Path) -> ModelSource:
-    """What the MLflow model of a bundle is made of.
+    """Return the files, requirements and metadata of a bundle's MLflow model.
 
     Raises:
         IntegrityError, ConfigError: as `register`.
     """
     bundle = Bundle.load(folder)
     if bundle.wheel is None:
-        raise ConfigError(f"{folder}: holds no wheel of this code", fix="export it again")
+        raise ConfigError(f"{folder}: holds no wheel of Ensweep's code", fix="export it again")
     wheel = bundle.wheel.relative_to(bundle.folder).as_posix()
     return ModelSource(
         bundle=folder,
@@ -77,7 +78,7 @@ def model_source(folder: Path) -> ModelSource:
 
 
 def _metadata(bundle: Bundle) -> ModelMetadata:
-    """Held-out scores, members, and the card without the hub's block and pictures."""
+    """Return held-out scores, tags, and the card without the hub's metadata and pictures."""
     contents = bundle.contents
     scores = {
         metric_name("held_out", task, str(entry.task.metric)): score

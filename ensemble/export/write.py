@@ -1,4 +1,4 @@
-"""The chosen ensemble -> a bundle: each distinct encoder once, and nothing by reference."""
+"""Writes a chosen ensemble as a self-contained bundle, with each distinct encoder stored once."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -44,20 +44,21 @@ from trainable.storage.address import trial_at
 
 @dataclass(frozen=True)
 class Parts:
-    """What a bundle is made of."""
+    """The parts of a bundle."""
 
     tasks: Mapping[str, TaskEntry]
     members: tuple[Candidate, ...]
     card: Callable[[Contents], str]
-    pictures: Mapping[str, bytes]  # file name -> PNG, of the card
+    pictures: Mapping[str, bytes]  # the card's pictures: file name -> PNG
 
 
 Refine = Callable[[Path, Contents], Contents]
-"""Given a folder with the weights and its contents: both as they are to be, measured."""
+"""Given a folder with the weights and its contents: may change the weights and add measurements;
+returns the new contents."""
 
 
 def unchanged(folder: Path, contents: Contents) -> Contents:
-    """Weights as they were trained."""
+    """Return the contents without changing the weights."""
     return contents
 
 
@@ -65,17 +66,17 @@ def export(
     tracking: Tracking, request: Request, cache: Path, output: Path, refine: Refine = unchanged
 ) -> Contents:
     """Write the selective ensemble that was logged last as a bundle to `output`, and pin its
-    members in the sweeps' folders. It is chosen now where none was logged, or where the runs have
-    changed since.
+    members in the sweeps' folders. If none was logged, or the runs have changed since, it is chosen
+    now.
 
     Args:
-        refine: e.g. `Halving`: weights in half precision.
+        refine: for example `Halving`, to store weights in half precision.
 
     Raises:
-        ConfigError: `output` is there already and not empty, or cannot be written.
-        NothingUsableError: no run can be a member, or the weights of one are out of reach.
-        IntegrityError: weights are not what training wrote.
-        DataError: the data that `refine` measures on has errors, or none of the tasks.
+        ConfigError: `output` exists and is not empty, or cannot be written.
+        NothingUsableError: no run can be a member, or a member's weights cannot be reached.
+        IntegrityError: weights are damaged.
+        DataError: the data on which `refine` measures has errors, or has none of the tasks.
     """
     check_folder(output)
     logged = find_logged(tracking, request, cache)
@@ -96,20 +97,20 @@ def chosen_parts(
     pictures: Mapping[str, bytes],
     milliseconds: float | None = None,
 ) -> Parts:
-    """The parts of the selective ensemble.
+    """Return the parts of the bundle of a selective ensemble.
 
     Args:
-        milliseconds: that a sentence takes on this machine, for the card; None: not measured.
+        milliseconds: per sentence on this machine, for the card; None: not measured.
 
     Raises:
-        ConfigError: a member is predictions from a file, without weights.
+        ConfigError: a member was added as predictions from a file, without weights.
     """
     choice = record.choice
     members = choice.candidates(Method.SELECTIVE)
     added = [member.label for member in members if member.is_added]
     if added:
         raise ConfigError(
-            f"predictions alone cannot be exported: {', '.join(added)}",
+            f"predictions without a model cannot be exported: {', '.join(added)}",
             fix="ensweep export without them",
         )
     return Parts(
@@ -124,17 +125,17 @@ def chosen_parts(
 
 
 def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Contents:
-    """Store the members' weights and write what they are for; whole or not at all.
+    """Write a bundle with its parts, atomically, and return its contents.
 
     Raises:
         ConfigError, NothingUsableError, IntegrityError, DataError: as `export`.
     """
     check_folder(output)
-    place = output.resolve()
+    target = output.resolve()
     try:
-        if place.is_dir():
-            place.rmdir()
-        with atomic_folder(place, users_mask()) as folder:
+        if target.is_dir():
+            target.rmdir()
+        with atomic_folder(target, users_mask()) as folder:
             contents = refine(folder, _store(parts, folder))
             (folder / CODE).mkdir()
             pack_wheel(folder / CODE)
@@ -145,21 +146,22 @@ def write_bundle(output: Path, parts: Parts, refine: Refine = unchanged) -> Cont
             (folder / CARD).write_text(parts.card(contents), encoding="utf-8")
             write_manifest(folder, FACTS)
     except Exception as error:
-        # A full disk has an error class of its own where safetensors writes.
+        # safetensors raises an error class of its own if the disk is full.
         if not isinstance(error, OSError) and not is_full(error):
             raise
         reason = str(getattr(error, "strerror", None) or error)
         if is_full(error):
-            reason = f"no space is left; it takes about {_size(parts.members) / 1e6:.1f} MB"
+            reason = f"no space is left; it needs about {_size(parts.members) / 1e6:.1f} MB"
         raise ConfigError(
             f"{output}: cannot be written: {reason}",
-            fix="make room, or name a folder that can be written to",
+            fix="free some space, or name another folder",
         ) from None
     return contents
 
 
 def _size(members: tuple[Candidate, ...]) -> int:
-    """Bytes of the bundle's weights and encoders, each member's counted."""
+    """Return the size in bytes of all members' weights and encoders; shared encoders count for each
+    member."""
     trials = [(member, trial_at(member.weights_uri)) for member in members]
     return sum(
         num_bytes(trial.fetch_weights(member.epoch)) + num_bytes(trial.encoder_dir)
@@ -181,16 +183,17 @@ def _task_entry(task: Task, dev_fingerprint: str, choice: TaskChoice) -> TaskEnt
 
 
 def _store(parts: Parts, folder: Path) -> Contents:
-    """The members in the folder; the encoder with the most tasks becomes the bundle's own."""
+    """Store the members in the folder and return its contents; the encoder with the largest total
+    weight becomes the bundle's main encoder."""
     members, tally = {}, Tally("storing members", len(parts.members))
     for candidate in parts.members:
         members[candidate.key] = _store_member(candidate, folder)
         tally.add()
-    answered: dict[str, float] = defaultdict(float)
+    totals: dict[str, float] = defaultdict(float)
     for entry in parts.tasks.values():
         for share in entry.members:
-            answered[members[share.member].encoder] += abs(share.weight)
-    main = max(answered, key=lambda name: (answered[name], name))
+            totals[members[share.member].encoder] += abs(share.weight)
+    main = max(totals, key=lambda name: (totals[name], name))
     lift_encoder(folder, main)
     name_labels(folder, (entry.task for entry in parts.tasks.values()))
     contents = Contents(
@@ -209,8 +212,8 @@ def _store_member(candidate: Candidate, bundle: Path) -> MemberEntry:
     trial = trial_at(candidate.weights_uri)
     if not trial.path.is_dir():
         raise NothingUsableError(
-            f"{candidate.label}: its weights at {candidate.weights_uri} are not reached from here",
-            fix="run export where the sweep's storage folder is mounted",
+            f"{candidate.label}: its weights cannot be reached from here: {candidate.weights_uri}",
+            fix="run export on a machine where the sweep's storage folder is mounted",
         )
     record = trial.trial()
     if (record.trial, record.sweep) != (candidate.trial, candidate.sweep):

@@ -252,7 +252,7 @@ def test_r13_no_room_for_a_bundle(
     table.played(10)
     for share in range(10):
         other_disk.fill(needed * share // 10)
-        with pytest.raises(ConfigError, match="no space is left; it takes about"):
+        with pytest.raises(ConfigError, match="no space is left; it needs about"):
             write_bundle(output, parts)
         assert not output.exists()
         assert not list(other_disk.path.glob(f"{TEMPORARY}*"))

@@ -191,7 +191,7 @@ def test_an_edited_manifest_is_refused(
 @pytest.mark.parametrize("text", ["", "[]", "null", "1", '"files"', "{", "[" * 100_000, "\xff"])
 def test_what_is_no_manifest_is_refused(folder: Path, text: str) -> None:
     (folder / MANIFEST).write_text(text, encoding="latin-1")
-    assert "not a whole bundle" in refusal(folder)
+    assert "not an intact bundle" in refusal(folder)
 
 
 def test_no_bundle_there(tmp_path: Path) -> None:

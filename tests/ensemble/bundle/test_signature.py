@@ -68,7 +68,7 @@ def test_a_bundle_that_was_written_anew_is_not_the_one_that_was_signed(
 @pytest.mark.parametrize("text", ["", "zz", "00" * 64, "\xff"])
 def test_what_is_no_signature_is_refused(folder: Path, tmp_path: Path, text: str) -> None:
     _, public = write_keys(tmp_path, "mine")
-    with pytest.raises(IntegrityError, match=r"bundle\.sig: no signature can be read: No such"):
+    with pytest.raises(IntegrityError, match=r"bundle\.sig: the signature cannot be read: No"):
         verify_signature(folder, public)
     signature_path(folder).write_text(text, encoding="latin-1")
     with pytest.raises(IntegrityError, match="not a signature of"):
@@ -86,7 +86,7 @@ def test_what_is_no_key_is_named(folder: Path, tmp_path: Path) -> None:
             sign(folder, path)
     with pytest.raises(ConfigError, match="not an Ed25519 public key in PEM"):
         verify_signature(folder, private)
-    with pytest.raises(ConfigError, match="no key can be read: No such file"):
+    with pytest.raises(ConfigError, match="the key cannot be read: No such file"):
         sign(folder, tmp_path / "none.pem")
 
 

@@ -74,10 +74,10 @@ def test_figures_are_those_of_the_choice(pool: Pool) -> None:
     assert f"Verdict: {verdict(choice)}.\n" in text
     timed = model_card(REQUEST, contents(pool, choice), choice, milliseconds=1.25)
     assert ", 1.2 ms a sentence on the machine that exported it" in timed
-    assert "out of the tracked runs of sweep s.\n" in text
-    assert "Averaged are class probabilities, logits of paraphrases, and scores.\n" in text
+    assert "the tracked runs of sweep s.\n" in text
+    assert "The members' class probabilities, binary logits and scores are averaged.\n" in text
     assert "million parameters" not in text  # none are recorded
-    assert "had seen all of dev" in text
+    assert "The hyperparameter search used all of dev" in text
 
 
 def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
@@ -137,9 +137,9 @@ def test_what_is_known_of_cost_origin_and_licence(store: Any) -> None:
     encoders = f"{count} encoder{'s' * (count > 1)}"
     assert f"run {encoders}, {22.7 * count:.1f} million parameters with the heads." in text
     assert f"| bert-base-uncased at {'f' * 12} |" in text
-    assert "Of the encoder: bert-base-uncased apache-2.0. Of the data" in text
+    assert "The encoder: bert-base-uncased apache-2.0. The training data" in text
     other = model_card(REQUEST, contents(pool, choice, "some/other"), choice)
-    assert "Of the encoder: some/other unknown. Of the data" in other
+    assert "The encoder: some/other unknown. The training data" in other
 
 
 def test_one_model_is_no_ensemble(pool: Pool) -> None:
@@ -152,8 +152,8 @@ def test_one_model_is_no_ensemble(pool: Pool) -> None:
     }
     update = {"members": {name: whole.members[name]}, "tasks": shares}
     text = model_card(REQUEST, whole.model_copy(update=update), choice)
-    assert "\nOne multitask BERT model: out of the tracked runs of sweep s and their " in text
-    assert "Averaged are" not in text
+    assert "\nOne multitask BERT model, chosen by score and cost from the tracked runs of s" in text
+    assert "are averaged" not in text
 
 
 def test_an_ensemble_of_another_kind(pool: Pool) -> None:
@@ -161,14 +161,14 @@ def test_an_ensemble_of_another_kind(pool: Pool) -> None:
     choice = choose(pool, "stacking", averaged=Averaged.LOGITS)
     text = model_card(Request(("a", "b")), contents(pool, choice), choice)
     assert "\n# Selective ensemble of sweeps a, b\n" in text
-    assert "Weights for sentiment, paraphrase, similarity are no shares" in text
-    assert "Averaged are logits, and scores.\n" in text
+    assert "weights for sentiment, paraphrase, similarity are the coefficients of a linear" in text
+    assert "The members' logits and scores are averaged.\n" in text
     choice = choose(pool, "simple")
     listed = Request((), listed=("sentiment=0001,0002",))
     text = model_card(listed, contents(pool, choice), choice)
     assert "\n# Ensemble of listed runs\n" in text
     assert "listed, with equal weights.\n" in text
-    assert "no shares" not in text
+    assert "linear model" not in text
 
 
 def test_the_example_fits_the_first_task(store: Any) -> None:

@@ -77,7 +77,7 @@ def test_what_is_no_bundle_is_not_replaced(tiny_bundle: Path, hub: Hub) -> None:
     hub.create_repo("me/other", private=False, exist_ok=True)
     (hub.root / "me" / "other" / CARD).write_text("# made on the site")
     (hub.root / "me" / "other" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ConfigError, match="me/other: holds files that are no bundle's"):
+    with pytest.raises(ConfigError, match="me/other: holds files that are not of a bundle"):
         push(tiny_bundle, "me/other", api=hub)
     assert (hub.root / "me" / "other" / "thesis.tex").exists()
 

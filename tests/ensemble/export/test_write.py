@@ -193,7 +193,7 @@ def test_predictions_alone_are_refused_by_name(
     lines = ["id,score", *(f"{row_id},{score}" for row_id, score in scores)]
     (tmp_path / "best.csv").write_text("\n".join(lines))
     pool = with_added(store.pool(), [str(tmp_path / "best.csv")])
-    with pytest.raises(ConfigError, match=r"predictions alone cannot be exported: best\.csv\n"):
+    with pytest.raises(ConfigError, match=r"without a model cannot be exported: best\.csv\n"):
         chosen_parts(REQUEST, Record.of(pool, choose(pool, "single")), {})
 
 
@@ -249,7 +249,7 @@ def _other_trial(folder: TrialFolder) -> None:
         (
             lambda folder: folder.path.rename(folder.path.with_name(f"gone-{folder.path.name}")),
             NothingUsableError,
-            "are not reached from here",
+            "weights cannot be reached from here",
         ),
     ],
 )
