@@ -1,1 +1,1 @@
-"""Predictions of a bundle for sentences and files."""
+"""Predictions of a bundle for sentences and files, and their evaluation."""

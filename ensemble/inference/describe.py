@@ -1,4 +1,4 @@
-"""A bundle as a notebook and an interpreter show it."""
+"""The display of a bundle in a notebook and in an interpreter."""
 
 from html import escape
 
@@ -9,7 +9,7 @@ from trainable.config.tasks import Task
 
 
 def tasks_table(contents: Contents) -> pd.DataFrame:
-    """A row a task: its kind, its members, and their score when they were chosen."""
+    """Return a row for each task: its kind, members, and held-out score when they were chosen."""
     rows = {
         name: {
             "kind": entry.task.kind.value,
@@ -24,20 +24,20 @@ def tasks_table(contents: Contents) -> pd.DataFrame:
 
 
 def title_of(contents: Contents) -> str:
-    """`Ensemble of 6 members on 1 encoder`."""
-    encoders = len({member.encoder for member in contents.members.values()})
-    counts = {"member": len(contents.members), "encoder": encoders}
-    members, others = (f"{n} {word}{'s' * (n != 1)}" for word, n in counts.items())
-    return f"Ensemble of {members} on {others}"
+    """Return e.g. `Ensemble of 6 members on 1 encoder`."""
+    num_encoders = len({member.encoder for member in contents.members.values()})
+    counts = {"member": len(contents.members), "encoder": num_encoders}
+    members, encoders = (f"{n} {word}{'s' * (n != 1)}" for word, n in counts.items())
+    return f"Ensemble of {members} on {encoders}"
 
 
 def as_text(title: str, table: pd.DataFrame) -> str:
-    """Text for an interpreter: the title and the table, four digits a number."""
+    """Return the title and the table as text, numbers with four digits."""
     return f"{title}\n{table.to_string(float_format='{:.4g}'.format, na_rep='')}"
 
 
 def as_html(title: str, table: pd.DataFrame) -> str:
-    """The same for a notebook; what comes from data is escaped."""
+    """Return the title and the table as HTML, with all text escaped."""
     shown = table.to_html(float_format="{:.4g}".format, na_rep="", border=0, escape=True)
     return f"<p><strong>{escape(title)}</strong></p>\n{shown}"
 

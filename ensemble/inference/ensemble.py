@@ -1,4 +1,4 @@
-"""A loaded bundle: sentences in, labels out. Each distinct encoder runs once a sentence.
+"""A loaded bundle that labels sentences. Each distinct encoder runs once per sentence.
 
 Legend: N rows, C classes.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Sides = tuple[tuple[str, ...], ...]
 Sentences = str | Sequence[str] | Sequence[Sequence[str]] | pd.DataFrame
 _CHUNK = 16_384
-"""Rows whose sentences are embedded before the next rows': what bounds the memory."""
+"""Rows that are embedded together, which limits the memory used."""
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -47,18 +47,18 @@ class Ensemble:
         """Verify and load a bundle.
 
         Args:
-            batch_size: examples a forward pass.
-            precision: fp32, bf16, or auto (bf16 where the device multiplies it in hardware).
+            batch_size: examples per forward pass.
+            precision: fp32, bf16, or auto (bf16 if the device has hardware support for it).
 
         Raises:
-            ConfigError: no such precision, or a batch size below 1.
-            IntegrityError: the bundle is not whole or was changed.
+            ConfigError: there is no such precision, or the batch size is below 1.
+            IntegrityError: the bundle is not intact.
         """
         return cls(Bundle.load(Path(folder)), batch_size, precision)
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        """The tasks that it answers, by name."""
+        """The bundle's tasks, by name."""
         return {name: entry.task for name, entry in self.bundle.contents.tasks.items()}
 
     def predict(self, sentences: Sentences, task: str | None = None) -> pd.DataFrame:
@@ -67,43 +67,43 @@ class Ensemble:
         Args:
             sentences: a sentence, or a sequence of them; for pair tasks a sequence of pairs; or a
                 data frame with the task's sentence columns.
-            task: may be left out where only one task takes such sentences.
+            task: its name; None: the only task that takes such sentences.
 
         Returns:
-            `label`: a class, 0 or 1 (their names, where the task declares them), the names of a
-            set's labels, or a score; for classes and sets also `probability_0`.. or by name, for
-            paraphrase `probability` (of 1).
+            `label`: a class, 0 or 1 (or its name, if the task declares names), the names of a
+            multi-label task's labels, or a score. For class and multi-label tasks also
+            `probability_<label>` of each label; for binary tasks `probability` (of 1).
 
         Raises:
-            ConfigError: no such task, or not exactly one that fits.
+            ConfigError: there is no such task, or not exactly one that takes such sentences.
             DataError: a sentence is missing, empty, or not text.
         """
-        name, sides = self._asked(sentences, task)
+        name, sides = self._task_and_sides(sentences, task)
         return self.frame(name, self.outputs(name, sides))
 
     def predict_proba(self, sentences: Sentences, task: str | None = None) -> pd.DataFrame:
-        """The probabilities of labels: one row each, in order.
+        """Return the probabilities of labels: one row each, in order.
 
         Args:
             sentences, task: as `predict`.
 
         Returns:
-            [N, C], a column a label: its name, or its number. Those of one class of several sum to
-            1; of a set each stands by itself.
+            [N, C] a column for each label, with its name or number. Probabilities of classes sum to
+            1; those of a multi-label task are independent.
 
         Raises:
-            ConfigError, DataError: as `predict`; or the task has scores.
+            ConfigError, DataError: as `predict`; or the task predicts scores.
         """
-        name, sides = self._asked(sentences, task)
-        asked = self.tasks[name]
-        if asked.kind.output is Output.SCORE:
-            raise ConfigError(f"{name}: its answers are scores, without probabilities")
+        name, sides = self._task_and_sides(sentences, task)
+        kind, labels = self.tasks[name].kind, self.tasks[name].labels
+        if kind.output is Output.SCORE:
+            raise ConfigError(f"{name}: the task predicts scores, which have no probabilities")
         outputs = self.outputs(name, sides)
-        if asked.kind.output is Output.BINARY:
+        if kind.output is Output.BINARY:
             outputs = np.stack([expit(-outputs), expit(outputs)], axis=1)
-        elif asked.kind.output is Output.LABELS:
+        elif kind.output is Output.LABELS:
             outputs = expit(outputs)
-        return pd.DataFrame(outputs, columns=list(asked.labels) or None)
+        return pd.DataFrame(outputs, columns=list(labels) or None)
 
     def evaluate(
         self, folder: str | Path, split: Split = "dev", skip_bad_rows: bool = False
@@ -111,8 +111,8 @@ class Ensemble:
         """Score each task whose labelled file for `split` is in `folder`.
 
         Raises:
-            DataError: no labelled file of any task, a file that cannot be read, or rows with
-                defects that are not to be skipped.
+            DataError: there is no labelled file for any task, a file cannot be read, or rows have
+                defects and `skip_bad_rows` is False.
         """
         contents = self.bundle.contents
         return evaluate(contents, self.timed_outputs, Path(folder), split, skip_bad_rows)
@@ -124,10 +124,10 @@ class Ensemble:
         return as_html(title_of(self.bundle.contents), tasks_table(self.bundle.contents))
 
     def label(self, sentences: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
-        """Label the rows of a data frame for one task or several, in order.
+        """Label the rows of a data frame for one or several tasks, in order.
 
         Returns:
-            As `predict`; with several tasks, each column has its task's name before it:
+            As `predict`; with several tasks, each column's name starts with the task's, e.g.
             `sentiment_label`.
 
         Raises:
@@ -141,10 +141,10 @@ class Ensemble:
         return pd.concat(named, axis=1)
 
     def task_name(self, task: str | None) -> str:
-        """`task` itself if the bundle has it; None: its only one.
+        """Return `task`, or if it is None, the bundle's only task.
 
         Raises:
-            ConfigError: no such task, or None and several.
+            ConfigError: there is no such task, or it is None and there are several.
         """
         names = list(self.tasks)
         if task is None and len(names) == 1:
@@ -155,12 +155,16 @@ class Ensemble:
         return task
 
     def outputs(self, task: str, sides: Sides) -> NDArray[np.float64]:
-        """Combined outputs of N examples, [N, C] or [N], given a tuple of N sentences a side."""
+        """Return the combined outputs of N examples, [N, C] or [N].
+
+        Args:
+            sides: for each sentence column, a tuple of N sentences.
+        """
         return self.outputs_of_tasks({task: sides})[task]
 
     def outputs_of_tasks(self, sides: Mapping[str, Sides]) -> dict[str, NDArray[np.float64]]:
-        """Combined outputs of each task's examples, [N, C] or [N]: of a sentence that several
-        tasks, members or rows have in common, each distinct encoder runs once."""
+        """Return the combined outputs of each task's examples, [N, C] or [N]. Each distinct encoder
+        runs once per distinct sentence of all tasks."""
         num_rows = {name: len(of_task[0]) for name, of_task in sides.items()}
         if not all(num_rows.values()):
             raise ValueError("no sentences to predict")
@@ -178,7 +182,8 @@ class Ensemble:
     def timed_outputs(
         self, sides: Mapping[str, Sides]
     ) -> tuple[dict[str, NDArray[np.float64]], float]:
-        """`outputs_of_tasks` ([N, C] or [N] a task), and the seconds that 1,000 sentences took."""
+        """Return the `outputs_of_tasks` ([N, C] or [N] for each task), and the seconds per 1,000
+        sentences."""
         first = {name: tuple(side[:1] for side in of_task) for name, of_task in sides.items()}
         self.outputs_of_tasks(first)  # loads the members
         started = time.perf_counter()
@@ -187,14 +192,14 @@ class Ensemble:
         return outputs, 1000 * seconds / sum(len(s) for of_task in sides.values() for s in of_task)
 
     def frame(self, name: str, outputs: NDArray[np.float64]) -> pd.DataFrame:
-        """A task's combined outputs [N, C] or [N] as `predict` returns them."""
+        """Return a task's combined outputs [N, C] or [N] in the form of `predict`."""
         task = self.tasks[name]
         labels = predicted_labels(task.kind, outputs)
         columns: dict[str, Any] = {"label": [task.show(label) for label in labels.tolist()]}
         if task.kind.output.has_columns:
-            of_labels = expit(outputs) if task.kind.output is Output.LABELS else outputs
+            probabilities = expit(outputs) if task.kind.output is Output.LABELS else outputs
             names = (f"probability_{label}" for label in task.label_names)
-            columns |= dict(zip(names, of_labels.T, strict=True))
+            columns |= dict(zip(names, probabilities.T, strict=True))
         elif task.kind.output is Output.BINARY:
             columns["probability"] = expit(outputs)
         return pd.DataFrame(columns)
@@ -205,8 +210,8 @@ class Ensemble:
 
         return Members(self.bundle, self.batch_size, self.precision)
 
-    def _asked(self, sentences: Sentences, task: str | None) -> tuple[str, Sides]:
-        """The task that is meant, and a tuple of N sentences for each of its sides."""
+    def _task_and_sides(self, sentences: Sentences, task: str | None) -> tuple[str, Sides]:
+        """Return the task's name, and a tuple of N sentences for each of its sentence columns."""
         if isinstance(sentences, str):
             sentences = [sentences]
         elif not isinstance(sentences, pd.DataFrame):
@@ -226,11 +231,11 @@ class Ensemble:
 
 
 def check_row(place: str, cells: Iterable[Any], names: Sequence[str]) -> tuple[str, ...]:
-    """The sentences of one row, one for each of the columns `names`.
+    """Return the sentences of one row, one for each of the columns `names`, without outer blanks.
 
     Raises:
-        DataError: naming the place, if one is missing, empty or not Unicode text, or there are too
-            many.
+        DataError: a sentence is missing, empty or not Unicode text, or there are too many; the
+            message names the place.
     """
     row = tuple(cells)
     if len(row) != len(names):
@@ -257,19 +262,19 @@ def _fits(sentences: list[Any] | pd.DataFrame, task: Task) -> bool:
 
 
 def _sides(sentences: list[Any] | pd.DataFrame, task: Task) -> Sides:
-    """A tuple of N sentences for each side; every one of them proved to be text."""
+    """Return a tuple of N checked sentences for each of the task's sentence columns."""
     names = task.columns.sentences
     if isinstance(sentences, pd.DataFrame):
         missing = [name for name in names if name not in sentences.columns]
         if missing:
             raise DataError(f"no column {', '.join(missing)} for the task's sentences")
-        given: list[Any] = list(sentences[list(names)].itertuples(index=False, name=None))
+        rows: list[Any] = list(sentences[list(names)].itertuples(index=False, name=None))
     else:
-        given = sentences
-    if not given:
+        rows = sentences
+    if not rows:
         raise DataError("no sentences to predict")
-    rows = []
-    for number, row in enumerate(given, start=1):
+    checked = []
+    for number, row in enumerate(rows, start=1):
         cells = row if isinstance(row, tuple | list | np.ndarray) else (row,)
-        rows.append(check_row(f"row {number}", cells, names))
-    return tuple(tuple(row[side] for row in rows) for side in range(len(names)))
+        checked.append(check_row(f"row {number}", cells, names))
+    return tuple(tuple(row[side] for row in checked) for side in range(len(names)))

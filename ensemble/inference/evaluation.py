@@ -1,4 +1,4 @@
-"""What a bundle scores on labelled files, and whether its members were chosen on them."""
+"""Evaluation of a bundle on labelled files, including whether its members were chosen on them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,34 +17,34 @@ from trainable.data.examples import Examples
 from trainable.data.readers import read_split
 from trainable.evaluation.metrics import overall, task_metric, why_undefined
 
-Answer = Callable[
+TimedOutputs = Callable[
     [Mapping[str, tuple[tuple[str, ...], ...]]], tuple[dict[str, NDArray[Any]], float]
 ]
-"""Task -> a tuple of N sentences a side, to task -> raw outputs [N, C] or [N], and the seconds that
-1,000 sentences took."""
+"""`Ensemble.timed_outputs`: from task -> a tuple of N sentences for each sentence column, to
+task -> outputs [N, C] or [N], and the seconds per 1,000 sentences."""
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What a bundle scores on the labelled files of one split."""
+    """The scores of a bundle on the labelled files of one split."""
 
     split: Split
     scores: dict[str, float]  # task -> its metric
     overall: float
-    num_rows: dict[str, int]  # rows scored
-    num_skipped: dict[str, int]  # rows with defects, left out
-    undefined: dict[str, str]  # task -> why it has no score, which counts as 0: what is constant
-    unscored: dict[str, str]  # task -> why it has no score
-    metrics: dict[str, str]  # task -> what its score is
+    num_rows: dict[str, int]  # task -> rows scored
+    num_skipped: dict[str, int]  # task -> rows with defects, which were skipped
+    undefined: dict[str, str]  # task -> why its metric is undefined and counts as 0
+    unscored: dict[str, str]  # task -> why it was not scored
+    metrics: dict[str, str]  # task -> name of its metric
     is_dev: dict[str, bool | None]
-    """Whether a task's examples are those that the members were searched and chosen on, by their
-    fingerprint; None: the bundle does not say."""
+    """Task -> whether its examples are those that the members were chosen on, by their fingerprint;
+    None: the bundle does not record it."""
     seconds_per_1000: dict[str, float] = field(compare=False)
-    """Of a task's sentences, from text to outputs, measured here: device, precision and batch size
-    as given; once the members are loaded."""
+    """Task -> seconds per 1,000 sentences, from text to outputs, with the given device, precision
+    and batch size, without loading the members."""
 
     def table(self) -> pd.DataFrame:
-        """A row for each task that was scored, then `overall`."""
+        """Return a row for each task that was scored, then `overall`."""
         rows = {
             name: {
                 "metric": self.metrics[name],
@@ -66,9 +66,13 @@ class Evaluation:
 
 
 def evaluate(
-    contents: Contents, answer: Answer, data_dir: Path, split: Split, skip_bad_rows: bool
+    contents: Contents,
+    timed_outputs: TimedOutputs,
+    data_dir: Path,
+    split: Split,
+    skip_bad_rows: bool,
 ) -> Evaluation:
-    """Score what `answer` says to the labelled files; as `Ensemble.evaluate`, which calls it."""
+    """Score the outputs for the labelled files: the implementation of `Ensemble.evaluate`."""
     tasks = {name: entry.task for name, entry in contents.tasks.items()}
     scores, num_rows, num_skipped = {}, {}, {}
     undefined: dict[str, str] = {}
@@ -77,13 +81,13 @@ def evaluate(
     is_dev: dict[str, bool | None] = {}
     for name, task in tasks.items():
         if split not in task.files or not (data_dir / task.files[split]).exists():
-            unscored[name] = f"{task.files.get(split, f'a {split} file')} is not there"
+            unscored[name] = f"{task.files.get(split, f'a {split} file')} does not exist"
             continue
-        examples, num_bad = _sound(name, task, split, data_dir, skip_bad_rows)
+        examples, num_bad = _examples(name, task, split, data_dir, skip_bad_rows)
         if examples.labels is None or not len(examples):
             unscored[name] = f"{task.files[split]} has no labelled rows"
             continue
-        outputs, seconds[name] = answer({name: examples.sentences})
+        outputs, seconds[name] = timed_outputs({name: examples.sentences})
         scores[name], is_defined = task_metric(task, outputs[name], examples.labels)
         num_rows[name], num_skipped[name] = len(examples), num_bad
         dev = contents.tasks[name].dev_fingerprint
@@ -98,10 +102,10 @@ def evaluate(
     return Evaluation(split, scores, total, *counts, undefined, unscored, metrics, is_dev, seconds)
 
 
-def _sound(
+def _examples(
     name: str, task: Task, split: Split, data_dir: Path, skip_bad_rows: bool
 ) -> tuple[Examples, int]:
-    """The examples without defects, and how many rows had some."""
+    """Return the examples without defects, and the number of rows with defects."""
     examples, defects = read_split(name, task, split, data_dir)
     errors = [defect for defect in defects if defect.severity == "error"]
     fatal = [defect for defect in errors if not defect.is_of_row]
@@ -109,6 +113,6 @@ def _sound(
         shown = fatal or errors
         raise DataError(
             f"{data_dir}: {len(shown)} error(s) in the data:\n  {describe(shown)}",
-            fix=None if fatal else "correct the rows, or leave them out: --on-bad-rows skip",
+            fix=None if fatal else "correct the rows, or skip them: --on-bad-rows skip",
         )
     return examples, len({defect.line for defect in errors})

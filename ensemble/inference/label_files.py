@@ -1,4 +1,4 @@
-"""Files of labels: tables beside the sentences, JSON, and the course's submission."""
+"""Writes files of labels: CSV with the sentences, JSON, and the course's submission format."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from trainable.data.readers import read_file
 from trainable.evaluation.metrics import predicted_labels
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a cell that a spreadsheet may run starts with (CWE-1236)."""
+"""The first characters of cells that a spreadsheet may run as a formula (CWE-1236)."""
 _QUOTED = frozenset(',"\r\n')
 
 Labelled = Iterable[tuple[pd.DataFrame, pd.DataFrame]]
@@ -26,14 +26,15 @@ Labelled = Iterable[tuple[pd.DataFrame, pd.DataFrame]]
 
 
 def csv_parts(labelled: Labelled, for_spreadsheet: bool = False) -> Iterator[str]:
-    """Labels beside their ids and sentences, as CSV; text is as it came, character for character.
+    """Yield CSV with labels, then ids and sentences, whose text is unchanged.
 
     Args:
-        for_spreadsheet: put an apostrophe before cells that a spreadsheet would run as a formula.
+        for_spreadsheet: whether to put an apostrophe before cells that a spreadsheet would run as a
+            formula.
     """
-    guard = _guarded if for_spreadsheet else str
+    escape = _without_formula if for_spreadsheet else str
     for number, (sentences, predictions) in enumerate(labelled):
-        texts = sentences.map(guard).rename(columns=guard)
+        texts = sentences.map(escape).rename(columns=escape)
         table = pd.concat([predictions.round(6), texts], axis=1)
         part = io.StringIO()
         header: list[tuple[Any, ...]] = [tuple(table)] if number == 0 else []
@@ -43,11 +44,12 @@ def csv_parts(labelled: Labelled, for_spreadsheet: bool = False) -> Iterator[str
 
 
 def json_parts(task_names: Sequence[str], labelled: Labelled) -> Iterator[str]:
-    """One JSON object with a list of labels in the order of the sentences, ids where known."""
-    what: dict[str, Any] = (
+    """Yield one JSON object with a list of labels in the order of the sentences, with their ids if
+    they have any."""
+    tasks: dict[str, Any] = (
         {"task": task_names[0]} if len(task_names) == 1 else {"tasks": list(task_names)}
     )
-    start = json.dumps({"schema_version": 1, **what})[:-1] + ', "predictions": ['
+    start = json.dumps({"schema_version": 1, **tasks})[:-1] + ', "predictions": ['
     for sentences, predictions in labelled:
         ids = sentences[sentences.columns.intersection(["id"])]
         rows = pd.concat([ids, predictions], axis=1).to_dict(orient="records")
@@ -57,10 +59,10 @@ def json_parts(task_names: Sequence[str], labelled: Labelled) -> Iterator[str]:
 
 
 def submission(ensemble: Ensemble, task_name: str, path: Path) -> str:
-    """The course's submission for a file in the task's own format, byte for byte.
+    """Return the course's submission, byte for byte, for a file in the task's own format.
 
     Raises:
-        DataError: a row has a defect: every id of the file needs a label.
+        DataError: a row has a defect; every id of the file needs a label.
     """
     task = ensemble.tasks[task_name]
     examples = _read_test_file(task_name, task, path)
@@ -69,7 +71,7 @@ def submission(ensemble: Ensemble, task_name: str, path: Path) -> str:
 
 
 def submission_text(task: Task, ids: Sequence[str], labels: Sequence[float]) -> str:
-    """A submission as the course's own writer prints it: every line ends in a blank."""
+    """Return a submission in the format of the course's code: every line ends with a blank."""
     header = task.submission_header or f"Predicted_{task.columns.label}"
     lines = [f"id \t {header} "]
     for id_, label in zip(ids, labels, strict=True):
@@ -88,12 +90,12 @@ def _read_test_file(task_name: str, task: Task, path: Path) -> Examples:
     return examples
 
 
-def _guarded(cell: str) -> str:
+def _without_formula(cell: str) -> str:
     return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 def _cell(value: object) -> str:
-    """The cell so quoted that every reader of CSV reads it back; Python's own writer leaves a lone
-    CR unquoted."""
+    """Return the cell quoted so that any CSV reader can read it; Python's own writer does not quote
+    a lone CR."""
     text = str(value)
     return '"' + text.replace('"', '""') + '"' if _QUOTED & set(text) else text

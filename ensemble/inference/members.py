@@ -1,5 +1,5 @@
-"""The members of a bundle in use: each distinct encoder runs once for each distinct sentence,
-whatever the number of tasks and of members that build on it.
+"""The loaded members of a bundle. Each distinct encoder runs once for each distinct sentence,
+regardless of the number of tasks and members that use it.
 """
 
 from collections.abc import Mapping
@@ -25,37 +25,37 @@ class Member:
 
     model: MultitaskBert
     tokenizer: Any
-    tokens_id: str  # equal where sentences become equal tokens
-    encoder_id: tuple[Any, ...]  # equal where sentences become equal embeddings
+    tokens_id: str  # equal for members with the same tokenization
+    encoder_id: tuple[Any, ...]  # equal for members with the same embeddings
 
 
 class Members:
-    """Members, loaded when a task first needs them. Equal encoders are held once."""
+    """The members, each loaded when a task first needs it. Equal encoders share their memory."""
 
     def __init__(self, bundle: Bundle, batch_size: int, precision: str) -> None:
         self.bundle, self.batch_size, self.precision = bundle, batch_size, precision
         self._loaded: dict[str, Member] = {}
 
     def outputs(self, sides: Mapping[str, Sides]) -> dict[str, NDArray[np.float64]]:
-        """Combined outputs of several tasks' N >= 1 examples: probabilities or logits [N, C] of
-        its C classes or labels, else a logit or score [N]."""
+        """Return the combined outputs of several tasks, each with N >= 1 examples: probabilities or
+        logits [N, C] of its C classes or labels, else logits or scores [N]."""
         shares = {name: self.bundle.contents.tasks[name].members for name in sides}
         raw: dict[tuple[str, str], NDArray[np.float32]] = {}  # (task, member) -> outputs
         tokens: dict[tuple[str, ...], Tokens] = {}
         for group in self._by_encoder({s.member for of_task in shares.values() for s in of_task}):
-            asked = {
+            of_group = {
                 name: sides[name]
                 for name, of_task in shares.items()
                 if any(share.member in group for share in of_task)
             }
             first = next(iter(group.values()))
-            sentences, places = distinct(asked)
-            key = (first.tokens_id, *asked)
+            sentences, places = distinct(of_group)
+            key = (first.tokens_id, *of_group)
             if key not in tokens:
                 tokens[key] = tokenise(sentences, first.tokenizer, first.model.max_length)
             precision = choose_precision(self.precision, next(first.model.parameters()).device)
             e = embeddings_of(first.model, tokens[key], self.batch_size, precision)
-            for name in asked:
+            for name in of_group:
                 for share in shares[name]:
                     if share.member in group:
                         model = group[share.member].model

@@ -1,8 +1,8 @@
-"""Files of sentences to label, read in chunks of rows: of any file, only a chunk is in memory.
+"""Reads files of sentences to label in chunks of rows, so that only one chunk is in memory.
 
-Read are delimited text with a header, JSONL (objects with the tasks' sentence columns, or lists),
-Parquet and lines of text, by `trainable.data.tables` as training reads them. Ids and sentences
-leave as they came; a sentence that is missing is an error that names its line.
+The formats are delimited text with a header, JSONL (objects with the tasks' sentence columns, or
+lists), Parquet and lines of text, read by `trainable.data.tables` as in training. Ids and sentences
+are not changed; a missing sentence is an error that names its line.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,22 +31,27 @@ from trainable.data.tables import (
 )
 
 CHUNK = 4096
-"""Rows that are read, labelled and written before the next ones."""
+"""Rows that are read, labelled and written together."""
 
 _Row = tuple[str, str | None, list[Any]]
-"""Place, id if there is one, and the cells that should be the tasks' sentences."""
+"""Place, id if there is one, and the cells of the tasks' sentence columns."""
 
 
 def read_file(
     path: Path, tasks: Sequence[Task], num_rows: int | None = None
 ) -> Iterator[pd.DataFrame]:
-    """The tasks' sentence columns of a delimited, JSONL or Parquet file, after its ids if it has
-    them.
+    """Yield the tasks' sentence columns of a delimited, JSONL or Parquet file in chunks, preceded
+    by its ids if it has any.
 
-    The delimiter is one of the tasks' own, or a tab, comma, semicolon or bar, as the header tells.
+    The delimiter is detected from the header: one of the tasks' own, or a tab, comma, semicolon or
+    bar.
+
+    Args:
+        num_rows: rows per chunk; default: `CHUNK`.
 
     Raises:
-        DataError: not there, not UTF-8, no such columns, no rows, or a sentence is missing.
+        DataError: the file does not exist or is not UTF-8, a column is missing, there are no rows,
+            or a sentence is missing.
     """
     names, _ = _columns(tasks)
     source = str(path)
@@ -65,9 +70,10 @@ def read_file(
 
 
 def count_rows(path: Path) -> int | None:
-    """How many rows a file has, without reading them: a Parquet file's own count, else its lines,
-    which are a few more where cells run over lines. None: it cannot be read, or only once."""
-    if not path.is_file():  # what a pipe has given is gone
+    """Return the number of rows of a file, without parsing it: from a Parquet file's metadata, else
+    the number of lines, which is too large if cells contain line breaks. None: it cannot be read,
+    or only once."""
+    if not path.is_file():  # a pipe can be read only once
         return None
     try:
         if is_parquet(path):
@@ -78,7 +84,7 @@ def count_rows(path: Path) -> int | None:
             num_lines = sum(
                 block.count(b"\n") for block in iter(partial(stream.read, 1 << 20), b"")
             )
-    except (OSError, ValueError):  # Arrow's errors are of these
+    except (OSError, ValueError):  # Arrow's errors are subclasses
         return None
     return max(1, num_lines - (not is_json_lines(path)))
 
@@ -86,7 +92,10 @@ def count_rows(path: Path) -> int | None:
 def read_stream(
     source: str, stream: BinaryIO, tasks: Sequence[Task], num_rows: int | None = None
 ) -> Iterator[pd.DataFrame]:
-    """One example a line of what `source` names, for instance standard input.
+    """Yield the examples of a stream, one per line, in chunks.
+
+    Args:
+        source: its name in error messages, for instance standard input's.
 
     Raises:
         DataError: as `read_file`.
@@ -97,7 +106,8 @@ def read_stream(
 def read_lines(
     source: str, lines: Iterable[str], tasks: Sequence[Task], num_rows: int | None = None
 ) -> Iterator[pd.DataFrame]:
-    """One example a line; the two sentences of a pair stand with a tab between them.
+    """Yield the examples of text lines, one per line, in chunks; the two sentences of a pair are
+    separated by a tab.
 
     Raises:
         DataError: as `read_file`.
@@ -112,7 +122,7 @@ def read_lines(
 
 
 def _columns(tasks: Sequence[Task]) -> tuple[tuple[str, ...], str]:
-    """The sentence columns of all tasks, each once, and the column of ids."""
+    """Return the sentence columns of all tasks, each once, and the column of ids."""
     names = dict.fromkeys(name for task in tasks for name in task.columns.sentences)
     return tuple(names), tasks[0].columns.id
 
@@ -141,14 +151,14 @@ def _frames(
 
 
 def _lines(source: str, stream: BinaryIO) -> Iterator[str]:
-    """The lines with their ends; those without a character after the last one are left out."""
-    held: list[str] = []  # of nothing but a line end
+    """Yield the lines with their line ends, without empty lines at the end."""
+    pending: list[str] = []  # empty lines, which may be at the end
     with reading(source):
         for line in text_lines(stream):
-            held.append(line)
+            pending.append(line)
             if line.strip("\r\n"):
-                yield from held
-                held.clear()
+                yield from pending
+                pending.clear()
 
 
 def _records(
@@ -171,25 +181,26 @@ def _table_rows(source: str, lines: Iterable[str], tasks: Sequence[Task]) -> Ite
     rows = _cells(source, iter(lines), tasks)
     place, first = next(rows, (source, []))
     header = [name.strip() for name in first]
-    wanted = [*names, *({id_name} & set(header))]
-    for name in wanted:
+    has_ids = id_name in header
+    for name in [*names, id_name] if has_ids else names:
         if header.count(name) != 1:
-            what = "no column" if name not in header else "twice the column"
+            what = "no column" if name not in header else "duplicate column"
             raise DataError(
-                f"{place}: {what} {name} in the header", fix="a header line names the columns"
+                f"{place}: {what} {name} in the header",
+                fix="the first line must name the columns",
             )
-    columns = [header.index(name) for name in wanted]
+    columns = [header.index(name) for name in names]
     for place, row in rows:
         if len(row) != len(header):
             raise DataError(f"{place}: {len(row)} cells, the header has {len(header)}")
-        wanted_cells = [row[column] for column in columns]
-        yield place, next(iter(wanted_cells[len(names) :]), None), wanted_cells[: len(names)]
+        id_ = row[header.index(id_name)] if has_ids else None
+        yield place, id_, [row[column] for column in columns]
 
 
 def _cells(
     source: str, lines: Iterator[str], tasks: Sequence[Task]
 ) -> Iterator[tuple[str, list[str]]]:
-    """(where the row starts, its cells), the header first."""
+    """Yield (place, cells) of the rows, the header first."""
     first = next(lines, "")
     delimiter = delimiter_of(first, _columns(tasks)[0], [task.delimiter for task in tasks])
     own = [task.quoting for task in tasks if task.delimiter == delimiter]

@@ -1,10 +1,10 @@
-"""Labels of millions of rows as a folder of shards, each of them whole or not there.
+"""Labels of a large file as a folder of shards, each written atomically.
 
-    shards.json          what is labelled by what: fingerprints of the bundle and of the input
+    shards.json          fingerprints of the bundle and of the input, and the settings
     labels-00000.csv     the labels of the first rows, in the input's order; .json with --json
     manifest.json        size and SHA-256 of every file, written last
 
-Started again, the work goes on with the shards that are not there.
+An interrupted run can be repeated: only the missing shards are written.
 """
 
 import json
@@ -30,17 +30,17 @@ from trainable.runtime.progress import Tally
 
 SHARDS = "shards.json"
 FACTS = {"format": "ensweep-labels", "schema_version": 1}
-"""What the manifest of a folder of labels says beside its files."""
+"""The fields of a folder's manifest besides its files."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What the shards of a folder are of. Other work is refused."""
+    """The bundle, input and settings of a folder of shards; a folder of others is refused."""
 
     bundle: str  # SHA-256 of the bundle's manifest
-    input: str  # SHA-256 of the file
+    input: str  # SHA-256 of the input file
     tasks: tuple[str, ...]
-    rows: int  # of a shard
+    rows: int  # per shard
     form: str  # csv or json
     precision: str
 
@@ -48,7 +48,7 @@ class Work:
 Shard = tuple[int, pd.DataFrame]
 """The number of a shard and its sentences."""
 Label = Callable[[Iterator[Shard]], Iterator[tuple[int, str]]]
-"""Shards of sentences -> numbered contents of their files, in any order."""
+"""From shards of sentences to (number, content of the shard's file), in any order."""
 
 
 def write_shards(
@@ -60,19 +60,20 @@ def write_shards(
     as_json: bool = False,
     label: Label | None = None,
 ) -> tuple[int, int]:
-    """Label a file shard by shard, leaving out those that are there already.
+    """Label a file shard by shard, skipping the shards that already exist.
 
     Args:
-        label: who does it; default: this process, one shard after another.
+        num_rows: rows per shard.
+        label: labels the shards; default: this process, one shard after another.
 
     Returns:
-        How many shards the folder has now, and how many of them were there before.
+        The number of shards in the folder now, and how many of them existed before.
 
     Raises:
-        ConfigError: `output` holds something else, or the labels of another input, by another
-            bundle or with other settings; or it cannot be written.
-        DataError: as `read_file`; whole shards before the defect stay.
-        IntegrityError: the labels were finished and have been changed since.
+        ConfigError: `output` holds something else, or labels of another input, by another bundle or
+            with other settings; or it cannot be written.
+        DataError: as `read_file`; shards written before the defect are kept.
+        IntegrityError: the finished labels have been changed.
     """
     work = _work(ensemble, source, tasks, num_rows, as_json)
     with must_write(output):
@@ -80,14 +81,14 @@ def write_shards(
     if (output / MANIFEST).is_file():
         damage = find_damage(output, FACTS)
         if damage is not None:
-            raise IntegrityError(f"{output}: not whole: {damage}", fix="name a new folder")
-        num_found = len(list(output.glob("labels-*")))
-        return num_found, num_found
+            raise IntegrityError(f"{output}: not intact: {damage}", fix="name a new folder")
+        num_shards = len(list(output.glob("labels-*")))
+        return num_shards, num_shards
     label = label or (
         lambda shards: ((n, contents(ensemble, tasks, as_json, rows)) for n, rows in shards)
     )
     paths: list[Path] = []
-    was_there: list[bool] = []
+    existed: list[bool] = []
     count = count_rows(source)
     tally = Tally("labelling shards", count and math.ceil(count / num_rows))
 
@@ -95,8 +96,8 @@ def write_shards(
         records = [ensemble.tasks[name] for name in tasks]
         for number, rows in enumerate(read_file(source, records, num_rows)):
             paths.append(output / f"labels-{number:05}.{work.form}")
-            was_there.append(paths[-1].is_file())
-            if was_there[-1]:
+            existed.append(paths[-1].is_file())
+            if existed[-1]:
                 tally.add()
             else:
                 yield number, rows
@@ -107,17 +108,17 @@ def write_shards(
         tally.add(1, num_rows)
     with must_write(output):
         write_manifest(output, FACTS, users_mask())
-    return len(paths), sum(was_there)
+    return len(paths), sum(existed)
 
 
 def contents(ensemble: Ensemble, tasks: list[str], as_json: bool, sentences: pd.DataFrame) -> str:
-    """The file of one shard."""
+    """Return the content of one shard's file."""
     labelled = [(sentences, ensemble.label(sentences, tasks))]
     return "".join(json_parts(tasks, labelled) if as_json else csv_parts(labelled))
 
 
 def bundle_fingerprint(ensemble: Ensemble) -> str:
-    """SHA-256 of the bundle's manifest, which has that of every other file."""
+    """Return the SHA-256 of the bundle's manifest, which has that of every other file."""
     return sha256_file(ensemble.bundle.folder / MANIFEST)
 
 
@@ -135,26 +136,26 @@ def _work(ensemble: Ensemble, source: Path, tasks: list[str], num_rows: int, as_
 
 
 def _claim(output: Path, work: Work) -> None:
-    """Make the folder this work's, or prove that it is."""
-    path, wanted = output / SHARDS, {**FACTS, **asdict(work), "tasks": list(work.tasks)}
+    """Create the folder for this work, or check that it is of the same work."""
+    path, expected = output / SHARDS, {**FACTS, **asdict(work), "tasks": list(work.tasks)}
     if not path.exists():
-        names = [place.name for place in output.iterdir()] if output.is_dir() else []
+        names = [entry.name for entry in output.iterdir()] if output.is_dir() else []
         if (output.exists() and not output.is_dir()) or not all(
             name.startswith(TEMPORARY) for name in names
         ):
-            raise ConfigError(f"{output} is there already", fix="name a new folder")
+            raise ConfigError(f"{output} already exists", fix="name a new folder")
         make_folder(output)
-        write_atomic(path, json.dumps(wanted, indent=1), users_mask())
+        write_atomic(path, json.dumps(expected, indent=1), users_mask())
     try:
         stored: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         stored = None
     if not isinstance(stored, dict):
-        raise IntegrityError(f"{path}: does not say what is labelled", fix="name a new folder")
-    other = [key for key in {**wanted, **stored} if stored.get(key) != wanted.get(key)]
-    if other:
+        raise IntegrityError(f"{path}: not a JSON object", fix="name a new folder")
+    changed = [key for key in {**expected, **stored} if stored.get(key) != expected.get(key)]
+    if changed:
         raise ConfigError(
-            f"{output}: holds labels of other work: {', '.join(other)} differ(s) from {SHARDS}",
-            fix="give the same bundle, input and settings as before, or name a new folder",
+            f"{output}: holds labels of other work; {SHARDS} differs in {', '.join(changed)}",
+            fix="use the same bundle, input and settings as before, or name a new folder",
         )
     remove_leftovers(output)

@@ -1,7 +1,7 @@
-"""Shards of sentences labelled by the workers of a Ray cluster; the driver reads and writes.
+"""Labels shards of sentences with the workers of a Ray cluster; the driver reads and writes files.
 
-Each worker loads the bundle once, from a folder that every node sees. One that dies is started
-again, and its shard is labelled again.
+Each worker loads the bundle once, from a folder that every node can read. If a worker dies, it is
+restarted and its shard is labelled again.
 """
 
 import platform
@@ -22,8 +22,9 @@ _MAX_RETRIES = 3
 
 
 def label_on_ray(ensemble: Ensemble, tasks: list[str], as_json: bool) -> Label:
-    """What labels shards on the cluster at RAY_ADDRESS, or on this machine: a worker for each GPU,
-    or for each CPU where there is none. No more shards are under way than there are workers.
+    """Return a function that labels shards on the cluster at RAY_ADDRESS, or on this machine, with
+    a worker for each GPU, or for each CPU if there is no GPU. At most one shard per worker is in
+    memory.
     """
 
     def label(shards: Iterator[Shard]) -> Iterator[tuple[int, str]]:
@@ -32,17 +33,18 @@ def label_on_ray(ensemble: Ensemble, tasks: list[str], as_json: bool) -> Label:
             running: dict[Any, tuple[int, Any]] = {}
             for number, sentences in shards:
                 if not idle:
-                    yield _next(running, idle)
+                    yield _wait(running, idle)
                 worker = idle.pop()
                 running[worker.contents.remote(sentences)] = number, worker
             while running:
-                yield _next(running, idle)
+                yield _wait(running, idle)
 
     return label
 
 
 class _Worker:
-    """Loads the bundle with its first shard: what is wrong with it is then that shard's error."""
+    """A worker. It loads the bundle with its first shard, so that errors are raised as that
+    shard's."""
 
     def __init__(
         self, settings: tuple[Any, ...], fingerprint: str, tasks: list[str], as_json: bool
@@ -57,7 +59,7 @@ class _Worker:
             if bundle_fingerprint(self.ensemble) != self.fingerprint:
                 raise IntegrityError(
                     f"{self.settings[0]}: is another bundle on {platform.node()}",
-                    fix="put the same bundle where every node sees it",
+                    fix="put the bundle in a folder that is the same on every node",
                 )
         return contents(self.ensemble, self.tasks, self.as_json, sentences)
 
@@ -73,13 +75,13 @@ def _workers(
         max_task_retries=_MAX_RETRIES,
     )(_Worker)
     settings = (ensemble.bundle.folder.absolute(), ensemble.batch_size, ensemble.precision)
-    given = (settings, bundle_fingerprint(ensemble), tasks, as_json)
+    arguments = (settings, bundle_fingerprint(ensemble), tasks, as_json)
     num_workers = num_gpus or max(1, sum(int(node.cpus) for node in nodes))
-    return [worker.remote(*given) for _ in range(num_workers)]
+    return [worker.remote(*arguments) for _ in range(num_workers)]
 
 
-def _next(running: dict[Any, tuple[int, Any]], idle: list[Any]) -> tuple[int, str]:
-    """The next shard that is done; its worker is idle again."""
+def _wait(running: dict[Any, tuple[int, Any]], idle: list[Any]) -> tuple[int, str]:
+    """Wait for the next shard, return it, and move its worker to `idle`."""
     (done, *_), _ = ray.wait(list(running), num_returns=1)
     number, worker = running.pop(done)
     try:
@@ -91,8 +93,8 @@ def _next(running: dict[Any, tuple[int, Any]], idle: list[Any]) -> tuple[int, st
     except RayError as error:
         reason = first_line(error)
         raise PartialError(
-            f"shard {number}: its worker was lost {_MAX_RETRIES} times over: {reason}",
-            fix="start the command again: it goes on with the shards that are missing",
+            f"shard {number}: its worker was lost after {_MAX_RETRIES} retries: {reason}",
+            fix="run the command again: it continues with the missing shards",
         ) from None
     idle.append(worker)
     assert isinstance(text, str)

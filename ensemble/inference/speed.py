@@ -1,14 +1,12 @@
-"""Milliseconds a sentence on this machine, measured before there is a bundle.
+"""Milliseconds per sentence on this machine, measured without a bundle.
 
-Measured once a day: it is kept in the machine's cache, and what is known is told without loading a
-model.
+The measurement is cached for a day, so that a model is loaded only once.
 """
 
 import json
 import os
 import platform
 import time
-from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,36 +24,37 @@ SENTENCES = [
     " ".join(("a warm and funny film about how people learn to cook bread",) * (1 + n % 2))
     for n in range(64)
 ]
-"""Of 12 and 24 words: about those of the paper's data."""
+"""Sentences of 12 and 24 words, about as long as those of the paper's data."""
 BATCH_SIZE = 32
 KEPT_SECONDS = 24 * 3600.0
-"""A number of a busy hour does not stay for good."""
+"""How long a measurement is cached: the machine may have been busy."""
 _THREADS_AND_DEVICES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
 def milliseconds_of(members: Sequence[Candidate]) -> float | None:
-    """Milliseconds a sentence takes in all distinct encoders, one after the other; None where the
-    weights of one are out of reach. Heads take next to nothing, and encoders that differ in nothing
-    but their weights take as long: one of them is asked."""
+    """Return the milliseconds per sentence of all distinct encoders, one after the other; None if
+    the weights of one cannot be reached. Heads take almost no time, and encoders that differ only
+    in their weights take the same time, so one of them is measured."""
     distinct = {member.encoder or member.key: member for member in members}
     try:
-        alike = Counter(map(_shape, distinct.values()))
-        member_of = {_shape(member): member for member in distinct.values()}
-        return sum(count * _known(shape, member_of[shape]) for shape, count in alike.items())
+        members_by_shape: dict[tuple[Any, ...], list[Candidate]] = {}
+        for member in distinct.values():
+            members_by_shape.setdefault(_shape(member), []).append(member)
+        return sum(len(same) * _cached(shape, same[-1]) for shape, same in members_by_shape.items())
     except (EnsweepError, OSError, ValueError):
-        return None  # an export says why
+        return None  # an export reports the reason
 
 
 def _shape(member: Candidate) -> tuple[Any, ...]:
-    """Equal for encoders that take the same time."""
+    """Return what determines an encoder's speed; equal for encoders that take the same time."""
     model = from_flat(trial_at(member.weights_uri).trial().config).model
     used = model.encoder, model.revision, model.pooling, model.max_length
     return (*used, member.num_encoder_parameters)
 
 
-def _known(shape: tuple[Any, ...], member: Candidate) -> float:
-    """What was measured here, or is now."""
-    path = _kept_at(shape)
+def _cached(shape: tuple[Any, ...], member: Candidate) -> float:
+    """Return the cached measurement, or measure and cache it."""
+    path = _cache_path(shape)
     try:
         if time.time() - path.stat().st_mtime > KEPT_SECONDS:
             raise FileNotFoundError(path)
@@ -66,11 +65,12 @@ def _known(shape: tuple[Any, ...], member: Candidate) -> float:
     return measured
 
 
-def _kept_at(shape: tuple[Any, ...]) -> Path:
-    """A file for this encoder on this machine, with the threads and devices that it has now."""
+def _cache_path(shape: tuple[Any, ...]) -> Path:
+    """Return the cache file of an encoder on this machine with its current threads and devices."""
     machine = platform.node(), platform.machine(), os.cpu_count()
-    given = [os.environ.get(name) for name in _THREADS_AND_DEVICES]
-    facts = [*shape, *machine, *given, *map(version, ("torch", "transformers"))]
+    threads_and_devices = [os.environ.get(name) for name in _THREADS_AND_DEVICES]
+    versions = map(version, ("torch", "transformers"))
+    facts = [*shape, *machine, *threads_and_devices, *versions]
     return cache_folder() / "speeds" / f"{short_hash(json.dumps(facts))}.json"
 
 

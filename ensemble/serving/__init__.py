@@ -1,1 +1,1 @@
-"""A bundle behind HTTP."""
+"""Serving of a bundle over HTTP."""

@@ -1,4 +1,4 @@
-"""What a served bundle takes and gives: columns, their types, a row as example."""
+"""The interface of a served bundle: input and output columns, their types, and an example row."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,12 @@ from mlflow_setup.models.registry import Interface
 from trainable.config.tasks import Output, Task
 
 MAX_CHARACTERS = 10_000
-"""Of a sentence."""
+"""Maximum length of a sentence in a request."""
 _EXAMPLE = ("a warm and funny film", "a film that is funny and warm")
 
 
 def interface(tasks: Mapping[str, Task]) -> Interface:
-    """What all tasks together take and give, and a row of the first as example."""
+    """Return the input and output columns of all tasks, and an example row of the first task."""
     columns = dict.fromkeys(name for task in tasks.values() for name in task.columns.sentences)
     types = {type(task.show(0.0)) for task in tasks.values()}
     outputs = {"label": "string" if str in types else "double" if float in types else "long"}
@@ -31,6 +31,6 @@ def interface(tasks: Mapping[str, Task]) -> Interface:
 
 
 def example_of(task: Task) -> pd.DataFrame:
-    """A row that the task may be asked, in its own columns."""
+    """Return an example row with the task's sentence columns."""
     names = task.columns.sentences
     return pd.DataFrame([dict(zip(names, _EXAMPLE, strict=False))])

@@ -1,7 +1,7 @@
-"""A bundle served by replicas on a Ray cluster, each answering as `ensweep serve` does.
+"""Serves a bundle by replicas on a Ray cluster, with the same interface as `ensweep serve`.
 
-Ray Serve takes the connections and shares the requests out; what a request may be, and what is
-answered to one that may not, is `mlflow_setup.models.scoring_server`'s in every replica.
+Ray Serve accepts the connections and distributes the requests; every replica validates and answers
+them with `mlflow_setup.models.scoring_server`.
 """
 
 import platform
@@ -27,13 +27,13 @@ from trainable.tune.cluster import Node, cluster, environment
 
 NAME = "ensweep"
 _MAX_QUEUED = 512
-_TO_ONE = 16
-"""Requests that a replica is given at a time: it answers one and checks the others meanwhile."""
+_MAX_ONGOING = 16
+"""Requests that a replica is sent at a time: it validates them while it answers one."""
 
 
 @dataclass(frozen=True)
 class Replica:
-    """What each replica is made of; the same bundle has to lie where every node sees it."""
+    """The settings of each replica; the bundle's folder must be the same on every node."""
 
     folder: Path
     fingerprint: str
@@ -43,16 +43,16 @@ class Replica:
     max_rows: int
 
     def application(self) -> App:
-        """The ASGI application, its members loaded.
+        """Return the ASGI application, with its members loaded.
 
         Raises:
-            IntegrityError: this node has no whole bundle there, or another one.
+            IntegrityError: on this node the folder is not an intact bundle, or is another one.
         """
         ensemble = Ensemble.load(self.folder, self.batch_size, self.precision)
         if bundle_fingerprint(ensemble) != self.fingerprint:
             raise IntegrityError(
                 f"{self.folder}: is another bundle on {platform.node()}",
-                fix="put the same bundle where every node sees it",
+                fix="put the bundle in a folder that is the same on every node",
             )
         service = Service(ensemble, self.max_bytes, self.max_rows, request_seconds())
         service.warm_up()
@@ -65,11 +65,11 @@ def serve_on_ray(
     """Serve until SIGINT or SIGTERM, on the cluster at RAY_ADDRESS or on this machine.
 
     Args:
-        host, port: of the node that this runs on; port 0: any that is free.
-        report: hears host and port once every replica answers.
+        host, port: to listen on, on this node; port 0: any free port.
+        report: called with host and port when all replicas are ready.
 
     Raises:
-        ConfigError: Ray Serve is not installed, the address cannot be had, or a replica failed.
+        ConfigError: Ray Serve is not installed, the address is not available, or a replica failed.
     """
     serve = _ray_serve()
     with listen(host, port) as probe:
@@ -81,8 +81,8 @@ def serve_on_ray(
             serve.run(_deployment(serve, replica, num_replicas, nodes), name=NAME)
         except RuntimeError:
             raise ConfigError(
-                f"{replica.folder}: no replica serves it: {_reason(serve)}",
-                fix="ensweep verify it on every node; the replicas' logs say more",
+                f"{replica.folder}: its replicas cannot start: {_reason(serve)}",
+                fix="run ensweep verify on every node, and see the replicas' logs",
             ) from None
         warn_if_public(host, port)
         report(host, port)
@@ -109,7 +109,7 @@ def _deployment(serve: Any, replica: Replica, num_replicas: int, nodes: Sequence
         serve.ingress(application)(),
         name=NAME,
         num_replicas=num_replicas,
-        max_ongoing_requests=_TO_ONE,
+        max_ongoing_requests=_MAX_ONGOING,
         max_queued_requests=_MAX_QUEUED,
         max_constructor_retry_count=1,
         ray_actor_options={"num_cpus": 1, "num_gpus": 1 if any(n.gpus for n in nodes) else 0},
@@ -118,14 +118,14 @@ def _deployment(serve: Any, replica: Replica, num_replicas: int, nodes: Sequence
 
 
 def _reason(serve: Any) -> str:
-    """The last line of what the replica that failed said."""
+    """Return the last line of the failed deployment's message."""
     deployments = serve.status().applications[NAME].deployments
-    said = [line for line in deployments[NAME].message.splitlines() if line.strip()]
-    return said[-1].strip()[:300] if said else "no reason is known"
+    lines = [line for line in deployments[NAME].message.splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else "no reason is known"
 
 
 def _stop_event() -> threading.Event:
-    """Set by SIGINT or SIGTERM from now on."""
+    """Return an event that SIGINT or SIGTERM sets from now on."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

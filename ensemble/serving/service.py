@@ -1,7 +1,7 @@
-"""A bundle behind MLflow's interface: what a request may be, and its answer.
+"""A bundle with MLflow's scoring interface: validates requests and answers them.
 
-The same checks hold for `ensweep serve` and for the MLflow model; the bytes of a request are
-counted by the former alone.
+The same validation applies to `ensweep serve` and to the MLflow model; the size of a request in
+bytes is limited by the former only.
 """
 
 import json
@@ -24,10 +24,10 @@ _FORMATS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 
 
 class Service:
-    """Answers requests about one bundle, one at a time.
+    """Answers requests to one bundle, one at a time.
 
-    A request that has taken `max_seconds`, its wait for earlier ones included, is given up: its
-    client does not wait any more.
+    A request that has taken `max_seconds`, including its wait for earlier ones, is aborted, because
+    its client no longer waits.
     """
 
     def __init__(
@@ -42,30 +42,32 @@ class Service:
         self._lock = Lock()
 
     def warm_up(self) -> None:
-        """Load all members, by one sentence for each task."""
+        """Load all members, by predicting one row for each task."""
         for name, task in self.ensemble.tasks.items():
             self.ensemble.predict(example_of(task), name)
 
     def answer(self, body: bytes) -> bytes:
-        """The labels of a request's rows, as MLflow's servers give them: JSON in and out.
+        """Return the labels of a request's rows; request and response are JSON as of MLflow's
+        scoring server.
 
         Raises:
             DataError, ConfigError: as `check`.
-            TimeoutError: it has taken too long.
+            TimeoutError: the request took too long.
         """
         deadline = time.monotonic() + self.max_seconds
         labelled = self._in_turn(*self.check(body), deadline)
         return json.dumps({"predictions": labelled.to_dict("records")}).encode()
 
     def describe(self) -> bytes:
-        """The requests and responses of the tasks, as OpenAPI's JSON."""
+        """Return the OpenAPI document of the service as JSON."""
         return json.dumps(openapi(self.ensemble.tasks, self.max_rows)).encode()
 
     def check(self, body: bytes) -> tuple[pd.DataFrame, str]:
-        """A request's sentences, a row each, and its task, whichever of MLflow's formats it has.
+        """Validate a request in any of MLflow's formats and return its rows of sentences and its
+        task.
 
         Raises:
-            DataError, ConfigError: it is not a request that can be answered, and why.
+            DataError, ConfigError: the request is invalid; the message says why.
         """
         request = _parsed(body)
         columns, rows = _table(request)
@@ -85,11 +87,11 @@ class Service:
     def predict(
         self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Labels and what they rest on, as `Ensemble.predict`.
+        """Return labels and their probabilities, as `Ensemble.predict`.
 
         Raises:
             DataError, ConfigError: as `check`.
-            TimeoutError: it has taken too long.
+            TimeoutError: the request took too long.
         """
         deadline = time.monotonic() + self.max_seconds
         task = (params or {}).get(TASK_PARAM)
@@ -102,16 +104,16 @@ class Service:
         return self._in_turn(model_input, name, deadline)
 
     def _in_turn(self, rows: pd.DataFrame, name: str, deadline: float) -> pd.DataFrame:
-        """Once the requests before it are answered."""
+        """Label the rows after the earlier requests are answered."""
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise TimeoutError("the requests before it took too long")
         try:
-            return self._labelled(rows, name, deadline)
+            return self._label(rows, name, deadline)
         finally:
             self._lock.release()
 
-    def _labelled(self, rows: pd.DataFrame, name: str, deadline: float) -> pd.DataFrame:
-        """A batch after another, with a look at the clock before each."""
+    def _label(self, rows: pd.DataFrame, name: str, deadline: float) -> pd.DataFrame:
+        """Label the rows batch by batch; the deadline is checked before each batch."""
         size, parts = self.ensemble.batch_size, []
         for start in range(0, len(rows), size):
             if time.monotonic() > deadline:
@@ -120,11 +122,11 @@ class Service:
         return pd.concat(parts, ignore_index=True)
 
     def _task(self, params: Any, columns: Sequence[str]) -> str:
-        """The task that is named, or the only one that has such columns."""
+        """Return the task named in `params`, or else the only one with such columns."""
         if params is None:
             params = {}
         if not isinstance(params, dict) or not set(params) <= {TASK_PARAM}:
-            raise DataError(f"params holds {TASK_PARAM!r} and nothing else")
+            raise DataError(f"params may only hold {TASK_PARAM!r}")
         task = params.get(TASK_PARAM)
         if task is not None and not isinstance(task, str):
             raise DataError(f"params: {TASK_PARAM} is {repr(task)[:40]}, not a name")
@@ -134,16 +136,16 @@ class Service:
             if len(fitting) == 1:
                 return fitting[0]
         if task not in tasks:
-            problem = "which task is not clear" if task is None else f"no task {task[:40]!r}"
+            problem = "the task is not clear" if task is None else f"no task {task[:40]!r}"
             raise DataError(
                 f"{problem}; there are {', '.join(tasks)}",
-                fix='name it: "params": {"task": ...}',
+                fix='name the task: "params": {"task": ...}',
             )
         return task
 
     def _require_few(self, num_rows: int) -> None:
         if not 1 <= num_rows <= self.max_rows:
-            raise DataError(f"{num_rows} rows, a request has 1 to {self.max_rows}")
+            raise DataError(f"{num_rows} rows, a request may have 1 to {self.max_rows}")
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
@@ -155,12 +157,14 @@ def _parsed(body: bytes) -> dict[str, Any]:
         raise DataError("the body is not a JSON object")
     unknown = set(request) - {*_FORMATS, "params"}
     if unknown or len(set(request) & set(_FORMATS)) != 1:
-        raise DataError(f"the body has one of {', '.join(_FORMATS)}, and params at most")
+        raise DataError(
+            f"the body must have exactly one of {', '.join(_FORMATS)}, and may have params"
+        )
     return request
 
 
 def _table(request: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows, whichever of MLflow's formats they are in."""
+    """Return the columns and rows of a request in any of MLflow's formats."""
     ((name, content),) = [(key, request[key]) for key in _FORMATS if key in request]
     if name == "dataframe_split":
         return _split(content)
@@ -193,12 +197,13 @@ def _columns(content: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     if not all(isinstance(cells, list) for cells in lists.values()):
         raise DataError("inputs: a column is not a list of sentences")
     if len({len(cells) for cells in lists.values()}) > 1:
-        raise DataError("inputs: the columns are not of one length")
+        raise DataError("inputs: the columns differ in length")
     return list(lists), [list(row) for row in zip(*lists.values(), strict=True)]
 
 
 def _checked(place: str, cells: Sequence[Any], names: Sequence[str]) -> tuple[str, ...]:
-    """The sentences of a row: text that is not empty and not too long."""
+    """Return the sentences of a row, after checking that they are text, not empty and not too
+    long."""
     row = check_row(place, cells, names)
     for name, sentence in zip(names, row, strict=True):
         if len(sentence) > MAX_CHARACTERS:

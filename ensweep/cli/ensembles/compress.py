@@ -62,6 +62,6 @@ def compress(
         ["weights, MB", *(f"{each.megabytes:.1f}" for each in sizes), ""],
         ["s per 1,000 sentences", *(f"{each.seconds_per_1000:.2f}" for each in sizes), ""],
     ]
-    print_table(["", "ensemble", "student", "student less ensemble"], rows)
+    print_table(["", "ensemble", "student", "student minus ensemble"], rows)
     typer.echo(f"{output}: 1 member, as {student.recipe}; dev, in-sample, 95 % intervals")
     say_next("evaluate", str(output), "--data-dir", str(data_dir))

@@ -27,7 +27,7 @@ def test_evaluate(ensemble: Ensemble, tiny_data: Path) -> None:
 
 
 def test_what_cannot_be_scored_is_said(ensemble: Ensemble, tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nothing to score: sentiment: ids-sst-dev.csv is not the"):
+    with pytest.raises(DataError, match=r"nothing to score: sentiment: ids-sst-dev.csv does not e"):
         ensemble.evaluate(tmp_path)
     with pytest.raises(DataError, match=r"ids-sst-test-student.csv has no labelled rows"):
         ensemble.evaluate(tiny_data, "test")
@@ -36,8 +36,8 @@ def test_what_cannot_be_scored_is_said(ensemble: Ensemble, tiny_data: Path, tmp_
     assert list(found.scores) == ["similarity"]
     assert found.overall == pytest.approx((found.scores["similarity"] + 1) / 2)
     assert found.unscored == {
-        "sentiment": "ids-sst-dev.csv is not there",
-        "paraphrase": "quora-dev.csv is not there",
+        "sentiment": "ids-sst-dev.csv does not exist",
+        "paraphrase": "quora-dev.csv does not exist",
     }
 
 

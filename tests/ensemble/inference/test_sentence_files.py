@@ -96,7 +96,7 @@ def test_a_cell_may_have_line_breaks_and_the_next_line_number_is_right(tmp_path:
         ("a.csv", "sentence\n", "sentiment", "no sentences to predict"),
         ("a.csv", "text\na\n", "sentiment", r"a\.csv:1: no column sentence in the header"),
         ("a.csv", "sentence1,x\na,b\n", "similarity", r"a\.csv:1: no column sentence2"),
-        ("a.csv", "sentence,sentence\na,b\n", "sentiment", "twice the column sentence"),
+        ("a.csv", "sentence,sentence\na,b\n", "sentiment", "duplicate column sentence"),
         ("a.csv", "sentence,x\na,b\n\nc\n", "sentiment", r"a\.csv:4: 1 cells, the header has 2"),
         ("a.csv", "sentence\na\n\nb\n", "sentiment", r"a\.csv:3: sentence is empty"),
         ("a.csv", "sentence,x\na,1\n,2\n", "sentiment", r"a\.csv:3: sentence is empty"),

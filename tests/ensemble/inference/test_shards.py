@@ -111,19 +111,19 @@ def test_other_work_is_refused(
 ) -> None:
     output = tmp_path / "labels"
     write_shards(ensemble, source, TASKS, output, 10)
-    with pytest.raises(ConfigError, match=r"holds labels of other work: rows differ\(s\)"):
+    with pytest.raises(ConfigError, match=r"labels of other work; shards.json differs in rows"):
         write_shards(ensemble, source, TASKS, output, 11)
-    with pytest.raises(ConfigError, match=r"other work: tasks, form differ\(s\)"):
+    with pytest.raises(ConfigError, match=r"other work; .* differs in tasks, form"):
         write_shards(ensemble, source, TASKS[:1], output, 10, as_json=True)
     other = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     manifest = json.loads((other / MANIFEST).read_text())
     (other / MANIFEST).write_text(json.dumps(manifest))  # in one line: whole, another fingerprint
-    with pytest.raises(ConfigError, match=r"other work: bundle differ\(s\)"):
+    with pytest.raises(ConfigError, match=r"other work; .* differs in bundle"):
         write_shards(Ensemble.load(other), source, TASKS, output, 10)
     source.write_text(source.read_text().replace("chess", "go"))
-    with pytest.raises(ConfigError, match=r"other work: input differ\(s\)"):
+    with pytest.raises(ConfigError, match=r"other work; .* differs in input"):
         write_shards(ensemble, source, TASKS, output, 10)
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         write_shards(ensemble, source, TASKS, tiny_bundle, 10)
     with pytest.raises(DataError, match="cannot be read"):
         write_shards(ensemble, tmp_path / "none.csv", TASKS, tmp_path / "new", 10)
@@ -139,7 +139,7 @@ def test_labels_that_were_changed_are_refused(
     with pytest.raises(IntegrityError, match="changed since it was written"):
         write_shards(ensemble, source, TASKS, output, 10, as_json=True)
     (output / SHARDS).write_text("{")
-    with pytest.raises(IntegrityError, match="does not say what is labelled"):
+    with pytest.raises(IntegrityError, match="not a JSON object"):
         write_shards(ensemble, source, TASKS, output, 10, as_json=True)
 
 

@@ -228,7 +228,7 @@ def test_shards(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
     (output / "manifest.json").unlink()
     (output / "labels-00001.csv").unlink()
     assert f"wrote {output}: 2 shard(s), 1 of them before" in invoke(*words).stderr
-    with pytest.raises(ConfigError, match=r"holds labels of other work: form differ\(s\)"):
+    with pytest.raises(ConfigError, match=r"labels of other work; shards.json differs in form"):
         invoke(*words, "--json")
 
 
@@ -288,7 +288,7 @@ def test_evaluate(tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
         invoke(*words)
     skipped = invoke(*words, "--on-bad-rows", "skip")
     assert "31 rows, 1 skipped" in skipped.stdout
-    assert "not scored: paraphrase: quora-test-student.csv is not there" in skipped.stderr
+    assert "not scored: paraphrase: quora-test-student.csv does not exist" in skipped.stderr
     assert "in-sample" not in skipped.stderr
     assert "sentiment: out-of-sample: these rows are not the members' dev set" in (skipped.stderr)
     (tmp_path / "ids-sst-dev.csv").write_text("\n".join(lines[2:]).join([lines[0] + "\n", "\n"]))

@@ -74,7 +74,7 @@ def test_an_ensemble_becomes_one_model(
     machines.next_one(monkeypatch)
     again = invoke(*words, "--output", output, "train.num_epochs=1")
     assert "epoch 1" not in again.stderr
-    assert "student less ensemble" in again.stdout
+    assert "student minus ensemble" in again.stdout
     with pytest.raises(ConfigError, match="is there already"):
         invoke(*words, "--output", output, "train.num_epochs=1")
 
