@@ -55,7 +55,7 @@ def test_probabilities_are_those_of_the_labels(tiny_bundle: Path) -> None:
     said = ensemble.predict([PAIR], task="paraphrase")
     assert pair[1].to_list() == said["probability"].to_list()
     assert pair.sum(axis=1).to_list() == pytest.approx([1], rel=1e-6)
-    with pytest.raises(ensweep.ConfigError, match="similarity: its answers are scores"):
+    with pytest.raises(ensweep.ConfigError, match="similarity: the task predicts scores"):
         ensemble.predict_proba([PAIR], task="similarity")
 
 
