@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 from scale import MANY
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # dozens of processes import the same modules
 os.environ.pop("COLUMNS", None)  # what a command prints here is for no terminal
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of a run share the cores already

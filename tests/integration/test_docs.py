@@ -29,7 +29,6 @@ from little_effort import LITTLE
 from notebook import run_cells
 from patience import PATIENCE
 from ports import free_port
-from ray.scripts.scripts import cli as ray_app
 from readme import blocks, commands, not_said, tutorial
 from typer.testing import CliRunner
 
@@ -94,6 +93,8 @@ def _run(command: list[str], folder: Path) -> str:
         if command[0] == "ensweep":
             done = CliRunner().invoke(app, command[1:])
         elif command[0] == "ray":
+            from ray.scripts.scripts import cli as ray_app  # seconds, in each process of the tests
+
             done = click.testing.CliRunner().invoke(ray_app, command[1:])
         else:
             return _start(command, folder)
