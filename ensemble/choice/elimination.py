@@ -10,6 +10,7 @@ import numpy as np
 
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.cost import Cost
+from ensemble.choice.sizes import spaced_sizes
 from ensemble.choice.task_view import TaskView, View
 from ensemble.selection.loss_scorers import explained, make_loss
 from ensemble.selection.sample import Combination, weights_and_intercept
@@ -19,8 +20,7 @@ Weights = Mapping[str, Floats]
 """Task -> [M]."""
 
 MAX_LEVELS = 16
-"""Maximum number of steps of an elimination that become options: all with up to half this number of
-members, then at geometrically growing distances."""
+"""Maximum number of steps of an elimination that become options."""
 
 
 def eliminated(view: View, weights: Weights, cost: Cost) -> list[Weights]:
@@ -57,14 +57,7 @@ def eliminated(view: View, weights: Weights, cost: Cost) -> list[Weights]:
 def thin(num_steps: int) -> list[int]:
     """Return the indices of at most `MAX_LEVELS` steps of a chain, whose last step has the fewest
     members."""
-    few = MAX_LEVELS // 2
-    if num_steps <= MAX_LEVELS:
-        return list(range(num_steps))
-    sizes = {
-        *range(1, few + 1),
-        *np.geomspace(few + 1, num_steps, MAX_LEVELS - few).round().astype(int),
-    }
-    return sorted(num_steps - int(size) for size in sizes)
+    return sorted(num_steps - size for size in spaced_sizes(num_steps, MAX_LEVELS))
 
 
 def members_of(view: View, combinations: Mapping[str, Combination]) -> set[Candidate]:

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemble.choice.sizes import spaced_sizes
 from ensemble.choice.task_view import TaskView
 from ensemble.selection.sample import Combination, Linear, weights_and_intercept
 from ensemble.statistics.arrays import Floats
-from ensemble.statistics.bootstrap import Draws, resampled_scores
+from ensemble.statistics.bootstrap import INTERVAL, Draws, resampled_scores
 from ensemble.statistics.effort import SHIPPED
 
 MAX_SIZES = 12
-"""Maximum number of points of a curve: all sizes up to half this number, then at geometrically
-growing distances."""
-_BAND = (2.5, 97.5)
+"""Maximum number of points of a curve."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def curve_of(
         single: [H] the best single candidate of each half.
     """
     steps = [prefixes(combination) for combination in chosen]
-    sizes = _sizes(max(map(len, steps)))
+    sizes = tuple(spaced_sizes(max(map(len, steps)), MAX_SIZES))
     if any(isinstance(combination, Linear) for combination in chosen):
         counts = [np.count_nonzero(weights_and_intercept(one)[0]) for one in chosen]
         sizes = (int(max(counts)),)
@@ -59,7 +58,7 @@ def curve_of(
         in_sample.append(_gains(view, candidates, fit, np.ones((1, int(fit.sum())))))
         held_out.append(_gains(view, candidates, judge, drawn[:, judge].astype(np.float64)))
     gains = np.mean(held_out, axis=0)  # [K, 1 + R]
-    low, high = np.percentile(gains[:, 1:], _BAND, axis=1)
+    low, high = np.percentile(gains[:, 1:], INTERVAL, axis=1)
     means = np.mean(in_sample, axis=0)[:, 0]
     return Curve(
         sizes,
@@ -78,14 +77,6 @@ def prefixes(combination: Combination) -> Sequence[Combination]:
         some[m] = combination[m]
         steps.append(some / some.sum())
     return steps
-
-
-def _sizes(largest: int) -> tuple[int, ...]:
-    if largest <= MAX_SIZES:
-        return tuple(range(1, largest + 1))
-    few = MAX_SIZES // 2
-    rest = np.geomspace(few + 1, largest, MAX_SIZES - few).round().astype(int)
-    return (*range(1, few + 1), *sorted(set(rest.tolist())))
 
 
 def _gains(

@@ -26,7 +26,7 @@ from trainable.evaluation.metrics import task_metric, task_metrics
 LIBRARY = 40
 """Number of a task's best candidates that rules are fitted to: further ones are mostly other epochs
 of the same runs."""
-_MIN_SHARE = 0.005
+MIN_SHARE = 0.005
 """Weights below this share of the largest are set to 0: each costs an encoder and has almost no
 effect."""
 
@@ -191,7 +191,7 @@ def weighted(
 def normalise_weights(raw: Floats) -> Floats:
     """Return weights [M] with sum 1, from weights [M] of at least 0: the smallest are set to 0, and
     all are rounded, so that they are equal on every machine."""
-    kept = np.where(raw >= _MIN_SHARE * raw.max(), raw, 0.0)
+    kept = np.where(raw >= MIN_SHARE * raw.max(), raw, 0.0)
     rounded = np.round(kept / math.fsum(kept), 9)
     return np.asarray(rounded / math.fsum(rounded), np.float64)
 

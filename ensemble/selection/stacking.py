@@ -12,16 +12,13 @@ from scipy.optimize import minimize
 
 from ensemble.selection.combine import log_odds
 from ensemble.selection.loss_scorers import by_label
-from ensemble.selection.sample import FitData, Linear
+from ensemble.selection.sample import MIN_SHARE, FitData, Linear
 from ensemble.statistics.arrays import Floats
 from trainable.config.tasks import Output
 
 RIDGES = (1.0, 0.1, 0.01, 0.001)
 """L2 penalties compared, for predictions scaled to a mean square of 1; the strongest wins a tie."""
 _NUM_FOLDS, _MAX_STEPS = 3, 60
-_MIN_SHARE = 0.005
-"""Weights below this share of the largest are set to 0: each costs an encoder and has almost no
-effect."""
 
 
 def stacking(sample: FitData) -> Linear:
@@ -134,5 +131,5 @@ def _pruned(weights: Floats) -> Floats:
     size = np.abs(weights)
     if not size.any():
         return np.full(len(weights), 1e-9)
-    kept = np.where(size >= _MIN_SHARE * size.max(), weights, 0.0)
+    kept = np.where(size >= MIN_SHARE * size.max(), weights, 0.0)
     return np.asarray(np.round(kept / size.max(), 9) * size.max())

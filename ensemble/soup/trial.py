@@ -61,7 +61,7 @@ def make_soup(
     if len(kept) < 2:
         raise NothingUsableError(
             f"no run improves {best.label} on dev-train, so there is nothing to average",
-            fix="average all runs that share a start: leave out --greedy",
+            fix="average all runs with the same initial weights: leave out --greedy",
         )
     trial = scorer.record(sweep, "greedy" if greedy else "uniform", kept, len(sharing))
     run_id = Mirror(tracking, sweep).project(trial.snapshot())
@@ -95,8 +95,8 @@ def runs_with_common_start(runs: Iterable[RunRecord], sweep: str) -> list[Ingred
     most = max(groups.values(), key=lambda group: (len(group), group[0].dev_train), default=[])
     if len(most) < 2:
         raise NothingUsableError(
-            f"sweep {sweep}: no two runs whose weights can be reached from here share a start "
-            "(encoder, pre-training, architecture, tasks, seed)",
+            f"sweep {sweep}: no two runs whose weights can be reached from here have the same "
+            "initial weights (encoder, pre-training, architecture, tasks, seed)",
             fix="search only training settings, e.g. optim.lr, with one seed",
         )
     return most

@@ -20,7 +20,8 @@ Counts = NDArray[np.uint8]
 _BLOCK = 100
 """Replicates per matrix product: only these are converted to float64 at a time, to save memory."""
 
-_INTERVAL = (2.5, 97.5)
+INTERVAL = (2.5, 97.5)
+"""Percentiles of the replicates between which a 95 % interval lies."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def gain_of(ours: Floats, theirs: Floats) -> Gain:
     """Return the gain of scores [1 + R] over others [1 + R]; the score on the original rows is
     the first of each."""
     differences = ours - theirs
-    low, high = np.percentile(differences[1:], _INTERVAL)
+    low, high = np.percentile(differences[1:], INTERVAL)
     return Gain(float(differences[0]), float(low), float(high))
 
 

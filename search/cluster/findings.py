@@ -48,7 +48,7 @@ def refuse(path: Path, findings: Iterable[Finding]) -> None:
     """Raise ConfigError if any finding is an error."""
     count = sum(finding.is_error for finding in findings)
     if count:
-        raise ConfigError(f"{path}: {count} error(s) to correct before any machine is started")
+        raise ConfigError(f"{path}: {count} error(s) to fix before starting a machine")
 
 
 def facts(name: str) -> dict[str, Any]:

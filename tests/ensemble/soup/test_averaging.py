@@ -1,4 +1,4 @@
-"""A soup: the mean of runs that share a start, a trial of the sweep, judged on other rows."""
+"""A soup: the mean of runs with equal initial weights, a trial of the sweep, judged on new rows."""
 
 import dataclasses
 import json

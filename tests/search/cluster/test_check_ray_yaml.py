@@ -41,7 +41,7 @@ def check(folder: Path, change: Change) -> list[str]:
     found = [f for f in json.loads(done.stdout)["findings"] if f["is_error"]]
     if found:
         assert isinstance(done.exception, ConfigError)
-        assert f"{len(found)} error(s) to correct" in str(done.exception)
+        assert f"{len(found)} error(s) to fix" in str(done.exception)
     return [f"{f['place']}: {f['problem']}" for f in found]
 
 
@@ -151,5 +151,5 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cluster.yaml:2:1"):
         check_cluster_file(path)
     path.write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match="to correct"):
+    with pytest.raises(ConfigError, match="to fix"):
         refuse(path, check_cluster_file(path))
