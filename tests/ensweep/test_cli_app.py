@@ -128,7 +128,7 @@ def test_ensemble_and_leaderboard_of_a_sweep(tiny_runs: Path) -> None:
         "simple",
         "selective",
         "encoder",
-        "search has seen",
+        "search has used",
     ):
         assert word in shown.stdout
     board = RUNNER.invoke(app, ["leaderboard", "--storage", str(tiny_runs), "--json"])

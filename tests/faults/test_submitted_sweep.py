@@ -158,7 +158,7 @@ def test_s5_submit_says_what_is_missing(cluster: Cluster, sweep: Path) -> None:
     environment.pop("RAY_AUTH_TOKEN_PATH", None)
     for more, message in [
         ({}, "requires a token, and none was sent"),
-        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}, "refuses the token"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}, "rejects the token"),
     ]:
         done = subprocess.run(
             command, env={**environment, **more}, capture_output=True, text=True, check=False

@@ -116,7 +116,7 @@ def test_the_table_of_the_latest_sweep(storage: Path) -> None:
     front = lines[lines.index("levels of cost, each better than all cheaper ones") + 1 :]
     assert [line.split()[2:4] for line in front[:2]] == [["1", "encoder"], ["2", "encoders"]]
     assert front[1].endswith("  <- ships")
-    assert "which the hyperparameter search has seen" in result.stdout
+    assert "which the hyperparameter search has used" in result.stdout
     assert lines[-1].startswith("ship 2 encoders: +0.")
     assert lines[-1].endswith("] over the best single model")
     assert "\x1b" not in result.stdout
