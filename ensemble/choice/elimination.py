@@ -10,11 +10,11 @@ import numpy as np
 
 from ensemble.candidates.pool import Candidate
 from ensemble.choice.cost import Cost
-from ensemble.choice.sizes import spaced_sizes
 from ensemble.choice.task_view import TaskView, View
 from ensemble.selection.loss_scorers import explained, make_loss
 from ensemble.selection.sample import Combination, weights_and_intercept
 from ensemble.statistics.arrays import Floats
+from ensemble.statistics.sizes import spaced_sizes
 
 Weights = Mapping[str, Floats]
 """Task -> [M]."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemble.choice.sizes import spaced_sizes
 from ensemble.choice.task_view import TaskView
 from ensemble.selection.sample import Combination, Linear, weights_and_intercept
 from ensemble.statistics.arrays import Floats
 from ensemble.statistics.bootstrap import INTERVAL, Draws, resampled_scores
 from ensemble.statistics.effort import SHIPPED
+from ensemble.statistics.sizes import spaced_sizes
 
 MAX_SIZES = 12
 """Maximum number of points of a curve."""
