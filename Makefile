@@ -9,7 +9,7 @@ SETUP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint mutants faults faults-nightly azurite setup clean
+.PHONY: demo test lint types tests mutants faults faults-nightly azurite setup clean
 .DEFAULT_GOAL := test
 
 setup: $(SETUP)
@@ -26,12 +26,18 @@ demo: $(SETUP)
 lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(SETUP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # Three processes: one waits for what it has started while two compute.
-test: lint
+tests: $(SETUP)
 	$(BIN)/pytest -n 3 --dist worksteal
+
+# mypy keeps one core busy and the tests take a while to fill both, so they run side by side.
+test: lint
+	$(MAKE) --no-print-directory --jobs 2 types tests
 
 # Faults planted in the modules that decide numbers: do their tests notice? An hour, and it goes on
 # where it ended; `make mutants MUTANTS="--module trainable.model.heads"` is one module's.
