@@ -320,7 +320,7 @@ def test_d6_the_courses_data_has_exactly_these_defects() -> None:
     assert counts == {"D20": 1, "D22": 17, "D23": 31}
     stray = next(d for d in found if d.code == "D20")
     assert (stray.file, stray.value) == ("ids-sst-test-student.csv", "0")
-    overlaps = Counter((d.file, d.message.split()[-2]) for d in found if d.code == "D23")
+    overlaps = Counter((d.file, d.message.split()[-1]) for d in found if d.code == "D23")
     assert overlaps == {
         ("sts-dev.csv", "train"): 13,
         ("sts-test-student.csv", "train"): 14,
