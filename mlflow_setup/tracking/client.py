@@ -55,5 +55,18 @@ __all__ = [
     "Param",
     "Run",
     "RunTag",
+    "connect",
     "download_artifacts",
 ]
+
+
+def connect(uri: str) -> MlflowClient:
+    """Return MLflow's client of a server or of a database that is not an SQLite file.
+
+    A database that does not answer is tried twice, as a server is: MLflow would try for 102 s.
+    """
+    if not uri.startswith(("http://", "https://")):
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 2
+    return MlflowClient(uri, registry_uri=uri)

@@ -87,10 +87,10 @@ class Tracking:
     def client(self) -> "MlflowClient":
         """MLflow's client. An SQLite file is created at first use, under a lock that also works on
         shared folders."""
-        from mlflow_setup.tracking.client import MlflowClient
+        from mlflow_setup.tracking.client import MlflowClient, connect
 
         if self.database is None:
-            return MlflowClient(self.uri, registry_uri=self.uri)
+            return connect(self.uri)
         self.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(f"{self.database}.lock", timeout=_LOCK_SECONDS):
             check_readable(self.database)

@@ -225,3 +225,12 @@ def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     tracking.check()
     assert tracking.find_experiment() is not None
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_database_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's own pauses between its ten tries add up to 102 seconds."""
+    pauses: list[float] = []
+    monkeypatch.setattr("mlflow.store.db.utils.time.sleep", pauses.append)
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1"):
+        Tracking("postgresql://me:secret@127.0.0.1:9/none").check()
+    assert sum(pauses) < 1
