@@ -1,4 +1,4 @@
-"""Writes to a store that threads make while other work goes on."""
+"""Background threads that upload to a store."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,7 +34,7 @@ class Lanes:
             lane.add(lambda: write(path))
 
     def wait(self, path: Path) -> None:
-        """Until all is written below or around the path; raises what the first that failed did."""
+        """Wait for all writes below or around the path; raises the first error."""
         lane = self._of(path)
         if lane is not None:
             lane.wait()
@@ -49,7 +49,7 @@ class Lanes:
 
 
 class _Lane:
-    """Writes that a thread makes, one after another, as they were asked for."""
+    """The writes of one thread, made in the order in which they were added."""
 
     def __init__(self, *, is_lossy: bool) -> None:
         self.is_lossy = is_lossy
@@ -58,7 +58,7 @@ class _Lane:
         self._last: Future[None] | None = None
 
     def add(self, write: Callable[[], None]) -> None:
-        """Returns at once. After one that has failed none is made: it may name what is missing."""
+        """Return at once. After a failure nothing more is written: it may name what is missing."""
         self._last = self._pool.submit(self._make, write, self._last)
 
     def _make(self, write: Callable[[], None], before: Future[None] | None) -> None:
@@ -71,10 +71,10 @@ class _Lane:
         return self._last is None or self._last.done()
 
     def wait(self) -> None:
-        """Until all are made; raises what the first that failed has raised."""
+        """Wait for all writes; raises the first error."""
         if self._last is not None:
             self._last.result()
 
     def close(self) -> None:
-        """Waits for what has begun, and for all the rest that must not be lost."""
+        """Wait for the write that has begun, and for all others unless they may be lost."""
         self._pool.shutdown(cancel_futures=self.is_lossy)

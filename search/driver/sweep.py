@@ -90,21 +90,20 @@ def resume_sweep(
     train: Train | None = None,
     resume_hint: str = "",
 ) -> SweepResult:
-    """Go on with a sweep from its folder alone, with `num_more` trials more; again if need be.
+    """Resume a sweep from its folder alone, with `num_more` additional trials.
 
-    A trial that was under way runs on from its newest valid checkpoint, under its own name.
+    A trial that was running resumes from its newest valid checkpoint, under its own name.
 
     Args:
-        retry_failed: trials that failed are to run again, each from its newest checkpoint.
-        budget: in place of the sweep's own.
+        retry_failed: run failed trials again, each from its newest checkpoint.
+        budget: replaces the sweep's own.
 
     Raises:
         NothingUsableError: there is no such sweep.
         ConfigError: another process drives it, or folder or database cannot be written.
-        DataError: the data have errors, or data or an encoder are not those that the sweep began
-            with.
-        EnsweepError: as above, and whatever is found before a trial begins; the sweep is left as it
-            was, also in MLflow.
+        DataError: the data have errors, or data or an encoder have changed since the sweep began.
+        EnsweepError: as above, and whatever is found before a trial begins; the sweep's folder and
+            its runs in MLflow are unchanged then.
     """
     folder, shown = SweepFolder(storage, name), console or Console(stderr=True)
     sweep = folder.read()
