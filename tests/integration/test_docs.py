@@ -5,10 +5,12 @@ go on in its folder, and their commands are those of the text, all on one Ray. B
 run` need a cloud or an index of packages: of them only the programs' help is asked for. A command
 that ends in `&` is left running until all are done. Servers are processes of their own; other
 commands of ours run in this one, which has imported what they need. Ensembles are chosen with
-little effort; test_ensemble.py in tests/ensweep has one chosen as users choose it.
+little effort; test_ensemble.py in tests/ensweep has one chosen as users choose it. The trials of
+the sweep `warm`, whose models no command uses, only simulate training.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -25,6 +27,7 @@ from pathlib import Path
 
 import click.testing
 import pytest
+from fake_sweep import make_train
 from little_effort import LITTLE
 from notebook import run_cells
 from patience import PATIENCE
@@ -34,6 +37,7 @@ from typer.testing import CliRunner
 
 from ensemble.choice.request import choose_ensemble
 from ensweep.cli.app import app
+from search.driver.sweep import run_sweep
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,6 +45,8 @@ SAMPLE = "ensweep data sample demo/data"
 FEWER_ROWS = " --train-rows 32 --dev-rows 60"
 ENCODERS: dict[str, str] = {}
 """What stands for a word of a command. MiniLM itself is loaded by `make demo`."""
+PROGRAMS = {"ray": "ray.scripts.scripts", "mlflow": "mlflow.cli"}
+"""Programs that take seconds to start in a process of their own -> where they are defined."""
 _BLOCK = re.compile(r"(?P<mark><!--[^\n]*-->\n)?```(?P<kind>sh|python)\n(?P<code>.*?)```", re.S)
 
 pytestmark = pytest.mark.slow
@@ -91,15 +97,23 @@ def _run(command: list[str], folder: Path) -> str:
     command = [ENCODERS.get(word, word) for word in command]
     with contextlib.chdir(folder):
         if command[0] == "ensweep":
-            done = CliRunner().invoke(app, command[1:])
-        elif command[0] == "ray":
-            from ray.scripts.scripts import cli as ray_app  # seconds, in each process of the tests
-
-            done = click.testing.CliRunner().invoke(ray_app, command[1:])
+            with _simulated() if "warm" in command else contextlib.nullcontext():
+                done = CliRunner().invoke(app, command[1:])
+        elif command[0] in PROGRAMS:
+            program = importlib.import_module(PROGRAMS[command[0]]).cli
+            done = click.testing.CliRunner().invoke(program, command[1:])
         else:
             return _start(command, folder)
     assert done.exit_code == 0, f"{shlex.join(command)}\n{done.output}\n{done.exception!r}"
     return done.stdout
+
+
+@contextlib.contextmanager
+def _simulated() -> Iterator[None]:
+    """Trials of sweeps in the block simulate training."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("search.driver.sweep.run_sweep", partial(run_sweep, train=make_train()))
+        yield
 
 
 def _start(command: list[str], folder: Path) -> str:
