@@ -39,7 +39,7 @@ def calm(
 ) -> Path:
     """The folder of the undisturbed sweep: its file, and its storage `runs`."""
     folder = tmp_path_factory.mktemp("calm")
-    file = sweep_file(folder, tiny_encoder, tiny_data)
+    file = sweep_file(folder, tiny_encoder, tiny_data, at_once=2 if MANY else 1)
     words = ["sweep", str(file), "--storage", str(folder / "runs"), "--name", "s"]
     assert CliRunner().invoke(app, words).exit_code == 0
     return folder

@@ -31,7 +31,7 @@ def ensweep(
     )
 
 
-def sweep_file(folder: Path, encoder: Path, data: Path) -> Path:
+def sweep_file(folder: Path, encoder: Path, data: Path, at_once: int = 2) -> Path:
     """Write a sweep of three given configurations, because what the sampler draws depends on which
     trial ends first."""
     settings = {
@@ -49,7 +49,7 @@ def sweep_file(folder: Path, encoder: Path, data: Path) -> Path:
         ],
         "search": {"num_samples": 3, "baselines": False},
         "scheduler": {"name": "none"},
-        "resources": {"gpus_per_trial": 0, "max_concurrent_trials": 2},
+        "resources": {"gpus_per_trial": 0, "max_concurrent_trials": at_once},
     }
     path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
