@@ -285,14 +285,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, default=5)
     parser.add_argument("--dev-rows", type=int, default=512, help="dev rows of each task")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of evaluation")
-    rounded = (*HALVES, COMPILED)
-    parser.add_argument(
-        "--rounded",
-        nargs="*",
-        choices=rounded,
-        default=[],
-        help="loops with lower precision to add",
-    )
+    names = (*HALVES, COMPILED)
+    more = "loops with lower precision to add"
+    parser.add_argument("--rounded", nargs="*", choices=names, default=[], help=more)
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--alone", help=argparse.SUPPRESS)

@@ -132,7 +132,7 @@ def _migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         return
     base = tmp_path_factory.getbasetemp()
     template = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "migrated.db"
-    create = store._create
+    create = store.create_database
 
     def copied(database: Path) -> None:
         with FileLock(f"{template}.lock"):
@@ -142,14 +142,14 @@ def _migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             shutil.copyfile(template, Path(folder) / "copy.db").replace(database)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(store, "_create", copied)
+        patched.setattr(store, "create_database", copied)
         yield create
 
 
 @pytest.fixture
 def real_migrations(_migrated_once: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """New databases are made as users' are."""
-    monkeypatch.setattr("mlflow_setup.tracking.store._create", _migrated_once)
+    monkeypatch.setattr("mlflow_setup.tracking.store.create_database", _migrated_once)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ensemble.candidates.pool import Candidate
+from mlflow_setup.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -12,12 +13,25 @@ class Cost:
     """Computes costs in parameters of the distinct encoders and heads, or in candidates if the
     parameters of one are not recorded, so that all costs of a pool have the same unit."""
 
-    is_in_parameters: bool
+    unrecorded: tuple[str, ...] = ()  # labels of candidates whose parameters are not recorded
 
     @classmethod
     def of_pool(cls, candidates: Iterable[Candidate]) -> "Cost":
         """Return the cost in the unit in which all candidates of a pool can be compared."""
-        return cls(all(c.num_parameters for c in candidates if not c.is_added))
+        unknown = (c.label for c in candidates if not (c.num_parameters or c.is_added))
+        return cls(tuple(sorted(unknown)))
+
+    @property
+    def is_in_parameters(self) -> bool:
+        return not self.unrecorded
+
+    def require_parameters(self) -> None:
+        """Raise ConfigError if costs are not in parameters."""
+        if self.unrecorded:
+            raise ConfigError(
+                f"--max-cost: the parameters of {self.unrecorded[0]} are not recorded",
+                fix="limit the number of members instead: --max-members",
+            )
 
     def saved(self, candidate: Candidate, others: Iterable[Candidate]) -> int:
         """Return how much the cost falls if the candidate is removed and the others remain."""

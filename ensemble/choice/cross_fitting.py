@@ -84,10 +84,11 @@ def choose(
         )
     if prefer is None and rule is None:
         prefer = Prefer.BALANCED
+    cost = Cost.of_pool({c for of_task in pool.tasks.values() for c in of_task.candidates})
     limit = math.inf if max_cost is None else max_cost
-    settings = Settings(
-        _rules(rule, max_members), rule is None, _cost(pool, max_cost), limit, effort
-    )
+    if max_cost is not None:
+        cost.require_parameters()
+    settings = Settings(_rules(rule, max_members), rule is None, cost, limit, effort)
     # Matrix products here are small: more threads are slower, and rounding depends on their number.
     with threadpool_limits(1, "blas"):
         return _choose(pool, settings, averaged, prefer)
@@ -124,18 +125,6 @@ def _rules(rule: str | None, max_members: int | None) -> Mapping[str, Rule]:
     if max_members is None:
         return rules
     return {name: capped(each, max_members) for name, each in rules.items()}
-
-
-def _cost(pool: Pool, max_cost: float | None) -> Cost:
-    everyone = {c for task_pool in pool.tasks.values() for c in task_pool.candidates}
-    cost = Cost.of_pool(everyone)
-    if max_cost is not None and not cost.is_in_parameters:
-        unknown = min(c.label for c in everyone if not (c.num_parameters or c.is_added))
-        raise ConfigError(
-            f"--max-cost: the parameters of {unknown} are not recorded",
-            fix="limit the number of members instead: --max-members",
-        )
-    return cost
 
 
 def _check_max_cost(final: Decision, max_cost: float) -> None:

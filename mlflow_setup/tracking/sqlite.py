@@ -1,13 +1,26 @@
-"""Checks of the SQLite file that is MLflow's database."""
+"""The SQLite file that is MLflow's database: created and checked."""
 
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
+from mlflow_setup.filesystem.storage import TEMPORARY
+
 WAIT_SECONDS = 30.0
 """How long to wait for a database that another process has locked."""
+
+
+def create_database(database: Path) -> None:
+    """Create the database atomically: MLflow fails on one that lacks some of the tables."""
+    from mlflow_setup.tracking.client import MlflowClient
+
+    with TemporaryDirectory(prefix=TEMPORARY, dir=database.parent) as folder:
+        made = Path(folder) / database.name
+        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        made.replace(database)
 
 
 def check_readable(database: Path) -> None:

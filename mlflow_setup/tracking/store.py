@@ -15,18 +15,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError
-from mlflow_setup.filesystem.storage import TEMPORARY, storage_of
+from mlflow_setup.filesystem.storage import storage_of
 from mlflow_setup.schema import EXPERIMENT, Tag
 from mlflow_setup.text import first_line, setting_text
 from mlflow_setup.tracking.relocation import relocate
 from mlflow_setup.tracking.remedies import LOCKED, remedy
-from mlflow_setup.tracking.sqlite import check_readable, check_writable, holders
+from mlflow_setup.tracking.sqlite import (
+    check_readable,
+    check_writable,
+    create_database,
+    holders,
+)
 from mlflow_setup.uris import redact
 
 if TYPE_CHECKING:  # MLflow is slow to import
@@ -95,7 +99,7 @@ class Tracking:
         with FileLock(f"{self.database}.lock", timeout=_LOCK_SECONDS):
             check_readable(self.database)
             if not self.database.stat().st_size:
-                _create(self.database)
+                create_database(self.database)
             relocate(self.database, self.experiment, ARTIFACTS_FOLDER)
             client = MlflowClient(self.uri, registry_uri=self.uri)
             client.search_experiments(max_results=1)
@@ -283,16 +287,6 @@ def _tracking_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return (_mlflow_error(), SQLAlchemyError, sqlite3.Error, OSError, ImportError)
-
-
-def _create(database: Path) -> None:
-    """Create the database atomically: MLflow fails on one that lacks some of the tables."""
-    from mlflow_setup.tracking.client import MlflowClient
-
-    with TemporaryDirectory(prefix=TEMPORARY, dir=database.parent) as folder:
-        made = Path(folder) / database.name
-        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
-        made.replace(database)
 
 
 def truncate(value: str) -> str:

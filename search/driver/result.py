@@ -1,13 +1,17 @@
 """The result of a sweep."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_setup.runs.usage import Usage
 from mlflow_setup.schema import OVERALL, Outcome, TrialSnapshot
-from search.algorithms.audit import AuditResult
+from search.algorithms.audit import AuditResult, audit_result
 from search.algorithms.rungs import Rung
 from search.config.baselines import BASELINES
+from search.driver.budget import sweep_usage
+from search.storage.history import read_history
+from search.storage.sweep_folder import SweepFolder
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,23 @@ class SweepResult:
             for epoch in trial.epochs
         ]
         return max(scored, key=lambda item: item[2], default=None)  # the earliest wins a tie
+
+
+def read_result(
+    folder: SweepFolder,
+    rungs: tuple[Rung, ...],
+    unsynced: Iterable[str],
+    stop: tuple[str, int] | None,
+    is_audited: bool,
+) -> SweepResult:
+    """Read the result of a sweep from its folder, after its driver has ended."""
+    return SweepResult(
+        folder.name,
+        folder.path,
+        folder.snapshots(),
+        rungs,
+        tuple(sorted(unsynced)),
+        sweep_usage(folder),
+        stop,
+        audit_result(read_history(folder.trial_folders())) if is_audited else None,
+    )

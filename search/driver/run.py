@@ -22,7 +22,6 @@ from mlflow_setup.runs.sweep_run import Mirror
 from mlflow_setup.runs.usage import lasted_beyond
 from mlflow_setup.schema import Outcome, OutcomeRecord
 from mlflow_setup.tracking.store import Tracking
-from search.algorithms.audit import AuditResult, audit_result
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rungs import new_rungs
 from search.algorithms.tune_scheduler import TuneScheduler
@@ -31,16 +30,16 @@ from search.cluster.slots import find_slots, require_devices, unpriced
 from search.cluster.waiting import Waiting
 from search.config.baselines import baselines
 from search.config.sweep_config import SweepConfig
-from search.driver.budget import Meter, sweep_usage
+from search.driver.budget import Meter
 from search.driver.callback import SweepCallback
 from search.driver.notify import Notifier, send_result
 from search.driver.progress import Progress
-from search.driver.result import SweepResult
+from search.driver.result import SweepResult, read_result
 from search.driver.shared_artifacts import prepare
 from search.driver.stop_switch import StopSwitch
 from search.driver.tracking import what_is_tracked
 from search.planning.preflight import known_configs, unfinished_configs
-from search.storage.history import PastTrial, past_trial, read_history
+from search.storage.history import PastTrial, past_trial
 from search.storage.sweep_folder import SweepFolder
 from trainable.data.inputs import Inputs, expecting
 from trainable.runtime.progress import Work, read_work
@@ -107,16 +106,10 @@ class Drive:
             self._begin()  # also if stopped before the first trial: `resume` has to know
         finally:  # Ray is shut down: nothing writes into the trials' folders any more
             unsynced = self._close("FINISHED" if has_ended else "KILLED")
-        result = SweepResult(
-            self.folder.name,
-            self.folder.path,
-            self.folder.snapshots(),
-            self.scheduler.rungs.reached if self.scheduler.rungs else (),
-            tuple(sorted(unsynced)),
-            sweep_usage(self.folder),
-            (self.switch.reason, self.switch.exit_code) if self.switch.reason else None,
-            self._audit(),
-        )
+        rungs = self.scheduler.rungs.reached if self.scheduler.rungs else ()
+        stop = (self.switch.reason, self.switch.exit_code) if self.switch.reason else None
+        is_audited = bool(self.sweep.scheduler.audit_fraction)
+        result = read_result(self.folder, rungs, unsynced, stop, is_audited)
         send_result(self.notifier, result)
         return result
 
@@ -129,11 +122,6 @@ class Drive:
 
     def _show(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _audit(self) -> AuditResult | None:
-        if not self.sweep.scheduler.audit_fraction:
-            return None
-        return audit_result(read_history(self.folder.trial_folders()))
 
     def _run_trials(self, train: Train | None) -> None:
         sweep = self.sweep

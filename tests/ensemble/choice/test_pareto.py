@@ -39,7 +39,7 @@ def options(view: View) -> Options:
     count = len(next(iter(view.values())).candidates)
     equal = {name: np.full(count, 1 / count) for name in view}
     best = {name: np.eye(count)[0] for name in view}
-    return options_of(view, best, equal, Cost(True))
+    return options_of(view, best, equal, Cost())
 
 
 def sizes_of(found: Options) -> list[list[int]]:
@@ -55,7 +55,7 @@ def test_a_frozen_encoder_that_others_run_saves_only_its_heads() -> None:
     def probe(m: int, encoder: str) -> Candidate:
         return Candidate(f"r{m}", f"{m}", "s", 1, "/w", 110, encoder, 100)
 
-    cost = Cost(True)
+    cost = Cost()
     first, second, other = probe(0, "a"), probe(1, "a"), probe(2, "b")
     for candidate, others in ((first, [second, other]), (other, [first, second])):
         assert cost.saved(candidate, others) == cost([candidate, *others]) - cost(others)
@@ -73,7 +73,7 @@ def test_a_task_is_never_left_without_a_member() -> None:
     view = view_of([3, 2, 1], ("paraphrase", "similarity"))
     best = {name: np.eye(3)[0] for name in view}
     given = {"paraphrase": np.array([0.5, 0.5, 0.0]), "similarity": np.array([0.0, 0.0, 1.0])}
-    found = options_of(view, best, given, Cost(True))
+    found = options_of(view, best, given, Cost())
     assert [len(option.members) for option in found.selective] == [3, 2, 1]
     for option in found.selective:
         assert all(weights.any() for weights in option.combinations.values())
