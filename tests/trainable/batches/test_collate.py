@@ -1,4 +1,4 @@
-"""A step's sentences and targets: own sides, the view of SimCSE, hard negatives."""
+"""Sentences and targets of a batch: sides, the second view of SimCSE, hard negatives."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ ROWS = np.array([4, 0, 5, 2])
 
 
 def _encoded(num_sides: int, has_negative: list[bool] | None = None) -> Encoded:
-    """Sentence k is the one token 100 + k."""
+    """Encoded sentences; sentence k is the single token 100 + k."""
     count = NUM * (num_sides + (has_negative is not None))
     tokens = Tokens(np.arange(100, 100 + count, dtype=np.int32), np.arange(count + 1), 0)
     given = None if has_negative is None else np.array(has_negative)
@@ -25,7 +25,7 @@ def _batch(encoded: Encoded, loss: Loss, number: int = 0, **settings: torch.Tens
     return collate(Step("similarity", ROWS), encoded, None, loss, (0, 1, number), **settings)
 
 
-def test_the_own_sides_stand_one_after_the_other() -> None:
+def test_sides_are_concatenated() -> None:
     batch = _batch(_encoded(2), Loss())
     assert batch.sentences.tolist() == [4, 0, 5, 2, 10, 6, 11, 8]
     assert (batch.sizes, batch.num_negatives, batch.view_of) == ((4, 4), 0, None)
@@ -38,7 +38,7 @@ def test_the_own_sides_stand_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize("num_sides", [1, 2])
-def test_the_view_is_one_of_the_rows_own_sentences(num_sides: int) -> None:
+def test_the_second_view_repeats_one_sentence_of_each_row(num_sides: int) -> None:
     loss = Loss(simcse=SimCSE(enabled=True))
     drawn = []
     for number in range(20):
@@ -55,7 +55,7 @@ def test_the_view_is_one_of_the_rows_own_sentences(num_sides: int) -> None:
     assert (len(set(map(tuple, drawn))) > 1) is (num_sides == 2)
 
 
-def test_other_tasks_have_no_view() -> None:
+def test_a_task_without_simcse_has_no_second_view() -> None:
     loss = Loss(simcse=SimCSE(enabled=True, tasks=("sentiment",)))
     assert _batch(_encoded(2), loss).view_of is None
 
@@ -68,7 +68,7 @@ def test_hard_negatives_are_the_last_side() -> None:
     assert batch.sentences[-3:].tolist() == [12 + 0, 12 + 5, 12 + 2]
 
 
-def test_known_embeddings_take_the_place_of_tokens() -> None:
+def test_cached_embeddings_replace_tokens() -> None:
     embeddings = torch.arange(12.0)[:, None] * torch.ones(3)
     batch = _batch(_encoded(2), Loss(), embeddings=embeddings)
     assert batch.packed is None
@@ -76,7 +76,7 @@ def test_known_embeddings_take_the_place_of_tokens() -> None:
     assert batch.embeddings[:, 0].tolist() == batch.sentences.tolist()
 
 
-def test_a_teachers_outputs_are_those_of_the_rows() -> None:
+def test_soft_labels_are_those_of_the_rows() -> None:
     soft = torch.arange(NUM) * 10.0
     batch = collate(Step("similarity", ROWS), _encoded(2), soft, Loss(), (0, 1, 0))
     assert batch.soft_labels is not None

@@ -1,4 +1,4 @@
-"""Rows without padding against the plain encoder on padded batches: the same maths, in float64."""
+"""Packed batches give the results of padded batches, compared in float64."""
 
 from pathlib import Path
 
@@ -25,15 +25,15 @@ def _packed(lengths: np.ndarray = LENGTHS) -> Packed:
 
 
 def _padded(lengths: np.ndarray = LENGTHS, pad_id: int = 0) -> tuple[Tensor, Tensor]:
-    """As any tokenizer pads: one sentence after the other, in the order asked for."""
+    """Token ids and mask as a tokenizer pads them, in the order of `lengths`."""
     sentences = np.split(_flat(lengths), np.cumsum(lengths)[:-1])
     mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths])
     rows = [[*map(int, s)] + [pad_id] * (max(lengths) - len(s)) for s in sentences]
     return torch.tensor(rows), mask
 
 
-def _textbook(encoder: nn.Module, pooling: str, ids: Tensor, mask: Tensor) -> Tensor:
-    """The library's own forward pass and the textbook's pooling."""
+def _expected(encoder: nn.Module, pooling: str, ids: Tensor, mask: Tensor) -> Tensor:
+    """The embeddings by transformers' forward pass and the definition of the pooling."""
     states = encoder(input_ids=ids, attention_mask=mask)
     if pooling == "pooler":
         return states.pooler_output
@@ -47,21 +47,21 @@ def _eager(folder: Path) -> nn.Module:
     return AutoModel.from_pretrained(folder, attn_implementation="eager").eval().double()
 
 
-def test_a_row_holds_each_sentence_once_and_the_short_ones_first() -> None:
+def test_packing_sorts_the_sentences_by_length() -> None:
     packed = _packed()
     assert packed.lengths.tolist() == sorted(LENGTHS)
     assert packed.groups == [(1, 1), (2, 3), (1, 5), (2, 7), (1, 9)]
     sentences = np.split(_flat(LENGTHS), np.cumsum(LENGTHS)[:-1])
-    for asked, place in enumerate(packed.inverse_order.tolist()):
+    for number, place in enumerate(packed.inverse_order.tolist()):
         first, last = packed.offsets[place], packed.offsets[place + 1]
-        assert packed.input_ids[first:last].tolist() == sentences[asked].tolist()
-        assert packed.positions[first:last].tolist() == list(range(LENGTHS[asked]))
-        assert packed.order[place] == asked
+        assert packed.input_ids[first:last].tolist() == sentences[number].tolist()
+        assert packed.positions[first:last].tolist() == list(range(LENGTHS[number]))
+        assert packed.order[place] == number
         assert set(packed.sentences[first:last].tolist()) == {place}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_parts_of_a_row_are_the_row(size: int) -> None:
+def test_splitting_keeps_all_tokens_in_order(size: int) -> None:
     packed = _packed()
     parts = list(packed.split(size))
     assert [len(part.lengths) for part in parts[:-1]] == [size] * (len(parts) - 1)
@@ -73,7 +73,7 @@ def test_parts_of_a_row_are_the_row(size: int) -> None:
         assert part.sentences.max() == len(part.lengths) - 1
 
 
-def test_padded_rows_are_what_a_tokenizer_pads() -> None:
+def test_a_packed_batch_can_be_padded() -> None:
     packed = _packed()
     ids, mask = packed.pad(0)
     expected_ids, expected_mask = _padded()
@@ -82,14 +82,14 @@ def test_padded_rows_are_what_a_tokenizer_pads() -> None:
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_row_gives_the_embeddings_and_gradients_of_the_padded_batch(
+def test_embeddings_and_gradients_equal_those_of_the_padded_batch(
     tiny_encoder: Path, pooling: str
 ) -> None:
     ours = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").double()
     theirs = _eager(tiny_encoder)
     assert takes_rows(ours)
     found = embed(ours, _packed(), pooling)
-    expected = _textbook(theirs, pooling, *_padded())
+    expected = _expected(theirs, pooling, *_padded())
     assert torch.allclose(found, expected, rtol=0, atol=1e-10)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
     for e in (found, expected):
@@ -102,24 +102,24 @@ def test_a_row_gives_the_embeddings_and_gradients_of_the_padded_batch(
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_an_encoder_that_takes_no_rows_is_given_padding(pooling: str) -> None:
+def test_an_encoder_without_support_for_packing_is_given_padding(pooling: str) -> None:
     torch.manual_seed(0)
     sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
     config = RobertaConfig(num_attention_heads=2, pad_token_id=1, **sizes)
     roberta = RobertaModel(config).eval().double()
     assert not takes_rows(roberta)
-    expected = _textbook(roberta, pooling, *_padded(pad_id=1))
+    expected = _expected(roberta, pooling, *_padded(pad_id=1))
     assert torch.allclose(embed(roberta, _packed(), pooling), expected, rtol=0, atol=1e-10)
 
 
-def test_noise_meets_its_sentence_and_token_either_way(
+def test_noise_is_added_to_its_token_with_and_without_packing(
     tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").eval().double()
     torch.manual_seed(0)
     noise = torch.randn(len(LENGTHS), max(LENGTHS), encoder.config.hidden_size).double()
     handle = encoder.embeddings.register_forward_hook(lambda module, inputs, out: out + noise)
-    expected = _textbook(encoder, "mean", *_padded())
+    expected = _expected(encoder, "mean", *_padded())
     handle.remove()
     found = embed(encoder, _packed(), "mean", noise)
     assert torch.allclose(found, expected, rtol=0, atol=1e-10)
@@ -128,7 +128,7 @@ def test_noise_meets_its_sentence_and_token_either_way(
     assert torch.allclose(embed(encoder, _packed(), "mean", noise), expected, rtol=0, atol=1e-10)
 
 
-def test_sentences_do_not_see_each_other(tiny_encoder: Path) -> None:
+def test_sentences_do_not_attend_to_each_other(tiny_encoder: Path) -> None:
     encoder = load_pretrained(str(tiny_encoder), None, 0.0, "pooler").eval().double()
     together = embed(encoder, _packed(), "mean")
     sentences = np.split(_flat(LENGTHS), np.cumsum(LENGTHS)[:-1])
@@ -139,7 +139,7 @@ def test_sentences_do_not_see_each_other(tiny_encoder: Path) -> None:
         )
 
 
-def test_nested_attention_is_attention_length_by_length() -> None:
+def test_nested_attention_equals_attention_by_length() -> None:
     torch.manual_seed(0)
     packed = _packed()
     row = [
@@ -157,7 +157,7 @@ def test_nested_attention_is_attention_length_by_length() -> None:
         assert torch.allclose(a, b, rtol=0, atol=1e-10)
 
 
-def test_dropout_drops_in_rows_too(tiny_encoder: Path) -> None:
+def test_packed_batches_have_dropout(tiny_encoder: Path) -> None:
     encoder = load_pretrained(str(tiny_encoder), None, 0.5, "pooler").train()
     one, other = (embed(encoder, _packed(), "mean") for _ in range(2))
     assert not torch.allclose(one, other, atol=1e-3)

@@ -8,12 +8,12 @@ from trainable.batches.prefetch import prefetch
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
-def test_all_come_in_order(depth: int) -> None:
+def test_items_come_in_order(depth: int) -> None:
     assert list(prefetch(lambda n: n * n, range(20), depth)) == [n * n for n in range(20)]
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-def test_an_error_comes_where_its_thing_is_asked_for(depth: int) -> None:
+def test_an_error_is_raised_at_its_item(depth: int) -> None:
     def make(number: int) -> int:
         if number == 3:
             raise ValueError("three")
@@ -25,7 +25,7 @@ def test_an_error_comes_where_its_thing_is_asked_for(depth: int) -> None:
         next(found)
 
 
-def test_no_more_than_asked_for_are_made_ahead() -> None:
+def test_at_most_depth_items_are_made_ahead() -> None:
     made: list[int] = []
     second = threading.Event()
 
@@ -42,7 +42,7 @@ def test_no_more_than_asked_for_are_made_ahead() -> None:
     assert len(made) <= 4
 
 
-def test_without_a_thread_nothing_is_made_ahead() -> None:
+def test_with_depth_0_no_item_is_made_ahead() -> None:
     made: list[int] = []
     found = prefetch(lambda n: made.append(n), range(5), 0)
     next(found)

@@ -1,4 +1,4 @@
-"""Recipes, overrides, environment and their precedence; each value's origin."""
+"""Recipes, overrides and environment: precedence, origins of values, errors."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from trainable.config.recipe import parse_override, read_recipe, resolve
 _NLI = {"loss.mnr.enabled": True, "data.tasks": ["sentiment", "nli"]}
 
 
-def test_the_baseline_is_the_papers() -> None:
+def test_the_baseline_has_the_settings_of_the_paper() -> None:
     config = resolve("baseline", (), {}).config
     assert config == from_flat({})  # the defaults are the baseline
     assert (config.optim.lr, config.train.num_epochs, config.model.head_dropout) == (1e-5, 10, 0.3)
@@ -42,7 +42,7 @@ def test_precedence_and_origins(tmp_path: Path) -> None:
     assert set(resolved.origin) == set(flat)
 
 
-def test_a_file_extends_another_beside_it(tmp_path: Path) -> None:
+def test_a_file_extends_another_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("extends: baseline\noptim.lr: 3e-5\n")
     (tmp_path / "top.yaml").write_text("extends: base.yaml\nseed: 3\n")
     config = resolve(str(tmp_path / "top.yaml"), (), {}).config
@@ -65,13 +65,13 @@ def test_relative_paths_in_a_file_are_relative_to_it(
     assert config.model.encoder == str(tmp_path / "mine" / "enc")
     assert config.distill.teacher == f"bundle:{tmp_path / 'mine' / 'b'}"
     (tmp_path / "hub.yaml").write_text("model.encoder: enc\ndata.dir: s3://bucket/data\n")
-    settings = read_recipe(str(tmp_path / "hub.yaml")).settings  # names and URIs are no paths
+    settings = read_recipe(str(tmp_path / "hub.yaml")).settings  # names and URIs are kept
     assert settings == {"model.encoder": "enc", "data.dir": "s3://bucket/data"}
     given = resolve("baseline", ["data.dir=data"], {}).config
-    assert given.data.dir == "data"  # of the working directory
+    assert given.data.dir == "data"  # relative to the working directory
 
 
-def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:
+def test_circular_extends_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
     with pytest.raises(ConfigError, match="extends itself"):
@@ -91,11 +91,11 @@ def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:
         ("loss.mnr.enabled=true", ("loss.mnr.enabled", True)),
     ],
 )
-def test_overrides(text: str, expected: tuple[str, Any]) -> None:
+def test_overrides_are_parsed(text: str, expected: tuple[str, Any]) -> None:
     assert parse_override(text) == expected
 
 
-def test_all_problems_in_one_error_with_origin_and_nearest_key() -> None:
+def test_one_error_lists_all_problems_with_origin_and_nearest_key() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(
             "b3",
@@ -114,7 +114,7 @@ def test_all_problems_in_one_error_with_origin_and_nearest_key() -> None:
         assert part in text
 
 
-def test_an_unknown_environment_variable_is_named() -> None:
+def test_an_unknown_environment_variable_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"ENSWEEP_OPTIM__RATE: no key optim\.rate"):
         resolve("b3", (), {"ENSWEEP_OPTIM__RATE": "1"})
 
@@ -126,14 +126,6 @@ def test_an_unknown_environment_variable_is_named() -> None:
         ({"data.tasks": ["nli"], "loss.mnr.enabled": True}, "needs a metric"),
         ({"data.tasks": ["sentimant"]}, "did you mean sentiment"),
         ({"data.tasks": ["sentiment", "sentiment"]}, "named twice"),
-        (
-            {
-                "loss.simcse.enabled": True,
-                "model.head_dropout": 0.0,
-                "model.encoder_dropout": 0.0,
-            },
-            "both views are identical",
-        ),
         ({"loss.mnr.enabled": True, "loss.mnr.tasks": ["sentiment"]}, "not a labelled pair"),
         ({"loss.smart.tasks": ["nli"], **_NLI}, "nli is not a task with labels"),
         ({"loss.mnr.tasks": ["similarty"]}, r"loss.mnr.tasks.*did you mean similarity"),
@@ -152,14 +144,7 @@ def test_an_unknown_environment_variable_is_named() -> None:
             {"train.stages": ["finetune", "swa"], "train.early_stopping_epochs": 2},
             "whose start is fixed",
         ),
-        (
-            {
-                "loss.simcse.enabled": True,
-                "model.head_dropout": 0.0,
-                "train.stages": ["probe", "finetune"],
-            },
-            "a frozen encoder has no dropout",
-        ),
+        ({"model.shared_fcn": True, "model.similarity_size": 256}, r"above model\.fcn_size=256"),
         ({"distill.teacher": "b3"}, "must be self, run:ID or bundle:DIR"),
         ({"pretrain.enabled": True, "pretrain.tasks": ["sentimnt"]}, "did you mean sentiment"),
         (
@@ -181,7 +166,7 @@ def test_an_unknown_environment_variable_is_named() -> None:
         ({"optim": 1, "optim.lr": 1e-4}, "optim"),
     ],
 )
-def test_contradictions(settings: dict[str, Any], message: str) -> None:
+def test_contradictory_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_flat(settings)
 
@@ -210,36 +195,38 @@ def test_contradictions(settings: dict[str, Any], message: str) -> None:
         ),
     ],
 )
-def test_bad_declarations_of_a_task(declaration: dict[str, Any], message: str) -> None:
+def test_invalid_declarations_of_a_task_are_refused(
+    declaration: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         from_flat(flatten({"tasks": {"mine": declaration}}))
 
 
 @pytest.mark.parametrize(
-    ("stages", "head", "encoder", "is_refused"),
+    ("stages", "head", "encoder", "problem"),
     [
-        (["finetune"], 0, 0, True),
-        (["finetune"], 1e-9, 0, False),
-        (["finetune"], 0, 1e-9, False),
-        (["probe"], 0, 0, True),
-        (["probe"], 0, 0.1, True),  # a frozen encoder drops nothing
-        (["probe", "finetune"], 0, 0.1, True),
-        (["probe"], 1e-9, 0, False),
+        (["finetune"], 0, 0, "without any dropout both views are identical"),
+        (["finetune"], 1e-9, 0, None),
+        (["finetune"], 0, 1e-9, None),
+        (["probe"], 0, 0, ""),
+        (["probe"], 0, 0.1, "a frozen encoder has no dropout"),
+        (["probe", "finetune"], 0, 0.1, "a frozen encoder has no dropout"),
+        (["probe"], 1e-9, 0, None),
     ],
 )
-def test_without_dropout_there_are_no_two_views(
-    stages: list[str], head: float, encoder: float, is_refused: bool
+def test_simcse_without_dropout_is_refused(
+    stages: list[str], head: float, encoder: float, problem: str | None
 ) -> None:
-    settings = {"loss.simcse.enabled": True, "train.stages": stages}
     rates = {"model.head_dropout": float(head), "model.encoder_dropout": float(encoder)}
-    if is_refused:
-        with pytest.raises(ConfigError, match=r"loss\.simcse\.enabled: .* above 0"):
-            from_flat({**settings, **rates})
+    settings = {"loss.simcse.enabled": True, "train.stages": stages, **rates}
+    if problem is None:
+        from_flat(settings)
     else:
-        from_flat({**settings, **rates})
+        with pytest.raises(ConfigError, match=rf"loss\.simcse\.enabled: {problem}.* above 0"):
+            from_flat(settings)
 
 
-def test_settings_without_effect_are_named() -> None:
+def test_settings_without_effect_are_listed() -> None:
     config = resolve("baseline", ["loss.mnr.weight=3", "loss.simcse.temperature=0.1"], {}).config
     assert settings_without_effect(config) == [
         "loss.mnr.weight=3.0 has no effect: loss.mnr.enabled is false",
@@ -251,49 +238,55 @@ def test_settings_without_effect_are_named() -> None:
     ]
 
 
-def test_flat_and_back() -> None:
+def test_a_configuration_is_restored_from_its_flat_form() -> None:
     config = resolve("b1", ["tasks.m={kind: similarity, files: {train: t, dev: d}}"], {}).config
     assert from_flat(config.flat()) == config
 
 
-def _own(kind: str, **more: object) -> dict[str, object]:
+def _declaration(kind: str, **more: object) -> dict[str, object]:
     return {"kind": kind, "files": {"train": "t", "dev": "d"}, **more}
 
 
 @pytest.mark.parametrize(
-    ("tasks", "similar", "labelled", "said"),
+    ("tasks", "similar", "labelled", "without_effect"),
     [
-        ({"mood": _own("classification")}, (), ("mood",), ["loss.mnr", "loss.simcse"]),
+        ({"mood": _declaration("classification")}, (), ("mood",), ["loss.mnr", "loss.simcse"]),
         (
-            {"mood": _own("classification"), "sick": _own("similarity")},
+            {"mood": _declaration("classification"), "sick": _declaration("similarity")},
             ("sick",),
             ("mood", "sick"),
             [],
         ),
         (
-            {"p": {"kind": "entailment", "files": {"train": "p"}}, "mood": _own("multilabel")},
+            {
+                "p": {"kind": "entailment", "files": {"train": "p"}},
+                "mood": _declaration("multilabel"),
+            },
             (),
             ("mood",),
             ["loss.simcse"],
         ),
     ],
 )
-def test_techniques_follow_the_tasks_of_ones_own(
-    tasks: dict[str, object], similar: tuple[str, ...], labelled: tuple[str, ...], said: list[str]
+def test_techniques_apply_to_the_declared_tasks(
+    tasks: dict[str, object],
+    similar: tuple[str, ...],
+    labelled: tuple[str, ...],
+    without_effect: list[str],
 ) -> None:
     read = read_recipe("b3")
     config = from_flat(read.settings | flatten({"tasks": tasks, "data.tasks": list(tasks)}))
     assert config.loss.mnr.tasks == config.loss.simcse.tasks == similar
     assert config.pretrain.tasks == labelled
-    warned = settings_without_effect(config)
-    assert [line.split(".enabled")[0] for line in warned if "is trained" in line] == said
-    assert from_flat(config.flat()) == config  # as it is stored
+    lines = settings_without_effect(config)
+    assert [line.split(".enabled")[0] for line in lines if "is trained" in line] == without_effect
+    assert from_flat(config.flat()) == config
     named = from_flat(read.settings | flatten({"tasks": tasks}) | {"pretrain.tasks": ["sentiment"]})
     assert named.pretrain.tasks == ("sentiment",)
     assert named.loss.mnr.tasks == ("similarity",)  # the paper's tasks are trained
 
 
-def test_a_sweep_in_a_recipe_s_place_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_sweep_given_as_a_recipe_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "my sweep.yaml"
     path.write_text("recipe: b3\nspace: {}\n")
     with pytest.raises(ConfigError, match="is a sweep, not a recipe") as refused:

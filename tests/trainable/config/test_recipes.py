@@ -1,4 +1,4 @@
-"""Every named recipe differs from its parent in exactly what is documented, and trains."""
+"""Every named recipe changes exactly the documented settings of its parent, and trains."""
 
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,13 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_recipe_differs_from_its_parent_exactly_so(name: str) -> None:
+def test_a_recipe_changes_exactly_these_settings_of_its_parent(name: str) -> None:
     parent, expected = CHANGES[name]
     ours, theirs = resolve(name, (), {}).config.flat(), resolve(parent, (), {}).config.flat()
     assert {key: value for key, value in ours.items() if theirs[key] != value} == expected
 
 
-def test_every_recipe_has_a_line_and_no_setting_without_effect() -> None:
+def test_every_recipe_has_a_description_and_no_setting_without_effect() -> None:
     assert set(RECIPES.names()) == {*CHANGES, "baseline"}
     for name in RECIPES.names():
         assert len(read_recipe(name).description) > 20

@@ -1,5 +1,6 @@
 """Reading a trial's data: subsampling, skipping, fingerprints; the generated sample."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_subsampling_is_seeded_and_keeps_the_order(tiny_data: Path) -> None:
         assert half.dev[name].ids == whole.dev[name].ids
 
 
-def test_fingerprints_follow_the_data(tiny_data: Path) -> None:
+def test_fingerprints_depend_on_the_data(tiny_data: Path) -> None:
     whole = _dataset(tiny_data)
     assert whole.fingerprint == _dataset(tiny_data).fingerprint
     assert whole.fingerprint != _dataset(tiny_data, "data.train_fraction=0.5").fingerprint
@@ -43,7 +44,7 @@ def test_fingerprints_follow_the_data(tiny_data: Path) -> None:
     assert examples.take([1, 0]).fingerprint != examples.take([0, 1]).fingerprint
 
 
-def test_entailment_has_no_dev_and_its_third_sentence_is_kept(tmp_path: Path) -> None:
+def test_entailment_has_no_dev_set_and_keeps_its_third_sentences(tmp_path: Path) -> None:
     write_sample(tmp_path / "s", num_train=5, num_dev=5)
     config = resolve("b1", [f"data.dir={tmp_path / 's'}"], {}).config
     dataset = read_dataset(config)
@@ -53,9 +54,9 @@ def test_entailment_has_no_dev_and_its_third_sentence_is_kept(tmp_path: Path) ->
     assert {bool(text) for text in contradictions} == {True, False}
 
 
-def test_errors_name_the_first_twenty_and_skip_counts(tiny_data: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_the_first_20_errors_are_listed_and_skipped_rows_counted(
+    tiny_data: Path, tmp_path: Path
+) -> None:
     data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     path = data / "sts-train.csv"
     path.write_text(path.read_text() + "".join(f"9\tx{i}\ta\tb\t9\n" for i in range(30)))
@@ -65,12 +66,12 @@ def test_errors_name_the_first_twenty_and_skip_counts(tiny_data: Path, tmp_path:
     assert _dataset(data, "data.on_bad_rows=skip").skipped == {"sts-train.csv D08": 30}
 
 
-def test_a_file_that_cannot_be_read_stops_even_with_skip(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error_even_with_skip(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         _dataset(tmp_path, "data.on_bad_rows=skip")
 
 
-def test_the_sample_is_seeded_sound_and_said_to_be_generated(tmp_path: Path) -> None:
+def test_the_sample_is_seeded_valid_and_labelled_as_generated(tmp_path: Path) -> None:
     write_sample(tmp_path / "a")
     write_sample(tmp_path / "b")
     write_sample(tmp_path / "c", seed=1)
@@ -80,8 +81,8 @@ def test_the_sample_is_seeded_sound_and_said_to_be_generated(tmp_path: Path) -> 
         one, two, other = ((tmp_path / f / name).read_bytes() for f in "abc")
         assert one == two != other
     assert "generated" in (tmp_path / "a" / "README.txt").read_text()
-    assert read_directory(tmp_path / "a", PAPER_TASKS)[1] == []
-    parts, _ = read_directory(tmp_path / "a", PAPER_TASKS)
+    parts, defects = read_directory(tmp_path / "a", PAPER_TASKS)
+    assert defects == []
     rows = {part.split: len(part) for part in parts if part.task_name == "paraphrase"}
     assert rows == {"train": NUM_TRAIN, "dev": NUM_DEV, "test": 60}
     examples, _ = read_split("sentiment", PAPER_TASKS["sentiment"], "train", tmp_path / "a")
@@ -101,11 +102,9 @@ def test_the_sample_is_seeded_sound_and_said_to_be_generated(tmp_path: Path) -> 
         ("paraphrase", "quora-dev.csv", "1.0", "all 32 labels are 1"),
     ],
 )
-def test_labels_that_are_all_the_same_are_a_warning(
+def test_constant_labels_are_a_warning(
     task: str, file: str, label: str, message: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     path = Path(shutil.copytree(tiny_data, tmp_path / "data")) / file
     header, *rows = path.read_text().splitlines()
     rows = [row.rpartition("\t")[0] + f"\t{label}" for row in rows]
@@ -115,7 +114,7 @@ def test_labels_that_are_all_the_same_are_a_warning(
     assert not [d for d in read_directory(tiny_data, PAPER_TASKS)[1] if d.code in ("D26", "D27")]
 
 
-def test_a_dev_set_with_fewer_rows_than_an_ensemble_may_have_members(tmp_path: Path) -> None:
+def test_a_dev_set_with_fewer_rows_than_an_ensembles_limit_is_reported(tmp_path: Path) -> None:
     write_sample(tmp_path / "s", num_train=30, num_dev=19)
     found = [d for d in read_directory(tmp_path / "s", PAPER_TASKS)[1] if d.code == "D27"]
     assert [d.file for d in found] == ["ids-sst-dev.csv", "quora-dev.csv", "sts-dev.csv"]

@@ -1,4 +1,4 @@
-"""What a sweep began with: a read of anything else is an error."""
+"""The recorded inputs of a sweep: reading changed data or encoders is an error."""
 
 import shutil
 from pathlib import Path
@@ -29,15 +29,13 @@ def append(path: Path, line: str) -> None:
     path.write_text(path.read_text() + line)
 
 
-@pytest.mark.parametrize("other", [{}, {"data.train_fraction": 0.5, "seed": 3}])
-def test_examples_are_those_that_the_sweep_began_with(data: Path, other: dict[str, object]) -> None:
-    """Whichever of them a trial takes."""
-    read = read_dataset(from_flat({"data.dir": str(data)}))
-    inputs = Inputs(read.sources)
-    config = from_flat({"data.dir": str(data), **other})
-    with expecting(inputs):
-        assert read_dataset(config).sources == read.sources
-        append(data / "quora-train.csv", "\n")  # nothing that is read
+@pytest.mark.parametrize("subsample", [{}, {"data.train_fraction": 0.5, "seed": 3}])
+def test_changed_examples_are_refused(data: Path, subsample: dict[str, object]) -> None:
+    recorded = read_dataset(from_flat({"data.dir": str(data)})).sources
+    config = from_flat({"data.dir": str(data), **subsample})
+    with expecting(Inputs(recorded)):
+        assert read_dataset(config).sources == recorded
+        append(data / "quora-train.csv", "\n")  # an empty line is no example
         read_dataset(config)
         append(data / "ids-sst-train.csv", "x\tnew\ta film\t1\n")
         with pytest.raises(
@@ -45,10 +43,10 @@ def test_examples_are_those_that_the_sweep_began_with(data: Path, other: dict[st
         ):
             read_dataset(config)
         read_dataset(from_flat({"data.dir": str(data), "data.tasks": ["paraphrase"]}))
-    read_dataset(config)  # of no sweep
+    read_dataset(config)  # outside of the sweep
 
 
-def test_inputs_are_read_as_they_were_written() -> None:
+def test_inputs_are_restored_from_json() -> None:
     folders = {"s3://b/d": {"a.csv": Version(3, "x"), "deep/b": Version(0, "y")}}
     inputs = Inputs({SOURCE: "1f"}, folders)
     assert inputs_from_json(inputs.to_json()) == inputs
@@ -58,7 +56,7 @@ def test_inputs_are_read_as_they_were_written() -> None:
     "text",
     ["", "[]", "{}", '{"schema_version": 99}', '{"schema_version": 1, "examples": 3}', "[" * 9999],
 )
-def test_what_is_no_inputs_is_refused(text: str) -> None:
+def test_invalid_json_is_refused(text: str) -> None:
     with pytest.raises(IntegrityError):
         inputs_from_json(text)
 
@@ -68,13 +66,13 @@ def test_data_are_compared_by_content_and_encoders_by_version() -> None:
     data = Source("s3://b/data", "a.csv", "sentiment train 1")
     began = Inputs({data: "1f"}, {"s3://b/data": old, "s3://b/bert": old})
     assert began.changes(began) == []
-    assert began.changes(Inputs({data: "1f"}, {"s3://b/data": new})) == []  # written once more
+    assert began.changes(Inputs({data: "1f"}, {"s3://b/data": new})) == []  # same content
     assert began.changes(Inputs({data: "2f"}, {"s3://b/data": new})) == ["s3://b/data/a.csv"]
     assert began.changes(Inputs({data: "1f"}, {"s3://b/bert": new})) == ["s3://b/bert"]
     assert began.changes(Inputs({SOURCE: "2f"}, {"s3://b/other": new})) == []
 
 
-def test_what_comes_later_is_known_as_well() -> None:
+def test_inputs_can_be_added_and_relocated() -> None:
     old, new = {"f": Version(1, "old")}, {"f": Version(1, "new")}
     began = Inputs({SOURCE: "1f"}, {"s3://b/d": old})
     more = began.with_more(Inputs({SOURCE._replace(file="b"): "2f"}, {"s3://b/d": new}))

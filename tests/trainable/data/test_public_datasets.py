@@ -1,4 +1,4 @@
-"""Fetching from the hub, against a stand-in server that speaks the hub's download protocol."""
+"""Downloads of the public data sets, from a fake server with the hub's protocol."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ def _parquet(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _hub_files() -> dict[str, dict[str, bytes]]:
-    """Repository -> file -> content, as the public sets are laid out."""
+    """Repository -> file -> content, in the layout of the public data sets."""
     sst = [
         {"text": f"a {word} film", "label": i % 5, "label_text": "x"}
         for i, word in enumerate(["dull", "bad", "fine", "good", "great", 'quoted "tab\there"'])
@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """The stand-in is quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def endpoint(
     thread.join()
 
 
-def test_what_is_fetched_is_read_without_a_defect(endpoint: str, tmp_path: Path) -> None:
+def test_downloaded_data_sets_are_read_without_errors(endpoint: str, tmp_path: Path) -> None:
     written: list[str] = []
     fetch(tmp_path / "data", endpoint, written.append)
     assert len(written) == 10
@@ -144,13 +144,13 @@ def test_what_is_fetched_is_read_without_a_defect(endpoint: str, tmp_path: Path)
     assert sorted(nli.contradictions) == ["n 0", "n 1", "n 2", "n 3"]
 
 
-def test_allnli_is_drawn_from_all_rows_by_a_seed(
+def test_the_subset_of_allnli_is_a_seeded_sample_of_all_rows(
     endpoint: str,
     files: dict[str, dict[str, bytes]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its first rows are of one of its two sources alone."""
+    """Its first rows all come from one of its two sources."""
     rows = [{"anchor": f"a {i}", "positive": f"p {i}", "negative": "n"} for i in range(60)]
     files["sentence-transformers/all-nli"]["triplet/train-00000-of-00001.parquet"] = _parquet(rows)
     monkeypatch.setattr(public_datasets, "NUM_NLI_ROWS", 20)
@@ -165,7 +165,7 @@ def test_allnli_is_drawn_from_all_rows_by_a_seed(
     assert drawn[0] != sorted(drawn[0])
 
 
-def test_a_missing_column_is_named(
+def test_a_missing_column_is_an_error(
     endpoint: str, files: dict[str, dict[str, bytes]], tmp_path: Path
 ) -> None:
     files["SetFit/sst5"]["train.jsonl"] = b'{"sentence": "a film", "label": 1}\n'
@@ -173,7 +173,7 @@ def test_a_missing_column_is_named(
         fetch(tmp_path / "data", endpoint)
 
 
-def test_a_missing_file_is_named(
+def test_a_missing_file_is_an_error(
     endpoint: str, files: dict[str, dict[str, bytes]], tmp_path: Path
 ) -> None:
     del files["nyu-mll/glue"]["qqp/validation-00000-of-00001.parquet"]
@@ -181,13 +181,13 @@ def test_a_missing_file_is_named(
         fetch(tmp_path / "data", endpoint)
 
 
-def test_without_a_network_the_fix_is_said(tmp_path: Path) -> None:
+def test_a_failed_download_suggests_to_check_the_network(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="SetFit/sst5: cannot be downloaded") as caught:
         fetch(tmp_path / "data", "http://127.0.0.1:1")
     assert "network" in (caught.value.fix or "")
 
 
-def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("x")
     with pytest.raises(ConfigError, match="is there already"):
         fetch(tmp_path)

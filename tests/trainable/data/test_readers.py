@@ -1,4 +1,4 @@
-"""Labels in files: by name, by number, sets of them, scores."""
+"""Labels in files: names, numbers, sets of labels, scores."""
 
 import json
 import math
@@ -30,12 +30,14 @@ MOODS = ["glad", "calm", "angry"]
         ({"kind": "regression", "min_score": -1, "max_score": 1}, "-0.25", -0.25),
     ],
 )
-def test_a_cell_names_a_label(declared: dict[str, object], cell: str, value: float) -> None:
+def test_a_cell_is_converted_to_its_label(
+    declared: dict[str, object], cell: str, value: float
+) -> None:
     assert label_value(Task(files=FILES, **declared), cell) == (value, "")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("declared", "cell", "why"),
+    ("declared", "cell", "reason"),
     [
         (
             {"kind": "classification", "labels": MOODS},
@@ -51,13 +53,15 @@ def test_a_cell_names_a_label(declared: dict[str, object], cell: str, value: flo
         ({"kind": "regression"}, "nan", "not a score in 0..5"),
     ],
 )
-def test_a_cell_that_names_none(declared: dict[str, object], cell: str, why: str) -> None:
-    value, said = label_value(Task(files=FILES, **declared), cell)  # type: ignore[arg-type]
+def test_an_invalid_label_is_nan_with_a_reason(
+    declared: dict[str, object], cell: str, reason: str
+) -> None:
+    value, message = label_value(Task(files=FILES, **declared), cell)  # type: ignore[arg-type]
     assert math.isnan(value)
-    assert why in said
+    assert reason in message
 
 
-def test_names_without_a_declaration_are_told_once(tmp_path: Path) -> None:
+def test_undeclared_label_names_are_one_error_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mood.csv"
     rows = (f"{n}\tthe film\t{MOODS[n % 3]}\n" for n in range(30))
     path.write_text("id\tsentence\tlabel\n" + "".join(rows))
@@ -66,12 +70,12 @@ def test_names_without_a_declaration_are_told_once(tmp_path: Path) -> None:
     assert not len(examples)
     assert [defect.code for defect in defects] == ["D15"]
     assert "angry, calm, glad" in str(defects[0])
-    assert not defects[0].is_of_row  # leaving rows out mends nothing
-    path.write_text(path.read_text() + "31\tthe plot\t1\n")  # then they are errors of their rows
+    assert not defects[0].is_of_row  # skipping rows would not help
+    path.write_text(path.read_text() + "31\tthe plot\t1\n")  # now errors of their rows
     assert {defect.code for defect in read_file("mood", task, "train", path)[1]} == {"D08"}
 
 
-def test_json_lines_and_parquet_are_read_by_the_names_of_their_fields(tmp_path: Path) -> None:
+def test_json_lines_and_parquet_are_read_by_field_names(tmp_path: Path) -> None:
     rows = [{"id": 1, "text": "a film", "mood": "calm", "x": 0}, {"id": 2, "text": "b", "mood": ""}]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "[1]\n")
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")

@@ -1,4 +1,4 @@
-"""Folders by URI: copied once, whole or not there, again only when they have changed."""
+"""Folders at URIs: local copies are complete, and made again only after a change."""
 
 import os
 import shutil
@@ -9,7 +9,6 @@ import pytest
 
 from mlflow_setup.errors import ConfigError, IntegrityError, PartialError
 from mlflow_setup.filesystem.object_store import RemoteFolder, Version
-from mlflow_setup.uris import is_uri
 from trainable.batches.tokenization import load_tokenizer
 from trainable.config.parse import from_flat
 from trainable.data import remote as fetch
@@ -33,22 +32,22 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Bucket(RemoteFolder):
-    """A folder of this machine's, which counts what is opened."""
+    """A fake bucket: a local folder that records downloads and listings."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"file://{folder}")
-        self.opened: list[str] = []
-        self.num_listed = 0
-        self.breaks_at: str | None = None
+        self.downloaded: list[str] = []
+        self.num_listings = 0
+        self.fails_at: str | None = None
         self.extra: dict[str, Version] = {}
 
     def list(self) -> dict[str, Version]:
-        self.num_listed += 1
+        self.num_listings += 1
         return {**super().list(), **self.extra}
 
     def download(self, name: str, target: Path) -> Version:
-        self.opened.append(Path(name).name)
-        if Path(name).name == self.breaks_at:
+        self.downloaded.append(Path(name).name)
+        if Path(name).name == self.fails_at:
             target.parent.mkdir(exist_ok=True)
             target.write_text("b")
             raise PartialError("connection reset by peer")
@@ -67,7 +66,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 
 
-def test_data_and_an_encoder_by_uri_are_those_in_the_folder(
+def test_data_and_encoders_are_read_by_uri(
     tiny_data: Path, tiny_encoder: Path, cache: Path
 ) -> None:
     by_path = read_dataset(from_flat({"data.dir": str(tiny_data)}))
@@ -77,19 +76,18 @@ def test_data_and_an_encoder_by_uri_are_those_in_the_folder(
     assert len(list(cache.iterdir())) == 2
 
 
-def test_many_who_want_it_at_once_copy_it_once(bucket: Bucket, folder: Path) -> None:
+def test_concurrent_threads_share_one_copy(bucket: Bucket, folder: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(fetched, ["s3://bucket/data"] * 4))
     (copy,) = found
     assert contents(copy) == contents(folder) == {"a.csv": "a", "deep/b.csv": "bb"}
-    assert sorted(bucket.opened) == ["a.csv", "b.csv"]
     assert fetched("s3://bucket/data") == copy
-    assert len(bucket.opened) == 2
+    assert sorted(bucket.downloaded) == ["a.csv", "b.csv"]
 
 
-def test_what_has_changed_is_another_copy(bucket: Bucket, folder: Path) -> None:
+def test_a_changed_folder_is_copied_again(bucket: Bucket, folder: Path) -> None:
     before = fetched("s3://bucket/data")
-    (folder / "a.csv").write_text("A")  # of the same size
+    (folder / "a.csv").write_text("A")  # the size does not change
     os.utime(folder / "a.csv", (1e9, 1e9))
     after = fetched("s3://bucket/data")
     assert contents(after)["a.csv"] == "A"
@@ -97,59 +95,57 @@ def test_what_has_changed_is_another_copy(bucket: Bucket, folder: Path) -> None:
     assert fetched("s3://other/data") != after
 
 
-def test_a_copy_that_breaks_off_is_not_there(bucket: Bucket, folder: Path, cache: Path) -> None:
-    bucket.breaks_at = "b.csv"
+def test_an_interrupted_copy_is_removed(bucket: Bucket, folder: Path, cache: Path) -> None:
+    bucket.fails_at = "b.csv"
     with pytest.raises(PartialError, match=r"connection reset by peer"):
         fetched("s3://bucket/data")
     assert not list(cache.rglob("*.csv"))
     (home,) = cache.iterdir()
-    (home / ".tmp-killed").mkdir()  # what a process leaves that is killed
-    bucket.breaks_at = None
+    (home / ".tmp-killed").mkdir()  # left by a killed process
+    bucket.fails_at = None
     assert contents(fetched("s3://bucket/data")) == contents(folder)
     assert not (home / ".tmp-killed").exists()
 
 
-def test_a_file_that_changes_meanwhile_is_noticed(
+def test_a_file_that_changes_during_the_download_is_an_error(
     bucket: Bucket, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never a mixture: neither of what is listed and what is there, nor in one sweep."""
     listed = bucket.list()
-    with monkeypatch.context() as patched:
-        patched.setattr(bucket, "list", lambda: listed)
-        (folder / "a.csv").write_text("b")
-        with pytest.raises(PartialError, match=r"a.csv changed during the download"):
-            fetched("s3://bucket/data")
+    monkeypatch.setattr(bucket, "list", lambda: listed)
+    (folder / "a.csv").write_text("b")
+    with pytest.raises(PartialError, match=r"a.csv changed during the download"):
+        fetched("s3://bucket/data")
     assert not list(cache.rglob("*.csv"))
 
 
-def test_a_sweep_reads_what_it_began_with_or_nothing(
+def test_a_sweep_reads_only_the_version_that_it_started_with(
     bucket: Bucket, folder: Path, cache: Path
 ) -> None:
-    """On a machine that has a copy, and on one that joins later."""
+    """A machine with a copy uses it; on a machine without one, a changed folder is an error."""
     uri = "s3://bucket/data"
     with expecting(Inputs({}, {uri: listing(uri)})):
         first = fetched(uri)
         (folder / "deep" / "b.csv").write_text("BB")
         assert fetched(uri) == first
-        assert bucket.num_listed == 1
+        assert bucket.num_listings == 1
         assert contents(first)["deep/b.csv"] == "bb"
         shutil.rmtree(cache)
         with pytest.raises(ChangedInputError, match=f"began: {uri}/deep/b.csv\nfix: restore"):
             fetched(uri)
-    assert contents(fetched(uri))["deep/b.csv"] == "BB"  # of no sweep
+    assert contents(fetched(uri))["deep/b.csv"] == "BB"  # outside of the sweep
 
 
-def test_one_file_is_brought_here_alone(bucket: Bucket, folder: Path, tmp_path: Path) -> None:
+def test_a_single_file_is_downloaded_alone(bucket: Bucket, folder: Path, tmp_path: Path) -> None:
     found = local_file("s3://bucket/data/a.csv")
     assert found.read_text() == "a"
     assert found.name == "a.csv"
-    assert bucket.opened == ["a.csv"]
-    assert bucket.num_listed == 0
+    assert bucket.downloaded == ["a.csv"]
+    assert bucket.num_listings == 0
     assert local_file(str(tmp_path / "b")) == tmp_path / "b"
 
 
 @pytest.mark.parametrize("name", ["../evil", "deep/../../evil", "%2e%2e/evil"])
-def test_no_name_leads_out_of_the_copy(
+def test_names_outside_of_the_folder_are_refused(
     bucket: Bucket, folder: Path, cache: Path, name: str
 ) -> None:
     bucket.extra = {name: Version(1, "x")}
@@ -158,22 +154,14 @@ def test_no_name_leads_out_of_the_copy(
     assert not list(cache.parent.rglob("evil"))
 
 
-def test_a_uri_with_credentials_is_refused_unread() -> None:
+def test_a_uri_with_credentials_is_refused() -> None:
     with pytest.raises(ConfigError, match="the URI holds credentials") as caught:
         fetched("s3://me:hunter2@bucket/folder")
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["data.dir", "model.encoder"])
-def test_credentials_never_become_a_setting(key: str) -> None:
+def test_settings_with_credentials_are_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=f"{key}: the URI holds credentials") as caught:
         from_flat({key: "s3://me:hunter2@bucket/folder"})
     assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("place", "expected"),
-    [("s3://b/d", True), ("file:///d", True), ("/mnt/d", False), ("google/bert", False)],
-)
-def test_is_uri(place: str, expected: bool) -> None:
-    assert is_uri(place) is expected

@@ -1,4 +1,4 @@
-"""Rows of files: what a quotation mark may do, and which delimiter a header speaks for."""
+"""Rows of files: quotation marks and delimiters."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ def rows(text: str, delimiter: str = "\t") -> list[tuple[int, list[str] | Fault]
     return list(table_rows(text.splitlines(keepends=True), delimiter, "standard"))[1:]
 
 
-def test_stray_marks_that_swallow_rows_cost_the_row_in_which_they_open() -> None:
+def test_stray_quotation_marks_around_rows_invalidate_only_the_first_of_them() -> None:
     text = HEADER + 'a\t"fine\t1\nb\tgood\t2\nc\tbad"\t3\nd\tlast\t0\n'
     (line, fault), *rest = rows(text)
     assert line == 2
@@ -40,7 +40,7 @@ def test_stray_marks_that_swallow_rows_cost_the_row_in_which_they_open() -> None
         (f"b\t{'x' * 200_000}\t2\n", "a cell of more than"),
     ],
 )
-def test_a_row_that_cannot_be_read_costs_no_other(row: str, message: str) -> None:
+def test_an_invalid_row_does_not_affect_other_rows(row: str, message: str) -> None:
     (_, first), (line, fault), (_, last) = rows(f"{HEADER}a\tfine\t1\n{row}c\tlast\t3\n")
     assert (first, last) == (["a", "fine", "1"], ["c", "last", "3"])
     assert line == 3
@@ -55,8 +55,8 @@ def test_a_row_that_cannot_be_read_costs_no_other(row: str, message: str) -> Non
     )
 )
 @settings(max_examples=300, deadline=None)
-def test_what_was_written_with_quotes_is_read_back(table: list[list[str]]) -> None:
-    """Cells may run over lines; the text has no delimiter."""
+def test_quoted_cells_are_read_back(table: list[list[str]]) -> None:
+    """Cells with quotation marks and line breaks, without delimiters."""
     sink = io.StringIO()
     writer = csv.writer(sink, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerows([["id", "sentence", "label"], *table])
@@ -72,7 +72,7 @@ def test_what_was_written_with_quotes_is_read_back(table: list[list[str]]) -> No
         max_size=6,
     )
 )
-def test_without_quoting_marks_are_letters(table: list[list[str]]) -> None:
+def test_without_quoting_quotation_marks_are_text(table: list[list[str]]) -> None:
     lines = ["id\tsentence\tlabel\n", *("\t".join(row) + "\n" for row in table)]
     assert [row for _, row in table_rows(lines, "\t", "none")][1:] == table
 
@@ -90,7 +90,7 @@ def test_without_quoting_marks_are_letters(table: list[list[str]]) -> None:
         ("", ["sentence"], (), "\t"),
     ],
 )
-def test_the_header_tells_the_delimiter(
+def test_the_delimiter_is_detected_from_the_header(
     header: str, needed: list[str], usual: tuple[str, ...], expected: str
 ) -> None:
     assert delimiter_of(header, needed, usual) == expected
@@ -111,7 +111,7 @@ def test_a_task_may_be_declared_without_quoting(tmp_path: Path) -> None:
     assert not [defect for defect in defects if defect.severity == "error"]
 
 
-def test_skipping_leaves_out_rows_not_files(tmp_path: Path) -> None:
+def test_invalid_rows_are_skipped_and_the_others_read(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     lines = [f"{n}\tid{n}\tsentence {n}\t{n % 5}" for n in range(20)]
     lines[4] = '4\tid4\t"stray\t1'
