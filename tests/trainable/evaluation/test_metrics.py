@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and SciPy, and what they say where nothing is defined."""
+"""Metrics equal those of scikit-learn and SciPy; undefined values are 0 and flagged."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ def _with(task, metric: str):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("num_rows", [1, 7, 200])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_classes_against_scikit_learn(seed: int, num_rows: int) -> None:
-    """Few rows leave out some of the classes, in the labels or in the predictions."""
+def test_metrics_of_classes_equal_scikit_learns(seed: int, num_rows: int) -> None:
+    """With few rows some classes are missing, in the labels or in the predictions."""
     random = np.random.default_rng(seed)
     logits = random.standard_normal((num_rows, 5)).astype(np.float32)
     labels = random.integers(5, size=num_rows).astype(np.float64)
@@ -40,7 +40,7 @@ def test_classes_against_scikit_learn(seed: int, num_rows: int) -> None:
 
 @pytest.mark.parametrize("num_rows", [1, 7, 200])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_paraphrases_against_scikit_learn(seed: int, num_rows: int) -> None:
+def test_metrics_of_paraphrases_equal_scikit_learns(seed: int, num_rows: int) -> None:
     random = np.random.default_rng(seed)
     logits = random.standard_normal(num_rows).astype(np.float32)
     labels = random.integers(2, size=num_rows).astype(np.float64)
@@ -53,8 +53,8 @@ def test_paraphrases_against_scikit_learn(seed: int, num_rows: int) -> None:
 
 @pytest.mark.parametrize("num_rows", [2, 7, 200])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_scores_against_scipy(seed: int, num_rows: int) -> None:
-    """The labels are STS's, of which many are equal: ranks are shared."""
+def test_correlations_equal_scipys(seed: int, num_rows: int) -> None:
+    """The labels are from 0 to 5 as in STS, so that many ranks are tied."""
     random = np.random.default_rng(seed)
     labels = np.append(random.integers(0, 6, num_rows - 1), 6.0)
     scores = (labels + 2 * random.standard_normal(num_rows)).round(1).astype(np.float32)
@@ -67,7 +67,7 @@ def test_scores_against_scipy(seed: int, num_rows: int) -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_line_correlates_by_one_and_no_more(sign: int) -> None:
+def test_the_correlation_of_a_line_is_1_and_never_above(sign: int) -> None:
     x = np.random.default_rng(0).standard_normal(1000) * 1e-3
     found, is_defined = pearson(x, sign * 7 * x + 3)
     assert is_defined
@@ -82,24 +82,22 @@ def test_a_line_correlates_by_one_and_no_more(sign: int) -> None:
         ([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]),
         ([1.0], [2.0]),
         ([], []),
-        ([0.0, 1e-200], [1.0, 2.0]),  # whose square is 0
+        ([0.0, 1e-200], [1.0, 2.0]),  # the square of 1e-200 is 0
     ],
 )
-def test_a_correlation_with_a_constant_is_flagged_and_counts_as_0(
-    x: list[float], y: list[float]
-) -> None:
+def test_a_correlation_with_a_constant_is_0_and_flagged(x: list[float], y: list[float]) -> None:
     assert pearson(np.array(x), np.array(y)) == (0.0, False)
     if x:
         assert task_metric(SIMILARITY, np.array(x), np.array(y)) == (0.0, False)
 
 
-def test_float32_scores_far_from_zero_are_correlated_in_float64() -> None:
+def test_correlations_are_computed_in_float64() -> None:
     labels = np.arange(50.0)
     scores = (1000 + labels / 64).astype(np.float32)
     assert task_metric(SIMILARITY, scores, labels)[0] == pytest.approx(1, rel=1e-12)
 
 
-def test_what_is_printed_for_a_user() -> None:
+def test_predicted_labels_of_each_kind() -> None:
     logits = np.array([[0.1, 0.9, 0.9], [2.0, 1.0, 0.0]])
     assert predicted_labels(Kind.CLASSIFICATION, logits).tolist() == [1.0, 0.0]
     logit = np.array([-0.1, 0.0, 0.1])
@@ -120,8 +118,8 @@ def test_entailment_has_no_metric() -> None:
         task_metric(NLI, np.zeros(2), np.zeros(2))
 
 
-def test_overall_is_the_papers_mean() -> None:
-    """The best ensemble's test scores give the paper's 0.771."""
+def test_the_overall_score_is_the_papers_mean() -> None:
+    """The paper's best ensemble has an overall test score of 0.771."""
     scores = {"sentiment": 0.531, "paraphrase": 0.854, "similarity": 0.855}
     found = overall(scores, PAPER_TASKS)
     assert found == pytest.approx((0.531 + 0.854 + 0.9275) / 3)
@@ -133,16 +131,14 @@ def test_overall_is_the_papers_mean() -> None:
         overall({"nli": 0.5}, PAPER_TASKS)
 
 
-def test_an_undefined_score_says_which_side_is_constant() -> None:
-    task, varied, same = PAPER_TASKS["similarity"], np.array([1.0, 2.0, 3.0]), np.full(3, 2.0)
-    assert task_metric(task, varied, same) == task_metric(task, same, varied) == (0.0, False)
-    assert why_undefined(same) == "the labels are constant"
-    assert why_undefined(varied) == "the predictions are constant"
+def test_the_reason_for_an_undefined_score_names_the_constant_side() -> None:
+    assert why_undefined(np.full(3, 2.0)) == "the labels are constant"
+    assert why_undefined(np.array([1.0, 2.0, 3.0])) == "the predictions are constant"
 
 
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity", "topics", "f1"])
-def test_of_several_outputs_each_has_the_metric_that_it_has_alone(name: str) -> None:
-    """To the last bit: which candidates tie must not depend on how many are looked at."""
+def test_metrics_of_several_outputs_equal_those_of_each_alone(name: str) -> None:
+    """Exactly, so that ties do not depend on the number of candidates."""
     draw = np.random.default_rng(len(name))
     topics = Task(kind=Kind.MULTILABEL, files={"train": "t", "dev": "d"}, num_classes=5)
     others = {"topics": topics, "f1": _with(SENTIMENT, "macro_f1")}

@@ -1,4 +1,4 @@
-"""Columns, kind and labels, found from names and cells, and corrected."""
+"""Columns, kind and labels are detected from names and cells, unless they are given."""
 
 from typing import Any
 
@@ -11,50 +11,31 @@ from trainable.imports.finding import DETECT, Given, TableLayout, find
 TEXT = [f"the film {n} was long" for n in range(60)]
 
 
-def _find(told: Given = DETECT, **columns: list[Any]) -> TableLayout:
+def _find(given: Given = DETECT, **columns: list[Any]) -> TableLayout:
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return find(list(columns), rows, told)
+    return find(list(columns), rows, given)
 
 
 def _in_turn(*values: Any) -> list[Any]:
+    """60 cells, which repeat the values."""
     return [values[n % len(values)] for n in range(60)]
 
 
 @pytest.mark.parametrize(
-    ("columns", "kind", "sentences", "label", "labels"),
+    ("label", "cells", "kind", "labels"),
     [
-        (
-            {"stars": _in_turn("10", "9", "1")},
-            "classification",
-            ["text"],
-            "stars",
-            ("1", "9", "10"),
-        ),
-        ({"mood": _in_turn("sad", "glad")}, "classification", ["text"], "mood", ("glad", "sad")),
-        ({"x": _in_turn("no", "yes")}, "classification", ["text"], "x", ("no", "yes")),
-        ({"score": _in_turn("0.5", "2", "3.25")}, "regression", ["text"], "score", ()),
-        ({"score": [str(n) for n in range(60)]}, "regression", ["text"], "score", ()),
-        (
-            {"tags": _in_turn("a|b", "b", "", "a|c")},
-            "multilabel",
-            ["text"],
-            "tags",
-            ("a", "b", "c"),
-        ),
-        ({"tags": _in_turn(["a"], ["b", "a"])}, "multilabel", ["text"], "tags", ("a", "b")),
+        ("stars", _in_turn("10", "9", "1"), "classification", ("1", "9", "10")),
+        ("mood", _in_turn("sad", "glad"), "classification", ("glad", "sad")),
+        ("x", _in_turn("no", "yes"), "classification", ("no", "yes")),
+        ("score", _in_turn("0.5", "2", "3.25"), "regression", ()),
+        ("score", [str(n) for n in range(60)], "regression", ()),
+        ("tags", _in_turn("a|b", "b", "", "a|c"), "multilabel", ("a", "b", "c")),
+        ("tags", _in_turn(["a"], ["b", "a"]), "multilabel", ("a", "b")),
     ],
 )
-def test_single_sentences(
-    columns: dict[str, list[Any]],
-    kind: str,
-    sentences: list[str],
-    label: str,
-    labels: tuple[str, ...],
-) -> None:
-    ids = {"id": [f"r{n}" for n in range(60)], "date": _in_turn("2024-01-01", "2024-01-02", "")}
-    del ids["date"]
-    found = _find(**ids, text=TEXT, **columns)
-    assert (found.kind, list(found.sentences), found.label) == (kind, sentences, label)
+def test_single_sentences(label: str, cells: list[Any], kind: str, labels: tuple[str, ...]) -> None:
+    found = _find(**{"id": [f"r{n}" for n in range(60)], "text": TEXT, label: cells})
+    assert (found.kind, found.sentences, found.label) == (kind, ("text",), label)
     assert (found.labels, found.id) == (labels, "id")
 
 
@@ -75,7 +56,7 @@ def test_pairs(names: tuple[str, str], labels: tuple[str, ...], kind: str, order
     assert _find(**{one: TEXT, other: TEXT}).kind is Kind.ENTAILMENT
 
 
-def test_scores_take_the_usual_scale() -> None:
+def test_the_scale_of_scores_is_detected() -> None:
     for values, scale in [
         (("0.1", "0.9"), (0, 1)),
         (("1.5", "7"), (0, 10)),
@@ -83,19 +64,19 @@ def test_scores_take_the_usual_scale() -> None:
     ]:
         found = _find(text=TEXT, score=_in_turn(*values))
         assert (found.min_score, found.max_score) == scale
-    told = Given(min_score=-5, max_score=8)
-    assert _find(told, text=TEXT, score=_in_turn("0.1", "1")).max_score == 8
+    given = Given(min_score=-5, max_score=8)
+    assert _find(given, text=TEXT, score=_in_turn("0.1", "1")).max_score == 8
 
 
-def test_what_is_told_is_taken() -> None:
+def test_given_properties_are_not_detected() -> None:
     columns = {
         "text": TEXT,
         "title": TEXT[::-1],
         "mood": _in_turn("b", "a"),
         "n": _in_turn("1", "2"),
     }
-    told = Given(sentences=("title",), label="n", id="none", labels=("2", "1"), metric="macro_f1")
-    found = _find(told, **columns)
+    given = Given(sentences=("title",), label="n", id="none", labels=("2", "1"), metric="macro_f1")
+    found = _find(given, **columns)
     assert (found.sentences, found.label, found.labels) == (("title",), "n", ("2", "1"))
     assert _find(Given(kind="regression", label="n"), **columns).kind is Kind.REGRESSION
     assert (
@@ -105,7 +86,7 @@ def test_what_is_told_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "columns", "message"),
+    ("given", "columns", "message"),
     [
         (Given(label="moods"), {"text": TEXT, "mood": TEXT}, "did you mean mood"),
         (
@@ -137,6 +118,8 @@ def test_what_is_told_is_taken() -> None:
         ),
     ],
 )
-def test_what_cannot_be_found(told: Given, columns: dict[str, list[Any]], message: str) -> None:
+def test_failed_detection_is_an_error(
+    given: Given, columns: dict[str, list[Any]], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        _find(told, **columns)
+        _find(given, **columns)

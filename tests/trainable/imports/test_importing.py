@@ -1,4 +1,4 @@
-"""Data as people have it become a folder that trains: splits, files, declarations."""
+"""Importing user data into a folder that can be trained on: splits, files, declarations."""
 
 import random
 from collections import Counter
@@ -19,7 +19,7 @@ MOODS = ["negative", "neutral", "positive"]
 
 
 def _reviews(path: Path, num_rows: int = 200, seed: int = 0) -> Path:
-    """CSV with its own columns, commas in cells, twins, and rows without a label or a sentence."""
+    """CSV with commas in cells, duplicate texts, and rows without a label or a sentence."""
     draw = random.Random(seed)
     lines = ["Review,When,Rating"]
     for row in range(num_rows):
@@ -29,12 +29,12 @@ def _reviews(path: Path, num_rows: int = 200, seed: int = 0) -> Path:
     return path
 
 
-def test_all_is_said_before_it_is_written(tmp_path: Path) -> None:
+def test_a_plan_is_described_and_writes_nothing(tmp_path: Path) -> None:
     planned = plan_import(str(_reviews(tmp_path / "reviews.csv")))
-    said = {what: finding for what, finding, _ in planned.describe()}
-    assert said["label"].startswith("Rating: negative 67, neutral 67, positive 66")
-    assert said["not used"] == "When"
-    assert said["rows"].startswith("train 140, dev 40, test 20; dev and test cut by a hash")
+    described = {what: finding for what, finding, _ in planned.describe()}
+    assert described["label"].startswith("Rating: negative 67, neutral 67, positive 66")
+    assert described["not used"] == "When"
+    assert described["rows"].startswith("train 140, dev 40, test 20; dev and test cut by a hash")
     assert [f for what, f, _ in planned.describe() if what == "left out"] == [
         "1 row(s) without a label: reviews.csv:202",
         "1 row(s) without a sentence: reviews.csv:203",
@@ -42,8 +42,8 @@ def test_all_is_said_before_it_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_cuts_are_seeded_balanced_and_keep_twins_together(tmp_path: Path) -> None:
-    def sides(planned: Import) -> dict[str, str]:
+def test_splits_are_seeded_and_stratified_and_keep_duplicates_together(tmp_path: Path) -> None:
+    def split_of(planned: Import) -> dict[str, str]:
         return {
             text.lower(): split for split, rows in planned.splits.items() for _, (text,), _ in rows
         }
@@ -54,28 +54,28 @@ def test_cuts_are_seeded_balanced_and_keep_twins_together(tmp_path: Path) -> Non
         counts = Counter(label for _, _, label in planned.splits[part])  # type: ignore[index]
         assert all(abs(counts[mood] - share * 67) <= 2 for mood in MOODS)
     texts = [text for rows in planned.splits.values() for _, (text,), _ in rows]
-    assert len(set(texts)) == len(sides(planned)) < len(texts)  # a text is on one side alone
+    assert len(set(texts)) == len(split_of(planned)) < len(texts)  # a text is in one split only
     lines = path.read_text().splitlines()
-    twin = lines[5].replace("film", "FILM")
-    path.write_text("\n".join([lines[0], twin, *reversed(lines[1:])]) + "\n")
-    again = sides(plan_import(str(path)))
-    moved = sum(again[text] != side for text, side in sides(planned).items())
-    assert moved <= 4  # whatever the order of the rows
-    other = sides(plan_import(str(path), cut=Cut(seed=1)))
-    assert sum(other[text] != again[text] for text in again) > 20
-    alone = plan_import(str(path), cut=Cut(dev=0.5, test=0))
-    assert set(alone.splits) == {"train", "dev"}
-    assert abs(len(alone.splits["dev"]) - 100) <= 2
-    for bad in (Cut(dev=0), Cut(dev=0.6, test=0.4)):
+    duplicate = lines[5].replace("film", "FILM")
+    path.write_text("\n".join([lines[0], duplicate, *reversed(lines[1:])]) + "\n")
+    reordered = split_of(plan_import(str(path)))
+    moved = sum(reordered[text] != split for text, split in split_of(planned).items())
+    assert moved <= 4  # in another order of the rows
+    other = split_of(plan_import(str(path), cut=Cut(seed=1)))
+    assert sum(other[text] != reordered[text] for text in reordered) > 20
+    without_test = plan_import(str(path), cut=Cut(dev=0.5, test=0))
+    assert set(without_test.splits) == {"train", "dev"}
+    assert abs(len(without_test.splits["dev"]) - 100) <= 2
+    for invalid in (Cut(dev=0), Cut(dev=0.6, test=0.4)):
         with pytest.raises(ConfigError):
-            plan_import(str(path), cut=bad)
+            plan_import(str(path), cut=invalid)
 
 
-def test_the_folder_trains_as_it_is(tmp_path: Path) -> None:
+def test_the_written_folder_needs_no_further_settings(tmp_path: Path) -> None:
     planned = plan_import(str(_reviews(tmp_path / "reviews.csv")))
     data = tmp_path / "data"
     planned.write(data)
-    config = resolve("b3", [f"data.dir={data}"], {}).config  # the folder says what its tasks are
+    config = resolve("b3", [f"data.dir={data}"], {}).config  # with the folder's tasks
     assert config.data.tasks == ("reviews",)
     dataset = read_dataset(config)
     assert dataset.tasks["reviews"] == planned.task
@@ -89,7 +89,7 @@ def test_the_folder_trains_as_it_is(tmp_path: Path) -> None:
     assert named.data.tasks == ("sentiment",)
 
 
-def test_a_folder_at_a_uri_says_its_tasks_too(tmp_path: Path) -> None:
+def test_tasks_are_read_from_a_folder_at_a_uri(tmp_path: Path) -> None:
     planned = plan_import(str(_reviews(tmp_path / "reviews.csv")))
     planned.write(tmp_path / "data")
     uri = f"file://{tmp_path / 'data'}"
@@ -97,14 +97,14 @@ def test_a_folder_at_a_uri_says_its_tasks_too(tmp_path: Path) -> None:
     config = resolve("b3", [f"data.dir={uri}"], {}).config
     assert read_dataset(config).tasks["reviews"] == planned.task
     assert read_sweep("selective", [f"data.dir={uri}"], {}).config["data.tasks"] == ["reviews"]
-    for_others = read_sweep("selective", ["data.dir=s3://b/d"], {}, is_run_here=False)
-    assert "data.tasks" not in for_others.config  # nobody was asked
+    run_elsewhere = read_sweep("selective", ["data.dir=s3://b/d"], {}, is_run_here=False)
+    assert "data.tasks" not in run_elsewhere.config  # the folder is not read
     (tmp_path / "data" / "tasks.yaml").write_text("tasks: [reviews]\n")
     with pytest.raises(ConfigError, match=f"{uri}/tasks.yaml: expected tasks"):
         data_tasks(uri)
 
 
-def test_imports_come_beside_each_other(tmp_path: Path) -> None:
+def test_several_imports_share_a_folder(tmp_path: Path) -> None:
     data = tmp_path / "data"
     path = str(_reviews(tmp_path / "reviews.csv"))
     plan_import(path).write(data)
@@ -135,7 +135,7 @@ def test_given_splits_and_hidden_labels_are_kept(tmp_path: Path) -> None:
         plan_import(str(folder), given=Given(labels=("negative", "positive")))
 
 
-def test_a_label_that_train_lacks_is_named_with_its_line(tmp_path: Path) -> None:
+def test_a_label_that_is_missing_in_train_is_an_error_with_its_line(tmp_path: Path) -> None:
     rows = "".join(f"film {n},{MOODS[2 * (n % 2)]}\n" for n in range(8))
     (tmp_path / "train.csv").write_text(f"text,mood\n{rows}")
     (tmp_path / "dev.csv").write_text("text,mood\nfilm a,positive\nfilm b,neutral\n")
@@ -147,9 +147,7 @@ def test_a_label_that_train_lacks_is_named_with_its_line(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("labels", [("good", "bad"), ("1", "0")])
-def test_a_first_line_that_is_a_row_is_not_taken_for_a_header(
-    tmp_path: Path, labels: tuple[str, str]
-) -> None:
+def test_a_file_without_a_header_is_detected(tmp_path: Path, labels: tuple[str, str]) -> None:
     path = tmp_path / "a.csv"
     path.write_text("".join(f"a film {n},x,{labels[n % 2]}\n" for n in range(8)))
     with pytest.raises(ConfigError, match="the first line looks like a row") as refused:
@@ -159,18 +157,16 @@ def test_a_first_line_that_is_a_row_is_not_taken_for_a_header(
     assert sum(map(len, planned.splits.values())) == 8
 
 
-def test_labels_that_differ_in_case_are_pointed_out_and_names_have_no_marks(
-    tmp_path: Path,
-) -> None:
+def test_labels_that_differ_in_case_are_reported_and_names_are_ascii(tmp_path: Path) -> None:
     path = tmp_path / "Käufer größer.csv"
     path.write_text("text,mood\n" + "".join(f"a film {n},{'Aab'[n % 3]}\n" for n in range(30)))
     planned = plan_import(str(path))
     assert planned.name == "kaufer_grosser"
-    said = {what: finding for what, finding, _ in planned.describe()}
-    assert said["look at"] == "labels that differ in case alone: A and a"
+    described = {what: finding for what, finding, _ in planned.describe()}
+    assert described["look at"] == "labels that differ in case alone: A and a"
 
 
-def test_splits_have_the_same_columns(tmp_path: Path) -> None:
+def test_splits_must_have_the_same_columns(tmp_path: Path) -> None:
     rows = "".join(f"a film {n},{MOODS[n % 2]}\n" for n in range(8))
     (tmp_path / "train.csv").write_text(f"text,mood\n{rows}")
     (tmp_path / "dev.csv").write_text(f"Text,mood\n{rows}")

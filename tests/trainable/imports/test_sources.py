@@ -1,4 +1,4 @@
-"""Files, folders and data sets of the hub as rows."""
+"""Rows are read from files, folders and data sets of the hub."""
 
 import json
 from pathlib import Path
@@ -46,26 +46,26 @@ def _rows(place: Path, form: Form = Form()) -> list[dict[str, Any]]:  # noqa: B0
         ),
     ],
 )
-def test_forms_of_text_are_found(tmp_path: Path, name: str, text: str, form: Form) -> None:
+def test_formats_of_text_are_detected(tmp_path: Path, name: str, text: str, form: Form) -> None:
     (tmp_path / name).write_bytes(text.encode())
     texts = [list(row.values()) for row in _rows(tmp_path / name, form)]
     assert texts == [["a, film", "good"], ['b "x"', "bad"]]
 
 
 @pytest.mark.parametrize(
-    ("encoding", "told", "said"),
+    ("encoding", "given", "reported"),
     [("utf-8-sig", None, ""), ("cp1252", None, "cp1252"), ("utf-16", None, "utf-16"),
      ("cp1251", "windows-1251", "cp1251")],
 )  # fmt: skip
-def test_encodings_are_found_and_said(
-    tmp_path: Path, encoding: str, told: str | None, said: str
+def test_encodings_are_detected_and_reported(
+    tmp_path: Path, encoding: str, given: str | None, reported: str
 ) -> None:
     word = "фильм" if encoding == "cp1251" else "Café größer"
     text = f"text;label\r\n{word};good\r\nb;bad\r\n"
     (tmp_path / "a.csv").write_bytes(text.encode(encoding))
-    (source,) = read_sources(str(tmp_path / "a.csv"), Form(encoding=told))
+    (source,) = read_sources(str(tmp_path / "a.csv"), Form(encoding=given))
     assert source.rows == [{"text": word, "label": "good"}, {"text": "b", "label": "bad"}]
-    assert source.form.partition("text in ")[2].removesuffix(" (--encoding)") == said
+    assert source.form.partition("text in ")[2].removesuffix(" (--encoding)") == reported
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_encodings_are_found_and_said(
         ("a.csv", b"text,label\n", "latin9000", ConfigError, "no such encoding"),
     ],
 )
-def test_what_is_no_text(
+def test_files_that_are_not_text_are_refused(
     tmp_path: Path, name: str, data: bytes, encoding: str | None, error: type, message: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
@@ -91,10 +91,10 @@ def test_what_is_no_text(
         read_sources(str(tmp_path / name), Form(encoding=encoding))
 
 
-def test_parquet_and_what_datasets_saved_have_classes_by_name(tmp_path: Path) -> None:
+def test_parquet_and_arrow_files_of_datasets_have_named_classes(tmp_path: Path) -> None:
     pq.write_table(_table([1, 0, -1]), tmp_path / "a.parquet")
     labels = [row["label"] for row in _rows(tmp_path / "a.parquet")]
-    assert labels == ["good", "bad", None]  # -1: hidden
+    assert labels == ["good", "bad", None]  # -1 is a hidden label
     saved = tmp_path / "saved"
     for split, content in {"train": [1, 0], "validation": [0], "unsupervised": [1]}.items():
         (saved / split).mkdir(parents=True)
@@ -114,7 +114,7 @@ def test_parquet_and_what_datasets_saved_have_classes_by_name(tmp_path: Path) ->
     }
 
 
-def test_a_folder_of_splits_and_their_parts(tmp_path: Path) -> None:
+def test_splits_are_detected_from_file_names(tmp_path: Path) -> None:
     for name in ("x-train-00.csv", "x-train-01.csv", "x-valid.csv", "x_test.csv"):
         (tmp_path / name).write_text("text,label\na film,good\n")
     (tmp_path / "notes.md").write_text("no data")
@@ -133,10 +133,14 @@ def test_a_folder_of_splits_and_their_parts(tmp_path: Path) -> None:
         ("text,label\n", "has no rows"),
     ],
 )
-def test_files_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DataError, match=f"(?s){message}"):
         read_sources(str(tmp_path / "a.csv"))
+
+
+def test_a_missing_file_is_an_error_with_a_fix(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").touch()
     with pytest.raises(ConfigError, match=r"no such file or folder \(did you mean a\.csv\?\)"):
         read_sources(str(tmp_path / "aa.csv"))
     with pytest.raises(ConfigError, match="no such file") as refused:
@@ -145,7 +149,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> N
 
 
 class _Hub:
-    """Two subsets, each as Parquet."""
+    """A fake hub with a data set of two subsets."""
 
     def __init__(self, **_: object) -> None: ...
 
@@ -157,7 +161,9 @@ class _Hub:
         return ["en/train-0.parquet", "en/test-0.parquet", "de/train-0.parquet"]
 
 
-def test_the_hubs_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subset_of_a_hub_data_set_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pq.write_table(_table([1, 0]), tmp_path / "any.parquet")
     monkeypatch.setattr("huggingface_hub.HfApi", _Hub)
     monkeypatch.setattr(

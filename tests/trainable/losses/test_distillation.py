@@ -1,4 +1,4 @@
-"""The loss against a teacher against values computed by hand in float64."""
+"""The distillation loss equals values computed by hand in float64."""
 
 import math
 
@@ -13,7 +13,7 @@ def _double(values: list[float] | list[list[float]]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def test_soft_losses_by_hand() -> None:
+def test_soft_losses_equal_values_computed_by_hand() -> None:
     def softmax(z: list[float]) -> list[float]:
         total = sum(math.exp(value) for value in z)
         return [math.exp(value) / total for value in z]
@@ -37,7 +37,9 @@ def test_soft_losses_by_hand() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", [Kind.CLASSIFICATION, Kind.PARAPHRASE, Kind.SIMILARITY])
-def test_rounded_outputs_are_compared_in_float32(kind: Kind, dtype: torch.dtype) -> None:
+def test_losses_of_half_precision_outputs_are_computed_in_float32(
+    kind: Kind, dtype: torch.dtype
+) -> None:
     shape = (4, 3) if kind is Kind.CLASSIFICATION else (4,)
     outputs, teacher = torch.randn(shape).to(dtype), torch.randn(shape, dtype=torch.float64)
     found = soft_loss(kind, outputs, teacher)

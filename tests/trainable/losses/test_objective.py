@@ -1,4 +1,4 @@
-"""What a batch's loss adds up to, against the reference in float64: every term and its weight."""
+"""The loss of a batch equals the reference in float64: every term and its weight."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,12 +42,12 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _objective(settings: dict[str, Any]) -> Objective:
-    enabled = {"loss.mnr.enabled": True}  # entailment is ranked
+    enabled = {"loss.mnr.enabled": True}  # entailment needs it
     return Objective(from_flat({"data.tasks": ALL_TASKS} | enabled | settings))
 
 
 def _batch(name: str, **changes: Any) -> tuple[Batch, HeadOutput]:
-    """Of random outputs and task embeddings, the own sides and one more."""
+    """A batch, and random outputs and task embeddings of its sides."""
     given = LABELS[name]
     labels = None if given is None else torch.tensor(given, dtype=torch.float64)
     num_sides = 1 if name == "sentiment" else 2
@@ -58,7 +58,7 @@ def _batch(name: str, **changes: Any) -> tuple[Batch, HeadOutput]:
     return replace(batch, **changes), HeadOutput(outputs, z)
 
 
-def _own(name: str, outputs: Tensor, labels: Tensor) -> Tensor:
+def _task_loss(name: str, outputs: Tensor, labels: Tensor) -> Tensor:
     loss = {
         "sentiment": reference.cross_entropy,
         "paraphrase": reference.binary_cross_entropy,
@@ -82,10 +82,10 @@ def _is_close(found: Tensor, expected: Tensor) -> bool:
 
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
 @pytest.mark.parametrize("weight", [1.0, 0.1])
-def test_a_tasks_own_loss_and_paraphrases_rescaled(name: str, weight: float) -> None:
+def test_the_task_loss_is_rescaled_for_paraphrases(name: str, weight: float) -> None:
     batch, output = _batch(name)
     assert batch.labels is not None
-    expected = _own(name, output.outputs, batch.labels)
+    expected = _task_loss(name, output.outputs, batch.labels)
     expected = weight * expected if name == "paraphrase" else expected
     objective = _objective({"loss.mnr.tasks": [], "loss.paraphrase_weight": weight})
     assert _is_close(objective.without_smart(batch, output), expected)
@@ -93,24 +93,24 @@ def test_a_tasks_own_loss_and_paraphrases_rescaled(name: str, weight: float) -> 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
-def test_ranking_is_added_with_its_weight_where_it_is_asked_for(name: str, similarity: str) -> None:
-    """Outside loss rescaling; graded pairs by their grades, paraphrases among the positives."""
+def test_ranking_is_added_with_its_weight_to_its_tasks(name: str, similarity: str) -> None:
+    """It is not rescaled; similarity pairs are weighted by grade, paraphrases are the positives."""
     batch, output = _batch(name)
     assert batch.labels is not None
-    own = _own(name, output.outputs, batch.labels)
-    own = 0.1 * own if name == "paraphrase" else own
+    task_loss = _task_loss(name, output.outputs, batch.labels)
+    task_loss = 0.1 * task_loss if name == "paraphrase" else task_loss
     added = torch.zeros((), dtype=torch.float64)
     if name != "sentiment":
         form = reference.positive_ranking if name == "paraphrase" else reference.weighted_ranking
         added = form(*output.embeddings, batch.labels, similarity, 2.0)
     settings = MNR | {"loss.mnr.similarity": similarity, "loss.paraphrase_weight": 0.1}
-    assert _is_close(_objective(settings).without_smart(batch, output), own + 3 * added)
+    assert _is_close(_objective(settings).without_smart(batch, output), task_loss + 3 * added)
     for off in ({"loss.mnr.enabled": False, "data.tasks": ALL_TASKS[:3]}, {"loss.mnr.tasks": []}):
         objective = _objective(settings | off)
-        assert _is_close(objective.without_smart(batch, output), own)
+        assert _is_close(objective.without_smart(batch, output), task_loss)
 
 
-def test_a_score_on_another_scale_is_ranked_by_the_papers_grades() -> None:
+def test_scores_on_another_scale_are_ranked_by_the_papers_grades() -> None:
     task = {"kind": "similarity", "max_score": 1.0, "files": {"train": "a", "dev": "b"}}
     settings = {"data.tasks": ["sick"], "tasks": {"sick": task}, "loss.mnr.tasks": ["sick"]}
     objective = Objective(from_flat(MNR | settings))
@@ -124,13 +124,13 @@ def test_a_score_on_another_scale_is_ranked_by_the_papers_grades() -> None:
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
-def test_simcse_takes_the_same_sentence_under_other_dropout(name: str, similarity: str) -> None:
-    """Of a pair one sentence is seen twice: which one differs by row."""
+def test_simcse_compares_each_row_with_its_second_view(name: str, similarity: str) -> None:
+    """In a pair, the side that is repeated differs by row."""
     view_of = torch.tensor([0, 1, 1, 0, 1]) if name != "sentiment" else torch.zeros(SIZE).long()
     batch, output = _batch(name, view_of=view_of)
     assert batch.labels is not None
     view = _random(SIZE, WIDTH, seed=9)
-    expected = _own(name, output.outputs, batch.labels) + 7 * reference.simcse(
+    expected = _task_loss(name, output.outputs, batch.labels) + 7 * reference.simcse(
         output.embeddings, view, view_of, similarity, 0.5
     )
     settings = SIMCSE | {
@@ -144,7 +144,7 @@ def test_simcse_takes_the_same_sentence_under_other_dropout(name: str, similarit
 
 @pytest.mark.parametrize("num_negatives", [0, 3])
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_entailment_is_ranked_and_nothing_else(similarity: str, num_negatives: int) -> None:
+def test_the_loss_of_entailment_is_ranking_alone(similarity: str, num_negatives: int) -> None:
     batch, output = _batch("nli", num_negatives=num_negatives)
     negatives = [*_random(num_negatives, WIDTH, seed=5)]
     if negatives:
@@ -156,7 +156,7 @@ def test_entailment_is_ranked_and_nothing_else(similarity: str, num_negatives: i
 
 @pytest.mark.parametrize("weight", [0.4, 1.0])
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
-def test_a_teachers_share_is_mixed_in_or_added_and_ranking_stays_outside(
+def test_the_distillation_loss_is_mixed_in_or_added_and_ranking_is_not_scaled(
     name: str, weight: float
 ) -> None:
     batch, output = _batch(name)
@@ -169,7 +169,7 @@ def test_a_teachers_share_is_mixed_in_or_added_and_ranking_stays_outside(
         "loss.paraphrase_weight": 0.1,
         "loss.mnr.tasks": ["similarity"],
     }
-    hard = _own(name, output.outputs, batch.labels)
+    hard = _task_loss(name, output.outputs, batch.labels)
     added = torch.zeros((), dtype=torch.float64)
     if name == "similarity":
         added = 3 * reference.weighted_ranking(*output.embeddings, batch.labels, "cosine", 2.0)
@@ -178,9 +178,9 @@ def test_a_teachers_share_is_mixed_in_or_added_and_ranking_stays_outside(
     objective = _objective(settings)
     assert _is_close(objective.without_smart(batch, output), rescaled * mixed + added)
     other = _random(*output.outputs.shape, seed=6)
-    beside = hard + weight * _soft(name, other, teacher)
+    summed = hard + weight * _soft(name, other, teacher)
     found = objective.without_smart(batch, output._replace(distilled=other))
-    assert _is_close(found, rescaled * beside + added)
+    assert _is_close(found, rescaled * summed + added)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_smart_is_added_with_its_weight_to_its_tasks(
     expected: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Noise at a frozen encoder's input teaches it nothing."""
+    """Not with noise at the input of a frozen encoder."""
     objective = _objective({"loss.smart.enabled": True, "loss.smart.weight": 11.0} | settings)
     penalty = torch.tensor(0.25, dtype=torch.float64)
     monkeypatch.setattr(objective, "smart", lambda *given: penalty)
@@ -215,38 +215,41 @@ def test_smart_is_added_with_its_weight_to_its_tasks(
 
 
 @pytest.mark.parametrize("place", ["input", "pooled"])
-def test_smart_is_asked_of_the_answers_with_noise_of_the_sentences_shape(
+def test_smart_compares_outputs_and_has_noise_of_the_right_shape(
     place: str, tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ALBERT's tokens are narrower than its states; without noise the same masks answer alike."""
+    """ALBERT's token embeddings are narrower than its states. Zero noise gives the same outputs,
+    because the dropout masks are repeated."""
     encoder = write_encoder(tmp_path / "albert", "albert")
     on = ["loss.smart.enabled=true", f"loss.smart.place={place}", "loss.simcse.enabled=false"]
     learner = learner_of(config_of(encoder, tiny_data, "model.pooling=mean", *on))
     (batch,) = learner.batches([Step("similarity", np.arange(8))], 1)
     output = learner.model(batch)
-    asked: dict[str, Any] = {}
+    given: dict[str, Any] = {}
 
     def penalty(kind: Kind, perturbed: Any, clean: Tensor, start: Tensor, settings: Any) -> Tensor:
-        asked.update(kind=kind, clean=clean, start=start, settings=settings)
-        asked["still"] = perturbed(torch.zeros_like(start))
+        given.update(kind=kind, clean=clean, start=start, settings=settings)
+        given["unperturbed"] = perturbed(torch.zeros_like(start))
         return clean.sum()
 
     monkeypatch.setattr("trainable.losses.objective.smart_penalty", penalty)
     found = learner.objective.smart(batch, output, learner.model)
-    assert asked["kind"] is Kind.SIMILARITY
-    assert asked["clean"] is output.outputs
-    assert asked["settings"] == learner.config.loss.smart
-    torch.testing.assert_close(asked["still"], output.outputs)
+    assert given["kind"] is Kind.SIMILARITY
+    assert given["clean"] is output.outputs
+    assert given["settings"] == learner.config.loss.smart
+    torch.testing.assert_close(given["unperturbed"], output.outputs)
     assert torch.equal(found, output.outputs.sum())
     assert batch.packed is not None
-    assert 0 < asked["start"].abs().max() < 10 * learner.config.loss.smart.init_std
+    assert 0 < given["start"].abs().max() < 10 * learner.config.loss.smart.init_std
     longest = int(batch.packed.lengths.max())
-    assert list(asked["start"].shape) == ([16, longest, 8] if place == "input" else [16, 16])
+    assert list(given["start"].shape) == ([16, longest, 8] if place == "input" else [16, 16])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ALL_TASKS)
-def test_losses_of_rounded_outputs_are_computed_in_float32(name: str, dtype: torch.dtype) -> None:
+def test_losses_of_half_precision_outputs_are_computed_in_float32(
+    name: str, dtype: torch.dtype
+) -> None:
     batch, output = _batch(name)
     batch = replace(batch, labels=batch.labels if batch.labels is None else batch.labels.float())
     rounded = HeadOutput(output.outputs.to(dtype), tuple(z.to(dtype) for z in output.embeddings))

@@ -1,4 +1,4 @@
-"""SimCSE against the reference in float64."""
+"""SimCSE equals the reference in float64."""
 
 import pytest
 import reference
@@ -7,7 +7,7 @@ import torch
 from trainable.losses.simcse import simcse
 
 
-def test_simcse_is_a_dot_product_or_a_cosine_over_the_temperature() -> None:
+def test_simcse_equals_the_reference() -> None:
     x, y = (torch.randn(4, 3, dtype=torch.float64) for _ in range(2))
     dot = reference.ranking_terms(x, y, "dot", 1.0).mean().item()
     cosine = reference.ranking_terms(x, y, "cosine", 1 / 0.05).mean().item()

@@ -1,4 +1,4 @@
-"""SMART in float64: the noise stays in its ball, finds the worst direction, and is learned from."""
+"""SMART in float64: the noise stays in its ball, increases the divergence, and has gradients."""
 
 import itertools
 import math
@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_trials import learner_of
 from torch import Tensor, nn
 
+from trainable.batches.collate import Batch, collate
 from trainable.batches.sampler import Step
-from trainable.config.config import Config
 from trainable.config.loss_sections import Smart
 from trainable.config.parse import from_flat
 from trainable.config.tasks import Kind
-from trainable.data.dataset import read_dataset
 from trainable.losses.smart import divergence, project, smart_penalty, worst_noise
+from trainable.model.heads import HeadOutput
 from trainable.runtime.rng_state import dropout_state, replayed
 from trainable.training.learner import Learner
-from trainable.training.stages import stages_of
 
 CPU = torch.device("cpu")
 
 
-def test_divergence_is_the_symmetrised_kl_by_hand() -> None:
+def test_divergence_is_the_symmetrized_kl_computed_by_hand() -> None:
     one, other = [0.2, -1.0, 0.5], [1.0, 0.0, -0.3]
 
     def softmax(z: list[float]) -> list[float]:
@@ -46,20 +46,20 @@ def test_divergence_is_the_symmetrised_kl_by_hand() -> None:
 
 
 def test_divergence_is_computed_in_float32() -> None:
-    """Half precision would round probabilities that hardly differ to the same."""
-    one, other = torch.tensor([[0.2, -1.0]]), torch.tensor([[0.21, -1.0]])
-    short = one.bfloat16(), other.bfloat16()
-    for rounded in (short, (short[0], short[1].float()), (short[0].float(), short[1])):
-        found = divergence(Kind.CLASSIFICATION, *rounded)
+    """In half precision, similar probabilities would be equal."""
+    one, other = torch.tensor([[0.2, -1.0]]).bfloat16(), torch.tensor([[0.21, -1.0]]).bfloat16()
+    expected = divergence(Kind.CLASSIFICATION, one.float(), other.float())
+    for pair in ((one, other), (one, other.float()), (one.float(), other)):
+        found = divergence(Kind.CLASSIFICATION, *pair)
         assert found.dtype is torch.float32
-        assert found == divergence(Kind.CLASSIFICATION, short[0].float(), short[1].float())
+        assert found == expected
 
 
 @pytest.mark.parametrize(
     ("norm", "place", "num_steps", "step_size"),
     list(itertools.product(["linf", "l2"], ["input", "pooled"], [1, 3], [1e-3, 1.0])),
 )
-def test_the_noise_never_leaves_the_ball(
+def test_the_noise_stays_in_the_ball(
     norm: str, place: str, num_steps: int, step_size: float
 ) -> None:
     settings = _smart(norm=norm, num_steps=num_steps, step_size=step_size, radius=1e-2)
@@ -81,15 +81,17 @@ def test_the_noise_never_leaves_the_ball(
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_projection_leaves_what_is_inside(norm: str) -> None:
+def test_projection_does_not_change_noise_inside_the_ball(norm: str) -> None:
     inside = 1e-3 * torch.randn(3, 2, 4, dtype=torch.float64)
     assert torch.equal(project(inside, norm, 1.0), inside)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("kind", [Kind.CLASSIFICATION, Kind.PARAPHRASE, Kind.SIMILARITY])
-def test_one_ascent_step_beats_a_random_direction_of_equal_norm(kind: Kind, norm: str) -> None:
-    """200 random models with dropout whose masks are the same in every pass."""
+def test_an_ascent_step_increases_the_divergence_more_than_random_noise(
+    kind: Kind, norm: str
+) -> None:
+    """The noise has the same norm. 200 random models with the same dropout masks in every pass."""
     settings = _smart(norm=norm)
     shape = (4, 5, 8)
     wins = 0
@@ -105,13 +107,10 @@ def test_one_ascent_step_beats_a_random_direction_of_equal_norm(kind: Kind, norm
         start = settings.init_std * torch.randn(shape, dtype=torch.float64)
         noise = worst_noise(kind, perturbed, clean, start, settings)
         drawn = torch.randn(shape, dtype=torch.float64)
-        if norm == "linf":  # every element at the border, as the step leaves them
+        if norm == "linf":  # every element has the largest absolute value, as after a step
             drawn = drawn.sign() * noise.abs().amax(dim=(1, 2), keepdim=True)
         else:
-            drawn *= (
-                noise.flatten(1).norm(dim=1)[:, None, None]
-                / drawn.flatten(1).norm(dim=1)[:, None, None]
-            )
+            drawn *= noise.norm(dim=(1, 2), keepdim=True) / drawn.norm(dim=(1, 2), keepdim=True)
         worst = divergence(kind, perturbed(noise), clean)
         wins += bool(worst > divergence(kind, perturbed(drawn), clean))
     assert wins >= 190
@@ -119,18 +118,16 @@ def test_one_ascent_step_beats_a_random_direction_of_equal_norm(kind: Kind, norm
 
 @pytest.mark.parametrize("place", ["input", "pooled"])
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
-def test_the_penalty_alone_reaches_the_encoder(
+def test_the_penalty_has_gradients_in_the_encoder(
     name: str, place: str, tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float64, noise and all: each weight of each layer's attention moves the penalty.
-
-    But for the keys' bias, which shifts all scores of a query alike.
-    """
+    """All attention weights have gradients, except the keys' bias: it adds the same number to all
+    scores of a query."""
     learner = _learner(tiny_encoder, tiny_data, **{"loss.smart.place": place})
     learner.model.double()
     plain = torch.randn
     monkeypatch.setattr(torch, "randn", lambda *a, **k: plain(*a, **k, dtype=torch.float64))
-    penalty, _ = _penalty(learner, name)
+    penalty = learner.objective.smart(*_clean(learner, name), learner.model)
     penalty.backward()
     assert penalty.dtype is torch.float64
     gradients = {
@@ -145,10 +142,9 @@ def test_the_penalty_alone_reaches_the_encoder(
         assert gradient.abs().max() > 0, key
 
 
-def test_without_noise_the_replayed_pass_is_the_clean_one(
+def test_replaying_repeats_the_dropout_masks_and_restores_the_generator(
     tiny_encoder: Path, tiny_data: Path
 ) -> None:
-    """Same dropout masks: all that differs is the noise."""
     learner = _learner(tiny_encoder, tiny_data, **{"model.encoder_dropout": 0.5})
     learner.model.double()
     for name in ("sentiment", "paraphrase", "similarity"):
@@ -162,7 +158,7 @@ def test_without_noise_the_replayed_pass_is_the_clean_one(
         assert not torch.allclose(other.outputs, clean.outputs, atol=1e-3)
 
 
-def test_smart_changes_the_loss_and_only_of_its_tasks(tiny_encoder: Path, tiny_data: Path) -> None:
+def test_smart_increases_the_loss_of_its_tasks_only(tiny_encoder: Path, tiny_data: Path) -> None:
     def losses(**settings: object) -> list[float]:
         learner = _learner(tiny_encoder, tiny_data, **settings)
         steps = [Step(name, torch.arange(4).numpy()) for name in ("sentiment", "similarity")]
@@ -174,8 +170,8 @@ def test_smart_changes_the_loss_and_only_of_its_tasks(tiny_encoder: Path, tiny_d
         return found
 
     plain = losses(**{"loss.smart.enabled": False})
-    only = {"loss.smart.tasks": ["sentiment"], "loss.smart.weight": 1e6}
-    sentiment, similarity = losses(**only)
+    with_smart = {"loss.smart.tasks": ["sentiment"], "loss.smart.weight": 1e6}
+    sentiment, similarity = losses(**with_smart)
     assert sentiment > plain[0]
     assert similarity == plain[1]
 
@@ -211,40 +207,26 @@ class _RandomModel(nn.Module):
         return out if self.kind is Kind.CLASSIFICATION else out.squeeze(-1)
 
 
-def _config(encoder: Path, data: Path, **settings: object) -> Config:
+def _learner(encoder: Path, data: Path, **settings: object) -> Learner:
     base = {
         "data.dir": str(data),
         "model.encoder": str(encoder),
         "loss.smart.enabled": True,
         "train.precision": "fp32",
     }
-    return from_flat({**base, **settings})
+    return learner_of(from_flat({**base, **settings}))
 
 
-def _learner(encoder: Path, data: Path, **settings: object) -> Learner:
-    torch.manual_seed(0)
-    config = _config(encoder, data, **settings)
-    learner = Learner(config, read_dataset(config))
-    learner.enter(stages_of(config)[0])
-    return learner
-
-
-def _clean(learner: Learner, name: str):  # type: ignore[no-untyped-def]
-    from trainable.batches.collate import collate
-
+def _clean(learner: Learner, name: str) -> tuple[Batch, HeadOutput]:
+    """A batch and its outputs without noise."""
     step = Step(name, torch.arange(6).numpy())
     batch = collate(step, learner.train_tokens[name], None, learner.config.loss, (0, 1, 0))
     return batch, learner.model(batch)
 
 
-def _penalty(learner: Learner, name: str) -> tuple[Tensor, Tensor]:
-    batch, clean = _clean(learner, name)
-    return learner.objective.smart(batch, clean, learner.model), clean.outputs
-
-
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_step_is_steepest_in_its_own_norm(norm: str) -> None:
-    """<w, noise> grows along w: by its signs, or by its direction, sentence by sentence."""
+def test_a_step_follows_the_steepest_direction_of_its_norm(norm: str) -> None:
+    """<w, noise> grows fastest along the signs of w in linf, and along w in l2."""
     w = torch.tensor([[3.0, -1.0, 0.5], [0.2, 2.0, -4.0]], dtype=torch.float64)
     start, step_size = 0.01 * w, 0.3
     settings = Smart(norm=norm, num_steps=1, step_size=step_size, radius=10.0)  # type: ignore[arg-type]

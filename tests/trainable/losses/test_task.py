@@ -1,4 +1,4 @@
-"""The loss of each kind of task against values computed by hand in float64."""
+"""The loss of each kind of task equals values computed by hand in float64."""
 
 import math
 
@@ -14,7 +14,7 @@ def _double(values: list[float] | list[list[float]]) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def test_task_losses() -> None:
+def test_task_losses_equal_values_computed_by_hand() -> None:
     logits = _double([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
     expected = [
         math.log(math.exp(2) + 1 + math.exp(-1)) - (-1.0),
@@ -31,7 +31,7 @@ def test_task_losses() -> None:
 
 
 def test_similarity_loss_equals_sentence_transformers() -> None:
-    """Its siblings score a cosine in [0, 1] or [-1, 1]; the paper's score is 5 times that."""
+    """There scores are cosines; the paper's scores are 5 times that."""
     from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
 
     torch.manual_seed(0)
@@ -50,7 +50,9 @@ def test_entailment_has_no_task_loss() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", [Kind.CLASSIFICATION, Kind.PARAPHRASE, Kind.SIMILARITY])
-def test_rounded_outputs_are_compared_in_float32(kind: Kind, dtype: torch.dtype) -> None:
+def test_losses_of_half_precision_outputs_are_computed_in_float32(
+    kind: Kind, dtype: torch.dtype
+) -> None:
     outputs = torch.randn((4, 3) if kind is Kind.CLASSIFICATION else (4,)).to(dtype)
     labels = torch.tensor([0.0, 1.0, 1.0, 0.0])
     found = task_loss(kind, outputs, labels)
