@@ -1,4 +1,4 @@
-"""Every family of encoders: transformers' own embedding, sentences of full length, training."""
+"""Every family of encoders: embeddings as in transformers, long sentences, training."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
-def test_embeddings_are_transformers_own(encoder: Path, pooling: str) -> None:
+def test_embeddings_equal_those_of_transformers(encoder: Path, pooling: str) -> None:
     ours = load_pretrained(str(encoder), None, 0.1, "mean").eval()
     tokenizer = load_tokenizer(str(encoder))
     tokens = tokenise(SENTENCES, tokenizer, max_tokens(ours))
@@ -55,18 +55,18 @@ def test_embeddings_are_transformers_own(encoder: Path, pooling: str) -> None:
             torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_position_more_than_the_limit_is_one_too_many(encoder: Path) -> None:
+def test_one_token_more_than_the_limit_does_not_fit(encoder: Path) -> None:
     model = load_pretrained(str(encoder), None, 0.0, "mean").eval()
     limit = max_tokens(model)
     assert limit == POSITIONS - (2 if encoder.name in OFFSET else 0)
     if encoder.name == "modernbert":
-        return  # its positions are angles, without a table that would end
+        return  # it has rotary positions, without a limit
     ids = torch.full((1, limit + 1), 7)
     with pytest.raises((IndexError, RuntimeError)):
         model(ids, attention_mask=torch.ones_like(ids))
 
 
-def test_a_trial_probes_trains_with_noise_and_answers_long_sentences(
+def test_a_trial_of_a_family_trains_and_predicts_long_sentences(
     encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     config = config_of(
@@ -88,12 +88,12 @@ def test_a_trial_probes_trains_with_noise_and_answers_long_sentences(
     assert np.isfinite(outputs).all()
 
 
-def test_the_width_of_tokens_is_that_of_the_embedding_layer(encoder: Path) -> None:
+def test_the_width_of_tokens_is_that_of_their_embeddings(encoder: Path) -> None:
     model = load_pretrained(str(encoder), None, 0.0, "mean")
     assert token_width(model) == (8 if encoder.name in ("albert", "electra") else 16)
 
 
-def test_tokens_without_an_embedding_are_refused_before_training(
+def test_tokens_without_embeddings_are_refused_before_training(
     tiny_data: Path, tmp_path: Path
 ) -> None:
     encoder = write_encoder(tmp_path / "bert", "bert", added_tokens=2)

@@ -1,11 +1,11 @@
-"""Compiled layers give the same numbers, and are kept only where they are faster."""
+"""Compiled layers give the same results, and are used only if they are faster."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_trials import config_of, learner_of
+from tiny_trials import NO_DROPOUT, config_of, learner_of
 from torch import nn
 
 from trainable.batches.sampler import plan_epoch
@@ -42,7 +42,7 @@ def _is_compiled(encoder: nn.Module) -> bool:
 
 
 def _clock(monkeypatch: pytest.MonkeyPatch, encoder: nn.Module, ratio: float) -> Callable[[], None]:
-    """Passes that take a second, and `ratio` of it compiled, on a clock of their own."""
+    """Passes that take a second on a fake clock, or `ratio` seconds once compiled."""
     now = [0.0]
     monkeypatch.setattr(compiling.time, "perf_counter", lambda: now[0])
 
@@ -62,14 +62,14 @@ def _clock(monkeypatch: pytest.MonkeyPatch, encoder: nn.Module, ratio: float) ->
         (CUDA, "never", False),
     ],
 )
-def test_auto_leaves_a_cpu_alone(
+def test_auto_compiles_on_gpus_only(
     encoder: nn.Module, device: torch.device, wanted: str, expected: bool
 ) -> None:
     assert can_compile(encoder, device, wanted) is expected
 
 
 @pytest.mark.parametrize(("ratio", "is_kept"), [(0.5, True), (1.0, False), (3.0, False)])
-def test_compiled_layers_are_kept_only_where_they_are_faster(
+def test_compiled_layers_are_used_only_if_they_are_faster(
     encoder: nn.Module, monkeypatch: pytest.MonkeyPatch, ratio: float, is_kept: bool
 ) -> None:
     run = _clock(monkeypatch, encoder, ratio)
@@ -79,30 +79,29 @@ def test_compiled_layers_are_kept_only_where_they_are_faster(
     assert _is_compiled(encoder) is is_kept
 
 
-def test_a_machine_is_asked_once(encoder: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timings_are_cached(encoder: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     first = compile_if_faster(encoder, _clock(monkeypatch, encoder, 0.5), "a test", backend="eager")
     uncompile_layers(encoder)
 
     def never() -> None:
-        raise AssertionError("asked again")
+        raise AssertionError("measured again")
 
     assert compile_if_faster(encoder, never, "a test", backend="eager") == first
     assert _is_compiled(encoder)
-    with pytest.raises(AssertionError, match="asked again"):
+    with pytest.raises(AssertionError, match="measured again"):
         compile_if_faster(encoder, never, "another test", backend="eager")
 
 
-def test_what_is_said_of_it() -> None:
+def test_a_timing_is_described() -> None:
     timing = CompileTiming(12.34, 3.0, 2.0)
     assert timing.describe() == "1.50 times as fast compiled, 12.3 s to compile"
 
 
-def test_compiled_layers_learn_the_same(tiny_encoder: Path, tiny_data: Path) -> None:
-    """By the traced graph, without dropout, for rows of any number of tokens."""
-    still = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
+def test_compiled_layers_give_the_same_losses(tiny_encoder: Path, tiny_data: Path) -> None:
+    """The traced graph, without dropout, for batches of any number of tokens."""
     found = []
     for is_compiled in (False, True):
-        learner = learner_of(config_of(tiny_encoder, tiny_data, *still))
+        learner = learner_of(config_of(tiny_encoder, tiny_data, *NO_DROPOUT))
         if is_compiled:
             compile_layers(learner.model.encoder, backend="eager")
         lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}

@@ -1,4 +1,4 @@
-"""Steps in parts: the same loss and gradients, the same negatives, and what is noted of it."""
+"""Micro-batches give the loss and gradients of the whole batch."""
 
 from pathlib import Path
 
@@ -15,16 +15,15 @@ TASKS = ("sentiment", "paraphrase", "similarity")
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("size", [1, 5])
-def test_parts_give_theloss_and_gradients_of_the_whole(
+def test_micro_batches_give_the_loss_and_gradients_of_the_whole_batch(
     tiny_encoder: Path, tiny_data: Path, task: str, size: int
 ) -> None:
     config = config_of(tiny_encoder, tiny_data, *NO_DROPOUT, *EVERY_LOSS)
     whole, expected = loss_and_gradients(learner_of(config), task)
-    parts = config_of(
-        *(tiny_encoder, tiny_data, *NO_DROPOUT, *EVERY_LOSS),
-        f"batching.micro_batch_size={size}",
+    config = config.model_copy(
+        update={"batching": config.batching.model_copy(update={"micro_batch_size": size})}
     )
-    loss, found = loss_and_gradients(learner_of(parts), task)
+    loss, found = loss_and_gradients(learner_of(config), task)
     assert loss == pytest.approx(whole, rel=1e-9)
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
@@ -32,10 +31,10 @@ def test_parts_give_theloss_and_gradients_of_the_whole(
         assert torch.allclose(gradient, expected[name], rtol=0, atol=1e-9 * scale), name
 
 
-def test_the_second_pass_has_the_dropout_masks_of_the_first(
+def test_the_second_pass_repeats_the_dropout_masks_of_the_first(
     tiny_encoder: Path, tiny_data: Path
 ) -> None:
-    """In float64 a step's gradient is the slope of the loss that it was taken of."""
+    """In float64, the gradient predicts how the loss changes along it."""
     config = config_of(
         *(tiny_encoder, tiny_data, "model.encoder_dropout=0.4", "model.head_dropout=0"),
         *("batching.micro_batch_size=3", "loss.simcse.enabled=false"),
@@ -52,7 +51,7 @@ def test_the_second_pass_has_the_dropout_masks_of_the_first(
     assert (after - loss) / length == pytest.approx(float(slope.norm()), rel=1e-2)
 
 
-def test_evaluation_that_does_not_fit_goes_on_with_less(
+def test_evaluation_that_runs_out_of_memory_uses_smaller_batches(
     tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = learner_of(config_of(tiny_encoder, tiny_data))

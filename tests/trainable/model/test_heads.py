@@ -1,4 +1,4 @@
-"""Each head, under each switch and each dropout place, against the reference in float64."""
+"""Each head, with each switch and dropout, equals the reference in float64."""
 
 import itertools
 from typing import Any
@@ -9,8 +9,6 @@ import torch
 from reference import drop_known_masks, every_third_dropped, keep
 from torch import Tensor, nn
 
-from mlflow_setup.errors import ConfigError
-from trainable.config.parse import from_flat
 from trainable.config.recipe import resolve
 from trainable.config.sections import Model
 from trainable.config.tasks import PAPER_TASKS, Kind, Task
@@ -39,10 +37,10 @@ def _model(shared: bool, nonlinear: bool, structure: bool, p: float = P) -> Mode
     )
 
 
-def _both(
+def _output_and_reference(
     task: Task, model: Model, num_sides: int, is_training: bool
 ) -> tuple[HeadOutput, Tensor, list[Tensor]]:
-    """What the head says of random sentences, and what the reference says: outputs and z."""
+    """The head's output for random sentences, and the reference's outputs and z."""
     torch.manual_seed(0)
     head = build_head(task, HIDDEN, model).double().train(is_training)
     shared = SharedFCN(HIDDEN, model).double().train(is_training) if model.shared_fcn else None
@@ -53,10 +51,9 @@ def _both(
     s: list[Tensor | None] = [None] * num_sides
     if shared is not None:
         s = [reference.shared(dict(shared.state_dict()), side, drop) for side in e]
-    nonlinear = model.nonlinear_heads
     if task.kind is Kind.CLASSIFICATION:
         both = [
-            reference.classes(weights, *side, nonlinear=nonlinear, drop=drop)
+            reference.classes(weights, *side, nonlinear=model.nonlinear_heads, drop=drop)
             for side in zip(e, s, strict=True)
         ]
         return found, both[0][0], [z for _, z in both]
@@ -70,14 +67,14 @@ def _both(
 @pytest.mark.parametrize("is_training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 @pytest.mark.parametrize("name", TASKS)
-def test_outputs_and_task_embeddings_are_the_papers(
+def test_outputs_and_task_embeddings_equal_the_references(
     name: str, switches: tuple[bool, bool, bool], is_training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one side more than the head answers for: the second view of SimCSE."""
+    """With an additional side, the second view of SimCSE."""
     monkeypatch.setattr("torch.nn.functional.dropout", drop_known_masks)
     task = TASKS[name]
     num_sides = 2 + task.kind.is_pair
-    found, outputs, z = _both(task, _model(*switches), num_sides, is_training)
+    found, outputs, z = _output_and_reference(task, _model(*switches), num_sides, is_training)
     torch.testing.assert_close(found.outputs, outputs, rtol=1e-12, atol=1e-12)
     assert len(found.embeddings) == num_sides
     for ours, theirs in zip(found.embeddings, z, strict=True):
@@ -86,8 +83,8 @@ def test_outputs_and_task_embeddings_are_the_papers(
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_a_pair_can_be_a_paraphrase_and_none(switches: tuple[bool, bool, bool]) -> None:
-    """Rectified projections, for example, have no negative dot product."""
+def test_logits_of_paraphrases_have_both_signs(switches: tuple[bool, bool, bool]) -> None:
+    """The dot product of rectified projections, for example, is never negative."""
     torch.manual_seed(0)
     model = _model(*switches)
     head, shared = build_head(TASKS["paraphrase"], HIDDEN, model), SharedFCN(HIDDEN, model)
@@ -125,7 +122,7 @@ def _widths(module: nn.Module) -> dict[str, tuple[int, int]]:
         ("similarity", (True, True, True), {"branch.fcn": (HIDDEN, FCN)}),
     ],
 )
-def test_layers_are_as_wide_as_the_paper_has_them(
+def test_layers_have_the_widths_of_the_paper(
     name: str, switches: tuple[bool, bool, bool], expected: dict[str, tuple[int, int]]
 ) -> None:
     assert _widths(build_head(TASKS[name], HIDDEN, _model(*switches))) == expected
@@ -135,44 +132,42 @@ def test_layers_are_as_wide_as_the_paper_has_them(
 
 @pytest.mark.parametrize("p", [0.0, 0.5])
 @pytest.mark.parametrize("name", TASKS)
-def test_dropout_is_drawn_in_training_alone(name: str, p: float) -> None:
+def test_dropout_is_active_in_training_only(name: str, p: float) -> None:
     model, task = _model(True, True, True, p), TASKS[name]
     head, shared = build_head(task, HIDDEN, model), SharedFCN(HIDDEN, model)
     e = tuple(torch.randn(BATCH, HIDDEN) for _ in range(1 + task.kind.is_pair))
 
-    def passed() -> Tensor:
-        outputs: Tensor = head(e, tuple(shared(side) for side in e)).outputs
-        return outputs
+    def outputs() -> Any:
+        return head(e, tuple(shared(side) for side in e)).outputs
 
-    assert torch.equal(passed(), passed()) is (p == 0)
+    assert torch.equal(outputs(), outputs()) is (p == 0)
     head.eval(), shared.eval()
-    assert torch.equal(passed(), passed())
+    assert torch.equal(outputs(), outputs())
     dropped = shared.train().dropout(torch.ones(100, 100))
     assert abs(float((dropped == 0).double().mean()) - p) < 0.05
 
 
-def test_linear_pairs_are_read_from_product_difference_and_cosine() -> None:
+@pytest.mark.parametrize("is_training", [False, True], ids=["eval", "train"])
+def test_linear_pair_heads_use_product_difference_and_cosine(
+    is_training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.nn.functional.dropout", drop_known_masks)
     model = Model(heads="linear", head_dropout=P)
-    head = build_head(TASKS["paraphrase"], HIDDEN, model).double().eval()
+    head = build_head(TASKS["paraphrase"], HIDDEN, model).double().train(is_training)
     u, v, view = (torch.randn(BATCH, HIDDEN, dtype=torch.float64) for _ in range(3))
     cosines = torch.stack([reference.cosine(x, y) for x, y in zip(u, v, strict=True)])
     features = torch.cat([u * v, torch.maximum(u - v, v - u), cosines[:, None]], dim=1)
     torch.testing.assert_close(pair_features(u, v), features, rtol=1e-12, atol=1e-12)
     assert pair_features(u.bfloat16(), v.bfloat16()).dtype is torch.float32
     found = head((u, v, view), (None,) * 3)
-    expected = reference.linear(dict(head.state_dict()), "out", features)[:, 0]
+    dropped = every_third_dropped(P)(features) if is_training else features
+    expected = reference.linear(dict(head.state_dict()), "out", dropped)[:, 0]
     torch.testing.assert_close(found.outputs, expected, rtol=1e-12, atol=1e-12)
     assert all(one is other for one, other in zip(found.embeddings, (u, v, view), strict=True))
     assert _widths(head) == {"out": (2 * HIDDEN + 1, 1)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.nn.functional.dropout", drop_known_masks)
-        found = head.train()((u, v), (None,) * 2)
-    dropped = every_third_dropped(P)(features)
-    expected = reference.linear(dict(head.state_dict()), "out", dropped)[:, 0]
-    torch.testing.assert_close(found.outputs, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_linear_classes_are_the_baselines() -> None:
+def test_linear_class_heads_use_the_embedding() -> None:
     head = build_head(TASKS["classes"], HIDDEN, Model(heads="linear"))
     assert _widths(head) == {"out": (HIDDEN, CLASSES)}
     first, view = torch.randn(2, BATCH, HIDDEN).unbind()
@@ -180,7 +175,7 @@ def test_linear_classes_are_the_baselines() -> None:
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_a_pair_in_its_order_is_read_from_both_sides_their_difference_and_product(
+def test_pair_classification_uses_both_sides_their_difference_and_product(
     switches: tuple[bool, bool, bool],
 ) -> None:
     model = _model(*switches)
@@ -205,12 +200,14 @@ def test_a_pair_in_its_order_is_read_from_both_sides_their_difference_and_produc
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_a_score_is_put_in_the_middle_of_its_range(switches: tuple[bool, bool, bool]) -> None:
+def test_regression_outputs_are_relative_to_the_middle_of_the_range(
+    switches: tuple[bool, bool, bool],
+) -> None:
     model = _model(*switches)
     task = Task(kind=Kind.REGRESSION, files=FILES, min_score=-1.0, max_score=7.0)
     head, u, _, s = _in_evaluation(task, model)
-    nonlinear = model.nonlinear_heads
-    raw, _ = reference.classes(dict(head.state_dict()), u, s[0], nonlinear=nonlinear)
+    weights = dict(head.state_dict())
+    raw, _ = reference.classes(weights, u, s[0], nonlinear=model.nonlinear_heads)
     found = head((u,), s[:1])
     torch.testing.assert_close(found.outputs, 3.0 + 8.0 * raw[:, 0], rtol=1e-6, atol=1e-5)
 
@@ -218,7 +215,7 @@ def test_a_score_is_put_in_the_middle_of_its_range(switches: tuple[bool, bool, b
 def _in_evaluation(
     task: Task, model: Model
 ) -> tuple[nn.Module, Tensor, Tensor, tuple[Tensor | None, ...]]:
-    """A head, and for two sides e and s, all in float64."""
+    """A head in evaluation mode, and e and s of two sides, in float64."""
     torch.manual_seed(0)
     head = build_head(task, HIDDEN, model).double().eval()
     u, v = torch.randn(2, BATCH, HIDDEN, dtype=torch.float64).unbind()
@@ -227,12 +224,11 @@ def _in_evaluation(
 
 
 @pytest.mark.parametrize("name", ["classes", "paraphrase", "similarity"])
-def test_constant_heads_put_out_their_bias(name: str) -> None:
+def test_constant_heads_return_their_bias(name: str) -> None:
     task = TASKS[name]
     head = build_head(task, HIDDEN, Model(heads="constant"))
     assert head.bias.tolist() == [0.0] * task.num_outputs
-    with torch.no_grad():
-        head.bias.copy_(torch.arange(1.0, 1.0 + task.num_outputs))
+    head.bias.data = torch.arange(1.0, 1.0 + task.num_outputs)
     e = (torch.randn(BATCH, HIDDEN),) * 2
     found = head(e, (None, None))
     expected = [[1.0, 2.0, 3.0]] * BATCH if name == "classes" else [1.0] * BATCH
@@ -241,7 +237,7 @@ def test_constant_heads_put_out_their_bias(name: str) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_the_difference_stands_beside_the_embeddings(shared: bool) -> None:
+def test_the_paraphrase_difference_is_a_further_feature(shared: bool) -> None:
     model = _model(shared, True, True).model_copy(update={"paraphrase_difference": True})
     head = build_head(TASKS["paraphrase"], HIDDEN, model).double().eval()
     assert _widths(head)["fcn2"] == (3 * HIDDEN + FCN, FCN)
@@ -257,7 +253,7 @@ def test_the_difference_stands_beside_the_embeddings(shared: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_cosine_of_rounded_embeddings_is_computed_in_float32(dtype: torch.dtype) -> None:
+def test_the_cosine_of_half_precision_embeddings_is_computed_in_float32(dtype: torch.dtype) -> None:
     head = build_head(TASKS["similarity"], HIDDEN, _model(False, False, False)).to(dtype)
     e = (torch.randn(BATCH, HIDDEN).to(dtype),) * 2
     found = head.eval()(e, (None, None))
@@ -273,10 +269,10 @@ def test_a_cosine_of_rounded_embeddings_is_computed_in_float32(dtype: torch.dtyp
         ({"shared_fcn": False, "fcn_size": 8, "similarity_size": 16}, 16, 16),
     ],
 )
-def test_the_similarity_embedding_is_as_wide_as_told_with_and_without_shared_layers(
+def test_the_width_of_the_similarity_embedding_includes_the_shared_layers(
     settings: dict[str, Any], width: int, own: int
 ) -> None:
-    """The row "B3 - shared architecture" would change SimCSE's scale otherwise."""
+    """So `b3-no-shared-fcn` can have the same width, and thus the same scale of SimCSE, as `b3`."""
     model = Model(**settings)
     head = build_head(PAPER_TASKS["similarity"], 12, model)
     e = torch.randn(4, 12)
@@ -286,20 +282,13 @@ def test_the_similarity_embedding_is_as_wide_as_told_with_and_without_shared_lay
     assert head.branch.fcn.out_features == own
 
 
-def test_b3_without_shared_layers_has_embeddings_as_wide_as_b3s() -> None:
-    widths = []
+def test_b3_has_equally_wide_embeddings_without_shared_layers() -> None:
     for name in ("b3", "b3-no-shared-fcn"):
         model = resolve(name, (), {}).config.model
-        widths.append(build_head(PAPER_TASKS["similarity"], 12, model).branch.width)
-    assert widths == [512, 512]
+        assert build_head(PAPER_TASKS["similarity"], 12, model).branch.width == 512
 
 
-def test_a_width_that_leaves_nothing_beside_the_shared_layers_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"must be above model\.fcn_size=256"):
-        from_flat({"model.shared_fcn": True, "model.similarity_size": 256})
-
-
-def test_a_task_may_have_any_name() -> None:
+def test_tasks_may_have_the_names_of_module_attributes() -> None:
     names = ("type", "values", "train", "mood")
     heads = Heads({name: nn.Linear(2, 1) for name in names})
     assert tuple(heads) == names

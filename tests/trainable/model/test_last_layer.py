@@ -1,4 +1,4 @@
-"""The last layer for some tokens alone: the states that the whole layer would give them."""
+"""The last layer, computed for chosen tokens only, gives the states of the whole layer."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_chosen_tokens_have_the_states_of_the_whole_layer(
         lambda module, inputs, output: seen.append(output.shape[-2])
     )
     found = token_states(encoder, packed, chosen)
-    assert seen == [len(sentences)]  # it works for them alone
+    assert seen == [len(sentences)]  # only these tokens are computed
     torch.testing.assert_close(found, whole[sentences, positions], rtol=1e-9, atol=1e-9)
     one, other = (
         torch.autograd.grad(states.square().sum(), list(encoder.encoder.parameters()))

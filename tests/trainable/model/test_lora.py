@@ -1,4 +1,4 @@
-"""LoRA beside an encoder's matrices, and layers that are computed again for the gradient."""
+"""LoRA, and gradient checkpointing."""
 
 from pathlib import Path
 
@@ -22,21 +22,23 @@ LORA = ("model.lora.rank=2", "model.lora.alpha=8", "optim.lr=1e-2")
 ROWS = torch.arange(8).numpy()
 
 
-def _after_steps(learner: Learner, num_steps: int = 3) -> None:
-    for number, batch in enumerate(learner.batches([Step("similarity", ROWS)] * num_steps, 1)):
+def _take_steps(learner: Learner) -> None:
+    for number, batch in enumerate(learner.batches([Step("similarity", ROWS)] * 3, 1)):
         learner.step(batch, 1, number)
 
 
-def test_it_starts_as_the_plain_model(tiny_encoder: Path, tiny_data: Path) -> None:
-    plain, narrow = (
+def test_the_initial_outputs_are_those_of_the_plain_model(
+    tiny_encoder: Path, tiny_data: Path
+) -> None:
+    plain, with_lora = (
         learner_of(config_of(tiny_encoder, tiny_data, *more)).dev_outputs() for more in ((), LORA)
     )
     for name, values in plain.items():
-        assert (narrow[name] == values).all(), name
+        assert (with_lora[name] == values).all(), name
 
 
 @pytest.mark.parametrize("stages", ["[finetune]", "[probe, finetune]"])
-def test_the_narrow_matrices_and_the_heads_learn_alone(
+def test_only_the_lora_matrices_and_the_heads_are_trained(
     tiny_encoder: Path, tiny_data: Path, stages: str
 ) -> None:
     learner = learner_of(config_of(tiny_encoder, tiny_data, *LORA, f"train.stages={stages}"))
@@ -44,20 +46,20 @@ def test_the_narrow_matrices_and_the_heads_learn_alone(
         assert not any(value.requires_grad for value in learner.model.encoder.parameters())
         learner.model.freeze_encoder(False)
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
-    learning = {name for name, value in learner.model.named_parameters() if value.requires_grad}
-    own = {name for name in before if name.startswith("encoder.") and "lora_" not in name}
-    assert learning == set(before) - own
+    trained = {name for name, value in learner.model.named_parameters() if value.requires_grad}
+    frozen = {name for name in before if name.startswith("encoder.") and "lora_" not in name}
+    assert trained == set(before) - frozen
     if "probe" not in stages:
-        _after_steps(learner)
+        _take_steps(learner)
         after = learner.model.state_dict()
         changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
-        assert not changed & own
+        assert not changed & frozen
         assert {name for name in changed if "lora_a" in name}
         assert {name for name in changed if "lora_b" in name}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_linear_layer_has_them_and_merged_weights_do_the_same(
+def test_every_linear_layer_has_lora_and_merged_weights_give_the_same_outputs(
     family: str, tiny_data: Path, tmp_path: Path
 ) -> None:
     encoder = write_encoder(tmp_path, family)
@@ -66,7 +68,7 @@ def test_every_linear_layer_has_them_and_merged_weights_do_the_same(
     learner = learner_of(config)
     kinds = [type(m) for m in learner.model.encoder.modules() if isinstance(m, torch.nn.Linear)]
     assert set(kinds) == {LoRALinear}
-    _after_steps(learner)
+    _take_steps(learner)
     plain = build_model(config_of(encoder, tiny_data, f"model.pooling={pooling}"))
     assert plain.num_parameters == learner.model.num_parameters
     assert plain.num_encoder_parameters == learner.model.num_encoder_parameters
@@ -78,7 +80,7 @@ def test_every_linear_layer_has_them_and_merged_weights_do_the_same(
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-4), name
 
 
-def test_a_trial_keeps_plain_weights(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_a_trial_keeps_merged_weights(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
     config = config_of(
         *(tiny_encoder, tiny_data, *LORA, "train.stages=[finetune, swa]"),
         *("train.num_epochs=1", "swa.num_epochs=1", "swa.lr=1e-2"),
@@ -96,10 +98,10 @@ def test_a_trial_keeps_plain_weights(tiny_encoder: Path, tiny_data: Path, tmp_pa
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
-def test_layers_computed_again_give_equal_gradients(
+def test_gradient_checkpointing_gives_equal_gradients(
     family: str, tiny_data: Path, tmp_path: Path
 ) -> None:
-    """By the same dropout masks."""
+    """The layers are computed again with the same dropout masks."""
     encoder = write_encoder(tmp_path, family)
     settings = (encoder, tiny_data, "model.encoder_dropout=0.3", "model.pooling=mean")
     losses, gradients, passes = [], [], []
@@ -120,15 +122,13 @@ def test_layers_computed_again_give_equal_gradients(
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-8, atol=1e-10, msg=name)
 
 
-def test_without_an_encoder_that_learns_they_change_nothing(
-    tiny_encoder: Path, tiny_data: Path
-) -> None:
+def test_settings_of_a_frozen_encoder_have_no_effect(tiny_encoder: Path, tiny_data: Path) -> None:
     config = config_of(
         *(tiny_encoder, tiny_data, "train.stages=[probe]", "model.lora.rank=2"),
         "model.gradient_checkpointing=true",
     )
-    said = " ".join(settings_without_effect(config))
-    assert "model.lora.rank=2 has no effect" in said
-    assert "model.gradient_checkpointing=True has no effect" in said
+    lines = " ".join(settings_without_effect(config))
+    assert "model.lora.rank=2 has no effect" in lines
+    assert "model.gradient_checkpointing=True has no effect" in lines
     config = config_of(tiny_encoder, tiny_data, "model.lora.alpha=4")
     assert any("model.lora.rank is not set" in line for line in settings_without_effect(config))

@@ -1,4 +1,4 @@
-"""Model: heads of every architecture, one encoder call, gradients, saving and loading."""
+"""The multitask model: heads, one encoder call, gradients, loading, encoders of the hub."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ def _config(encoder: Path, **settings: object) -> Config:
 
 
 def _batch(num_sentences: int, times: int = 1) -> Packed:
-    """Sentences of 7 tokens, the first of 4; all of them so many times over."""
+    """Sentences of 7 tokens, except the first, of 4; all repeated `times` times."""
     random = np.random.default_rng(1)
     lengths = np.full(num_sentences, 7)
     lengths[0] = 4
@@ -41,7 +41,7 @@ def _batch(num_sentences: int, times: int = 1) -> Packed:
 
 
 def _sides(name: str, packed: Packed, num_sides: int, labels: torch.Tensor | None = None) -> Batch:
-    """The sentences as a task's batch, side after side."""
+    """The sentences as a batch of a task."""
     num_sentences = len(packed.lengths)
     sizes = (num_sentences // num_sides,) * num_sides
     return Batch(name, np.arange(num_sentences), sizes, labels, None, None, 0, packed)
@@ -50,7 +50,7 @@ def _sides(name: str, packed: Packed, num_sides: int, labels: torch.Tensor | Non
 @pytest.mark.parametrize(
     ("shared", "nonlinear", "structure"), list(itertools.product([False, True], repeat=3))
 )
-def test_every_switch_combination_trains_every_task(
+def test_every_combination_of_switches_trains_every_task(
     tiny_encoder: Path, shared: bool, nonlinear: bool, structure: bool
 ) -> None:
     config = _config(
@@ -90,19 +90,13 @@ def test_one_encoder_call_for_both_sides_and_the_second_view(tiny_encoder: Path)
     assert Objective(config)(batch, output, model).isfinite()
 
 
-def test_two_dropout_views_of_one_sentence_differ_in_training_only(tiny_encoder: Path) -> None:
+def test_embeddings_of_equal_sentences_differ_in_training_only(tiny_encoder: Path) -> None:
     model = build_model(_config(tiny_encoder))
     thrice = _sides("similarity", _batch(1, times=3), 3)
     trained = model.train()(thrice).embeddings
     assert not torch.equal(trained[0], trained[2])
     still = model.double().eval()(thrice).embeddings
     torch.testing.assert_close(still[0], still[2], rtol=0, atol=1e-10)
-
-
-def test_similarity_is_max_score_times_cosine(tiny_encoder: Path) -> None:
-    model = build_model(_config(tiny_encoder)).eval()
-    output = model(_sides("similarity", _batch(2, times=2), 2))
-    assert output.outputs.tolist() == pytest.approx([5.0, 5.0], abs=1e-5)
 
 
 def test_nli_shares_the_similarity_head(tiny_encoder: Path) -> None:
@@ -112,7 +106,7 @@ def test_nli_shares_the_similarity_head(tiny_encoder: Path) -> None:
     assert set(model.heads) == {"sentiment", "similarity"}
 
 
-def test_an_encoder_without_a_pooler_is_not_asked_for_it(tiny_encoder: Path) -> None:
+def test_pooler_pooling_without_a_pooler_is_an_error(tiny_encoder: Path) -> None:
     model = build_model(_config(tiny_encoder))
     model.encoder.pooler = None
     with pytest.raises(ConfigError, match="this encoder has none"):
@@ -121,12 +115,14 @@ def test_an_encoder_without_a_pooler_is_not_asked_for_it(tiny_encoder: Path) -> 
 
 def test_dropout_settings_reach_the_encoder_and_the_heads(tiny_encoder: Path) -> None:
     model = build_model(_config(tiny_encoder, model__encoder_dropout=0.25, model__head_dropout=0.5))
-    inside = {m.p for m in model.encoder.modules() if isinstance(m, nn.Dropout)}
-    above = {m.p for m in model.heads.modules() if isinstance(m, nn.Dropout)}
-    assert (inside, above) == ({0.25}, {0.5})
+    rates = [
+        {m.p for m in part.modules() if isinstance(m, nn.Dropout)}
+        for part in (model.encoder, model.heads)
+    ]
+    assert rates == [{0.25}, {0.5}]
 
 
-def test_saved_and_loaded_weights_give_the_same_outputs(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_loaded_weights_give_the_same_outputs(tiny_encoder: Path, tmp_path: Path) -> None:
     config = _config(tiny_encoder, model__shared_fcn=True)
     model = build_model(config).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
@@ -138,7 +134,9 @@ def test_saved_and_loaded_weights_give_the_same_outputs(tiny_encoder: Path, tmp_
         torch.testing.assert_close(model(batch).outputs, loaded(batch).outputs)
 
 
-def test_weights_of_another_shape_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_or_are_missing_are_refused(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
     config = _config(tiny_encoder)
     save_file(build_model(config).state_dict(), tmp_path / "model.safetensors")
     other = _config(tiny_encoder, model__shared_fcn=True)
@@ -149,7 +147,7 @@ def test_weights_of_another_shape_are_refused(tiny_encoder: Path, tmp_path: Path
         load_member(tmp_path, tiny_encoder, config)
 
 
-def test_an_encoder_that_is_not_there_is_named_with_a_fix(tmp_path: Path) -> None:
+def test_a_missing_encoder_is_an_error_with_a_fix(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.encoder=.*cannot be loaded") as caught:
         build_model(_config(tmp_path / "nowhere"))
     assert "minilm" in (caught.value.fix or "")
@@ -159,7 +157,7 @@ def test_an_encoder_that_is_not_there_is_named_with_a_fix(tmp_path: Path) -> Non
     ("dropped", "pooling", "is_refused"),
     [("pooler.", "pooler", True), ("pooler.", "mean", False), ("encoder.layer.0.", "mean", True)],
 )
-def test_weights_that_would_be_random_are_refused(
+def test_encoders_without_needed_weights_are_refused(
     tiny_encoder: Path, tmp_path: Path, dropped: str, pooling: str, is_refused: bool
 ) -> None:
     folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
@@ -174,7 +172,7 @@ def test_weights_that_would_be_random_are_refused(
         assert build_model(config).pooling == "mean"
 
 
-def test_code_that_an_encoder_brings_is_never_run(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_code_of_an_encoder_is_never_run(tiny_encoder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
     config = json.loads((folder / "config.json").read_text())
     config |= {
@@ -191,7 +189,7 @@ def test_code_that_an_encoder_brings_is_never_run(tiny_encoder: Path, tmp_path: 
 
 @pytest.fixture
 def hub(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub's cache, as a download leaves it: some-org/tiny at `main` and at `v1`."""
+    """The hub's cache with some-org/tiny at `main` and at `v1`."""
     folder = tmp_path / "models--some-org--tiny"
     (folder / "refs").mkdir(parents=True)
     for name, commit in (("main", "0" * 40), ("v1", "1" * 40)):
@@ -205,7 +203,7 @@ def hub(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("revision", "commit"), [(None, "0" * 40), ("v1", "1" * 40), ("1" * 40, "1" * 40)]
 )
-def test_a_hub_encoder_is_loaded_by_name_and_its_commit_is_known(
+def test_a_hub_encoder_is_loaded_by_name_and_revision(
     hub: Path, revision: str | None, commit: str
 ) -> None:
     weights = hub / "snapshots" / ("1" * 40) / "model.safetensors"
@@ -230,7 +228,7 @@ def test_a_trial_records_the_commit_of_its_encoder(
     assert TrialFolder(tmp_path / "0001").trial().encoder_revision == "0" * 40
 
 
-def test_a_folder_has_no_commit(tiny_encoder: Path) -> None:
+def test_an_encoder_in_a_folder_has_no_revision(tiny_encoder: Path) -> None:
     assert hub_revision(build_model(_config(tiny_encoder)).encoder) is None
 
 

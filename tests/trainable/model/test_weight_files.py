@@ -1,4 +1,4 @@
-"""Kept weights: what is written is read, bit by bit, and one encoder takes its space once."""
+"""Weight files: read exactly as written, with one file for equal encoders."""
 
 import math
 import os
@@ -56,11 +56,11 @@ def changes() -> Iterator[tuple[str, Weights]]:
     yield "a sign of zero", weights() | {"encoder.norm": torch.tensor([math.nan, 0.0, 1.0])}
     yield "a type", weights() | {"encoder.count": torch.tensor(3, dtype=torch.int32)}
     yield "a shape", weights() | {"encoder.embeddings": torch.ones(50, 4)}
-    yield "a name", weights() | {"encoder.more": torch.ones(1)}
-    yield "a name less", {k: v for k, v in weights().items() if k != "encoder.count"}
+    yield "a further name", weights() | {"encoder.more": torch.ones(1)}
+    yield "a missing name", {k: v for k, v in weights().items() if k != "encoder.count"}
 
 
-def test_heads_on_one_encoder_have_one_file_of_it(tmp_path: Path) -> None:
+def test_equal_encoders_are_one_file(tmp_path: Path) -> None:
     first, other = written(tmp_path / "1", weights()), written(tmp_path / "2", weights(2.0))
     third = written(tmp_path / "3", weights(head=1.0), other, first)
     assert is_one_file(first, third)
@@ -72,13 +72,13 @@ def test_heads_on_one_encoder_have_one_file_of_it(tmp_path: Path) -> None:
     assert_holds(third, weights(head=1.0))
 
 
-@pytest.mark.parametrize(("what", "content"), changes())
-def test_an_encoder_that_differs_in_anything_has_a_file_of_its_own(
-    tmp_path: Path, what: str, content: Weights
+@pytest.mark.parametrize(("change", "content"), changes())
+def test_different_encoders_are_different_files(
+    tmp_path: Path, change: str, content: Weights
 ) -> None:
     first = written(tmp_path / "1", weights())
     second = written(tmp_path / "2", content, first, shared=tmp_path / "shared")
-    assert not is_one_file(first, second), what
+    assert not is_one_file(first, second), change
     assert_holds(second, content)
     assert_holds(first, weights())
 
@@ -87,20 +87,20 @@ def test_trials_share_an_encoder_and_a_damaged_one_is_replaced(tmp_path: Path) -
     shared = tmp_path / "deep" / "shared"
     one, two = (written(tmp_path / name, weights(), shared=shared) for name in "12")
     assert is_one_file(one, two)
-    (place,) = shared.iterdir()
-    assert place.stat().st_nlink == 3
-    content = place.read_bytes()
-    place.unlink()
-    place.write_bytes(content[:-1] + b"x")
+    (file,) = shared.iterdir()
+    assert file.stat().st_nlink == 3
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[:-1] + b"x")
     three, four = (written(tmp_path / name, weights(), shared=shared) for name in "34")
     assert is_one_file(three, four)
     assert not is_one_file(one, three)
     for folder in (one, two, three, four):
         assert_holds(folder, weights())
-    assert [path.name for path in shared.iterdir()] == [place.name]
+    assert [path.name for path in shared.iterdir()] == [file.name]
 
 
-def test_where_there_are_no_links_there_are_copies(
+def test_without_hard_links_encoders_are_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_links(*_: object) -> None:
@@ -117,7 +117,7 @@ def test_where_there_are_no_links_there_are_copies(
 
 
 @pytest.mark.parametrize("damage", ["link", "missing", "no weights"])
-def test_what_cannot_be_shared_is_written(tmp_path: Path, damage: str) -> None:
+def test_an_encoder_file_that_cannot_be_linked_is_written(tmp_path: Path, damage: str) -> None:
     first = written(tmp_path / "1", weights())
     file = first / ENCODER_FILE
     if damage == "link":
@@ -132,8 +132,8 @@ def test_what_cannot_be_shared_is_written(tmp_path: Path, damage: str) -> None:
     assert_holds(second, weights())
 
 
-def test_one_file_with_all_weights_is_read(tmp_path: Path) -> None:
-    """As trials of an earlier day have it."""
+def test_weights_in_one_file_are_read(tmp_path: Path) -> None:
+    """Earlier releases wrote them."""
     content = {name: value.contiguous() for name, value in weights().items()}
     save_file(content, tmp_path / WEIGHTS_FILE)
     assert_holds(tmp_path, content)

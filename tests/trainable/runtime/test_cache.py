@@ -1,4 +1,4 @@
-"""What is only a help: where nothing can be kept, the work goes on and says so once."""
+"""The cache is optional: if it cannot be written, work continues with one warning."""
 
 import logging
 from pathlib import Path
@@ -14,42 +14,39 @@ from trainable.runtime import cache
 from trainable.runtime.cache import exclusive_if_writable, write_cached
 from trainable.runtime.stopping import never_stop
 
-CLOSED = "/proc/self/task/none"
-"""Not even root makes anything there."""
+UNWRITABLE = "/proc/self/task/none"
+"""Even root cannot create it."""
 
 
 @pytest.fixture
-def _closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ENSWEEP_CACHE", CLOSED)
+def _unwritable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENSWEEP_CACHE", UNWRITABLE)
     cache._warn_once.cache_clear()
 
 
-@pytest.mark.usefixtures("_closed")
-def test_a_trial_goes_on_without_a_cache(
+@pytest.mark.usefixtures("_unwritable")
+def test_a_trial_runs_without_a_cache(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Tokens and embeddings of a probe are made, not kept."""
+    """Neither tokens nor embeddings can be stored."""
     stages = ["train.stages=[probe, finetune]", "probe.num_epochs=1", "train.num_epochs=1"]
     config = config_of(tiny_encoder, tiny_data, *stages)
     with caplog.at_level(logging.WARNING):
         assert run(config, tmp_path / "trial", tmp_path / "shared").outcome is Outcome.FINISHED
-    said = [record.message for record in caplog.records if "cannot write" in record.message]
-    assert len(said) == 1
-    assert CLOSED in said[0]
-    assert "ENSWEEP_CACHE" in said[0]
+    (warning,) = [text for text in caplog.messages if "cannot write" in text]
+    assert UNWRITABLE in warning
+    assert "ENSWEEP_CACHE" in warning
 
 
-@pytest.mark.usefixtures("_closed")
-def test_what_needs_a_place_names_it(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_unwritable")
+def test_a_remote_folder_without_a_cache_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="no local copy can be made") as caught:
         fetched(tmp_path.as_uri())
     assert "ENSWEEP_CACHE" in str(caught.value)
 
 
-def test_what_can_be_kept_is_kept_and_guarded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_cached_under_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path))
     path = cache_folder() / "below" / "file"
     with exclusive_if_writable(path, never_stop):
@@ -58,7 +55,9 @@ def test_what_can_be_kept_is_kept_and_guarded(
     assert (tmp_path / "below" / "file.lock").exists()
 
 
-def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_a_user_without_a_home_cannot_be_created(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def none() -> Path:
         raise RuntimeError("Could not determine home directory.")
 

@@ -1,9 +1,10 @@
-"""Precisions: what `auto` is where, float16's scaled gradients, TF32 only where it is asked for."""
+"""Precisions: `auto` by device, gradient scaling in float16, TF32; memory of a GPU."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from stops import stop_at
 from tiny_trials import config_of, learner_of, run
 
 from mlflow_setup.errors import ConfigError
@@ -26,7 +27,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
         (CUDA, False, torch.float16),
     ],
 )
-def test_auto_is_what_the_device_multiplies_in_hardware(
+def test_auto_is_the_precision_with_hardware_support(
     device: torch.device, has_bf16: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "_cpu_has_amx", lambda: has_bf16)
@@ -41,7 +42,7 @@ def test_only_tf32_rounds_float32_products() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_autocast_rounds_products_and_no_weights(dtype: torch.dtype) -> None:
+def test_autocast_rounds_products_but_not_weights(dtype: torch.dtype) -> None:
     layer = torch.nn.Linear(4, 4)
     with autocast(CPU, dtype):
         assert layer(torch.ones(1, 4)).dtype is dtype
@@ -49,11 +50,11 @@ def test_autocast_rounds_products_and_no_weights(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
-def test_a_step_in_half_precision_is_nearly_that_in_float32(
+def test_a_step_in_half_precision_is_close_to_one_in_float32(
     tiny_encoder: Path, tiny_data: Path, name: str
 ) -> None:
-    def taken(wanted: str) -> tuple[float, torch.Tensor]:
-        """The loss, and what the step added to the weights."""
+    def step(wanted: str) -> tuple[float, torch.Tensor]:
+        """The loss, and the change of the weights."""
         learner = learner_of(config_of(tiny_encoder, tiny_data, f"train.precision={wanted}"))
         (batch,) = learner.batches([Step("similarity", torch.arange(8).numpy())], 1)
         _set_scale(learner, 2.0**8)
@@ -63,17 +64,17 @@ def test_a_step_in_half_precision_is_nearly_that_in_float32(
         pairs = zip(learner.model.parameters(), before, strict=True)
         return loss, torch.cat([(p.detach() - start).ravel() for p, start in pairs])
 
-    exact_loss, exact = taken("fp32")
-    loss, found = taken(name)
+    exact_loss, exact = step("fp32")
+    loss, found = step(name)
     assert found.dtype is torch.float32
     assert loss == pytest.approx(exact_loss, rel=0.05)
     assert not torch.equal(found, exact)
     assert torch.cosine_similarity(found, exact, dim=0) > 0.9
 
 
-def test_float16_skips_steps_that_overflow_and_goes_on(tiny_encoder: Path, tiny_data: Path) -> None:
+def test_float16_skips_steps_whose_gradients_overflow(tiny_encoder: Path, tiny_data: Path) -> None:
     learner = learner_of(config_of(tiny_encoder, tiny_data, "train.precision=fp16"))
-    _set_scale(learner, 2.0**20)  # no gradient of float16 survives this
+    _set_scale(learner, 2.0**20)  # with it, gradients overflow in float16
     before = [p.detach().clone() for p in learner.model.parameters()]
     steps = [Step("sentiment", torch.arange(8).numpy())] * 7
     scales = []
@@ -89,32 +90,32 @@ def test_float16_skips_steps_that_overflow_and_goes_on(tiny_encoder: Path, tiny_
 
 
 def _set_scale(learner: Learner, scale: float) -> None:
-    """What gradients are scaled by, where they are."""
+    """Set the factor of the gradients; without effect if they are not scaled."""
     learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": scale})
 
 
-def test_float16_stopped_and_run_again_gives_the_same_numbers(
+def test_a_resumed_trial_in_float16_gives_the_same_results(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     config = config_of(tiny_encoder, tiny_data, "train.precision=fp16")
     run(config, tmp_path / "whole", tmp_path)
-    asked = iter([False] * 5 + [True])
-    stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked))
+    stopped = run(config, tmp_path / "t", tmp_path, stop=stop_at(6))
     assert stopped.outcome is Outcome.STOPPED
     run(config, tmp_path / "t", tmp_path)
-    whole, again = (TrialFolder(tmp_path / name).epochs() for name in ("whole", "t"))
-    assert [r.metrics for r in again] == [r.metrics for r in whole]
+    whole, resumed = (TrialFolder(tmp_path / name).epochs() for name in ("whole", "t"))
+    assert [r.metrics for r in resumed] == [r.metrics for r in whole]
 
 
-def as_if_with_a_gpu(monkeypatch: pytest.MonkeyPatch, free: float, reserved: float = 0) -> None:
-    """`free` of 8 GB are free, and `reserved` are this process's own."""
+def fake_gpu(monkeypatch: pytest.MonkeyPatch, free: float, reserved: float = 0) -> None:
+    """Pretend that there is a GPU with 8 GB, of which `free` are free and this process holds
+    `reserved`."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(free * 1e9), int(8e9)))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: int(reserved * 1e9))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU 7")
 
 
-def test_a_device_that_is_not_there_is_missed_before_anything_is_read(
+def test_a_missing_device_is_an_error_before_data_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -126,16 +127,16 @@ def test_a_device_that_is_not_there_is_missed_before_anything_is_read(
 
 
 @pytest.mark.parametrize("wanted", ["auto", "cuda"])
-def test_memory_that_others_hold_is_seen_before_it_is_needed(
+def test_too_little_free_memory_is_an_error_before_training(
     wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    as_if_with_a_gpu(monkeypatch, free=1.5)
+    fake_gpu(monkeypatch, free=1.5)
     assert choose_device(wanted, int(1.4e9)).type == "cuda"
     with pytest.raises(ConfigError, match=r"GPU 7: 1.5 of 8.0 GB are free, and 1.7 GB are needed"):
         choose_device(wanted, int(1.7e9))
-    as_if_with_a_gpu(monkeypatch, free=1.5, reserved=0.5)
+    fake_gpu(monkeypatch, free=1.5, reserved=0.5)
     assert choose_device(wanted, int(1.7e9)).type == "cuda"
 
 
-def test_what_training_needs_at_the_least() -> None:
+def test_training_needs_weights_gradients_and_two_moments() -> None:
     assert training_bytes(torch.nn.Linear(10, 5)) == 4 * 4 * 55

@@ -1,11 +1,12 @@
-"""One process makes what several need; who waits can be stopped and shows that it is alive."""
+"""Locks between processes, and stop requests while waiting."""
 
 import threading
 from pathlib import Path
 
 import pytest
+from stops import stop_at
 
-from trainable.runtime import stopping as waiting
+from trainable.runtime import stopping
 from trainable.runtime.stopping import (
     StopRequested,
     exclusive,
@@ -16,54 +17,54 @@ from trainable.runtime.stopping import (
 
 
 @pytest.fixture
-def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Another holder of `tmp_path / "made"`, which leaves when the event is set."""
-    monkeypatch.setattr(waiting, "_POLL_SECONDS", 0.02)
-    leave, holds = threading.Event(), threading.Event()
+def held_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Hold the lock of `tmp_path / "made"` in a thread until the event is set."""
+    monkeypatch.setattr(stopping, "_POLL_SECONDS", 0.02)
+    release, is_held = threading.Event(), threading.Event()
 
     def hold() -> None:
         with exclusive(tmp_path / "made", never_stop):
-            holds.set()
-            leave.wait(10)
+            is_held.set()
+            release.wait(10)
 
     threading.Thread(target=hold, daemon=True).start()
-    assert holds.wait(10)
-    return leave
+    assert is_held.wait(10)
+    return release
 
 
-def test_a_stop_ends_the_wait(taken: threading.Event, tmp_path: Path) -> None:
-    asked = iter(range(1, 100))
-    with pytest.raises(StopRequested, match="another process made made"):  # noqa: SIM117
-        with exclusive(tmp_path / "made", lambda: next(asked) == 3):
-            raise AssertionError
-    assert next(asked) == 4
-    taken.set()
+def test_a_stop_request_ends_the_wait(held_lock: threading.Event, tmp_path: Path) -> None:
+    with (
+        pytest.raises(StopRequested, match="another process made made"),
+        exclusive(tmp_path / "made", stop_at(3)),
+    ):
+        pytest.fail("the lock is held")
+    held_lock.set()
 
 
-def test_the_next_enters_when_the_first_has_left(taken: threading.Event, tmp_path: Path) -> None:
-    def ask() -> bool:
-        taken.set()
+def test_a_released_lock_can_be_taken(held_lock: threading.Event, tmp_path: Path) -> None:
+    def stop() -> bool:
+        held_lock.set()
         return False
 
-    with exclusive(tmp_path / "made", ask):
-        assert taken.is_set()
+    with exclusive(tmp_path / "made", stop):
+        assert held_lock.is_set()
 
 
-def test_whether_another_is_at_it(taken: threading.Event, tmp_path: Path) -> None:
+def test_a_held_lock_is_not_free(held_lock: threading.Event, tmp_path: Path) -> None:
     assert not is_free(tmp_path / "made")
-    taken.set()
+    held_lock.set()
     with exclusive(tmp_path / "made", never_stop):
         assert not is_free(tmp_path / "made")
     assert is_free(tmp_path / "made")
 
 
-def test_a_lock_that_nobody_holds_is_entered_unasked(tmp_path: Path) -> None:
+def test_a_free_lock_is_taken_without_checking_for_a_stop(tmp_path: Path) -> None:
     for _ in range(2):
         with exclusive(tmp_path / "new" / "made", pytest.fail):
             assert (tmp_path / "new").is_dir()
 
 
-def test_going_on() -> None:
+def test_raise_if_stopped() -> None:
     raise_if_stopped(never_stop, "whatever")
     with pytest.raises(StopRequested, match="while it was measured"):
         raise_if_stopped(lambda: True, "while it was measured")
