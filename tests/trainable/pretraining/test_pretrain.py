@@ -1,4 +1,4 @@
-"""Additional pre-training: an ordinary encoder folder, found again, resumable, shared."""
+"""Additional pre-training: resumable, stored as an encoder, and shared between trials."""
 
 import json
 import subprocess
@@ -12,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 from patience import PATIENCE
 from safetensors.torch import load_file
+from stops import stop_at
+from tiny_trials import run
 from torch import Tensor
 
 from mlflow_setup.errors import ConfigError, NothingUsableError
-from mlflow_setup.schema import Identity, Outcome
+from mlflow_setup.schema import Outcome
 from trainable.config.config import Config
 from trainable.config.recipe import resolve
 from trainable.model.encoder import load_pretrained
 from trainable.pretraining.masked_lm import MaskedLMTraining, Progress
 from trainable.pretraining.pretrain import fingerprint, pretrain, pretrained_encoder, text_of
-from trainable.training.train import train
 
 
 def config_of(encoder: Path, data: Path, *overrides: str) -> Config:
@@ -34,13 +35,13 @@ def config_of(encoder: Path, data: Path, *overrides: str) -> Config:
     return resolve("baseline", [*base, *overrides], {}).config
 
 
-def test_the_text_is_the_training_sentences_of_the_named_tasks(
+def test_the_text_is_the_training_sentences_of_the_set_tasks(
     tiny_encoder: Path, tiny_data: Path
 ) -> None:
     every = text_of(config_of(tiny_encoder, tiny_data))
     once = ["pretrain.repeats=false"]
     three = text_of(config_of(tiny_encoder, tiny_data, *once))
-    assert len(three) == len(set(three)) < len(every)  # as often as they are in the data
+    assert len(three) == len(set(three)) < len(every)  # some sentences occur repeatedly
     assert three == list(dict.fromkeys(every))
     files = [tiny_data / name for name in ("ids-sst-train.csv", "quora-train.csv", "sts-train.csv")]
     content = "".join(path.read_text() for path in files)
@@ -49,12 +50,12 @@ def test_the_text_is_the_training_sentences_of_the_named_tasks(
     four = text_of(config_of(tiny_encoder, tiny_data, tasks, *once))
     assert set(three) < set(four)
     other_tasks = config_of(tiny_encoder, tiny_data, "data.tasks=[sentiment]", *once)
-    assert text_of(other_tasks) == three  # a single-task row shares the encoder
+    assert text_of(other_tasks) == three  # so trials with other tasks share the encoder
     half = config_of(tiny_encoder, tiny_data, "data.train_fraction=0.5")
     assert len(text_of(half)) < len(every)
 
 
-def test_an_ordinary_encoder_with_the_start_encoders_pooler(
+def test_the_result_is_an_encoder_with_the_original_pooler(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     pretrain(config_of(tiny_encoder, tiny_data), tmp_path / "e")
@@ -71,17 +72,11 @@ def test_an_ordinary_encoder_with_the_start_encoders_pooler(
     assert [settings[0][name] for name in names] == [settings[1][name] for name in names]
 
 
-def test_a_recipe_names_the_result(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
-    pretrain(config_of(tiny_encoder, tiny_data), tmp_path / "e")
-    config = config_of(tmp_path / "e", tiny_data, "pretrain.enabled=false", "train.num_epochs=1")
-    ended = train(config, tmp_path / "t", identity=Identity("t", None, "baseline", {}))
-    assert ended.outcome is Outcome.FINISHED
-
-
-def test_the_loss_on_held_out_text_falls_more_than_with_the_head_alone(
+def test_training_the_encoder_lowers_the_held_out_loss_more_than_the_head_alone(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    """A language of one pattern: after `how` comes `do`, after `do` comes `i`, and so on."""
+    """Which does not change the encoder. The text has one pattern: `do` follows `how`, `i` follows
+    `do`, and so on."""
     words = ["how", "do", "i", "learn", "bread", "well"]
     sentences = [" ".join((words * 3)[start : start + 8]) for start in range(6)] * 20
     numbered = list(dict.fromkeys(f"{s} {w}" for s in sentences for w in words))
@@ -92,32 +87,25 @@ def test_the_loss_on_held_out_text_falls_more_than_with_the_head_alone(
         done = pretrain(config, tmp_path / str(head_only), sentences=numbered, head_only=head_only)
         assert done.is_done
         losses[head_only] = (done.held_out[0][1], done.held_out[-1][1])
-    assert losses[False][0] == losses[True][0]  # the same start, the same masks
+    assert losses[False][0] == losses[True][0]  # the same weights and masks
     assert losses[False][1] < 0.5 * losses[False][0]
     assert losses[False][1] < losses[True][1]
-
-
-def test_the_head_alone_leaves_the_encoder_bit_identical(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
-) -> None:
-    pretrain(config_of(tiny_encoder, tiny_data), tmp_path / "e", head_only=True)
-    before, after = (load_file(p / "model.safetensors") for p in (tiny_encoder, tmp_path / "e"))
+    before, after = (load_file(p / "model.safetensors") for p in (tiny_encoder, tmp_path / "True"))
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
-@pytest.mark.parametrize("stop_before", [1, 3, 6])
-def test_stopped_and_run_again_gives_the_same_encoder(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, stop_before: int
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_resumed_pretraining_gives_the_same_encoder(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, step: int
 ) -> None:
     config = config_of(tiny_encoder, tiny_data)
     whole = pretrain(config, tmp_path / "whole")
-    asked = iter(range(1, 100))
-    stopped = pretrain(config, tmp_path / "e", stop=lambda: next(asked) == stop_before)
+    stopped = pretrain(config, tmp_path / "e", stop=stop_at(step))
     assert not stopped.is_done
-    assert stopped.step == stop_before - 1
+    assert stopped.step == step - 1
     assert not (tmp_path / "e").exists()
-    again = pretrain(config, tmp_path / "e")
-    assert again.held_out == whole.held_out
+    resumed = pretrain(config, tmp_path / "e")
+    assert resumed.held_out == whole.held_out
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "e"))
     assert all(torch.equal(value, two[key]) for key, value in one.items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "whole"]
@@ -127,17 +115,16 @@ def test_stopped_and_run_again_gives_the_same_encoder(
     ("change", "head_only"),
     [("pretrain.lr=1e-4", False), ("data.train_fraction=0.5", False), ("seed=1", True)],
 )
-def test_what_was_stopped_does_not_go_on_with_other_settings(
+def test_stopped_pretraining_is_not_resumed_with_other_settings(
     change: str, head_only: bool, tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    """Nor with other text, nor with more or less of the model."""
-    asked = iter(range(1, 100))
+    """Nor with other text, nor with another part of the model."""
     config = config_of(tiny_encoder, tiny_data)
-    pretrain(config, tmp_path / "e", stop=lambda: next(asked) == 3)
+    pretrain(config, tmp_path / "e", stop=stop_at(3))
     other = config_of(tiny_encoder, tiny_data, change)
     with pytest.raises(ConfigError, match=r"e\.partial: begun with other settings"):
         pretrain(other, tmp_path / "e", head_only=head_only)
-    assert pretrain(config, tmp_path / "e").is_done  # nothing was lost
+    assert pretrain(config, tmp_path / "e").is_done
 
 
 def test_a_diverged_pretraining_leaves_no_encoder(
@@ -155,16 +142,15 @@ def test_a_diverged_pretraining_leaves_no_encoder(
     monkeypatch.setattr(MaskedLMTraining, "_train", diverge)
     with pytest.raises(NothingUsableError, match="diverged: a weight is not finite after step 6"):
         pretrained_encoder(config, tmp_path)
-    asked = iter(range(1, 100))
-    with pytest.raises(NothingUsableError, match="after step 5"):  # no checkpoint of it either
-        pretrained_encoder(config, tmp_path, stop=lambda: next(asked) == 6)
+    with pytest.raises(NothingUsableError, match="after step 5"):  # a stop saves no checkpoint
+        pretrained_encoder(config, tmp_path, stop=stop_at(6))
     assert not list((tmp_path / "encoders").glob("*/*"))
 
 
-def test_the_rate_falls_to_0_and_gradients_are_clipped_unless_told_otherwise(
+def test_by_default_the_learning_rate_decays_to_0_and_gradients_are_clipped(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in the script that the paper adapted: transformers' defaults."""
+    """The defaults of transformers, as in the script that the paper adapted."""
     seen: list[tuple[float, float]] = []
 
     def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -180,15 +166,15 @@ def test_the_rate_falls_to_0_and_gradients_are_clipped_unless_told_otherwise(
         training.run(lambda progress: None, lambda: False)
         return list(seen)
 
-    usual = steps_of()
-    assert [rate for rate, _ in usual] == pytest.approx([1e-3 * (6 - n) / 6 for n in range(6)])
-    assert [norm for _, norm in usual] == pytest.approx([1.0] * 6, rel=1e-3)
-    other = steps_of("pretrain.lr_decay=0", "pretrain.max_grad_norm=null")
-    assert [rate for rate, _ in other] == [1e-3] * 6
-    assert min(norm for _, norm in other) > 1.5
+    rates, norms = zip(*steps_of(), strict=True)
+    assert rates == pytest.approx([1e-3 * (6 - n) / 6 for n in range(6)])
+    assert norms == pytest.approx([1.0] * 6, rel=1e-3)
+    rates, norms = zip(*steps_of("pretrain.lr_decay=0", "pretrain.max_grad_norm=null"), strict=True)
+    assert rates == (1e-3,) * 6
+    assert min(norms) > 1.5
 
 
-def test_a_sentence_that_is_held_out_is_never_trained_on_however_often_it_stands(
+def test_no_repetition_of_a_held_out_sentence_is_trained_on(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     config = config_of(tiny_encoder, tiny_data)
@@ -198,10 +184,10 @@ def test_a_sentence_that_is_held_out_is_never_trained_on_however_often_it_stands
     assert len(training.train_tokens.lengths) == 300 - 2 * 3
 
 
-def test_the_held_out_loss_is_a_mean_over_its_tokens(
+def test_the_held_out_loss_is_the_mean_over_all_tokens(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    """Of all, whatever the batches: 64 sentences and a rest."""
+    """The last of several batches is not full."""
     config = config_of(tiny_encoder, tiny_data, "model.encoder_dropout=0")
     sentences = [f"{number} {text}" for number in range(40) for text in text_of(config)]
     training = MaskedLMTraining(config, sentences, tmp_path / "e", False, "f")
@@ -211,34 +197,37 @@ def test_the_held_out_loss_is_a_mean_over_its_tokens(
     training._evaluate_held_out()
     rows = (np.arange(n, min(n + 64, num_held_out)) for n in range(0, num_held_out, 64))
     with torch.inference_mode():
-        losses = torch.cat(
-            [
-                training._losses(training.held_out_tokens, some, ("held out", number))
-                for number, some in enumerate(rows)
-            ]
-        )
-    assert training.losses == [(0, pytest.approx(float(losses.double().mean()), rel=1e-5))]
+        losses = [
+            training._losses(training.held_out_tokens, some, ("held out", number))
+            for number, some in enumerate(rows)
+        ]
+    mean = float(torch.cat(losses).double().mean())
+    assert training.losses == [(0, pytest.approx(mean, rel=1e-5))]
 
 
-def test_found_again_by_its_fingerprint(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+def test_an_encoder_is_pretrained_again_only_if_it_is_damaged(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = config_of(tiny_encoder, tiny_data)
-    folder = pretrained_encoder(config, tmp_path)
-    assert folder is not None
-    written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert pretrained_encoder(config_of(tiny_encoder, tiny_data, "seed=7"), tmp_path) == folder
-    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    path = pretrained_encoder(config, tmp_path) / "model.safetensors"
+    content, written = path.read_bytes(), path.stat().st_mtime_ns
+    other_seed = config_of(tiny_encoder, tiny_data, "seed=7")
+    assert pretrained_encoder(other_seed, tmp_path) == path.parent
+    assert path.stat().st_mtime_ns == written
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert pretrained_encoder(config, tmp_path) == path.parent
+    assert path.read_bytes() == content
+    assert "is trained again" in caplog.text
 
 
-def test_text_encoder_and_settings_are_in_the_fingerprint(
+def test_the_fingerprint_depends_on_text_encoder_and_settings(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     config = config_of(tiny_encoder, tiny_data)
     text = text_of(config)
     other = tmp_path / "e"
     pretrain(config, other)
-    names = [
+    found = [
         fingerprint(config, text),
         fingerprint(config, text[1:]),
         fingerprint(config_of(other, tiny_data), text),
@@ -247,12 +236,12 @@ def test_text_encoder_and_settings_are_in_the_fingerprint(
             for key in ("seed=1", "lr=1e-4", "whole_word=false", "replacement=mask", "max_steps=7")
         ),
     ]
-    assert len(set(names)) == len(names)
-    ours = config_of(tiny_encoder, tiny_data, "optim.lr=1e-2", "train.num_epochs=3")
-    assert fingerprint(ours, text) == names[0]
+    assert len(set(found)) == len(found)
+    same = config_of(tiny_encoder, tiny_data, "optim.lr=1e-2", "train.num_epochs=3")
+    assert fingerprint(same, text) == found[0]
 
 
-_ASK = """
+_PRETRAIN = """
 import sys
 from pathlib import Path
 from trainable.pretraining.pretrain import pretrained_encoder
@@ -262,13 +251,12 @@ print(pretrained_encoder(resolve("baseline", sys.argv[2:], {}).config, Path(sys.
 """
 
 
-def test_two_that_ask_at_once_train_it_once(
+def test_a_second_process_waits_for_the_encoder(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process has begun; who asks now waits for it."""
     settings = [f"data.dir={tiny_data}", f"model.encoder={tiny_encoder}", "pretrain.enabled=true"]
     settings += ["pretrain.max_steps=40"]
-    command = [sys.executable, "-c", _ASK, str(tmp_path), *settings]
+    command = [sys.executable, "-c", _PRETRAIN, str(tmp_path), *settings]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         while not list(tmp_path.glob("encoders/*")):
             assert other.poll() is None
@@ -279,36 +267,27 @@ def test_two_that_ask_at_once_train_it_once(
     assert (found / "pretrain.json").is_file()
 
 
-def test_a_damaged_encoder_is_trained_again(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_resumed_trial_resumes_its_pretraining(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_of(tiny_encoder, tiny_data)
-    folder = pretrained_encoder(config, tmp_path)
-    assert folder is not None
-    path = folder / "model.safetensors"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert pretrained_encoder(config, tmp_path) == folder
-    assert path.read_bytes() == whole
-    assert "is trained again" in caplog.text
+    steps, plain = [], MaskedLMTraining._train
+
+    def train_step(self: MaskedLMTraining, rows: NDArray[np.int64]) -> Tensor:
+        steps.append(rows.tolist())
+        return plain(self, rows)
+
+    monkeypatch.setattr(MaskedLMTraining, "_train", train_step)
+    config = config_of(tiny_encoder, tiny_data, "train.num_epochs=1")
+    stopped = run(config, tmp_path / "t", tmp_path, stop=stop_at(4))
+    assert (stopped.outcome, stopped.epoch, len(steps)) == (Outcome.STOPPED, 0, 3)
+    assert "during pre-training" in stopped.reason
+    assert run(config, tmp_path / "t", tmp_path).outcome is Outcome.FINISHED
+    assert len(steps) == 6
 
 
-def test_a_stopped_trial_goes_on_with_its_pretraining(
+def test_progress_is_reported_and_stored(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    config = config_of(tiny_encoder, tiny_data, "train.num_epochs=1")
-    identity = Identity("t", None, "baseline", {})
-    asked = iter(range(1, 100))
-    stopped = train(
-        config, tmp_path / "t", identity=identity, shared=tmp_path, stop=lambda: next(asked) == 4
-    )
-    assert (stopped.outcome, stopped.epoch) == (Outcome.STOPPED, 0)
-    assert "during pre-training" in stopped.reason
-    ended = train(config, tmp_path / "t", identity=identity, shared=tmp_path)
-    assert ended.outcome is Outcome.FINISHED
-
-
-def test_progress_is_reported_and_kept(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     config = config_of(tiny_encoder, tiny_data, "pretrain.max_steps=null", "pretrain.num_epochs=2")
     done = pretrain(config, tmp_path / "e", report=seen.append)
@@ -316,11 +295,3 @@ def test_progress_is_reported_and_kept(tiny_encoder: Path, tiny_data: Path, tmp_
     stored = json.loads((tmp_path / "e" / "pretrain.json").read_text())
     assert stored["held_out"] == [list(pair) for pair in done.held_out]
     assert len(stored["held_out"]) == 3
-
-
-def test_an_output_that_is_there_is_refused(
-    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="is there already"):
-        pretrain(config_of(tiny_encoder, tiny_data), tmp_path)
