@@ -1,13 +1,14 @@
-"""Fixtures of these tests."""
+"""A trial's folder, and a limit that makes every read fail."""
 
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from trial_records import RECORD, epoch_record, predictions, write_weights
 
-from mlflow_setup.schema import (
-    Decision,
-)
+from mlflow_setup.schema import Decision
 from trainable.storage.trial_folder import TrialFolder
 
 
@@ -23,3 +24,19 @@ def trial(tmp_path: Path) -> TrialFolder:
     for epoch in (1, 3):
         folder.keep_weights(epoch, write_weights)
     return folder
+
+
+@pytest.fixture
+def too_many_open_files() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which no file can be opened."""
+
+    @contextmanager
+    def limit() -> Iterator[None]:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    return limit

@@ -1,4 +1,4 @@
-"""Weights, checkpoints and leftovers of a trial: what is kept, dropped, sent and refused."""
+"""A trial's weights, checkpoints and temporary files: written, deleted, and never through links."""
 
 import shutil
 from pathlib import Path
@@ -9,14 +9,11 @@ from trial_records import RECORD, predictions, write_weights
 from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.filesystem.storage import TEMPORARY
-from mlflow_setup.schema import (
-    Outcome,
-    OutcomeRecord,
-)
+from mlflow_setup.schema import Outcome, OutcomeRecord
 from trainable.storage.trial_folder import TrialFolder
 
 
-def test_kept_weights_are_whole_or_not_there(trial: TrialFolder) -> None:
+def test_weights_are_written_atomically(trial: TrialFolder) -> None:
     assert trial.require_weights(3) == trial.path / "weights" / "0003"
     assert {path.name for path in trial.weights_dir(3).iterdir()} == {"model.safetensors", MANIFEST}
 
@@ -30,15 +27,15 @@ def test_kept_weights_are_whole_or_not_there(trial: TrialFolder) -> None:
     assert {path.name for path in (trial.path / "weights").iterdir()} == {"0001", "0003"}
 
 
-def test_damaged_weights_are_refused_by_name(trial: TrialFolder) -> None:
-    (trial.weights_dir(3) / "model.safetensors").write_bytes(b"weighty")
+def test_damaged_weights_are_refused(trial: TrialFolder) -> None:
+    (trial.weights_dir(3) / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match=r"0003: weights are damaged: .*model.safetensors"):
         trial.require_weights(3)
     with pytest.raises(IntegrityError, match=r"0002: weights are damaged: manifest.json is miss"):
         trial.require_weights(2)
 
 
-def test_weights_may_be_written_again_and_dropped(trial: TrialFolder) -> None:
+def test_weights_can_be_written_again_and_deleted(trial: TrialFolder) -> None:
     trial.keep_weights(3, lambda folder: (folder / "other").touch())
     assert {path.name for path in trial.require_weights(3).iterdir()} == {"other", MANIFEST}
     for epoch in (1, 2, 3, 3):
@@ -52,7 +49,7 @@ def test_the_encoder_is_written_once(trial: TrialFolder) -> None:
     assert [path.name for path in trial.encoder_dir.iterdir()] == ["config.json"]
 
 
-def test_drop_checkpoint(trial: TrialFolder) -> None:
+def test_dropping_checkpoints_deletes_their_folder(trial: TrialFolder) -> None:
     (trial.checkpoint_dir / "00000001").mkdir(parents=True)
     trial.drop_checkpoint()
     trial.drop_checkpoint()
@@ -61,7 +58,7 @@ def test_drop_checkpoint(trial: TrialFolder) -> None:
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2, 3])
-def test_forget_after_leaves_the_epochs_up_to_there(trial: TrialFolder, epoch: int) -> None:
+def test_forget_after_keeps_the_epochs_up_to_the_given_one(trial: TrialFolder, epoch: int) -> None:
     trial.forget_after(epoch)
     assert [record.epoch for record in trial.epochs()] == list(range(1, epoch + 1))
     assert [decision.epoch for decision in trial.decisions()] == list(range(1, epoch + 1))
@@ -71,10 +68,10 @@ def test_forget_after_leaves_the_epochs_up_to_there(trial: TrialFolder, epoch: i
     assert trial.trial().trial == "t1"
 
 
-def test_forget_after_removes_leftovers_and_nothing_else(trial: TrialFolder) -> None:
-    for place in (".", "epochs", "weights", "predictions"):
-        (trial.path / place / f"{TEMPORARY}file").touch()
-        (trial.path / place / f"{TEMPORARY}folder" / "below").mkdir(parents=True)
+def test_forget_after_removes_temporary_files_only(trial: TrialFolder) -> None:
+    for name in (".", "epochs", "weights", "predictions"):
+        (trial.path / name / f"{TEMPORARY}file").touch()
+        (trial.path / name / f"{TEMPORARY}folder" / "below").mkdir(parents=True)
     (trial.path / "epochs" / "notes.json").touch()
     (trial.path / "predictions" / "notes.parquet").touch()
     trial.forget_after(3)
@@ -84,7 +81,7 @@ def test_forget_after_removes_leftovers_and_nothing_else(trial: TrialFolder) -> 
     assert len(trial.snapshot().predictions) == 3
 
 
-def test_the_snapshot_has_all_that_is_projected(
+def test_the_snapshot_has_records_predictions_and_weights(
     trial: TrialFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = OutcomeRecord(Outcome.PRUNED, "rung 2", 2, 5.0)
@@ -101,7 +98,7 @@ def test_the_snapshot_has_all_that_is_projected(
     assert snapshot.kept_epochs == (1, 3)
 
 
-def test_a_folder_of_predictions_that_leads_out_is_refused(tmp_path: Path) -> None:
+def test_predictions_are_not_written_through_a_link(tmp_path: Path) -> None:
     trial = TrialFolder(tmp_path / "t1")
     trial.create(RECORD)
     (tmp_path / "outside").mkdir()
@@ -111,7 +108,7 @@ def test_a_folder_of_predictions_that_leads_out_is_refused(tmp_path: Path) -> No
     assert not list((tmp_path / "outside").iterdir())
 
 
-def test_nothing_is_sent_or_deleted_through_a_link(trial: TrialFolder, tmp_path: Path) -> None:
+def test_links_are_neither_followed_nor_uploaded(trial: TrialFolder, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     for name in ("0002.parquet", "0009.parquet", "0009.json", "0009/model", f"{TEMPORARY}x/file"):
         (outside / name).parent.mkdir(parents=True, exist_ok=True)

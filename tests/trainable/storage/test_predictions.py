@@ -1,3 +1,5 @@
+"""Prediction files: read as written, plain Parquet; changed or unexpected ones are refused."""
+
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,7 +55,7 @@ def assert_same(found: Predictions, expected: Predictions) -> None:
 
 @pytest.mark.parametrize("has_labels", [True, False])
 @pytest.mark.parametrize("kind", [Kind.CLASSIFICATION, Kind.PARAPHRASE, Kind.SIMILARITY])
-def test_read_gives_what_was_written(tmp_path: Path, kind: Kind, has_labels: bool) -> None:
+def test_predictions_are_read_as_written(tmp_path: Path, kind: Kind, has_labels: bool) -> None:
     written = predictions(kind, has_labels)
     written.write(tmp_path / "mood" / "0001.parquet")
     assert_same(Predictions.read(tmp_path / "mood" / "0001.parquet"), written)
@@ -62,7 +64,7 @@ def test_read_gives_what_was_written(tmp_path: Path, kind: Kind, has_labels: boo
 
 @settings(max_examples=50, deadline=None)
 @given(data=st.data(), ids=st.lists(st.text(st.characters(codec="utf-8")), unique=True, max_size=9))
-def test_any_ids_and_numbers_come_back(
+def test_any_ids_and_numbers_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, ids: list[str]
 ) -> None:
     outputs = data.draw(arrays(np.float32, (len(ids), 2)))
@@ -74,8 +76,8 @@ def test_any_ids_and_numbers_come_back(
     np.testing.assert_array_equal(found.outputs, written.outputs)
 
 
-def test_the_tasks_of_an_epoch_are_one_file(tmp_path: Path) -> None:
-    """Each with its own columns, rows and labels."""
+def test_the_tasks_of_an_epoch_share_a_file(tmp_path: Path) -> None:
+    """Each task has its own columns, rows and labels."""
     path = tmp_path / "0007.parquet"
     written = {
         name: replace(predictions(kind, has_labels), task_name=name, ids=ids)
@@ -99,26 +101,22 @@ def test_the_tasks_of_an_epoch_are_one_file(tmp_path: Path) -> None:
         Predictions.read(path, "other")
 
 
-def test_the_rows_of_one_task_are_never_anothers(tmp_path: Path) -> None:
+def test_swapped_tasks_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "0007.parquet"
     parts = [replace(predictions(Kind.SIMILARITY), task_name=name) for name in ("one", "two")]
     write_predictions(path, parts)
-    change_table(path, lambda table: table.take([*range(NUM_ROWS, 2 * NUM_ROWS), *range(NUM_ROWS)]))
+    rows(*range(NUM_ROWS, 2 * NUM_ROWS), *range(NUM_ROWS))(path)
     with pytest.raises(IntegrityError, match="tasks or their order do not match the header"):
         read_predictions(path)
 
 
-def test_the_columns_are_readable_by_anyone(tmp_path: Path) -> None:
+def test_a_file_is_a_parquet_table_with_a_header(tmp_path: Path) -> None:
     written = predictions()
     written.write(tmp_path / "file.parquet")
-    frame = pq.read_table(tmp_path / "file.parquet").to_pandas()
-    assert list(frame.columns) == ["task", "id", "label", "logit_0", "logit_1", "logit_2"]
-    assert tuple(frame["id"]) == written.ids
-
-
-def test_the_header_says_what_it_is_of(tmp_path: Path) -> None:
-    predictions().write(tmp_path / "file.parquet")
-    header = json.loads(pq.read_schema(tmp_path / "file.parquet").metadata[b"ensweep"])
+    table = pq.read_table(tmp_path / "file.parquet")
+    assert table.column_names == ["task", "id", "label", "logit_0", "logit_1", "logit_2"]
+    assert tuple(table["id"].to_pylist()) == written.ids
+    header = json.loads(table.schema.metadata[b"ensweep"])
     assert header["version"] == 2
     (part,) = header["parts"]
     assert {key: part[key] for key in ("task", "kind", "split", "num_rows")} == {
@@ -143,143 +141,112 @@ def test_shapes_that_do_not_fit_are_refused(changes: dict[str, object], message:
         replace(predictions(), **changes)  # type: ignore[arg-type]
 
 
+Change = Callable[[Path], object]
+
+
 def change_table(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Rewrite the file with other rows or columns and the header that it had."""
+    """Rewrite the file with other rows or columns, but the same header."""
     table = pq.read_table(path)
     changed = change(table).replace_schema_metadata(table.schema.metadata)
     pq.write_table(changed, path)
 
 
-def change_header(path: Path, **changes: object) -> None:
-    table = pq.read_table(path)
-    header = json.loads(table.schema.metadata[b"ensweep"])
-    for key, value in changes.items():
-        of = header if key == "version" else header["parts"][0]
-        of[key] = value
+def rows(*numbers: int) -> Change:
+    """Keep these rows, in this order."""
+    return lambda path: change_table(path, lambda table: table.take(list(numbers)))
+
+
+def column(name: str, values: Callable[[pa.Table], list[object]]) -> Change:
+    """Replace a column."""
+    return lambda path: change_table(
+        path,
+        lambda table: table.set_column(
+            table.column_names.index(name), name, pa.array(values(table))
+        ),
+    )
+
+
+def without(name: str) -> Change:
+    """Remove a column."""
+    return lambda path: change_table(path, lambda table: table.drop_columns([name]))
+
+
+def metadata(content: dict[bytes, str] | None) -> Change:
+    """Replace the file's metadata, which have the header."""
+    return lambda path: pq.write_table(pq.read_table(path).replace_schema_metadata(content), path)
+
+
+def header(key: str, value: object) -> Change:
+    """Change a value of the header; None removes it."""
+
+    def change(path: Path) -> None:
+        content = json.loads(pq.read_schema(path).metadata[b"ensweep"])
+        part = content if key == "version" else content["parts"][0]
+        part[key] = value
         if value is None:
-            del of[key]
-    pq.write_table(table.replace_schema_metadata({b"ensweep": json.dumps(header)}), path)
+            del part[key]
+        metadata({b"ensweep": json.dumps(content)})(path)
+
+    return change
 
 
-def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
-    return table.set_column(table.column_names.index(name), name, pa.array(values))
-
-
-DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+DAMAGE: dict[str, tuple[Change, str]] = {
     "missing": (Path.unlink, "No such file"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     "empty": (lambda path: path.write_bytes(b""), "file size is 0 bytes"),
     "text": (lambda path: path.write_text("id,logit\n" * 9), "magic bytes not found"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "magic bytes not found"),
-    "without header": (
-        lambda path: pq.write_table(pq.read_table(path).replace_schema_metadata(None), path),
-        "it has no header",
-    ),
-    "header of another kind": (
-        lambda path: pq.write_table(
-            pq.read_table(path).replace_schema_metadata({b"ensweep": "[1]"}), path
-        ),
-        "it has no header",
-    ),
-    "header nested without end": (
-        lambda path: pq.write_table(
-            pq.read_table(path).replace_schema_metadata({b"ensweep": "[" * 100_000}), path
-        ),
-        "maximum recursion depth",
-    ),
-    "the version of the first release": (
-        lambda path: change_header(path, version=1),
-        "its version is 1, expected 2",
-    ),
-    "later version": (lambda path: change_header(path, version=3), "its version is 3, expected 2"),
-    "unknown split": (lambda path: change_header(path, split="all"), "there is no split 'all'"),
-    "unknown kind": (lambda path: change_header(path, kind="poem"), "'poem' is not a valid Kind"),
-    "kind of other columns": (
-        lambda path: change_header(path, kind="similarity"),
-        "are not those of a similarity task",
-    ),
-    "header key missing": (lambda path: change_header(path, num_rows=None), "num_rows"),
-    "header key extra": (lambda path: change_header(path, author="x"), "were changed"),
-    "another task's name": (
-        lambda path: change_header(path, task="other"),
-        "tasks or their order do not match the header",
-    ),
-    "another split's name": (lambda path: change_header(path, split="test"), "were changed"),
-    "another tokenizer's name": (lambda path: change_header(path, tokenizer="x"), "were changed"),
-    "other data's name": (lambda path: change_header(path, data_fingerprint="x"), "were changed"),
-    "reordered": (
-        lambda path: change_table(path, lambda table: table.take(list(range(NUM_ROWS))[::-1])),
-        "IDs or their order do not match the header",
-    ),
-    "a row less": (
-        lambda path: change_table(path, lambda table: table.slice(1)),
-        "11 rows, its header says 12",
-    ),
-    "rows twice": (
-        lambda path: change_table(path, lambda table: pa.concat_tables([table, table])),
-        "24 rows, its header says 12",
-    ),
-    "a row twice, another gone": (
-        lambda path: change_table(path, lambda table: table.take([0, 0, *range(2, NUM_ROWS)])),
-        "IDs are duplicated",
-    ),
+    "without header": (metadata(None), "it has no header"),
+    "header of another kind": (metadata({b"ensweep": "[1]"}), "it has no header"),
+    "deeply nested header": (metadata({b"ensweep": "[" * 100_000}), "maximum recursion depth"),
+    "the version of the first release": (header("version", 1), "its version is 1, expected 2"),
+    "later version": (header("version", 3), "its version is 3, expected 2"),
+    "unknown split": (header("split", "all"), "there is no split 'all'"),
+    "unknown kind": (header("kind", "poem"), "'poem' is not a valid Kind"),
+    "kind of other columns": (header("kind", "similarity"), "are not those of a similarity task"),
+    "header key missing": (header("num_rows", None), "num_rows"),
+    "header key extra": (header("author", "x"), "were changed"),
+    "another task": (header("task", "other"), "tasks or their order do not match the header"),
+    "another split": (header("split", "test"), "were changed"),
+    "another tokenizer": (header("tokenizer", "x"), "were changed"),
+    "other data": (header("data_fingerprint", "x"), "were changed"),
+    "rows reordered": (rows(*range(NUM_ROWS)[::-1]), "IDs or their order do not match the header"),
+    "a row missing": (rows(*range(1, NUM_ROWS)), "11 rows, its header says 12"),
+    "rows twice": (rows(*range(NUM_ROWS), *range(NUM_ROWS)), "24 rows, its header says 12"),
+    "a row twice, another missing": (rows(0, 0, *range(2, NUM_ROWS)), "IDs are duplicated"),
     "other ids": (
-        lambda path: change_table(
-            path, lambda table: with_column(table, "id", [f"x{i}" for i in range(NUM_ROWS)])
-        ),
+        column("id", lambda _: [f"x{i}" for i in range(NUM_ROWS)]),
         "IDs or their order do not match the header",
     ),
-    "ids that are numbers": (
-        lambda path: change_table(
-            path, lambda table: with_column(table, "id", list(range(NUM_ROWS)))
-        ),
-        "an ID is not text",
-    ),
+    "ids that are numbers": (column("id", lambda _: [*range(NUM_ROWS)]), "an ID is not text"),
     "an id missing": (
-        lambda path: change_table(
-            path, lambda table: with_column(table, "id", [None, *table["id"].to_pylist()[1:]])
-        ),
+        column("id", lambda table: [None, *table["id"].to_pylist()[1:]]),
         "an ID is not text",
     ),
     "one label changed": (
-        lambda path: change_table(
-            path, lambda table: with_column(table, "label", [7.0, *table["label"].to_pylist()[1:]])
-        ),
+        column("label", lambda table: [7.0, *table["label"].to_pylist()[1:]]),
         "outputs, labels or header were changed",
     ),
-    "no labels": (
-        lambda path: change_table(path, lambda table: table.drop_columns(["label"])),
-        "outputs, labels or header were changed",
-    ),
-    "no ids": (
-        lambda path: change_table(path, lambda table: table.drop_columns(["id"])),
-        "id",
-    ),
+    "no labels": (without("label"), "outputs, labels or header were changed"),
+    "no ids": (without("id"), 'Field "id" does not exist'),
     "outputs swapped": (
-        lambda path: change_table(
-            path, lambda table: with_column(table, "logit_0", table["logit_1"].to_pylist())
-        ),
+        column("logit_0", lambda table: table["logit_1"].to_pylist()),
         "outputs, labels or header were changed",
     ),
-    "an output missing": (
-        lambda path: change_table(path, lambda table: table.drop_columns(["logit_0"])),
-        "are not those of a classification task",
-    ),
+    "an output missing": (without("logit_0"), "are not those of a classification task"),
     "outputs that are text": (
-        lambda path: change_table(
-            path, lambda table: with_column(table, "logit_1", ["x"] * NUM_ROWS)
-        ),
+        column("logit_1", lambda _: ["x"] * NUM_ROWS),
         "string instead of numbers",
     ),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_file_that_is_not_as_written_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "0007.parquet"
     predictions().write(path)
-    harm, message = DAMAGE[name]
-    harm(path)
+    damage, message = DAMAGE[name]
+    damage(path)
     with pytest.raises(IntegrityError, match=message) as refused:
         Predictions.read(path)
     assert str(refused.value).startswith(f"{path}: not a prediction file, or damaged: ")
@@ -299,16 +266,14 @@ def test_a_file_that_is_not_as_written_is_refused_by_name(tmp_path: Path, name: 
         ),
     ],
 )
-def test_predictions_of_something_else_are_refused_by_name(
-    wanted: dict[str, str], message: str
-) -> None:
+def test_unexpected_predictions_are_refused(wanted: dict[str, str], message: str) -> None:
     expected = {"task_name": "mood", "split": "dev", "data_fingerprint": "data", **wanted}
     with pytest.raises(IntegrityError, match=f"^a.parquet: predictions for other data: {message}"):
         predictions().require(Path("a.parquet"), **expected)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("tokenizer", [None, "words"])
-def test_predictions_of_what_is_wanted_pass(tokenizer: str | None) -> None:
+def test_expected_predictions_are_accepted(tokenizer: str | None) -> None:
     predictions().require(
         Path("a.parquet"),
         task_name="mood",
@@ -318,7 +283,7 @@ def test_predictions_of_what_is_wanted_pass(tokenizer: str | None) -> None:
     )
 
 
-def test_dev_train_is_half_of_dev_and_follows_the_id() -> None:
+def test_half_of_dev_is_chosen_by_id() -> None:
     ids = tuple(f"{i:x}" for i in range(10_000))
     mask = dev_train_mask(ids)
     assert mask.dtype == np.bool_
@@ -328,7 +293,7 @@ def test_dev_train_is_half_of_dev_and_follows_the_id() -> None:
     assert dev_train_mask(()).shape == (0,)
 
 
-def test_the_halves_never_change() -> None:
-    """Recorded sweeps were chosen on this half: another one would have seen the judged rows."""
+def test_the_halves_are_those_of_earlier_releases() -> None:
+    """Ensembles of earlier sweeps were chosen on this half and evaluated on the other."""
     chosen = [id_ for id_ in ("a", "b", "c", "d", "e", "ä", "") if dev_train_mask((id_,))[0]]
     assert chosen == ["a", "e", "ä"]

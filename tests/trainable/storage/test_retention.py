@@ -1,3 +1,5 @@
+"""Which epochs' weights are kept."""
+
 import pytest
 
 from mlflow_setup.schema import OVERALL, EpochRecord
@@ -8,6 +10,7 @@ TASKS: dict[str, Task] = {name: PAPER_TASKS[name] for name in ("sentiment", "sim
 
 
 def scored(epoch: int, full: tuple[float, ...], half: tuple[float, ...]) -> EpochRecord:
+    """A record with overall, sentiment and similarity scores on all and on half of dev."""
     names = (OVERALL, "dev/sentiment/accuracy", "dev/similarity/pearson")
     metrics, dev_train = dict(zip(names, full, strict=True)), dict(zip(names, half, strict=True))
     return EpochRecord(epoch, metrics, dev_train, 1.0, 1.0)
@@ -26,14 +29,16 @@ def scored(epoch: int, full: tuple[float, ...], half: tuple[float, ...]) -> Epoc
         ([((1, 1, -0.9), (1, 1, -0.9)), ((1, 1, -0.5), (1, 1, -0.5))], {1, 2}),
     ],
 )
-def test_epochs_to_keep(scores: list[tuple[tuple[float, ...], ...]], kept: set[int]) -> None:
+def test_the_best_epochs_of_each_score_are_kept(
+    scores: list[tuple[tuple[float, ...], ...]], kept: set[int]
+) -> None:
     records = [scored(number + 1, full, half) for number, (full, half) in enumerate(scores)]
     assert epochs_to_keep(records, TASKS) == kept
 
 
-def test_the_best_of_the_stage_under_way_is_kept_too() -> None:
-    """The next stage may go on from it, and it is what the stage is worth."""
-    worse = [((9, 9, 9), (9, 9, 9)), ((1, 1, 1), (1, 1, 1)), ((2, 0, 0), (0, 0, 0))]
-    records = [scored(number, *pair) for number, pair in enumerate(worse, start=1)]
+def test_the_best_epoch_of_the_current_stage_is_kept_too() -> None:
+    """The next stage may start from it."""
+    scores = [((9, 9, 9), (9, 9, 9)), ((1, 1, 1), (1, 1, 1)), ((2, 0, 0), (0, 0, 0))]
+    records = [scored(number, *pair) for number, pair in enumerate(scores, start=1)]
     assert epochs_to_keep(records, TASKS) == {1}
     assert epochs_to_keep(records, TASKS, stage_start=2) == {1, 3}

@@ -1,4 +1,4 @@
-"""Samples of the machine: in order, and without what a killed process left in part."""
+"""Samples of system metrics: in order, without partial lines of killed processes."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from mlflow_setup.runs.usage import SystemSample
 from trainable.storage.system_samples import append_sample, read_samples
 
 
-def test_samples_of_all_attempts_in_order(tmp_path: Path) -> None:
+def test_samples_of_all_attempts_are_in_order(tmp_path: Path) -> None:
     samples = [SystemSample(float(n), {"system/x": n / 2}) for n in (1, 2, 3)]
     for sample, attempt in zip(samples, ("0001.json", "0001.json", "0002.json"), strict=True):
         append_sample(tmp_path / attempt, sample)
@@ -14,7 +14,7 @@ def test_samples_of_all_attempts_in_order(tmp_path: Path) -> None:
     assert list(read_samples(tmp_path / "none")) == []
 
 
-def test_lines_that_are_no_samples_are_skipped(tmp_path: Path) -> None:
+def test_invalid_lines_are_skipped(tmp_path: Path) -> None:
     lines = (
         *('[1.0, {"system/x": 1}]', "[2.0, {", "null", "[3.0]", '[4, {"system/x": null}]'),
         *('[5, {"system/x": NaN}]', "[-1, {}]", "[" * 100_000, '["6", []]', "\x00"),

@@ -1,21 +1,18 @@
-import contextlib
+"""A trial's folder: records are read as written; damaged ones are refused or ignored."""
+
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from trial_records import RECORD, epoch_record
 
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.schema import (
-    UNKNOWN_DATA,
-    Outcome,
-    OutcomeRecord,
-)
+from mlflow_setup.schema import UNKNOWN_DATA, Outcome, OutcomeRecord
 from trainable.storage.predictions import Predictions, read_predictions
 from trainable.storage.trial_folder import TrialFolder
 
@@ -24,7 +21,7 @@ def changed_record(**changes: object) -> str:
     return json.dumps(json.loads(RECORD.to_json()) | changes)
 
 
-def test_what_is_written_is_read(trial: TrialFolder) -> None:
+def test_records_are_read_as_written(trial: TrialFolder) -> None:
     assert trial.trial() == dataclasses.replace(
         RECORD, config={**RECORD.config, "data.tasks": ["sentiment"]}
     )
@@ -38,7 +35,7 @@ def test_what_is_written_is_read(trial: TrialFolder) -> None:
     assert Predictions.read(path, "mood").ids == ("a", "b", "c")
 
 
-def test_an_empty_folder_has_nothing(tmp_path: Path) -> None:
+def test_an_absent_folder_has_no_records(tmp_path: Path) -> None:
     trial = TrialFolder(tmp_path / "absent")
     assert (trial.epochs(), trial.decisions(), trial.kept_epochs()) == ([], [], [])
     assert trial.outcome() is None
@@ -47,7 +44,7 @@ def test_an_empty_folder_has_nothing(tmp_path: Path) -> None:
     assert not trial.path.exists()
 
 
-def test_the_same_trial_is_entered_again_and_keeps_its_record(trial: TrialFolder) -> None:
+def test_a_resumed_trial_keeps_its_record(trial: TrialFolder) -> None:
     trial.create(dataclasses.replace(RECORD, start_time=99.0, git_revision="later"))
     assert trial.trial().start_time == 1.5
 
@@ -79,7 +76,7 @@ def test_a_folder_of_another_trial_is_refused(
     assert (trial.path / "config.json").read_bytes() == before
 
 
-def test_a_setting_that_a_later_release_added_has_had_its_default(trial: TrialFolder) -> None:
+def test_a_setting_that_the_record_lacks_has_its_default(trial: TrialFolder) -> None:
     config = {**RECORD.config, "model.gradient_checkpointing": False}
     trial.create(dataclasses.replace(RECORD, config=config))
     with pytest.raises(ConfigError, match="gradient_checkpointing=False, now True"):
@@ -105,9 +102,7 @@ def test_a_setting_that_a_later_release_added_has_had_its_default(trial: TrialFo
         (changed_record(start_time=float("nan")), "'start_time': Input should be a finite number"),
     ],
 )
-def test_a_damaged_trial_record_is_refused_by_name(
-    trial: TrialFolder, content: str, message: str
-) -> None:
+def test_a_damaged_trial_record_is_refused(trial: TrialFolder, content: str, message: str) -> None:
     (trial.path / "config.json").write_text(content)
     for read in (trial.trial, lambda: trial.create(RECORD), trial.snapshot):
         with pytest.raises(IntegrityError, match=rf"config.json: no trial record: .*{message}"):
@@ -115,7 +110,7 @@ def test_a_damaged_trial_record_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
         Path.unlink,
         lambda path: path.write_text(path.read_text()[:-5]),
@@ -127,15 +122,15 @@ def test_a_damaged_trial_record_is_refused_by_name(
         lambda path: (path.unlink(), path.mkdir()),
     ],
 )
-def test_the_first_damaged_epoch_ends_the_list(
-    trial: TrialFolder, harm: Callable[[Path], object]
+def test_epochs_from_the_first_damaged_one_on_are_ignored(
+    trial: TrialFolder, damage: Callable[[Path], object]
 ) -> None:
-    harm(trial.path / "epochs" / "0002.json")
+    damage(trial.path / "epochs" / "0002.json")
     assert trial.epochs() == [epoch_record(1)]
     assert list(trial.snapshot().predictions) == ["0001.parquet"]
 
 
-def test_damaged_decisions_are_left_out(trial: TrialFolder) -> None:
+def test_damaged_decisions_are_ignored(trial: TrialFolder) -> None:
     (trial.path / "epochs" / "0001.decision.json").write_text("{")
     assert [decision.epoch for decision in trial.decisions()] == [2, 3]
 
@@ -152,7 +147,7 @@ def test_only_a_stopped_outcome_is_replaced(tmp_path: Path, first: Outcome) -> N
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"outcome": "lost"}', "[" * 50])
-def test_a_damaged_outcome_is_none_and_may_be_written_again(tmp_path: Path, content: str) -> None:
+def test_a_damaged_outcome_is_ignored_and_can_be_replaced(tmp_path: Path, content: str) -> None:
     trial = TrialFolder(tmp_path)
     (tmp_path / "outcome.json").write_text(content)
     assert trial.outcome() is None
@@ -160,25 +155,17 @@ def test_a_damaged_outcome_is_none_and_may_be_written_again(tmp_path: Path, cont
     assert trial.outcome() is not None
 
 
-@contextlib.contextmanager
-def no_more_open_files() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-def test_what_cannot_be_read_now_is_not_taken_for_missing(trial: TrialFolder) -> None:
-    """A trial that has ended would be run again, and its epochs removed."""
+def test_a_temporary_read_error_is_raised(
+    trial: TrialFolder, too_many_open_files: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """If files counted as missing, a finished trial would be run again and its epochs removed."""
     trial.write_outcome(OutcomeRecord(Outcome.FINISHED, "ran 3 epochs", 3, 1.0))
     for read in (trial.outcome, trial.epochs):
-        with pytest.raises(OSError, match="Too many open files"), no_more_open_files():
+        with pytest.raises(OSError, match="Too many open files"), too_many_open_files():
             read()
-    with pytest.raises(IntegrityError, match="Too many open files"), no_more_open_files():
+    with pytest.raises(IntegrityError, match="Too many open files"), too_many_open_files():
         trial.trial()
-    with pytest.raises(IntegrityError, match="cannot be read now"), no_more_open_files():
+    with pytest.raises(IntegrityError, match="cannot be read now"), too_many_open_files():
         trial.require_weights(3)
     assert len(trial.epochs()) == 3
     assert trial.outcome() is not None
@@ -189,9 +176,7 @@ def test_records_are_read_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_trial_that_failed_before_it_read_its_data_may_be_entered_with_any(
-    tmp_path: Path,
-) -> None:
+def test_a_trial_that_failed_before_reading_data_can_be_resumed_with_any(tmp_path: Path) -> None:
     trial = TrialFolder(tmp_path / "t1")
     failed = dataclasses.replace(RECORD, data_fingerprint=UNKNOWN_DATA)
     trial.create(failed)
