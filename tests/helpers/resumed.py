@@ -1,4 +1,10 @@
-"""Configurations of trials that tests stop and resume."""
+"""Configurations of trials that tests stop and resume, and what must be equal afterwards."""
+
+from pathlib import Path
+
+from trainable.model.weight_files import read_weights
+from trainable.storage.predictions import Predictions
+from trainable.storage.trial_folder import TrialFolder
 
 ALL_TASKS = "data.tasks=[sentiment, paraphrase, similarity, nli]"
 
@@ -35,3 +41,19 @@ TECHNIQUES: dict[str, list[str]] = {
     "mean": ["model.pooling=mean"],
     "maximum length": ["model.max_length=6"],
 }
+
+
+def results_of(folder: Path) -> tuple[list[object], dict[object, bytes]]:
+    """A trial's epoch records without times, and the bytes of its weights and outputs."""
+    trial = TrialFolder(folder)
+    epochs = trial.epochs()
+    tensors: dict[object, bytes] = {
+        (epoch, name): value.numpy().tobytes()
+        for epoch in trial.kept_epochs()
+        for name, value in read_weights(trial.weights_dir(epoch)).items()
+    }
+    for record in epochs:
+        for name in ("sentiment", "paraphrase", "similarity"):
+            path = trial.predictions_path(record.epoch)
+            tensors[name, record.epoch] = Predictions.read(path, name).outputs.tobytes()
+    return [(e.epoch, e.metrics, e.dev_train, e.flags) for e in epochs], tensors

@@ -1,58 +1,37 @@
-"""Every technique through the whole loop: stopped and run again, the numbers are the same."""
+"""Trials with each technique give the same results when they are stopped and resumed."""
 
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from resumed import TECHNIQUES
+from resumed import TECHNIQUES, results_of
+from stops import stop_at
 from tiny_trials import config_of, learner_of, run
 
 from mlflow_setup.schema import EpochRecord, Outcome, OutcomeRecord
 from trainable.batches.sampler import Step
 from trainable.config.config import Config
 from trainable.model.encoder import load_pretrained
-from trainable.model.weight_files import read_weights, weights_fingerprint
-from trainable.storage.predictions import Predictions
+from trainable.model.weight_files import weights_fingerprint
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training import trainer
 from trainable.training.learner import Learner
 from trainable.training.stages import stages_of
 
 LIKE_PLAIN = ("plain", "swa")
-"""All others differ from the plain recipe in the first epoch already."""
+"""Techniques whose first epoch equals the plain recipe's."""
 
 
-def contents(folder: Path) -> tuple[list[object], dict[object, bytes]]:
-    """Everything a later reader sees: epochs without their wall times; weights and outputs."""
-    trial = TrialFolder(folder)
-    epochs = trial.epochs()
-    tensors: dict[object, bytes] = {
-        (epoch, name): value.numpy().tobytes()
-        for epoch in trial.kept_epochs()
-        for name, value in read_weights(trial.weights_dir(epoch)).items()
-    }
-    for record in epochs:
-        for name in ("sentiment", "paraphrase", "similarity"):
-            path = trial.predictions_path(record.epoch)
-            tensors[name, record.epoch] = Predictions.read(path, name).outputs.tobytes()
-    return [(record.epoch, record.metrics, record.dev_train) for record in epochs], tensors
-
-
-def stop_in(folder: Path, epoch: int, step: int = 4) -> Callable[[], bool]:
-    """Asks to stop before that step of that epoch, by what is in the trial's folder."""
-    steps = count(1)
-
-    def stop() -> bool:
-        return len(TrialFolder(folder).epochs()) == epoch - 1 and next(steps) == step
-
-    return stop
+def stop_in(folder: Path, epoch: int) -> Callable[[], bool]:
+    """A `stop` that asks to stop before step 4 of the epoch."""
+    stop = stop_at(4)
+    return lambda: len(TrialFolder(folder).epochs()) == epoch - 1 and stop()
 
 
 def run_with_stops(config: Config, folder: Path, shared: Path, epochs: set[int]) -> OutcomeRecord:
-    """Stopped in the middle of each of the epochs, and run again each time."""
+    """Run the trial, stopping and resuming it in the middle of each of the epochs."""
     for epoch in sorted(epochs):
         stopped = run(config, folder, shared, stop=stop_in(folder, epoch))
         assert stopped.outcome is Outcome.STOPPED
@@ -64,45 +43,45 @@ def run_with_stops(config: Config, folder: Path, shared: Path, epochs: set[int])
 def first_epochs(
     tiny_encoder: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, object]:
-    """Of the trials that others are compared with."""
+    """The first epochs of the two trials that the others are compared with."""
     found, folder = {}, tmp_path_factory.mktemp("first")
     for name in ("plain", "nli"):
         overrides = [*TECHNIQUES[name], "train.num_epochs=1"]
         run(config_of(tiny_encoder, tiny_data, *overrides), folder / name, folder)
-        found[name] = contents(folder / name)[0][0]
+        found[name] = results_of(folder / name)[0][0]
     return found
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
-def test_stopped_and_run_again_gives_the_same_numbers(
+def test_a_resumed_trial_gives_the_same_results(
     technique: str,
     tiny_encoder: Path,
     tiny_data: Path,
     tmp_path: Path,
     first_epochs: dict[str, object],
 ) -> None:
-    """Stopped in mid-epoch of the first and of the last epoch of each stage.
+    """It is stopped in the first and in the last epoch of each stage.
 
-    And a technique changes something: a setting that the loop forgets would give the numbers of
-    the plain recipe.
+    Also, the technique changes the results: if its setting were ignored, they would be those of the
+    plain recipe.
     """
     config = config_of(tiny_encoder, tiny_data, *TECHNIQUES[technique])
     whole, stopped, shared = tmp_path / "w" / "t", tmp_path / "s" / "t", tmp_path / "shared"
     assert run(config, whole, shared).outcome is Outcome.FINISHED
-    expected = contents(whole)
+    expected = results_of(whole)
     stages = stages_of(config)
     ends = {stage.first_epoch + at for stage in stages for at in (0, stage.num_epochs - 1)}
     assert len(expected[0]) == max(ends)
     assert run_with_stops(config, stopped, shared, ends).outcome is Outcome.FINISHED
-    assert contents(stopped) == expected
+    assert results_of(stopped) == expected
     other = first_epochs["nli" if technique == "nli, hard negatives" else "plain"]
     assert (expected[0][0] == other) is (technique in LIKE_PLAIN)
 
 
-def test_an_average_under_way_is_resumed(
+def test_a_partial_average_is_resumed(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped in the second epoch of averaging: what was averaged before it is put back."""
+    """Stopped in the second epoch of averaging, the trial resumes with the first one's average."""
     config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["swa"])
     seen: list[int] = []
     plain = trainer.load_state
@@ -117,7 +96,7 @@ def test_an_average_under_way_is_resumed(
     assert seen == [1]
 
 
-def test_early_stopping_ends_after_so_many_epochs_without_a_better_overall(
+def test_early_stopping_ends_after_the_set_number_of_epochs_without_improvement(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     config = config_of(
@@ -126,9 +105,9 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_overall(
     seen: list[EpochRecord] = []
     outcome = run(config, tmp_path / "t", tmp_path, report=seen.append)
     assert outcome.outcome is Outcome.FINISHED
-    again = run_with_stops(config, tmp_path / "s", tmp_path, {1, len(seen)})
-    assert (again.epoch, again.reason) == (outcome.epoch, outcome.reason)
-    assert contents(tmp_path / "s") == contents(tmp_path / "t")
+    resumed = run_with_stops(config, tmp_path / "s", tmp_path, {1, len(seen)})
+    assert (resumed.epoch, resumed.reason) == (outcome.epoch, outcome.reason)
+    assert results_of(tmp_path / "s") == results_of(tmp_path / "t")
     overall = [record.metrics["dev/overall"] for record in seen]
     best = overall.index(max(overall)) + 1
     assert outcome.reason == f"no better overall in 2 epochs after epoch {best}"
@@ -152,7 +131,7 @@ def test_clipping_bounds_the_gradient(tiny_encoder: Path, tiny_data: Path) -> No
     assert norms[1] == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_the_fingerprint_is_of_the_weights(tiny_encoder: Path) -> None:
+def test_the_fingerprint_depends_on_the_values_of_weights(tiny_encoder: Path) -> None:
     one, two = (load_pretrained(str(tiny_encoder), None, 0.1, "pooler") for _ in range(2))
     assert weights_fingerprint(one.state_dict()) == weights_fingerprint(two.state_dict())
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Fitted heads answer as scikit-learn's own models do; a trial of them is one like any other."""
+"""Fitted heads predict as scikit-learn's models do, and can be trials."""
 
 from pathlib import Path
 
@@ -21,7 +21,6 @@ RANDOM = np.random.default_rng(0)
 SIDES = torch.from_numpy(RANDOM.normal(size=(2, N, H)))
 U, V = SIDES.numpy()
 COSINES = (U * V).sum(1) / np.linalg.norm(U, axis=1) / np.linalg.norm(V, axis=1)
-SWITCHES = ("shared_fcn", "nonlinear_heads", "paraphrase_structure")
 PAIRS = np.hstack([U * V, np.abs(U - V), COSINES[:, None]])
 
 
@@ -35,7 +34,7 @@ def _fitted(name: str, heads: str, labels: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_classes_are_those_of_logistic_regression() -> None:
+def test_class_probabilities_equal_those_of_logistic_regression() -> None:
     labels = np.digitize(U[:, 0] + 0.3 * RANDOM.normal(size=N), [-1, -0.3, 0.3, 1]).astype(float)
     expected = LogisticRegression(max_iter=1000).fit(U, labels)
     outputs = torch.from_numpy(_fitted("sentiment", "linear", labels))
@@ -43,7 +42,7 @@ def test_classes_are_those_of_logistic_regression() -> None:
 
 
 @pytest.mark.parametrize("present", [[1, 3], [0, 2, 4], [2]])
-def test_a_class_without_a_row_is_never_the_answer(present: list[int]) -> None:
+def test_a_class_without_examples_is_never_predicted(present: list[int]) -> None:
     labels = RANDOM.choice(present, N).astype(float)
     outputs = _fitted("sentiment", "linear", labels)
     assert set(outputs.argmax(1)) <= set(present)
@@ -52,7 +51,7 @@ def test_a_class_without_a_row_is_never_the_answer(present: list[int]) -> None:
         assert (outputs.argmax(1) == expected).all()
 
 
-def test_paraphrases_and_scores_are_regressions_on_products_differences_and_the_cosine() -> None:
+def test_pair_outputs_equal_regressions_on_products_differences_and_cosine() -> None:
     labels = (COSINES + 0.2 * RANDOM.normal(size=N) > 0).astype(float)
     expected = LogisticRegression(max_iter=1000).fit(PAIRS, labels).decision_function(PAIRS)
     assert np.allclose(_fitted("paraphrase", "linear", labels), expected, atol=1e-5)
@@ -61,7 +60,7 @@ def test_paraphrases_and_scores_are_regressions_on_products_differences_and_the_
     assert np.allclose(_fitted("similarity", "linear", scores), expected, atol=1e-5)
 
 
-def test_constant_heads_say_the_most_frequent_class_and_the_mean_score() -> None:
+def test_constant_heads_predict_the_most_frequent_class_and_the_mean_score() -> None:
     labels = np.repeat([0.0, 1, 2, 3, 4], [10, 20, 90, 50, 30])
     assert set(_fitted("sentiment", "constant", labels).argmax(1)) == {2}
     assert (_fitted("paraphrase", "constant", np.repeat([0.0, 1], [150, 50])) < 0).all()
@@ -78,15 +77,14 @@ def test_a_fitted_trial_has_one_epoch_with_weights_and_predictions(
         tiny_data,
         f"model.heads={heads}",
         "train.stages=[fit]",
-        *(
-            f"model.{key}=false"
-            for key in ("shared_fcn", "nonlinear_heads", "paraphrase_structure")
-        ),
+        *("model.shared_fcn=false", "model.nonlinear_heads=false"),
+        "model.paraphrase_structure=false",
     )
     assert run(config, tmp_path / "trial", tmp_path).outcome is Outcome.FINISHED
     trial = TrialFolder(tmp_path / "trial")
     assert (len(trial.epochs()), trial.kept_epochs()) == (1, [1])
     trial.require_weights(1)
+    assert trial.predictions_path(1).is_file()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +95,7 @@ def test_a_fitted_trial_has_one_epoch_with_weights_and_predictions(
         (["model.heads=constant", "model.shared_fcn=false"], "can only be fitted"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(
+def test_settings_without_a_closed_form_are_refused(
     overrides: list[str], problem: str, tiny_encoder: Path, tiny_data: Path
 ) -> None:
     with pytest.raises(ConfigError, match=problem):

@@ -1,4 +1,4 @@
-"""What is scored between the probe's weights and the fine-tuned ones, against float64."""
+"""Weights between the probe's and the fine-tuned ones are evaluated."""
 
 from pathlib import Path
 
@@ -10,10 +10,8 @@ from trainable.training.learner_state import load_state, state_of
 from trainable.training.stages import stages_of
 
 
-def test_weights_between_the_probes_and_the_fine_tuned_are_scored(
-    tiny_encoder: Path, tiny_data: Path
-) -> None:
-    """Also by a learner that goes on from a state of this stage, or of the end of the probe."""
+def test_interpolated_weights_are_evaluated(tiny_encoder: Path, tiny_data: Path) -> None:
+    """Also by learners that resume from a state of the probe or of fine-tuning."""
     config = config_of(
         *(tiny_encoder, tiny_data, "train.stages=[probe, finetune]", "probe.num_epochs=1"),
         *("train.num_epochs=2", "train.finetuned_share=0.25", "optim.lr=0.01"),
@@ -36,10 +34,7 @@ def test_weights_between_the_probes_and_the_fine_tuned_are_scored(
         learner.end_epoch()
         found = learner.scored_model.state_dict()
         for name, value in one.model.state_dict().items():
-            between = start[name] + 0.25 * (value.double() - start[name])
-            torch.testing.assert_close(found[name].double(), between, rtol=1e-5, atol=1e-5)
-    moved = (
-        one.model.encoder.embeddings.word_embeddings.weight
-        - start["encoder.embeddings.word_embeddings.weight"]
-    )
-    assert moved.abs().max() > 1e-3
+            expected = start[name] + 0.25 * (value.double() - start[name])
+            torch.testing.assert_close(found[name].double(), expected, rtol=1e-5, atol=1e-5)
+    name = "encoder.embeddings.word_embeddings.weight"
+    assert (one.model.state_dict()[name] - start[name]).abs().max() > 1e-3

@@ -1,4 +1,4 @@
-"""A step of a learner against the reference in float64: loss, gradient step and rate."""
+"""A learner's losses, gradients, steps and rates equal the reference's in float64."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,6 @@ from trainable.batches.sampler import Step
 from trainable.model.compilation import CompileTiming
 from trainable.model.weight_files import WEIGHTS_FILE
 from trainable.training.learner import Learner
-from trainable.training.learner_state import load_state, state_of
 from trainable.training.stages import stages_of
 
 TASKS = ("sentiment", "paraphrase", "similarity")
@@ -35,19 +34,19 @@ def known_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.nn.functional.dropout", drop_known_masks)
 
 
-def _of(learner: Learner, prefix: str) -> dict[str, Tensor]:
+def _parameters(learner: Learner, prefix: str) -> dict[str, Tensor]:
     named = learner.model.named_parameters()
     return {name[len(prefix) :]: value for name, value in named if name.startswith(prefix)}
 
 
 def _reference_loss(learner: Learner, batch: Batch) -> Tensor:
-    """Of the tiny b3: shared layers, non-linear heads, paraphrase structure, MNR and SimCSE."""
+    """The loss of b3: shared layers, non-linear heads, paraphrase structure, MNR and SimCSE."""
     assert batch.packed is not None
     assert batch.labels is not None
     drop = every_third_dropped(0.3)
     e = torch.split(learner.model.embed(batch.packed), list(batch.sizes))
-    s = [reference.shared(_of(learner, "shared."), side, drop) for side in e]
-    head, labels = _of(learner, f"heads.{batch.task_name}."), batch.labels.double()
+    s = [reference.shared(_parameters(learner, "shared."), side, drop) for side in e]
+    head, labels = _parameters(learner, f"heads.{batch.task_name}."), batch.labels.double()
     if batch.task_name == "sentiment":
         logits, _ = reference.classes(head, e[0], s[0], nonlinear=True, drop=drop)
         return reference.cross_entropy(logits, labels)
@@ -63,7 +62,7 @@ def _reference_loss(learner: Learner, batch: Batch) -> Tensor:
 
 @pytest.mark.usefixtures("known_masks")
 @pytest.mark.parametrize("task", TASKS)
-def test_loss_and_gradient_are_the_references(
+def test_loss_and_gradients_equal_the_references(
     task: str, tiny_encoder: Path, tiny_data: Path
 ) -> None:
     learner = new_learner(tiny_encoder, tiny_data, *WEIGHTS)
@@ -113,10 +112,10 @@ def test_loss_and_gradient_are_the_references(
     ],
     ids=["constant", "decay", "warm-up", "probe", "swa"],
 )
-def test_a_step_is_taken_at_the_rate_of_its_epoch(
+def test_steps_have_the_learning_rate_of_their_epoch(
     overrides: tuple[str, ...], rates: list[float], tiny_encoder: Path, tiny_data: Path
 ) -> None:
-    """Nine steps an epoch, of which the first two are taken, in each of four epochs."""
+    """The first two of nine steps are taken in each of four epochs."""
     learner = learner_of(config_of(tiny_encoder, tiny_data, "train.num_epochs=4", *overrides))
     assert learner.num_steps == 9
     found: list[float] = []
@@ -137,8 +136,10 @@ def test_a_step_is_taken_at_the_rate_of_its_epoch(
 
 @pytest.mark.usefixtures("known_masks")
 @pytest.mark.parametrize("clip", [None, 1e-2])
-def test_steps_are_adamws_by_hand(clip: float | None, tiny_encoder: Path, tiny_data: Path) -> None:
-    """Matrices decay, biases do not; gradients are cut to their norm, and forgotten."""
+def test_steps_equal_adamw_computed_by_hand(
+    clip: float | None, tiny_encoder: Path, tiny_data: Path
+) -> None:
+    """Weight decay of matrices only; gradients are clipped by their norm, and deleted."""
     limit = "null" if clip is None else str(clip)
     learner = new_learner(
         *(tiny_encoder, tiny_data, *WEIGHTS, "optim.weight_decay=0.1", "optim.lr_decay=0.8"),
@@ -157,23 +158,21 @@ def test_steps_are_adamws_by_hand(clip: float | None, tiny_encoder: Path, tiny_d
         for name, gradient in zip(named, found, strict=True):
             if gradient is not None:
                 gradients[name].append(share * gradient)
-        said = learner.step(batch, epoch, 0)
-        assert said.item() == pytest.approx(loss.item(), rel=1e-10)
-        assert not said.requires_grad
+        returned = learner.step(batch, epoch, 0)
+        assert returned.item() == pytest.approx(loss.item(), rel=1e-10)
+        assert not returned.requires_grad
         assert all(value.grad is None for value in learner.model.parameters())
     rates = [reference.learning_rate(1e-3, 0.8, epoch, 2) for epoch in (1, 2)]
     for name, value in learner.model.named_parameters():
         steps = gradients[name]
         decay = 0.1 if value.ndim >= 2 else 0.0
         expected = reference.adamw(before[name], steps, rates, decay) if steps else before[name]
-        if name.endswith("key.bias"):  # which shifts all scores alike: its gradient is rounding
+        if name.endswith("key.bias"):  # its gradient is rounding error
             continue
         torch.testing.assert_close(value.detach(), expected, rtol=1e-6, atol=1e-8, msg=name)
 
 
-def test_an_epochs_batches_are_its_plans_from_any_step_on(
-    tiny_encoder: Path, tiny_data: Path
-) -> None:
+def test_batches_follow_the_plan_from_any_step_on(tiny_encoder: Path, tiny_data: Path) -> None:
     learner = new_learner(tiny_encoder, tiny_data)
     plan = [Step(task, ROWS[start : start + 2]) for task in TASKS for start in (0, 2)]
     batches = list(learner.batches(plan, 1))
@@ -190,42 +189,7 @@ def test_an_epochs_batches_are_its_plans_from_any_step_on(
     ]
 
 
-def test_a_learner_goes_on_from_its_state(tiny_encoder: Path, tiny_data: Path) -> None:
-    """In the same stage with its optimizer and average; in the next with the weights alone."""
-    config = config_of(
-        tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "train.num_epochs=1"
-    )
-    first, swa = stages_of(config)
-    one = learner_of(config)
-    one.enter(swa)
-    for number in (0, 1):
-        one.step(new_batch(one, "sentiment"), 2, number)
-        one.end_epoch()
-    one.notes.append("a note")
-    one.model.micro_batch_size = 4
-    two = learner_of(config)
-    two.enter(swa)
-    load_state(two, state_of(one))
-    assert (two.notes, two.model.micro_batch_size) == (["a note"], 4)
-    assert two.average is not None
-    assert int(two.average.n_averaged) == 2
-    for learner in (one, two):
-        torch.manual_seed(3)
-        learner.step(new_batch(learner, "similarity"), 2, 2)
-    for name, value in one.model.state_dict().items():
-        torch.testing.assert_close(two.model.state_dict()[name], value, msg=name)
-    for name, value in one.scored_model.state_dict().items():
-        torch.testing.assert_close(two.scored_model.state_dict()[name], value, msg=name)
-    ended = learner_of(config)
-    ended.enter(first)
-    load_state(ended, state_of(one))
-    assert ended.scored_model is ended.model
-    assert not ended.optimizer.state_dict()["state"]
-    for name, value in one.model.state_dict().items():
-        assert torch.equal(ended.model.state_dict()[name], value), name
-
-
-def test_the_average_is_scored_once_there_is_one(tiny_encoder: Path, tiny_data: Path) -> None:
+def test_the_average_is_evaluated_once_there_is_one(tiny_encoder: Path, tiny_data: Path) -> None:
     config = config_of(
         tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "train.num_epochs=1", "swa.lr=0.1"
     )
@@ -254,7 +218,7 @@ def test_the_average_is_scored_once_there_is_one(tiny_encoder: Path, tiny_data: 
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_a_probe_trains_the_heads_on_embeddings_that_are_known(
+def test_a_probe_trains_the_heads_only_on_cached_embeddings_if_enabled(
     cache: bool, tiny_encoder: Path, tiny_data: Path
 ) -> None:
     learner = learner_of(
@@ -272,13 +236,11 @@ def test_a_probe_trains_the_heads_on_embeddings_that_are_known(
     after = learner.model.encoder.state_dict()["embeddings.word_embeddings.weight"]
     assert torch.equal(before, after)
     learner.dev_outputs()
-    assert (
-        learner.ms_per_sentence is None
-    ) == cache  # known embeddings say nothing of a prediction
+    assert (learner.ms_per_sentence is None) == cache  # cached embeddings are not timed
 
 
 @pytest.mark.parametrize(("wanted", "is_compiled"), [("never", False), ("always", True)])
-def test_layers_are_compiled_where_it_is_wanted(
+def test_layers_are_compiled_if_set(
     wanted: str,
     is_compiled: bool,
     tiny_encoder: Path,
@@ -291,7 +253,7 @@ def test_layers_are_compiled_where_it_is_wanted(
     assert compiled == ([learner.model.encoder] if is_compiled else [])
 
 
-def test_whether_to_compile_is_measured_by_passes_that_leave_nothing_behind(
+def test_auto_compilation_is_timed_without_leaving_gradients(
     tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gradients: list[set[bool]] = []
@@ -308,7 +270,7 @@ def test_whether_to_compile_is_measured_by_passes_that_leave_nothing_behind(
     assert [note for note in learner.notes if "2.00 times as fast compiled" in note]
 
 
-def test_a_learner_takes_the_weights_that_were_kept(
+def test_weights_are_loaded_from_a_folder(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     first = learner_of(config_of(tiny_encoder, tiny_data, "seed=1"))
@@ -319,24 +281,18 @@ def test_a_learner_takes_the_weights_that_were_kept(
     assert all(torch.equal(kept[name], found) for name, found in second.model.state_dict().items())
 
 
-def test_smart_is_computed_in_float32(tiny_encoder: Path, tiny_data: Path) -> None:
-    """Its penalty is a difference, which half precision would round away."""
+def test_tasks_with_smart_are_computed_in_float32(tiny_encoder: Path, tiny_data: Path) -> None:
+    """The penalty is a small difference, which half precision would round to 0."""
     config = config_of(
         *(tiny_encoder, tiny_data, "loss.smart.enabled=true", "train.precision=bf16"),
         "loss.smart.tasks=[sentiment]",
     )
     learner = learner_of(config)
-    seen: list[torch.dtype] = []
-    learner.model.heads["sentiment"].register_forward_hook(
-        lambda module, inputs, output: seen.append(output.outputs.dtype)
-    )
-    learner.model.heads["paraphrase"].register_forward_hook(
-        lambda module, inputs, output: seen.append(output.outputs.dtype)
-    )
-    (one,) = learner.batches([Step("sentiment", ROWS)], 1)
-    (other,) = learner.batches([Step("paraphrase", ROWS)], 1)
-    learner.loss(one)
-    assert set(seen) == {torch.float32}
-    seen.clear()
-    learner.loss(other)
-    assert seen == [torch.bfloat16]
+    for name, expected in (("sentiment", torch.float32), ("paraphrase", torch.bfloat16)):
+        seen: set[torch.dtype] = set()
+        learner.model.heads[name].register_forward_hook(
+            lambda module, inputs, output, seen=seen: seen.add(output.outputs.dtype)
+        )
+        (batch,) = learner.batches([Step(name, ROWS)], 1)
+        learner.loss(batch)
+        assert seen == {expected}

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a learner: of an encoder that only heads are trained on its name."""
+"""The state of a learner in checkpoints; instead of a frozen encoder it has an identifier."""
 
 import shutil
 from pathlib import Path
@@ -11,11 +11,47 @@ from tiny_trials import config_of, learner_of, run
 from mlflow_setup.schema import EpochRecord, Outcome
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.learner_state import can_load, load_state, state_of
+from trainable.training.stages import stages_of
 
 HEADS = ("train.stages=[probe]", "probe.num_epochs=3")
 
 
-def test_of_heads_alone_the_encoder_is_not_held_and_another_does_not_fit(
+def test_a_learner_is_resumed_from_its_state(tiny_encoder: Path, tiny_data: Path) -> None:
+    """In the same stage with its optimizer and average, in another with the weights only."""
+    config = config_of(
+        tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "train.num_epochs=1"
+    )
+    first, swa = stages_of(config)
+    one = learner_of(config)
+    one.enter(swa)
+    for number in (0, 1):
+        one.step(new_batch(one, "sentiment"), 2, number)
+        one.end_epoch()
+    one.notes.append("a note")
+    one.model.micro_batch_size = 4
+    two = learner_of(config)
+    two.enter(swa)
+    load_state(two, state_of(one))
+    assert (two.notes, two.model.micro_batch_size) == (["a note"], 4)
+    assert two.average is not None
+    assert int(two.average.n_averaged) == 2
+    for learner in (one, two):
+        torch.manual_seed(3)
+        learner.step(new_batch(learner, "similarity"), 2, 2)
+    for name, value in one.model.state_dict().items():
+        torch.testing.assert_close(two.model.state_dict()[name], value, msg=name)
+    for name, value in one.scored_model.state_dict().items():
+        torch.testing.assert_close(two.scored_model.state_dict()[name], value, msg=name)
+    ended = learner_of(config)
+    ended.enter(first)
+    load_state(ended, state_of(one))
+    assert ended.scored_model is ended.model
+    assert not ended.optimizer.state_dict()["state"]
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(ended.model.state_dict()[name], value), name
+
+
+def test_a_frozen_encoder_is_not_stored_and_another_one_is_refused(
     tiny_encoder: Path, tiny_data: Path
 ) -> None:
     config = config_of(tiny_encoder, tiny_data, *HEADS)
@@ -31,8 +67,8 @@ def test_of_heads_alone_the_encoder_is_not_held_and_another_does_not_fit(
     assert not can_load(two, state)
 
 
-def test_an_encoder_that_was_trained_is_held(tiny_encoder: Path, tiny_data: Path) -> None:
-    """Also while heads are trained on it; so are states that earlier versions wrote."""
+def test_a_trained_encoder_is_stored(tiny_encoder: Path, tiny_data: Path) -> None:
+    """Also while it is frozen. States of earlier releases have no identifier."""
     one, two = (learner_of(config_of(tiny_encoder, tiny_data, *HEADS)) for _ in range(2))
     with torch.no_grad():
         next(one.model.encoder.parameters()).add_(1)
@@ -45,15 +81,15 @@ def test_an_encoder_that_was_trained_is_held(tiny_encoder: Path, tiny_data: Path
         assert torch.equal(two.model.state_dict()[name], value), name
 
 
-def test_a_trial_whose_encoder_is_another_begins_again(
+def test_a_trial_with_a_changed_encoder_starts_again(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_encoder, tmp_path / "encoder")
     config = config_of(tmp_path / "encoder", tiny_data, *HEADS)
-    told: list[int] = []
+    reported: list[int] = []
 
     def report(record: EpochRecord) -> None:
-        told.append(record.epoch)
+        reported.append(record.epoch)
 
     trial = TrialFolder(tmp_path / "t")
     stop = lambda: trial.epoch(2) is not None  # noqa: E731
@@ -61,4 +97,4 @@ def test_a_trial_whose_encoder_is_another_begins_again(
     file = tmp_path / "encoder" / "model.safetensors"
     save_file({k: v + 1 for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
     assert run(config, trial.path, tmp_path, report=report).outcome is Outcome.FINISHED
-    assert told == [1, 2, 1, 2, 3]
+    assert reported == [1, 2, 1, 2, 3]

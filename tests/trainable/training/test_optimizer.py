@@ -1,4 +1,4 @@
-"""Parameter groups and their rates."""
+"""Parameter groups: weight decay and learning rates."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def _model(encoder: Path, data: Path) -> MultitaskBert:
     return build_model(config_of(encoder, data, "model.head_dropout=0"))
 
 
-def test_only_matrices_decay(tiny_encoder: Path, tiny_data: Path) -> None:
+def test_only_matrices_have_weight_decay(tiny_encoder: Path, tiny_data: Path) -> None:
     model = _model(tiny_encoder, tiny_data)
     matrices, vectors = build_optimizer(model, Optim(weight_decay=0.1, eps=1e-4)).param_groups
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
@@ -25,7 +25,9 @@ def test_only_matrices_decay(tiny_encoder: Path, tiny_data: Path) -> None:
     assert count == len(list(model.parameters()))
 
 
-def test_rates_fall_from_the_heads_to_the_embeddings(tiny_encoder: Path, tiny_data: Path) -> None:
+def test_rates_decrease_from_the_heads_to_the_embeddings(
+    tiny_encoder: Path, tiny_data: Path
+) -> None:
     model = _model(tiny_encoder, tiny_data)
     optimizer = build_optimizer(model, Optim(head_lr_factor=3.0, layer_decay=0.5))
     set_rate(optimizer, 1e-2)
@@ -46,7 +48,7 @@ def test_rates_fall_from_the_heads_to_the_embeddings(tiny_encoder: Path, tiny_da
         assert rates[id(parameter)] == pytest.approx(expected), name
 
 
-def test_heads_on_a_frozen_encoder_have_the_whole_rate(tiny_encoder: Path, tiny_data: Path) -> None:
+def test_heads_on_a_frozen_encoder_have_the_full_rate(tiny_encoder: Path, tiny_data: Path) -> None:
     model = _model(tiny_encoder, tiny_data)
     model.freeze_encoder(True)
     groups = build_optimizer(model, Optim(head_lr_factor=3.0, layer_decay=0.5)).param_groups

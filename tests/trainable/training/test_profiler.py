@@ -1,10 +1,11 @@
-"""A few steps that stand for all: counted as in the real plan, in every stage, with every loss."""
+"""Rehearsals: a few steps of each stage, their times and sizes, for every technique."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import RobertaConfig, RobertaModel
 
 from mlflow_setup.errors import ConfigError
 from trainable.batches.sampler import plan_epoch
@@ -29,7 +30,7 @@ def config_of(data: Path, encoder: Path, **given: Any) -> Config:
     return from_flat({**settings, **{key.replace("__", "."): v for key, v in given.items()}})
 
 
-def test_steps_are_those_of_the_epoch(tiny_data: Path, tiny_encoder: Path) -> None:
+def test_a_rehearsal_measures_steps_and_sizes(tiny_data: Path, tiny_encoder: Path) -> None:
     config = config_of(tiny_data, tiny_encoder, batching__strategy="even")
     dataset = read_dataset(config)
     found = rehearse(config, dataset)
@@ -67,18 +68,16 @@ def test_every_technique_can_be_rehearsed(
 ) -> None:
     config = config_of(tiny_data, tiny_encoder, **given)
     found = rehearse(config, read_dataset(config))
-    assert [stage.num_epochs > 0 for stage in found.stages] == [True] * len(config.train.stages)
-    is_cached = [stage.once_seconds > 0 for stage in found.stages]
-    is_frozen = [stage.is_frozen for stage in found.stages]
-    assert is_frozen == [s == "probe" for s in config.train.stages]
-    assert is_cached == [s == "probe" and config.probe.cache for s in config.train.stages]
+    names = config.train.stages
+    assert all(stage.num_epochs > 0 for stage in found.stages)
+    assert [stage.is_frozen for stage in found.stages] == [name == "probe" for name in names]
+    is_cached = [name == "probe" and config.probe.cache for name in names]
+    assert [stage.once_seconds > 0 for stage in found.stages] == is_cached
 
 
-def test_pretraining_that_could_not_run_is_refused(
+def test_unsupported_pretraining_is_refused(
     tiny_data: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
-    from transformers import RobertaConfig, RobertaModel
-
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     settings = RobertaConfig(vocab_size=60, intermediate_size=32, pad_token_id=0, **size)
     RobertaModel(settings).save_pretrained(tmp_path)
@@ -91,7 +90,7 @@ def test_pretraining_that_could_not_run_is_refused(
         rehearse(pretrained, read_dataset(pretrained))
 
 
-def test_a_step_that_diverges_is_named(
+def test_a_step_that_diverges_is_an_error(
     tiny_data: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tiny_data, tiny_encoder)
@@ -101,20 +100,20 @@ def test_a_step_that_diverges_is_named(
         rehearse(config, read_dataset(config))
 
 
-def test_steps_are_counted_once_all_beside_are_ready(tiny_data: Path, tiny_encoder: Path) -> None:
+def test_steps_are_timed_after_a_warm_up(
+    tiny_data: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_of(tiny_data, tiny_encoder, train__stages=["probe", "finetune"])
-    learned: list[str] = []
+    starts: list[None] = []
     steps, plain = [], Learner.step
 
     def step(self: Learner, *given: Any) -> torch.Tensor:
-        steps.append(len(learned))
+        steps.append(len(starts))
         assert self.stage.name == "finetune"
         return plain(self, *given)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "step", step)
-        rate = steps_per_second(config, read_dataset(config), 0.3, lambda: learned.append("begin"))
-    assert learned == ["begin"]
-    assert steps.count(0) > 0  # each shape once, before the clock starts
-    assert rate > 0
-    assert rate * 0.3 <= steps.count(1) + 1
+    monkeypatch.setattr(Learner, "step", step)
+    rate = steps_per_second(config, read_dataset(config), 0.3, lambda: starts.append(None))
+    assert len(starts) == 1
+    assert steps.count(0) > 0  # each shape once, before the start
+    assert 0 < rate * 0.3 <= steps.count(1) + 1

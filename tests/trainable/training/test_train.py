@@ -1,4 +1,4 @@
-"""The loop: ends as told, keeps what it must, and goes on bit for bit after a stop or a crash."""
+"""Training a trial: outcomes, kept files, and exact resumption after a stop or a crash."""
 
 import re
 import shutil
@@ -10,19 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from resumed import results_of
+from stops import stop_at
 
 from mlflow_setup.errors import ConfigError, DataError
 from mlflow_setup.schema import EpochRecord, Identity, Outcome, OutcomeRecord
 from trainable.config.config import Config
 from trainable.config.recipe import resolve
 from trainable.model.weight_files import read_weights
-from trainable.storage.predictions import Predictions
 from trainable.storage.retention import epochs_to_keep
 from trainable.storage.trial_folder import TrialFolder
 from trainable.training.train import train
 
 IDENTITY = Identity("0001", None, "b3", {})
 EPOCHS = 3
+
+Reference = tuple[Config, tuple[list[object], dict[object, bytes]]]
+"""A configuration, and the results of its trial."""
 
 
 def _config(encoder: Path, data: Path, *overrides: str) -> Config:
@@ -48,55 +52,36 @@ def _train(config: Config, folder: Path, **hooks: Callable) -> OutcomeRecord:  #
     return train(config, folder, identity=IDENTITY, **hooks)
 
 
-def _contents(folder: Path) -> dict[str, object]:
-    """Everything a later reader sees, wall times left out."""
-    trial = TrialFolder(folder)
-    epochs = [(e.epoch, e.metrics, e.dev_train, e.flags) for e in trial.epochs()]
-    weights = {epoch: read_weights(trial.weights_dir(epoch)) for epoch in trial.kept_epochs()}
-    outputs = {
-        (name, epoch): Predictions.read(trial.predictions_path(epoch), name).outputs.tobytes()
-        for name in ("sentiment", "paraphrase", "similarity")
-        for epoch in range(1, len(epochs) + 1)
-    }
-    raw = {
-        (epoch, name): value.numpy().tobytes()
-        for epoch, state in weights.items()
-        for name, value in state.items()
-    }
-    return {"epochs": epochs, "weights": raw, "outputs": outputs}
-
-
 @pytest.fixture(scope="module")
 def reference(
     tiny_encoder: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Config, dict[str, object]]:
+) -> Reference:
     config = _config(tiny_encoder, tiny_data)
     folder = tmp_path_factory.mktemp("reference") / "0001"
     assert _train(config, folder).outcome is Outcome.FINISHED
-    return config, _contents(folder)
+    return config, results_of(folder)
 
 
-@pytest.mark.parametrize("stop_before", [1, 7, 18, 19, 30, 53])
-def test_stopped_anywhere_and_run_again_gives_the_same_numbers(
-    reference: tuple[Config, dict[str, object]], tmp_path: Path, stop_before: int
+@pytest.mark.parametrize("step", [1, 7, 18, 19, 30, 53])
+def test_a_resumed_trial_gives_the_same_results(
+    reference: Reference, tmp_path: Path, step: int
 ) -> None:
-    """18 steps an epoch: in mid-epoch, at its last step and at the first of the next."""
+    """An epoch has 18 steps: the trial stops before its first, last and other steps."""
     config, expected = reference
-    asked = iter(range(1, 10_000))
-    stopped = _train(config, tmp_path / "t", stop=lambda: next(asked) == stop_before)
+    stopped = _train(config, tmp_path / "t", stop=stop_at(step))
     assert stopped.outcome is Outcome.STOPPED
     assert "asked to stop in epoch" in stopped.reason
     assert _train(config, tmp_path / "t").outcome is Outcome.FINISHED
-    assert _contents(tmp_path / "t") == expected
+    assert results_of(tmp_path / "t") == expected
 
 
 class Crash(Exception):
-    """Stands for a kill: nothing of the loop runs after it."""
+    """Simulates a kill: training ends at once."""
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_crash_while_reporting_loses_nothing(
-    reference: tuple[Config, dict[str, object]], tmp_path: Path, epoch: int
+def test_a_crash_during_a_report_loses_no_epoch(
+    reference: Reference, tmp_path: Path, epoch: int
 ) -> None:
     config, expected = reference
 
@@ -110,46 +95,46 @@ def test_crash_while_reporting_loses_nothing(
     outcome = _train(config, tmp_path / "t", report=lambda record: seen.append(record.epoch))
     assert outcome.outcome is Outcome.FINISHED
     assert seen == list(range(epoch + 1, EPOCHS + 1))
-    assert _contents(tmp_path / "t") == expected
+    assert results_of(tmp_path / "t") == expected
 
 
 @pytest.mark.parametrize("lost", ["write_predictions", "keep_weights", "write_epoch"])
-def test_crash_while_an_epoch_is_written_replays_it(
-    reference: tuple[Config, dict[str, object]],
+def test_an_epoch_is_repeated_after_a_crash_while_it_is_written(
+    reference: Reference,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     lost: str,
 ) -> None:
-    """What the epoch had put on disk before its checkpoint is forgotten and written again."""
+    """Its files are written before its checkpoint; they are deleted and written again."""
     config, expected = reference
     original = getattr(TrialFolder, lost)
-    calls = iter(range(100))
+    crashes = stop_at(2)
 
-    def crash_late(self: TrialFolder, *arguments: object) -> None:
+    def crash_after_writing(self: TrialFolder, *arguments: object) -> None:
         original(self, *arguments)
-        if next(calls) == 1:
+        if crashes():
             raise Crash
 
-    monkeypatch.setattr(TrialFolder, lost, crash_late)
+    monkeypatch.setattr(TrialFolder, lost, crash_after_writing)
     with pytest.raises(Crash):
         _train(config, tmp_path / "t")
     monkeypatch.setattr(TrialFolder, lost, original)
     assert _train(config, tmp_path / "t").outcome is Outcome.FINISHED
-    assert _contents(tmp_path / "t") == expected
+    assert results_of(tmp_path / "t") == expected
 
 
-def test_another_seed_gives_other_numbers(
-    reference: tuple[Config, dict[str, object]],
+def test_another_seed_gives_other_results(
+    reference: Reference,
     tiny_encoder: Path,
     tiny_data: Path,
     tmp_path: Path,
 ) -> None:
     _train(_config(tiny_encoder, tiny_data, "seed=1"), tmp_path / "t")
-    assert _contents(tmp_path / "t")["outputs"] != reference[1]["outputs"]
+    assert results_of(tmp_path / "t")[0][0] != reference[1][0][0]
 
 
-def test_keeps_predictions_of_every_epoch_and_weights_of_the_best(
-    reference: tuple[Config, dict[str, object]], tmp_path: Path
+def test_every_epoch_has_metrics_and_the_best_epochs_have_weights(
+    reference: Reference, tmp_path: Path
 ) -> None:
     config, _ = reference
     _train(config, tmp_path / "t")
@@ -166,16 +151,14 @@ def test_keeps_predictions_of_every_epoch_and_weights_of_the_best(
     }
     assert names <= set(records[0].metrics)
     assert len(records[0].metrics) <= 40
-    num_sentences = 32 * 5  # of three tasks, two of them with pairs
+    num_sentences = 32 * 5  # of three tasks, two of which have pairs
     times = [(record.ms_per_sentence or 0.0) * num_sentences / 1000 for record in records]
     assert all(0 < time < record.seconds for time, record in zip(times, records, strict=True))
     assert trial.trial().config["optim.lr"] == 1e-3
     assert trial.trial().notes["num_parameters"] > 1000
 
 
-def test_an_ended_trial_is_left_as_it_is(
-    reference: tuple[Config, dict[str, object]], tmp_path: Path
-) -> None:
+def test_a_finished_trial_is_not_run_again(reference: Reference, tmp_path: Path) -> None:
     config, _ = reference
     first = _train(config, tmp_path / "t")
     reports: list[EpochRecord] = []
@@ -184,18 +167,17 @@ def test_an_ended_trial_is_left_as_it_is(
 
 
 def test_another_configuration_in_the_folder_is_refused(
-    reference: tuple[Config, dict[str, object]],
+    reference: Reference,
     tiny_encoder: Path,
     tiny_data: Path,
     tmp_path: Path,
 ) -> None:
-    asked = iter([False, True])
-    _train(reference[0], tmp_path / "t", stop=lambda: next(asked))
+    _train(reference[0], tmp_path / "t", stop=stop_at(2))
     with pytest.raises(ConfigError, match=r"optim\.lr"):
         _train(_config(tiny_encoder, tiny_data, "optim.lr=2e-3"), tmp_path / "t")
 
 
-def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(
+def test_a_trial_with_an_infinite_loss_is_diverged(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     config = _config(tiny_encoder, tiny_data, "loss.paraphrase_weight=1e39")
@@ -205,7 +187,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(
     assert TrialFolder(tmp_path / "t").epochs() == []
 
 
-def test_data_errors_stop_before_training_unless_skipped(
+def test_data_errors_are_raised_before_training_unless_skipped(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
@@ -220,14 +202,16 @@ def test_data_errors_stop_before_training_unless_skipped(
     assert sum(count for what, count in notes.items() if "skipped" in what) == 1
 
 
-def test_bf16_autocast_trains(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_a_trial_in_bf16_keeps_float32_weights(
+    tiny_encoder: Path, tiny_data: Path, tmp_path: Path
+) -> None:
     config = _config(tiny_encoder, tiny_data, "train.precision=bf16", "train.num_epochs=1")
     assert _train(config, tmp_path / "t").outcome is Outcome.FINISHED
     state = read_weights(TrialFolder(tmp_path / "t").weights_dir(1))
     assert {value.dtype for value in state.values()} <= {torch.float32, torch.int64}
 
 
-def test_learns_the_tiny_tasks(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_the_training_loss_decreases(tiny_encoder: Path, tiny_data: Path, tmp_path: Path) -> None:
     config = _config(
         tiny_encoder,
         tiny_data,
@@ -247,26 +231,24 @@ def test_learns_the_tiny_tasks(tiny_encoder: Path, tiny_data: Path, tmp_path: Pa
         assert np.mean(losses[-2:]) < 0.7 * losses[0], losses
 
 
-def test_steps_and_evaluations_import_nothing_that_they_do_without() -> None:
-    """What coordinates trials, reads Parquet, fits in closed form, prints: imported where used."""
+def test_large_libraries_are_imported_only_where_they_are_used() -> None:
     code = (
         "import sys, trainable.training.train, trainable.evaluation.evaluate; "
-        "others = ('ray', 'mlflow', 'optuna', 'pyarrow', 'pandas', 'sklearn', 'typer', 'rich'); "
-        "print([m for m in others if m in sys.modules])"
+        "large = ('ray', 'mlflow', 'optuna', 'pyarrow', 'pandas', 'sklearn', 'typer', 'rich'); "
+        "print([m for m in large if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("damaged", [1, 2])
-def test_a_damaged_record_is_run_again_from_before_it(
-    reference: tuple[Config, dict[str, object]], tmp_path: Path, damaged: int
+def test_an_epoch_with_a_damaged_record_is_repeated(
+    reference: Reference, tmp_path: Path, damaged: int
 ) -> None:
-    """Stopped in its last epoch, whose checkpoint is ahead of the records that are whole."""
+    """The trial was stopped in the last epoch; its checkpoint is later than the valid records."""
     config, expected = reference
-    asked = iter(range(1, 10_000))
-    _train(config, tmp_path / "t", stop=lambda: next(asked) == 45)
+    _train(config, tmp_path / "t", stop=stop_at(45))
     record = tmp_path / "t" / "epochs" / f"{damaged:04d}.json"
     record.write_text(record.read_text(encoding="utf-8")[:40], encoding="utf-8")
     assert _train(config, tmp_path / "t").outcome is Outcome.FINISHED
-    assert _contents(tmp_path / "t") == expected
+    assert results_of(tmp_path / "t") == expected

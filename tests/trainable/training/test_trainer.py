@@ -1,4 +1,4 @@
-"""A trial in an object store: an epoch goes up while the next trains, and is told once there."""
+"""A trial in an object store: uploads in the background, and reports after them."""
 
 import json
 import threading
@@ -33,114 +33,110 @@ def config(tiny_encoder: Path, tiny_data: Path) -> Config:
     return config_of(tiny_encoder, tiny_data)
 
 
-def trial_here() -> TrialFolder:
-    """On this machine, as the store has it."""
+def local_trial() -> TrialFolder:
+    """The trial in this machine's working copy, updated from the store."""
     trial = TrialFolder(storage_folder(URI) / "s" / "trials" / "0001")
     trial.refresh()
     return trial
 
 
-def test_an_epoch_goes_up_while_the_next_trains_and_is_told_once_it_is_there(
+def test_an_epoch_is_uploaded_while_the_next_trains_and_then_reported(
     config: Config, machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the next is written before."""
-    trial, has_trained, told = trial_here(), threading.Event(), list[int]()
-    dev_outputs, last_name = Learner.dev_outputs, ""
+    """Files of the next epoch are written after the report."""
+    trial, has_trained, reported = local_trial(), threading.Event(), list[int]()
+    dev_outputs = Learner.dev_outputs
 
     def put(store: ObjectStore, name: str, content: Any) -> str:
         if "/checkpoint/" in name:
-            assert has_trained.wait(60)  # all of the next epoch, up to its evaluation
+            assert has_trained.wait(60)  # the next epoch, up to its evaluation
         return PUT(store, name, content)
 
     def evaluate(learner: Learner) -> Any:
         if trial.epoch(1) is not None:
-            assert told == []
+            assert reported == []
             has_trained.set()
         return dev_outputs(learner)
 
     def report(record: EpochRecord) -> None:
-        nonlocal last_name
         names = machines.names()
-        last_name = f"s/trials/0001/epochs/{record.epoch:04d}.json"
-        assert last_name in names
+        assert f"s/trials/0001/epochs/{record.epoch:04d}.json" in names
         checkpoints = [name for name in names if "/checkpoint/" in name]
         assert len(checkpoints) == 2 * record.epoch
         assert not trial.predictions_path(record.epoch + 1).exists()
-        told.append(record.epoch)
+        reported.append(record.epoch)
 
     monkeypatch.setattr(ObjectStore, "put", put)
     monkeypatch.setattr(Learner, "dev_outputs", evaluate)
     assert run(config, trial.path, tmp_path, report=report).outcome is Outcome.FINISHED
-    assert told == [1, 2]
+    assert reported == [1, 2]
     files = {path for path in trial.path.rglob("*") if path.is_file()}
-    wanted = {path.relative_to(storage_folder(URI)).as_posix() for path in files}
-    assert {name for name in machines.names() if not name.endswith("/.whole")} == wanted
+    expected = {path.relative_to(storage_folder(URI)).as_posix() for path in files}
+    assert {name for name in machines.names() if not name.endswith("/.whole")} == expected
 
 
-def test_a_stopped_trial_waits_for_what_is_not_up_yet(
+def test_a_stopped_trial_waits_for_its_uploads(
     config: Config, machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial, asked, told = trial_here(), threading.Event(), list[int]()
+    trial, is_stopping, reported = local_trial(), threading.Event(), list[int]()
 
     def put(store: ObjectStore, name: str, content: Any) -> str:
         if "/checkpoint/" in name:
-            assert asked.wait(60)
+            assert is_stopping.wait(60)
         return PUT(store, name, content)
 
     def stop() -> bool:
         if trial.epoch(1) is not None:
-            asked.set()
-        return asked.is_set()
+            is_stopping.set()
+        return is_stopping.is_set()
 
     monkeypatch.setattr(ObjectStore, "put", put)
-    report = lambda record: told.append(record.epoch)  # noqa: E731
+    report = lambda record: reported.append(record.epoch)  # noqa: E731
     ended = run(config, trial.path, tmp_path, report=report, stop=stop)
-    assert (ended.outcome, told) == (Outcome.STOPPED, [1])
+    assert (ended.outcome, reported) == (Outcome.STOPPED, [1])
     machines.next_one(monkeypatch)
-    again = trial_here()
-    stored = again.outcome()
-    assert stored is not None
-    assert stored.outcome is Outcome.STOPPED
-    assert len(list(again.checkpoint_dir.glob("*/manifest.json"))) == 1
+    resumed = local_trial()
+    assert resumed.outcome() == ended
+    assert len(list(resumed.checkpoint_dir.glob("*/manifest.json"))) == 1
 
 
 @pytest.mark.parametrize("lost", ["weights/0001/model", "checkpoint/"])
-def test_an_upload_that_fails_is_the_trials_failure_and_nothing_names_what_is_missing(
+def test_a_failed_upload_is_an_error_and_no_record_refers_to_missing_files(
     config: Config, machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """The epoch is not told; another machine goes on from what is there."""
+    """The epoch is not reported. Another machine resumes the trial."""
 
     def put(store: ObjectStore, name: str, content: Any) -> str:
         if lost in name:
-            raise StorageError("away")
+            raise StorageError("unreachable")
         return PUT(store, name, content)
 
-    told: list[int] = []
-    report = lambda record: told.append(record.epoch)  # noqa: E731
+    reported: list[int] = []
+    report = lambda record: reported.append(record.epoch)  # noqa: E731
     monkeypatch.setattr(ObjectStore, "put", put)
-    with pytest.raises(StorageError, match="away"):
-        run(config, trial_here().path, tmp_path, report=report)
-    assert told == []
+    with pytest.raises(StorageError, match="unreachable"):
+        run(config, local_trial().path, tmp_path, report=report)
+    assert reported == []
     names = machines.names()
-    is_named = "s/trials/0001/epochs/0001.json" in names
-    assert is_named == (lost == "checkpoint/")
-    assert f"s/trials/0001/weights/0001/{MANIFEST}" in names or not is_named
+    has_record = "s/trials/0001/epochs/0001.json" in names
+    assert has_record == (lost == "checkpoint/")
+    assert f"s/trials/0001/weights/0001/{MANIFEST}" in names or not has_record
     monkeypatch.setattr(ObjectStore, "put", PUT)
     machines.next_one(monkeypatch)
-    again = trial_here()
-    assert run(config, again.path, tmp_path, report=report).outcome is Outcome.FINISHED
-    assert told == [1, 2]
-    assert again.require_weights(again.kept_epochs()[0])
+    resumed = local_trial()
+    assert run(config, resumed.path, tmp_path, report=report).outcome is Outcome.FINISHED
+    assert reported == [1, 2]
+    assert resumed.require_weights(resumed.kept_epochs()[0])
 
 
-def test_heads_alone_send_their_encoder_once(
+def test_a_frozen_encoder_is_uploaded_once(
     tiny_encoder: Path,
     tiny_data: Path,
     machines: Machines,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of two trials of one process; each kept epoch has it."""
+    """By two trials of one process; in the store, each kept epoch has a copy."""
     monkeypatch.setattr("mlflow_setup.filesystem.working_copy.MIN_COPY_BYTES", 10_000)
     monkeypatch.setattr(
         "trainable.training.trainer.epochs_to_keep", lambda past, *_: {p.epoch for p in past}
@@ -157,10 +153,10 @@ def test_heads_alone_send_their_encoder_once(
         heads = ("train.stages=[probe]", "probe.num_epochs=3", f"seed={name[-1]}")
         folder = root / "s" / "trials" / name
         run(config_of(tiny_encoder, tiny_data, *heads), folder, tmp_path / name)
-        storage_of(folder).end(folder)  # as a worker that takes the next trial
+        storage_of(folder).end(folder)  # as a worker before its next trial
     encoders = [name for name in machines.names() if name.endswith(ENCODER_FILE)]
     assert len(encoders) == 6
     (first,) = (name for name in sent if name.endswith(ENCODER_FILE))
     assert first.startswith("s/trials/0001/weights/")
     machines.next_one(monkeypatch)
-    assert json.loads((trial_here().require_weights(3) / MANIFEST).read_text())["epoch"] == 3
+    assert json.loads((local_trial().require_weights(3) / MANIFEST).read_text())["epoch"] == 3
