@@ -1,4 +1,4 @@
-"""A process that runs trial after trial is left when too much of them stays, or it must end."""
+"""A process that runs several trials is replaced if they leak memory or it cannot run another."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trainable.tune import actor_memory as memory
+from trainable.tune import actor_memory
 from trainable.tune.actor_memory import MAX_GPU, MAX_MAIN, Leftovers, Memory, memory_used
 from trainable.tune.attempt import listen
 from trainable.tune.trainable import listening
@@ -17,8 +17,8 @@ from trainable.tune.trainable import listening
 MB = 1 << 20
 
 
-def test_what_is_kept_is_seen_and_what_is_freed_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MAX_MAIN", 50 * MB)
+def test_memory_that_is_not_freed_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_memory, "MAX_MAIN", 50 * MB)
     leftovers = Leftovers()
     assert not leftovers.has_leaked()
     kept = bytearray(os.urandom(MB) * 100)
@@ -28,26 +28,25 @@ def test_what_is_kept_is_seen_and_what_is_freed_is_not(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("after_trials", "answers"),
+    ("after_trials", "has_leaked"),
     [
-        ([Memory(9 * MAX_MAIN), Memory(10 * MAX_MAIN)], [False, False]),  # libraries were loaded
+        ([Memory(9 * MAX_MAIN), Memory(10 * MAX_MAIN)], [False, False]),  # libraries are no leak
         ([Memory(0), Memory(MAX_MAIN), Memory(MAX_MAIN + 1)], [False, False, True]),
         ([Memory(MAX_MAIN + 1), Memory(0), Memory(MAX_MAIN + 1)], [False, False, False]),
         ([Memory(0, MAX_GPU), Memory(0, MAX_GPU + 1)], [False, True]),
         ([Memory(0, MAX_GPU + 1)], [True]),
     ],
 )
-def test_main_memory_is_compared_with_the_first_trials_and_the_gpus_with_none(
-    monkeypatch: pytest.MonkeyPatch, after_trials: list[Memory], answers: list[bool]
+def test_main_memory_may_grow_after_the_first_trial_and_gpu_memory_must_be_free(
+    monkeypatch: pytest.MonkeyPatch, after_trials: list[Memory], has_leaked: list[bool]
 ) -> None:
-    left = iter(after_trials)
-    monkeypatch.setattr(memory, "memory_used", lambda: next(left))
+    monkeypatch.setattr(actor_memory, "memory_used", iter(after_trials).__next__)
     leftovers = Leftovers()
-    assert [leftovers.has_leaked() for _ in after_trials] == answers
+    assert [leftovers.has_leaked() for _ in after_trials] == has_leaked
 
 
 @pytest.mark.parametrize(("is_initialized", "expected"), [(True, 7), (False, 0)])
-def test_memory_of_a_gpu_that_is_used(
+def test_memory_of_a_gpu_counts_only_if_it_is_used(
     monkeypatch: pytest.MonkeyPatch, is_initialized: bool, expected: int
 ) -> None:
     freed: list[bool] = []
@@ -62,7 +61,7 @@ def test_memory_of_a_gpu_that_is_used(
 
 
 class Base:
-    """Stands for Tune's trainable."""
+    """A fake of Tune's trainable."""
 
     ends_in_time = True
 
@@ -78,7 +77,7 @@ class Base:
 
 @pytest.fixture
 def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An actor's trainable, once a trial has run in it; the end of the process is an exception."""
+    """A trainable that has run a trial; the end of its process raises SystemExit."""
 
     def leave(code: int) -> None:
         raise SystemExit(code)
@@ -87,10 +86,10 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     environ: dict[str, str] = {}
     os = SimpleNamespace(_exit=leave, environ=environ)
     monkeypatch.setattr("trainable.tune.trainable.os", os)
-    monkeypatch.setattr(memory, "memory_used", lambda: Memory(0))
+    monkeypatch.setattr(actor_memory, "memory_used", lambda: Memory(0))
     before = signal.getsignal(signal.SIGTERM)
     trial = listening(lambda config: None)()
-    assert environ == {"RAY_CHDIR_TO_TRIAL_DIR": "0"}  # before Ray makes the trial's folder
+    assert environ == {"RAY_CHDIR_TO_TRIAL_DIR": "0"}  # set before Ray creates the trial's folder
     trial.setup({})
     assert trial.step() == "trained"
     yield trial
@@ -98,22 +97,22 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_process_is_used_for_one_trial_after_another(trial: Any) -> None:
+def test_a_process_runs_several_trials(trial: Any) -> None:
     for _ in range(3):
         assert trial.reset_config({})
         assert trial.step() == "trained"
 
 
-@pytest.mark.parametrize("why", ["memory", "it did not end in time", "SIGTERM"])
-def test_a_process_that_is_spent_leaves_the_next_trial_to_another(
-    trial: Any, monkeypatch: pytest.MonkeyPatch, why: str
+@pytest.mark.parametrize("reason", ["memory", "it did not end in time", "SIGTERM"])
+def test_a_process_that_cannot_run_another_trial_exits(
+    trial: Any, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    if why == "memory":
-        monkeypatch.setattr(memory, "memory_used", lambda: Memory(0, MAX_GPU + 1))
-    elif why == "SIGTERM":
+    if reason == "memory":
+        monkeypatch.setattr(actor_memory, "memory_used", lambda: Memory(0, MAX_GPU + 1))
+    elif reason == "SIGTERM":
         os.kill(os.getpid(), signal.SIGTERM)
     else:
         monkeypatch.setattr(Base, "ends_in_time", False)
-    assert trial.reset_config({})  # else Tune would give the trial up
+    assert trial.reset_config({})  # otherwise Tune would fail the trial
     with pytest.raises(SystemExit):
         trial.step()

@@ -1,4 +1,4 @@
-"""The surroundings of a Ray that is started here, looked at before; and a start that is slow."""
+"""Starting Ray on this machine: checks before it, and waiting for a slow start."""
 
 import os
 from pathlib import Path
@@ -15,16 +15,11 @@ from trainable.tune import local_ray
 from trainable.tune.cluster import cluster
 from trainable.tune.local_ray import check_ray_can_start, keep_token_without_home
 
-
-@pytest.fixture(autouse=True)
-def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+pytestmark = pytest.mark.usefixtures("_without_ray")
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
-@pytest.mark.parametrize("kind", ["too long", "closed"])
+@pytest.mark.parametrize("kind", ["too long", "read-only"])
 def test_a_folder_in_which_ray_cannot_start_is_refused(
     name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -37,29 +32,30 @@ def test_a_folder_in_which_ray_cannot_start_is_refused(
         pass
     assert caught.value.problem.startswith(f"{name}={folder}: ")
     assert f"{name}=/tmp" in str(caught.value.fix)
-    monkeypatch.setenv("RAY_ADDRESS", "somewhere:1")  # there another machine's folder counts
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:1")  # a remote cluster has its own folder
     check_ray_can_start()
 
 
-@pytest.mark.parametrize("home", ["closed", "none", "open"])
-def test_a_home_that_cannot_be_written_keeps_no_token(
+@pytest.mark.parametrize("home", ["read-only", "none", "writable"])
+def test_without_a_writable_home_the_token_is_in_the_environment(
     home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setenv("HOME", str(tmp_path) if home == "open" else "/proc/self/task")
+    monkeypatch.setenv("HOME", str(tmp_path) if home == "writable" else "/proc/self/task")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x")  # so that it is restored afterwards
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     if home == "none":
         monkeypatch.setattr(Path, "home", none)
     keep_token_without_home()
     token = os.environ.get("RAY_AUTH_TOKEN")
-    assert token is None if home == "open" else len(str(token)) == 64
+    assert token is None if home == "writable" else len(str(token)) == 64
 
 
 class SlowNode:
-    """A node of Ray's whose cluster knows it after so many looks, or whose process has died."""
+    """A fake node of Ray, which is registered after `looks` look-ups; one of its processes dies
+    after `lives` calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, looks: int, lives: int = 1000) -> None:
         self.looks, self.lives, self.calls = looks, lives, list[str]()
@@ -72,12 +68,12 @@ class SlowNode:
 
     @property
     def node(self) -> RayNode:
-        dead = SimpleNamespace(
+        node = SimpleNamespace(
             gcs_address="127.0.0.1:1",
             node_id="ab",
             dead_processes=lambda: ["raylet"] if len(self.calls) > self.lives else [],
         )
-        return cast(RayNode, dead)
+        return cast(RayNode, node)
 
     def _sleep(self, seconds: float) -> None:
         self.seconds += seconds
@@ -89,21 +85,21 @@ class SlowNode:
             raise RuntimeError("no such node")
 
 
-def test_a_start_is_waited_for_beyond_the_limit_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = RayNode.start_ray_processes
-    slow = SlowNode(monkeypatch, looks=500)  # a look each tenth of a second
+def test_a_start_may_take_longer_than_the_limit_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = RayNode.start_ray_processes
+    slow = SlowNode(monkeypatch, looks=500)  # every tenth of a second
     replaced = RayNode.start_ray_processes
     local_ray.start(None)
     assert slow.calls == ["start"] + ["look"] * 500
     assert slow.seconds > 30
-    assert RayNode.start_ray_processes is replaced is not own
+    assert RayNode.start_ray_processes is replaced is not original
 
 
 @pytest.mark.parametrize(("lives", "looks"), [(4, 4), (5000, 1200)])
-def test_a_start_that_fails_is_not_waited_for(
+def test_waiting_ends_if_the_start_fails(
     lives: int, looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray looks itself then, and says what is wrong."""
+    """If a process dies or after 2 minutes. Ray itself then raises the error."""
     slow = SlowNode(monkeypatch, looks=10_000, lives=lives)
     local_ray.start(None)
     assert len(slow.calls) - 1 == pytest.approx(looks, abs=1)

@@ -1,9 +1,9 @@
-"""What Tune is told of a trial: each epoch once, early ends as ends, a divergence as no error."""
+"""Reports of a trial to Tune: epochs, early ends, divergence, and errors that end the sweep."""
 
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from trainable.tune.attempt import Attempt, Limits
 from trainable.tune.placement import TrialPlacement, resources
 from trainable.tune.trainable import make_trainable
 
+Reports = list[dict[str, Any]]
+
 
 @pytest.fixture(autouse=True)
-def _keep_environment() -> Iterator[None]:
+def _restore_environment() -> Iterator[None]:
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -33,23 +35,29 @@ def _keep_environment() -> Iterator[None]:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(tune, "report", reports.append)
-    return reports
+def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
+    """The reports to Tune."""
+    found: Reports = []
+    monkeypatch.setattr(tune, "report", found.append)
+    return found
 
 
-def run(
+def run(place: TrialPlacement, train: Any, settings: Mapping[str, Any] = {}) -> None:
+    """Run the trial 0001 as Tune does."""
+    given = {"trial": "0001", "recipe": "b3", "settings": settings, "origin": {}, "searched": []}
+    make_trainable(place, train)(given)
+
+
+def run_epochs(
     root: Path,
     outcome: Outcome,
     num_epochs: int,
-    silent: int = 0,
+    num_unreported: int = 0,
     slope: float = 0.1,
     **settings: Any,
-) -> Path:
-    """A trial of `num_epochs` epochs, of which the first `silent` are not reported; each is better
-    than the one before by `slope`."""
-    place = TrialPlacement(root, "s", 1)
+) -> None:
+    """Run a trial of `num_epochs` epochs, of which the first `num_unreported` are not reported;
+    each is better than the one before by `slope`."""
 
     def train(
         config: object, folder: Path, *, report: Callable[[EpochRecord], None], **given: Any
@@ -58,53 +66,60 @@ def run(
         for epoch in range(1, num_epochs + 1):
             record = EpochRecord(epoch, {"dev/overall": 0.5 + epoch * slope}, {}, 1.0, time.time())
             TrialFolder(folder).write_epoch(record)
-            if epoch > silent:
+            if epoch > num_unreported:
                 report(record)
         return OutcomeRecord(outcome, "", num_epochs, time.time())
 
-    tune_config = {"trial": "0001", "recipe": "b3", "settings": settings, "origin": {}}
-    make_trainable(place, train)({**tune_config, "searched": []})
-    return place.folder("0001")
+    run(TrialPlacement(root, "s", 1), train, settings)
 
 
-def test_every_epoch_is_told_with_the_length_of_all_stages(
-    told: list[dict[str, Any]], tmp_path: Path
+def fail(root: Path, error: Exception) -> None:
+    """Run a trial whose training raises the error."""
+
+    def train(*_: object, **__: object) -> OutcomeRecord:
+        raise error
+
+    run(TrialPlacement(root, "s", 1), train)
+
+
+def trial_in(root: Path) -> TrialFolder:
+    return TrialFolder(root / "s" / "trials" / "0001")
+
+
+def test_epochs_are_reported_with_the_number_of_epochs_of_all_stages(
+    reports: Reports, tmp_path: Path
 ) -> None:
     stages = {"train.stages": ["probe", "finetune"], "probe.num_epochs": 1, "train.num_epochs": 2}
-    run(tmp_path, Outcome.FINISHED, 3, **stages)
-    assert [(r["epoch"], r["num_epochs"]) for r in told] == [(1, 3), (2, 3), (3, 3)]
-    assert [r["best_overall"] for r in told] == pytest.approx([0.6, 0.7, 0.8])
+    run_epochs(tmp_path, Outcome.FINISHED, 3, **stages)
+    assert [(r["epoch"], r["num_epochs"]) for r in reports] == [(1, 3), (2, 3), (3, 3)]
+    assert [r["best_overall"] for r in reports] == pytest.approx([0.6, 0.7, 0.8])
 
 
-def test_the_best_epoch_may_be_one_of_an_earlier_process(
-    told: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    run(tmp_path, Outcome.STOPPED, 2, slope=-0.1)
-    run(tmp_path, Outcome.FINISHED, 3, silent=2, slope=-0.1, **{"train.num_epochs": 3})
-    assert [r["epoch"] for r in told] == [1, 2, 2, 3]
-    assert [r["overall"] for r in told] == pytest.approx([0.4, 0.3, 0.3, 0.2])
-    assert [r["best_overall"] for r in told] == pytest.approx([0.4] * 4)
+def test_the_best_epoch_may_be_of_an_earlier_process(reports: Reports, tmp_path: Path) -> None:
+    run_epochs(tmp_path, Outcome.STOPPED, 2, slope=-0.1)
+    settings = {"train.num_epochs": 3}
+    run_epochs(tmp_path, Outcome.FINISHED, 3, num_unreported=2, slope=-0.1, **settings)
+    assert [r["epoch"] for r in reports] == [1, 2, 2, 3]
+    assert [r["overall"] for r in reports] == pytest.approx([0.4, 0.3, 0.3, 0.2])
+    assert [r["best_overall"] for r in reports] == pytest.approx([0.4] * 4)
 
 
-def test_a_trial_that_stops_early_is_told_as_one_that_ran_to_its_end(
-    told: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    run(tmp_path, Outcome.FINISHED, 2, **{"train.num_epochs": 9, "train.early_stopping_epochs": 1})
-    assert [(r["epoch"], r["num_epochs"]) for r in told] == [(1, 9), (2, 9), (2, 2)]
+def test_a_trial_that_stops_early_is_reported_as_finished(reports: Reports, tmp_path: Path) -> None:
+    settings = {"train.num_epochs": 9, "train.early_stopping_epochs": 1}
+    run_epochs(tmp_path, Outcome.FINISHED, 2, **settings)
+    assert [(r["epoch"], r["num_epochs"]) for r in reports] == [(1, 9), (2, 9), (2, 2)]
 
 
-def test_a_divergence_is_a_report_and_no_error(told: list[dict[str, Any]], tmp_path: Path) -> None:
-    run(tmp_path, Outcome.DIVERGED, 1, **{"train.num_epochs": 4})
-    assert told[-1]["diverged"] == 1
-    assert told[-1]["best_overall"] == 0.0
-    assert told[-1]["done"] is True
+def test_divergence_is_reported_and_not_an_error(reports: Reports, tmp_path: Path) -> None:
+    run_epochs(tmp_path, Outcome.DIVERGED, 1, **{"train.num_epochs": 4})
+    assert reports[-1]["diverged"] == 1
+    assert reports[-1]["best_overall"] == 0.0
+    assert reports[-1]["done"] is True
 
 
-def test_an_end_that_a_crash_kept_from_tune_is_told(
-    told: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    run(tmp_path, Outcome.FINISHED, 2, silent=2, **{"train.num_epochs": 2})
-    assert [(r["epoch"], r["num_epochs"]) for r in told] == [(2, 2)]
+def test_the_last_epoch_is_reported_again_after_a_crash(reports: Reports, tmp_path: Path) -> None:
+    run_epochs(tmp_path, Outcome.FINISHED, 2, num_unreported=2, **{"train.num_epochs": 2})
+    assert [(r["epoch"], r["num_epochs"]) for r in reports] == [(2, 2)]
 
 
 @pytest.mark.parametrize(
@@ -115,43 +130,39 @@ def test_an_end_that_a_crash_kept_from_tune_is_told(
         ConfigError("the shared folder: No space left on device"),
     ],
 )
-def test_a_full_disk_is_told_as_the_sweeps_problem(
-    told: list[dict[str, Any]], tmp_path: Path, error: Exception
+def test_a_full_disk_is_reported_as_a_problem_of_the_sweep(
+    reports: Reports, tmp_path: Path, error: Exception
 ) -> None:
     fail(tmp_path, error)
-    assert [r["problem"] for r in told if r["no_room"]] == [
-        f"no space is left for {tmp_path / 's' / 'trials' / '0001'}"
-    ]
-    assert TrialFolder(tmp_path / "s" / "trials" / "0001").outcome() is None  # it is to run on
+    expected = f"no space is left for {trial_in(tmp_path).path}"
+    assert [r["problem"] for r in reports if r["no_room"]] == [expected]
+    assert trial_in(tmp_path).outcome() is None  # so it will be resumed
 
 
-def test_so_is_one_that_has_no_room_for_a_trial_to_begin(
-    told: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_without_space_to_start_a_trial_is_reported(
+    reports: Reports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, content: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("trainable.tune.attempt.write_atomic", full)
-    run(tmp_path, Outcome.FINISHED, 2)
-    assert told[0]["problem"].startswith("no space is left for ")
+    run_epochs(tmp_path, Outcome.FINISHED, 2)
+    assert reports[0]["problem"].startswith("no space is left for ")
     monkeypatch.undo()
-    with Attempt(tmp_path / "s" / "trials" / "0001", Limits(tmp_path / "stop", wait_seconds=0)):
-        pass  # its lock was given back
+    with Attempt(trial_in(tmp_path).path, Limits(tmp_path / "stop", wait_seconds=0)):
+        pass  # the lock is free
 
 
-def test_other_data_than_the_sweep_began_with_stop_it(
-    told: list[dict[str, Any]], tmp_path: Path
+def test_changed_data_are_reported_as_a_problem_of_the_sweep(
+    reports: Reports, tmp_path: Path
 ) -> None:
     fail(tmp_path, ChangedInputError("changed since the sweep began: a.csv", fix="put it back"))
-    assert [(r["problem"], r["no_room"]) for r in told] == [
-        ("changed since the sweep began: a.csv", 0)
-    ]
-    assert TrialFolder(tmp_path / "s" / "trials" / "0001").outcome() is None  # it is to run on
+    expected = ("changed since the sweep began: a.csv", 0)
+    assert [(r["problem"], r["no_room"]) for r in reports] == [expected]
+    assert trial_in(tmp_path).outcome() is None  # so it will be resumed
 
 
-def test_a_trial_expects_what_the_sweep_began_with(
-    told: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_a_trial_expects_the_inputs_of_the_sweep(reports: Reports, tmp_path: Path) -> None:
     inputs = Inputs({}, {"s3://b/d": {"a.csv": Version(1, "x")}})
     seen: list[object] = []
 
@@ -159,80 +170,67 @@ def test_a_trial_expects_what_the_sweep_began_with(
         seen.append(expected_folder("s3://b/d"))
         return OutcomeRecord(Outcome.STOPPED, "", 0, time.time())
 
-    tune_config = {"trial": "0001", "recipe": "b3", "settings": {}, "origin": {}, "searched": []}
-    make_trainable(TrialPlacement(tmp_path, "s", 1, inputs=inputs), train)(tune_config)
+    run(TrialPlacement(tmp_path, "s", 1, inputs=inputs), train)
     assert seen == [inputs.folders["s3://b/d"]]
     assert expected_folder("s3://b/d") is None
 
 
-def test_a_trial_that_is_stopped_before_it_has_a_record_has_an_outcome(
-    told: list[dict[str, Any]], tmp_path: Path
+def test_a_trial_that_is_stopped_before_its_record_exists_has_an_outcome(
+    reports: Reports, tmp_path: Path
 ) -> None:
-    """As while its teacher is trained: the driver would take one without for failed."""
+    """For example, while its teacher is trained. Without an outcome it would count as failed."""
 
     def train(*_: object, **__: object) -> OutcomeRecord:
         return OutcomeRecord(Outcome.STOPPED, "asked to stop", 0, time.time())
 
-    tune_config = {"trial": "0001", "recipe": "b4", "settings": {}, "origin": {}, "searched": []}
-    make_trainable(TrialPlacement(tmp_path, "s", 1), train)(tune_config)
-    folder = TrialFolder(tmp_path / "s" / "trials" / "0001")
-    ended = folder.outcome()
+    run(TrialPlacement(tmp_path, "s", 1), train)
+    trial = trial_in(tmp_path)
+    ended = trial.outcome()
     assert ended is not None
     assert (ended.outcome, ended.reason) == (Outcome.STOPPED, "asked to stop")
-    assert not (folder.path / "config.json").exists()
-    assert [report["problem"] for report in told] == [""]
+    assert not (trial.path / "config.json").exists()
+    assert [report["problem"] for report in reports] == [""]
 
 
-def test_other_errors_are_tunes(told: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_other_errors_are_raised(reports: Reports, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not allowed"):
         fail(tmp_path, OSError(errno.EACCES, "not allowed"))
-    assert told == []
+    assert reports == []
 
 
-def fail(root: Path, error: Exception) -> None:
-    def train(*_: object, **__: object) -> OutcomeRecord:
-        raise error
-
-    tune_config = {"trial": "0001", "recipe": "b3", "settings": {}, "origin": {}, "searched": []}
-    make_trainable(TrialPlacement(root, "s", 1), train)(tune_config)
-
-
-def test_a_trial_is_placed_on_none_of_the_nodes_that_are_avoided() -> None:
-    """In the words of a placement group's labels, which Ray itself reads."""
+def test_a_trial_is_not_placed_on_avoided_nodes() -> None:
+    """By a label selector of its placement group, which Ray accepts."""
     needs, exclusive = {"CPU": 1}, {"CPU": 8}
     plain = resources(needs, exclusive, {})
     assert plain.bundles == [{"CPU": 1.0}]
     assert resources(needs, exclusive, {"exclusive": True}).bundles == [{"CPU": 8.0}]
     nodes = ["1f" * 28, "2f" * 28]
-    elsewhere = resources(needs, exclusive, {"avoided": nodes})
-    labels = elsewhere._bound.arguments["bundle_label_selector"]
+    restricted = resources(needs, exclusive, {"avoided": nodes})
+    labels = restricted._bound.arguments["bundle_label_selector"]
     assert labels == [{"ray.io/node-id": f"!in({nodes[0]},{nodes[1]})"}]
     assert validate_label_selector(labels[0]) is None
-    assert elsewhere != plain
-    assert hash(elsewhere) == hash(resources(needs, exclusive, {"avoided": nodes}))
+    assert restricted != plain
+    assert hash(restricted) == hash(resources(needs, exclusive, {"avoided": nodes}))
 
 
-def test_a_trial_of_an_object_store_goes_on_on_another_machine(
+def test_a_trial_in_an_object_store_is_resumed_on_another_machine(
     tmp_path: Path, tiny_encoder: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its record and weights are those of one that ran through in a folder."""
+    """Its results are those of a trial in a local folder that is not interrupted."""
     machines = Machines(monkeypatch, tmp_path)
     settings = config_of(tiny_encoder, tiny_data).flat()
-    given: dict[str, Any] = {"trial": "0001", "recipe": "b3", "settings": settings, "origin": {}}
-    given["searched"] = []
     monkeypatch.setattr(tune, "report", lambda metrics: None)
-    make_trainable(TrialPlacement(tmp_path / "runs", "s", 1), train)(given)
-    local = TrialFolder(tmp_path / "runs" / "s" / "trials" / "0001")
+    run(TrialPlacement(tmp_path / "runs", "s", 1), train, settings)
+    local = trial_in(tmp_path / "runs")
     place = TrialPlacement(URI, "s", 1)
-    monkeypatch.setattr(tune, "report", lost)  # after its first epoch
+    monkeypatch.setattr(tune, "report", disconnect)  # after its first epoch
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "first"))
     with pytest.raises(ConnectionError):
-        make_trainable(place, train)(given)
+        run(place, train, settings)
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "second"))
     monkeypatch.setattr(tune, "report", lambda metrics: None)
-    make_trainable(place, train)(given)
-    driver = machines.copy("driver")
-    trial = TrialFolder(driver.root / "s" / "trials" / "0001")
+    run(place, train, settings)
+    trial = trial_in(machines.copy("driver").root)
     trial.refresh()
     ours, theirs = trial.epochs(), local.epochs()
     assert [epoch.metrics for epoch in ours] == [epoch.metrics for epoch in theirs]
@@ -246,12 +244,12 @@ def test_a_trial_of_an_object_store_goes_on_on_another_machine(
     for epoch in (1, 2):
         path, expected = (each.predictions_path(epoch) for each in (trial, local))
         assert path.read_bytes() == expected.read_bytes()
-    left = tmp_path.glob("*/scratch/*/s/trials/0001/**/*")
-    assert not list(left)  # a worker's copy is for as long as it is at the trial
+    working_copies = tmp_path.glob("*/scratch/*/s/trials/0001/**/*")
+    assert not list(working_copies)  # workers delete them after the trial
 
 
-def lost(metrics: dict[str, Any]) -> None:
-    raise ConnectionError("the machine is taken away")
+def disconnect(metrics: dict[str, Any]) -> None:
+    raise ConnectionError("the machine is lost")
 
 
 def content(folder: Path) -> dict[str, bytes]:
