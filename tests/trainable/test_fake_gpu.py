@@ -1,4 +1,4 @@
-"""No step of any recipe waits for a GPU or mixes devices: shown without one."""
+"""No step of any recipe waits for a GPU or mixes devices, tested with a fake GPU."""
 
 import json
 import re
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def found(tiny_encoder: Path, tiny_data: Path) -> dict[str, Any]:
-    """In a process of its own, which keeps the device to itself."""
+    """Results of the fake GPU, which needs its own process."""
     script = ROOT / "tests" / "helpers" / "fake_gpu.py"
     done = subprocess.run(
         [sys.executable, str(script), str(tiny_encoder), str(tiny_data)],
@@ -29,7 +29,7 @@ def found(tiny_encoder: Path, tiny_data: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_no_step_and_no_evaluation_of_a_recipe_is_refused(found: dict[str, Any]) -> None:
+def test_no_step_or_evaluation_of_a_recipe_fails_on_a_gpu(found: dict[str, Any]) -> None:
     refused = found["refused"]
     assert {what: why for what, why in refused.items() if why is not None} == {}
     stages = {
@@ -41,16 +41,13 @@ def test_no_step_and_no_evaluation_of_a_recipe_is_refused(found: dict[str, Any])
 
 
 @pytest.mark.parametrize("fault", PLANTED)
-def test_a_planted_fault_is_noticed_and_its_line_named(found: dict[str, Any], fault: str) -> None:
+def test_a_planted_fault_is_detected_with_its_line(found: dict[str, Any], fault: str) -> None:
     assert re.search(r"fake_gpu\.py:\d+: ", found["planted"][fault] or "nothing")
 
 
-def test_what_needs_a_real_device_is_where_the_list_says() -> None:
-    """Everything that asks whether a device is CUDA stands in a file of the list."""
-    asks = re.compile(r"is_cuda|\.type [!=]= \"cuda\"|torch\.cuda\.|torch\.autocast")
+def test_only_the_listed_files_depend_on_the_kind_of_device() -> None:
+    checks_device = re.compile(r"is_cuda|\.type [!=]= \"cuda\"|torch\.cuda\.|torch\.autocast")
     steps = ("batches", "model", "losses", "evaluation", "runtime")
-    files = [path for room in steps for path in (ROOT / "trainable" / room).rglob("*.py")]
-    asking = {
-        path.relative_to(ROOT).as_posix() for path in files if asks.search(path.read_text("utf-8"))
-    }
-    assert asking == set(PLAIN)
+    files = [path for folder in steps for path in (ROOT / "trainable" / folder).rglob("*.py")]
+    found = [path for path in files if checks_device.search(path.read_text("utf-8"))]
+    assert {path.relative_to(ROOT).as_posix() for path in found} == set(PLAIN)

@@ -1,4 +1,4 @@
-"""The same training on a CUDA device: run wherever there is one.
+"""Training on a CUDA device gives the results of training on a CPU.
 
 pytest -m gpu tests/trainable/test_gpu.py
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_trials import config_of, learner_of, run
+from tiny_trials import NO_DROPOUT, config_of, learner_of, run
 
 from mlflow_setup.schema import Outcome
 from trainable.batches.sampler import Step, plan_epoch
@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 TASKS = ("sentiment", "paraphrase", "similarity")
-STILL = ("model.encoder_dropout=0", "model.head_dropout=0", "loss.simcse.enabled=false")
 
 
 def _learner(encoder: Path, data: Path, *overrides: str) -> Learner:
@@ -27,12 +26,12 @@ def _learner(encoder: Path, data: Path, *overrides: str) -> Learner:
 
 
 def _first_losses(learner: Learner) -> list[float]:
-    """Of the first eight examples of each task, before any update."""
+    """The loss of the first eight examples of each task, before any update."""
     steps = [Step(task, torch.arange(8).numpy()) for task in TASKS]
     return [float(learner.loss(batch)) for batch in learner.batches(steps, 1)]
 
 
-def test_everything_of_a_step_is_on_the_device(tiny_encoder: Path, tiny_data: Path) -> None:
+def test_all_tensors_of_a_step_are_on_the_device(tiny_encoder: Path, tiny_data: Path) -> None:
     learner = _learner(tiny_encoder, tiny_data)
     assert {parameter.device.type for parameter in learner.model.parameters()} == {"cuda"}
     (batch,) = learner.batches([Step("similarity", torch.arange(8).numpy())], 1)
@@ -43,11 +42,9 @@ def test_everything_of_a_step_is_on_the_device(tiny_encoder: Path, tiny_data: Pa
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "mean"])
-def test_rows_on_the_device_give_the_losses_of_a_cpu(
-    tiny_encoder: Path, tiny_data: Path, pooling: str
-) -> None:
-    """In float32, where nested tensors attend and no product is rounded."""
-    settings = (*STILL, f"model.pooling={pooling}", "loss.mnr.tasks=[paraphrase, similarity]")
+def test_losses_equal_those_of_a_cpu(tiny_encoder: Path, tiny_data: Path, pooling: str) -> None:
+    """In float32, where attention uses nested tensors and products are not rounded."""
+    settings = (*NO_DROPOUT, f"model.pooling={pooling}", "loss.mnr.tasks=[paraphrase, similarity]")
     on_cpu = learner_of(config_of(tiny_encoder, tiny_data, *settings, "train.device=cpu"))
     on_gpu = _learner(tiny_encoder, tiny_data, *settings)
     on_gpu.model.load_state_dict(on_cpu.model.state_dict())
@@ -55,19 +52,19 @@ def test_rows_on_the_device_give_the_losses_of_a_cpu(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "tf32"])
-def test_rounded_products_give_nearly_the_same_losses(
+def test_reduced_precision_changes_losses_only_slightly(
     tiny_encoder: Path, tiny_data: Path, precision: str
 ) -> None:
-    exact = _learner(tiny_encoder, tiny_data, *STILL)
-    rounded = _learner(tiny_encoder, tiny_data, *STILL, f"train.precision={precision}")
+    exact = _learner(tiny_encoder, tiny_data, *NO_DROPOUT)
+    rounded = _learner(tiny_encoder, tiny_data, *NO_DROPOUT, f"train.precision={precision}")
     rounded.model.load_state_dict(exact.model.state_dict())
     assert _first_losses(rounded) == pytest.approx(_first_losses(exact), rel=0.05)
 
 
-def test_parts_have_the_dropout_masks_of_their_first_pass(
+def test_micro_batches_repeat_the_dropout_masks_of_their_first_pass(
     tiny_encoder: Path, tiny_data: Path
 ) -> None:
-    """The same weights, step by step, whatever was drawn between the passes."""
+    """A step from the same seed gives the same weights."""
     found = []
     for _ in range(2):
         learner = _learner(tiny_encoder, tiny_data, "batching.micro_batch_size=3")
@@ -78,9 +75,9 @@ def test_parts_have_the_dropout_masks_of_their_first_pass(
     assert torch.equal(*found)
 
 
-def test_memory_that_runs_out_halves_the_parts(tiny_encoder: Path, tiny_data: Path) -> None:
-    """A real out-of-memory: the encoder's pass takes a buffer for each sentence it is given."""
-    learner = _learner(tiny_encoder, tiny_data, *STILL)
+def test_running_out_of_memory_halves_the_micro_batch(tiny_encoder: Path, tiny_data: Path) -> None:
+    """A real error: the encoder's forward pass allocates a ninth of the memory per sentence."""
+    learner = _learner(tiny_encoder, tiny_data, *NO_DROPOUT)
     expected = _first_losses(learner)[2]
     total = torch.cuda.get_device_properties(0).total_memory
     plain = learner.model.embed
@@ -92,7 +89,7 @@ def test_memory_that_runs_out_halves_the_parts(tiny_encoder: Path, tiny_data: Pa
     learner.model.embed = embed
     (batch,) = learner.batches([Step("similarity", torch.arange(8).numpy())], 1)
     assert float(learner.step(batch, 1, 0)) == pytest.approx(expected, rel=1e-4)
-    assert learner.model.micro_batch_size in (4, 2)  # 16 and 8 take more than there is
+    assert learner.model.micro_batch_size in (4, 2)  # 16 and 8 do not fit
     assert "out of memory in epoch 1, step 1" in learner.notes[0]
 
 
@@ -100,7 +97,7 @@ def test_no_step_waits_for_the_device(tiny_encoder: Path, tiny_data: Path) -> No
     learner = _learner(tiny_encoder, tiny_data, "loss.mnr.tasks=[paraphrase, similarity]")
     lengths = {name: encoded.lengths for name, encoded in learner.train_tokens.items()}
     batches = list(learner.batches(plan_epoch(lengths, learner.config.batching, 0, 1)[:6], 1))
-    learner.step(batches[0], 1, 0)  # the first allocates
+    learner.step(batches[0], 1, 0)  # the first step allocates memory
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -111,10 +108,10 @@ def test_no_step_waits_for_the_device(tiny_encoder: Path, tiny_data: Path) -> No
 
 
 @pytest.mark.parametrize("compiled", ["never", "always"])
-def test_a_trial_of_two_steps_and_its_evaluation(
+def test_a_trial_trains_and_evaluates(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, compiled: str
 ) -> None:
-    pytest.importorskip("pyarrow")  # a machine that was lent with a GPU may have none
+    pytest.importorskip("pyarrow")  # a machine with a GPU may lack it
     config = config_of(
         *(tiny_encoder, tiny_data, "train.device=cuda", "train.precision=auto"),
         *("data.tasks=[sentiment, similarity]", "data.max_train_examples=8"),

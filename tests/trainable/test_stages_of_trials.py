@@ -1,9 +1,8 @@
-"""What the stages of a trial leave alone, average and go on from."""
+"""Stages of a trial: frozen encoders, cached embeddings, weight averages, initial weights."""
 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 from filelock import FileLock
 from resumed import TECHNIQUES
 from safetensors.torch import load_file
-from tiny_trials import config_of, learner_of, run
+from stops import stop_at
+from tiny_trials import NO_DROPOUT, config_of, learner_of, run
 
 from mlflow_setup.schema import Outcome, best_epoch
 from trainable.batches.tokenization import Tokens
@@ -28,7 +28,7 @@ from trainable.training import trainer
 from trainable.training.learner import Learner
 
 
-def test_probing_leaves_the_encoder_bit_identical(
+def test_probing_does_not_change_the_encoder(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"])
@@ -45,10 +45,10 @@ def test_probing_leaves_the_encoder_bit_identical(
         assert not any(torch.equal(state[name], untrained[name]) for name in heads)
 
 
-def test_epochs_of_heads_and_trials_share_one_encoder_on_disk(
+def test_probe_epochs_of_all_trials_share_one_encoder_file(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fine-tuned epoch has its own; and where one epoch's weights go, the others' are whole."""
+    """A fine-tuned epoch has its own; deleting one epoch's weights leaves the others intact."""
     keep_all = lambda records, *_: {record.epoch for record in records}  # noqa: E731
     monkeypatch.setattr(trainer, "epochs_to_keep", keep_all)
     trials = []
@@ -66,21 +66,21 @@ def test_epochs_of_heads_and_trials_share_one_encoder_on_disk(
         for trial in (two, one)
         for epoch in trial.kept_epochs()
     ]
-    *of_heads, tuned = stats
-    assert {stat.st_ino for stat in of_heads} == {of_heads[0].st_ino} != {tuned.st_ino}
+    *probed, finetuned = stats
+    assert {stat.st_ino for stat in probed} == {probed[0].st_ino} != {finetuned.st_ino}
     assert [stat.st_nlink for stat in stats] == [2 * 3 + 1] * 6 + [1]
-    whole = read_weights(one.weights_dir(3))
+    before = read_weights(one.weights_dir(3))
     for epoch in (1, 2):
         one.drop_weights(epoch)
-    found = read_weights(one.require_weights(3))
-    assert all(torch.equal(found[name], value) for name, value in whole.items())
+    after = read_weights(one.require_weights(3))
+    assert all(torch.equal(after[name], value) for name, value in before.items())
     assert two.require_weights(1)
 
 
 def test_cached_and_uncached_probing_have_the_same_losses(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without dropout, over three epochs; the second cached run finds the first's embeddings."""
+    """Without dropout, over three epochs; the second cached run reuses the first's embeddings."""
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
     embedded: list[int] = []
     plain = embeddings.embeddings_of
@@ -92,7 +92,7 @@ def test_cached_and_uncached_probing_have_the_same_losses(
     monkeypatch.setattr(embeddings, "embeddings_of", embeddings_of)
     settings = [
         *TECHNIQUES["probe"],
-        *("model.head_dropout=0", "model.encoder_dropout=0", "loss.simcse.enabled=false"),
+        *NO_DROPOUT,
         "probe.lr=1e-4",
     ]
     losses, counts = [], []
@@ -102,7 +102,7 @@ def test_cached_and_uncached_probing_have_the_same_losses(
         records = TrialFolder(tmp_path / name).epochs()
         losses.append([v for r in records for k, v in r.metrics.items() if k.endswith("/loss")])
         counts.append(len(embedded))
-    assert embedded == [24, 48, 48, 32, 64, 64]  # train and dev of one sentence, two and two
+    assert embedded == [24, 48, 48, 32, 64, 64]  # train and dev: 1, 2 and 2 sentences
     assert counts == [6, 6, 6]  # once for all epochs and all trials
     cold, warm, uncached = losses
     assert len(cold) == 3 * 6
@@ -110,31 +110,30 @@ def test_cached_and_uncached_probing_have_the_same_losses(
     assert cold == pytest.approx(uncached, rel=1e-4)
 
 
-def test_a_stop_while_sentences_are_embedded(
+def test_embedding_that_was_stopped_is_resumed(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which is done a stretch at a time, with the same embeddings; the next goes on from there."""
+    """Sentences are embedded in chunks; finished chunks are read from the cache."""
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "cache"))
     learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"]))
     at_once = learner.embeddings["dev"]["paraphrase"]
     monkeypatch.setenv("ENSWEEP_CACHE", str(tmp_path / "other"))
     monkeypatch.setattr(embeddings, "_CHUNK_SIZE", 10)
     config = config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe"])
-    asked = count(1)
-    stopped = run(config, tmp_path / "t", tmp_path, stop=lambda: next(asked) == 3)
+    stopped = run(config, tmp_path / "t", tmp_path, stop=stop_at(3))
     assert (stopped.outcome, stopped.epoch) == (Outcome.STOPPED, 0)
     assert stopped.reason == "asked to stop while sentences were embedded"
     assert TrialFolder(tmp_path / "t").outcome() == stopped
     kept = list((tmp_path / "other").glob("embeddings/*.safetensors"))
     times = {path: path.stat().st_mtime_ns for path in kept}
-    assert len(times) == 2  # of the 24 sentences of sentiment
+    assert len(times) == 2  # 20 of the 24 sentences of sentiment
     in_chunks = learner_of(config).embeddings["dev"]["paraphrase"]
     assert {path: path.stat().st_mtime_ns for path in kept} == times
     torch.testing.assert_close(in_chunks, at_once, rtol=1e-5, atol=1e-5)
     assert run(config, tmp_path / "t", tmp_path).outcome is Outcome.FINISHED
 
 
-def test_trials_share_the_work_of_embedding(
+def test_processes_share_the_work_of_embedding(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk that another process embeds is skipped until all others are done, then read from the
@@ -154,17 +153,17 @@ def test_trials_share_the_work_of_embedding(
         path.rename(path.with_suffix(".away"))
     lock = FileLock(f"{first}.lock")
     lock.acquire()
-    asked = count(1)
+    stop = stop_at(10)
 
-    def leave_when_the_rest_is_there() -> bool:
+    def release_once_the_others_are_done() -> bool:
         if lock.is_locked and all(path.exists() for path in kept if path != first):
             first.with_suffix(".away").rename(first)
             lock.release()
-        return next(asked) == 10
+        return stop()
 
     monkeypatch.setattr(stopping, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(embeddings, "write_cached", _write_all_but(first))
-    assert torch.equal(embed(leave_when_the_rest_is_there), whole)
+    assert torch.equal(embed(release_once_the_others_are_done), whole)
     assert not lock.is_locked
 
 
@@ -182,7 +181,7 @@ def _write_all_but(path: Path) -> Callable[[Path, bytes], None]:
     return write_cached
 
 
-def test_a_frozen_encoder_has_no_dropout_and_the_heads_have(
+def test_with_a_frozen_encoder_only_the_heads_have_dropout(
     tiny_encoder: Path, tiny_data: Path
 ) -> None:
     learner = learner_of(config_of(tiny_encoder, tiny_data, *TECHNIQUES["probe uncached"]))
@@ -194,7 +193,7 @@ def test_a_frozen_encoder_has_no_dropout_and_the_heads_have(
     assert not torch.equal(first, second)
 
 
-def test_swa_keeps_the_mean_of_the_epochs_final_weights(
+def test_swa_scores_and_keeps_the_mean_of_the_epochs_final_weights(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(
@@ -225,10 +224,10 @@ def test_swa_keeps_the_mean_of_the_epochs_final_weights(
             assert all(torch.equal(state[name], scored[epoch - 3][name]) for name in state)
 
 
-def test_from_the_first_average_on_it_alone_is_judged_and_kept(
+def test_once_averaging_starts_only_averages_are_candidates(
     tiny_encoder: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    """By a rate that ruins the model: the good epochs before it are no longer the trial's."""
+    """A learning rate that ruins the model: even so the better epochs before it do not count."""
     config = config_of(
         tiny_encoder, tiny_data, "train.stages=[finetune, swa]", "swa.num_epochs=2", "swa.lr=0.5"
     )
@@ -244,7 +243,7 @@ def test_from_the_first_average_on_it_alone_is_judged_and_kept(
 @pytest.mark.parametrize(
     "stages", [("finetune", "swa"), ("probe", "finetune")], ids=["swa", "lp-ft"]
 )
-def test_a_stage_goes_on_from_the_best_or_the_last_epoch_of_the_one_before(
+def test_a_stage_starts_from_the_best_or_the_last_epoch_of_the_previous_stage(
     stages: tuple[str, str],
     start: str,
     tiny_encoder: Path,
@@ -252,14 +251,14 @@ def test_a_stage_goes_on_from_the_best_or_the_last_epoch_of_the_one_before(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Three epochs whose overall falls: the first is the best."""
+    """Three epochs with falling scores: the first is the best."""
     before = {"probe": "probe.num_epochs=3", "finetune": "train.num_epochs=3"}[stages[0]]
     after = {"swa": "swa.num_epochs=1", "finetune": "train.num_epochs=1"}[stages[1]]
     config = config_of(
         *(tiny_encoder, tiny_data, f"train.stages=[{', '.join(stages)}]", before, after),
         f"train.continue_from={start}",
     )
-    ends, begun = [], []
+    ends, starts = [], []
     plain_end, plain_enter = Learner.end_epoch, Learner.enter
     plain_evaluate = trainer.evaluate
 
@@ -271,7 +270,7 @@ def test_a_stage_goes_on_from_the_best_or_the_last_epoch_of_the_one_before(
         ends.append(weights(self))
 
     def enter(self: Learner, *arguments: Any) -> None:
-        begun.append(weights(self))
+        starts.append(weights(self))
         plain_enter(self, *arguments)
 
     def evaluate(*arguments: Any) -> Evaluation:
@@ -284,7 +283,7 @@ def test_a_stage_goes_on_from_the_best_or_the_last_epoch_of_the_one_before(
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     run(config, tmp_path / "t", tmp_path)
     expected = ends[0] if start == "best" else ends[2]
-    assert all(torch.equal(value, expected[name]) for name, value in begun[1].items())
+    assert all(torch.equal(value, expected[name]) for name, value in starts[1].items())
     assert not torch.equal(
         ends[0]["heads.sentiment.out.weight"], ends[2]["heads.sentiment.out.weight"]
     )
