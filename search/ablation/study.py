@@ -32,7 +32,6 @@ from search.config.sweep_config import FirstTrial, SweepConfig
 from trainable.config.config import Config
 from trainable.config.packaged import Packaged
 from trainable.config.parse import from_flat
-from trainable.config.strict_yaml import read_settings
 from trainable.storage.layout import TRIALS
 from trainable.storage.trial_folder import TrialFolder
 
@@ -99,7 +98,7 @@ def read_study(
         ConfigError: there is no such study, or it is invalid: every problem found.
     """
     path = STUDIES.path(name_or_file)
-    content = _read(path)
+    content = _read(name_or_file)
     all_rows = _included(content, path) if "include" in content else _rows(content, path)
     rows = _choose(all_rows, only)
     if num_seeds < 1:
@@ -151,11 +150,13 @@ class _FileRow:
         return Row(self.label, self.recipe, trials, self.members, self.bases, self.table)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content = read_settings(path)
+def _read(name_or_file: str) -> dict[str, Any]:
+    content = STUDIES.read(name_or_file)
     unknown = sorted(set(content) - set(_KEYS))
     if unknown:
-        raise ConfigError(f"study {path}: no key {', '.join(unknown)}; known: {', '.join(_KEYS)}")
+        raise ConfigError(
+            f"study {name_or_file}: no key {', '.join(unknown)}; known: {', '.join(_KEYS)}"
+        )
     return content
 
 
@@ -170,9 +171,8 @@ def _included(content: dict[str, Any], path: Path) -> list[_FileRow]:
         )
     rows: list[_FileRow] = []
     for name in map(str, names):
-        file = STUDIES.path(name)
-        included = _read(file)
-        own = _rows(included, file)
+        included = _read(name)
+        own = _rows(included, STUDIES.path(name))
         for row in own:
             settings = {**included.get("config", {}), **row.settings} if row.recipe else {}
             bases = row.bases or (() if row is own[0] else (own[0].label,))

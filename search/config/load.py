@@ -35,7 +35,7 @@ from trainable.config.recipe import (
     resolve_paths,
     settings_of_data,
 )
-from trainable.config.strict_yaml import is_settings_file, read_settings
+from trainable.config.strict_yaml import is_settings_file
 
 SWEEPS = Packaged(Path(__file__).parent / "sweeps", "sweep")
 
@@ -59,7 +59,7 @@ def read_sweep(
         PartialError: the data are at a URI that cannot be reached.
     """
     path = SWEEPS.path(name_or_file)
-    content = read_settings(path)
+    content = SWEEPS.read(name_or_file)
     if "extends" in content or "tasks" in content:
         raise ConfigError(
             f"{path}: is a recipe, not a sweep",

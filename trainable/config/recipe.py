@@ -86,7 +86,7 @@ def read_recipe(name: str, _seen: tuple[str, ...] = ()) -> Recipe:
         raise ConfigError(f"{path}: extends itself: {' -> '.join([*_seen, str(path)])}")
     if len(_seen) > MAX_EXTENDS:  # a cycle through `..` has a new path each time
         raise ConfigError(f"{_seen[0]}: extends itself, or more than {MAX_EXTENDS} files in a row")
-    content = read_settings(path)
+    content = RECIPES.read(name)
     if "space" in content:
         raise ConfigError(
             f"{path}: is a sweep, not a recipe", fix=f"ensweep sweep {shlex.quote(str(path))}"

@@ -24,9 +24,9 @@ def recipes(incomplete: str) -> Completions:
     """The packaged recipes; the shell itself completes file names."""
 
     def names() -> Iterator[tuple[str, str]]:
-        from trainable.config.recipe import RECIPES, read_recipe
+        from trainable.config.recipe import RECIPES
 
-        return ((name, read_recipe(name).description) for name in RECIPES.names())
+        return iter(RECIPES.descriptions().items())
 
     return _matching(names, incomplete)
 
@@ -36,10 +36,8 @@ def packaged_sweeps(incomplete: str) -> Completions:
 
     def names() -> Iterator[tuple[str, str]]:
         from search.config.load import SWEEPS
-        from trainable.config.strict_yaml import read_settings
 
-        files = ((name, read_settings(SWEEPS.path(name))) for name in SWEEPS.names())
-        return ((name, str(content.get("description", ""))) for name, content in files)
+        return iter(SWEEPS.descriptions().items())
 
     return _matching(names, incomplete)
 

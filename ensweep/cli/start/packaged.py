@@ -6,7 +6,7 @@ ensweep sweeps copy demo mine.yaml
 """
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     from trainable.config.packaged import Packaged
 
 
-def packaged(
-    name: str, first: str, use: str, load: "Callable[[], tuple[Packaged, Mapping[str, str]]]"
-) -> typer.Typer:
+def packaged(name: str, first: str, use: str, load: "Callable[[], Packaged]") -> typer.Typer:
     """The command group `ensweep NAME`, which lists the files if no subcommand is given.
 
     Args:
         first: the name of one of the files, for examples.
         use: the command that uses such a file, printed after copying one.
-        load: returns the files and their descriptions; called late, because it is slow to import.
+        load: returns the files; called late, because it is slow to import.
     """
     noun = {"recipes": "recipe", "sweeps": "sweep", "studies": "study"}[name]
     group = typer.Typer(
@@ -39,10 +37,11 @@ def packaged(
     @group.callback(epilog=f"Example: ensweep {name} show {first}")
     def listing(context: typer.Context, as_json: AsJson = False) -> None:
         if context.invoked_subcommand is None:
-            print_listing(name, load()[1], as_json)
+            print_listing(name, load().descriptions(), as_json)
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
-        return [item for item in load()[1].items() if item[0].startswith(incomplete)]
+        listed = load().descriptions()
+        return [item for item in listed.items() if item[0].startswith(incomplete)]
 
     Name: Any = Annotated[
         str, typer.Argument(metavar=noun.upper(), help="Name of the file.", autocompletion=complete)
@@ -50,7 +49,7 @@ def packaged(
 
     @example(f"ensweep {name} show {first}")
     def show(one: Name) -> None:
-        typer.echo(load()[0].text(one), nl=False)
+        typer.echo(load().text(one), nl=False)
 
     @example(f"ensweep {name} copy {first} mine.yaml")
     def copy(
@@ -59,7 +58,7 @@ def packaged(
     ) -> None:
         from mlflow_setup.filesystem.output import output_file
 
-        text, target = load()[0].text(one), file or Path(f"{one}.yaml")
+        text, target = load().text(one), file or Path(f"{one}.yaml")
         if target.exists():
             raise ConfigError(f"{target} is there already", fix="name a new file")
         with output_file(target, "FILE") as stream:
@@ -74,28 +73,22 @@ def packaged(
     return group
 
 
-def _recipes() -> "tuple[Packaged, Mapping[str, str]]":
-    from trainable.config.recipe import RECIPES, read_recipe
+def _recipes() -> "Packaged":
+    from trainable.config.recipe import RECIPES
 
-    return RECIPES, {name: read_recipe(name).description for name in RECIPES.names()}
-
-
-def _sweeps() -> "tuple[Packaged, Mapping[str, str]]":
-    from search.config.load import SWEEPS, read_sweep
-
-    listed = {name: read_sweep(name, environment={}).description for name in SWEEPS.names()}
-    return SWEEPS, listed
+    return RECIPES
 
 
-def _studies() -> "tuple[Packaged, Mapping[str, str]]":
+def _sweeps() -> "Packaged":
+    from search.config.load import SWEEPS
+
+    return SWEEPS
+
+
+def _studies() -> "Packaged":
     from search.ablation.study import STUDIES
-    from trainable.config.strict_yaml import read_settings
 
-    listed = {
-        name: str(read_settings(STUDIES.path(name)).get("description", ""))
-        for name in STUDIES.names()
-    }
-    return STUDIES, listed
+    return STUDIES
 
 
 recipes = packaged("recipes", "b3", "ensweep train {file} --data-dir DIR", _recipes)
