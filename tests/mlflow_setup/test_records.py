@@ -7,7 +7,7 @@ import pytest
 from mlflow_setup.schema import Decision
 
 
-def test_a_record_that_was_changed_since_is_refused() -> None:
+def test_a_record_that_was_changed_after_writing_is_refused() -> None:
     record = Decision(3, "stop", "rung 2: 0.612 below cut-off 0.655 of 14")
     text = record.to_json()
     assert Decision.from_json(text) == record

@@ -1,4 +1,4 @@
-"""First lines of errors and similar names; no package has its own copy of these."""
+"""Text of messages: first lines, similar names, hashes and durations."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.text import did_you_mean, duration, first_line, is_text, printable, short_hash
 
 PACKAGES = ("mlflow_setup", "trainable", "ensemble", "search", "ensweep")
-HAND_WRITTEN = ('partition("\\n")[0]', 'split("\\n")[0]', "splitlines()[0]", "get_close_matches")
+REPEATED = ('partition("\\n")[0]', 'split("\\n")[0]', "splitlines()[0]", "get_close_matches")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ HAND_WRITTEN = ('partition("\\n")[0]', 'split("\\n")[0]', "splitlines()[0]", "ge
         ("\n", ""),
     ],
 )
-def test_the_first_line_that_is_not_blank_or_else_the_type(
+def test_the_first_line_that_is_not_blank_or_else_the_error_type(
     error: BaseException | str, line: str
 ) -> None:
     assert first_line(error) == line
@@ -47,18 +47,16 @@ def test_the_first_line_that_is_not_blank_or_else_the_type(
         ("bert", [], ""),
     ],
 )
-def test_a_near_name_is_offered_and_a_far_one_is_not(
-    name: str, known: list[str], hint: str
-) -> None:
+def test_only_a_similar_name_is_suggested(name: str, known: list[str], hint: str) -> None:
     assert did_you_mean(name, known) == hint
 
 
-def test_a_cutoff_says_how_near() -> None:
+def test_the_cutoff_sets_how_similar_a_name_must_be() -> None:
     assert did_you_mean("serach.seed", ["search.seed"], cutoff=0.8) != ""
     assert did_you_mean("optim.seed", ["search.seed"], cutoff=0.8) == ""
 
 
-def test_what_steers_a_terminal_or_is_no_text() -> None:
+def test_control_characters_are_replaced_and_surrogates_are_not_text() -> None:
     assert printable("a\x1b[2Jb\n") == "a?[2Jb?"
     assert is_text("größer")
     assert not is_text("\ud800")
@@ -91,14 +89,14 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_no_package_writes_them_out_by_hand() -> None:
+def test_no_other_module_repeats_these_functions() -> None:
     root = Path(mlflow_setup.__file__).parent.parent
     files = [path for package in PACKAGES for path in (root / package).rglob("*.py")]
     assert len(files) > 100
     copies = {
         f"{path.relative_to(root)}: {text}"
         for path in files
-        for text in HAND_WRITTEN
+        for text in REPEATED
         if text in path.read_text(encoding="utf-8")
     }
     assert copies == {"mlflow_setup/text.py: get_close_matches"}

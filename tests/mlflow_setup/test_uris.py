@@ -8,7 +8,7 @@ from mlflow_setup.uris import has_credentials, is_uri, local_path, redact
 
 
 @pytest.mark.parametrize(
-    ("place", "uri", "secret"),
+    ("text", "is_a_uri", "with_credentials"),
     [
         ("s3://bucket/data", True, False),
         ("s3://key:s3cret@bucket/data", True, True),
@@ -19,13 +19,15 @@ from mlflow_setup.uris import has_credentials, is_uri, local_path, redact
         ("", False, False),
     ],
 )
-def test_storage_uris_and_their_credentials(place: str, uri: bool, secret: bool) -> None:
-    assert is_uri(place) is uri
-    assert has_credentials(place) is secret
+def test_storage_uris_and_their_credentials(
+    text: str, is_a_uri: bool, with_credentials: bool
+) -> None:
+    assert is_uri(text) is is_a_uri
+    assert has_credentials(text) is with_credentials
 
 
 @pytest.mark.parametrize(
-    ("place", "path"),
+    ("text", "path"),
     [
         ("/runs/a", "/runs/a"),
         ("file:///runs/a%20b", "/runs/a b"),
@@ -33,8 +35,8 @@ def test_storage_uris_and_their_credentials(place: str, uri: bool, secret: bool)
         ("mlflow-artifacts:/1/a", None),
     ],
 )
-def test_the_path_of_a_local_file(place: str, path: str | None) -> None:
-    assert local_path(place) == (None if path is None else Path(path))
+def test_local_path(text: str, path: str | None) -> None:
+    assert local_path(text) == (None if path is None else Path(path))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_the_wheel_has_every_file_that_a_build_would_pack(tmp_path: Path) -> Non
     assert not [name for name in packed if "__pycache__" in name or "/." in name]
 
 
-def test_the_same_code_is_the_same_file_and_other_code_another(tmp_path: Path) -> None:
+def test_the_name_and_content_of_the_wheel_depend_on_the_code_alone(tmp_path: Path) -> None:
     """Ray uploads a wheel only if there is none with its name."""
     first, again = tmp_path / "first", tmp_path / "again"
     first.mkdir()
@@ -55,7 +55,7 @@ def test_the_same_code_is_the_same_file_and_other_code_another(tmp_path: Path) -
     assert done.stdout.strip() != one.name
 
 
-def test_pip_installs_it_beside_nothing_and_it_runs(tmp_path: Path) -> None:
+def test_pip_installs_the_wheel_without_dependencies_and_it_runs(tmp_path: Path) -> None:
     """As Ray does: with --target, which would download dependencies that are installed."""
     wheel = pack_wheel(tmp_path)
     target = tmp_path / "target"

@@ -45,7 +45,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_written_is_private_whatever_the_umask(tmp_path: Path) -> None:
+def test_files_and_folders_are_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         write_atomic(tmp_path / "file", "secret")
@@ -57,7 +57,7 @@ def test_what_is_written_is_private_whatever_the_umask(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) & 0o077 == 0
 
 
-def test_atomic_folder_appears_whole(tmp_path: Path) -> None:
+def test_atomic_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "parent" / "target"
     with atomic_folder(target) as temporary:
         (temporary / "below").mkdir()
@@ -67,7 +67,7 @@ def test_atomic_folder_appears_whole(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_atomic_folder_leaves_nothing_after_an_error(tmp_path: Path) -> None:
+def test_atomic_folder_is_removed_after_an_error(tmp_path: Path) -> None:
     def write_half() -> None:
         with atomic_folder(tmp_path / "target") as temporary:
             (temporary / "file").write_text("x")
@@ -78,13 +78,13 @@ def test_atomic_folder_leaves_nothing_after_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_atomic_folder_replaces_nothing(tmp_path: Path) -> None:
+def test_atomic_folder_does_not_replace_a_folder(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     with pytest.raises(FileExistsError, match="target exists"), atomic_folder(tmp_path / "target"):
         pass
 
 
-def test_remove_leftovers_removes_only_those(tmp_path: Path) -> None:
+def test_remove_leftovers_removes_only_temporary_files(tmp_path: Path) -> None:
     (tmp_path / f"{TEMPORARY}file").write_text("x")
     (tmp_path / f"{TEMPORARY}folder" / "below").mkdir(parents=True)
     (tmp_path / f"{TEMPORARY}link").symlink_to(tmp_path / "kept")
@@ -131,11 +131,13 @@ def chained(error: Exception) -> Exception:
         (None, False),
     ],
 )
-def test_a_full_disk_is_known_whoever_writes(error: Exception | None, expected: bool) -> None:
+def test_a_full_disk_is_recognised_in_every_writers_error(
+    error: Exception | None, expected: bool
+) -> None:
     assert is_full(error) is expected
 
 
-def test_what_must_be_written_and_cannot_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_must_write_raises_a_config_error_when_the_disk_is_full(tmp_path: Path) -> None:
     message = r"cannot be written: No space"
     with pytest.raises(ConfigError, match=message) as caught, must_write(tmp_path / "file"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -143,7 +145,7 @@ def test_what_must_be_written_and_cannot_is_the_users_to_mend(tmp_path: Path) ->
     assert "make room" in str(caught.value)
 
 
-def test_bytes_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
+def test_num_bytes_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "one").write_bytes(b"12345")
     (tmp_path / "two").write_bytes(b"123")
@@ -152,7 +154,7 @@ def test_bytes_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
     assert num_bytes(tmp_path / "absent") == 0
 
 
-def test_a_file_with_several_names_takes_its_space_once(tmp_path: Path) -> None:
+def test_disk_bytes_counts_hard_links_once(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one").write_bytes(b"x" * 12)
     for name in ("a/two", "three"):
@@ -163,32 +165,32 @@ def test_a_file_with_several_names_takes_its_space_once(tmp_path: Path) -> None:
     assert disk_bytes(tmp_path / "three") == storage_of(tmp_path).num_bytes(tmp_path / "three") == 4
 
 
-def test_what_has_come_together_is_put_on_disk_at_once_and_at_the_end_all_is(
+def test_deferred_sync_syncs_in_batches_and_all_files_by_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, folders = list[Path](), list[Path]()
-    is_first, may_go_on = threading.Event(), threading.Event()
+    has_begun, may_continue = threading.Event(), threading.Event()
 
     def slow(path: Path) -> None:
         files.append(path)
-        is_first.set()
-        assert may_go_on.wait(10)
+        has_begun.set()
+        assert may_continue.wait(10)
 
     monkeypatch.setattr(atomic, "sync_file", slow)
     monkeypatch.setattr(atomic, "sync_folder", folders.append)
     paths = [tmp_path / name for name in "abc"]
     with DeferredSync() as disk:
         disk.add(paths[0])
-        assert is_first.wait(10)
-        for path in paths[1:]:  # while the disk is at the first
+        assert has_begun.wait(10)
+        for path in paths[1:]:  # while the first is being synced
             disk.add(path)
-        may_go_on.set()
+        may_continue.set()
     assert files[0] == paths[0]
     assert set(files) == set(paths)
     assert folders == [tmp_path, tmp_path]
 
 
-def test_a_disk_that_fails_and_a_file_that_is_gone_hold_nothing_up(
+def test_deferred_sync_warns_of_a_failed_sync_and_skips_a_missing_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(path: Path) -> None:
@@ -198,16 +200,16 @@ def test_a_disk_that_fails_and_a_file_that_is_gone_hold_nothing_up(
 
     monkeypatch.setattr(atomic, "sync_file", broken)
     with DeferredSync() as disk:
-        disk.add(tmp_path / "gone")
+        disk.add(tmp_path / "missing")
         disk.add(tmp_path / "broken")
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert "broken is not on disk: " in said
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "broken is not on disk: " in warning
 
 
-def test_a_file_is_whole_before_the_disk_is_waited_for(
+def test_write_whole_does_not_wait_for_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "fsync", lambda *_: pytest.fail("the disk was waited for"))
+    monkeypatch.setattr(os, "fsync", lambda *_: pytest.fail("fsync was called"))
     for content in ("one", "another"):
         write_whole(tmp_path / "file", content)
         assert (tmp_path / "file").read_text() == content

@@ -1,4 +1,4 @@
-"""What goes up to a store later: in order, and all of it at the end."""
+"""Writes to a store in the background: in order, and all of them by the end of the block."""
 
 import threading
 from pathlib import Path
@@ -9,21 +9,21 @@ from mlflow_setup.filesystem.background import Lanes
 
 
 class Writes:
-    """Writes that wait until they may be made."""
+    """Writes that wait until they may continue."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
-        self.has_begun, self.may_go_on = threading.Event(), threading.Event()
+        self.has_begun, self.may_continue = threading.Event(), threading.Event()
 
     def __call__(self, path: Path) -> None:
         self.has_begun.set()
-        assert self.may_go_on.wait(20)
+        assert self.may_continue.wait(20)
         if path.name == "broken":
-            raise OSError(5, "away")
+            raise OSError(5, "unreachable")
         self.made.append(path.name)
 
 
-def test_writes_below_a_folder_are_made_in_order_while_other_work_goes_on(tmp_path: Path) -> None:
+def test_writes_below_a_folder_run_in_order_in_the_background(tmp_path: Path) -> None:
     lanes, writes = Lanes(), Writes()
     with lanes.open(tmp_path / "t", is_lossy=False):
         for name in "cab":
@@ -32,7 +32,7 @@ def test_writes_below_a_folder_are_made_in_order_while_other_work_goes_on(tmp_pa
         assert writes.made == []
         lanes.run(tmp_path / "elsewhere", lambda path: writes.made.append(path.name))
         assert writes.made == ["elsewhere"]
-        writes.may_go_on.set()
+        writes.may_continue.set()
         lanes.wait(tmp_path / "t")
         assert writes.made == ["elsewhere", *"cab"]
         assert lanes.are_idle(tmp_path / "t")
@@ -42,27 +42,29 @@ def test_writes_below_a_folder_are_made_in_order_while_other_work_goes_on(tmp_pa
     assert writes.made[-1] == "after"
 
 
-def test_nothing_is_written_after_what_failed_and_the_failure_is_told(tmp_path: Path) -> None:
+def test_after_a_failed_write_the_later_ones_are_dropped_and_the_error_is_raised(
+    tmp_path: Path,
+) -> None:
     lanes, writes = Lanes(), Writes()
-    writes.may_go_on.set()
+    writes.may_continue.set()
 
     def block() -> None:
         with lanes.open(tmp_path, is_lossy=False):
             for name in ("weights", "broken", "record of both"):
                 lanes.run(tmp_path / name, writes)
             for _ in range(2):
-                with pytest.raises(OSError, match="away"):
+                with pytest.raises(OSError, match="unreachable"):
                     lanes.wait(tmp_path)
             assert lanes.are_idle(tmp_path)
 
-    with pytest.raises(OSError, match="away"):
+    with pytest.raises(OSError, match="unreachable"):
         block()
     assert writes.made == ["weights"]
 
 
-def test_what_waits_is_written_where_the_block_ends_in_an_error(tmp_path: Path) -> None:
+def test_waiting_writes_are_made_when_the_block_ends_in_an_error(tmp_path: Path) -> None:
     lanes, writes = Lanes(), Writes()
-    writes.may_go_on.set()
+    writes.may_continue.set()
 
     def block() -> None:
         with lanes.open(tmp_path, is_lossy=False):
@@ -75,10 +77,10 @@ def test_what_waits_is_written_where_the_block_ends_in_an_error(tmp_path: Path) 
     assert writes.made == ["a", "b"]
 
 
-def test_what_may_be_lost_holds_nothing_up(tmp_path: Path) -> None:
-    """What fails is let go, and at the end what has not begun; a lane in another is apart."""
+def test_a_lossy_lane_ignores_errors_and_drops_what_waits_at_the_end(tmp_path: Path) -> None:
+    """A lane within another is independent of it."""
     lanes, writes, others = Lanes(), Writes(), Writes()
-    others.may_go_on.set()
+    others.may_continue.set()
     notes = tmp_path / "notes"
     with lanes.open(tmp_path, is_lossy=False), lanes.open(notes, is_lossy=True):
         for name in ("broken", "one"):
@@ -89,6 +91,6 @@ def test_what_may_be_lost_holds_nothing_up(tmp_path: Path) -> None:
         lanes.run(tmp_path / "other", others)
         lanes.wait(tmp_path)
         assert writes.has_begun.wait(20)
-        threading.Timer(0.2, writes.may_go_on.set).start()
+        threading.Timer(0.2, writes.may_continue.set).start()
     assert others.made == ["one", "other"]
     assert writes.made == ["begun"]

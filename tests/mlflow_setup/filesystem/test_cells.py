@@ -1,4 +1,4 @@
-"""Conditional writes: of several machines, only one creates, holds or changes an object."""
+"""Conditional writes: only one of several machines creates, holds or changes an object."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.lease import Lease, read_lease
 
 
-def test_of_two_who_make_a_folder_one_does(machines: Machines) -> None:
+def test_only_one_of_two_machines_claims_a_folder(machines: Machines) -> None:
     here, there = machines.copy("here"), machines.copy("there")
     here.claim(here.root / "s")
     with pytest.raises(FileExistsError, match=f"{URI}/s"):
@@ -27,7 +27,7 @@ def test_of_two_who_make_a_folder_one_does(machines: Machines) -> None:
     assert "s/sweep.yaml" in machines.names()
 
 
-def test_a_lease_is_held_by_one_machine_alone(
+def test_a_lease_is_held_by_only_one_machine(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
@@ -44,21 +44,23 @@ def test_a_lease_is_held_by_one_machine_alone(
         assert read_lease(here.root / "s" / "lease.json") is not None
 
 
-def test_a_driver_whose_lease_was_taken_over_in_the_store_is_told(
+def test_a_driver_notices_that_its_lease_in_the_store_was_taken_over(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
     here = machines.copy("here")
-    lease, told = Lease(here.root / "s"), threading.Event()
-    lease.on_lost = told.set
+    lease, notified = Lease(here.root / "s"), threading.Event()
+    lease.on_lost = notified.set
     with lease:
         other = json.dumps({"host": "h", "pid": 1, "since": "", "token": "other"})
         here.store.put("s/lease.json", other.encode())
-        assert told.wait(5)
+        assert notified.wait(5)
     assert here.store.get("s/lease.json")[0].decode() == other  # left to the other
 
 
-def test_a_lock_holds_between_machines(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_excludes_other_machines(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
     monkeypatch.setattr(Lease, "is_dead", lambda self, holder: False)
     locks = [machines.copy(name) for name in ("here", "there")]
@@ -84,7 +86,7 @@ def test_a_store_that_ignores_conditions_is_refused(
         copy.probe()
 
 
-def test_a_write_that_was_done_though_its_answer_was_lost_has_won(machines: Machines) -> None:
+def test_a_write_whose_response_was_lost_counts_as_done(machines: Machines) -> None:
     """The client repeated a write that had succeeded: the rejected one is ours."""
     cell = machines.copy("here").cell(machines.folder / "here" / "cell")
     cell.store.put("cell", b"mine")

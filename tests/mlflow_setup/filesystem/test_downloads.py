@@ -1,11 +1,10 @@
-"""Files that a download adds to a folder are ignored."""
+"""Downloaded folders: files that a download added, links of a cache, and git-lfs pointers."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from mlflow_setup.errors import IntegrityError
 from mlflow_setup.filesystem.manifest import (
     MANIFEST,
     find_damage,
@@ -33,7 +32,7 @@ FACTS = {"format": "of a test"}
         ("model.safetensors", False),
     ],
 )
-def test_what_is_beside(name: str, expected: bool) -> None:
+def test_files_that_a_download_added_are_ignored(name: str, expected: bool) -> None:
     assert is_ignored_file(name) is expected
 
 
@@ -52,40 +51,25 @@ def snapshot(root: Path, blobs: Path) -> Path:
     return folder
 
 
-def test_a_snapshot_of_the_hub_s_cache_is_whole(tmp_path: Path) -> None:
+def test_a_snapshot_in_the_hubs_cache_is_undamaged(tmp_path: Path) -> None:
     folder = snapshot(tmp_path, tmp_path / "models--me--x" / "blobs")
     assert find_damage(folder, FACTS) is None
     (folder / "members" / "b.json").resolve().write_text("other")
     assert find_damage(folder, FACTS) == "changed since it was written: members/b.json"
 
 
-def test_links_to_anywhere_else_are_no_files(tmp_path: Path) -> None:
+def test_links_out_of_the_cache_are_damage(tmp_path: Path) -> None:
     folder = snapshot(tmp_path, tmp_path / "elsewhere")
     assert "changed since it was written: a.json" in str(find_damage(folder, FACTS))
 
 
-def test_a_pointer_is_named(tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(5000))
     (tmp_path / "a.json").write_text("{}")
     write_manifest(tmp_path, FACTS)
     (tmp_path / "model.safetensors").write_text(
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5000\n"
     )
-    said = "git-lfs pointers in place of the files (git lfs pull): model.safetensors"
-    assert find_damage(tmp_path, FACTS) == said
+    expected = "git-lfs pointers in place of the files (git lfs pull): model.safetensors"
+    assert find_damage(tmp_path, FACTS) == expected
     assert not is_lfs_pointer(tmp_path / MANIFEST)
-
-
-def test_a_file_that_cannot_be_read_is_no_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a").write_bytes(b"1")
-    write_manifest(tmp_path, FACTS)
-    (tmp_path / "a").write_bytes(b"2")
-
-    def refuse(path: Path) -> bool:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("mlflow_setup.filesystem.manifest.is_lfs_pointer", refuse)
-    with pytest.raises(IntegrityError, match="cannot be read now"):
-        find_damage(tmp_path, FACTS)

@@ -1,4 +1,4 @@
-"""Leases: a second driver is refused, a dead one is replaced, wall clocks are not compared."""
+"""Leases: a second driver is refused, a dead one is replaced, wall clocks are not used."""
 
 import json
 import os
@@ -22,11 +22,11 @@ from mlflow_setup.filesystem.lease import Lease, read_lease, running_driver
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
 
 
-def test_a_second_driver_is_refused_with_host_pid_and_since_when(tmp_path: Path) -> None:
+def test_a_second_driver_is_refused_naming_host_process_and_start(tmp_path: Path) -> None:
     with Lease(tmp_path) as first:
         with pytest.raises(ConfigError) as caught, Lease(tmp_path):
             pass
@@ -38,7 +38,7 @@ def test_a_second_driver_is_refused_with_host_pid_and_since_when(tmp_path: Path)
         pass
 
 
-def test_a_dead_driver_on_this_machine_is_followed_at_once(
+def test_a_dead_driver_on_this_machine_is_replaced_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without waiting for its counter to stop."""
@@ -56,7 +56,9 @@ def test_a_dead_driver_on_this_machine_is_followed_at_once(
 
 
 @pytest.mark.parametrize("change", ["namespace", "no namespace"])
-def test_a_process_number_of_another_namespace_says_nothing(tmp_path: Path, change: str) -> None:
+def test_a_process_number_of_another_namespace_does_not_mean_a_dead_driver(
+    tmp_path: Path, change: str
+) -> None:
     """Two containers, or two machines called localhost, share a storage folder."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -86,7 +88,7 @@ def test_a_process_number_of_another_namespace_says_nothing(tmp_path: Path, chan
 
 
 @pytest.mark.parametrize("since", ["1999-01-01 00:00:00", "2999-01-01 00:00:00"])
-def test_one_elsewhere_is_followed_once_its_counter_has_stood_still(
+def test_a_driver_on_another_host_is_replaced_once_its_counter_has_stopped(
     tmp_path: Path, since: str
 ) -> None:
     """R18: regardless of its wall clock."""
@@ -98,7 +100,7 @@ def test_one_elsewhere_is_followed_once_its_counter_has_stood_still(
         assert time.monotonic() - started >= 0.4
 
 
-def test_a_driver_that_was_taken_over_is_told(tmp_path: Path) -> None:
+def test_a_driver_whose_lease_was_taken_over_is_interrupted(tmp_path: Path) -> None:
     lease = Lease(tmp_path)
     other = json.dumps(asdict(replace(lease.mine, token="other")))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
@@ -108,10 +110,10 @@ def test_a_driver_that_was_taken_over_is_told(tmp_path: Path) -> None:
             wait_in_steps(30)
     signal.signal(signal.SIGINT, before)
     assert lease.is_lost
-    assert lease.path.read_text() == other  # another's lease is left alone
+    assert lease.path.read_text() == other  # the lease of the other driver is kept
 
 
-def test_one_that_stood_still_leaves_the_lease_to_its_successor(
+def test_a_driver_that_was_paused_does_not_release_its_successors_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "BEAT_SECONDS", 60.0)  # it ends before the next beat
@@ -122,7 +124,7 @@ def test_one_that_stood_still_leaves_the_lease_to_its_successor(
     assert lease.path.read_text() == other
 
 
-def test_a_beat_waits_for_who_is_taking_over(tmp_path: Path) -> None:
+def test_a_heartbeat_waits_for_a_takeover(tmp_path: Path) -> None:
     """No other process can write between the read and the write of the lease."""
     lease = Lease(tmp_path)
     lease.on_lost = lambda: None
@@ -133,8 +135,7 @@ def test_a_beat_waits_for_who_is_taking_over(tmp_path: Path) -> None:
             time.sleep(0.3)  # several heartbeats
             assert lease.path.read_text() == other
             assert not lease.is_lost
-        while not lease.is_lost:
-            time.sleep(0.01)
+        wait_until(lambda: lease.is_lost)
     assert lease.path.read_text() == other
 
 
@@ -146,16 +147,16 @@ def wait_in_steps(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '{"token": "x"}'])
-def test_a_damaged_lease_is_nobodys(tmp_path: Path, content: str) -> None:
+def test_a_damaged_lease_is_ignored(tmp_path: Path, content: str) -> None:
     (tmp_path / "lease.json").write_text(content)
     with Lease(tmp_path):
         pass
 
 
-def test_of_many_who_want_it_at_once_one_gets_it(tmp_path: Path) -> None:
+def test_one_of_several_concurrent_drivers_gets_the_lease(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from mlflow_setup.filesystem import lease\n"
-        "with lease.Lease(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
+        "with lease.Lease(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
@@ -164,12 +165,12 @@ def test_of_many_who_want_it_at_once_one_gets_it(tmp_path: Path) -> None:
         for _ in range(4)
     ]
     wait_until(lambda: sum(driver.poll() is not None for driver in drivers) == 3)
-    said = [driver.communicate() for driver in drivers]  # closing its stdin ends it
-    assert sum(out == b"mine\n" for out, _ in said) == 1
-    assert sum(b"is being run by" in err for _, err in said) == 3
+    outputs = [driver.communicate() for driver in drivers]  # closing its stdin ends it
+    assert sum(out == b"held\n" for out, _ in outputs) == 1
+    assert sum(b"is being run by" in err for _, err in outputs) == 3
 
 
-def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(ConfigError, match=r"lease.json: cannot be written"),

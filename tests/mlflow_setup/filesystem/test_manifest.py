@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_setup.errors import IntegrityError
-from mlflow_setup.filesystem.atomic import (
-    write_atomic,
-)
+from mlflow_setup.filesystem.atomic import write_atomic
 from mlflow_setup.filesystem.manifest import MANIFEST, find_damage, sha256_file, write_manifest
 
 
@@ -18,7 +16,7 @@ def test_sha256_file(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
 
 
-def test_a_manifest_proves_its_folder(tmp_path: Path) -> None:
+def test_a_manifest_matches_the_folder_it_was_written_for(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"")
     write_manifest(tmp_path, {"epoch": 3})
@@ -29,7 +27,7 @@ def test_a_manifest_proves_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("damage", "message"),
     [
         (lambda folder: (folder / "a").write_bytes(b"2"), "changed since it was written: a"),
         (lambda folder: (folder / "a").write_bytes(b""), "changed since it was written: a"),
@@ -54,20 +52,20 @@ def test_a_manifest_proves_its_folder(tmp_path: Path) -> None:
         (lambda folder: _write_again(folder, {"epoch": 4}), r"is of \{'epoch': 4\}, not of"),
     ],
 )
-def test_damage_is_named(tmp_path: Path, harm: Callable[[Path], object], message: str) -> None:
+def test_damage_is_reported(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    (tmp_path / "x").write_bytes(b"1")  # what `a` holds
+    (tmp_path / "x").write_bytes(b"1")  # the content of `a`
     (folder / "a").write_bytes(b"1")
     (folder / "b").write_bytes(b"3")
     write_manifest(folder, {"epoch": 3})
-    harm(folder)
+    damage(folder)
     found = find_damage(folder, {"epoch": 3})
     assert found is not None
     assert re.search(message, found)
 
 
-def test_what_cannot_be_read_now_is_not_called_damaged(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_now_is_not_reported_as_damaged(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     write_manifest(tmp_path, {})
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

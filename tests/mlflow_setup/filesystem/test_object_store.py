@@ -21,9 +21,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_files_are_listed_with_their_versions_and_brought_here(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_files_are_listed_with_their_versions_and_downloaded(folder: Path, tmp_path: Path) -> None:
     remote = RemoteFolder(f"file://{folder}")
     listed = remote.list()
     assert {name: version.num_bytes for name, version in listed.items()} == {
@@ -51,7 +49,7 @@ def test_files_are_listed_with_their_versions_and_brought_here(
         ("az://container/data", ConfigError, "fix: set AZURE_STORAGE_ACCOUNT_NAME"),
     ],
 )
-def test_what_is_no_storage_uri_is_refused(
+def test_an_invalid_storage_uri_is_refused(
     uri: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
@@ -59,7 +57,7 @@ def test_what_is_no_storage_uri_is_refused(
         RemoteFolder(uri)
 
 
-class Broken:
+class FailingStore:
     """A store that always raises an error."""
 
     def __init__(self, error: Exception) -> None:
@@ -91,16 +89,16 @@ class Broken:
         (BaseError("s3://me:hunter2@b"), r"s3://\*\*\*@b"),
     ],
 )
-def test_what_cannot_be_read_says_what_to_do(
+def test_errors_of_a_store_say_how_to_fix_them(
     error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store, "_open", lambda uri: Broken(error))
+    monkeypatch.setattr(object_store, "_open", lambda uri: FailingStore(error))
     with pytest.raises(PartialError, match=message) as caught:
         RemoteFolder("s3://bucket/data").list()
     assert "hunter2" not in str(caught.value)
 
 
-class AsAzure:
+class AzureStore:
     """A store that deletes objects one by one, and stops at the first that is missing."""
 
     def __init__(self, *names: str) -> None:
@@ -113,14 +111,14 @@ class AsAzure:
             self.names.remove(name)
 
 
-def test_what_is_not_there_is_as_good_as_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = AsAzure("a", "c", "d")
-    monkeypatch.setattr(object_store, "_open", lambda uri: there)
+def test_deleting_a_missing_object_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = AzureStore("a", "c", "d")
+    monkeypatch.setattr(object_store, "_open", lambda uri: store)
     ObjectStore("az://container/s").delete(["a", "b", "c"])
-    assert there.names == {"d"}
+    assert store.names == {"d"}
 
 
-class Behind:
+class EventuallyConsistentStore:
     """A store in memory in which an object is listed but not found for `left` requests."""
 
     def __init__(self, num_requests: int) -> None:
@@ -139,50 +137,50 @@ class Behind:
 
 
 @pytest.mark.parametrize("kind", [ObjectStore, RemoteFolder])
-def test_what_is_listed_is_asked_for_until_it_is_there(
+def test_a_listed_object_is_requested_until_it_is_found(
     kind: type[ObjectStore | RemoteFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R26: missing after list."""
-    behind = Behind(3)
+    store = EventuallyConsistentStore(3)
     waits: list[float] = []
-    monkeypatch.setattr(object_store, "_open", lambda uri: behind)
+    monkeypatch.setattr(object_store, "_open", lambda uri: store)
     monkeypatch.setattr("time.sleep", waits.append)
     assert kind("s3://bucket").download("s/a", tmp_path / "a")
     assert (tmp_path / "a").read_text() == "a"
     assert waits == sorted(waits)
     assert len(waits) == 3
-    behind.left = 99
+    store.left = 99
     with pytest.raises(
         PartialError, match="cannot be read now: the object is listed but cannot be found"
     ):
         kind("s3://bucket").download("s/a", tmp_path / "a")
-    assert behind.left == 99 - len(object_store._CONSISTENCY_WAITS)
+    assert store.left == 99 - len(object_store._CONSISTENCY_WAITS)
 
 
-def test_what_was_deleted_since_it_was_listed_is_not_waited_for(
+def test_an_object_deleted_after_the_listing_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    behind = Behind(99)
-    behind.is_deleted = True
-    monkeypatch.setattr(object_store, "_open", lambda uri: behind)
+    store = EventuallyConsistentStore(99)
+    store.is_deleted = True
+    monkeypatch.setattr(object_store, "_open", lambda uri: store)
     monkeypatch.setattr("time.sleep", None)
     assert ObjectStore("s3://bucket").download("s/a", tmp_path / "a") is None
     with pytest.raises(PartialError, match="no such bucket, folder or file"):
         RemoteFolder("s3://bucket").download("s/a", tmp_path / "a")
 
 
-def test_an_empty_folder_is_none(tmp_path: Path) -> None:
+def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PartialError, match="no folder with files\nfix: name the folder"):
         RemoteFolder(f"file://{tmp_path}").list()
 
 
-def test_a_file_lies_in_a_folder() -> None:
+def test_split_file_gives_folder_and_name() -> None:
     assert split_file("s3://bucket/deep/a.csv") == ("s3://bucket/deep", "a.csv")
     for uri in ("s3://bucket", "s3://bucket/deep/"):
         with pytest.raises(ConfigError, match="not the URI of a file"):
             split_file(uri)
 
 
-def test_a_version_is_told_by_the_mark_of_the_store() -> None:
+def test_a_version_ignores_the_quotes_of_an_etag() -> None:
     quoted = {"size": 1, "e_tag": '"abc"', "last_modified": None}
     assert object_store._version(quoted) == Version(1, "abc")  # listings of Azure do not quote

@@ -35,12 +35,12 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+def test_a_new_file_has_the_mode_that_the_umask_allows(tmp_path: Path, umask: int) -> None:
     write(tmp_path / "a.csv")
     assert mode(tmp_path / "a.csv") == 0o666 & ~umask
 
 
-def test_a_folder_and_all_in_it_have_the_modes_that_the_umask_leaves(
+def test_a_folder_and_its_content_have_the_modes_that_the_umask_allows(
     tmp_path: Path, umask: int
 ) -> None:
     with atomic_folder(tmp_path / "b", users_mask()) as folder:
@@ -52,7 +52,9 @@ def test_a_folder_and_all_in_it_have_the_modes_that_the_umask_leaves(
         assert mode(tmp_path / "b" / name) == 0o666 & ~umask
 
 
-def test_a_process_with_a_narrowed_umask_still_knows_the_users(tmp_path: Path, umask: int) -> None:
+def test_the_users_umask_applies_to_output_after_it_was_narrowed(
+    tmp_path: Path, umask: int
+) -> None:
     narrow_umask()
     narrow_umask()
     assert users_mask() == umask
@@ -64,7 +66,7 @@ def test_a_process_with_a_narrowed_umask_still_knows_the_users(tmp_path: Path, u
     assert mode(tmp_path / "folder") == 0o777 & ~umask
 
 
-def test_a_file_that_is_there_is_replaced_whole_and_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_atomically_and_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("old")
     path.chmod(0o640)
@@ -83,11 +85,11 @@ def test_a_file_that_is_there_is_replaced_whole_and_keeps_its_mode(tmp_path: Pat
     assert not list(tmp_path.glob(f"{TEMPORARY}*"))
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_what_a_link_leads_to_is_written(tmp_path: Path, is_there: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_the_target_of_a_link_is_written(tmp_path: Path, exists: bool) -> None:
     (tmp_path / "below").mkdir()
     target = tmp_path / "below" / "real.csv"
-    if is_there:
+    if exists:
         target.write_text("old")
     link = tmp_path / "link.csv"
     link.symlink_to("below/real.csv")
@@ -115,28 +117,25 @@ def test_a_device_is_written_to(tmp_path: Path) -> None:
     assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
 
 
-def closed(tmp_path: Path) -> Path:
-    """Not even root can write below it."""
-    return Path("/proc/self/task")
-
+READ_ONLY = Path("/proc/self/task")  # not even root can write below it
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a folder": (lambda tmp: tmp, "is a folder"),
     "no folder": (lambda tmp: tmp / "none" / "a.csv", "there is no folder"),
-    "a file for a folder": (
+    "below a file": (
         lambda tmp: tmp / "file" / "a.csv",
         "there is no folder|Not a directory",
     ),
-    "closed": (lambda tmp: closed(tmp) / "a.csv", "cannot be written"),
+    "read-only": (lambda tmp: READ_ONLY / "a.csv", "cannot be written"),
     "a name too long": (lambda tmp: tmp / ("a" * 300), "cannot be written: File name too long"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path, case: str) -> None:
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, case: str) -> None:
     (tmp_path / "file").touch()
-    make, message = REFUSED[case]
-    path = make(tmp_path)
+    path_in, message = REFUSED[case]
+    path = path_in(tmp_path)
     with pytest.raises(ConfigError, match=message) as caught:
         check_file(path, "--labels")
     assert caught.value.problem.startswith(f"--labels {path}: ")
@@ -146,24 +145,24 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path, case:
 
 
 FOLDERS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "full": (lambda tmp: tmp, "is there already"),
+    "not empty": (lambda tmp: tmp, "is there already"),
     "a file": (lambda tmp: tmp / "file", "is there already"),
     "below a file": (lambda tmp: tmp / "file" / "b", "is no folder|Not a directory"),
-    "closed": (lambda tmp: closed(tmp) / "b" / "c", "cannot be written"),
+    "read-only": (lambda tmp: READ_ONLY / "b" / "c", "cannot be written"),
     "a mount": (lambda tmp: Path("/proc"), "is a mount|is there already"),
 }
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path, case: str) -> None:
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path, case: str) -> None:
     (tmp_path / "file").touch()
-    make, message = FOLDERS[case]
+    path_in, message = FOLDERS[case]
     with pytest.raises(ConfigError, match=message) as caught:
-        check_folder(make(tmp_path))
+        check_folder(path_in(tmp_path))
     assert caught.value.fix
 
 
-def test_a_new_or_an_empty_folder_is_fine(tmp_path: Path) -> None:
+def test_a_new_or_an_empty_folder_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to("empty")
     for name in ("new", "new/below", "empty", "link"):

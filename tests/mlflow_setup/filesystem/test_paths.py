@@ -43,9 +43,9 @@ def test_inside_follows_links(tmp_path: Path) -> None:
         folder.mkdir()
     (root / "out").symlink_to(outside)
     (root / "up").symlink_to("..")
-    (root / "round").symlink_to("round")
+    (root / "loop").symlink_to("loop")
     (root / "in").symlink_to("folder")
     assert inside(root, "in/file") == (root / "folder" / "file").resolve()
-    for name in ("out", "out/file", "up/outside", "round/file"):
+    for name in ("out", "out/file", "up/outside", "loop/file"):
         with pytest.raises(IntegrityError, match="is not a path inside"):
             inside(root, name)

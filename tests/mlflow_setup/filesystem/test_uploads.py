@@ -20,14 +20,14 @@ from mlflow_setup.filesystem.manifest import write_manifest
 from mlflow_setup.filesystem.object_store import Entry
 
 
-def test_in_the_background_a_folder_goes_up_manifest_last_and_is_waited_for(
+def test_settle_waits_for_a_folder_that_is_uploaded_in_the_background(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there, may_go_on = machines.copy("here"), machines.copy("there"), threading.Event()
+    here, there, may_continue = machines.copy("here"), machines.copy("there"), threading.Event()
     put, top = here.store.put, here.root / "t"
 
     def waiting(name: str, content: Any) -> str:
-        assert may_go_on.wait(20)
+        assert may_continue.wait(20)
         return put(name, content)
 
     monkeypatch.setattr(here.store, "put", waiting)
@@ -36,7 +36,7 @@ def test_in_the_background_a_folder_goes_up_manifest_last_and_is_waited_for(
         write_atomic(top / "record", "names the weights")
         assert not here.is_settled(top)
         assert machines.names() == []
-        may_go_on.set()
+        may_continue.set()
         here.settle(top)
         assert here.is_settled(top)
         there.fetch(there.root / "t" / "weights")
@@ -45,7 +45,7 @@ def test_in_the_background_a_folder_goes_up_manifest_last_and_is_waited_for(
     assert machines.names() == ["t/record"]
 
 
-def test_a_folder_that_is_on_its_way_is_not_brought_as_it_was(
+def test_a_folder_is_fetched_only_after_its_own_upload(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that another process left under the name are deleted first."""
@@ -53,12 +53,12 @@ def test_a_folder_that_is_on_its_way_is_not_brought_as_it_was(
     write_folder(before.root / "t" / "weights")
     entries = here.store.entries
 
-    def ask_late(name: str) -> dict[str, Entry]:  # the lane is still busy with its first request
+    def late(name: str) -> dict[str, Entry]:  # the background thread is slow
         if threading.current_thread().name.startswith("uploads"):
             time.sleep(0.2)
         return entries(name)
 
-    monkeypatch.setattr(here.store, "entries", ask_late)
+    monkeypatch.setattr(here.store, "entries", late)
     with here.in_background(here.root / "t"):
         remove_folder(here.root / "t" / "weights")
         with atomic_folder(here.root / "t" / "weights") as temporary:
@@ -70,8 +70,9 @@ def test_a_folder_that_is_on_its_way_is_not_brought_as_it_was(
 
 
 @pytest.fixture
-def sent(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The requests of a machine `here` for a large file, by name."""
+def uploads(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names of the files that the machine `here` uploads. Files of 10 bytes are large enough to be
+    copied within the store."""
     monkeypatch.setattr(working_copy, "MIN_COPY_BYTES", 10)
     here, names = machines.copy("here"), list[str]()
     put = here.store.put
@@ -84,37 +85,37 @@ def sent(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
         assert bytes(machines.memory.get(name).bytes()) == (here.root / name).read_bytes()
 
 
-def test_what_is_in_the_store_is_copied_there_and_not_sent_again(
-    machines: Machines, sent: list[str]
+def test_content_that_is_in_the_store_is_copied_there_and_not_uploaded_again(
+    machines: Machines, uploads: list[str]
 ) -> None:
-    """The copy counts as downloaded; small files are uploaded."""
+    """The copy counts as up to date here; small files are uploaded each time."""
     here = machines.copy("here")
     for name in "abc":
         write_atomic(here.root / name, "the same encoder")
         write_atomic(here.root / f"small-{name}", "the same")
     write_atomic(here.root / "d", "another encoder.")
-    assert sent == ["a", "small-a", "small-b", "small-c", "d"]
+    assert uploads == ["a", "small-a", "small-b", "small-c", "d"]
     assert here._has("c", here.store.entries("")["c"])
 
 
-@pytest.mark.parametrize("change", ["gone", "replaced", "refused", "Azure's"])
-def test_what_cannot_be_copied_is_sent(
-    machines: Machines, sent: list[str], monkeypatch: pytest.MonkeyPatch, change: str
+@pytest.mark.parametrize("change", ["removed", "replaced", "failing", "on Azure"])
+def test_content_that_cannot_be_copied_is_uploaded(
+    machines: Machines, uploads: list[str], monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     here = machines.copy("here")
     write_atomic(here.root / "a", "the same encoder")
-    if change == "gone":
+    if change == "removed":
         remove_file(here.root / "a")
     elif change == "replaced":
         (here.root / "a").write_bytes(b"damaged and long")
         machines.memory.put("a", b"damaged and long")
-    elif change == "refused":
-        monkeypatch.setattr(here.store, "copy", refuse)
+    elif change == "failing":
+        monkeypatch.setattr(here.store, "copy", fail)
     else:
         here.store.uri = "az://bucket"
     write_atomic(here.root / "b", "the same encoder")
-    assert sent == ["a", "b"]
+    assert uploads == ["a", "b"]
 
 
-def refuse(*_: Any) -> None:
+def fail(*_: Any) -> None:
     raise StorageError("no copies here")

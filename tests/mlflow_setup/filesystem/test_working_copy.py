@@ -12,20 +12,16 @@ from stores import URI, Machines, write_folder
 
 from mlflow_setup.errors import ConfigError, PartialError, StorageError
 from mlflow_setup.filesystem import working_copy
-from mlflow_setup.filesystem.atomic import (
-    remove_file,
-    remove_folder,
-    write_atomic,
-)
+from mlflow_setup.filesystem.atomic import remove_file, remove_folder, write_atomic
 from mlflow_setup.filesystem.opening import storage_folder
 from mlflow_setup.filesystem.storage import storage_of
 
 
-def test_what_is_written_on_one_machine_is_pulled_by_another(machines: Machines) -> None:
+def test_files_written_on_one_machine_are_pulled_by_another(machines: Machines) -> None:
     here, there = machines.copy("here"), machines.copy("there")
     write_atomic(here.root / "s" / "one.json", "1")
     write_atomic(here.root / "s" / "deep" / "two.json", "2")
-    write_atomic(here.root / "s" / "mine", "not for others", publish=False)
+    write_atomic(here.root / "s" / "private", "3", publish=False)
     assert machines.names() == ["s/deep/two.json", "s/one.json"]
     there.pull(there.root / "s", "*.json")
     assert (there.root / "s" / "one.json").read_text() == "1"
@@ -37,7 +33,7 @@ def test_what_is_written_on_one_machine_is_pulled_by_another(machines: Machines)
     assert here.names(here.root / "s") == ["deep"]
 
 
-def test_what_was_replaced_or_removed_is_so_on_the_other_machine(machines: Machines) -> None:
+def test_pull_replaces_and_removes_files(machines: Machines) -> None:
     here, there = machines.copy("here"), machines.copy("there")
     for name in ("one", "two"):
         write_atomic(here.root / "s" / name, name)
@@ -49,7 +45,7 @@ def test_what_was_replaced_or_removed_is_so_on_the_other_machine(machines: Machi
     assert (there.root / "s" / "one").read_text() == "ONE"
 
 
-def test_what_lies_here_is_not_asked_for_again(
+def test_files_that_are_up_to_date_are_not_downloaded_again(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_atomic(machines.copy("here").root / "s" / "one", "1")
@@ -64,7 +60,7 @@ def test_what_lies_here_is_not_asked_for_again(
     assert (there.root / "s" / "one").read_text() == "1"
 
 
-def test_what_another_process_brought_here_goes_as_well(machines: Machines) -> None:
+def test_pull_removes_files_that_another_process_pulled(machines: Machines) -> None:
     """But a file that was just written stays, because it is still being uploaded."""
     here, there = machines.copy("here"), machines.copy("there")
     for name in ("one", "two"):
@@ -79,7 +75,7 @@ def test_what_another_process_brought_here_goes_as_well(machines: Machines) -> N
     assert {path.name for path in (other.root / "s").iterdir()} == {"new", "two"}
 
 
-def test_what_is_pulled_is_asked_for_many_at_once(
+def test_files_are_downloaded_concurrently(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = machines.copy("here"), machines.copy("there")
@@ -96,7 +92,7 @@ def test_what_is_pulled_is_asked_for_many_at_once(
     assert len(list((there.root / "s").iterdir())) == 40
 
 
-def test_of_a_large_copy_the_index_is_written_for_many_news_alone(
+def test_a_large_index_is_written_only_after_many_changes(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index grows with the working copy, and a driver pulls after every epoch."""
@@ -113,7 +109,7 @@ def test_of_a_large_copy_the_index_is_written_for_many_news_alone(
 
 
 @pytest.mark.parametrize("manifest", [True, False])
-def test_a_folder_is_fetched_whole(machines: Machines, manifest: bool) -> None:
+def test_a_folder_is_fetched_with_all_its_files(machines: Machines, manifest: bool) -> None:
     here, there = machines.copy("here"), machines.copy("there")
     write_folder(here.root / "t" / "weights", manifest=manifest)
     there.fetch(there.root / "t" / "weights")
@@ -124,7 +120,7 @@ def test_a_folder_is_fetched_whole(machines: Machines, manifest: bool) -> None:
 
 
 @pytest.mark.parametrize("manifest", [True, False])
-def test_of_a_folder_that_goes_up_all_or_nothing_is_seen(
+def test_a_folder_is_seen_by_others_only_when_its_upload_is_complete(
     machines: Machines, monkeypatch: pytest.MonkeyPatch, manifest: bool
 ) -> None:
     """R26: whichever write fails."""
@@ -136,49 +132,49 @@ def test_of_a_folder_that_goes_up_all_or_nothing_is_seen(
 
         def failing(name: str, content: Any, put: Any = put, left: Any = left) -> str:
             if not next(left):
-                raise StorageError("cut")
+                raise StorageError("failed")
             return str(put(name, content))
 
         monkeypatch.setattr(here.store, "put", failing)
         folder = here.root / str(num_writes) / "weights"
         try:
             write_folder(folder, manifest=manifest)
-            is_up = True
+            is_complete = True
         except StorageError:
-            is_up = False
+            is_complete = False
         there = machines.copy("there")
         seen = there.root / str(num_writes) / "weights"
         there.pull(seen.parent, "*/manifest.json")
         there.fetch(seen)
-        assert seen.exists() == is_up == (num_writes >= whole - (not manifest))
-        if is_up:
+        assert seen.exists() == is_complete == (num_writes >= whole - (not manifest))
+        if is_complete:
             assert (seen / "below" / "b").read_text() == "b"
 
 
-def test_of_a_folder_that_is_withdrawn_the_manifest_goes_first(
+def test_removing_a_folder_deletes_its_manifest_first(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = machines.copy("here"), machines.copy("there")
     write_folder(here.root / "weights")
-    gone: list[str] = []
+    deleted: list[str] = []
     delete = here.store.delete
-    monkeypatch.setattr(here.store, "delete", lambda names: (gone.extend(names), delete(names)))
+    monkeypatch.setattr(here.store, "delete", lambda names: (deleted.extend(names), delete(names)))
     remove_folder(here.root / "weights")
-    assert gone[0] == "weights/manifest.json"
+    assert deleted[0] == "weights/manifest.json"
     there.fetch(there.root / "weights")
     assert not (there.root / "weights").exists()
 
 
-def test_a_working_copy_begins_with_what_is_published_and_nothing_else(machines: Machines) -> None:
+def test_begin_keeps_only_published_files(machines: Machines) -> None:
     here = machines.copy("here")
     write_atomic(here.root / "s" / "published", "1")
-    write_atomic(here.root / "s" / "never", "published", publish=False)
+    write_atomic(here.root / "s" / "private", "2", publish=False)
     here.begin(here.root / "s")
     here.pull(here.root / "s", "*")
     assert [path.name for path in (here.root / "s").iterdir()] == ["published"]
 
 
-def test_a_copy_that_is_as_published_is_not_brought_again(
+def test_begin_does_not_download_published_files_again(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A driver lists the store before it calls `begin`."""
@@ -192,7 +188,7 @@ def test_a_copy_that_is_as_published_is_not_brought_again(
     assert {path.name for path in (here.root / "s").iterdir()} == {"one", "two"}
 
 
-def test_a_folder_goes_with_its_manifest(machines: Machines) -> None:
+def test_a_folder_is_removed_when_its_manifest_is_no_longer_published(machines: Machines) -> None:
     """Its other files match no pattern, but without its manifest the folder is incomplete."""
     here, there = machines.copy("here"), machines.copy("there")
     write_folder(here.root / "t" / "weights" / "0001")
@@ -204,7 +200,9 @@ def test_a_folder_goes_with_its_manifest(machines: Machines) -> None:
     assert [path.name for path in (there.root / "t" / "weights").iterdir()] == ["0002"]
 
 
-def test_a_flag_is_seen_elsewhere(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flag_is_seen_on_other_machines(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(working_copy, "FLAG_POLL_SECONDS", 0.01)
     here, there = machines.copy("here"), machines.copy("there")
     flag, seen = here.root / "s" / "stop", there.root / "s" / "stop"
@@ -216,24 +214,24 @@ def test_a_flag_is_seen_elsewhere(machines: Machines, monkeypatch: pytest.Monkey
     there.lower_flag(seen)
 
 
-def test_a_store_that_is_away_is_told_as_a_disk_is(machines: Machines) -> None:
+def test_an_unreachable_store_raises_an_os_error(machines: Machines) -> None:
     copy = machines.copy("here")
-    copy.store._store = Away()
-    with pytest.raises(OSError, match="cannot be written now: away"):
+    copy.store._store = Unreachable()
+    with pytest.raises(OSError, match="cannot be written now: unreachable"):
         write_atomic(copy.root / "s" / "one", "1")
-    with pytest.raises(PartialError, match="cannot be read now: away\nfix: try again"):
+    with pytest.raises(PartialError, match="cannot be read now: unreachable\nfix: try again"):
         copy.pull(copy.root / "s", "*")
 
 
-class Away:
+class Unreachable:
     def put(self, *_: Any, **__: Any) -> None:
-        raise GenericError("away")
+        raise GenericError("unreachable")
 
     def list(self, *_: Any) -> None:
-        raise GenericError("away")
+        raise GenericError("unreachable")
 
 
-def test_a_uri_is_a_working_copy_and_a_path_is_itself(machines: Machines, tmp_path: Path) -> None:
+def test_the_storage_folder_of_a_uri_and_of_a_path(machines: Machines, tmp_path: Path) -> None:
     first, second = storage_folder(URI), storage_folder(f"{URI}/")
     assert storage_of(first / "s").is_remote
     assert storage_folder(URI, "scratch") != first

@@ -13,17 +13,17 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.manifest import write_manifest
 from mlflow_setup.models.registry import Interface, ModelSource, fetch_bundle, log_model
 from mlflow_setup.runs.ensemble_runs import log_ensemble
-from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from mlflow_setup.tracking.store import resolve_tracking
 
 
-class Away:
+class RemoteServer:
     """A fake tracking server whose registry has one model."""
 
-    uri = "http://afar"
+    uri = "http://remote"
     errors = staticmethod(nullcontext)
 
     @property
-    def client(self) -> "Away":
+    def client(self) -> "RemoteServer":
         return self
 
     def get_model_version_download_uri(self, name: str, version: str) -> str:
@@ -31,30 +31,30 @@ class Away:
 
 
 @pytest.fixture
-def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Records downloads, which are slow enough to overlap."""
-    served = tmp_path / "served" / "bundle"
-    served.mkdir(parents=True)
-    (served / "weights").write_text("w")
-    write_manifest(served, {"format": "x"})
+def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The URIs of downloads, each of which is slow enough to overlap with others."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "weights").write_text("w")
+    write_manifest(bundle, {"format": "x"})
     downloads: list[str] = []
     waiting = threading.Event()
 
     def download(artifact_uri: str, dst_path: str, tracking_uri: str) -> str:
         downloads.append(artifact_uri)
         waiting.wait(0.2)
-        return str(shutil.copytree(served, Path(dst_path) / "bundle"))
+        return str(shutil.copytree(bundle, Path(dst_path) / "bundle"))
 
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
     return downloads
 
 
 def fetch(cache: Path) -> Path:
-    away: Any = Away()
-    return fetch_bundle(away, "models:/mine/1", cache)
+    server: Any = RemoteServer()
+    return fetch_bundle(server, "models:/mine/1", cache)
 
 
-def test_two_at_once_fetch_once(tmp_path: Path, fetched: list[str]) -> None:
+def test_concurrent_fetches_download_once(tmp_path: Path, downloads: list[str]) -> None:
     found: list[Path] = []
     threads = [
         threading.Thread(target=lambda: found.append(fetch(tmp_path / "cache"))) for _ in range(3)
@@ -66,25 +66,25 @@ def test_two_at_once_fetch_once(tmp_path: Path, fetched: list[str]) -> None:
     assert len(found) == 3
     assert len(set(found)) == 1
     assert (found[0] / "weights").read_text() == "w"
-    assert fetched == ["mlflow-artifacts:/mine/1/artifacts/bundle"]
+    assert downloads == ["mlflow-artifacts:/mine/1/artifacts/bundle"]
 
 
 @pytest.mark.parametrize("name", ["weights", "manifest.json"])
-def test_what_is_not_whole_any_more_is_fetched_again(
-    tmp_path: Path, fetched: list[str], name: str
+def test_a_damaged_copy_is_downloaded_again(
+    tmp_path: Path, downloads: list[str], name: str
 ) -> None:
     folder = fetch(tmp_path / "cache")
     assert fetch(tmp_path / "cache") == folder
-    assert len(fetched) == 1
+    assert len(downloads) == 1
     (folder / name).unlink()
     assert fetch(tmp_path / "cache") == folder
-    assert len(fetched) == 2
+    assert len(downloads) == 2
     assert (folder / "weights").read_text() == "w"
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
 
 
-def test_a_run_whose_model_could_not_be_logged_has_failed(tmp_path: Path) -> None:
-    tracking: Tracking = resolve_tracking(tmp_path)
+def test_a_run_whose_model_cannot_be_logged_has_failed(tmp_path: Path) -> None:
+    tracking = resolve_tracking(tmp_path)
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     (bundle / "ensemble.json").write_text("{}")

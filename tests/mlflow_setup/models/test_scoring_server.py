@@ -25,10 +25,10 @@ class Slow:
     max_bytes = 10_000
 
     def __init__(self) -> None:
-        self.go_on, self.ended = threading.Event(), threading.Event()
+        self.may_continue, self.ended = threading.Event(), threading.Event()
 
     def answer(self, body: bytes) -> bytes:
-        self.go_on.wait(30)
+        self.may_continue.wait(30)
         self.ended.set()
         return b'{"predictions": [{"label": 3}]}'
 
@@ -40,11 +40,11 @@ class Slow:
 def service() -> Iterator[Slow]:
     slow = Slow()
     yield slow
-    slow.go_on.set()
+    slow.may_continue.set()
 
 
 async def _post(service: Slow, messages: list[dict[str, Any]]) -> tuple[int, Any]:
-    """What the guarded application answers to a body in pieces; after the last none comes."""
+    """The status and the body of the response to a body in parts, after which none arrives."""
     scope = {
         **{"type": "http", "method": "POST", "path": "/invocations", "query_string": b""},
         "headers": [(b"content-type", b"application/json")],
@@ -55,7 +55,7 @@ async def _post(service: Slow, messages: list[dict[str, Any]]) -> tuple[int, Any
         if messages:
             return messages.pop(0)
         await asyncio.sleep(30)
-        raise AssertionError("the body was waited for too long")
+        raise AssertionError("no limit on the time to receive the body")
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -64,7 +64,9 @@ async def _post(service: Slow, messages: list[dict[str, Any]]) -> tuple[int, Any
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 
-def test_a_body_that_does_not_come_is_408(service: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_arrive_is_answered_with_408(
+    service: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(scoring, "_BODY_SECONDS", 0.05)
     part = {"type": "http.request", "body": BODY[:5], "more_body": True}
     status, answer = asyncio.run(_post(service, [part]))
@@ -72,7 +74,7 @@ def test_a_body_that_does_not_come_is_408(service: Slow, monkeypatch: pytest.Mon
     assert "the body took longer than" in answer["message"]
 
 
-def test_an_answer_that_takes_too_long_is_504(
+def test_a_prediction_that_takes_too_long_is_answered_with_504(
     service: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "1")
@@ -82,7 +84,7 @@ def test_an_answer_that_takes_too_long_is_504(
     async def post() -> tuple[int, Any]:
         answer = await _post(service, [whole])
         assert not service.ended.is_set()  # the response does not wait for the work
-        service.go_on.set()
+        service.may_continue.set()
         return answer
 
     status, answer = asyncio.run(post())
@@ -95,11 +97,11 @@ def test_an_answer_that_takes_too_long_is_504(
     [
         (DataError("row 2: no text"), 400, "row 2: no text"),
         (TimeoutError("the requests before it took too long"), 504, "ask for fewer rows"),
-        (RuntimeError("weights at /secret/place"), 500, "the server's log says why"),
+        (RuntimeError("weights at /secret/folder"), 500, "the server's log says why"),
         (MemoryError(), 500, "the server's log says why"),
     ],
 )
-def test_of_an_error_nothing_gets_out_but_its_message(
+def test_a_response_has_only_the_message_of_an_error(
     service: Slow,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -119,12 +121,12 @@ def test_of_an_error_nothing_gets_out_but_its_message(
     assert ("Traceback" in caplog.text) is (status == 500)  # only in our log
 
 
-def test_a_server_that_waits_for_the_start_and_the_end_is_told_of_both(service: Slow) -> None:
-    heard = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+def test_startup_and_shutdown_events_are_acknowledged(service: Slow) -> None:
+    events = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     sent: list[str] = []
 
     async def receive() -> Any:
-        return heard.pop(0)
+        return events.pop(0)
 
     async def send(message: Any) -> None:
         sent.append(message["type"])
@@ -151,7 +153,9 @@ def _running(service: Slow) -> Iterator[int]:
         listener.close()
 
 
-def test_one_connection_too_many_is_503(service: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_connections_are_answered_with_503(
+    service: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(scoring, "_MAX_CONNECTIONS", 3)
     with _running(service) as port:
         idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
@@ -160,7 +164,7 @@ def test_one_connection_too_many_is_503(service: Slow, monkeypatch: pytest.Monke
         assert status == 503
         for connection in idle:
             connection.close()
-        service.go_on.set()
+        service.may_continue.set()
         while (answer := ask(port, "POST", "/invocations", BODY, JSON))[0] == 503:
-            time.sleep(0.01)  # until it notices that they are closed
+            time.sleep(0.01)  # until the server notices that they are closed
         assert answer == (200, '{"predictions": [{"label": 3}]}')

@@ -1,4 +1,4 @@
-"""The background mirror: no caller waits, nothing is lost, the end reports what is missing."""
+"""The background mirror: callers do not wait, no trial is lost, `close` returns missing ones."""
 
 import threading
 import time
@@ -19,40 +19,34 @@ class Server:
     sweep = "s"
 
     def __init__(self) -> None:
-        self.is_away, self.seconds = False, 0.0
+        self.is_unreachable, self.seconds = False, 0.0
         self.projected: list[str] = []
-        self.at_once = self.most_at_once = 0
+        self.num_concurrent = self.max_concurrent = 0
         self.on_progress: Callable[[], None] = lambda: None
         self.status: str | None = None
         self.has_started = False
 
     def try_start(self, *given: object) -> bool:
-        try:
-            self._answer()
-        except PartialError:
-            return False
-        self.has_started = True
-        return True
+        self.has_started = self._responds()
+        return self.has_started
 
     def try_project(self, snapshot: TrialSnapshot) -> bool:
-        try:
-            self._answer()
-        except PartialError:
+        if not self._responds():
             return False
         self.projected.append(snapshot.record.trial)
         return True
 
     def finish(self, status: str) -> None:
-        self._answer()
+        if not self._responds():
+            raise PartialError("unreachable")
         self.status = status
 
-    def _answer(self) -> None:
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+    def _responds(self) -> bool:
+        self.num_concurrent += 1
+        self.max_concurrent = max(self.max_concurrent, self.num_concurrent)
         time.sleep(self.seconds)
-        self.at_once -= 1
-        if self.is_away:
-            raise PartialError("away")
+        self.num_concurrent -= 1
+        return not self.is_unreachable
 
 
 def snapshot(name: str) -> TrialSnapshot:
@@ -73,7 +67,7 @@ def begin(server: Server, num_threads: int = 1) -> BackgroundMirror:
     return mirror
 
 
-def test_all_that_is_marked_is_projected_before_the_end(server: Server) -> None:
+def test_close_projects_all_marked_trials(server: Server) -> None:
     mirror = begin(server)
     for name in ("a", "b", "c"):
         mirror.mark(name)
@@ -82,8 +76,8 @@ def test_all_that_is_marked_is_projected_before_the_end(server: Server) -> None:
     assert (server.has_started, server.status) == (True, "FINISHED")
 
 
-def test_marking_never_waits_and_waits_once_a_trial(server: Server) -> None:
-    """R6: a server that takes a second for each call costs the driver nothing."""
+def test_marking_does_not_wait_and_queues_a_trial_once(server: Server) -> None:
+    """R6: a slow server does not slow the driver down."""
     server.seconds = 0.3
     mirror = begin(server)
     started = time.monotonic()
@@ -94,24 +88,24 @@ def test_marking_never_waits_and_waits_once_a_trial(server: Server) -> None:
     assert len(server.projected) <= 2
 
 
-def test_what_was_missed_is_projected_once_the_server_is_back(
+def test_trials_missed_in_an_outage_are_projected_after_it(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow_setup.runs.background_mirror.RETRY_SECONDS", 0.05)
-    server.is_away = True
+    server.is_unreachable = True
     mirror = begin(server)
     mirror.mark("a")
     mirror.mark("b")
     time.sleep(0.3)
     assert server.projected == []
-    server.is_away = False
+    server.is_unreachable = False
     wait_until(lambda: set(server.projected) == {"a", "b"})
     assert mirror.close("FINISHED") == set()
 
 
 @pytest.mark.parametrize("num_threads", [1, 4])
-def test_the_end_waits_while_the_server_gets_on(server: Server, num_threads: int) -> None:
-    """However long it takes in all: the limit is on the time without a successful request."""
+def test_close_waits_while_the_server_makes_progress(server: Server, num_threads: int) -> None:
+    """The limit is on the time without a successful request, not on the total."""
     server.seconds = 0.1
     mirror = begin(server, num_threads)
     names = {f"{number:02d}" for number in range(12)}
@@ -120,10 +114,10 @@ def test_the_end_waits_while_the_server_gets_on(server: Server, num_threads: int
     assert mirror.close("FINISHED", patience_seconds=0.8) == set()
     assert sorted(server.projected) == sorted(names)
     assert server.status == "FINISHED"
-    assert server.most_at_once == num_threads
+    assert server.max_concurrent == num_threads
 
 
-def test_a_request_of_a_large_trial_is_progress(server: Server) -> None:
+def test_each_request_of_a_large_trial_counts_as_progress(server: Server) -> None:
     """One trial may take longer than the limit, if it is sent in parts."""
 
     def in_parts(given: TrialSnapshot) -> bool:
@@ -140,9 +134,7 @@ def test_a_request_of_a_large_trial_is_progress(server: Server) -> None:
     assert server.projected == ["a"]
 
 
-def test_at_the_end_one_request_that_fails_is_not_all(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_retries_a_failed_trial(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed trial is retried while others succeed."""
     monkeypatch.setattr("mlflow_setup.runs.background_mirror.RETRY_SECONDS", 0.05)
     whole, failed = server.try_project, list[str]()
@@ -163,8 +155,8 @@ def test_at_the_end_one_request_that_fails_is_not_all(
     assert sorted(server.projected) == [f"{number:02d}" for number in range(5)]
 
 
-def test_the_end_does_not_wait_for_a_server_that_is_away(server: Server) -> None:
-    server.is_away = True
+def test_close_does_not_wait_for_an_unreachable_server(server: Server) -> None:
+    server.is_unreachable = True
     mirror = begin(server)
     mirror.mark("a")
     time.sleep(0.1)
@@ -173,7 +165,7 @@ def test_the_end_does_not_wait_for_a_server_that_is_away(server: Server) -> None
     assert time.monotonic() - started < PATIENCE_SECONDS / 2
 
 
-def test_nor_for_one_that_hangs(server: Server) -> None:
+def test_close_does_not_wait_for_a_server_that_hangs(server: Server) -> None:
     server.seconds = 60
     mirror = begin(server)
     mirror.mark("a")
@@ -181,7 +173,7 @@ def test_nor_for_one_that_hangs(server: Server) -> None:
     assert any(thread.name == "mirror" and thread.daemon for thread in threading.enumerate())
 
 
-def test_a_folder_that_cannot_be_read_is_said_and_the_rest_goes_on(
+def test_a_trial_that_cannot_be_read_is_logged_and_the_others_are_projected(
     server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlflow_setup.runs.background_mirror.RETRY_SECONDS", 0.05)

@@ -7,7 +7,7 @@ import pytest
 from mlflow_setup.runs.datasets import dataset_input
 
 
-def test_the_data_of_a_trial() -> None:
+def test_the_dataset_of_a_trial() -> None:
     given = dataset_input("f00d", {"data.dir": "/home/me/reviews/", "data.tasks": ["sentiment"]})
     assert given is not None
     dataset = given.dataset
@@ -18,17 +18,19 @@ def test_the_data_of_a_trial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "kind"),
+    ("folder", "name", "source_type"),
     [("s3://key:secret@bucket/reviews", "reviews", "s3"), ("reviews", "reviews", "local")],
 )
-def test_places(place: str, name: str, kind: str) -> None:
-    given = dataset_input("f" * 64, {"data.dir": place})
+def test_names_and_source_types_of_datasets(folder: str, name: str, source_type: str) -> None:
+    given = dataset_input("f" * 64, {"data.dir": folder})
     assert given is not None
-    assert (given.dataset.name, given.dataset.source_type) == (name, kind)
+    assert (given.dataset.name, given.dataset.source_type) == (name, source_type)
     assert len(given.dataset.digest) == 36
     assert "secret" not in given.dataset.source
 
 
-@pytest.mark.parametrize(("fingerprint", "place"), [("unknown", "/data"), ("", "/data"), ("f", "")])
-def test_what_was_not_read_is_not_named(fingerprint: str, place: str) -> None:
-    assert dataset_input(fingerprint, {"data.dir": place}) is None
+@pytest.mark.parametrize(
+    ("fingerprint", "folder"), [("unknown", "/data"), ("", "/data"), ("f", "")]
+)
+def test_an_unknown_fingerprint_or_folder_gives_no_dataset(fingerprint: str, folder: str) -> None:
+    assert dataset_input(fingerprint, {"data.dir": folder}) is None

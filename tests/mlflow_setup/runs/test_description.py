@@ -40,7 +40,7 @@ PAGE = SweepPage(
 )
 
 
-def test_the_page_of_a_sweep() -> None:
+def test_the_description_of_a_sweep() -> None:
     lines = PAGE.note().splitlines()
     best = "[0002](#/experiments/1/runs/id0002)"
     assert lines[0] == f"**Best: {best}, overall 0.7000**, +0.3000 over the baseline majority"
@@ -54,7 +54,7 @@ def test_the_page_of_a_sweep() -> None:
     assert lines[-1] == "Next: `ensweep ensemble s`"
 
 
-def test_a_sweep_in_numbers() -> None:
+def test_the_metrics_of_a_sweep() -> None:
     assert PAGE.metrics() == {
         "best/dev/overall": 0.7,
         "best/dev/sentiment/accuracy": pytest.approx(0.6, rel=1e-9),
@@ -76,7 +76,7 @@ def test_a_sweep_without_a_score() -> None:
     assert SweepPage("s", []).metrics() == {}
 
 
-def test_text_of_data_is_shown_as_it_is() -> None:
+def test_markup_in_text_from_data_is_escaped() -> None:
     given = "<script>|[x](javascript:y) **b** `c`\n# d &amp;"
     shown = escaped(given)
     for markup in ("<", "\n", "**", "](", " |", "& "):
@@ -103,7 +103,7 @@ def test_text_of_data_is_shown_as_it_is() -> None:
         ("0004", "b3", {"model.encoder": "a\nb"}, "0004 encoder=a?b"),
     ],
 )
-def test_a_run_s_name_says_what_is_different(
+def test_a_run_is_named_by_the_settings_that_were_searched(
     trial: str, recipe: str, searched: dict[str, object], expected: str
 ) -> None:
     assert run_name(trial, recipe, searched) == expected

@@ -21,7 +21,7 @@ def bundle(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_ensemble_is_a_run_with_its_description(tracking: Tracking, bundle: Path) -> None:
+def test_an_ensemble_is_logged_as_a_run(tracking: Tracking, bundle: Path) -> None:
     run_id = log_ensemble(
         tracking, "best", bundle, {"dev/overall": 0.8}, {"members": 3}, {"sweep": "s1"}
     )
@@ -39,9 +39,7 @@ def test_a_folder_without_an_ensemble_is_refused(tracking: Tracking, tmp_path: P
         log_ensemble(tracking, "none", tmp_path, {}, {}, {})
 
 
-def test_a_run_that_could_not_be_completed_is_not_left_running(
-    tracking: Tracking, bundle: Path
-) -> None:
+def test_a_run_that_cannot_be_completed_has_failed(tracking: Tracking, bundle: Path) -> None:
     with pytest.raises(IntegrityError, match="metric dev/overall at step 0 is nan"):
         log_ensemble(tracking, "bad", bundle, {"dev/overall": float("nan")}, {}, {"try": "bad"})
     (run,) = tracking.search({"try": "bad"})
@@ -63,8 +61,8 @@ def chosen(digest: str, **changes: object) -> Chosen:
 def test_a_choice_is_logged_once(tracking: Tracking) -> None:
     run_id, is_new = log_choice(tracking, chosen("one"))
     assert is_new
-    not_made: dict[str, object] = {"files": None}  # its files are there already
-    assert log_choice(tracking, chosen("one", **not_made)) == (run_id, False)
+    unused: dict[str, object] = {"files": None}  # files are not written again
+    assert log_choice(tracking, chosen("one", **unused)) == (run_id, False)
     assert log_choice(tracking, chosen("two"))[1]
     run = tracking.client.get_run(run_id)
     assert (run.info.run_name, run.info.status) == ("mine", "FINISHED")
@@ -75,7 +73,7 @@ def test_a_choice_is_logged_once(tracking: Tracking) -> None:
     assert [entry.path for entry in tracking.client.list_artifacts(run_id)] == ["choice.json"]
 
 
-def test_a_choice_that_was_logged_in_part_is_logged_again(tracking: Tracking) -> None:
+def test_a_choice_that_was_logged_incompletely_is_logged_again(tracking: Tracking) -> None:
     with pytest.raises(IntegrityError, match="is nan, not a finite number"):
         log_choice(tracking, chosen("three", metrics={"held_out/overall": float("nan")}))
     run_id, is_new = log_choice(tracking, chosen("three"))
@@ -85,7 +83,7 @@ def test_a_choice_that_was_logged_in_part_is_logged_again(tracking: Tracking) ->
     assert found[1].info.run_id == run_id
 
 
-def test_an_unreachable_server_is_named(bundle: Path) -> None:
+def test_an_unreachable_server_is_reported(bundle: Path) -> None:
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9: .*refused"):
         log_ensemble(Tracking("http://127.0.0.1:9"), "x", bundle, {}, {}, {})
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9: .*refused"):

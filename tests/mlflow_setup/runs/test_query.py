@@ -13,7 +13,7 @@ from mlflow_setup.tracking.store import Tracking, resolve_tracking
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    """Two sweeps, with two trials and one trial; the alphabetically last one is older."""
+    """Two sweeps, with two trials and one trial; the alphabetically last is the older one."""
     tracking = resolve_tracking(tmp_path_factory.mktemp("storage"))
     add(tracking, 10, kind="sweep", sweep="zebra")
     add(tracking, 11, kind="trial", sweep="zebra", trial="z1", outcome="pruned")
@@ -35,7 +35,7 @@ def test_trials_of_one_sweep_or_all(tracking: Tracking) -> None:
     assert find_trials(tracking, "unknown") == []
 
 
-def test_a_record_holds_the_last_of_each_metric(tracking: Tracking) -> None:
+def test_a_record_has_the_last_value_of_each_metric(tracking: Tracking) -> None:
     run_id = find_trials(tracking, "zebra")[0].run_id
     for step, value in ((1, 0.5), (3, 0.7), (2, 0.6)):
         tracking.log(run_id, metrics={"best/dev/overall": value}, step=step, timestamp=step)
@@ -49,18 +49,18 @@ def test_a_record_holds_the_last_of_each_metric(tracking: Tracking) -> None:
     assert math.isnan(second.overall)
 
 
-def test_an_unknown_outcome_is_said(tracking: Tracking, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_outcome_is_logged(tracking: Tracking, caplog: pytest.LogCaptureFixture) -> None:
     (run,) = find_trials(tracking, "ant")
     assert run.outcome is None
     assert f"run {run.run_id}: unknown outcome 'from the future'" in caplog.text
 
 
-def test_the_latest_sweep_started_last(tracking: Tracking) -> None:
+def test_the_latest_sweep_is_the_one_started_last(tracking: Tracking) -> None:
     assert tracked_sweeps(tracking) == ["ant", "zebra"]
     assert latest_tracked_sweep(tracking) == "ant"
 
 
-def test_no_sweep_at_all(tmp_path: Path) -> None:
+def test_a_folder_without_sweeps_is_reported(tmp_path: Path) -> None:
     tracking = resolve_tracking(tmp_path / "runs")
     assert find_trials(tracking) == []
     with pytest.raises(
@@ -70,12 +70,12 @@ def test_no_sweep_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unreachable_server_is_named() -> None:
+def test_an_unreachable_server_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9: .*refused"):
         find_trials(Tracking("http://127.0.0.1:9"))
 
 
-def test_local_artifacts_are_read_where_they_lie(tracking: Tracking, tmp_path: Path) -> None:
+def test_local_artifacts_are_read_in_place(tracking: Tracking, tmp_path: Path) -> None:
     run_id = add(tracking, 40, kind="other")
     tracking.client.log_text(run_id, "content", "predictions/x/0001.parquet")
     path = download(tracking, run_id, "predictions/x/0001.parquet", tmp_path / "cache")
@@ -93,38 +93,38 @@ def test_a_cached_file_needs_no_server(tmp_path: Path) -> None:
     assert path.read_text() == "content"
 
 
-def test_a_missing_artifact_is_named(tracking: Tracking, tmp_path: Path) -> None:
+def test_a_missing_artifact_is_reported(tracking: Tracking, tmp_path: Path) -> None:
     run_id = add(tracking, 41, kind="other")
     with pytest.raises(IntegrityError, match=f"run {run_id} has no artifact config.json"):
         download(tracking, run_id, "config.json", tmp_path)
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "..\\x", "a\0b", "%2e%2e/x"])
-def test_paths_cannot_leave_the_run(tracking: Tracking, tmp_path: Path, path: str) -> None:
+def test_a_path_outside_the_run_is_refused(tracking: Tracking, tmp_path: Path, path: str) -> None:
     run_id = add(tracking, 42, kind="other")
     with pytest.raises(IntegrityError):
         download(tracking, run_id, path, tmp_path)
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "a/b", "a.b", "-a", "a\n", "x" * 257])
-def test_run_ids_are_ids(tracking: Tracking, tmp_path: Path, run_id: str) -> None:
+def test_an_invalid_run_id_is_refused(tracking: Tracking, tmp_path: Path, run_id: str) -> None:
     with pytest.raises(ConfigError, match="is not the id of a run"):
         download(tracking, run_id, "config.json", tmp_path)
 
 
-class FarClient:
-    """Keeps artifacts elsewhere; counts requests."""
+class RemoteClient:
+    """A client whose artifacts are on a server; records requests."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def get_run(self, run_id: str) -> object:
         return SimpleNamespace(info=SimpleNamespace(artifact_uri=f"mlflow-artifacts:/1/{run_id}"))
 
     def download_artifacts(self, uri: str, *, dst_path: str, tracking_uri: str) -> str:
         run_id, path = uri.removeprefix("mlflow-artifacts:/1/").split("/")
-        assert tracking_uri == "http://far:1"
-        self.asked.append(path)
+        assert tracking_uri == "http://remote:1"
+        self.requests.append(path)
         fetched = Path(dst_path) / path
         if path == "predictions":
             fetched.mkdir()
@@ -135,10 +135,10 @@ class FarClient:
         return str(fetched)
 
 
-def test_what_is_far_away_is_fetched_by_the_folder_and_once(
+def test_remote_artifacts_are_downloaded_once_and_by_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracking, client = Tracking("http://far:1", experiment=uuid.uuid4().hex), FarClient()
+    tracking, client = Tracking("http://remote:1", experiment=uuid.uuid4().hex), RemoteClient()
     vars(tracking)["client"] = client
     monkeypatch.setattr(
         "mlflow_setup.tracking.client.download_artifacts", client.download_artifacts
@@ -148,7 +148,7 @@ def test_what_is_far_away_is_fetched_by_the_folder_and_once(
             path = download(tracking, "r", f"predictions/{epoch:04d}.parquet", tmp_path)
             assert path.read_text() == f"r {epoch}"
         assert download(tracking, "r", "config.json", tmp_path).read_text() == "config.json"
-    assert client.asked == ["predictions", "config.json"]
+    assert client.requests == ["predictions", "config.json"]
     with pytest.raises(IntegrityError, match=r"run r has no artifact predictions/0003\.parquet"):
         download(tracking, "r", "predictions/0003.parquet", tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r"]

@@ -9,16 +9,14 @@ from projected import START, artifacts, points, snapshot
 
 from mlflow_setup.errors import ConfigError, PartialError
 from mlflow_setup.runs.sweep_run import Mirror
-from mlflow_setup.schema import (
-    RUN_STATUS,
-    Outcome,
-    OutcomeRecord,
-)
+from mlflow_setup.schema import RUN_STATUS, Outcome, OutcomeRecord
 from mlflow_setup.tracking.store import Tracking
 from mlflow_setup.tracking.ui_view import View
 
 
-def test_the_sweep_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
+def test_a_sweep_is_a_run_that_can_be_resumed(
+    tracking: Tracking, sweep: str, tmp_path: Path
+) -> None:
     (tmp_path / "sweep.yaml").write_text("num_samples: 4")
     mirror = Mirror(tracking, sweep)
     files = {"sweep.yaml": tmp_path / "sweep.yaml"}
@@ -30,7 +28,7 @@ def test_the_sweep_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> N
     assert artifacts(tracking, run_id) == {"sweep.yaml": "num_samples: 4"}
     mirror.finish("KILLED")
     assert Mirror(tracking, sweep).parent_status() == "KILLED"
-    # resumed and extended: params stay, tags change
+    # resumed with other settings: params stay, tags change
     assert Mirror(tracking, sweep).start({"sampler": "random"}, {"num_samples": 9}) == run_id
     run = tracking.client.get_run(run_id)
     assert run.info.status == "RUNNING"
@@ -38,7 +36,7 @@ def test_the_sweep_as_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> N
     assert run.data.tags["sampler"] == "random"
 
 
-def test_nothing_is_running_after_finish(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
+def test_no_run_is_running_after_finish(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
     mirror = Mirror(tracking, sweep)
     mirror.start({}, {})
     for number, outcome in enumerate([*Outcome, None, None]):
@@ -53,7 +51,9 @@ def test_nothing_is_running_after_finish(tracking: Tracking, sweep: str, tmp_pat
     assert mirror.parent_status() == "FINISHED"
 
 
-def test_the_page_says_what_came_of_it(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
+def test_finish_writes_a_description_and_metrics(
+    tracking: Tracking, sweep: str, tmp_path: Path
+) -> None:
     mirror = Mirror(tracking, sweep)
     tags = {"searched": "optim.lr", "baselines": "majority", "description": "of a test"}
     run_id = mirror.start(tags, {})
@@ -76,15 +76,13 @@ def test_the_page_says_what_came_of_it(tracking: Tracking, sweep: str, tmp_path:
     assert data.dataset.name == "reviews"
     mirror.start(tags, {})
     mirror.project(snapshot(sweep, tmp_path, 1, Outcome.PRUNED, trial="t2"))
-    mirror.finish("KILLED")  # extended, and stopped
+    mirror.finish("KILLED")  # resumed, then stopped
     run = tracking.client.get_run(run_id)
     assert "2 trials: 1 finished, 1 pruned." in run.data.tags["mlflow.note.content"]
     assert [step for step, *_ in points(tracking, run_id, "best/dev/overall")] == [1, 2]
 
 
-def test_a_run_deleted_meanwhile_is_made_again(
-    tracking: Tracking, sweep: str, tmp_path: Path
-) -> None:
+def test_a_deleted_run_is_created_again(tracking: Tracking, sweep: str, tmp_path: Path) -> None:
     mirror = Mirror(tracking, sweep)
     run_id = mirror.project(snapshot(sweep, tmp_path, 1))
     tracking.client.delete_run(run_id)
@@ -98,9 +96,7 @@ def test_a_run_deleted_meanwhile_is_made_again(
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a'b", "-a", "a b"])
-def test_names_that_could_mean_something_else_are_refused(
-    tracking: Tracking, tmp_path: Path, name: str
-) -> None:
+def test_invalid_names_are_refused(tracking: Tracking, tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError):
         Mirror(tracking, name)
     with pytest.raises(ConfigError):
@@ -112,7 +108,7 @@ def test_a_trial_of_another_sweep_is_refused(tracking: Tracking, tmp_path: Path)
         Mirror(tracking, "sweep").project(snapshot("other", tmp_path))
 
 
-def test_a_start_that_fails_in_any_way_is_made_up_for(
+def test_a_failed_start_is_repeated_with_the_next_trial(
     tracking: Tracking,
     sweep: str,
     tmp_path: Path,
@@ -120,7 +116,7 @@ def test_a_start_that_fails_in_any_way_is_made_up_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(*_: object) -> None:
-        raise KeyError("a tag of the UI's")
+        raise KeyError("tag")
 
     mirror = Mirror(tracking, sweep)
     monkeypatch.setattr("mlflow_setup.runs.sweep_run.save_view", broken)
@@ -132,7 +128,7 @@ def test_a_start_that_fails_in_any_way_is_made_up_for(
     assert (parent.info.status, parent.data.params["sampler"]) == ("RUNNING", "tpe")
 
 
-def test_an_outage_is_survived_and_told_once(
+def test_trials_missed_in_an_outage_are_remembered_and_logged_once(
     sweep: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mirror = Mirror(Tracking("http://user:s3cret@127.0.0.1:9"), sweep)
@@ -150,7 +146,7 @@ def test_an_outage_is_survived_and_told_once(
         mirror.finish("FINISHED")
 
 
-def test_nothing_ends_before_it_began_whatever_the_clocks(
+def test_no_run_ends_before_its_start_whatever_the_clocks(
     tracking: Tracking, sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R18: one process starts the sweep and the trial, another with a clock that is behind ends

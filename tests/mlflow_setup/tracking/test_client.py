@@ -7,10 +7,10 @@ from mlflow.utils import databricks_utils
 from mlflow_setup.tracking.client import DatabricksRequestHeaderProvider
 
 
-def test_requests_do_not_look_for_databricks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_databricks_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     DatabricksRequestHeaderProvider.in_context.cache_clear()
-    asked: list[str] = []
-    monkeypatch.setattr(databricks_utils, "is_in_cluster", lambda: asked.append("") and False)
+    calls: list[str] = []
+    monkeypatch.setattr(databricks_utils, "is_in_cluster", lambda: calls.append("") and False)
     headers = [resolve_request_headers() for _ in range(3)]
-    assert len(asked) == 1
+    assert len(calls) == 1
     assert all("User-Agent" in each for each in headers)

@@ -15,7 +15,7 @@ def track(storage: Path) -> tuple[Tracking, str]:
     return tracking, run.info.run_id
 
 
-def test_everything_is_found_and_written_below_the_new_name(tmp_path: Path) -> None:
+def test_artifacts_are_found_and_written_at_the_new_path(tmp_path: Path) -> None:
     old, new = tmp_path / "old name", tmp_path / "new name"
     _, run_id = track(old)
     old.rename(new)
@@ -24,22 +24,22 @@ def test_everything_is_found_and_written_below_the_new_name(tmp_path: Path) -> N
     path = Path(moved.client.download_artifacts(run_id, "file.txt", str(tmp_path)))
     assert path.read_text() == "content"
     assert found.data.tags["weights_uri"] == f"{new}/s/trials/1/weights"
-    assert found.data.tags["note"] == f"{old}/s"  # not a path that anything reads
+    assert found.data.tags["note"] == f"{old}/s"  # not read as a path
     another = moved.client.create_run(moved.experiment_id)
     moved.client.log_text(another.info.run_id, "more", "more.txt")
     assert list((new / ARTIFACTS_FOLDER).rglob("more.txt"))
     assert not old.exists()
 
 
-def test_another_path_to_the_same_folder_changes_nothing(tmp_path: Path) -> None:
-    place, link = tmp_path / "place", tmp_path / "link"
-    tracking, run_id = track(place)
+def test_another_path_to_the_same_folder_changes_no_uri(tmp_path: Path) -> None:
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    tracking, run_id = track(folder)
     before = tracking.client.get_run(run_id).info.artifact_uri
-    link.symlink_to(place)
+    link.symlink_to(folder)
     assert resolve_tracking(link).client.get_run(run_id).info.artifact_uri == before
 
 
-def test_a_database_that_left_its_artifacts_behind_still_names_them(tmp_path: Path) -> None:
+def test_artifacts_that_were_not_moved_with_the_database_are_found(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     _, run_id = track(old)
     new.mkdir()

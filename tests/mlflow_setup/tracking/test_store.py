@@ -11,7 +11,7 @@ from mlflow_setup.tracking import sqlite
 from mlflow_setup.tracking.client import MlflowException
 from mlflow_setup.tracking.store import Tracking, resolve_tracking, truncate
 
-CLOSED = "http://127.0.0.1:9"
+UNREACHABLE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_embedded_default_is_an_absolute_file_in_the_storage_folder(
         ("sqlite:////other/file.db", None, "sqlite:////other/file.db"),
     ],
 )
-def test_argument_then_environment_then_default(
+def test_the_argument_precedes_the_environment_and_the_default(
     argument: str | None, environment: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if environment is not None:
@@ -53,19 +53,19 @@ def test_argument_then_environment_then_default(
 
 
 @pytest.mark.parametrize("storage", ["50%", "what?"])
-def test_a_path_that_a_uri_cannot_spell_is_refused(storage: str) -> None:
+def test_a_path_with_characters_special_in_uris_is_refused(storage: str) -> None:
     with pytest.raises(ConfigError, match="must not have % or"):
         resolve_tracking(Path(storage))
 
 
-def test_looking_creates_nothing(tmp_path: Path) -> None:
+def test_searching_creates_nothing(tmp_path: Path) -> None:
     tracking = resolve_tracking(tmp_path / "runs")
     assert tracking.find_experiment() is None
     assert tracking.search({"kind": "trial"}) == []
     assert not (tmp_path / "runs").exists()
 
 
-def test_artifacts_lie_beside_the_database(tracking: Tracking) -> None:
+def test_artifacts_are_stored_beside_the_database(tracking: Tracking) -> None:
     tracking.check()
     run = tracking.client.create_run(tracking.experiment_id)
     tracking.client.log_text(run.info.run_id, "x", "note.txt")
@@ -75,7 +75,7 @@ def test_artifacts_lie_beside_the_database(tracking: Tracking) -> None:
 
 
 @pytest.mark.usefixtures("real_migrations")
-def test_many_at_once_share_one_experiment(tmp_path: Path) -> None:
+def test_concurrent_calls_share_one_experiment(tmp_path: Path) -> None:
     def experiment_id(_: int) -> str:
         return resolve_tracking(tmp_path).experiment_id
 
@@ -98,13 +98,13 @@ def test_search_pages_through_all_runs(tracking: Tracking, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("value", ["a' or 'b", 'a"b', "a\\b", "a;b"])
-def test_search_values_cannot_change_the_question(tracking: Tracking, value: str) -> None:
+def test_search_values_cannot_change_the_filter(tracking: Tracking, value: str) -> None:
     tracking.check()
     with pytest.raises(ConfigError, match="cannot be the sweep of a run"):
         tracking.search({"sweep": value})
 
 
-def test_log_writes_json_cuts_and_splits(tracking: Tracking) -> None:
+def test_log_writes_json_truncates_tags_and_splits_requests(tracking: Tracking) -> None:
     run_id = tracking.client.create_run(tracking.experiment_id).info.run_id
     params = {"text": "3", "flag": True, "none": None, "list": [1, "a"], "lr": 1e-05}
     many = {f"p.{index:03d}": index for index in range(150)}
@@ -118,14 +118,14 @@ def test_log_writes_json_cuts_and_splits(tracking: Tracking) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_log_refuses_what_is_not_finite(tracking: Tracking, value: float) -> None:
+def test_log_refuses_metrics_that_are_not_finite(tracking: Tracking, value: float) -> None:
     run_id = tracking.client.create_run(tracking.experiment_id).info.run_id
     with pytest.raises(IntegrityError, match=r"metric bad at step 3 is .* not a finite number"):
         tracking.log(run_id, metrics={"good": 1.0, "bad": value}, step=3)
     assert tracking.client.get_run(run_id).data.metrics == {}
 
 
-def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
+def test_a_deleted_experiment_is_reported(tmp_path: Path) -> None:
     tracking = resolve_tracking(tmp_path)
     tracking.client.delete_experiment(tracking.experiment_id)
     with pytest.raises(ConfigError, match="is deleted\nfix: mlflow experiments restore"):
@@ -135,19 +135,19 @@ def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        (CLOSED, r"http://127\.0\.0\.1:9: .*refused(.|\n)*fix: start the server"),
+        (UNREACHABLE, r"http://127\.0\.0\.1:9: .*refused(.|\n)*fix: start the server"),
         ("./mlruns", "maintenance mode(.|\n)*fix: .* mlflow migrate-filestore"),
         ("foo://bar", "unsupported URI 'foo://bar'(.|\n)*fix: a tracking URI is"),
         ("sqlite:////proc/none/mlflow.db", "fix: make /proc/none and the file in it writable"),
         ("postgresql+nodriver://h/db", "MLflow tracking at postgresql"),
     ],
 )
-def test_check_says_what_is_wrong(uri: str, message: str) -> None:
+def test_check_reports_problem_and_fix(uri: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve_tracking(Path("unused"), uri).check()
 
 
-def test_a_database_whose_driver_is_not_there_names_the_package(
+def test_a_missing_database_driver_is_reported_with_its_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
@@ -159,20 +159,20 @@ def test_a_database_whose_driver_is_not_there_names_the_package(
     ("code", "fix"),
     [(401, "set MLFLOW_TRACKING_USERNAME and MLFLOW_"), (403, "ask the server's administrator")],
 )
-def test_a_server_that_asks_for_a_login_says_how_it_is_given(code: int, fix: str) -> None:
+def test_an_authentication_error_says_how_to_log_in(code: int, fix: str) -> None:
     """MLflow's error for an unsuccessful response."""
-    words = f"API request to endpoint /api/2.0/x failed with error code {code} != 200."
-    with pytest.raises(ConfigError, match=f"fix: {fix}"), Tracking(CLOSED).errors():
-        raise MlflowException(words)
+    message = f"API request to endpoint /api/2.0/x failed with error code {code} != 200."
+    with pytest.raises(ConfigError, match=f"fix: {fix}"), Tracking(UNREACHABLE).errors():
+        raise MlflowException(message)
 
 
-def test_check_refuses_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_check_refuses_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to look like one" * 100)
     with pytest.raises(ConfigError, match="file is not a database"):
         resolve_tracking(tmp_path).check()
 
 
-def test_check_refuses_the_schema_of_another_mlflow(tmp_path: Path) -> None:
+def test_check_refuses_the_schema_of_another_mlflow_version(tmp_path: Path) -> None:
     tracking = resolve_tracking(tmp_path)
     tracking.check()
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
@@ -184,7 +184,7 @@ def test_check_refuses_the_schema_of_another_mlflow(tmp_path: Path) -> None:
         resolve_tracking(tmp_path, f"sqlite:///{tmp_path}/older.db").check()
 
 
-def test_errors_hold_no_credentials(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_contain_no_credentials(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ConfigError) as caught:
         Tracking("http://user:s3cret@127.0.0.1:9").check()
     assert "***@127.0.0.1:9" in str(caught.value)
@@ -192,7 +192,7 @@ def test_errors_hold_no_credentials(caplog: pytest.LogCaptureFixture) -> None:
     assert caught.value.__suppress_context__  # nor does a traceback show them
 
 
-def test_check_refuses_a_database_with_a_hole_and_says_how_to_make_it_anew(tmp_path: Path) -> None:
+def test_check_refuses_a_truncated_database_and_says_how_to_recreate_it(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE t (x)")
@@ -203,7 +203,7 @@ def test_check_refuses_a_database_with_a_hole_and_says_how_to_make_it_anew(tmp_p
     assert f"move {database} away, then run ensweep sync" in str(caught.value)
 
 
-def test_check_waits_for_a_lock_then_says_so(
+def test_check_reports_a_database_that_stays_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "WAIT_SECONDS", 0.1)
@@ -227,7 +227,7 @@ def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_a_database_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_database_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's own pauses between its ten tries add up to 102 seconds."""
     pauses: list[float] = []
     monkeypatch.setattr("mlflow.store.db.utils.time.sleep", pauses.append)

@@ -1,4 +1,4 @@
-"""Runs read from the file are the same as those that MLflow returns."""
+"""Runs read from the database file equal those that MLflow returns."""
 
 import sqlite3
 from contextlib import closing
@@ -34,7 +34,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 
 
 def described(runs: list[Any]) -> list[str]:
-    """As text, so that NaN equals itself."""
+    """Runs as text, so that NaN equals itself."""
     return [
         repr((run.info.run_id, run.info.status, run.info.start_time, run.info.artifact_uri))
         + repr([sorted(dict(part).items()) for part in (run.data.params, run.data.metrics)])
@@ -45,15 +45,17 @@ def described(runs: list[Any]) -> list[str]:
 
 @pytest.mark.parametrize("status", [None, "RUNNING", "FINISHED", "KILLED"])
 @pytest.mark.parametrize("tags", [{}, {"kind": "even"}, {"kind": "odd"}, {"kind": "none"}])
-def test_the_file_says_what_mlflow_says(
+def test_runs_read_from_the_file_equal_those_of_mlflow(
     tracking: Tracking, tags: dict[str, str], status: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = described(tracking.search(tags, status))
-    monkeypatch.setattr(Tracking, "search", lambda *_: pytest.fail("MLflow was asked"))
+    monkeypatch.setattr(Tracking, "search", lambda *_: pytest.fail("MLflow was used"))
     assert described(read_runs(tracking, tags, status)) == wanted
 
 
-def test_where_artifacts_lie(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifact_uris_equal_those_of_mlflow(
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = tracking.search({})
     with monkeypatch.context() as patched:
         patched.delattr(Tracking, "client")
@@ -65,29 +67,29 @@ def test_where_artifacts_lie(tracking: Tracking, monkeypatch: pytest.MonkeyPatch
         artifact_uri_of(tracking, "0" * 32)
 
 
-def test_where_nothing_was_tracked_there_is_nothing(tmp_path: Path) -> None:
+def test_a_folder_without_a_database_has_no_runs(tmp_path: Path) -> None:
     assert read_runs(resolve_tracking(tmp_path / "none"), {"kind": "odd"}) == []
     assert not (tmp_path / "none").exists()
 
 
-def test_mlflow_is_asked_where_its_tables_are_others(
+def test_mlflow_is_used_when_the_tables_are_unknown_or_remote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(Tracking, "search", lambda *given: asked.append(given) or [])
+    calls: list[object] = []
+    monkeypatch.setattr(Tracking, "search", lambda *given: calls.append(given) or [])
     tracking = resolve_tracking(tmp_path)
     assert tracking.database is not None
     with closing(sqlite3.connect(tracking.database)) as connection, connection:
         connection.execute("CREATE TABLE experiments (name, other)")
     assert read_runs(tracking, {"kind": "odd"}) == []
     assert read_runs(Tracking("http://127.0.0.1:9"), {"kind": "odd"}) == []
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
-def test_what_is_no_database_is_an_error_and_an_odd_value_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_database_and_an_invalid_tag_are_errors(tmp_path: Path) -> None:
     tracking = resolve_tracking(tmp_path)
     assert tracking.database is not None
-    tracking.database.write_bytes(b"no database, whatever its name says" * 40)
+    tracking.database.write_bytes(b"not a database" * 100)
     with pytest.raises(sqlite3.DatabaseError):
         read_runs(tracking, {"kind": "odd"})
     with pytest.raises(ConfigError, match="cannot be the kind of a run"):

@@ -23,7 +23,7 @@ def option(command: list[str], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def test_only_this_machine_is_answered_by_default(tmp_path: Path) -> None:
+def test_only_requests_from_this_machine_are_allowed_by_default(tmp_path: Path) -> None:
     command, environment = server_command(resolve_tracking(tmp_path, f"sqlite:///{tmp_path}/m.db"))
     assert option(command, "--host") == "127.0.0.1"
     assert option(command, "--port") == "5000"
@@ -42,7 +42,7 @@ def test_a_password_is_not_on_the_command_line() -> None:
     assert environment["MLFLOW_BACKEND_STORE_URI"] == SECRET
 
 
-def test_another_host_is_added_not_everything() -> None:
+def test_another_host_is_added_to_those_allowed() -> None:
     command, _ = server_command(Tracking(SECRET), host="10.0.0.7", port=80)
     names = ["127.0.0.1", "localhost", "10.0.0.7"]
     allowed = option(command, "--allowed-hosts").split(",")
@@ -50,7 +50,7 @@ def test_another_host_is_added_not_everything() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_a_server_for_everyone_answers_to_this_machines_names(host: str) -> None:
+def test_a_server_on_all_addresses_allows_this_machines_names(host: str) -> None:
     command, _ = server_command(Tracking(SECRET), host=host, port=80)
     allowed = option(command, "--allowed-hosts").split(",")
     names = own_names(host)
@@ -63,7 +63,7 @@ def test_a_server_for_everyone_answers_to_this_machines_names(host: str) -> None
     assert own_names("127.0.0.1") == own_names("10.0.0.7") == []
 
 
-def test_a_port_that_is_used_is_refused(tmp_path: Path) -> None:
+def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as used:
         port = used.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen at 127.0.0.1:{port}") as caught:
@@ -72,7 +72,7 @@ def test_a_port_that_is_used_is_refused(tmp_path: Path) -> None:
     assert "--port" in str(caught.value.fix)
 
 
-def test_a_server_needs_no_second_one() -> None:
+def test_a_remote_tracking_server_is_not_served_again() -> None:
     with pytest.raises(ConfigError, match=r"has its own UI\nfix: open http://\*\*\*@host"):
         server_command(Tracking("http://user:s3cret@host"))
 
@@ -88,8 +88,8 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def missed(storage: Path, port: int) -> Mirror:
-    """A mirror that has not reached a server yet."""
+def disconnected(storage: Path, port: int) -> Mirror:
+    """A mirror whose server does not run yet."""
     mirror = Mirror(Tracking(f"http://127.0.0.1:{port}"), "outage")
     assert not mirror.try_project(trial(storage))
     assert mirror.dirty == {"t1"}
@@ -97,8 +97,8 @@ def missed(storage: Path, port: int) -> Mirror:
 
 
 @pytest.fixture(scope="module")
-def server(storage: Path, port: int, missed: Mirror) -> Iterator[Tracking]:
-    """The server of `ensweep ui` on a new database, started after the outage of `missed`."""
+def server(storage: Path, port: int, disconnected: Mirror) -> Iterator[Tracking]:
+    """The server of `ensweep ui` on a new database, started after the outage of `disconnected`."""
     embedded = resolve_tracking(storage, f"sqlite:///{storage}/mlflow.db")
     embedded.check()
     source = (
@@ -112,9 +112,9 @@ def server(storage: Path, port: int, missed: Mirror) -> Iterator[Tracking]:
         [command[0], "-c", source], stdout=log, stderr=log, start_new_session=True
     )
     try:
-        said = (storage / "server.log").read_text
-        wait_until(lambda: process.poll() is not None or status(port, "/health") == 200, said)
-        assert process.poll() is None, said()
+        log_text = (storage / "server.log").read_text
+        wait_until(lambda: process.poll() is not None or status(port, "/health") == 200, log_text)
+        assert process.poll() is None, log_text()
         yield Tracking(f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
@@ -131,7 +131,7 @@ def trial(storage: Path) -> TrialSnapshot:
         epochs=(EpochRecord(1, {"dev/overall": 0.5}, {}, 1.0, 1e9 + 1),),
         outcome=OutcomeRecord(Outcome.FINISHED, "all epochs", 1, 1e9 + 2),
         predictions={"0001.parquet": predictions},
-        weights_uri="nowhere",
+        weights_uri="/none",
         kept_epochs=(1,),
     )
 
@@ -153,12 +153,12 @@ def status(port: int, path: str, data: bytes | None = None, **headers: str) -> i
 
 @pytest.mark.slow
 def test_after_an_outage_the_mirror_catches_up(
-    server: Tracking, missed: Mirror, storage: Path, tmp_path: Path
+    server: Tracking, disconnected: Mirror, storage: Path, tmp_path: Path
 ) -> None:
-    assert missed.try_project(trial(storage))
-    assert missed.try_project(trial(storage))
-    assert missed.dirty == set()
-    missed.finish("FINISHED")
+    assert disconnected.try_project(trial(storage))
+    assert disconnected.try_project(trial(storage))
+    assert disconnected.dirty == set()
+    disconnected.finish("FINISHED")
     assert latest_tracked_sweep(server) == "outage"
     (run,) = server.search({"kind": "trial", "sweep": "outage"})
     assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "finished")
@@ -190,7 +190,7 @@ def test_foreign_host_names_are_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("origin", "expected"), [("http://evil.example", 403), (None, 200)])
-def test_pages_of_foreign_origins_may_not_write(
+def test_requests_of_foreign_origins_are_refused(
     server: Tracking, port: int, origin: str | None, expected: int
 ) -> None:
     headers = {} if origin is None else {"Origin": origin}
