@@ -1,4 +1,4 @@
-"""Which metrics are maximised and which epoch is the best, decided at one place."""
+"""Which metrics are maximised, and which epoch is the best."""
 
 import re
 from pathlib import Path

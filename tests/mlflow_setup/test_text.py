@@ -63,10 +63,10 @@ def test_control_characters_are_replaced_and_surrogates_are_not_text() -> None:
 
 
 def test_a_short_hash_is_the_beginning_of_the_sha256_of_its_parts() -> None:
-    whole = hashlib.sha256(b"ab\xc3\xa4").hexdigest()
-    assert short_hash("abä") == short_hash("a", b"b", "ä") == whole[:16]
-    assert short_hash("abä", length=8) == whole[:8]
-    assert short_hash("abä", length=64) == whole
+    digest = hashlib.sha256(b"ab\xc3\xa4").hexdigest()
+    assert short_hash("abä") == short_hash("a", b"b", "ä") == digest[:16]
+    assert short_hash("abä", length=8) == digest[:8]
+    assert short_hash("abä", length=64) == digest
     assert short_hash("a") != short_hash("b")
 
 

@@ -11,6 +11,19 @@ from mlflow_setup.wheel import PACKAGES, pack_wheel
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def run_python(*arguments: str, path: Path, folder: Path) -> str:
+    """What Python prints with `path` as its only additional path for imports."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={"PYTHONPATH": str(path)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 def test_the_wheel_has_every_file_that_a_build_would_pack(tmp_path: Path) -> None:
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     expected = set()
@@ -43,16 +56,9 @@ def test_the_name_and_content_of_the_wheel_depend_on_the_code_alone(tmp_path: Pa
     command = (
         "import sys, pathlib, mlflow_setup.wheel as w; print(w.pack_wheel(pathlib.Path('.')).name)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", command],
-        env={"PYTHONPATH": str(copy)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip().startswith("ensweep-")
-    assert done.stdout.strip() != one.name
+    name = run_python("-c", command, path=copy, folder=tmp_path).strip()
+    assert name.startswith("ensweep-")
+    assert name != one.name
 
 
 def test_pip_installs_the_wheel_without_dependencies_and_it_runs(tmp_path: Path) -> None:
@@ -61,12 +67,4 @@ def test_pip_installs_the_wheel_without_dependencies_and_it_runs(tmp_path: Path)
     target = tmp_path / "target"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", f"--target={target}"]
     subprocess.run([*pip, str(wheel)], check=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "ensweep", "sweeps"],
-        env={"PYTHONPATH": str(target)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "selective" in done.stdout
+    assert "selective" in run_python("-m", "ensweep", "sweeps", path=target, folder=tmp_path)

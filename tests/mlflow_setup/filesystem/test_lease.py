@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -24,6 +25,18 @@ from mlflow_setup.filesystem.lease import Lease, read_lease, running_driver
 @pytest.fixture(autouse=True)
 def _short_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+
+
+def record(lease: Lease, **changes: Any) -> str:
+    """The content of the lease's file when another driver holds it."""
+    return json.dumps(asdict(replace(lease.mine, token="other", **changes)))
+
+
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def test_a_second_driver_is_refused_naming_host_process_and_start(tmp_path: Path) -> None:
@@ -44,10 +57,8 @@ def test_a_dead_driver_on_this_machine_is_replaced_at_once(
     """Without waiting for its counter to stop."""
     watched: list[object] = []
     monkeypatch.setattr(Lease, "watch", lambda self, holder: watched.append(holder))
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
     lease = Lease(tmp_path, stale_seconds=60)
-    lease.path.write_text(json.dumps(asdict(replace(lease.mine, pid=dead.pid, token="x"))))
+    lease.path.write_text(record(lease, pid=dead_process()))
     with lease:
         assert watched == []
         found = read_lease(lease.path)
@@ -60,13 +71,10 @@ def test_a_process_number_of_another_namespace_does_not_mean_a_dead_driver(
     tmp_path: Path, change: str
 ) -> None:
     """Two containers, or two machines called localhost, share a storage folder."""
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    lease = Lease(tmp_path, stale_seconds=20)
+    lease, pid = Lease(tmp_path, stale_seconds=20), dead_process()
     assert "pid:[" in lease.mine.namespace
     namespace = "" if change == "no namespace" else f"{lease.mine.namespace[:-2]}0]"
-    other = replace(lease.mine, pid=dead.pid, token="x", namespace=namespace)
-    lease.path.write_text(json.dumps(asdict(other)))
+    lease.path.write_text(record(lease, pid=pid, namespace=namespace))
 
     is_over = threading.Event()
 
@@ -74,12 +82,13 @@ def test_a_process_number_of_another_namespace_does_not_mean_a_dead_driver(
         counter = 0
         while not is_over.wait(0.1):
             counter += 1
-            write_atomic(lease.path, json.dumps(asdict(replace(other, counter=counter))))
+            content = record(lease, pid=pid, namespace=namespace, counter=counter)
+            write_atomic(lease.path, content)
 
     beating = threading.Thread(target=beat)
     beating.start()
     try:
-        with pytest.raises(ConfigError, match=f"process {dead.pid} on "), lease:
+        with pytest.raises(ConfigError, match=f"process {pid} on "), lease:
             pass
         assert running_driver(tmp_path) is not None
     finally:
@@ -93,8 +102,7 @@ def test_a_driver_on_another_host_is_replaced_once_its_counter_has_stopped(
 ) -> None:
     """R18: regardless of its wall clock."""
     lease = Lease(tmp_path, stale_seconds=0.4)
-    other = replace(lease.mine, host="elsewhere", token="x", since=since)
-    lease.path.write_text(json.dumps(asdict(other)))
+    lease.path.write_text(record(lease, host="elsewhere", since=since))
     started = time.monotonic()
     with lease:
         assert time.monotonic() - started >= 0.4
@@ -102,7 +110,7 @@ def test_a_driver_on_another_host_is_replaced_once_its_counter_has_stopped(
 
 def test_a_driver_whose_lease_was_taken_over_is_interrupted(tmp_path: Path) -> None:
     lease = Lease(tmp_path)
-    other = json.dumps(asdict(replace(lease.mine, token="other")))
+    other = record(lease)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
     with lease:
         lease.path.write_text(other)
@@ -118,7 +126,7 @@ def test_a_driver_that_was_paused_does_not_release_its_successors_lease(
 ) -> None:
     monkeypatch.setattr(leases, "BEAT_SECONDS", 60.0)  # it ends before the next beat
     lease = Lease(tmp_path)
-    other = json.dumps(asdict(replace(lease.mine, token="other")))
+    other = record(lease)
     with lease:
         lease.path.write_text(other)
     assert lease.path.read_text() == other
@@ -128,7 +136,7 @@ def test_a_heartbeat_waits_for_a_takeover(tmp_path: Path) -> None:
     """No other process can write between the read and the write of the lease."""
     lease = Lease(tmp_path)
     lease.on_lost = lambda: None
-    other = json.dumps(asdict(replace(lease.mine, token="other")))
+    other = record(lease)
     with lease:
         with FileLock(f"{lease.path}.lock"):
             lease.path.write_text(other)

@@ -85,7 +85,10 @@ class FailingStore:
             r"may not be read: 403 Forbidden: InvalidAccessKeyId: No such key.\nfix: give this",
         ),
         (BaseError("PUT http://169.254.169.254/latest"), "cannot be read now.*\nfix: give this m"),
-        (BaseError("curl: away\n\nDebug source"), "cannot be read now: curl: away\nfix: try again"),
+        (
+            BaseError("curl: unreachable\n\nDebug source"),
+            "cannot be read now: curl: unreachable\nfix: try again",
+        ),
         (BaseError("s3://me:hunter2@b"), r"s3://\*\*\*@b"),
     ],
 )

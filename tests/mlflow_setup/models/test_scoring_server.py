@@ -79,10 +79,10 @@ def test_a_prediction_that_takes_too_long_is_answered_with_504(
 ) -> None:
     monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "1")
     assert scoring.request_seconds() == 1.0
-    whole = {"type": "http.request", "body": BODY, "more_body": False}
+    request = {"type": "http.request", "body": BODY, "more_body": False}
 
     async def post() -> tuple[int, Any]:
-        answer = await _post(service, [whole])
+        answer = await _post(service, [request])
         assert not service.ended.is_set()  # the response does not wait for the work
         service.may_continue.set()
         return answer
@@ -113,8 +113,8 @@ def test_a_response_has_only_the_message_of_an_error(
         raise error
 
     monkeypatch.setattr(service, "answer", fail)
-    whole = {"type": "http.request", "body": BODY, "more_body": False}
-    found, answer = asyncio.run(_post(service, [whole]))
+    request = {"type": "http.request", "body": BODY, "more_body": False}
+    found, answer = asyncio.run(_post(service, [request]))
     assert found == status
     assert message in answer["message"]
     assert "secret" not in json.dumps(answer)

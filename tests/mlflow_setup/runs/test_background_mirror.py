@@ -137,14 +137,14 @@ def test_each_request_of_a_large_trial_counts_as_progress(server: Server) -> Non
 def test_close_retries_a_failed_trial(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed trial is retried while others succeed."""
     monkeypatch.setattr("mlflow_setup.runs.background_mirror.RETRY_SECONDS", 0.05)
-    whole, failed = server.try_project, list[str]()
+    original, failed = server.try_project, list[str]()
 
     def project(given: TrialSnapshot) -> bool:
         if given.record.trial == "00" and not failed:
             failed.append("00")
             time.sleep(0.3)
             return False
-        return whole(given)
+        return original(given)
 
     server.try_project, server.seconds = project, 0.1  # type: ignore[method-assign]
     mirror = begin(server, 2)

@@ -4,12 +4,7 @@ import pytest
 
 from mlflow_setup.errors import ConfigError, IntegrityError
 from mlflow_setup.runs.ensemble_runs import Chosen, log_choice, log_ensemble
-from mlflow_setup.tracking.store import Tracking, resolve_tracking
-
-
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    return resolve_tracking(tmp_path_factory.mktemp("storage"))
+from mlflow_setup.tracking.store import Tracking
 
 
 @pytest.fixture

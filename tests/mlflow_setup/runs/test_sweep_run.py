@@ -57,9 +57,9 @@ def test_finish_writes_a_description_and_metrics(
     mirror = Mirror(tracking, sweep)
     tags = {"searched": "optim.lr", "baselines": "majority", "description": "of a test"}
     run_id = mirror.start(tags, {})
-    taken = snapshot(sweep, tmp_path, outcome=Outcome.FINISHED)
-    config = {**taken.record.config, "data.dir": "/home/me/reviews"}
-    mirror.project(replace(taken, record=replace(taken.record, config=config)))
+    trial = snapshot(sweep, tmp_path, outcome=Outcome.FINISHED)
+    config = {**trial.record.config, "data.dir": "/home/me/reviews"}
+    mirror.project(replace(trial, record=replace(trial.record, config=config)))
     mirror.finish("FINISHED")
     run = tracking.client.get_run(run_id)
     (child,) = tracking.search({"sweep": sweep, "kind": "trial"})
@@ -151,13 +151,13 @@ def test_no_run_ends_before_its_start_whatever_the_clocks(
 ) -> None:
     """R18: one process starts the sweep and the trial, another with a clock that is behind ends
     them."""
-    taken = snapshot(sweep, tmp_path)
+    trial = snapshot(sweep, tmp_path)
     mirror = Mirror(tracking, sweep)
     mirror.start({}, {})
-    run_id = mirror.project(taken)
+    run_id = mirror.project(trial)
     monkeypatch.setattr("mlflow_setup.runs.sweep_run.time.time", lambda: START - 3600)
     ended = OutcomeRecord(Outcome.FINISHED, "", 3, START - 3600)
-    mirror.project(replace(taken, outcome=ended))
+    mirror.project(replace(trial, outcome=ended))
     mirror.finish("FINISHED")
     runs = [tracking.client.get_run(run_id), *tracking.search({"sweep": sweep, "kind": "sweep"})]
     assert len(runs) == 2

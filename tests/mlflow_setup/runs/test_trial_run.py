@@ -63,10 +63,10 @@ def test_a_trial_is_a_run(tracking: Tracking, sweep: str, tmp_path: Path) -> Non
 def test_milliseconds_per_sentence_are_the_least_so_far(
     tracking: Tracking, sweep: str, tmp_path: Path
 ) -> None:
-    whole = snapshot(sweep, tmp_path)
+    trial = snapshot(sweep, tmp_path)
     times = (None, 3.0, 5.0)
-    epochs = [replace(e, ms_per_sentence=ms) for e, ms in zip(whole.epochs, times, strict=True)]
-    run_id = Mirror(tracking, sweep).project(replace(whole, epochs=tuple(epochs)))
+    epochs = [replace(e, ms_per_sentence=ms) for e, ms in zip(trial.epochs, times, strict=True)]
+    run_id = Mirror(tracking, sweep).project(replace(trial, epochs=tuple(epochs)))
     found = points(tracking, run_id, MS_PER_SENTENCE)
     assert [(step, value) for step, _, value in found] == [(2, 3.0), (3, 3.0)]
 
@@ -74,10 +74,10 @@ def test_milliseconds_per_sentence_are_the_least_so_far(
 def test_a_run_has_a_dataset_and_is_named_by_what_was_searched(
     tracking: Tracking, sweep: str, tmp_path: Path
 ) -> None:
-    whole = snapshot(sweep, tmp_path)
-    config = {**whole.record.config, "data.dir": "/home/me/reviews"}
-    record = replace(whole.record, config=config, searched=("optim.lr",))
-    run = tracking.client.get_run(Mirror(tracking, sweep).project(replace(whole, record=record)))
+    trial = snapshot(sweep, tmp_path)
+    config = {**trial.record.config, "data.dir": "/home/me/reviews"}
+    record = replace(trial.record, config=config, searched=("optim.lr",))
+    run = tracking.client.get_run(Mirror(tracking, sweep).project(replace(trial, record=record)))
     assert run.info.run_name == "t1 lr=1e-05"
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("reviews", "f00d")
@@ -87,14 +87,14 @@ def test_a_run_has_a_dataset_and_is_named_by_what_was_searched(
 def test_system_samples_are_logged_once(
     tracking: Tracking, sweep: str, tmp_path: Path, is_new_process: bool
 ) -> None:
-    whole = snapshot(sweep, tmp_path)
+    trial = snapshot(sweep, tmp_path)
     samples = tuple(
         SystemSample(START + n, {"system/a": float(n), "system/b": 1.0}) for n in range(1, 601)
     )
     mirror = Mirror(tracking, sweep)
     for count in (0, 1, 600, 600):
         mirror = Mirror(tracking, sweep) if is_new_process else mirror
-        run_id = mirror.project(replace(whole, system=samples[:count]))
+        run_id = mirror.project(replace(trial, system=samples[:count]))
     found = points(tracking, run_id, "system/a")
     assert found == [(n, round((START + n) * 1000), float(n)) for n in range(1, 601)]
     assert len(points(tracking, run_id, "system/b")) == 600
@@ -103,10 +103,10 @@ def test_system_samples_are_logged_once(
 def test_predictions_and_configuration_are_artifacts(
     tracking: Tracking, sweep: str, tmp_path: Path
 ) -> None:
-    whole = snapshot(sweep, tmp_path)
-    run_id = Mirror(tracking, sweep).project(whole)
+    trial = snapshot(sweep, tmp_path)
+    run_id = Mirror(tracking, sweep).project(trial)
     assert artifacts(tracking, run_id) == {
-        "config.json": whole.record.to_json(),
+        "config.json": trial.record.to_json(),
         "predictions/0001.parquet": "epoch 1",
         "predictions/0002.parquet": "epoch 2",
         "predictions/0003.parquet": "epoch 3",
@@ -118,11 +118,11 @@ def test_projecting_again_changes_nothing(
     tracking: Tracking, sweep: str, tmp_path: Path, is_new_process: bool
 ) -> None:
     mirror = Mirror(tracking, sweep)
-    whole = snapshot(sweep, tmp_path, outcome=Outcome.FINISHED)
-    run_id = mirror.project(whole)
+    trial = snapshot(sweep, tmp_path, outcome=Outcome.FINISHED)
+    run_id = mirror.project(trial)
     before = tracking.client.get_run(run_id).to_dictionary(), all_points(tracking, run_id)
     mirror = Mirror(tracking, sweep) if is_new_process else mirror
-    assert mirror.project(whole) == run_id
+    assert mirror.project(trial) == run_id
     assert before == (
         tracking.client.get_run(run_id).to_dictionary(),
         all_points(tracking, run_id),
@@ -252,11 +252,11 @@ def test_a_repeated_epoch_keeps_its_points_and_replaces_its_predictions(
 def test_at_most_forty_metrics_are_tracked(
     tracking: Tracking, sweep: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = snapshot(sweep, tmp_path, 1)
+    trial = snapshot(sweep, tmp_path, 1)
     extra = {f"train/task{number}/loss": 0.0 for number in range(60)}
-    metrics = extra | whole.epochs[0].metrics
-    crowded = replace(whole.epochs[0], metrics=metrics, ms_per_sentence=1.5)
-    run_id = Mirror(tracking, sweep).project(replace(whole, epochs=(crowded,)))
+    metrics = extra | trial.epochs[0].metrics
+    crowded = replace(trial.epochs[0], metrics=metrics, ms_per_sentence=1.5)
+    run_id = Mirror(tracking, sweep).project(replace(trial, epochs=(crowded,)))
     kept = tracking.client.get_run(run_id).data.metrics
     assert len(kept) == MAX_METRICS == 40
     assert {"best/dev/overall", "dev/overall", "dev/sentiment/accuracy", EPOCH_SECONDS} <= set(kept)
@@ -268,8 +268,8 @@ def test_at_most_forty_metrics_are_tracked(
 def test_metrics_that_are_not_finite_are_refused(
     tracking: Tracking, sweep: str, tmp_path: Path, value: float
 ) -> None:
-    whole = snapshot(sweep, tmp_path, 1)
-    bad = replace(whole, epochs=(replace(whole.epochs[0], metrics={"dev/overall": value}),))
+    trial = snapshot(sweep, tmp_path, 1)
+    bad = replace(trial, epochs=(replace(trial.epochs[0], metrics={"dev/overall": value}),))
     mirror = Mirror(tracking, sweep)
     with pytest.raises(IntegrityError, match=r"at step 1 is .* not a finite number"):
         mirror.project(bad)
