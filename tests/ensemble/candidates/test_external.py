@@ -1,11 +1,11 @@
-"""Files of predictions: taken in each form, aligned by id, and refused by name: R22."""
+"""Files of predictions: read in each form, aligned by id, or refused with a reason (R22)."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from pools import Store
 from scipy.special import expit, softmax
 
 from ensemble.candidates.external import LABEL_PROBABILITY, with_added
@@ -17,7 +17,6 @@ from mlflow_setup.errors import DataError, IntegrityError, NothingUsableError
 from mlflow_setup.schema import Outcome
 from trainable.evaluation.metrics import predicted_labels
 
-Store = Any  # tests/ensemble/conftest.py
 Lines = list[str]
 
 
@@ -29,7 +28,7 @@ def pool(store: Store) -> Pool:
 
 
 def lines_of(store: Store, task: str, outputs: np.ndarray, columns: str) -> Lines:
-    """A CSV file's lines: the values beside the ids, in the order of the store."""
+    """Lines of a CSV file with ids and outputs, in the order of the store."""
     rows = outputs[:, None] if outputs.ndim == 1 else outputs
     cells = zip(store.ids(task), rows.tolist(), strict=True)
     return [f"id,{columns}", *(",".join([id_, *map(str, row)]) for id_, row in cells)]
@@ -40,20 +39,20 @@ def written(path: Path, lines: Lines) -> str:
     return str(path)
 
 
-def taken(pool: Pool, name: str, task: str) -> np.ndarray:
-    """The outputs that a file gave, in the order of the pool's rows."""
+def outputs_of_file(pool: Pool, name: str, task: str) -> np.ndarray:
+    """The outputs read from a file, in the order of the pool's rows."""
     of_task = pool.tasks[task]
-    place = [candidate.label for candidate in of_task.candidates].index(name)
-    assert of_task.candidates[place].is_added
-    assert of_task.choosable[:, place].all()
-    return of_task.outputs[place]
+    index = [candidate.label for candidate in of_task.candidates].index(name)
+    assert of_task.candidates[index].is_added
+    assert of_task.choosable[:, index].all()
+    return of_task.outputs[index]
 
 
 def in_order(store: Store, pool: Pool, task: str, values: np.ndarray) -> np.ndarray:
     return values[[store.ids(task).index(row_id) for row_id in pool.tasks[task].ids]]
 
 
-def test_probabilities_are_what_is_averaged(store: Store, pool: Pool, tmp_path: Path) -> None:
+def test_probabilities_are_averaged_as_given(store: Store, pool: Pool, tmp_path: Path) -> None:
     columns = ",".join(f"probability_{c}" for c in range(5))
     classes = softmax(store.outputs("sentiment", 7).astype(np.float64), axis=1).round(6)
     pairs = expit(store.outputs("paraphrase", 7).astype(np.float64)).round(6)
@@ -65,22 +64,22 @@ def test_probabilities_are_what_is_averaged(store: Store, pool: Pool, tmp_path: 
         ],
     )
     task = pool.tasks["sentiment"].task
-    predictions = combine(task, [taken(found, "s.csv", "sentiment")], [1.0])
+    predictions = combine(task, [outputs_of_file(found, "s.csv", "sentiment")], [1.0])
     np.testing.assert_allclose(predictions, in_order(store, pool, "sentiment", classes), atol=1e-5)
-    logits = taken(found, "p.csv", "paraphrase")
+    logits = outputs_of_file(found, "p.csv", "paraphrase")
     np.testing.assert_allclose(expit(logits), in_order(store, pool, "paraphrase", pairs), atol=1e-5)
     assert [(one.task, one.form) for one in found.added] == [
         ("sentiment", "probabilities"),
         ("paraphrase", "probabilities"),
     ]
-    assert found.candidates == pool.candidates  # nothing more can be exported
+    assert found.candidates == pool.candidates  # those that can be exported
 
 
 @pytest.mark.parametrize("column", ["score", "label"])
-def test_scores(store: Store, pool: Pool, tmp_path: Path, column: str) -> None:
+def test_files_of_scores(store: Store, pool: Pool, tmp_path: Path, column: str) -> None:
     scores = store.outputs("similarity", 7)
     path = written(tmp_path / "t.csv", lines_of(store, "similarity", scores, column))
-    found = taken(with_added(pool, [path]), "t.csv", "similarity")
+    found = outputs_of_file(with_added(pool, [path]), "t.csv", "similarity")
     np.testing.assert_allclose(found, in_order(store, pool, "similarity", scores), rtol=1e-5)
 
 
@@ -92,7 +91,7 @@ def test_hard_labels_become_a_smoothed_one_hot(
     path = written(tmp_path / "hard.csv", lines_of(store, task, labels, "label"))
     grown = with_added(pool, [path])
     assert grown.added[0].form == "labels, each with probability 0.9"
-    found = taken(grown, "hard.csv", task).astype(np.float64)
+    found = outputs_of_file(grown, "hard.csv", task).astype(np.float64)
     own = in_order(store, pool, task, store.labels[task])
     assert predicted_labels(pool.tasks[task].task.kind, found).tolist() == own.tolist()
     if task == "sentiment":
@@ -103,19 +102,19 @@ def test_hard_labels_become_a_smoothed_one_hot(
         np.testing.assert_allclose(expit(np.abs(found)), LABEL_PROBABILITY, rtol=1e-5)
 
 
-def test_what_predict_wrote_for_the_dev_file_fits(store: Store, pool: Pool, tmp_path: Path) -> None:
-    """More columns than wanted, the richest form taken, a byte order mark, other line ends."""
+def test_a_file_written_by_predict_is_accepted(store: Store, pool: Pool, tmp_path: Path) -> None:
+    """It has more columns, of which probabilities are used, a byte order mark, and CRLF."""
     pairs = expit(store.outputs("paraphrase", 7).astype(np.float64))
     lines = ["label,probability,id,sentence1,sentence2"]
     for row_id, p in zip(store.ids("paraphrase"), pairs, strict=True):
         lines.append(f'{int(p > 0.5)},{p},{row_id},"one, two","a ""b"""')
     path = tmp_path / "labels.csv"
     path.write_bytes(("\ufeff" + "\r\n".join(lines)).encode())
-    found = taken(with_added(pool, [str(path)]), "labels.csv", "paraphrase")
+    found = outputs_of_file(with_added(pool, [str(path)]), "labels.csv", "paraphrase")
     np.testing.assert_allclose(expit(found), in_order(store, pool, "paraphrase", pairs), atol=1e-5)
 
 
-def test_the_order_of_rows_and_of_files_changes_nothing(
+def test_the_order_of_rows_and_files_does_not_matter(
     store: Store, pool: Pool, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -150,40 +149,40 @@ def duplicate(lines: Lines, rng: np.random.Generator) -> Lines:
     return lines
 
 
-def replace_a_row(lines: Lines, rng: np.random.Generator) -> Lines:
-    place = rng.integers(1, len(lines))
-    return [*lines[:place], f"x{lines[place]}", *lines[place + 1 :]]
+def change_an_id(lines: Lines, rng: np.random.Generator) -> Lines:
+    index = rng.integers(1, len(lines))
+    return [*lines[:index], f"x{lines[index]}", *lines[index + 1 :]]
 
 
-def of_other_rows(lines: Lines, rng: np.random.Generator) -> Lines:
+def change_all_ids(lines: Lines, rng: np.random.Generator) -> Lines:
     return [lines[0], *(f"other-{line}" for line in lines[1:])]
 
 
-def no_number(lines: Lines, rng: np.random.Generator) -> Lines:
-    place = rng.integers(1, len(lines))
+def invalidate_a_number(lines: Lines, rng: np.random.Generator) -> Lines:
+    index = rng.integers(1, len(lines))
     value = rng.choice(["", "nan", "inf", "1,5", "x"])
     cell = f'"{value}"' if "," in value else value
-    return [*lines[:place], f"{lines[place].partition(',')[0]},{cell}", *lines[place + 1 :]]
+    return [*lines[:index], f"{lines[index].partition(',')[0]},{cell}", *lines[index + 1 :]]
 
 
 DAMAGES = {
     truncate: "not the dev rows of a task: of similarity's 60 ids [0-9]+ are missing, 0 are unkno",
     cut_a_row: "1 cells, the header has 2",
     duplicate: "duplicate id",
-    replace_a_row: "of similarity's 60 ids 1 are missing, 1 are unknown",
-    of_other_rows: "ids 60 are missing, 60 are unknown",
-    no_number: "score is '.*', not a finite number",
+    change_an_id: "of similarity's 60 ids 1 are missing, 1 are unknown",
+    change_all_ids: "ids 60 are missing, 60 are unknown",
+    invalidate_a_number: "score is '.*', not a finite number",
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_files_are_refused_by_name(
+def test_damaged_files_are_refused_with_a_reason(
     store: Store,
     pool: Pool,
     tmp_path: Path,
     damage: Callable[[Lines, np.random.Generator], Lines],
 ) -> None:
-    """30 times each, none of which is let in."""
+    """30 random damages of each kind."""
     rng = np.random.default_rng(0)
     scores = store.outputs("similarity", 7)
     for number in range(30):
@@ -205,7 +204,7 @@ def test_damaged_files_are_refused_by_name(
         ("sentiment", "probability_0", "1", "neither probability_0, probability_1, "),
     ],
 )
-def test_values_that_a_task_cannot_have(
+def test_values_that_are_invalid_for_the_task_are_refused(
     store: Store, pool: Pool, tmp_path: Path, task: str, columns: str, value: str, message: str
 ) -> None:
     lines = [f"id,{columns}", *(f"{row_id},{value}" for row_id in store.ids(task))]
@@ -222,7 +221,7 @@ def test_values_that_a_task_cannot_have(
         (None, "cannot be read: No such file"),
     ],
 )
-def test_what_is_no_file_of_predictions(
+def test_files_that_are_not_predictions_are_refused(
     pool: Pool, tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / "x.csv"
@@ -232,20 +231,20 @@ def test_what_is_no_file_of_predictions(
         with_added(pool, [str(path)])
 
 
-def test_without_a_run_there_is_nothing_to_add_to(store: Store, tmp_path: Path) -> None:
+def test_files_without_a_usable_run_are_refused(store: Store, tmp_path: Path) -> None:
     store.add_usual("a", 1, outcome=Outcome.FAILED)
     with pytest.raises(NothingUsableError, match="a: failed: no reason recorded"):
         choose(screened(with_added(store.pool(), [str(tmp_path / "none.csv")])))
 
 
-def test_a_file_twice(store: Store, pool: Pool, tmp_path: Path) -> None:
+def test_a_file_given_twice_is_refused(store: Store, pool: Pool, tmp_path: Path) -> None:
     scores = store.outputs("similarity", 7)
     path = written(tmp_path / "x.csv", lines_of(store, "similarity", scores, "score"))
     with pytest.raises(DataError, match=r"x\.csv: a file of this name is already added"):
         with_added(pool, [path, path])
 
 
-def test_tasks_of_the_same_rows_are_told_apart_by_name(
+def test_files_for_tasks_with_the_same_rows_must_name_their_task(
     store: Store, pool: Pool, tmp_path: Path
 ) -> None:
     tasks = {**pool.tasks, "again": pool.tasks["similarity"]}
@@ -259,14 +258,14 @@ def test_tasks_of_the_same_rows_are_told_apart_by_name(
         with_added(both, [f"sentiment={path}"])
 
 
-def test_our_own_prediction_files_are_of_the_same_data(
+def test_prediction_files_of_runs_must_be_of_the_same_data(
     store: Store, pool: Pool, tmp_path: Path
 ) -> None:
     outputs, path = store.outputs("sentiment", 7), tmp_path / "0007.parquet"
     store.predictions("sentiment", outputs).write(path)
     grown = with_added(pool, [str(path)])
     expected = in_order(store, pool, "sentiment", outputs)
-    np.testing.assert_array_equal(taken(grown, "0007.parquet", "sentiment"), expected)
+    np.testing.assert_array_equal(outputs_of_file(grown, "0007.parquet", "sentiment"), expected)
     store.predictions("sentiment", outputs, data_fingerprint="other").write(path)
     with pytest.raises(IntegrityError, match=r"0007\.parquet: .*data_fingerprint is 'other'"):
         with_added(pool, [str(path)])

@@ -12,7 +12,6 @@ from mlflow_setup.errors import ConfigError
 from mlflow_setup.schema import Outcome, RunRecord, TrialRecord
 from trainable.config.tasks import PAPER_TASKS
 from trainable.evaluation.metrics import overall, task_metric
-from trainable.storage.predictions import dev_train_mask
 
 
 def labels_of(pool: Pool) -> list[str]:
@@ -32,7 +31,7 @@ def best_epochs(store: Store, rows: dict[str, np.ndarray]) -> set[int]:
     return best | {max(scores, key=lambda epoch: overall(scores[epoch], PAPER_TASKS))}
 
 
-def test_every_half_has_the_epochs_that_are_best_on_its_rows(store: Store) -> None:
+def test_each_half_has_the_epochs_that_are_best_on_its_own_rows(store: Store) -> None:
     store.add_usual("a", 1, num_epochs=4)
     task = store.pool().tasks["sentiment"]
     found = []
@@ -69,33 +68,13 @@ def test_every_best_epoch_is_a_candidate(store: Store) -> None:
         np.testing.assert_array_equal(task.outputs[0], store.outputs(name, 201)[order])
 
 
-def epochs_that_disagree(store: Store) -> dict[int, dict[str, np.ndarray]]:
-    """Epoch 1 is right on dev-train and wrong on dev-dev, epoch 2 the other way round."""
-    labels, rows = store.labels["paraphrase"], dev_train_mask(store.ids("paraphrase"))
-    right = 2 * labels - 1
-    right[0] *= -1  # not perfect anywhere
-    outputs = np.where(rows, right, -right).astype(np.float32)
-    return {1: {"paraphrase": outputs}, 2: {"paraphrase": -outputs}}
-
-
-def test_a_half_chooses_epochs_by_its_own_rows_alone(store: Store) -> None:
-    store.add("a", epochs_that_disagree(store))
-    task = store.pool().tasks["paraphrase"]
-    by_half = [
-        [c.label for c, by in zip(task.candidates, chosen, strict=True) if by]
-        for chosen in task.choosable[1:3]
-    ]
-    assert by_half == [["a@1"], ["a@2"]]
-
-
-def test_a_best_epoch_without_weights_is_none(store: Store) -> None:
-    epochs = epochs_that_disagree(store)
-    right = np.where(store.labels["paraphrase"] > 0, 1.0, -1.0).astype(np.float32)
-    store.add("a", {1: epochs[1], 2: {"paraphrase": right}, 3: epochs[2]}, kept=[3])
+def test_a_run_without_weights_of_its_best_epochs_is_rejected(store: Store) -> None:
+    right = (2 * store.labels["paraphrase"] - 1).astype(np.float32)
+    store.add("a", {1: {"paraphrase": right}, 2: {"paraphrase": -right}}, kept=[2])
     assert only_rejection(store.pool()) == ("a", "the weights of its best epochs were not kept")
 
 
-def test_epochs_after_the_last_kept_one_need_not_be_there(store: Store) -> None:
+def test_predictions_after_the_last_kept_epoch_are_not_read(store: Store) -> None:
     store.add_usual("a", 1, num_epochs=3, kept=[1])
     store.path("a", 2).unlink()
     assert labels_of(store.pool()) == ["a@1"]
@@ -115,7 +94,7 @@ def test_epochs_after_the_last_kept_one_need_not_be_there(store: Store) -> None:
         (Outcome.FINISHED, {"kept_epochs": "9"}, "run runbad has no artifact predictions/0"),
     ],
 )
-def test_runs_that_are_in_no_state_to_be_used(
+def test_unusable_runs_are_rejected_with_a_reason(
     store: Store, outcome: Outcome | None, tags: dict[str, str], reason: str
 ) -> None:
     store.add_usual("good", 1)
@@ -126,7 +105,7 @@ def test_runs_that_are_in_no_state_to_be_used(
     assert {candidate.trial for candidate in pool.candidates} == {"good"}
 
 
-def test_the_order_of_runs_does_not_matter_nor_a_run_given_twice(store: Store) -> None:
+def test_the_order_and_repetition_of_runs_do_not_matter(store: Store) -> None:
     for seed, trial in enumerate("abcd"):
         store.add_usual(trial, seed, outcome=Outcome.FAILED if trial == "c" else Outcome.FINISHED)
     expected = store.pool()
@@ -134,7 +113,7 @@ def test_the_order_of_runs_does_not_matter_nor_a_run_given_twice(store: Store) -
     assert_same(load_pool(store.runs * 2, store.download), expected)
 
 
-def test_the_data_of_most_runs_counts(store: Store) -> None:
+def test_runs_on_other_data_than_most_are_rejected(store: Store) -> None:
     for seed, trial in enumerate("abc"):
         store.add_usual(trial, seed, num_epochs=1)
     for trial in "bc":
@@ -146,7 +125,7 @@ def test_the_data_of_most_runs_counts(store: Store) -> None:
     assert labels_of(pool) == ["b@1", "c@1"]
 
 
-def test_runs_of_fewer_tasks_serve_those_they_have(store: Store) -> None:
+def test_runs_are_candidates_for_the_tasks_they_were_trained_on(store: Store) -> None:
     store.add_usual("a", 1, num_epochs=1)
     store.add("b", {1: {"sentiment": store.outputs("sentiment", 2)}})
     pool = store.pool()
@@ -155,7 +134,7 @@ def test_runs_of_fewer_tasks_serve_those_they_have(store: Store) -> None:
     assert served == {"sentiment": ["a", "b"], "paraphrase": ["a"], "similarity": ["a"]}
 
 
-def test_a_task_that_is_measured_otherwise_is_another_task(store: Store) -> None:
+def test_runs_with_another_metric_than_most_are_rejected(store: Store) -> None:
     for trial, metric in (("a", "accuracy"), ("b", "accuracy"), ("c", "macro_f1")):
         mood = {"kind": "classification", "files": {"train": "t", "dev": "d"}, "num_classes": 5}
         config = {"tasks": {"mood": {**mood, "metric": metric}}, "data.tasks": ["mood"]}
@@ -170,7 +149,7 @@ def test_a_task_that_is_measured_otherwise_is_another_task(store: Store) -> None
     )
 
 
-def test_dev_sets_too_small_to_cut_in_two(store: Store) -> None:
+def test_a_dev_set_too_small_to_split_is_rejected(store: Store) -> None:
     store.add("a", {1: {"paraphrase": store.outputs("paraphrase", 1)}})
     row = store.predictions("paraphrase", np.ones(1, np.float32), ids=("p-0",), labels=np.ones(1))
     row.write(store.path("a", 1))
@@ -187,7 +166,7 @@ def test_dev_sets_too_small_to_cut_in_two(store: Store) -> None:
         ("lr", "optim.lr: input should be less than 1"),
     ],
 )
-def test_configurations_that_are_not_the_runs_own(
+def test_invalid_configurations_and_those_of_other_runs_are_rejected(
     store: Store, content: str | None, reason: str
 ) -> None:
     store.add_usual("good", 1)
@@ -208,16 +187,16 @@ def test_configurations_that_are_not_the_runs_own(
     assert reason in found
 
 
-def test_what_cannot_be_fetched_is_said(store: Store) -> None:
+def test_a_run_that_cannot_be_downloaded_is_rejected(store: Store) -> None:
     def download(run_id: str, artifact: str) -> Path:
-        raise ConfigError("the server is away", fix="start it")
+        raise ConfigError("the server is unreachable", fix="start it")
 
     runs: list[RunRecord] = [store.add_usual("a", 1)]
-    assert only_rejection(load_pool(runs, download)) == ("a", "the server is away")
+    assert only_rejection(load_pool(runs, download)) == ("a", "the server is unreachable")
 
 
-def test_runs_are_read_side_by_side(store: Store) -> None:
-    """From a server each file is waited for: no run waits for another's."""
+def test_runs_are_read_concurrently(store: Store) -> None:
+    """Downloads from a server take time."""
     together = threading.Barrier(2)
     first: set[str] = set()
 
@@ -233,8 +212,8 @@ def test_runs_are_read_side_by_side(store: Store) -> None:
     assert {candidate.run_id for candidate in candidates} == {run.run_id for run in store.runs}
 
 
-def test_of_a_run_that_averages_its_weights_only_averages_are_candidates(store: Store) -> None:
-    """However good the epochs before them were; training has not kept those."""
+def test_epochs_before_weights_are_averaged_are_not_candidates(store: Store) -> None:
+    """However good they are: training has not kept their weights."""
     epochs = {
         epoch: {name: store.outputs(name, epoch, noise) for name in TASKS}
         for epoch, noise in ((1, 0.5), (2, 0.4), (3, 3.0), (4, 2.5))
@@ -244,5 +223,5 @@ def test_of_a_run_that_averages_its_weights_only_averages_are_candidates(store: 
     pool = store.pool()
     assert pool.rejected == ()
     assert {c.epoch for c in pool.candidates} <= {3, 4}
-    store.add("b", {epoch: epochs[epoch] for epoch in (1, 2)}, config=config)  # not there yet
+    store.add("b", {epoch: epochs[epoch] for epoch in (1, 2)}, config=config)  # not averaged yet
     assert {c.epoch for c in store.pool().candidates if c.trial == "b"} <= {1, 2}

@@ -1,4 +1,4 @@
-"""Predictions of a run that are damaged, foreign or of other rows."""
+"""Runs with predictions that are damaged or of other data are rejected."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pools import TASKS, Store, assert_same, only_rejection
 
-from trainable.config.tasks import PAPER_TASKS
+from trainable.config.tasks import Kind
 from trainable.storage.predictions import read_predictions, write_predictions
 
 
@@ -24,8 +24,8 @@ def change_rows(path: Path, rows: np.ndarray) -> None:
     pq.write_table(table.take(pa.array(rows)), path)
 
 
-def of_a_task(rng: np.random.Generator) -> np.ndarray:
-    """The rows of one task in an epoch's file."""
+def rows_of_a_task(rng: np.random.Generator) -> np.ndarray:
+    """Rows of a random task in an epoch's file."""
     return np.arange(60) + 60 * rng.integers(len(TASKS))
 
 
@@ -34,19 +34,19 @@ def drop_row(path: Path, rng: np.random.Generator) -> None:
 
 
 def reorder(path: Path, rng: np.random.Generator) -> None:
-    rows, own = np.arange(60 * len(TASKS)), of_a_task(rng)
+    rows, own = np.arange(60 * len(TASKS)), rows_of_a_task(rng)
     rows[own] = np.roll(own, rng.integers(1, 60))
     change_rows(path, rows)
 
 
 def duplicate(path: Path, rng: np.random.Generator) -> None:
-    rows, own = np.arange(60 * len(TASKS)), of_a_task(rng)
+    rows, own = np.arange(60 * len(TASKS)), rows_of_a_task(rng)
     rows[own[rng.integers(30)]] = own[rng.integers(30, 60)]
     change_rows(path, rows)
 
 
 def change_a_value(path: Path, rng: np.random.Generator) -> None:
-    """An output or a label: the file is still Parquet."""
+    """Change an output or a label; the file is still valid Parquet."""
     table = pq.read_table(path)
     name = rng.choice([n for n in table.column_names if n not in ("task", "id")])
     values = table[name].to_numpy().copy()
@@ -55,7 +55,7 @@ def change_a_value(path: Path, rng: np.random.Generator) -> None:
     pq.write_table(table.set_column(index, name, pa.array(values)), path)
 
 
-def leave_out_a_task(path: Path, rng: np.random.Generator) -> None:
+def drop_task(path: Path, rng: np.random.Generator) -> None:
     found = read_predictions(path)
     del found[rng.choice(TASKS)]
     write_predictions(path, list(found.values()))
@@ -71,16 +71,16 @@ DAMAGES = {
     reorder: "IDs or their order do not match the header",
     duplicate: "IDs are duplicated",
     change_a_value: "were changed after writing",
-    leave_out_a_task: "no predictions of ",
+    drop_task: "no predictions of ",
     remove: "has no artifact predictions/",
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_predictions_are_refused_by_name(
+def test_damaged_predictions_are_rejected_with_a_reason(
     store: Store, damage: Callable[[Path, np.random.Generator], None]
 ) -> None:
-    """30 times each, none of which is let in."""
+    """30 random damages of each kind."""
     for trial, seed in (("a", 1), ("b", 2), ("bad", 3)):
         store.add_usual(trial, seed, num_epochs=1)
     rng = np.random.default_rng(0)
@@ -109,28 +109,23 @@ OTHER_IDS = tuple(f"x-{row}" for row in range(60))
         ({"labels": np.zeros(60)}, "labels differ from those of most runs"),
         ({"labels": None}, "holds no labels, which an ensemble is chosen by"),
         ({"outputs": np.full(60, np.nan, np.float32)}, "outputs are not finite"),
-        ({"kind": "similarity"}, "outputs [60] of a similarity task, expected [60] of a paraph"),
+        ({"kind": Kind.SIMILARITY}, "outputs [60] of a similarity task, expected [60] of a paraph"),
     ],
 )
-def test_foreign_predictions_are_refused_by_name(
+def test_predictions_of_other_data_are_rejected_with_a_reason(
     store: Store, changes: dict[str, Any], reason: str
 ) -> None:
-    """Whole files, of something else."""
+    """Files that are undamaged."""
     for trial, seed in (("a", 1), ("b", 2), ("bad", 3)):
         store.add_usual(trial, seed, num_epochs=1)
-    outputs = store.outputs("paraphrase", 7)
-    if "kind" in changes:
-        changes = {"kind": PAPER_TASKS[changes["kind"]].kind}
-    content = {"outputs": outputs} | changes
-    store.replace(
-        "bad", 1, "paraphrase", store.predictions("paraphrase", content.pop("outputs"), **content)
-    )
+    content = {"outputs": store.outputs("paraphrase", 7)} | changes
+    store.replace("bad", 1, "paraphrase", store.predictions("paraphrase", **content))
     trial, found = only_rejection(store.pool())
     assert trial == "bad"
     assert reason in found
 
 
-def test_classes_of_another_number_are_refused(store: Store) -> None:
+def test_another_number_of_classes_is_rejected(store: Store) -> None:
     store.add_usual("a", 1)
     logits = store.outputs("sentiment", 1)[:, :4]
     store.replace("a", 2, "sentiment", store.predictions("sentiment", logits))
@@ -148,7 +143,7 @@ def test_classes_of_another_number_are_refused(store: Store) -> None:
         ({"labels": np.zeros(60)}, "labels differ from those of epoch 1"),
     ],
 )
-def test_epochs_of_a_run_are_of_one_data_set(
+def test_epochs_of_a_run_must_be_of_the_same_data(
     store: Store, changes: dict[str, Any], reason: str
 ) -> None:
     store.add_usual("a", 1)
@@ -160,7 +155,7 @@ def test_epochs_of_a_run_are_of_one_data_set(
 def test_rows_in_another_order_are_aligned_by_id(
     store: Store, make_store: Callable[[str], Store]
 ) -> None:
-    """Honest files: the header says the order that the rows are in."""
+    """The header has the ids in the order of the rows."""
     other = make_store("other")
     for trial, seed in (("a", 1), ("b", 2)):
         store.add_usual(trial, seed)

@@ -1,20 +1,16 @@
-"""Who is left out of the choice, and that nobody is for what only the judging rows know."""
+"""Candidates that are screened out of a choice, for each half by its own labels alone."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
+from pools import TASKS, Store, task_pool
 
-from ensemble.candidates.pool import Candidate, Pool, TaskPool
+from ensemble.candidates.pool import Candidate, Pool
 from ensemble.candidates.screening import screened
 from ensemble.statistics.dev_splits import NUM_HALVES, folds
 from trainable.config.tasks import PAPER_TASKS
-
-TASKS = ("sentiment", "paraphrase", "similarity")
-Store = Any  # tests/ensemble/conftest.py
-
 
 NUM_ROWS = 600
 
@@ -23,24 +19,10 @@ def add(store: Store, trial: str, **outputs: np.ndarray) -> None:
     store.add(trial, {1: outputs})
 
 
-def candidate(trial: str) -> Candidate:
-    return Candidate(f"run{trial}", trial, "s", 1, f"/weights/{trial}", 0)
-
-
 def pool_of(task: str, outputs: dict[str, np.ndarray], labels: np.ndarray) -> Pool:
     """One epoch of each run, of one task."""
-    candidates = tuple(map(candidate, outputs))
-    num_candidates = len(candidates)
-    of_task = TaskPool(
-        task=PAPER_TASKS[task],
-        data_fingerprint="data",
-        ids=tuple(f"{row:04d}" for row in range(len(labels))),
-        labels=labels,
-        candidates=candidates,
-        outputs=np.stack(list(outputs.values())).astype(np.float32),
-        choosable=np.ones((1 + NUM_HALVES, num_candidates), np.bool_),
-        listed=np.ones(num_candidates, np.bool_),
-    )
+    candidates = tuple(Candidate(f"run{trial}", trial, "s", 1, "/none", 0) for trial in outputs)
+    of_task = task_pool(task, labels, candidates, np.stack(list(outputs.values())))
     return Pool({task: of_task}, candidates, ())
 
 
@@ -52,7 +34,8 @@ def labels_of(task: str) -> np.ndarray:
 
 
 def model(task: str, labels: np.ndarray, wrong: np.ndarray, seed: int) -> np.ndarray:
-    """Sure of the labels, up to noise, but on some rows of other ones, on which all err alike."""
+    """Outputs that are right but for noise, except on `wrong` rows, on which all models have the
+    same wrong labels."""
     answers = np.where(wrong, np.random.default_rng(4).permutation(labels), labels)
     if task == "sentiment":
         answers = 3 * np.eye(5)[answers.astype(int)]
@@ -62,7 +45,7 @@ def model(task: str, labels: np.ndarray, wrong: np.ndarray, seed: int) -> np.nda
 
 
 def pool_with(task: str, right: float, num_others: int = 4) -> Pool:
-    """Runs that err on two in five rows, and `e`, which is right on a share of these."""
+    """Runs that are wrong on two in five rows, and `e`, which is right on a share of these."""
     labels, rng = labels_of(task), np.random.default_rng(5)
     hard, luck = rng.random(NUM_ROWS) < 0.4, rng.random(NUM_ROWS)
     outputs = {t: model(task, labels, hard, n) for n, t in enumerate("abcd"[:num_others])}
@@ -74,14 +57,14 @@ def reasons(pool: Pool) -> dict[str, str]:
     return {rejected.label: rejected.reason for rejected in pool.rejected}
 
 
-def who(pool: Pool, task: str, which: int = 0) -> list[str]:
+def choosable_trials(pool: Pool, task: str, which: int = 0) -> list[str]:
     """The candidates that can be chosen by all of dev, or a half."""
     of_task = pool.tasks[task]
     by = of_task.choosable[which]
     return [c.trial for c, can in zip(of_task.candidates, by, strict=True) if can]
 
 
-def test_a_pool_without_such_candidates_is_left_as_it_is(store: Store) -> None:
+def test_a_pool_with_nothing_to_reject_is_unchanged(store: Store) -> None:
     for seed, trial in enumerate("abcdef"):
         store.add_usual(trial, seed, num_epochs=3)
     pool = store.pool()
@@ -91,55 +74,55 @@ def test_a_pool_without_such_candidates_is_left_as_it_is(store: Store) -> None:
         np.testing.assert_array_equal(found.tasks[name].choosable, task.choosable)
 
 
-def nearly(outputs: np.ndarray) -> np.ndarray:
-    """As another precision, or a file with few digits, would have it."""
+def rounded(outputs: np.ndarray) -> np.ndarray:
+    """The outputs in another precision, or from a file with few digits."""
     return np.asarray(outputs.round(2), np.float32)
 
 
-def test_of_duplicates_the_first_stays(store: Store) -> None:
+def test_the_first_of_duplicates_is_kept(store: Store) -> None:
     outputs = {task: store.outputs(task, 1) for task in TASKS}
     add(store, "a", **outputs)
     add(store, "b", **{task: store.outputs(task, 2) for task in TASKS})
-    add(store, "c", **{task: nearly(found) for task, found in outputs.items()})
+    add(store, "c", **{task: rounded(found) for task, found in outputs.items()})
     pool = screened(store.pool())
     assert reasons(pool) == {"c@1": "a duplicate of a@1"}
     assert [candidate.trial for candidate in pool.candidates] == ["a", "b"]
     for task in TASKS:
         for which in range(1 + NUM_HALVES):
-            assert who(pool, task, which) == ["a", "b"]
+            assert choosable_trials(pool, task, which) == ["a", "b"]
 
 
-def test_who_is_the_same_in_one_task_alone_stays(store: Store) -> None:
+def test_a_candidate_equal_to_another_in_one_task_only_is_kept(store: Store) -> None:
     outputs = {task: store.outputs(task, 1) for task in TASKS}
     add(store, "a", **outputs)
     add(store, "b", **{**outputs, "sentiment": store.outputs("sentiment", 2)})
     assert screened(store.pool()).rejected == ()
-    add(store, "c", similarity=outputs["similarity"])  # all that it has, others have too
+    add(store, "c", similarity=outputs["similarity"])  # its only task
     assert reasons(screened(store.pool())) == {"c@1": "a duplicate of a@1"}
 
 
-def test_the_larger_of_duplicates_goes(store: Store) -> None:
+def test_the_larger_of_duplicates_is_rejected(store: Store) -> None:
     outputs = {"similarity": store.outputs("similarity", 1)}
     store.add("a", {1: outputs}, notes={"num_parameters": 30})
     store.add("b", {1: outputs}, notes={"num_parameters": 10})
     assert reasons(screened(store.pool())) == {"a@1": "a duplicate of b@1"}
 
 
-def test_who_cannot_be_chosen_stands_for_nobody() -> None:
-    """As an epoch that was not kept: halves may choose it, all of dev may not."""
+def test_a_candidate_that_cannot_be_chosen_does_not_replace_its_duplicate() -> None:
+    """Like an epoch whose weights were not kept: halves may choose it, all of dev may not."""
     labels = labels_of("similarity")
     pool = pool_of("similarity", {"a": labels, "b": labels}, labels)
     choosable = pool.tasks["similarity"].choosable.copy()
     choosable[0] = [False, True]
     task = dataclasses.replace(pool.tasks["similarity"], choosable=choosable)
     found = screened(dataclasses.replace(pool, tasks={"similarity": task}))
-    assert who(found, "similarity", 0) == ["b"]
+    assert choosable_trials(found, "similarity", 0) == ["b"]
     assert found.rejected == ()
     for half in range(1, 1 + NUM_HALVES):
-        assert who(found, "similarity", half) == ["a"]
+        assert choosable_trials(found, "similarity", half) == ["a"]
 
 
-def test_the_all_but_constant_are_left_out_of_their_task(store: Store) -> None:
+def test_almost_constant_candidates_are_left_out_of_the_task(store: Store) -> None:
     for seed, trial in enumerate("abc"):
         store.add_usual(trial, seed, num_epochs=1)
     flat = np.full(60, 2.5, np.float32)
@@ -147,44 +130,44 @@ def test_the_all_but_constant_are_left_out_of_their_task(store: Store) -> None:
     add(store, "d", **{**{t: store.outputs(t, 8) for t in TASKS}, "similarity": flat})
     pool = screened(store.pool())
     assert reasons(pool) == {"d@1": "similarity: the same for all but a few rows"}
-    assert who(pool, "similarity") == list("abc")
-    assert who(pool, "sentiment") == list("abcd")
+    assert choosable_trials(pool, "similarity") == list("abc")
+    assert choosable_trials(pool, "sentiment") == list("abcd")
     assert "d" in [candidate.trial for candidate in pool.candidates]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_who_has_seen_dev_is_told_by_the_rows_that_the_others_get_wrong(task: str) -> None:
+def test_a_candidate_right_on_all_rows_that_others_get_wrong_is_left_out(task: str) -> None:
     pool = screened(pool_with(task, right=1))
     reason = reasons(pool)["e@1"]
     assert reason.startswith(f"{task}: seems to have seen dev: ")
     words = "squared error is " if task == "similarity" else "right on 100% of the"
     assert words in reason
     for which in range(1 + NUM_HALVES):
-        assert who(pool, task, which) == list("abcd")
+        assert choosable_trials(pool, task, which) == list("abcd")
 
 
-def test_who_has_seen_one_task_stays_in_the_others() -> None:
+def test_a_candidate_that_has_seen_one_task_is_kept_for_the_others() -> None:
     one, two = pool_with("sentiment", right=1), pool_with("similarity", right=0.7)
     pool = screened(dataclasses.replace(one, tasks={**one.tasks, **two.tasks}))
-    assert who(pool, "sentiment") == list("abcd")
-    assert who(pool, "similarity") == list("abcde")
+    assert choosable_trials(pool, "sentiment") == list("abcd")
+    assert choosable_trials(pool, "similarity") == list("abcde")
     assert [candidate.trial for candidate in pool.candidates] == list("abcde")
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_who_is_only_better_is_not_suspected(task: str) -> None:
+def test_a_better_candidate_is_kept(task: str) -> None:
     """Right on seven of ten rows that the others get wrong."""
     assert screened(pool_with(task, right=0.7)).rejected == ()
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_it_takes_three_other_runs_to_suspect_one(task: str) -> None:
+def test_a_candidate_is_suspected_only_beside_three_others(task: str) -> None:
     assert screened(pool_with(task, right=1, num_others=2)).rejected == ()
     assert reasons(screened(pool_with(task, right=1, num_others=3))).keys() == {"e@1"}
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_others_that_know_nothing_cannot_tell(task: str) -> None:
+def test_no_candidate_is_suspected_beside_others_at_chance_level(task: str) -> None:
     labels, everywhere = labels_of(task), np.ones(NUM_ROWS, np.bool_)
     outputs = {trial: model(task, labels, everywhere, n) for n, trial in enumerate("abcd")}
     outputs["e"] = model(task, labels, ~everywhere, 9)
@@ -209,10 +192,10 @@ def test_a_half_screens_by_its_own_labels(
         labels = np.where(rows, given.labels, value(given.labels))
         tasks = {task: dataclasses.replace(given, labels=labels)}
         found = screened(dataclasses.replace(pool, tasks=tasks))
-        assert who(found, task, 1 + half) == list("abcd")
-        if not np.isnan(labels).any():  # the test can see a change at all
+        assert choosable_trials(found, task, 1 + half) == list("abcd")
+        if not np.isnan(labels).any():  # the labels do matter to the other half
             other = half + 1 if half % 2 == 0 else half - 1
-            assert who(found, task, 1 + other) == list("abcde")
+            assert choosable_trials(found, task, 1 + other) == list("abcde")
 
 
 def test_the_order_of_runs_does_not_matter(store: Store) -> None:
@@ -220,7 +203,7 @@ def test_the_order_of_runs_does_not_matter(store: Store) -> None:
     for seed, trial in enumerate("abcd"):
         store.add_usual(trial, seed, num_epochs=1)
     add(store, "e", **outputs)
-    add(store, "f", **{task: nearly(found) for task, found in outputs.items()})
+    add(store, "f", **{task: rounded(found) for task, found in outputs.items()})
     one = screened(store.pool())
     store.runs.reverse()
     two = screened(store.pool())

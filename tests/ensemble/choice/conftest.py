@@ -11,11 +11,11 @@ from trainable.runtime.progress import Work, report_to
 
 @pytest.fixture(scope="module")
 def usual(module_store: Store) -> tuple[Pool, EnsembleChoice]:
-    """The runs of `fill` and the choice among them, with the effort that users get."""
+    """The runs of `fill` and the choice among them, with the default effort."""
     fill(module_store)
     pool = module_store.pool()
-    told: list[Work] = []
-    with report_to(told.append):
+    reported: list[Work] = []
+    with report_to(reported.append):
         choice = choose(pool)
-    assert [told[0].done, told[-1].done, {work.total for work in told}] == [0, 20, {20}]
+    assert [reported[0].done, reported[-1].done, {work.total for work in reported}] == [0, 20, {20}]
     return pool, choice

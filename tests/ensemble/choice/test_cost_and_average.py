@@ -1,4 +1,4 @@
-"""What cost, encoders that are shared, and what is averaged change of a choice."""
+"""Choices with cost limits, shared encoders, standardised scores and linear models."""
 
 import dataclasses
 import itertools
@@ -32,7 +32,7 @@ def test_encoders_are_counted_once_over_all_tasks(usual: tuple[Pool, EnsembleCho
     assert len(choice.candidates(Method.SIMPLE)) == 6
 
 
-def test_a_front_of_score_against_cost(store: Store) -> None:
+def test_the_front_of_score_and_cost(store: Store) -> None:
     for seed, trial in enumerate("abcd"):
         store.add_usual(trial, seed, notes={"num_parameters": 10 + seed})
     pool = store.pool()
@@ -53,7 +53,7 @@ def test_a_front_of_score_against_cost(store: Store) -> None:
 
 
 @pytest.mark.parametrize("max_cost", [9, 0, -1])
-def test_nothing_is_so_cheap(store: Store, max_cost: int) -> None:
+def test_a_cost_limit_below_every_candidate_is_refused(store: Store, max_cost: int) -> None:
     for seed, trial in enumerate("ab"):
         notes = {"num_parameters": 10_000_000 + seed}
         store.add_usual(trial, seed, num_epochs=1, notes=notes)
@@ -61,8 +61,10 @@ def test_nothing_is_so_cheap(store: Store, max_cost: int) -> None:
         choose(store.pool(), "top", max_cost=max_cost)
 
 
-def test_a_cost_that_is_not_recorded_for_all_is_a_number_of_encoders(store: Store) -> None:
-    """However few of them are looked at, so that costs can be compared."""
+def test_cost_is_the_number_of_encoders_unless_parameters_are_recorded_for_all(
+    store: Store,
+) -> None:
+    """For any members, so that costs can be compared."""
     store.add_usual("a", 1, num_epochs=1, notes={"num_parameters": 10_000_000})
     store.add_usual("b", 2, num_epochs=1)
     choice = choose(store.pool(), "simple")
@@ -73,7 +75,7 @@ def test_a_cost_that_is_not_recorded_for_all_is_a_number_of_encoders(store: Stor
         choose(store.pool(), "simple", max_cost=1e9)
 
 
-def test_probes_of_one_encoder_pay_for_it_once(store: Store) -> None:
+def test_a_frozen_encoder_shared_by_probes_is_counted_once(store: Store) -> None:
     notes = {"num_parameters": 110, "num_encoder_parameters": 100}
     probe = {"probe.num_epochs": 1, "train.num_epochs": 1, "train.stages": ["probe", "finetune"]}
     for seed, trial in enumerate("abc"):
@@ -89,15 +91,15 @@ def test_probes_of_one_encoder_pay_for_it_once(store: Store) -> None:
     assert cost([by_label["a@1"]]) == 110
     assert cost([by_label["a@1"], by_label["a@1"]]) == 110
     assert cost([by_label["a@1"], by_label["b@1"], by_label["c@1"]]) == 130
-    assert cost([by_label["a@1"], by_label["d@1"]]) == 220  # used in another way
-    assert cost([by_label["a@1"], by_label["e@1"]]) == 220  # of runs that were trained on
-    assert cost([by_label["a@1"], by_label["a@2"]]) == 220  # trained since
+    assert cost([by_label["a@1"], by_label["d@1"]]) == 220  # another pooling
+    assert cost([by_label["a@1"], by_label["e@1"]]) == 220  # the average of trained encoders
+    assert cost([by_label["a@1"], by_label["a@2"]]) == 220  # fine-tuned in epoch 2
     added = dataclasses.replace(by_label["a@1"], trial="x.csv", weights_uri="", num_parameters=0)
     assert Cost.of_pool([*pool.candidates, added])([by_label["a@1"], added]) == 110
 
 
-def test_standardised_by_the_rows_that_choose(store: Store) -> None:
-    """One run's scores a million times as large: as good as ever, and exported as seen."""
+def test_scores_are_standardised_by_the_rows_that_members_are_selected_on(store: Store) -> None:
+    """One run has scores that are a million times larger."""
     for seed, trial in enumerate("abc"):
         outputs = store.outputs("similarity", seed)
         store.add(trial, {1: {"similarity": outputs * (1e6 if trial == "b" else 1)}})
@@ -117,17 +119,17 @@ def test_standardised_by_the_rows_that_choose(store: Store) -> None:
     weights = [member.weight for member in task.selective.members]
     served = combine(pool.task, [pool.outputs[m] for m in members], weights, transforms)
     assert task_metric(pool.task, served, pool.labels)[0] == task.selective.trajectory[-1]
-    # a half's own rows alone say what is standard to it
+    # only a half's own rows determine its transforms
     fit = folds(pool.ids)[1].fit
-    poisoned = dataclasses.replace(pool, outputs=np.where(fit, pool.outputs, 1e9))
+    changed = dataclasses.replace(pool, outputs=np.where(fit, pool.outputs, 1e9))
     seen, other = (
         views_of(Pool({"similarity": given}, (), ()), Averaged.STANDARDISED)[1]["similarity"]
-        for given in (pool, poisoned)
+        for given in (pool, changed)
     )
     assert other.transforms == seen.transforms
 
 
-def test_linear_models_are_judged_and_served_alike(
+def test_linear_models_are_scored_as_they_are_served(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stacking, "RIDGES", (0.1,))
@@ -157,7 +159,7 @@ def test_linear_models_are_judged_and_served_alike(
     json.dumps(choice_json(choice), allow_nan=False)
 
 
-def test_a_linear_model_cannot_be_cut_down_to_a_cost(store: Store) -> None:
+def test_a_cost_limit_for_a_linear_model_is_refused(store: Store) -> None:
     outputs = {1: {"similarity": store.outputs("similarity", 1)}}
     store.add("a", outputs, notes={"num_parameters": 10})
     with pytest.raises(ConfigError, match="a linear model cannot be reduced to a cost"):

@@ -35,8 +35,8 @@ def settings(pool: Pool, rules: Mapping[str, Rule] = OFFERED) -> Settings:
     return Settings(rules, rules is OFFERED, Cost.of_pool(candidates), math.inf, LITTLE)
 
 
-def decided(pool: Pool, half: int) -> dict[str, Any]:
-    """Everything that a half chooses, as values; halves are counted from 1."""
+def selection_of_half(pool: Pool, half: int) -> dict[str, Any]:
+    """Everything that a half selects, as values that can be compared; halves count from 1."""
     given = settings(pool)
     decision = decide(views_of(pool, Averaged.PAPER)[half], given)
     level = choose_level(decision, given, Prefer.BALANCED)
@@ -48,7 +48,7 @@ def decided(pool: Pool, half: int) -> dict[str, Any]:
 
 
 def combined(pool: Pool, name: str, weights: np.ndarray) -> np.ndarray:
-    """What members put out for all of dev, from their raw outputs."""
+    """The members' combined predictions for all of dev, from their raw outputs."""
     task, members = pool.tasks[name], np.flatnonzero(weights)
     return combine(task.task, [task.outputs[m] for m in members], weights[members].tolist())
 
@@ -61,8 +61,7 @@ def by_method(decision: Decision, given: Settings) -> dict[Method, Mapping[str, 
     }
 
 
-def test_scores_are_those_of_what_the_halves_choose(store: Store) -> None:
-    """The level of cost among them."""
+def test_scores_are_means_over_the_members_that_halves_select(store: Store) -> None:
     fill(store)
     pool = store.pool()
     choice = choose(pool, effort=LITTLE, prefer=Prefer.SCORE)
@@ -85,17 +84,17 @@ def test_scores_are_those_of_what_the_halves_choose(store: Store) -> None:
         assert len(task.best_single.members) == 1
 
 
-def test_members_are_chosen_on_all_of_dev_by_the_rule_of_dev_train(store: Store) -> None:
+def test_members_are_selected_on_all_of_dev_by_the_rule_of_dev_train(store: Store) -> None:
     fill(store)
     pool = store.pool()
     choice = choose(pool, effort=LITTLE, prefer=Prefer.SCORE)
     whole, dev_train, *_ = views_of(pool, Averaged.PAPER)
-    suited = {n: rule.rule for n, rule in decide(dev_train, settings(pool)).rules.items()}
-    options = decide(whole, settings(pool), suited).options
-    shipped = next(o for o in options.by_cost if o.members == choice.candidates(Method.SELECTIVE))
+    rules = {n: rule.rule for n, rule in decide(dev_train, settings(pool)).rules.items()}
+    options = decide(whole, settings(pool), rules).options
+    selected = next(o for o in options.by_cost if o.members == choice.candidates(Method.SELECTIVE))
     for name, task in choice.tasks.items():
-        assert task.rule.rule == suited[name]
-        weights = shipped.combinations[name]
+        assert task.rule.rule == rules[name]
+        weights = selected.combinations[name]
         assert sorted(m.weight for m in task.selective.members) == sorted(weights[weights > 0])
         for chosen in task.methods.values():
             given = [member.weight for member in chosen.members]
@@ -107,9 +106,7 @@ def test_members_are_chosen_on_all_of_dev_by_the_rule_of_dev_train(store: Store)
         assert task.selective.trajectory[-1] == pytest.approx(score)
 
 
-def test_overall_is_the_mean_over_tasks(
-    usual: tuple[Pool, EnsembleChoice],
-) -> None:
+def test_overall_is_the_mean_over_tasks(usual: tuple[Pool, EnsembleChoice]) -> None:
     pool, choice = usual
     tasks = {name: task.task for name, task in pool.tasks.items()}
     for method in Method:
@@ -122,9 +119,7 @@ def test_overall_is_the_mean_over_tasks(
     assert single.scores.in_sample <= choice.overall[Method.BEST_SINGLE].in_sample + 1e-12
 
 
-def test_simple_is_the_best_epoch_of_every_run(
-    usual: tuple[Pool, EnsembleChoice],
-) -> None:
+def test_simple_is_the_best_epoch_of_every_run(usual: tuple[Pool, EnsembleChoice]) -> None:
     pool, choice = usual
     assert len(pool.candidates) > 6
     members = choice.tasks["sentiment"].simple.members
@@ -152,10 +147,10 @@ def test_simple_is_the_best_epoch_of_every_run(
         pytest.param(lambda labels: 1 - np.minimum(labels, 1), id="wrong"),
     ],
 )
-def test_what_a_half_chooses_has_not_seen_the_other(
+def test_a_halfs_selection_does_not_depend_on_the_other_half(
     store: Store, value: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """Neither its labels, nor, where these are no numbers, what candidates put out there."""
+    """Neither on its labels nor, in the case of NaN, on outputs there."""
     fill(store)
     pool = store.pool()
     for half in (1, 4):
@@ -169,15 +164,17 @@ def test_what_a_half_chooses_has_not_seen_the_other(
                 outputs[:, ~rows] = np.nan
                 tasks[name] = dataclasses.replace(tasks[name], outputs=outputs)
         changed = dataclasses.replace(pool, tasks=tasks)
-        assert decided(changed, half) == decided(pool, half)
-        other = half + 1 if half % 2 else half - 1  # the test can see a change at all
-        if not np.isnan(tasks["sentiment"].labels).any():
-            assert decided(changed, other) != decided(pool, other)
+        assert selection_of_half(changed, half) == selection_of_half(pool, half)
+        other = half + 1 if half % 2 else half - 1
+        if not np.isnan(tasks["sentiment"].labels).any():  # the labels do matter to the other half
+            assert selection_of_half(changed, other) != selection_of_half(pool, other)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nor_has_it_from_the_files_on(make_store: Callable[[str], Store], seed: int) -> None:
-    """The same outputs of every epoch, the other rows' labels drawn anew: the same epochs too."""
+def test_a_halfs_selection_from_files_does_not_depend_on_the_other_halfs_labels(
+    make_store: Callable[[str], Store], seed: int
+) -> None:
+    """Nor do the epochs that are candidates: the files have other labels for the other half."""
     found = []
     for name in ("before", "after"):
         store = make_store(name)
@@ -214,8 +211,8 @@ def test_the_order_of_runs_does_not_matter(store: Store) -> None:
     assert choose(store.pool(), effort=LITTLE) == expected
 
 
-def test_it_is_said_where_selective_does_not_win(store: Store) -> None:
-    """Two runs, one of them perfect: nothing to gain."""
+def test_a_selective_ensemble_without_a_gain_is_doubted(store: Store) -> None:
+    """One of two runs is perfect."""
     labels = store.labels["paraphrase"]
     perfect = (2 * labels - 1).astype(np.float32)
     store.add("good", {1: {"paraphrase": perfect}})
@@ -223,12 +220,12 @@ def test_it_is_said_where_selective_does_not_win(store: Store) -> None:
     choice = choose(store.pool(), effort=LITTLE)
     task = choice.tasks["paraphrase"]
     assert [member.candidate.trial for member in task.selective.members] == ["good"]
-    said = "selective (1.0000) is not above best single (1.0000)"
-    assert doubts_by_task(choice)["paraphrase"].startswith(said)
+    doubt = "selective (1.0000) is not above best single (1.0000)"
+    assert doubts_by_task(choice)["paraphrase"].startswith(doubt)
 
 
-def test_what_selective_is_clearly_above_is_not_doubted(store: Store) -> None:
-    """Three runs, each unsure and wrong on its own third of the rows: two are right everywhere."""
+def test_only_a_comparison_without_a_clear_gain_is_doubted(store: Store) -> None:
+    """Each of three runs is wrong and unsure on another third of the rows: any two are right."""
     right = (2 * store.labels["paraphrase"] - 1).astype(np.float32)
     for third, trial in enumerate("abc"):
         wrong = np.arange(60) % 3 == third
@@ -251,7 +248,7 @@ def test_runs_of_different_tasks(store: Store) -> None:
     assert choice_json(choice)["one_for_all"] is None
 
 
-def test_json(usual: tuple[Pool, EnsembleChoice]) -> None:
+def test_choice_json(usual: tuple[Pool, EnsembleChoice]) -> None:
     _, choice = usual
     content = json.loads(json.dumps(choice_json(choice), allow_nan=False))
     assert list(content["tasks"]) == list(TASKS)
@@ -264,12 +261,12 @@ def test_json(usual: tuple[Pool, EnsembleChoice]) -> None:
     assert (member["trial"], member["weight"]) == ("a", pytest.approx(1 / 6))
     assert content["num_encoders"]["simple"] == 6
     assert content["one_for_all"]["overall"]["held_out"] > 0
-    # a score that is no number has no JSON
+    # NaN is not valid JSON
     unknown = dataclasses.replace(choice.overall[Method.SIMPLE], held_out=float("nan"))
     assert unknown.to_json()["held_out"] is None
 
 
-def test_nothing_to_choose_from(store: Store) -> None:
+def test_a_pool_without_usable_runs_is_refused(store: Store) -> None:
     store.add_usual("a", 1, outcome=Outcome.FAILED, tags={"outcome_reason": "killed"})
     store.add_usual("b", 2, outcome=None)
     with pytest.raises(
@@ -279,10 +276,10 @@ def test_nothing_to_choose_from(store: Store) -> None:
         choose(store.pool())
 
 
-def test_a_choice_takes_one_thread_for_its_products(
+def test_matrix_products_of_a_choice_use_one_thread(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others would wait for it most of the time, and a sum would depend on their number."""
+    """More threads would idle most of the time, and sums would depend on their number."""
     during: list[int] = []
 
     def views(*given: Any) -> Any:
@@ -297,5 +294,5 @@ def test_a_choice_takes_one_thread_for_its_products(
         store.add_usual(trial, seed, num_epochs=1)
     with threadpool_limits(2, "blas"):
         choose(store.pool(), effort=LITTLE)
-        assert set(threads()) == {2}  # as the caller had it
+        assert set(threads()) == {2}  # as before
     assert set(during) == {1}

@@ -1,14 +1,11 @@
-from typing import Any
-
 import numpy as np
 import pytest
+from pools import Store
 
 from ensemble.choice.cross_fitting import choose
 from ensemble.choice.listed import find_listed, only_listed, parse_listed
 from mlflow_setup.errors import ConfigError, NothingUsableError
 from mlflow_setup.schema import Outcome
-
-Store = Any  # tests/ensemble/conftest.py
 
 PAPER = {
     "sentiment": ("b1", "b2", "b3", "b4"),
@@ -51,12 +48,12 @@ def test_a_task_that_is_not_listed_is_left_out(store: Store) -> None:
         (["sentiment=a", "sentiment=b"], "the task sentiment is named twice"),
     ],
 )
-def test_lists_that_are_none(given: list[str], message: str) -> None:
+def test_invalid_lists_are_refused(given: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_listed(given)
 
 
-def test_runs_that_cannot_be_members_are_named(store: Store) -> None:
+def test_listed_runs_that_cannot_be_members_are_refused(store: Store) -> None:
     store.add_usual("a", 1)
     store.add_usual("b", 2, outcome=Outcome.FAILED, tags={"outcome_reason": "killed"})
     store.add("c", {1: {"sentiment": store.outputs("sentiment", 3)}})
@@ -72,7 +69,7 @@ def test_runs_that_cannot_be_members_are_named(store: Store) -> None:
             only_listed(pool, find_listed(store.runs, {task: [name]}))
 
 
-def test_a_name_of_several_runs_is_refused(store: Store) -> None:
+def test_an_ambiguous_name_is_refused(store: Store) -> None:
     run = store.add_usual("a", 1)
     twin = type(run)(**{**{f: getattr(run, f) for f in run.__slots__}, "run_id": "other"})
     with pytest.raises(ConfigError, match=r"sentiment: 2 runs are named 'a': s/a \(runa\), s/a \("):
