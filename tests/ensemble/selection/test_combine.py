@@ -24,18 +24,18 @@ def random_outputs(task_name: str, num_members: int, seed: int = 0) -> np.ndarra
     return rng.standard_normal(shape).astype(np.float32) * 3
 
 
-def test_classes_vote_with_probabilities() -> None:
+def test_class_probabilities_are_averaged() -> None:
     outputs = random_outputs("sentiment", 2)
     softmax = np.exp(outputs) / np.exp(outputs).sum(axis=2, keepdims=True)
     combined = combine(SENTIMENT, outputs, [0.25, 0.75])
     np.testing.assert_allclose(combined, 0.25 * softmax[0] + 0.75 * softmax[1], atol=1e-5)
-    # and not with logits: one sure member outvotes two unsure ones
+    # not logits, with which one sure member would outvote two unsure ones
     logits = [np.array([[9.0, 0.0]]), *[np.array([[0.0, 2.0]])] * 2]
     assert combine(SENTIMENT, logits, [1 / 3] * 3).argmax() == 1
     assert np.mean(logits, axis=0).argmax() == 0
 
 
-def test_paraphrase_votes_with_logits_and_similarity_with_scores() -> None:
+def test_logits_of_paraphrase_and_scores_of_similarity_are_averaged() -> None:
     outputs = random_outputs("paraphrase", 2)
     expected = 0.25 * outputs[0].astype(float) + 0.75 * outputs[1].astype(float)
     np.testing.assert_allclose(combine(PARAPHRASE, outputs, [0.25, 0.75]), expected, atol=1e-5)
@@ -43,7 +43,7 @@ def test_paraphrase_votes_with_logits_and_similarity_with_scores() -> None:
 
 
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
-def test_one_member_answers_as_it_does_alone(name: str) -> None:
+def test_one_member_keeps_its_labels(name: str) -> None:
     task, outputs = PAPER_TASKS[name], random_outputs(name, 1)
     combined = combine(task, outputs, [1.0])
     alone = predicted_labels(task.kind, outputs[0])
@@ -53,13 +53,13 @@ def test_one_member_answers_as_it_does_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("num_members", [2, 3, 7, 23, 50])
-def test_ties_are_ties_whatever_the_number_of_members(num_members: int) -> None:
-    """k - 1 members against one that is k - 1 times as sure of the opposite."""
+def test_ties_are_exact_for_any_number_of_members(num_members: int) -> None:
+    """k - 1 members, and one that is k - 1 times as sure of the opposite."""
     weights = [1 / num_members] * num_members
     logit = to_predictions(PARAPHRASE, np.array([0.3], np.float32))
     predictions = np.stack([logit] * (num_members - 1) + [(1 - num_members) * logit])
     assert average(PARAPHRASE, predictions, weights) == 0
-    # classes 1 and 2 are equal in the mean, so the lower is the answer in any order of members
+    # classes 1 and 2 have equal means, so the lower is predicted in any order of members
     planes = np.zeros((num_members, 1, 5))
     planes[:-1, 0, 1], planes[-1, 0, 2] = logit, -predictions[-1, 0]
     for order in (np.arange(num_members), np.arange(num_members)[::-1]):
@@ -90,12 +90,12 @@ def test_large_logits_do_not_overflow() -> None:
         (1, [float("nan")], "sum to 1"),
     ],
 )
-def test_weights_that_are_not_shares(num_members: int, weights: list[float], message: str) -> None:
+def test_invalid_weights_are_refused(num_members: int, weights: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         combine(SIMILARITY, [np.zeros(3)] * num_members, weights)
 
 
-def test_entailment_has_nothing_to_combine() -> None:
+def test_entailment_outputs_cannot_be_combined() -> None:
     assert PAPER_TASKS["nli"].kind is Kind.ENTAILMENT
     with pytest.raises(ValueError, match="entailment task has no outputs"):
         to_predictions(PAPER_TASKS["nli"], np.zeros(3))
@@ -105,7 +105,7 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return np.exp(values) / np.exp(values).sum(axis=-1, keepdims=True)
 
 
-def test_logits_and_probabilities_are_averaged_where_asked_for() -> None:
+def test_logits_or_probabilities_are_averaged_on_request() -> None:
     logits = random_outputs("sentiment", 2)
     found = combine(SENTIMENT, logits, [0.25, 0.75], [Transform(Averaged.LOGITS)] * 2)
     np.testing.assert_allclose(found, softmax(0.25 * logits[0] + 0.75 * logits[1]), atol=1e-5)
@@ -117,22 +117,20 @@ def test_logits_and_probabilities_are_averaged_where_asked_for() -> None:
 
 @pytest.mark.parametrize("averaged", Averaged)
 @pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
-def test_one_member_answers_as_it_does_alone_whatever_is_averaged(
-    name: str, averaged: Averaged
-) -> None:
+def test_one_member_keeps_its_score_whatever_is_averaged(name: str, averaged: Averaged) -> None:
     task, outputs = PAPER_TASKS[name], random_outputs(name, 1)
     labels = np.arange(40.0) % (5 if name == "sentiment" else 2)
     transform = Transform.fit(task, averaged, outputs[0], labels)
     combined = combine(task, outputs, [1.0], [transform])
     expected, _ = task_metric(task, outputs[0], labels)
     assert task_metric(task, combined, labels)[0] == pytest.approx(expected)
-    # the metric of predictions is that of what is served
+    # predictions have the same score as the combined outputs
     prediction = transform.apply(task, outputs[0])
     assert task_metric(task, prediction, labels)[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1e6])
-def test_standardised_scores_do_not_know_a_members_scale(scale: float) -> None:
+def test_standardised_scores_do_not_depend_on_a_members_scale(scale: float) -> None:
     outputs = random_outputs("similarity", 3).astype(np.float64)
     labels = np.arange(40.0) % 6
     expected, found = (
@@ -145,10 +143,10 @@ def test_standardised_scores_do_not_know_a_members_scale(scale: float) -> None:
         for given in (outputs, [outputs[0], scale * outputs[1] + 3 * scale, outputs[2]])
     )
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-    assert abs(found.mean() - labels.mean()) < 1e-9  # on the labels' scale
+    assert abs(found.mean() - labels.mean()) < 1e-9  # on the scale of the labels
 
 
-def test_standardised_scores_are_cut_off_and_rounding_is_no_signal() -> None:
+def test_standardised_scores_are_clipped_and_rounding_errors_are_not_scaled_up() -> None:
     labels = np.arange(40.0) % 6
     one_far = np.where(np.arange(40) == 7, 1e9, np.sin(np.arange(40.0)))
     transform = Transform.fit(SIMILARITY, Averaged.STANDARDISED, one_far, labels)
@@ -161,19 +159,19 @@ def test_standardised_scores_are_cut_off_and_rounding_is_no_signal() -> None:
 @pytest.mark.parametrize(
     "numbers", [(np.nan, 1, 0, 1), (0, 0, 0, 1), (0, 1, 0, -1), (0, np.inf, 0, 1)]
 )
-def test_a_transform_that_is_none(numbers: tuple[float, ...]) -> None:
+def test_an_invalid_transform_is_refused(numbers: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="means must be finite and its spreads above 0"):
         Transform(Averaged.STANDARDISED, *numbers)
 
 
-def test_a_linear_model_weighs_log_odds_with_any_sign() -> None:
+def test_a_linear_model_weighs_log_odds() -> None:
     logits = random_outputs("sentiment", 2).astype(float)
     intercept = [0.5, -0.5, 0.0, 0.0, 0.25]
     found = combine(SENTIMENT, logits, [2.0, -0.5], intercept=intercept)
     assert (log_odds(SENTIMENT, to_predictions(SENTIMENT, logits[0]), Averaged.PAPER) > -14).all()
     kept = [np.log(np.maximum(softmax(given), 2**-20)) for given in logits]
     expected = softmax(2 * kept[0] - 0.5 * kept[1] + intercept)
-    np.testing.assert_allclose(found, expected, atol=5e-3)  # of the grid
+    np.testing.assert_allclose(found, expected, atol=5e-3)  # rounding
     z = random_outputs("paraphrase", 2).astype(float)
     found = combine(PARAPHRASE, z, [2.0, -0.5], intercept=[0.3])
     np.testing.assert_allclose(found, 2 * z[0] - 0.5 * z[1] + 0.3, atol=1e-5)
@@ -182,19 +180,19 @@ def test_a_linear_model_weighs_log_odds_with_any_sign() -> None:
 @pytest.mark.parametrize(
     ("weights", "intercept"), [([np.nan, 1.0], [0.0]), ([1.0, 1.0], [np.inf]), ([1.0], [0.0])]
 )
-def test_a_linear_model_of_other_numbers(weights: list[float], intercept: list[float]) -> None:
+def test_an_invalid_linear_model_is_refused(weights: list[float], intercept: list[float]) -> None:
     with pytest.raises(ValueError, match=r"must be finite|but 1 weights"):
         linear(PARAPHRASE, np.zeros((2, 3)), weights, intercept, Averaged.PAPER)
 
 
-def test_what_is_averaged_lies_on_a_grid_of_binary_steps() -> None:
-    """Its sums are exact: a prediction is a whole number of steps of 2^-20, the nearest."""
+def test_predictions_are_rounded_to_multiples_of_a_power_of_two() -> None:
+    """So that sums are exact: each is the nearest multiple of 2^-20."""
     logits = random_outputs("paraphrase", 1)[0].astype(float)
     steps = to_predictions(PARAPHRASE, logits) * 2**20
     np.testing.assert_array_equal(steps, np.rint(logits * 2**20))
 
 
-def test_a_transform_does_nothing_unless_it_is_told_to() -> None:
+def test_the_default_transform_is_the_identity() -> None:
     assert Transform() == Transform(Averaged.PAPER, 0.0, 1.0, 0.0, 1.0)
     scores = np.array([-1.5, 0.25, 2.0])
     found = Transform(Averaged.STANDARDISED).apply(SIMILARITY, scores)

@@ -26,7 +26,7 @@ from trainable.evaluation.metrics import task_metric
     objective=st.sampled_from(Objective),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_equals_the_naive_loop(
+def test_greedy_equals_the_naive_loop(
     metric: str,
     num_candidates: int,
     num_rows: int,
@@ -46,7 +46,7 @@ def test_equals_the_naive_loop(
 
 @every_metric
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_promised_of_a_selection(task: Task, seed: int) -> None:
+def test_properties_of_a_selection(task: Task, seed: int) -> None:
     predictions, labels = make_pool(task, 8, 60, seed)
     order = list(range(8))
     single = best_single(task, predictions, labels, order)
@@ -91,11 +91,11 @@ def test_a_candidate_given_twice_changes_nothing(task: Task, copy_is_first: bool
         merged = list(found.weights[:6])
         merged[m] += found.weights[6]
         assert merged == pytest.approx(list(expected.weights))
-        assert min(found.weights[m], found.weights[6]) == 0  # one of the two answers
+        assert min(found.weights[m], found.weights[6]) == 0  # only one of the two is selected
 
 
 def _constants(task: Task, num_rows: int) -> np.ndarray:
-    """Candidates that put out one value for all rows, the last up to float32's rounding."""
+    """Candidates with one output for all rows, the last one up to rounding in float32."""
     rng = np.random.default_rng(0)
     if task.kind is Kind.CLASSIFICATION:
         exact = np.tile(to_predictions(task, np.array([[5.0, 0.0, -5.0]])), (num_rows, 1))
@@ -108,7 +108,7 @@ def _constants(task: Task, num_rows: int) -> np.ndarray:
 def test_a_constant_candidate_is_never_picked(task: Task) -> None:
     predictions, labels = make_pool(task, 5, 60, 6)
     constants = _constants(task, 60)
-    order = list(range(5 + len(constants)))[::-1]  # they would win a tie
+    order = list(range(5 + len(constants)))[::-1]  # constants would win ties
     found = greedy(task, np.concatenate([predictions, constants]), labels, order)
     assert np.isfinite(found.trajectory).all()
     assert found.weights[5:] == (0.0,) * len(constants)
@@ -117,7 +117,7 @@ def test_a_constant_candidate_is_never_picked(task: Task) -> None:
 
 
 @every_metric
-def test_nothing_but_constants(task: Task) -> None:
+def test_a_pool_of_constants(task: Task) -> None:
     _, labels = make_pool(task, 1, 60, 6)
     constants = _constants(task, 60)
     found = greedy(task, constants, labels, list(range(len(constants))))
@@ -135,7 +135,7 @@ def test_the_scale_of_scores_does_not_matter(metric: str, scale: float) -> None:
     found = greedy(task, scale * predictions + 3 * scale, labels, order)
     assert found.weights == expected.weights
     assert found.trajectory == pytest.approx(expected.trajectory)
-    predictions[2] *= scale  # one member's own scale: its r is the same
+    predictions[2] *= scale  # the correlation does not depend on a member's scale
     assert best_single(task, predictions, labels, order).weights == expected_single(
         task, predictions, labels
     )
@@ -146,14 +146,14 @@ def expected_single(task: Task, predictions: np.ndarray, labels: np.ndarray) -> 
     return tuple(float(m == int(np.argmax(scores))) for m in range(len(predictions)))
 
 
-def test_labels_that_are_constant_give_no_nan() -> None:
+def test_constant_labels_give_a_score_of_0() -> None:
     predictions, _ = make_pool(TASKS["pearson"], 4, 30, 8)
     found = greedy(TASKS["pearson"], predictions, np.full(30, 2.5), list(range(4)))
     assert found.trajectory == (0.0,) * 50
 
 
-def test_a_member_of_another_scale_does_not_blur_squared_errors() -> None:
-    """Its error is 1e12 times theirs; their differences still count."""
+def test_a_member_of_another_scale_does_not_reduce_the_precision_of_squared_errors() -> None:
+    """Its error is 1e12 times those of the others."""
     task = TASKS["pearson"]
     predictions, labels = make_pool(task, 6, 60, 7)
     expected = greedy(task, predictions, labels, list(range(6)), objective=Objective.LOSS)
@@ -181,7 +181,7 @@ print(json.dumps(picks))
 """
 
 
-def test_the_number_of_threads_does_not_matter_and_numpy_is_enough() -> None:
+def test_greedy_needs_only_numpy_and_the_number_of_threads_does_not_matter() -> None:
     found = []
     for threads in ("1", "4"):
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

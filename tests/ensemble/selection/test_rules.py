@@ -1,4 +1,4 @@
-"""Rules of selection: what holds for each of them, what each is, and how one is chosen."""
+"""Selection rules: properties of all of them, and the definition of each."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ LINEAR = ("paper_regression", "stacking")
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("rule", RULES)
 class TestEveryRule:
-    def test_weights_are_shares_or_of_a_linear_model(self, rule: str, name: str) -> None:
+    def test_weights_sum_to_1_or_are_of_a_linear_model(self, rule: str, name: str) -> None:
         predictions, labels = pool(name)
         found = apply(RULES[rule], PAPER_TASKS[name], predictions, labels, range(6))
         assert isinstance(found, Linear) == (rule in LINEAR)
@@ -32,9 +32,9 @@ class TestEveryRule:
             return
         assert weights.min() >= 0
         assert weights.sum() == pytest.approx(1, abs=1e-9)
-        average(PAPER_TASKS[name], pool(name)[0], weights.tolist())  # takes them
+        average(PAPER_TASKS[name], pool(name)[0], weights.tolist())  # accepts them
 
-    def test_candidates_may_come_in_any_order(self, rule: str, name: str) -> None:
+    def test_the_order_of_candidates_does_not_matter(self, rule: str, name: str) -> None:
         predictions, labels = pool(name)
         mixed = np.random.default_rng(1).permutation(len(predictions))
         straight = weights_of(rule, name, predictions, labels)
@@ -48,14 +48,14 @@ class TestEveryRule:
         np.testing.assert_array_equal(weights[:6], weights_of(rule, name, predictions, labels))
         assert not weights[6:].any()
 
-    def test_a_constant_candidate_is_never_taken(self, rule: str, name: str) -> None:
+    def test_a_constant_candidate_has_no_weight(self, rule: str, name: str) -> None:
         predictions, labels = pool(name)
         constant = np.full_like(predictions[:1], 0.2)
         weights = weights_of(rule, name, np.concatenate([constant, predictions]), labels)
         assert weights[0] == 0
         np.testing.assert_array_equal(weights[1:], weights_of(rule, name, predictions, labels))
 
-    def test_it_is_no_worse_than_chance_where_all_are_bad(self, rule: str, name: str) -> None:
+    def test_weights_are_finite_when_all_candidates_are_noise(self, rule: str, name: str) -> None:
         predictions, labels = pool(name, noise=1e3)
         weights = weights_of(rule, name, predictions, labels)
         assert np.isfinite(weights).all()
@@ -65,7 +65,7 @@ class TestEveryRule:
         (weight,) = weights_of(rule, name, predictions, labels)
         assert weight == 1 or (rule in LINEAR and weight != 0)
 
-    def test_a_cap_is_kept(self, rule: str, name: str) -> None:
+    def test_a_cap_limits_the_number_of_members(self, rule: str, name: str) -> None:
         predictions, labels = pool(name)
         _, sample = deduplicated(PAPER_TASKS[name], predictions, labels, range(6))
         weights, intercept = weights_and_intercept(capped(RULES[rule], 2)(sample))
@@ -75,7 +75,7 @@ class TestEveryRule:
 
 @pytest.mark.parametrize("rule", ["simple", "top"])
 def test_a_cap_keeps_the_best_of_equals(rule: str) -> None:
-    """Accuracies .6, .5, .7, .9, .8, whatever the order in which they come."""
+    """Accuracies are .6, .5, .7, .9 and .8."""
     labels = np.arange(NUM_ROWS) % 2.0
     predictions = np.tile(2 * labels - 1, (5, 1))
     for m, share in enumerate((0.4, 0.5, 0.3, 0.1, 0.2)):
@@ -85,8 +85,8 @@ def test_a_cap_keeps_the_best_of_equals(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ["greedy", "greedy_of_best", "greedy_by_loss", "greedy_sorted"])
-def test_greedy_keeps_to_a_cap_as_it_chooses(rule: str) -> None:
-    """Not the heaviest of all that it would take: those may be worth little without the others."""
+def test_greedy_applies_a_cap_while_it_selects(rule: str) -> None:
+    """The heaviest members of an unlimited selection may be worse without the others."""
     predictions, labels = pool("similarity", num=8)
     _, sample = deduplicated(PAPER_TASKS["similarity"], predictions, labels, range(8))
     found = capped(RULES[rule], 2)(sample)
@@ -97,12 +97,12 @@ def test_greedy_keeps_to_a_cap_as_it_chooses(rule: str) -> None:
     assert sample.score(found) >= sample.score(again) - 1e-3
 
 
-def test_rules_that_start_sorted_or_look_at_the_loss() -> None:
+def test_greedy_with_a_sorted_start_and_greedy_by_loss() -> None:
     predictions, labels = pool("paraphrase", num=8)
     _, sample = deduplicated(PAPER_TASKS["paraphrase"], predictions, labels, range(8))
     best = set(sample.ranked()[:5].tolist())
-    taken = set(np.flatnonzero(RULES["greedy_sorted"](sample)).tolist())
-    assert taken <= best or best <= taken  # the shortest best prefix ends in or after the start
+    selected = set(np.flatnonzero(RULES["greedy_sorted"](sample)).tolist())
+    assert selected <= best or best <= selected  # the best prefix may end in the sorted start
 
     def loss(weights: Floats) -> float:
         return float(np.logaddexp(0, (1 - 2 * labels) * (weights @ predictions[:8])).mean())
@@ -111,7 +111,7 @@ def test_rules_that_start_sorted_or_look_at_the_loss() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_skill_prefers_the_better_and_equal_weights_are_equal(name: str) -> None:
+def test_skill_orders_candidates_by_score_and_simple_weighs_them_equally(name: str) -> None:
     predictions, labels = pool(name, noise=1.0)
     _, sample = deduplicated(PAPER_TASKS[name], predictions, labels, range(6))
     weights, singles = skill(sample), sample.singles
@@ -119,7 +119,7 @@ def test_skill_prefers_the_better_and_equal_weights_are_equal(name: str) -> None
     assert weights_of("simple", name, predictions, labels).tolist() == pytest.approx([1 / 6] * 6)
 
 
-def test_the_five_best_weigh_the_same() -> None:
+def test_top_weighs_the_five_best_equally() -> None:
     predictions, labels = pool("paraphrase", num=7)
     _, sample = deduplicated(PAPER_TASKS["paraphrase"], predictions, labels, range(7))
     weights = np.zeros(7)
@@ -128,7 +128,7 @@ def test_the_five_best_weigh_the_same() -> None:
 
 
 def test_skill_by_hand() -> None:
-    """Accuracies .75 and .5 of five classes: log-odds over chance log(12) and log(4)."""
+    """Accuracies .75 and .5 of five classes are log-odds above chance of log 12 and log 4."""
     truth = np.zeros(4)
     answers = np.array([[0, 0, 0, 1], [0, 0, 2, 3]])
     _, sample = deduplicated(PAPER_TASKS["sentiment"], np.eye(5)[answers], truth, range(2))
@@ -136,7 +136,7 @@ def test_skill_by_hand() -> None:
     np.testing.assert_allclose(skill(sample), raw / raw.sum(), atol=1e-8)
 
 
-def test_simple_and_skill_average_the_given_candidates() -> None:
+def test_simple_and_skill_use_only_the_given_candidates() -> None:
     predictions, labels = pool("paraphrase")
     in_simple = [True, False, True, False, False, False]
     for rule in ("simple", "skill"):
@@ -144,8 +144,8 @@ def test_simple_and_skill_average_the_given_candidates() -> None:
         assert (weights > 0).tolist() == in_simple
 
 
-def test_regression_is_the_best_mixture() -> None:
-    """Each kind's objective is no better at any of 200 random weights nearby."""
+def test_regression_finds_the_best_convex_weights() -> None:
+    """The objective of each kind is no better at any of 200 random weights nearby."""
     draw = np.random.default_rng(3)
     for name in TASKS:
         predictions, labels = pool(name, noise=1.0)
@@ -156,11 +156,11 @@ def test_regression_is_the_best_mixture() -> None:
             labels = pool(name, noise=1.0)[1]
             if name == "similarity":
                 return float(np.corrcoef(mean, labels)[0, 1])
-            if name == "paraphrase":  # the scale is the rule's to choose
+            if name == "paraphrase":  # at the best scale of logits
                 z = np.outer(np.linspace(0.2, 8, 60), mean * (2 * labels - 1))
                 return float(-np.logaddexp(0, -z).mean(axis=1).min())
             likelihood = np.log(mean[np.arange(len(labels)), labels.astype(int)]).mean()
-            return float(likelihood + np.log(np.maximum(weights, 1e-9)).mean())  # and its prior
+            return float(likelihood + np.log(np.maximum(weights, 1e-9)).mean())  # with its prior
 
         for _ in range(200):
             other = np.maximum(1e-6, found + draw.normal(0, 0.3, 6))
@@ -170,7 +170,7 @@ def test_regression_is_the_best_mixture() -> None:
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("averaged", Averaged)
 @pytest.mark.parametrize("rule", ["regression", "greedy_by_loss", "stacking"])
-def test_whatever_is_averaged_a_fitted_rule_is_better_than_the_worst_candidate(
+def test_a_fitted_rule_beats_the_worst_candidate_whatever_is_averaged(
     rule: str, averaged: Averaged, name: str
 ) -> None:
     task = PAPER_TASKS[name]
@@ -182,8 +182,8 @@ def test_whatever_is_averaged_a_fitted_rule_is_better_than_the_worst_candidate(
         assert found.sum() == pytest.approx(1)
 
 
-def test_stacking_finds_the_model_that_answers_were_drawn_from() -> None:
-    """One of two candidates says the opposite of what it knows, and all answers lean to 1."""
+def test_stacking_finds_the_model_that_labels_were_drawn_from() -> None:
+    """One of two candidates has a negative weight, and the intercept is not 0."""
     draw = np.random.default_rng(0)
     z = np.rint(draw.normal(0, 2, (2, 4000)) * 2**20) / 2**20
     labels = (draw.random(4000) < 1 / (1 + np.exp(-(1.5 * z[0] - 0.8 * z[1] + 1)))).astype(float)
@@ -192,10 +192,10 @@ def test_stacking_finds_the_model_that_answers_were_drawn_from() -> None:
     assert isinstance(found, Linear)
     np.testing.assert_allclose(found.weights, [1.5, -0.8], atol=0.15)
     np.testing.assert_allclose(found.intercept, [1], atol=0.15)
-    papers = RULES["paper_regression"](sample)
-    assert isinstance(papers, Linear)
-    assert papers.intercept.tolist() == [0]
-    assert sample.score(found) > sample.score(papers)
+    of_paper = RULES["paper_regression"](sample)
+    assert isinstance(of_paper, Linear)
+    assert of_paper.intercept.tolist() == [0]
+    assert sample.score(found) > sample.score(of_paper)
 
 
 def test_stacking_of_scores_is_ridge_regression() -> None:
@@ -209,14 +209,14 @@ def test_stacking_of_scores_is_ridge_regression() -> None:
     np.testing.assert_allclose(found.intercept, [1.5], atol=0.1)
 
 
-def test_the_library_is_of_the_best_that_have_half_of_the_best_ones_skill() -> None:
+def test_the_library_has_candidates_with_half_of_the_best_ones_skill() -> None:
     task, labels = PAPER_TASKS["paraphrase"], np.repeat([0.0, 1.0], [60, 40])
     scores = np.array([0.9, 0.5, 0.74, 0.76, 0.6, 0.8])
     assert library(task, scores, labels).tolist() == [0, 3, 5]
     many = np.linspace(0.8, 0.9, 100)
     assert library(task, many, labels).tolist() == list(range(60, 100))
     assert library(PAPER_TASKS["similarity"], scores - 0.2, labels).tolist() == [0, 2, 3, 4, 5]
-    assert library(task, np.array([0.3, 0.2]), labels).tolist() == [0]  # nobody knows anything
+    assert library(task, np.array([0.3, 0.2]), labels).tolist() == [0]  # all at or below chance
 
 
 def test_a_bag_has_half_of_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,15 +233,15 @@ def test_a_bag_has_half_of_the_candidates(monkeypatch: pytest.MonkeyPatch) -> No
     assert sizes == {3}
 
 
-def test_a_cap_fits_the_heaviest_again_and_not_the_best_alone() -> None:
-    """The second best is the best once more, with a little noise: it adds nothing."""
+def test_a_cap_keeps_the_heaviest_members_of_a_linear_model() -> None:
+    """The second best candidate is a noisy copy of the best and adds nothing."""
     predictions, labels = pool("similarity", num=5, noise=2.0)
     twin = predictions[0] + np.random.default_rng(1).normal(0, 1e-3, predictions[0].shape)
     _, sample = deduplicated(
         PAPER_TASKS["similarity"], np.stack([*predictions, twin]), labels, range(6)
     )
-    whole = weights_and_intercept(RULES["stacking"](sample))[0]
-    heaviest = set(np.argsort(-np.abs(whole))[:2].tolist())
+    weights = weights_and_intercept(RULES["stacking"](sample))[0]
+    heaviest = set(np.argsort(-np.abs(weights))[:2].tolist())
     assert heaviest != set(sample.ranked()[:2].tolist())
     kept = weights_and_intercept(capped(RULES["stacking"], 2)(sample))[0]
     assert set(np.flatnonzero(kept).tolist()) == heaviest

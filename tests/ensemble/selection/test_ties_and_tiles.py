@@ -1,4 +1,4 @@
-"""Ties, caps, sorted starts, and pools larger than is looked at together."""
+"""Greedy selection: ties, caps, sorted starts, and pools larger than a tile."""
 
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,22 @@ SURE, UNSURE = np.array([4.0, -4.0, 4.0, -4.0]), np.array([1.0, -1.0, 1.0, -1.0]
 @pytest.mark.parametrize(
     ("predictions", "order", "expected"),
     [
-        pytest.param([UNSURE, SURE], [(0, "a"), (0, "b")], 1, id="the lower loss first"),
-        pytest.param([SURE, SURE], [(9, "a"), (5, "b")], 1, id="then fewer parameters"),
-        pytest.param([SURE, SURE], [(5, "b"), (5, "a")], 1, id="then the name"),
-        pytest.param([-SURE, UNSURE], [(0, "a"), (9, "b")], 1, id="the metric before all"),
+        pytest.param([UNSURE, SURE], [(0, "a"), (0, "b")], 1, id="lower loss"),
+        pytest.param([SURE, SURE], [(9, "a"), (5, "b")], 1, id="fewer parameters"),
+        pytest.param([SURE, SURE], [(5, "b"), (5, "a")], 1, id="name"),
+        pytest.param([-SURE, UNSURE], [(0, "a"), (9, "b")], 1, id="metric before loss"),
     ],
 )
-def test_ties(predictions: list[np.ndarray], order: list[Any], expected: int) -> None:
+def test_order_of_preference_in_ties(
+    predictions: list[np.ndarray], order: list[Any], expected: int
+) -> None:
     labels = np.array([1.0, 0.0, 1.0, 0.0])
     found = best_single(TASKS["binary accuracy"], np.stack(predictions), labels, order)
     assert found.weights[expected] == 1
 
 
-def test_a_member_already_in_wins_a_tie_over_a_lower_loss() -> None:
-    """a is best alone; with a, adding b or c leaves the score as it is, and b has a lower loss."""
+def test_a_selected_member_wins_a_tie_against_a_lower_loss() -> None:
+    """`a` is the best; adding `a` or `b` does not change the score, and `b` has the lower loss."""
     labels = np.array([1.0, 1.0, 0.0, 0.0])
     a = np.array([3.0, 3.0, -3.0, 0.5])  # 3 of 4
     b = np.array([2.9, 4.0, 0.1, 0.3])  # 2 of 4
@@ -45,7 +47,7 @@ def test_a_member_already_in_wins_a_tie_over_a_lower_loss() -> None:
     assert found.weights == (1.0, 0.0)
 
 
-def test_the_shortest_of_the_best_prefixes() -> None:
+def test_the_shortest_of_the_best_prefixes_is_returned() -> None:
     """The second round reaches the best score, and later ones only keep it."""
     labels = np.array([1.0, 1.0, 1.0, 0.0])
     a, b = np.array([2.0, 2.0, -1.0, -2.0]), np.array([1.0, -1.0, 2.0, -1.0])
@@ -55,27 +57,21 @@ def test_the_shortest_of_the_best_prefixes() -> None:
 
 
 @every_metric
-def test_more_rows_than_are_looked_at_together(task: Task) -> None:
-    """Blocks of rows and of factors, with the last ones left over."""
-    predictions, labels = make_pool(task, 12, 1000, 9)
+@pytest.mark.parametrize(("num_candidates", "num_rows", "rounds"), [(12, 1000, 6), (300, 40, 3)])
+def test_pools_larger_than_a_tile(
+    task: Task, num_candidates: int, num_rows: int, rounds: int
+) -> None:
+    """The last tiles of rows, of candidates and of factors are smaller."""
+    predictions, labels = make_pool(task, num_candidates, num_rows, 9)
+    order = list(range(num_candidates))
     for objective in Objective:
-        found = greedy(task, predictions, labels, list(range(12)), 6, objective=objective)
-        weights, trajectory = naive(task, predictions, labels, list(range(12)), 6, objective)
+        found = greedy(task, predictions, labels, order, rounds, objective=objective)
+        weights, trajectory = naive(task, predictions, labels, order, rounds, objective)
         np.testing.assert_allclose(found.trajectory, trajectory, atol=1e-9)
         assert found.weights == pytest.approx(weights)
 
 
-@every_metric
-def test_more_candidates_than_are_looked_at_together(task: Task) -> None:
-    predictions, labels = make_pool(task, 300, 40, 18)
-    for objective in Objective:
-        found = greedy(task, predictions, labels, list(range(300)), 3, objective=objective)
-        weights, trajectory = naive(task, predictions, labels, list(range(300)), 3, objective)
-        np.testing.assert_allclose(found.trajectory, trajectory, atol=1e-9)
-        assert found.weights == pytest.approx(weights)
-
-
-def test_logits_too_large_for_the_grid_in_four_bytes() -> None:
+def test_logits_too_large_for_32_bits() -> None:
     task = TASKS["binary accuracy"]
     predictions, labels = make_pool(task, 4, 300, 10)
     predictions[2] *= 5000
@@ -88,7 +84,7 @@ def test_logits_too_large_for_the_grid_in_four_bytes() -> None:
 
 @every_metric
 def test_a_sorted_start(task: Task) -> None:
-    """The best candidates go in first; what follows is greedy again."""
+    """The best candidates are added first, the others greedily."""
     predictions, labels = make_pool(task, 8, 60, 11)
     best = np.argsort(
         [-task_metric(task, prediction, labels)[0] for prediction in predictions], kind="stable"

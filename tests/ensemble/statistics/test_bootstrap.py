@@ -1,4 +1,4 @@
-"""Resampled scores, differences and gains against rows that are drawn one by one."""
+"""Resampled scores, differences and gains, compared with metrics on repeated rows."""
 
 import numpy as np
 import pytest
@@ -24,30 +24,36 @@ def task_with(metric: str) -> Task:
     return PAPER_TASKS[name].model_copy(update={"metric": metric})
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "pearson", "macro_f1", "spearman"])
-def test_scores_on_counted_rows_are_those_on_explicitly_resampled_rows(metric: str) -> None:
-    task, random = task_with(metric), np.random.default_rng(3)
+def _on_repeated_rows(
+    task: Task, outputs: Floats, labels: Floats, counts: Floats | NDArray[np.uint8]
+) -> Floats:
+    """The metric on rows that are repeated as often as they are counted."""
+    drawn = [np.repeat(np.arange(len(labels)), times.astype(int)) for times in counts]
+    return np.array([task_metric(task, outputs[rows], labels[rows])[0] for rows in drawn])
+
+
+def _labels_and_signal(task: Task, num_rows: int, random: np.random.Generator) -> list[Floats]:
+    """Random labels, and the outputs of a model that is always right."""
     if task.kind is Kind.SIMILARITY:
-        labels = random.uniform(0, 5, 40).round(1)
-        outputs = labels + random.normal(0, 1, 40)
-    else:
-        labels = random.integers(0, 5, 40).astype(float)
-        outputs = np.eye(5)[labels.astype(int)] + random.normal(0, 0.7, (40, 5))
-    rows = random.integers(0, 40, (25, 40))
-    counts = np.stack([np.bincount(drawn, minlength=40) for drawn in rows]).astype(float)
-    explicit = [task_metric(task, outputs[drawn], labels[drawn])[0] for drawn in rows]
-    np.testing.assert_allclose(
-        resampled_scores(task, outputs, labels, counts), explicit, rtol=0, atol=1e-12
-    )
+        labels = random.uniform(0, 5, num_rows).round(1)
+        return [labels, labels]
+    labels = random.integers(0, 2 if task.kind is Kind.PARAPHRASE else 5, num_rows).astype(float)
+    return [labels, labels - 0.5 if task.kind is Kind.PARAPHRASE else np.eye(5)[labels.astype(int)]]
 
 
-def test_accuracy_of_a_paraphrase_logit_is_counted_the_same() -> None:
-    task, random = PAPER_TASKS["paraphrase"], np.random.default_rng(4)
-    labels, outputs = random.integers(0, 2, 30).astype(float), random.normal(0, 1, 30)
-    rows = random.integers(0, 30, (10, 30))
-    counts = np.stack([np.bincount(drawn, minlength=30) for drawn in rows]).astype(float)
-    explicit = [task_metric(task, outputs[drawn], labels[drawn])[0] for drawn in rows]
-    np.testing.assert_allclose(resampled_scores(task, outputs, labels, counts), explicit)
+@pytest.mark.parametrize(
+    "task",
+    [PAPER_TASKS["paraphrase"], *map(task_with, ("accuracy", "pearson", "macro_f1", "spearman"))],
+    ids=lambda task: f"{task.kind}-{task.metric}",
+)
+def test_scores_on_counted_rows_equal_those_on_repeated_rows(task: Task) -> None:
+    random = np.random.default_rng(3)
+    labels, signal = _labels_and_signal(task, 40, random)
+    outputs = signal + random.normal(0, 0.7, signal.shape)
+    counts = random.multinomial(40, np.full(40, 1 / 40), 25).astype(float)
+    expected = _on_repeated_rows(task, outputs, labels, counts)
+    found = resampled_scores(task, outputs, labels, counts)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("value", [0.1, 2.3, 4.99])
@@ -58,7 +64,7 @@ def test_constant_scores_count_as_0_in_every_replicate(value: float) -> None:
     assert not scores.any()
 
 
-def test_all_runs_share_the_drawn_rows_and_tasks_do_not() -> None:
+def test_replicates_are_shared_by_runs_and_differ_between_tasks() -> None:
     draws, labels = Draws(200), np.tile([0.0, 1.0], 50)
     outputs = np.random.default_rng(0).normal(0, 1, 100)
     paraphrase = PAPER_TASKS["paraphrase"]
@@ -70,7 +76,7 @@ def test_all_runs_share_the_drawn_rows_and_tasks_do_not() -> None:
 
 
 @pytest.mark.parametrize("num_replicates", [1, 99, 100, 101, 250])
-def test_each_replicate_draws_as_many_rows_as_there_are(num_replicates: int) -> None:
+def test_each_replicate_draws_the_number_of_rows(num_replicates: int) -> None:
     counts = Draws(num_replicates).counts_of("task", 40)
     assert counts.shape == (1 + num_replicates, 40)
     assert (counts[0] == 1).all()  # the rows as they are
@@ -78,10 +84,10 @@ def test_each_replicate_draws_as_many_rows_as_there_are(num_replicates: int) -> 
     assert num_replicates == 1 or counts[1:].min() == 0
     assert counts[1:].max() > 1
     again = Draws(num_replicates).counts_of("other", 40)
-    np.testing.assert_array_equal(counts, again)  # by the place of the task, not its name
+    np.testing.assert_array_equal(counts, again)  # drawn by the task's number, not by its name
 
 
-def test_a_run_is_scored_once() -> None:
+def test_scores_of_a_run_are_cached() -> None:
     draws, labels = Draws(5), np.array([0.0, 1.0, 1.0])
     outputs = np.array([-1.0, 1.0, -1.0])
     first = draws.scores(("a", "t"), PAPER_TASKS["paraphrase"], outputs, labels)
@@ -89,36 +95,32 @@ def test_a_run_is_scored_once() -> None:
     assert draws.scores(("a", "t"), PAPER_TASKS["paraphrase"], -outputs, labels) is first
 
 
-def _explicit(task: Task, outputs: Floats, labels: Floats, counts: NDArray[np.uint8]) -> Floats:
-    """The metric on the rows as often as they are counted."""
-    drawn = [np.repeat(np.arange(len(labels)), times.astype(int)) for times in counts]
-    return np.array([task_metric(task, outputs[rows], labels[rows])[0] for rows in drawn])
-
-
 @pytest.mark.parametrize("num_replicates", [60, 130])
-@pytest.mark.parametrize("name", ["paraphrase", "similarity"])
-def test_a_gain_is_the_mean_of_the_parts_differences_on_the_same_rows(
+@pytest.mark.parametrize("name", ["sentiment", "paraphrase", "similarity"])
+def test_a_gain_is_the_mean_difference_over_parts_on_the_same_rows(
     name: str, num_replicates: int
 ) -> None:
     task, random = PAPER_TASKS[name], np.random.default_rng(5)
-    labels = random.integers(0, 2, 80).astype(float)
-    ways = [labels - 0.5 + random.normal(0, noise, 80) for noise in (0.4, 0.9, 3.0)]
+    labels, signal = _labels_and_signal(task, 80, random)
+    systems = [signal + random.normal(0, noise, signal.shape) for noise in (0.4, 0.9, 3.0)]
+    systems.append(systems[0])
     parts = [np.arange(80) % 3 == 0, np.arange(80) % 3 > 0]
     counts = Draws(num_replicates).counts_of("task", 80)
     scores = [
-        np.mean([_explicit(task, way[p], labels[p], counts[:, p]) for p in parts], axis=0)
-        for way in ways
+        np.mean([_on_repeated_rows(task, s[p], labels[p], counts[:, p]) for p in parts], axis=0)
+        for s in systems
     ]
-    ours, *others = ([way[part] for part in parts] for way in ways)
+    ours, *others = ([outputs[part] for part in parts] for outputs in systems)
     found = gain_of_halves(task, ours, others, labels, parts, num_replicates)
-    assert len(found) == 2
+    assert len(found) == 3
+    assert found[2] == Gain(0, 0, 0)
     for gain, theirs in zip(found, scores[1:], strict=True):
         differences = scores[0] - theirs
         low, high = np.quantile(differences[1:], [0.025, 0.975])
         assert (gain.value, gain.low, gain.high) == pytest.approx((differences[0], low, high))
 
 
-def test_a_gain_is_clear_above_0_and_says_its_interval() -> None:
+def test_a_gain_is_clear_when_its_interval_is_above_0() -> None:
     gain = Gain(0.012, 0.0031, 0.0214)
     assert gain.is_clear
     assert not Gain(0.012, 0.0, 0.02).is_clear
@@ -126,25 +128,27 @@ def test_a_gain_is_clear_above_0_and_says_its_interval() -> None:
     assert Gain(-0.1, -0.2, 0.0).describe() == "-0.1000 [-0.2000, +0.0000]"
 
 
-def test_several_ways_are_resampled_alike() -> None:
-    """Each as if it were by itself; of another seed other rows."""
+def test_several_systems_are_resampled_as_each_is_alone() -> None:
+    """Another seed draws other rows."""
     random = np.random.default_rng(0)
     parts = [np.arange(120) % 3 == 0, np.arange(120) % 3 > 0]
     for name in ("paraphrase", "similarity"):
         labels = random.integers(0, 2, 120).astype(float)
-        ways = [[labels[p] - 0.5 + random.normal(0, 1, p.sum()) for p in parts] for _ in range(3)]
-        found = resampled_means(PAPER_TASKS[name], ways, labels, parts, 50)
+        systems = [
+            [labels[p] - 0.5 + random.normal(0, 1, p.sum()) for p in parts] for _ in range(3)
+        ]
+        found = resampled_means(PAPER_TASKS[name], systems, labels, parts, 50)
         assert found.shape == (3, 51)
-        for way, scores in zip(ways, found, strict=True):
-            (own,) = resampled_means(PAPER_TASKS[name], [way], labels, parts, 50)
+        for outputs, scores in zip(systems, found, strict=True):
+            (own,) = resampled_means(PAPER_TASKS[name], [outputs], labels, parts, 50)
             np.testing.assert_allclose(scores, own, rtol=1e-10)
-        other = resampled_means(PAPER_TASKS[name], ways, labels, parts, 50, seed=1)
+        other = resampled_means(PAPER_TASKS[name], systems, labels, parts, 50, seed=1)
         assert (other[:, 1:] != found[:, 1:]).any()
 
 
-def test_the_gain_of_overall_has_the_interval_of_a_sum() -> None:
-    """Half of a correlation's gain counts, as in overall; the tasks' rows have nothing in common,
-    so that it is as wide as that of independent draws."""
+def test_the_interval_of_the_overall_gain_is_that_of_independent_tasks() -> None:
+    """Half of a correlation's gain counts. The tasks share no rows, so their gains are independent
+    and variances add."""
     random = np.random.default_rng(0)
     draws = {
         "sentiment": np.r_[0.02, random.normal(0.02, 0.04 / 1.96, 200_000)],
@@ -158,13 +162,13 @@ def test_the_gain_of_overall_has_the_interval_of_a_sum() -> None:
     assert (gain.low, gain.high) == pytest.approx((0.02 - width, 0.02 + width), abs=3e-4)
 
 
-def test_overall_is_the_mean_in_which_a_correlation_counts_from_0_to_1() -> None:
+def test_overall_is_a_mean_with_correlations_mapped_to_0_to_1() -> None:
     scores = {"sentiment": np.array([0.4, 0.5]), "similarity": np.array([-1.0, 0.6])}
     np.testing.assert_allclose(overall_of(scores, PAPER_TASKS), [0.2, 0.65], rtol=1e-12)
 
 
 @pytest.mark.parametrize("counts", [np.zeros((1, 3)), np.array([[5.0, 0.0, 0.0]])])
-def test_a_replicate_without_rows_or_with_one_has_a_score(counts: Floats) -> None:
+def test_a_replicate_of_one_row_or_none_has_a_score(counts: Floats) -> None:
     labels, outputs = np.array([1.0, 0.0, 1.0]), np.array([1.0, 1.0, -1.0])
     expected = float(counts.any())
     assert resampled_scores(PAPER_TASKS["paraphrase"], outputs, labels, counts) == [expected]
@@ -172,8 +176,10 @@ def test_a_replicate_without_rows_or_with_one_has_a_score(counts: Floats) -> Non
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "spearman"])
-def test_a_replicate_without_a_row_stands_for_all_of_them(metric: str) -> None:
+def test_an_empty_replicate_is_scored_on_all_rows(metric: str) -> None:
     task, labels = task_with(metric), np.array([0.0, 1.0, 2.0])
     outputs = np.eye(5)[[0, 1, 1]] if metric == "macro_f1" else np.array([0.1, 0.5, 0.4])
-    whole, none = resampled_scores(task, outputs, labels, np.array([[1.0, 1, 1], [0.0, 0, 0]]))
-    assert none == whole == task_metric(task, outputs, labels)[0]
+    on_all_rows, on_none = resampled_scores(
+        task, outputs, labels, np.array([[1.0, 1, 1], [0.0, 0, 0]])
+    )
+    assert on_none == on_all_rows == task_metric(task, outputs, labels)[0]
