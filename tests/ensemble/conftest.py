@@ -1,4 +1,4 @@
-"""Tracked runs without MLflow: their artifacts as files, their records made up."""
+"""Tracked runs without MLflow: artifacts as files, and records of runs in memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ TASKS = ("sentiment", "paraphrase", "similarity")
 
 @dataclass
 class Store:
-    """Runs of a sweep `s`; `add` writes the artifacts of one and makes its record."""
+    """Runs of a sweep `s`; `add` writes the artifacts of a run and adds its record."""
 
     root: Path
     runs: list[RunRecord] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Store:
         return tuple(f"{task[:2]}-{row}" for row in range(NUM_ROWS))
 
     def outputs(self, task: str, seed: int, noise: float = 1.5) -> NDArray[np.float32]:
-        """What a model that is right more often than not puts out."""
+        """Outputs of a model that is right on most rows."""
         rng = np.random.default_rng([seed, len(task)])
         labels, kind = self.labels[task], PAPER_TASKS[task].kind
         if kind is Kind.CLASSIFICATION:
@@ -68,7 +68,7 @@ class Store:
         config: Mapping[str, Any] | None = None,
         recipe: str = "b3",
     ) -> RunRecord:
-        """`epochs`: epoch -> task -> outputs. All epochs have weights unless `kept` says which."""
+        """`epochs`: epoch -> task -> outputs. `kept`: those with weights; default: all."""
         run_id = f"run{trial}"
         tasks = next(iter(epochs.values())).keys() if epochs else TASKS
         settings = from_flat({"data.tasks": list(tasks), **(config or {})}).flat()
@@ -132,7 +132,7 @@ class Store:
         return self.root / f"run{trial}" / PREDICTIONS_ARTIFACT / prediction_path(epoch)
 
     def replace(self, trial: str, epoch: int, task: str, predictions: Predictions) -> None:
-        """Put others in the place of a task's, in the epoch's file."""
+        """Replace the predictions of a task in an epoch's file, or add them."""
         path = self.path(trial, epoch)
         found = read_predictions(path) if path.exists() else {}
         write_predictions(path, list({**found, task: predictions}.values()))

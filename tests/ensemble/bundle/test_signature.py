@@ -1,4 +1,4 @@
-"""A signature says who exported a bundle: of each byte of it, by one key, or it is refused (S2)."""
+"""A signature proves that a bundle is unchanged since the owner of a key signed it (S2)."""
 
 import shutil
 from pathlib import Path
@@ -12,19 +12,19 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from lively import vouch
 from typer.testing import CliRunner
 
-from ensemble.bundle.format import CARD, FACTS
+from ensemble.bundle.format import CARD
 from ensemble.bundle.signature import sign, signature_path, verify_signature
 from ensweep.cli.app import app
 from mlflow_setup.errors import ConfigError, IntegrityError
-from mlflow_setup.filesystem.manifest import MANIFEST, write_manifest
 
 PEM = Encoding.PEM
 
 
 def write_keys(folder: Path, name: str) -> tuple[Path, Path]:
-    """Private and public."""
+    """Write a new private and its public key."""
     key = Ed25519PrivateKey.generate()
     private, public = folder / f"{name}.pem", folder / f"{name}.pub"
     private.write_bytes(key.private_bytes(PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -32,17 +32,7 @@ def write_keys(folder: Path, name: str) -> tuple[Path, Path]:
     return private, public
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """What a bundle's signature is of: files and their manifest."""
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    (folder / CARD).write_text("# card\n")
-    write_manifest(folder, FACTS)
-    return folder
-
-
-def test_what_was_signed_is_known(folder: Path, tmp_path: Path) -> None:
+def test_a_signature_is_valid_for_its_own_key_only(folder: Path, tmp_path: Path) -> None:
     private, public = write_keys(tmp_path, "mine")
     assert sign(folder, private) == tmp_path / "bundle.sig" == signature_path(folder)
     verify_signature(folder, public)
@@ -51,22 +41,19 @@ def test_what_was_signed_is_known(folder: Path, tmp_path: Path) -> None:
         verify_signature(folder, other)
 
 
-def test_a_bundle_that_was_written_anew_is_not_the_one_that_was_signed(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_changed_bundle_does_not_match_its_signature(folder: Path, tmp_path: Path) -> None:
     private, public = write_keys(tmp_path, "mine")
     sign(folder, private)
     (folder / CARD).write_text("# cord\n")
     with pytest.raises(IntegrityError, match="changed since it was written"):
         sign(folder, private)
-    (folder / MANIFEST).unlink()
-    write_manifest(folder, FACTS)  # whole again, and not what was signed
+    vouch(folder)  # undamaged, but not what was signed
     with pytest.raises(IntegrityError, match="not a signature of"):
         verify_signature(folder, public)
 
 
 @pytest.mark.parametrize("text", ["", "zz", "00" * 64, "\xff"])
-def test_what_is_no_signature_is_refused(folder: Path, tmp_path: Path, text: str) -> None:
+def test_an_invalid_signature_is_refused(folder: Path, tmp_path: Path, text: str) -> None:
     _, public = write_keys(tmp_path, "mine")
     with pytest.raises(IntegrityError, match=r"bundle\.sig: the signature cannot be read: No"):
         verify_signature(folder, public)
@@ -75,7 +62,7 @@ def test_what_is_no_signature_is_refused(folder: Path, tmp_path: Path, text: str
         verify_signature(folder, public)
 
 
-def test_what_is_no_key_is_named(folder: Path, tmp_path: Path) -> None:
+def test_an_invalid_key_is_refused(folder: Path, tmp_path: Path) -> None:
     private, public = write_keys(tmp_path, "mine")
     other = generate_private_key(SECP256R1())
     curve, text = tmp_path / "curve.pem", tmp_path / "text.pem"
@@ -90,7 +77,7 @@ def test_what_is_no_key_is_named(folder: Path, tmp_path: Path) -> None:
         sign(folder, tmp_path / "none.pem")
 
 
-def test_the_commands(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_commands_sign_and_verify(tiny_bundle: Path, tmp_path: Path) -> None:
     private, public = write_keys(tmp_path, "mine")
     copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
     done = CliRunner().invoke(app, ["sign", str(copy), "--key", str(private)])

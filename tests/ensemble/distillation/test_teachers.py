@@ -1,4 +1,4 @@
-"""Soft labels: averaged from runs or a bundle, computed once, found again, refused if foreign."""
+"""Soft labels: computed once from runs or a bundle; those of other data are refused."""
 
 from functools import partial
 from itertools import count
@@ -14,8 +14,9 @@ from ensemble.distillation.teachers import teach
 from ensemble.inference.ensemble import Ensemble
 from mlflow_setup.errors import ConfigError, IntegrityError, NothingUsableError
 from mlflow_setup.runs.query import find_trials
-from mlflow_setup.schema import Identity, Outcome
+from mlflow_setup.schema import Identity, Outcome, RunRecord
 from mlflow_setup.tracking.store import Tracking, resolve_tracking
+from trainable.config.config import Config
 from trainable.data.dataset import read_dataset
 from trainable.distillation.soft_labels import soft_labels_dir
 from trainable.runtime.stopping import StopRequested
@@ -27,7 +28,18 @@ def tracking(tiny_runs: Path) -> Tracking:
     return resolve_tracking(tiny_runs)
 
 
-def test_two_runs_are_averaged_as_an_ensemble_is(
+@pytest.fixture
+def teacher(tracking: Tracking) -> RunRecord:
+    return find_trials(tracking, "tiny")[0]
+
+
+@pytest.fixture
+def config(tiny_encoder: Path, tiny_data: Path, teacher: RunRecord) -> Config:
+    """A student of `teacher`."""
+    return config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{teacher.run_id}")
+
+
+def test_soft_labels_of_two_runs_are_averaged_as_in_an_ensemble(
     tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
 ) -> None:
     runs = find_trials(tracking, "tiny")
@@ -46,7 +58,7 @@ def test_two_runs_are_averaged_as_an_ensemble_is(
         np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_a_bundle_teaches_what_it_predicts(
+def test_soft_labels_of_a_bundle_are_its_predictions(
     tiny_encoder: Path, tiny_data: Path, tiny_bundle: Path, tracking: Tracking, tmp_path: Path
 ) -> None:
     config = config_of(tiny_encoder, tiny_data, f"distill.teacher=bundle:{tiny_bundle}")
@@ -60,20 +72,21 @@ def test_a_bundle_teaches_what_it_predicts(
 
 
 @pytest.mark.parametrize("kind", ["run", "bundle"])
-def test_a_teacher_is_stopped_between_stretches(
+def test_a_stopped_teacher_stops_the_training_that_waits_for_it(
     kind: str,
     tiny_encoder: Path,
     tiny_data: Path,
     tiny_bundle: Path,
+    teacher: RunRecord,
     tracking: Tracking,
     tmp_path: Path,
 ) -> None:
-    """And the training that waits for it: it has not begun, and goes on by the same call."""
-    named = tiny_bundle if kind == "bundle" else find_trials(tracking, "tiny")[0].run_id
-    config = config_of(tiny_encoder, tiny_data, f"distill.teacher={kind}:{named}")
-    asked = count(1)
+    """Training has not begun, and the same call begins it."""
+    name = tiny_bundle if kind == "bundle" else teacher.run_id
+    config = config_of(tiny_encoder, tiny_data, f"distill.teacher={kind}:{name}")
+    calls = count(1)
     with pytest.raises(StopRequested, match="its teacher computed soft labels"):
-        teach(config, tmp_path, tracking, stop=lambda: next(asked) == 2)
+        teach(config, tmp_path, tracking, stop=lambda: next(calls) == 2)
     assert not soft_labels_dir(config, read_dataset(config), tmp_path).exists()
     begin = partial(
         train,
@@ -89,11 +102,7 @@ def test_a_teacher_is_stopped_between_stretches(
     assert begin().outcome is Outcome.FINISHED
 
 
-def test_soft_labels_are_computed_once(
-    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
-) -> None:
-    run = find_trials(tracking, "tiny")[0]
-    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{run.run_id}")
+def test_soft_labels_are_computed_once(config: Config, tracking: Tracking, tmp_path: Path) -> None:
     teach(config, tmp_path, tracking)
     folder = soft_labels_dir(config, read_dataset(config), tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -102,43 +111,39 @@ def test_soft_labels_are_computed_once(
     assert len(before) == 3
 
 
-def test_a_teacher_needs_no_task_that_has_no_labels(
-    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
+def test_a_task_without_labels_needs_no_soft_labels(
+    tiny_encoder: Path, tiny_data: Path, teacher: RunRecord, tracking: Tracking, tmp_path: Path
 ) -> None:
-    run = find_trials(tracking, "tiny")[0]
     tasks = "data.tasks=[sentiment, paraphrase, similarity, nli]"
-    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{run.run_id}", tasks)
+    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{teacher.run_id}", tasks)
     teach(config, tmp_path, tracking)
     assert set(labels_of(config, tmp_path)[1]) == {"sentiment", "paraphrase", "similarity"}
 
 
-def test_what_cannot_teach_is_refused_by_name(
-    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
+def test_an_unusable_teacher_is_refused(
+    tiny_encoder: Path, tiny_data: Path, teacher: RunRecord, tracking: Tracking, tmp_path: Path
 ) -> None:
     unknown = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{'0' * 32}")
     with pytest.raises(ConfigError):
         teach(unknown, tmp_path, tracking)
-    nowhere = config_of(tiny_encoder, tiny_data, f"distill.teacher=bundle:{tmp_path}/none")
+    missing = config_of(tiny_encoder, tiny_data, f"distill.teacher=bundle:{tmp_path}/none")
     with pytest.raises(IntegrityError, match="none"):
-        teach(nowhere, tmp_path, tracking)
-    run = find_trials(tracking, "tiny")[0]
-    with_nli = config_of(
+        teach(missing, tmp_path, tracking)
+    with_other_task = config_of(
         tiny_encoder,
         tiny_data,
-        f"distill.teacher=run:{run.run_id}",
+        f"distill.teacher=run:{teacher.run_id}",
         "tasks.other={kind: classification, files: {train: ids-sst-train.csv, "
         "dev: ids-sst-dev.csv}, columns: {label: sentiment}, num_classes: 5}",
         "data.tasks=[sentiment, other]",
     )
     with pytest.raises(IntegrityError, match="no task other"):
-        teach(with_nli, tmp_path, tracking)
+        teach(with_other_task, tmp_path, tracking)
 
 
-def test_missing_or_foreign_soft_labels_stop_the_trial(
-    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
+def test_missing_soft_labels_and_those_of_other_data_are_refused(
+    config: Config, tracking: Tracking, tmp_path: Path
 ) -> None:
-    run = find_trials(tracking, "tiny")[0]
-    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{run.run_id}")
     identity = Identity("0001", None, "b3", {})
     with pytest.raises(IntegrityError, match=r"sentiment\.parquet"):
         train(config, tmp_path / "t", identity=identity, shared=tmp_path)
@@ -147,19 +152,17 @@ def test_missing_or_foreign_soft_labels_stop_the_trial(
     (folder / "similarity.parquet").write_bytes((folder / "paraphrase.parquet").read_bytes())
     with pytest.raises(IntegrityError, match="predictions for other data"):
         train(config, tmp_path / "t", identity=identity, shared=tmp_path)
-    teach(config, tmp_path, tracking)  # foreign ones are replaced
+    teach(config, tmp_path, tracking)  # those of other data are replaced
     assert set(labels_of(config, tmp_path)[1]) == {"sentiment", "paraphrase", "similarity"}
 
 
-def test_a_run_whose_weights_are_gone(
-    tiny_encoder: Path, tiny_data: Path, tiny_runs: Path, tracking: Tracking, tmp_path: Path
+def test_a_teacher_whose_weights_are_missing_is_refused(
+    config: Config, tiny_runs: Path, teacher: RunRecord, tracking: Tracking, tmp_path: Path
 ) -> None:
-    run = find_trials(tracking, "tiny")[0]
-    config = config_of(tiny_encoder, tiny_data, f"distill.teacher=run:{run.run_id}")
-    folder = tiny_runs / "tiny" / "trials" / run.trial
-    away = folder.rename(tmp_path / "away")
+    folder = tiny_runs / "tiny" / "trials" / teacher.trial
+    moved = folder.rename(tmp_path / "moved")
     try:
         with pytest.raises(NothingUsableError, match="cannot be reached from here"):
             teach(config, tmp_path / "shared", tracking)
     finally:
-        away.rename(folder)
+        moved.rename(folder)

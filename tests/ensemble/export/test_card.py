@@ -1,4 +1,4 @@
-"""The model card says what was measured, with the hub's metadata in front."""
+"""The model card has the measured scores, after the hub's metadata."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def contents(pool: Pool, choice: EnsembleChoice, encoder: str = "minilm") -> Con
     )
 
 
-def test_figures_are_those_of_the_choice(pool: Pool) -> None:
+def test_the_card_has_the_scores_of_the_choice(pool: Pool) -> None:
     choice = choose(pool, "greedy")
     text = model_card(REQUEST, contents(pool, choice), choice)
     for name, task in choice.tasks.items():
@@ -62,15 +62,15 @@ def test_figures_are_those_of_the_choice(pool: Pool) -> None:
         for member in task.selective.members:
             line = f"| {name} | {member.weight:.3f} | `{member.candidate.key}` |"
             assert line in text.splitlines()
-        said = doubts_by_task(choice)[name]
-        assert (f"- {name}: {said}" in text.splitlines()) == (said is not None)
+        doubt = doubts_by_task(choice)[name]
+        assert (f"- {name}: {doubt}" in text.splitlines()) == (doubt is not None)
         gains = [task.gains[method].describe() for method in (Method.BEST_SINGLE, Method.SIMPLE)]
         assert f"| {name} | {task.rule.rule} | {' | '.join(gains)} |" in text.splitlines()
     assert f"{choice.overall[Method.SELECTIVE].held_out:.4f}" in text
     gains = [choice.gains[method].describe() for method in (Method.BEST_SINGLE, Method.SIMPLE)]
     assert f"| overall | | {' | '.join(gains)} |" in text.splitlines()
-    said = doubts_by_task(choice)["overall"]
-    assert (f"- overall: {said}" in text.splitlines()) == (said is not None)
+    doubt = doubts_by_task(choice)["overall"]
+    assert (f"- overall: {doubt}" in text.splitlines()) == (doubt is not None)
     assert f"Verdict: {verdict(choice)}.\n" in text
     timed = model_card(REQUEST, contents(pool, choice), choice, milliseconds=1.25)
     assert ", 1.2 ms a sentence on the machine that exported it" in timed
@@ -80,7 +80,7 @@ def test_figures_are_those_of_the_choice(pool: Pool) -> None:
     assert "The hyperparameter search used all of dev" in text
 
 
-def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
+def test_the_metadata_block_has_the_held_out_scores(pool: Pool) -> None:
     choice = choose(pool, "greedy")
     _, block, text = model_card(REQUEST, contents(pool, choice), choice).split("---\n", 2)
     data = yaml.safe_load(block)
@@ -113,16 +113,16 @@ def test_the_metadata_block_holds_the_judged_scores(pool: Pool) -> None:
         ("a|b<script>`", "a?b?script??"),
     ],
 )
-def test_the_encoder_is_named_and_its_folder_is_not(pool: Pool, encoder: str, shown: str) -> None:
+def test_the_encoder_is_named_without_its_folder(pool: Pool, encoder: str, shown: str) -> None:
     choice = choose(pool, "greedy")
     text = model_card(REQUEST, contents(pool, choice, encoder), choice)
     rows = [line for line in text.splitlines() if line.startswith("| `") and "run" in line]
     assert {row.split(" | ")[1] for row in rows} == {shown}
     assert "somebody" not in text
-    assert ("base_model:" in text) == (encoder == shown)  # folders and nonsense are no names
+    assert ("base_model:" in text) == (encoder == shown)  # only names of the hub
 
 
-def test_what_is_known_of_cost_origin_and_licence(store: Any) -> None:
+def test_size_revision_and_licence_of_encoders_are_stated(store: Any) -> None:
     for number in (1, 2):
         store.add_usual(f"000{number}", seed=number, notes={"num_parameters": 22_700_000})
     pool = store.pool()
@@ -142,21 +142,21 @@ def test_what_is_known_of_cost_origin_and_licence(store: Any) -> None:
     assert "The encoder: some/other unknown. The training data" in other
 
 
-def test_one_model_is_no_ensemble(pool: Pool) -> None:
+def test_a_single_model_is_not_called_an_ensemble(pool: Pool) -> None:
     choice = choose(pool, "single")
-    whole = contents(pool, choice)
-    (name, *_) = whole.members
+    complete = contents(pool, choice)
+    (name, *_) = complete.members
     shares = {
         task: entry.model_copy(update={"members": entry.members[:1]})
-        for task, entry in whole.tasks.items()
+        for task, entry in complete.tasks.items()
     }
-    update = {"members": {name: whole.members[name]}, "tasks": shares}
-    text = model_card(REQUEST, whole.model_copy(update=update), choice)
+    update = {"members": {name: complete.members[name]}, "tasks": shares}
+    text = model_card(REQUEST, complete.model_copy(update=update), choice)
     assert "\nOne multitask BERT model, chosen by score and cost from the tracked runs of s" in text
     assert "are averaged" not in text
 
 
-def test_an_ensemble_of_another_kind(pool: Pool) -> None:
+def test_linear_models_several_sweeps_and_listed_runs_are_described(pool: Pool) -> None:
     """Linear models of logits, of several sweeps; and runs that were listed."""
     choice = choose(pool, "stacking", averaged=Averaged.LOGITS)
     text = model_card(Request(("a", "b")), contents(pool, choice), choice)
@@ -171,7 +171,7 @@ def test_an_ensemble_of_another_kind(pool: Pool) -> None:
     assert "linear model" not in text
 
 
-def test_the_example_fits_the_first_task(store: Any) -> None:
+def test_the_example_is_of_the_first_task(store: Any) -> None:
     outputs = {"similarity": store.outputs("similarity", 1)}
     store.add("0001", {1: outputs})
     pool = store.pool()

@@ -1,4 +1,4 @@
-"""sentence-transformers loads a bundle's encoder as it was trained, whatever it was pooled by."""
+"""sentence-transformers loads a bundle's main encoder with the pooling of its training."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_sentences_are_embedded_as_in_training(
     np.testing.assert_allclose(theirs.encode(list(SENTENCES)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_embedding_is_of_the_member_that_answers_for_the_most() -> None:
+def test_the_embedding_is_that_of_the_main_encoders_heaviest_member() -> None:
     config = from_flat({"data.tasks": ["sentiment"]})
     assert main_member(contents(config, MAIN, MAIN, "other")) == "m1"
     assert main_member(contents(config, "other")) is None

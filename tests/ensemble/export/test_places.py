@@ -1,4 +1,4 @@
-"""Whoever has a bundle does not learn where its builder keeps things."""
+"""Exported settings do not contain paths of the machine that exported them."""
 
 import contextlib
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_folders_are_named_by_their_last_part(
     assert config == {"model.encoder": shown, "data.dir": ""}
 
 
-def test_a_teacher_that_is_a_bundle_has_a_place_too() -> None:
+def test_the_folder_of_a_teachers_bundle_is_left_out() -> None:
     config = {"distill.teacher": "bundle:/home/somebody/best"}
     assert without_places(config)["distill.teacher"] == "bundle:./best"
     assert without_places({"distill.teacher": "run:ab12"})["distill.teacher"] == "run:ab12"

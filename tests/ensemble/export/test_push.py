@@ -1,4 +1,4 @@
-"""`ensweep push` leaves on the hub what verifies when it is downloaded."""
+"""What `ensweep push` uploads to the hub is a bundle that verifies."""
 
 import shutil
 from fnmatch import fnmatchcase
@@ -56,7 +56,7 @@ def hub(tmp_path: Path) -> Hub:
     return Hub(tmp_path / "hub")
 
 
-def test_what_is_pushed_verifies(tiny_bundle: Path, hub: Hub) -> None:
+def test_a_pushed_bundle_verifies(tiny_bundle: Path, hub: Hub) -> None:
     commit = push(tiny_bundle, "me/reviews", is_private=True, api=hub)
     assert commit == "https://hub/me/reviews/commit/1"
     assert hub.private
@@ -68,21 +68,21 @@ def test_an_older_bundle_is_replaced(tiny_bundle: Path, hub: Hub) -> None:
     push(tiny_bundle, "me/reviews", api=hub)
     old = hub.root / "me" / "reviews" / "encoders" / "0123[4]" / "model.safetensors"
     old.parent.mkdir(parents=True)
-    old.write_bytes(b"of an encoder that is no member's any more")
+    old.write_bytes(b"weights of a former member")
     push(tiny_bundle, "me/reviews", api=hub)
     Bundle.load(hub.root / "me" / "reviews")
 
 
-def test_what_is_no_bundle_is_not_replaced(tiny_bundle: Path, hub: Hub) -> None:
+def test_a_repository_that_is_not_a_bundle_is_not_replaced(tiny_bundle: Path, hub: Hub) -> None:
     hub.create_repo("me/other", private=False, exist_ok=True)
-    (hub.root / "me" / "other" / CARD).write_text("# made on the site")
-    (hub.root / "me" / "other" / "thesis.tex").write_text("years of work")
+    (hub.root / "me" / "other" / CARD).write_text("# other")
+    (hub.root / "me" / "other" / "thesis.tex").write_text("text")
     with pytest.raises(ConfigError, match="me/other: holds files that are not of a bundle"):
         push(tiny_bundle, "me/other", api=hub)
     assert (hub.root / "me" / "other" / "thesis.tex").exists()
 
 
-def test_what_cannot_be_pushed_is_said(tiny_bundle: Path, hub: Hub, tmp_path: Path) -> None:
+def test_errors_of_the_hub_are_reported(tiny_bundle: Path, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a/b/c: cannot be pushed to: not a repo id") as caught:
         push(tiny_bundle, "a/b/c", api=hub)
     assert "hf auth login" in str(caught.value.fix)

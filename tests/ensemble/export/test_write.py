@@ -1,4 +1,4 @@
-"""A choice among tracked runs becomes a bundle: whole, with each member's weights once."""
+"""A choice is exported as a complete bundle, with each member's weights once."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,6 @@ from ensemble.bundle.format import (
     DENSE,
     ENCODERS,
     ENSEMBLE,
-    FACTS,
     MAIN,
     MEMBERS,
     WEIGHTS,
@@ -30,7 +29,7 @@ from ensemble.choice.tracking import Record
 from ensemble.export.places import without_places
 from ensemble.export.write import chosen_parts, export, write_bundle
 from mlflow_setup.errors import ConfigError, EnsweepError, IntegrityError, NothingUsableError
-from mlflow_setup.filesystem.manifest import MANIFEST, find_damage
+from mlflow_setup.filesystem.manifest import MANIFEST
 from mlflow_setup.schema import CONFIG_ARTIFACT, TrialRecord
 from mlflow_setup.tracking.store import resolve_tracking
 from trainable.storage.trial_folder import TrialFolder
@@ -84,7 +83,7 @@ def chosen(store: Any, trials: dict[str, TrialFolder]) -> tuple[Pool, EnsembleCh
     return pool, choose(pool, "simple")
 
 
-def test_the_bundle_is_the_choice(
+def test_the_bundle_has_the_members_weights_and_scores_of_the_choice(
     tmp_path: Path, trials: dict[str, TrialFolder], chosen: tuple[Pool, EnsembleChoice]
 ) -> None:
     pool, choice = chosen
@@ -118,7 +117,7 @@ def test_the_bundle_is_the_choice(
         assert all(torch.equal(stored[name], value) for name, value in expected.items())
 
 
-def test_each_member_is_there_once_and_so_is_each_distinct_encoder(
+def test_each_member_and_each_distinct_encoder_is_written_once(
     tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
 ) -> None:
     contents = write(tmp_path / "bundle", chosen)
@@ -140,33 +139,29 @@ def test_each_member_is_there_once_and_so_is_each_distinct_encoder(
     assert weights == heads | pooler | {folder / WEIGHTS for folder in folders}
 
 
-def test_the_main_encoder_is_the_one_that_answers_for_the_most(
+def test_the_main_encoder_is_the_one_with_the_most_weight(
     tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
 ) -> None:
     contents = write(tmp_path / "bundle", chosen)
-    answered: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for entry in contents.tasks.values():
         for share in entry.members:
             encoder = contents.members[share.member].encoder
-            answered[encoder] = answered.get(encoder, 0) + share.weight
-    assert max(answered, key=answered.__getitem__) == MAIN
+            weights[encoder] = weights.get(encoder, 0) + share.weight
+    assert max(weights, key=weights.__getitem__) == MAIN
 
 
-def test_pictures_are_the_card_s(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
+def test_pictures_are_written_and_shown_in_the_card(
+    tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
+) -> None:
     parts = chosen_parts(REQUEST, Record.of(*chosen), {"gain.png": b"\x89PNG"})
     write_bundle(tmp_path / "bundle", parts)
-    assert (
-        Bundle.load(tmp_path / "bundle").folder / "pictures/gain.png"
-    ).read_bytes() == b"\x89PNG"
-    assert "![gain](pictures/gain.png)\n" in (tmp_path / "bundle" / "README.md").read_text()
+    folder = Bundle.load(tmp_path / "bundle").folder
+    assert (folder / "pictures/gain.png").read_bytes() == b"\x89PNG"
+    assert "![gain](pictures/gain.png)\n" in (folder / "README.md").read_text()
 
 
-def test_the_manifest_is_of_every_file(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
-    write(tmp_path / "bundle", chosen)
-    assert find_damage(tmp_path / "bundle", FACTS) is None
-
-
-def test_a_logged_choice_is_read_as_it_was(chosen: tuple[Pool, EnsembleChoice]) -> None:
+def test_a_record_is_read_as_it_was_logged(chosen: tuple[Pool, EnsembleChoice]) -> None:
     record = Record.of(*chosen)
     assert Record.model_validate_json(record.model_dump_json()) == record
 
@@ -180,13 +175,13 @@ def test_the_same_choice_gives_the_same_bytes(
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_an_empty_folder_is_taken(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
+def test_an_empty_folder_is_filled(tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]) -> None:
     (tmp_path / "bundle").mkdir()
     write(tmp_path / "bundle", chosen)
     Bundle.load(tmp_path / "bundle")
 
 
-def test_predictions_alone_are_refused_by_name(
+def test_added_predictions_without_a_model_are_refused(
     tmp_path: Path, store: Any, trials: dict[str, TrialFolder]
 ) -> None:
     scores = zip(store.ids("similarity"), store.labels["similarity"].tolist(), strict=True)
@@ -198,7 +193,7 @@ def test_predictions_alone_are_refused_by_name(
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_is_there_is_not_replaced(
+def test_existing_files_are_not_replaced(
     tmp_path: Path, chosen: tuple[Pool, EnsembleChoice], kind: str
 ) -> None:
     output = tmp_path / "bundle"
@@ -207,12 +202,12 @@ def test_what_is_there_is_not_replaced(
     kept.write_text("mine")
     with pytest.raises(ConfigError, match="is there already"):
         write(output, chosen)
-    with pytest.raises(ConfigError, match="is there already"):  # before the runs are looked at
+    with pytest.raises(ConfigError, match="is there already"):  # before the runs are read
         export(resolve_tracking(tmp_path / "none"), REQUEST, tmp_path / "cache", output)
     assert kept.read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_written_is_named(
+def test_a_folder_that_cannot_be_written_is_reported(
     tmp_path: Path, chosen: tuple[Pool, EnsembleChoice]
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -236,7 +231,7 @@ def _other_trial(folder: TrialFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "error", "message"),
+    ("damage", "error", "message"),
     [
         (_change, IntegrityError, "weights are damaged: changed since it was written"),
         (_drop, IntegrityError, "weights are damaged: manifest.json is missing"),
@@ -253,22 +248,22 @@ def _other_trial(folder: TrialFolder) -> None:
         ),
     ],
 )
-def test_members_that_cannot_be_had_leave_no_bundle(
+def test_no_bundle_is_written_when_a_member_is_unusable(
     tmp_path: Path,
     trials: dict[str, TrialFolder],
     chosen: tuple[Pool, EnsembleChoice],
-    harm: Callable[[TrialFolder], object],
+    damage: Callable[[TrialFolder], object],
     error: type[EnsweepError],
     message: str,
 ) -> None:
     for folder in trials.values():
-        harm(folder)
+        damage(folder)
     with pytest.raises(error, match=message):
         write(tmp_path / "out" / "bundle", chosen)
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_no_such_sweep(tmp_path: Path) -> None:
+def test_an_unknown_sweep_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NothingUsableError, match="no trial of a sweep 'none' is tracked"):
         export(
             resolve_tracking(tmp_path), Request(("none",)), tmp_path / "cache", tmp_path / "bundle"

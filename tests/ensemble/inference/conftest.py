@@ -20,7 +20,8 @@ def ensemble(tiny_bundle: Path) -> Ensemble:
 
 @pytest.fixture(scope="module")
 def lively(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle with weights that tell sentences apart, and two members for every task."""
+    """The bundle with random weights, so that outputs depend on the sentence, and two members for
+    every task."""
     folder = tmp_path_factory.mktemp("lively") / "bundle"
     shutil.copytree(tiny_bundle, folder)
     content = json.loads((folder / ENSEMBLE).read_text())

@@ -19,7 +19,7 @@ from trainable.model.multitask import MultitaskBert, load_member
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many sentences each pass of an encoder has embedded."""
+    """The number of sentences that each forward pass of an encoder embeds."""
     sizes: list[int] = []
     true_embed = MultitaskBert.embed
 
@@ -32,21 +32,19 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def mixed(num_rows: int) -> pd.DataFrame:
-    """Rows for all three tasks, of which some have sentences in common."""
+    """Rows for all three tasks; some of them share sentences."""
     words = ["a warm film", "the dull plot is slow", "how do i learn chess", "chess", "not a film"]
     pick = [words[(3 * row + row // 5) % 5] for row in range(2 * num_rows)]
     columns = {"sentence": pick[:num_rows], "sentence1": pick[1 : num_rows + 1]}
     return pd.DataFrame(columns | {"sentence2": pick[num_rows:]})
 
 
-def test_each_encoder_runs_once_for_a_sentence_whatever_the_tasks(
-    lively: Path, embedded: list[int]
-) -> None:
+def test_each_encoder_runs_once_a_sentence_for_all_tasks(lively: Path, embedded: list[int]) -> None:
     Ensemble.load(lively, batch_size=2).label(mixed(40), TASKS)
     assert embedded == [2, 2, 1] * 2  # five distinct sentences, two members
 
 
-def test_members_on_an_equal_encoder_run_it_once(
+def test_members_with_equal_encoders_run_one_of_them(
     lively: Path, tmp_path: Path, embedded: list[int]
 ) -> None:
     folder = shutil.copytree(lively, tmp_path / "bundle")
@@ -58,8 +56,7 @@ def test_members_on_an_equal_encoder_run_it_once(
     pd.testing.assert_frame_equal(actual, one_by_one(folder, mixed(10)), atol=1e-3, rtol=0)
 
 
-def test_the_folder_is_one_that_transformers_loads(tiny_bundle: Path) -> None:
-    """What a user of a hub expects of it: the encoder, whole, with its tokenizer and settings."""
+def test_transformers_loads_the_main_encoder(tiny_bundle: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
     bundle = Bundle.load(tiny_bundle)
@@ -76,10 +73,9 @@ def test_the_folder_is_one_that_transformers_loads(tiny_bundle: Path) -> None:
 
 
 def one_by_one(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Every task by itself, every row as it stands: no sentence is shared."""
-    bundle = Ensemble.load(folder).bundle
+    """Labels of each task alone, in which each row is embedded by itself."""
     ensemble = Ensemble.load(folder)
-    parts = []
+    bundle, parts = ensemble.bundle, []
     for name in TASKS:
         entry = bundle.contents.tasks[name]
         sides = tuple(tuple(frame[column]) for column in entry.task.columns.sentences)
@@ -96,7 +92,7 @@ def one_by_one(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_several_tasks_get_what_each_gets_alone(
+def test_labels_of_several_tasks_equal_those_of_each_alone(
     tiny_bundle: Path, lively: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     monkeypatch.setattr("ensemble.inference.ensemble._CHUNK", 16)

@@ -1,4 +1,4 @@
-"""What a bundle scores on labelled files."""
+"""Scores of a bundle on labelled files."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,9 @@ def test_evaluate(ensemble: Ensemble, tiny_data: Path) -> None:
     assert sentiment == pytest.approx(float((labels == examples.labels).mean()))
 
 
-def test_what_cannot_be_scored_is_said(ensemble: Ensemble, tiny_data: Path, tmp_path: Path) -> None:
+def test_files_that_cannot_be_scored_are_reported(
+    ensemble: Ensemble, tiny_data: Path, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=r"nothing to score: sentiment: ids-sst-dev.csv does not e"):
         ensemble.evaluate(tmp_path)
     with pytest.raises(DataError, match=r"ids-sst-test-student.csv has no labelled rows"):
@@ -41,7 +43,9 @@ def test_what_cannot_be_scored_is_said(ensemble: Ensemble, tiny_data: Path, tmp_
     }
 
 
-def test_bad_rows_stop_or_are_counted(ensemble: Ensemble, tiny_data: Path, tmp_path: Path) -> None:
+def test_invalid_rows_are_errors_or_skipped_and_counted(
+    ensemble: Ensemble, tiny_data: Path, tmp_path: Path
+) -> None:
     lines = (tiny_data / "ids-sst-dev.csv").read_text().splitlines()
     lines[3] = "\t".join([*lines[3].split("\t")[:-2], "", "9"])  # two defects, one row
     (tmp_path / "ids-sst-dev.csv").write_text("\n".join(lines))

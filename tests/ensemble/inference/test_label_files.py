@@ -1,4 +1,4 @@
-"""Labels to files, and to the course."""
+"""Files of labels, and submissions to the course."""
 
 import csv
 import io
@@ -19,9 +19,6 @@ from ensemble.inference.label_files import (
 from mlflow_setup.errors import DataError
 from trainable.config.tasks import PAPER_TASKS
 
-SENTIMENT = PAPER_TASKS["sentiment"]
-
-
 TEXTS = [
     *("a film", "=1+1", "+1", "-1 , they said", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "a = b"),
     *("\x1b[2Jgone\x07", "\x9b2J", "right\u202eto left", '=HYPERLINK("x")', "a\rb", "a\r\nb", '"'),
@@ -36,8 +33,10 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("for_spreadsheet", [False, True])
-def test_text_leaves_as_it_came(text: str, for_spreadsheet: bool) -> None:
-    """S8: a spreadsheet runs nothing where it is asked for; else nothing is changed."""
+def test_text_is_written_unchanged_or_guarded_for_spreadsheets(
+    text: str, for_spreadsheet: bool
+) -> None:
+    """S8: guarded text is not run as a formula."""
     sentences = pd.DataFrame({"id": [text], "sentence": [text]})
     labels = pd.DataFrame({"label": [3], "probability": [0.12345678]})
     written = "".join(csv_parts([(sentences, labels)], for_spreadsheet))
@@ -55,7 +54,7 @@ def test_text_leaves_as_it_came(text: str, for_spreadsheet: bool) -> None:
     }
 
 
-def test_chunks_make_one_file() -> None:
+def test_chunks_are_written_as_one_file() -> None:
     sentences = pd.DataFrame({"id": ["x", "y", "z"], "sentence": ["a", "b", "c"]})
     labels = pd.DataFrame({"label": [3, 1, 2]})
     chunks = [(sentences[:2], labels[:2]), (sentences[2:], labels[2:])]
@@ -64,9 +63,6 @@ def test_chunks_make_one_file() -> None:
     assert as_json == "".join(json_parts(["one", "two"], [(sentences, labels)]))
     assert json.loads(as_json)["tasks"] == ["one", "two"]
     assert [row["label"] for row in json.loads(as_json)["predictions"]] == [3, 1, 2]
-
-
-# The submission: the rows that interface.md quotes from the course's own writer.
 
 
 @pytest.mark.parametrize(
@@ -86,14 +82,14 @@ def test_chunks_make_one_file() -> None:
         ),
     ],
 )
-def test_a_submission_is_byte_for_byte_the_courses(
+def test_a_submission_equals_the_courses_byte_for_byte(
     task: str, id_: str, label: float, expected: str
 ) -> None:
     assert submission_text(PAPER_TASKS[task], [id_], [label]) == expected
 
 
-def test_a_task_of_ones_own_has_a_header_too() -> None:
-    task = SENTIMENT.model_copy(update={"submission_header": None})
+def test_a_task_of_the_users_has_a_header_too() -> None:
+    task = PAPER_TASKS["sentiment"].model_copy(update={"submission_header": None})
     assert submission_text(task, [], []) == "id \t Predicted_sentiment \n"
 
 

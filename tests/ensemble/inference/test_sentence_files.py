@@ -1,4 +1,4 @@
-"""Sentences from files, chunk by chunk; what is missing is named by its line."""
+"""Sentences are read from files in chunks; errors name the line."""
 
 import io
 import os
@@ -22,10 +22,9 @@ def read(tmp_path: Path, name: str, content: str | bytes, task_name: str) -> pd.
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     task = PAPER_TASKS[task_name]
-    whole = pd.concat(read_file(path, [task]), ignore_index=True)
-    by_row = list(read_file(path, [task], num_rows=1)) if task_name != "sentiment" else []
-    assert not by_row or pd.concat(by_row, ignore_index=True).equals(whole)
-    return whole
+    frame = pd.concat(read_file(path, [task]), ignore_index=True)
+    assert pd.concat(read_file(path, [task], num_rows=1), ignore_index=True).equals(frame)
+    return frame
 
 
 @pytest.mark.parametrize(
@@ -75,14 +74,14 @@ def test_ids_are_kept(tmp_path: Path, name: str, content: str, ids: list[str]) -
     assert frame.to_dict("list") == {"id": ids, "sentence": ["a", "b"]}
 
 
-def test_text_and_ids_leave_as_they_came(tmp_path: Path) -> None:
+def test_text_and_ids_are_read_unchanged(tmp_path: Path) -> None:
     content = "id\tsentence\n a1 \t  Un r\u00e9gal\u00a0! \n\u200da2\t\u0645\u06cc\u200c\n"
     frame = read(tmp_path, "a.tsv", content, "sentiment")
     assert frame["id"].tolist() == [" a1 ", "\u200da2"]
     assert frame["sentence"].tolist() == ["  Un r\u00e9gal\u00a0! ", "\u0645\u06cc\u200c"]
 
 
-def test_a_cell_may_have_line_breaks_and_the_next_line_number_is_right(tmp_path: Path) -> None:
+def test_line_breaks_in_cells_count_in_line_numbers(tmp_path: Path) -> None:
     content = 'sentence,x\n"a\nb",1\nc,2\n ,3\n'
     with pytest.raises(DataError, match=r"a\.csv:5: sentence is empty"):
         read(tmp_path, "a.csv", content, "sentiment")
@@ -136,7 +135,7 @@ def test_a_cell_may_have_line_breaks_and_the_next_line_number_is_right(tmp_path:
         ("a.jsonl", '["a", 1]\n', "similarity", r"a\.jsonl:1: sentence2 is 1, not text"),
     ],
 )
-def test_what_is_missing_is_named_by_its_line(
+def test_invalid_files_are_reported_with_the_line(
     tmp_path: Path, name: str, content: str | bytes, task: str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -154,7 +153,7 @@ def stream(data: bytes, task: Task) -> pd.DataFrame:
     return frame
 
 
-def test_lines() -> None:
+def test_lines_of_text() -> None:
     single = stream("a film\r\nb\u2028c \x0b\x85 d\n".encode(), SENTIMENT)
     assert single["sentence"].tolist() == ["a film", "b\u2028c \x0b\x85 d"]
     (with_tab,) = read_lines("--text", ["a\tb"], [SENTIMENT])
@@ -169,7 +168,7 @@ def test_lines() -> None:
         stream(b"", SENTIMENT)
 
 
-def test_a_chunk_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_chunks_are_read_lazily(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('id,sentence\n1,a\n2,"b\n\nb"\n3,c\n4, \n')
     chunks = read_file(path, [SENTIMENT], num_rows=2)
@@ -178,7 +177,7 @@ def test_a_chunk_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
         next(chunks)
 
 
-def test_rows_are_counted_without_being_read(tmp_path: Path) -> None:
+def test_count_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,sentence\n1,a\n2,b\n3,c\n")
     assert count_rows(path) == 3
@@ -187,10 +186,8 @@ def test_rows_are_counted_without_being_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('["a"]\n["b"]\n')
     assert count_rows(tmp_path / "a.jsonl") == 2
     os.mkfifo(tmp_path / "pipe.csv")
-    assert count_rows(tmp_path / "pipe.csv") is None  # and nobody waits for who writes there
-    for name, content in {"none.csv": None, "bad.parquet": b"no parquet"}.items():
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
+    (tmp_path / "bad.parquet").write_bytes(b"not Parquet")
+    for name in ("pipe.csv", "none.csv", "bad.parquet"):  # does not wait for a writer of the pipe
         assert count_rows(tmp_path / name) is None
 
 
@@ -206,19 +203,19 @@ def test_columns_of_several_tasks(tmp_path: Path) -> None:
     assert frame.to_dict("list") == {"sentence": ["x"], "sentence1": ["a"], "sentence2": ["b"]}
 
 
-def test_ids_that_begin_late_are_refused(tmp_path: Path) -> None:
+def test_ids_missing_from_the_first_rows_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('["a"]\n["b"]\n{"id": 7, "sentence": "c"}\n')
     with pytest.raises(DataError, match=r"a\.jsonl:3: has an id, the rows before it have none"):
         list(read_file(path, [SENTIMENT], num_rows=2))
 
 
-def test_parquet_is_read_as_jsonl_is(tmp_path: Path) -> None:
+def test_parquet_files(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     columns = {"id": [7, 8], "other": [1, 2], "sentence": ["a film", " plot "]}
     pq.write_table(pa.table(columns), path)
-    (frame,) = read_file(path, [PAPER_TASKS["sentiment"]])
+    (frame,) = read_file(path, [SENTIMENT])
     assert frame.to_dict("list") == {"id": ["7", "8"], "sentence": ["a film", " plot "]}
-    path.write_bytes(b"no parquet")
+    path.write_bytes(b"not Parquet")
     with pytest.raises(DataError, match="cannot be read"):
-        list(read_file(path, [PAPER_TASKS["sentiment"]]))
+        list(read_file(path, [SENTIMENT]))

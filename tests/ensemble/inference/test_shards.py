@@ -1,5 +1,6 @@
-"""Shards are whole or not there, and work goes on where it stopped, however it stopped."""
+"""Shards are written atomically, and interrupted work is resumed."""
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from patience import wait_until
 
@@ -22,7 +24,7 @@ from trainable.runtime.progress import Work, report_to
 
 TASKS = ["paraphrase", "similarity"]
 
-_SLOWLY = """
+_WRITE_SLOWLY = """
 import sys, time
 from pathlib import Path
 from ensemble.inference.ensemble import Ensemble
@@ -37,11 +39,6 @@ write_shards(ensemble, source, ["paraphrase", "similarity"], output, 3, label=la
 """
 
 
-@pytest.fixture(scope="module")
-def ensemble(tiny_bundle: Path) -> Ensemble:
-    return Ensemble.load(tiny_bundle)
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     words = ["a warm film", "the dull plot", "how do i learn chess", "chess"]
@@ -51,40 +48,35 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_shards_are_the_whole_in_order(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
+def test_shards_have_all_rows_in_order(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
     output = tmp_path / "labels"
     assert write_shards(ensemble, source, TASKS, output, 6) == (4, 0)
-    shards = sorted(output.glob("labels-*.csv"))
-    texts = [path.read_text().splitlines() for path in shards]
-    assert [len(text) for text in texts] == [7, 7, 7, 3]
-    records = [ensemble.tasks[name] for name in TASKS]
-    (frame,) = read_file(source, records)
-    (whole,) = csv_parts([(frame, ensemble.label(frame, TASKS))])
-    joined = texts[0] + [line for text in texts[1:] for line in text[1:]]
-    ids = [line.split(",")[-3] for line in joined]
-    assert ids == [line.split(",")[-3] for line in whole.splitlines()]
-    assert ids[1:] == list(map(str, range(20)))
+    shards = [pd.read_csv(path) for path in sorted(output.glob("labels-*.csv"))]
+    assert [len(shard) for shard in shards] == [6, 6, 6, 2]
+    found = pd.concat(shards, ignore_index=True)
+    assert found["id"].tolist() == list(range(20))
+    (frame,) = read_file(source, [ensemble.tasks[name] for name in TASKS])
+    (text,) = csv_parts([(frame, ensemble.label(frame, TASKS))])
+    pd.testing.assert_frame_equal(found, pd.read_csv(io.StringIO(text)), atol=1e-4, rtol=0)
     assert find_damage(output, FACTS) is None
     again = write_shards(ensemble, source, TASKS, output, 6)
     assert again == (4, 4)
 
 
-def test_how_far_the_shards_have_come_is_told(
-    ensemble: Ensemble, source: Path, tmp_path: Path
-) -> None:
+def test_progress_is_reported(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
-    told: list[Work] = []
-    with report_to(told.append):
+    reported: list[Work] = []
+    with report_to(reported.append):
         write_shards(ensemble, source, TASKS, tmp_path / "labels", 6)
-    shards = [work for work in told if work.what == "labelling shards"]
+    shards = [work for work in reported if work.what == "labelling shards"]
     assert [shards[0].done, shards[-1].done] == [0, 4]
     assert {work.total for work in shards} == {4}
 
 
-def test_only_what_is_missing_is_labelled(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
-    output, asked = tmp_path / "labels", []
+def test_only_missing_shards_are_labelled(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
+    output, labelled = tmp_path / "labels", []
 
-    def dies_at_the_third(shards: Iterator[Shard]) -> Iterator[tuple[int, str]]:
+    def fail_at_the_third(shards: Iterator[Shard]) -> Iterator[tuple[int, str]]:
         for number, _ in shards:
             if number == 2:
                 raise KeyboardInterrupt
@@ -92,21 +84,21 @@ def test_only_what_is_missing_is_labelled(ensemble: Ensemble, source: Path, tmp_
 
     def out_of_order(shards: Iterator[Shard]) -> Iterator[tuple[int, str]]:
         for number, _ in reversed(list(shards)):
-            asked.append(number)
+            labelled.append(number)
             yield number, f"{number}\n"
 
     with pytest.raises(KeyboardInterrupt):
-        write_shards(ensemble, source, TASKS, output, 5, label=dies_at_the_third)
+        write_shards(ensemble, source, TASKS, output, 5, label=fail_at_the_third)
     assert not (output / MANIFEST).exists()
     (output / ".tmp-torn").write_text("x")
     assert write_shards(ensemble, source, TASKS, output, 5, label=out_of_order) == (4, 2)
-    assert asked == [3, 2]
+    assert labelled == [3, 2]
     found = {path.name: path.read_text() for path in output.glob("labels-*")}
     assert found == {f"labels-0000{n}.csv": f"{n}\n" for n in range(4)}
     assert find_damage(output, FACTS) is None
 
 
-def test_other_work_is_refused(
+def test_a_folder_with_labels_of_other_work_is_refused(
     ensemble: Ensemble, source: Path, tmp_path: Path, tiny_bundle: Path
 ) -> None:
     output = tmp_path / "labels"
@@ -117,7 +109,7 @@ def test_other_work_is_refused(
         write_shards(ensemble, source, TASKS[:1], output, 10, as_json=True)
     other = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     manifest = json.loads((other / MANIFEST).read_text())
-    (other / MANIFEST).write_text(json.dumps(manifest))  # in one line: whole, another fingerprint
+    (other / MANIFEST).write_text(json.dumps(manifest))  # one line: another fingerprint
     with pytest.raises(ConfigError, match=r"other work; .* differs in bundle"):
         write_shards(Ensemble.load(other), source, TASKS, output, 10)
     source.write_text(source.read_text().replace("chess", "go"))
@@ -129,9 +121,7 @@ def test_other_work_is_refused(
         write_shards(ensemble, tmp_path / "none.csv", TASKS, tmp_path / "new", 10)
 
 
-def test_labels_that_were_changed_are_refused(
-    ensemble: Ensemble, source: Path, tmp_path: Path
-) -> None:
+def test_changed_labels_are_refused(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
     output = tmp_path / "labels"
     write_shards(ensemble, source, TASKS, output, 10, as_json=True)
     assert json.loads((output / "labels-00001.json").read_text())["tasks"] == TASKS
@@ -144,10 +134,11 @@ def test_labels_that_were_changed_are_refused(
 
 
 @pytest.mark.slow
-def test_killed_work_goes_on(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
+def test_killed_work_is_resumed(ensemble: Ensemble, source: Path, tmp_path: Path) -> None:
     output, expected = tmp_path / "labels", tmp_path / "expected"
-    words = [sys.executable, "-c", _SLOWLY, str(ensemble.bundle.folder), str(source), str(output)]
-    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    paths = map(str, (ensemble.bundle.folder, source, output))
+    command = [sys.executable, "-c", _WRITE_SLOWLY, *paths]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     wait_until(lambda: process.poll() is not None or len(list(output.glob("labels-*"))) > 1)
     assert process.poll() is None
     process.send_signal(signal.SIGKILL)

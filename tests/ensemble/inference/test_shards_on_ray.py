@@ -1,4 +1,4 @@
-"""Shards labelled by the workers of a local Ray are those that one process writes."""
+"""Shards labelled by the workers of a local Ray."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ TASKS = ["paraphrase", "similarity"]
 
 
 @pytest.mark.slow
-def test_workers_write_what_one_process_does(
+def test_workers_write_the_labels_of_one_process(
     tiny_bundle: Path, tiny_data: Path, tmp_path: Path, one_ray: None
 ) -> None:
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
@@ -25,6 +25,6 @@ def test_workers_write_what_one_process_does(
     write_shards(ensemble, source, TASKS, alone, 5)
     for path in alone.glob("labels-*"):
         assert (spread / path.name).read_text() == path.read_text()
-    (folder / "README.md").write_text("better")  # what a worker says, the user sees
+    (folder / "README.md").write_text("better")  # an error of a worker reaches the user
     with pytest.raises(IntegrityError, match=r"changed since it was written: README\.md"):
         write_shards(ensemble, source, TASKS, tmp_path / "other", 5, label=label)

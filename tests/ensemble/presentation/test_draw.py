@@ -1,4 +1,4 @@
-"""Plots as matplotlib draws them: what is in the data is on the axes, and text is text."""
+"""Plots drawn by matplotlib: the data is on the axes, and text is not parsed as mathematics."""
 
 import math
 
@@ -11,7 +11,7 @@ from ensemble.presentation.plot import Bars, Matrix, Panel, Plot, Series, log_ti
 TEXT = "$x_{1}$ a_b"
 
 
-def test_series_are_drawn_where_they_lie() -> None:
+def test_series_bands_lines_and_notes_are_drawn() -> None:
     band = Series([1, 2, 4], [0.1, math.nan, 0.3], TEXT, "dashed", low=[0, 0, 0], high=[1, 1, 1])
     panel = Panel(
         [band], TEXT, "x", "y", x_lines=[(2.0, "#000000")], y_lines=[(0.2, TEXT)],
@@ -30,7 +30,7 @@ def test_series_are_drawn_where_they_lie() -> None:
     assert png(Plot("p", [panel], TEXT)).startswith(b"\x89PNG")
 
 
-def test_bars_stand_side_by_side_the_first_on_top() -> None:
+def test_groups_of_bars_are_drawn_from_top_to_bottom() -> None:
     one = Bars(["a", TEXT], [1.0, 2.0], "one", low=[0.5, 2.5], high=[1.5, 3.0])
     panel = Panel([one, Bars(["a", TEXT], [3.0, 4.0], "two")])
     (axis,) = figure_of(Plot("p", [panel])).axes
@@ -42,7 +42,7 @@ def test_bars_stand_side_by_side_the_first_on_top() -> None:
     assert heights[0] < heights[2] < heights[1] < heights[3]
 
 
-def test_a_matrix_has_its_numbers_in_the_cells() -> None:
+def test_a_matrix_has_numbers_in_its_cells() -> None:
     matrix = Matrix([[0.0, 1.0]], ["row"], ["no", "yes"], [["0", "7"]])
     (axis,) = figure_of(Plot("p", [Panel([matrix])])).axes
     assert [text.get_text() for text in axis.texts] == ["0", "7"]
@@ -50,7 +50,7 @@ def test_a_matrix_has_its_numbers_in_the_cells() -> None:
     assert [label.get_text() for label in axis.get_xticklabels()] == ["no", "yes"]
 
 
-def test_panels_are_laid_out_in_rows() -> None:
+def test_panels_are_arranged_in_rows() -> None:
     panels = [Panel([Series([1], [1])], str(number)) for number in range(4)]
     plot = Plot("p", panels, num_columns=3)
     assert plot.num_rows == 2
@@ -68,11 +68,13 @@ def test_panels_are_laid_out_in_rows() -> None:
         (3.0, 3.0, []),
     ],
 )
-def test_round_places_on_a_logarithmic_axis(low: float, high: float, ticks: list[float]) -> None:
+def test_ticks_of_a_logarithmic_axis_are_round_numbers(
+    low: float, high: float, ticks: list[float]
+) -> None:
     np.testing.assert_allclose(log_ticks(low, high), ticks)
 
 
-def test_what_counts_things_has_whole_places() -> None:
+def test_an_axis_with_integers_only_is_counted() -> None:
     assert Panel([Series([1, 2, math.nan], [0, 0, 0])]).is_counted
     assert not Panel([Series([1, 2.5], [0, 0])]).is_counted
     assert not Panel([]).is_counted

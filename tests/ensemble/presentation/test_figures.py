@@ -1,10 +1,10 @@
-"""A choice in pictures: PNG files of what is in its numbers."""
+"""Pictures of a choice: PNG files that show its numbers."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from pools import Store
 
 from ensemble.candidates.pool import Pool, labels_of
 from ensemble.choice.cross_fitting import choose
@@ -14,20 +14,18 @@ from ensemble.presentation import figures
 from ensemble.presentation.figures import agreement_in, gain_plot, pictures, weights_plot
 from ensemble.presentation.plot import Bars, Series
 
-Store = Any  # tests/ensemble/conftest.py
-
 
 @pytest.fixture
 def chosen(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[Pool, EnsembleChoice]:
     monkeypatch.setattr(figures, "MAX_SHOWN", 3)
     for number in range(5):
         outputs = {t: store.outputs(t, number) for t in ("sentiment", "similarity")}
-        store.add(f"${number}", {1: outputs})  # a $ is only a $
+        store.add(f"${number}", {1: outputs})  # a $ starts no formula
     pool = store.pool()
     return pool, choose(pool, "simple")
 
 
-def test_the_pictures(chosen: tuple[Pool, EnsembleChoice]) -> None:
+def test_pictures_show_the_numbers_of_a_choice(chosen: tuple[Pool, EnsembleChoice]) -> None:
     pool, choice = chosen
     found = pictures(pool, choice)
     assert list(found) == ["gain.png", "weights.png", "agreement.png"]
@@ -52,10 +50,9 @@ def test_the_pictures(chosen: tuple[Pool, EnsembleChoice]) -> None:
     assert bars.labels[0] == "$0@1"
 
 
-def test_one_member_a_task_is_no_picture(
+def test_a_choice_of_single_members_has_no_pictures_and_removes_old_ones(
     chosen: tuple[Pool, EnsembleChoice], tmp_path: Path
 ) -> None:
-    """Nor are those of an earlier choice left."""
     pool, several = chosen
     write_pictures(tmp_path / "own", pictures(pool, several))
     assert len(list((tmp_path / "own").iterdir())) == 3
@@ -63,7 +60,7 @@ def test_one_member_a_task_is_no_picture(
     assert list((tmp_path / "own").iterdir()) == []
 
 
-def test_agreement(store: Store) -> None:
+def test_agreement_of_members(store: Store) -> None:
     labels = store.labels
     store.add(
         "a", {1: {"paraphrase": labels["paraphrase"] - 0.5, "similarity": labels["similarity"]}}

@@ -1,4 +1,4 @@
-"""What a request may be: every way to be wrong has a message, and every format one form."""
+"""Requests: all formats give the same columns, and invalid ones are refused with a reason."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ from trainable.config.tasks import PAPER_TASKS, Task
 
 
 class Stub:
-    """An ensemble that knows its tasks and says how long each sentence is."""
+    """An ensemble whose label of a sentence is its length."""
 
     batch_size = 2
 
@@ -60,7 +60,7 @@ ROW, PAIR = {"sentence": "a good film"}, {"sentence1": "one", "sentence2": "two"
         ({"instances": [{"sentence": "\0 漢 🎬"}]}, "sentiment", [["\0 漢 🎬"]]),
     ],
 )
-def test_every_format_is_brought_into_one(
+def test_every_request_format_gives_the_same_columns(
     service: Service, request_: dict[str, Any], task: str, data: list[list[str]]
 ) -> None:
     body = json.dumps(request_).encode()
@@ -118,7 +118,9 @@ def _records(*rows: Any, **more: Any) -> bytes:
         (b'{"dataframe_split": {"columns": ["sentence"], "data": ["a"]}}', "row 1 is not a list"),
     ],
 )
-def test_what_cannot_be_answered_is_told_why(service: Service, body: bytes, problem: str) -> None:
+def test_invalid_requests_are_refused_with_a_reason(
+    service: Service, body: bytes, problem: str
+) -> None:
     with pytest.raises(DataError, match=problem):
         service.check(body)
     with pytest.raises(DataError, match=problem):
@@ -129,14 +131,14 @@ def test_what_cannot_be_answered_is_told_why(service: Service, body: bytes, prob
     "rows",
     [[{"sentence": "x" * 10_001}], [{"sentence": None}], [ROW] * 4, [{"other": "x"}]],
 )
-def test_the_model_itself_checks_as_well(service: Service, rows: list[dict[str, Any]]) -> None:
+def test_predict_checks_rows_too(service: Service, rows: list[dict[str, Any]]) -> None:
     """For servers that do not call `check`."""
     with pytest.raises(EnsweepError):
         service.predict(pd.DataFrame(rows))
     assert service.predict(pd.DataFrame([ROW]))["label"].tolist() == [11]
 
 
-def test_the_interface_is_of_all_tasks() -> None:
+def test_the_interface_covers_all_tasks() -> None:
     found = interface({name: PAPER_TASKS[name] for name in ("paraphrase", "sentiment")})
     assert found.columns == ("sentence1", "sentence2", "sentence")
     assert list(found.outputs) == ["label", "probability", *(f"probability_{c}" for c in range(5))]
@@ -146,13 +148,13 @@ def test_the_interface_is_of_all_tasks() -> None:
     assert list(found.example[0]) == ["sentence1", "sentence2"]
 
 
-def test_an_only_task_needs_no_name() -> None:
+def test_a_request_need_not_name_the_only_task() -> None:
     service = Service(cast(Ensemble, Stub("similarity")))
     assert service.check(_records(PAIR))[1] == "similarity"
 
 
 class Slow(Stub):
-    """Takes its time for each batch, and counts them."""
+    """Takes some time for each batch, and counts batches."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__("sentiment")
@@ -164,8 +166,8 @@ class Slow(Stub):
         return super().predict(frame, task)
 
 
-def test_a_request_that_took_too_long_does_not_hold_up_the_next() -> None:
-    """Its thread goes on after the 504: it must end with its batch, and let others in."""
+def test_a_request_that_takes_too_long_ends_after_its_batch() -> None:
+    """Its thread is still running when the server responds with 504, and blocks later requests."""
     slow = Slow(0.1)
     service = Service(cast(Ensemble, slow), max_seconds=0.05)
     frame = pd.DataFrame({"sentence": ["a"] * 100})
@@ -175,7 +177,7 @@ def test_a_request_that_took_too_long_does_not_hold_up_the_next() -> None:
     assert list(service.predict(frame[:2], None)["label"]) == [1, 1]
 
 
-def test_a_request_does_not_wait_for_ever_for_those_before_it() -> None:
+def test_a_request_waits_for_a_limited_time_for_those_before_it() -> None:
     slow = Slow(1.0)
     service = Service(cast(Ensemble, slow), max_seconds=0.05)
     frame = pd.DataFrame({"sentence": ["a"]})
@@ -189,7 +191,7 @@ def test_a_request_does_not_wait_for_ever_for_those_before_it() -> None:
     assert slow.num_batches == 1
 
 
-def test_batches_are_put_together_in_order() -> None:
+def test_batches_are_joined_in_order() -> None:
     service = Service(cast(Ensemble, Stub("sentiment")))
     frame = pd.DataFrame({"sentence": ["a" * length for length in range(1, 6)]})
     found = service.predict(frame, None)

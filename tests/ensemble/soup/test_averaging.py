@@ -1,4 +1,4 @@
-"""A soup: the mean of runs with equal initial weights, a trial of the sweep, judged on new rows."""
+"""A soup: a trial with the average weights of runs that have the same initial weights."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ensemble.candidates.lineage import initialisation_of
 from ensemble.candidates.pool import load_pool
-from ensemble.soup import scoring as soup_cook
+from ensemble.soup import scoring
 from ensemble.soup.averaging import average_weights, greedy_soup
 from ensemble.soup.trial import Soup, make_soup, runs_with_common_start
 from ensweep.cli.app import app
@@ -38,10 +38,10 @@ RATES = (1e-3, 3e-3)
 def tracking(
     tiny_encoder: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Tracking:
-    """The sweep `broth`: two runs that differ in their learning rate."""
+    """The sweep `rates`: two runs that differ in their learning rate."""
     storage = tmp_path_factory.mktemp("runs")
     tracking = resolve_tracking(storage, f"sqlite:///{storage / 'mlflow.db'}")
-    mirror = Mirror(tracking, "broth")
+    mirror = Mirror(tracking, "rates")
     mirror.start({}, {})
     for number, rate in enumerate(RATES):
         settings = [
@@ -49,8 +49,8 @@ def tracking(
             *("train.num_epochs=1", "train.precision=fp32", "model.fcn_size=8"),
         ]
         resolved = resolve("baseline", settings, {})
-        folder, name = storage / "broth" / "trials" / f"000{number}", f"000{number}"
-        train(resolved.config, folder, identity=Identity(name, "broth", "baseline", {}))
+        folder, name = storage / "rates" / "trials" / f"000{number}", f"000{number}"
+        train(resolved.config, folder, identity=Identity(name, "rates", "baseline", {}))
         mirror.project(TrialFolder(folder).snapshot())
     mirror.finish("FINISHED")
     return tracking
@@ -58,110 +58,109 @@ def tracking(
 
 @pytest.fixture(scope="module")
 def uniform(tracking: Tracking, tiny_data: Path) -> Soup:
-    return make_soup(tracking, "broth", tiny_data, greedy=False)
+    return make_soup(tracking, "rates", tiny_data, greedy=False)
 
 
 def folders(tracking: Tracking) -> list[TrialFolder]:
-    runs = [run for run in find_trials(tracking, "broth") if "soup" not in run.trial]
+    runs = [run for run in find_trials(tracking, "rates") if "soup" not in run.trial]
     return [TrialFolder(Path(run.tags["weights_uri"]).parent) for run in runs]
 
 
 def test_a_uniform_soup_is_a_trial_of_the_sweep(
     tracking: Tracking, uniform: Soup, tiny_data: Path
 ) -> None:
-    found = uniform
-    assert sorted(found.ingredients) == ["0000@1", "0001@1"]
-    assert (found.num_sharing, found.folder.parent.name) == (2, "soups")
-    trial = TrialFolder(found.folder)
+    assert sorted(uniform.ingredients) == ["0000@1", "0001@1"]
+    assert (uniform.num_sharing, uniform.folder.parent.name) == (2, "soups")
+    trial = TrialFolder(uniform.folder)
     states = [read_weights(each.weights_dir(1)) for each in folders(tracking)]
     stored = read_weights(trial.require_weights(1))
     for name, value in stored.items():
         torch.testing.assert_close(value, (states[0][name] + states[1][name]) / 2)
-    runs = {run.trial: run for run in find_trials(tracking, "broth")}
-    run = runs[found.trial]
-    assert (run.run_id, run.outcome, run.status) == (found.run_id, "finished", "FINISHED")
+    runs = {run.trial: run for run in find_trials(tracking, "rates")}
+    run = runs[uniform.trial]
+    assert (run.run_id, run.outcome, run.status) == (uniform.run_id, "finished", "FINISHED")
     assert "uniform soup, chosen on dev-train, of 000" in run.tags["outcome_reason"]
     (epoch,) = trial.epochs()
     assert run.metrics[OVERALL] == epoch.metrics[OVERALL]
-    again = make_soup(tracking, "broth", tiny_data, greedy=False)
-    assert dataclasses.replace(again, tasks=found.tasks) == found
-    assert len(find_trials(tracking, "broth")) == 3
+    again = make_soup(tracking, "rates", tiny_data, greedy=False)
+    assert dataclasses.replace(again, tasks=uniform.tasks) == uniform
+    assert len(find_trials(tracking, "rates")) == 3
 
 
-def test_it_is_judged_on_rows_that_had_no_say(tracking: Tracking, uniform: Soup) -> None:
+def test_a_soup_is_scored_on_rows_outside_dev_train(tracking: Tracking, uniform: Soup) -> None:
     best = max(folders(tracking), key=lambda trial: trial.epochs()[0].dev_train[OVERALL])
     for task, scores in uniform.tasks.items():
         for folder, score in ((uniform.folder, scores.soup), (best.path, scores.single)):
             outputs = Predictions.read(TrialFolder(folder).predictions_path(1), task)
-            rest = ~dev_train_mask(outputs.ids)
+            held_out = ~dev_train_mask(outputs.ids)
             config = from_flat(best.trial().config)
             assert outputs.labels is not None
             expected = task_metric(
-                config.task_records()[task], outputs.outputs[rest], outputs.labels[rest]
+                config.task_records()[task], outputs.outputs[held_out], outputs.labels[held_out]
             )
             assert score == pytest.approx(expected[0])
         assert scores.gain.value == pytest.approx(scores.soup - scores.single)
 
 
-def test_it_is_a_candidate_and_no_ingredient(
+def test_a_soup_is_a_candidate_but_not_an_ingredient(
     tracking: Tracking, uniform: Soup, tmp_path: Path
 ) -> None:
-    runs = find_trials(tracking, "broth")
+    runs = find_trials(tracking, "rates")
     pool = load_pool(runs, lambda run_id, path: download(tracking, run_id, path, tmp_path))
     assert not pool.rejected
     assert uniform.trial in {candidate.trial for candidate in pool.candidates}
-    assert len(runs_with_common_start(runs, "broth")) == 2 < len(runs)
+    assert len(runs_with_common_start(runs, "rates")) == 2 < len(runs)
 
 
-def test_greedy_looks_at_dev_train_alone(
+def test_greedy_selection_uses_only_dev_train(
     tracking: Tracking, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, ...]] = []
-    encode = soup_cook.encode
+    encode = scoring.encode
 
     def spy(examples: Any, *rest: Any) -> Any:
         seen.append(examples.ids)
         return encode(examples, *rest)
 
-    monkeypatch.setattr(soup_cook, "encode", spy)
+    monkeypatch.setattr(scoring, "encode", spy)
     chosen: list[list[str]] = []
 
-    def all_of_them(candidates: Sequence[Any], score: Any) -> list[Any]:
+    def take_all(candidates: Sequence[Any], score: Any) -> list[Any]:
         score(candidates)
         chosen.append([each.label for each in candidates])
         return list(candidates)
 
-    monkeypatch.setattr("ensemble.soup.trial.greedy_soup", all_of_them)
-    found = make_soup(tracking, "broth", tiny_data, greedy=True)
+    monkeypatch.setattr("ensemble.soup.trial.greedy_soup", take_all)
+    found = make_soup(tracking, "rates", tiny_data, greedy=True)
     assert list(found.ingredients) == chosen[0]
     assert [dev_train_mask(ids).all() for ids in seen] == [True] * 3 + [False] * 3
     assert found.trial.startswith("soup-greedy-")
     monkeypatch.setattr("ensemble.soup.trial.greedy_soup", lambda candidates, score: candidates[:1])
     with pytest.raises(NothingUsableError, match=r"no run improves 000.@1 on dev-train"):
-        make_soup(tracking, "broth", tiny_data, greedy=True)
+        make_soup(tracking, "rates", tiny_data, greedy=True)
 
 
 def test_other_data_is_refused(tracking: Tracking, tmp_path: Path, tiny_data: Path) -> None:
     for path in tiny_data.iterdir():
         (tmp_path / path.name).write_text(path.read_text().replace("\tgood", "\tbad"))
     with pytest.raises(DataError, match=r"the dev examples are not those that 000. was scored on"):
-        make_soup(tracking, "broth", tmp_path, greedy=False)
+        make_soup(tracking, "rates", tmp_path, greedy=False)
 
 
-def test_runs_of_other_starts_are_not_averaged(tiny_runs: Path, tiny_data: Path) -> None:
+def test_runs_with_other_initial_weights_are_not_averaged(tiny_runs: Path, tiny_data: Path) -> None:
     tracking = resolve_tracking(tiny_runs, f"sqlite:///{tiny_runs / 'mlflow.db'}")
     with pytest.raises(NothingUsableError, match="no two runs whose weights can be reached"):
         make_soup(tracking, "tiny", tiny_data, greedy=False)
 
 
 def test_the_command(tracking: Tracking, tiny_data: Path) -> None:
-    place = ["--data-dir", f"file://{tiny_data}", "--tracking-uri", tracking.uri]
-    words = ["soup", "broth", *place]
-    shown = CliRunner().invoke(app, words)
+    options = ["--data-dir", f"file://{tiny_data}", "--tracking-uri", tracking.uri]
+    command = ["soup", "rates", *options]
+    shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
     assert "2 of 2 runs with the same initial weights" in shown.stdout
     assert "dev-dev is held out" in shown.stdout
-    content = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    content = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert content["tasks"]["similarity"]["gain"].keys() == {"value", "low", "high"}
 
 
@@ -170,7 +169,7 @@ def test_the_command(tracking: Tracking, tiny_data: Path) -> None:
     [
         ({"optim.lr": 5e-5}, True),
         ({"model.head_dropout": 0.0, "train.num_epochs": 3}, True),
-        ({"seed": 1}, False),  # other heads
+        ({"seed": 1}, False),  # initialises other heads
         ({"model.encoder": "minilm"}, False),
         ({"model.revision": "v2"}, False),
         ({"model.pooling": "cls"}, False),
@@ -180,7 +179,7 @@ def test_the_command(tracking: Tracking, tiny_data: Path) -> None:
         ({"distill.enabled": True, "distill.place": "head"}, False),
     ],
 )
-def test_what_a_start_is(change: dict[str, Any], is_shared: bool) -> None:
+def test_settings_that_change_the_initial_weights(change: dict[str, Any], is_shared: bool) -> None:
     one, other = (
         TrialRecord(
             trial="a",
@@ -196,11 +195,11 @@ def test_what_a_start_is(change: dict[str, Any], is_shared: bool) -> None:
         for settings in ({}, change)
     )
     assert (initialisation_of(one) == initialisation_of(other)) == is_shared
-    moved = dataclasses.replace(one, encoder_revision="f" * 40)  # the hub's newest is another now
+    moved = dataclasses.replace(one, encoder_revision="f" * 40)  # the hub has another revision now
     assert initialisation_of(one) != initialisation_of(moved)
 
 
-def test_the_mean_of_weights(tmp_path: Path) -> None:
+def test_average_weights(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     states = [
         {"w": torch.tensor(draw.standard_normal((3, 2)), dtype=torch.float32), "n": torch.tensor(7)}
@@ -226,9 +225,11 @@ def test_the_mean_of_weights(tmp_path: Path) -> None:
     ("scores", "kept"),
     [
         ({"a": 1.0, "ab": 2.0, "abc": 3.0}, "abc"),
-        ({"a": 1.0, "ab": 0.5, "ac": 1.0}, "ac"),  # no worse is enough
+        ({"a": 1.0, "ab": 0.5, "ac": 1.0}, "ac"),  # an equal score is enough
         ({"a": 1.0, "ab": 0.5, "ac": 0.9}, "a"),
     ],
 )
-def test_greedy_keeps_what_does_no_harm(scores: dict[str, float], kept: str) -> None:
+def test_greedy_keeps_ingredients_that_do_not_lower_the_score(
+    scores: dict[str, float], kept: str
+) -> None:
     assert "".join(greedy_soup("abc", lambda some: scores["".join(some)])) == kept
