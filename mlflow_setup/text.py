@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -40,10 +41,11 @@ def is_text(text: str) -> bool:
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first non-blank line of a message; without one, the name of the error's type."""
+    """The first non-blank line of a message, without the number of a system's error; without a
+    message, the name of the error's type."""
     lines = str(error).strip().splitlines()
     if lines:
-        return lines[0]
+        return re.sub(r"\[Errno -?\d+\] ", "", lines[0])
     return "" if isinstance(error, str) else type(error).__name__
 
 

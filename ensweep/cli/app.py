@@ -8,6 +8,7 @@ configuration, 3 data, 4 partly done, 5 nothing usable, 6 integrity, 75 stopped 
 130 interrupted and resumable.
 """
 
+import errno
 import io
 import os
 import sys
@@ -34,7 +35,7 @@ from ensweep.cli.sweeps import (
     track,
 )
 from ensweep.cli.training import data, pretrain, train
-from mlflow_setup.errors import INTERRUPTED, STOPPED, EnsweepError
+from mlflow_setup.errors import INTERRUPTED, STOPPED, ConfigError, EnsweepError
 from mlflow_setup.filesystem.atomic import is_full
 from mlflow_setup.filesystem.modes import narrow_umask
 from mlflow_setup.text import for_terminal
@@ -120,24 +121,40 @@ def common(
         os.environ["ENSWEEP_DEBUG"] = "1"
 
 
+_REFUSED_PATHS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""Errors of the system that are about a path which the user has named."""
+
+
 def main() -> None:
-    """Run the command line; an EnsweepError is printed without a traceback."""
+    """Run the command line; an error that the user can fix is printed without a traceback."""
     narrow_umask()
     if isinstance(sys.stdout, io.TextIOWrapper):  # prints a path that is not UTF-8 unchanged
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
         app()
-    except EnsweepError as error:
-        if os.environ.get("ENSWEEP_DEBUG"):
-            raise
-        typer.echo(for_terminal(f"error: {error}"), err=True)
-        sys.exit(error.exit_code)
     except Exception as error:
-        if os.environ.get("ENSWEEP_DEBUG") or not is_full(error):
+        shown = _shown(error)
+        if os.environ.get("ENSWEEP_DEBUG") or shown is None:
             raise
-        typer.echo(f"error: the disk is full: {error}", err=True)
-        typer.echo("fix: free some space, then run the same command again", err=True)
-        sys.exit(STOPPED)
+        message, exit_code = shown
+        typer.echo(for_terminal(f"error: {message}"), err=True)
+        sys.exit(exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
+
+
+def _shown(error: Exception) -> tuple[str, int] | None:
+    """The message and exit code of an error that the user can fix; None: a bug."""
+    if isinstance(error, EnsweepError):
+        return str(error), error.exit_code
+    if is_full(error):
+        fix = "free some space, then run the same command again"
+        return f"the disk is full: {error}\nfix: {fix}", STOPPED
+    if isinstance(error, OSError) and error.filename and error.errno in _REFUSED_PATHS:
+        fix = "name a place that you can read and write, or change its permissions"
+        return f"{error.filename}: {error.strerror}\nfix: {fix}", ConfigError.exit_code
+    return None

@@ -30,7 +30,7 @@ from mlflow_setup.schema import (
     OutcomeRecord,
     TrialRecord,
 )
-from mlflow_setup.text import brief
+from mlflow_setup.text import brief, first_line
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.tune_scheduler import TuneScheduler
 from search.cluster.waiting import Waiting
@@ -273,7 +273,7 @@ class SweepCallback(tune.Callback):  # type: ignore[misc]  # ray is untyped
             yield
         except OSError as error:
             _logger.warning("trial %s: %s", name, error)
-            problem = f"the folder of trial {name} cannot be written to: {error}"
+            problem = f"the folder of trial {name} cannot be written to: {first_line(error)}"
             if is_full(error):
                 self._stop_for_space(problem)
             else:

@@ -75,7 +75,7 @@ def probe_folder(storage: Path) -> Iterator[Path]:
                 storage_of(folder).withdraw(folder)
     except (OSError, NotImplementedError, Timeout) as error:
         fix = "set --storage to a folder that can be written to"
-        raise ConfigError(f"storage {storage}: {error}", fix=fix) from None
+        raise ConfigError(f"storage {storage}: {first_line(error)}", fix=fix) from None
 
 
 def probe(
@@ -143,7 +143,7 @@ def _storage_problems(folder: Path) -> Iterator[str]:
     except Timeout:
         return
     except OSError as error:
-        yield f"storage: {folder.parent} does not exist, or is not the driver's: {error}"
+        yield f"storage: {folder.parent} does not exist, or is not the driver's: {first_line(error)}"
 
 
 def _answer_name() -> str:

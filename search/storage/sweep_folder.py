@@ -23,7 +23,7 @@ from mlflow_setup.schema import (
     TrialSnapshot,
     version_problem,
 )
-from mlflow_setup.text import there_are
+from mlflow_setup.text import first_line, there_are
 from mlflow_setup.uris import is_uri
 from search.config.load import resolve_sweep
 from search.config.sweep_config import SweepConfig
@@ -92,7 +92,9 @@ class SweepFolder:
             raise self.taken() from None
         except OSError as error:
             fix = "set --storage"
-            raise ConfigError(f"{self.path}: cannot be created: {error}", fix=fix) from None
+            raise ConfigError(
+                f"{self.path}: cannot be created: {first_line(error)}", fix=fix
+            ) from None
         try:
             with must_write(self.path):
                 content = {SCHEMA: SCHEMA_VERSION, STORAGE: self.address_of_storage}

@@ -160,3 +160,14 @@ def test_a_full_disk_is_no_bug(
     assert "the disk is full" in text
     assert "/somewhere/file" in text
     assert "fix: free some space" in text
+
+
+def test_a_place_that_may_not_be_read_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ensweep", "data", "check", "x" * 300])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    text = capsys.readouterr().err
+    assert f"{'x' * 300}: File name too long\nfix: name a place" in text

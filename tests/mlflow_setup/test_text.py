@@ -22,6 +22,7 @@ REPEATED = ('partition("\\n")[0]', 'split("\\n")[0]', "splitlines()[0]", "get_cl
         (ConfigError("no room", fix="make some"), "no room"),
         (KeyError("lr"), "'lr'"),
         (OSError(), "OSError"),
+        (OSError(13, "Permission denied", "a.csv"), "Permission denied: 'a.csv'"),
         (RuntimeError(""), "RuntimeError"),
         (TimeoutError(" \n\n "), "TimeoutError"),
         (KeyboardInterrupt(), "KeyboardInterrupt"),

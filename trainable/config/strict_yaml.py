@@ -13,7 +13,7 @@ import yaml
 
 from mlflow_setup.errors import ConfigError
 from mlflow_setup.filesystem.paths import near_file
-from mlflow_setup.text import is_text, printable
+from mlflow_setup.text import first_line, is_text, printable
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -37,7 +37,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file{near_file(path)}") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{printable(str(path))}: cannot be read: {error}") from None
+        raise ConfigError(f"{printable(str(path))}: cannot be read: {first_line(error)}") from None
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path}: settings files have at most {MAX_BYTES:,} bytes")
     content = parse(text, where=str(path))
