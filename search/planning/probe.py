@@ -143,7 +143,8 @@ def _storage_problems(folder: Path) -> Iterator[str]:
     except Timeout:
         return
     except OSError as error:
-        yield f"storage: {folder.parent} does not exist, or is not the driver's: {first_line(error)}"
+        why = first_line(error)
+        yield f"storage: {folder.parent} does not exist, or is not the driver's: {why}"
 
 
 def _answer_name() -> str:

@@ -5,11 +5,10 @@ see the result, and can correct it, before anything is written.
 """
 
 import math
-import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from mlflow_setup.errors import ConfigError
@@ -17,6 +16,7 @@ from mlflow_setup.text import NUM_SHOWN, did_you_mean, printable
 from trainable.config.tasks import MAX_LABELS, Kind, MetricName
 from trainable.data.labels import number_of
 from trainable.data.tables import cell_text
+from trainable.imports.columns import Column
 
 _IDS = ("id", "key", "uid", "uuid", "idx", "index", "guid", "pairid")
 _TEXTS = (
@@ -29,7 +29,19 @@ _LABELS = (
     *("similarity", "is_duplicate", "gold_label", "output", "emotion", "emotions", "mood", "topic"),
     *("intent", "tag", "tags", "genre", "genres", "polarity", "y"),
 )
-_YES = ("1", "yes", "true", "same", "duplicate", "paraphrase", "match", "equivalent", "similar")
+_YES = (
+    "1",
+    "yes",
+    "true",
+    "same",
+    "duplicate",
+    "paraphrase",
+    "match",
+    "equivalent",
+    "similar",
+    "ja",
+    "oui",
+)
 _SEPARATORS = ("|", ";", ",")
 MAX_CLASSES = 1000
 _MANY = 20
@@ -68,6 +80,7 @@ class TableLayout:
     label_separator: str = "|"
     min_score: float = 0.0
     max_score: float = 5.0
+    has_decimal_commas: bool = False  # scores like 3,5
     metric: MetricName | None = None
 
     @property
@@ -76,7 +89,8 @@ class TableLayout:
 
     def label_of(self, row: dict[str, Any]) -> str:
         """A row's label as text; "": none."""
-        return cell_text(row.get(self.label), self.label_separator).strip() if self.label else ""
+        text = cell_text(row.get(self.label), self.label_separator).strip() if self.label else ""
+        return text.replace(",", ".") if self.has_decimal_commas else text
 
 
 def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], given: Given) -> TableLayout:
@@ -91,7 +105,7 @@ def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], given: Given) -
             raise ConfigError(
                 f"no column {name!r}{did_you_mean(name, columns)}; there are: {shown}"
             )
-    facts = {name: _Column(name, [row.get(name) for row in rows]) for name in columns}
+    facts = {name: Column(name, [row.get(name) for row in rows]) for name in columns}
     sentences = given.sentences or _sentences(facts, given)
     rest = {name: fact for name, fact in facts.items() if name not in sentences}
     id_ = _id(rest, given)
@@ -107,68 +121,20 @@ def find(columns: Sequence[str], rows: Sequence[dict[str, Any]], given: Given) -
     if kind is Kind.ENTAILMENT:
         return TableLayout(kind, sentences, None, id_)
     if label_column is None:
-        raise ConfigError(
-            f"no column of labels among {printable(', '.join(columns))}", fix="name it: --label"
-        )
+        shown = printable(", ".join(columns))
+        raise ConfigError(f"no column of labels among {shown}", fix="name it: --label COLUMN")
     separator = separator or "|"
     if kind.may_name_labels:
+        if given.kind is None and not given.labels:
+            _check_repeated(label_column)
         labels = given.labels or _labels(label_column, kind, separator)
         return TableLayout(kind, sentences, label, id_, labels, separator, metric=given.metric)
     min_score, max_score = _range(label_column, given)
-    return TableLayout(
-        kind, sentences, label, id_, min_score=min_score, max_score=max_score, metric=given.metric
-    )
+    scores = (min_score, max_score, label_column.has_decimal_commas)
+    return TableLayout(kind, sentences, label, id_, (), separator, *scores, metric=given.metric)
 
 
-@dataclass(frozen=True)
-class _Column:
-    """The values of a column."""
-
-    name: str
-    values: list[Any]
-
-    @cached_property
-    def cells(self) -> list[str]:
-        """The values that are not empty, as text."""
-        texts = (cell_text(value, "\0").strip() for value in self.values)
-        return [text for text in texts if text]
-
-    @cached_property
-    def counts(self) -> Counter[str]:
-        return Counter(self.cells)
-
-    @cached_property
-    def is_list(self) -> bool:
-        return any(isinstance(value, list) for value in self.values)
-
-    @cached_property
-    def words(self) -> float:
-        """Mean number of words per cell."""
-        return sum(len(cell.split()) for cell in self.cells) / max(1, len(self.cells))
-
-    @cached_property
-    def numbers(self) -> list[float] | None:
-        """The cells as numbers; None: a cell is not a finite number, or there are no cells."""
-        try:
-            numbers = [float(cell) for cell in self.cells]
-        except ValueError:
-            return None
-        return numbers if numbers and all(map(math.isfinite, numbers)) else None
-
-    @property
-    def is_unique(self) -> bool:
-        return len(self.counts) == len(self.values)
-
-    @property
-    def is_text(self) -> bool:
-        return self.numbers is None and not self.is_list and bool(self.cells)
-
-    def is_called(self, names: Iterable[str]) -> bool:
-        plain = re.sub(r"[^a-z]+", "_", self.name.lower()).strip("_")
-        return any(plain == name or plain.endswith(f"_{name}") for name in names)
-
-
-def _sentences(facts: dict[str, _Column], given: Given) -> tuple[str, ...]:
+def _sentences(facts: dict[str, Column], given: Given) -> tuple[str, ...]:
     """One column of text, or two whose names are those of a pair."""
     taken = {given.label, given.id}
     texts = {n: fact for n, fact in facts.items() if n not in taken and fact.is_text}
@@ -195,13 +161,13 @@ def _are_pair(one: str, other: str) -> bool:
     return a[:-1] == b[:-1] and a[-1:] + b[-1:] in ("12", "ab", "01")
 
 
-def _id(rest: dict[str, _Column], given: Given) -> str | None:
+def _id(rest: dict[str, Column], given: Given) -> str | None:
     if given.id is not None:
         return None if given.id == "none" else given.id
     return next((n for n, fact in rest.items() if fact.is_called(_IDS) and fact.is_unique), None)
 
 
-def _label(rest: dict[str, _Column], pairs: bool) -> str | None:
+def _label(rest: dict[str, Column], pairs: bool) -> str | None:
     """The column of labels, by its name, else the only column with few distinct values."""
     for name in _LABELS:
         for column, fact in rest.items():
@@ -213,17 +179,34 @@ def _label(rest: dict[str, _Column], pairs: bool) -> str | None:
     if len(few) > 1:
         raise ConfigError(
             f"several columns may have the labels: {printable(', '.join(few))}",
-            fix=f"name one: --label {few[0]}",
+            fix=f"name one: {_options(few)}",
         )
     if not few and not pairs:
-        constant = {n: fact.cells[0] for n, fact in rest.items() if len(fact.counts) == 1}
-        names = (f"{n} (always {constant[n][:40]})" if n in constant else n for n in rest)
+        constant = {n: f"always {c.cells[0][:40]}" for n, c in rest.items() if len(c.counts) == 1}
+        constant |= {n: "empty" for n, column in rest.items() if not column.cells}
+        names = (f"{n} ({constant[n]})" if n in constant else n for n in rest)
         shown = printable(", ".join(names)) or "none is left"
-        raise ConfigError(f"no column of labels among the others: {shown}", fix="name it: --label")
+        possible = _options([name for name in rest if name not in constant])
+        fix = f"name it: {possible}" if possible else "add a column with labels"
+        raise ConfigError(f"no column of labels among the others: {shown}", fix=fix)
     return few[0] if few else None
 
 
-def _separator(label: _Column) -> str | None:
+def _options(names: Sequence[str]) -> str:
+    return printable(" or ".join(f"--label {shlex.quote(name)}" for name in names))
+
+
+def _check_repeated(label: Column) -> None:
+    """Raise ConfigError for a column of classes most of which occur once, such as titles."""
+    if len(label.counts) > max(_MANY, len(label.cells) / 2):
+        raise ConfigError(
+            f"column {printable(label.name)} has {len(label.counts)} distinct labels in "
+            f"{len(label.cells)} rows: too few rows of each",
+            fix="name another column: --label; or, if they are classes: --kind classification",
+        )
+
+
+def _separator(label: Column) -> str | None:
     """The separator of the labels in a cell; None: cells have single labels."""
     if label.is_list:
         return "|"
@@ -237,7 +220,7 @@ def _separator(label: _Column) -> str | None:
     return None
 
 
-def _kind(label: _Column | None, num_sides: int, separator: str | None) -> Kind:
+def _kind(label: Column | None, num_sides: int, separator: str | None) -> Kind:
     if label is None:
         return Kind.ENTAILMENT
     if separator is not None and num_sides == 1:
@@ -261,7 +244,7 @@ def _yes(names: Iterable[str]) -> str | None:
     return matches[0] if is_clear else None
 
 
-def _labels(label: _Column, kind: Kind, separator: str) -> tuple[str, ...]:
+def _labels(label: Column, kind: Kind, separator: str) -> tuple[str, ...]:
     """The names of the classes, sorted: numbers by value, other names alphabetically."""
     if kind is Kind.MULTILABEL:
         split = "\0" if label.is_list else separator
@@ -284,7 +267,7 @@ def _labels(label: _Column, kind: Kind, separator: str) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _range(label: _Column, given: Given) -> tuple[float, float]:
+def _range(label: Column, given: Given) -> tuple[float, float]:
     """The range of scores: as given, else the smallest usual scale that contains them."""
     numbers = label.numbers
     if numbers is None:

@@ -120,14 +120,17 @@ class Import:
         if self.layout.kind.output is Output.SCORE:
             scores = [float(label) for label in labels if label]
             found = f"{min(scores):g} to {max(scores):g}, taken for scores in "
-            return f"{found}{self.layout.min_score:g} to {self.layout.max_score:g}"
+            found += f"{self.layout.min_score:g} to {self.layout.max_score:g}"
+            return found + (", with decimal commas" if self.layout.has_decimal_commas else "")
         if self.layout.kind is Kind.MULTILABEL:
             separator = self.layout.label_separator
             labels = [part.strip() for cell in labels for part in cell.split(separator)]
         counts = Counter(labels)
         shown = [f"{name} {counts[name]}" for name in self.layout.labels[:NUM_SHOWN]]
         more = len(self.layout.labels) - NUM_SHOWN
-        return ", ".join(shown) + (f", {more} more" if more > 0 else "")
+        text = ", ".join(shown) + (f", {more} more" if more > 0 else "")
+        is_match = self.layout.kind is Kind.PARAPHRASE
+        return f"{text}; {self.layout.labels[1]} means a paraphrase" if is_match else text
 
 
 def plan_import(

@@ -37,7 +37,7 @@ from trainable.data.tables import (
 from trainable.imports.decoding import read_lines
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet", ".arrow")
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+){0,2}", re.ASCII)
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+){1,2}", re.ASCII)
 _WORDS: dict[Split, str] = {
     "train": r"train(ing)?",
     "dev": r"dev|valid(ation)?|val|eval",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,9 +83,14 @@ def init(
         print_json(**files, data=str(folder), tasks=list(tasks))
         return
     typer.echo(f"wrote {output / RECIPE} and {output / SWEEP}, for the data in {folder}")
-    for words in (("plan",), ("sweep", "--name", "mine")):
+    for words in (("plan",), ("sweep", "--name", _sweep_name(output))):
         command = ["ensweep", words[0], str(output / SWEEP), *words[1:]]
         typer.echo(f"next: {shlex.join(command)}", err=True)
+
+
+def _sweep_name(folder: Path) -> str:
+    """The name of the folder, without characters that the name of a sweep cannot have."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-_")[:100] or "mine"
 
 
 def recipe_text(tasks: "dict[str, Task]", folder: str, path: Path) -> str:

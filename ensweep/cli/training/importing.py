@@ -4,6 +4,7 @@ ensweep data import reviews.csv --output data --label stars
 """
 
 import dataclasses
+import itertools
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -161,8 +162,14 @@ def import_(
         return
     typer.echo(f"wrote {output}")
     typer.echo(
-        f"next: {shlex.join(['ensweep', 'init', str(output), '--output', 'mine'])}", err=True
+        f"next: {shlex.join(['ensweep', 'init', str(output), '--output', _new_folder()])}", err=True
     )
+
+
+def _new_folder() -> str:
+    """`mine`, or the first of mine2, mine3, ... that does not exist yet."""
+    names = itertools.chain(["mine"], (f"mine{number}" for number in itertools.count(2)))
+    return next(name for name in names if not Path(name).exists())
 
 
 def _list(text: str | None) -> tuple[str, ...]:

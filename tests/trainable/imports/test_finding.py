@@ -68,6 +68,16 @@ def test_the_scale_of_scores_is_detected() -> None:
     assert _find(given, text=TEXT, score=_in_turn("0.1", "1")).max_score == 8
 
 
+def test_scores_with_decimal_commas() -> None:
+    prices = [f"{n},{n % 10}" for n in range(60)]
+    found = _find(Given(label="Preis"), text=TEXT, Preis=prices)
+    assert (found.kind, found.max_score) == ("regression", 100)
+    assert found.label_of({"Preis": "3,9"}) == "3.9"
+    thousands = [f"{n},500" for n in range(60)]
+    with pytest.raises(ConfigError, match="not numbers: 0,500"):
+        _find(Given(label="Preis", kind="regression"), text=TEXT, Preis=thousands)
+
+
 def test_given_properties_are_not_detected() -> None:
     columns = {
         "text": TEXT,
@@ -92,7 +102,7 @@ def test_given_properties_are_not_detected() -> None:
         (
             DETECT,
             {"text": TEXT, "one": _in_turn("a", "b"), "two": _in_turn("c", "d")},
-            "several columns may have the labels: one, two",
+            "one, two\nfix: name one: --label one or --label two",
         ),
         (
             DETECT,
@@ -100,6 +110,13 @@ def test_given_properties_are_not_detected() -> None:
             "no column of sentences",
         ),
         (DETECT, {"text": TEXT}, "no column of labels"),
+        (DETECT, {"text": TEXT, "label": [""] * 60}, r"label \(empty\)\nfix: add a column"),
+        (DETECT, {"text": TEXT, "Der Preis": list(range(60))}, "name it: --label 'Der Preis'"),
+        (
+            Given(label="title"),
+            {"text": TEXT, "title": TEXT[::-1]},
+            "60 distinct labels in 60 rows",
+        ),
         (
             DETECT,
             {"text": TEXT, "verdict": _in_turn("good")},

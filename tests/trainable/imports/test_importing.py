@@ -42,6 +42,14 @@ def test_a_plan_is_described_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_which_label_means_a_paraphrase_is_said(tmp_path: Path) -> None:
+    rows = "".join(f"one {n},other {n},{'gleich' if n % 2 else 'anders'}\n" for n in range(40))
+    (tmp_path / "pairs.csv").write_text(f"text1,text2,label\n{rows}")
+    planned = plan_import(str(tmp_path / "pairs.csv"), given=Given(kind="paraphrase"))
+    said = {what: finding for what, finding, _ in planned.describe()}
+    assert said["label"] == "label: anders 20, gleich 20; gleich means a paraphrase"
+
+
 def test_splits_are_seeded_and_stratified_and_keep_duplicates_together(tmp_path: Path) -> None:
     def split_of(planned: Import) -> dict[str, str]:
         return {

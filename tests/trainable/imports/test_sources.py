@@ -176,3 +176,8 @@ def test_a_subset_of_a_hub_data_set_is_read(
         read_sources("me/reviews")
     with pytest.raises(DataError, match="me/none: cannot be downloaded from the hub: 404"):
         read_sources("me/none")
+
+
+def test_a_name_without_an_owner_is_a_missing_folder() -> None:
+    with pytest.raises(ConfigError, match="reveiws: there is no such file or folder"):
+        read_sources("reveiws")

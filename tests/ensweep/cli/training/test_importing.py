@@ -71,3 +71,14 @@ def test_init_writes_a_recipe_and_a_sweep(reviews: Path, tmp_path: Path, is_impo
     shutil.move(moved, tmp_path)
     again = _ensweep("init", place, "--output", mine)
     assert again.exception.exit_code == 2  # type: ignore[union-attr]
+
+
+def test_the_printed_names_are_free_and_the_folders_own(
+    reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    done = _ensweep("data", "import", reviews, "--output", "data")
+    assert "next: ensweep init data --output mine2" in done.stderr
+    done = _ensweep("init", "data", "--output", "My tickets")
+    assert "next: ensweep sweep 'My tickets/sweep.yaml' --name My-tickets" in done.stderr
