@@ -1,4 +1,5 @@
-"""The pages name paths that are there, and the one on architecture every room."""
+"""Paths, test files and anchors in the docs exist, docs/architecture.md shows every package, and
+modules and functions are short."""
 
 import ast
 import re
@@ -9,46 +10,44 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PACKAGES = ("ensweep", "search", "ensemble", "trainable", "mlflow_setup")
-ROOMS = sorted(path.parent for name in PACKAGES for path in (ROOT / name).rglob("__init__.py"))
+FOLDERS = sorted(path.parent for name in PACKAGES for path in (ROOT / name).rglob("__init__.py"))
 MAX_MODULES, MAX_LINES, MAX_BODY = 12, 300, 50
-
-
 PATHS = r"`((?:ensweep|search|ensemble|trainable|mlflow_setup|tests|benchmarks)/[\w/.]*)`"
 
 
-def test_every_path_that_a_page_names_is_there() -> None:
+def test_paths_in_the_docs_exist() -> None:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     named = {path for page in pages for path in re.findall(PATHS, page.read_text("utf-8"))}
     assert len(named) > 20
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
-def test_every_test_file_that_a_page_names_is_there() -> None:
+def test_test_files_in_the_docs_exist() -> None:
     pages = (ROOT / "docs").glob("*.md")
     named = {name for page in pages for name in re.findall(r"`(test_\w+\.py)`", page.read_text())}
-    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    existing = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     assert len(named) > 5
-    assert sorted(named - there) == []
+    assert sorted(named - existing) == []
 
 
-def test_every_room_is_in_the_picture() -> None:
-    picture = set(re.findall(r"\w+", PAGE.partition("```text")[2].partition("```")[0]))
+def test_the_diagram_shows_every_package() -> None:
+    diagram = set(re.findall(r"\w+", PAGE.partition("```text")[2].partition("```")[0]))
     inner = {"cli", "kernels"}
-    assert [room for room in ROOMS if room.name not in picture | inner] == []
+    assert [folder for folder in FOLDERS if folder.name not in diagram | inner] == []
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
-def test_a_room_is_small_and_says_what_is_in_it(room: Path) -> None:
-    modules = [path for path in room.glob("*.py") if path.name != "__init__.py"]
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_packages_are_small_and_have_a_docstring(folder: Path) -> None:
+    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
     assert len(modules) <= MAX_MODULES
     lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
     assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
-    assert (room / "__init__.py").read_text(encoding="utf-8").startswith('"""')
+    assert (folder / "__init__.py").read_text(encoding="utf-8").startswith('"""')
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_functions_are_short(package: str) -> None:
-    """Of a function counts what it does: the lines after its signature and its docstring."""
+    """Signature and docstring do not count."""
     long = {}
     for path in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -58,8 +57,8 @@ def test_functions_are_short(package: str) -> None:
     assert {name: count for name, count in long.items() if count > MAX_BODY} == {}
 
 
-def test_anchors_lead_to_a_heading() -> None:
-    """Of links between pages, and within one, by the anchors that GitHub makes of headings."""
+def test_link_anchors_exist() -> None:
+    """Each anchor is one that GitHub generates for a heading of the linked page."""
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
     wrong = [
         f"{page.name}: {target}#{anchor}"

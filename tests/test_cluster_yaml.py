@@ -1,4 +1,4 @@
-"""What cluster.yaml promises beyond what `ensweep cluster check` asks of any file."""
+"""Requirements on cluster.yaml beyond those that `ensweep cluster check` checks in any file."""
 
 import copy
 import re
@@ -20,14 +20,14 @@ def written() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def prepared(written: dict[str, Any]) -> dict[str, Any]:
-    """As Ray sees it: its defaults merged in."""
+    """The file with Ray's defaults merged in."""
     from ray.autoscaler._private.util import prepare_config
 
     merged: dict[str, Any] = prepare_config(copy.deepcopy(written))
     return merged
 
 
-def test_ray_and_python_are_those_of_the_constraints(written: dict[str, Any]) -> None:
+def test_the_image_has_the_pinned_ray_version(written: dict[str, Any]) -> None:
     pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     assert written["docker"]["image"] == f"rayproject/ray:{pinned[1]}-py311-gpu"
@@ -35,7 +35,7 @@ def test_ray_and_python_are_those_of_the_constraints(written: dict[str, Any]) ->
     assert "pip install -q -c constraints.txt -e ." in install
 
 
-def test_every_request_needs_the_token(written: dict[str, Any]) -> None:
+def test_every_node_requires_the_token(written: dict[str, Any]) -> None:
     assert "--env RAY_AUTH_MODE=token" in written["docker"]["run_options"]  # of all nodes
     assert written["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert "chmod 600 ~/.ray/auth_token" in written["setup_commands"]
@@ -49,7 +49,7 @@ def test_the_dashboard_listens_on_localhost(prepared: dict[str, Any]) -> None:
     assert "ray-client-server-port" not in every
 
 
-def test_the_tracking_server_is_named_by_the_environment_on_the_head(
+def test_the_environment_of_the_head_sets_the_tracking_server(
     written: dict[str, Any],
 ) -> None:
     (option,) = written["docker"]["head_run_options"]
@@ -57,20 +57,20 @@ def test_the_tracking_server_is_named_by_the_environment_on_the_head(
 
 
 @pytest.mark.parametrize("file", ["cluster.yaml", "deploy/kuberay.yaml"])
-def test_the_artifact_store_is_named_in_a_command_that_mlflow_takes(file: str) -> None:
+def test_the_command_for_the_tracking_server_is_valid(file: str) -> None:
     from mlflow.cli import server
 
     text = (ROOT / file).read_text(encoding="utf-8")
-    said = re.search(r"# +mlflow server (.*)\n *# +(.*)", text)
-    assert said is not None
-    given = server.make_context("server", shlex.split(f"{said[1]} {said[2]}")).params
+    command = re.search(r"# +mlflow server (.*)\n *# +(.*)", text)
+    assert command is not None
+    given = server.make_context("server", shlex.split(f"{command[1]} {command[2]}")).params
     assert given["artifacts_destination"] == "s3://REPLACE/mlflow"
     assert given["backend_store_uri"].startswith("postgresql://")
     (host,) = re.findall(r"MLFLOW_TRACKING_URI[^#\n]*http://(?:REPLACE-)?([^:\s]+):5000", text)
     assert given["allowed_hosts"] == f"{host}:*"
 
 
-def test_machines_are_pinned_and_on_the_right_market(prepared: dict[str, Any]) -> None:
+def test_images_are_pinned_and_only_gpu_nodes_are_spot_instances(prepared: dict[str, Any]) -> None:
     types = prepared["available_node_types"]
     for name, node in types.items():
         assert node["node_config"]["ImageId"].startswith("ami-"), name
@@ -81,8 +81,10 @@ def test_machines_are_pinned_and_on_the_right_market(prepared: dict[str, Any]) -
     assert types["head"]["resources"]["GPU"] == 0
 
 
-def test_no_file_system_is_shared_and_rights_are_a_role_s(written: dict[str, Any]) -> None:
-    """A container is a hop further from the address that gives a role's credentials."""
+def test_no_file_system_is_shared_and_credentials_come_from_a_role(
+    written: dict[str, Any],
+) -> None:
+    """A container reaches the metadata service, which gives the credentials, in two hops."""
     assert not any(option.startswith("-v") for option in written["docker"]["run_options"])
     assert "initialization_commands" not in written
     for name, node in written["available_node_types"].items():
@@ -90,5 +92,5 @@ def test_no_file_system_is_shared_and_rights_are_a_role_s(written: dict[str, Any
         assert node["node_config"]["MetadataOptions"]["HttpPutResponseHopLimit"] == 2, name
 
 
-def test_data_and_runs_stay_at_home(written: dict[str, Any]) -> None:
+def test_data_and_runs_are_not_uploaded(written: dict[str, Any]) -> None:
     assert {"**/.git", "**/data", "**/runs"} <= set(written["rsync_exclude"])

@@ -1,4 +1,4 @@
-"""What deploy/compose.yaml promises, read from the file."""
+"""Static checks of deploy/compose.yaml."""
 
 import re
 from typing import Any
@@ -16,8 +16,8 @@ def file() -> dict[str, Any]:
     return written()
 
 
-def test_what_a_service_names_is_there(file: dict[str, Any]) -> None:
-    """By the rules of the compose specification that the file uses."""
+def test_references_of_services_resolve(file: dict[str, Any]) -> None:
+    """Keys, conditions and references are valid in the Compose specification."""
     keys = {
         *("image", "build", "restart", "command", "environment", "volumes", "networks", "ports"),
         *("depends_on", "healthcheck", "configs", "cap_drop", "security_opt"),
@@ -38,8 +38,8 @@ def test_what_a_service_names_is_there(file: dict[str, Any]) -> None:
         assert all(isinstance(value, str) for value in environment.values()), name
         targets = {config["target"] for config in service.get("configs", ())}
         assert {v for v in environment.values() if v.endswith(".ini")} <= targets
-    there = {(kind, name) for kind in ("volumes", "networks", "configs") for name in file[kind]}
-    assert used == there
+    declared = {(kind, name) for kind in ("volumes", "networks", "configs") for name in file[kind]}
+    assert used == declared
     assert "$" not in VARIABLE.sub("", TEXT)
 
 
@@ -54,14 +54,14 @@ def test_images_are_pinned(file: dict[str, Any]) -> None:
     assert f"\nmlflow=={file['services']['mlflow']['image'].partition(':')[2]}\n" in pins
 
 
-def test_variables_are_documented_and_those_that_are_needed_must_be_given() -> None:
+def test_variables_are_documented_and_required_ones_must_be_set() -> None:
     found = {match["name"]: match for match in VARIABLE.finditer(TEXT) if match["how"]}
     assert {match["name"] for match in VARIABLE.finditer(TEXT)} == set(found)
     rows = re.findall(r"^\| (`[^|]*) \|", PAGE, re.M)
     assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(found)
-    needed = {name for name, match in found.items() if match["how"] == "?"}
-    assert needed == set(GIVEN)
-    for name in needed:
+    required = {name for name, match in found.items() if match["how"] == "?"}
+    assert required == set(GIVEN)
+    for name in required:
         with pytest.raises(KeyError, match=name):
             interpolated({key: value for key, value in GIVEN.items() if key != name})
 
@@ -79,14 +79,14 @@ def test_no_secret_is_a_literal_or_in_a_command(file: dict[str, Any]) -> None:
         assert match, name
         assert match["how"] == "?", name
     filled = interpolated(GIVEN)
-    shown = [service.get("command") for service in filled["services"].values()]
+    commands = [service.get("command") for service in filled["services"].values()]
     canaries = [value for value in GIVEN.values() if value.startswith("canary")]
     assert len(canaries) == len(GIVEN) - 1
-    for text in (*map(str, shown), str(filled["configs"])):
+    for text in (*map(str, commands), str(filled["configs"])):
         assert not [word for word in canaries if word in text]
 
 
-def test_only_the_proxy_is_reached_and_mlflow_is_closed(file: dict[str, Any]) -> None:
+def test_only_the_proxy_is_published_and_mlflow_requires_a_login(file: dict[str, Any]) -> None:
     services = file["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["proxy"]
     assert file["networks"]["inside"] == {"internal": True}
@@ -103,6 +103,6 @@ def test_only_the_proxy_is_reached_and_mlflow_is_closed(file: dict[str, Any]) ->
     assert "tls ${TRACKING_TLS:-internal}" in file["configs"]["proxy"]["content"]
 
 
-def test_the_page_is_reached() -> None:
+def test_other_pages_link_to_the_page() -> None:
     for page in ("cluster.md", "security.md"):
         assert "(tracking.md)" in (ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the packages import is declared, with a lower bound and a version that CI runs."""
+"""Imported packages are declared, with lower bounds that the pinned versions meet."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ PACKAGES = ("ensweep", "search", "ensemble", "trainable", "mlflow_setup")
 
 
 def _imported() -> set[str]:
-    """The distributions whose modules are imported anywhere in the packages."""
+    """The distributions whose modules the packages import."""
     modules: set[str] = set()
     for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -26,7 +26,7 @@ def _imported() -> set[str]:
                 modules.add(str(node.module).split(".")[0])
     modules -= {*sys.stdlib_module_names, *PACKAGES}
     by_module = packages_distributions()
-    # mlflow's modules come in several distributions, of which mlflow is the one to ask for
+    # several distributions contain mlflow's modules; the one to declare is mlflow
     return {
         canonicalize_name(module if module in by_module[module] else by_module[module][0])
         for module in modules
@@ -39,16 +39,16 @@ def _declared() -> dict[str, Requirement]:
     return {canonicalize_name(each.name): each for each in requirements}
 
 
-def test_all_that_is_imported_is_declared() -> None:
+def test_imported_packages_are_declared() -> None:
     imported = _imported()
     assert {"mlflow", "requests", "sqlalchemy", "pyyaml"} <= imported
     assert imported - set(_declared()) == set()
 
 
-def test_each_has_a_lower_bound_that_the_version_of_ci_keeps() -> None:
+def test_pinned_and_installed_versions_meet_the_lower_bounds() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     lines = re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE)
-    pinned = {canonicalize_name(name): Version(given) for name, given in lines}
+    pinned = {canonicalize_name(name): Version(text) for name, text in lines}
     for name, requirement in _declared().items():
         assert [bound.operator for bound in requirement.specifier] == [">="], name
         assert requirement.specifier.contains(pinned[name]), name

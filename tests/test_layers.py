@@ -1,6 +1,6 @@
-"""The floors hold: imports go down only, and the heavy libraries stay where they belong.
+"""The import contracts of pyproject.toml hold, and each detects a forbidden import.
 
-The imports are read once; a forbidden one is then added to what was read, as if a module had it.
+The import graph is built once; tests add forbidden imports to copies of it.
 """
 
 from copy import deepcopy
@@ -22,7 +22,7 @@ def graph() -> grimp.ImportGraph:
 
 
 def _broken(graph: grimp.ImportGraph) -> list[str]:
-    """The contracts of pyproject.toml that these imports break."""
+    """The contracts of pyproject.toml that the graph breaks."""
     configuration.configure()
     options = use_cases.read_user_options(str(ROOT / "pyproject.toml"))
     use_cases._register_contract_types(options)
@@ -34,7 +34,7 @@ def _broken(graph: grimp.ImportGraph) -> list[str]:
 
 
 def _missing(graph: grimp.ImportGraph) -> set[str]:
-    """Modules of the packages that the graph has not."""
+    """Modules of the packages that are not in the graph."""
     paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
     return {name.removesuffix(".__init__") for name in names} - graph.modules
@@ -45,16 +45,16 @@ def test_contracts_hold(graph: grimp.ImportGraph) -> None:
     assert _broken(graph) == []
 
 
-def test_no_modules_import_each_other(graph: grimp.ImportGraph) -> None:
-    """Inside functions neither; each way round, or in a longer circle."""
-    assert _circle(graph) == []
+def test_there_are_no_import_cycles(graph: grimp.ImportGraph) -> None:
+    """Imports inside functions count as well."""
+    assert _cycle(graph) == []
     changed = deepcopy(graph)
     changed.add_import(importer="ensemble.serving.interface", imported="ensemble.serving.service")
-    assert len(_circle(changed)) > 2
+    assert len(_cycle(changed)) > 2
 
 
-def _circle(graph: grimp.ImportGraph) -> list[str]:
-    """The modules of a circle of imports, the first once more at its end; none: empty."""
+def _cycle(graph: grimp.ImportGraph) -> list[str]:
+    """The modules of an import cycle, the first again at the end; empty if there is none."""
     own = [name for name in graph.modules if name.partition(".")[0] in PACKAGES]
     try:
         TopologicalSorter({m: graph.find_modules_directly_imported_by(m) for m in own}).prepare()
@@ -77,7 +77,7 @@ def _circle(graph: grimp.ImportGraph) -> list[str]:
         ("ensweep.cli.training.data", "torch"),
     ],
 )
-def test_a_forbidden_import_breaks_them(
+def test_a_forbidden_import_breaks_a_contract(
     graph: grimp.ImportGraph, importer: str, imported: str
 ) -> None:
     assert {importer, imported} <= graph.modules

@@ -1,4 +1,4 @@
-"""S11: what is installed is known by its SHA-256, and what is built is built alike."""
+"""S11: the lock file pins every package by SHA-256, and wheels are reproducible."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def locked() -> dict[str, tuple[str, list[str]]]:
     return found
 
 
-def test_the_lock_has_a_hash_of_each_version_that_was_tested() -> None:
+def test_the_lock_file_has_hashes_of_the_pinned_versions() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE))
     pinned = {canonicalize_name(name): version.partition("+")[0] for name, version in pins.items()}
@@ -44,7 +44,7 @@ def test_the_lock_has_a_hash_of_each_version_that_was_tested() -> None:
 
 
 @pytest.mark.parametrize("is_flipped", [False, True])
-def test_a_flipped_hash_is_refused(is_flipped: bool, tmp_path: Path) -> None:
+def test_pip_refuses_a_wheel_with_another_hash(is_flipped: bool, tmp_path: Path) -> None:
     wheel = pack_wheel(tmp_path)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if is_flipped:
@@ -61,7 +61,7 @@ def test_a_flipped_hash_is_refused(is_flipped: bool, tmp_path: Path) -> None:
     assert ("DO NOT MATCH THE HASHES" in done.stderr) is is_flipped
 
 
-def test_two_wheels_of_the_same_code_are_equal_byte_for_byte(tmp_path: Path) -> None:
+def test_wheels_of_the_same_code_are_identical(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     one, two = (pack_wheel(tmp_path / name) for name in ("one", "two"))
@@ -69,8 +69,8 @@ def test_two_wheels_of_the_same_code_are_equal_byte_for_byte(tmp_path: Path) -> 
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_the_lock_is_made_of_pips_reports() -> None:
-    made = runpy.run_path(str(ROOT / "deploy" / "lock.py"))
+def test_the_lock_file_merges_the_reports_of_pip() -> None:
+    lock_py = runpy.run_path(str(ROOT / "deploy" / "lock.py"))
     environment = {"python_version": "3.11", "sys_platform": "linux", "platform_machine": "x86_64"}
 
     def item(name: str, version: str, digest: str | None) -> dict[str, Any]:
@@ -78,20 +78,20 @@ def test_the_lock_is_made_of_pips_reports() -> None:
         info = {"dir_info": {}} if digest is None else archive
         return {"metadata": {"name": name, "version": version}, "download_info": info}
 
-    of_all = [item("torch", "2.0+cpu", "bb"), item("A_b", "1", "cc"), item("ensweep", "0", None)]
+    first = [item("torch", "2.0+cpu", "bb"), item("A_b", "1", "cc"), item("ensweep", "0", None)]
     reports = [
-        {"install": of_all, "environment": environment},
+        {"install": first, "environment": environment},
         {"install": [item("torch", "2.0", "aa")], "environment": environment},
     ]
     text = "\n".join(json.dumps(report, indent=1) for report in reports)
-    lines = made["lock"](made["read"](text)).splitlines()
+    lines = lock_py["lock"](lock_py["read"](text)).splitlines()
     assert [line for line in lines if not line.startswith("#")] == [
         *("a-b==1 \\", "    --hash=sha256:cc"),
         *("torch==2.0 \\", "    --hash=sha256:aa \\", "    --hash=sha256:bb"),
     ]
 
 
-def test_the_bill_of_materials_names_what_is_installed() -> None:
+def test_the_bill_of_materials_lists_installed_packages() -> None:
     bill = runpy.run_path(str(ROOT / "deploy" / "sbom.py"))["bill"]()
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
     names = {part["name"].lower() for part in bill["components"]}

@@ -1,6 +1,6 @@
-"""The table of what was played: told by each test, wherever it runs, and shown at the end.
+"""Fixtures, and the table of promises, which is printed at the end of the session.
 
-ENSWEEP_FAULTS_TABLE names a document to put it into (`make faults TABLE=docs/reliability.md`).
+ENSWEEP_FAULTS_TABLE names a document to write it into (`make faults TABLE=docs/reliability.md`).
 """
 
 import os
@@ -13,7 +13,7 @@ import pytest
 from drivers import Driver
 from emulators import azurite
 from fault_table import Table, markdown, put_into, rows_of
-from planted_faults import Site
+from planned_sweep import PlannedSweep
 from scale import SCALE
 from servers import Server
 from stores import Served, s3_server
@@ -27,8 +27,8 @@ def table(request: pytest.FixtureRequest, record_property: Callable[[str, object
     return Table(marker.args[0], record_property)
 
 
-class Plays:
-    """Where the reports of all workers arrive: what their tests have told."""
+class Results:
+    """Collects what the tests of all workers report."""
 
     def __init__(self) -> None:
         self.tests: dict[str, tuple[list[tuple[str, object]], bool]] = {}  # and whether it failed
@@ -43,8 +43,8 @@ class Plays:
         if not rows:
             return
         minutes = (time.monotonic() - self.started) / 60
-        how = f"ENSWEEP_FAULTS_SCALE={SCALE}, {os.cpu_count()} cores, {minutes:.0f} minutes."
-        text = f"{markdown(rows)}\n{how}\n"
+        run = f"ENSWEEP_FAULTS_SCALE={SCALE}, {os.cpu_count()} cores, {minutes:.0f} minutes."
+        text = f"{markdown(rows)}\n{run}\n"
         terminalreporter.section("promises")
         terminalreporter.write(text)
         if document := os.environ.get("ENSWEEP_FAULTS_TABLE"):
@@ -56,12 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "promise(row, fault, must_hold): a row of the table that the test plays"
     )
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Plays())
+        config.pluginmanager.register(Results())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before its fixtures: a test that fails in one of them has lost as well."""
+    """Report the promises before the fixtures run, because a test may fail in one of them."""
     if item.get_closest_marker("rare"):
         item.user_properties.append(("rare", True))
     for marker in item.iter_markers("promise"):
@@ -69,8 +69,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_driver_is_left() -> Iterator[None]:
-    """A driver that a failed test leaves would disturb those after it."""
+def _kill_drivers() -> Iterator[None]:
+    """Kill the drivers that a failed test has left running."""
     yield
     while Driver.started:
         driver = Driver.started.pop()
@@ -80,7 +80,7 @@ def _no_driver_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder to play faults in."""
+    """An empty folder, in memory at scale 1, because fsync on a disk takes most of the time."""
     memory = Path("/dev/shm")
     if SCALE > 1 or not os.access(memory, os.W_OK):
         yield tmp_path
@@ -90,9 +90,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, in which nothing may be executed."""
-    folder = tmp_path / "here"
+def current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, in which executed code leaves a marker."""
+    folder = tmp_path / "current"
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
@@ -100,7 +100,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def one_thread(no_ray: None) -> Iterator[None]:
-    """A forked child has none of its parent's threads: torch and Ray must not wait for them."""
+    """Run torch in one thread and without Ray, because threads do not survive a fork."""
     import torch
 
     before = torch.get_num_threads()
@@ -111,7 +111,7 @@ def one_thread(no_ray: None) -> Iterator[None]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A tracking server that may be killed."""
+    """A tracking server, which a test may kill."""
     server = Server(tmp_path)
     server.start()
     yield server
@@ -120,7 +120,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An S3 store: what the environment says. This process has working copies of its own."""
+    """An S3 store in the environment variables, which are yielded."""
     with s3_server() as environment:
         _use(environment, monkeypatch, tmp_path)
         yield environment
@@ -130,7 +130,7 @@ def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, st
 def store(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Served]:
-    """One of each cloud."""
+    """An S3 store, then an Azure store."""
     is_s3 = request.param == "s3"
     with s3_server() if is_s3 else azurite(tmp_path / "azure") as environment:
         _use(environment, monkeypatch, tmp_path)
@@ -139,11 +139,12 @@ def store(
 
 
 def _use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Set the environment variables, and forget working copies of other stores."""
     monkeypatch.setattr(storage, "_working_copies", {})
     for name, value in (environment | {"ENSWEEP_CACHE": str(folder / "ours")}).items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
-def site(tmp_path: Path, tiny_data: Path, tiny_encoder: Path) -> Site:
-    return Site(tmp_path, tiny_data, tiny_encoder)
+def planned(tmp_path: Path, tiny_data: Path, tiny_encoder: Path) -> PlannedSweep:
+    return PlannedSweep(tmp_path, tiny_data, tiny_encoder)

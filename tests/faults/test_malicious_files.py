@@ -33,12 +33,12 @@ from trainable.storage.trial_folder import TrialFolder
     ],
 )
 def test_the_malicious_files_are_live(
-    here: Path, name: str, read: Callable[[bytes], object]
+    current_folder: Path, name: str, read: Callable[[bytes], object]
 ) -> None:
     assert len(PAYLOADS) >= 30
     with contextlib.suppress(RuntimeError):  # torch, after the harm is done
         read(PAYLOADS[name])
-    assert (here / MARKER).is_dir()
+    assert (current_folder / MARKER).is_dir()
 
 
 def as_predictions(folder: Path, content: bytes) -> None:
@@ -138,7 +138,7 @@ malicious = pytest.mark.promise(
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("reader", READERS)
 def test_no_reader_runs_a_malicious_file(
-    here: Path, tmp_path: Path, table: Table, reader: str
+    current_folder: Path, tmp_path: Path, table: Table, reader: str
 ) -> None:
     table.played(len(PAYLOADS))
     accepted = set()
@@ -148,14 +148,14 @@ def test_no_reader_runs_a_malicious_file(
         with contextlib.suppress(EnsweepError):
             READERS[reader](folder, content)
             accepted.add(name)
-        assert not (here / MARKER).exists(), name
+        assert not (current_folder / MARKER).exists(), name
         assert not (tmp_path / MARKER).exists(), name
     assert accepted == ACCEPTED.get(reader, set())
 
 
 @malicious
 def test_no_weights_or_encoder_run_a_malicious_file(
-    here: Path, tmp_path: Path, tiny_encoder: Path, table: Table
+    current_folder: Path, tmp_path: Path, tiny_encoder: Path, table: Table
 ) -> None:
     table.played(3 * len(PAYLOADS))
     from trainable.model.encoder import load_pretrained
@@ -173,7 +173,7 @@ def test_no_weights_or_encoder_run_a_malicious_file(
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
         with pytest.raises(EnsweepError):
             load_pretrained(str(folder), None, 0.1, "pooler")
-        assert not (here / MARKER).exists(), name
+        assert not (current_folder / MARKER).exists(), name
 
 
 @malicious
@@ -181,7 +181,7 @@ def test_no_weights_or_encoder_run_a_malicious_file(
     "file", ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
 )
 def test_no_file_beside_the_weights_runs(
-    here: Path, tmp_path: Path, tiny_encoder: Path, table: Table, file: str
+    current_folder: Path, tmp_path: Path, tiny_encoder: Path, table: Table, file: str
 ) -> None:
     table.played(len(PAYLOADS))
     from trainable.batches.tokenization import load_tokenizer
@@ -194,13 +194,13 @@ def test_no_file_beside_the_weights_runs(
         for load in (lambda path: build_untrained(path, 0.1), load_tokenizer):
             with contextlib.suppress(Exception):  # of ours, or of the library that reads it
                 load(folder)
-        assert not (here / MARKER).exists(), name
+        assert not (current_folder / MARKER).exists(), name
 
 
 @pytest.mark.promise("S3", "an encoder that brings code of its own", "none is executed")
 @pytest.mark.parametrize("model_type", ["bert", "bomb"])
 def test_no_encoder_runs_its_own_code(
-    here: Path, tmp_path: Path, tiny_encoder: Path, table: Table, model_type: str
+    current_folder: Path, tmp_path: Path, tiny_encoder: Path, table: Table, model_type: str
 ) -> None:
     table.played(3)
     from trainable.batches.tokenization import load_tokenizer
@@ -221,4 +221,4 @@ def test_no_encoder_runs_its_own_code(
     ):
         with contextlib.suppress(EnsweepError):
             load()
-        assert not (here / MARKER).exists()
+        assert not (current_folder / MARKER).exists()

@@ -13,11 +13,7 @@ import psutil
 from fake_sweep import NUM_EPOCHS
 from patience import PATIENCE
 
-from mlflow_setup.runs.projection import (
-    TIMES,
-    most_important,
-    with_best,
-)
+from mlflow_setup.runs.projection import TIMES, most_important, with_best
 from mlflow_setup.runs.query import find_trials
 from mlflow_setup.runs.usage import SYSTEM, USAGE
 from mlflow_setup.schema import PAUSE, STOP, Outcome, RunKind, Tag
@@ -166,7 +162,7 @@ def assert_tracked(tracking: Tracking, name: str, past: Mapping[str, PastTrial])
         assert {key for key in run.metrics if not key.startswith((SYSTEM, USAGE))} == set(wanted)
         for key, points in wanted.items():
             found = tracking.client.get_metric_history(run.run_id, key)
-            told = sorted((point.step, point.value) for point in found)  # MLflow sorts by time
-            if key in TIMES:  # a repeated epoch keeps those of its first run
-                told, points = ([(step, 0.0) for step, _ in given] for given in (told, points))
-            assert told == points, (trial, key)
+            logged = sorted((point.step, point.value) for point in found)  # MLflow sorts by time
+            if key in TIMES:  # a repeated epoch keeps the values of its first run
+                logged, points = ([(step, 0.0) for step, _ in each] for each in (logged, points))
+            assert logged == points, (trial, key)

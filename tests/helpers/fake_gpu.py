@@ -105,7 +105,7 @@ class FakeGPU:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Run the block without values, and reject what would wait for the device."""
+        """Run the block without values; operations that would wait for the device raise."""
         with self.fake, self.one_device:
             yield
 
@@ -121,7 +121,7 @@ class FakeGPU:
 
 
 def check(gpu: FakeGPU, config: Config, stage: Stage, tasks: list[str], with_dev: bool) -> None:
-    """Run a step of each task in a stage of a trial, and an evaluation; raises what is rejected."""
+    """Run a step of each task in a stage of a trial, and an evaluation; raise if rejected."""
     learner = learner_on(gpu, config, stage)
     with gpu.watched():
         steps = [Step(name, ROWS) for name in tasks]
@@ -154,7 +154,7 @@ def check_pretraining(gpu: FakeGPU, config: Config) -> None:
 
 
 def learner_on(gpu: FakeGPU, config: Config, stage: Stage) -> Learner:
-    """A learner at the start of a stage, on the GPU; what precedes its steps ran on the CPU."""
+    """A learner on the GPU at the start of a stage. Code before its first step ran on the CPU."""
     dataset = read_dataset(config)
     dev = {name: examples.take(ROWS) for name, examples in dataset.dev.items()}
     dataset, soft_labels = replace(dataset, dev=dev), {}

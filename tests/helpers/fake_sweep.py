@@ -5,7 +5,7 @@
 Scores follow from the learning rate, so a sweep's record is the same however often it is
 interrupted. Environment variables: SWEEP, its name; STORAGE, a storage URI instead of FOLDER/runs;
 SECONDS_AN_EPOCH; KILOBYTES, the size of an epoch's weights and checkpoint; MISDEED, a JSON object:
-trial -> what goes wrong with it.
+trial -> fault.
 """
 
 import sys
@@ -28,7 +28,7 @@ def make_train(misdeeds: Mapping[str, str] = MappingProxyType({})) -> Train:
     """The training function. It is a closure so that Ray pickles it by value.
 
     Args:
-        misdeeds: trial -> what goes wrong with it, in addition to MISDEED.
+        misdeeds: trial -> fault, in addition to MISDEED.
     """
     wrongs = dict(misdeeds)
 
@@ -158,9 +158,8 @@ if __name__ == "__main__":
 
     from mlflow_setup.errors import EnsweepError
 
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored if tests run in the background
+    # SIGINT is ignored if tests run in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         result = main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
     except EnsweepError as error:

@@ -26,12 +26,12 @@ HEADER = (
 class Table:
     """Records what a test reports about its promise."""
 
-    def __init__(self, row: str, tell: Callable[[str, object], None]) -> None:
-        self.row, self.tell = row, tell
+    def __init__(self, row: str, report: Callable[[str, object], None]) -> None:
+        self.row, self.report = row, report
 
     def played(self, count: int) -> None:
         """Record how often the fault was tested; the default is once."""
-        self.tell("played", {"row": self.row, "count": count})
+        self.report("played", {"row": self.row, "count": count})
 
     def measured(
         self,
@@ -42,9 +42,9 @@ class Table:
         within: float | None = None,
     ) -> None:
         """Record measured values and their promised limit, which they may exceed by `SLACK`."""
-        told = {"row": self.row, "what": what, "unit": unit, "within": within}
+        figure = {"row": self.row, "what": what, "unit": unit, "within": within}
         if values:
-            self.tell("measured", {**told, "values": [float(value) for value in values]})
+            self.report("measured", {**figure, "values": [float(value) for value in values]})
             assert within is None or max(values) <= SLACK * within
 
 
@@ -110,13 +110,13 @@ def rows_of(plays: Iterable[tuple[Sequence[tuple[str, Any]], bool]]) -> list[Row
         for words in (value for key, value in properties if key == "promise"):
             row = rows.setdefault(tuple(words), Row(*words))
             own[row.name], counts[row.name] = row, 1
-        for key, told in properties:
+        for key, value in properties:
             if key == "played":
-                counts[told["row"]] = told["count"]
+                counts[value["row"]] = value["count"]
             if key == "measured":
-                new = Figure(told["unit"], told["within"], [])
-                figure = own[told["row"]].figures.setdefault(told["what"], new)
-                figure.values += told["values"]
+                new = Figure(value["unit"], value["within"], [])
+                figure = own[value["row"]].figures.setdefault(value["what"], new)
+                figure.values += value["values"]
         for name, row in own.items():
             row.num_played += counts[name]
             row.num_lost += has_failed

@@ -8,10 +8,9 @@ PATIENCE = 300.0
 """Seconds after which a test treats waiting as a hang."""
 
 
-def wait_until(holds: Callable[[], Any], else_say: Callable[[], object] = str) -> None:
-    """Wait until `holds()` is true; after `PATIENCE` the test fails with the message
-    `else_say()`."""
+def wait_until(holds: Callable[[], Any], message: Callable[[], object] = str) -> None:
+    """Wait until `holds()` is true; after `PATIENCE` seconds the test fails with `message()`."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
-        assert time.monotonic() < deadline, else_say()
+        assert time.monotonic() < deadline, message()
         time.sleep(0.02)

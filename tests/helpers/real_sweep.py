@@ -32,8 +32,8 @@ def ensweep(
 
 
 def sweep_file(folder: Path, encoder: Path, data: Path, at_once: int = 2) -> Path:
-    """Write a sweep of three given configurations, because what the sampler draws depends on which
-    trial ends first."""
+    """Write a sweep of three fixed configurations, because a sampler's choices depend on the order
+    in which trials end."""
     settings = {
         "data.dir": str(data),
         "model.encoder": str(encoder),
@@ -92,7 +92,7 @@ def choice(storage: Path, name: str, tracking: Tracking | None = None) -> dict[s
 
 
 def record(storage: Path, name: str) -> dict[str, object]:
-    """O3: the metrics of each epoch, and all weights that were kept."""
+    """O3: the metrics of each epoch, and all kept weights."""
     found: dict[str, object] = {}
     folder = SweepFolder(storage, name)
     for past in read_history(folder.trial_folders()):
@@ -106,7 +106,7 @@ def record(storage: Path, name: str) -> dict[str, object]:
     return found
 
 
-OF_NO_CONTENT = (
+TRANSIENT = (
     *("/.whole", "/attempts/", "/.locks/", ".lock"),
     *("/.claim", "/lease.json", "/under-way.json"),
 )
@@ -121,10 +121,11 @@ def content(files: Mapping[str, bytes]) -> dict[str, object]:
     """A sweep's files by name: records without times and places, other files unchanged."""
     found: dict[str, object] = {}
     for name, text in files.items():
-        if any(word in name for word in OF_NO_CONTENT):
+        if any(word in name for word in TRANSIENT):
             continue
         is_record = name.endswith((".json", ".yaml"))
-        told = yaml.safe_load(text) if is_record else text
-        keys = TIMES_AND_PLACES & set(told) if isinstance(told, dict) else ()
-        found[name] = {k: v for k, v in told.items() if k not in keys} if keys else told
+        value = yaml.safe_load(text) if is_record else text
+        if isinstance(value, dict):
+            value = {k: v for k, v in value.items() if k not in TIMES_AND_PLACES}
+        found[name] = value
     return found

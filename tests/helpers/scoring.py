@@ -57,9 +57,9 @@ def plain_server(python: Path, model: Path, port: int, folder: Path) -> Iterator
         stderr=log,
     )
     try:
-        said = (folder / "server.log").read_text
-        wait_until(lambda: process.poll() is not None or _answers(port), said)
-        assert process.poll() is None, said()
+        log_text = (folder / "server.log").read_text
+        wait_until(lambda: process.poll() is not None or _answers(port), log_text)
+        assert process.poll() is None, log_text()
         yield
     finally:
         process.terminate()

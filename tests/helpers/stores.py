@@ -125,12 +125,12 @@ class Answer:
 
 
 Send = Callable[[Request], Answer]
-Manner = Callable[[Request, Send], Answer]
+Respond = Callable[[Request, Send], Answer]
 """How a proxy responds; raising ConnectionError drops the connection."""
 
 
 @contextmanager
-def in_front_of(url: str, manner: Manner, *, at_once: bool = False) -> Iterator[str]:
+def in_front_of(url: str, respond: Respond, *, at_once: bool = False) -> Iterator[str]:
     """Run a proxy in front of the store at `url`. Yields its URL. Unless `at_once`, it forwards one
     request at a time, so that conditional writes are atomic whatever the store does."""
     turn = nullcontext() if at_once else threading.Lock()
@@ -141,7 +141,7 @@ def in_front_of(url: str, manner: Manner, *, at_once: bool = False) -> Iterator[
             request = Request(self.command, self.path, dict(self.headers.items()), body)
             try:
                 with turn:
-                    answer = manner(request, lambda given: _passed_on(url, given))
+                    answer = respond(request, lambda given: _passed_on(url, given))
             except ConnectionError:
                 self.close_connection = True
                 return

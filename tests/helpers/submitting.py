@@ -57,7 +57,7 @@ def started_cluster(num_workers: int = 2) -> Iterator[Cluster]:
     for package in PACKAGES:
         (folder / "blocked" / package).mkdir(parents=True)
         blocked = folder / "blocked" / package / "__init__.py"
-        blocked.write_text("raise ImportError('not what the sweep came with')\n")
+        blocked.write_text("raise ImportError('not the package that the job contains')\n")
     program = str(ROOT / "tests" / "helpers" / "token_cluster.py")
     process = subprocess.Popen(
         [sys.executable, program, str(folder), str(num_workers)],
@@ -69,10 +69,10 @@ def started_cluster(num_workers: int = 2) -> Iterator[Cluster]:
         text=True,
     )
     assert process.stdout is not None
-    told = json.loads(process.stdout.readline() or "{}")
-    assert told, (folder / "stderr").read_text()
+    ready = json.loads(process.stdout.readline() or "{}")
+    assert ready, (folder / "stderr").read_text()
     try:
-        yield Cluster(process, folder, told["address"], told["gcs"], told["client_port"])
+        yield Cluster(process, folder, ready["address"], ready["gcs"], ready["client_port"])
     finally:
         process.communicate(timeout=PATIENCE)  # its stdin ends
         shutil.rmtree(folder, ignore_errors=True)

@@ -45,16 +45,16 @@ def track_sweep(folder: SweepFolder, sweep: SweepConfig, tracking: Tracking, cou
                 searched=tuple(point),
             )
         )
-        worth = draw.gauss(0.6, 0.05)
+        quality = draw.gauss(0.6, 0.05)
         for epoch in range(1, 4):
             trial.write_epoch(
-                EpochRecord(epoch, _metrics(draw, worth, epoch), {}, 9.5, start + epoch)
+                EpochRecord(epoch, _metrics(draw, quality, epoch), {}, 9.5, start + epoch)
             )
         for second in range(4):
             values = {"system/process_cpu_percentage": draw.uniform(80, 100)}
             append_sample(trial.path / ATTEMPTS / "0001.json", SystemSample(start + second, values))
         outcome = Outcome.FINISHED if number % 3 else Outcome.PRUNED
-        trial.write_outcome(OutcomeRecord(outcome, "as it happened", 3, start + 4))
+        trial.write_outcome(OutcomeRecord(outcome, "a reason", 3, start + 4))
         mirror.project(trial.snapshot())
     mirror.finish("FINISHED")
 
@@ -66,11 +66,11 @@ def _draw(draw: random.Random, parameter: object) -> object:
     return draw.choice(corners)
 
 
-def _metrics(draw: random.Random, worth: float, epoch: int) -> dict[str, float]:
+def _metrics(draw: random.Random, quality: float, epoch: int) -> dict[str, float]:
     scores = {
-        "dev/sentiment/accuracy": worth - 0.15 + 0.02 * epoch,
-        "dev/paraphrase/accuracy": worth + 0.1 + 0.02 * epoch,
-        "dev/similarity/pearson": worth + 0.15 + 0.01 * epoch,
+        "dev/sentiment/accuracy": quality - 0.15 + 0.02 * epoch,
+        "dev/paraphrase/accuracy": quality + 0.1 + 0.02 * epoch,
+        "dev/similarity/pearson": quality + 0.15 + 0.01 * epoch,
     }
     scores = {key: value + draw.gauss(0, 0.005) for key, value in scores.items()}
     losses = {

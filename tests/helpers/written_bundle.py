@@ -67,7 +67,7 @@ FILES = {
 
 
 def write(folder: Path, contents: dict[str, Any] | None = None) -> Path:
-    """Write a bundle with a matching manifest, whatever its contents: anybody could."""
+    """Write a bundle whose manifest matches its contents, as an attacker could."""
     for name, data in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

@@ -1,7 +1,7 @@
-"""Tests run in a fork that has a mutant in a module's place, so that torch is imported once.
+"""Run tests against a mutant in a forked process, so that torch is imported only once.
 
-A fork inherits what is imported: third-party packages only. The project and its tests are imported
-in each fork anew, the mutant among them.
+The parent imports third-party packages only; each fork imports the project, with the mutant in
+place of its module, and the tests.
 """
 
 import importlib
@@ -25,13 +25,13 @@ from typing import TextIO
 import pytest
 
 _MEMORY = 4 << 30
-"""Bytes that a fork may take beside what it inherits: a mutant may append for ever."""
+"""Bytes that a fork may allocate, because a mutant may append to a list forever."""
 _PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler")
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The tests without a mutant: what fails, what they take, and what they import."""
+    """The result of the tests without a mutant."""
 
     failed: list[str]
     cpu_seconds: float
@@ -40,24 +40,24 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant."""
+    """The result of the tests with a mutant."""
 
     outcome: str  # killed, survived or timeout
-    by: str  # the first test that failed, or what else ended it
+    by: str  # the first test that failed, or another reason
     seconds: float
 
 
 def baseline(root: Path, tests: Sequence[str], ignored: Sequence[str] = ()) -> Baseline:
-    """Run tests as they are, in a fork."""
+    """Run tests without a mutant, in a fork."""
     ended = _forked(root, tests, ignored, None, 3600)
-    failed = ended.told("failed")
+    failed = ended.reported("failed")
     if ended.exit_code != 0 and not failed:
         failed = [f"{' '.join(tests)} cannot be run"]
-    return Baseline(failed, ended.cpu_seconds, ended.told("imported"))
+    return Baseline(failed, ended.cpu_seconds, ended.reported("imported"))
 
 
 def preload(names: Iterable[str]) -> None:
-    """Import third-party modules, as far as each can be imported by itself."""
+    """Import third-party modules; those that cannot be imported separately are skipped."""
     for name in names:
         if name not in sys.modules:
             with suppress(Exception):
@@ -72,11 +72,11 @@ def judge(
     ignored: Sequence[str],
     cpu_seconds: float,
 ) -> Verdict:
-    """Run tests with `source` for the module, until the first failure or the time limit.
+    """Run tests with `source` as the module, until the first failure or the time limit.
 
     Args:
-        cpu_seconds: of the processor, so that a busy machine changes nothing; of the clock it may
-            be ten times as many and a minute.
+        cpu_seconds: the limit of processor time, which does not depend on other load. The limit of
+            wall time is ten times as long, plus a minute.
     """
     started = time.monotonic()
     ended = _forked(root, tests, ignored, _Finder(root, module, source), cpu_seconds)
@@ -85,19 +85,19 @@ def judge(
         return Verdict("timeout", "the time limit", seconds)
     if ended.exit_code == 0:
         return Verdict("survived", "", seconds)
-    return Verdict("killed", (ended.told("failed") or ["it cannot be imported"])[0], seconds)
+    return Verdict("killed", (ended.reported("failed") or ["it cannot be imported"])[0], seconds)
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """A fork that has ended: pytest's exit code, None at the time limit, and what it told."""
+    """The result of a fork: pytest's exit code (None: the time limit) and the lines it reported."""
 
     exit_code: int | None
     cpu_seconds: float
     lines: list[str]
 
-    def told(self, what: str) -> list[str]:
-        return [line.partition(" ")[2] for line in self.lines if line.startswith(f"{what} ")]
+    def reported(self, key: str) -> list[str]:
+        return [line.partition(" ")[2] for line in self.lines if line.startswith(f"{key} ")]
 
 
 def _forked(
@@ -107,23 +107,23 @@ def _forked(
     finder: "_Finder | None",
     cpu_seconds: float,
 ) -> _Ended:
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as told:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as report:
         deadline = time.monotonic() + 10 * cpu_seconds + 60
         child = os.fork()
         if child == 0:
-            _child(root, tests, ignored, finder, cpu_seconds, told)
+            _child(root, tests, ignored, finder, cpu_seconds, report)
         found = 0
         while not found and time.monotonic() < deadline:
             found, status, usage = os.wait4(child, os.WNOHANG)
             time.sleep(0.0 if found else 0.02)
         with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # and what it has started
+            os.killpg(child, signal.SIGKILL)  # its own children as well
         if not found:
             _, status, usage = os.wait4(child, 0)
         is_late = not found or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU)
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 70
-        told.seek(0)
-        lines = told.read().splitlines()
+        report.seek(0)
+        lines = report.read().splitlines()
         return _Ended(None if is_late else code, usage.ru_utime + usage.ru_stime, lines)
 
 
@@ -133,9 +133,9 @@ def _child(
     ignored: Sequence[str],
     finder: "_Finder | None",
     cpu_seconds: float,
-    told: TextIO,
+    report: TextIO,
 ) -> None:
-    """Ends the process with pytest's exit code."""
+    """Run the tests in the fork, and end it with pytest's exit code."""
     code = 70
     try:
         os.setpgid(0, 0)
@@ -152,28 +152,28 @@ def _child(
         if finder is not None:
             sys.meta_path.insert(0, finder)
         skips = [f"--ignore={path}" for path in ignored]
-        code = int(pytest.main([*_PYTEST, *skips, *tests], plugins=[_Teller(told)]))
+        code = int(pytest.main([*_PYTEST, *skips, *tests], plugins=[_FailureReporter(report)]))
         if finder is None:
-            told.writelines(f"imported {name}\n" for name in _third_party(root))
-        told.flush()
+            report.writelines(f"imported {name}\n" for name in _third_party(root))
+        report.flush()
     finally:
         os._exit(code)
 
 
-class _Teller:
-    """Tells of each failure."""
+class _FailureReporter:
+    """A pytest plugin that writes a line for each failed test."""
 
-    def __init__(self, told: TextIO) -> None:
-        self.told = told
+    def __init__(self, report: TextIO) -> None:
+        self.stream = report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self.told.write(f"failed {report.nodeid}\n")
-            self.told.flush()
+            self.stream.write(f"failed {report.nodeid}\n")
+            self.stream.flush()
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds one module: the mutant."""
+    """Imports the mutant in place of its module."""
 
     def __init__(self, root: Path, module: str, source: str) -> None:
         self.path = root.joinpath(*module.split(".")).with_suffix(".py")
@@ -197,7 +197,7 @@ class _Loader(SourceFileLoader):
 
 
 def _third_party(root: Path) -> list[str]:
-    """What is imported and lies in site-packages, in the order of its import."""
+    """The imported modules in site-packages, in the order of their import."""
     return [
         name
         for name, module in sys.modules.items()

@@ -1,7 +1,7 @@
-"""Small faults planted in a module's source, one at a time, by its syntax tree.
+"""Mutants of a module: its source with one small fault, made in the syntax tree.
 
-Left alone are annotations, decorators, docstrings, messages (f-strings, `raise`), and `assert`:
-faults there are no faults of what is computed.
+Annotations, decorators, docstrings, messages (f-strings, `raise`) and `assert` are not mutated,
+because they do not change results.
 """
 
 import ast
@@ -46,34 +46,34 @@ _DROPPED = frozenset(
         *("permutation", "sort", "squeeze", "mean", "sum"),
     }
 )
-"""Calls that are replaced by what they are given: `relu(x)` and `x.square()` by `x`."""
+"""Calls that are replaced by their argument: `relu(x)` and `x.square()` by `x`."""
 _SYMMETRIC = frozenset(
     {"min", "max", "minimum", "maximum", "hypot", "isinstance", "mse_loss", "cosine_similarity"}
 )
-"""Their first two arguments may be swapped, or must not be."""
+"""Calls whose first two arguments are not swapped: their order is irrelevant, or prescribed."""
 _SKIPPED_FIELDS = frozenset({"annotation", "returns", "decorator_list", "bases"})
 _SKIPPED_NODES = (ast.Assert, ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault in one place."""
+    """A module with one fault."""
 
-    function: str  # where it is planted, `Class.method`; empty: on the module's level
+    function: str  # the mutated function, `Class.method`; empty: at module level
     operator: str
-    before: str  # the statement's first line, as Python prints it
+    before: str  # the statement's first line, formatted by `ast.unparse`
     after: str
     line: int
-    source: str  # of the whole module with the fault
+    source: str  # the whole module with the fault
 
     @property
     def key(self) -> str:
-        """The same wherever in the file the function has moved to."""
+        """Identifies the mutant independently of its line number."""
         return f"{self.function}: {self.before} -> {self.after}"
 
 
 def mutants_of(source: str) -> list[Mutant]:
-    """All of a module's mutants, no two with the same source."""
+    """All distinct mutants of a module."""
     tree = ast.parse(source)
     known = {ast.unparse(tree)}
     found = []
@@ -93,7 +93,7 @@ def mutants_of(source: str) -> list[Mutant]:
 
 @dataclass
 class _Site:
-    """A node, where it hangs, and the statement that it is a part of."""
+    """A node of the syntax tree, its position in its parent, and its statement."""
 
     parent: ast.AST
     field: str
@@ -114,7 +114,7 @@ class _Site:
         return found
 
     def first_line(self) -> str:
-        """A statement's head: of a block, what stands before the colon."""
+        """The statement's first line, without decorators."""
         whole = (self.statement or self).current()
         lines = ast.unparse(ast.fix_missing_locations(copy.deepcopy(whole))).splitlines()
         return next((line for line in lines if not line.startswith("@")), "")
@@ -128,7 +128,7 @@ def _sites(parent: ast.AST, function: str, statement: _Site | None) -> Iterator[
         for index, node in nodes:
             if not isinstance(node, ast.AST) or isinstance(node, _SKIPPED_NODES):
                 continue
-            if isinstance(node, ast.keyword) and node.arg == "strict":  # says what must hold
+            if isinstance(node, ast.keyword) and node.arg == "strict":  # an assertion
                 continue
             inner = function
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -144,7 +144,7 @@ def _sites(parent: ast.AST, function: str, statement: _Site | None) -> Iterator[
 
 
 def _variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """What may stand in a node's place: the operator's name and the new node."""
+    """The replacements of a node: the operator's name and the new node."""
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         other = _COMPARISONS[type(node.ops[0])]()
         yield "comparison", ast.Compare(node.left, [other], node.comparators)
@@ -176,7 +176,7 @@ def _variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _is_effect(node: ast.AST) -> bool:
-    """A call for what it does, or an assignment to an attribute or an element."""
+    """Whether it is a call as a statement, or an assignment to an attribute or an element."""
     if isinstance(node, ast.Assign):
         return not isinstance(node.targets[0], ast.Name | ast.Tuple)
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)

@@ -1,4 +1,4 @@
-"""Each kind of fault is planted, one at a time, and a run tells what the tests notice."""
+"""Mutants of a source, and a mutation run on a small project."""
 
 import json
 import os
@@ -39,11 +39,11 @@ RUN = Path(__file__).with_name("run.py")
         ('a = f"{b + 1}"', set()),
     ],
 )
-def test_faults(source: str, expected: set[str]) -> None:
+def test_mutants_of_a_statement(source: str, expected: set[str]) -> None:
     assert {mutant.source for mutant in mutants_of(source)} == expected
 
 
-def test_a_mutant_is_known_by_its_function_and_statement() -> None:
+def test_the_key_of_a_mutant_does_not_depend_on_its_line() -> None:
     source = "class A:\n    def f(self):\n        if self.b:\n            return 0 < self.c\n"
     found = {mutant.key for mutant in mutants_of(source)}
     assert "A.f: return 0 < self.c -> return 0 <= self.c" in found
@@ -56,36 +56,36 @@ MODULE = """
 def add(x, y):
     return x + y
 
-def unseen(x, y):
+def untested(x, y):
     return x < y
 
-def spin(xs):
+def clear(xs):
     while xs:
         xs.pop()
 """
 TEST = """
-from room.sums import add, spin
+from package.sums import add, clear
 
 def test_add():
     assert add(1, 2) == 3
 
-def test_spin():
-    spin([1, 2])
+def test_clear():
+    clear([1, 2])
 """
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for folder in ("room", "tests/room"):
+    for folder in ("package", "tests/package"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "room" / "sums.py").write_text(MODULE)
-    (tmp_path / "tests" / "room" / "test_sums.py").write_text(TEST)
+    (tmp_path / "package" / "sums.py").write_text(MODULE)
+    (tmp_path / "tests" / "package" / "test_sums.py").write_text(TEST)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     return tmp_path
 
 
 def _run(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(RUN), "--root", str(project), "--module", "room.sums"]
+    command = [sys.executable, str(RUN), "--root", str(project), "--module", "package.sums"]
     command += ["--results", str(project / "results.jsonl"), "--seconds", "1", *words]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -97,33 +97,33 @@ def _outcomes(project: Path) -> dict[str, str]:
     return {f"{one['function']}: {one['after']}": one["outcome"] for one in found}
 
 
-def test_a_run_tells_what_is_noticed_and_what_is_not_and_goes_on_where_it_ended(
-    project: Path,
-) -> None:
+def test_a_run_reports_survivors_and_continues_from_stored_results(project: Path) -> None:
     first = _run(project, "--number", "100")
     assert first.returncode == 1, first.stderr
     outcomes = _outcomes(project)
     assert outcomes["add: return x - y"] == "killed"
     assert outcomes["add: return None"] == "killed"
-    assert outcomes["unseen: return x <= y"] == "survived"
-    assert outcomes["spin: pass"] == "timeout"  # it would run for ever
+    assert outcomes["untested: return x <= y"] == "survived"
+    assert outcomes["clear: pass"] == "timeout"  # it never ends
     survived = sum(outcome == "survived" for outcome in outcomes.values())
     assert first.stdout.splitlines()[-1].endswith(f"| {survived} | 0 |")
 
     again = _run(project, "--number", "100")
-    assert again.stdout.splitlines() == first.stdout.splitlines()[-4:]  # nothing is judged twice
-    test = project / "tests" / "room" / "test_sums.py"
+    assert again.stdout.splitlines() == first.stdout.splitlines()[-4:]  # only the table
+    test = project / "tests" / "package" / "test_sums.py"
     test.write_text(
-        TEST.replace("add, ", "add, unseen, ") + "\n\ndef test_unseen():\n"
-        "    assert [unseen(x, 3) for x in (2, 3)] == [True, False]\n"
+        TEST.replace("add, ", "add, untested, ") + "\n\ndef test_untested():\n"
+        "    assert [untested(x, 3) for x in (2, 3)] == [True, False]\n"
     )
     stronger = _run(project, "--number", "100", "--survivors")
-    assert "unseen: return x < y -> return x <= y" in stronger.stdout
-    assert _outcomes(project)["unseen: return x <= y"] == "killed"
+    assert "untested: return x < y -> return x <= y" in stronger.stdout
+    assert _outcomes(project)["untested: return x <= y"] == "killed"
 
 
-def test_tests_that_fail_without_a_mutant_are_no_judges(project: Path) -> None:
-    (project / "tests" / "room" / "test_sums.py").write_text("def test_it():\n    assert False\n")
+def test_a_run_stops_if_tests_fail_without_a_mutant(project: Path) -> None:
+    (project / "tests" / "package" / "test_sums.py").write_text(
+        "def test_it():\n    assert False\n"
+    )
     done = _run(project, "--number", "1")
     assert done.returncode == 1
     assert "fails without a mutant" in done.stderr
